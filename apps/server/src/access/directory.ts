@@ -1,0 +1,111 @@
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { randomUUID } from 'node:crypto';
+import { Ajv } from 'ajv';
+import secureJson from 'secure-json-parse';
+import { Type, type Static } from 'typebox';
+
+const Text = Type.String({ minLength: 1, maxLength: 255 });
+
+const DirectorySchema = Type.Object({
+  organizations: Type.Array(Type.Object({ id: Text, name: Text })),
+  users: Type.Array(
+    Type.Object({
+      id: Text,
+      email: Text,
+      givenName: Text,
+      surname: Text,
+      organizationId: Type.Optional(Text),
+      organizationAdministrator: Type.Optional(Type.Boolean()),
+    }),
+  ),
+  applications: Type.Array(Type.Object({ id: Text, name: Text, tier: Text })),
+});
+
+export type DirectoryData = Static<typeof DirectorySchema>;
+export type DirectoryUser = DirectoryData['users'][number];
+export type DirectoryApplication = DirectoryData['applications'][number];
+
+const fileName = 'users.json';
+/** How often the file is looked at for changes, at most. */
+const lookEveryMs = 1000;
+
+/**
+ * The users file: organizations, users, and applications with their tiers. It is made on the first start with one
+ * user, who administers one organization, and read again when it changes; a file with faults is reported and the last
+ * good one stays in force.
+ */
+export class Directory {
+  readonly file: string;
+  readonly #onFault: (message: string) => void;
+  #data!: DirectoryData;
+  #readAt = 0;
+  #modifiedAt = 0;
+
+  private constructor(file: string, onFault: (message: string) => void) {
+    this.file = file;
+    this.#onFault = onFault;
+  }
+
+  /** @throws Error when the file is there but cannot be used */
+  static open(dataDir: string, onFault: (message: string) => void): Directory {
+    const directory = new Directory(path.join(dataDir, fileName), onFault);
+    if (!existsSync(directory.file)) writeFileSync(directory.file, `${JSON.stringify(firstDirectory(), undefined, 2)}\n`, { mode: 0o600 });
+    directory.#read();
+    return directory;
+  }
+
+  /** The user by id or, as people write it on a command line, by e-mail. */
+  findUser(idOrEmail: string): DirectoryUser | undefined {
+    const email = idOrEmail.toLowerCase();
+    return this.#current().users.find((user) => user.id === idOrEmail || user.email.toLowerCase() === email);
+  }
+
+  findApplication(id: string): DirectoryApplication | undefined {
+    return this.#current().applications.find((application) => application.id === id);
+  }
+
+  get data(): DirectoryData {
+    return this.#current();
+  }
+
+  #current(): DirectoryData {
+    const now = Date.now();
+    if (now - this.#readAt >= lookEveryMs) {
+      this.#readAt = now;
+      try {
+        if (statSync(this.file).mtimeMs !== this.#modifiedAt) this.#read();
+      } catch (error) {
+        this.#onFault((error as Error).message);
+      }
+    }
+    return this.#data;
+  }
+
+  #read(): void {
+    this.#modifiedAt = statSync(this.file).mtimeMs;
+    this.#readAt = Date.now();
+    const data: unknown = secureJson.parse(readFileSync(this.file, 'utf8'));
+    const ajv = new Ajv({ allErrors: true, strict: false });
+    if (!ajv.validate(DirectorySchema, data)) throw new Error(`${this.file} cannot be used: ${ajv.errorsText(undefined, { dataVar: 'it' })}`);
+    this.#data = data as DirectoryData;
+  }
+}
+
+function firstDirectory(): DirectoryData {
+  const organizationId = randomUUID();
+  return {
+    organizations: [{ id: organizationId, name: 'My organization' }],
+    users: [
+      {
+        id: randomUUID(),
+        email: 'admin@offshoot.local',
+        givenName: 'Offshoot',
+        surname: 'Administrator',
+        organizationId,
+        organizationAdministrator: true,
+      },
+    ],
+    applications: [{ id: 'offshoot-cli', name: 'Offshoot command line', tier: 'Enterprise' }],
+  };
+}

@@ -1,0 +1,171 @@
+import { sql } from 'kysely';
+import type { Db } from '../db/database.ts';
+import type { IModelTable, ITwinTable } from '../db/schema.ts';
+import { imodelPermissions, type Caller, type IModelPermission, type Permission } from '../domain.ts';
+import { ApiError } from '../errors.ts';
+
+/** What a caller may do on an iTwin. */
+export interface ITwinAccess {
+  itwin: ITwinTable;
+  /** Member, owner or administrator: the iTwin exists for this caller. */
+  visible: boolean;
+  /** Owner of the iTwin or Organization Administrator of the organization that it belongs to. */
+  administrator: boolean;
+  permissions: ReadonlySet<Permission>;
+}
+
+/** What a caller may do on an iModel. */
+export interface IModelAccess {
+  imodel: IModelTable;
+  onITwin: ITwinAccess;
+  visible: boolean;
+  /** iModel-level permissions where the iModel has some, the iTwin's otherwise. */
+  permissions: ReadonlySet<Permission>;
+}
+
+/** Each of these includes the ones before it: "at least webview" is the API's own way to speak of them. */
+const ladder: readonly IModelPermission[] = ['imodels_webview', 'imodels_read', 'imodels_write', 'imodels_manage'];
+
+/** A set of permissions with everything that they include. */
+export function withIncluded(permissions: Iterable<Permission>): Set<Permission> {
+  const all = new Set(permissions);
+  const highest = ladder.findLastIndex((permission) => all.has(permission));
+  for (const permission of ladder.slice(0, highest + 1)) all.add(permission);
+  return all;
+}
+
+/** Reads permissions from the database. Absent and invisible things are told apart by the caller of these, never here. */
+export class Permissions {
+  readonly #db: Db;
+
+  constructor(db: Db) {
+    this.#db = db;
+  }
+
+  /** Undefined when there is no such iTwin. */
+  async onITwin(caller: Caller, itwinId: string): Promise<ITwinAccess | undefined> {
+    const itwin = await this.#db.selectFrom('itwin').selectAll().where('id', '=', itwinId).executeTakeFirst();
+    return itwin === undefined ? undefined : this.#accessTo(itwin, caller, await this.#rolesOf(caller, itwinId));
+  }
+
+  /** Undefined when there is no such iModel (any more). */
+  async onIModel(caller: Caller, imodelId: string): Promise<IModelAccess | undefined> {
+    const imodel = await this.#db.selectFrom('imodel').selectAll().where('id', '=', imodelId).where('deleted_at', 'is', null).executeTakeFirst();
+    if (imodel === undefined) return undefined;
+    const itwin = await this.#db.selectFrom('itwin').selectAll().where('id', '=', imodel.itwin_id).executeTakeFirstOrThrow();
+    const roles = await this.#rolesOf(caller, itwin.id);
+    const onITwin = this.#accessTo(itwin, caller, roles);
+    const permissions = await this.#effective(caller, imodel, onITwin, roles);
+    return { imodel, onITwin, permissions, visible: permissions.has('imodels_webview') || onITwin.permissions.has('imodels_manage') };
+  }
+
+  /** iModel ids of an iTwin whose own permissions shut this caller out; empty for those who may list them all. */
+  async hiddenIModels(caller: Caller, access: ITwinAccess): Promise<string[]> {
+    // Rule of the API: iTwin-level manage and Organization Administrators list all iModels.
+    if (access.permissions.has('imodels_manage')) return [];
+    const secured = await this.#db
+      .selectFrom('imodel')
+      .selectAll()
+      .where('itwin_id', '=', access.itwin.id)
+      .where('deleted_at', 'is', null)
+      .where('secured_by', 'is not', null)
+      .execute();
+    if (secured.length === 0) return [];
+    const roles = await this.#rolesOf(caller, access.itwin.id);
+    const hidden: string[] = [];
+    for (const imodel of secured) {
+      if (!(await this.#effective(caller, imodel, access, roles)).has('imodels_webview')) hidden.push(imodel.id);
+    }
+    return hidden;
+  }
+
+  #accessTo(itwin: ITwinTable, caller: Caller, roles: readonly HeldRole[]): ITwinAccess {
+    const administrator =
+      itwin.owner_id === caller.user.id ||
+      (caller.isOrganizationAdministrator && itwin.organization_id !== null && itwin.organization_id === caller.user.organizationId);
+    if (administrator) return { itwin, visible: true, administrator, permissions: everything };
+    return { itwin, visible: roles.length > 0, administrator, permissions: withIncluded(roles.flatMap((role) => role.permissions)) };
+  }
+
+  /** Rule of the API: permissions set on an iModel replace the iTwin's for it; deleting stays with the iTwin. */
+  async #effective(caller: Caller, imodel: IModelTable, onITwin: ITwinAccess, roles: readonly HeldRole[]): Promise<ReadonlySet<Permission>> {
+    if (onITwin.administrator || imodel.secured_by === null) return onITwin.permissions;
+    const own = imodel.secured_by === 'users' ? await this.#userPermissions(imodel.id, caller) : await this.#rolePermissions(imodel.id, onITwin, roles);
+    const permissions = withIncluded(own);
+    if (onITwin.permissions.has('imodels_delete')) permissions.add('imodels_delete');
+    return permissions;
+  }
+
+  async #userPermissions(imodelId: string, caller: Caller): Promise<Permission[]> {
+    const row = await this.#db
+      .selectFrom('imodel_user_permission')
+      .select('permissions')
+      .where('imodel_id', '=', imodelId)
+      .where('user_id', '=', caller.user.id)
+      .executeTakeFirst();
+    return row === undefined ? [] : (JSON.parse(row.permissions) as Permission[]);
+  }
+
+  /** Rule of the API: with role permissions on the iModel, webview on the iTwin is needed besides. */
+  async #rolePermissions(imodelId: string, onITwin: ITwinAccess, roles: readonly HeldRole[]): Promise<Permission[]> {
+    if (!onITwin.permissions.has('imodels_webview') || roles.length === 0) return [];
+    const rows = await this.#db
+      .selectFrom('imodel_role_permission')
+      .select('permissions')
+      .where('imodel_id', '=', imodelId)
+      .where(
+        'role_id',
+        'in',
+        roles.map((role) => role.id),
+      )
+      .execute();
+    return rows.flatMap((row) => JSON.parse(row.permissions) as Permission[]);
+  }
+
+  async #rolesOf(caller: Caller, itwinId: string): Promise<HeldRole[]> {
+    const rows = await this.#db
+      .selectFrom('member')
+      .innerJoin('role', 'role.id', 'member.role_id')
+      .select(['role.id', 'role.permissions'])
+      .where('member.itwin_id', '=', itwinId)
+      .where('member.user_id', '=', caller.user.id)
+      .execute();
+    return rows.map((row) => ({ id: row.id, permissions: JSON.parse(row.permissions) as Permission[] }));
+  }
+}
+
+interface HeldRole {
+  id: string;
+  permissions: Permission[];
+}
+
+const everything: ReadonlySet<Permission> = new Set<Permission>([
+  ...imodelPermissions,
+  'administration_manage_roles',
+  'administration_invite_member',
+]);
+
+/** Condition on an iTwin row that holds when the caller may see it: its owner, a member, or its administrator. */
+export function seenBy(caller: Caller) {
+  const administers = caller.isOrganizationAdministrator ? caller.user.organizationId : null;
+  return sql<boolean>`(itwin.owner_id = ${caller.user.id}
+    or exists (select 1 from member where member.itwin_id = itwin.id and member.user_id = ${caller.user.id})
+    or itwin.organization_id = ${administers})`;
+}
+
+/**
+ * Rule of this server: what a caller may not see answers 404, what it may see but not do answers 403. Holding the
+ * permission itself is enough, also for a caller who sees nothing else.
+ * @throws ApiError
+ */
+export function requireITwin(access: ITwinAccess | undefined, permission: Permission): ITwinAccess {
+  if (access?.permissions.has(permission) === true) return access;
+  throw new ApiError(access?.visible === true ? 'InsufficientPermissions' : 'iTwinNotFound');
+}
+
+/** The same for an iModel; with `level: 'iTwin'` the permission must be held on its iTwin, whatever the iModel's own say. */
+export function requireIModel(access: IModelAccess | undefined, permission: Permission, level: 'iModel' | 'iTwin'): IModelAccess {
+  const held = level === 'iTwin' ? access?.onITwin.permissions : access?.permissions;
+  if (access !== undefined && held?.has(permission) === true) return access;
+  throw new ApiError(access?.visible === true ? 'InsufficientPermissions' : 'iModelNotFound');
+}

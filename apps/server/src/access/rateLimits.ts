@@ -1,0 +1,107 @@
+import { rmSync } from 'node:fs';
+import path from 'node:path';
+import { RateLimiterPostgres, RateLimiterRes } from 'rate-limiter-flexible';
+import type { Config } from '../config.ts';
+import type { Database } from '../db/database.ts';
+import { openConnection, type Connection } from '../db/sqlite/connection.ts';
+import type { Application } from '../domain.ts';
+import { ApiError } from '../errors.ts';
+
+/** What the limiter library asks of its database. */
+interface LimitClient {
+  query(query: { text: string; values: unknown[] }): Promise<{ rows: unknown[] }>;
+}
+
+/**
+ * The limits of each application by its tier: the general windows over all requests, and own windows of single
+ * operations. Counts are kept in the database, so that all servers of an installation count together. They may be lost
+ * with the power, which spares a disk write on every request: an unlogged table on PostgreSQL, an unsynced file of their
+ * own on SQLite. The library's statements for PostgreSQL run on SQLite as they are.
+ */
+export class RateLimits {
+  readonly #tiers: Config['tiers'];
+  readonly #limiters = new Map<string, RateLimiterPostgres>();
+  readonly #client: LimitClient;
+  readonly #file: Connection | undefined;
+
+  constructor(config: Pick<Config, 'tiers' | 'dataDir'>, database: Database) {
+    this.#tiers = config.tiers;
+    if (database.pool === undefined) {
+      const file = openLimits(path.join(config.dataDir, 'limits.db'));
+      this.#file = file;
+      // SQLite takes `$1` for a name.
+      this.#client = { query: async ({ text, values }) => file.execute(text, Object.fromEntries(values.map((value, index) => [`$${index + 1}`, value]))) };
+    } else {
+      this.#client = database.pool;
+    }
+  }
+
+  /**
+   * Counts one request of an application.
+   * @throws ApiError 429 with `Retry-After` (whole seconds, at least 1) and the headers that tell which limit it was
+   */
+  async count(application: Application, operation: string): Promise<void> {
+    const tier = this.#tiers[application.tier];
+    if (tier === undefined) throw new ApiError('InvalidApplicationTier');
+    const own = tier.operations[operation];
+    if (own !== undefined) await this.#consume(`${operation}`, own, application, operation);
+    for (const window of tier.general) await this.#consume('general', window, application, operation);
+  }
+
+  close(): void {
+    this.#file?.close();
+  }
+
+  async #consume(scope: string, window: { requests: number; seconds: number }, application: Application, operation: string): Promise<void> {
+    try {
+      await this.#limiter(scope, window).consume(application.id);
+    } catch (refused) {
+      if (!(refused instanceof RateLimiterRes)) throw refused;
+      throw new ApiError('RateLimitExceeded', {
+        headers: {
+          'retry-after': String(Math.max(1, Math.ceil(refused.msBeforeNext / 1000))),
+          'itwinplatform-ratelimited-tier': application.tier,
+          'itwinplatform-ratelimited-api': 'iModels',
+          'itwinplatform-ratelimited-operation': operation,
+          'itwinplatform-ratelimited-application': application.id.replace(/[^\x20-\x7e]/g, '?'),
+        },
+      });
+    }
+  }
+
+  #limiter(scope: string, window: { requests: number; seconds: number }): RateLimiterPostgres {
+    const name = `${scope}/${window.requests}/${window.seconds}`;
+    let limiter = this.#limiters.get(name);
+    if (limiter === undefined) {
+      limiter = new RateLimiterPostgres({
+        storeClient: this.#client,
+        storeType: 'pool',
+        tableName: 'rate_limit',
+        tableCreated: true,
+        keyPrefix: name,
+        points: window.requests,
+        duration: window.seconds,
+      });
+      this.#limiters.set(name, limiter);
+    }
+    return limiter;
+  }
+}
+
+/** A file that a power cut damaged is made anew: it holds nothing but the last minutes' counts. */
+function openLimits(file: string): Connection {
+  for (const attempt of ['first', 'second'] as const) {
+    let connection: Connection | undefined;
+    try {
+      connection = openConnection(file, 'forgetful');
+      connection.execute('create table if not exists rate_limit (key text primary key, points integer not null, expire integer) strict, without rowid', []);
+      connection.execute('pragma quick_check', []);
+      return connection;
+    } catch (error) {
+      connection?.close();
+      if (attempt === 'second') throw error;
+      for (const ending of ['', '-wal', '-shm']) rmSync(`${file}${ending}`, { force: true });
+    }
+  }
+  throw new Error('unreachable');
+}

@@ -1,0 +1,234 @@
+import { Type, type Static } from 'typebox';
+import { administrationPermissions, imodelPermissions, type Permission } from '../domain.ts';
+import { detail } from '../errors.ts';
+import type { Member } from '../itwins/members.ts';
+import { itwinRoute, type Route } from './route.ts';
+import { Nullable, Text255 } from './schemas.ts';
+
+const tag = 'Access control';
+const permissionNames = [...imodelPermissions, ...administrationPermissions];
+
+const RoleSchema = Type.Object({
+  id: Type.String(),
+  displayName: Type.String(),
+  description: Nullable(Type.String()),
+  permissions: Type.Array(Type.String({ enum: permissionNames })),
+});
+const MemberSchema = Type.Object({
+  id: Type.String(),
+  email: Type.String(),
+  givenName: Type.String(),
+  surname: Type.String(),
+  organization: Nullable(Type.String()),
+  roles: Type.Array(Type.Object({ id: Type.String(), displayName: Type.String(), description: Nullable(Type.String()) })),
+});
+
+function toMember({ user, roles }: Member): Static<typeof MemberSchema> {
+  return {
+    id: user.id,
+    email: user.email,
+    givenName: user.given_name,
+    surname: user.surname,
+    organization: user.organization_id,
+    roles: roles.map(({ id, displayName, description }) => ({ id, displayName, description })),
+  };
+}
+
+const base = '/accesscontrol/itwins/:iTwinId';
+const seenByMembers = { on: 'itwin', permission: 'member', from: 'path' } as const;
+const managesRoles = { on: 'itwin', permission: 'administration_manage_roles', from: 'path' } as const;
+const managesMembers = { on: 'itwin', permission: 'administration_invite_member', from: 'path' } as const;
+
+const PermissionList = Type.Array(Type.String({ enum: permissionNames }), { uniqueItems: true });
+const RoleBody = {
+  displayName: Text255('Name of the role.'),
+  description: Type.Optional(Nullable(Type.String({ maxLength: 255 }))),
+  permissions: Type.Optional(PermissionList),
+};
+const roleIds = Type.Array(Type.String({ minLength: 1, maxLength: 255 }), { minItems: 1, maxItems: 50 });
+
+const getMyPermissions = itwinRoute({
+  operationId: 'get-my-itwin-permissions',
+  method: 'GET',
+  path: `${base}/permissions`,
+  tag,
+  summary: "The caller's permissions on an iTwin",
+  access: seenByMembers,
+  invalid: 'Cannot get permissions.',
+  response: { status: 200, description: 'Permissions.', schema: Type.Object({ permissions: Type.Array(Type.String()) }) },
+  async handler({ access }) {
+    return { permissions: permissionNames.filter((permission) => access.permissions.has(permission)) };
+  },
+});
+
+const listRoles = itwinRoute({
+  operationId: 'get-itwin-roles',
+  method: 'GET',
+  path: `${base}/roles`,
+  tag,
+  summary: 'List the roles of an iTwin',
+  access: seenByMembers,
+  invalid: 'Cannot get Roles.',
+  response: { status: 200, description: 'Roles.', schema: Type.Object({ roles: Type.Array(RoleSchema) }) },
+  async handler({ access, services }) {
+    return { roles: await services.members.roles(access.itwin.id) };
+  },
+});
+
+const getRole = itwinRoute({
+  operationId: 'get-itwin-role',
+  method: 'GET',
+  path: `${base}/roles/:roleId`,
+  tag,
+  summary: 'Get a role',
+  access: seenByMembers,
+  invalid: 'Cannot get Role.',
+  response: { status: 200, description: 'The role.', schema: Type.Object({ role: RoleSchema }) },
+  errors: ['RoleNotFound'],
+  async handler({ access, params, services }) {
+    return { role: await services.members.role(access.itwin.id, idOf(params.roleId)) };
+  },
+});
+
+const createRole = itwinRoute({
+  operationId: 'create-itwin-role',
+  method: 'POST',
+  path: `${base}/roles`,
+  tag,
+  summary: 'Create a role',
+  access: managesRoles,
+  invalid: 'Cannot create Role.',
+  body: Type.Object(RoleBody),
+  response: { status: 201, description: 'The role.', schema: Type.Object({ role: RoleSchema }) },
+  async handler({ access, caller, body, services }) {
+    const role = { displayName: body.displayName, description: body.description ?? null, permissions: (body.permissions ?? []) as Permission[] };
+    return { role: await services.members.createRole(caller, access.itwin.id, role) };
+  },
+});
+
+const updateRole = itwinRoute({
+  operationId: 'update-itwin-role',
+  method: 'PATCH',
+  path: `${base}/roles/:roleId`,
+  tag,
+  summary: 'Change a role',
+  access: managesRoles,
+  invalid: 'Cannot update Role.',
+  body: Type.Object({ ...RoleBody, displayName: Type.Optional(RoleBody.displayName) }),
+  response: { status: 200, description: 'The role as it is now.', schema: Type.Object({ role: RoleSchema }) },
+  errors: ['RoleNotFound'],
+  async handler({ access, caller, params, body, services }) {
+    const change = {
+      ...(body.displayName !== undefined && { displayName: body.displayName }),
+      ...(body.description !== undefined && { description: body.description }),
+      ...(body.permissions !== undefined && { permissions: body.permissions as Permission[] }),
+    };
+    return { role: await services.members.updateRole(caller, access.itwin.id, idOf(params.roleId), change) };
+  },
+});
+
+const deleteRole = itwinRoute({
+  operationId: 'delete-itwin-role',
+  method: 'DELETE',
+  path: `${base}/roles/:roleId`,
+  tag,
+  summary: 'Delete a role',
+  description: 'Members lose it, and iModels that named it stay closed to them.',
+  access: managesRoles,
+  invalid: 'Cannot delete Role.',
+  response: { status: 204, description: 'Gone.' },
+  errors: ['RoleNotFound'],
+  async handler({ access, caller, params, services }) {
+    await services.members.deleteRole(caller, access.itwin.id, idOf(params.roleId));
+  },
+});
+
+const listMembers = itwinRoute({
+  operationId: 'get-itwin-members',
+  method: 'GET',
+  path: `${base}/members/users`,
+  tag,
+  summary: 'List members and their roles',
+  access: seenByMembers,
+  invalid: 'Cannot get Members.',
+  response: { status: 200, description: 'Members.', schema: Type.Object({ members: Type.Array(MemberSchema) }) },
+  async handler({ access, services }) {
+    return { members: (await services.members.list(access.itwin.id)).map(toMember) };
+  },
+});
+
+const addMembers = itwinRoute({
+  operationId: 'add-itwin-members',
+  method: 'POST',
+  path: `${base}/members/users`,
+  tag,
+  summary: 'Add members, or roles to members',
+  description: 'A user is named by e-mail or id, and must be in the users file or have been here before.',
+  access: managesMembers,
+  invalid: 'Cannot add Members.',
+  body: Type.Object({
+    members: Type.Array(
+      Type.Object({ email: Type.Optional(Text255('E-mail of the user.')), userId: Type.Optional(Text255('Id of the user, instead.')), roleIds }),
+      { minItems: 1, maxItems: 50, description: 'At most 50 a call.' },
+    ),
+  }),
+  response: { status: 201, description: 'The members added.', schema: Type.Object({ members: Type.Array(MemberSchema) }) },
+  errors: ['RoleNotFound'],
+  async handler({ access, caller, body, services, invalid }) {
+    if (body.members.some(({ email, userId }) => (email === undefined) === (userId === undefined)))
+      throw invalid([detail.invalidValue('members', "Provided 'members' value is not valid. Each entry names either 'email' or 'userId'.")]);
+    const additions = body.members.map((entry) => ({ user: entry.userId ?? entry.email ?? '', roleIds: entry.roleIds }));
+    const { members, unknown } = await services.members.add(caller, access.itwin.id, additions);
+    if (unknown.length > 0) throw invalid(unknown.map((user) => detail.invalidValue('members', `'${user}' is not a known user.`)));
+    return { members: members.map(toMember) };
+  },
+});
+
+const updateMember = itwinRoute({
+  operationId: 'update-itwin-member',
+  method: 'PATCH',
+  path: `${base}/members/users/:userId`,
+  tag,
+  summary: 'Replace the roles of a member',
+  access: managesMembers,
+  invalid: 'Cannot update Member.',
+  body: Type.Object({ roleIds }),
+  response: { status: 200, description: 'The member as it is now.', schema: Type.Object({ member: MemberSchema }) },
+  errors: ['MemberNotFound', 'RoleNotFound'],
+  async handler({ access, caller, params, body, services }) {
+    return { member: toMember(await services.members.setRoles(caller, access.itwin.id, idOf(params.userId), body.roleIds)) };
+  },
+});
+
+const removeMember = itwinRoute({
+  operationId: 'remove-itwin-member',
+  method: 'DELETE',
+  path: `${base}/members/users/:userId`,
+  tag,
+  summary: 'Remove a member',
+  access: managesMembers,
+  invalid: 'Cannot remove Member.',
+  response: { status: 204, description: 'Removed.' },
+  errors: ['MemberNotFound'],
+  async handler({ access, caller, params, services }) {
+    await services.members.remove(caller, access.itwin.id, idOf(params.userId));
+  },
+});
+
+/** A path's id without the one character that no database text can hold. */
+function idOf(text: string | undefined): string {
+  return (text ?? '').replaceAll('\0', '');
+}
+
+export const accessControlRoutes: Route[] = [
+  getMyPermissions,
+  listRoles,
+  getRole,
+  createRole,
+  updateRole,
+  deleteRole,
+  listMembers,
+  addMembers,
+  updateMember,
+  removeMember,
+];

@@ -1,0 +1,72 @@
+import { Type } from 'typebox';
+import type { IModelTable } from '../db/schema.ts';
+import type { BaselineState } from '../domain.ts';
+import type { Baseline } from '../history/baselines.ts';
+import type { Links } from './links.ts';
+import { imodelRoute, type Route } from './route.ts';
+import { LinkSchema, Nullable, StorageLinkSchema } from './schemas.ts';
+
+const tag = 'Baseline';
+
+const BaselineResponse = Type.Object({
+  baselineFile: Type.Object({
+    id: Type.String(),
+    displayName: Type.String(),
+    fileSize: Type.Integer({ description: 'Bytes.' }),
+    state: Type.String({ enum: ['waitingForFile', 'initializationScheduled', 'initialized', 'initializationFailed', 'fileIsBriefcase'] }),
+    _links: Type.Object({ creator: LinkSchema, download: Nullable(StorageLinkSchema) }),
+  }),
+});
+
+function toBaselineFile(imodel: IModelTable, baseline: Baseline, links: Links, options: { state?: BaselineState; download: boolean }) {
+  const fileName = `${imodel.id}.bim`;
+  return {
+    baselineFile: {
+      id: imodel.id,
+      displayName: fileName,
+      fileSize: baseline.blob.size,
+      state: options.state ?? baseline.state,
+      _links: { creator: links.user(imodel.id, imodel.creator_id), download: options.download ? links.download(baseline.blob.id, fileName) : null },
+    },
+  };
+}
+
+const getBaseline = imodelRoute({
+  operationId: 'get-imodel-baseline-file-details',
+  method: 'GET',
+  path: '/imodels/:iModelId/baselinefile',
+  tag,
+  summary: 'Get the baseline file',
+  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', also: 'The download link is null below `imodels_read`.' },
+  invalid: 'Cannot get Baseline File.',
+  response: { status: 200, description: 'The baseline file.', schema: BaselineResponse },
+  errors: ['BaselineFileNotFound'],
+  async handler({ access, links, services }) {
+    const baseline = await services.baselines.get(access.imodel.baseline_id);
+    const download = baseline.state === 'initialized' && access.permissions.has('imodels_read');
+    return toBaselineFile(access.imodel, baseline, links, { download });
+  },
+});
+
+const completeBaseline = imodelRoute({
+  operationId: 'complete-imodel-baseline-file-upload',
+  method: 'POST',
+  path: '/imodels/:iModelId/baselinefile',
+  tag,
+  summary: 'Complete the upload of the baseline file',
+  access: { on: 'imodel', permission: 'imodels_manage', level: 'iTwin' },
+  invalid: 'Cannot complete Baseline File upload.',
+  // Clients send `{}`, others nothing at all; neither says anything.
+  body: Type.Object({}),
+  bodyOptional: true,
+  response: { status: 200, description: 'The baseline file; ask for it again, or for the create operation, to see how it went.', schema: BaselineResponse },
+  errors: ['FileNotFound', 'BaselineFileNotFound', 'DataConflict'],
+  async handler({ access, caller, links, services }) {
+    const baseline = await services.baselines.get(access.imodel.baseline_id);
+    await services.baselines.completeUpload(caller, access.imodel);
+    // Rule of the API: this answer says "scheduled", whatever has been done already.
+    return toBaselineFile(access.imodel, baseline, links, { state: 'initializationScheduled', download: false });
+  },
+});
+
+export const baselineRoutes: Route[] = [getBaseline, completeBaseline];

@@ -1,0 +1,270 @@
+import { Type } from 'typebox';
+import type { ChangesetTable, PendingChangesetTable } from '../db/schema.ts';
+import { parseChangesetId, parseChangesetRef } from '../domain.ts';
+import type { Links } from './links.ts';
+import { pageOf, pageRequest, pagingParameters, sortKeys } from './paging.ts';
+import { imodelRoute, type Route } from './route.ts';
+import { ApplicationSchema, LinkSchema, Nullable, PageLinks, StorageLinkSchema, time, TimeSchema } from './schemas.ts';
+
+const tag = 'Changesets';
+
+const SynchronizationInfo = Type.Object({ taskId: Type.String(), changedFiles: Nullable(Type.Array(Type.String())) });
+const shared = {
+  id: Type.String({ description: '40 hex digits: SHA-1 over the parent and the contents.' }),
+  displayName: Type.String(),
+  description: Nullable(Type.String()),
+  index: Type.Integer(),
+  parentId: Type.String({ description: 'Id of the changeset before it, `""` for the first.' }),
+  state: Type.String({ enum: ['waitingForFile', 'fileUploaded'] }),
+  containingChanges: Type.Integer({ description: 'Bit flags.' }),
+  fileSize: Type.Integer({ description: 'Bytes.' }),
+  briefcaseId: Type.Integer(),
+  groupId: Nullable(Type.String()),
+};
+const MinimalChangeset = Type.Object({
+  ...shared,
+  creatorId: Type.String(),
+  pushDateTime: TimeSchema,
+  _links: Type.Object({ self: LinkSchema, creator: LinkSchema }),
+});
+const FullChangeset = Type.Object({
+  ...MinimalChangeset.properties,
+  application: Nullable(ApplicationSchema),
+  synchronizationInfo: Nullable(SynchronizationInfo),
+  _links: Type.Object({
+    self: LinkSchema,
+    creator: LinkSchema,
+    namedVersion: Nullable(LinkSchema),
+    currentOrPrecedingCheckpoint: Nullable(LinkSchema),
+    download: Nullable(StorageLinkSchema),
+  }),
+});
+const CreatedChangeset = Type.Object({
+  ...shared,
+  creatorId: Type.Null(),
+  pushDateTime: Type.Null(),
+  application: Type.Null(),
+  synchronizationInfo: Nullable(SynchronizationInfo),
+  _links: Type.Object({
+    self: LinkSchema,
+    creator: Type.Null(),
+    namedVersion: Type.Null(),
+    currentOrPrecedingCheckpoint: Type.Null(),
+    upload: StorageLinkSchema,
+    complete: LinkSchema,
+  }),
+});
+
+const path = (id: string): string => `/changesets/${id}`;
+const syncInfo = (json: string | null) => (json === null ? null : (JSON.parse(json) as { taskId: string; changedFiles: string[] | null }));
+
+function toMinimal(iModelId: string, row: ChangesetTable, links: Links) {
+  return {
+    id: row.id,
+    displayName: String(row.index),
+    description: row.description,
+    index: row.index,
+    parentId: row.parent_id,
+    creatorId: row.creator_id,
+    pushDateTime: time(row.pushed_at),
+    state: 'fileUploaded' as const,
+    containingChanges: row.containing_changes,
+    fileSize: row.file_size,
+    briefcaseId: row.briefcase_id,
+    groupId: null,
+    _links: { self: links.to(iModelId, path(row.id)), creator: links.user(iModelId, row.creator_id) },
+  };
+}
+
+/** @param download rule of the API: no download link below `imodels_read` */
+function toFull(iModelId: string, row: ChangesetTable, links: Links, download: boolean) {
+  const minimal = toMinimal(iModelId, row, links);
+  return {
+    ...minimal,
+    application: { id: row.application_id, name: row.application_name },
+    synchronizationInfo: syncInfo(row.synchronization_info),
+    _links: {
+      ...minimal._links,
+      namedVersion: null,
+      // Rule of the wire: every changeset has one, the baseline's as the last resort.
+      currentOrPrecedingCheckpoint: links.to(iModelId, '/changesets/0/checkpoint'),
+      download: download ? links.download(row.blob_id, `${row.id}.cs`) : null,
+    },
+  };
+}
+
+const listChangesets = imodelRoute({
+  operationId: 'get-imodel-changesets',
+  method: 'GET',
+  path: '/imodels/:iModelId/changesets',
+  tag,
+  summary: 'List changesets',
+  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', also: 'Download links are null below `imodels_read`.' },
+  invalid: 'Cannot get Changesets.',
+  prefer: true,
+  query: Type.Object({
+    afterIndex: Type.Optional(
+      Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER, description: 'Only later ones.', explain: "'afterIndex' must be a non-negative integer." }),
+    ),
+    lastIndex: Type.Optional(
+      Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER, description: 'Only up to this one.', explain: "'lastIndex' must be a non-negative integer." }),
+    ),
+    $orderBy: Type.Optional(Type.String({ maxLength: 255, description: '`index`, with `asc` or `desc`.' })),
+    ...pagingParameters,
+  }),
+  response: { status: 200, description: 'A page of changesets.', schema: Type.Object({ changesets: Type.Array(MinimalChangeset), _links: PageLinks }) },
+  async handler({ access, query, rawQuery, representation, links, services, invalid }) {
+    const index = { column: 'index', type: 'number' as const };
+    const request = pageRequest(query, sortKeys(query.$orderBy, { index }, 'index', index, invalid), invalid);
+    const descending = request.keys[0]?.descending ?? false;
+    const { cursor, top, skip } = request;
+    let first = (query.afterIndex ?? 0) + 1;
+    let last = query.lastIndex ?? Number.MAX_SAFE_INTEGER;
+    const backward = cursor?.backward ?? false;
+    if (cursor !== undefined) {
+      const at = cursor.values[0] as number;
+      if (descending !== backward) last = Math.min(last, at - 1);
+      else first = Math.max(first, at + 1);
+    }
+    const rows = await services.changesets.list(access.imodel, { first, last, limit: top + 1, offset: skip ?? 0, descending: descending !== backward });
+    const page = pageOf(rows, request, (row) => row.index);
+    const id = access.imodel.id;
+    const download = access.permissions.has('imodels_read');
+    return {
+      changesets: page.items.map((row) => (representation ? toFull(id, row, links, download) : toMinimal(id, row, links))),
+      _links: links.page(`/imodels/${id}/changesets`, rawQuery, page),
+    };
+  },
+});
+
+const getChangeset = imodelRoute({
+  operationId: 'get-imodel-changeset-details',
+  method: 'GET',
+  path: '/imodels/:iModelId/changesets/:changeset',
+  tag,
+  summary: 'Get a changeset by id or index',
+  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', also: 'The download link is null below `imodels_read`.' },
+  invalid: 'Cannot get Changeset.',
+  response: { status: 200, description: 'The changeset.', schema: Type.Object({ changeset: FullChangeset }) },
+  errors: ['ChangesetNotFound'],
+  async handler({ access, params, links, services }) {
+    const row = await services.changesets.get(access.imodel, parseChangesetRef(params.changeset ?? ''));
+    return { changeset: toFull(access.imodel.id, row, links, access.permissions.has('imodels_read')) };
+  },
+});
+
+const createChangeset = imodelRoute({
+  operationId: 'create-imodel-changeset',
+  method: 'POST',
+  path: '/imodels/:iModelId/changesets',
+  tag,
+  summary: 'Begin the push of a changeset',
+  description: 'Upload its file to `_links.upload`, then complete it at `_links.complete`. One push at a time: others wait until it is complete or its lease has run out.',
+  access: { on: 'imodel', permission: 'imodels_write', level: 'iModel', also: "The briefcase must be the caller's own." },
+  invalid: 'Cannot create Changeset.',
+  body: Type.Object({
+    id: Type.String({ pattern: '^[0-9a-fA-F]{40}$', explain: "'id' must be 40 hexadecimal digits." }),
+    parentId: Type.Optional(Nullable(Type.String({ pattern: '^([0-9a-fA-F]{40})?$', description: 'Latest changeset; `""` for the first.' }))),
+    briefcaseId: Type.Integer({ minimum: 1, maximum: 2_147_483_647, explain: "'briefcaseId' must be a positive integer value." }),
+    fileSize: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER, description: 'Bytes.', explain: "'fileSize' must be a non-negative integer value." }),
+    description: Type.Optional(Nullable(Type.String({ maxLength: 255 }))),
+    containingChanges: Type.Optional(
+      Nullable(Type.Integer({ minimum: 0, maximum: 2_147_483_647, explain: "'containingChanges' must be a non-negative integer value." })),
+    ),
+    groupId: Type.Optional(Nullable(Type.String({ maxLength: 255 }))),
+    synchronizationInfo: Type.Optional(
+      Nullable(
+        Type.Object({
+          taskId: Type.String({ minLength: 1, maxLength: 255 }),
+          changedFiles: Type.Optional(Nullable(Type.Array(Type.String({ maxLength: 1000 }), { maxItems: 1000 }))),
+        }),
+      ),
+    ),
+  }),
+  response: { status: 201, description: 'The changeset to be uploaded.', schema: Type.Object({ changeset: CreatedChangeset }) },
+  errors: [
+    'BriefcaseNotFound',
+    'ChangesetGroupNotFound',
+    'ChangesetExists',
+    'ConflictWithAnotherUser',
+    'NewerChangesExist',
+    'iModelNotInitialized',
+  ],
+  async handler({ access, caller, body, links, services }) {
+    const { synchronizationInfo } = body;
+    const { blobId, pending } = await services.changesets.begin(caller, access, {
+      id: body.id.toLowerCase(),
+      parentId: (body.parentId ?? '').toLowerCase(),
+      briefcaseId: body.briefcaseId,
+      fileSize: body.fileSize,
+      description: body.description === undefined || body.description === '' ? null : body.description,
+      containingChanges: body.containingChanges ?? 0,
+      synchronizationInfo:
+        synchronizationInfo == null ? null : JSON.stringify({ taskId: synchronizationInfo.taskId, changedFiles: synchronizationInfo.changedFiles ?? null }),
+      groupId: body.groupId ?? null,
+    });
+    return { changeset: toCreated(access.imodel.id, access.imodel.head_index + 1, pending, body.fileSize, blobId, links) };
+  },
+});
+
+function toCreated(iModelId: string, expectedIndex: number, pending: PendingChangesetTable, fileSize: number, blobId: string, links: Links) {
+  const self = links.to(iModelId, path(pending.changeset_id));
+  return {
+    id: pending.changeset_id,
+    displayName: String(expectedIndex),
+    description: pending.description,
+    // Rule of the API: the index is given when the push is complete.
+    index: 0,
+    parentId: pending.parent_id,
+    state: 'waitingForFile',
+    containingChanges: pending.containing_changes,
+    fileSize,
+    briefcaseId: pending.briefcase_id,
+    groupId: null,
+    creatorId: null,
+    pushDateTime: null,
+    application: null,
+    synchronizationInfo: syncInfo(pending.synchronization_info),
+    _links: {
+      self,
+      creator: null,
+      namedVersion: null,
+      currentOrPrecedingCheckpoint: null,
+      upload: links.upload(blobId, `${pending.changeset_id}.cs`),
+      complete: self,
+    },
+  };
+}
+
+const updateChangeset = imodelRoute({
+  operationId: 'update-imodel-changeset',
+  method: 'PATCH',
+  path: '/imodels/:iModelId/changesets/:changeset',
+  tag,
+  summary: 'Complete the push of a changeset',
+  access: { on: 'imodel', permission: 'imodels_write', level: 'iModel', also: "The briefcase must be the caller's own." },
+  invalid: 'Cannot update Changeset.',
+  body: Type.Object({
+    state: Type.String({ enum: ['fileUploaded'], explain: "Should be set to 'fileUploaded'." }),
+    briefcaseId: Type.Integer({ minimum: 1, maximum: 2_147_483_647, explain: "'briefcaseId' must be a positive integer value." }),
+  }),
+  response: { status: 200, description: 'The changeset, with its index.', schema: Type.Object({ changeset: FullChangeset }) },
+  errors: [
+    'BriefcaseNotFound',
+    'ChangesetNotFound',
+    'FileNotFound',
+    'ChangesetExists',
+    'ConflictWithAnotherUser',
+    'DataConflict',
+    'NewerChangesExist',
+    'iModelNotInitialized',
+  ],
+  async handler({ access, caller, params, body, links, services }) {
+    const row = await services.changesets.complete(caller, access, parseChangesetId(params.changeset ?? ''), body.briefcaseId);
+    const full = toFull(access.imodel.id, row, links, false);
+    // Rule of the wire: these are null in this one answer, whatever they are afterwards.
+    return { changeset: { ...full, synchronizationInfo: null, _links: { ...full._links, namedVersion: null, currentOrPrecedingCheckpoint: null, download: null } } };
+  },
+});
+
+export const changesetRoutes: Route[] = [listChangesets, getChangeset, createChangeset, updateChangeset];

@@ -1,0 +1,72 @@
+import { Type } from 'typebox';
+import { parseChangesetRef } from '../domain.ts';
+import { imodelRoute, type Route } from './route.ts';
+import { Nullable } from './schemas.ts';
+
+const tag = 'Checkpoints';
+
+const CheckpointResponse = Type.Object({
+  checkpoint: Type.Object({
+    changesetIndex: Type.Integer(),
+    changesetId: Nullable(Type.String()),
+    state: Type.String({ enum: ['successful', 'scheduled', 'failed', 'notGenerated'] }),
+    size: Type.Integer(),
+    dbName: Type.String(),
+    directoryAccessInfo: Type.Null(),
+    containerAccessInfo: Type.Null(),
+    _links: Type.Object({ download: Type.Null() }),
+  }),
+});
+const notGenerated = 'This server does not generate checkpoints yet: the state is always `notGenerated`.';
+
+/** Rule of the wire: `directoryAccessInfo` is an explicit null until a checkpoint is readable; the baseline's id is null. */
+function toCheckpoint(changeset: { index: number; id: string }) {
+  const baseline = changeset.index === 0;
+  return {
+    checkpoint: {
+      changesetIndex: changeset.index,
+      changesetId: baseline ? null : changeset.id,
+      state: 'notGenerated',
+      size: 0,
+      dbName: baseline ? 'BASELINE.bim' : `${changeset.id}.bim`,
+      directoryAccessInfo: null,
+      containerAccessInfo: null,
+      _links: { download: null },
+    },
+  };
+}
+
+const getChangesetCheckpoint = imodelRoute({
+  operationId: 'get-changeset-checkpoint',
+  method: 'GET',
+  path: '/imodels/:iModelId/changesets/:changeset/checkpoint',
+  tag,
+  summary: 'Get the checkpoint of a changeset; index 0 is the baseline',
+  description: notGenerated,
+  access: { on: 'imodel', permission: 'imodels_read', level: 'iModel' },
+  invalid: 'Cannot get Checkpoint.',
+  response: { status: 200, description: 'The checkpoint.', schema: CheckpointResponse },
+  errors: ['ChangesetNotFound'],
+  async handler({ access, params, services }) {
+    const ref = parseChangesetRef(params.changeset ?? '');
+    if (ref !== undefined && 'index' in ref && ref.index === 0) return toCheckpoint({ index: 0, id: '' });
+    return toCheckpoint(await services.changesets.get(access.imodel, ref));
+  },
+});
+
+const getLatestCheckpoint = imodelRoute({
+  operationId: 'get-briefcase-checkpoint',
+  method: 'GET',
+  path: '/imodels/:iModelId/briefcases/checkpoint',
+  tag,
+  summary: 'Get the latest checkpoint',
+  description: notGenerated,
+  access: { on: 'imodel', permission: 'imodels_read', level: 'iModel' },
+  invalid: 'Cannot get Checkpoint.',
+  response: { status: 200, description: 'The checkpoint.', schema: CheckpointResponse },
+  async handler({ access }) {
+    return toCheckpoint({ index: access.imodel.head_index, id: access.imodel.head_changeset_id });
+  },
+});
+
+export const checkpointRoutes: Route[] = [getChangesetCheckpoint, getLatestCheckpoint];

@@ -1,0 +1,280 @@
+import { Type, type Static } from 'typebox';
+import type { IModelTable } from '../db/schema.ts';
+import type { Extent } from '../domain.ts';
+import { detail } from '../errors.ts';
+import type { Links } from './links.ts';
+import { pageRequest, pagingParameters, sortKeys } from './paging.ts';
+import { imodelRoute, itwinRoute, type Route } from './route.ts';
+import {
+  ContainersEnabled,
+  DescriptionSchema,
+  ExtentSchema,
+  LinkSchema,
+  NameSchema,
+  Nullable,
+  PageLinks,
+  StorageLinkSchema,
+  time,
+  TimeSchema,
+} from './schemas.ts';
+
+const tag = 'iModels';
+
+const MinimalIModel = Type.Object({ id: Type.String(), displayName: Type.String(), dataCenterLocation: Type.String() });
+const FullIModel = Type.Object({
+  ...MinimalIModel.properties,
+  name: Type.String(),
+  description: Nullable(Type.String()),
+  state: Type.String({ enum: ['notInitialized', 'initialized'] }),
+  createdDateTime: TimeSchema,
+  lastChangesetPushDateTime: Nullable(TimeSchema),
+  iTwinId: Type.String(),
+  isSecured: Type.Boolean({ description: 'Has permissions of its own, which replace those of its iTwin.' }),
+  extent: Nullable(ExtentSchema),
+  containersEnabled: Type.Integer(),
+  _links: Type.Object({ creator: LinkSchema, changesets: LinkSchema, namedVersions: LinkSchema }),
+});
+const CreatedIModel = Type.Object({
+  ...FullIModel.properties,
+  _links: Type.Object({ ...FullIModel.properties._links.properties, upload: Nullable(StorageLinkSchema), complete: Nullable(LinkSchema) }),
+});
+export const IModelResponse = Type.Object({ iModel: FullIModel });
+
+/** An iModel in its short form. */
+function toMinimal(row: IModelTable, dataCenter: string): Static<typeof MinimalIModel> {
+  return { id: row.id, displayName: row.name, dataCenterLocation: dataCenter };
+}
+
+/** An iModel in its full form. */
+export function toIModel(row: IModelTable, dataCenter: string, links: Links): Static<typeof FullIModel> {
+  return {
+    ...toMinimal(row, dataCenter),
+    name: row.name,
+    description: row.description,
+    state: row.state,
+    createdDateTime: time(row.created_at),
+    lastChangesetPushDateTime: row.last_pushed_at === null ? null : time(row.last_pushed_at),
+    iTwinId: row.itwin_id,
+    isSecured: row.secured_by !== null,
+    extent: row.extent === null ? null : (JSON.parse(row.extent) as Extent),
+    containersEnabled: row.containers_enabled,
+    _links: { creator: links.user(row.id, row.creator_id), changesets: links.to(row.id, '/changesets'), namedVersions: links.to(row.id, '/namedversions') },
+  };
+}
+
+const guid = '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';
+
+const listIModels = itwinRoute({
+  operationId: 'get-itwin-imodels',
+  method: 'GET',
+  path: '/imodels',
+  tag,
+  summary: 'List the iModels of an iTwin',
+  description: 'An iModel with permissions of its own that shut the caller out is left out, unless the caller holds `imodels_manage` on the iTwin.',
+  access: { on: 'itwin', permission: 'imodels_webview', from: 'query' },
+  invalid: 'Cannot get iModels.',
+  prefer: true,
+  query: Type.Object({
+    iTwinId: Type.String({ pattern: guid }),
+    name: Type.Optional(Type.String({ maxLength: 255, description: 'Exact name.' })),
+    $search: Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: 'Part of name or description, in any case.' })),
+    state: Type.Optional(Type.String({ enum: ['notInitialized', 'initialized'] })),
+    $orderBy: Type.Optional(Type.String({ maxLength: 255, description: '`name`, `createdDateTime`, each with `asc` or `desc`.' })),
+    ...pagingParameters,
+  }),
+  response: {
+    status: 200,
+    description: 'A page of iModels.',
+    schema: Type.Object({ iModels: Type.Array(MinimalIModel), _links: PageLinks }),
+  },
+  async handler({ access, caller, query, rawQuery, representation, links, services, invalid }) {
+    if (query.name !== undefined && query.$search !== undefined) throw invalid([detail.exclusiveParameters(['name', '$search'])]);
+    const keys = sortKeys(
+      query.$orderBy,
+      { name: { column: 'name_order', type: 'text' }, createdDateTime: { column: 'created_at', type: 'number' } },
+      'createdDateTime',
+      { column: 'id', type: 'text' },
+      invalid,
+    );
+    const hidden = await services.permissions.hiddenIModels(caller, access);
+    const filter = { name: query.name, search: query.$search, state: query.state as IModelTable['state'] | undefined };
+    const page = await services.iModels.list(access.itwin.id, hidden, filter, pageRequest(query, keys, invalid));
+    const dataCenter = access.itwin.data_center;
+    return {
+      iModels: page.items.map((row) => (representation ? toIModel(row, dataCenter, links) : toMinimal(row, dataCenter))),
+      _links: links.page('/imodels', rawQuery, page),
+    };
+  },
+});
+
+const createIModel = itwinRoute({
+  operationId: 'create-imodel',
+  method: 'POST',
+  path: '/imodels',
+  tag,
+  summary: 'Create an iModel',
+  description: 'Empty and usable at once, or from a baseline file that is then uploaded to `_links.upload` and completed at `_links.complete`.',
+  access: { on: 'itwin', permission: 'imodels_manage', from: 'body' },
+  invalid: 'Cannot create iModel.',
+  body: Type.Object({
+    iTwinId: Type.String({ description: 'iTwin that will hold it.' }),
+    name: NameSchema,
+    description: Type.Optional(DescriptionSchema),
+    extent: Type.Optional(Nullable(ExtentSchema)),
+    containersEnabled: Type.Optional(ContainersEnabled),
+    creationMode: Type.Optional(Nullable(Type.String({ pattern: '^([eE]mpty|[fF]rom[iI][mM]odel[vV]ersion|[fF]rom[bB]aseline)$' }))),
+    baselineFile: Type.Optional(
+      Nullable(
+        Type.Object(
+          { size: Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER, description: 'Bytes.', explain: "'size' must be a positive integer value." }) },
+          { description: 'Baseline file to be uploaded.' },
+        ),
+      ),
+    ),
+    template: Type.Optional(Type.Unknown({ description: 'Not supported yet.' })),
+    geographicCoordinateSystem: Type.Optional(Nullable(Type.Object({ horizontalCRSId: Type.String({ minLength: 1, maxLength: 255 }) }))),
+  }),
+  response: {
+    status: 201,
+    description: 'The iModel, with links for the upload if it waits for one.',
+    schema: Type.Object({ iModel: CreatedIModel }),
+    headers: { Location: 'Address of the iModel.' },
+  },
+  errors: ['iModelExists'],
+  async handler({ access, caller, body, links, services, reply, invalid }) {
+    const mode = (body.creationMode ?? '').toLowerCase();
+    if (body.template != null || mode === 'fromimodelversion')
+      throw invalid([detail.invalidValue('template', "Provided 'template' value is not valid. This server does not create iModels from templates yet.")]);
+    if (mode === 'frombaseline' && body.baselineFile == null) throw invalid([detail.missingProperty('baselineFile')]);
+    const { imodel, uploadBlobId } = await services.iModels.create(caller, access, {
+      name: body.name,
+      description: emptyToNull(body.description),
+      extent: body.extent ?? null,
+      containersEnabled: body.containersEnabled ?? 0,
+      geographicCrs: body.geographicCoordinateSystem?.horizontalCRSId ?? null,
+      baselineFileSize: mode === 'empty' ? undefined : body.baselineFile?.size,
+    });
+    reply.header('location', links.imodel(imodel.id));
+    const answer = toIModel(imodel, access.itwin.data_center, links);
+    return {
+      iModel: {
+        ...answer,
+        _links: {
+          ...answer._links,
+          upload: uploadBlobId === undefined ? null : links.upload(uploadBlobId, `${imodel.id}.bim`),
+          complete: uploadBlobId === undefined ? null : links.to(imodel.id, '/baselinefile'),
+        },
+      },
+    };
+  },
+});
+
+const getIModel = imodelRoute({
+  operationId: 'get-imodel-details',
+  method: 'GET',
+  path: '/imodels/:iModelId',
+  tag,
+  summary: 'Get an iModel',
+  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel' },
+  invalid: 'Cannot get iModel.',
+  response: { status: 200, description: 'The iModel.', schema: IModelResponse },
+  async handler({ access, links }) {
+    return { iModel: toIModel(access.imodel, access.onITwin.itwin.data_center, links) };
+  },
+});
+
+const changeable = ['extent', 'name', 'description'] as const;
+
+const updateIModel = imodelRoute({
+  operationId: 'update-imodel',
+  method: 'PATCH',
+  path: '/imodels/:iModelId',
+  tag,
+  summary: 'Change name, description or extent',
+  access: { on: 'imodel', permission: 'imodels_manage', level: 'iModel' },
+  invalid: 'Cannot update iModel.',
+  body: Type.Object({ name: Type.Optional(NameSchema), description: Type.Optional(DescriptionSchema), extent: Type.Optional(Nullable(ExtentSchema)) }),
+  response: { status: 200, description: 'The iModel as it is now.', schema: IModelResponse },
+  errors: ['iModelExists', 'iModelNotInitialized'],
+  async handler({ access, caller, body, links, services, invalid }) {
+    // Rule of the API: at least one of the three, told without a target.
+    if (changeable.every((property) => body[property] === undefined))
+      throw invalid([
+        {
+          code: 'MissingRequiredProperty',
+          message: `Required property is missing. At least one of the following properties must be provided: ${changeable.map((name) => `'${name}'`).join(', ')}.`,
+        },
+      ]);
+    const change = { ...body, ...(body.description !== undefined && { description: emptyToNull(body.description) }) };
+    const imodel = await services.iModels.update(caller, access.imodel.id, change);
+    return { iModel: toIModel(imodel, access.onITwin.itwin.data_center, links) };
+  },
+});
+
+const deleteIModel = imodelRoute({
+  operationId: 'delete-imodel',
+  method: 'DELETE',
+  path: '/imodels/:iModelId',
+  tag,
+  summary: 'Delete an iModel',
+  description: 'Its clones are not touched. Its name is free at once.',
+  access: { on: 'imodel', permission: 'imodels_delete', level: 'iTwin' },
+  invalid: 'Cannot delete iModel.',
+  response: { status: 204, description: 'Gone.' },
+  async handler({ access, caller, services }) {
+    await services.iModels.delete(caller, access.imodel.id);
+  },
+});
+
+const OperationState = Type.String({ enum: ['waitingForFile', 'scheduled', 'successful', 'failed'] });
+
+const getCreateOperation = imodelRoute({
+  operationId: 'get-create-imodel-operation-details',
+  method: 'GET',
+  path: '/imodels/:iModelId/operations/create',
+  tag,
+  summary: 'How the creation of an iModel went',
+  description: '`progress`, `failureReason` and the times are additions of this server.',
+  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel' },
+  invalid: 'Cannot get Create iModel operation.',
+  response: {
+    status: 200,
+    description: 'The operation.',
+    schema: Type.Object({
+      createOperation: Type.Object({
+        state: OperationState,
+        // Clients compare this deeply: exactly these two, additions go beside it.
+        clonedFrom: Nullable(Type.Object({ iModelId: Type.String(), changesetId: Type.String() }, { additionalProperties: false })),
+        forkedFrom: Type.Null(),
+        progress: Type.Object({ changesets: Type.Integer(), totalChangesets: Type.Integer() }),
+        failureReason: Nullable(Type.String()),
+        createdDateTime: TimeSchema,
+        finishedDateTime: Nullable(TimeSchema),
+      }),
+    }),
+  },
+  async handler({ access, services }) {
+    const operation = await services.iModels.createOperation(access.imodel.id);
+    return {
+      createOperation: {
+        state: operation.state,
+        clonedFrom:
+          operation.cloned_from_imodel_id === null
+            ? null
+            : { iModelId: operation.cloned_from_imodel_id, changesetId: operation.cloned_from_changeset_id ?? '' },
+        forkedFrom: null,
+        progress: { changesets: operation.state === 'successful' ? operation.changesets : 0, totalChangesets: operation.changesets },
+        failureReason: operation.failure_reason,
+        createdDateTime: time(operation.created_at),
+        finishedDateTime: operation.finished_at === null ? null : time(operation.finished_at),
+      },
+    };
+  },
+});
+
+/** Rule of the wire: what is not set is null, never `""`. */
+function emptyToNull(text: string | null | undefined): string | null {
+  return text === undefined || text === '' ? null : text;
+}
+
+export const imodelRoutes: Route[] = [listIModels, createIModel, getIModel, updateIModel, deleteIModel, getCreateOperation];

@@ -1,0 +1,163 @@
+import { Type, type Static } from 'typebox';
+import type { ITwinTable } from '../db/schema.ts';
+import { detail } from '../errors.ts';
+import { pageRequest, pagingParameters, sortKeys } from './paging.ts';
+import { callerRoute, itwinRoute, type Route } from './route.ts';
+import { Nullable, PageLinks, Text255, time, TimeSchema } from './schemas.ts';
+
+const tag = 'iTwins';
+const classes = ['Account', 'Thing', 'Endeavor'];
+const subClasses = ['Account', 'Portfolio', 'Asset', 'Program', 'Project', 'WorkPackage'];
+const statuses = ['Active', 'Inactive', 'Trial'];
+
+const MinimalITwin = Type.Object({
+  id: Type.String(),
+  class: Type.String({ enum: classes }),
+  subClass: Type.String({ enum: subClasses }),
+  type: Nullable(Type.String()),
+  number: Type.String(),
+  displayName: Type.String(),
+});
+const FullITwin = Type.Object({
+  ...MinimalITwin.properties,
+  geographicLocation: Nullable(Type.String()),
+  dataCenterLocation: Type.String(),
+  status: Type.String({ enum: statuses }),
+  parentId: Nullable(Type.String()),
+  iTwinAccountId: Nullable(Type.String({ description: 'The organization that the iTwin belongs to.' })),
+  imageName: Type.Null(),
+  image: Type.Null(),
+  createdDateTime: TimeSchema,
+  createdBy: Nullable(Type.String({ description: 'User id of the creator, who is its owner.' })),
+});
+const ITwinResponse = Type.Object({ iTwin: FullITwin });
+
+function toMinimal(row: ITwinTable): Static<typeof MinimalITwin> {
+  return { id: row.id, class: row.class, subClass: row.sub_class, type: row.type, number: row.number, displayName: row.display_name };
+}
+
+function toFull(row: ITwinTable): Static<typeof FullITwin> {
+  return {
+    ...toMinimal(row),
+    geographicLocation: row.geographic_location,
+    dataCenterLocation: row.data_center,
+    status: row.status,
+    parentId: row.parent_id,
+    iTwinAccountId: row.organization_id,
+    imageName: null,
+    image: null,
+    createdDateTime: time(row.created_at),
+    createdBy: row.owner_id,
+  };
+}
+
+const listITwins = callerRoute({
+  operationId: 'get-my-itwins',
+  method: 'GET',
+  path: '/itwins',
+  tag,
+  summary: 'List iTwins that the caller may see',
+  access: { on: 'caller' },
+  invalid: 'Cannot query iTwins.',
+  prefer: true,
+  query: Type.Object({
+    displayName: Type.Optional(Type.String({ maxLength: 255 })),
+    number: Type.Optional(Type.String({ maxLength: 255 })),
+    $search: Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: 'Part of display name or number, in any case.' })),
+    class: Type.Optional(Type.String({ enum: classes })),
+    subClass: Type.Optional(Type.String({ maxLength: 255, description: 'One or several, joined by commas.' })),
+    type: Type.Optional(Type.String({ maxLength: 100 })),
+    parentId: Type.Optional(Type.String({ maxLength: 255 })),
+    status: Type.Optional(Type.String({ enum: statuses })),
+    includeInactive: Type.Optional(Type.Boolean({ description: 'Inactive ones too.' })),
+    $orderBy: Type.Optional(Type.String({ maxLength: 255, description: '`displayName`, `number`, `createdDateTime`, each with `asc` or `desc`.' })),
+    ...pagingParameters,
+  }),
+  response: { status: 200, description: 'A page of iTwins.', schema: Type.Object({ iTwins: Type.Array(MinimalITwin), _links: PageLinks }) },
+  async handler({ caller, query, rawQuery, representation, links, services, invalid }) {
+    const details = [];
+    if (query.$search !== undefined && (query.displayName !== undefined || query.number !== undefined))
+      details.push({ code: 'InvalidParameter', message: '$search cannot be used in conjuction with displayName or number.', target: '$search' });
+    if (query.status !== undefined && query.includeInactive !== undefined)
+      details.push({
+        code: 'InvalidParameter',
+        message: 'The includeInactive parameter should not be used at the same time as the status parameter.',
+        target: 'includeInactive',
+      });
+    const wanted = query.subClass?.split(',').map((name) => name.trim());
+    if (wanted?.some((name) => !subClasses.includes(name)) === true)
+      details.push(detail.invalidValue('subClass', 'A valid iTwin SubClass was not specified in the query.'));
+    if (details.length > 0) throw invalid(details);
+
+    const keys = sortKeys(
+      query.$orderBy,
+      {
+        displayName: { column: 'display_name', type: 'text' },
+        number: { column: 'number', type: 'text' },
+        createdDateTime: { column: 'created_at', type: 'number' },
+      },
+      'createdDateTime',
+      { column: 'id', type: 'text' },
+      invalid,
+    );
+    const filter = { ...query, search: query.$search, subClass: wanted, includeInactive: query.includeInactive ?? false };
+    const page = await services.iTwins.list(caller, filter, pageRequest(query, keys, invalid));
+    return { iTwins: page.items.map((row) => (representation ? toFull(row) : toMinimal(row))), _links: links.page('/itwins', rawQuery, page) };
+  },
+});
+
+const createITwin = callerRoute({
+  operationId: 'create-itwin',
+  method: 'POST',
+  path: '/itwins',
+  tag,
+  summary: 'Create an iTwin',
+  description: "It belongs to the caller's organization; the caller becomes its owner.",
+  access: { on: 'caller' },
+  invalid: 'Cannot create iTwin.',
+  body: Type.Object({
+    displayName: Text255('Unique within organization and subclass.', { tooLong: 'DisplayName cannot be more than 255 characters.' }),
+    class: Type.String({ enum: classes }),
+    subClass: Type.String({ enum: subClasses }),
+    number: Type.Optional(Nullable(Type.String({ maxLength: 255, tooLong: 'Number cannot be more than 255 characters.', description: 'Its id by default.' }))),
+    type: Type.Optional(Nullable(Type.String({ maxLength: 100, tooLong: 'Type cannot be more than 100 characters.' }))),
+    geographicLocation: Type.Optional(Nullable(Type.String({ maxLength: 255, tooLong: 'GeographicLocation cannot be more than 255 characters.' }))),
+    dataCenterLocation: Type.Optional(Nullable(Type.String({ maxLength: 255 }))),
+    status: Type.Optional(Nullable(Type.String())),
+    parentId: Type.Optional(Nullable(Type.String({ maxLength: 255 }))),
+  }),
+  response: { status: 201, description: 'The iTwin.', schema: ITwinResponse },
+  errors: ['iTwinExists'],
+  async handler({ caller, body, services, invalid }) {
+    const status = body.status ?? 'Active';
+    if (!statuses.includes(status)) throw invalid([detail.invalidValue('status', 'Status value is incorrect. Valid values are Active, Inactive and Trial.')]);
+    const row = await services.iTwins.create(caller, {
+      class: body.class,
+      subClass: body.subClass,
+      displayName: body.displayName,
+      number: body.number == null || body.number === '' ? undefined : body.number,
+      type: body.type ?? null,
+      geographicLocation: body.geographicLocation ?? null,
+      dataCenterLocation: body.dataCenterLocation ?? undefined,
+      status,
+      parentId: body.parentId ?? null,
+    });
+    return { iTwin: toFull(row) };
+  },
+});
+
+const getITwin = itwinRoute({
+  operationId: 'get-itwin',
+  method: 'GET',
+  path: '/itwins/:iTwinId',
+  tag,
+  summary: 'Get an iTwin',
+  access: { on: 'itwin', permission: 'member', from: 'path' },
+  invalid: 'Cannot get iTwin.',
+  response: { status: 200, description: 'The iTwin.', schema: ITwinResponse },
+  async handler({ access }) {
+    return { iTwin: toFull(access.itwin) };
+  },
+});
+
+export const itwinRoutes: Route[] = [listITwins, createITwin, getITwin];

@@ -1,0 +1,211 @@
+import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import secureJson from 'secure-json-parse';
+import { Type } from 'typebox';
+import { requireIModel, requireITwin, type IModelAccess, type ITwinAccess } from '../access/permissions.ts';
+import { parseGuid, type Caller } from '../domain.ts';
+import { ApiError, detail, errorTable, type ErrorCode, type ErrorDetail } from '../errors.ts';
+import type { Services } from '../services.ts';
+import { Links } from './links.ts';
+import type { Access, Call, Route } from './route.ts';
+import { ErrorSchema } from './schemas.ts';
+import { bodyCheck, parameterCheck } from './validation.ts';
+
+/** What the hooks of a request leave for its handler. */
+interface RequestState {
+  caller: Caller;
+  access: IModelAccess | ITwinAccess | undefined;
+  body: unknown;
+}
+const states = new WeakMap<FastifyRequest, RequestState>();
+
+/** Options of an embedder or a test. */
+export interface RegisterOptions {
+  /** Check every answer against its declared schema; for tests, where a wrong answer must not go unseen. */
+  checkResponses?: boolean;
+}
+
+/**
+ * Puts declared routes on the server. The order of refusals is the same everywhere: token (401), rate limit (429), what
+ * the path names (404, then 403), body and parameters (422), what they name (404, 403), and then the rules of the handler.
+ * So a stranger learns nothing of an iModel from how a body is judged.
+ */
+export function registerRoutes(app: FastifyInstance, services: Services, routes: readonly Route[], options: RegisterOptions): void {
+  app.removeAllContentTypeParsers();
+  // Bodies are read as they are and parsed per route, because the API words its refusals per operation.
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
+  app.setErrorHandler((error, request, reply) => sendError(error as Error, request, reply));
+  for (const route of routes) registerRoute(app, services, route, options);
+}
+
+function registerRoute(app: FastifyInstance, services: Services, route: Route, options: RegisterOptions): void {
+  const invalid = (details: ErrorDetail[]): ApiError => new ApiError(umbrellaOf(route), { message: route.invalid, details });
+  const checkQuery = parameterCheck(route.query ?? Type.Object({}));
+  const checkBody = route.body === undefined ? undefined : bodyCheck(route.body);
+  const checkAnswer = options.checkResponses === true && route.response.schema !== undefined ? bodyCheck(route.response.schema) : undefined;
+
+  app.route({
+    method: route.method,
+    url: route.path,
+    schema: documentOf(route),
+    // The schemas above are for the document; checking is ours, with the API's own words.
+    validatorCompiler: () => () => true,
+    serializerCompiler: () => (value) => JSON.stringify(value),
+
+    onRequest: async (request) => {
+      const caller = await services.tokens.authenticate(request.headers.authorization);
+      await services.rateLimits.count(caller.application, route.operationId);
+      await services.users.remember(caller.user);
+      states.set(request, { caller, access: await accessByPath(services, route.access, caller, request), body: undefined });
+    },
+
+    preHandler: async (request) => {
+      const state = states.get(request) as RequestState;
+      const details = checkQuery(request.query);
+      if (route.body !== undefined) {
+        state.body = parseBody(request, route, invalid);
+        details.push(...(checkBody?.(state.body) ?? []));
+      }
+      if (details.length > 0) throw invalid(details);
+      if (route.access.on === 'itwin' && route.access.from !== 'path') {
+        const named = (route.access.from === 'query' ? request.query : state.body) as { iTwinId: string };
+        state.access = await iTwinAccess(services, state.caller, named.iTwinId, route.access.permission);
+      }
+    },
+
+    handler: async (request, reply) => {
+      const { caller, access, body } = states.get(request) as RequestState;
+      const rawQuery = request.query as Record<string, unknown>;
+      const call: Call<unknown, unknown> & { access?: IModelAccess | ITwinAccess } = {
+        caller,
+        params: request.params as Record<string, string>,
+        body,
+        query: rawQuery,
+        rawQuery,
+        representation: /\breturn=representation\b/.test(String(request.headers.prefer ?? '')),
+        links: new Links(originOf(request, services), services.signedLinks),
+        services,
+        reply,
+        invalid,
+        ...(access !== undefined && { access }),
+      };
+      const answer = await route.handler(call);
+      const faults = checkAnswer?.(answer) ?? [];
+      if (faults.length > 0) throw new Error(`${route.operationId} answers against its own schema: ${JSON.stringify(faults)}`);
+      reply.code(route.response.status);
+      return answer === undefined ? reply.send() : reply.send(answer);
+    },
+  });
+}
+
+/** Access to what the path names; routes whose iTwin is in the query or body are checked once those are. */
+async function accessByPath(services: Services, access: Access, caller: Caller, request: FastifyRequest): Promise<IModelAccess | ITwinAccess | undefined> {
+  const params = request.params as Record<string, string>;
+  if (access.on === 'itwin') return access.from === 'path' ? iTwinAccess(services, caller, params.iTwinId ?? '', access.permission) : undefined;
+  if (access.on === 'caller') return undefined;
+  const id = parseGuid(params.iModelId ?? '');
+  const found = requireIModel(id === undefined ? undefined : await services.permissions.onIModel(caller, id), access.permission, access.level);
+  await services.users.connect(found.imodel.id, caller.user.id);
+  return found;
+}
+
+async function iTwinAccess(services: Services, caller: Caller, text: string, permission: Extract<Access, { on: 'itwin' }>['permission']): Promise<ITwinAccess> {
+  const id = parseGuid(text);
+  const found = id === undefined ? undefined : await services.permissions.onITwin(caller, id);
+  if (permission !== 'member') return requireITwin(found, permission);
+  if (found?.visible !== true) throw new ApiError('iTwinNotFound');
+  return found;
+}
+
+function parseBody(request: FastifyRequest, route: Route, invalid: (details: ErrorDetail[]) => ApiError): unknown {
+  const body = request.body as Buffer | undefined;
+  const empty = body === undefined || body.length === 0;
+  if (empty && route.bodyOptional === true) return {};
+  if (empty) throw new ApiError('MissingRequestBody');
+  const given = request.headers['content-type'] ?? '';
+  if (given.split(';')[0]?.trim().toLowerCase() !== 'application/json') throw invalid([detail.contentType(given.slice(0, 100), 'application/json')]);
+  let value: unknown;
+  try {
+    value = secureJson.parse(body.toString('utf8'), undefined, { protoAction: 'remove', constructorAction: 'remove' });
+  } catch {
+    throw invalid([detail.invalidBody()]);
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw invalid([detail.invalidBody()]);
+  return value;
+}
+
+/** The server's address as the client wrote it, unless the configuration fixes one. */
+function originOf(request: FastifyRequest, services: Services): string {
+  if (services.config.publicUrl !== undefined) return services.config.publicUrl;
+  const host = /^[\w.:[\]-]+$/.test(request.host) ? request.host : 'localhost';
+  return `${request.protocol}://${host}`;
+}
+
+function umbrellaOf(route: Route): ErrorCode {
+  if (route.path.startsWith('/itwins')) return 'InvalidiTwinsRequest';
+  return route.path.startsWith('/accesscontrol') ? 'InvalidAccessControlRequest' : 'InvalidiModelsRequest';
+}
+
+/**
+ * Answers an error. Ours as they are; what the HTTP layer refuses in the API's envelope; anything else is a fault of the
+ * server: logged here, and told to the client without its inner workings.
+ */
+export function sendError(error: Error, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const known = error instanceof ApiError ? error : fromHttpLayer(error);
+  if (known.status >= 500) (request.log as FastifyBaseLogger).error({ err: known.cause ?? error, url: request.url.split('?')[0] }, 'request failed');
+  return reply.code(known.status).headers(known.headers).type('application/json; charset=utf-8').send(JSON.stringify(known.toBody()));
+}
+
+function fromHttpLayer(error: Error): ApiError {
+  const { statusCode } = error as FastifyError;
+  if (statusCode === 413) return new ApiError('RequestTooLarge');
+  if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) return new ApiError('BadRequest', { cause: error });
+  return new ApiError('Unknown', { cause: error });
+}
+
+/** Every refusal that a route can answer: its own, and those that follow from its declaration. */
+export function errorsOf(route: Route): ErrorCode[] {
+  const codes = new Set<ErrorCode>(['HeaderNotFound', 'Unauthorized', 'RateLimitExceeded', ...(route.errors ?? [])]);
+  if (route.access.on === 'imodel') codes.add('iModelNotFound');
+  if (route.access.on === 'itwin') codes.add('iTwinNotFound');
+  if (route.access.on !== 'caller' && !(route.access.on === 'itwin' && route.access.permission === 'member')) codes.add('InsufficientPermissions');
+  if (route.body !== undefined || route.query !== undefined) codes.add(umbrellaOf(route));
+  if (route.body !== undefined) codes.add('RequestTooLarge');
+  if (route.body !== undefined && route.bodyOptional !== true) codes.add('MissingRequestBody');
+  return [...codes];
+}
+
+function permissionText(access: Access): string {
+  if (access.on === 'caller') return 'Permission: any valid token.';
+  const also = access.on === 'imodel' && access.also !== undefined ? ` ${access.also}` : '';
+  if (access.on === 'imodel') return `Permission: \`${access.permission}\` on the iModel${access.level === 'iTwin' ? "'s iTwin" : ''}.${also}`;
+  return access.permission === 'member' ? 'Permission: any role on the iTwin.' : `Permission: \`${access.permission}\` on the iTwin.`;
+}
+
+/** The Fastify schema of a route, from which the API document is generated. */
+function documentOf(route: Route) {
+  const byStatus = new Map<number, ErrorCode[]>();
+  for (const code of errorsOf(route)) {
+    const status = errorTable[code][0];
+    byStatus.set(status, [...(byStatus.get(status) ?? []), code]);
+  }
+  const headers = Object.fromEntries(Object.entries(route.response.headers ?? {}).map(([name, description]) => [name, { type: 'string', description }]));
+  const success = { description: route.response.description, headers, ...(route.response.schema ?? { type: 'null' }) };
+  const params = [...route.path.matchAll(/:(\w+)/g)].map((match) => match[1] as string);
+  return {
+    operationId: route.operationId,
+    summary: route.summary,
+    description: [route.description, permissionText(route.access)].filter(Boolean).join('\n\n'),
+    tags: [route.tag],
+    security: [{ bearer: [] }],
+    ...(params.length > 0 && { params: Type.Object(Object.fromEntries(params.map((name) => [name, Type.String()]))) }),
+    ...(route.query !== undefined && { querystring: route.query }),
+    ...(route.body !== undefined && { body: route.body }),
+    ...(route.prefer === true && {
+      headers: Type.Object({ prefer: Type.Optional(Type.String({ enum: ['return=minimal', 'return=representation'], description: 'Short or full items; short by default.' })) }),
+    }),
+    response: {
+      [route.response.status]: success,
+      ...Object.fromEntries([...byStatus].map(([status, codes]) => [status, { ...ErrorSchema, description: codes.map((code) => `\`${code}\`: ${errorTable[code][1]}`).join('\n\n') }])),
+    },
+  };
+}

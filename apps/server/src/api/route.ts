@@ -1,0 +1,104 @@
+import type { FastifyReply } from 'fastify';
+import type { Static, TSchema } from 'typebox';
+import type { IModelAccess, ITwinAccess } from '../access/permissions.ts';
+import type { Caller, IModelPermission, Permission } from '../domain.ts';
+import type { ErrorCode, ErrorDetail } from '../errors.ts';
+import { ApiError } from '../errors.ts';
+import type { Services } from '../services.ts';
+import type { Links } from './links.ts';
+
+/**
+ * Who may call a route. Declared beside it; the server checks it before the handler runs, and the permission matrix test
+ * and the API document are generated from it.
+ */
+export type Access =
+  /** The iModel in the path. `level: 'iTwin'`: rule of the API that iModel-level permissions do not count here. */
+  | {
+      on: 'imodel';
+      permission: IModelPermission;
+      level: 'iModel' | 'iTwin';
+      /** A further rule that the handler checks, in words for the document. */
+      also?: string;
+    }
+  /** The iTwin named in the path, in the query or in the body. `member` = whoever may see it. */
+  | { on: 'itwin'; permission: Permission | 'member'; from: 'path' | 'query' | 'body' }
+  /** Anyone with a valid token. */
+  | { on: 'caller' };
+
+export interface RouteResponse {
+  status: 200 | 201 | 202 | 204;
+  description: string;
+  schema?: TSchema;
+  headers?: Record<string, string>;
+}
+
+/** What a handler is given. */
+export interface Call<Body, Query> {
+  caller: Caller;
+  params: Record<string, string>;
+  body: Body;
+  query: Query;
+  /** The query as it came, for links that lead to other pages. */
+  rawQuery: Record<string, unknown>;
+  /** Rule of the API: lists answer their short form unless `Prefer: return=representation` is sent. */
+  representation: boolean;
+  links: Links;
+  services: Services;
+  reply: FastifyReply;
+  /** Makes the operation's own 422 out of details. */
+  invalid: (details: ErrorDetail[]) => ApiError;
+}
+export type IModelCall<Body, Query> = Call<Body, Query> & { access: IModelAccess };
+export type ITwinCall<Body, Query> = Call<Body, Query> & { access: ITwinAccess };
+
+interface RouteBase<Body extends TSchema, Query extends TSchema> {
+  /** The API's own name of the operation. */
+  operationId: string;
+  method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+  path: string;
+  tag: string;
+  summary: string;
+  description?: string;
+  /** Message of the operation's 422. */
+  invalid: string;
+  body?: Body;
+  /** An empty body counts as `{}`. */
+  bodyOptional?: boolean;
+  query?: Query;
+  /** Takes `Prefer: return=minimal|representation`. */
+  prefer?: boolean;
+  response: RouteResponse;
+  /** Refusals besides those that follow from access, body and query. */
+  errors?: readonly ErrorCode[];
+}
+
+export interface IModelRoute<Body extends TSchema = TSchema, Query extends TSchema = TSchema> extends RouteBase<Body, Query> {
+  access: Extract<Access, { on: 'imodel' }>;
+  handler(call: IModelCall<Static<Body>, Static<Query>>): Promise<unknown>;
+}
+export interface ITwinRoute<Body extends TSchema = TSchema, Query extends TSchema = TSchema> extends RouteBase<Body, Query> {
+  access: Extract<Access, { on: 'itwin' }>;
+  handler(call: ITwinCall<Static<Body>, Static<Query>>): Promise<unknown>;
+}
+export interface CallerRoute<Body extends TSchema = TSchema, Query extends TSchema = TSchema> extends RouteBase<Body, Query> {
+  access: Extract<Access, { on: 'caller' }>;
+  handler(call: Call<Static<Body>, Static<Query>>): Promise<unknown>;
+}
+
+/** Any route, its types of body and query checked where it was declared and no longer needed. */
+export type Route = Omit<RouteBase<TSchema, TSchema>, never> & { access: Access; handler(call: Call<unknown, unknown> & { access?: IModelAccess | ITwinAccess }): Promise<unknown> };
+
+/** Declares a route on an iModel: `/imodels/:iModelId…`. */
+export function imodelRoute<Body extends TSchema, Query extends TSchema>(route: IModelRoute<Body, Query>): Route {
+  return route as unknown as Route;
+}
+
+/** Declares a route on an iTwin. */
+export function itwinRoute<Body extends TSchema, Query extends TSchema>(route: ITwinRoute<Body, Query>): Route {
+  return route as unknown as Route;
+}
+
+/** Declares a route for anyone with a valid token. */
+export function callerRoute<Body extends TSchema, Query extends TSchema>(route: CallerRoute<Body, Query>): Route {
+  return route as unknown as Route;
+}

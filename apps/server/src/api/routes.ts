@@ -1,0 +1,25 @@
+import { accessControlRoutes } from './accessControl.ts';
+import { baselineRoutes } from './baseline.ts';
+import { briefcaseRoutes } from './briefcases.ts';
+import { changesetRoutes } from './changesets.ts';
+import { checkpointRoutes } from './checkpoints.ts';
+import { cloneRoutes } from './clone.ts';
+import { imodelRoutes } from './imodels.ts';
+import { itwinRoutes } from './itwins.ts';
+import { permissionRoutes } from './permissions.ts';
+import type { Route } from './route.ts';
+import { userRoutes } from './users.ts';
+
+/** Every route of the API: what the server answers, the document shows and the permission matrix test tries. */
+export const routes: readonly Route[] = [
+  ...cloneRoutes,
+  ...imodelRoutes,
+  ...baselineRoutes,
+  ...changesetRoutes,
+  ...checkpointRoutes,
+  ...briefcaseRoutes,
+  ...userRoutes,
+  ...permissionRoutes,
+  ...itwinRoutes,
+  ...accessControlRoutes,
+];

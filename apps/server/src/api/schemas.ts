@@ -1,0 +1,60 @@
+import { Type, type Static, type TSchema } from 'typebox';
+import type { Wording } from './validation.ts';
+
+/** A schema that also allows null, as one list of types: two branches would report every fault twice. */
+export function Nullable<S extends TSchema>(schema: S) {
+  const { type } = schema as unknown as { type: string };
+  return Type.Unsafe<Static<S> | null>({ ...schema, type: [type, 'null'] });
+}
+
+/** Text of 1 to 255 characters, not all white space. */
+export const Text255 = (description: string, wording: Wording = {}) => Type.String({ description, minLength: 1, maxLength: 255, pattern: '\\S', ...wording });
+
+export const LinkSchema = Type.Object({ href: Type.String() });
+export const StorageLinkSchema = Type.Object({
+  href: Type.String({ description: 'Signed, good for one blob and a limited time.' }),
+  storageType: Type.String({ enum: ['azure'], description: 'Protocol of the link: a part of Azure Blob.' }),
+});
+export const PageLinks = Type.Object({ self: LinkSchema, prev: Nullable(LinkSchema), next: Nullable(LinkSchema) });
+
+const latitude = Type.Number({ minimum: -90, maximum: 90, explain: "Valid 'latitude' value range is -90 to 90." });
+const longitude = Type.Number({ minimum: -180, maximum: 180, explain: "Valid 'longitude' value range is -180 to 180." });
+const PointSchema = Type.Object({ latitude, longitude });
+export const ExtentSchema = Type.Object({ southWest: PointSchema, northEast: PointSchema }, { description: 'Area on earth, degrees.' });
+
+export const ApplicationSchema = Type.Object({ id: Type.String(), name: Type.String() });
+
+export const ErrorSchema = Type.Object(
+  {
+    error: Type.Object({
+      code: Type.String(),
+      message: Type.String(),
+      target: Type.Optional(Type.String()),
+      details: Type.Optional(
+        Type.Array(
+          Type.Object({
+            code: Type.String(),
+            message: Type.String(),
+            target: Type.Optional(Type.String()),
+            innerError: Type.Optional(Type.Object({ code: Type.String() })),
+          }),
+        ),
+      ),
+    }),
+  },
+  { description: 'What was wrong.' },
+);
+
+export const NameSchema = Text255('Name, unique within the iTwin.');
+/** Null or empty says "none". */
+export const DescriptionSchema = Nullable(Type.String({ maxLength: 255, description: 'Free text.' }));
+export const ContainersEnabled = Type.Integer({
+  minimum: 0,
+  maximum: 2_147_483_647,
+  description: 'Bit flags: 1 SchemaSync, 2 CodeStore, 4 ViewStore.',
+  explain: "'containersEnabled' must be a non-negative integer value.",
+});
+
+/** A time on the wire: ISO 8601, milliseconds, UTC. */
+export const time = (ms: number): string => new Date(ms).toISOString();
+export const TimeSchema = Type.String({ format: 'date-time' });

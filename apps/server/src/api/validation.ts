@@ -1,0 +1,90 @@
+import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv';
+import type { TSchema } from 'typebox';
+import { detail, type ErrorDetail } from '../errors.ts';
+
+/**
+ * Annotations of a property's schema that word its refusal:
+ * `explain` follows "Provided 'x' value is not valid." (or, for parameters, "'v' is not a valid 'x' value.");
+ * `tooLong` replaces the sentence about the 255 characters.
+ */
+export interface Wording {
+  explain?: string;
+  tooLong?: string;
+}
+
+const forBodies = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false });
+/** Parameters arrive as text: `'5'` becomes 5 where a number is declared. */
+const forParameters = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false, coerceTypes: true });
+
+export type Check = (value: unknown) => ErrorDetail[];
+
+/** Compiles a body schema into a check that returns one detail for each property at fault, in the API's words. */
+export function bodyCheck(schema: TSchema): Check {
+  return checkWith(forBodies.compile(schema), schema, 'property');
+}
+
+/** The same for query parameters; the checked object is changed in place to the declared types. */
+export function parameterCheck(schema: TSchema): Check {
+  return checkWith(forParameters.compile(schema), schema, 'parameter');
+}
+
+function checkWith(validate: ValidateFunction, schema: TSchema, kind: 'property' | 'parameter'): Check {
+  return (value) => {
+    const nul = findNul(value);
+    if (nul !== undefined) return [detail.invalidValue(nul, `Provided '${nul}' value is not valid. The value cannot contain the NUL character.`)];
+    if (validate(value)) return [];
+    const details = new Map<string, ErrorDetail>();
+    for (const error of validate.errors ?? []) {
+      const found = describe(error, schema, kind);
+      const target = found.target ?? '';
+      if (!details.has(target)) details.set(target, found);
+    }
+    return [...details.values()];
+  };
+}
+
+function describe(error: ErrorObject, schema: TSchema, kind: 'property' | 'parameter'): ErrorDetail {
+  const [top = ''] = error.instancePath.slice(1).split('/');
+  if (error.keyword === 'required') {
+    const missing = (error.params as { missingProperty: string }).missingProperty;
+    // A missing inner property is told with its way, `baselineFile.size`.
+    const target = [...error.instancePath.slice(1).split('/').filter(Boolean), missing].join('.');
+    return kind === 'parameter' ? detail.missingParameter(target) : detail.missingProperty(target);
+  }
+  if (top === '') return detail.invalidBody();
+  const wording = wordingOf(error, schema, top);
+  if (error.keyword === 'maxLength')
+    return detail.invalidValue(top, wording.tooLong ?? `Provided '${top}' value is not valid. The value exceeds allowed ${String(error.schema)} characters.`);
+  const blank = typeof error.data === 'string' && error.data.trim() === '' && (error.keyword === 'minLength' || error.keyword === 'pattern');
+  if (blank && wording.explain === undefined)
+    return detail.invalidValue(top, `'${error.data as string}' is not a valid '${top}' value. The value cannot be empty or consist only of whitespace characters.`);
+  if (wording.explain !== undefined && kind === 'property') return detail.invalidValue(top, `Provided '${top}' value is not valid. ${wording.explain}`);
+  const text = `'${shown(error.data)}' is not a valid '${top}' value.`;
+  return detail.invalidValue(top, wording.explain === undefined ? text : `${text} ${wording.explain}`);
+}
+
+/** The annotation nearest to the fault: of the schema that refused, else of the property it belongs to. */
+function wordingOf(error: ErrorObject, schema: TSchema, top: string): Wording {
+  const nearest = error.parentSchema as Wording | undefined;
+  if (nearest?.explain !== undefined || nearest?.tooLong !== undefined) return nearest;
+  const properties = (schema as { properties?: Record<string, Wording> }).properties;
+  return properties?.[top] ?? {};
+}
+
+function shown(value: unknown): string {
+  const text = typeof value === 'string' ? value : (JSON.stringify(value) ?? '');
+  return text.length <= 100 ? text : `${text.slice(0, 100)}…`;
+}
+
+/** Top-level property that holds a NUL character somewhere, which no database text can store; undefined when none does. */
+function findNul(value: unknown, top = ''): string | undefined {
+  if (typeof value === 'string') return value.includes('\0') ? top : undefined;
+  if (typeof value !== 'object' || value === null) return undefined;
+  for (const [key, inner] of Object.entries(value)) {
+    const place = top === '' ? key.replaceAll('\0', '') : top;
+    if (key.includes('\0')) return place;
+    const found = findNul(inner, place);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}

@@ -1,0 +1,122 @@
+import cors from '@fastify/cors';
+import swagger from '@fastify/swagger';
+import scalar from '@scalar/fastify-api-reference';
+import Fastify, { LogController, type FastifyInstance } from 'fastify';
+import { registerRoutes, sendError, type RegisterOptions } from './api/register.ts';
+import { routes } from './api/routes.ts';
+import type { Config } from './config.ts';
+import { ApiError } from './errors.ts';
+import { openServices, type Services } from './services.ts';
+import { dataPlane } from './storage/dataPlane.ts';
+import { version } from './version.ts';
+
+/** A server that listens. */
+export interface RunningServer {
+  app: FastifyInstance;
+  services: Services;
+  /** `http://host:port`, without a slash at the end. */
+  origin: string;
+  /** Finishes the requests under way, then closes database and store. */
+  close(): Promise<void>;
+}
+
+/** Largest body of an API request, bytes. Files do not come this way. */
+const bodyLimit = 1024 * 1024;
+
+/**
+ * Starts a server: the one place where everything is wired.
+ * @throws ConfigError, NewerSchemaError, DataFolderInUseError, or what listening on the address throws
+ */
+export async function startServer(config: Config, options: RegisterOptions = {}): Promise<RunningServer> {
+  const app = Fastify({
+    bodyLimit,
+    trustProxy: config.trustProxy,
+    logger: {
+      level: config.logLevel,
+      redact: ['req.headers.authorization'],
+      serializers: {
+        // Without the query: signed links are as good as keys.
+        req: (request: { method: string; url: string; ip?: string }) => ({ method: request.method, url: request.url.split('?', 1)[0] ?? '', remoteAddress: request.ip ?? '' }),
+      },
+      ...(config.logPretty && { transport: { target: 'pino-pretty', options: { ignore: 'pid,hostname', singleLine: true } } }),
+    },
+    // One line a request is for looking into something, not for every day.
+    logController: new LogController({ disableRequestLogging: config.logLevel !== 'debug' && config.logLevel !== 'trace' }),
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 500 },
+    forceCloseConnections: 'idle',
+    frameworkErrors: (error, request, reply) => sendError(error, request as never, reply as never),
+  });
+  const services = await openServices(config, app.log);
+  try {
+    await wire(app, services, options);
+    await app.listen({ host: config.host, port: config.port });
+  } catch (error) {
+    await app.close();
+    await services.close();
+    throw error;
+  }
+  services.collector.start(config.collector.intervalSeconds);
+  return {
+    app,
+    services,
+    origin: originOf(app, config),
+    close: async () => {
+      await app.close();
+      await services.close();
+    },
+  };
+}
+
+async function wire(app: FastifyInstance, services: Services, options: RegisterOptions): Promise<void> {
+  await app.register(cors, {
+    origin: services.config.corsOrigins.includes('*') ? '*' : services.config.corsOrigins,
+    methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
+    // What a browser may read besides the body.
+    exposedHeaders: [
+      'Location',
+      'Create-iModel-Operation',
+      'Retry-After',
+      'ITwinPlatform-RateLimited-Tier',
+      'ITwinPlatform-RateLimited-API',
+      'ITwinPlatform-RateLimited-Operation',
+      'ITwinPlatform-RateLimited-Application',
+      'ETag',
+      'Content-Length',
+      'Content-Range',
+      'x-ms-error-code',
+    ],
+    maxAge: 600,
+  });
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'Offshoot',
+        version,
+        description: 'iModels API v2, iTwins and access control of this server. Files go through signed links, which are not part of this document.',
+        license: { name: 'MIT' },
+      },
+      components: { securitySchemes: { bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT' } } },
+    },
+  });
+  app.setNotFoundHandler((request, reply) => sendError(new ApiError('NotFound'), request, reply));
+  await app.register(async (api) => registerRoutes(api, services, routes, options));
+  await app.register(dataPlane, { blobs: services.blobs, links: services.signedLinks });
+  app.get('/openapi.json', { schema: { hide: true } }, () => app.swagger());
+  app.get('/health', { schema: { hide: true } }, () => ({ status: 'ok', version }));
+  await app.register(scalar, {
+    routePrefix: '/docs',
+    // Served from the package: the page needs no network, fonts and telemetry included.
+    configuration: { url: '/openapi.json', title: 'Offshoot', withDefaultFonts: false, telemetry: false, hideClientButton: true, showDeveloperTools: 'never' },
+  });
+}
+
+/** Where a client on this machine reaches the server. */
+function originOf(app: FastifyInstance, config: Config): string {
+  if (config.publicUrl !== undefined) return config.publicUrl;
+  const address = app.server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : config.port;
+  const everywhere = config.host === '0.0.0.0' || config.host === '::';
+  const host = everywhere || config.host === '127.0.0.1' ? 'localhost' : config.host.includes(':') ? `[${config.host}]` : config.host;
+  return `http://${host}:${port}`;
+}

@@ -1,0 +1,81 @@
+import type { IModelAccess } from '../access/permissions.ts';
+import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+import type { Database } from '../db/database.ts';
+import type { BriefcaseTable } from '../db/schema.ts';
+import { lockIModel } from '../db/statements/lockIModel.ts';
+import type { Caller } from '../domain.ts';
+import { ApiError } from '../errors.ts';
+import { giveUp } from '../history/changesets.ts';
+import { tick } from '../imodels/imodelRow.ts';
+
+/** Hands out and takes back briefcase numbers. A number is never given twice within an iModel. */
+export class Briefcases {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /** @throws ApiError iModelNotFound, iModelNotInitialized */
+  async acquire(caller: Caller, access: IModelAccess, deviceName: string | null): Promise<BriefcaseTable> {
+    return this.#database.db.transaction().execute(async (tx) => {
+      const imodel = await lockIModel(tx, this.#database.engine, access.imodel.id, 'push');
+      if (imodel === undefined) throw new ApiError('iModelNotFound');
+      if (imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
+      const briefcase: BriefcaseTable = {
+        imodel_id: imodel.id,
+        briefcase_id: imodel.next_briefcase_id,
+        owner_id: caller.user.id,
+        device_name: deviceName,
+        application_id: caller.application.id,
+        application_name: caller.application.name,
+        acquired_at: tick(imodel),
+      };
+      await tx.insertInto('briefcase').values(briefcase).execute();
+      await tx
+        .updateTable('imodel')
+        .set({ next_briefcase_id: imodel.next_briefcase_id + 1, clock: briefcase.acquired_at })
+        .where('id', '=', imodel.id)
+        .execute();
+      return briefcase;
+    });
+  }
+
+  /** @throws ApiError BriefcaseNotFound */
+  async get(imodelId: string, briefcaseId: number | undefined): Promise<BriefcaseTable> {
+    const row =
+      briefcaseId === undefined
+        ? undefined
+        : await this.#database.db
+            .selectFrom('briefcase')
+            .selectAll()
+            .where('imodel_id', '=', imodelId)
+            .where('briefcase_id', '=', briefcaseId)
+            .executeTakeFirst();
+    if (row === undefined) throw new ApiError('BriefcaseNotFound');
+    return row;
+  }
+
+  async list(imodelId: string, ownerId: string | undefined, request: PageRequest): Promise<Page<BriefcaseTable>> {
+    let query = this.#database.db.selectFrom('briefcase').selectAll().where('imodel_id', '=', imodelId);
+    if (ownerId !== undefined) query = query.where('owner_id', '=', ownerId);
+    return readPage(query, request);
+  }
+
+  /** Takes a briefcase back, and with it a push that it left unfinished. */
+  async release(access: IModelAccess, briefcase: BriefcaseTable): Promise<void> {
+    await this.#database.db.transaction().execute(async (tx) => {
+      const imodel = await lockIModel(tx, this.#database.engine, access.imodel.id, 'push');
+      if (imodel === undefined) throw new ApiError('iModelNotFound');
+      if (imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
+      const unfinished = await tx
+        .selectFrom('pending_changeset')
+        .selectAll()
+        .where('imodel_id', '=', imodel.id)
+        .where('briefcase_id', '=', briefcase.briefcase_id)
+        .executeTakeFirst();
+      if (unfinished !== undefined) await giveUp(tx, unfinished, Date.now());
+      await tx.deleteFrom('briefcase').where('imodel_id', '=', imodel.id).where('briefcase_id', '=', briefcase.briefcase_id).execute();
+    });
+  }
+}

@@ -1,0 +1,171 @@
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { Ajv, type ErrorObject } from 'ajv';
+import secureJson from 'secure-json-parse';
+import { Type, type Static } from 'typebox';
+
+const Window = Type.Object(
+  {
+    requests: Type.Integer({ minimum: 1, description: 'Requests allowed in one window.' }),
+    seconds: Type.Integer({ minimum: 1, description: 'Length of the window.' }),
+  },
+  { additionalProperties: false },
+);
+
+const Tier = Type.Object(
+  {
+    general: Type.Array(Window, { description: 'Windows over all requests of one application; the strictest counts.' }),
+    operations: Type.Record(Type.String(), Window, { description: 'Own windows of single operations, by operation id.' }),
+  },
+  { additionalProperties: false },
+);
+
+const Issuer = Type.Object(
+  {
+    issuer: Type.String({ minLength: 1, description: 'The `iss` of its tokens; discovery is read below this URL.' }),
+    audience: Type.Union([Type.String({ minLength: 1 }), Type.Array(Type.String({ minLength: 1 }), { minItems: 1 })]),
+    algorithms: Type.Array(Type.Enum(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA']), {
+      minItems: 1,
+      default: ['RS256', 'PS256', 'ES256'],
+    }),
+    jwksUri: Type.Optional(Type.String({ minLength: 1, description: 'Skips discovery.' })),
+    organizationClaim: Type.String({ default: 'org', description: 'Claim that names the organization of the user.' }),
+    administratorClaim: Type.String({ default: 'org_admin', description: 'Claim that is true for Organization Administrators.' }),
+  },
+  { additionalProperties: false },
+);
+
+const ConfigSchema = Type.Object(
+  {
+    dataDir: Type.String({ minLength: 1, default: 'offshoot-data', description: 'Folder of database, files, keys and users.' }),
+    host: Type.String({ minLength: 1, default: 'localhost', description: '`localhost` is this machine only; 0.0.0.0 and :: are every address.' }),
+    port: Type.Integer({ minimum: 0, maximum: 65535, default: 4700, description: '0 takes a free one.' }),
+    publicUrl: Type.Optional(
+      Type.String({ pattern: '^https?://[^\\s?#]+[^\\s?#/]$', description: 'Address in links; by default that of the request.' }),
+    ),
+    trustProxy: Type.Boolean({ default: false, description: 'Believe X-Forwarded-* headers.' }),
+    databaseUrl: Type.Optional(Type.String({ pattern: '^postgres(ql)?://', description: 'PostgreSQL; by default SQLite in the data folder.' })),
+    databasePool: Type.Integer({ minimum: 2, maximum: 200, default: 16, description: 'Connections to PostgreSQL.' }),
+    dataCenter: Type.String({ minLength: 1, maxLength: 100, default: 'East US', description: 'Name of the data center of this server.' }),
+    logLevel: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], { default: 'info' }),
+    logPretty: Type.Boolean({ default: false }),
+    corsOrigins: Type.Array(Type.String({ minLength: 1 }), { default: ['*'] }),
+    embeddedIssuer: Type.Boolean({ default: true, description: 'Accept tokens minted by `offshoot token`.' }),
+    issuers: Type.Array(Issuer, { default: [] }),
+    requiredScope: Type.Union([Type.String({ minLength: 1 }), Type.Null()], { default: 'itwin-platform' }),
+    defaultTier: Type.String({ default: 'Enterprise', description: 'Tier of applications that the users file does not name.' }),
+    tiers: Type.Record(Type.String({ minLength: 1 }), Tier, {
+      default: {
+        Trial: tierOf([{ requests: 500, seconds: 60 }, { requests: 5000, seconds: 3600 }], 5),
+        Basic: tierOf([{ requests: 5000, seconds: 60 }], 20),
+        Premium: tierOf([{ requests: 5000, seconds: 60 }], 20),
+        Enterprise: tierOf([{ requests: 5000, seconds: 60 }], 20),
+      },
+    }),
+    signedLinkSeconds: Type.Integer({ minimum: 10, maximum: 86_400, default: 3600, description: 'Life of upload and download links.' }),
+    pushLeaseSeconds: Type.Integer({ minimum: 1, default: 600, description: 'How long an unfinished push keeps others out.' }),
+    collector: Type.Object(
+      {
+        intervalSeconds: Type.Number({ minimum: 0, default: 60, description: '0 switches the collector off.' }),
+        graceSeconds: Type.Number({ minimum: 0, default: 7200, description: 'Least age of a deletion before its files go; longer than any link lives.' }),
+      },
+      { additionalProperties: false, default: {} },
+    ),
+  },
+  { additionalProperties: false },
+);
+
+/** The configuration, complete, after defaults, file, environment and command line. */
+export type Config = Static<typeof ConfigSchema>;
+/** What a config file, a test or an embedder may leave out: everything. */
+export type ConfigInput = Partial<Omit<Config, 'collector'>> & { collector?: Partial<Config['collector']> };
+export type TierConfig = Static<typeof Tier>;
+export type IssuerConfig = Static<typeof Issuer>;
+
+/** Rule of the API: clone has a window of its own, fork the same; both far below the general one. */
+function tierOf(general: Static<typeof Window>[], clonesPerMinute: number): Static<typeof Tier> {
+  const window = { requests: clonesPerMinute, seconds: 60 };
+  return { general, operations: { 'clone-imodel': window, 'fork-imodel': window } };
+}
+
+/** Faults of a configuration, all of them at once. */
+export class ConfigError extends Error {
+  readonly faults: readonly string[];
+  constructor(faults: readonly string[]) {
+    super(`The configuration has ${faults.length === 1 ? 'a fault' : `${faults.length} faults`}:\n${faults.map((fault) => `  - ${fault}`).join('\n')}`);
+    this.name = 'ConfigError';
+    this.faults = faults;
+  }
+}
+
+const environment: Record<string, { key: keyof Config; kind: 'text' | 'number' | 'boolean' }> = {
+  OFFSHOOT_DATA: { key: 'dataDir', kind: 'text' },
+  OFFSHOOT_HOST: { key: 'host', kind: 'text' },
+  OFFSHOOT_PORT: { key: 'port', kind: 'number' },
+  OFFSHOOT_PUBLIC_URL: { key: 'publicUrl', kind: 'text' },
+  OFFSHOOT_TRUST_PROXY: { key: 'trustProxy', kind: 'boolean' },
+  OFFSHOOT_DATABASE_URL: { key: 'databaseUrl', kind: 'text' },
+  OFFSHOOT_DATA_CENTER: { key: 'dataCenter', kind: 'text' },
+  OFFSHOOT_LOG_LEVEL: { key: 'logLevel', kind: 'text' },
+};
+
+/**
+ * Puts a configuration together: defaults, then the file (`offshoot.json`, or the one that `OFFSHOOT_CONFIG` or the
+ * command line names), then the environment, then `overrides`.
+ * @throws ConfigError with every fault found
+ */
+export function loadConfig(overrides: ConfigInput = {}, options: { file?: string; env?: NodeJS.ProcessEnv } = {}): Config {
+  const env = options.env ?? process.env;
+  const faults: string[] = [];
+  const fromFile = readConfigFile(options.file ?? env.OFFSHOOT_CONFIG, faults);
+  const fromEnv: Record<string, unknown> = {};
+  for (const [name, { key, kind }] of Object.entries(environment)) {
+    const text = env[name];
+    if (text === undefined || text === '') continue;
+    if (kind === 'number' && !/^\d+$/.test(text)) faults.push(`${name} must be a whole number, not '${text}'`);
+    else if (kind === 'boolean' && !/^(true|false)$/.test(text)) faults.push(`${name} must be true or false, not '${text}'`);
+    else fromEnv[key] = kind === 'number' ? Number(text) : kind === 'boolean' ? text === 'true' : text;
+  }
+  const given = Object.fromEntries(Object.entries(overrides).filter(([, value]) => value !== undefined));
+  return checkConfig({ ...fromFile, ...fromEnv, ...given }, faults);
+}
+
+function readConfigFile(named: string | undefined, faults: string[]): Record<string, unknown> {
+  const file = named ?? 'offshoot.json';
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    if (named !== undefined || !missing) faults.push(`cannot read ${path.resolve(file)}: ${(error as Error).message}`);
+    return {};
+  }
+  try {
+    const value: unknown = secureJson.parse(text);
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+    faults.push(`${path.resolve(file)} must hold one JSON object`);
+  } catch (error) {
+    faults.push(`${path.resolve(file)} is not valid JSON: ${(error as Error).message}`);
+  }
+  return {};
+}
+
+function checkConfig(value: Record<string, unknown>, faults: string[]): Config {
+  const ajv = new Ajv({ allErrors: true, useDefaults: true, strict: false });
+  const config = structuredClone(value) as unknown as Config;
+  if (!ajv.validate(ConfigSchema, config)) faults.push(...(ajv.errors ?? []).map(describeFault));
+  else {
+    if (!(config.defaultTier in config.tiers)) faults.push(`defaultTier '${config.defaultTier}' is not among the tiers`);
+    if (config.collector.graceSeconds > 0 && config.collector.graceSeconds <= config.signedLinkSeconds)
+      faults.push(`collector.graceSeconds (${config.collector.graceSeconds}) must be longer than signedLinkSeconds (${config.signedLinkSeconds})`);
+    if (!config.embeddedIssuer && config.issuers.length === 0) faults.push('no issuer of tokens: configure issuers or leave embeddedIssuer on');
+  }
+  if (faults.length > 0) throw new ConfigError(faults);
+  return { ...config, dataDir: path.resolve(config.dataDir) };
+}
+
+function describeFault(error: ErrorObject): string {
+  const place = error.instancePath.slice(1).replaceAll('/', '.') || 'the configuration';
+  if (error.keyword === 'additionalProperties') return `${place}: there is no setting '${(error.params as { additionalProperty: string }).additionalProperty}'`;
+  return `${place} ${error.message ?? 'is not valid'}`;
+}

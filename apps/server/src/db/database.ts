@@ -1,0 +1,123 @@
+import { mkdirSync } from 'node:fs';
+import path from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { Kysely, Migrator, PostgresDialect, type Transaction } from 'kysely';
+import pg from 'pg';
+import type { Config } from '../config.ts';
+import { initialMigration } from './migrations/0001-initial.ts';
+import type { Schema } from './schema.ts';
+import { sqliteDialect } from './sqlite/dialect.ts';
+
+export type Engine = 'sqlite' | 'postgres';
+export type Db = Kysely<Schema>;
+export type Tx = Transaction<Schema>;
+
+/** The database of one server. */
+export interface Database {
+  readonly engine: Engine;
+  readonly db: Db;
+  /** PostgreSQL only: the pool, for parts that speak to it themselves (rate limits). */
+  readonly pool: pg.Pool | undefined;
+  /** SQLite only: the file, for parts that measure it. */
+  readonly file: string | undefined;
+  close(): Promise<void>;
+}
+
+/** Thrown when the database was made by a newer Offshoot: going on could damage it. */
+export class NewerSchemaError extends Error {
+  constructor(cause: unknown) {
+    super('The database was made by a newer version of Offshoot. Start that version, or restore a backup made with this one.', { cause });
+    this.name = 'NewerSchemaError';
+  }
+}
+
+/** Thrown when another server already runs on the data folder. */
+export class DataFolderInUseError extends Error {
+  constructor(folder: string) {
+    super(`Another server runs on ${folder}. Stop it first, or start this one on another folder (--data).`);
+    this.name = 'DataFolderInUseError';
+  }
+}
+
+/**
+ * Opens the database that the configuration names and brings its schema up to date. Any number of servers may do so at
+ * once on PostgreSQL (an advisory lock orders them); on SQLite one server owns the folder.
+ * @throws NewerSchemaError, DataFolderInUseError
+ */
+export async function openDatabase(config: Pick<Config, 'dataDir' | 'databaseUrl' | 'databasePool'>): Promise<Database> {
+  const database = config.databaseUrl === undefined ? openSqlite(config.dataDir) : openPostgres(config.databaseUrl, config.databasePool);
+  try {
+    await migrate(database);
+    return database;
+  } catch (error) {
+    await database.close();
+    throw error;
+  }
+}
+
+function openSqlite(folder: string): Database {
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const lock = lockFolder(folder);
+  const file = path.join(folder, 'offshoot.db');
+  const db = new Kysely<Schema>({ dialect: sqliteDialect(file) });
+  return {
+    engine: 'sqlite',
+    db,
+    pool: undefined,
+    file,
+    close: async () => {
+      await db.destroy();
+      lock.close();
+    },
+  };
+}
+
+/** Holds an SQLite lock for the life of the process: the kernel drops it with the process, however that ends. */
+function lockFolder(folder: string): DatabaseSync {
+  const lock = new DatabaseSync(path.join(folder, 'server.lock'), { timeout: 0 });
+  try {
+    // Exclusive mode keeps the lock that the first write takes.
+    lock.exec('pragma locking_mode = exclusive; create table if not exists held (by integer); begin exclusive; commit');
+    return lock;
+  } catch {
+    lock.close();
+    throw new DataFolderInUseError(folder);
+  }
+}
+
+function openPostgres(url: string, poolSize: number): Database {
+  const int8 = 20;
+  const pool = new pg.Pool({
+    connectionString: url,
+    max: poolSize,
+    // Counts and times come as int8; all of ours are safe integers.
+    types: { getTypeParser: (oid, format) => (oid === int8 ? (Number as never) : pg.types.getTypeParser(oid, format as 'text')) },
+  });
+  // An idle connection that dies is replaced at the next query; without a listener it would end the process.
+  pool.on('error', () => undefined);
+  const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) });
+  return { engine: 'postgres', db, pool, file: undefined, close: () => db.destroy() };
+}
+
+async function migrate(database: Database): Promise<void> {
+  const migrator = new Migrator({
+    db: database.db,
+    provider: { getMigrations: async () => ({ '0001-initial': initialMigration(database.engine) }) },
+  });
+  const { error } = await migrator.migrateToLatest();
+  if (error === undefined) return;
+  if (error instanceof Error && /corrupted migrations/.test(error.message)) throw new NewerSchemaError(error);
+  throw error;
+}
+
+/** Whether a statement failed because the row that it refers to is gone. */
+export function isForeignKeyError(error: unknown): boolean {
+  const { code, errcode } = error as { code?: unknown; errcode?: unknown };
+  return code === '23503' || errcode === 787;
+}
+
+/** Whether a statement failed because a row with the same key is there. */
+export function isUniqueError(error: unknown): boolean {
+  const { code, errcode } = error as { code?: unknown; errcode?: unknown };
+  return code === '23505' || errcode === 2067 || errcode === 1555;
+}

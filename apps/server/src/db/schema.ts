@@ -1,0 +1,240 @@
+import type { BaselineState, IModelState, OperationState } from '../domain.ts';
+
+/**
+ * The tables, one type each. Both databases hold the same values: ids as text, times as milliseconds since 1970 (integer,
+ * so that order is exact to the millisecond everywhere), JSON as text, flags as integers.
+ */
+export interface Schema {
+  user_account: UserAccountTable;
+  itwin: ITwinTable;
+  role: RoleTable;
+  member: MemberTable;
+  blob: BlobTable;
+  baseline: BaselineTable;
+  segment: SegmentTable;
+  changeset: ChangesetTable;
+  history: HistoryTable;
+  history_segment: HistorySegmentTable;
+  imodel: IModelTable;
+  imodel_role_permission: IModelRolePermissionTable;
+  imodel_user_permission: IModelUserPermissionTable;
+  imodel_user: IModelUserTable;
+  pending_changeset: PendingChangesetTable;
+  briefcase: BriefcaseTable;
+  operation: OperationTable;
+  audit: AuditTable;
+  secret: SecretTable;
+}
+
+export interface UserAccountTable {
+  id: string;
+  email: string;
+  given_name: string;
+  surname: string;
+  organization_id: string | null;
+  created_at: number;
+}
+
+export interface ITwinTable {
+  id: string;
+  organization_id: string | null;
+  owner_id: string;
+  class: string;
+  sub_class: string;
+  type: string | null;
+  number: string;
+  display_name: string;
+  search_text: string;
+  geographic_location: string | null;
+  data_center: string;
+  status: string;
+  parent_id: string | null;
+  created_at: number;
+}
+
+export interface RoleTable {
+  id: string;
+  itwin_id: string;
+  display_name: string;
+  description: string | null;
+  /** JSON list of permission names. */
+  permissions: string;
+}
+
+/** One row for each role that a user has on an iTwin. */
+export interface MemberTable {
+  itwin_id: string;
+  user_id: string;
+  role_id: string;
+}
+
+export interface BlobTable {
+  id: string;
+  store: string;
+  /** Opaque and random: says nothing of the iModel, so that clones outlive it. Null until stored. */
+  key: string | null;
+  /** Bytes, as declared before the upload and enforced by it. */
+  size: number;
+  /** Of the stored bytes, hex; null until stored. */
+  sha256: string | null;
+  /** `refused` = the upload had another size than declared. */
+  state: 'pending' | 'refused' | 'stored';
+  created_at: number;
+  /** Since when nothing refers to it; the collector removes it after its grace. */
+  released_at: number | null;
+}
+
+export interface BaselineTable {
+  id: string;
+  blob_id: string;
+  state: BaselineState;
+  created_at: number;
+}
+
+/** `owner_imodel_id` is the only iModel that may append; null once that is gone. */
+export interface SegmentTable {
+  id: string;
+  owner_imodel_id: string | null;
+}
+
+export interface ChangesetTable {
+  segment_id: string;
+  index: number;
+  id: string;
+  parent_id: string;
+  blob_id: string;
+  file_size: number;
+  description: string | null;
+  containing_changes: number;
+  briefcase_id: number;
+  creator_id: string;
+  pushed_at: number;
+  application_id: string;
+  application_name: string;
+  /** JSON `{taskId, changedFiles}` or null. */
+  synchronization_info: string | null;
+}
+
+export interface HistoryTable {
+  id: string;
+  created_at: number;
+}
+
+/** Ranges of one history, without gaps from index 1; the last range is open (`last_index` = openEnd). */
+export interface HistorySegmentTable {
+  history_id: string;
+  first_index: number;
+  last_index: number;
+  segment_id: string;
+}
+
+export interface IModelTable {
+  id: string;
+  itwin_id: string;
+  name: string;
+  /** Lower-case name: order of lists, the same on both databases. */
+  name_order: string;
+  /** Lower-case name and description: what `$search` looks in. */
+  search_text: string;
+  description: string | null;
+  /** JSON extent or null. */
+  extent: string | null;
+  containers_enabled: number;
+  geographic_crs: string | null;
+  state: IModelState;
+  baseline_id: string;
+  /** Null while there is no changeset. */
+  history_id: string | null;
+  head_index: number;
+  head_changeset_id: string;
+  last_pushed_at: number | null;
+  creator_id: string;
+  created_at: number;
+  /** Highest time given to anything of this iModel, so that its times strictly increase. */
+  clock: number;
+  next_briefcase_id: number;
+  /** Which iModel-level permissions replace the iTwin's. */
+  secured_by: 'roles' | 'users' | null;
+  deleted_at: number | null;
+}
+
+export interface IModelRolePermissionTable {
+  imodel_id: string;
+  role_id: string;
+  permissions: string;
+}
+
+export interface IModelUserPermissionTable {
+  imodel_id: string;
+  user_id: string;
+  permissions: string;
+}
+
+/** Everyone who ever connected to an iModel. */
+export interface IModelUserTable {
+  imodel_id: string;
+  user_id: string;
+  first_access_at: number;
+}
+
+/** The one push in progress on an iModel: its row is the turn to push, a lease that runs out. */
+export interface PendingChangesetTable {
+  imodel_id: string;
+  changeset_id: string;
+  parent_id: string;
+  briefcase_id: number;
+  blob_id: string;
+  description: string | null;
+  containing_changes: number;
+  creator_id: string;
+  application_id: string;
+  application_name: string;
+  synchronization_info: string | null;
+  created_at: number;
+  lease_until: number;
+}
+
+export interface BriefcaseTable {
+  imodel_id: string;
+  briefcase_id: number;
+  owner_id: string;
+  device_name: string | null;
+  application_id: string;
+  application_name: string;
+  acquired_at: number;
+}
+
+export interface OperationTable {
+  id: string;
+  imodel_id: string;
+  kind: 'create' | 'clone';
+  state: OperationState;
+  cloned_from_imodel_id: string | null;
+  cloned_from_changeset_id: string | null;
+  /** Changesets of the result, for the reader of the operation. */
+  changesets: number;
+  failure_reason: string | null;
+  created_at: number;
+  finished_at: number | null;
+}
+
+export interface AuditTable {
+  id: string;
+  at: number;
+  actor_id: string;
+  application_id: string;
+  action: string;
+  itwin_id: string;
+  imodel_id: string | null;
+  /** JSON. */
+  detail: string;
+}
+
+/** Keys that every server of one installation shares, such as the one that signs links. */
+export interface SecretTable {
+  name: string;
+  value: string;
+}
+
+/** `last_index` of an open range: above any index, within the safe integers of JavaScript and int8. */
+export const openEnd = Number.MAX_SAFE_INTEGER;

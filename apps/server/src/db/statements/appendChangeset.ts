@@ -1,0 +1,68 @@
+import { randomUUID } from 'node:crypto';
+import type { Tx } from '../database.ts';
+import { openEnd, type ChangesetTable, type IModelTable } from '../schema.ts';
+
+/**
+ * Adds a changeset after the head of an iModel that is locked for a push.
+ *
+ * The iModel appends to the last segment of its history if that segment is its own. Otherwise (first push, or first push
+ * after a clone) it opens a segment and moves to a new history: its old ranges, cut at its head, and the new segment. That
+ * copies as many rows as the history is deep, once in the life of an iModel, so that a clone never copies any.
+ */
+export async function appendChangeset(tx: Tx, imodel: IModelTable, changeset: Omit<ChangesetTable, 'segment_id' | 'index'>, now: number): Promise<number> {
+  const index = imodel.head_index + 1;
+  const tail = await ownTail(tx, imodel);
+  const { historyId, segmentId } = tail ?? (await openSegment(tx, imodel, index, now));
+  await tx
+    .insertInto('changeset')
+    .values({ ...changeset, segment_id: segmentId, index })
+    .execute();
+  await tx
+    .updateTable('imodel')
+    .set({ history_id: historyId, head_index: index, head_changeset_id: changeset.id, last_pushed_at: changeset.pushed_at, clock: changeset.pushed_at })
+    .where('id', '=', imodel.id)
+    .execute();
+  return index;
+}
+
+/** The segment that the iModel may append to: the open end of its history, when that is its own. */
+async function ownTail(tx: Tx, imodel: IModelTable): Promise<{ historyId: string; segmentId: string } | undefined> {
+  if (imodel.history_id === null) return undefined;
+  const row = await tx
+    .selectFrom('history_segment as h')
+    .innerJoin('segment as s', 's.id', 'h.segment_id')
+    .select('s.id')
+    .where('h.history_id', '=', imodel.history_id)
+    .where('h.last_index', '=', openEnd)
+    .where('s.owner_imodel_id', '=', imodel.id)
+    .executeTakeFirst();
+  return row === undefined ? undefined : { historyId: imodel.history_id, segmentId: row.id };
+}
+
+async function openSegment(tx: Tx, imodel: IModelTable, firstIndex: number, now: number): Promise<{ historyId: string; segmentId: string }> {
+  const historyId = randomUUID();
+  const segmentId = randomUUID();
+  await tx.insertInto('segment').values({ id: segmentId, owner_imodel_id: imodel.id }).execute();
+  await tx.insertInto('history').values({ id: historyId, created_at: now }).execute();
+  if (imodel.history_id !== null) {
+    const head = imodel.head_index;
+    await tx
+      .insertInto('history_segment')
+      .columns(['history_id', 'first_index', 'last_index', 'segment_id'])
+      .expression((eb) =>
+        eb
+          .selectFrom('history_segment as h')
+          .select((inner) => [
+            inner.val(historyId).as('history_id'),
+            'h.first_index',
+            inner.case().when('h.last_index', '>', head).then(inner.cast<number>(inner.val(head), 'bigint')).else(inner.ref('h.last_index')).end().as('last_index'),
+            'h.segment_id',
+          ])
+          .where('h.history_id', '=', imodel.history_id)
+          .where('h.first_index', '<=', head),
+      )
+      .execute();
+  }
+  await tx.insertInto('history_segment').values({ history_id: historyId, first_index: firstIndex, last_index: openEnd, segment_id: segmentId }).execute();
+  return { historyId, segmentId };
+}

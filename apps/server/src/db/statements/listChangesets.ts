@@ -1,0 +1,63 @@
+import { sql } from 'kysely';
+import type { Database } from '../database.ts';
+import type { ChangesetTable } from '../schema.ts';
+import type { Sight } from './findChangeset.ts';
+
+/**
+ * Up to `limit` changesets that an iModel sees with `first` <= index <= `last`, in order of index.
+ *
+ * PostgreSQL: `CROSS JOIN LATERAL (… LIMIT n)` for each range of the history, else it joins and sorts the whole history
+ * for every page (37 ms against 0.7 ms at 100,000 changesets). SQLite walks both primary keys in order and stops at the
+ * limit by itself; it has no LATERAL.
+ */
+export async function listChangesets(
+  { db, engine }: Pick<Database, 'db' | 'engine'>,
+  sight: Sight,
+  page: { first: number; last: number; limit: number; offset: number; descending: boolean },
+): Promise<ChangesetTable[]> {
+  const { first, descending } = page;
+  const last = Math.min(page.last, sight.head_index);
+  if (sight.history_id === null || first > last) return [];
+  const direction = descending ? 'desc' : 'asc';
+
+  if (engine === 'sqlite')
+    return db
+      .selectFrom('history_segment as h')
+      .innerJoin('changeset as c', 'c.segment_id', 'h.segment_id')
+      .selectAll('c')
+      .where('h.history_id', '=', sight.history_id)
+      .where('h.last_index', '>=', first)
+      .where('h.first_index', '<=', last)
+      .whereRef('c.index', '>=', 'h.first_index')
+      .whereRef('c.index', '<=', 'h.last_index')
+      .where('c.index', '>=', first)
+      .where('c.index', '<=', last)
+      .orderBy('h.first_index', direction)
+      .orderBy('c.index', direction)
+      .limit(page.limit)
+      .offset(page.offset)
+      .execute();
+
+  return db
+    .selectFrom('history_segment as h')
+    .crossJoinLateral((eb) =>
+      eb
+        .selectFrom('changeset')
+        .selectAll('changeset')
+        .whereRef('changeset.segment_id', '=', 'h.segment_id')
+        .where('changeset.index', '>=', sql<number>`greatest(h.first_index, ${first}::bigint)`)
+        .where('changeset.index', '<=', sql<number>`least(h.last_index, ${last}::bigint)`)
+        .orderBy('changeset.index', direction)
+        .limit(page.limit + page.offset)
+        .as('c'),
+    )
+    .selectAll('c')
+    .where('h.history_id', '=', sight.history_id)
+    .where('h.last_index', '>=', first)
+    .where('h.first_index', '<=', last)
+    .orderBy('h.first_index', direction)
+    .orderBy('c.index', direction)
+    .limit(page.limit)
+    .offset(page.offset)
+    .execute();
+}

@@ -1,0 +1,105 @@
+/**
+ * The words of Offshoot, one for each thing.
+ *
+ * - **iTwin**: owns iModels; belongs to one organization and one data center.
+ * - **iModel**: a versioned engineering model: one baseline and a chain of changesets. It sees a history up to its head.
+ * - **baseline**: the file at index 0 of an iModel (SQLite inside), immutable, shared by its clones.
+ * - **changeset**: an immutable file that leads from one version of an iModel to the next; its id is a SHA-1 over its
+ *   parent's id and its contents. Index 1 is the first.
+ * - **head**: the index (and id) of the last changeset that an iModel sees; index 0 and id `""` mean the baseline.
+ * - **segment**: a run of changesets written by one iModel. Only its owner appends to it.
+ * - **history**: an immutable list of segments with their index ranges, the last range open. iModels share histories and
+ *   cut them at their own head, which is all that a clone has to write down.
+ * - **briefcase**: a numbered local copy of an iModel from which its owner pushes changesets.
+ * - **checkpoint**: a ready-made file of an iModel at one changeset.
+ * - **operation**: the durable record of how an iModel came to be (created, uploaded, cloned) and how far that is.
+ * - **store**: a place for blobs, one per data center. **blob**: one immutable file under an opaque key in a store.
+ * - **lease**: a claim that runs out by itself, such as the turn to push.
+ */
+
+/** What a role may allow on iModels. Wire names; `imodels_delete` counts at iTwin level only. */
+export const imodelPermissions = ['imodels_webview', 'imodels_read', 'imodels_write', 'imodels_manage', 'imodels_delete'] as const;
+export type IModelPermission = (typeof imodelPermissions)[number];
+
+/** Permissions that an iModel of its own may hand out: all but `imodels_delete`. */
+export const ownIModelPermissions = ['imodels_webview', 'imodels_read', 'imodels_write', 'imodels_manage'] as const;
+
+/** Permissions over an iTwin's roles and members. */
+export const administrationPermissions = ['administration_manage_roles', 'administration_invite_member'] as const;
+export type AdministrationPermission = (typeof administrationPermissions)[number];
+
+export type Permission = IModelPermission | AdministrationPermission;
+
+export type IModelState = 'notInitialized' | 'initialized';
+export type OperationState = 'waitingForFile' | 'scheduled' | 'successful' | 'failed';
+export type BaselineState = 'waitingForFile' | 'initializationScheduled' | 'initialized' | 'initializationFailed';
+
+export interface GeoPoint {
+  latitude: number;
+  longitude: number;
+}
+
+/** The area on earth that an iModel covers, degrees. A "reversed" box is accepted as it comes. */
+export interface Extent {
+  southWest: GeoPoint;
+  northEast: GeoPoint;
+}
+
+/** Where an iModel's clone came from; `changesetId` is `""` when only the baseline was copied. */
+export interface ClonedFrom {
+  iModelId: string;
+  changesetId: string;
+}
+
+/** A user as tokens and the users file describe it. */
+export interface User {
+  id: string;
+  email: string;
+  givenName: string;
+  surname: string;
+  organizationId: string | null;
+}
+
+/** The OAuth client that a token was issued to. */
+export interface Application {
+  id: string;
+  name: string;
+  tier: string;
+}
+
+/** Who sends a request, with what. */
+export interface Caller {
+  user: User;
+  application: Application;
+  /** Organization Administrator of `user.organizationId`: may do everything on all its iTwins. */
+  isOrganizationAdministrator: boolean;
+}
+
+const guidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+const changesetIdPattern = /^[0-9a-f]{40}$/i;
+
+/** The id in its stored form (lower case), or undefined when it cannot be the id of anything here. */
+export function parseGuid(text: string): string | undefined {
+  return guidPattern.test(text) ? text.toLowerCase() : undefined;
+}
+
+/** A changeset id (40 hex digits) in its stored form, or undefined. */
+export function parseChangesetId(text: string): string | undefined {
+  return changesetIdPattern.test(text) ? text.toLowerCase() : undefined;
+}
+
+/** What a caller names a changeset by. */
+export type ChangesetRef = { index: number } | { id: string };
+
+/**
+ * Reads the `{changeset}` part of a path. Rule of the API: only digits and fewer than 40 of them is an index, everything
+ * else an id, so 40 digits are an id. Undefined when it can name no changeset at all.
+ */
+export function parseChangesetRef(text: string): ChangesetRef | undefined {
+  if (/^\d{1,39}$/.test(text)) {
+    const index = Number(text);
+    return Number.isSafeInteger(index) ? { index } : undefined;
+  }
+  const id = parseChangesetId(text);
+  return id === undefined ? undefined : { id };
+}

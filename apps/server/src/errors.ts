@@ -1,0 +1,123 @@
+/** One detail of a refused request, as the API words it. */
+export interface ErrorDetail {
+  code: string;
+  message: string;
+  target?: string;
+  innerError?: { code: string };
+}
+
+/**
+ * Every error that a client can meet: status and message by wire code. Clients compare several of these messages to the
+ * letter, so they change only with the API. `InvalidiModelsRequest` and `InvalidiTwinsRequest` take their message from the
+ * operation.
+ */
+export const errorTable = {
+  // 400
+  BadRequest: [400, 'The request could not be understood.'],
+  // 401
+  HeaderNotFound: [401, 'Header Authorization was not found in the request. Access denied.'],
+  InvalidHeaderValue: [401, 'Authorization header is empty.'],
+  InvalidAuthorizationScheme: [401, 'Authorization scheme is not valid.'],
+  RequiredScopeMissing: [
+    401,
+    'Access denied due to invalid access_token. One or more required scopes are missing. Make sure to provide a valid token for this API endpoint.',
+  ],
+  Unauthorized: [
+    401,
+    'Access denied due to invalid access_token. Make sure that issuer is correct, the token is not expired and is not corrupted.',
+  ],
+  InvalidApplicationTier: [401, 'The application is not allowed to access this API.'],
+  // 403
+  InsufficientPermissions: [403, 'The user has insufficient permissions for the requested operation.'],
+  // 404
+  NotFound: [404, 'There is nothing at this address.'],
+  iTwinNotFound: [404, 'Requested iTwin is not available.'],
+  iModelNotFound: [404, 'Requested iModel is not available.'],
+  ChangesetNotFound: [404, 'Requested Changeset is not available.'],
+  ChangesetGroupNotFound: [404, 'Requested Changeset Group is not available.'],
+  BaselineFileNotFound: [404, 'Requested Baseline File is not available.'],
+  FileNotFound: [404, 'Requested file is not available. File was not uploaded to file storage.'],
+  BriefcaseNotFound: [404, 'Requested Briefcase is not available.'],
+  UserNotFound: [404, 'Requested User is not available.'],
+  RoleNotFound: [404, 'Requested Role is not available.'],
+  MemberNotFound: [404, 'Requested Member is not available.'],
+  // 409
+  iModelExists: [409, 'iModel with the same name already exists within the iTwin.'],
+  iModelNotInitialized: [409, 'iModel is not initialized.'],
+  ChangesetExists: [409, 'Changeset with the same id already exists within the iModel.'],
+  ConflictWithAnotherUser: [409, 'Another user is pushing a Changeset.'],
+  NewerChangesExist: [409, "'parentId' does not match latest Changeset."],
+  DataConflict: [409, 'File size provided during iModel creation does not match actual file size.'],
+  iTwinExists: [409, 'An iTwin with the specified number or displayName already exists.'],
+  // 413
+  RequestTooLarge: [413, 'The request body is larger than this operation accepts.'],
+  // 422
+  InvalidiModelsRequest: [422, 'The request is not valid.'],
+  InvalidiTwinsRequest: [422, 'The request is not valid.'],
+  InvalidAccessControlRequest: [422, 'The request is not valid.'],
+  MissingRequestBody: [422, 'Request body was not provided.'],
+  // 429
+  RateLimitExceeded: [429, 'The client sent more requests than allowed by this API for the current tier of the client.'],
+  // 5xx
+  Unknown: [500, 'The server met an unexpected error. The request was not carried out.'],
+  Unavailable: [503, 'The server cannot answer just now. Try again.'],
+} as const satisfies Record<string, readonly [status: number, message: string]>;
+
+export type ErrorCode = keyof typeof errorTable;
+
+/** A refusal with the status, code and message of the table; the one error class that reaches clients. */
+export class ApiError extends Error {
+  readonly code: ErrorCode;
+  readonly status: number;
+  readonly target: string | undefined;
+  readonly details: readonly ErrorDetail[] | undefined;
+  /** Response headers that belong to the refusal, such as `retry-after` (seconds, an integer). */
+  readonly headers: Readonly<Record<string, string>>;
+
+  constructor(
+    code: ErrorCode,
+    more: { message?: string; target?: string; details?: readonly ErrorDetail[]; headers?: Record<string, string>; cause?: unknown } = {},
+  ) {
+    const [status, message] = errorTable[code];
+    super(more.message ?? message, { cause: more.cause });
+    this.name = 'ApiError';
+    this.code = code;
+    this.status = status;
+    this.target = more.target;
+    this.details = more.details;
+    this.headers = more.headers ?? {};
+  }
+
+  /** The body on the wire. Rule of the API: simple errors carry no `details` at all, not an empty list. */
+  toBody(): { error: { code: string; message: string; target?: string; details?: readonly ErrorDetail[] } } {
+    return {
+      error: {
+        code: this.code,
+        message: this.message,
+        ...(this.target !== undefined && { target: this.target }),
+        ...(this.details !== undefined && { details: this.details }),
+      },
+    };
+  }
+}
+
+/** Details of refused bodies and parameters, worded as clients know them. */
+export const detail = {
+  missingProperty: (target: string): ErrorDetail => ({ code: 'MissingRequiredProperty', message: 'Required property is missing.', target }),
+  missingParameter: (target: string): ErrorDetail => ({ code: 'MissingRequiredParameter', message: 'Required parameter is missing.', target }),
+  invalidValue: (target: string, message: string): ErrorDetail => ({ code: 'InvalidValue', message, target }),
+  invalidBody: (): ErrorDetail => ({ code: 'InvalidRequestBody', message: 'Failed to parse request body. Make sure it is a valid JSON.' }),
+  contentType: (given: string, supported: string): ErrorDetail => ({
+    code: 'InvalidHeaderValue',
+    message: `'${given}' is not supported 'content-type'. Supported media type is '${supported}'.`,
+    target: 'content-type',
+  }),
+  exclusiveProperties: (names: readonly string[]): ErrorDetail => ({
+    code: 'MutuallyExclusivePropertiesProvided',
+    message: `Only one of the following properties can be provided: ${names.map((name) => `'${name}'`).join(', ')}.`,
+  }),
+  exclusiveParameters: (names: readonly string[]): ErrorDetail => ({
+    code: 'MutuallyExclusiveParametersProvided',
+    message: `Only one of the following parameters can be provided: ${names.map((name) => `'${name}'`).join(', ')}.`,
+  }),
+};

@@ -1,0 +1,170 @@
+import type { IModelAccess } from '../access/permissions.ts';
+import { audit } from '../audit.ts';
+import type { Config } from '../config.ts';
+import type { Database, Tx } from '../db/database.ts';
+import type { ChangesetTable, IModelTable, PendingChangesetTable } from '../db/schema.ts';
+import { appendChangeset } from '../db/statements/appendChangeset.ts';
+import { findChangeset, type Sight } from '../db/statements/findChangeset.ts';
+import { listChangesets } from '../db/statements/listChangesets.ts';
+import { lockIModel } from '../db/statements/lockIModel.ts';
+import type { Caller, ChangesetRef } from '../domain.ts';
+import { ApiError } from '../errors.ts';
+import { tick } from '../imodels/imodelRow.ts';
+import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
+
+/** A changeset that is about to be pushed. */
+export interface PushRequest {
+  id: string;
+  parentId: string;
+  briefcaseId: number;
+  fileSize: number;
+  description: string | null;
+  containingChanges: number;
+  /** JSON or null. */
+  synchronizationInfo: string | null;
+  /** Changeset group that it shall belong to. */
+  groupId: string | null;
+}
+
+/** Reads changesets and takes pushes: begun here, uploaded through a link, completed here. */
+export class Changesets {
+  readonly #database: Database;
+  readonly #blobs: Blobs;
+  readonly #leaseMs: number;
+
+  constructor(database: Database, blobs: Blobs, config: Pick<Config, 'pushLeaseSeconds'>) {
+    this.#database = database;
+    this.#blobs = blobs;
+    this.#leaseMs = config.pushLeaseSeconds * 1000;
+  }
+
+  /** @throws ApiError ChangesetNotFound */
+  async get(sight: Sight, ref: ChangesetRef | undefined): Promise<ChangesetTable> {
+    const changeset = ref === undefined ? undefined : await findChangeset(this.#database.db, sight, ref);
+    if (changeset === undefined) throw new ApiError('ChangesetNotFound');
+    return changeset;
+  }
+
+  async list(sight: Sight, page: Parameters<typeof listChangesets>[2]): Promise<ChangesetTable[]> {
+    return listChangesets(this.#database, sight, page);
+  }
+
+  /**
+   * Begins a push: takes the iModel's one turn to push, for a lease. A briefcase that begins again takes over its own
+   * unfinished push, another one has to wait until that is complete or its lease has run out.
+   * @throws ApiError iModelNotFound, iModelNotInitialized, BriefcaseNotFound, InsufficientPermissions (somebody else's
+   * briefcase), ChangesetGroupNotFound, ChangesetExists, ConflictWithAnotherUser, NewerChangesExist; in this order
+   */
+  async begin(caller: Caller, access: IModelAccess, request: PushRequest): Promise<{ blobId: string; pending: PendingChangesetTable }> {
+    return this.#database.db.transaction().execute(async (tx) => {
+      const imodel = await this.#lock(tx, access);
+      await requireOwnBriefcase(tx, caller, imodel, request.briefcaseId);
+      // There are no changeset groups yet, so none can be named.
+      if (request.groupId !== null) throw new ApiError('ChangesetGroupNotFound');
+      if ((await findChangeset(tx, imodel, { id: request.id })) !== undefined) throw new ApiError('ChangesetExists');
+      const now = Date.now();
+      const unfinished = await tx.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', imodel.id).executeTakeFirst();
+      if (unfinished !== undefined) {
+        if (unfinished.briefcase_id !== request.briefcaseId && unfinished.lease_until > now) throw new ApiError('ConflictWithAnotherUser');
+        await giveUp(tx, unfinished, now);
+      }
+      if (request.parentId !== imodel.head_changeset_id) throw new ApiError('NewerChangesExist');
+      const blobId = await this.#blobs.expect(tx, request.fileSize, now);
+      const pending: PendingChangesetTable = {
+        imodel_id: imodel.id,
+        changeset_id: request.id,
+        parent_id: request.parentId,
+        briefcase_id: request.briefcaseId,
+        blob_id: blobId,
+        description: request.description,
+        containing_changes: request.containingChanges,
+        creator_id: caller.user.id,
+        application_id: caller.application.id,
+        application_name: caller.application.name,
+        synchronization_info: request.synchronizationInfo,
+        created_at: now,
+        lease_until: now + this.#leaseMs,
+      };
+      await tx.insertInto('pending_changeset').values(pending).execute();
+      return { blobId, pending };
+    });
+  }
+
+  /**
+   * Completes a push: the changeset gets the next index. Repeating a completed one (an answer that was lost on its way)
+   * answers the same again.
+   * @throws ApiError iModelNotFound, iModelNotInitialized, BriefcaseNotFound, InsufficientPermissions, ChangesetExists,
+   * ChangesetNotFound, ConflictWithAnotherUser, FileNotFound, DataConflict, NewerChangesExist; in this order
+   */
+  async complete(caller: Caller, access: IModelAccess, changesetId: string | undefined, briefcaseId: number): Promise<ChangesetTable> {
+    return this.#database.db.transaction().execute(async (tx) => {
+      const imodel = await this.#lock(tx, access);
+      await requireOwnBriefcase(tx, caller, imodel, briefcaseId);
+      if (changesetId === undefined) throw new ApiError('ChangesetNotFound');
+      const pending = await tx
+        .selectFrom('pending_changeset')
+        .innerJoin('blob', 'blob.id', 'pending_changeset.blob_id')
+        .selectAll('pending_changeset')
+        .select(['blob.state as blob_state', 'blob.size as blob_size'])
+        .where('imodel_id', '=', imodel.id)
+        .where('changeset_id', '=', changesetId)
+        .executeTakeFirst();
+      if (pending === undefined) {
+        const done = await findChangeset(tx, imodel, { id: changesetId });
+        if (done === undefined) throw new ApiError('ChangesetNotFound');
+        if (done.briefcase_id === briefcaseId && done.creator_id === caller.user.id) return done;
+        throw new ApiError('ChangesetExists');
+      }
+      if (pending.briefcase_id !== briefcaseId) throw new ApiError('ConflictWithAnotherUser');
+      if (pending.blob_state === 'pending') throw new ApiError('FileNotFound');
+      if (pending.blob_state === 'refused')
+        throw new ApiError('DataConflict', { message: 'File size provided during Changeset creation does not match actual file size.' });
+      if (pending.parent_id !== imodel.head_changeset_id) throw new ApiError('NewerChangesExist');
+
+      const pushedAt = tick(imodel);
+      const changeset: Omit<ChangesetTable, 'segment_id' | 'index'> = {
+        id: pending.changeset_id,
+        parent_id: pending.parent_id,
+        blob_id: pending.blob_id,
+        file_size: pending.blob_size,
+        description: pending.description,
+        containing_changes: pending.containing_changes,
+        briefcase_id: pending.briefcase_id,
+        creator_id: pending.creator_id,
+        pushed_at: pushedAt,
+        application_id: pending.application_id,
+        application_name: pending.application_name,
+        synchronization_info: pending.synchronization_info,
+      };
+      await tx.deleteFrom('pending_changeset').where('imodel_id', '=', imodel.id).execute();
+      const index = await appendChangeset(tx, imodel, changeset, pushedAt);
+      await audit(tx, caller, { at: pushedAt, action: 'changeset.push', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: changeset.id, index } });
+      return { ...changeset, index, segment_id: '' };
+    });
+  }
+
+  async #lock(tx: Tx, access: IModelAccess): Promise<IModelTable> {
+    const imodel = await lockIModel(tx, this.#database.engine, access.imodel.id, 'push');
+    if (imodel === undefined) throw new ApiError('iModelNotFound');
+    if (imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
+    return imodel;
+  }
+}
+
+/** Takes an unfinished push away; its upload link leads nowhere from now on. */
+export async function giveUp(tx: Tx, pending: PendingChangesetTable, now: number): Promise<void> {
+  await tx.deleteFrom('pending_changeset').where('imodel_id', '=', pending.imodel_id).execute();
+  await releaseBlobs(tx, [pending.blob_id], now);
+}
+
+/** Rule of this server: a push comes from a briefcase of the one who pushes. */
+async function requireOwnBriefcase(tx: Tx, caller: Caller, imodel: IModelTable, briefcaseId: number): Promise<void> {
+  const briefcase = await tx
+    .selectFrom('briefcase')
+    .select('owner_id')
+    .where('imodel_id', '=', imodel.id)
+    .where('briefcase_id', '=', briefcaseId)
+    .executeTakeFirst();
+  if (briefcase === undefined) throw new ApiError('BriefcaseNotFound');
+  if (briefcase.owner_id !== caller.user.id) throw new ApiError('InsufficientPermissions');
+}

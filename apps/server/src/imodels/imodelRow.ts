@@ -1,0 +1,63 @@
+import type { Tx } from '../db/database.ts';
+import type { IModelTable } from '../db/schema.ts';
+import type { Extent } from '../domain.ts';
+import { ApiError } from '../errors.ts';
+
+/** What the writer of a new iModel decides; the rest follows. */
+export interface NewIModel {
+  id: string;
+  iTwinId: string;
+  name: string;
+  description: string | null;
+  extent: Extent | null;
+  containersEnabled: number;
+  geographicCrs: string | null;
+  state: IModelTable['state'];
+  baselineId: string;
+  creatorId: string;
+  now: number;
+  /** What it sees from the start: nothing, or a part of its source's history. */
+  sight?: Pick<IModelTable, 'history_id' | 'head_index' | 'head_changeset_id' | 'last_pushed_at'>;
+}
+
+/** Lower-case forms that both databases order and search alike. */
+export function nameColumns(name: string, description: string | null): Pick<IModelTable, 'name' | 'name_order' | 'search_text' | 'description'> {
+  const lower = name.toLowerCase();
+  return { name, name_order: lower, description, search_text: `${lower}\n${(description ?? '').toLowerCase()}` };
+}
+
+/**
+ * Inserts the row of a new iModel.
+ * @throws ApiError iModelExists. Rule of the API: names are unique within an iTwin; the index decides, so two requests at
+ * once cannot both win.
+ */
+export async function insertIModel(tx: Tx, imodel: NewIModel): Promise<void> {
+  const inserted = await tx
+    .insertInto('imodel')
+    .values({
+      id: imodel.id,
+      itwin_id: imodel.iTwinId,
+      ...nameColumns(imodel.name, imodel.description),
+      extent: imodel.extent === null ? null : JSON.stringify(imodel.extent),
+      containers_enabled: imodel.containersEnabled,
+      geographic_crs: imodel.geographicCrs,
+      state: imodel.state,
+      baseline_id: imodel.baselineId,
+      ...(imodel.sight ?? { history_id: null, head_index: 0, head_changeset_id: '', last_pushed_at: null }),
+      creator_id: imodel.creatorId,
+      created_at: imodel.now,
+      clock: imodel.now,
+      // Rule of the API: briefcase ids start at 2; 0 and 1 are reserved.
+      next_briefcase_id: 2,
+      secured_by: null,
+      deleted_at: null,
+    })
+    .onConflict((conflict) => conflict.columns(['itwin_id', 'name']).where('deleted_at', 'is', null).doNothing())
+    .executeTakeFirst();
+  if (inserted.numInsertedOrUpdatedRows === 0n) throw new ApiError('iModelExists');
+}
+
+/** The next time of an iModel. Rule of the API: times of one iModel's things strictly increase, to the millisecond. */
+export function tick(imodel: Pick<IModelTable, 'clock'>): number {
+  return Math.max(Date.now(), imodel.clock + 1);
+}

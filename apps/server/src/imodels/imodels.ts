@@ -1,0 +1,164 @@
+import { randomUUID } from 'node:crypto';
+import { sql } from 'kysely';
+import type { ITwinAccess } from '../access/permissions.ts';
+import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+import { audit } from '../audit.ts';
+import { isUniqueError, type Database } from '../db/database.ts';
+import type { IModelTable, OperationTable } from '../db/schema.ts';
+import { lockIModel } from '../db/statements/lockIModel.ts';
+import type { Caller, Extent, IModelState } from '../domain.ts';
+import { ApiError } from '../errors.ts';
+import type { Blobs } from '../storage/blobs.ts';
+import { insertIModel, nameColumns } from './imodelRow.ts';
+
+/** What a caller decides about a new iModel. */
+export interface IModelRequest {
+  name: string;
+  description: string | null;
+  extent: Extent | null;
+  containersEnabled: number;
+  geographicCrs: string | null;
+  /** Bytes of the baseline file that will be uploaded; absent makes an empty iModel. */
+  baselineFileSize?: number | undefined;
+}
+
+export interface IModelChange {
+  name?: string | undefined;
+  description?: string | null | undefined;
+  extent?: Extent | null | undefined;
+}
+
+/** Creates, changes, lists and deletes iModels. */
+export class IModels {
+  readonly #database: Database;
+  readonly #blobs: Blobs;
+  readonly #seedBaselineId: string;
+
+  /** @param seedBaselineId the baseline that every new empty iModel starts from */
+  constructor(database: Database, blobs: Blobs, seedBaselineId: string) {
+    this.#database = database;
+    this.#blobs = blobs;
+    this.#seedBaselineId = seedBaselineId;
+  }
+
+  /**
+   * Creates an iModel: an empty one, usable at once, or one that waits for the upload of its baseline file.
+   * @returns the new row, and the blob to upload to if there is one
+   * @throws ApiError iModelExists
+   */
+  async create(caller: Caller, to: ITwinAccess, request: IModelRequest): Promise<{ imodel: IModelTable; uploadBlobId: string | undefined }> {
+    const id = randomUUID();
+    const now = Date.now();
+    const uploadBlobId = await this.#database.db.transaction().execute(async (tx) => {
+      const { baselineFileSize } = request;
+      let baselineId = this.#seedBaselineId;
+      let blobId: string | undefined;
+      if (baselineFileSize !== undefined) {
+        blobId = await this.#blobs.expect(tx, baselineFileSize, now);
+        baselineId = randomUUID();
+        await tx.insertInto('baseline').values({ id: baselineId, blob_id: blobId, state: 'waitingForFile', created_at: now }).execute();
+      }
+      const waits = blobId !== undefined;
+      const { baselineFileSize: _size, ...columns } = request;
+      await insertIModel(tx, {
+        id,
+        iTwinId: to.itwin.id,
+        ...columns,
+        state: waits ? 'notInitialized' : 'initialized',
+        baselineId,
+        creatorId: caller.user.id,
+        now,
+      });
+      await tx
+        .insertInto('operation')
+        .values({
+          id: randomUUID(),
+          imodel_id: id,
+          kind: 'create',
+          state: waits ? 'waitingForFile' : 'successful',
+          cloned_from_imodel_id: null,
+          cloned_from_changeset_id: null,
+          changesets: 0,
+          failure_reason: null,
+          created_at: now,
+          finished_at: waits ? null : now,
+        })
+        .execute();
+      await audit(tx, caller, { at: now, action: 'iModel.create', iTwinId: to.itwin.id, iModelId: id });
+      return blobId;
+    });
+    return { imodel: await this.get(id), uploadBlobId };
+  }
+
+  /** @throws ApiError iModelNotFound */
+  async get(id: string): Promise<IModelTable> {
+    const row = await this.#database.db.selectFrom('imodel').selectAll().where('id', '=', id).where('deleted_at', 'is', null).executeTakeFirst();
+    if (row === undefined) throw new ApiError('iModelNotFound');
+    return row;
+  }
+
+  async createOperation(imodelId: string): Promise<OperationTable> {
+    return this.#database.db.selectFrom('operation').selectAll().where('imodel_id', '=', imodelId).executeTakeFirstOrThrow();
+  }
+
+  /** @param hidden iModels that the caller may not see */
+  async list(
+    iTwinId: string,
+    hidden: readonly string[],
+    filter: { name?: string | undefined; search?: string | undefined; state?: IModelState | undefined },
+    request: PageRequest,
+  ): Promise<Page<IModelTable>> {
+    let query = this.#database.db.selectFrom('imodel').selectAll().where('itwin_id', '=', iTwinId).where('deleted_at', 'is', null);
+    if (hidden.length > 0) query = query.where('id', 'not in', hidden);
+    if (filter.name !== undefined) query = query.where('name', '=', filter.name);
+    if (filter.state !== undefined) query = query.where('state', '=', filter.state);
+    if (filter.search !== undefined) query = query.where(contains(this.#database, 'search_text', filter.search));
+    return readPage(query, request);
+  }
+
+  /** @throws ApiError iModelNotFound, iModelNotInitialized, iModelExists */
+  async update(caller: Caller, id: string, change: IModelChange): Promise<IModelTable> {
+    try {
+      await this.#database.db.transaction().execute(async (tx) => {
+        const row = await lockIModel(tx, this.#database.engine, id, 'push');
+        if (row === undefined) throw new ApiError('iModelNotFound');
+        if (row.state !== 'initialized') throw new ApiError('iModelNotInitialized');
+        const description = change.description === undefined ? row.description : change.description;
+        await tx
+          .updateTable('imodel')
+          .set({
+            ...nameColumns(change.name ?? row.name, description),
+            ...(change.extent !== undefined && { extent: change.extent === null ? null : JSON.stringify(change.extent) }),
+          })
+          .where('id', '=', id)
+          .execute();
+        await audit(tx, caller, { at: Date.now(), action: 'iModel.update', iTwinId: row.itwin_id, iModelId: id, detail: { ...change } });
+      });
+    } catch (error) {
+      if (isUniqueError(error)) throw new ApiError('iModelExists', { cause: error });
+      throw error;
+    }
+    return this.get(id);
+  }
+
+  /**
+   * Deletes an iModel: from now on it is gone and its name free. What it shared with clones stays; what was its alone is
+   * taken apart by the collector.
+   * @throws ApiError iModelNotFound
+   */
+  async delete(caller: Caller, id: string): Promise<void> {
+    await this.#database.db.transaction().execute(async (tx) => {
+      const row = await lockIModel(tx, this.#database.engine, id, 'delete');
+      if (row === undefined) throw new ApiError('iModelNotFound');
+      const now = Date.now();
+      await tx.updateTable('imodel').set({ deleted_at: now, history_id: null }).where('id', '=', id).execute();
+      await audit(tx, caller, { at: now, action: 'iModel.delete', iTwinId: row.itwin_id, iModelId: id, detail: { name: row.name } });
+    });
+  }
+}
+
+/** Rule of the API: `$search` looks for a part of the text, whatever the case. Stored lower-case, so both databases agree. */
+export function contains({ engine }: Pick<Database, 'engine'>, column: string, text: string) {
+  const needle = text.toLowerCase();
+  return engine === 'postgres' ? sql<boolean>`strpos(${sql.ref(column)}, ${needle}) > 0` : sql<boolean>`instr(${sql.ref(column)}, ${needle}) > 0`;
+}

@@ -1,0 +1,181 @@
+import { randomUUID } from 'node:crypto';
+import { sql } from 'kysely';
+import type { Directory } from '../access/directory.ts';
+import { audit } from '../audit.ts';
+import type { Database } from '../db/database.ts';
+import type { RoleTable, UserAccountTable } from '../db/schema.ts';
+import type { Caller, Permission } from '../domain.ts';
+import { ApiError } from '../errors.ts';
+import type { Users } from '../users/users.ts';
+
+export interface Role {
+  id: string;
+  displayName: string;
+  description: string | null;
+  permissions: Permission[];
+}
+
+export interface Member {
+  user: UserAccountTable;
+  roles: Role[];
+}
+
+/** Roles of iTwins and who holds them. */
+export class Members {
+  readonly #database: Database;
+  readonly #users: Users;
+  readonly #directory: Directory;
+
+  constructor(database: Database, users: Users, directory: Directory) {
+    this.#database = database;
+    this.#users = users;
+    this.#directory = directory;
+  }
+
+  async roles(iTwinId: string): Promise<Role[]> {
+    const rows = await this.#database.db.selectFrom('role').selectAll().where('itwin_id', '=', iTwinId).orderBy('display_name').orderBy('id').execute();
+    return rows.map(toRole);
+  }
+
+  /** @throws ApiError RoleNotFound */
+  async role(iTwinId: string, roleId: string): Promise<Role> {
+    const row = await this.#database.db.selectFrom('role').selectAll().where('itwin_id', '=', iTwinId).where('id', '=', roleId).executeTakeFirst();
+    if (row === undefined) throw new ApiError('RoleNotFound');
+    return toRole(row);
+  }
+
+  async createRole(caller: Caller, iTwinId: string, role: Omit<Role, 'id'>): Promise<Role> {
+    const created = { id: randomUUID(), ...role };
+    await this.#database.db.transaction().execute(async (tx) => {
+      await tx
+        .insertInto('role')
+        .values({ id: created.id, itwin_id: iTwinId, display_name: role.displayName, description: role.description, permissions: JSON.stringify(role.permissions) })
+        .execute();
+      await audit(tx, caller, { at: Date.now(), action: 'role.create', iTwinId, detail: { ...created } });
+    });
+    return created;
+  }
+
+  /** @throws ApiError RoleNotFound */
+  async updateRole(caller: Caller, iTwinId: string, roleId: string, change: Partial<Omit<Role, 'id'>>): Promise<Role> {
+    const role = { ...(await this.role(iTwinId, roleId)), ...change };
+    await this.#database.db.transaction().execute(async (tx) => {
+      await tx
+        .updateTable('role')
+        .set({ display_name: role.displayName, description: role.description, permissions: JSON.stringify(role.permissions) })
+        .where('itwin_id', '=', iTwinId)
+        .where('id', '=', roleId)
+        .execute();
+      await audit(tx, caller, { at: Date.now(), action: 'role.update', iTwinId, detail: { ...role } });
+    });
+    return role;
+  }
+
+  /** Takes a role away, from its holders and from the iModels that name it. @throws ApiError RoleNotFound */
+  async deleteRole(caller: Caller, iTwinId: string, roleId: string): Promise<void> {
+    await this.role(iTwinId, roleId);
+    await this.#database.db.transaction().execute(async (tx) => {
+      await tx.deleteFrom('member').where('role_id', '=', roleId).execute();
+      // The iModels stay secured: an emptied list shuts out rather than opens up.
+      await tx.deleteFrom('imodel_role_permission').where('role_id', '=', roleId).execute();
+      await tx.deleteFrom('role').where('id', '=', roleId).execute();
+      await audit(tx, caller, { at: Date.now(), action: 'role.delete', iTwinId, detail: { id: roleId } });
+    });
+  }
+
+  async list(iTwinId: string): Promise<Member[]> {
+    const rows = await this.#database.db
+      .selectFrom('member')
+      .innerJoin('user_account', 'user_account.id', 'member.user_id')
+      .selectAll('user_account')
+      .select('member.role_id')
+      .where('member.itwin_id', '=', iTwinId)
+      .orderBy('user_account.email')
+      .orderBy('user_account.id')
+      .execute();
+    const roles = new Map((await this.roles(iTwinId)).map((role) => [role.id, role]));
+    const members = new Map<string, Member>();
+    for (const { role_id, ...user } of rows) {
+      const member = members.get(user.id) ?? { user, roles: [] };
+      const role = roles.get(role_id);
+      if (role !== undefined) member.roles.push(role);
+      members.set(user.id, member);
+    }
+    return [...members.values()];
+  }
+
+  /**
+   * Gives users roles beside those they hold.
+   * @returns the members after it, and the e-mails and ids that no user is known by
+   * @throws ApiError RoleNotFound
+   */
+  async add(caller: Caller, iTwinId: string, additions: readonly { user: string; roleIds: readonly string[] }[]): Promise<{ members: Member[]; unknown: string[] }> {
+    const found = await Promise.all(additions.map(async (addition) => ({ ...addition, account: await this.#account(addition.user) })));
+    const unknown = found.filter(({ account }) => account === undefined).map(({ user }) => user);
+    if (unknown.length > 0) return { members: [], unknown };
+    const ids = new Set<string>();
+    await this.#requireRoles(iTwinId, additions.flatMap(({ roleIds }) => [...roleIds]));
+    await this.#database.db.transaction().execute(async (tx) => {
+      for (const { account, roleIds } of found) {
+        const userId = (account as UserAccountTable).id;
+        ids.add(userId);
+        for (const roleId of roleIds)
+          await tx
+            .insertInto('member')
+            .values({ itwin_id: iTwinId, user_id: userId, role_id: roleId })
+            .onConflict((conflict) => conflict.doNothing())
+            .execute();
+        await audit(tx, caller, { at: Date.now(), action: 'member.add', iTwinId, detail: { userId, roleIds } });
+      }
+    });
+    return { members: (await this.list(iTwinId)).filter(({ user }) => ids.has(user.id)), unknown: [] };
+  }
+
+  /** Replaces the roles of a member. @throws ApiError MemberNotFound, RoleNotFound */
+  async setRoles(caller: Caller, iTwinId: string, userId: string, roleIds: readonly string[]): Promise<Member> {
+    await this.#requireMember(iTwinId, userId);
+    await this.#requireRoles(iTwinId, roleIds);
+    await this.#database.db.transaction().execute(async (tx) => {
+      await tx.deleteFrom('member').where('itwin_id', '=', iTwinId).where('user_id', '=', userId).execute();
+      for (const roleId of new Set(roleIds)) await tx.insertInto('member').values({ itwin_id: iTwinId, user_id: userId, role_id: roleId }).execute();
+      await audit(tx, caller, { at: Date.now(), action: 'member.setRoles', iTwinId, detail: { userId, roleIds } });
+    });
+    const member = (await this.list(iTwinId)).find(({ user }) => user.id === userId);
+    if (member === undefined) throw new ApiError('MemberNotFound');
+    return member;
+  }
+
+  /** @throws ApiError MemberNotFound */
+  async remove(caller: Caller, iTwinId: string, userId: string): Promise<void> {
+    await this.#requireMember(iTwinId, userId);
+    await this.#database.db.transaction().execute(async (tx) => {
+      await tx.deleteFrom('member').where('itwin_id', '=', iTwinId).where('user_id', '=', userId).execute();
+      await audit(tx, caller, { at: Date.now(), action: 'member.remove', iTwinId, detail: { userId } });
+    });
+  }
+
+  /** A user by id or e-mail: one who has been here, or one of the users file who has not come yet. */
+  async #account(idOrEmail: string): Promise<UserAccountTable | undefined> {
+    const seen = (await this.#users.find(idOrEmail)) ?? (await this.#users.findByEmail(idOrEmail));
+    if (seen !== undefined) return seen;
+    const listed = this.#directory.findUser(idOrEmail);
+    if (listed === undefined) return undefined;
+    const { id, email, givenName, surname, organizationId } = listed;
+    await this.#users.remember({ id, email, givenName, surname, organizationId: organizationId ?? null });
+    return this.#users.find(id);
+  }
+
+  async #requireMember(iTwinId: string, userId: string): Promise<void> {
+    const row = await this.#database.db.selectFrom('member').select(sql.lit(1).as('one')).where('itwin_id', '=', iTwinId).where('user_id', '=', userId).executeTakeFirst();
+    if (row === undefined) throw new ApiError('MemberNotFound');
+  }
+
+  async #requireRoles(iTwinId: string, roleIds: readonly string[]): Promise<void> {
+    const known = new Set((await this.roles(iTwinId)).map(({ id }) => id));
+    if (roleIds.some((id) => !known.has(id))) throw new ApiError('RoleNotFound');
+  }
+}
+
+function toRole(row: RoleTable): Role {
+  return { id: row.id, displayName: row.display_name, description: row.description, permissions: JSON.parse(row.permissions) as Permission[] };
+}

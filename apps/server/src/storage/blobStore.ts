@@ -1,0 +1,81 @@
+import type { Readable } from 'node:stream';
+
+/** What a store holds under a key. */
+export interface StoredObject {
+  /** Bytes. */
+  size: number;
+  /** SHA-256 of the bytes, hex, taken while they came in. */
+  sha256: string;
+}
+
+/** Bytes `start` to `end`, both included, counted from 0. */
+export interface ByteRange {
+  start: number;
+  end: number;
+}
+
+/**
+ * The seam to whatever keeps files. Objects are written once under a key chosen by the caller and never change; a key
+ * holds either nothing or the whole object, also after a crash. Every implementation passes `test/suites/blobStore.ts`.
+ */
+export interface BlobStore {
+  /** Name kept beside each blob, so that a blob is found again when there are several stores. */
+  readonly id: string;
+
+  /**
+   * Writes one object, visible under `key` only when complete and durable.
+   * @param size bytes that must come, no more and no fewer
+   * @throws SizeMismatchError when they do not; nothing is kept
+   */
+  put(key: string, body: Readable, size: number): Promise<StoredObject>;
+
+  /**
+   * Keeps one block of a large upload aside, outside all keys.
+   * @param upload names the upload that the block belongs to
+   * @param limit bytes that all blocks of the upload may take together
+   * @throws SizeMismatchError when they would take more
+   */
+  stageBlock(upload: string, blockId: string, body: Readable, limit: number): Promise<void>;
+
+  /**
+   * Puts staged blocks together, in the order given, as one object under `key`, and drops what was staged.
+   * @throws UnknownBlockError when a block was never staged, SizeMismatchError when they do not add up to `size`
+   */
+  commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number): Promise<StoredObject>;
+
+  /** Reads an object or a range of it; rejects with NoSuchObjectError when there is none. */
+  read(key: string, range?: ByteRange): Promise<Readable>;
+
+  /** Removes an object; nothing there is no error. */
+  delete(key: string): Promise<void>;
+
+  /** Every key with its age, for the collector. */
+  list(): AsyncIterable<{ key: string; modifiedAt: number }>;
+
+  /** Drops uploads that were left unfinished before `before` (ms since 1970). */
+  dropUnfinished(before: number): Promise<void>;
+}
+
+/** More or fewer bytes came than were declared. */
+export class SizeMismatchError extends Error {
+  constructor(declared: number) {
+    super(`the upload does not have the declared ${declared} bytes`);
+    this.name = 'SizeMismatchError';
+  }
+}
+
+/** A block list names a block that was not uploaded. */
+export class UnknownBlockError extends Error {
+  constructor(blockId: string) {
+    super(`block '${blockId}' was not uploaded`);
+    this.name = 'UnknownBlockError';
+  }
+}
+
+/** The store has nothing under a key that the database refers to: a fault of the installation, never of a client. */
+export class NoSuchObjectError extends Error {
+  constructor(key: string) {
+    super(`the store has no object '${key}'`);
+    this.name = 'NoSuchObjectError';
+  }
+}

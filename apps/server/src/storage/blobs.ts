@@ -1,0 +1,132 @@
+import { randomUUID } from 'node:crypto';
+import type { Readable } from 'node:stream';
+import type { Db, Tx } from '../db/database.ts';
+import { SizeMismatchError, type BlobStore, type StoredObject } from './blobStore.ts';
+
+/** A blob that can be read. */
+export interface ReadableBlob {
+  id: string;
+  key: string;
+  size: number;
+  sha256: string;
+}
+
+/** An upload that may still be made: the push or the baseline that it belongs to is waiting for it. */
+export interface OpenUpload {
+  id: string;
+  size: number;
+}
+
+/** What became of an upload. `conflict` = the blob already has other bytes. */
+export type UploadOutcome = 'stored' | 'conflict';
+
+/** Joins the store with the database rows that make its objects known. Keys are chosen here and nowhere else. */
+export class Blobs {
+  readonly #db: Db;
+  readonly store: BlobStore;
+
+  constructor(db: Db, store: BlobStore) {
+    this.#db = db;
+    this.store = store;
+  }
+
+  /** Inserts the row of a blob that is to be uploaded; its bytes come through a link. */
+  async expect(tx: Tx, size: number, now: number): Promise<string> {
+    const id = randomUUID();
+    await tx
+      .insertInto('blob')
+      .values({ id, store: this.store.id, key: null, size, sha256: null, state: 'pending', created_at: now, released_at: null })
+      .execute();
+    return id;
+  }
+
+  /** The blob, when its bytes are there. */
+  async findReadable(id: string): Promise<ReadableBlob | undefined> {
+    const row = await this.#db.selectFrom('blob').select(['id', 'key', 'size', 'sha256']).where('id', '=', id).where('state', '=', 'stored').executeTakeFirst();
+    return row?.key == null || row.sha256 === null ? undefined : { id: row.id, key: row.key, size: row.size, sha256: row.sha256 };
+  }
+
+  /**
+   * The upload behind a blob: `open` while a push or a baseline waits for it, `closed` once that is complete (a replayed
+   * link changes nothing), undefined when there is no such blob or its push was given up.
+   */
+  async findUpload(id: string): Promise<OpenUpload | 'closed' | undefined> {
+    const row = await this.#db
+      .selectFrom('blob as b')
+      .select((eb) => [
+        'b.id',
+        'b.size',
+        'b.state',
+        eb
+          .or([
+            eb.exists(eb.selectFrom('pending_changeset as p').select('p.blob_id').whereRef('p.blob_id', '=', 'b.id')),
+            eb.exists(
+              eb.selectFrom('baseline as l').select('l.blob_id').whereRef('l.blob_id', '=', 'b.id').where('l.state', '=', 'waitingForFile'),
+            ),
+          ])
+          .as('awaited'),
+      ])
+      .where('b.id', '=', id)
+      .executeTakeFirst();
+    if (row === undefined) return undefined;
+    if (row.awaited) return { id: row.id, size: row.size };
+    return row.state === 'stored' ? 'closed' : undefined;
+  }
+
+  /** Takes the bytes of an upload in one piece. @throws SizeMismatchError */
+  async upload(upload: OpenUpload, body: Readable): Promise<UploadOutcome> {
+    const key = randomUUID();
+    return this.#settle(upload, key, () => this.store.put(key, body, upload.size));
+  }
+
+  /** Puts the blocks of an upload together. @throws SizeMismatchError, UnknownBlockError */
+  async commitBlocks(upload: OpenUpload, blockIds: readonly string[]): Promise<UploadOutcome> {
+    const key = randomUUID();
+    return this.#settle(upload, key, () => this.store.commitBlocks(upload.id, key, blockIds, upload.size));
+  }
+
+  /** Notes that an upload came in another size than declared, which its completion then reports. */
+  async refuse(upload: OpenUpload): Promise<void> {
+    await this.#db.updateTable('blob').set({ state: 'refused' }).where('id', '=', upload.id).where('state', '=', 'pending').execute();
+  }
+
+  /**
+   * Writes under a fresh key and then claims the blob for it: of two uploads through one link the first claim wins, the
+   * other is told so unless it brought the same bytes, and a crash in between leaves a stray object for the collector.
+   */
+  async #settle(upload: OpenUpload, key: string, write: () => Promise<StoredObject>): Promise<UploadOutcome> {
+    let stored: StoredObject;
+    try {
+      stored = await write();
+    } catch (error) {
+      if (error instanceof SizeMismatchError) await this.refuse(upload);
+      throw error;
+    }
+    const claimed = await this.#db
+      .updateTable('blob')
+      .set({ state: 'stored', key, sha256: stored.sha256 })
+      .where('id', '=', upload.id)
+      .where('state', '!=', 'stored')
+      .executeTakeFirst();
+    if (claimed.numUpdatedRows > 0n) return 'stored';
+    await this.store.delete(key);
+    return (await this.findReadable(upload.id))?.sha256 === stored.sha256 ? 'stored' : 'conflict';
+  }
+}
+
+/** Marks blobs as no longer needed since `now`, those that something else still refers to left out. */
+export async function releaseBlobs(tx: Tx, ids: readonly string[], now: number): Promise<void> {
+  if (ids.length === 0) return;
+  await tx
+    .updateTable('blob as b')
+    .set({ released_at: now })
+    .where('b.id', 'in', ids)
+    .where((eb) =>
+      eb.and(
+        (['changeset', 'baseline', 'pending_changeset'] as const).map((table) =>
+          eb.not(eb.exists(eb.selectFrom(table).select('blob_id').whereRef('blob_id', '=', 'b.id'))),
+        ),
+      ),
+    )
+    .execute();
+}

@@ -1,0 +1,190 @@
+import { createHash, randomUUID, type Hash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { mkdir, open, readdir, rename, rm, stat, type FileHandle } from 'node:fs/promises';
+import path from 'node:path';
+import type { Readable } from 'node:stream';
+import {
+  NoSuchObjectError,
+  SizeMismatchError,
+  UnknownBlockError,
+  type BlobStore,
+  type ByteRange,
+  type StoredObject,
+} from './blobStore.ts';
+
+/**
+ * Files in one folder: `objects/ab/cd…` by key, `unfinished/` for what is still coming in. An object is written aside,
+ * synced and renamed, so that a key never shows half a file and survives a power cut once `put` has returned.
+ */
+export class FileStore implements BlobStore {
+  readonly id: string;
+  readonly #objects: string;
+  readonly #unfinished: string;
+  /** Bytes staged by upload, so that a stream of blocks cannot fill the disk; rebuilt from the disk when unknown. */
+  readonly #staged = new Map<string, number>();
+
+  private constructor(id: string, root: string) {
+    this.id = id;
+    this.#objects = path.join(root, 'objects');
+    this.#unfinished = path.join(root, 'unfinished');
+  }
+
+  static async open(id: string, root: string): Promise<FileStore> {
+    const store = new FileStore(id, root);
+    await mkdir(store.#objects, { recursive: true, mode: 0o700 });
+    await mkdir(store.#unfinished, { recursive: true, mode: 0o700 });
+    return store;
+  }
+
+  async put(key: string, body: Readable, size: number): Promise<StoredObject> {
+    return this.#write(key, size, (sink) => sink.takeAll(body));
+  }
+
+  async stageBlock(upload: string, blockId: string, body: Readable, limit: number): Promise<void> {
+    const folder = this.#uploadFolder(upload);
+    const before = this.#staged.get(upload) ?? (await folderSize(folder));
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    const aside = path.join(this.#unfinished, randomUUID());
+    const file = await open(aside, 'wx', 0o600);
+    try {
+      const sink = new Sink(file, limit - before, limit);
+      await sink.takeAll(body);
+      await file.close();
+      this.#staged.set(upload, (this.#staged.get(upload) ?? before) + sink.size);
+      await rename(aside, path.join(folder, blockName(blockId)));
+    } catch (error) {
+      await file.close().catch(() => undefined);
+      await rm(aside, { force: true });
+      throw error;
+    }
+  }
+
+  async commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number): Promise<StoredObject> {
+    const folder = this.#uploadFolder(upload);
+    const stored = await this.#write(key, size, async (sink) => {
+      for (const blockId of blockIds) {
+        const block = createReadStream(path.join(folder, blockName(blockId)), { highWaterMark: 1 << 20 });
+        await sink.takeAll(block).catch((error: NodeJS.ErrnoException) => {
+          throw error.code === 'ENOENT' ? new UnknownBlockError(blockId) : error;
+        });
+      }
+    });
+    await rm(folder, { recursive: true, force: true });
+    this.#staged.delete(upload);
+    return stored;
+  }
+
+  async read(key: string, range?: ByteRange): Promise<Readable> {
+    try {
+      const file = await open(this.#path(key), 'r');
+      return file.createReadStream({ ...range, highWaterMark: 1 << 18 });
+    } catch (error) {
+      throw (error as NodeJS.ErrnoException).code === 'ENOENT' ? new NoSuchObjectError(key) : error;
+    }
+  }
+
+  async delete(key: string): Promise<void> {
+    await rm(this.#path(key), { force: true });
+  }
+
+  async *list(): AsyncIterable<{ key: string; modifiedAt: number }> {
+    for (const shelf of await readdir(this.#objects)) {
+      for (const key of await readdir(path.join(this.#objects, shelf))) {
+        const found = await stat(path.join(this.#objects, shelf, key)).catch(() => undefined);
+        if (found !== undefined) yield { key, modifiedAt: found.mtimeMs };
+      }
+    }
+  }
+
+  async dropUnfinished(before: number): Promise<void> {
+    for (const name of await readdir(this.#unfinished)) {
+      const found = path.join(this.#unfinished, name);
+      const about = await stat(found).catch(() => undefined);
+      if (about === undefined || about.mtimeMs >= before) continue;
+      await rm(found, { recursive: true, force: true });
+      this.#staged.delete(name);
+    }
+  }
+
+  async #write(key: string, size: number, fill: (sink: Sink) => Promise<void>): Promise<StoredObject> {
+    const target = this.#path(key);
+    const aside = path.join(this.#unfinished, randomUUID());
+    const file = await open(aside, 'wx', 0o600);
+    try {
+      const sink = new Sink(file, size, size);
+      await fill(sink);
+      if (sink.size !== size) throw new SizeMismatchError(size);
+      await file.sync();
+      await file.close();
+      await mkdir(path.dirname(target), { recursive: true, mode: 0o700 });
+      await rename(aside, target);
+      await syncFolder(path.dirname(target));
+      return { size, sha256: sink.digest() };
+    } catch (error) {
+      await file.close().catch(() => undefined);
+      await rm(aside, { force: true });
+      throw error;
+    }
+  }
+
+  #path(key: string): string {
+    // Keys are ours alone (random ids); the check keeps a slip elsewhere from ever leaving the folder.
+    if (!/^[0-9a-f-]{8,64}$/.test(key)) throw new Error(`'${key}' is not a key of this store`);
+    return path.join(this.#objects, key.slice(0, 2), key);
+  }
+
+  #uploadFolder(upload: string): string {
+    if (!/^[0-9a-f-]{8,64}$/.test(upload)) throw new Error(`'${upload}' is not an upload of this store`);
+    return path.join(this.#unfinished, upload);
+  }
+}
+
+/** Writes bytes on, counts and hashes them, and refuses the first one too many. */
+class Sink {
+  size = 0;
+  readonly #file: FileHandle;
+  readonly #hash: Hash = createHash('sha256');
+  readonly #limit: number;
+  readonly #declared: number;
+
+  constructor(file: FileHandle, limit: number, declared: number) {
+    this.#file = file;
+    this.#limit = limit;
+    this.#declared = declared;
+  }
+
+  async takeAll(body: Readable): Promise<void> {
+    for await (const chunk of body) {
+      const bytes = chunk as Buffer;
+      this.size += bytes.length;
+      if (this.size > this.#limit) throw new SizeMismatchError(this.#declared);
+      this.#hash.update(bytes);
+      await this.#file.writeFile(bytes);
+    }
+  }
+
+  digest(): string {
+    return this.#hash.digest('hex');
+  }
+}
+
+async function folderSize(folder: string): Promise<number> {
+  const names = await readdir(folder).catch(() => []);
+  let size = 0;
+  for (const name of names) size += (await stat(path.join(folder, name))).size;
+  return size;
+}
+
+/** Block ids are base64 of the client's choice; as hex they are safe file names. */
+function blockName(blockId: string): string {
+  return Buffer.from(blockId).toString('hex');
+}
+
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}

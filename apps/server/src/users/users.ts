@@ -1,0 +1,131 @@
+import { LRUCache } from 'lru-cache';
+import type { Page, PageRequest } from '../api/paging.ts';
+import { readPage } from '../api/paging.ts';
+import { isForeignKeyError, type Db } from '../db/database.ts';
+import type { IModelTable, UserAccountTable } from '../db/schema.ts';
+import type { User } from '../domain.ts';
+
+/** What a user did on one iModel. */
+export interface UserStatistics {
+  pushedChangesetsCount: number;
+  lastPushedAt: number | null;
+  briefcasesCount: number;
+}
+
+/** The users that tokens made known, and who ever connected to which iModel. */
+export class Users {
+  readonly #db: Db;
+  /** What this process has written already, so that a request of a known user writes nothing. */
+  readonly #known = new LRUCache<string, string>({ max: 10_000 });
+  readonly #connected = new LRUCache<string, true>({ max: 50_000 });
+
+  constructor(db: Db) {
+    this.#db = db;
+  }
+
+  /** Notes a user as the token describes it. */
+  async remember(user: User): Promise<void> {
+    const described = JSON.stringify(user);
+    if (this.#known.get(user.id) === described) return;
+    const columns = { email: user.email, given_name: user.givenName, surname: user.surname, organization_id: user.organizationId };
+    await this.#db
+      .insertInto('user_account')
+      .values({ id: user.id, ...columns, created_at: Date.now() })
+      .onConflict((conflict) => conflict.column('id').doUpdateSet(columns))
+      .execute();
+    this.#known.set(user.id, described);
+  }
+
+  /** Notes that a user connected to an iModel. Rule of the API: users of an iModel are all who ever did. */
+  async connect(imodelId: string, userId: string): Promise<void> {
+    const key = `${imodelId}/${userId}`;
+    if (this.#connected.has(key)) return;
+    try {
+      await this.#db
+        .insertInto('imodel_user')
+        .values({ imodel_id: imodelId, user_id: userId, first_access_at: Date.now() })
+        .onConflict((conflict) => conflict.doNothing())
+        .execute();
+    } catch (error) {
+      if (!isForeignKeyError(error)) throw error; // Deleted in the meantime: nobody asks any more.
+    }
+    this.#connected.set(key, true);
+  }
+
+  async findByEmail(email: string): Promise<UserAccountTable | undefined> {
+    return this.#db.selectFrom('user_account').selectAll().where('email', '=', email).orderBy('created_at').limit(1).executeTakeFirst();
+  }
+
+  async find(id: string): Promise<UserAccountTable | undefined> {
+    return this.#db.selectFrom('user_account').selectAll().where('id', '=', id).executeTakeFirst();
+  }
+
+  /** Everyone who connected to an iModel, and its creator. */
+  async list(imodel: IModelTable, request: PageRequest): Promise<Page<UserAccountTable>> {
+    const query = this.#db
+      .selectFrom('user_account')
+      .selectAll()
+      .where((eb) =>
+        eb.or([
+          eb('user_account.id', '=', imodel.creator_id),
+          eb.exists(
+            eb.selectFrom('imodel_user').select('user_id').where('imodel_user.imodel_id', '=', imodel.id).whereRef('imodel_user.user_id', '=', 'user_account.id'),
+          ),
+        ]),
+      );
+    return readPage(query, request);
+  }
+
+  /**
+   * One user of an iModel: somebody who connected, its creator, or the creator of a changeset that it sees. The last make
+   * the creator links of a clone's changesets lead somewhere, although a clone starts without users.
+   */
+  async findOf(imodel: IModelTable, userId: string): Promise<UserAccountTable | undefined> {
+    const user = await this.find(userId);
+    if (user === undefined || user.id === imodel.creator_id) return user;
+    const connected = await this.#db
+      .selectFrom('imodel_user')
+      .select('user_id')
+      .where('imodel_id', '=', imodel.id)
+      .where('user_id', '=', userId)
+      .executeTakeFirst();
+    if (connected !== undefined) return user;
+    if (imodel.history_id === null) return undefined;
+    const pushed = await this.#db
+      .selectFrom('history_segment as h')
+      .innerJoin('changeset as c', 'c.segment_id', 'h.segment_id')
+      .select('c.index')
+      .where('h.history_id', '=', imodel.history_id)
+      .where('c.creator_id', '=', userId)
+      .whereRef('c.index', '>=', 'h.first_index')
+      .whereRef('c.index', '<=', 'h.last_index')
+      .where('c.index', '<=', imodel.head_index)
+      .limit(1)
+      .executeTakeFirst();
+    return pushed === undefined ? undefined : user;
+  }
+
+  /** What users did on this iModel itself; what came with a clone was done elsewhere. */
+  async statistics(imodelId: string, userIds: readonly string[]): Promise<Map<string, UserStatistics>> {
+    const result = new Map(userIds.map((id) => [id, { pushedChangesetsCount: 0, lastPushedAt: null as number | null, briefcasesCount: 0 }]));
+    if (userIds.length === 0) return result;
+    const pushes = await this.#db
+      .selectFrom('segment as s')
+      .innerJoin('changeset as c', 'c.segment_id', 's.id')
+      .select((eb) => ['c.creator_id', eb.fn.countAll<number>().as('count'), eb.fn.max('c.pushed_at').as('last')])
+      .where('s.owner_imodel_id', '=', imodelId)
+      .where('c.creator_id', 'in', userIds)
+      .groupBy('c.creator_id')
+      .execute();
+    for (const push of pushes) Object.assign(result.get(push.creator_id) ?? {}, { pushedChangesetsCount: Number(push.count), lastPushedAt: push.last });
+    const briefcases = await this.#db
+      .selectFrom('briefcase')
+      .select((eb) => ['owner_id', eb.fn.countAll<number>().as('count')])
+      .where('imodel_id', '=', imodelId)
+      .where('owner_id', 'in', userIds)
+      .groupBy('owner_id')
+      .execute();
+    for (const row of briefcases) Object.assign(result.get(row.owner_id) ?? {}, { briefcasesCount: Number(row.count) });
+    return result;
+  }
+}

@@ -1,0 +1,23 @@
+/**
+ * Runs the tests: starts PostgreSQL for them, then Node's test runner over all test files or those named.
+ * `npm test`, or `npm test -- test/clone.test.ts`. Options that begin with `--` go to the test runner.
+ */
+import { spawn } from 'node:child_process';
+import { globSync } from 'node:fs';
+import { startPostgres } from '../test/support/postgres.ts';
+
+const named = process.argv.slice(2);
+const files = named.some((argument) => !argument.startsWith('--')) ? [] : globSync('test/**/*.test.ts').sort();
+const postgres = await startPostgres();
+let code = 1;
+try {
+  const runner = spawn(process.execPath, ['--test', '--test-concurrency=2', '--test-timeout=300000', ...named, ...files], {
+    stdio: 'inherit',
+    env: { ...process.env, OFFSHOOT_TEST_POSTGRES: postgres.url },
+  });
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => runner.kill(signal));
+  code = await new Promise<number>((resolve) => runner.once('exit', (status) => resolve(status ?? 1)));
+} finally {
+  await postgres.stop();
+}
+process.exitCode = code;

@@ -1,0 +1,180 @@
+import { randomUUID } from 'node:crypto';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import pg from 'pg';
+import type { DirectoryData } from '../../apps/server/src/access/directory.ts';
+import { EmbeddedIssuer } from '../../apps/server/src/access/embeddedIssuer.ts';
+import { startServer, type RunningServer } from '../../apps/server/src/app.ts';
+import { loadConfig, type Config, type ConfigInput } from '../../apps/server/src/config.ts';
+import type { Engine } from '../../apps/server/src/db/database.ts';
+import type { Permission } from '../../apps/server/src/domain.ts';
+import { Api } from './api.ts';
+
+/** Set by `scripts/test.ts`, which starts PostgreSQL for the whole run. */
+const postgresUrl = process.env.OFFSHOOT_TEST_POSTGRES;
+if (postgresUrl === undefined && process.env.CI !== undefined) throw new Error('CI must test on PostgreSQL too: run npm test');
+
+/** The databases that every suite runs on. */
+export const engines: readonly Engine[] = postgresUrl === undefined ? ['sqlite'] : ['sqlite', 'postgres'];
+
+const home = randomUUID();
+const elsewhere = randomUUID();
+
+/** The people of the tests: two organizations, an administrator in each. */
+export const people = {
+  /** Owns iTwins that she makes; no administrator. */
+  olivia: person('olivia', home),
+  /** Gets roles where a test gives him some. */
+  max: person('max', home),
+  /** Organization Administrator of Olivia's organization. */
+  admin: person('admin', home, true),
+  /** Of another organization. */
+  eve: person('eve', elsewhere),
+  /** Organization Administrator of the other organization. */
+  foreignAdmin: person('foreignadmin', elsewhere, true),
+};
+export type PersonName = keyof typeof people;
+
+function person(name: string, organizationId: string, organizationAdministrator = false) {
+  return { id: randomUUID(), email: `${name}@example.test`, givenName: name, surname: 'Tester', organizationId, organizationAdministrator };
+}
+
+const directory: DirectoryData = {
+  organizations: [
+    { id: home, name: 'Home' },
+    { id: elsewhere, name: 'Elsewhere' },
+  ],
+  users: Object.values(people),
+  applications: [
+    { id: 'suite', name: 'Test suite', tier: 'Unlimited' },
+    { id: 'trial-app', name: 'Trial', tier: 'Trial' },
+    { id: 'basic-app', name: 'Basic', tier: 'Basic' },
+    { id: 'premium-app', name: 'Premium', tier: 'Premium' },
+    { id: 'enterprise-app', name: 'Enterprise', tier: 'Enterprise' },
+    { id: 'lost-app', name: 'Lost', tier: 'NoSuchTier' },
+  ],
+};
+
+/** A data folder and a database of a test's own, on which servers can be started one after the other. */
+export class Installation {
+  readonly engine: Engine;
+  readonly dataDir: string;
+  readonly databaseUrl: string | undefined;
+
+  private constructor(engine: Engine, dataDir: string, databaseUrl: string | undefined) {
+    this.engine = engine;
+    this.dataDir = dataDir;
+    this.databaseUrl = databaseUrl;
+  }
+
+  static async create(engine: Engine): Promise<Installation> {
+    const dataDir = mkdtempSync(path.join(tmpdir(), 'offshoot-test-'));
+    mkdirSync(dataDir, { recursive: true });
+    writeFileSync(path.join(dataDir, 'users.json'), JSON.stringify(directory));
+    return new Installation(engine, dataDir, engine === 'postgres' ? await createPostgresDatabase() : undefined);
+  }
+
+  config(input: ConfigInput = {}): Config {
+    const defaults = loadConfig({}, { env: {} });
+    return loadConfig(
+      {
+        dataDir: this.dataDir,
+        ...(this.databaseUrl !== undefined && { databaseUrl: this.databaseUrl }),
+        databasePool: 8,
+        host: '127.0.0.1',
+        port: 0,
+        logLevel: 'fatal',
+        collector: { intervalSeconds: 0 },
+        tiers: { ...defaults.tiers, Unlimited: { general: [{ requests: 1_000_000_000, seconds: 60 }], operations: {} } },
+        ...input,
+      },
+      { env: {} },
+    );
+  }
+
+  async start(input: ConfigInput = {}): Promise<TestServer> {
+    return new TestServer(this, await startServer(this.config(input), { checkResponses: true }), await EmbeddedIssuer.open(this.dataDir));
+  }
+
+  remove(): void {
+    rmSync(this.dataDir, { recursive: true, force: true });
+  }
+}
+
+/** A booted server with everything that tests ask of it. */
+export class TestServer {
+  readonly installation: Installation;
+  readonly running: RunningServer;
+  readonly issuer: EmbeddedIssuer;
+
+  constructor(installation: Installation, running: RunningServer, issuer: EmbeddedIssuer) {
+    this.installation = installation;
+    this.running = running;
+    this.issuer = issuer;
+  }
+
+  get origin(): string {
+    return this.running.origin;
+  }
+
+  get services(): RunningServer['services'] {
+    return this.running.services;
+  }
+
+  async token(who: PersonName, applicationId = 'suite', lifeSeconds = 3600): Promise<string> {
+    return this.issuer.mint(people[who], { applicationId, scope: 'itwin-platform', lifeSeconds });
+  }
+
+  /** Raw HTTP as one person, for what the official clients cannot say. */
+  async as(who: PersonName, applicationId = 'suite'): Promise<Api> {
+    return new Api(this.origin, await this.token(who, applicationId));
+  }
+
+  /** A new iTwin owned by a person. */
+  async iTwin(owner: PersonName = 'olivia', name = `iTwin ${randomUUID()}`): Promise<string> {
+    const api = await this.as(owner);
+    const { body } = await api.post('/itwins', { displayName: name, class: 'Endeavor', subClass: 'Project' });
+    return (body as { iTwin: { id: string } }).iTwin.id;
+  }
+
+  /** Gives a person a role of these permissions on an iTwin; the id of the role comes back. */
+  async grant(iTwinId: string, who: PersonName, permissions: readonly Permission[], owner: PersonName = 'olivia'): Promise<string> {
+    const api = await this.as(owner);
+    const created = await api.post(`/accesscontrol/itwins/${iTwinId}/roles`, { displayName: `role ${randomUUID()}`, permissions });
+    const roleId = (created.body as { role: { id: string } }).role.id;
+    const added = await api.post(`/accesscontrol/itwins/${iTwinId}/members/users`, { members: [{ email: people[who].email, roleIds: [roleId] }] });
+    if (added.status !== 201) throw new Error(`cannot add ${who}: ${JSON.stringify(added.body)}`);
+    return roleId;
+  }
+
+  async close(): Promise<void> {
+    await this.running.close();
+  }
+}
+
+/** Starts a server on a new installation; `close` also removes that. */
+export async function bootServer(engine: Engine, input: ConfigInput = {}): Promise<TestServer> {
+  const installation = await Installation.create(engine);
+  return installation.start(input);
+}
+
+/** Ends a server and its installation. */
+export async function endServer(server: TestServer | undefined): Promise<void> {
+  await server?.close();
+  server?.installation.remove();
+}
+
+async function createPostgresDatabase(): Promise<string> {
+  const name = `test_${randomUUID().replaceAll('-', '')}`;
+  const client = new pg.Client({ connectionString: postgresUrl });
+  await client.connect();
+  try {
+    await client.query(`create database ${name}`);
+  } finally {
+    await client.end();
+  }
+  const url = new URL(postgresUrl as string);
+  url.pathname = `/${name}`;
+  return url.href;
+}

@@ -44,7 +44,9 @@ export async function startServer(config: Config, options: RegisterOptions = {})
     logController: new LogController({ disableRequestLogging: config.logLevel !== 'debug' && config.logLevel !== 'trace' }),
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 500 },
     forceCloseConnections: 'idle',
-    frameworkErrors: (error, request, reply) => sendError(error, request as never, reply as never),
+    frameworkErrors: (error, request, reply) => {
+      sendError(error, request, reply);
+    },
   });
   const services = await openServices(config, app.log);
   try {

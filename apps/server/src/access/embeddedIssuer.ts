@@ -29,8 +29,8 @@ export class EmbeddedIssuer {
   static async open(dataDir: string): Promise<EmbeddedIssuer> {
     const file = path.join(dataDir, fileName);
     const stored = readKey(file) ?? (await makeKey(file));
-    const { d: _private, ...publicPart } = stored.key;
-    return new EmbeddedIssuer(stored.issuer, (await importJWK(publicPart, algorithm)) as CryptoKey, (await importJWK(stored.key, algorithm)) as CryptoKey);
+    const { kty, crv, x, y } = stored.key as Required<JWK>;
+    return new EmbeddedIssuer(stored.issuer, (await importJWK({ kty, crv, x, y }, algorithm)) as CryptoKey, (await importJWK(stored.key, algorithm)) as CryptoKey);
   }
 
   /** A bearer token for a user of the users file, sent by an application, good for `lifeSeconds`. */

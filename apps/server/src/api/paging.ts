@@ -1,6 +1,7 @@
-import { sql, type ExpressionBuilder, type OperandValueExpression, type ReferenceExpression, type SelectQueryBuilder } from 'kysely';
-import { Type, type Static } from 'typebox';
-import { ApiError, detail } from '../errors.ts';
+import { sql, type SelectQueryBuilder } from 'kysely';
+import { Type } from 'typebox';
+import type { ApiError} from '../errors.ts';
+import { detail } from '../errors.ts';
 
 /** Paging parameters that every list takes. Rule of the API: 100 a page, at most 1,000. */
 export const pagingParameters = {
@@ -17,8 +18,11 @@ export const pagingParameters = {
   ),
   $continuationToken: Type.Optional(Type.String({ maxLength: 4000, description: 'Opaque place in the list, from the `next` or `prev` link.' })),
 };
-const PagingQuery = Type.Object(pagingParameters);
-export type PagingQuery = Static<typeof PagingQuery>;
+export interface PagingQuery {
+  $top?: number | undefined;
+  $skip?: number | undefined;
+  $continuationToken?: string | undefined;
+}
 
 const defaultTop = 100;
 
@@ -96,7 +100,7 @@ export async function readPage<DB, TB extends keyof DB, Row extends object>(quer
   const { keys, top, cursor, skip } = request;
   const backward = cursor?.backward ?? false;
   let ordered = query;
-  if (cursor !== undefined) ordered = ordered.where((eb) => beyond(eb, keys, cursor));
+  if (cursor !== undefined) ordered = ordered.where(beyond(keys, cursor));
   for (const key of keys) ordered = ordered.orderBy(sql.ref(key.column), key.descending !== backward ? 'desc' : 'asc');
   ordered = ordered.limit(top + 1);
   if (skip !== undefined) ordered = ordered.offset(skip);
@@ -128,17 +132,13 @@ export function pageOf<Row>(rows: readonly Row[], { keys, top, cursor, skip }: P
 }
 
 /** Rows beyond the cursor: the first sort value beyond, or equal and the second beyond, and so on. */
-function beyond<DB, TB extends keyof DB>(eb: ExpressionBuilder<DB, TB>, keys: readonly SortKey[], cursor: Cursor) {
-  const reference = (index: number) => sql.ref((keys[index] as SortKey).column) as unknown as ReferenceExpression<DB, TB>;
-  const value = (index: number) => cursor.values[index] as OperandValueExpression<DB, TB, ReferenceExpression<DB, TB>>;
-  return eb.or(
-    keys.map((key, index) =>
-      eb.and([
-        ...keys.slice(0, index).map((_, before) => eb(reference(before), '=', value(before))),
-        eb(reference(index), key.descending !== cursor.backward ? '<' : '>', value(index)),
-      ]),
-    ),
-  );
+function beyond(keys: readonly SortKey[], cursor: Cursor) {
+  const alternatives = keys.map((key, index) => {
+    const equal = keys.slice(0, index).map((before, at) => sql`${sql.ref(before.column)} = ${cursor.values[at]}`);
+    const past = key.descending !== cursor.backward ? sql`<` : sql`>`;
+    return sql`(${sql.join([...equal, sql`${sql.ref(key.column)} ${past} ${cursor.values[index]}`], sql` and `)})`;
+  });
+  return sql<boolean>`(${sql.join(alternatives, sql` or `)})`;
 }
 
 function orderSignature(keys: readonly SortKey[]): string {

@@ -1,4 +1,4 @@
-import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import secureJson from 'secure-json-parse';
 import { Type } from 'typebox';
 import { requireIModel, requireITwin, type IModelAccess, type ITwinAccess } from '../access/permissions.ts';
@@ -151,7 +151,7 @@ function umbrellaOf(route: Route): ErrorCode {
  */
 export function sendError(error: Error, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const known = error instanceof ApiError ? error : fromHttpLayer(error);
-  if (known.status >= 500) (request.log as FastifyBaseLogger).error({ err: known.cause ?? error, url: request.url.split('?')[0] }, 'request failed');
+  if (known.status >= 500) (request.log).error({ err: known.cause ?? error, url: request.url.split('?')[0] }, 'request failed');
   return reply.code(known.status).headers(known.headers).type('application/json; charset=utf-8').send(JSON.stringify(known.toBody()));
 }
 

@@ -3,7 +3,7 @@ import type { Static, TSchema } from 'typebox';
 import type { IModelAccess, ITwinAccess } from '../access/permissions.ts';
 import type { Caller, IModelPermission, Permission } from '../domain.ts';
 import type { ErrorCode, ErrorDetail } from '../errors.ts';
-import { ApiError } from '../errors.ts';
+import type { ApiError } from '../errors.ts';
 import type { Services } from '../services.ts';
 import type { Links } from './links.ts';
 
@@ -90,15 +90,15 @@ export type Route = Omit<RouteBase<TSchema, TSchema>, never> & { access: Access;
 
 /** Declares a route on an iModel: `/imodels/:iModelId…`. */
 export function imodelRoute<Body extends TSchema, Query extends TSchema>(route: IModelRoute<Body, Query>): Route {
-  return route as unknown as Route;
+  return route;
 }
 
 /** Declares a route on an iTwin. */
 export function itwinRoute<Body extends TSchema, Query extends TSchema>(route: ITwinRoute<Body, Query>): Route {
-  return route as unknown as Route;
+  return route;
 }
 
 /** Declares a route for anyone with a valid token. */
 export function callerRoute<Body extends TSchema, Query extends TSchema>(route: CallerRoute<Body, Query>): Route {
-  return route as unknown as Route;
+  return route;
 }

@@ -91,7 +91,7 @@ function openPostgres(url: string, poolSize: number): Database {
     connectionString: url,
     max: poolSize,
     // Counts and times come as int8; all of ours are safe integers.
-    types: { getTypeParser: (oid, format) => (oid === int8 ? (Number as never) : pg.types.getTypeParser(oid, format as 'text')) },
+    types: { getTypeParser: ((oid: number, format: 'text') => (oid === int8 ? Number : (pg.types.getTypeParser(oid, format) as unknown))) as typeof pg.types.getTypeParser },
   });
   // An idle connection that dies is replaced at the next query; without a listener it would end the process.
   pool.on('error', () => undefined);
@@ -106,8 +106,8 @@ async function migrate(database: Database): Promise<void> {
   });
   const { error } = await migrator.migrateToLatest();
   if (error === undefined) return;
-  if (error instanceof Error && /corrupted migrations/.test(error.message)) throw new NewerSchemaError(error);
-  throw error;
+  const fault = error instanceof Error ? error : new Error('the schema cannot be brought up to date', { cause: error });
+  throw /corrupted migrations/.test(fault.message) ? new NewerSchemaError(fault) : fault;
 }
 
 /** Whether a statement failed because the row that it refers to is gone. */

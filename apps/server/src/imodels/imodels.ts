@@ -59,11 +59,14 @@ export class IModels {
         await tx.insertInto('baseline').values({ id: baselineId, blob_id: blobId, state: 'waitingForFile', created_at: now }).execute();
       }
       const waits = blobId !== undefined;
-      const { baselineFileSize: _size, ...columns } = request;
       await insertIModel(tx, {
         id,
         iTwinId: to.itwin.id,
-        ...columns,
+        name: request.name,
+        description: request.description,
+        extent: request.extent,
+        containersEnabled: request.containersEnabled,
+        geographicCrs: request.geographicCrs,
         state: waits ? 'notInitialized' : 'initialized',
         baselineId,
         creatorId: caller.user.id,

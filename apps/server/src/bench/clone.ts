@@ -1,0 +1,318 @@
+import { fork } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { readdir, readFile, stat } from 'node:fs/promises';
+import { DatabaseSync } from 'node:sqlite';
+import { cpus, tmpdir, totalmem } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type * as Management from '@itwin/imodels-client-management';
+import pg from 'pg';
+import pino from 'pino';
+import { EmbeddedIssuer } from '../access/embeddedIssuer.ts';
+import { loadConfig, type Config } from '../config.ts';
+import type { Tx } from '../db/database.ts';
+import { openEnd, type ChangesetTable } from '../db/schema.ts';
+import type { Caller } from '../domain.ts';
+import { ensureFirstITwin } from '../itwins/firstITwin.ts';
+import { openServices, type Services } from '../services.ts';
+
+/** One measured kind of source. */
+export interface CloneCase {
+  changesets: number;
+  /** Ranges in the history of the source: 1 = never cloned and pushed to, n = a clone of a clone …, each with a push. */
+  depth: number;
+  p50Ms: number;
+  p99Ms: number;
+  /** The official client's `clone()`, with its poll and its read of the new iModel; null where the client is not installed. */
+  clientP50Ms: number | null;
+  /** Bytes that the database grew by for each clone. */
+  bytesAdded: number;
+  rowsAdded: number;
+  /** Bytes that the store grew by over all clones of the case. */
+  blobBytesAdded: number;
+  clones: number;
+}
+
+export interface CloneBench {
+  machine: { cpu: string; cores: number; memoryGiB: number; node: string; os: string; database: string; settings: string };
+  cases: CloneCase[];
+}
+
+const plan = [
+  { changesets: 0, depth: 1 },
+  { changesets: 10, depth: 1 },
+  { changesets: 1000, depth: 1 },
+  { changesets: 10_000, depth: 1 },
+  { changesets: 100_000, depth: 1 },
+  { changesets: 1000, depth: 10 },
+  { changesets: 1000, depth: 100 },
+  { changesets: 1000, depth: 1000 },
+];
+const warmUps = 40;
+/** Clones of one case at most, so that a fast machine ends in time too. */
+const mostClones = 1000;
+const clientClones = 40;
+const insertBatch = 500;
+
+/**
+ * Measures Clone: prepares sources straight in the database, starts a server in a process of its own, and clones through
+ * HTTP with tokens and rate limiting on (the limits themselves raised). Bounded in count and time; loopback only.
+ */
+export async function benchClone(options: {
+  databaseUrl: string | undefined;
+  secondsPerCase: number;
+  onStart: (machine: CloneBench['machine']) => void;
+  onCase: (found: CloneCase) => void;
+}): Promise<CloneBench> {
+  const dataDir = mkdtempSync(path.join(tmpdir(), 'offshoot-bench-'));
+  try {
+    const config = benchConfig(dataDir, options.databaseUrl);
+    const { sources, iTwinId } = await prepare(config);
+    const machine = describeMachine(options.databaseUrl);
+    options.onStart(machine);
+    const issuer = await EmbeddedIssuer.open(dataDir);
+    const user = (JSON.parse(await readFile(path.join(dataDir, 'users.json'), 'utf8')) as { users: [never] }).users[0];
+    const token = await issuer.mint(user, { applicationId: 'offshoot-cli', scope: 'itwin-platform', lifeSeconds: 3600 });
+
+    const server = await startChild(dataDir, options.databaseUrl);
+    const cases: CloneCase[] = [];
+    try {
+      for (const [index, kind] of plan.entries()) {
+        const target: Target = { origin: server.origin, token, iTwinId, sourceId: sources[index] as string };
+        const found = await measure(kind, target, dataDir, options);
+        cases.push(found);
+        options.onCase(found);
+      }
+    } finally {
+      await server.stop();
+    }
+    return { machine, cases };
+  } finally {
+    rmSync(dataDir, { recursive: true, force: true });
+  }
+}
+
+interface Target {
+  origin: string;
+  token: string;
+  iTwinId: string;
+  sourceId: string;
+}
+
+async function measure(kind: (typeof plan)[number], target: Target, dataDir: string, options: { databaseUrl: string | undefined; secondsPerCase: number }): Promise<CloneCase> {
+  for (let n = 0; n < warmUps; n++) await clone(target);
+  const before = await weigh(dataDir, options.databaseUrl);
+  const times: number[] = [];
+  const until = performance.now() + options.secondsPerCase * 1000;
+  while (times.length < mostClones && (performance.now() < until || times.length < 100)) times.push(await clone(target));
+  const after = await weigh(dataDir, options.databaseUrl);
+  const clones = times.length;
+  return {
+    ...kind,
+    p50Ms: percentile(times, 0.5),
+    p99Ms: percentile(times, 0.99),
+    clientP50Ms: await measureClient(target),
+    bytesAdded: Math.round((after.bytes - before.bytes) / clones),
+    rowsAdded: Math.round(((after.rows - before.rows) / clones) * 10) / 10,
+    blobBytesAdded: after.blobBytes - before.blobBytes,
+    clones,
+  };
+}
+
+/** One clone through plain HTTP: milliseconds from sending the request to having the whole 202. */
+async function clone(target: Target): Promise<number> {
+  const began = performance.now();
+  const response = await fetch(`${target.origin}/imodels/${target.sourceId}/clone`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${target.token}`, 'content-type': 'application/json' },
+    body: JSON.stringify({ iTwinId: target.iTwinId, name: randomUUID() }),
+  });
+  const text = await response.text();
+  const took = performance.now() - began;
+  if (response.status !== 202) throw new Error(`clone answered ${response.status}: ${text}`);
+  return took;
+}
+
+async function measureClient(target: Target): Promise<number | null> {
+  // A development dependency: where only the product is installed, this figure is left out.
+  const name = '@itwin/imodels-client-management';
+  const module = (await import(name).catch(() => undefined)) as typeof Management | undefined;
+  if (module === undefined) return null;
+  const client = new module.IModelsClient({ api: { baseUrl: `${target.origin}/imodels` } });
+  const authorization = async () => ({ scheme: 'Bearer', token: target.token });
+  const times: number[] = [];
+  for (let n = 0; n < clientClones; n++) {
+    const began = performance.now();
+    await client.iModels.clone({ authorization, iModelId: target.sourceId, iModelProperties: { iTwinId: target.iTwinId, name: randomUUID() } });
+    times.push(performance.now() - began);
+  }
+  return percentile(times, 0.5);
+}
+
+function percentile(times: readonly number[], share: number): number {
+  const sorted = [...times].sort((a, b) => a - b);
+  const value = sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? NaN;
+  return Math.round(value * 1000) / 1000;
+}
+
+function benchConfig(dataDir: string, databaseUrl: string | undefined): Config {
+  const raised = { general: [{ requests: 1_000_000_000, seconds: 60 }], operations: { 'clone-imodel': { requests: 1_000_000_000, seconds: 60 } } };
+  const file = path.join(dataDir, 'bench.json');
+  writeFileSync(file, JSON.stringify({ dataDir, logLevel: 'error', tiers: { Enterprise: raised }, ...(databaseUrl !== undefined && { databaseUrl }) }));
+  return loadConfig({}, { file, env: {} });
+}
+
+async function prepare(config: Config): Promise<{ sources: string[]; iTwinId: string }> {
+  const services = await openServices(config, pino({ level: 'error' }));
+  try {
+    const iTwin = await ensureFirstITwin(services);
+    if (iTwin === undefined) throw new Error('the benchmark needs an empty database');
+    const owner = await services.database.db.selectFrom('user_account').selectAll().executeTakeFirstOrThrow();
+    const caller: Caller = {
+      user: { id: owner.id, email: owner.email, givenName: owner.given_name, surname: owner.surname, organizationId: owner.organization_id },
+      application: { id: 'bench', name: 'Benchmark', tier: config.defaultTier },
+      isOrganizationAdministrator: false,
+    };
+    const sources: string[] = [];
+    for (const kind of plan) sources.push(await prepareSource(services, caller, iTwin.id, kind));
+    return { sources, iTwinId: iTwin.id };
+  } finally {
+    await services.close();
+  }
+}
+
+/** An iModel whose history has `depth` ranges with `changesets` changesets in all, as clones and pushes would leave it. */
+async function prepareSource(services: Services, caller: Caller, iTwinId: string, { changesets, depth }: (typeof plan)[number]): Promise<string> {
+  const { database, iModels, permissions } = services;
+  const access = await permissions.onITwin(caller, iTwinId);
+  if (access === undefined) throw new Error('the iTwin of the benchmark is gone');
+  const { imodel } = await iModels.create(caller, access, { name: `source ${changesets}/${depth}`, description: null, extent: null, containersEnabled: 0, geographicCrs: null });
+  if (changesets === 0) return imodel.id;
+  await database.db.transaction().execute(async (tx) => {
+    const now = Date.now();
+    const historyId = randomUUID();
+    const { blob_id } = await tx.selectFrom('baseline').select('blob_id').where('id', '=', imodel.baseline_id).executeTakeFirstOrThrow();
+    await tx.insertInto('history').values({ id: historyId, created_at: now }).execute();
+    let first = 1;
+    for (let range = 1; range <= depth; range++) {
+      const open = range === depth;
+      const last = open ? changesets : Math.floor((changesets * range) / depth);
+      const segmentId = randomUUID();
+      await tx.insertInto('segment').values({ id: segmentId, owner_imodel_id: open ? imodel.id : null }).execute();
+      await tx.insertInto('history_segment').values({ history_id: historyId, first_index: first, last_index: open ? openEnd : last, segment_id: segmentId }).execute();
+      await insertChangesets(tx, segmentId, blob_id, caller.user.id, first, last, now);
+      first = last + 1;
+    }
+    await tx
+      .updateTable('imodel')
+      .set({ history_id: historyId, head_index: changesets, head_changeset_id: idAt(changesets), last_pushed_at: now, clock: now })
+      .where('id', '=', imodel.id)
+      .execute();
+  });
+  return imodel.id;
+}
+
+async function insertChangesets(tx: Tx, segmentId: string, blobId: string, creatorId: string, first: number, last: number, now: number): Promise<void> {
+  for (let from = first; from <= last; from += insertBatch) {
+    const rows: ChangesetTable[] = [];
+    for (let index = from; index < from + insertBatch && index <= last; index++)
+      rows.push({
+        segment_id: segmentId,
+        index,
+        id: idAt(index),
+        parent_id: index === 1 ? '' : idAt(index - 1),
+        blob_id: blobId,
+        file_size: 1000,
+        description: null,
+        containing_changes: 0,
+        briefcase_id: 2,
+        creator_id: creatorId,
+        pushed_at: now,
+        application_id: 'bench',
+        application_name: 'Benchmark',
+        synchronization_info: null,
+      });
+    await tx.insertInto('changeset').values(rows).execute();
+  }
+}
+
+function idAt(index: number): string {
+  return index.toString(16).padStart(40, '0');
+}
+
+/** What database and store hold now. The server's own process is not asked. */
+async function weigh(dataDir: string, databaseUrl: string | undefined): Promise<{ bytes: number; rows: number; blobBytes: number }> {
+  const database = databaseUrl === undefined ? readSqlite(dataDir) : await readPostgres(databaseUrl);
+  return { ...database, blobBytes: await folderBytes(path.join(dataDir, 'blobs', 'objects')) };
+}
+
+const tablesOfClone = ['imodel', 'operation', 'audit', 'history', 'history_segment', 'segment', 'changeset', 'baseline', 'blob', 'imodel_user'];
+
+function readSqlite(dataDir: string): { bytes: number; rows: number } {
+  const database = new DatabaseSync(path.join(dataDir, 'offshoot.db'), { readOnly: true });
+  try {
+    const value = (text: string): number => Number(Object.values(database.prepare(text).get() as Record<string, number>)[0]);
+    const bytes = (value('pragma page_count') - value('pragma freelist_count')) * value('pragma page_size');
+    return { bytes, rows: tablesOfClone.reduce((sum, table) => sum + value(`select count(*) from ${table}`), 0) };
+  } finally {
+    database.close();
+  }
+}
+
+async function readPostgres(databaseUrl: string): Promise<{ bytes: number; rows: number }> {
+  const client = new pg.Client({ connectionString: databaseUrl });
+  await client.connect();
+  try {
+    let bytes = 0;
+    let rows = 0;
+    for (const table of tablesOfClone) {
+      const found = await client.query<{ bytes: string; rows: string }>(`select pg_total_relation_size('${table}') as bytes, (select count(*) from ${table}) as rows`);
+      bytes += Number(found.rows[0]?.bytes);
+      rows += Number(found.rows[0]?.rows);
+    }
+    return { bytes, rows };
+  } finally {
+    await client.end();
+  }
+}
+
+async function folderBytes(folder: string): Promise<number> {
+  let bytes = 0;
+  for (const name of await readdir(folder, { recursive: true })) {
+    const found = await stat(path.join(folder, name));
+    if (found.isFile()) bytes += found.size;
+  }
+  return bytes;
+}
+
+async function startChild(dataDir: string, databaseUrl: string | undefined): Promise<{ origin: string; stop(): Promise<void> }> {
+  const ending = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
+  const cli = fileURLToPath(new URL(`../cli${ending}`, import.meta.url));
+  const flags = ['start', '--config', path.join(dataDir, 'bench.json'), '--port', '0', '--host', '127.0.0.1', ...(databaseUrl === undefined ? [] : ['--database-url', databaseUrl])];
+  const child = fork(cli, flags, { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+  const origin = await new Promise<string>((resolve, reject) => {
+    child.once('message', (message) => resolve((message as { origin: string }).origin));
+    child.once('exit', (code) => reject(new Error(`the server of the benchmark ended with ${code}`)));
+  });
+  return {
+    origin,
+    stop: async () => {
+      child.kill('SIGTERM');
+      await ended;
+    },
+  };
+}
+
+function describeMachine(databaseUrl: string | undefined): CloneBench['machine'] {
+  return {
+    cpu: cpus()[0]?.model.trim() ?? 'unknown',
+    cores: cpus().length,
+    memoryGiB: Math.round(totalmem() / 2 ** 30),
+    node: process.version,
+    os: `${process.platform} ${process.arch}`,
+    database: databaseUrl === undefined ? 'SQLite, WAL, synchronous=FULL' : 'PostgreSQL',
+    settings: 'tokens verified, rate limits counted (limits raised), server and load in two processes, one request at a time',
+  };
+}

@@ -1,0 +1,34 @@
+#!/usr/bin/env node
+import { Command, CommanderError } from 'commander';
+import { benchCommand } from './commands/bench.ts';
+import { cloneCommand } from './commands/clone.ts';
+import { exitCodes, ExitError } from './commands/exit.ts';
+import { imodelsCommand } from './commands/imodels.ts';
+import { startCommand } from './commands/start.ts';
+import { tokenCommand } from './commands/token.ts';
+import { version } from './version.ts';
+
+const program = new Command('offshoot')
+  .description('A server for iModels that speaks the iModels API v2 and clones at once.')
+  .version(version)
+  .showHelpAfterError('(see offshoot --help)')
+  .addHelpText('after', `\nExit codes: 0 done, ${exitCodes.failed} failed, ${exitCodes.usage} wrong use, ${exitCodes.refused} refused by the server, ${exitCodes.unreachable} server not reached or too slow.`)
+  .exitOverride();
+for (const command of [startCommand(), tokenCommand(), cloneCommand(), imodelsCommand(), benchCommand()]) {
+  command.exitOverride();
+  for (const inner of command.commands) inner.exitOverride();
+  program.addCommand(command);
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? 0 : exitCodes.usage;
+  } else {
+    const known = error instanceof ExitError ? error : new ExitError(exitCodes.failed, (error as Error).message, error);
+    process.stderr.write(`offshoot: ${known.message}\n`);
+    if (process.env.OFFSHOOT_DEBUG !== undefined) console.error(known.cause ?? known);
+    process.exitCode = known.exitCode;
+  }
+}

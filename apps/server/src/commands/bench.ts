@@ -1,0 +1,41 @@
+import { Command } from 'commander';
+import { benchClone, type CloneBench } from '../bench/clone.ts';
+
+/** `offshoot bench`: the load generator that ships with the product. */
+export function benchCommand(): Command {
+  return new Command('bench').description('Measure this machine. Each benchmark starts a server of its own, on loopback, in a temporary folder.').addCommand(
+    new Command('clone')
+      .description('Clones over HTTP: by number of changesets, and by depth of history.')
+      .option('--database-url <url>', 'measure on an empty PostgreSQL database instead of SQLite')
+      .option('--seconds <number>', 'about how long to measure each case', '2.5')
+      .option('--json', 'print one JSON object')
+      .action(async (options: { databaseUrl?: string; seconds: string; json?: boolean }) => {
+        const result = await benchClone({
+          databaseUrl: options.databaseUrl,
+          secondsPerCase: Number(options.seconds),
+          onCase: options.json === true ? () => undefined : printCase,
+          onStart: options.json === true ? () => undefined : printHead,
+        });
+        if (options.json === true) process.stdout.write(`${JSON.stringify(result)}\n`);
+      }),
+  );
+}
+
+function printHead(machine: CloneBench['machine']): void {
+  process.stdout.write(`${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB, Node ${machine.node}, ${machine.database}; ${machine.settings}\n\n`);
+  process.stdout.write('changesets  depth   POST to 202 p50   p99 ms   client clone() p50 ms   metadata bytes  rows  blob bytes\n');
+}
+
+function printCase(found: CloneBench['cases'][number]): void {
+  const cells = [
+    String(found.changesets).padStart(10),
+    String(found.depth).padStart(6),
+    found.p50Ms.toFixed(2).padStart(17),
+    found.p99Ms.toFixed(2).padStart(8),
+    (found.clientP50Ms?.toFixed(2) ?? '-').padStart(23),
+    String(found.bytesAdded).padStart(16),
+    String(found.rowsAdded).padStart(5),
+    String(found.blobBytesAdded).padStart(11),
+  ];
+  process.stdout.write(`${cells.join(' ')}\n`);
+}

@@ -1,0 +1,86 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { SingleBar } from 'cli-progress';
+import { Command } from 'commander';
+import { Connection, withConnection, type ConnectionOptions } from './connection.ts';
+import { exitCodes, ExitError } from './exit.ts';
+
+interface CloneOptions extends ConnectionOptions {
+  itwin: string;
+  name?: string;
+  description?: string;
+  changeset?: string;
+  timeout: string;
+  json?: boolean;
+}
+
+interface CreateOperation {
+  state: string;
+  clonedFrom: { iModelId: string; changesetId: string } | null;
+  progress?: { changesets: number; totalChangesets: number };
+  failureReason?: string | null;
+}
+
+/** `offshoot clone`: clones and follows the operation to its end. */
+export function cloneCommand(): Command {
+  return withConnection(new Command('clone'))
+    .description('Clone an iModel and wait until the clone is usable.')
+    .argument('<iModelId>', 'iModel to clone')
+    .requiredOption('--itwin <id>', 'iTwin that will hold the clone')
+    .option('--name <name>', "name; the source's by default")
+    .option('--description <text>', "description; the source's by default")
+    .option('--changeset <id or index>', 'last changeset to copy; 0 copies the baseline only, all are copied by default')
+    .option('--timeout <seconds>', 'how long to wait for the end', '300')
+    .option('--json', 'print one JSON object and no progress')
+    .action(clone);
+}
+
+async function clone(iModelId: string, options: CloneOptions): Promise<void> {
+  const timeoutMs = Number(options.timeout) * 1000;
+  if (!(timeoutMs > 0)) throw new ExitError(exitCodes.usage, `'${options.timeout}' is no number of seconds`);
+  const connection = await Connection.open(options);
+  const began = performance.now();
+  const { headers } = await connection.request('POST', `/imodels/${encodeURIComponent(iModelId)}/clone`, {
+    iTwinId: options.itwin,
+    ...(options.name !== undefined && { name: options.name }),
+    ...(options.description !== undefined && { description: options.description }),
+    ...(options.changeset !== undefined && changesetProperty(options.changeset)),
+  });
+  const acceptedMs = performance.now() - began;
+  const location = headers.get('location') ?? '';
+  const operation = await follow(connection, headers.get('create-imodel-operation') ?? `${location}/operations/create`, began + timeoutMs, options.json !== true);
+  const elapsedMs = performance.now() - began;
+  const id = location.slice(location.lastIndexOf('/') + 1);
+
+  if (options.json === true)
+    process.stdout.write(`${JSON.stringify({ id, location, state: operation.state, clonedFrom: operation.clonedFrom, failureReason: operation.failureReason ?? null, acceptedMs: round(acceptedMs), elapsedMs: round(elapsedMs) })}\n`);
+  if (operation.state !== 'successful') throw new ExitError(exitCodes.failed, `the clone ${id} failed: ${operation.failureReason ?? operation.state}`);
+  if (options.json !== true)
+    process.stdout.write(`${id}\n  ${operation.progress?.totalChangesets ?? 0} changesets, accepted in ${round(acceptedMs)} ms, usable after ${round(elapsedMs)} ms\n  ${location}\n`);
+}
+
+/** Asks for the operation, at once and then ever less often, until it has ended. */
+async function follow(connection: Connection, address: string, until: number, show: boolean): Promise<CreateOperation> {
+  const bar = show && process.stderr.isTTY ? new SingleBar({ format: 'cloning [{bar}] {value}/{total} changesets', stream: process.stderr, clearOnComplete: true }) : undefined;
+  try {
+    for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, 2000)) {
+      const { body } = await connection.request('GET', address);
+      const operation = (body as { createOperation: CreateOperation }).createOperation;
+      const { changesets = 0, totalChangesets = 0 } = operation.progress ?? {};
+      if (bar?.isActive === true) bar.update(changesets);
+      else bar?.start(totalChangesets, changesets);
+      if (operation.state !== 'scheduled' && operation.state !== 'waitingForFile') return operation;
+      if (performance.now() + waitMs > until) throw new ExitError(exitCodes.unreachable, `the clone is not ready yet; ask again at ${address}`);
+      await pause(waitMs);
+    }
+  } finally {
+    bar?.stop();
+  }
+}
+
+function changesetProperty(text: string): { changesetIndex: number } | { changesetId: string } {
+  return /^\d{1,15}$/.test(text) ? { changesetIndex: Number(text) } : { changesetId: text };
+}
+
+function round(ms: number): number {
+  return Math.round(ms * 10) / 10;
+}

@@ -1,0 +1,85 @@
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import type { Command } from 'commander';
+import { exitCodes, ExitError } from './exit.ts';
+import { mintToken } from './token.ts';
+
+export interface ConnectionOptions {
+  url: string;
+  token?: string;
+  data: string;
+}
+
+/** Adds the options of commands that speak to a server. */
+export function withConnection(command: Command): Command {
+  return command
+    .option('--url <url>', 'address of the server', process.env.OFFSHOOT_URL ?? 'http://localhost:4700')
+    .option('--token <token>', 'bearer token; by default $OFFSHOOT_TOKEN, else one is minted from the data folder')
+    .option('--data <folder>', 'data folder to mint a token from', process.env.OFFSHOOT_DATA ?? 'offshoot-data');
+}
+
+/** A server, as one caller. */
+export class Connection {
+  readonly #base: string;
+  readonly #token: string;
+
+  private constructor(base: string, token: string) {
+    this.#base = base;
+    this.#token = token;
+  }
+
+  static async open(options: ConnectionOptions): Promise<Connection> {
+    const token = options.token ?? process.env.OFFSHOOT_TOKEN ?? (await mintedToken(options.data));
+    return new Connection(options.url.replace(/\/+$/, ''), token);
+  }
+
+  /** @throws ExitError refused or unreachable, with what the server said */
+  async request(method: string, pathOrUrl: string, body?: unknown): Promise<{ body: unknown; headers: Headers }> {
+    const url = pathOrUrl.startsWith('http') ? pathOrUrl : `${this.#base}${pathOrUrl}`;
+    let response: Response;
+    try {
+      response = await fetch(url, {
+        method,
+        headers: {
+          authorization: `Bearer ${this.#token}`,
+          accept: 'application/vnd.bentley.itwin-platform.v2+json',
+          prefer: 'return=representation',
+          ...(body !== undefined && { 'content-type': 'application/json' }),
+        },
+        ...(body !== undefined && { body: JSON.stringify(body) }),
+      });
+    } catch (error) {
+      throw new ExitError(exitCodes.unreachable, `no server answers at ${this.#base}; is one started (npm start)?`, error);
+    }
+    const text = await response.text();
+    if (response.ok) return { body: text === '' ? undefined : JSON.parse(text), headers: response.headers };
+    throw new ExitError(response.status >= 500 ? exitCodes.unreachable : exitCodes.refused, refusalText(response, text));
+  }
+
+  /** All items of a list, page by page. */
+  async *list<T>(first: string, key: string): AsyncIterable<T> {
+    for (let next: string | undefined = first; next !== undefined; ) {
+      const { body } = await this.request('GET', next);
+      const page = body as Record<string, T[]> & { _links: { next: { href: string } | null } };
+      yield* page[key] ?? [];
+      next = page._links.next?.href;
+    }
+  }
+}
+
+function refusalText(response: Response, text: string): string {
+  try {
+    const { error } = JSON.parse(text) as { error: { code: string; message: string; details?: { message: string; target?: string }[] } };
+    const details = (error.details ?? []).map(({ message, target }) => `\n  ${target === undefined ? '' : `${target}: `}${message}`).join('');
+    const wait = response.headers.get('retry-after');
+    return `${error.message} (${response.status} ${error.code})${wait === null ? '' : ` Try again in ${wait} s.`}${details}`;
+  } catch {
+    return `the server answered ${response.status}`;
+  }
+}
+
+async function mintedToken(dataDir: string): Promise<string> {
+  if (!existsSync(path.join(dataDir, 'issuer.json')))
+    throw new ExitError(exitCodes.usage, `no token: give --token, set OFFSHOOT_TOKEN, or name the server's data folder with --data (there is none at ${path.resolve(dataDir)})`);
+  return mintToken({ data: dataDir, lifeSeconds: 3600 });
+}

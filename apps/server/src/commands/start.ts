@@ -1,0 +1,82 @@
+import { Command } from 'commander';
+import { startServer, type RunningServer } from '../app.ts';
+import { ConfigError, loadConfig, type ConfigInput } from '../config.ts';
+import { DataFolderInUseError, NewerSchemaError } from '../db/database.ts';
+import { ensureFirstITwin } from '../itwins/firstITwin.ts';
+import { version } from '../version.ts';
+import { exitCodes, ExitError } from './exit.ts';
+
+interface StartOptions {
+  data?: string;
+  host?: string;
+  port?: string;
+  publicUrl?: string;
+  databaseUrl?: string;
+  config?: string;
+}
+
+/** `offshoot start`: runs the server until SIGINT or SIGTERM. */
+export function startCommand(): Command {
+  return new Command('start')
+    .description('Start the server. Without options: SQLite and files in ./offshoot-data, http://localhost:4700.')
+    .option('--data <folder>', 'folder of database, files, keys and users')
+    .option('--host <address>', 'address to listen on; localhost by default, 0.0.0.0 for every one')
+    .option('--port <number>', 'port to listen on; 0 takes a free one')
+    .option('--public-url <url>', 'address of the server in links, such as https://imodels.example.com')
+    .option('--database-url <url>', 'PostgreSQL instead of SQLite')
+    .option('--config <file>', 'configuration file (offshoot.json)')
+    .action(start);
+}
+
+async function start(options: StartOptions): Promise<void> {
+  let server: RunningServer;
+  try {
+    const overrides: ConfigInput = {
+      ...(options.data !== undefined && { dataDir: options.data }),
+      ...(options.host !== undefined && { host: options.host }),
+      ...(options.port !== undefined && { port: Number(options.port) }),
+      ...(options.publicUrl !== undefined && { publicUrl: options.publicUrl }),
+      ...(options.databaseUrl !== undefined && { databaseUrl: options.databaseUrl }),
+      ...(process.stdout.isTTY && { logPretty: true }),
+    };
+    server = await startServer(loadConfig(overrides, options.config === undefined ? {} : { file: options.config }));
+  } catch (error) {
+    if (error instanceof ConfigError) throw new ExitError(exitCodes.usage, error.message, error);
+    if (error instanceof DataFolderInUseError || error instanceof NewerSchemaError) throw new ExitError(exitCodes.failed, error.message, error);
+    if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE')
+      throw new ExitError(exitCodes.failed, `${(error as Error).message}. Something else listens there; choose another port with --port.`, error);
+    throw error;
+  }
+  const firstITwin = await ensureFirstITwin(server.services);
+  process.stdout.write(banner(server, firstITwin));
+  // Whoever started this process (the demo, a benchmark, a test) learns the address.
+  process.send?.({ origin: server.origin });
+
+  let closing = false;
+  const stop = (): void => {
+    if (closing) return;
+    closing = true;
+    server
+      .close()
+      .catch((error: unknown) => {
+        process.exitCode = exitCodes.failed;
+        console.error(error);
+      })
+      .finally(() => process.disconnect?.());
+  };
+  process.once('SIGINT', stop);
+  process.once('SIGTERM', stop);
+  process.once('disconnect', stop);
+}
+
+function banner({ origin, services }: RunningServer, firstITwin: { id: string; name: string } | undefined): string {
+  const { config, directory } = services;
+  const lines: [string, string][] = [
+    ['API', `${origin}/imodels`],
+    ['Document', `${origin}/docs   (OpenAPI: ${origin}/openapi.json)`],
+    ['Data', `${config.dataDir}${config.databaseUrl === undefined ? '' : ' and PostgreSQL'}`],
+  ];
+  if (firstITwin !== undefined) lines.push(['iTwin', `${firstITwin.id}   ${firstITwin.name}`]);
+  if (config.embeddedIssuer) lines.push(['Token', `npm run -s offshoot -- token   (users: ${directory.file})`]);
+  return `\nOffshoot ${version}\n\n${lines.map(([name, value]) => `  ${name.padEnd(10)}${value}`).join('\n')}\n\n`;
+}

@@ -1,0 +1,38 @@
+import { Command } from 'commander';
+import { mkdirSync } from 'node:fs';
+import { Directory } from '../access/directory.ts';
+import { EmbeddedIssuer } from '../access/embeddedIssuer.ts';
+import { exitCodes, ExitError } from './exit.ts';
+
+const units: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86_400 };
+
+/** `offshoot token`: prints a bearer token of the embedded issuer and nothing else. */
+export function tokenCommand(): Command {
+  return new Command('token')
+    .description('Print a bearer token for a user of the users file (users.json in the data folder).')
+    .option('--user <email or id>', 'user; by default the first one of the file')
+    .option('--application <id>', 'application that sends the requests; its tier decides the rate limits', 'offshoot-cli')
+    .option('--expires-in <time>', 'life, such as 30m, 12h or 7d', '24h')
+    .option('--scope <scope>', 'scopes, separated by spaces', 'itwin-platform')
+    .option('--data <folder>', 'data folder of the server', process.env.OFFSHOOT_DATA ?? 'offshoot-data')
+    .action(async (options: { user?: string; application: string; expiresIn: string; scope: string; data: string }) => {
+      const lifeSeconds = parseTime(options.expiresIn);
+      process.stdout.write(`${await mintToken({ ...options, lifeSeconds })}\n`);
+    });
+}
+
+/** Mints a token with the key of a data folder, which is made if there is none. @throws ExitError for an unknown user */
+export async function mintToken(options: { data: string; user?: string; application?: string; scope?: string; lifeSeconds: number }): Promise<string> {
+  mkdirSync(options.data, { recursive: true, mode: 0o700 });
+  const directory = Directory.open(options.data, (message) => process.stderr.write(`offshoot: ${message}\n`));
+  const user = options.user === undefined ? directory.data.users[0] : directory.findUser(options.user);
+  if (user === undefined) throw new ExitError(exitCodes.usage, `there is no user '${options.user ?? ''}' in ${directory.file}`);
+  const issuer = await EmbeddedIssuer.open(options.data);
+  return issuer.mint(user, { applicationId: options.application ?? 'offshoot-cli', scope: options.scope ?? 'itwin-platform', lifeSeconds: options.lifeSeconds });
+}
+
+function parseTime(text: string): number {
+  const match = /^(\d{1,6})([smhd])$/.exec(text);
+  if (match === null) throw new ExitError(exitCodes.usage, `'${text}' is no time; write it like 30m, 12h or 7d`);
+  return Number(match[1]) * (units[match[2] as string] as number);
+}

@@ -8,10 +8,10 @@ import path from 'node:path';
 import { brotliCompressSync, constants } from 'node:zlib';
 import { IModelHost, SnapshotDb } from '@itwin/core-backend';
 import { Guid } from '@itwin/core-bentley';
-import { nativeDbOf } from './itwinjs.ts';
+import { nativeDbOf, startITwinJs } from './itwinjs.ts';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-seed-'));
-await IModelHost.startup({ cacheDir: folder });
+await startITwinJs({ cacheDir: folder });
 try {
   const file = path.join(folder, 'seed.bim');
   const db = SnapshotDb.createEmpty(file, { rootSubject: { name: 'iModel' } });

@@ -2,26 +2,15 @@ import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { IModelsClient } from '@itwin/imodels-client-authoring';
-import type { AuthorizationCallback } from '@itwin/imodels-client-management';
-import { AzureClientStorage, BlockBlobClientWrapperFactory } from '@itwin/object-storage-azure';
+import { clientsOf, type Official } from '../../scripts/clients.ts';
 import type { PersonName, TestServer } from './server.ts';
 
-/** The official authoring client as one person, with what its calls want each time. */
-export interface Official {
-  client: IModelsClient;
-  authorization: AuthorizationCallback;
-}
+export type { Official };
 
 /** The published client packages, pointed at a test server and nothing else changed. */
 export async function official(server: TestServer, who: PersonName = 'olivia', applicationId = 'suite'): Promise<Official> {
   const token = await server.token(who, applicationId);
-  return officialFor(server.origin, token);
-}
-
-export function officialFor(origin: string, token: string): Official {
-  const client = new IModelsClient({ api: { baseUrl: `${origin}/imodels` }, cloudStorage: new AzureClientStorage(new BlockBlobClientWrapperFactory()) });
-  return { client, authorization: async () => ({ scheme: 'Bearer', token }) };
+  return clientsOf(server.origin, token);
 }
 
 /** An iModel made for a test. */

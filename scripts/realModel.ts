@@ -1,0 +1,128 @@
+import { mkdirSync, rmSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { BriefcaseDb, IModelHost, IModelNative, PhysicalModel, SnapshotDb, SpatialCategory, type IModelDb } from '@itwin/core-backend';
+import { Guid, OpenMode, type Id64String } from '@itwin/core-bentley';
+import { Code, ColorDef, GeometryStreamBuilder, IModel, type PhysicalElementProps } from '@itwin/core-common';
+import { Point3d, Sphere } from '@itwin/core-geometry';
+import { BackendIModelsAccess } from '@itwin/imodels-access-backend';
+import { startITwinJs } from './itwinjs.ts';
+
+/**
+ * Real iModels, made and read by iTwin.js against a server: what the demo shows and the tests prove. Its calls block, so
+ * the server must run in another process.
+ */
+export class RealModels {
+  readonly #folder: string;
+  readonly #baseUrl: string;
+  readonly #access: BackendIModelsAccess;
+
+  private constructor(folder: string, baseUrl: string, access: BackendIModelsAccess) {
+    this.#folder = folder;
+    this.#baseUrl = baseUrl;
+    this.#access = access;
+  }
+
+  /** @param folder for files in work; @param origin of the server; @param token of the one who works */
+  static async start(folder: string, origin: string, token: string): Promise<RealModels> {
+    mkdirSync(folder, { recursive: true });
+    const baseUrl = `${origin}/imodels`;
+    const hubAccess = new BackendIModelsAccess({ api: { baseUrl } });
+    await startITwinJs({
+      cacheDir: folder,
+      hubAccess,
+      authorizationClient: { getAccessToken: async () => `Bearer ${token}` },
+    });
+    return new RealModels(folder, baseUrl, hubAccess);
+  }
+
+  async stop(): Promise<void> {
+    await IModelHost.shutdown();
+  }
+
+  /** Creates an iModel from a baseline with a model and a category in it, through iTwin.js's own hub access. */
+  async create(iTwinId: string, name: string): Promise<string> {
+    const file = path.join(this.#folder, `${Guid.createValue()}.bim`);
+    const db = SnapshotDb.createEmpty(file, { rootSubject: { name } });
+    PhysicalModel.insert(db, IModel.rootSubjectId, 'Plant');
+    SpatialCategory.insert(db, IModel.dictionaryId, 'Vessels', { color: ColorDef.fromString('steelblue').toJSON() });
+    db.saveChanges('set up');
+    db.close();
+    const iModelId = await IModelHost.createNewIModel({ iTwinId, iModelName: name, version0: file });
+    rmSync(file, { force: true });
+    return iModelId;
+  }
+
+  /** Opens a briefcase of an iModel: its baseline, downloaded and given the identity of the iModel. */
+  async openBriefcase(iTwinId: string, iModelId: string): Promise<BriefcaseDb> {
+    const briefcaseId = await this.#access.acquireNewBriefcaseId({ iModelId });
+    const fileName = path.join(this.#folder, `${iModelId}-${briefcaseId}.bim`);
+    await this.#downloadBaseline(iModelId, fileName);
+    const native = new IModelNative.platform.DgnDb();
+    native.openIModel(fileName, OpenMode.ReadWrite);
+    try {
+      native.setITwinId(iTwinId);
+      native.setIModelId(iModelId);
+      native.resetBriefcaseId(briefcaseId);
+      // Locks come with a later issue; iTwin.js marks a file that does without them so.
+      native.saveLocalValue('NoLocking', 'true');
+      native.saveChanges();
+    } finally {
+      native.closeFile();
+    }
+    return BriefcaseDb.open({ fileName });
+  }
+
+  /** Inserts a row of spheres and pushes them as one changeset. @returns the changeset's id */
+  async pushSpheres(db: BriefcaseDb, count: number, at: number): Promise<string> {
+    const { model, category } = plantOf(db);
+    for (let n = 0; n < count; n++) {
+      const builder = new GeometryStreamBuilder();
+      builder.appendGeometry(Sphere.createCenterRadius(Point3d.createZero(), 0.4));
+      const props: PhysicalElementProps = {
+        classFullName: 'Generic:PhysicalObject',
+        model,
+        category,
+        code: Code.createEmpty(),
+        userLabel: `vessel ${at}.${n + 1}`,
+        placement: { origin: { x: n, y: at, z: 0 }, angles: {} },
+        geom: builder.geometryStream,
+      };
+      db.elements.insertElement(props);
+    }
+    db.saveChanges(`row ${at}`);
+    await db.pushChanges({ description: `row ${at}: ${count} vessels` });
+    return db.changeset.id;
+  }
+
+  /** Labels of all physical elements, sorted: what a model holds, in a form that compares. */
+  labels(db: IModelDb): string[] {
+    return db.withPreparedStatement('select UserLabel from bis.PhysicalElement order by UserLabel', (statement) => {
+      const labels: string[] = [];
+      while (statement.step() === 100) labels.push(statement.getValue(0).getString());
+      return labels;
+    });
+  }
+
+  async #downloadBaseline(iModelId: string, file: string): Promise<void> {
+    const { baselineFile } = (await this.#get(`${this.#baseUrl}/${iModelId}/baselinefile`)) as { baselineFile: { _links: { download: { href: string } } } };
+    const response = await fetch(baselineFile._links.download.href);
+    await writeFile(file, Buffer.from(await response.arrayBuffer()));
+  }
+
+  async #get(url: string): Promise<unknown> {
+    const response = await fetch(url, { headers: { authorization: await IModelHost.getAccessToken() } });
+    if (!response.ok) throw new Error(`${url} answered ${response.status}`);
+    return response.json();
+  }
+}
+
+/** The id that iTwin.js computes for a changeset file: SHA-1 over the parent's id and the changes in it. */
+export function computeChangesetId(parentId: string, pathname: string): string {
+  return IModelNative.platform.DgnDb.computeChangesetId({ parentId, pathname });
+}
+
+function plantOf(db: IModelDb): { model: Id64String; category: Id64String } {
+  const one = (ecsql: string): Id64String => db.withPreparedStatement(ecsql, (statement) => (statement.step() === 100 ? statement.getValue(0).getId() : ''));
+  return { model: one('select ECInstanceId from bis.PhysicalModel limit 1'), category: one('select ECInstanceId from bis.SpatialCategory limit 1') };
+}

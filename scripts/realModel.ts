@@ -2,7 +2,7 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { BriefcaseDb, IModelHost, IModelNative, PhysicalModel, SnapshotDb, SpatialCategory, type IModelDb } from '@itwin/core-backend';
-import { Guid, OpenMode, type Id64String } from '@itwin/core-bentley';
+import { DbResult, Guid, OpenMode, type Id64String } from '@itwin/core-bentley';
 import { Code, ColorDef, GeometryStreamBuilder, IModel, type PhysicalElementProps } from '@itwin/core-common';
 import { Point3d, Sphere } from '@itwin/core-geometry';
 import { BackendIModelsAccess } from '@itwin/imodels-access-backend';
@@ -99,7 +99,7 @@ export class RealModels {
   labels(db: IModelDb): string[] {
     return db.withPreparedStatement('select UserLabel from bis.PhysicalElement order by UserLabel', (statement) => {
       const labels: string[] = [];
-      while (statement.step() === 100) labels.push(statement.getValue(0).getString());
+      while (statement.step() === DbResult.BE_SQLITE_ROW) labels.push(statement.getValue(0).getString());
       return labels;
     });
   }
@@ -123,6 +123,6 @@ export function computeChangesetId(parentId: string, pathname: string): string {
 }
 
 function plantOf(db: IModelDb): { model: Id64String; category: Id64String } {
-  const one = (ecsql: string): Id64String => db.withPreparedStatement(ecsql, (statement) => (statement.step() === 100 ? statement.getValue(0).getId() : ''));
+  const one = (ecsql: string): Id64String => db.withPreparedStatement(ecsql, (statement) => (statement.step() === DbResult.BE_SQLITE_ROW ? statement.getValue(0).getId() : ''));
   return { model: one('select ECInstanceId from bis.PhysicalModel limit 1'), category: one('select ECInstanceId from bis.SpatialCategory limit 1') };
 }

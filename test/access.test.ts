@@ -1,0 +1,170 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import path from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { exportJWK, generateKeyPair, SignJWT, UnsecuredJWT, type CryptoKey } from 'jose';
+import type { DirectoryData } from '../apps/server/src/access/directory.ts';
+import { Api, type WireError } from './support/api.ts';
+import { bootServer, endServer, people, type TestServer } from './support/server.ts';
+import { onEachDatabase } from './support/suite.ts';
+
+const refusedToken = {
+  error: {
+    code: 'Unauthorized',
+    message: 'Access denied due to invalid access_token. Make sure that issuer is correct, the token is not expired and is not corrupted.',
+  },
+};
+
+onEachDatabase('Tokens', {}, (context) => {
+  const ask = (authorization: string | undefined) => new Api(context.server.origin).get('/itwins', authorization === undefined ? {} : { authorization });
+
+  test('a request without, with an empty and with another Authorization header is told which', async () => {
+    const missing = await ask(undefined);
+    assert.deepEqual([missing.status, missing.body], [401, { error: { code: 'HeaderNotFound', message: 'Header Authorization was not found in the request. Access denied.' } }]);
+    const empty = await ask('');
+    assert.deepEqual([empty.status, empty.body], [401, { error: { code: 'InvalidHeaderValue', message: 'Authorization header is empty.' } }]);
+    const basic = await ask('Basic abc');
+    assert.deepEqual([basic.status, basic.body], [401, { error: { code: 'InvalidAuthorizationScheme', message: "Authorization scheme 'Basic' is not valid." } }]);
+  });
+
+  test('what is no token of a known issuer is refused in the words that clients compare', async () => {
+    const good = await context.server.token('olivia');
+    const [header = '', payload = '', signature = ''] = good.split('.');
+    const forged = Buffer.from(JSON.stringify({ ...(JSON.parse(Buffer.from(payload, 'base64url').toString()) as object), sub: people.admin.id })).toString('base64url');
+    const claims = { client_id: 'suite', scope: 'itwin-platform' };
+    const { privateKey } = await generateKeyPair('ES256');
+    const signed = (issuer: string, key: CryptoKey) =>
+      new SignJWT(claims).setProtectedHeader({ alg: 'ES256' }).setIssuer(issuer).setAudience('offshoot').setSubject(people.olivia.id).setExpirationTime('1h').sign(key);
+    const none = new UnsecuredJWT(claims).setIssuer(context.server.issuer.issuer).setAudience('offshoot').setSubject(people.olivia.id).setExpirationTime('1h').encode();
+    const publicKey = Buffer.from(JSON.stringify(await exportJWK(context.server.issuer.publicKey)));
+    const confused = await new SignJWT(claims).setProtectedHeader({ alg: 'HS256' }).setIssuer(context.server.issuer.issuer).setAudience('offshoot').setSubject(people.olivia.id).setExpirationTime('1h').sign(publicKey);
+    const tokens = {
+      'not a token': 'invalid token',
+      'an empty token': '',
+      'a payload changed after signing': `${header}.${forged}.${signature}`,
+      'a signature cut off': `${header}.${payload}.`,
+      'alg none': none,
+      'the public key used as a shared secret': confused,
+      'another key under our name': await signed(context.server.issuer.issuer, privateKey),
+      'another issuer': await signed('https://issuer.example', privateKey),
+      'an expired one': await context.server.token('olivia', 'suite', -60),
+    };
+    for (const [what, token] of Object.entries(tokens)) {
+      const answer = await ask(`Bearer ${token}`);
+      assert.deepEqual([answer.status, answer.body], [401, refusedToken], what);
+    }
+    assert.equal((await ask(`Bearer ${good}`)).status, 200);
+    assert.equal((await ask(`bearer ${good}`)).status, 200);
+  });
+
+  test('a token without the scope is told so', async () => {
+    const token = await context.server.issuer.mint(people.olivia, { applicationId: 'suite', scope: 'openid email', lifeSeconds: 60 });
+    const answer = await ask(`Bearer ${token}`);
+    assert.deepEqual([answer.status, (answer.body as WireError).error.code], [401, 'RequiredScopeMissing']);
+  });
+
+  test('an application of an unknown tier is not let in', async () => {
+    const answer = await ask(`Bearer ${await context.server.token('olivia', 'lost-app')}`);
+    assert.deepEqual([answer.status, (answer.body as WireError).error.code], [401, 'InvalidApplicationTier']);
+  });
+
+  test('a 401 comes before anything that the request asks for', async () => {
+    const nobody = new Api(context.server.origin);
+    for (const [method, url] of [
+      ['GET', `/imodels/${randomUUID()}`],
+      ['POST', '/imodels'],
+      ['POST', '/imodels/invalid/clone'],
+      ['GET', '/imodels?iTwinId=abc'],
+    ] as const)
+      assert.equal((await nobody.send(method, url, method === 'POST' ? '{' : undefined)).status, 401);
+  });
+
+  test('whoever is taken out of the users file is out', async (t) => {
+    const file = path.join(context.server.installation.dataDir, 'users.json');
+    const all = readFileSync(file, 'utf8');
+    t.after(() => writeFileSync(file, all));
+    const data = JSON.parse(all) as DirectoryData;
+    const token = await context.server.token('max');
+    assert.equal((await ask(`Bearer ${token}`)).status, 200);
+    writeFileSync(file, JSON.stringify({ ...data, users: data.users.filter(({ id }) => id !== people.max.id) }));
+    const later = Date.now() + 2000;
+    t.mock.method(Date, 'now', () => later);
+    assert.equal((await ask(`Bearer ${token}`)).status, 401);
+    // A file with faults does not lock everybody out: its last good state stays in force.
+    writeFileSync(file, '{ broken');
+    const evenLater = later + 2000;
+    t.mock.method(Date, 'now', () => evenLater);
+    assert.equal((await ask(`Bearer ${await context.server.token('olivia')}`)).status, 200);
+  });
+});
+
+describe('An OpenID Connect issuer', () => {
+  let issuer: Server;
+  let url: string;
+  let keys: { privateKey: CryptoKey; publicKey: CryptoKey };
+  let server: TestServer;
+  let discoveries = 0;
+
+  before(async () => {
+    keys = await generateKeyPair('RS256');
+    const jwk = { ...(await exportJWK(keys.publicKey)), kid: 'one', alg: 'RS256', use: 'sig' };
+    issuer = createServer((request, response) => {
+      response.setHeader('content-type', 'application/json');
+      if (request.url === '/.well-known/openid-configuration') {
+        discoveries++;
+        response.end(JSON.stringify({ issuer: url, jwks_uri: `${url}/keys` }));
+      } else response.end(JSON.stringify({ keys: [jwk] }));
+    });
+    await new Promise<void>((resolve) => issuer.listen(0, '127.0.0.1', resolve));
+    url = `http://127.0.0.1:${(issuer.address() as AddressInfo).port}`;
+    server = await bootServer('sqlite', {
+      issuers: [
+        { issuer: url, audience: 'https://imodels.example', algorithms: ['RS256'], organizationClaim: 'org', administratorClaim: 'org_admin' },
+        { issuer: 'http://127.0.0.1:1', audience: 'x', algorithms: ['RS256'], organizationClaim: 'org', administratorClaim: 'org_admin' },
+      ],
+    });
+  });
+  after(async () => {
+    await endServer(server);
+    issuer.close();
+  });
+
+  const token = (claims: object, options: { audience?: string; issuer?: string; key?: CryptoKey } = {}): Promise<string> =>
+    new SignJWT({ scope: 'openid itwin-platform', client_id: 'spa', ...claims })
+      .setProtectedHeader({ alg: 'RS256', kid: 'one' })
+      .setIssuer(options.issuer ?? url)
+      .setAudience(options.audience ?? 'https://imodels.example')
+      .setExpirationTime('1h')
+      .sign(options.key ?? keys.privateKey);
+
+  test('is discovered, and its users and organizations are known by their claims', async () => {
+    const sub = randomUUID();
+    const api = new Api(server.origin, await token({ sub, email: 'ada@example.test', given_name: 'Ada', family_name: 'Lovelace', org: 'org-1' }));
+    const { iTwin } = (await api.post('/itwins', { displayName: 'From outside', class: 'Endeavor', subClass: 'Project' })).body as { iTwin: { id: string; iTwinAccountId: string; createdBy: string } };
+    assert.deepEqual([iTwin.iTwinAccountId, iTwin.createdBy], ['org-1', sub]);
+    const { iModel } = (await api.post('/imodels', { iTwinId: iTwin.id, name: 'theirs' })).body as { iModel: { id: string } };
+    const { user } = (await api.get(`/imodels/${iModel.id}/users/${sub}`)).body as { user: Record<string, unknown> };
+    assert.deepEqual([user.displayName, user.givenName, user.surname], ['ada@example.test', 'Ada', 'Lovelace']);
+    const administrator = new Api(server.origin, await token({ sub: randomUUID(), org: 'org-1', org_admin: true }));
+    assert.equal((await administrator.get(`/imodels/${iModel.id}`)).status, 200);
+    const stranger = new Api(server.origin, await token({ sub: randomUUID(), org: 'org-2', org_admin: true }));
+    assert.equal((await stranger.get(`/imodels/${iModel.id}`)).status, 404);
+    assert.equal(discoveries, 1);
+  });
+
+  test('tokens for another audience, of another key or without a subject are refused', async () => {
+    const other = await generateKeyPair('RS256');
+    for (const bad of [await token({ sub: 'a' }, { audience: 'https://other.example' }), await token({ sub: 'a' }, { key: other.privateKey }), await token({})]) {
+      const answer = await new Api(server.origin, bad).get('/itwins');
+      assert.deepEqual([answer.status, answer.body], [401, refusedToken]);
+    }
+  });
+
+  test('whose keys cannot be fetched answers 503: the token may be good', async () => {
+    const answer = await new Api(server.origin, await token({ sub: 'a' }, { issuer: 'http://127.0.0.1:1' })).get('/itwins');
+    assert.equal(answer.status, 503);
+  });
+});

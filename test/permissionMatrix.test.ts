@@ -1,0 +1,110 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { test } from 'node:test';
+import { withIncluded } from '../apps/server/src/access/permissions.ts';
+import type { Route } from '../apps/server/src/api/route.ts';
+import { routes } from '../apps/server/src/api/routes.ts';
+import { administrationPermissions, imodelPermissions, type Permission } from '../apps/server/src/domain.ts';
+import type { Api, WireError } from './support/api.ts';
+import { official, makeIModel } from './support/clients.ts';
+import { onEachDatabase } from './support/suite.ts';
+
+/** Everything that a role may give, one at a time; then no role, and a role that gives nothing. */
+const roles: { name: string; permissions: Permission[] | 'no role' }[] = [
+  ...[...imodelPermissions, ...administrationPermissions].map((permission) => ({ name: permission, permissions: [permission] })),
+  { name: 'a role without permissions', permissions: [] },
+  { name: 'no role', permissions: 'no role' },
+];
+
+type Verdict = 'allowed' | 403 | 404;
+
+/** What the declaration of a route says of somebody with these permissions. */
+function verdictOf(route: Route, held: Permission[] | 'no role'): Verdict {
+  const { access } = route;
+  if (access.on === 'caller') return 'allowed';
+  const member = held !== 'no role';
+  const permissions = withIncluded(member ? held : []);
+  if (access.on === 'itwin') {
+    if (access.permission === 'member') return member ? 'allowed' : 404;
+    return permissions.has(access.permission) ? 'allowed' : member ? 403 : 404;
+  }
+  return permissions.has(access.permission) ? 'allowed' : permissions.has('imodels_webview') ? 403 : 404;
+}
+
+/** What an answer says: whatever is not a refusal of access is allowed, also a 404 for a thing inside, a 409 or a 422. */
+function verdictIn(answer: { status: number; body: unknown }): Verdict {
+  const code = (answer.body as WireError | undefined)?.error?.code;
+  if (code === 'InsufficientPermissions') return 403;
+  if (code === 'iModelNotFound' || code === 'iTwinNotFound') return 404;
+  return 'allowed';
+}
+
+onEachDatabase('The permission matrix', {}, (context) => {
+  /** A request of a route against one iModel in one iTwin, as little of a request as its access check needs. */
+  function send(api: Api, route: Route, iTwinId: string, iModelId: string) {
+    const named: Record<string, string> = { iTwinId, iModelId, changeset: '1', briefcaseId: '9999', userId: randomUUID(), roleId: randomUUID() };
+    let url = route.path.replace(/:(\w+)/g, (_, name: string) => named[name] ?? assert.fail(`no sample for :${name}`));
+    if (route.access.on === 'itwin' && route.access.from === 'query') url += `?iTwinId=${iTwinId}`;
+    const bodies: Record<string, unknown> = {
+      'clone-imodel': { iTwinId, name: randomUUID(), changesetIndex: 9999 },
+      'create-imodel': { iTwinId, name: randomUUID(), creationMode: 'fromBaseline' },
+    };
+    return api.send(route.method, url, route.body === undefined ? undefined : (bodies[route.operationId] ?? {}));
+  }
+
+  for (const { name, permissions } of roles) {
+    test(`${name}: every operation answers as its route declares, here and in another tenant`, async () => {
+      const own = await context.server.iTwin();
+      if (permissions !== 'no role') await context.server.grant(own, 'max', permissions);
+      const ownModel = await makeIModel(context.olivia, own);
+      const foreignITwin = await context.server.iTwin('eve');
+      const foreignModel = await makeIModel(await official(context.server, 'eve'), foreignITwin);
+      const max = await context.server.as('max');
+      for (const route of routes) {
+        const here = await send(max, route, own, ownModel.id);
+        assert.equal(verdictIn(here), verdictOf(route, permissions), `${route.operationId}: ${here.status} ${JSON.stringify(here.body)}`);
+        const there = await send(max, route, foreignITwin, foreignModel.id);
+        assert.equal(verdictIn(there), verdictOf(route, 'no role'), `${route.operationId} in another tenant: ${there.status} ${JSON.stringify(there.body)}`);
+        if (route.operationId === 'delete-imodel' && here.status === 204) Object.assign(ownModel, await makeIModel(context.olivia, own));
+      }
+    });
+  }
+
+  for (const who of ['olivia', 'admin'] as const) {
+    test(`${who === 'olivia' ? 'the owner' : 'an Organization Administrator'} may do everything on the own iTwin and nothing in another organization`, async () => {
+      const own = await context.server.iTwin();
+      const ownModel = await makeIModel(context.olivia, own);
+      const foreignITwin = await context.server.iTwin('eve');
+      const foreignModel = await makeIModel(await official(context.server, 'eve'), foreignITwin);
+      const api = await context.server.as(who);
+      for (const route of routes) {
+        if (route.operationId === 'delete-imodel') continue;
+        const here = await send(api, route, own, ownModel.id);
+        assert.equal(verdictIn(here), 'allowed', `${route.operationId}: ${here.status} ${JSON.stringify(here.body)}`);
+        const there = await send(api, route, foreignITwin, foreignModel.id);
+        assert.equal(verdictIn(there), verdictOf(route, 'no role'), route.operationId);
+      }
+      assert.equal((await api.delete(`/imodels/${ownModel.id}`)).status, 204);
+    });
+  }
+
+  test('permissions of its own replace those of the iTwin for an iModel, wider and narrower, for every operation', async () => {
+    const own = await context.server.iTwin();
+    await context.server.grant(own, 'max', ['imodels_read']);
+    const made = await makeIModel(context.olivia, own);
+    const max = await context.server.as('max');
+    const maxId = (await context.server.as('max').then((api) => api.get(`/imodels/${made.id}/users`))).body as { users: { id: string; displayName: string }[] };
+    const userId = maxId.users.find(({ displayName }) => displayName.startsWith('max'))?.id;
+    for (const given of [['imodels_webview'], ['imodels_read'], ['imodels_write'], ['imodels_manage']] as Permission[][]) {
+      assert.equal((await context.api.put(`/imodels/${made.id}/userpermissions`, { userPermissions: [{ userId, permissions: given }] })).status, 200);
+      for (const route of routes.filter(({ access }) => access.on === 'imodel')) {
+        if (route.operationId.includes('permissions') && route.method !== 'GET') continue;
+        // Rule of the API: some operations look at the iTwin only, where Max may read.
+        const counts = route.access.on === 'imodel' && route.access.level === 'iTwin' ? (['imodels_read'] as Permission[]) : given;
+        const answer = await send(max, route, own, made.id);
+        assert.equal(verdictIn(answer), verdictOf(route, counts), `${route.operationId} with ${given.join()}: ${answer.status} ${JSON.stringify(answer.body)}`);
+      }
+    }
+    await context.api.put(`/imodels/${made.id}/userpermissions`, { userPermissions: [{ userId: 'nobody', permissions: ['imodels_read'] }] }).then(({ status }) => assert.equal(status, 404));
+  });
+});

@@ -1,0 +1,126 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { test } from 'node:test';
+import type { WireError } from './support/api.ts';
+import { all, makeIModel, official } from './support/clients.ts';
+import { people } from './support/server.ts';
+import { onEachDatabase } from './support/suite.ts';
+
+onEachDatabase('Permissions', {}, (context) => {
+  const permissionsOf = async (who: 'max' | 'olivia', iModelId: string) => {
+    const { client, authorization } = await official(context.server, who);
+    return (await client.userPermissions.get({ authorization, iModelId })).permissions;
+  };
+
+  test('the official client reads the caller’s permissions, without the one to delete', async () => {
+    const own = await context.server.iTwin();
+    const made = await makeIModel(context.olivia, own);
+    assert.deepEqual(await permissionsOf('olivia', made.id), ['imodels_webview', 'imodels_read', 'imodels_write', 'imodels_manage']);
+    await context.server.grant(own, 'max', ['imodels_read', 'imodels_delete']);
+    assert.deepEqual(await permissionsOf('max', made.id), ['imodels_webview', 'imodels_read']);
+  });
+
+  test('roles add up, and go with the role and the membership', async () => {
+    const own = await context.server.iTwin();
+    const made = await makeIModel(context.olivia, own);
+    const viewer = await context.server.grant(own, 'max', ['imodels_webview']);
+    const writer = await context.server.grant(own, 'max', ['imodels_write']);
+    assert.deepEqual(await permissionsOf('max', made.id), ['imodels_webview', 'imodels_read', 'imodels_write']);
+    const base = `/accesscontrol/itwins/${own}`;
+    const { members } = (await context.api.get(`${base}/members/users`)).body as { members: { id: string; roles: { id: string }[] }[] };
+    assert.deepEqual(members.map(({ id, roles }) => [id, roles.map((role) => role.id).toSorted()]), [[people.max.id, [viewer, writer].toSorted()]]);
+    assert.equal((await context.api.delete(`${base}/roles/${writer}`)).status, 204);
+    assert.deepEqual(await permissionsOf('max', made.id), ['imodels_webview']);
+    const changed = await context.api.patch(`${base}/roles/${viewer}`, { permissions: ['imodels_manage'] });
+    assert.equal(changed.status, 200);
+    assert.equal((await permissionsOf('max', made.id)).length, 4);
+    assert.equal((await context.api.delete(`${base}/members/users/${people.max.id}`)).status, 204);
+    assert.equal((await (await context.server.as('max')).get(`/imodels/${made.id}`)).status, 404);
+  });
+
+  test('an iModel says that it has permissions of its own, and goes back without them', async () => {
+    const own = await context.server.iTwin();
+    const role = await context.server.grant(own, 'max', ['imodels_write']);
+    const made = await makeIModel(context.olivia, own);
+    const secured = async (): Promise<boolean> => ((await context.api.get(`/imodels/${made.id}`)).body as { iModel: { isSecured: boolean } }).iModel.isSecured;
+    assert.equal(await secured(), false);
+    const rolePermissions = [{ roleId: role, permissions: ['imodels_read'] }];
+    const set = await context.api.put(`/imodels/${made.id}/rolepermissions`, { rolePermissions });
+    assert.deepEqual([set.status, set.body], [200, { rolePermissions }]);
+    assert.deepEqual((await context.api.get(`/imodels/${made.id}/rolepermissions`)).body, { rolePermissions });
+    assert.equal(await secured(), true);
+    assert.deepEqual(await permissionsOf('max', made.id), ['imodels_webview', 'imodels_read']);
+    const both = await context.api.put(`/imodels/${made.id}/userpermissions`, { userPermissions: [{ userId: people.max.id, permissions: ['imodels_read'] }] });
+    assert.equal(both.status, 422);
+    assert.equal((both.body as WireError).error.details?.[0]?.code, 'MutuallyExclusivePropertiesProvided');
+    assert.equal((await context.api.patch(`/imodels/${made.id}/rolepermissions`, { rolePermissions: [{ roleId: role, permissions: [] }] })).status, 200);
+    assert.equal(await secured(), false);
+    assert.deepEqual(await permissionsOf('max', made.id), ['imodels_webview', 'imodels_read', 'imodels_write']);
+  });
+
+  test('role permissions on an iModel count only with webview on its iTwin', async () => {
+    const own = await context.server.iTwin();
+    const role = await context.server.grant(own, 'max', []);
+    const made = await makeIModel(context.olivia, own);
+    await context.api.put(`/imodels/${made.id}/rolepermissions`, { rolePermissions: [{ roleId: role, permissions: ['imodels_manage'] }] });
+    const max = await context.server.as('max');
+    assert.equal((await max.get(`/imodels/${made.id}`)).status, 404);
+    await context.server.grant(own, 'max', ['imodels_webview']);
+    assert.equal((await max.get(`/imodels/${made.id}`)).status, 200);
+    assert.equal((await permissionsOf('max', made.id)).length, 4);
+  });
+
+  test('a role taken away leaves an iModel that named it closed, not open', async () => {
+    const own = await context.server.iTwin();
+    const role = await context.server.grant(own, 'max', ['imodels_webview']);
+    await context.server.grant(own, 'max', ['imodels_write']);
+    const made = await makeIModel(context.olivia, own);
+    await context.api.put(`/imodels/${made.id}/rolepermissions`, { rolePermissions: [{ roleId: role, permissions: ['imodels_webview'] }] });
+    await context.api.delete(`/accesscontrol/itwins/${own}/roles/${role}`);
+    assert.equal((await (await context.server.as('max')).get(`/imodels/${made.id}`)).status, 404);
+  });
+
+  test('lists leave out what the caller may not see, unless the caller manages the iTwin', async () => {
+    const own = await context.server.iTwin();
+    await context.server.grant(own, 'max', ['imodels_webview']);
+    const [open, closed] = [await makeIModel(context.olivia, own), await makeIModel(context.olivia, own)];
+    await context.api.put(`/imodels/${closed.id}/userpermissions`, { userPermissions: [{ userId: people.olivia.id, permissions: ['imodels_manage'] }] });
+    const seenBy = async (who: 'max' | 'admin'): Promise<string[]> => {
+      const { client, authorization } = await official(context.server, who);
+      return (await all(client.iModels.getMinimalList({ authorization, urlParams: { iTwinId: own } }))).map(({ id }) => id).toSorted();
+    };
+    assert.deepEqual(await seenBy('max'), [open.id]);
+    assert.deepEqual(await seenBy('admin'), [open.id, closed.id].toSorted());
+    await context.server.grant(own, 'max', ['imodels_manage']);
+    assert.deepEqual(await seenBy('max'), [open.id, closed.id].toSorted());
+  });
+
+  test('below read there are no download links', async () => {
+    const own = await context.server.iTwin();
+    await context.server.grant(own, 'max', ['imodels_webview']);
+    const made = await makeIModel(context.olivia, own, { changesets: 1 });
+    const max = await official(context.server, 'max');
+    const as = { authorization: max.authorization, iModelId: made.id };
+    assert.equal((await max.client.baselineFiles.getSingle(as))._links.download, null);
+    assert.equal((await max.client.changesets.getSingle({ ...as, changesetIndex: 1 }))._links.download, null);
+    const [listed] = await all(max.client.changesets.getRepresentationList(as));
+    assert.equal(listed?._links.download, null);
+  });
+
+  test('roles and users that are not there are refused, and nothing changes', async () => {
+    const own = await context.server.iTwin();
+    const made = await makeIModel(context.olivia, own);
+    const role = await context.api.put(`/imodels/${made.id}/rolepermissions`, { rolePermissions: [{ roleId: randomUUID(), permissions: ['imodels_read'] }] });
+    assert.deepEqual([role.status, (role.body as WireError).error.code], [404, 'RoleNotFound']);
+    const base = `/accesscontrol/itwins/${own}`;
+    const { role: created } = (await context.api.post(`${base}/roles`, { displayName: 'r' })).body as { role: { id: string } };
+    const unknown = await context.api.post(`${base}/members/users`, { members: [{ email: 'nobody@example.test', roleIds: [created.id] }] });
+    assert.deepEqual([unknown.status, (unknown.body as WireError).error.details?.[0]?.message], [422, "'nobody@example.test' is not a known user."]);
+    const noRole = await context.api.post(`${base}/members/users`, { members: [{ email: people.max.email, roleIds: [randomUUID()] }] });
+    assert.equal((noRole.body as WireError).error.code, 'RoleNotFound');
+    assert.equal((await context.api.patch(`${base}/members/users/${randomUUID()}`, { roleIds: [created.id] })).status, 404);
+    const bad = await context.api.post(`${base}/roles`, { displayName: 'r', permissions: ['imodels_fly'] });
+    assert.equal(bad.status, 422);
+    assert.deepEqual((await context.api.get(`${base}/members/users`)).body, { members: [] });
+  });
+});

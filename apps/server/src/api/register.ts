@@ -125,7 +125,7 @@ function parseBody(request: FastifyRequest, route: Route, invalid: (details: Err
   if (given.split(';')[0]?.trim().toLowerCase() !== 'application/json') throw invalid([detail.contentType(given.slice(0, 100), 'application/json')]);
   let value: unknown;
   try {
-    value = secureJson.parse(body.toString('utf8'), undefined, { protoAction: 'remove', constructorAction: 'remove' });
+    value = secureJson.parse(body.toString('utf8'));
   } catch {
     throw invalid([detail.invalidBody()]);
   }

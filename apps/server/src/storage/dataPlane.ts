@@ -54,13 +54,13 @@ export async function dataPlane(app: FastifyInstance, { blobs, links }: { blobs:
     return grant.blobId;
   }
 
-  app.get(linkPath, async (request: LinkRequest, reply) => {
+  app.get(linkPath, { schema: { hide: true } }, async (request: LinkRequest, reply) => {
     const blob = await blobs.findReadable(grantOf(request, 'r'));
     if (blob === undefined) throw new StorageError(404, 'BlobNotFound', 'The blob does not exist.');
     return sendBlob(blobs, blob, request, reply);
   });
 
-  app.put(linkPath, async (request: LinkRequest, reply) => {
+  app.put(linkPath, { schema: { hide: true } }, async (request: LinkRequest, reply) => {
     const upload = await blobs.findUpload(grantOf(request, 'w'));
     if (upload === undefined) throw new StorageError(404, 'BlobNotFound', 'Nothing waits for this upload any more.');
     if (upload === 'closed') throw new StorageError(409, 'BlobAlreadyExists', 'This upload is complete; its link cannot be used again.');

@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { errorsOf } from '../apps/server/src/api/register.ts';
+import { routes } from '../apps/server/src/api/routes.ts';
+import { errorTable } from '../apps/server/src/errors.ts';
+import { Api } from './support/api.ts';
+import { bootServer, endServer, type TestServer } from './support/server.ts';
+
+interface Operation {
+  operationId: string;
+  summary: string;
+  description: string;
+  requestBody?: { content: Record<string, { schema: { required?: string[]; properties: Record<string, unknown> } }> };
+  responses: Record<string, { description: string; headers?: Record<string, unknown> }>;
+}
+
+describe('The API document', () => {
+  let server: TestServer;
+  let document: { openapi: string; paths: Record<string, Record<string, Operation>> };
+
+  before(async () => {
+    server = await bootServer('sqlite');
+    document = (await new Api(server.origin).get('/openapi.json')).body as typeof document;
+  });
+  after(() => endServer(server));
+
+  test('is OpenAPI 3.1 and holds every route with its permission and every refusal it can give', () => {
+    assert.match(document.openapi, /^3\.1\./);
+    for (const route of routes) {
+      const operation = document.paths[route.path.replace(/:(\w+)/g, '{$1}')]?.[route.method.toLowerCase()];
+      assert.equal(operation?.operationId, route.operationId);
+      assert.match(operation?.description ?? '', /Permission: /);
+      assert.ok(operation?.responses[route.response.status], route.operationId);
+      for (const code of errorsOf(route)) assert.match(operation?.responses[errorTable[code][0]]?.description ?? '', new RegExp(code), `${route.operationId} ${code}`);
+    }
+    const count = Object.values(document.paths).flatMap((path) => Object.keys(path)).length;
+    assert.equal(count, routes.length);
+  });
+
+  test('describes Clone with the schema that validates it and the headers of its answer', () => {
+    const clone = document.paths['/imodels/{iModelId}/clone']?.post;
+    const schema = clone?.requestBody?.content['application/json']?.schema;
+    assert.deepEqual(schema?.required, ['iTwinId']);
+    assert.deepEqual(Object.keys(schema?.properties ?? {}).toSorted(), ['changesetId', 'changesetIndex', 'containersEnabled', 'description', 'iTwinId', 'name']);
+    assert.deepEqual(Object.keys(clone?.responses['202']?.headers ?? {}).toSorted(), ['Create-iModel-Operation', 'Location']);
+  });
+
+  test('has a readable page that is served from here alone', async () => {
+    const page = await fetch(`${server.origin}/docs/`);
+    const html = await page.text();
+    assert.equal(page.status, 200);
+    const sources = [...html.matchAll(/(?:src|href)="([^"]+)"/g)].map((match) => match[1] as string);
+    assert.ok(sources.some((source) => source.endsWith('.js')));
+    for (const source of sources) {
+      const url = new URL(source, `${server.origin}/docs/`);
+      assert.equal(url.origin, server.origin, source);
+      if (source.endsWith('.js')) assert.equal((await fetch(url)).status, 200);
+    }
+  });
+
+  test('and health are open to all', async () => {
+    const { status, body } = await new Api(server.origin).get('/health');
+    assert.deepEqual([status, (body as { status: string }).status], [200, 'ok']);
+  });
+
+  test('a browser may call: preflights are answered and the headers of Clone can be read', async () => {
+    const preflight = await fetch(`${server.origin}/imodels/x/clone`, {
+      method: 'OPTIONS',
+      headers: { origin: 'http://app.example', 'access-control-request-method': 'POST', 'access-control-request-headers': 'authorization,content-type,prefer' },
+    });
+    assert.equal(preflight.status, 204);
+    assert.equal(preflight.headers.get('access-control-allow-origin'), '*');
+    assert.match(preflight.headers.get('access-control-allow-headers') ?? '', /authorization/);
+    const answer = await fetch(`${server.origin}/itwins`, { headers: { origin: 'http://app.example' } });
+    assert.match(answer.headers.get('access-control-expose-headers') ?? '', /Location, Create-iModel-Operation, Retry-After/);
+  });
+});

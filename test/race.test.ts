@@ -1,0 +1,123 @@
+import assert from 'node:assert/strict';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { test } from 'node:test';
+import { collect } from '../apps/server/src/history/collect.ts';
+import type { WireError } from './support/api.ts';
+import { changesetIdOf, makeIModel } from './support/clients.ts';
+import { onEachDatabase } from './support/suite.ts';
+
+/** Clones that are asked for in all, at most; the race stops by itself then. */
+const mostClones = 400;
+
+onEachDatabase('Clones, pushes, deletions and the collector at once', {}, (context) => {
+  test('leave no clone half made and lose nothing that was acknowledged', async () => {
+    const { database, blobs } = context.server.services;
+    const seed = await database.db.selectFrom('baseline').select('id').where('id', 'like', 'seed-%').executeTakeFirstOrThrow();
+    const target = await context.server.iTwin();
+    /** What each living iModel must show: its chain of changeset ids. */
+    const living = new Map<string, string[]>();
+    const first = await makeIModel(context.olivia, context.iTwinId, { changesets: 5 });
+    living.set(first.id, first.changesets.map(({ id }) => id));
+    const busy = new Set<string>();
+    let clones = 0;
+    let running = true;
+
+    const pick = (): string | undefined => {
+      const ids = [...living.keys()];
+      return ids[Math.floor(Math.random() * ids.length)];
+    };
+    async function cloner(): Promise<void> {
+      while (clones < mostClones) {
+        clones++;
+        const source = pick();
+        if (source === undefined) return;
+        const before = living.get(source)?.length ?? 0;
+        const changesetIndex = Math.random() < 0.5 ? undefined : Math.floor(Math.random() * (before + 1));
+        const answer = await context.api.post(`/imodels/${source}/clone`, { iTwinId: target, name: randomUUID(), ...(changesetIndex !== undefined && { changesetIndex }) });
+        if (answer.status === 404) {
+          assert.equal((answer.body as WireError).error.code, 'iModelNotFound');
+          continue;
+        }
+        assert.equal(answer.status, 202, JSON.stringify(answer.body));
+        const id = (answer.headers.get('location') ?? '').split('/').at(-1) as string;
+        const chain = (await chainOf(id)).map((changeset) => changeset.id);
+        if (changesetIndex !== undefined) assert.equal(chain.length, changesetIndex);
+        else assert.ok(chain.length >= before);
+        living.set(id, chain);
+      }
+    }
+    async function pusher(): Promise<void> {
+      while (running) {
+        const id = pick();
+        if (id === undefined || busy.has(id)) {
+          await new Promise(setImmediate);
+          continue;
+        }
+        busy.add(id);
+        const chain = living.get(id) ?? [];
+        const acquired = await context.api.post(`/imodels/${id}/briefcases`, {});
+        if (acquired.status === 201) {
+          const { briefcaseId } = (acquired.body as { briefcase: { briefcaseId: number } }).briefcase;
+          const parentId = chain.at(-1) ?? '';
+          const bytes = randomBytes(16);
+          const changesetId = changesetIdOf(parentId, bytes);
+          const begun = await context.api.post(`/imodels/${id}/changesets`, { id: changesetId, parentId, briefcaseId, fileSize: 16 });
+          if (begun.status === 201) {
+            const { _links } = (begun.body as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } }).changeset;
+            const uploaded = await context.api.put(_links.upload.href, bytes);
+            const completed = uploaded.status === 201 ? await context.api.patch(_links.complete.href, { state: 'fileUploaded', briefcaseId }) : uploaded;
+            assert.ok(completed.status < 500, JSON.stringify(completed.body));
+            if (completed.status === 200) living.get(id)?.push(changesetId);
+          } else assert.equal(begun.status, 404, JSON.stringify(begun.body));
+        }
+        busy.delete(id);
+      }
+    }
+    async function deleter(): Promise<void> {
+      while (running) {
+        const id = living.size > 12 ? pick() : undefined;
+        if (id === undefined || busy.has(id)) {
+          await new Promise(setImmediate);
+          continue;
+        }
+        living.delete(id);
+        assert.equal((await context.api.delete(`/imodels/${id}`)).status, 204);
+      }
+    }
+    async function collector(): Promise<void> {
+      while (running) await collect(database, blobs.store, { graceMs: 0, uploadLifeMs: 3_600_000, seedBaselineId: seed.id, thorough: true });
+    }
+    async function chainOf(id: string): Promise<{ id: string; parentId: string; index: number; _links: { download: { href: string } } }[]> {
+      const answer = await context.api.get(`/imodels/${id}/changesets?$top=1000`, { prefer: 'return=representation' });
+      if (answer.status === 404) return [];
+      return (answer.body as { changesets: [] }).changesets;
+    }
+
+    const background = [pusher(), pusher(), deleter(), collector()];
+    try {
+      await Promise.all([cloner(), cloner(), cloner(), cloner()]);
+    } finally {
+      running = false;
+      await Promise.all(background);
+    }
+
+    assert.ok(living.size > 0);
+    for (const [id, expected] of living) {
+      const chain = await chainOf(id);
+      assert.deepEqual(chain.map((changeset) => changeset.id).slice(0, expected.length), expected, id);
+      for (const [n, { index, parentId }] of chain.entries()) assert.deepEqual([index, parentId], [n + 1, n === 0 ? '' : chain[n - 1]?.id]);
+      const last = chain.at(-1);
+      if (last !== undefined) assert.equal((await fetch(last._links.download.href)).status, 200);
+      const operation = (await context.api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string } };
+      assert.equal(operation.createOperation.state, 'successful');
+    }
+    // Everything that a living iModel sees has its bytes.
+    const dangling = await database.db
+      .selectFrom('changeset')
+      .innerJoin('blob', 'blob.id', 'changeset.blob_id')
+      .select('changeset.id')
+      .where((eb) => eb.or([eb('blob.state', '!=', 'stored'), eb('blob.released_at', 'is not', null)]))
+      .execute();
+    assert.deepEqual(dangling, []);
+  });
+});

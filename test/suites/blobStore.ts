@@ -5,7 +5,7 @@ import { after, before, describe, test } from 'node:test';
 import { NoSuchObjectError, SizeMismatchError, UnknownBlockError, type BlobStore } from '../../apps/server/src/storage/blobStore.ts';
 
 /** What every store keeps to. `make` gives an empty one and what takes it away again. */
-export function blobStoreSuite(name: string, make: () => Promise<{ store: BlobStore; remove(): Promise<void> }>): void {
+export function blobStoreSuite(name: string, make: () => Promise<{ store: BlobStore; remove: () => Promise<void> }>): void {
   describe(`The blob store ${name}`, () => {
     let store: BlobStore;
     let remove: () => Promise<void>;

@@ -16,7 +16,7 @@ export interface RunningServer {
   services: Services;
   /** `http://host:port`, without a slash at the end. */
   origin: string;
-  /** Finishes the requests under way, then closes database and store. */
+  /** Finishes the requests under way, within `shutdownSeconds`, then closes database and store. */
   close(): Promise<void>;
 }
 
@@ -63,10 +63,20 @@ export async function startServer(config: Config, options: RegisterOptions = {})
     services,
     origin: originOf(app, config),
     close: async () => {
-      await app.close();
+      await closeApp(app, config.shutdownSeconds);
       await services.close();
     },
   };
+}
+
+/** Lets requests under way finish, but not for ever: a client that stopped reading must not hold the server. */
+async function closeApp(app: FastifyInstance, graceSeconds: number): Promise<void> {
+  const patience = setTimeout(() => app.server.closeAllConnections(), graceSeconds * 1000);
+  try {
+    await app.close();
+  } finally {
+    clearTimeout(patience);
+  }
 }
 
 async function wire(app: FastifyInstance, services: Services, options: RegisterOptions): Promise<void> {

@@ -64,6 +64,7 @@ const ConfigSchema = Type.Object(
     }),
     signedLinkSeconds: Type.Integer({ minimum: 10, maximum: 86_400, default: 3600, description: 'Life of upload and download links.' }),
     pushLeaseSeconds: Type.Integer({ minimum: 1, default: 600, description: 'How long an unfinished push keeps others out.' }),
+    shutdownSeconds: Type.Number({ minimum: 0, default: 10, description: 'How long requests under way may still take when the server is told to end.' }),
     collector: Type.Object(
       {
         intervalSeconds: Type.Number({ minimum: 0, default: 60, description: '0 switches the collector off.' }),

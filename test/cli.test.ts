@@ -1,0 +1,146 @@
+import assert from 'node:assert/strict';
+import { execFile, spawn } from 'node:child_process';
+import { readFileSync, statSync } from 'node:fs';
+import path from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { decodeJwt } from 'jose';
+import { makeIModel, official, workFolder, type MadeIModel } from './support/clients.ts';
+import { bootServer, endServer, people, type TestServer } from './support/server.ts';
+
+const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
+
+interface Ran {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+function run(args: string[], env: NodeJS.ProcessEnv = {}): Promise<Ran> {
+  // What the developer who runs the tests has set for a server of their own does not count here.
+  const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('OFFSHOOT_')));
+  return new Promise((resolve) => {
+    const child = execFile(process.execPath, [cli, ...args], { env: { ...inherited, ...env } }, (_error, stdout, stderr) => resolve({ code: child.exitCode ?? -1, stdout, stderr }));
+  });
+}
+
+describe('The command line', () => {
+  let server: TestServer;
+  let made: MadeIModel;
+  let target: string;
+  let connection: string[];
+
+  before(async () => {
+    server = await bootServer('sqlite');
+    made = await makeIModel(await official(server), await server.iTwin('olivia', 'First'), { changesets: 3, name: 'from the shell' });
+    target = await server.iTwin('olivia', 'Second');
+    connection = ['--url', server.origin, '--token', await server.token('olivia')];
+  });
+  after(() => endServer(server));
+
+  test('token prints a token and nothing else, good for the server of the data folder', async () => {
+    const data = server.installation.dataDir;
+    const { code, stdout } = await run(['token', '--data', data, '--user', people.max.email, '--application', 'basic-app', '--expires-in', '30m']);
+    assert.equal(code, 0);
+    const token = stdout.trim();
+    const claims = decodeJwt(token);
+    assert.deepEqual([claims.sub, claims.client_id, (claims.exp ?? 0) - (claims.iat ?? 0)], [people.max.id, 'basic-app', 1800]);
+    const response = await fetch(`${server.origin}/itwins`, { headers: { authorization: `Bearer ${token}` } });
+    assert.equal(response.status, 200);
+    await response.arrayBuffer();
+  });
+
+  test('token refuses a user that is not there and a time that is none', async () => {
+    const data = server.installation.dataDir;
+    const nobody = await run(['token', '--data', data, '--user', 'nobody@example.test']);
+    assert.deepEqual([nobody.code, nobody.stdout], [2, '']);
+    assert.match(nobody.stderr, /no user 'nobody@example.test'/);
+    assert.equal((await run(['token', '--data', data, '--expires-in', 'soon'])).code, 2);
+  });
+
+  test('clone --json prints one object with the clone, ready to use', async () => {
+    const { code, stdout, stderr } = await run(['clone', made.id, '--itwin', target, '--name', 'cut', '--changeset', '2', '--json', ...connection]);
+    assert.deepEqual([code, stderr], [0, '']);
+    const result = JSON.parse(stdout) as { id: string; state: string; clonedFrom: object; location: string; elapsedMs: number };
+    assert.equal(result.state, 'successful');
+    assert.deepEqual(result.clonedFrom, { iModelId: made.id, changesetId: made.changesets[1]?.id });
+    assert.equal(result.location, `${server.origin}/imodels/${result.id}`);
+    assert.ok(result.elapsedMs > 0);
+  });
+
+  test('clone says what it made, and takes a changeset id too', async () => {
+    const { code, stdout } = await run(['clone', made.id, '--itwin', target, '--changeset', made.changesets[0]?.id ?? '', ...connection]);
+    assert.equal(code, 0);
+    assert.match(stdout, /^[0-9a-f-]{36}\n {2}1 changesets, accepted in [\d.]+ ms, usable after [\d.]+ ms/);
+  });
+
+  test('clone tells refusals with the server’s words and an exit code of their own', async () => {
+    const taken = await run(['clone', made.id, '--itwin', made.iTwinId, ...connection]);
+    assert.deepEqual([taken.code, taken.stdout], [3, '']);
+    assert.match(taken.stderr, /iModel with the same name already exists within the iTwin\. \(409 iModelExists\)/);
+    const blank = await run(['clone', made.id, '--itwin', target, '--name', ' ', ...connection]);
+    assert.equal(blank.code, 3);
+    assert.match(blank.stderr, /name: ' ' is not a valid 'name' value/);
+  });
+
+  test('wrong use, no server and no token each have their exit code', async () => {
+    assert.equal((await run(['clone', made.id])).code, 2);
+    assert.equal((await run(['nonsense'])).code, 2);
+    assert.equal((await run(['clone', made.id, '--itwin', target, '--timeout', 'x', ...connection])).code, 2);
+    const away = await run(['imodels', '--url', 'http://127.0.0.1:9', '--token', 'x']);
+    assert.equal(away.code, 4);
+    assert.match(away.stderr, /no server answers at http:\/\/127\.0\.0\.1:9/);
+    const tokenless = await run(['imodels', '--url', server.origin, '--data', path.join(server.installation.dataDir, 'nothing')]);
+    assert.equal(tokenless.code, 2);
+    assert.match(tokenless.stderr, /no token/);
+    assert.equal((await run(['--version'])).code, 0);
+    assert.equal((await run(['--help'])).code, 0);
+  });
+
+  test('imodels lists all that the caller may see, one iTwin, or what a search finds', async () => {
+    const plain = await run(['imodels', ...connection]);
+    assert.match(plain.stdout, /First {2}[0-9a-f-]{36}\n {2}[0-9a-f-]{36} {2}from the shell {2}last push/);
+    const json = JSON.parse((await run(['imodels', '--itwin', made.iTwinId, '--json', ...connection])).stdout) as { id: string }[];
+    assert.deepEqual(json.map(({ id }) => id), [made.id]);
+    const none = JSON.parse((await run(['imodels', '--itwin', made.iTwinId, '--search', 'nothing', '--json', ...connection])).stdout) as unknown[];
+    assert.deepEqual(none, []);
+  });
+
+  test('start prints where everything is, makes a first iTwin, and guards its keys', async () => {
+    const work = workFolder();
+    try {
+      const data = path.join(work.path, 'data');
+      const child = spawn(process.execPath, [cli, 'start', '--data', data, '--port', '0', '--host', '127.0.0.1'], { stdio: ['ignore', 'pipe', 'inherit'] });
+      let printed = '';
+      const ready = new Promise<void>((resolve, reject) => {
+        child.stdout.on('data', (text: Buffer) => {
+          printed += text.toString();
+          if (printed.includes('Token')) resolve();
+        });
+        child.once('exit', () => reject(new Error(`the server ended: ${printed}`)));
+      });
+      await ready;
+      const origin = /API +(http:\/\/localhost:\d+)\/imodels/.exec(printed)?.[1];
+      assert.match(printed, /Document +http.*\/docs/);
+      assert.match(printed, /iTwin +[0-9a-f-]{36} +My iTwin/);
+      const listed = await run(['imodels', '--url', origin ?? '', '--data', data]);
+      assert.match(listed.stdout, /^My iTwin/);
+      for (const secret of ['issuer.json', 'users.json']) assert.equal(statSync(path.join(data, secret)).mode & 0o777, 0o600);
+      assert.ok(!printed.includes((JSON.parse(readFileSync(path.join(data, 'issuer.json'), 'utf8')) as { key: { d: string } }).key.d));
+      const second = await run(['start', '--data', data, '--port', '0']);
+      assert.equal(second.code, 1);
+      assert.match(second.stderr, /Another server runs on/);
+      const ended = new Promise((resolve) => child.once('exit', resolve));
+      child.kill('SIGINT');
+      assert.equal(await ended, 0);
+    } finally {
+      work.remove();
+    }
+  });
+
+  test('start refuses a configuration with faults, telling all of them', async () => {
+    const { code, stderr } = await run(['start', '--port', '99999'], { OFFSHOOT_LOG_LEVEL: 'loud' });
+    assert.equal(code, 2);
+    assert.match(stderr, /2 faults/);
+  });
+});

@@ -1,0 +1,68 @@
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+import { ConfigError, loadConfig } from '../apps/server/src/config.ts';
+import { workFolder } from './support/clients.ts';
+
+/** The faults that a configuration is refused for. */
+function faultsOf(load: () => unknown): readonly string[] {
+  try {
+    load();
+  } catch (error) {
+    if (error instanceof ConfigError) return error.faults;
+    throw error;
+  }
+  return [];
+}
+
+test('without any setting the documented defaults are in force', () => {
+  const config = loadConfig({}, { env: {} });
+  assert.deepEqual([config.host, config.port, config.databaseUrl, config.dataCenter, config.embeddedIssuer], ['localhost', 4700, undefined, 'East US', true]);
+  assert.equal(config.dataDir, path.resolve('offshoot-data'));
+  const clones = Object.fromEntries(Object.entries(config.tiers).map(([tier, { operations }]) => [tier, operations['clone-imodel']?.requests]));
+  assert.deepEqual(clones, { Trial: 5, Basic: 20, Premium: 20, Enterprise: 20 });
+});
+
+test('all faults of a configuration are reported together, each with its place', () => {
+  const work = workFolder();
+  try {
+    const file = path.join(work.path, 'offshoot.json');
+    writeFileSync(file, JSON.stringify({ port: 'eighty', colour: 'red', tiers: { Trial: { general: [{ requests: 0, seconds: 60 }], operations: {} } }, issuers: [{ issuer: 'https://a.example' }], publicUrl: 'ftp://x' }));
+    const faults = faultsOf(() => loadConfig({}, { file, env: { OFFSHOOT_PORT: 'x', OFFSHOOT_TRUST_PROXY: 'maybe' } }));
+    for (const expected of [/OFFSHOOT_PORT/, /OFFSHOOT_TRUST_PROXY/, /^port /, /no setting 'colour'/, /tiers\.Trial\.general\.0\.requests/, /issuers\.0 .*audience/, /^publicUrl/])
+      assert.ok(faults.some((fault) => expected.test(fault)), `${expected.source} is not in ${faults.join(' | ')}`);
+  } finally {
+    work.remove();
+  }
+});
+
+test('settings that contradict each other are refused', () => {
+  assert.match(faultsOf(() => loadConfig({ collector: { intervalSeconds: 60, graceSeconds: 100 } }, { env: {} })).join(), /longer than signedLinkSeconds/);
+  assert.match(faultsOf(() => loadConfig({ defaultTier: 'Gold' }, { env: {} })).join(), /Gold/);
+  assert.match(faultsOf(() => loadConfig({ embeddedIssuer: false }, { env: {} })).join(), /no issuer/);
+});
+
+test('the command line wins over the environment, that over the file', () => {
+  const work = workFolder();
+  try {
+    const file = path.join(work.path, 'offshoot.json');
+    writeFileSync(file, JSON.stringify({ port: 1, host: 'file', dataCenter: 'North Europe' }));
+    const config = loadConfig({ port: 3 }, { file, env: { OFFSHOOT_PORT: '2', OFFSHOOT_HOST: 'environment' } });
+    assert.deepEqual([config.port, config.host, config.dataCenter], [3, 'environment', 'North Europe']);
+  } finally {
+    work.remove();
+  }
+});
+
+test('a file that is named must be there and be JSON', () => {
+  assert.match(faultsOf(() => loadConfig({}, { file: 'no/such/file.json', env: {} })).join(), /cannot read/);
+  const work = workFolder();
+  try {
+    const file = path.join(work.path, 'bad.json');
+    writeFileSync(file, '{ "port": ');
+    assert.match(faultsOf(() => loadConfig({}, { file, env: {} })).join(), /not valid JSON/);
+  } finally {
+    work.remove();
+  }
+});

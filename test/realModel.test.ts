@@ -1,0 +1,68 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { pushSample, sampleBaseline, sampleChangesets } from '../scripts/sample.ts';
+import type * as RealModel from '../scripts/realModel.ts';
+import { workFolder } from './support/clients.ts';
+import { onEachDatabase } from './support/suite.ts';
+
+/** iTwin.js is optional: where its native part cannot be installed, files are compared by hash only. */
+const iTwinJs: typeof RealModel | undefined = await import('../scripts/realModel.ts').catch(() => undefined);
+
+const native = workFolder();
+let models: RealModel.RealModels | undefined;
+before(async () => {
+  models = await iTwinJs?.RealModels.start(native.path, 'http://127.0.0.1:9', 'no token is needed to compute ids');
+});
+after(async () => {
+  await models?.stop();
+  native.remove();
+});
+
+onEachDatabase('A real iModel', {}, (context) => {
+  test('is cloned with every file as it was pushed, and outlives its source', async () => {
+    const { client, authorization } = context.olivia;
+    const sourceId = await pushSample(context.olivia, context.iTwinId, 'Sample');
+    const target = await context.server.iTwin();
+    const part = await client.iModels.clone({ authorization, iModelId: sourceId, iModelProperties: { iTwinId: target, name: 'part', changesetIndex: 2 } });
+    const whole = await client.iModels.clone({ authorization, iModelId: sourceId, iModelProperties: { iTwinId: target } });
+    await client.iModels.delete({ authorization, iModelId: sourceId });
+    await context.server.services.collector.runOnce();
+
+    const pushed = sampleChangesets();
+    const work = workFolder();
+    try {
+      for (const [clone, count] of [
+        [part, 2],
+        [whole, pushed.length],
+      ] as const) {
+        const files = await client.changesets.downloadList({ authorization, iModelId: clone.id, targetDirectoryPath: path.join(work.path, clone.id) });
+        assert.deepEqual(files.map(({ id }) => id), pushed.slice(0, count).map(({ id }) => id));
+        for (const [n, { id, parentId, filePath, description, containingChanges }] of files.entries()) {
+          assert.deepEqual(readFileSync(filePath), readFileSync(pushed[n]?.file ?? ''));
+          assert.deepEqual([parentId, description, containingChanges], [pushed[n]?.parentId, pushed[n]?.description, pushed[n]?.containingChanges]);
+          if (iTwinJs !== undefined) assert.equal(iTwinJs.computeChangesetId(parentId, filePath), id);
+        }
+        const { _links } = await client.baselineFiles.getSingle({ authorization, iModelId: clone.id });
+        const bytes = Buffer.from(await (await fetch(_links.download?.href ?? '')).arrayBuffer());
+        const hash = (of: Buffer): string => createHash('sha256').update(of).digest('hex');
+        assert.equal(hash(bytes), hash(sampleBaseline()));
+      }
+    } finally {
+      work.remove();
+    }
+  });
+});
+
+test('the demo runs to its end', async () => {
+  const demo = fileURLToPath(new URL('../scripts/demo.ts', import.meta.url));
+  const { code, stdout } = await new Promise<{ code: number | null; stdout: string }>((resolve) => {
+    const child = execFile(process.execPath, [demo], (_error, text) => resolve({ code: child.exitCode, stdout: text }));
+  });
+  assert.equal(code, 0, stdout);
+  assert.match(stdout, /All checks passed/);
+});

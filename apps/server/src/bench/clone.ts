@@ -49,10 +49,12 @@ const plan = [
   { changesets: 1000, depth: 100 },
   { changesets: 1000, depth: 1000 },
 ];
-const warmUps = 40;
-/** Clones of one case at most, so that a fast machine ends in time too. */
-const mostClones = 1000;
-const clientClones = 40;
+const warmUps = 30;
+const turns = 10;
+const fewestClonesInTurn = 10;
+/** So that a fast machine does not make more clones than the figures need. */
+const mostClonesInTurn = 100;
+const clientClonesInTurn = 4;
 const insertBatch = 500;
 
 /**
@@ -76,18 +78,17 @@ export async function benchClone(options: {
     const token = await issuer.mint(user, { applicationId: 'offshoot-cli', scope: 'itwin-platform', lifeSeconds: 3600 });
 
     const server = await startChild(dataDir, options.databaseUrl);
-    const cases: CloneCase[] = [];
     try {
-      for (const [index, kind] of plan.entries()) {
-        const target: Target = { origin: server.origin, token, iTwinId, sourceId: sources[index] as string };
-        const found = await measure(kind, target, dataDir, options);
-        cases.push(found);
-        options.onCase(found);
-      }
+      const tallies = sources.map((sourceId): Tally => ({ target: { origin: server.origin, token, iTwinId, sourceId }, times: [], clientTimes: [], bytes: 0, rows: 0, blobBytes: 0 }));
+      for (const { target } of tallies) for (let n = 0; n < warmUps; n++) await clone(target);
+      // Cases take turns, so that what else the machine does meets all of them alike and their ratios hold.
+      for (let turn = 0; turn < turns; turn++) for (const tally of tallies) await takeTurn(tally, dataDir, options.databaseUrl, options.secondsPerCase / turns);
+      const cases = plan.map((kind, index) => toCase(kind, tallies[index] as Tally));
+      cases.forEach(options.onCase);
+      return { machine, cases };
     } finally {
       await server.stop();
     }
-    return { machine, cases };
   } finally {
     rmSync(dataDir, { recursive: true, force: true });
   }
@@ -100,23 +101,38 @@ interface Target {
   sourceId: string;
 }
 
-async function measure(kind: (typeof plan)[number], target: Target, dataDir: string, options: { databaseUrl: string | undefined; secondsPerCase: number }): Promise<CloneCase> {
-  for (let n = 0; n < warmUps; n++) await clone(target);
-  const before = await weigh(dataDir, options.databaseUrl);
-  const times: number[] = [];
-  const until = performance.now() + options.secondsPerCase * 1000;
-  while (times.length < mostClones && (performance.now() < until || times.length < 100)) times.push(await clone(target));
-  const after = await weigh(dataDir, options.databaseUrl);
-  const clones = times.length;
+/** What has been measured of one case so far. */
+interface Tally {
+  target: Target;
+  times: number[];
+  clientTimes: number[];
+  bytes: number;
+  rows: number;
+  blobBytes: number;
+}
+
+/** One turn of a case: some clones through plain HTTP, weighed, then some through the official client. */
+async function takeTurn(tally: Tally, dataDir: string, databaseUrl: string | undefined, seconds: number): Promise<void> {
+  const before = await weigh(dataDir, databaseUrl);
+  const until = performance.now() + seconds * 1000;
+  for (let n = 0; n < mostClonesInTurn && (performance.now() < until || n < fewestClonesInTurn); n++) tally.times.push(await clone(tally.target));
+  const after = await weigh(dataDir, databaseUrl);
+  tally.bytes += after.bytes - before.bytes;
+  tally.rows += after.rows - before.rows;
+  tally.blobBytes += after.blobBytes - before.blobBytes;
+  tally.clientTimes.push(...(await cloneWithClient(tally.target)));
+}
+
+function toCase(kind: (typeof plan)[number], { times, clientTimes, bytes, rows, blobBytes }: Tally): CloneCase {
   return {
     ...kind,
     p50Ms: percentile(times, 0.5),
     p99Ms: percentile(times, 0.99),
-    clientP50Ms: await measureClient(target),
-    bytesAdded: Math.round((after.bytes - before.bytes) / clones),
-    rowsAdded: Math.round(((after.rows - before.rows) / clones) * 10) / 10,
-    blobBytesAdded: after.blobBytes - before.blobBytes,
-    clones,
+    clientP50Ms: clientTimes.length === 0 ? null : percentile(clientTimes, 0.5),
+    bytesAdded: Math.round(bytes / times.length),
+    rowsAdded: Math.round((rows / times.length) * 10) / 10,
+    blobBytesAdded: blobBytes,
+    clones: times.length,
   };
 }
 
@@ -134,20 +150,20 @@ async function clone(target: Target): Promise<number> {
   return took;
 }
 
-async function measureClient(target: Target): Promise<number | null> {
-  // A development dependency: where only the product is installed, this figure is left out.
+/** Some clones through the official client: milliseconds each, none where it is not installed (a development dependency). */
+async function cloneWithClient(target: Target): Promise<number[]> {
   const name = '@itwin/imodels-client-management';
   const module = (await import(name).catch(() => undefined)) as typeof Management | undefined;
-  if (module === undefined) return null;
+  if (module === undefined) return [];
   const client = new module.IModelsClient({ api: { baseUrl: `${target.origin}/imodels` } });
   const authorization = async () => ({ scheme: 'Bearer', token: target.token });
   const times: number[] = [];
-  for (let n = 0; n < clientClones; n++) {
+  for (let n = 0; n < clientClonesInTurn; n++) {
     const began = performance.now();
     await client.iModels.clone({ authorization, iModelId: target.sourceId, iModelProperties: { iTwinId: target.iTwinId, name: randomUUID() } });
     times.push(performance.now() - began);
   }
-  return percentile(times, 0.5);
+  return times;
 }
 
 function percentile(times: readonly number[], share: number): number {

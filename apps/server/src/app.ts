@@ -108,6 +108,7 @@ async function wire(app: FastifyInstance, services: Services, options: RegisterO
         description: 'iModels API v2, iTwins and access control of this server. Files go through signed links, which are not part of this document.',
         license: { name: 'MIT' },
       },
+      security: [{ bearer: [] }],
       components: { securitySchemes: { bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT' } } },
     },
   });
@@ -118,8 +119,18 @@ async function wire(app: FastifyInstance, services: Services, options: RegisterO
   app.get('/health', { schema: { hide: true } }, () => ({ status: 'ok', version }));
   await app.register(scalar, {
     routePrefix: '/docs',
-    // Served from the package: the page needs no network, fonts and telemetry included.
-    configuration: { url: '/openapi.json', title: 'Offshoot', withDefaultFonts: false, telemetry: false, hideClientButton: true, showDeveloperTools: 'never' },
+    // Served from the package: the page needs no network, and offers nothing that would send the document elsewhere.
+    configuration: {
+      url: '/openapi.json',
+      title: 'Offshoot',
+      withDefaultFonts: false,
+      telemetry: false,
+      hideClientButton: true,
+      showDeveloperTools: 'never',
+      agent: { disabled: true },
+      mcp: { disabled: true },
+      authentication: { preferredSecurityScheme: 'bearer' },
+    },
   });
 }
 

@@ -155,6 +155,16 @@ describe('An OpenID Connect issuer', () => {
     assert.equal(discoveries, 1);
   });
 
+  test('users of the users file are known by a verified e-mail, never by a claimed one', async () => {
+    const iTwinId = await server.iTwin('olivia');
+    const known = async (claims: object): Promise<number> => (await new Api(server.origin, await token(claims)).get(`/itwins/${iTwinId}`)).status;
+    const { email } = people.admin;
+    assert.equal(await known({ sub: randomUUID(), email, email_verified: true }), 200);
+    assert.equal(await known({ sub: randomUUID(), email }), 404);
+    assert.equal(await known({ sub: randomUUID(), email, email_verified: false }), 404);
+    assert.equal(await known({ sub: email }), 404);
+  });
+
   test('tokens for another audience, of another key or without a subject are refused', async () => {
     const other = await generateKeyPair('RS256');
     for (const bad of [await token({ sub: 'a' }, { audience: 'https://other.example' }), await token({ sub: 'a' }, { key: other.privateKey }), await token({})]) {

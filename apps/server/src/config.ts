@@ -51,7 +51,7 @@ const ConfigSchema = Type.Object(
     logPretty: Type.Boolean({ default: false }),
     corsOrigins: Type.Array(Type.String({ minLength: 1 }), { default: ['*'] }),
     embeddedIssuer: Type.Boolean({ default: true, description: 'Accept tokens minted by `offshoot token`.' }),
-    issuers: Type.Array(Issuer, { default: [] }),
+    issuers: Type.Array(Issuer, { default: [], description: 'Trusted alike: a subject is the same user whichever of them names it.' }),
     requiredScope: Type.Union([Type.String({ minLength: 1 }), Type.Null()], { default: 'itwin-platform' }),
     defaultTier: Type.String({ default: 'Enterprise', description: 'Tier of applications that the users file does not name.' }),
     tiers: Type.Record(Type.String({ minLength: 1 }), Tier, {

@@ -55,10 +55,18 @@ export class Directory {
     return directory;
   }
 
-  /** The user by id or, as people write it on a command line, by e-mail. */
+  findUserById(id: string): DirectoryUser | undefined {
+    return this.#current().users.find((user) => user.id === id);
+  }
+
+  findUserByEmail(email: string): DirectoryUser | undefined {
+    const wanted = email.toLowerCase();
+    return this.#current().users.find((user) => user.email.toLowerCase() === wanted);
+  }
+
+  /** The user by whichever of the two a person wrote. Not for claims of tokens, whose subject may look like an e-mail. */
   findUser(idOrEmail: string): DirectoryUser | undefined {
-    const email = idOrEmail.toLowerCase();
-    return this.#current().users.find((user) => user.id === idOrEmail || user.email.toLowerCase() === email);
+    return this.findUserById(idOrEmail) ?? this.findUserByEmail(idOrEmail);
   }
 
   findApplication(id: string): DirectoryApplication | undefined {

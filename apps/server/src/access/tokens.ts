@@ -82,7 +82,9 @@ export class Tokens {
   #callerOf(payload: JWTPayload, issuer: TrustedIssuer): Caller {
     const subject = payload.sub as string;
     const email = textClaim(payload, 'email');
-    const listed = this.#directory.findUser(subject) ?? (issuer.usersFileOnly || email === undefined ? undefined : this.#directory.findUser(email));
+    // An e-mail that its issuer did not verify could be anybody's, an administrator's of the users file among them.
+    const verifiedEmail = payload.email_verified === true ? email : undefined;
+    const listed = this.#directory.findUserById(subject) ?? (verifiedEmail === undefined ? undefined : this.#directory.findUserByEmail(verifiedEmail));
     if (listed === undefined && issuer.usersFileOnly) throw new ApiError('Unauthorized');
 
     const applicationId = textClaim(payload, 'client_id') ?? textClaim(payload, 'azp') ?? 'unknown';

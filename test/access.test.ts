@@ -5,7 +5,7 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { exportJWK, generateKeyPair, SignJWT, UnsecuredJWT, type CryptoKey } from 'jose';
+import { exportJWK, generateKeyPair, importJWK, SignJWT, UnsecuredJWT, type CryptoKey } from 'jose';
 import type { DirectoryData } from '../apps/server/src/access/directory.ts';
 import { Api, type WireError } from './support/api.ts';
 import { bootServer, endServer, people, type TestServer } from './support/server.ts';
@@ -109,8 +109,9 @@ describe('An OpenID Connect issuer', () => {
   let discoveries = 0;
 
   before(async () => {
-    keys = await generateKeyPair('RS256');
-    const jwk = { ...(await exportJWK(keys.publicKey)), kid: 'one', alg: 'RS256', use: 'sig' };
+    keys = await generateKeyPair('RS256', { extractable: true });
+    // Without `alg`, as some providers publish keys: the configuration alone says what is accepted.
+    const jwk = { ...(await exportJWK(keys.publicKey)), kid: 'one', use: 'sig' };
     issuer = createServer((request, response) => {
       response.setHeader('content-type', 'application/json');
       if (request.url === '/.well-known/openid-configuration') {
@@ -167,7 +168,15 @@ describe('An OpenID Connect issuer', () => {
 
   test('tokens for another audience, of another key or without a subject are refused', async () => {
     const other = await generateKeyPair('RS256');
-    for (const bad of [await token({ sub: 'a' }, { audience: 'https://other.example' }), await token({ sub: 'a' }, { key: other.privateKey }), await token({})]) {
+    // The same key in an algorithm that is not configured.
+    const key = await importJWK(await exportJWK(keys.privateKey), 'PS256');
+    const otherAlgorithm = await new SignJWT({ scope: 'itwin-platform', sub: 'a' })
+      .setProtectedHeader({ alg: 'PS256', kid: 'one' })
+      .setIssuer(url)
+      .setAudience('https://imodels.example')
+      .setExpirationTime('1h')
+      .sign(key);
+    for (const bad of [otherAlgorithm, await token({ sub: 'a' }, { audience: 'https://other.example' }), await token({ sub: 'a' }, { key: other.privateKey }), await token({})]) {
       const answer = await new Api(server.origin, bad).get('/itwins');
       assert.deepEqual([answer.status, answer.body], [401, refusedToken]);
     }

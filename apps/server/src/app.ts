@@ -116,6 +116,7 @@ async function wire(app: FastifyInstance, services: Services, options: RegisterO
   await app.register(async (api) => registerRoutes(api, services, routes, options));
   await app.register(dataPlane, { blobs: services.blobs, links: services.signedLinks });
   app.get('/openapi.json', { schema: { hide: true } }, () => app.swagger());
+  app.get('/', { schema: { hide: true } }, (_request, reply) => reply.redirect('/docs/'));
   app.get('/health', { schema: { hide: true } }, () => ({ status: 'ok', version }));
   await app.register(scalar, {
     routePrefix: '/docs',

@@ -86,7 +86,10 @@ export interface CallerRoute<Body extends TSchema = TSchema, Query extends TSche
 }
 
 /** Any route, its types of body and query checked where it was declared and no longer needed. */
-export type Route = Omit<RouteBase<TSchema, TSchema>, never> & { access: Access; handler(call: Call<unknown, unknown> & { access?: IModelAccess | ITwinAccess }): Promise<unknown> };
+export type Route = RouteBase<TSchema, TSchema> & {
+  access: Access;
+  handler(call: Call<unknown, unknown> & { access?: IModelAccess | ITwinAccess }): Promise<unknown>;
+};
 
 /** Declares a route on an iModel: `/imodels/:iModelId…`. */
 export function imodelRoute<Body extends TSchema, Query extends TSchema>(route: IModelRoute<Body, Query>): Route {

@@ -1,3 +1,4 @@
+import path from 'node:path';
 import { Command } from 'commander';
 import { startServer, type RunningServer } from '../app.ts';
 import { ConfigError, loadConfig, type ConfigInput } from '../config.ts';
@@ -77,6 +78,9 @@ function banner({ origin, services }: RunningServer, firstITwin: { id: string; n
     ['Data', `${config.dataDir}${config.databaseUrl === undefined ? '' : ' and PostgreSQL'}`],
   ];
   if (firstITwin !== undefined) lines.push(['iTwin', `${firstITwin.id}   ${firstITwin.name}`]);
-  if (config.embeddedIssuer) lines.push(['Token', `npm run -s offshoot -- token   (users: ${directory.file})`]);
+  if (config.embeddedIssuer) {
+    const elsewhere = config.dataDir === path.resolve('offshoot-data') ? '' : ` --data ${config.dataDir}`;
+    lines.push(['Token', `npm run -s offshoot -- token${elsewhere}   (users: ${directory.file})`]);
+  }
   return `\nOffshoot ${version}\n\n${lines.map(([name, value]) => `  ${name.padEnd(10)}${value}`).join('\n')}\n\n`;
 }

@@ -18,8 +18,6 @@ export interface Database {
   readonly db: Db;
   /** PostgreSQL only: the pool, for parts that speak to it themselves (rate limits). */
   readonly pool: pg.Pool | undefined;
-  /** SQLite only: the file, for parts that measure it. */
-  readonly file: string | undefined;
   close(): Promise<void>;
 }
 
@@ -58,13 +56,11 @@ export async function openDatabase(config: Pick<Config, 'dataDir' | 'databaseUrl
 function openSqlite(folder: string): Database {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const lock = lockFolder(folder);
-  const file = path.join(folder, 'offshoot.db');
-  const db = new Kysely<Schema>({ dialect: sqliteDialect(file) });
+  const db = new Kysely<Schema>({ dialect: sqliteDialect(path.join(folder, 'offshoot.db')) });
   return {
     engine: 'sqlite',
     db,
     pool: undefined,
-    file,
     close: async () => {
       await db.destroy();
       lock.close();
@@ -96,7 +92,7 @@ function openPostgres(url: string, poolSize: number): Database {
   // An idle connection that dies is replaced at the next query; without a listener it would end the process.
   pool.on('error', () => undefined);
   const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) });
-  return { engine: 'postgres', db, pool, file: undefined, close: () => db.destroy() };
+  return { engine: 'postgres', db, pool, close: () => db.destroy() };
 }
 
 async function migrate(database: Database): Promise<void> {

@@ -64,8 +64,6 @@ export class RealModels {
       native.setITwinId(iTwinId);
       native.setIModelId(iModelId);
       native.resetBriefcaseId(briefcaseId);
-      // Locks come with a later issue; iTwin.js marks a file that does without them so.
-      native.saveLocalValue('NoLocking', 'true');
       native.saveChanges();
     } finally {
       native.closeFile();
@@ -73,9 +71,10 @@ export class RealModels {
     return BriefcaseDb.open({ fileName });
   }
 
-  /** Inserts a row of spheres and pushes them as one changeset. @returns the changeset's id */
+  /** Inserts a row of spheres, under a lock of the model, and pushes them as one changeset, which releases it. @returns the changeset's id */
   async pushSpheres(db: BriefcaseDb, count: number, at: number): Promise<string> {
     const { model, category } = plantOf(db);
+    await db.locks.acquireLocks({ exclusive: model });
     for (let n = 0; n < count; n++) {
       const builder = new GeometryStreamBuilder();
       builder.appendGeometry(Sphere.createCenterRadius(Point3d.createZero(), 0.4));

@@ -38,6 +38,8 @@ export const errorTable = {
   BaselineFileNotFound: [404, 'Requested Baseline File is not available.'],
   FileNotFound: [404, 'Requested file is not available. File was not uploaded to file storage.'],
   BriefcaseNotFound: [404, 'Requested Briefcase is not available.'],
+  NamedVersionNotFound: [404, 'Requested Named Version is not available.'],
+  LockNotFound: [404, 'Requested Lock(s) is not available.'],
   UserNotFound: [404, 'Requested User is not available.'],
   RoleNotFound: [404, 'Requested Role is not available.'],
   MemberNotFound: [404, 'Requested Member is not available.'],
@@ -47,6 +49,8 @@ export const errorTable = {
   ChangesetExists: [409, 'Changeset with the same id already exists within the iModel.'],
   ConflictWithAnotherUser: [409, 'Another user is pushing a Changeset.'],
   NewerChangesExist: [409, "'parentId' does not match latest Changeset."],
+  NamedVersionExists: [409, 'Named Version with the same name already exists within the iModel.'],
+  NamedVersionOnChangesetExists: [409, 'Named Version for specified Changeset already exists.'],
   DataConflict: [409, 'File size provided during iModel creation does not match actual file size.'],
   iTwinExists: [409, 'An iTwin with the specified number or displayName already exists.'],
   // 413
@@ -73,10 +77,12 @@ export class ApiError extends Error {
   readonly details: readonly ErrorDetail[] | undefined;
   /** Response headers that belong to the refusal, such as `retry-after` (seconds, an integer). */
   readonly headers: Readonly<Record<string, string>>;
+  /** Siblings of `code` on the wire: `objectIds` or `conflictingLocks` of lock errors. */
+  readonly siblings: Readonly<Record<string, unknown>>;
 
   constructor(
     code: ErrorCode,
-    more: { message?: string; target?: string; details?: readonly ErrorDetail[]; headers?: Record<string, string>; cause?: unknown } = {},
+    more: { message?: string; target?: string; details?: readonly ErrorDetail[]; headers?: Record<string, string>; siblings?: Record<string, unknown>; cause?: unknown } = {},
   ) {
     const [status, message] = errorTable[code];
     super(more.message ?? message, { cause: more.cause });
@@ -86,6 +92,7 @@ export class ApiError extends Error {
     this.target = more.target;
     this.details = more.details;
     this.headers = more.headers ?? {};
+    this.siblings = more.siblings ?? {};
   }
 
   /** The body on the wire. Rule of the API: simple errors carry no `details` at all, not an empty list. */
@@ -96,6 +103,7 @@ export class ApiError extends Error {
         message: this.message,
         ...(this.target !== undefined && { target: this.target }),
         ...(this.details !== undefined && { details: this.details }),
+        ...this.siblings,
       },
     };
   }

@@ -18,6 +18,8 @@ import { IModelPermissions } from './imodels/imodelPermissions.ts';
 import { IModels } from './imodels/imodels.ts';
 import { ITwins } from './itwins/itwins.ts';
 import { Members } from './itwins/members.ts';
+import { Locks } from './locks/locks.ts';
+import { NamedVersions } from './namedVersions/namedVersions.ts';
 import { Blobs } from './storage/blobs.ts';
 import { FileStore } from './storage/fileStore.ts';
 import { SignedLinks } from './storage/signedLinks.ts';
@@ -41,6 +43,8 @@ export interface Services {
   baselines: Baselines;
   changesets: Changesets;
   briefcases: Briefcases;
+  locks: Locks;
+  namedVersions: NamedVersions;
   collector: Collector;
   close(): Promise<void>;
 }
@@ -88,6 +92,8 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       baselines: new Baselines(database, blobs),
       changesets: new Changesets(database, blobs, config),
       briefcases: new Briefcases(database),
+      locks: new Locks(database),
+      namedVersions: new NamedVersions(database),
       collector,
       close: async () => {
         await collector.stop();

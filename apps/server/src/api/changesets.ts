@@ -76,8 +76,12 @@ function toMinimal(iModelId: string, row: ChangesetTable, links: Links) {
   };
 }
 
-/** @param download rule of the API: no download link below `imodels_read` */
-function toFull(iModelId: string, row: ChangesetTable, links: Links, download: boolean) {
+/**
+ * @param download rule of the API: no download link below `imodels_read`
+ * @param versions ids of named versions by changeset index
+ */
+function toFull(iModelId: string, row: ChangesetTable, links: Links, download: boolean, versions: ReadonlyMap<number, string>) {
+  const version = versions.get(row.index);
   const minimal = toMinimal(iModelId, row, links);
   return {
     ...minimal,
@@ -85,7 +89,7 @@ function toFull(iModelId: string, row: ChangesetTable, links: Links, download: b
     synchronizationInfo: syncInfo(row.synchronization_info),
     _links: {
       ...minimal._links,
-      namedVersion: null,
+      namedVersion: version === undefined ? null : links.to(iModelId, `/namedversions/${version}`),
       // Rule of the wire: every changeset has one, the baseline's as the last resort.
       currentOrPrecedingCheckpoint: links.to(iModelId, '/changesets/0/checkpoint'),
       download: download ? links.download(row.blob_id, `${row.id}.cs`) : null,
@@ -130,8 +134,9 @@ const listChangesets = imodelRoute({
     const page = pageOf(rows, request, (row) => row.index);
     const id = access.imodel.id;
     const download = access.permissions.has('imodels_read');
+    const versions = representation ? await services.namedVersions.onChangesets(id, page.items.map((row) => row.index)) : new Map<number, string>();
     return {
-      changesets: page.items.map((row) => (representation ? toFull(id, row, links, download) : toMinimal(id, row, links))),
+      changesets: page.items.map((row) => (representation ? toFull(id, row, links, download, versions) : toMinimal(id, row, links))),
       _links: links.page(`/imodels/${id}/changesets`, rawQuery, page),
     };
   },
@@ -149,7 +154,8 @@ const getChangeset = imodelRoute({
   errors: ['ChangesetNotFound'],
   async handler({ access, params, links, services }) {
     const row = await services.changesets.get(access.imodel, parseChangesetRef(params.changeset ?? ''));
-    return { changeset: toFull(access.imodel.id, row, links, access.permissions.has('imodels_read')) };
+    const versions = await services.namedVersions.onChangesets(access.imodel.id, [row.index]);
+    return { changeset: toFull(access.imodel.id, row, links, access.permissions.has('imodels_read'), versions) };
   },
 });
 
@@ -261,7 +267,7 @@ const updateChangeset = imodelRoute({
   ],
   async handler({ access, caller, params, body, links, services }) {
     const row = await services.changesets.complete(caller, access, parseChangesetId(params.changeset ?? ''), body.briefcaseId);
-    const full = toFull(access.imodel.id, row, links, false);
+    const full = toFull(access.imodel.id, row, links, false, new Map());
     // Rule of the wire: these are null in this one answer, whatever they are afterwards.
     return { changeset: { ...full, synchronizationInfo: null, _links: { ...full._links, namedVersion: null, currentOrPrecedingCheckpoint: null, download: null } } };
   },

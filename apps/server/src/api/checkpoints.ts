@@ -1,5 +1,5 @@
 import { Type } from 'typebox';
-import { parseChangesetRef } from '../domain.ts';
+import { parseChangesetRef, parseGuid } from '../domain.ts';
 import { imodelRoute, type Route } from './route.ts';
 import { Nullable } from './schemas.ts';
 
@@ -69,4 +69,21 @@ const getLatestCheckpoint = imodelRoute({
   },
 });
 
-export const checkpointRoutes: Route[] = [getChangesetCheckpoint, getLatestCheckpoint];
+const getNamedVersionCheckpoint = imodelRoute({
+  operationId: 'get-named-version-checkpoint',
+  method: 'GET',
+  path: '/imodels/:iModelId/namedversions/:namedVersionId/checkpoint',
+  tag,
+  summary: 'Get the checkpoint of a named version',
+  description: notGenerated,
+  access: { on: 'imodel', permission: 'imodels_read', level: 'iModel' },
+  invalid: 'Cannot get Checkpoint.',
+  response: { status: 200, description: 'The checkpoint.', schema: CheckpointResponse },
+  errors: ['NamedVersionNotFound'],
+  async handler({ access, params, services }) {
+    const version = await services.namedVersions.get(access.imodel.id, parseGuid(params.namedVersionId ?? ''));
+    return toCheckpoint({ index: version.changeset_index, id: version.changeset_id });
+  },
+});
+
+export const checkpointRoutes: Route[] = [getChangesetCheckpoint, getNamedVersionCheckpoint, getLatestCheckpoint];

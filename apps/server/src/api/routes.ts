@@ -7,6 +7,8 @@ import { cloneRoutes } from './clone.ts';
 import { imodelRoutes } from './imodels.ts';
 import { itwinRoutes } from './itwins.ts';
 import { permissionRoutes } from './permissions.ts';
+import { lockRoutes } from './locks.ts';
+import { namedVersionRoutes } from './namedVersions.ts';
 import type { Route } from './route.ts';
 import { userRoutes } from './users.ts';
 
@@ -16,8 +18,10 @@ export const routes: readonly Route[] = [
   ...imodelRoutes,
   ...baselineRoutes,
   ...changesetRoutes,
+  ...namedVersionRoutes,
   ...checkpointRoutes,
   ...briefcaseRoutes,
+  ...lockRoutes,
   ...userRoutes,
   ...permissionRoutes,
   ...itwinRoutes,

@@ -20,6 +20,7 @@ const FullUser = Type.Object({
     lastChangesetPushDate: Nullable(TimeSchema),
     createdVersionsCount: Type.Integer(),
     briefcasesCount: Type.Integer(),
+    applications: Type.Array(Type.Object({ id: Type.String(), name: Type.String(), ownsLocks: Type.Boolean(), ownsExclusiveRootElementLock: Type.Boolean() })),
   }),
 });
 
@@ -36,9 +37,9 @@ function toFull(iModelId: string, row: UserAccountTable, statistics: UserStatist
     statistics: {
       pushedChangesetsCount: statistics?.pushedChangesetsCount ?? 0,
       lastChangesetPushDate: statistics?.lastPushedAt == null ? null : time(statistics.lastPushedAt),
-      // There are no named versions yet.
-      createdVersionsCount: 0,
+      createdVersionsCount: statistics?.createdVersionsCount ?? 0,
       briefcasesCount: statistics?.briefcasesCount ?? 0,
+      applications: statistics?.applications ?? [],
     },
   };
 }

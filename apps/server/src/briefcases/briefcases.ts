@@ -62,7 +62,7 @@ export class Briefcases {
     return readPage(query, request);
   }
 
-  /** Takes a briefcase back, and with it a push that it left unfinished. */
+  /** Takes a briefcase back, and with it its locks and a push that it left unfinished. */
   async release(access: IModelAccess, briefcase: BriefcaseTable): Promise<void> {
     await this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockIModel(tx, this.#database.engine, access.imodel.id, 'push');
@@ -75,7 +75,8 @@ export class Briefcases {
         .where('briefcase_id', '=', briefcase.briefcase_id)
         .executeTakeFirst();
       if (unfinished !== undefined) await giveUp(tx, unfinished, Date.now());
-      await tx.deleteFrom('briefcase').where('imodel_id', '=', imodel.id).where('briefcase_id', '=', briefcase.briefcase_id).execute();
+      for (const table of ['object_lock', 'briefcase'] as const)
+        await tx.deleteFrom(table).where('imodel_id', '=', imodel.id).where('briefcase_id', '=', briefcase.briefcase_id).execute();
     });
   }
 }

@@ -4,7 +4,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { Kysely, Migrator, PostgresDialect, type Transaction } from 'kysely';
 import pg from 'pg';
 import type { Config } from '../config.ts';
-import { initialMigration } from './migrations/0001-initial.ts';
+import { migrationsFor } from './migrations/index.ts';
 import type { Schema } from './schema.ts';
 import { sqliteDialect } from './sqlite/dialect.ts';
 
@@ -98,7 +98,7 @@ function openPostgres(url: string, poolSize: number): Database {
 async function migrate(database: Database): Promise<void> {
   const migrator = new Migrator({
     db: database.db,
-    provider: { getMigrations: async () => ({ '0001-initial': initialMigration(database.engine) }) },
+    provider: { getMigrations: async () => migrationsFor(database.engine) },
   });
   const { error } = await migrator.migrateToLatest();
   if (error === undefined) return;

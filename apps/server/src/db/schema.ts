@@ -21,6 +21,9 @@ export interface Schema {
   imodel_user: IModelUserTable;
   pending_changeset: PendingChangesetTable;
   briefcase: BriefcaseTable;
+  named_version: NamedVersionTable;
+  object_lock: ObjectLockTable;
+  released_lock: ReleasedLockTable;
   operation: OperationTable;
   audit: AuditTable;
   secret: SecretTable;
@@ -202,6 +205,40 @@ export interface BriefcaseTable {
   application_id: string;
   application_name: string;
   acquired_at: number;
+}
+
+export interface NamedVersionTable {
+  id: string;
+  imodel_id: string;
+  name: string;
+  search_text: string;
+  description: string | null;
+  /** 0 and `""` for the baseline. */
+  changeset_index: number;
+  changeset_id: string;
+  state: 'visible' | 'hidden';
+  creator_id: string;
+  application_id: string;
+  application_name: string;
+  created_at: number;
+}
+
+export type HeldLockLevel = 'shared' | 'exclusive';
+
+/** A lock that a briefcase holds on an object (hex id with 0x, lower case). */
+export interface ObjectLockTable {
+  imodel_id: string;
+  object_id: string;
+  briefcase_id: number;
+  level: HeldLockLevel;
+}
+
+/** The highest changeset at which a lock on an object was released, and the level it was released from. */
+export interface ReleasedLockTable {
+  imodel_id: string;
+  object_id: string;
+  level: HeldLockLevel;
+  changeset_index: number;
 }
 
 export interface OperationTable {

@@ -8,6 +8,9 @@ const chunk = 1000;
 /** Objects that no row knows are kept this long: after a database was restored from a backup they may be all there is. */
 const strayAgeMs = 7 * 24 * 3600 * 1000;
 
+/** Tables of what is one iModel's alone. */
+const ownTables = ['briefcase', 'object_lock', 'released_lock', 'named_version', 'imodel_role_permission', 'imodel_user_permission', 'imodel_user', 'operation'] as const;
+
 /** What one run of the collector took away. */
 export interface Collected {
   iModels: number;
@@ -68,11 +71,7 @@ async function purgeIModels({ db }: Database, options: CollectorOptions): Promis
       await db.transaction().execute(async (tx) => {
         const pending = await tx.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', imodel.id).executeTakeFirst();
         if (pending !== undefined) await giveUp(tx, pending, Date.now());
-        await tx.deleteFrom('briefcase').where('imodel_id', '=', imodel.id).execute();
-        await tx.deleteFrom('imodel_role_permission').where('imodel_id', '=', imodel.id).execute();
-        await tx.deleteFrom('imodel_user_permission').where('imodel_id', '=', imodel.id).execute();
-        await tx.deleteFrom('imodel_user').where('imodel_id', '=', imodel.id).execute();
-        await tx.deleteFrom('operation').where('imodel_id', '=', imodel.id).execute();
+        for (const table of ownTables) await tx.deleteFrom(table).where('imodel_id', '=', imodel.id).execute();
         await tx.updateTable('segment').set({ owner_imodel_id: null }).where('owner_imodel_id', '=', imodel.id).execute();
         await tx.deleteFrom('imodel').where('id', '=', imodel.id).execute();
         if (imodel.baseline_id !== options.seedBaselineId) await dropBaseline(tx, imodel.baseline_id);

@@ -10,6 +10,9 @@ export interface UserStatistics {
   pushedChangesetsCount: number;
   lastPushedAt: number | null;
   briefcasesCount: number;
+  createdVersionsCount: number;
+  /** By the application that acquired the briefcases. */
+  applications: { id: string; name: string; ownsLocks: boolean; ownsExclusiveRootElementLock: boolean }[];
 }
 
 /** The users that tokens made known, and who ever connected to which iModel. */
@@ -107,7 +110,7 @@ export class Users {
 
   /** What users did on this iModel itself; what came with a clone was done elsewhere. */
   async statistics(imodelId: string, userIds: readonly string[]): Promise<Map<string, UserStatistics>> {
-    const result = new Map(userIds.map((id) => [id, { pushedChangesetsCount: 0, lastPushedAt: null as number | null, briefcasesCount: 0 }]));
+    const result = new Map(userIds.map((id): [string, UserStatistics] => [id, { pushedChangesetsCount: 0, lastPushedAt: null, briefcasesCount: 0, createdVersionsCount: 0, applications: [] }]));
     if (userIds.length === 0) return result;
     const pushes = await this.#db
       .selectFrom('segment as s')
@@ -118,14 +121,45 @@ export class Users {
       .groupBy('c.creator_id')
       .execute();
     for (const push of pushes) Object.assign(result.get(push.creator_id) ?? {}, { pushedChangesetsCount: Number(push.count), lastPushedAt: push.last });
-    const briefcases = await this.#db
-      .selectFrom('briefcase')
-      .select((eb) => ['owner_id', eb.fn.countAll<number>().as('count')])
+    const versions = await this.#db
+      .selectFrom('named_version')
+      .select((eb) => ['creator_id', eb.fn.countAll<number>().as('count')])
       .where('imodel_id', '=', imodelId)
-      .where('owner_id', 'in', userIds)
-      .groupBy('owner_id')
+      .where('creator_id', 'in', userIds)
+      .groupBy('creator_id')
       .execute();
-    for (const row of briefcases) Object.assign(result.get(row.owner_id) ?? {}, { briefcasesCount: Number(row.count) });
+    for (const row of versions) Object.assign(result.get(row.creator_id) ?? {}, { createdVersionsCount: Number(row.count) });
+    for (const row of await this.#briefcases(imodelId, userIds)) {
+      const statistics = result.get(row.owner_id) as UserStatistics;
+      statistics.briefcasesCount++;
+      let application = statistics.applications.find(({ id }) => id === row.application_id);
+      if (application === undefined) {
+        application = { id: row.application_id, name: row.application_name, ownsLocks: false, ownsExclusiveRootElementLock: false };
+        statistics.applications.push(application);
+      }
+      application.ownsLocks ||= Boolean(row.owns_locks);
+      application.ownsExclusiveRootElementLock ||= Boolean(row.owns_root);
+    }
     return result;
+  }
+
+  /** Briefcases of some users, each with whether it holds locks, and the exclusive one on the root element `0x1`. */
+  async #briefcases(imodelId: string, userIds: readonly string[]) {
+    return this.#db
+      .selectFrom('briefcase as b')
+      .select((eb) => {
+        const locks = eb.selectFrom('object_lock as l').select('l.object_id').whereRef('l.imodel_id', '=', 'b.imodel_id').whereRef('l.briefcase_id', '=', 'b.briefcase_id');
+        return [
+          'b.owner_id',
+          'b.application_id',
+          'b.application_name',
+          eb.exists(locks).as('owns_locks'),
+          eb.exists(locks.where('l.object_id', '=', '0x1').where('l.level', '=', 'exclusive')).as('owns_root'),
+        ];
+      })
+      .where('b.imodel_id', '=', imodelId)
+      .where('b.owner_id', 'in', userIds)
+      .orderBy('b.briefcase_id')
+      .execute();
   }
 }

@@ -1,16 +1,10 @@
 import { sql, type Kysely, type Migration } from 'kysely';
 import type { Engine } from '../database.ts';
+import { columnTypes } from './columnTypes.ts';
 
-/**
- * The first schema. SQLite: STRICT tables; wide keys go WITHOUT ROWID, which stores each row once. PostgreSQL: text in the
- * "C" collation, so that both databases order and compare alike.
- */
+/** The first schema: iTwins and who may do what, iModels and their histories, blobs, operations. */
 export function initialMigration(engine: Engine): Migration {
-  const text = engine === 'postgres' ? 'text collate "C"' : 'text';
-  const int = engine === 'postgres' ? 'bigint' : 'integer';
-  const strict = engine === 'postgres' ? '' : 'strict';
-  const keyed = engine === 'postgres' ? '' : 'strict, without rowid';
-
+  const { text, int, strict, keyed } = columnTypes(engine);
   const statements = [
     `create table user_account (
       id ${text} primary key, email ${text} not null, given_name ${text} not null, surname ${text} not null,

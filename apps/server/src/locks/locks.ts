@@ -1,0 +1,185 @@
+import type { IModelAccess } from '../access/permissions.ts';
+import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+import type { Database, Tx } from '../db/database.ts';
+import type { HeldLockLevel, IModelTable, ObjectLockTable, ReleasedLockTable } from '../db/schema.ts';
+import { findChangeset } from '../db/statements/findChangeset.ts';
+import { lockIModel } from '../db/statements/lockIModel.ts';
+import { parseChangesetId, type Caller } from '../domain.ts';
+import { ApiError } from '../errors.ts';
+
+export type LockLevel = HeldLockLevel | 'none';
+
+/** Rule of the API: object ids of one request. Also how many locks one chunk of a release takes. */
+export const maxObjects = 1000;
+
+export interface LockRequest {
+  briefcaseId: number;
+  /** Changeset that the briefcase is at; `""` is the baseline, undefined says nothing (a release that abandons). */
+  changesetId: string | undefined;
+  /** Wanted level by object id, lower case; at most `maxObjects`. */
+  wanted: ReadonlyMap<string, LockLevel>;
+}
+
+/** Locks of briefcases on objects: any number of shared ones, or one exclusive. */
+export class Locks {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  async list(imodelId: string, filter: { briefcaseId?: number | undefined; level?: HeldLockLevel | undefined }, request: PageRequest): Promise<Page<ObjectLockTable>> {
+    let query = this.#database.db.selectFrom('object_lock').selectAll().where('imodel_id', '=', imodelId);
+    if (filter.briefcaseId !== undefined) query = query.where('briefcase_id', '=', filter.briefcaseId);
+    if (filter.level !== undefined) query = query.where('level', '=', filter.level);
+    return readPage(query, request);
+  }
+
+  /** Objects whose lock was released at a changeset after `afterIndex`. */
+  async listReleased(imodelId: string, afterIndex: number, request: PageRequest): Promise<Page<ReleasedLockTable>> {
+    return readPage(this.#database.db.selectFrom('released_lock').selectAll().where('imodel_id', '=', imodelId).where('changeset_index', '>', afterIndex), request);
+  }
+
+  /**
+   * Takes, changes and releases locks, all or none.
+   * @returns the locks on the named objects that the briefcase holds now
+   * @throws ApiError iModelNotFound, iModelNotInitialized, BriefcaseNotFound, InsufficientPermissions, ChangesetNotFound,
+   * LockNotFound, ConflictWithAnotherUser, NewerChangesExist; in this order, the last three with the objects concerned
+   */
+  async update(caller: Caller, access: IModelAccess, request: LockRequest): Promise<Pick<ObjectLockTable, 'object_id' | 'level'>[]> {
+    return this.#database.db.transaction().execute(async (tx) => {
+      const imodel = await this.#lock(tx, access);
+      const releasesOnly = [...request.wanted.values()].every((level) => level === 'none');
+      await requireBriefcase(tx, caller, access, request.briefcaseId, releasesOnly);
+      const changesetIndex = await indexOf(tx, imodel, request.changesetId);
+      const objects = [...request.wanted.keys()];
+      if (objects.length === 0) return [];
+      const held = await tx.selectFrom('object_lock').selectAll().where('imodel_id', '=', imodel.id).where('object_id', 'in', objects).execute();
+      refuseUnheld(request, held);
+      refuseConflicts(request, held);
+      await refuseStale(tx, imodel.id, request, changesetIndex ?? 0);
+
+      const own = new Map(held.filter((lock) => lock.briefcase_id === request.briefcaseId).map((lock) => [lock.object_id, lock]));
+      const released = [...request.wanted].filter(([, level]) => level === 'none').map(([object]) => own.get(object) as ObjectLockTable);
+      await release(tx, imodel.id, request.briefcaseId, released, changesetIndex);
+      const taken = [...request.wanted].filter(([, level]) => level !== 'none').map(([object_id, level]) => ({ object_id, level: level as HeldLockLevel }));
+      if (taken.length > 0)
+        await tx
+          .insertInto('object_lock')
+          .values(taken.map((lock) => ({ ...lock, imodel_id: imodel.id, briefcase_id: request.briefcaseId })))
+          .onConflict((conflict) => conflict.columns(['imodel_id', 'object_id', 'briefcase_id']).doUpdateSet((eb) => ({ level: eb.ref('excluded.level') })))
+          .execute();
+      return taken;
+    });
+  }
+
+  /**
+   * Releases some of a briefcase's locks, `maxObjects` at most. Nothing held is no error: clients ask after every push.
+   * @returns whether none are left
+   * @throws ApiError as `update`, without the last three
+   */
+  async releaseChunk(caller: Caller, access: IModelAccess, briefcaseId: number, changesetId: string | undefined): Promise<boolean> {
+    return this.#database.db.transaction().execute(async (tx) => {
+      const imodel = await this.#lock(tx, access);
+      await requireBriefcase(tx, caller, access, briefcaseId, true);
+      const changesetIndex = await indexOf(tx, imodel, changesetId);
+      const held = await tx
+        .selectFrom('object_lock')
+        .selectAll()
+        .where('imodel_id', '=', imodel.id)
+        .where('briefcase_id', '=', briefcaseId)
+        .limit(maxObjects + 1)
+        .execute();
+      await release(tx, imodel.id, briefcaseId, held.slice(0, maxObjects), changesetIndex);
+      return held.length <= maxObjects;
+    });
+  }
+
+  async #lock(tx: Tx, access: IModelAccess): Promise<IModelTable> {
+    const imodel = await lockIModel(tx, this.#database.engine, access.imodel.id, 'push');
+    if (imodel === undefined) throw new ApiError('iModelNotFound');
+    if (imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
+    return imodel;
+  }
+}
+
+/** Rule of the API: one's own briefcase with write; with manage also release what somebody else's holds. */
+async function requireBriefcase(tx: Tx, caller: Caller, access: IModelAccess, briefcaseId: number, releasesOnly: boolean): Promise<void> {
+  const briefcase = await tx
+    .selectFrom('briefcase')
+    .select('owner_id')
+    .where('imodel_id', '=', access.imodel.id)
+    .where('briefcase_id', '=', briefcaseId)
+    .executeTakeFirst();
+  if (briefcase === undefined) throw new ApiError('BriefcaseNotFound');
+  if (briefcase.owner_id === caller.user.id || (releasesOnly && access.permissions.has('imodels_manage'))) return;
+  throw new ApiError('InsufficientPermissions');
+}
+
+async function indexOf(tx: Tx, imodel: IModelTable, changesetId: string | undefined): Promise<number | undefined> {
+  if (changesetId === undefined) return undefined;
+  if (changesetId === '') return 0;
+  const id = parseChangesetId(changesetId);
+  const changeset = id === undefined ? undefined : await findChangeset(tx, imodel, { id });
+  if (changeset === undefined) throw new ApiError('ChangesetNotFound');
+  return changeset.index;
+}
+
+function refuseUnheld({ briefcaseId, wanted }: LockRequest, held: readonly ObjectLockTable[]): void {
+  const own = new Set(held.filter((lock) => lock.briefcase_id === briefcaseId).map((lock) => lock.object_id));
+  const objectIds = [...wanted].filter(([object, level]) => level === 'none' && !own.has(object)).map(([object]) => object);
+  if (objectIds.length > 0) throw new ApiError('LockNotFound', { siblings: { objectIds } });
+}
+
+/** Rule of locks: an exclusive one stands alone, shared ones stand together. */
+function refuseConflicts({ briefcaseId, wanted }: LockRequest, held: readonly ObjectLockTable[]): void {
+  const conflicting = new Map<string, { objectId: string; lockLevel: HeldLockLevel; briefcaseIds: number[] }>();
+  for (const lock of held) {
+    const level = wanted.get(lock.object_id);
+    if (lock.briefcase_id === briefcaseId || level === 'none' || (level === 'shared' && lock.level === 'shared')) continue;
+    const entry = conflicting.get(lock.object_id) ?? { objectId: lock.object_id, lockLevel: lock.level, briefcaseIds: [] };
+    entry.briefcaseIds.push(lock.briefcase_id);
+    conflicting.set(lock.object_id, entry);
+  }
+  if (conflicting.size > 0)
+    throw new ApiError('ConflictWithAnotherUser', { message: 'Lock(s) is owned by another Briefcase.', siblings: { conflictingLocks: [...conflicting.values()] } });
+}
+
+/** Rule of the API: an object that somebody changed (held exclusively) up to a later changeset must be pulled first. */
+async function refuseStale(tx: Tx, imodelId: string, { wanted }: LockRequest, changesetIndex: number): Promise<void> {
+  const objects = [...wanted].filter(([, level]) => level !== 'none').map(([object]) => object);
+  if (objects.length === 0) return;
+  const newer = await tx
+    .selectFrom('released_lock')
+    .select('object_id')
+    .where('imodel_id', '=', imodelId)
+    .where('object_id', 'in', objects)
+    .where('level', '=', 'exclusive')
+    .where('changeset_index', '>', changesetIndex)
+    .orderBy('object_id')
+    .execute();
+  if (newer.length > 0)
+    throw new ApiError('NewerChangesExist', { message: 'One or more objects have been locked in a newer Changeset.', siblings: { objectIds: newer.map((row) => row.object_id) } });
+}
+
+/** Rule of the API: a release without a changeset abandons and leaves no trace; an older changeset leaves the later one. */
+async function release(tx: Tx, imodelId: string, briefcaseId: number, locks: readonly ObjectLockTable[], changesetIndex: number | undefined): Promise<void> {
+  if (locks.length === 0) return;
+  await tx
+    .deleteFrom('object_lock')
+    .where('imodel_id', '=', imodelId)
+    .where('briefcase_id', '=', briefcaseId)
+    .where('object_id', 'in', locks.map((lock) => lock.object_id))
+    .execute();
+  if (changesetIndex === undefined) return;
+  await tx
+    .insertInto('released_lock')
+    .values(locks.map(({ object_id, level }) => ({ imodel_id: imodelId, object_id, level, changeset_index: changesetIndex })))
+    .onConflict((conflict) =>
+      conflict
+        .columns(['imodel_id', 'object_id'])
+        .doUpdateSet((eb) => ({ level: eb.ref('excluded.level'), changeset_index: eb.ref('excluded.changeset_index') }))
+        .whereRef('released_lock.changeset_index', '<=', 'excluded.changeset_index'),
+    )
+    .execute();
+}

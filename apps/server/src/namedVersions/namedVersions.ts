@@ -1,0 +1,135 @@
+import { randomUUID } from 'node:crypto';
+import type { IModelAccess } from '../access/permissions.ts';
+import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+import { audit } from '../audit.ts';
+import type { Database, Tx } from '../db/database.ts';
+import type { IModelTable, NamedVersionTable } from '../db/schema.ts';
+import { findChangeset } from '../db/statements/findChangeset.ts';
+import { lockIModel } from '../db/statements/lockIModel.ts';
+import { parseChangesetId, type Caller } from '../domain.ts';
+import { ApiError } from '../errors.ts';
+import { contains } from '../imodels/imodels.ts';
+import { tick } from '../imodels/imodelRow.ts';
+
+export interface NamedVersionRequest {
+  name: string;
+  description: string | null;
+  /** Null names the baseline. */
+  changesetId: string | null;
+}
+
+export interface NamedVersionChange {
+  name?: string | undefined;
+  description?: string | null | undefined;
+  state?: NamedVersionTable['state'] | undefined;
+}
+
+/** Names for the baseline and for changesets of an iModel. */
+export class NamedVersions {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /** @throws ApiError ChangesetNotFound, NamedVersionExists, NamedVersionOnChangesetExists, iModelNotInitialized */
+  async create(caller: Caller, access: IModelAccess, request: NamedVersionRequest): Promise<NamedVersionTable> {
+    return this.#database.db.transaction().execute(async (tx) => {
+      const imodel = await this.#lock(tx, access);
+      const changeset = request.changesetId === null ? { index: 0, id: '' } : await changesetOf(tx, imodel, request.changesetId);
+      await requireFreeName(tx, imodel.id, request.name);
+      const taken = await tx.selectFrom('named_version').select('id').where('imodel_id', '=', imodel.id).where('changeset_index', '=', changeset.index).executeTakeFirst();
+      if (taken !== undefined) throw new ApiError('NamedVersionOnChangesetExists');
+      const row: NamedVersionTable = {
+        id: randomUUID(),
+        imodel_id: imodel.id,
+        ...textColumns(request.name, request.description),
+        changeset_index: changeset.index,
+        changeset_id: changeset.id,
+        state: 'visible',
+        creator_id: caller.user.id,
+        application_id: caller.application.id,
+        application_name: caller.application.name,
+        created_at: tick(imodel),
+      };
+      await tx.insertInto('named_version').values(row).execute();
+      await tx.updateTable('imodel').set({ clock: row.created_at }).where('id', '=', imodel.id).execute();
+      await audit(tx, caller, { at: row.created_at, action: 'namedVersion.create', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: row.id, name: row.name } });
+      return row;
+    });
+  }
+
+  /** @throws ApiError NamedVersionNotFound, NamedVersionExists, iModelNotInitialized */
+  async update(caller: Caller, access: IModelAccess, id: string | undefined, change: NamedVersionChange): Promise<NamedVersionTable> {
+    return this.#database.db.transaction().execute(async (tx) => {
+      const imodel = await this.#lock(tx, access);
+      const before = await find(tx, imodel.id, id);
+      if (change.name !== undefined && change.name !== before.name) await requireFreeName(tx, imodel.id, change.name);
+      const changed = {
+        ...textColumns(change.name ?? before.name, change.description === undefined ? before.description : change.description),
+        state: change.state ?? before.state,
+      };
+      await tx.updateTable('named_version').set(changed).where('id', '=', before.id).execute();
+      await audit(tx, caller, { at: Date.now(), action: 'namedVersion.update', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: before.id, ...change } });
+      return { ...before, ...changed };
+    });
+  }
+
+  /** @throws ApiError NamedVersionNotFound */
+  async get(imodelId: string, id: string | undefined): Promise<NamedVersionTable> {
+    return find(this.#database.db, imodelId, id);
+  }
+
+  async list(
+    imodelId: string,
+    filter: { name?: string | undefined; search?: string | undefined; state?: NamedVersionTable['state'] | undefined },
+    request: PageRequest,
+  ): Promise<Page<NamedVersionTable>> {
+    let query = this.#database.db.selectFrom('named_version').selectAll().where('imodel_id', '=', imodelId);
+    if (filter.name !== undefined) query = query.where('name', '=', filter.name);
+    if (filter.state !== undefined) query = query.where('state', '=', filter.state);
+    if (filter.search !== undefined) query = query.where(contains(this.#database, 'search_text', filter.search));
+    return readPage(query, request);
+  }
+
+  /** Ids of the versions on some changesets, by index. */
+  async onChangesets(imodelId: string, indexes: readonly number[]): Promise<Map<number, string>> {
+    if (indexes.length === 0) return new Map();
+    const rows = await this.#database.db
+      .selectFrom('named_version')
+      .select(['changeset_index', 'id'])
+      .where('imodel_id', '=', imodelId)
+      .where('changeset_index', 'in', indexes)
+      .execute();
+    return new Map(rows.map((row) => [row.changeset_index, row.id]));
+  }
+
+  async #lock(tx: Tx, access: IModelAccess): Promise<IModelTable> {
+    const imodel = await lockIModel(tx, this.#database.engine, access.imodel.id, 'push');
+    if (imodel === undefined) throw new ApiError('iModelNotFound');
+    if (imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
+    return imodel;
+  }
+}
+
+function textColumns(name: string, description: string | null): Pick<NamedVersionTable, 'name' | 'description' | 'search_text'> {
+  return { name, description, search_text: `${name}\n${description ?? ''}`.toLowerCase() };
+}
+
+async function find(db: Database['db'], imodelId: string, id: string | undefined): Promise<NamedVersionTable> {
+  const row = id === undefined ? undefined : await db.selectFrom('named_version').selectAll().where('imodel_id', '=', imodelId).where('id', '=', id).executeTakeFirst();
+  if (row === undefined) throw new ApiError('NamedVersionNotFound');
+  return row;
+}
+
+async function changesetOf(tx: Tx, imodel: IModelTable, changesetId: string): Promise<{ index: number; id: string }> {
+  const id = parseChangesetId(changesetId);
+  const changeset = id === undefined ? undefined : await findChangeset(tx, imodel, { id });
+  if (changeset === undefined) throw new ApiError('ChangesetNotFound');
+  return changeset;
+}
+
+async function requireFreeName(tx: Tx, imodelId: string, name: string): Promise<void> {
+  const taken = await tx.selectFrom('named_version').select('id').where('imodel_id', '=', imodelId).where('name', '=', name).executeTakeFirst();
+  if (taken !== undefined) throw new ApiError('NamedVersionExists');
+}

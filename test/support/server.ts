@@ -86,6 +86,7 @@ export class Installation {
         port: 0,
         logLevel: 'fatal',
         collector: { intervalSeconds: 0 },
+        briefcases: { perUser: 10_000, perMinute: 10_000 },
         tiers: { ...defaults.tiers, Unlimited: { general: [{ requests: 1_000_000_000, seconds: 60 }], operations: {} } },
         ...input,
       },

@@ -65,6 +65,13 @@ const ConfigSchema = Type.Object(
     signedLinkSeconds: Type.Integer({ minimum: 10, maximum: 86_400, default: 3600, description: 'Life of upload and download links.' }),
     pushLeaseSeconds: Type.Integer({ minimum: 1, default: 600, description: 'How long an unfinished push keeps others out.' }),
     shutdownSeconds: Type.Number({ minimum: 0, default: 10, description: 'How long requests under way may still take when the server is told to end.' }),
+    briefcases: Type.Object(
+      {
+        perUser: Type.Integer({ minimum: 1, default: 100, description: 'Briefcases of one user on one iModel.' }),
+        perMinute: Type.Integer({ minimum: 1, default: 5, description: 'Unreleased ones that one user may acquire on one iModel in a minute.' }),
+      },
+      { additionalProperties: false, default: {} },
+    ),
     collector: Type.Object(
       {
         intervalSeconds: Type.Number({ minimum: 0, default: 60, description: '0 switches the collector off.' }),
@@ -79,7 +86,7 @@ const ConfigSchema = Type.Object(
 /** The configuration, complete, after defaults, file, environment and command line. */
 export type Config = Static<typeof ConfigSchema>;
 /** What a config file, a test or an embedder may leave out: everything. */
-export type ConfigInput = Partial<Omit<Config, 'collector'>> & { collector?: Partial<Config['collector']> };
+export type ConfigInput = Partial<Omit<Config, 'collector' | 'briefcases'>> & { collector?: Partial<Config['collector']>; briefcases?: Partial<Config['briefcases']> };
 export type TierConfig = Static<typeof Tier>;
 export type IssuerConfig = Static<typeof Issuer>;
 

@@ -13,12 +13,15 @@ import { openDatabase, type Database } from './db/database.ts';
 import { Baselines, ensureSeed } from './history/baselines.ts';
 import { Changesets } from './history/changesets.ts';
 import { collect } from './history/collect.ts';
+import { ExtendedData } from './history/extendedData.ts';
+import { ChangesetGroups } from './history/groups.ts';
 import { Collector } from './history/collector.ts';
 import { IModelPermissions } from './imodels/imodelPermissions.ts';
 import { IModels } from './imodels/imodels.ts';
 import { ITwins } from './itwins/itwins.ts';
 import { Members } from './itwins/members.ts';
 import { Locks } from './locks/locks.ts';
+import { Marks } from './marks/marks.ts';
 import { NamedVersions } from './namedVersions/namedVersions.ts';
 import { Blobs } from './storage/blobs.ts';
 import { FileStore } from './storage/fileStore.ts';
@@ -42,6 +45,9 @@ export interface Services {
   iModelPermissions: IModelPermissions;
   baselines: Baselines;
   changesets: Changesets;
+  changesetGroups: ChangesetGroups;
+  extendedData: ExtendedData;
+  marks: Marks;
   briefcases: Briefcases;
   locks: Locks;
   namedVersions: NamedVersions;
@@ -91,7 +97,10 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       iModelPermissions: new IModelPermissions(database),
       baselines: new Baselines(database, blobs),
       changesets: new Changesets(database, blobs, config),
-      briefcases: new Briefcases(database),
+      changesetGroups: new ChangesetGroups(database),
+      extendedData: new ExtendedData(database),
+      marks: new Marks(database),
+      briefcases: new Briefcases(database, config),
       locks: new Locks(database),
       namedVersions: new NamedVersions(database),
       collector,

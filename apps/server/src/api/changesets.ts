@@ -1,6 +1,7 @@
 import { Type } from 'typebox';
 import type { ChangesetTable, PendingChangesetTable } from '../db/schema.ts';
 import { parseChangesetId, parseChangesetRef } from '../domain.ts';
+import type { Services } from '../services.ts';
 import type { Links } from './links.ts';
 import { pageOf, pageRequest, pagingParameters, sortKeys } from './paging.ts';
 import { imodelRoute, type Route } from './route.ts';
@@ -58,7 +59,13 @@ const CreatedChangeset = Type.Object({
 const path = (id: string): string => `/changesets/${id}`;
 const syncInfo = (json: string | null) => (json === null ? null : (JSON.parse(json) as { taskId: string; changedFiles: string[] | null }));
 
-function toMinimal(iModelId: string, row: ChangesetTable, links: Links) {
+/** What an iModel itself knows of changesets, by their index: the rows of changesets are shared with clones. */
+interface OwnFacts {
+  groups: ReadonlyMap<number, string>;
+  versions: ReadonlyMap<number, string>;
+}
+
+function toMinimal(iModelId: string, row: ChangesetTable, links: Links, own: OwnFacts) {
   return {
     id: row.id,
     displayName: String(row.index),
@@ -71,18 +78,15 @@ function toMinimal(iModelId: string, row: ChangesetTable, links: Links) {
     containingChanges: row.containing_changes,
     fileSize: row.file_size,
     briefcaseId: row.briefcase_id,
-    groupId: null,
+    groupId: own.groups.get(row.index) ?? null,
     _links: { self: links.to(iModelId, path(row.id)), creator: links.user(iModelId, row.creator_id) },
   };
 }
 
-/**
- * @param download rule of the API: no download link below `imodels_read`
- * @param versions ids of named versions by changeset index
- */
-function toFull(iModelId: string, row: ChangesetTable, links: Links, download: boolean, versions: ReadonlyMap<number, string>) {
-  const version = versions.get(row.index);
-  const minimal = toMinimal(iModelId, row, links);
+/** @param download rule of the API: no download link below `imodels_read` */
+function toFull(iModelId: string, row: ChangesetTable, links: Links, download: boolean, own: OwnFacts) {
+  const version = own.versions.get(row.index);
+  const minimal = toMinimal(iModelId, row, links, own);
   return {
     ...minimal,
     application: { id: row.application_id, name: row.application_name },
@@ -95,6 +99,10 @@ function toFull(iModelId: string, row: ChangesetTable, links: Links, download: b
       download: download ? links.download(row.blob_id, `${row.id}.cs`) : null,
     },
   };
+}
+
+async function ownFacts({ changesetGroups, namedVersions }: Services, iModelId: string, indexes: readonly number[]): Promise<OwnFacts> {
+  return { groups: await changesetGroups.ofChangesets(iModelId, indexes), versions: await namedVersions.onChangesets(iModelId, indexes) };
 }
 
 const listChangesets = imodelRoute({
@@ -134,9 +142,9 @@ const listChangesets = imodelRoute({
     const page = pageOf(rows, request, (row) => row.index);
     const id = access.imodel.id;
     const download = access.permissions.has('imodels_read');
-    const versions = representation ? await services.namedVersions.onChangesets(id, page.items.map((row) => row.index)) : new Map<number, string>();
+    const own = await ownFacts(services, id, page.items.map((row) => row.index));
     return {
-      changesets: page.items.map((row) => (representation ? toFull(id, row, links, download, versions) : toMinimal(id, row, links))),
+      changesets: page.items.map((row) => (representation ? toFull(id, row, links, download, own) : toMinimal(id, row, links, own))),
       _links: links.page(`/imodels/${id}/changesets`, rawQuery, page),
     };
   },
@@ -154,8 +162,8 @@ const getChangeset = imodelRoute({
   errors: ['ChangesetNotFound'],
   async handler({ access, params, links, services }) {
     const row = await services.changesets.get(access.imodel, parseChangesetRef(params.changeset ?? ''));
-    const versions = await services.namedVersions.onChangesets(access.imodel.id, [row.index]);
-    return { changeset: toFull(access.imodel.id, row, links, access.permissions.has('imodels_read'), versions) };
+    const own = await ownFacts(services, access.imodel.id, [row.index]);
+    return { changeset: toFull(access.imodel.id, row, links, access.permissions.has('imodels_read'), own) };
   },
 });
 
@@ -191,6 +199,7 @@ const createChangeset = imodelRoute({
   errors: [
     'BriefcaseNotFound',
     'ChangesetGroupNotFound',
+    'ChangesetGroupIsClosed',
     'ChangesetExists',
     'ConflictWithAnotherUser',
     'NewerChangesExist',
@@ -226,7 +235,7 @@ function toCreated(iModelId: string, expectedIndex: number, pending: PendingChan
     containingChanges: pending.containing_changes,
     fileSize,
     briefcaseId: pending.briefcase_id,
-    groupId: null,
+    groupId: pending.group_id,
     creatorId: null,
     pushDateTime: null,
     application: null,
@@ -267,7 +276,7 @@ const updateChangeset = imodelRoute({
   ],
   async handler({ access, caller, params, body, links, services }) {
     const row = await services.changesets.complete(caller, access, parseChangesetId(params.changeset ?? ''), body.briefcaseId);
-    const full = toFull(access.imodel.id, row, links, false, new Map());
+    const full = toFull(access.imodel.id, row, links, false, await ownFacts(services, access.imodel.id, [row.index]));
     // Rule of the wire: these are null in this one answer, whatever they are afterwards.
     return { changeset: { ...full, synchronizationInfo: null, _links: { ...full._links, namedVersion: null, currentOrPrecedingCheckpoint: null, download: null } } };
   },

@@ -9,6 +9,7 @@ import {
   ContainersEnabled,
   DescriptionSchema,
   ExtentSchema,
+  guidPattern,
   LinkSchema,
   NameSchema,
   Nullable,
@@ -20,7 +21,7 @@ import {
 
 const tag = 'iModels';
 
-const MinimalIModel = Type.Object({ id: Type.String(), displayName: Type.String(), dataCenterLocation: Type.String() });
+export const MinimalIModel = Type.Object({ id: Type.String(), displayName: Type.String(), dataCenterLocation: Type.String() });
 const FullIModel = Type.Object({
   ...MinimalIModel.properties,
   name: Type.String(),
@@ -41,7 +42,7 @@ const CreatedIModel = Type.Object({
 export const IModelResponse = Type.Object({ iModel: FullIModel });
 
 /** An iModel in its short form. */
-function toMinimal(row: IModelTable, dataCenter: string): Static<typeof MinimalIModel> {
+export function toMinimal(row: IModelTable, dataCenter: string): Static<typeof MinimalIModel> {
   return { id: row.id, displayName: row.name, dataCenterLocation: dataCenter };
 }
 
@@ -62,8 +63,6 @@ export function toIModel(row: IModelTable, dataCenter: string, links: Links): St
   };
 }
 
-const guid = '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';
-
 const listIModels = itwinRoute({
   operationId: 'get-itwin-imodels',
   method: 'GET',
@@ -75,7 +74,7 @@ const listIModels = itwinRoute({
   invalid: 'Cannot get iModels.',
   prefer: true,
   query: Type.Object({
-    iTwinId: Type.String({ pattern: guid }),
+    iTwinId: Type.String({ pattern: guidPattern }),
     name: Type.Optional(Type.String({ maxLength: 255, description: 'Exact name.' })),
     $search: Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: 'Part of name or description, in any case.' })),
     state: Type.Optional(Type.String({ enum: ['notInitialized', 'initialized'] })),

@@ -4,10 +4,13 @@ import { briefcaseRoutes } from './briefcases.ts';
 import { changesetRoutes } from './changesets.ts';
 import { checkpointRoutes } from './checkpoints.ts';
 import { cloneRoutes } from './clone.ts';
+import { extendedDataRoutes } from './extendedData.ts';
+import { groupRoutes } from './groups.ts';
 import { imodelRoutes } from './imodels.ts';
 import { itwinRoutes } from './itwins.ts';
 import { permissionRoutes } from './permissions.ts';
 import { lockRoutes } from './locks.ts';
+import { markRoutes } from './marks.ts';
 import { namedVersionRoutes } from './namedVersions.ts';
 import type { Route } from './route.ts';
 import { userRoutes } from './users.ts';
@@ -18,11 +21,14 @@ export const routes: readonly Route[] = [
   ...imodelRoutes,
   ...baselineRoutes,
   ...changesetRoutes,
+  ...groupRoutes,
+  ...extendedDataRoutes,
   ...namedVersionRoutes,
   ...checkpointRoutes,
   ...briefcaseRoutes,
   ...lockRoutes,
   ...userRoutes,
+  ...markRoutes,
   ...permissionRoutes,
   ...itwinRoutes,
   ...accessControlRoutes,

@@ -10,6 +10,9 @@ export function Nullable<S extends TSchema>(schema: S) {
 /** Text of 1 to 255 characters, not all white space. */
 export const Text255 = (description: string, wording: Wording = {}) => Type.String({ description, minLength: 1, maxLength: 255, pattern: '\\S', ...wording });
 
+/** An id of an iTwin or iModel in a query. */
+export const guidPattern = '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';
+
 export const LinkSchema = Type.Object({ href: Type.String() });
 export const StorageLinkSchema = Type.Object({
   href: Type.String({ description: 'Signed, good for one blob and a limited time.' }),

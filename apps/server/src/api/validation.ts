@@ -5,11 +5,12 @@ import { detail, type ErrorDetail } from '../errors.ts';
 /**
  * Annotations of a property's schema that word its refusal:
  * `explain` follows "Provided 'x' value is not valid." (or, for parameters, "'v' is not a valid 'x' value.");
- * `tooLong` replaces the sentence about the 255 characters.
+ * `tooLong` replaces the sentence about the 255 characters; `pick` follows "'v' is not a valid 'x' value.".
  */
 export interface Wording {
   explain?: string;
   tooLong?: string;
+  pick?: string;
 }
 
 const forBodies = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false });
@@ -59,14 +60,15 @@ function describe(error: ErrorObject, schema: TSchema, kind: 'property' | 'param
   if (blank && wording.explain === undefined)
     return detail.invalidValue(top, `'${error.data as string}' is not a valid '${top}' value. The value cannot be empty or consist only of whitespace characters.`);
   if (wording.explain !== undefined && kind === 'property') return detail.invalidValue(top, `Provided '${top}' value is not valid. ${wording.explain}`);
+  const more = wording.explain ?? wording.pick;
   const text = `'${shown(error.data)}' is not a valid '${top}' value.`;
-  return detail.invalidValue(top, wording.explain === undefined ? text : `${text} ${wording.explain}`);
+  return detail.invalidValue(top, more === undefined ? text : `${text} ${more}`);
 }
 
 /** The annotation nearest to the fault: of the schema that refused, else of the property it belongs to. */
 function wordingOf(error: ErrorObject, schema: TSchema, top: string): Wording {
   const nearest = error.parentSchema as Wording | undefined;
-  if (nearest?.explain !== undefined || nearest?.tooLong !== undefined) return nearest;
+  if (nearest?.explain !== undefined || nearest?.tooLong !== undefined || nearest?.pick !== undefined) return nearest;
   const properties = (schema as { properties?: Record<string, Wording> }).properties;
   return properties?.[top] ?? {};
 }

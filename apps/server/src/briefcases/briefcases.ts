@@ -1,6 +1,7 @@
 import type { IModelAccess } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
-import type { Database } from '../db/database.ts';
+import type { Config } from '../config.ts';
+import type { Database, Tx } from '../db/database.ts';
 import type { BriefcaseTable } from '../db/schema.ts';
 import { lockIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
@@ -8,20 +9,25 @@ import { ApiError } from '../errors.ts';
 import { giveUp } from '../history/changesets.ts';
 import { tick } from '../imodels/imodelRow.ts';
 
+const minuteMs = 60_000;
+
 /** Hands out and takes back briefcase numbers. A number is never given twice within an iModel. */
 export class Briefcases {
   readonly #database: Database;
+  readonly #limits: Config['briefcases'];
 
-  constructor(database: Database) {
+  constructor(database: Database, config: Pick<Config, 'briefcases'>) {
     this.#database = database;
+    this.#limits = config.briefcases;
   }
 
-  /** @throws ApiError iModelNotFound, iModelNotInitialized */
+  /** @throws ApiError iModelNotFound, iModelNotInitialized, InvalidiModelsRequest (quota), RateLimitExceeded */
   async acquire(caller: Caller, access: IModelAccess, deviceName: string | null): Promise<BriefcaseTable> {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockIModel(tx, this.#database.engine, access.imodel.id, 'push');
       if (imodel === undefined) throw new ApiError('iModelNotFound');
       if (imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
+      await this.#requireRoom(tx, caller, imodel.id);
       const briefcase: BriefcaseTable = {
         imodel_id: imodel.id,
         briefcase_id: imodel.next_briefcase_id,
@@ -38,6 +44,27 @@ export class Briefcases {
         .where('id', '=', imodel.id)
         .execute();
       return briefcase;
+    });
+  }
+
+  /** Rules of the API: so many briefcases a user, and so many in a minute. Released ones do not count. */
+  async #requireRoom(tx: Tx, caller: Caller, imodelId: string): Promise<void> {
+    const own = tx.selectFrom('briefcase').where('imodel_id', '=', imodelId).where('owner_id', '=', caller.user.id);
+    const { count } = await own.select((eb) => eb.fn.countAll<number>().as('count')).executeTakeFirstOrThrow();
+    if (Number(count) >= this.#limits.perUser)
+      throw new ApiError('InvalidiModelsRequest', {
+        message: 'Cannot acquire Briefcase.',
+        details: [
+          { code: 'ResourceQuotaExceeded', message: 'Maximum number of Briefcases per user limit reached.', innerError: { code: 'MaximumNumberOfBriefcasesPerUser' } },
+        ],
+      });
+    const since = Date.now() - minuteMs;
+    const recent = await own.select('acquired_at').where('acquired_at', '>', since).orderBy('acquired_at', 'desc').limit(this.#limits.perMinute).execute();
+    if (recent.length < this.#limits.perMinute) return;
+    const waitMs = (recent.at(-1)?.acquired_at ?? since) - since;
+    throw new ApiError('RateLimitExceeded', {
+      message: 'Maximum number of briefcases per user per minute reached.',
+      headers: { 'retry-after': String(Math.max(1, Math.ceil(waitMs / 1000))) },
     });
   }
 

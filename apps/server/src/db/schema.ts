@@ -24,6 +24,10 @@ export interface Schema {
   named_version: NamedVersionTable;
   object_lock: ObjectLockTable;
   released_lock: ReleasedLockTable;
+  changeset_group: ChangesetGroupTable;
+  grouped_changeset: GroupedChangesetTable;
+  extended_data: ExtendedDataTable;
+  marked_imodel: MarkedIModelTable;
   operation: OperationTable;
   audit: AuditTable;
   secret: SecretTable;
@@ -195,6 +199,7 @@ export interface PendingChangesetTable {
   synchronization_info: string | null;
   created_at: number;
   lease_until: number;
+  group_id: string | null;
 }
 
 export interface BriefcaseTable {
@@ -239,6 +244,37 @@ export interface ReleasedLockTable {
   object_id: string;
   level: HeldLockLevel;
   changeset_index: number;
+}
+
+export interface ChangesetGroupTable {
+  id: string;
+  imodel_id: string;
+  state: 'inProgress' | 'completed';
+  description: string | null;
+  creator_id: string;
+  created_at: number;
+}
+
+export interface GroupedChangesetTable {
+  imodel_id: string;
+  changeset_index: number;
+  group_id: string;
+}
+
+export interface ExtendedDataTable {
+  imodel_id: string;
+  changeset_index: number;
+  changeset_id: string;
+  /** Base64 of JSON, as it came. */
+  data: string;
+}
+
+/** An iModel that a user marked for the own use. */
+export interface MarkedIModelTable {
+  user_id: string;
+  kind: 'favorite' | 'recent';
+  imodel_id: string;
+  marked_at: number;
 }
 
 export interface OperationTable {

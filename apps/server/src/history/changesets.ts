@@ -7,10 +7,11 @@ import { appendChangeset } from '../db/statements/appendChangeset.ts';
 import { findChangeset, type Sight } from '../db/statements/findChangeset.ts';
 import { listChangesets } from '../db/statements/listChangesets.ts';
 import { lockIModel } from '../db/statements/lockIModel.ts';
-import type { Caller, ChangesetRef } from '../domain.ts';
+import { parseGuid, type Caller, type ChangesetRef } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { tick } from '../imodels/imodelRow.ts';
 import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
+import { findGroup } from './groups.ts';
 
 /** A changeset that is about to be pushed. */
 export interface PushRequest {
@@ -53,14 +54,13 @@ export class Changesets {
    * Begins a push: takes the iModel's one turn to push, for a lease. A briefcase that begins again takes over its own
    * unfinished push, another one has to wait until that is complete or its lease has run out.
    * @throws ApiError iModelNotFound, iModelNotInitialized, BriefcaseNotFound, InsufficientPermissions (somebody else's
-   * briefcase), ChangesetGroupNotFound, ChangesetExists, ConflictWithAnotherUser, NewerChangesExist; in this order
+   * briefcase), ChangesetGroupNotFound, ChangesetGroupIsClosed, ChangesetExists, ConflictWithAnotherUser, NewerChangesExist; in this order
    */
   async begin(caller: Caller, access: IModelAccess, request: PushRequest): Promise<{ blobId: string; pending: PendingChangesetTable }> {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await this.#lock(tx, access);
       await requireOwnBriefcase(tx, caller, imodel, request.briefcaseId);
-      // There are no changeset groups yet, so none can be named.
-      if (request.groupId !== null) throw new ApiError('ChangesetGroupNotFound');
+      if (request.groupId !== null && (await findGroup(tx, imodel.id, parseGuid(request.groupId))).state !== 'inProgress') throw new ApiError('ChangesetGroupIsClosed');
       if ((await findChangeset(tx, imodel, { id: request.id })) !== undefined) throw new ApiError('ChangesetExists');
       const now = Date.now();
       const unfinished = await tx.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', imodel.id).executeTakeFirst();
@@ -84,6 +84,7 @@ export class Changesets {
         synchronization_info: request.synchronizationInfo,
         created_at: now,
         lease_until: now + this.#leaseMs,
+        group_id: request.groupId === null ? null : request.groupId.toLowerCase(),
       };
       await tx.insertInto('pending_changeset').values(pending).execute();
       return { blobId, pending };
@@ -138,6 +139,8 @@ export class Changesets {
       };
       await tx.deleteFrom('pending_changeset').where('imodel_id', '=', imodel.id).execute();
       const index = await appendChangeset(tx, imodel, changeset, pushedAt);
+      if (pending.group_id !== null)
+        await tx.insertInto('grouped_changeset').values({ imodel_id: imodel.id, changeset_index: index, group_id: pending.group_id }).execute();
       await audit(tx, caller, { at: pushedAt, action: 'changeset.push', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: changeset.id, index } });
       return { ...changeset, index, segment_id: '' };
     });

@@ -9,7 +9,20 @@ const chunk = 1000;
 const strayAgeMs = 7 * 24 * 3600 * 1000;
 
 /** Tables of what is one iModel's alone. */
-const ownTables = ['briefcase', 'object_lock', 'released_lock', 'named_version', 'imodel_role_permission', 'imodel_user_permission', 'imodel_user', 'operation'] as const;
+const ownTables = [
+  'briefcase',
+  'object_lock',
+  'released_lock',
+  'named_version',
+  'changeset_group',
+  'grouped_changeset',
+  'extended_data',
+  'marked_imodel',
+  'imodel_role_permission',
+  'imodel_user_permission',
+  'imodel_user',
+  'operation',
+] as const;
 
 /** What one run of the collector took away. */
 export interface Collected {

@@ -2,8 +2,13 @@ import type { Migration } from 'kysely';
 import type { Engine } from '../database.ts';
 import { initialMigration } from './0001-initial.ts';
 import { versionsAndLocksMigration } from './0002-versions-and-locks.ts';
+import { groupsDataMarksMigration } from './0003-groups-data-marks.ts';
 
 /** All migrations in order of their names. A released one never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
-  return { '0001-initial': initialMigration(engine), '0002-versions-and-locks': versionsAndLocksMigration(engine) };
+  return {
+    '0001-initial': initialMigration(engine),
+    '0002-versions-and-locks': versionsAndLocksMigration(engine),
+    '0003-groups-data-marks': groupsDataMarksMigration(engine),
+  };
 }

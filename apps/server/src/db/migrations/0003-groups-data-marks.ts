@@ -1,0 +1,33 @@
+import { sql, type Kysely, type Migration } from 'kysely';
+import type { Engine } from '../database.ts';
+import { columnTypes } from './columnTypes.ts';
+
+/**
+ * Changeset groups, extended data of changesets, and what users marked for themselves. Keyed by iModel and index, never by
+ * changeset row: clones share those rows and shall see none of this.
+ */
+export function groupsDataMarksMigration(engine: Engine): Migration {
+  const { text, int, strict, keyed } = columnTypes(engine);
+  const statements = [
+    `create table changeset_group (
+      id ${text} primary key, imodel_id ${text} not null references imodel (id), state ${text} not null, description ${text},
+      creator_id ${text} not null, created_at ${int} not null) ${strict}`,
+    `create index changeset_group_imodel on changeset_group (imodel_id, created_at)`,
+    `create table grouped_changeset (
+      imodel_id ${text} not null references imodel (id), changeset_index ${int} not null, group_id ${text} not null,
+      primary key (imodel_id, changeset_index)) ${keyed}`,
+    `alter table pending_changeset add column group_id ${text}`,
+    `create table extended_data (
+      imodel_id ${text} not null references imodel (id), changeset_index ${int} not null, changeset_id ${text} not null,
+      data ${text} not null, primary key (imodel_id, changeset_index)) ${keyed}`,
+    `create table marked_imodel (
+      user_id ${text} not null, kind ${text} not null, imodel_id ${text} not null references imodel (id), marked_at ${int} not null,
+      primary key (user_id, kind, imodel_id)) ${keyed}`,
+    `create index marked_imodel_imodel on marked_imodel (imodel_id)`,
+  ];
+  return {
+    async up(db: Kysely<unknown>): Promise<void> {
+      for (const statement of statements) await sql.raw(statement).execute(db);
+    },
+  };
+}

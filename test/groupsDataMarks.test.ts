@@ -5,7 +5,7 @@ import { ChangesetGroupState, ContainingChanges } from '@itwin/imodels-client-ma
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import type { WireError } from './support/api.ts';
-import { all, changesetIdOf, makeIModel, workFolder, type MadeIModel } from './support/clients.ts';
+import { all, changesetIdOf, makeIModel, newest, workFolder, type MadeIModel } from './support/clients.ts';
 import { people } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
@@ -102,27 +102,23 @@ onEachDatabase('Extended data', {}, (context) => {
 });
 
 onEachDatabase('Favorites and recents', {}, (context) => {
-  // The published client of this version has no calls for them.
-  async function names(path_: string, query = '', who = context.api): Promise<string[]> {
-    const listed: string[] = [];
-    for (let url: string | undefined = `/imodels/${path_}?iTwinId=${context.iTwinId}${query}`; url !== undefined; ) {
-      const { body } = await who.get(url, { prefer: 'return=representation' });
-      const page = body as { iModels: { name: string }[]; _links: { next: { href: string } | null } };
-      listed.push(...page.iModels.map(({ name }) => name));
-      url = page._links.next?.href;
-    }
-    return listed;
+  async function names(kind: 'favoriteIModels' | 'recentIModels', $top = 100, who: 'olivia' | 'admin' = 'olivia'): Promise<string[]> {
+    const { client, authorization } = await newest(context.server, who);
+    const params = { authorization, urlParams: { iTwinId: context.iTwinId, $top } };
+    const full = await all(client[kind].getRepresentationList(params));
+    assert.deepEqual((await all(client[kind].getMinimalList(params))).map(({ id }) => id), full.map(({ id }) => id));
+    return full.map(({ name }) => name);
   }
 
   test('favorites are each user’s own, added and removed any number of times', async () => {
     const made = await Promise.all(['f1', 'f2', 'f3'].map((name) => makeIModel(context.olivia, context.iTwinId, { name })));
-    for (const { id } of made) assert.equal((await context.api.put(`/imodels/favorites/${id}`)).status, 204);
-    assert.equal((await context.api.put(`/imodels/favorites/${made[0]?.id}`, '', { 'content-type': 'application/x-www-form-urlencoded' })).status, 204);
-    assert.deepEqual(await names('favorites', '&$top=2'), ['f1', 'f2', 'f3']);
-    assert.deepEqual(await names('favorites', '', await context.server.as('admin')), []);
-    for (let n = 0; n < 2; n++) assert.equal((await context.api.delete(`/imodels/favorites/${made[1]?.id}`)).status, 204);
+    const { client, authorization } = await newest(context.server);
+    for (const { id } of [...made, ...made.slice(0, 1)]) await client.favoriteIModels.add({ authorization, iModelId: id });
+    assert.deepEqual(await names('favoriteIModels', 2), ['f1', 'f2', 'f3']);
+    assert.deepEqual(await names('favoriteIModels', 100, 'admin'), []);
+    for (let n = 0; n < 2; n++) await client.favoriteIModels.remove({ authorization, iModelId: made[1]?.id ?? '' });
     await context.api.delete(`/imodels/${made[2]?.id}`);
-    assert.deepEqual(await names('favorites'), ['f1']);
+    assert.deepEqual(await names('favoriteIModels'), ['f1']);
     assert.equal((await context.api.put(`/imodels/favorites/${randomUUID()}`)).status, 404);
     assert.equal((await context.api.get('/imodels/favorites')).status, 422);
   });
@@ -130,12 +126,13 @@ onEachDatabase('Favorites and recents', {}, (context) => {
   test('recents come latest first, move to the front when used again, and are 25 at most', async () => {
     const made: MadeIModel[] = [];
     for (let n = 0; n < 27; n++) made.push(await makeIModel(context.olivia, context.iTwinId, { name: `r${n}` }));
-    for (const { id } of made) assert.equal((await context.api.post(`/imodels/recents/${id}`, {})).status, 204);
-    assert.deepEqual(await names('recents', '&$top=10'), Array.from({ length: 25 }, (_, n) => `r${26 - n}`));
-    await context.api.post(`/imodels/recents/${made[5]?.id}`);
-    assert.deepEqual((await names('recents')).slice(0, 3), ['r5', 'r26', 'r25']);
-    assert.equal((await context.api.delete(`/imodels/recents/${made[5]?.id}`)).status, 204);
-    assert.equal((await names('recents')).length, 24);
+    const { client, authorization } = await newest(context.server);
+    for (const { id } of made) await client.recentIModels.add({ authorization, iModelId: id });
+    assert.deepEqual(await names('recentIModels', 10), Array.from({ length: 25 }, (_, n) => `r${26 - n}`));
+    await client.recentIModels.add({ authorization, iModelId: made[5]?.id ?? '' });
+    assert.deepEqual((await names('recentIModels')).slice(0, 3), ['r5', 'r26', 'r25']);
+    await client.recentIModels.remove({ authorization, iModelId: made[5]?.id ?? '' });
+    assert.equal((await names('recentIModels')).length, 24);
   });
 });
 

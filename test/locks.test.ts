@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { LockLevel, type ConflictingLocksError, type Lock, type LocksError } from '@itwin/imodels-client-authoring';
 import type { WireError } from './support/api.ts';
-import { all, makeIModel, pushMore, type MadeIModel } from './support/clients.ts';
+import { all, makeIModel, newest, pushMore, type MadeIModel } from './support/clients.ts';
 import { people } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
@@ -73,9 +73,10 @@ onEachDatabase('Locks', {}, (context) => {
     // Releasing at an older changeset leaves the later one; abandoning leaves it too.
     await update(two, { none: ['0x5'] }, made.changesets[0]?.id);
     await assert.rejects(update(one, { shared: ['0x5'] }, made.changesets[1]?.id));
-    const { releasedLocks } = (await context.api.get(`/imodels/${made.id}/locks/released-locks?afterChangesetIndex=0`)).body as { releasedLocks: object[] };
-    assert.deepEqual(releasedLocks, [{ lockLevel: 'exclusive', objectIds: ['0x5', '0x6'] }]);
-    assert.deepEqual(((await context.api.get(`/imodels/${made.id}/locks/released-locks?afterChangesetIndex=3`)).body as { releasedLocks: object[] }).releasedLocks, []);
+    const { client, authorization } = await newest(context.server);
+    const releasedAfter = (afterChangesetIndex: number) => all(client.locks.getReleasedLockList({ authorization, iModelId: made.id, urlParams: { afterChangesetIndex } }));
+    assert.deepEqual(await releasedAfter(0), [{ lockLevel: 'exclusive', objectIds: ['0x5', '0x6'] }]);
+    assert.deepEqual(await releasedAfter(3), []);
     assert.equal((await context.api.get(`/imodels/${made.id}/locks/released-locks`)).status, 422);
   });
 
@@ -110,7 +111,8 @@ onEachDatabase('Locks', {}, (context) => {
     const ids = (from: number, count: number): string[] => Array.from({ length: count }, (_, n) => `0x${(from + n).toString(16)}`);
     await update(one, { exclusive: ids(1, 1000) });
     await update(one, { shared: ids(5000, 201) });
-    const chunk = async (changesetId?: string) => (await context.api.post(`/imodels/${made.id}/locks/release-chunk`, { briefcaseId: one, ...(changesetId !== undefined && { changesetId }) })).body;
+    const { client, authorization } = await newest(context.server);
+    const chunk = (changesetId: string) => client.locks.releaseLocksChunk({ authorization, iModelId: made.id, briefcaseId: one, changesetId });
     const head = made.changesets[0]?.id ?? '';
     assert.deepEqual(await chunk(head), { isLastChunk: false });
     assert.deepEqual(await chunk(head), { isLastChunk: true });
@@ -119,7 +121,7 @@ onEachDatabase('Locks', {}, (context) => {
     assert.deepEqual(await list(made), []);
     // Right after a push, with the id of what was pushed a moment ago, as iTwin.js asks for it.
     await pushMore(context.olivia, { ...made, briefcaseId: one }, 1);
-    assert.deepEqual(await chunk(made.changesets.at(-1)?.id), { isLastChunk: true });
+    assert.deepEqual(await chunk(made.changesets.at(-1)?.id ?? ''), { isLastChunk: true });
   });
 
   test('go with their briefcase, and do not come along with a clone', async () => {

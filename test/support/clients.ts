@@ -2,6 +2,7 @@ import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { IModelsClient as NewestClient } from 'imodels-client-management-next';
 import { clientsOf, type Official } from '../../scripts/clients.ts';
 import type { PersonName, TestServer } from './server.ts';
 
@@ -11,6 +12,13 @@ export type { Official };
 export async function official(server: TestServer, who: PersonName = 'olivia', applicationId = 'suite'): Promise<Official> {
   const token = await server.token(who, applicationId);
   return clientsOf(server.origin, token);
+}
+
+/** The newest published management client, which has calls that the pair above does not. */
+export async function newest(server: TestServer, who: PersonName = 'olivia') {
+  const token = await server.token(who);
+  const client = new NewestClient({ api: { baseUrl: `${server.origin}/imodels` } });
+  return { client, authorization: async () => ({ scheme: 'Bearer', token }) };
 }
 
 /** An iModel made for a test. */

@@ -118,9 +118,9 @@ export const detail = {
   missingParameter: (target: string): ErrorDetail => ({ code: 'MissingRequiredParameter', message: 'Required parameter is missing.', target }),
   invalidValue: (target: string, message: string): ErrorDetail => ({ code: 'InvalidValue', message, target }),
   invalidBody: (): ErrorDetail => ({ code: 'InvalidRequestBody', message: 'Failed to parse request body. Make sure it is a valid JSON.' }),
-  contentType: (given: string, supported: string): ErrorDetail => ({
+  contentType: (given: string, ...supported: string[]): ErrorDetail => ({
     code: 'InvalidHeaderValue',
-    message: `'${given}' is not supported 'content-type'. Supported media type is '${supported}'.`,
+    message: `'${given}' is not supported 'content-type'. Supported media ${supported.length === 1 ? 'type is' : 'types are'} ${supported.map((type) => `'${type}'`).join(', ')}.`,
     target: 'content-type',
   }),
   exclusiveProperties: (names: readonly string[]): ErrorDetail => ({

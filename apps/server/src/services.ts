@@ -26,6 +26,7 @@ import { NamedVersions } from './namedVersions/namedVersions.ts';
 import { Blobs } from './storage/blobs.ts';
 import { FileStore } from './storage/fileStore.ts';
 import { SignedLinks } from './storage/signedLinks.ts';
+import { Thumbnails } from './thumbnails/thumbnails.ts';
 import { Users } from './users/users.ts';
 
 /** Everything that handles requests, wired once. */
@@ -48,6 +49,7 @@ export interface Services {
   changesetGroups: ChangesetGroups;
   extendedData: ExtendedData;
   marks: Marks;
+  thumbnails: Thumbnails;
   briefcases: Briefcases;
   locks: Locks;
   namedVersions: NamedVersions;
@@ -100,6 +102,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       changesetGroups: new ChangesetGroups(database),
       extendedData: new ExtendedData(database),
       marks: new Marks(database),
+      thumbnails: new Thumbnails(database, blobs),
       briefcases: new Briefcases(database, config),
       locks: new Locks(database),
       namedVersions: new NamedVersions(database),

@@ -46,10 +46,18 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
   app.route({
     method: route.method,
     url: route.path,
+    ...(route.file !== undefined && { bodyLimit: route.file.limit }),
     schema: documentOf(route),
     // The schemas above are for the document; checking is ours, with the API's own words.
     validatorCompiler: () => () => true,
     serializerCompiler: () => (value) => JSON.stringify(value),
+
+    // A content type that is not even one is refused by the HTTP layer, but in the operation's words too.
+    errorHandler: (error, request, reply) => {
+      const malformed = error.code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE';
+      const types = route.file?.types ?? ['application/json'];
+      sendError(malformed ? invalid([detail.contentType((request.headers['content-type'] ?? '').slice(0, 100), ...types)]) : error, request, reply);
+    },
 
     onRequest: async (request) => {
       const caller = await services.tokens.authenticate(request.headers.authorization);
@@ -65,6 +73,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
         state.body = parseBody(request, route, invalid);
         details.push(...(checkBody?.(state.body) ?? []));
       }
+      if (route.file !== undefined) state.body = parseFile(request, route.file, invalid);
       if (details.length > 0) throw invalid(details);
       if (route.access.on === 'itwin' && route.access.from !== 'path') {
         const named = (route.access.from === 'query' ? request.query : state.body) as { iTwinId: string };
@@ -92,6 +101,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       const faults = checkAnswer?.(answer) ?? [];
       if (faults.length > 0) throw new Error(`${route.operationId} answers against its own schema: ${JSON.stringify(faults)}`);
       reply.code(route.response.status);
+      if (route.response.binary !== undefined) reply.type(route.response.binary);
       return answer === undefined ? reply.send() : reply.send(answer);
     },
   });
@@ -114,6 +124,13 @@ async function iTwinAccess(services: Services, caller: Caller, text: string, per
   if (permission !== 'member') return requireITwin(found, permission);
   if (found?.visible !== true) throw new ApiError('iTwinNotFound');
   return found;
+}
+
+function parseFile(request: FastifyRequest, { types }: NonNullable<Route['file']>, invalid: (details: ErrorDetail[]) => ApiError): Buffer {
+  const given = request.headers['content-type'];
+  if (given === undefined) throw invalid([{ code: 'MissingRequiredHeader', message: 'Required header is missing.', target: 'content-type' }]);
+  if (!types.includes(given.split(';')[0]?.trim().toLowerCase() ?? '')) throw invalid([detail.contentType(given.slice(0, 100), ...types)]);
+  return (request.body as Buffer | undefined) ?? Buffer.alloc(0);
 }
 
 function parseBody(request: FastifyRequest, route: Route, invalid: (details: ErrorDetail[]) => ApiError): unknown {
@@ -150,14 +167,15 @@ function umbrellaOf(route: Route): ErrorCode {
  * server: logged here, and told to the client without its inner workings.
  */
 export function sendError(error: Error, request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  const known = error instanceof ApiError ? error : fromHttpLayer(error);
+  const known = error instanceof ApiError ? error : fromHttpLayer(error, request);
   if (known.status >= 500) (request.log).error({ err: known.cause ?? error, url: request.url.split('?')[0] }, 'request failed');
   return reply.code(known.status).headers(known.headers).type('application/json; charset=utf-8').send(JSON.stringify(known.toBody()));
 }
 
-function fromHttpLayer(error: Error): ApiError {
+function fromHttpLayer(error: Error, request: FastifyRequest): ApiError {
   const { statusCode } = error as FastifyError;
-  if (statusCode === 413) return new ApiError('RequestTooLarge');
+  if (statusCode === 413)
+    return new ApiError('RequestTooLarge', { message: `Request body is too large. Maximum allowed request body size is ${request.routeOptions.bodyLimit} bytes.` });
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) return new ApiError('BadRequest', { cause: error });
   return new ApiError('Unknown', { cause: error });
 }
@@ -168,8 +186,8 @@ export function errorsOf(route: Route): ErrorCode[] {
   if (route.access.on === 'imodel') codes.add('iModelNotFound');
   if (route.access.on === 'itwin') codes.add('iTwinNotFound');
   if (route.access.on !== 'caller' && !(route.access.on === 'itwin' && route.access.permission === 'member')) codes.add('InsufficientPermissions');
-  if (route.body !== undefined || route.query !== undefined) codes.add(umbrellaOf(route));
-  if (route.body !== undefined) codes.add('RequestTooLarge');
+  if (route.body !== undefined || route.file !== undefined || route.query !== undefined) codes.add(umbrellaOf(route));
+  if (route.body !== undefined || route.file !== undefined) codes.add('RequestTooLarge');
   if (route.body !== undefined && route.bodyOptional !== true) codes.add('MissingRequestBody');
   return [...codes];
 }
@@ -189,7 +207,12 @@ function documentOf(route: Route) {
     byStatus.set(status, [...(byStatus.get(status) ?? []), code]);
   }
   const headers = Object.fromEntries(Object.entries(route.response.headers ?? {}).map(([name, description]) => [name, { type: 'string', description }]));
-  const success = { description: route.response.description, headers, ...(route.response.schema ?? { type: 'null' }) };
+  const { binary, description, schema } = route.response;
+  const success = {
+    description,
+    headers,
+    ...(binary === undefined ? (schema ?? { type: 'null' }) : { content: { [binary]: { schema: Type.String({ format: 'binary' }) } } }),
+  };
   const params = [...route.path.matchAll(/:(\w+)/g)].map((match) => match[1] as string);
   return {
     operationId: route.operationId,
@@ -200,6 +223,7 @@ function documentOf(route: Route) {
     ...(params.length > 0 && { params: Type.Object(Object.fromEntries(params.map((name) => [name, Type.String()]))) }),
     ...(route.query !== undefined && { querystring: route.query }),
     ...(route.body !== undefined && { body: route.body }),
+    ...(route.file !== undefined && { consumes: [...route.file.types], body: Type.String({ format: 'binary', description: `At most ${route.file.limit} bytes.` }) }),
     ...(route.prefer === true && {
       headers: Type.Object({ prefer: Type.Optional(Type.String({ enum: ['return=minimal', 'return=representation'], description: 'Short or full items; short by default.' })) }),
     }),

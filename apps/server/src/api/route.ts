@@ -29,6 +29,8 @@ export interface RouteResponse {
   status: 200 | 201 | 202 | 204;
   description: string;
   schema?: TSchema;
+  /** Media type of an answer that is no JSON. */
+  binary?: string;
   headers?: Record<string, string>;
 }
 
@@ -62,6 +64,8 @@ interface RouteBase<Body extends TSchema, Query extends TSchema> {
   /** Message of the operation's 422. */
   invalid: string;
   body?: Body;
+  /** The body is a file of one of these media types, at most `limit` bytes; the handler gets it as a Buffer. */
+  file?: { types: readonly string[]; limit: number };
   /** An empty body counts as `{}`. */
   bodyOptional?: boolean;
   query?: Query;

@@ -13,6 +13,7 @@ import { lockRoutes } from './locks.ts';
 import { markRoutes } from './marks.ts';
 import { namedVersionRoutes } from './namedVersions.ts';
 import type { Route } from './route.ts';
+import { thumbnailRoutes } from './thumbnails.ts';
 import { userRoutes } from './users.ts';
 
 /** Every route of the API: what the server answers, the document shows and the permission matrix test tries. */
@@ -28,6 +29,7 @@ export const routes: readonly Route[] = [
   ...briefcaseRoutes,
   ...lockRoutes,
   ...userRoutes,
+  ...thumbnailRoutes,
   ...markRoutes,
   ...permissionRoutes,
   ...itwinRoutes,

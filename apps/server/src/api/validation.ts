@@ -5,12 +5,14 @@ import { detail, type ErrorDetail } from '../errors.ts';
 /**
  * Annotations of a property's schema that word its refusal:
  * `explain` follows "Provided 'x' value is not valid." (or, for parameters, "'v' is not a valid 'x' value.");
- * `tooLong` replaces the sentence about the 255 characters; `pick` follows "'v' is not a valid 'x' value.".
+ * `tooLong` replaces the sentence about the 255 characters; `pick` follows "'v' is not a valid 'x' value.";
+ * `refusal` replaces the whole message, with `{value}` for what was given.
  */
 export interface Wording {
   explain?: string;
   tooLong?: string;
   pick?: string;
+  refusal?: string;
 }
 
 const forBodies = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false });
@@ -54,6 +56,7 @@ function describe(error: ErrorObject, schema: TSchema, kind: 'property' | 'param
   }
   if (top === '') return detail.invalidBody();
   const wording = wordingOf(error, schema, top);
+  if (wording.refusal !== undefined) return detail.invalidValue(top, wording.refusal.replace('{value}', shown(error.data)));
   if (error.keyword === 'maxLength')
     return detail.invalidValue(top, wording.tooLong ?? `Provided '${top}' value is not valid. The value exceeds allowed ${String(error.schema)} characters.`);
   const blank = typeof error.data === 'string' && error.data.trim() === '' && (error.keyword === 'minLength' || error.keyword === 'pattern');
@@ -68,7 +71,7 @@ function describe(error: ErrorObject, schema: TSchema, kind: 'property' | 'param
 /** The annotation nearest to the fault: of the schema that refused, else of the property it belongs to. */
 function wordingOf(error: ErrorObject, schema: TSchema, top: string): Wording {
   const nearest = error.parentSchema as Wording | undefined;
-  if (nearest?.explain !== undefined || nearest?.tooLong !== undefined || nearest?.pick !== undefined) return nearest;
+  if (nearest !== undefined && ['explain', 'tooLong', 'pick', 'refusal'].some((word) => word in nearest)) return nearest;
   const properties = (schema as { properties?: Record<string, Wording> }).properties;
   return properties?.[top] ?? {};
 }

@@ -28,6 +28,7 @@ export interface Schema {
   grouped_changeset: GroupedChangesetTable;
   extended_data: ExtendedDataTable;
   marked_imodel: MarkedIModelTable;
+  thumbnail: ThumbnailTable;
   operation: OperationTable;
   audit: AuditTable;
   secret: SecretTable;
@@ -275,6 +276,12 @@ export interface MarkedIModelTable {
   kind: 'favorite' | 'recent';
   imodel_id: string;
   marked_at: number;
+}
+
+export interface ThumbnailTable {
+  imodel_id: string;
+  small_blob_id: string;
+  large_blob_id: string;
 }
 
 export interface OperationTable {

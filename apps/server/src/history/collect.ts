@@ -1,6 +1,7 @@
 import { isForeignKeyError, type Database, type Tx } from '../db/database.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
 import { releaseBlobs } from '../storage/blobs.ts';
+import { removeThumbnail } from '../thumbnails/thumbnails.ts';
 import { giveUp } from './changesets.ts';
 
 /** Rows that one transaction of the collector touches at most, so that it never keeps others waiting for long. */
@@ -84,6 +85,7 @@ async function purgeIModels({ db }: Database, options: CollectorOptions): Promis
       await db.transaction().execute(async (tx) => {
         const pending = await tx.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', imodel.id).executeTakeFirst();
         if (pending !== undefined) await giveUp(tx, pending, Date.now());
+        await removeThumbnail(tx, imodel.id, Date.now());
         for (const table of ownTables) await tx.deleteFrom(table).where('imodel_id', '=', imodel.id).execute();
         await tx.updateTable('segment').set({ owner_imodel_id: null }).where('owner_imodel_id', '=', imodel.id).execute();
         await tx.deleteFrom('imodel').where('id', '=', imodel.id).execute();

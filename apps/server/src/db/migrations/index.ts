@@ -3,6 +3,7 @@ import type { Engine } from '../database.ts';
 import { initialMigration } from './0001-initial.ts';
 import { versionsAndLocksMigration } from './0002-versions-and-locks.ts';
 import { groupsDataMarksMigration } from './0003-groups-data-marks.ts';
+import { thumbnailsMigration } from './0004-thumbnails.ts';
 
 /** All migrations in order of their names. A released one never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -10,5 +11,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0001-initial': initialMigration(engine),
     '0002-versions-and-locks': versionsAndLocksMigration(engine),
     '0003-groups-data-marks': groupsDataMarksMigration(engine),
+    '0004-thumbnails': thumbnailsMigration(engine),
   };
 }

@@ -1,0 +1,50 @@
+import { Type } from 'typebox';
+import { maxThumbnailBytes, NotAPictureError, type ThumbnailSize } from '../thumbnails/thumbnails.ts';
+import { imodelRoute, type Route } from './route.ts';
+
+const tag = 'Thumbnails';
+
+const getThumbnail = imodelRoute({
+  operationId: 'get-imodel-thumbnail',
+  method: 'GET',
+  path: '/imodels/:iModelId/thumbnail',
+  tag,
+  summary: 'Get the picture of an iModel',
+  description: 'PNG, 400 × 250 or 800 × 500 pixels; a default picture where none was uploaded.',
+  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel' },
+  invalid: 'Cannot get Thumbnail.',
+  query: Type.Object({ size: Type.Optional(Type.String({ enum: ['small', 'large'], refusal: "'{value}' is not a valid 'size'. Valid 'size' values are: 'small', 'large'." })) }),
+  response: { status: 200, description: 'The picture.', binary: 'image/png' },
+  async handler({ access, query, services }) {
+    return services.thumbnails.get(access.imodel.id, (query.size ?? 'small') as ThumbnailSize);
+  },
+});
+
+const uploadThumbnail = imodelRoute({
+  operationId: 'upload-imodel-thumbnail',
+  method: 'PUT',
+  path: '/imodels/:iModelId/thumbnail',
+  tag,
+  summary: 'Upload a picture of an iModel',
+  access: { on: 'imodel', permission: 'imodels_manage', level: 'iModel' },
+  invalid: 'Cannot upload Thumbnail.',
+  file: { types: ['image/jpeg', 'image/png'], limit: maxThumbnailBytes },
+  response: { status: 201, description: 'Stored.' },
+  errors: ['iModelNotInitialized'],
+  async handler({ access, caller, body, services, invalid }) {
+    try {
+      await services.thumbnails.set(caller, access, body as Buffer);
+    } catch (error) {
+      if (!(error instanceof NotAPictureError)) throw error;
+      throw invalid([
+        {
+          code: 'InvalidRequestBody',
+          message: "Invalid Thumbnail format. Please use one of the supported media formats: 'image/jpeg', 'image/png'.",
+          innerError: { code: 'InvalidThumbnailFormat' },
+        },
+      ]);
+    }
+  },
+});
+
+export const thumbnailRoutes: Route[] = [getThumbnail, uploadThumbnail];

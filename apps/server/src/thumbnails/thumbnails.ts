@@ -1,0 +1,126 @@
+import { randomUUID } from 'node:crypto';
+import { Readable } from 'node:stream';
+import sharp from 'sharp';
+import type { IModelAccess } from '../access/permissions.ts';
+import { audit } from '../audit.ts';
+import type { Database, Tx } from '../db/database.ts';
+import type { IModelTable } from '../db/schema.ts';
+import { lockIModel } from '../db/statements/lockIModel.ts';
+import type { Caller } from '../domain.ts';
+import { ApiError } from '../errors.ts';
+import type { StoredObject } from '../storage/blobStore.ts';
+import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
+
+/** Rule of the API: two sizes, pixels. */
+const sizes = { small: { width: 400, height: 250 }, large: { width: 800, height: 500 } } as const;
+export type ThumbnailSize = keyof typeof sizes;
+
+/** Rule of the API: largest picture that is taken, bytes. */
+export const maxThumbnailBytes = 5_242_880;
+/** A few bytes can claim to be a picture of terabytes; nobody's thumbnail has more pixels than this. */
+const maxPixels = 50_000_000;
+
+/** What an iModel without a picture shows: a quiet wire frame of a building. */
+const defaultPicture = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 500">
+  <rect width="800" height="500" fill="#eef1f5"/>
+  <g fill="none" stroke="#9aa7b8" stroke-width="6" stroke-linejoin="round">
+    <path d="M400 90 580 180 580 350 400 440 220 350 220 180Z"/><path d="M220 180 400 270 580 180M400 270 400 440"/>
+    <path d="M280 210 280 380M340 240 340 410M460 240 460 410M520 210 520 380M220 265 400 355 580 265" stroke-width="3"/>
+  </g></svg>`;
+
+/** Pictures of iModels: PNG or JPEG in, PNG of two sizes out. */
+export class Thumbnails {
+  readonly #database: Database;
+  readonly #blobs: Blobs;
+  readonly #defaults = new Map<ThumbnailSize, Promise<Buffer>>();
+
+  constructor(database: Database, blobs: Blobs) {
+    this.#database = database;
+    this.#blobs = blobs;
+  }
+
+  /** PNG bytes: the iModel's picture, or the default one. */
+  async get(imodelId: string, size: ThumbnailSize): Promise<Buffer> {
+    const row = await this.#database.db.selectFrom('thumbnail').selectAll().where('imodel_id', '=', imodelId).executeTakeFirst();
+    const blob = row === undefined ? undefined : await this.#blobs.findReadable(size === 'small' ? row.small_blob_id : row.large_blob_id);
+    if (blob === undefined) return this.#default(size);
+    const parts: Buffer[] = [];
+    for await (const part of await this.#blobs.store.read(blob.key)) parts.push(part as Buffer);
+    return Buffer.concat(parts);
+  }
+
+  /** @throws ApiError iModelNotFound, iModelNotInitialized; NotAPictureError */
+  async set(caller: Caller, access: IModelAccess, picture: Buffer): Promise<void> {
+    const [small, large] = [await this.#store(await scaled(picture, 'small')), await this.#store(await scaled(picture, 'large'))];
+    try {
+      await this.#database.db.transaction().execute(async (tx) => {
+        const imodel = await lockIModel(tx, this.#database.engine, access.imodel.id, 'push');
+        if (imodel === undefined) throw new ApiError('iModelNotFound');
+        if (imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
+        await this.#replace(tx, imodel, small, large);
+        await audit(tx, caller, { at: Date.now(), action: 'thumbnail.set', iTwinId: imodel.itwin_id, iModelId: imodel.id });
+      });
+    } catch (error) {
+      await Promise.all([small, large].map(({ key }) => this.#blobs.store.delete(key)));
+      throw error;
+    }
+  }
+
+  async #replace(tx: Tx, imodel: IModelTable, small: NewObject, large: NewObject): Promise<void> {
+    const now = Date.now();
+    await removeThumbnail(tx, imodel.id, now);
+    const ids = { small_blob_id: randomUUID(), large_blob_id: randomUUID() };
+    for (const [id, object] of [
+      [ids.small_blob_id, small],
+      [ids.large_blob_id, large],
+    ] as const)
+      await tx
+        .insertInto('blob')
+        .values({ id, store: this.#blobs.store.id, key: object.key, size: object.size, sha256: object.sha256, state: 'stored', created_at: now, released_at: null })
+        .execute();
+    await tx.insertInto('thumbnail').values({ imodel_id: imodel.id, ...ids }).execute();
+  }
+
+  async #store(bytes: Buffer): Promise<NewObject> {
+    const key = randomUUID();
+    return { key, ...(await this.#blobs.store.put(key, Readable.from([bytes]), bytes.length)) };
+  }
+
+  #default(size: ThumbnailSize): Promise<Buffer> {
+    let made = this.#defaults.get(size);
+    if (made === undefined) {
+      made = sharp(Buffer.from(defaultPicture)).resize(sizes[size]).png({ compressionLevel: 9 }).toBuffer();
+      this.#defaults.set(size, made);
+    }
+    return made;
+  }
+}
+
+type NewObject = StoredObject & { key: string };
+
+/** The bytes are no PNG and no JPEG, or a damaged one. */
+export class NotAPictureError extends Error {
+  constructor(cause: unknown) {
+    super('the bytes are no picture of a supported format', { cause });
+    this.name = 'NotAPictureError';
+  }
+}
+
+/** Takes an iModel's picture away; its bytes go with the collector. */
+export async function removeThumbnail(tx: Tx, imodelId: string, now: number): Promise<void> {
+  const row = await tx.selectFrom('thumbnail').selectAll().where('imodel_id', '=', imodelId).executeTakeFirst();
+  if (row === undefined) return;
+  await tx.deleteFrom('thumbnail').where('imodel_id', '=', imodelId).execute();
+  await releaseBlobs(tx, [row.small_blob_id, row.large_blob_id], now);
+}
+
+async function scaled(picture: Buffer, size: ThumbnailSize): Promise<Buffer> {
+  try {
+    const image = sharp(picture, { limitInputPixels: maxPixels, failOn: 'error' });
+    const { format } = await image.metadata();
+    if (format !== 'png' && format !== 'jpeg') throw new Error(`the format is ${format}`);
+    return await image.rotate().resize({ ...sizes[size], fit: 'contain', background: { r: 0, g: 0, b: 0, alpha: 0 } }).png().toBuffer();
+  } catch (error) {
+    throw new NotAPictureError(error);
+  }
+}

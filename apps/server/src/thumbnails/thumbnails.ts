@@ -61,7 +61,8 @@ export class Thumbnails {
         await audit(tx, caller, { at: Date.now(), action: 'thumbnail.set', iTwinId: imodel.itwin_id, iModelId: imodel.id });
       });
     } catch (error) {
-      await Promise.all([small, large].map(({ key }) => this.#blobs.store.delete(key)));
+      // After any other error the commit may have happened; what is then a stray is the collector's.
+      if (error instanceof ApiError) await Promise.all([small, large].map(({ key }) => this.#blobs.store.delete(key)));
       throw error;
     }
   }

@@ -8,7 +8,8 @@ import type { Sight } from './findChangeset.ts';
  *
  * PostgreSQL: `CROSS JOIN LATERAL (… LIMIT n)` for each range of the history, else it joins and sorts the whole history
  * for every page (37 ms against 0.7 ms at 100,000 changesets). SQLite walks both primary keys in order and stops at the
- * limit by itself; it has no LATERAL.
+ * limit by itself; it has no LATERAL. The bounds of a range and of the page are put together in one comparison: of two it
+ * would use one and walk to the other (2.8 ms against 0.3 ms in the middle of 100,000 changesets).
  */
 export async function listChangesets(
   { db, engine }: Pick<Database, 'db' | 'engine'>,
@@ -28,10 +29,8 @@ export async function listChangesets(
       .where('h.history_id', '=', sight.history_id)
       .where('h.last_index', '>=', first)
       .where('h.first_index', '<=', last)
-      .whereRef('c.index', '>=', 'h.first_index')
-      .whereRef('c.index', '<=', 'h.last_index')
-      .where('c.index', '>=', first)
-      .where('c.index', '<=', last)
+      .where('c.index', '>=', sql<number>`max(h.first_index, ${first})`)
+      .where('c.index', '<=', sql<number>`min(h.last_index, ${last})`)
       .orderBy('h.first_index', direction)
       .orderBy('c.index', direction)
       .limit(page.limit)

@@ -26,8 +26,10 @@ onEachDatabase('Tokens', {}, (context) => {
     assert.deepEqual([missing.status, missing.body], [401, { error: { code: 'HeaderNotFound', message: 'Header Authorization was not found in the request. Access denied.' } }]);
     const empty = await ask('');
     assert.deepEqual([empty.status, empty.body], [401, { error: { code: 'InvalidHeaderValue', message: 'Authorization header is empty.' } }]);
-    const basic = await ask('Basic abc');
-    assert.deepEqual([basic.status, basic.body], [401, { error: { code: 'InvalidAuthorizationScheme', message: "Authorization scheme 'Basic' is not valid." } }]);
+    const digest = await ask('Digest abc');
+    assert.deepEqual([digest.status, digest.body], [401, { error: { code: 'InvalidAuthorizationScheme', message: "Authorization scheme 'Digest' is not valid." } }]);
+    const noShare = await ask('Basic abc');
+    assert.deepEqual([noShare.status, noShare.body], [401, refusedToken]);
   });
 
   test('what is no token of a known issuer is refused in the words that clients compare', async () => {

@@ -42,7 +42,7 @@ function verdictIn(answer: { status: number; body: unknown }): Verdict {
 onEachDatabase('The permission matrix', {}, (context) => {
   /** A request of a route against one iModel in one iTwin, as little of a request as its access check needs. */
   function send(api: Api, route: Route, iTwinId: string, iModelId: string) {
-    const named: Record<string, string> = { iTwinId, iModelId, changeset: '1', briefcaseId: '9999', userId: randomUUID(), roleId: randomUUID(), namedVersionId: randomUUID(), groupId: randomUUID() };
+    const named: Record<string, string> = { iTwinId, iModelId, changeset: '1', briefcaseId: '9999', userId: randomUUID(), roleId: randomUUID(), namedVersionId: randomUUID(), groupId: randomUUID(), shareId: randomUUID() };
     let url = route.path.replace(/:(\w+)/g, (_, name: string) => named[name] ?? assert.fail(`no sample for :${name}`));
     if (route.access.on === 'itwin' && route.access.from === 'query') url += `?iTwinId=${iTwinId}`;
     const bodies: Record<string, unknown> = {

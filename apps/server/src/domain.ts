@@ -73,6 +73,8 @@ export interface Caller {
   application: Application;
   /** Organization Administrator of `user.organizationId`: may do everything on all its iTwins. */
   isOrganizationAdministrator: boolean;
+  /** Set when nobody in person asks but whoever holds the key of a share: one iModel, to look at or read. */
+  share?: { iModelId: string; permission: IModelPermission };
 }
 
 const guidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;

@@ -41,6 +41,7 @@ export const errorTable = {
   BriefcaseNotFound: [404, 'Requested Briefcase is not available.'],
   NamedVersionNotFound: [404, 'Requested Named Version is not available.'],
   LockNotFound: [404, 'Requested Lock(s) is not available.'],
+  ShareNotFound: [404, 'Requested Share is not available.'],
   UserNotFound: [404, 'Requested User is not available.'],
   RoleNotFound: [404, 'Requested Role is not available.'],
   MemberNotFound: [404, 'Requested Member is not available.'],

@@ -23,6 +23,7 @@ import { Members } from './itwins/members.ts';
 import { Locks } from './locks/locks.ts';
 import { Marks } from './marks/marks.ts';
 import { NamedVersions } from './namedVersions/namedVersions.ts';
+import { Shares } from './shares/shares.ts';
 import { Blobs } from './storage/blobs.ts';
 import { FileStore } from './storage/fileStore.ts';
 import { SignedLinks } from './storage/signedLinks.ts';
@@ -50,6 +51,7 @@ export interface Services {
   extendedData: ExtendedData;
   marks: Marks;
   thumbnails: Thumbnails;
+  shares: Shares;
   briefcases: Briefcases;
   locks: Locks;
   namedVersions: NamedVersions;
@@ -72,6 +74,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const seedBaselineId = await ensureSeed(database, blobs);
     const users = new Users(database.db);
     const rateLimits = new RateLimits(config, database);
+    const shares = new Shares(database);
     let thoroughAt = Date.now();
     const collector = new Collector(() => {
       const thorough = Date.now() >= thoroughAt;
@@ -89,7 +92,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       blobs,
       signedLinks: new SignedLinks(await linkKey(database), config.signedLinkSeconds),
       directory,
-      tokens: new Tokens(config, directory, embedded),
+      tokens: new Tokens(config, directory, embedded, shares),
       permissions: new Permissions(database.db),
       rateLimits,
       users,
@@ -103,6 +106,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       extendedData: new ExtendedData(database),
       marks: new Marks(database),
       thumbnails: new Thumbnails(database, blobs),
+      shares,
       briefcases: new Briefcases(database, config),
       locks: new Locks(database),
       namedVersions: new NamedVersions(database),

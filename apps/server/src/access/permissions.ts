@@ -44,6 +44,7 @@ export class Permissions {
 
   /** Undefined when there is no such iTwin. */
   async onITwin(caller: Caller, itwinId: string): Promise<ITwinAccess | undefined> {
+    if (caller.share !== undefined) return undefined;
     const itwin = await this.#db.selectFrom('itwin').selectAll().where('id', '=', itwinId).executeTakeFirst();
     return itwin === undefined ? undefined : this.#accessTo(itwin, caller, await this.#rolesOf(caller, itwinId));
   }
@@ -53,6 +54,7 @@ export class Permissions {
     const imodel = await this.#db.selectFrom('imodel').selectAll().where('id', '=', imodelId).where('deleted_at', 'is', null).executeTakeFirst();
     if (imodel === undefined) return undefined;
     const itwin = await this.#db.selectFrom('itwin').selectAll().where('id', '=', imodel.itwin_id).executeTakeFirstOrThrow();
+    if (caller.share !== undefined) return accessByShare(imodel, itwin, caller.share);
     const roles = await this.#rolesOf(caller, itwin.id);
     const onITwin = this.#accessTo(itwin, caller, roles);
     const permissions = await this.#effective(caller, imodel, onITwin, roles);
@@ -132,6 +134,13 @@ export class Permissions {
       .execute();
     return rows.map((row) => ({ id: row.id, permissions: JSON.parse(row.permissions) as Permission[] }));
   }
+}
+
+/** Rule of shares: the one iModel, nothing of its iTwin. */
+function accessByShare(imodel: IModelTable, itwin: ITwinTable, share: NonNullable<Caller['share']>): IModelAccess | undefined {
+  if (share.iModelId !== imodel.id) return undefined;
+  const onITwin: ITwinAccess = { itwin, visible: false, administrator: false, permissions: new Set() };
+  return { imodel, onITwin, visible: true, permissions: withIncluded([share.permission]) };
 }
 
 interface HeldRole {

@@ -3,6 +3,7 @@ import { LRUCache } from 'lru-cache';
 import type { Config, IssuerConfig } from '../config.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
+import type { Shares } from '../shares/shares.ts';
 import type { Directory } from './directory.ts';
 import { embeddedAudience, type EmbeddedIssuer } from './embeddedIssuer.ts';
 
@@ -22,12 +23,14 @@ interface TrustedIssuer {
 export class Tokens {
   readonly #config: Pick<Config, 'requiredScope' | 'defaultTier' | 'tiers'>;
   readonly #directory: Directory;
+  readonly #shares: Shares;
   readonly #issuers = new Map<string, TrustedIssuer>();
   readonly #believed = new LRUCache<string, { payload: JWTPayload; issuer: TrustedIssuer }>({ max: 5000, ttl: believeMs });
 
-  constructor(config: Pick<Config, 'requiredScope' | 'defaultTier' | 'tiers' | 'issuers'>, directory: Directory, embedded: EmbeddedIssuer | undefined) {
+  constructor(config: Pick<Config, 'requiredScope' | 'defaultTier' | 'tiers' | 'issuers'>, directory: Directory, embedded: EmbeddedIssuer | undefined, shares: Shares) {
     this.#config = config;
     this.#directory = directory;
+    this.#shares = shares;
     for (const issuer of config.issuers) this.#issuers.set(issuer.issuer, oidcIssuer(issuer));
     if (embedded !== undefined) this.#issuers.set(embedded.issuer, embeddedIssuer(embedded));
   }
@@ -41,11 +44,25 @@ export class Tokens {
     const text = header.trim();
     if (text === '') throw new ApiError('InvalidHeaderValue');
     const [scheme = '', ...rest] = text.split(' ');
+    if (scheme.toLowerCase() === 'basic') return this.#holderOf(rest.join(' ').trim());
     if (scheme.toLowerCase() !== 'bearer')
       throw new ApiError('InvalidAuthorizationScheme', { message: `Authorization scheme '${scheme.slice(0, 50)}' is not valid.` });
     const { payload, issuer } = await this.#verify(rest.join(' ').trim());
     this.#requireScope(payload);
     return this.#callerOf(payload, issuer);
+  }
+
+  /** Rule of the API: `Basic {shareKey}` stands for whoever holds the key of a share. */
+  async #holderOf(key: string): Promise<Caller> {
+    const share = await this.#shares.open(key);
+    if (share === undefined) throw new ApiError('Unauthorized');
+    const id = `share:${share.id}`;
+    return {
+      user: { id, email: id, givenName: 'Share', surname: share.name, organizationId: null },
+      application: { id, name: 'Share', tier: this.#config.defaultTier },
+      isOrganizationAdministrator: false,
+      share: { iModelId: share.imodel_id, permission: share.permission },
+    };
   }
 
   async #verify(token: string): Promise<{ payload: JWTPayload; issuer: TrustedIssuer }> {

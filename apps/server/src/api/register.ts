@@ -62,7 +62,9 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
     onRequest: async (request) => {
       const caller = await services.tokens.authenticate(request.headers.authorization);
       await services.rateLimits.count(caller.application, route.operationId);
-      await services.users.remember(caller.user);
+      if (caller.share === undefined) await services.users.remember(caller.user);
+      // Rule of shares: to look and to read; whatever changes something wants a person.
+      else if (route.method !== 'GET') throw new ApiError('InsufficientPermissions');
       states.set(request, { caller, access: await accessByPath(services, route.access, caller, request), body: undefined });
     },
 
@@ -114,7 +116,7 @@ async function accessByPath(services: Services, access: Access, caller: Caller, 
   if (access.on === 'caller') return undefined;
   const id = parseGuid(params.iModelId ?? '');
   const found = requireIModel(id === undefined ? undefined : await services.permissions.onIModel(caller, id), access.permission, access.level);
-  await services.users.connect(found.imodel.id, caller.user.id);
+  if (caller.share === undefined) await services.users.connect(found.imodel.id, caller.user.id);
   return found;
 }
 

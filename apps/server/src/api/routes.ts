@@ -13,6 +13,7 @@ import { lockRoutes } from './locks.ts';
 import { markRoutes } from './marks.ts';
 import { namedVersionRoutes } from './namedVersions.ts';
 import type { Route } from './route.ts';
+import { shareRoutes } from './shares.ts';
 import { thumbnailRoutes } from './thumbnails.ts';
 import { userRoutes } from './users.ts';
 
@@ -30,6 +31,7 @@ export const routes: readonly Route[] = [
   ...lockRoutes,
   ...userRoutes,
   ...thumbnailRoutes,
+  ...shareRoutes,
   ...markRoutes,
   ...permissionRoutes,
   ...itwinRoutes,

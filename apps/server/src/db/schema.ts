@@ -29,6 +29,7 @@ export interface Schema {
   extended_data: ExtendedDataTable;
   marked_imodel: MarkedIModelTable;
   thumbnail: ThumbnailTable;
+  share: ShareTable;
   operation: OperationTable;
   audit: AuditTable;
   secret: SecretTable;
@@ -282,6 +283,18 @@ export interface ThumbnailTable {
   imodel_id: string;
   small_blob_id: string;
   large_blob_id: string;
+}
+
+export interface ShareTable {
+  id: string;
+  imodel_id: string;
+  owner_id: string;
+  name: string;
+  permission: 'imodels_webview' | 'imodels_read';
+  /** SHA-256 of the key, hex. */
+  key_hash: string;
+  created_at: number;
+  expires_at: number;
 }
 
 export interface OperationTable {

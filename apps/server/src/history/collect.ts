@@ -19,6 +19,7 @@ const ownTables = [
   'grouped_changeset',
   'extended_data',
   'marked_imodel',
+  'share',
   'imodel_role_permission',
   'imodel_user_permission',
   'imodel_user',

@@ -4,6 +4,7 @@ import { initialMigration } from './0001-initial.ts';
 import { versionsAndLocksMigration } from './0002-versions-and-locks.ts';
 import { groupsDataMarksMigration } from './0003-groups-data-marks.ts';
 import { thumbnailsMigration } from './0004-thumbnails.ts';
+import { sharesMigration } from './0005-shares.ts';
 
 /** All migrations in order of their names. A released one never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -12,5 +13,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0002-versions-and-locks': versionsAndLocksMigration(engine),
     '0003-groups-data-marks': groupsDataMarksMigration(engine),
     '0004-thumbnails': thumbnailsMigration(engine),
+    '0005-shares': sharesMigration(engine),
   };
 }

@@ -4,7 +4,7 @@ import { ApiError } from '../errors.ts';
 import type { Links } from './links.ts';
 import { pageRequest, pagingParameters, sortKeys } from './paging.ts';
 import { imodelRoute, type Route } from './route.ts';
-import { ApplicationSchema, LinkSchema, Nullable, PageLinks, time, TimeSchema } from './schemas.ts';
+import { ApplicationSchema, emptyToNull, LinkSchema, Nullable, PageLinks, time, TimeSchema } from './schemas.ts';
 
 const tag = 'Briefcases';
 
@@ -94,8 +94,7 @@ const acquireBriefcase = imodelRoute({
   response: { status: 201, description: 'The briefcase.', schema: BriefcaseResponse },
   errors: ['iModelNotInitialized'],
   async handler({ access, caller, body, links, services }) {
-    const deviceName = body.deviceName === undefined || body.deviceName === '' ? null : body.deviceName;
-    const row = await services.briefcases.acquire(caller, access, deviceName);
+    const row = await services.briefcases.acquire(caller, access, emptyToNull(body.deviceName));
     const { blob } = await services.baselines.get(access.imodel.baseline_id);
     return { briefcase: toFull(row, blob.size, links) };
   },

@@ -5,7 +5,7 @@ import type { Services } from '../services.ts';
 import type { Links } from './links.ts';
 import { pageOf, pageRequest, pagingParameters, sortKeys } from './paging.ts';
 import { imodelRoute, type Route } from './route.ts';
-import { ApplicationSchema, LinkSchema, Nullable, PageLinks, StorageLinkSchema, time, TimeSchema } from './schemas.ts';
+import { ApplicationSchema, emptyToNull, LinkSchema, Nullable, PageLinks, StorageLinkSchema, time, TimeSchema } from './schemas.ts';
 
 const tag = 'Changesets';
 
@@ -212,7 +212,7 @@ const createChangeset = imodelRoute({
       parentId: (body.parentId ?? '').toLowerCase(),
       briefcaseId: body.briefcaseId,
       fileSize: body.fileSize,
-      description: body.description === undefined || body.description === '' ? null : body.description,
+      description: emptyToNull(body.description),
       containingChanges: body.containingChanges ?? 0,
       synchronizationInfo:
         synchronizationInfo == null ? null : JSON.stringify({ taskId: synchronizationInfo.taskId, changedFiles: synchronizationInfo.changedFiles ?? null }),

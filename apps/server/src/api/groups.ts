@@ -4,7 +4,7 @@ import { parseGuid } from '../domain.ts';
 import type { Links } from './links.ts';
 import { pageRequest, pagingParameters } from './paging.ts';
 import { imodelRoute, type Route } from './route.ts';
-import { LinkSchema, Nullable, PageLinks, time, TimeSchema } from './schemas.ts';
+import { emptyToNull, LinkSchema, Nullable, PageLinks, time, TimeSchema } from './schemas.ts';
 
 const tag = 'Changeset groups';
 
@@ -60,8 +60,7 @@ const createGroup = imodelRoute({
   response: { status: 201, description: 'The group.', schema: GroupResponse },
   errors: ['iModelNotInitialized'],
   async handler({ access, caller, body, links, services }) {
-    const description = body.description === undefined || body.description === '' ? null : body.description;
-    return { changesetGroup: toGroup(await services.changesetGroups.create(caller, access, description), links) };
+    return { changesetGroup: toGroup(await services.changesetGroups.create(caller, access, emptyToNull(body.description)), links) };
   },
 });
 

@@ -8,6 +8,7 @@ import { imodelRoute, itwinRoute, type Route } from './route.ts';
 import {
   ContainersEnabled,
   DescriptionSchema,
+  emptyToNull,
   ExtentSchema,
   guidPattern,
   LinkSchema,
@@ -270,10 +271,5 @@ const getCreateOperation = imodelRoute({
     };
   },
 });
-
-/** Rule of the wire: what is not set is null, never `""`. */
-function emptyToNull(text: string | null | undefined): string | null {
-  return text === undefined || text === '' ? null : text;
-}
 
 export const imodelRoutes: Route[] = [listIModels, createIModel, getIModel, updateIModel, deleteIModel, getCreateOperation];

@@ -4,7 +4,7 @@ import { parseGuid } from '../domain.ts';
 import type { Links } from './links.ts';
 import { pageRequest, pagingParameters, sortKeys } from './paging.ts';
 import { imodelRoute, type Route } from './route.ts';
-import { ApplicationSchema, DescriptionSchema, LinkSchema, Nullable, PageLinks, Text255, time, TimeSchema } from './schemas.ts';
+import { ApplicationSchema, DescriptionSchema, emptyToNull, LinkSchema, Nullable, PageLinks, Text255, time, TimeSchema } from './schemas.ts';
 
 const tag = 'Named versions';
 const states = ['visible', 'hidden'];
@@ -43,7 +43,6 @@ function toFull(row: NamedVersionTable, links: Links) {
 
 const tooLong = (property: string): string => `Provided '${property}' is not valid. The value exceeds allowed 255 characters.`;
 const NameProperty = Text255('Unique within the iModel.', { tooLong: tooLong('name') });
-const emptyToNull = (text: string | null | undefined): string | null => (text === undefined || text === '' ? null : text);
 
 const listVersions = imodelRoute({
   operationId: 'get-imodel-named-versions',

@@ -61,3 +61,8 @@ export const ContainersEnabled = Type.Integer({
 /** A time on the wire: ISO 8601, milliseconds, UTC. */
 export const time = (ms: number): string => new Date(ms).toISOString();
 export const TimeSchema = Type.String({ format: 'date-time' });
+
+/** Rule of the wire: what is not set is null, never `""`. */
+export function emptyToNull(text: string | null | undefined): string | null {
+  return text === undefined || text === '' ? null : text;
+}

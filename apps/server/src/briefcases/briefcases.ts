@@ -3,7 +3,7 @@ import { readPage, type Page, type PageRequest } from '../api/paging.ts';
 import type { Config } from '../config.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { BriefcaseTable } from '../db/schema.ts';
-import { lockIModel } from '../db/statements/lockIModel.ts';
+import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { giveUp } from '../history/changesets.ts';
@@ -24,9 +24,7 @@ export class Briefcases {
   /** @throws ApiError iModelNotFound, iModelNotInitialized, InvalidiModelsRequest (quota), RateLimitExceeded */
   async acquire(caller: Caller, access: IModelAccess, deviceName: string | null): Promise<BriefcaseTable> {
     return this.#database.db.transaction().execute(async (tx) => {
-      const imodel = await lockIModel(tx, this.#database.engine, access.imodel.id, 'push');
-      if (imodel === undefined) throw new ApiError('iModelNotFound');
-      if (imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
+      const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       await this.#requireRoom(tx, caller, imodel.id);
       const briefcase: BriefcaseTable = {
         imodel_id: imodel.id,
@@ -92,9 +90,7 @@ export class Briefcases {
   /** Takes a briefcase back, and with it its locks and a push that it left unfinished. */
   async release(access: IModelAccess, briefcase: BriefcaseTable): Promise<void> {
     await this.#database.db.transaction().execute(async (tx) => {
-      const imodel = await lockIModel(tx, this.#database.engine, access.imodel.id, 'push');
-      if (imodel === undefined) throw new ApiError('iModelNotFound');
-      if (imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
+      const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       const unfinished = await tx
         .selectFrom('pending_changeset')
         .selectAll()

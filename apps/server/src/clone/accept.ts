@@ -4,7 +4,7 @@ import { audit } from '../audit.ts';
 import { isForeignKeyError, type Database, type Tx } from '../db/database.ts';
 import type { IModelTable } from '../db/schema.ts';
 import { findChangeset } from '../db/statements/findChangeset.ts';
-import { lockIModel } from '../db/statements/lockIModel.ts';
+import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller, Extent } from '../domain.ts';
 import { parseChangesetId } from '../domain.ts';
 import { ApiError } from '../errors.ts';
@@ -47,9 +47,7 @@ export async function acceptClone(database: Database, caller: Caller, from: IMod
 }
 
 async function clone(tx: Tx, database: Database, caller: Caller, from: IModelAccess, to: ITwinAccess, request: CloneRequest): Promise<string> {
-  const source = await lockIModel(tx, database.engine, from.imodel.id, 'clone');
-  if (source === undefined) throw new ApiError('iModelNotFound');
-  if (source.state !== 'initialized') throw new ApiError('iModelNotInitialized');
+  const source = await lockInitializedIModel(tx, database.engine, from.imodel.id, 'clone');
   const sight = await sightUpTo(tx, source, request.upTo);
 
   const id = randomUUID();

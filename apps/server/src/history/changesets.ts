@@ -6,7 +6,7 @@ import type { ChangesetTable, IModelTable, PendingChangesetTable } from '../db/s
 import { appendChangeset } from '../db/statements/appendChangeset.ts';
 import { findChangeset, type Sight } from '../db/statements/findChangeset.ts';
 import { listChangesets } from '../db/statements/listChangesets.ts';
-import { lockIModel } from '../db/statements/lockIModel.ts';
+import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import { parseGuid, type Caller, type ChangesetRef } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { tick } from '../imodels/imodelRow.ts';
@@ -58,7 +58,7 @@ export class Changesets {
    */
   async begin(caller: Caller, access: IModelAccess, request: PushRequest): Promise<{ blobId: string; pending: PendingChangesetTable }> {
     return this.#database.db.transaction().execute(async (tx) => {
-      const imodel = await this.#lock(tx, access);
+      const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       await requireOwnBriefcase(tx, caller, imodel, request.briefcaseId);
       if (request.groupId !== null && (await findGroup(tx, imodel.id, parseGuid(request.groupId))).state !== 'inProgress') throw new ApiError('ChangesetGroupIsClosed');
       if ((await findChangeset(tx, imodel, { id: request.id })) !== undefined) throw new ApiError('ChangesetExists');
@@ -99,7 +99,7 @@ export class Changesets {
    */
   async complete(caller: Caller, access: IModelAccess, changesetId: string | undefined, briefcaseId: number): Promise<ChangesetTable> {
     return this.#database.db.transaction().execute(async (tx) => {
-      const imodel = await this.#lock(tx, access);
+      const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       await requireOwnBriefcase(tx, caller, imodel, briefcaseId);
       if (changesetId === undefined) throw new ApiError('ChangesetNotFound');
       const pending = await tx
@@ -144,13 +144,6 @@ export class Changesets {
       await audit(tx, caller, { at: pushedAt, action: 'changeset.push', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: changeset.id, index } });
       return { ...changeset, index, segment_id: '' };
     });
-  }
-
-  async #lock(tx: Tx, access: IModelAccess): Promise<IModelTable> {
-    const imodel = await lockIModel(tx, this.#database.engine, access.imodel.id, 'push');
-    if (imodel === undefined) throw new ApiError('iModelNotFound');
-    if (imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
-    return imodel;
   }
 }
 

@@ -3,7 +3,7 @@ import type { IModelAccess } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
 import type { Database } from '../db/database.ts';
 import type { ChangesetGroupTable } from '../db/schema.ts';
-import { lockIModel } from '../db/statements/lockIModel.ts';
+import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { tick } from '../imodels/imodelRow.ts';
@@ -19,9 +19,7 @@ export class ChangesetGroups {
   /** @throws ApiError iModelNotFound, iModelNotInitialized */
   async create(caller: Caller, access: IModelAccess, description: string | null): Promise<ChangesetGroupTable> {
     return this.#database.db.transaction().execute(async (tx) => {
-      const imodel = await lockIModel(tx, this.#database.engine, access.imodel.id, 'push');
-      if (imodel === undefined) throw new ApiError('iModelNotFound');
-      if (imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
+      const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       const row: ChangesetGroupTable = { id: randomUUID(), imodel_id: imodel.id, state: 'inProgress', description, creator_id: caller.user.id, created_at: tick(imodel) };
       await tx.insertInto('changeset_group').values(row).execute();
       await tx.updateTable('imodel').set({ clock: row.created_at }).where('id', '=', imodel.id).execute();

@@ -1,7 +1,7 @@
 import type { IModelAccess } from '../access/permissions.ts';
 import { audit } from '../audit.ts';
 import type { Database, Tx } from '../db/database.ts';
-import { lockIModel } from '../db/statements/lockIModel.ts';
+import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller, IModelPermission } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 
@@ -40,9 +40,7 @@ export class IModelPermissions {
    */
   async set(caller: Caller, access: IModelAccess, kind: GrantKind, grants: readonly Grant[], replace: boolean): Promise<Grant[] | 'otherKind'> {
     const outcome = await this.#database.db.transaction().execute(async (tx) => {
-      const imodel = await lockIModel(tx, this.#database.engine, access.imodel.id, 'push');
-      if (imodel === undefined) throw new ApiError('iModelNotFound');
-      if (imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
+      const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       if (imodel.secured_by !== null && imodel.secured_by !== kind) return 'otherKind';
       await requireHolders(tx, imodel.itwin_id, kind, grants);
       await write(tx, imodel.id, kind, grants, replace);

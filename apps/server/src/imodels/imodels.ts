@@ -5,7 +5,7 @@ import { readPage, type Page, type PageRequest } from '../api/paging.ts';
 import { audit } from '../audit.ts';
 import { isUniqueError, type Database } from '../db/database.ts';
 import type { IModelTable, OperationTable } from '../db/schema.ts';
-import { lockIModel } from '../db/statements/lockIModel.ts';
+import { lockIModel, lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller, Extent, IModelState } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import type { Blobs } from '../storage/blobs.ts';
@@ -123,9 +123,7 @@ export class IModels {
   async update(caller: Caller, id: string, change: IModelChange): Promise<IModelTable> {
     try {
       await this.#database.db.transaction().execute(async (tx) => {
-        const row = await lockIModel(tx, this.#database.engine, id, 'push');
-        if (row === undefined) throw new ApiError('iModelNotFound');
-        if (row.state !== 'initialized') throw new ApiError('iModelNotInitialized');
+        const row = await lockInitializedIModel(tx, this.#database.engine, id, 'push');
         const description = change.description === undefined ? row.description : change.description;
         await tx
           .updateTable('imodel')

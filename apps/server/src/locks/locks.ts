@@ -3,7 +3,7 @@ import { readPage, type Page, type PageRequest } from '../api/paging.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { HeldLockLevel, IModelTable, ObjectLockTable, ReleasedLockTable } from '../db/schema.ts';
 import { findChangeset } from '../db/statements/findChangeset.ts';
-import { lockIModel } from '../db/statements/lockIModel.ts';
+import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import { parseChangesetId, type Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 
@@ -48,7 +48,7 @@ export class Locks {
    */
   async update(caller: Caller, access: IModelAccess, request: LockRequest): Promise<Pick<ObjectLockTable, 'object_id' | 'level'>[]> {
     return this.#database.db.transaction().execute(async (tx) => {
-      const imodel = await this.#lock(tx, access);
+      const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       const releasesOnly = [...request.wanted.values()].every((level) => level === 'none');
       await requireBriefcase(tx, caller, access, request.briefcaseId, releasesOnly);
       const changesetIndex = await indexOf(tx, imodel, request.changesetId);
@@ -80,7 +80,7 @@ export class Locks {
    */
   async releaseChunk(caller: Caller, access: IModelAccess, briefcaseId: number, changesetId: string | undefined): Promise<boolean> {
     return this.#database.db.transaction().execute(async (tx) => {
-      const imodel = await this.#lock(tx, access);
+      const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       await requireBriefcase(tx, caller, access, briefcaseId, true);
       const changesetIndex = await indexOf(tx, imodel, changesetId);
       const held = await tx
@@ -93,13 +93,6 @@ export class Locks {
       await release(tx, imodel.id, briefcaseId, held.slice(0, maxObjects), changesetIndex);
       return held.length <= maxObjects;
     });
-  }
-
-  async #lock(tx: Tx, access: IModelAccess): Promise<IModelTable> {
-    const imodel = await lockIModel(tx, this.#database.engine, access.imodel.id, 'push');
-    if (imodel === undefined) throw new ApiError('iModelNotFound');
-    if (imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
-    return imodel;
   }
 }
 

@@ -5,7 +5,7 @@ import { audit } from '../audit.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { IModelTable, NamedVersionTable } from '../db/schema.ts';
 import { findChangeset } from '../db/statements/findChangeset.ts';
-import { lockIModel } from '../db/statements/lockIModel.ts';
+import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import { parseChangesetId, type Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { contains } from '../imodels/imodels.ts';
@@ -35,7 +35,7 @@ export class NamedVersions {
   /** @throws ApiError ChangesetNotFound, NamedVersionExists, NamedVersionOnChangesetExists, iModelNotInitialized */
   async create(caller: Caller, access: IModelAccess, request: NamedVersionRequest): Promise<NamedVersionTable> {
     return this.#database.db.transaction().execute(async (tx) => {
-      const imodel = await this.#lock(tx, access);
+      const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       const changeset = request.changesetId === null ? { index: 0, id: '' } : await changesetOf(tx, imodel, request.changesetId);
       await requireFreeName(tx, imodel.id, request.name);
       const taken = await tx.selectFrom('named_version').select('id').where('imodel_id', '=', imodel.id).where('changeset_index', '=', changeset.index).executeTakeFirst();
@@ -62,7 +62,7 @@ export class NamedVersions {
   /** @throws ApiError NamedVersionNotFound, NamedVersionExists, iModelNotInitialized */
   async update(caller: Caller, access: IModelAccess, id: string | undefined, change: NamedVersionChange): Promise<NamedVersionTable> {
     return this.#database.db.transaction().execute(async (tx) => {
-      const imodel = await this.#lock(tx, access);
+      const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       const before = await find(tx, imodel.id, id);
       if (change.name !== undefined && change.name !== before.name) await requireFreeName(tx, imodel.id, change.name);
       const changed = {
@@ -102,13 +102,6 @@ export class NamedVersions {
       .where('changeset_index', 'in', indexes)
       .execute();
     return new Map(rows.map((row) => [row.changeset_index, row.id]));
-  }
-
-  async #lock(tx: Tx, access: IModelAccess): Promise<IModelTable> {
-    const imodel = await lockIModel(tx, this.#database.engine, access.imodel.id, 'push');
-    if (imodel === undefined) throw new ApiError('iModelNotFound');
-    if (imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
-    return imodel;
   }
 }
 

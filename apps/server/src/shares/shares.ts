@@ -4,7 +4,7 @@ import { readPage, type Page, type PageRequest } from '../api/paging.ts';
 import { audit } from '../audit.ts';
 import type { Database } from '../db/database.ts';
 import type { ShareTable } from '../db/schema.ts';
-import { lockIModel } from '../db/statements/lockIModel.ts';
+import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 
@@ -35,9 +35,7 @@ export class Shares {
       created_at: Date.now(),
     };
     await this.#database.db.transaction().execute(async (tx) => {
-      const imodel = await lockIModel(tx, this.#database.engine, access.imodel.id, 'clone');
-      if (imodel === undefined) throw new ApiError('iModelNotFound');
-      if (imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
+      const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'clone');
       await tx.insertInto('share').values(share).execute();
       const { id, permission } = share;
       await audit(tx, caller, { at: share.created_at, action: 'share.create', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id, permission } });

@@ -5,7 +5,7 @@ import type { IModelAccess } from '../access/permissions.ts';
 import { audit } from '../audit.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { IModelTable } from '../db/schema.ts';
-import { lockIModel } from '../db/statements/lockIModel.ts';
+import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import type { StoredObject } from '../storage/blobStore.ts';
@@ -54,9 +54,7 @@ export class Thumbnails {
     const [small, large] = [await this.#store(await scaled(picture, 'small')), await this.#store(await scaled(picture, 'large'))];
     try {
       await this.#database.db.transaction().execute(async (tx) => {
-        const imodel = await lockIModel(tx, this.#database.engine, access.imodel.id, 'push');
-        if (imodel === undefined) throw new ApiError('iModelNotFound');
-        if (imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
+        const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
         await this.#replace(tx, imodel, small, large);
         await audit(tx, caller, { at: Date.now(), action: 'thumbnail.set', iTwinId: imodel.itwin_id, iModelId: imodel.id });
       });

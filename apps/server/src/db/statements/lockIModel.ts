@@ -1,4 +1,5 @@
 import type { Engine, Tx } from '../database.ts';
+import { ApiError } from '../../errors.ts';
 import type { IModelTable } from '../schema.ts';
 
 /**
@@ -15,4 +16,13 @@ export async function lockIModel(tx: Tx, engine: Engine, id: string, purpose: 'c
     query = purpose === 'clone' ? query.forKeyShare() : purpose === 'push' ? query.forNoKeyUpdate() : query.forUpdate();
   }
   return query.executeTakeFirst();
+}
+
+/** The same, for what needs an iModel that is there and ready. @throws ApiError iModelNotFound, iModelNotInitialized */
+export async function lockInitializedIModel(tx: Tx, engine: Engine, id: string, purpose: 'clone' | 'push'): Promise<IModelTable> {
+  const imodel = await lockIModel(tx, engine, id, purpose);
+  if (imodel === undefined) throw new ApiError('iModelNotFound');
+  // Rule of the API: whatever modifies an iModel waits until it is initialized.
+  if (imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
+  return imodel;
 }

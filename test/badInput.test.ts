@@ -45,7 +45,7 @@ onEachDatabase('Bad input', {}, (context) => {
       ['a prototype', '{"__proto__": {"iTwinId": "x"}, "constructor": {"prototype": {"a": 1}}}', 'application/json'],
       ['wrong types', '{"iTwinId": 5, "name": {}, "description": [], "deviceName": 5, "extent": "x", "changesetIndex": "1", "id": 1, "briefcaseId": "2", "state": 7, "members": {}, "rolePermissions": 3, "userPermissions": "u", "displayName": []}', 'application/json'],
       ['NUL characters', '{"iTwinId": "a\\u0000", "name": "b\\u0000", "id": "\\u0000", "displayName": "\\u0000", "members": [{"email": "\\u0000", "roleIds": ["\\u0000"]}]}', 'application/json'],
-      ['huge numbers', '{"changesetIndex": 1e308, "briefcaseId": 9007199254740993, "fileSize": -1e308, "containersEnabled": 1e100, "deviceName": 1e308, "description": 1e308}', 'application/json'],
+      ['huge numbers', '{"changesetIndex": 1e308, "briefcaseId": 9007199254740993, "fileSize": -1e308, "containersEnabled": 1e100, "deviceName": 1e308, "description": 1e308, "displayName": 1e308}', 'application/json'],
       ['xml', '<a/>', 'application/xml'],
       ['a form', 'a=b', 'application/x-www-form-urlencoded'],
       ['no content type', '{}', ''],

@@ -170,6 +170,25 @@ onEachDatabase('iTwins', {}, (context) => {
       assert.equal((await context.api.get(`/itwins${query}`)).status, 422, query);
   });
 
+  test('can be changed but for what is given once, by who may', async () => {
+    const [id, other] = [await context.server.iTwin('olivia', 'To be changed'), await context.server.iTwin('olivia', 'Taken name')];
+    const patch = (body: object, headers: Record<string, string> = {}) => context.api.send('PATCH', `/itwins/${id}`, JSON.stringify(body), { 'content-type': 'application/json-patch+json', ...headers });
+    const changed = await patch({ displayName: 'Changed', status: 'Inactive', type: null });
+    const { iTwin } = changed.body as { iTwin: Record<string, unknown> };
+    assert.deepEqual([changed.status, iTwin.displayName, iTwin.status, iTwin.number], [200, 'Changed', 'Inactive', id]);
+    assert.deepEqual((await list('?$search=CHANGED&includeInactive=true')).iTwins.map((found) => found.id).includes(id), true);
+    const taken = await patch({ displayName: 'Taken name' }, { 'content-type': 'application/json' });
+    assert.deepEqual([taken.status, (taken.body as WireError).error.code], [409, 'iTwinExists']);
+    const fixed = await patch({ id: other, class: 'Thing', dataCenterLocation: 'East US' });
+    assert.deepEqual((fixed.body as WireError).error.details, [
+      { code: 'ReadOnlyProperty', message: 'Id is read only and cannot be modified.', target: 'id' },
+      { code: 'ReadOnlyProperty', message: 'Class is read only and cannot be modified.', target: 'class' },
+      { code: 'ReadOnlyProperty', message: 'DataCenterLocation is read only and should not be set.', target: 'dataCenterLocation' },
+    ]);
+    assert.equal((await patch({ status: 'Asleep' })).status, 422);
+    assert.equal((await (await context.server.as('eve')).patch(`/itwins/${id}`, { displayName: 'Mine' })).status, 404);
+  });
+
   test('bad ones are refused with every fault', async () => {
     const answer = await context.api.post('/itwins', { class: 'Sky', type: 't'.repeat(101) });
     assert.equal(answer.status, 422);

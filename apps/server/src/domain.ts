@@ -24,8 +24,8 @@ export type IModelPermission = (typeof imodelPermissions)[number];
 /** Permissions that an iModel of its own may hand out: all but `imodels_delete`. */
 export const ownIModelPermissions = ['imodels_webview', 'imodels_read', 'imodels_write', 'imodels_manage'] as const;
 
-/** Permissions over an iTwin's roles and members. */
-export const administrationPermissions = ['administration_manage_roles', 'administration_invite_member'] as const;
+/** Permissions over an iTwin itself, its roles and its members. */
+export const administrationPermissions = ['administration_manage_roles', 'administration_invite_member', 'itwins_modify'] as const;
 export type AdministrationPermission = (typeof administrationPermissions)[number];
 
 export type Permission = IModelPermission | AdministrationPermission;

@@ -1,7 +1,7 @@
 import { sql } from 'kysely';
 import type { Db } from '../db/database.ts';
 import type { IModelTable, ITwinTable } from '../db/schema.ts';
-import { imodelPermissions, type Caller, type IModelPermission, type Permission } from '../domain.ts';
+import { administrationPermissions, imodelPermissions, type Caller, type IModelPermission, type Permission } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 
 /** What a caller may do on an iTwin. */
@@ -150,8 +150,7 @@ interface HeldRole {
 
 const everything: ReadonlySet<Permission> = new Set<Permission>([
   ...imodelPermissions,
-  'administration_manage_roles',
-  'administration_invite_member',
+  ...administrationPermissions,
 ]);
 
 /** Condition on an iTwin row that holds when the caller may see it: its owner, a member, or its administrator. */

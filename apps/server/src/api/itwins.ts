@@ -106,6 +106,14 @@ const listITwins = callerRoute({
   },
 });
 
+const wrongStatus = () => detail.invalidValue('status', 'Status value is incorrect. Valid values are Active, Inactive and Trial.');
+
+const createBody = {
+  displayName: Text255('Unique within organization and subclass.', { tooLong: 'DisplayName cannot be more than 255 characters.' }),
+  type: Type.Optional(Nullable(Type.String({ maxLength: 100, tooLong: 'Type cannot be more than 100 characters.' }))),
+  geographicLocation: Type.Optional(Nullable(Type.String({ maxLength: 255, tooLong: 'GeographicLocation cannot be more than 255 characters.' }))),
+};
+
 const createITwin = callerRoute({
   operationId: 'create-itwin',
   method: 'POST',
@@ -116,12 +124,10 @@ const createITwin = callerRoute({
   access: { on: 'caller' },
   invalid: 'Cannot create iTwin.',
   body: Type.Object({
-    displayName: Text255('Unique within organization and subclass.', { tooLong: 'DisplayName cannot be more than 255 characters.' }),
+    ...createBody,
     class: Type.String({ enum: classes }),
     subClass: Type.String({ enum: subClasses }),
     number: Type.Optional(Nullable(Type.String({ maxLength: 255, tooLong: 'Number cannot be more than 255 characters.', description: 'Its id by default.' }))),
-    type: Type.Optional(Nullable(Type.String({ maxLength: 100, tooLong: 'Type cannot be more than 100 characters.' }))),
-    geographicLocation: Type.Optional(Nullable(Type.String({ maxLength: 255, tooLong: 'GeographicLocation cannot be more than 255 characters.' }))),
     dataCenterLocation: Type.Optional(Nullable(Type.String({ maxLength: 255 }))),
     status: Type.Optional(Nullable(Type.String())),
     parentId: Type.Optional(Nullable(Type.String({ maxLength: 255 }))),
@@ -130,7 +136,7 @@ const createITwin = callerRoute({
   errors: ['iTwinExists'],
   async handler({ caller, body, services, invalid }) {
     const status = body.status ?? 'Active';
-    if (!statuses.includes(status)) throw invalid([detail.invalidValue('status', 'Status value is incorrect. Valid values are Active, Inactive and Trial.')]);
+    if (!statuses.includes(status)) throw invalid([wrongStatus()]);
     const row = await services.iTwins.create(caller, {
       class: body.class,
       subClass: body.subClass,
@@ -160,4 +166,49 @@ const getITwin = itwinRoute({
   },
 });
 
-export const itwinRoutes: Route[] = [listITwins, createITwin, getITwin];
+/** Rule of the API: these are given once. Each attempt to change one is told by its name. */
+const readOnly: Record<string, string> = {
+  id: 'Id is read only and cannot be modified.',
+  class: 'Class is read only and cannot be modified.',
+  subClass: 'SubClass is read only and cannot be modified.',
+  createdDateTime: 'CreatedDateTime is read only and should not be set.',
+  dataCenterLocation: 'DataCenterLocation is read only and should not be set.',
+};
+
+const updateITwin = itwinRoute({
+  operationId: 'update-itwin',
+  method: 'PATCH',
+  path: '/itwins/:iTwinId',
+  tag,
+  summary: 'Change an iTwin',
+  description: 'An inactive one is left out of lists that do not ask for it.',
+  access: { on: 'itwin', permission: 'itwins_modify', from: 'path' },
+  invalid: 'Cannot update iTwin.',
+  body: Type.Object({
+    displayName: Type.Optional(createBody.displayName),
+    number: Type.Optional(Text255('Unique within organization and subclass.', { tooLong: 'Number cannot be more than 255 characters.' })),
+    type: createBody.type,
+    geographicLocation: createBody.geographicLocation,
+    status: Type.Optional(Type.String()),
+  }),
+  bodyTypes: ['application/json', 'application/json-patch+json', 'application/merge-patch+json'],
+  response: { status: 200, description: 'The iTwin as it is now.', schema: ITwinResponse },
+  errors: ['iTwinExists'],
+  async handler({ access, caller, body, services, invalid }) {
+    const refused = Object.entries(readOnly)
+      .filter(([property]) => property in body)
+      .map(([target, message]) => ({ code: 'ReadOnlyProperty', message, target }));
+    if (refused.length > 0) throw invalid(refused);
+    if (body.status !== undefined && !statuses.includes(body.status)) throw invalid([wrongStatus()]);
+    const row = await services.iTwins.update(caller, access.itwin, {
+      display_name: body.displayName,
+      number: body.number,
+      type: body.type,
+      geographic_location: body.geographicLocation,
+      status: body.status,
+    });
+    return { iTwin: toFull(row) };
+  },
+});
+
+export const itwinRoutes: Route[] = [listITwins, createITwin, getITwin, updateITwin];

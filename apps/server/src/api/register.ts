@@ -55,7 +55,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
     // A content type that is not even one is refused by the HTTP layer, but in the operation's words too.
     errorHandler: (error, request, reply) => {
       const malformed = error.code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE';
-      const types = route.file?.types ?? ['application/json'];
+      const types = route.file?.types ?? route.bodyTypes ?? ['application/json'];
       sendError(malformed ? invalid([detail.contentType((request.headers['content-type'] ?? '').slice(0, 100), ...types)]) : error, request, reply);
     },
 
@@ -141,7 +141,8 @@ function parseBody(request: FastifyRequest, route: Route, invalid: (details: Err
   if (empty && route.bodyOptional === true) return {};
   if (empty) throw new ApiError('MissingRequestBody');
   const given = request.headers['content-type'] ?? '';
-  if (given.split(';')[0]?.trim().toLowerCase() !== 'application/json') throw invalid([detail.contentType(given.slice(0, 100), 'application/json')]);
+  const types = route.bodyTypes ?? ['application/json'];
+  if (!types.includes(given.split(';')[0]?.trim().toLowerCase() ?? '')) throw invalid([detail.contentType(given.slice(0, 100), ...types)]);
   let value: unknown;
   try {
     value = secureJson.parse(body.toString('utf8'));

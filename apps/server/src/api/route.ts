@@ -66,6 +66,8 @@ interface RouteBase<Body extends TSchema, Query extends TSchema> {
   body?: Body;
   /** The body is a file of one of these media types, at most `limit` bytes; the handler gets it as a Buffer. */
   file?: { types: readonly string[]; limit: number };
+  /** Media types that the JSON body may come as; `application/json` by default. */
+  bodyTypes?: readonly string[];
   /** An empty body counts as `{}`. */
   bodyOptional?: boolean;
   query?: Query;

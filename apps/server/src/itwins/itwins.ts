@@ -21,6 +21,9 @@ export interface ITwinRequest {
   parentId: string | null;
 }
 
+/** What may be changed of an iTwin; absent stays. */
+export type ITwinChange = { [K in 'display_name' | 'number' | 'type' | 'geographic_location' | 'status']?: ITwinTable[K] | undefined };
+
 export interface ITwinFilter {
   displayName?: string | undefined;
   number?: string | undefined;
@@ -33,7 +36,12 @@ export interface ITwinFilter {
   includeInactive: boolean;
 }
 
-/** Creates and lists iTwins: what owns iModels, decides who may do what with them, and says where their files lie. */
+/** What `$search` looks in. */
+function searchText(row: Pick<ITwinTable, 'display_name' | 'number'>): string {
+  return `${row.display_name}\n${row.number}`.toLowerCase();
+}
+
+/** Creates, changes and lists iTwins: what owns iModels, decides who may do what with them, and says where their files lie. */
 export class ITwins {
   readonly #database: Database;
   readonly #dataCenter: string;
@@ -65,7 +73,7 @@ export class ITwins {
       type: request.type,
       number,
       display_name: request.displayName,
-      search_text: `${request.displayName}\n${number}`.toLowerCase(),
+      search_text: searchText({ display_name: request.displayName, number }),
       geographic_location: request.geographicLocation,
       data_center: dataCenter,
       status: request.status,
@@ -82,6 +90,23 @@ export class ITwins {
       throw error;
     }
     return row;
+  }
+
+  /** @throws ApiError iTwinExists */
+  async update(caller: Caller, before: ITwinTable, change: ITwinChange): Promise<ITwinTable> {
+    const defined = Object.fromEntries(Object.entries(change).filter(([, value]) => value !== undefined)) as Partial<ITwinTable>;
+    const row = { ...before, ...defined };
+    const changed = { ...defined, search_text: searchText(row) };
+    try {
+      await this.#database.db.transaction().execute(async (tx) => {
+        await tx.updateTable('itwin').set(changed).where('id', '=', before.id).execute();
+        await audit(tx, caller, { at: Date.now(), action: 'iTwin.update', iTwinId: before.id, detail: { ...defined } });
+      });
+    } catch (error) {
+      if (isUniqueError(error)) throw await this.#exists(row);
+      throw error;
+    }
+    return { ...row, ...changed };
   }
 
   /** iTwins that the caller may see. Rule of the API: inactive ones only when asked for. */
@@ -106,6 +131,7 @@ export class ITwins {
       .where('organization_id', '=', row.organization_id)
       .where('sub_class', '=', row.sub_class)
       .where('display_name', '=', row.display_name)
+      .where('id', '!=', row.id)
       .executeTakeFirst();
     const property = sameName === undefined ? 'number' : 'displayName';
     return new ApiError('iTwinExists', { details: [detail.invalidValue(property, `An iTwin with the specified ${property} already exists.`)] });

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import pg from 'pg';
@@ -115,8 +116,9 @@ export class TestServer {
     this.issuer = issuer;
   }
 
+  /** Where the server listens, whatever public address it says. */
   get origin(): string {
-    return this.running.origin;
+    return `http://localhost:${(this.running.app.server.address() as AddressInfo).port}`;
   }
 
   get services(): RunningServer['services'] {

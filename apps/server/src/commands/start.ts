@@ -80,7 +80,7 @@ function banner({ origin, services }: RunningServer, firstITwin: { id: string; n
   if (firstITwin !== undefined) lines.push(['iTwin', `${firstITwin.id}   ${firstITwin.name}`]);
   if (config.embeddedIssuer) {
     const elsewhere = config.dataDir === path.resolve('offshoot-data') ? '' : ` --data ${config.dataDir}`;
-    lines.push(['Token', `npm run -s offshoot -- token${elsewhere}   (users: ${directory.file})`]);
+    lines.push(['Token', `npx offshoot token${elsewhere}   (users: ${directory.file})`]);
   }
   return `\nOffshoot ${version}\n\n${lines.map(([name, value]) => `  ${name.padEnd(10)}${value}`).join('\n')}\n\n`;
 }

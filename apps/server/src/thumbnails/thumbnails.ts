@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
-import sharp from 'sharp';
+import type Sharp from 'sharp';
 import type { IModelAccess } from '../access/permissions.ts';
 import { audit } from '../audit.ts';
 import type { Database, Tx } from '../db/database.ts';
@@ -27,6 +27,18 @@ const defaultPicture = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800
     <path d="M400 90 580 180 580 350 400 440 220 350 220 180Z"/><path d="M220 180 400 270 580 180M400 270 400 440"/>
     <path d="M280 210 280 380M340 240 340 410M460 240 460 410M520 210 520 380M220 265 400 355 580 265" stroke-width="3"/>
   </g></svg>`;
+
+/**
+ * The image library, loaded when first needed: its binary is an optional package, and an installation without it shall
+ * do everything else. @throws ApiError 503
+ */
+async function imageLibrary(): Promise<typeof Sharp> {
+  try {
+    return (await import('sharp')).default;
+  } catch (error) {
+    throw new ApiError('Unavailable', { message: 'This installation cannot handle pictures: the binary of sharp is not installed.', cause: error });
+  }
+}
 
 /** Pictures of iModels: PNG or JPEG in, PNG of two sizes out. */
 export class Thumbnails {
@@ -88,8 +100,9 @@ export class Thumbnails {
   #default(size: ThumbnailSize): Promise<Buffer> {
     let made = this.#defaults.get(size);
     if (made === undefined) {
-      made = sharp(Buffer.from(defaultPicture)).resize(sizes[size]).png({ compressionLevel: 9 }).toBuffer();
+      made = imageLibrary().then((sharp) => sharp(Buffer.from(defaultPicture)).resize(sizes[size]).png({ compressionLevel: 9 }).toBuffer());
       this.#defaults.set(size, made);
+      made.catch(() => this.#defaults.delete(size));
     }
     return made;
   }
@@ -114,6 +127,7 @@ export async function removeThumbnail(tx: Tx, imodelId: string, now: number): Pr
 }
 
 async function scaled(picture: Buffer, size: ThumbnailSize): Promise<Buffer> {
+  const sharp = await imageLibrary();
   try {
     const image = sharp(picture, { limitInputPixels: maxPixels, failOn: 'error' });
     const { format } = await image.metadata();

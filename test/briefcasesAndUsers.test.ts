@@ -189,6 +189,26 @@ onEachDatabase('iTwins', {}, (context) => {
     assert.equal((await (await context.server.as('eve')).patch(`/itwins/${id}`, { displayName: 'Mine' })).status, 404);
   });
 
+  test('are each user’s own favorites and recents, while the user may see them', async () => {
+    const [first, second] = [await context.server.iTwin('olivia', 'Mark A'), await context.server.iTwin('olivia', 'Mark B')];
+    const marked = async (kind: string, api = context.api): Promise<string[]> => ((await api.get(`/itwins/${kind}`)).body as Listed).iTwins.map(({ displayName }) => displayName);
+    for (const kind of ['favorites', 'recents']) {
+      for (const id of [first, second, first]) assert.equal((await context.api.post(`/itwins/${kind}/${id}`)).status, 204);
+      // The first was marked again: it moved to the front of the recents, and stayed where it was among the favorites.
+      assert.deepEqual(await marked(kind), ['Mark A', 'Mark B']);
+      assert.equal((await context.api.delete(`/itwins/${kind}/${first}`)).status, 204);
+      assert.deepEqual(await marked(kind), ['Mark B']);
+      const max = await context.server.as('max');
+      assert.equal((await max.post(`/itwins/${kind}/${second}`)).status, 404);
+    }
+    await context.server.grant(second, 'max', ['imodels_webview']);
+    const max = await context.server.as('max');
+    assert.equal((await max.post(`/itwins/favorites/${second}`)).status, 204);
+    assert.deepEqual(await marked('favorites', max), ['Mark B']);
+    await context.api.delete(`/accesscontrol/itwins/${second}/members/users/${people.max.id}`);
+    assert.deepEqual(await marked('favorites', max), []);
+  });
+
   test('bad ones are refused with every fault', async () => {
     const answer = await context.api.post('/itwins', { class: 'Sky', type: 't'.repeat(101) });
     assert.equal(answer.status, 422);

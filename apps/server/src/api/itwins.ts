@@ -10,7 +10,7 @@ const classes = ['Account', 'Thing', 'Endeavor'];
 const subClasses = ['Account', 'Portfolio', 'Asset', 'Program', 'Project', 'WorkPackage'];
 const statuses = ['Active', 'Inactive', 'Trial'];
 
-const MinimalITwin = Type.Object({
+export const MinimalITwin = Type.Object({
   id: Type.String(),
   class: Type.String({ enum: classes }),
   subClass: Type.String({ enum: subClasses }),
@@ -32,13 +32,15 @@ const FullITwin = Type.Object({
 });
 const ITwinResponse = Type.Object({ iTwin: FullITwin });
 
-function toMinimal(row: ITwinTable): Static<typeof MinimalITwin> {
+/** An iTwin in its short form. */
+export function toMinimalITwin(row: ITwinTable): Static<typeof MinimalITwin> {
   return { id: row.id, class: row.class, subClass: row.sub_class, type: row.type, number: row.number, displayName: row.display_name };
 }
 
-function toFull(row: ITwinTable): Static<typeof FullITwin> {
+/** An iTwin in its full form. */
+export function toITwin(row: ITwinTable): Static<typeof FullITwin> {
   return {
-    ...toMinimal(row),
+    ...toMinimalITwin(row),
     geographicLocation: row.geographic_location,
     dataCenterLocation: row.data_center,
     status: row.status,
@@ -102,7 +104,7 @@ const listITwins = callerRoute({
     );
     const filter = { ...query, search: query.$search, subClass: wanted, includeInactive: query.includeInactive ?? false };
     const page = await services.iTwins.list(caller, filter, pageRequest(query, keys, invalid));
-    return { iTwins: page.items.map((row) => (representation ? toFull(row) : toMinimal(row))), _links: links.page('/itwins', rawQuery, page) };
+    return { iTwins: page.items.map((row) => (representation ? toITwin(row) : toMinimalITwin(row))), _links: links.page('/itwins', rawQuery, page) };
   },
 });
 
@@ -148,7 +150,7 @@ const createITwin = callerRoute({
       status,
       parentId: body.parentId ?? null,
     });
-    return { iTwin: toFull(row) };
+    return { iTwin: toITwin(row) };
   },
 });
 
@@ -162,7 +164,7 @@ const getITwin = itwinRoute({
   invalid: 'Cannot get iTwin.',
   response: { status: 200, description: 'The iTwin.', schema: ITwinResponse },
   async handler({ access }) {
-    return { iTwin: toFull(access.itwin) };
+    return { iTwin: toITwin(access.itwin) };
   },
 });
 
@@ -207,7 +209,7 @@ const updateITwin = itwinRoute({
       geographic_location: body.geographicLocation,
       status: body.status,
     });
-    return { iTwin: toFull(row) };
+    return { iTwin: toITwin(row) };
   },
 });
 

@@ -1,8 +1,9 @@
 import { Type } from 'typebox';
 import type { MarkKind } from '../marks/marks.ts';
 import { MinimalIModel, toIModel, toMinimal } from './imodels.ts';
-import { pageRequest, pagingParameters } from './paging.ts';
-import { imodelRoute, itwinRoute, type Route } from './route.ts';
+import { pageRequest, pagingParameters, type SortKey } from './paging.ts';
+import { MinimalITwin, toITwin, toMinimalITwin } from './itwins.ts';
+import { callerRoute, imodelRoute, itwinRoute, type Route } from './route.ts';
 import { guidPattern, PageLinks } from './schemas.ts';
 
 /** Favorites and recents differ in their words and their order. Paths: fixed words where an iModel id would be. */
@@ -10,6 +11,8 @@ const kinds = {
   favorite: { path: 'favorites', tag: 'Favorites', list: 'get-my-favorite-imodels', add: 'add-imodel-to-favorites', remove: 'remove-imodel-from-favorites', method: 'PUT', latestFirst: false },
   recent: { path: 'recents', tag: 'Recents', list: 'get-my-recently-used-imodels', add: 'add-imodel-to-recents', remove: 'remove-imodel-from-recents', method: 'POST', latestFirst: true },
 } as const;
+
+const byTime = (descending: boolean): SortKey => ({ column: 'mark.marked_at', type: 'number', descending });
 
 function markRoutesOf(kind: MarkKind): Route[] {
   const { path, tag, list, add, remove, method, latestFirst } = kinds[kind];
@@ -27,9 +30,9 @@ function markRoutesOf(kind: MarkKind): Route[] {
       query: Type.Object({ iTwinId: Type.String({ pattern: guidPattern }), ...pagingParameters }),
       response: { status: 200, description: 'A page of iModels.', schema: Type.Object({ iModels: Type.Array(MinimalIModel), _links: PageLinks }) },
       async handler({ access, caller, query, rawQuery, representation, links, services, invalid }) {
-        const keys = [{ column: 'marked_imodel.marked_at', type: 'number' as const, descending: latestFirst }];
+        const keys = [byTime(latestFirst)];
         const hidden = await services.permissions.hiddenIModels(caller, access);
-        const page = await services.marks.list(caller.user.id, kind, access.itwin.id, hidden, pageRequest(query, keys, invalid));
+        const page = await services.marks.iModels(caller.user.id, kind, access.itwin.id, hidden, pageRequest(query, keys, invalid));
         const dataCenter = access.itwin.data_center;
         return {
           iModels: page.items.map((row) => (representation ? toIModel(row, dataCenter, links) : toMinimal(row, dataCenter))),
@@ -47,7 +50,7 @@ function markRoutesOf(kind: MarkKind): Route[] {
       invalid: `Cannot add iModel to ${path}.`,
       response: { status: 204, description: 'Added, or there already.' },
       async handler({ access, caller, services }) {
-        await services.marks.add(caller.user.id, kind, access.imodel.id);
+        await services.marks.add(caller.user.id, kind, 'imodel', access.imodel.id);
       },
     }),
     imodelRoute({
@@ -60,10 +63,60 @@ function markRoutesOf(kind: MarkKind): Route[] {
       invalid: `Cannot remove iModel from ${path}.`,
       response: { status: 204, description: 'Removed, or not there.' },
       async handler({ access, caller, services }) {
-        await services.marks.remove(caller.user.id, kind, access.imodel.id);
+        await services.marks.remove(caller.user.id, kind, 'imodel', access.imodel.id);
       },
     }),
   ];
 }
 
-export const markRoutes: Route[] = [...markRoutesOf('favorite'), ...markRoutesOf('recent')];
+/** The same for iTwins; there both are added by POST. */
+function iTwinMarkRoutesOf(kind: MarkKind): Route[] {
+  const { path, tag, latestFirst } = kinds[kind];
+  const onOne = { on: 'itwin', permission: 'member', from: 'path' } as const;
+  return [
+    callerRoute({
+      operationId: kind === 'favorite' ? 'get-my-favorite-itwins' : 'get-my-recently-used-itwins',
+      method: 'GET',
+      path: `/itwins/${path}`,
+      tag,
+      summary: `The caller's iTwins among the ${path}${latestFirst ? ', the latest first' : ''}`,
+      access: { on: 'caller' },
+      invalid: 'Cannot query iTwins.',
+      prefer: true,
+      query: Type.Object(pagingParameters),
+      response: { status: 200, description: 'A page of iTwins.', schema: Type.Object({ iTwins: Type.Array(MinimalITwin), _links: PageLinks }) },
+      async handler({ caller, query, rawQuery, representation, links, services, invalid }) {
+        const page = await services.marks.iTwins(caller, kind, pageRequest(query, [byTime(latestFirst)], invalid));
+        return { iTwins: page.items.map((row) => (representation ? toITwin(row) : toMinimalITwin(row))), _links: links.page(`/itwins/${path}`, rawQuery, page) };
+      },
+    }),
+    itwinRoute({
+      operationId: `add-itwin-to-my-${path}`,
+      method: 'POST',
+      path: `/itwins/${path}/:iTwinId`,
+      tag,
+      summary: `Add an iTwin to the caller's ${path}`,
+      access: onOne,
+      invalid: 'Cannot update iTwin.',
+      response: { status: 204, description: 'Added, or there already.' },
+      async handler({ access, caller, services }) {
+        await services.marks.add(caller.user.id, kind, 'itwin', access.itwin.id);
+      },
+    }),
+    itwinRoute({
+      operationId: `remove-itwin-from-my-${path}`,
+      method: 'DELETE',
+      path: `/itwins/${path}/:iTwinId`,
+      tag,
+      summary: `Remove an iTwin from the caller's ${path}`,
+      access: onOne,
+      invalid: 'Cannot update iTwin.',
+      response: { status: 204, description: 'Removed, or not there.' },
+      async handler({ access, caller, services }) {
+        await services.marks.remove(caller.user.id, kind, 'itwin', access.itwin.id);
+      },
+    }),
+  ];
+}
+
+export const markRoutes: Route[] = [...markRoutesOf('favorite'), ...markRoutesOf('recent'), ...iTwinMarkRoutesOf('favorite'), ...iTwinMarkRoutesOf('recent')];

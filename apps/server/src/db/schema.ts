@@ -27,7 +27,7 @@ export interface Schema {
   changeset_group: ChangesetGroupTable;
   grouped_changeset: GroupedChangesetTable;
   extended_data: ExtendedDataTable;
-  marked_imodel: MarkedIModelTable;
+  mark: MarkTable;
   thumbnail: ThumbnailTable;
   share: ShareTable;
   operation: OperationTable;
@@ -271,11 +271,12 @@ export interface ExtendedDataTable {
   data: string;
 }
 
-/** An iModel that a user marked for the own use. */
-export interface MarkedIModelTable {
+/** An iModel or iTwin that a user marked for the own use. */
+export interface MarkTable {
   user_id: string;
   kind: 'favorite' | 'recent';
-  imodel_id: string;
+  subject: 'imodel' | 'itwin';
+  subject_id: string;
   marked_at: number;
 }
 

@@ -18,7 +18,6 @@ const ownTables = [
   'changeset_group',
   'grouped_changeset',
   'extended_data',
-  'marked_imodel',
   'share',
   'imodel_role_permission',
   'imodel_user_permission',
@@ -87,6 +86,7 @@ async function purgeIModels({ db }: Database, options: CollectorOptions): Promis
         const pending = await tx.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', imodel.id).executeTakeFirst();
         if (pending !== undefined) await giveUp(tx, pending, Date.now());
         await removeThumbnail(tx, imodel.id, Date.now());
+        await tx.deleteFrom('mark').where('subject_id', '=', imodel.id).execute();
         for (const table of ownTables) await tx.deleteFrom(table).where('imodel_id', '=', imodel.id).execute();
         await tx.updateTable('segment').set({ owner_imodel_id: null }).where('owner_imodel_id', '=', imodel.id).execute();
         await tx.deleteFrom('imodel').where('id', '=', imodel.id).execute();

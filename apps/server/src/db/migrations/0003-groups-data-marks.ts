@@ -20,10 +20,10 @@ export function groupsDataMarksMigration(engine: Engine): Migration {
     `create table extended_data (
       imodel_id ${text} not null references imodel (id), changeset_index ${int} not null, changeset_id ${text} not null,
       data ${text} not null, primary key (imodel_id, changeset_index)) ${keyed}`,
-    `create table marked_imodel (
-      user_id ${text} not null, kind ${text} not null, imodel_id ${text} not null references imodel (id), marked_at ${int} not null,
-      primary key (user_id, kind, imodel_id)) ${keyed}`,
-    `create index marked_imodel_imodel on marked_imodel (imodel_id)`,
+    `create table mark (
+      user_id ${text} not null, kind ${text} not null, subject ${text} not null, subject_id ${text} not null,
+      marked_at ${int} not null, primary key (user_id, kind, subject, subject_id)) ${keyed}`,
+    `create index mark_subject on mark (subject_id)`,
   ];
   return {
     async up(db: Kysely<unknown>): Promise<void> {

@@ -12,7 +12,11 @@ const kinds = {
   recent: { path: 'recents', tag: 'Recents', list: 'get-my-recently-used-imodels', add: 'add-imodel-to-recents', remove: 'remove-imodel-from-recents', method: 'POST', latestFirst: true },
 } as const;
 
-const byTime = (descending: boolean): SortKey => ({ column: 'mark.marked_at', type: 'number', descending });
+/** By time, and by id where two were marked at once. */
+const byTime = (descending: boolean, table: 'imodel' | 'itwin'): SortKey[] => [
+  { column: 'mark.marked_at', type: 'number', descending },
+  { column: `${table}.id`, type: 'text', descending },
+];
 
 function markRoutesOf(kind: MarkKind): Route[] {
   const { path, tag, list, add, remove, method, latestFirst } = kinds[kind];
@@ -30,7 +34,7 @@ function markRoutesOf(kind: MarkKind): Route[] {
       query: Type.Object({ iTwinId: Type.String({ pattern: guidPattern }), ...pagingParameters }),
       response: { status: 200, description: 'A page of iModels.', schema: Type.Object({ iModels: Type.Array(MinimalIModel), _links: PageLinks }) },
       async handler({ access, caller, query, rawQuery, representation, links, services, invalid }) {
-        const keys = [byTime(latestFirst)];
+        const keys = byTime(latestFirst, 'imodel');
         const hidden = await services.permissions.hiddenIModels(caller, access);
         const page = await services.marks.iModels(caller.user.id, kind, access.itwin.id, hidden, pageRequest(query, keys, invalid));
         const dataCenter = access.itwin.data_center;
@@ -86,7 +90,7 @@ function iTwinMarkRoutesOf(kind: MarkKind): Route[] {
       query: Type.Object(pagingParameters),
       response: { status: 200, description: 'A page of iTwins.', schema: Type.Object({ iTwins: Type.Array(MinimalITwin), _links: PageLinks }) },
       async handler({ caller, query, rawQuery, representation, links, services, invalid }) {
-        const page = await services.marks.iTwins(caller, kind, pageRequest(query, [byTime(latestFirst)], invalid));
+        const page = await services.marks.iTwins(caller, kind, pageRequest(query, byTime(latestFirst, 'itwin'), invalid));
         return { iTwins: page.items.map((row) => (representation ? toITwin(row) : toMinimalITwin(row))), _links: links.page(`/itwins/${path}`, rawQuery, page) };
       },
     }),

@@ -12,7 +12,7 @@ onEachDatabase('Bad input', {}, (context) => {
   async function rows(): Promise<Record<string, number>> {
     const { db } = context.server.services.database;
     const counts: Record<string, number> = {};
-    for (const table of ['imodel', 'itwin', 'role', 'member', 'changeset', 'pending_changeset', 'briefcase', 'operation', 'blob', 'baseline', 'audit', 'imodel_role_permission', 'imodel_user_permission', 'named_version', 'object_lock', 'changeset_group', 'extended_data', 'mark'] as const)
+    for (const table of ['imodel', 'itwin', 'role', 'member', 'changeset', 'pending_changeset', 'briefcase', 'operation', 'blob', 'baseline', 'audit', 'imodel_grant', 'named_version', 'object_lock', 'changeset_group', 'extended_data', 'mark'] as const)
       counts[table] = Number((await db.selectFrom(table).select((eb) => eb.fn.countAll<number>().as('count')).executeTakeFirstOrThrow()).count);
     return counts;
   }

@@ -53,9 +53,12 @@ export class Permissions {
   async onIModel(caller: Caller, imodelId: string): Promise<IModelAccess | undefined> {
     const imodel = await this.#db.selectFrom('imodel').selectAll().where('id', '=', imodelId).where('deleted_at', 'is', null).executeTakeFirst();
     if (imodel === undefined) return undefined;
-    const itwin = await this.#db.selectFrom('itwin').selectAll().where('id', '=', imodel.itwin_id).executeTakeFirstOrThrow();
+    // Together: on PostgreSQL each of them is a way there and back.
+    const [itwin, roles] = await Promise.all([
+      this.#db.selectFrom('itwin').selectAll().where('id', '=', imodel.itwin_id).executeTakeFirstOrThrow(),
+      this.#rolesOf(caller, imodel.itwin_id),
+    ]);
     if (caller.share !== undefined) return accessByShare(imodel, itwin, caller.share);
-    const roles = await this.#rolesOf(caller, itwin.id);
     const onITwin = this.#accessTo(itwin, caller, roles);
     const permissions = await this.#effective(caller, imodel, onITwin, roles);
     return { imodel, onITwin, permissions, visible: permissions.has('imodels_webview') || onITwin.permissions.has('imodels_manage') };
@@ -92,35 +95,16 @@ export class Permissions {
   /** Rule of the API: permissions set on an iModel replace the iTwin's for it; deleting stays with the iTwin. */
   async #effective(caller: Caller, imodel: IModelTable, onITwin: ITwinAccess, roles: readonly HeldRole[]): Promise<ReadonlySet<Permission>> {
     if (onITwin.administrator || imodel.secured_by === null) return onITwin.permissions;
-    const own = imodel.secured_by === 'users' ? await this.#userPermissions(imodel.id, caller) : await this.#rolePermissions(imodel.id, onITwin, roles);
-    const permissions = withIncluded(own);
+    const permissions = withIncluded(await this.#grantedOn(imodel, caller, onITwin, roles));
     if (onITwin.permissions.has('imodels_delete')) permissions.add('imodels_delete');
     return permissions;
   }
 
-  async #userPermissions(imodelId: string, caller: Caller): Promise<Permission[]> {
-    const row = await this.#db
-      .selectFrom('imodel_user_permission')
-      .select('permissions')
-      .where('imodel_id', '=', imodelId)
-      .where('user_id', '=', caller.user.id)
-      .executeTakeFirst();
-    return row === undefined ? [] : (JSON.parse(row.permissions) as Permission[]);
-  }
-
   /** Rule of the API: with role permissions on the iModel, webview on the iTwin is needed besides. */
-  async #rolePermissions(imodelId: string, onITwin: ITwinAccess, roles: readonly HeldRole[]): Promise<Permission[]> {
-    if (!onITwin.permissions.has('imodels_webview') || roles.length === 0) return [];
-    const rows = await this.#db
-      .selectFrom('imodel_role_permission')
-      .select('permissions')
-      .where('imodel_id', '=', imodelId)
-      .where(
-        'role_id',
-        'in',
-        roles.map((role) => role.id),
-      )
-      .execute();
+  async #grantedOn(imodel: IModelTable, caller: Caller, onITwin: ITwinAccess, roles: readonly HeldRole[]): Promise<Permission[]> {
+    const holders = imodel.secured_by === 'users' ? [caller.user.id] : onITwin.permissions.has('imodels_webview') ? roles.map((role) => role.id) : [];
+    if (holders.length === 0) return [];
+    const rows = await this.#db.selectFrom('imodel_grant').select('permissions').where('imodel_id', '=', imodel.id).where('holder_id', 'in', holders).execute();
     return rows.flatMap((row) => JSON.parse(row.permissions) as Permission[]);
   }
 

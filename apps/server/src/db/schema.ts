@@ -16,8 +16,7 @@ export interface Schema {
   history: HistoryTable;
   history_segment: HistorySegmentTable;
   imodel: IModelTable;
-  imodel_role_permission: IModelRolePermissionTable;
-  imodel_user_permission: IModelUserPermissionTable;
+  imodel_grant: IModelGrantTable;
   imodel_user: IModelUserTable;
   pending_changeset: PendingChangesetTable;
   briefcase: BriefcaseTable;
@@ -167,15 +166,11 @@ export interface IModelTable {
   deleted_at: number | null;
 }
 
-export interface IModelRolePermissionTable {
+/** iModel-level permissions of a role or a user; `secured_by` of the iModel says which of the two all of them are. */
+export interface IModelGrantTable {
   imodel_id: string;
-  role_id: string;
-  permissions: string;
-}
-
-export interface IModelUserPermissionTable {
-  imodel_id: string;
-  user_id: string;
+  holder_id: string;
+  /** JSON list of permission names. */
   permissions: string;
 }
 

@@ -19,8 +19,7 @@ const ownTables = [
   'grouped_changeset',
   'extended_data',
   'share',
-  'imodel_role_permission',
-  'imodel_user_permission',
+  'imodel_grant',
   'imodel_user',
   'operation',
 ] as const;

@@ -24,12 +24,15 @@ export class IModelPermissions {
   }
 
   async list(imodelId: string, kind: GrantKind): Promise<Grant[]> {
-    const { db } = this.#database;
-    const rows =
-      kind === 'roles'
-        ? await db.selectFrom('imodel_role_permission').select(['role_id as holder', 'permissions']).where('imodel_id', '=', imodelId).orderBy('role_id').execute()
-        : await db.selectFrom('imodel_user_permission').select(['user_id as holder', 'permissions']).where('imodel_id', '=', imodelId).orderBy('user_id').execute();
-    return rows.map(({ holder, permissions }) => ({ holder, permissions: JSON.parse(permissions) as IModelPermission[] }));
+    const rows = await this.#database.db
+      .selectFrom('imodel_grant')
+      .innerJoin('imodel', 'imodel.id', 'imodel_grant.imodel_id')
+      .select(['imodel_grant.holder_id', 'imodel_grant.permissions'])
+      .where('imodel_grant.imodel_id', '=', imodelId)
+      .where('imodel.secured_by', '=', kind)
+      .orderBy('imodel_grant.holder_id')
+      .execute();
+    return rows.map(({ holder_id, permissions }) => ({ holder: holder_id, permissions: JSON.parse(permissions) as IModelPermission[] }));
   }
 
   /**
@@ -43,9 +46,8 @@ export class IModelPermissions {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       if (imodel.secured_by !== null && imodel.secured_by !== kind) return 'otherKind';
       await requireHolders(tx, imodel.itwin_id, kind, grants);
-      await write(tx, imodel.id, kind, grants, replace);
-      const table = kind === 'roles' ? 'imodel_role_permission' : 'imodel_user_permission';
-      const left = await tx.selectFrom(table).select('imodel_id').where('imodel_id', '=', imodel.id).limit(1).executeTakeFirst();
+      await write(tx, imodel.id, grants, replace);
+      const left = await tx.selectFrom('imodel_grant').select('imodel_id').where('imodel_id', '=', imodel.id).limit(1).executeTakeFirst();
       await tx
         .updateTable('imodel')
         .set({ secured_by: left === undefined ? null : kind })
@@ -68,28 +70,17 @@ async function requireHolders(tx: Tx, iTwinId: string, kind: GrantKind, grants: 
   }
 }
 
-async function write(tx: Tx, imodelId: string, kind: GrantKind, grants: readonly Grant[], replace: boolean): Promise<void> {
+async function write(tx: Tx, imodelId: string, grants: readonly Grant[], replace: boolean): Promise<void> {
   const gone = grants.filter(({ permissions }) => permissions.length === 0).map(({ holder }) => holder);
-  const kept = grants.filter(({ permissions }) => permissions.length > 0);
-  if (kind === 'roles') {
-    let away = tx.deleteFrom('imodel_role_permission').where('imodel_id', '=', imodelId);
-    if (!replace) away = away.where('role_id', 'in', [...gone, '']);
-    await away.execute();
-    for (const { holder, permissions } of kept)
-      await tx
-        .insertInto('imodel_role_permission')
-        .values({ imodel_id: imodelId, role_id: holder, permissions: JSON.stringify(permissions) })
-        .onConflict((conflict) => conflict.columns(['imodel_id', 'role_id']).doUpdateSet({ permissions: JSON.stringify(permissions) }))
-        .execute();
-    return;
-  }
-  let away = tx.deleteFrom('imodel_user_permission').where('imodel_id', '=', imodelId);
-  if (!replace) away = away.where('user_id', 'in', [...gone, '']);
+  let away = tx.deleteFrom('imodel_grant').where('imodel_id', '=', imodelId);
+  if (!replace) away = away.where('holder_id', 'in', [...gone, '']);
   await away.execute();
-  for (const { holder, permissions } of kept)
+  for (const grant of grants.filter(({ permissions }) => permissions.length > 0)) {
+    const permissions = JSON.stringify(grant.permissions);
     await tx
-      .insertInto('imodel_user_permission')
-      .values({ imodel_id: imodelId, user_id: holder, permissions: JSON.stringify(permissions) })
-      .onConflict((conflict) => conflict.columns(['imodel_id', 'user_id']).doUpdateSet({ permissions: JSON.stringify(permissions) }))
+      .insertInto('imodel_grant')
+      .values({ imodel_id: imodelId, holder_id: grant.holder, permissions })
+      .onConflict((conflict) => conflict.columns(['imodel_id', 'holder_id']).doUpdateSet({ permissions }))
       .execute();
+  }
 }

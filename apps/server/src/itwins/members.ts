@@ -77,7 +77,7 @@ export class Members {
     await this.#database.db.transaction().execute(async (tx) => {
       await tx.deleteFrom('member').where('role_id', '=', roleId).execute();
       // The iModels stay secured: an emptied list shuts out rather than opens up.
-      await tx.deleteFrom('imodel_role_permission').where('role_id', '=', roleId).execute();
+      await tx.deleteFrom('imodel_grant').where('holder_id', '=', roleId).execute();
       await tx.deleteFrom('role').where('id', '=', roleId).execute();
       await audit(tx, caller, { at: Date.now(), action: 'role.delete', iTwinId, detail: { id: roleId } });
     });

@@ -76,12 +76,10 @@ export function initialMigration(engine: Engine): Migration {
     `create index imodel_history on imodel (history_id)`,
     `create index imodel_baseline on imodel (baseline_id)`,
 
-    `create table imodel_role_permission (
-      imodel_id ${text} not null references imodel (id), role_id ${text} not null, permissions ${text} not null,
-      primary key (imodel_id, role_id)) ${keyed}`,
-    `create table imodel_user_permission (
-      imodel_id ${text} not null references imodel (id), user_id ${text} not null, permissions ${text} not null,
-      primary key (imodel_id, user_id)) ${keyed}`,
+    `create table imodel_grant (
+      imodel_id ${text} not null references imodel (id), holder_id ${text} not null, permissions ${text} not null,
+      primary key (imodel_id, holder_id)) ${keyed}`,
+    `create index imodel_grant_holder on imodel_grant (holder_id)`,
     `create table imodel_user (
       imodel_id ${text} not null references imodel (id), user_id ${text} not null references user_account (id),
       first_access_at ${int} not null, primary key (imodel_id, user_id)) ${keyed}`,

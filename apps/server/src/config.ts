@@ -87,7 +87,6 @@ const ConfigSchema = Type.Object(
 export type Config = Static<typeof ConfigSchema>;
 /** What a config file, a test or an embedder may leave out: everything. */
 export type ConfigInput = Partial<Omit<Config, 'collector' | 'briefcases'>> & { collector?: Partial<Config['collector']>; briefcases?: Partial<Config['briefcases']> };
-export type TierConfig = Static<typeof Tier>;
 export type IssuerConfig = Static<typeof Issuer>;
 
 /** Rule of the API: clone has a window of its own, fork the same; both far below the general one. */

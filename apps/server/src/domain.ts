@@ -45,12 +45,6 @@ export interface Extent {
   northEast: GeoPoint;
 }
 
-/** Where an iModel's clone came from; `changesetId` is `""` when only the baseline was copied. */
-export interface ClonedFrom {
-  iModelId: string;
-  changesetId: string;
-}
-
 /** A user as tokens and the users file describe it. */
 export interface User {
   id: string;

@@ -44,7 +44,7 @@ export class RateLimits {
     const tier = this.#tiers[application.tier];
     if (tier === undefined) throw new ApiError('InvalidApplicationTier');
     const own = tier.operations[operation];
-    if (own !== undefined) await this.#consume(`${operation}`, own, application, operation);
+    if (own !== undefined) await this.#consume(operation, own, application, operation);
     for (const window of tier.general) await this.#consume('general', window, application, operation);
   }
 

@@ -62,8 +62,7 @@ const completeBaseline = imodelRoute({
   response: { status: 200, description: 'The baseline file; ask for it again, or for the create operation, to see how it went.', schema: BaselineResponse },
   errors: ['FileNotFound', 'BaselineFileNotFound', 'DataConflict'],
   async handler({ access, caller, links, services }) {
-    const baseline = await services.baselines.get(access.imodel.baseline_id);
-    await services.baselines.completeUpload(caller, access.imodel);
+    const baseline = await services.baselines.completeUpload(caller, access.imodel);
     // Rule of the API: this answer says "scheduled", whatever has been done already.
     return toBaselineFile(access.imodel, baseline, links, { state: 'initializationScheduled', download: false });
   },

@@ -69,9 +69,9 @@ const listBriefcases = imodelRoute({
     );
     const ownerId = query.ownerId === 'me' ? caller.user.id : query.ownerId;
     const page = await services.briefcases.list(id, ownerId, pageRequest(query, keys, invalid));
-    const { blob } = await services.baselines.get(baseline_id);
+    const fileSize = representation ? (await services.baselines.get(baseline_id)).blob.size : 0;
     return {
-      briefcases: page.items.map((row) => (representation ? toFull(row, blob.size, links) : toMinimal(row))),
+      briefcases: page.items.map((row) => (representation ? toFull(row, fileSize, links) : toMinimal(row))),
       _links: links.page(`/imodels/${id}/briefcases`, rawQuery, page),
     };
   },

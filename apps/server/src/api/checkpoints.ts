@@ -3,8 +3,6 @@ import { parseChangesetRef, parseGuid } from '../domain.ts';
 import { imodelRoute, type Route } from './route.ts';
 import { Nullable } from './schemas.ts';
 
-const tag = 'Checkpoints';
-
 const CheckpointResponse = Type.Object({
   checkpoint: Type.Object({
     changesetIndex: Type.Integer(),
@@ -17,7 +15,15 @@ const CheckpointResponse = Type.Object({
     _links: Type.Object({ download: Type.Null() }),
   }),
 });
-const notGenerated = 'This server does not generate checkpoints yet: the state is always `notGenerated`.';
+/** What the three reads have in common. */
+const checkpointRead = {
+  method: 'GET',
+  tag: 'Checkpoints',
+  description: 'This server does not generate checkpoints yet: the state is always `notGenerated`.',
+  access: { on: 'imodel', permission: 'imodels_read', level: 'iModel' },
+  invalid: 'Cannot get Checkpoint.',
+  response: { status: 200, description: 'The checkpoint.', schema: CheckpointResponse },
+} as const;
 
 /** Rule of the wire: `directoryAccessInfo` is an explicit null until a checkpoint is readable; the baseline's id is null. */
 function toCheckpoint(changeset: { index: number; id: string }) {
@@ -37,15 +43,10 @@ function toCheckpoint(changeset: { index: number; id: string }) {
 }
 
 const getChangesetCheckpoint = imodelRoute({
+  ...checkpointRead,
   operationId: 'get-changeset-checkpoint',
-  method: 'GET',
   path: '/imodels/:iModelId/changesets/:changeset/checkpoint',
-  tag,
   summary: 'Get the checkpoint of a changeset; index 0 is the baseline',
-  description: notGenerated,
-  access: { on: 'imodel', permission: 'imodels_read', level: 'iModel' },
-  invalid: 'Cannot get Checkpoint.',
-  response: { status: 200, description: 'The checkpoint.', schema: CheckpointResponse },
   errors: ['ChangesetNotFound'],
   async handler({ access, params, services }) {
     const ref = parseChangesetRef(params.changeset ?? '');
@@ -55,30 +56,20 @@ const getChangesetCheckpoint = imodelRoute({
 });
 
 const getLatestCheckpoint = imodelRoute({
+  ...checkpointRead,
   operationId: 'get-briefcase-checkpoint',
-  method: 'GET',
   path: '/imodels/:iModelId/briefcases/checkpoint',
-  tag,
   summary: 'Get the latest checkpoint',
-  description: notGenerated,
-  access: { on: 'imodel', permission: 'imodels_read', level: 'iModel' },
-  invalid: 'Cannot get Checkpoint.',
-  response: { status: 200, description: 'The checkpoint.', schema: CheckpointResponse },
   async handler({ access }) {
     return toCheckpoint({ index: access.imodel.head_index, id: access.imodel.head_changeset_id });
   },
 });
 
 const getNamedVersionCheckpoint = imodelRoute({
+  ...checkpointRead,
   operationId: 'get-named-version-checkpoint',
-  method: 'GET',
   path: '/imodels/:iModelId/namedversions/:namedVersionId/checkpoint',
-  tag,
   summary: 'Get the checkpoint of a named version',
-  description: notGenerated,
-  access: { on: 'imodel', permission: 'imodels_read', level: 'iModel' },
-  invalid: 'Cannot get Checkpoint.',
-  response: { status: 200, description: 'The checkpoint.', schema: CheckpointResponse },
   errors: ['NamedVersionNotFound'],
   async handler({ access, params, services }) {
     const version = await services.namedVersions.get(access.imodel.id, parseGuid(params.namedVersionId ?? ''));

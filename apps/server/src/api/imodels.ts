@@ -40,7 +40,7 @@ const CreatedIModel = Type.Object({
   ...FullIModel.properties,
   _links: Type.Object({ ...FullIModel.properties._links.properties, upload: Nullable(StorageLinkSchema), complete: Nullable(LinkSchema) }),
 });
-export const IModelResponse = Type.Object({ iModel: FullIModel });
+const IModelResponse = Type.Object({ iModel: FullIModel });
 
 /** An iModel in its short form. */
 export function toMinimal(row: IModelTable, dataCenter: string): Static<typeof MinimalIModel> {

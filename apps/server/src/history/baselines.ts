@@ -1,13 +1,14 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
 import { brotliDecompressSync } from 'node:zlib';
 import { audit } from '../audit.ts';
 import type { Database } from '../db/database.ts';
 import type { BaselineTable, BlobTable, IModelTable } from '../db/schema.ts';
 import { lockIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
-import { ApiError, detail } from '../errors.ts';
+import { ApiError } from '../errors.ts';
 import type { Blobs } from '../storage/blobs.ts';
 
 /** The empty iModel that new ones start from, made by `scripts/make-seed.ts` with iTwin.js and shipped compressed. */
@@ -18,24 +19,25 @@ export interface Baseline extends Pick<BaselineTable, 'id' | 'state'> {
 }
 
 /**
- * Makes sure that the store holds the seed and the database knows it. Its id follows from its bytes, so servers that
+ * Makes sure that the store holds the seed and the database knows it. Its id follows from the shipped file, so servers that
  * start together agree, and a release with another seed leaves the old one to the iModels that have it.
  * @returns the id of its baseline
  */
 export async function ensureSeed(database: Database, blobs: Blobs): Promise<string> {
-  const seed = brotliDecompressSync(await readFile(seedFile));
-  const sha256 = createHash('sha256').update(seed).digest('hex');
-  const id = `seed-${sha256.slice(0, 32)}`;
+  const packed = await readFile(seedFile);
+  const id = `seed-${createHash('sha256').update(packed).digest('hex').slice(0, 32)}`;
   const { db } = database;
   if ((await db.selectFrom('baseline').select('id').where('id', '=', id).executeTakeFirst()) !== undefined) return id;
 
+  // Unpacked only where it is not known yet: most starts have nothing to do here.
+  const seed = brotliDecompressSync(packed);
   const key = randomUUID();
-  await blobs.store.put(key, Readable.from([seed]), seed.length);
+  const { size, sha256 } = await blobs.store.put(key, Readable.from([seed]), seed.length);
   const won = await db.transaction().execute(async (tx) => {
     const now = Date.now();
     const blob = await tx
       .insertInto('blob')
-      .values({ id, store: blobs.store.id, key, size: seed.length, sha256, state: 'stored', created_at: now, released_at: null })
+      .values({ id, store: blobs.store.id, key, size, sha256, state: 'stored', created_at: now, released_at: null })
       .onConflict((conflict) => conflict.doNothing())
       .executeTakeFirst();
     await tx
@@ -72,9 +74,10 @@ export class Baselines {
   /**
    * Ends the upload of a baseline: the iModel becomes initialized, or its creation fails with a reason when the file is no
    * iModel file.
+   * @returns the baseline as it was before
    * @throws ApiError InvalidChange (detail) when no upload is in progress, FileNotFound, DataConflict
    */
-  async completeUpload(caller: Caller, imodel: IModelTable): Promise<void> {
+  async completeUpload(caller: Caller, imodel: IModelTable): Promise<Baseline> {
     const before = await this.get(imodel.baseline_id);
     if (before.state !== 'waitingForFile') throw uploadNotInProgress();
     if (before.blob.state === 'pending') throw new ApiError('FileNotFound');
@@ -100,6 +103,7 @@ export class Baselines {
         .execute();
       await audit(tx, caller, { at: now, action: 'baseline.complete', iTwinId: row.itwin_id, iModelId: row.id, detail: fault === undefined ? {} : { fault } });
     });
+    return before;
   }
 
   /** Why an uploaded file cannot be a baseline; undefined when it can. Reads its first 100 bytes, the header of SQLite. */
@@ -107,9 +111,7 @@ export class Baselines {
     const blob = await this.#blobs.findReadable(blobId);
     if (blob === undefined) return 'The baseline file is gone.';
     if (blob.size < 512) return 'The baseline file is too short to be an iModel.';
-    const parts: Buffer[] = [];
-    for await (const part of await this.#blobs.store.read(blob.key, { start: 0, end: 99 })) parts.push(part as Buffer);
-    const header = Buffer.concat(parts);
+    const header = await buffer(await this.#blobs.store.read(blob.key, { start: 0, end: 99 }));
     if (header.toString('latin1', 0, 16) !== 'SQLite format 3\0') return 'The baseline file is not an iModel: it is no SQLite file.';
     const stored = header.readUInt16BE(16);
     const pageSize = stored === 1 ? 65_536 : stored;
@@ -125,6 +127,6 @@ export class Baselines {
 function uploadNotInProgress(): ApiError {
   return new ApiError('InvalidiModelsRequest', {
     message: 'Cannot complete Baseline File upload.',
-    details: [{ ...detail.invalidBody(), code: 'InvalidChange', message: 'Baseline File upload is not in progress.' }],
+    details: [{ code: 'InvalidChange', message: 'Baseline File upload is not in progress.' }],
   });
 }

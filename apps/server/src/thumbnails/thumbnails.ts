@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
 import type Sharp from 'sharp';
 import type { IModelAccess } from '../access/permissions.ts';
 import { audit } from '../audit.ts';
@@ -56,9 +57,7 @@ export class Thumbnails {
     const row = await this.#database.db.selectFrom('thumbnail').selectAll().where('imodel_id', '=', imodelId).executeTakeFirst();
     const blob = row === undefined ? undefined : await this.#blobs.findReadable(size === 'small' ? row.small_blob_id : row.large_blob_id);
     if (blob === undefined) return this.#default(size);
-    const parts: Buffer[] = [];
-    for await (const part of await this.#blobs.store.read(blob.key)) parts.push(part as Buffer);
-    return Buffer.concat(parts);
+    return buffer(await this.#blobs.store.read(blob.key));
   }
 
   /** @throws ApiError iModelNotFound, iModelNotInitialized; NotAPictureError */

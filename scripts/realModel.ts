@@ -1,12 +1,10 @@
 import { mkdirSync, rmSync } from 'node:fs';
-import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { BriefcaseDb, IModelHost, IModelNative, PhysicalModel, SnapshotDb, SpatialCategory, type IModelDb } from '@itwin/core-backend';
-import { DbResult, Guid, OpenMode, type Id64String } from '@itwin/core-bentley';
+import { BriefcaseDb, BriefcaseManager, IModelHost, IModelNative, PhysicalModel, SnapshotDb, SpatialCategory, type IModelDb } from '@itwin/core-backend';
+import { DbResult, Guid, type Id64String } from '@itwin/core-bentley';
 import { Code, ColorDef, GeometryStreamBuilder, IModel, type PhysicalElementProps } from '@itwin/core-common';
 import { Point3d, Sphere } from '@itwin/core-geometry';
-import { BackendIModelsAccess } from '@itwin/imodels-access-backend';
-import { startITwinJs } from './itwinjs.ts';
+import { startOnOffshoot } from '../packages/itwinjs/src/index.ts';
 
 /**
  * Real iModels, made and read by iTwin.js against a server: what the demo shows and the tests prove. Its calls block, so
@@ -14,26 +12,16 @@ import { startITwinJs } from './itwinjs.ts';
  */
 export class RealModels {
   readonly #folder: string;
-  readonly #baseUrl: string;
-  readonly #access: BackendIModelsAccess;
 
-  private constructor(folder: string, baseUrl: string, access: BackendIModelsAccess) {
+  private constructor(folder: string) {
     this.#folder = folder;
-    this.#baseUrl = baseUrl;
-    this.#access = access;
   }
 
   /** @param folder for files in work; @param origin of the server; @param token of the one who works */
   static async start(folder: string, origin: string, token: string): Promise<RealModels> {
     mkdirSync(folder, { recursive: true });
-    const baseUrl = `${origin}/imodels`;
-    const hubAccess = new BackendIModelsAccess({ api: { baseUrl } });
-    await startITwinJs({
-      cacheDir: folder,
-      hubAccess,
-      authorizationClient: { getAccessToken: async () => `Bearer ${token}` },
-    });
-    return new RealModels(folder, baseUrl, hubAccess);
+    await startOnOffshoot({ server: origin, getAccessToken: async () => `Bearer ${token}`, cacheDir: folder });
+    return new RealModels(folder);
   }
 
   async stop(): Promise<void> {
@@ -53,27 +41,20 @@ export class RealModels {
     return iModelId;
   }
 
-  /** Opens a briefcase of an iModel: its baseline, downloaded and given the identity of the iModel. */
+  /** Opens a new briefcase of an iModel, made from its nearest checkpoint. */
   async openBriefcase(iTwinId: string, iModelId: string): Promise<BriefcaseDb> {
-    const briefcaseId = await this.#access.acquireNewBriefcaseId({ iModelId });
-    const fileName = path.join(this.#folder, `${iModelId}-${briefcaseId}.bim`);
-    await this.#downloadBaseline(iModelId, fileName);
-    const native = new IModelNative.platform.DgnDb();
-    native.openIModel(fileName, OpenMode.ReadWrite);
-    try {
-      native.setITwinId(iTwinId);
-      native.setIModelId(iModelId);
-      native.resetBriefcaseId(briefcaseId);
-      native.saveChanges();
-    } finally {
-      native.closeFile();
-    }
-    return BriefcaseDb.open({ fileName });
+    const local = await BriefcaseManager.downloadBriefcase({ iTwinId, iModelId });
+    return BriefcaseDb.open(local);
+  }
+
+  /** Opens an iModel read-only, straight from its checkpoint at a changeset; blocks come as they are needed. */
+  async openCheckpoint(iTwinId: string, iModelId: string, changeset: { id: string; index: number }): Promise<SnapshotDb> {
+    return SnapshotDb.openCheckpoint({ iTwinId, iModelId, changeset });
   }
 
   /** Inserts a row of spheres, under a lock of the model, and pushes them as one changeset, which releases it. @returns the changeset's id */
   async pushSpheres(db: BriefcaseDb, count: number, at: number): Promise<string> {
-    const { model, category } = plantOf(db);
+    const { model, category } = this.plantOf(db);
     await db.locks.acquireLocks({ exclusive: model });
     for (let n = 0; n < count; n++) {
       const builder = new GeometryStreamBuilder();
@@ -94,6 +75,18 @@ export class RealModels {
     return db.changeset.id;
   }
 
+  /** The model and the category that `create` made. */
+  plantOf(db: IModelDb): { model: Id64String; category: Id64String } {
+    const one = (ecsql: string): Id64String => db.withPreparedStatement(ecsql, (statement) => (statement.step() === DbResult.BE_SQLITE_ROW ? statement.getValue(0).getId() : ''));
+    return { model: one('select ECInstanceId from bis.PhysicalModel limit 1'), category: one('select ECInstanceId from bis.SpatialCategory limit 1') };
+  }
+
+  /** Inserts an element that has no FederationGuid, as old applications made them. */
+  insertWithoutGuid(db: BriefcaseDb, model: Id64String, category: Id64String): void {
+    const props: PhysicalElementProps = { classFullName: 'Generic:PhysicalObject', model, category, code: Code.createEmpty(), federationGuid: Guid.empty };
+    db.elements.insertElement(props);
+  }
+
   /** Labels of all physical elements, sorted: what a model holds, in a form that compares. */
   labels(db: IModelDb): string[] {
     return db.withPreparedStatement('select UserLabel from bis.PhysicalElement order by UserLabel', (statement) => {
@@ -102,26 +95,9 @@ export class RealModels {
       return labels;
     });
   }
-
-  async #downloadBaseline(iModelId: string, file: string): Promise<void> {
-    const { baselineFile } = (await this.#get(`${this.#baseUrl}/${iModelId}/baselinefile`)) as { baselineFile: { _links: { download: { href: string } } } };
-    const response = await fetch(baselineFile._links.download.href);
-    await writeFile(file, Buffer.from(await response.arrayBuffer()));
-  }
-
-  async #get(url: string): Promise<unknown> {
-    const response = await fetch(url, { headers: { authorization: await IModelHost.getAccessToken() } });
-    if (!response.ok) throw new Error(`${url} answered ${response.status}`);
-    return response.json();
-  }
 }
 
 /** The id that iTwin.js computes for a changeset file: SHA-1 over the parent's id and the changes in it. */
 export function computeChangesetId(parentId: string, pathname: string): string {
   return IModelNative.platform.DgnDb.computeChangesetId({ parentId, pathname });
-}
-
-function plantOf(db: IModelDb): { model: Id64String; category: Id64String } {
-  const one = (ecsql: string): Id64String => db.withPreparedStatement(ecsql, (statement) => (statement.step() === DbResult.BE_SQLITE_ROW ? statement.getValue(0).getId() : ''));
-  return { model: one('select ECInstanceId from bis.PhysicalModel limit 1'), category: one('select ECInstanceId from bis.SpatialCategory limit 1') };
 }

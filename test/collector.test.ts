@@ -14,7 +14,7 @@ onEachDatabase('The collector', {}, (context) => {
   async function run(options: { graceMs?: number; uploadLifeMs?: number } = {}) {
     const { database, blobs } = context.server.services;
     const seed = await database.db.selectFrom('baseline').select('id').where('id', 'like', 'seed-%').executeTakeFirstOrThrow();
-    return collect(database, blobs.store, { graceMs: 0, uploadLifeMs: 3_600_000, seedBaselineId: seed.id, thorough: true, ...options });
+    return collect(database, blobs.store, { graceMs: 0, uploadLifeMs: 3_600_000, seedBaselineId: seed.id, groupLifeMs: 3_600_000, thorough: true, ...options });
   }
   const files = (): number => readdirSync(path.join(context.server.installation.dataDir, 'blobs', 'objects'), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile()).length;
   const clone = async (of: MadeIModel, changesetIndex: number): Promise<MadeIModel> => {

@@ -198,9 +198,9 @@ onEachDatabase('iModels', {}, (context) => {
       detail: { code: 'InvalidValue', message: "Provided 'name' value is not valid. The value cannot contain the NUL character.", target: 'name' },
     },
     {
-      what: 'a template, which is not there yet',
-      body: { template: { iModelId: randomUUID() } },
-      detail: { code: 'InvalidValue', message: "Provided 'template' value is not valid. This server does not create iModels from templates yet.", target: 'template' },
+      what: 'a template without its id',
+      body: { template: {} },
+      detail: { code: 'MissingRequiredProperty', message: 'Required property is missing.', target: 'template.iModelId' },
     },
   ];
   for (const { what, body, detail } of badBodies) {
@@ -251,16 +251,14 @@ onEachDatabase('iModels', {}, (context) => {
     assert.equal((await context.api.delete(`/imodels/${id}`)).status, 404);
   });
 
-  test('checkpoints are said not to be generated, in the form that clients wait for', async () => {
+  test('checkpoints that nobody makes are said not to be generated, in the form that clients wait for', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     for (const [rest, changesetId, changesetIndex, dbName] of [
-      ['changesets/0/checkpoint', null, 0, 'BASELINE.bim'],
       ['changesets/1/checkpoint', made.changesets[0]?.id, 1, `${made.changesets[0]?.id}.bim`],
       [`changesets/${made.changesets[0]?.id}/checkpoint`, made.changesets[0]?.id, 1, `${made.changesets[0]?.id}.bim`],
-      ['briefcases/checkpoint', made.changesets[0]?.id, 1, `${made.changesets[0]?.id}.bim`],
     ] as const) {
       const { checkpoint } = (await context.api.get(`/imodels/${made.id}/${rest}`)).body as { checkpoint: Record<string, unknown> };
-      assert.deepEqual(checkpoint, { changesetId, changesetIndex, state: 'notGenerated', size: 0, dbName, directoryAccessInfo: null, containerAccessInfo: null, _links: { download: null } });
+      assert.deepEqual(checkpoint, { changesetId, changesetIndex, state: 'notGenerated', size: 0, dbName, directoryAccessInfo: null, containerAccessInfo: null, progress: { changesets: 0, totalChangesets: 0 }, failureReason: null, _links: { download: null } });
     }
     const unknown = await context.api.get(`/imodels/${made.id}/changesets/2/checkpoint`);
     assert.equal((unknown.body as WireError).error.code, 'ChangesetNotFound');

@@ -42,11 +42,12 @@ function verdictIn(answer: { status: number; body: unknown }): Verdict {
 onEachDatabase('The permission matrix', {}, (context) => {
   /** A request of a route against one iModel in one iTwin, as little of a request as its access check needs. */
   function send(api: Api, route: Route, iTwinId: string, iModelId: string) {
-    const named: Record<string, string> = { iTwinId, iModelId, changeset: '1', briefcaseId: '9999', userId: randomUUID(), roleId: randomUUID(), namedVersionId: randomUUID(), groupId: randomUUID(), shareId: randomUUID() };
+    const named: Record<string, string> = { iTwinId, iModelId, changeset: '1', briefcaseId: '9999', userId: randomUUID(), roleId: randomUUID(), namedVersionId: randomUUID(), groupId: randomUUID(), shareId: randomUUID(), webhookId: randomUUID(), messageId: randomUUID(), repositoryId: randomUUID(), ownerId: randomUUID() };
     let url = route.path.replace(/:(\w+)/g, (_, name: string) => named[name] ?? assert.fail(`no sample for :${name}`));
     if (route.access.on === 'itwin' && route.access.from === 'query') url += `?iTwinId=${iTwinId}`;
     const bodies: Record<string, unknown> = {
       'clone-imodel': { iTwinId, name: randomUUID(), changesetIndex: 9999 },
+      'fork-imodel': { iTwinId, name: randomUUID(), changesetIndex: 9999 },
       'create-imodel': { iTwinId, name: randomUUID(), creationMode: 'fromBaseline' },
     };
     return api.send(route.method, url, route.body === undefined ? undefined : (bodies[route.operationId] ?? {}));
@@ -78,13 +79,15 @@ onEachDatabase('The permission matrix', {}, (context) => {
       const foreignModel = await makeIModel(await official(context.server, 'eve'), foreignITwin);
       const api = await context.server.as(who);
       for (const route of routes) {
-        if (route.operationId === 'delete-imodel') continue;
+        // Only an administrator may delete an iTwin, and does so at the end.
+        if (['delete-imodel', 'delete-itwin'].includes(route.operationId)) continue;
         const here = await send(api, route, own, ownModel.id);
         assert.equal(verdictIn(here), 'allowed', `${route.operationId}: ${here.status} ${JSON.stringify(here.body)}`);
         const there = await send(api, route, foreignITwin, foreignModel.id);
         assert.equal(verdictIn(there), verdictOf(route, 'no role'), route.operationId);
       }
       assert.equal((await api.delete(`/imodels/${ownModel.id}`)).status, 204);
+      assert.equal((await api.delete(`/itwins/${own}`)).status, who === 'admin' ? 204 : 403);
     });
   }
 

@@ -58,6 +58,7 @@ export async function startServer(config: Config, options: RegisterOptions = {})
     throw error;
   }
   services.collector.start(config.collector.intervalSeconds);
+  services.jobs.start();
   return {
     app,
     services,
@@ -114,7 +115,7 @@ async function wire(app: FastifyInstance, services: Services, options: RegisterO
   });
   app.setNotFoundHandler((request, reply) => sendError(new ApiError('NotFound'), request, reply));
   await app.register(async (api) => registerRoutes(api, services, routes, options));
-  await app.register(dataPlane, { blobs: services.blobs, links: services.signedLinks });
+  await app.register(dataPlane, { blobs: services.blobs, links: services.signedLinks, containers: services.containers });
   app.get('/openapi.json', { schema: { hide: true } }, () => app.swagger());
   app.get('/', { schema: { hide: true } }, (_request, reply) => reply.redirect('/docs/'));
   app.get('/health', { schema: { hide: true } }, () => ({ status: 'ok', version }));

@@ -56,10 +56,10 @@ const ConfigSchema = Type.Object(
     defaultTier: Type.String({ default: 'Enterprise', description: 'Tier of applications that the users file does not name.' }),
     tiers: Type.Record(Type.String({ minLength: 1 }), Tier, {
       default: {
-        Trial: tierOf([{ requests: 500, seconds: 60 }, { requests: 5000, seconds: 3600 }], 5),
-        Basic: tierOf([{ requests: 5000, seconds: 60 }], 20),
-        Premium: tierOf([{ requests: 5000, seconds: 60 }], 20),
-        Enterprise: tierOf([{ requests: 5000, seconds: 60 }], 20),
+        Trial: tierOf([{ requests: 500, seconds: 60 }, { requests: 5000, seconds: 3600 }], 5, 5),
+        Basic: tierOf([{ requests: 5000, seconds: 60 }], 20, 50),
+        Premium: tierOf([{ requests: 5000, seconds: 60 }], 20, 50),
+        Enterprise: tierOf([{ requests: 5000, seconds: 60 }], 20, 50),
       },
     }),
     signedLinkSeconds: Type.Integer({ minimum: 10, maximum: 86_400, default: 3600, description: 'Life of upload and download links.' }),
@@ -72,6 +72,31 @@ const ConfigSchema = Type.Object(
       },
       { additionalProperties: false, default: {} },
     ),
+    checkpoints: Type.Object(
+      {
+        generate: Type.Enum(['auto', 'here', 'elsewhere', 'off'], {
+          default: 'auto',
+          description: '`auto`: on this server if iTwin.js is installed. `elsewhere`: ordered here, made by another server on the same database.',
+        }),
+        everyChangesets: Type.Integer({ minimum: 0, default: 100, description: 'The newest changeset gets one when the last is this far behind; 0 leaves it to named versions.' }),
+        delaySeconds: Type.Number({ minimum: 0, default: 1, description: 'Wait before one is made, so that a flurry of pushes and versions is over.' }),
+        attempts: Type.Integer({ minimum: 1, maximum: 100, default: 4, description: 'Until one is given up because the iTwin.js process ended; a fault of the files is not tried again.' }),
+        firstRetrySeconds: Type.Number({ minimum: 0, default: 2, description: 'Wait before the second attempt; each further wait is twice as long, a minute at most.' }),
+        memoryMiB: Type.Integer({ minimum: 128, default: 4096, description: 'Memory above which the iTwin.js process is ended.' }),
+        silenceSeconds: Type.Integer({ minimum: 1, default: 600, description: 'Longest time that one changeset may take to apply.' }),
+        tokenSeconds: Type.Integer({ minimum: 7200, maximum: 604_800, default: 43_200, description: 'Life of the tokens that open checkpoints; iTwin.js renews them an hour before their end.' }),
+      },
+      { additionalProperties: false, default: {} },
+    ),
+    webhooks: Type.Object(
+      {
+        allowPrivateAddresses: Type.Boolean({ default: false, description: 'Also post to addresses of this machine and its private networks, and without encryption.' }),
+        attempts: Type.Integer({ minimum: 1, maximum: 100, default: 10, description: 'Until a message is put on the list of those given up.' }),
+        firstRetrySeconds: Type.Number({ minimum: 0, default: 10, description: 'Wait before the second attempt; each further wait is twice as long, an hour at most.' }),
+      },
+      { additionalProperties: false, default: {} },
+    ),
+    changesetGroupHours: Type.Number({ minimum: 0, default: 168, description: 'A changeset group that no changeset joined for so long is closed.' }),
     collector: Type.Object(
       {
         intervalSeconds: Type.Number({ minimum: 0, default: 60, description: '0 switches the collector off.' }),
@@ -86,13 +111,14 @@ const ConfigSchema = Type.Object(
 /** The configuration, complete, after defaults, file, environment and command line. */
 export type Config = Static<typeof ConfigSchema>;
 /** What a config file, a test or an embedder may leave out: everything. */
-export type ConfigInput = Partial<Omit<Config, 'collector' | 'briefcases'>> & { collector?: Partial<Config['collector']>; briefcases?: Partial<Config['briefcases']> };
+type Nested = 'collector' | 'briefcases' | 'checkpoints' | 'webhooks';
+export type ConfigInput = Partial<Omit<Config, Nested>> & { [K in Nested]?: Partial<Config[K]> };
 export type IssuerConfig = Static<typeof Issuer>;
 
-/** Rule of the API: clone has a window of its own, fork the same; both far below the general one. */
-function tierOf(general: Static<typeof Window>[], clonesPerMinute: number): Static<typeof Tier> {
-  const window = { requests: clonesPerMinute, seconds: 60 };
-  return { general, operations: { 'clone-imodel': window, 'fork-imodel': window } };
+/** Rule of the API: clone has a window of its own, fork the same, create a wider one; all far below the general one. */
+function tierOf(general: Static<typeof Window>[], clones: number, creations: number): Static<typeof Tier> {
+  const perMinute = (requests: number) => ({ requests, seconds: 60 });
+  return { general, operations: { 'clone-imodel': perMinute(clones), 'fork-imodel': perMinute(clones), 'create-imodel': perMinute(creations) } };
 }
 
 /** Faults of a configuration, all of them at once. */

@@ -25,14 +25,20 @@ export type IModelPermission = (typeof imodelPermissions)[number];
 export const ownIModelPermissions = ['imodels_webview', 'imodels_read', 'imodels_write', 'imodels_manage'] as const;
 
 /** Permissions over an iTwin itself, its roles and its members. */
-export const administrationPermissions = ['administration_manage_roles', 'administration_invite_member', 'itwins_modify'] as const;
+export const administrationPermissions = ['administration_manage_roles', 'administration_invite_member', 'itwins_modify', 'webhooks_maintainer'] as const;
 export type AdministrationPermission = (typeof administrationPermissions)[number];
 
-export type Permission = IModelPermission | AdministrationPermission;
+/**
+ * What no role gives: `administrator` is held by owners of an iTwin and by Organization Administrators, the other by these
+ * alone.
+ */
+export const administratorPermissions = ['administrator', 'organization_administrator'] as const;
+
+export type Permission = IModelPermission | AdministrationPermission | (typeof administratorPermissions)[number];
 
 export type IModelState = 'notInitialized' | 'initialized';
-export type OperationState = 'waitingForFile' | 'scheduled' | 'successful' | 'failed';
-export type BaselineState = 'waitingForFile' | 'initializationScheduled' | 'initialized' | 'initializationFailed';
+export type OperationState = 'waitingForFile' | 'scheduled' | 'successful' | 'failed' | 'mainIModelIsMissingFederationGuids';
+export type BaselineState = 'waitingForFile' | 'initializationScheduled' | 'initialized' | 'initializationFailed' | 'fileIsBriefcase';
 
 export interface GeoPoint {
   latitude: number;

@@ -45,6 +45,12 @@ export const errorTable = {
   UserNotFound: [404, 'Requested User is not available.'],
   RoleNotFound: [404, 'Requested Role is not available.'],
   MemberNotFound: [404, 'Requested Member is not available.'],
+  GroupNotFound: [404, 'Requested Group is not available.'],
+  OwnerNotFound: [404, 'Requested Owner is not available.'],
+  WebhookNotFound: [404, 'Requested Webhook is not available.'],
+  DeliveryNotFound: [404, 'Requested message is not available.'],
+  ImageNotFound: [404, 'Requested image is not available.'],
+  iTwinRepositoryNotFound: [404, 'Requested iTwin Repository is not available.'],
   // 409
   iModelExists: [409, 'iModel with the same name already exists within the iTwin.'],
   iModelNotInitialized: [409, 'iModel is not initialized.'],
@@ -56,6 +62,8 @@ export const errorTable = {
   NamedVersionExists: [409, 'Named Version with the same name already exists within the iModel.'],
   NamedVersionOnChangesetExists: [409, 'Named Version for specified Changeset already exists.'],
   DataConflict: [409, 'File size provided during iModel creation does not match actual file size.'],
+  iTwinRepositoryExists: [409, 'The specified iTwin Repository already exists.'],
+  LastOwner: [409, 'An iTwin keeps at least one owner.'],
   iTwinExists: [409, 'An iTwin with the specified number or displayName already exists.'],
   // 413
   RequestTooLarge: [413, 'The request body is larger than this operation accepts.'],

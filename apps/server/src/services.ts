@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { randomBytes } from 'node:crypto';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import type { FastifyBaseLogger } from 'fastify';
 import { Directory } from './access/directory.ts';
 import { EmbeddedIssuer } from './access/embeddedIssuer.ts';
@@ -8,8 +8,16 @@ import { Permissions } from './access/permissions.ts';
 import { RateLimits } from './access/rateLimits.ts';
 import { Tokens } from './access/tokens.ts';
 import { Briefcases } from './briefcases/briefcases.ts';
+import { Checkpoints } from './checkpoints/checkpoints.ts';
+import { Containers } from './checkpoints/containers.ts';
+import { Generator } from './checkpoints/generate.ts';
+import { ModelFiles } from './checkpoints/modelFiles.ts';
+import { isITwinJsInstalled, WorkerProcess } from './checkpoints/workerProcess.ts';
+import { deriveHandler } from './clone/deriveJob.ts';
 import type { Config } from './config.ts';
 import { openDatabase, type Database } from './db/database.ts';
+import { deliveryHandler } from './events/deliver.ts';
+import { Webhooks } from './events/webhooks.ts';
 import { Baselines, ensureSeed } from './history/baselines.ts';
 import { Changesets } from './history/changesets.ts';
 import { collect } from './history/collect.ts';
@@ -18,11 +26,14 @@ import { ChangesetGroups } from './history/groups.ts';
 import { Collector } from './history/collector.ts';
 import { IModelPermissions } from './imodels/imodelPermissions.ts';
 import { IModels } from './imodels/imodels.ts';
+import { Groups } from './itwins/groups.ts';
 import { ITwins } from './itwins/itwins.ts';
+import { ITwinThings } from './itwins/things.ts';
 import { Members } from './itwins/members.ts';
 import { Locks } from './locks/locks.ts';
 import { Marks } from './marks/marks.ts';
 import { NamedVersions } from './namedVersions/namedVersions.ts';
+import { doubling, Jobs } from './operations/jobs.ts';
 import { Shares } from './shares/shares.ts';
 import { Blobs } from './storage/blobs.ts';
 import { FileStore } from './storage/fileStore.ts';
@@ -55,10 +66,23 @@ export interface Services {
   briefcases: Briefcases;
   locks: Locks;
   namedVersions: NamedVersions;
+  webhooks: Webhooks;
+  groups: Groups;
+  iTwinThings: ITwinThings;
+  checkpoints: Checkpoints;
+  containers: Containers;
+  /** Makes model files here; undefined where iTwin.js is not installed or not wanted. */
+  generator: Generator | undefined;
+  worker: WorkerProcess | undefined;
+  jobs: Jobs;
   collector: Collector;
   close(): Promise<void>;
 }
 
+/** Longest wait between attempts of the iTwin.js process. */
+const longestRetryMs = 60_000;
+/** Messages that this server posts to webhooks at a time. */
+const deliverySlots = 8;
 /** How often the collector also looks at what no deletion has touched. */
 const thoroughEveryMs = 24 * 3600 * 1000;
 
@@ -71,8 +95,27 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const embedded = config.embeddedIssuer ? await EmbeddedIssuer.open(config.dataDir) : undefined;
     const store = await FileStore.open('files', path.join(config.dataDir, 'blobs'));
     const blobs = new Blobs(database.db, store);
-    const seedBaselineId = await ensureSeed(database, blobs);
+    const modelFiles = new ModelFiles(database, blobs);
+    const seedBaselineId = await ensureSeed(database, blobs, modelFiles);
+    const here = config.checkpoints.generate === 'here' || (config.checkpoints.generate === 'auto' && isITwinJsInstalled());
+    const checkpoints = new Checkpoints(database, {
+      enabled: here || config.checkpoints.generate === 'elsewhere',
+      every: config.checkpoints.everyChangesets,
+      delayMs: config.checkpoints.delaySeconds * 1000,
+    });
+    const jobs = new Jobs(database, log);
+    jobs.handle(deliverySlots, [deliveryHandler(database, config.webhooks)]);
+    const workDir = path.join(config.dataDir, 'work');
+    // What an earlier run left behind; jobs begin anew.
+    rmSync(workDir, { recursive: true, force: true });
+    const worker = here
+      ? new WorkerProcess(path.join(workDir, 'itwinjs'), { memoryBytes: config.checkpoints.memoryMiB * 2 ** 20, silenceMs: config.checkpoints.silenceSeconds * 1000 })
+      : undefined;
+    const retries = { attempts: config.checkpoints.attempts, backoffMs: doubling(config.checkpoints.firstRetrySeconds * 1000, longestRetryMs) };
+    const generator = worker === undefined ? undefined : new Generator({ database, blobs, checkpoints, files: modelFiles, worker, workDir, retries });
+    if (generator !== undefined) jobs.handle(1, [deriveHandler({ database, blobs, files: modelFiles, checkpoints, generator, seedBaselineId, retries }), generator.handler()]);
     const users = new Users(database.db);
+    const members = new Members(database, users, directory);
     const rateLimits = new RateLimits(config, database);
     const shares = new Shares(database);
     let thoroughAt = Date.now();
@@ -82,6 +125,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       return collect(database, store, {
         graceMs: config.collector.graceSeconds * 1000,
         uploadLifeMs: config.signedLinkSeconds * 1000,
+        groupLifeMs: config.changesetGroupHours * 3_600_000,
         seedBaselineId,
         thorough,
       });
@@ -97,11 +141,11 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       rateLimits,
       users,
       iTwins: new ITwins(database, config),
-      members: new Members(database, users, directory),
+      members,
       iModels: new IModels(database, blobs, seedBaselineId),
       iModelPermissions: new IModelPermissions(database),
-      baselines: new Baselines(database, blobs),
-      changesets: new Changesets(database, blobs, config),
+      baselines: new Baselines(database, blobs, checkpoints),
+      changesets: new Changesets(database, blobs, checkpoints, config),
       changesetGroups: new ChangesetGroups(database),
       extendedData: new ExtendedData(database),
       marks: new Marks(database),
@@ -109,10 +153,20 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       shares,
       briefcases: new Briefcases(database, config),
       locks: new Locks(database),
-      namedVersions: new NamedVersions(database),
+      namedVersions: new NamedVersions(database, checkpoints),
+      webhooks: new Webhooks(database),
+      groups: new Groups(database, members),
+      iTwinThings: new ITwinThings(database, blobs),
+      checkpoints,
+      containers: new Containers(database, checkpoints, modelFiles),
+      generator,
+      worker,
+      jobs,
       collector,
       close: async () => {
         await collector.stop();
+        await jobs.stop(config.shutdownSeconds * 1000);
+        await worker?.stop();
         rateLimits.close();
         await database.close();
       },

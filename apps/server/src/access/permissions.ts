@@ -45,21 +45,29 @@ export class Permissions {
   /** Undefined when there is no such iTwin. */
   async onITwin(caller: Caller, itwinId: string): Promise<ITwinAccess | undefined> {
     if (caller.share !== undefined) return undefined;
-    const itwin = await this.#db.selectFrom('itwin').selectAll().where('id', '=', itwinId).executeTakeFirst();
-    return itwin === undefined ? undefined : this.#accessTo(itwin, caller, await this.#rolesOf(caller, itwinId));
+    const [itwin, roles, owner] = await Promise.all([
+      this.#db.selectFrom('itwin').selectAll().where('id', '=', itwinId).where('deleted_at', 'is', null).executeTakeFirst(),
+      this.#rolesOf(caller, itwinId),
+      this.#owns(caller, itwinId),
+    ]);
+    return itwin === undefined ? undefined : accessTo(itwin, caller, roles, owner);
   }
 
   /** Undefined when there is no such iModel (any more). */
   async onIModel(caller: Caller, imodelId: string): Promise<IModelAccess | undefined> {
-    const imodel = await this.#db.selectFrom('imodel').selectAll().where('id', '=', imodelId).where('deleted_at', 'is', null).executeTakeFirst();
-    if (imodel === undefined) return undefined;
+    const row = await this.#db.selectFrom('imodel').selectAll().where('id', '=', imodelId).where('deleted_at', 'is', null).executeTakeFirst();
+    if (row === undefined) return undefined;
+    // One in the making holds on to what it is made from; it shows nothing of that.
+    const imodel = row.state === 'initialized' ? row : { ...row, history_id: null, head_index: 0, head_changeset_id: '' };
     // Together: on PostgreSQL each of them is a way there and back.
-    const [itwin, roles] = await Promise.all([
-      this.#db.selectFrom('itwin').selectAll().where('id', '=', imodel.itwin_id).executeTakeFirstOrThrow(),
+    const [itwin, roles, owner] = await Promise.all([
+      this.#db.selectFrom('itwin').selectAll().where('id', '=', imodel.itwin_id).where('deleted_at', 'is', null).executeTakeFirst(),
       this.#rolesOf(caller, imodel.itwin_id),
+      this.#owns(caller, imodel.itwin_id),
     ]);
+    if (itwin === undefined) return undefined;
     if (caller.share !== undefined) return accessByShare(imodel, itwin, caller.share);
-    const onITwin = this.#accessTo(itwin, caller, roles);
+    const onITwin = accessTo(itwin, caller, roles, owner);
     const permissions = await this.#effective(caller, imodel, onITwin, roles);
     return { imodel, onITwin, permissions, visible: permissions.has('imodels_webview') || onITwin.permissions.has('imodels_manage') };
   }
@@ -84,13 +92,6 @@ export class Permissions {
     return hidden;
   }
 
-  #accessTo(itwin: ITwinTable, caller: Caller, roles: readonly HeldRole[]): ITwinAccess {
-    const administrator =
-      itwin.owner_id === caller.user.id ||
-      (caller.isOrganizationAdministrator && itwin.organization_id !== null && itwin.organization_id === caller.user.organizationId);
-    if (administrator) return { itwin, visible: true, administrator, permissions: everything };
-    return { itwin, visible: roles.length > 0, administrator, permissions: withIncluded(roles.flatMap((role) => role.permissions)) };
-  }
 
   /** Rule of the API: permissions set on an iModel replace the iTwin's for it; deleting stays with the iTwin. */
   async #effective(caller: Caller, imodel: IModelTable, onITwin: ITwinAccess, roles: readonly HeldRole[]): Promise<ReadonlySet<Permission>> {
@@ -108,16 +109,31 @@ export class Permissions {
     return rows.flatMap((row) => JSON.parse(row.permissions) as Permission[]);
   }
 
+  async #owns(caller: Caller, itwinId: string): Promise<boolean> {
+    const row = await this.#db.selectFrom('owner').select('user_id').where('itwin_id', '=', itwinId).where('user_id', '=', caller.user.id).executeTakeFirst();
+    return row !== undefined;
+  }
+
+  /** Roles that the caller has on an iTwin, of the own or of a group. */
   async #rolesOf(caller: Caller, itwinId: string): Promise<HeldRole[]> {
-    const rows = await this.#db
-      .selectFrom('member')
-      .innerJoin('role', 'role.id', 'member.role_id')
-      .select(['role.id', 'role.permissions'])
-      .where('member.itwin_id', '=', itwinId)
-      .where('member.user_id', '=', caller.user.id)
-      .execute();
+    const own = this.#db.selectFrom('member').select('role_id').where('itwin_id', '=', itwinId).where('user_id', '=', caller.user.id);
+    const ofGroups = this.#db
+      .selectFrom('group_user as u')
+      .innerJoin('group_member as g', 'g.group_id', 'u.group_id')
+      .select('g.role_id')
+      .where('g.itwin_id', '=', itwinId)
+      .where('u.user_id', '=', caller.user.id);
+    const rows = await this.#db.selectFrom('role').select(['id', 'permissions']).where('id', 'in', own.union(ofGroups)).execute();
     return rows.map((row) => ({ id: row.id, permissions: JSON.parse(row.permissions) as Permission[] }));
   }
+}
+
+function accessTo(itwin: ITwinTable, caller: Caller, roles: readonly HeldRole[], owner: boolean): ITwinAccess {
+  const organization = caller.isOrganizationAdministrator && itwin.organization_id !== null && itwin.organization_id === caller.user.organizationId;
+  // An iTwin of no organization has no administrator but its owners.
+  if (organization || (owner && itwin.organization_id === null)) return { itwin, visible: true, administrator: true, permissions: everything };
+  if (owner) return { itwin, visible: true, administrator: true, permissions: everythingOfOwners };
+  return { itwin, visible: roles.length > 0, administrator: false, permissions: withIncluded(roles.flatMap((role) => role.permissions)) };
 }
 
 /** Rule of shares: the one iModel, nothing of its iTwin. */
@@ -132,16 +148,17 @@ interface HeldRole {
   permissions: Permission[];
 }
 
-const everything: ReadonlySet<Permission> = new Set<Permission>([
-  ...imodelPermissions,
-  ...administrationPermissions,
-]);
+const everythingOfOwners: ReadonlySet<Permission> = new Set<Permission>([...imodelPermissions, ...administrationPermissions, 'administrator']);
+const everything: ReadonlySet<Permission> = new Set<Permission>([...everythingOfOwners, 'organization_administrator']);
 
 /** Condition on an iTwin row that holds when the caller may see it: its owner, a member, or its administrator. */
 export function seenBy(caller: Caller) {
   const administers = caller.isOrganizationAdministrator ? caller.user.organizationId : null;
-  return sql<boolean>`(itwin.owner_id = ${caller.user.id}
-    or exists (select 1 from member where member.itwin_id = itwin.id and member.user_id = ${caller.user.id})
+  const { id } = caller.user;
+  return sql<boolean>`itwin.deleted_at is null and (
+    exists (select 1 from owner where owner.itwin_id = itwin.id and owner.user_id = ${id})
+    or exists (select 1 from member where member.itwin_id = itwin.id and member.user_id = ${id})
+    or exists (select 1 from group_user u join group_member g on g.group_id = u.group_id where g.itwin_id = itwin.id and u.user_id = ${id})
     or itwin.organization_id = ${administers})`;
 }
 

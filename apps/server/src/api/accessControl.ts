@@ -2,7 +2,8 @@ import { Type, type Static } from 'typebox';
 import { administrationPermissions, imodelPermissions, type Permission } from '../domain.ts';
 import { detail } from '../errors.ts';
 import type { Member } from '../itwins/members.ts';
-import { itwinRoute, type Route } from './route.ts';
+import { idOf, managesMembers, managesRoles, roleIds, RoleOfMember, seenByMembers } from './accessControlParts.ts';
+import { callerRoute, itwinRoute, type Route } from './route.ts';
 import { Nullable, Text255 } from './schemas.ts';
 
 const tag = 'Access control';
@@ -20,7 +21,7 @@ const MemberSchema = Type.Object({
   givenName: Type.String(),
   surname: Type.String(),
   organization: Nullable(Type.String()),
-  roles: Type.Array(Type.Object({ id: Type.String(), displayName: Type.String(), description: Nullable(Type.String()) })),
+  roles: Type.Array(RoleOfMember),
 });
 
 function toMember({ user, roles }: Member): Static<typeof MemberSchema> {
@@ -35,9 +36,6 @@ function toMember({ user, roles }: Member): Static<typeof MemberSchema> {
 }
 
 const base = '/accesscontrol/itwins/:iTwinId';
-const seenByMembers = { on: 'itwin', permission: 'member', from: 'path' } as const;
-const managesRoles = { on: 'itwin', permission: 'administration_manage_roles', from: 'path' } as const;
-const managesMembers = { on: 'itwin', permission: 'administration_invite_member', from: 'path' } as const;
 
 const PermissionList = Type.Array(Type.String({ enum: permissionNames }), { uniqueItems: true });
 const RoleBody = {
@@ -45,7 +43,20 @@ const RoleBody = {
   description: Type.Optional(Nullable(Type.String({ maxLength: 255 }))),
   permissions: Type.Optional(PermissionList),
 };
-const roleIds = Type.Array(Type.String({ minLength: 1, maxLength: 255 }), { minItems: 1, maxItems: 50 });
+
+const listPermissions = callerRoute({
+  operationId: 'get-all-permissions',
+  method: 'GET',
+  path: '/accesscontrol/permissions',
+  tag,
+  summary: 'List every permission that a role may hold',
+  access: { on: 'caller' },
+  invalid: 'Cannot get permissions.',
+  response: { status: 200, description: 'Permissions.', schema: Type.Object({ permissions: Type.Array(Type.String()) }) },
+  async handler() {
+    return { permissions: permissionNames };
+  },
+});
 
 const getMyPermissions = itwinRoute({
   operationId: 'get-my-itwin-permissions',
@@ -157,6 +168,21 @@ const listMembers = itwinRoute({
   },
 });
 
+const getMember = itwinRoute({
+  operationId: 'get-itwin-member',
+  method: 'GET',
+  path: `${base}/members/users/:userId`,
+  tag,
+  summary: 'Get a member and the own roles of it',
+  access: seenByMembers,
+  invalid: 'Cannot get Member.',
+  response: { status: 200, description: 'The member.', schema: Type.Object({ member: MemberSchema }) },
+  errors: ['MemberNotFound'],
+  async handler({ access, params, services }) {
+    return { member: toMember(await services.members.get(access.itwin.id, idOf(params.userId))) };
+  },
+});
+
 const addMembers = itwinRoute({
   operationId: 'add-itwin-members',
   method: 'POST',
@@ -215,12 +241,8 @@ const removeMember = itwinRoute({
   },
 });
 
-/** A path's id without the one character that no database text can hold. */
-function idOf(text: string | undefined): string {
-  return (text ?? '').replaceAll('\0', '');
-}
-
 export const accessControlRoutes: Route[] = [
+  listPermissions,
   getMyPermissions,
   listRoles,
   getRole,
@@ -228,6 +250,7 @@ export const accessControlRoutes: Route[] = [
   updateRole,
   deleteRole,
   listMembers,
+  getMember,
   addMembers,
   updateMember,
   removeMember,

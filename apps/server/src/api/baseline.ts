@@ -2,7 +2,7 @@ import { Type } from 'typebox';
 import type { IModelTable } from '../db/schema.ts';
 import type { BaselineState } from '../domain.ts';
 import type { Baseline } from '../history/baselines.ts';
-import type { Links } from './links.ts';
+import type { Links, StorageLink } from './links.ts';
 import { imodelRoute, type Route } from './route.ts';
 import { LinkSchema, Nullable, StorageLinkSchema } from './schemas.ts';
 
@@ -18,7 +18,7 @@ const BaselineResponse = Type.Object({
   }),
 });
 
-function toBaselineFile(imodel: IModelTable, baseline: Baseline, links: Links, options: { state?: BaselineState; download: boolean }) {
+function toBaselineFile(imodel: IModelTable, baseline: Baseline, links: Links, options: { state?: BaselineState; download: StorageLink | null }) {
   const fileName = `${imodel.id}.bim`;
   return {
     baselineFile: {
@@ -26,7 +26,7 @@ function toBaselineFile(imodel: IModelTable, baseline: Baseline, links: Links, o
       displayName: fileName,
       fileSize: baseline.blob.size,
       state: options.state ?? baseline.state,
-      _links: { creator: links.user(imodel.id, imodel.creator_id), download: options.download ? links.download(baseline.blob.id, fileName) : null },
+      _links: { creator: links.user(imodel.id, imodel.creator_id), download: options.download },
     },
   };
 }
@@ -43,7 +43,12 @@ const getBaseline = imodelRoute({
   errors: ['BaselineFileNotFound'],
   async handler({ access, links, services }) {
     const baseline = await services.baselines.get(access.imodel.baseline_id);
-    const download = baseline.state === 'initialized' && access.permissions.has('imodels_read');
+    const mayDownload = baseline.state === 'initialized' && access.permissions.has('imodels_read');
+    if (!mayDownload) return toBaselineFile(access.imodel, baseline, links, { download: null });
+    // Its checkpoint is the same file with the ids of this iModel; before there is one, the file as it was uploaded.
+    const checkpoint = await services.checkpoints.nearest(access.imodel, 0);
+    const fileName = `${access.imodel.id}.bim`;
+    const download = checkpoint?.file_id == null ? links.download(baseline.blob.id, fileName) : links.modelFile(checkpoint.file_id, access.imodel.id, fileName);
     return toBaselineFile(access.imodel, baseline, links, { download });
   },
 });
@@ -63,8 +68,9 @@ const completeBaseline = imodelRoute({
   errors: ['FileNotFound', 'BaselineFileNotFound', 'DataConflict'],
   async handler({ access, caller, links, services }) {
     const baseline = await services.baselines.completeUpload(caller, access.imodel);
+    services.jobs.wake();
     // Rule of the API: this answer says "scheduled", whatever has been done already.
-    return toBaselineFile(access.imodel, baseline, links, { state: 'initializationScheduled', download: false });
+    return toBaselineFile(access.imodel, baseline, links, { state: 'initializationScheduled', download: null });
   },
 });
 

@@ -1,5 +1,5 @@
 import { Type } from 'typebox';
-import type { ChangesetTable, PendingChangesetTable } from '../db/schema.ts';
+import type { ChangesetTable, IModelTable, PendingChangesetTable } from '../db/schema.ts';
 import { parseChangesetId, parseChangesetRef } from '../domain.ts';
 import type { Services } from '../services.ts';
 import type { Links } from './links.ts';
@@ -63,6 +63,8 @@ const syncInfo = (json: string | null) => (json === null ? null : (JSON.parse(js
 interface OwnFacts {
   groups: ReadonlyMap<number, string>;
   versions: ReadonlyMap<number, string>;
+  /** Index of the usable checkpoint at or before a changeset. */
+  checkpointBefore: (index: number) => number;
 }
 
 function toMinimal(iModelId: string, row: ChangesetTable, links: Links, own: OwnFacts) {
@@ -95,14 +97,19 @@ function toFull(iModelId: string, row: ChangesetTable, links: Links, download: b
       ...minimal._links,
       namedVersion: version === undefined ? null : links.to(iModelId, `/namedversions/${version}`),
       // Rule of the wire: every changeset has one, the baseline's as the last resort.
-      currentOrPrecedingCheckpoint: links.to(iModelId, '/changesets/0/checkpoint'),
+      currentOrPrecedingCheckpoint: links.to(iModelId, `/changesets/${own.checkpointBefore(row.index)}/checkpoint`),
       download: download ? links.download(row.blob_id, `${row.id}.cs`) : null,
     },
   };
 }
 
-async function ownFacts({ changesetGroups, namedVersions }: Services, iModelId: string, indexes: readonly number[]): Promise<OwnFacts> {
-  return { groups: await changesetGroups.ofChangesets(iModelId, indexes), versions: await namedVersions.onChangesets(iModelId, indexes) };
+async function ownFacts({ changesetGroups, namedVersions, checkpoints }: Services, imodel: IModelTable, indexes: readonly number[]): Promise<OwnFacts> {
+  const [groups, versions, checkpointBefore] = await Promise.all([
+    changesetGroups.ofChangesets(imodel.id, indexes),
+    namedVersions.onChangesets(imodel.id, indexes),
+    indexes.length === 0 ? () => 0 : checkpoints.preceding(imodel, Math.min(...indexes), Math.max(...indexes)),
+  ]);
+  return { groups, versions, checkpointBefore };
 }
 
 const listChangesets = imodelRoute({
@@ -142,7 +149,7 @@ const listChangesets = imodelRoute({
     const page = pageOf(rows, request, (row) => row.index);
     const id = access.imodel.id;
     const download = access.permissions.has('imodels_read');
-    const own = await ownFacts(services, id, page.items.map((row) => row.index));
+    const own = await ownFacts(services, access.imodel, page.items.map((row) => row.index));
     return {
       changesets: page.items.map((row) => (representation ? toFull(id, row, links, download, own) : toMinimal(id, row, links, own))),
       _links: links.page(`/imodels/${id}/changesets`, rawQuery, page),
@@ -162,7 +169,7 @@ const getChangeset = imodelRoute({
   errors: ['ChangesetNotFound'],
   async handler({ access, params, links, services }) {
     const row = await services.changesets.get(access.imodel, parseChangesetRef(params.changeset ?? ''));
-    const own = await ownFacts(services, access.imodel.id, [row.index]);
+    const own = await ownFacts(services, access.imodel, [row.index]);
     return { changeset: toFull(access.imodel.id, row, links, access.permissions.has('imodels_read'), own) };
   },
 });
@@ -276,7 +283,7 @@ const updateChangeset = imodelRoute({
   ],
   async handler({ access, caller, params, body, links, services }) {
     const row = await services.changesets.complete(caller, access, parseChangesetId(params.changeset ?? ''), body.briefcaseId);
-    const full = toFull(access.imodel.id, row, links, false, await ownFacts(services, access.imodel.id, [row.index]));
+    const full = toFull(access.imodel.id, row, links, false, await ownFacts(services, access.imodel, [row.index]));
     // Rule of the wire: these are null in this one answer, whatever they are afterwards.
     return { changeset: { ...full, synchronizationInfo: null, _links: { ...full._links, namedVersion: null, currentOrPrecedingCheckpoint: null, download: null } } };
   },

@@ -1,43 +1,68 @@
 import { Type } from 'typebox';
+import { databaseName } from '../checkpoints/checkpoints.ts';
+import { containerOf } from '../checkpoints/containers.ts';
+import type { CheckpointTable, IModelTable } from '../db/schema.ts';
 import { parseChangesetRef, parseGuid } from '../domain.ts';
+import type { Services } from '../services.ts';
+import { account } from '../storage/signedLinks.ts';
+import type { Links } from './links.ts';
 import { imodelRoute, type Route } from './route.ts';
-import { Nullable } from './schemas.ts';
+import { Nullable, StorageLinkSchema } from './schemas.ts';
+
+const DirectoryAccess = Type.Object({
+  baseUrl: Type.String({ description: 'Where the containers are.' }),
+  storage: Type.String(),
+  baseDirectory: Type.String({ description: 'Container of this iModel, one for all its checkpoints.' }),
+  storageType: Type.String({ enum: ['azure'] }),
+  azure: Type.Object({ sasToken: Type.String({ description: 'Query of every request; `se` tells its end.' }) }),
+});
+const ContainerAccess = Type.Object({ account: Type.String(), sas: Type.String(), container: Type.String(), dbName: Type.String() });
 
 const CheckpointResponse = Type.Object({
   checkpoint: Type.Object({
     changesetIndex: Type.Integer(),
     changesetId: Nullable(Type.String()),
     state: Type.String({ enum: ['successful', 'scheduled', 'failed', 'notGenerated'] }),
-    size: Type.Integer(),
+    size: Type.Integer({ description: 'Bytes; 0 until it is there.' }),
     dbName: Type.String(),
-    directoryAccessInfo: Type.Null(),
-    containerAccessInfo: Type.Null(),
-    _links: Type.Object({ download: Type.Null() }),
+    directoryAccessInfo: Nullable(DirectoryAccess),
+    containerAccessInfo: Nullable(ContainerAccess),
+    progress: Type.Object({ changesets: Type.Integer(), totalChangesets: Type.Integer() }),
+    failureReason: Nullable(Type.String()),
+    _links: Type.Object({ download: Nullable(StorageLinkSchema) }),
   }),
 });
+const answer = { status: 200, description: 'The checkpoint.', schema: CheckpointResponse } as const;
+
 /** What the three reads have in common. */
 const checkpointRead = {
   method: 'GET',
   tag: 'Checkpoints',
-  description: 'This server does not generate checkpoints yet: the state is always `notGenerated`.',
+  description: '`progress` and `failureReason` are additions of this server.',
   access: { on: 'imodel', permission: 'imodels_read', level: 'iModel' },
   invalid: 'Cannot get Checkpoint.',
-  response: { status: 200, description: 'The checkpoint.', schema: CheckpointResponse },
+  response: answer,
 } as const;
 
 /** Rule of the wire: `directoryAccessInfo` is an explicit null until a checkpoint is readable; the baseline's id is null. */
-function toCheckpoint(changeset: { index: number; id: string }) {
-  const baseline = changeset.index === 0;
+async function toCheckpoint({ config, checkpoints }: Services, links: Links, imodel: IModelTable, changeset: { index: number; id: string }, found?: CheckpointTable) {
+  const row = found ?? (await checkpoints.find(imodel, changeset.index));
+  const dbName = databaseName(changeset);
+  const container = containerOf(imodel.id);
+  const file = row?.state === 'successful' ? row.file_id : null;
+  const access = file === null ? null : links.container(container, config.checkpoints.tokenSeconds);
   return {
     checkpoint: {
       changesetIndex: changeset.index,
-      changesetId: baseline ? null : changeset.id,
-      state: 'notGenerated',
-      size: 0,
-      dbName: baseline ? 'BASELINE.bim' : `${changeset.id}.bim`,
-      directoryAccessInfo: null,
-      containerAccessInfo: null,
-      _links: { download: null },
+      changesetId: changeset.index === 0 ? null : changeset.id,
+      state: row?.state ?? 'notGenerated',
+      size: file === null ? 0 : await checkpoints.sizeOf(file),
+      dbName,
+      directoryAccessInfo: access && { baseUrl: access.baseUrl, storage: account, baseDirectory: container, storageType: 'azure', azure: { sasToken: access.token } },
+      containerAccessInfo: access && { account, sas: access.token, container, dbName },
+      progress: { changesets: row?.state === 'successful' ? row.to_apply : (row?.applied ?? 0), totalChangesets: row?.to_apply ?? 0 },
+      failureReason: row?.failure_reason ?? null,
+      _links: { download: file === null ? null : links.modelFile(file, imodel.id, dbName) },
     },
   };
 }
@@ -48,10 +73,10 @@ const getChangesetCheckpoint = imodelRoute({
   path: '/imodels/:iModelId/changesets/:changeset/checkpoint',
   summary: 'Get the checkpoint of a changeset; index 0 is the baseline',
   errors: ['ChangesetNotFound'],
-  async handler({ access, params, services }) {
+  async handler({ access, params, links, services }) {
     const ref = parseChangesetRef(params.changeset ?? '');
-    if (ref !== undefined && 'index' in ref && ref.index === 0) return toCheckpoint({ index: 0, id: '' });
-    return toCheckpoint(await services.changesets.get(access.imodel, ref));
+    const ofBaseline = ref !== undefined && 'index' in ref && ref.index === 0;
+    return toCheckpoint(services, links, access.imodel, ofBaseline ? { index: 0, id: '' } : await services.changesets.get(access.imodel, ref));
   },
 });
 
@@ -59,22 +84,45 @@ const getLatestCheckpoint = imodelRoute({
   ...checkpointRead,
   operationId: 'get-briefcase-checkpoint',
   path: '/imodels/:iModelId/briefcases/checkpoint',
-  summary: 'Get the latest checkpoint',
-  async handler({ access }) {
-    return toCheckpoint({ index: access.imodel.head_index, id: access.imodel.head_changeset_id });
+  summary: 'Get the newest usable checkpoint',
+  async handler({ access, links, services }) {
+    const { imodel } = access;
+    const row = await services.checkpoints.nearest(imodel, imodel.head_index);
+    const index = row?.changeset_index ?? 0;
+    return toCheckpoint(services, links, imodel, index === 0 ? { index, id: '' } : await services.changesets.get(imodel, { index }), row);
   },
 });
+
+const versionPath = '/imodels/:iModelId/namedversions/:namedVersionId/checkpoint';
 
 const getNamedVersionCheckpoint = imodelRoute({
   ...checkpointRead,
   operationId: 'get-named-version-checkpoint',
-  path: '/imodels/:iModelId/namedversions/:namedVersionId/checkpoint',
+  path: versionPath,
   summary: 'Get the checkpoint of a named version',
   errors: ['NamedVersionNotFound'],
-  async handler({ access, params, services }) {
+  async handler({ access, params, links, services }) {
     const version = await services.namedVersions.get(access.imodel.id, parseGuid(params.namedVersionId ?? ''));
-    return toCheckpoint({ index: version.changeset_index, id: version.changeset_id });
+    return toCheckpoint(services, links, access.imodel, { index: version.changeset_index, id: version.changeset_id });
   },
 });
 
-export const checkpointRoutes: Route[] = [getChangesetCheckpoint, getNamedVersionCheckpoint, getLatestCheckpoint];
+const restartNamedVersionCheckpoint = imodelRoute({
+  operationId: 'update-named-version-checkpoint',
+  method: 'PUT',
+  path: versionPath,
+  tag: 'Checkpoints',
+  summary: 'Have a failed checkpoint made again',
+  description: 'One that is there, or on its way, stays as it is.',
+  access: { on: 'imodel', permission: 'imodels_write', level: 'iModel' },
+  invalid: 'Cannot update Checkpoint.',
+  response: answer,
+  errors: ['NamedVersionNotFound', 'iModelNotInitialized'],
+  async handler({ access, caller, params, links, services }) {
+    const version = await services.namedVersions.restartCheckpoint(caller, access, parseGuid(params.namedVersionId ?? ''));
+    services.jobs.wake();
+    return toCheckpoint(services, links, await services.iModels.get(access.imodel.id), { index: version.changeset_index, id: version.changeset_id });
+  },
+});
+
+export const checkpointRoutes: Route[] = [getChangesetCheckpoint, getNamedVersionCheckpoint, restartNamedVersionCheckpoint, getLatestCheckpoint];

@@ -1,12 +1,73 @@
-import { Type } from 'typebox';
-import { requireITwin } from '../access/permissions.ts';
+import { Type, type Static } from 'typebox';
+import { requireITwin, type ITwinAccess } from '../access/permissions.ts';
 import { acceptClone } from '../clone/accept.ts';
+import type { CopyRequest } from '../clone/copy.ts';
+import { acceptFork, CannotSquashError } from '../clone/derive.ts';
 import { parseGuid } from '../domain.ts';
 import { ApiError, detail } from '../errors.ts';
-import { imodelRoute, type Route } from './route.ts';
+import { imodelRoute, type IModelCall, type Route } from './route.ts';
 import { ContainersEnabled, Nullable, Text255 } from './schemas.ts';
 
+const CopyBody = Type.Object({
+  iTwinId: Type.String({ description: 'iTwin that will hold the new iModel.' }),
+  name: Type.Optional(Nullable(Text255("Name of the new iModel; the source's by default. Unique within the iTwin."))),
+  description: Type.Optional(Nullable(Text255("Its description; the source's by default."))),
+  changesetId: Type.Optional(Nullable(Type.String({ description: 'Last changeset to copy; `""` copies the baseline only. All by default.' }))),
+  changesetIndex: Type.Optional(
+    Nullable(
+      Type.Integer({
+        minimum: 0,
+        maximum: Number.MAX_SAFE_INTEGER,
+        description: 'The same by index; 0 copies the baseline only.',
+        explain: "'changesetIndex' must be a non-negative integer value.",
+      }),
+    ),
+  ),
+  containersEnabled: Type.Optional(Nullable(ContainersEnabled)),
+});
+
+/** What clone and fork have in common: who may, and how it is answered. */
+const accepted = {
+  access: {
+    on: 'imodel',
+    permission: 'imodels_manage',
+    level: 'iTwin',
+    also: '`imodels_manage` on the target iTwin too, and at least `imodels_webview` on the iModel where it has permissions of its own.',
+  },
+  response: {
+    status: 202,
+    description: 'Accepted: the new iModel is durable. It is usable as soon as its create operation is `successful`.',
+    headers: { Location: 'Address of the new iModel.', 'Create-iModel-Operation': 'Address of its create operation.' },
+  },
+  errors: ['iTwinNotFound', 'ChangesetNotFound', 'iModelNotInitialized', 'iModelExists'],
+} as const;
+
+/** What both are asked for, with both sides authorised. */
+async function readCopy({ access, caller, services, invalid }: IModelCall<unknown, unknown>, body: Static<typeof CopyBody>): Promise<{ target: ITwinAccess; request: CopyRequest }> {
+  const { changesetId, changesetIndex } = body;
+  // Rule of the API: two ways to say the same thing, so only one of them.
+  if (changesetId != null && changesetIndex != null) throw invalid([detail.exclusiveProperties(['changesetId', 'changesetIndex'])]);
+  // Rule of the API: an iModel with permissions of its own must let the caller at least look at it.
+  if (!access.permissions.has('imodels_webview')) throw new ApiError('InsufficientPermissions');
+  const targetId = parseGuid(body.iTwinId);
+  const target = requireITwin(targetId === undefined ? undefined : await services.permissions.onITwin(caller, targetId), 'imodels_manage');
+  return {
+    target,
+    request: {
+      name: body.name ?? undefined,
+      description: body.description ?? undefined,
+      containersEnabled: body.containersEnabled ?? undefined,
+      upTo: changesetIndex != null ? { index: changesetIndex } : changesetId != null ? { id: changesetId } : undefined,
+    },
+  };
+}
+
+function answerWith({ links, reply }: Pick<IModelCall<unknown, unknown>, 'links' | 'reply'>, id: string): void {
+  reply.headers({ location: links.imodel(id), 'create-imodel-operation': links.imodel(id, '/operations/create') });
+}
+
 const clone = imodelRoute({
+  ...accepted,
   operationId: 'clone-imodel',
   method: 'POST',
   path: '/imodels/:iModelId/clone',
@@ -16,55 +77,42 @@ const clone = imodelRoute({
     'Makes a new, standalone iModel out of this one: its baseline, its extent, and its changesets up to the chosen one. Nothing',
     'else comes along (named versions, briefcases, locks, groups, extended data, users, permissions, thumbnail), nothing is',
     'synchronised later, and deleting this iModel does not touch the clone. The set of changesets is fixed when the request is',
-    'accepted.',
+    'accepted. Checkpoints of the changesets are there at once.',
   ].join(' '),
-  access: {
-    on: 'imodel',
-    permission: 'imodels_manage',
-    level: 'iTwin',
-    also: '`imodels_manage` on the target iTwin too, and at least `imodels_webview` on the iModel where it has permissions of its own.',
-  },
   invalid: 'Cannot clone iModel.',
-  body: Type.Object({
-    iTwinId: Type.String({ description: 'iTwin that will hold the clone.' }),
-    name: Type.Optional(Nullable(Text255("Name of the clone; the source's by default. Unique within the iTwin."))),
-    description: Type.Optional(Nullable(Text255("Description of the clone; the source's by default."))),
-    changesetId: Type.Optional(Nullable(Type.String({ description: 'Last changeset to copy; `""` copies the baseline only. All by default.' }))),
-    changesetIndex: Type.Optional(
-      Nullable(
-        Type.Integer({
-          minimum: 0,
-          maximum: Number.MAX_SAFE_INTEGER,
-          description: 'The same by index; 0 copies the baseline only.',
-          explain: "'changesetIndex' must be a non-negative integer value.",
-        }),
-      ),
-    ),
-    containersEnabled: Type.Optional(Nullable(ContainersEnabled)),
-  }),
-  response: {
-    status: 202,
-    description: 'Accepted: the clone is durable. It is usable as soon as its create operation is `successful`.',
-    headers: { Location: 'Address of the new iModel.', 'Create-iModel-Operation': 'Address of its create operation.' },
-  },
-  errors: ['iTwinNotFound', 'ChangesetNotFound', 'iModelNotInitialized', 'iModelExists'],
-  async handler({ access, caller, body, links, services, reply, invalid }) {
-    const { changesetId, changesetIndex } = body;
-    // Rule of the API: two ways to say the same thing, so only one of them.
-    if (changesetId != null && changesetIndex != null) throw invalid([detail.exclusiveProperties(['changesetId', 'changesetIndex'])]);
-    // Rule of the API: an iModel with permissions of its own must let the caller at least look at it.
-    if (!access.permissions.has('imodels_webview')) throw new ApiError('InsufficientPermissions');
-    const targetId = parseGuid(body.iTwinId);
-    const target = requireITwin(targetId === undefined ? undefined : await services.permissions.onITwin(caller, targetId), 'imodels_manage');
-
-    const id = await acceptClone(services.database, caller, access, target, {
-      name: body.name ?? undefined,
-      description: body.description ?? undefined,
-      containersEnabled: body.containersEnabled ?? undefined,
-      upTo: changesetIndex != null ? { index: changesetIndex } : changesetId != null ? { id: changesetId } : undefined,
-    });
-    reply.headers({ location: links.imodel(id), 'create-imodel-operation': links.imodel(id, '/operations/create') });
+  body: CopyBody,
+  async handler(call) {
+    const { target, request } = await readCopy(call, call.body);
+    answerWith(call, await acceptClone(call.services.database, call.caller, call.access, target, request));
   },
 });
 
-export const cloneRoutes: Route[] = [clone];
+const fork = imodelRoute({
+  ...accepted,
+  operationId: 'fork-imodel',
+  method: 'POST',
+  path: '/imodels/:iModelId/fork',
+  tag: 'Clone',
+  summary: 'Fork an iModel',
+  description: [
+    'Like Clone, and the new iModel knows what it was forked from. Without `preserveHistory` its changesets become part of a new',
+    'baseline. Every element must have a FederationGuid; if one has none the create operation ends as',
+    '`mainIModelIsMissingFederationGuids`. A server without iTwin.js can tell neither that nor make a baseline: it forks with history only.',
+  ].join(' '),
+  invalid: 'Cannot fork iModel.',
+  body: Type.Object({ ...CopyBody.properties, preserveHistory: Type.Optional(Nullable(Type.Boolean({ description: 'Keep the changesets; false by default.' }))) }),
+  async handler(call) {
+    const { services, caller, access, body, invalid } = call;
+    const { target, request } = await readCopy(call, body);
+    const wanted = { ...request, preserveHistory: body.preserveHistory ?? false };
+    const id = await acceptFork(services.database, services.checkpoints.enabled, caller, access, target, wanted).catch((error: unknown) => {
+      if (error instanceof CannotSquashError)
+        throw invalid([detail.invalidValue('preserveHistory', "Provided 'preserveHistory' value is not valid. This server cannot apply changesets: iTwin.js is not installed.")]);
+      throw error;
+    });
+    services.jobs.wake();
+    answerWith(call, id);
+  },
+});
+
+export const cloneRoutes: Route[] = [clone, fork];

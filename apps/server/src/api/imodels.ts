@@ -1,10 +1,12 @@
 import { Type, type Static } from 'typebox';
 import type { IModelTable } from '../db/schema.ts';
-import type { Extent } from '../domain.ts';
+import { requireIModel } from '../access/permissions.ts';
+import { acceptTemplate, CannotSquashError, type TemplateRequest } from '../clone/derive.ts';
+import { parseGuid, type Extent } from '../domain.ts';
 import { detail } from '../errors.ts';
 import type { Links } from './links.ts';
 import { pageRequest, pagingParameters, sortKeys } from './paging.ts';
-import { imodelRoute, itwinRoute, type Route } from './route.ts';
+import { imodelRoute, itwinRoute, type ITwinCall, type Route } from './route.ts';
 import {
   ContainersEnabled,
   DescriptionSchema,
@@ -113,7 +115,8 @@ const createIModel = itwinRoute({
   path: '/imodels',
   tag,
   summary: 'Create an iModel',
-  description: 'Empty and usable at once, or from a baseline file that is then uploaded to `_links.upload` and completed at `_links.complete`.',
+  description:
+    'Empty and usable at once; from a template, which needs `imodels_read` on it; or from a baseline file that is then uploaded to `_links.upload` and completed at `_links.complete`.',
   access: { on: 'itwin', permission: 'imodels_manage', from: 'body' },
   invalid: 'Cannot create iModel.',
   body: Type.Object({
@@ -131,7 +134,14 @@ const createIModel = itwinRoute({
         ),
       ),
     ),
-    template: Type.Optional(Type.Unknown({ description: 'Not supported yet.' })),
+    template: Type.Optional(
+      Nullable(
+        Type.Object(
+          { iModelId: Type.String(), changesetId: Type.Optional(Nullable(Type.String({ description: 'State to begin with; the baseline by default.' }))) },
+          { description: 'iModel to begin with. The changesets become part of the new baseline.' },
+        ),
+      ),
+    ),
     geographicCoordinateSystem: Type.Optional(Nullable(Type.Object({ horizontalCRSId: Type.String({ minLength: 1, maxLength: 255 }) }))),
   }),
   response: {
@@ -140,20 +150,24 @@ const createIModel = itwinRoute({
     schema: Type.Object({ iModel: CreatedIModel }),
     headers: { Location: 'Address of the iModel.' },
   },
-  errors: ['iModelExists'],
+  errors: ['iModelExists', 'iModelNotFound', 'iModelNotInitialized', 'ChangesetNotFound'],
   async handler({ access, caller, body, links, services, reply, invalid }) {
     const mode = (body.creationMode ?? '').toLowerCase();
-    if (body.template != null || mode === 'fromimodelversion')
-      throw invalid([detail.invalidValue('template', "Provided 'template' value is not valid. This server does not create iModels from templates yet.")]);
+    if (body.template != null && body.baselineFile != null) throw invalid([detail.exclusiveProperties(['template', 'baselineFile'])]);
+    if (mode === 'fromimodelversion' && body.template == null) throw invalid([detail.missingProperty('template')]);
     if (mode === 'frombaseline' && body.baselineFile == null) throw invalid([detail.missingProperty('baselineFile')]);
-    const { imodel, uploadBlobId } = await services.iModels.create(caller, access, {
+    const wanted = {
       name: body.name,
       description: emptyToNull(body.description),
       extent: body.extent ?? null,
       containersEnabled: body.containersEnabled ?? 0,
       geographicCrs: body.geographicCoordinateSystem?.horizontalCRSId ?? null,
-      baselineFileSize: mode === 'empty' ? undefined : body.baselineFile?.size,
-    });
+    };
+    const template = mode === 'empty' || mode === 'frombaseline' ? undefined : (body.template ?? undefined);
+    const { imodel, uploadBlobId } =
+      template === undefined
+        ? await services.iModels.create(caller, access, { ...wanted, baselineFileSize: mode === 'empty' ? undefined : body.baselineFile?.size })
+        : { imodel: await createFromTemplate({ services, caller, access, invalid }, template, wanted), uploadBlobId: undefined };
     reply.header('location', links.imodel(imodel.id));
     const answer = toIModel(imodel, access.itwin.data_center, links);
     return {
@@ -168,6 +182,23 @@ const createIModel = itwinRoute({
     };
   },
 });
+
+/** Rule of the API: whoever creates from a template may read it. */
+async function createFromTemplate(
+  { services, caller, access, invalid }: Pick<ITwinCall<unknown, unknown>, 'services' | 'caller' | 'access' | 'invalid'>,
+  template: { iModelId: string; changesetId?: string | null },
+  wanted: Omit<TemplateRequest, 'changesetId'>,
+): Promise<IModelTable> {
+  const templateId = parseGuid(template.iModelId);
+  const source = requireIModel(templateId === undefined ? undefined : await services.permissions.onIModel(caller, templateId), 'imodels_read', 'iModel');
+  const request = { ...wanted, changesetId: template.changesetId ?? null };
+  const id = await acceptTemplate(services.database, services.checkpoints.enabled, caller, source, access, request).catch((error: unknown) => {
+    if (error instanceof CannotSquashError) throw invalid([detail.invalidValue('template', "Provided 'template' value is not valid. This server cannot apply changesets: iTwin.js is not installed.")]);
+    throw error;
+  });
+  services.jobs.wake();
+  return services.iModels.get(id);
+}
 
 const getIModel = imodelRoute({
   operationId: 'get-imodel-details',
@@ -226,7 +257,7 @@ const deleteIModel = imodelRoute({
   },
 });
 
-const OperationState = Type.String({ enum: ['waitingForFile', 'scheduled', 'successful', 'failed'] });
+const OperationState = Type.String({ enum: ['waitingForFile', 'scheduled', 'successful', 'failed', 'mainIModelIsMissingFederationGuids'] });
 
 const getCreateOperation = imodelRoute({
   operationId: 'get-create-imodel-operation-details',
@@ -245,7 +276,7 @@ const getCreateOperation = imodelRoute({
         state: OperationState,
         // Clients compare this deeply: exactly these two, additions go beside it.
         clonedFrom: Nullable(Type.Object({ iModelId: Type.String(), changesetId: Type.String() }, { additionalProperties: false })),
-        forkedFrom: Type.Null(),
+        forkedFrom: Nullable(Type.Object({ iModelId: Type.String(), changesetId: Type.String(), relationshipId: Type.String() }, { additionalProperties: false })),
         progress: Type.Object({ changesets: Type.Integer(), totalChangesets: Type.Integer() }),
         failureReason: Nullable(Type.String()),
         createdDateTime: TimeSchema,
@@ -262,7 +293,10 @@ const getCreateOperation = imodelRoute({
           operation.cloned_from_imodel_id === null
             ? null
             : { iModelId: operation.cloned_from_imodel_id, changesetId: operation.cloned_from_changeset_id ?? '' },
-        forkedFrom: null,
+        forkedFrom:
+          operation.forked_from_imodel_id === null
+            ? null
+            : { iModelId: operation.forked_from_imodel_id, changesetId: operation.forked_from_changeset_id ?? '', relationshipId: operation.relationship_id ?? '' },
         progress: { changesets: operation.state === 'successful' ? operation.changesets : 0, totalChangesets: operation.changesets },
         failureReason: operation.failure_reason,
         createdDateTime: time(operation.created_at),

@@ -1,4 +1,4 @@
-import type { SignedLinks } from '../storage/signedLinks.ts';
+import { account, type SignedLinks } from '../storage/signedLinks.ts';
 import type { Page } from './paging.ts';
 
 export interface Link {
@@ -36,11 +36,21 @@ export class Links {
 
   /** A fresh download link. Rule of the API: each read of a changeset gives a new one. */
   download(blobId: string, fileName: string): StorageLink {
-    return { href: this.#signed.make(this.#origin, { blobId, fileName, permission: 'r' }), storageType: 'azure' };
+    return { href: this.#signed.make(this.#origin, { resource: `blobs/${blobId}`, fileName, permission: 'r' }), storageType: 'azure' };
+  }
+
+  /** A fresh download link of a whole model file, as it is for one iModel. */
+  modelFile(fileId: string, iModelId: string, fileName: string): StorageLink {
+    return { href: this.#signed.make(this.#origin, { resource: `files/${fileId}/${iModelId}`, fileName, permission: 'r' }), storageType: 'azure' };
+  }
+
+  /** Where the containers of checkpoints are, and a token for one of them. */
+  container(container: string, lifeSeconds: number): { baseUrl: string; token: string } {
+    return { baseUrl: `${this.#origin}/${account}`, token: this.#signed.containerToken(container, lifeSeconds) };
   }
 
   upload(blobId: string, fileName: string): StorageLink {
-    return { href: this.#signed.make(this.#origin, { blobId, fileName, permission: 'w' }), storageType: 'azure' };
+    return { href: this.#signed.make(this.#origin, { resource: `blobs/${blobId}`, fileName, permission: 'w' }), storageType: 'azure' };
   }
 
   /** `_links` of a list: they carry every parameter of the request, so that a page follows from its link alone. */

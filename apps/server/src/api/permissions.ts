@@ -86,4 +86,10 @@ function permissionRoutesOf(kind: GrantKind): Route[] {
   ];
 }
 
-export const permissionRoutes: Route[] = [getPermissions, ...permissionRoutesOf('roles'), ...permissionRoutesOf('users')];
+/** The public reference shows role permissions below this address too, with the id of any one role. */
+function underRole(route: Route): Route {
+  return { ...route, operationId: `${route.operationId}-by-role`, path: '/imodels/:iModelId/roles/:roleId', summary: `${route.summary} (other address)` };
+}
+
+const ofRoles = permissionRoutesOf('roles');
+export const permissionRoutes: Route[] = [getPermissions, ...ofRoles, ...ofRoles.map(underRole), ...permissionRoutesOf('users')];

@@ -6,8 +6,10 @@ import { checkpointRoutes } from './checkpoints.ts';
 import { cloneRoutes } from './clone.ts';
 import { extendedDataRoutes } from './extendedData.ts';
 import { groupRoutes } from './groups.ts';
+import { groupAndOwnerRoutes } from './groupsAndOwners.ts';
 import { imodelRoutes } from './imodels.ts';
 import { itwinRoutes } from './itwins.ts';
+import { itwinThingRoutes } from './itwinThings.ts';
 import { permissionRoutes } from './permissions.ts';
 import { lockRoutes } from './locks.ts';
 import { markRoutes } from './marks.ts';
@@ -16,6 +18,7 @@ import type { Route } from './route.ts';
 import { shareRoutes } from './shares.ts';
 import { thumbnailRoutes } from './thumbnails.ts';
 import { userRoutes } from './users.ts';
+import { webhookRoutes } from './webhooks.ts';
 
 /** Every route of the API: what the server answers, the document shows and the permission matrix test tries. */
 export const routes: readonly Route[] = [
@@ -35,5 +38,8 @@ export const routes: readonly Route[] = [
   ...markRoutes,
   ...permissionRoutes,
   ...itwinRoutes,
+  ...itwinThingRoutes,
+  ...webhookRoutes,
   ...accessControlRoutes,
+  ...groupAndOwnerRoutes,
 ];

@@ -29,6 +29,18 @@ export interface Schema {
   mark: MarkTable;
   thumbnail: ThumbnailTable;
   share: ShareTable;
+  webhook: WebhookTable;
+  owner: ITwinOwnerTable;
+  user_group: UserGroupTable;
+  group_user: GroupUserTable;
+  group_member: GroupMemberTable;
+  repository: RepositoryTable;
+  itwin_image: ITwinImageTable;
+  job: JobTable;
+  block: BlockTable;
+  model_file: ModelFileTable;
+  model_file_block: ModelFileBlockTable;
+  checkpoint: CheckpointTable;
   operation: OperationTable;
   audit: AuditTable;
   secret: SecretTable;
@@ -46,6 +58,7 @@ export interface UserAccountTable {
 export interface ITwinTable {
   id: string;
   organization_id: string | null;
+  /** Who made it; who owns it stands in `owner`. */
   owner_id: string;
   class: string;
   sub_class: string;
@@ -57,6 +70,63 @@ export interface ITwinTable {
   data_center: string;
   status: string;
   parent_id: string | null;
+  created_at: number;
+  deleted_at: number | null;
+}
+
+/** Users who may do everything on an iTwin: its creator at first. */
+export interface ITwinOwnerTable {
+  itwin_id: string;
+  user_id: string;
+}
+
+/** Users bundled, to be given roles together. */
+export interface UserGroupTable {
+  id: string;
+  itwin_id: string;
+  name: string;
+  description: string | null;
+}
+
+export interface GroupUserTable {
+  group_id: string;
+  user_id: string;
+}
+
+/** One row for each role that a group has on an iTwin. */
+export interface GroupMemberTable {
+  itwin_id: string;
+  group_id: string;
+  role_id: string;
+}
+
+/** A place outside where more of an iTwin's data is. */
+export interface RepositoryTable {
+  id: string;
+  itwin_id: string;
+  class: string;
+  sub_class: string | null;
+  uri: string;
+}
+
+export interface ITwinImageTable {
+  itwin_id: string;
+  id: string;
+  small_blob_id: string;
+  large_blob_id: string;
+}
+
+/** An address that hears of what happens in an iTwin. */
+export interface WebhookTable {
+  id: string;
+  itwin_id: string;
+  callback_url: string;
+  /** Key of the signature; the server must have it as it is to sign. */
+  secret: string;
+  /** JSON list. */
+  event_types: string;
+  is_active: 0 | 1;
+  creator_id: string;
   created_at: number;
 }
 
@@ -246,10 +316,12 @@ export interface ReleasedLockTable {
 export interface ChangesetGroupTable {
   id: string;
   imodel_id: string;
-  state: 'inProgress' | 'completed';
+  state: 'inProgress' | 'completed' | 'timedOut';
   description: string | null;
   creator_id: string;
   created_at: number;
+  /** When a changeset last joined it. */
+  touched_at: number | null;
 }
 
 export interface GroupedChangesetTable {
@@ -296,12 +368,82 @@ export interface ShareTable {
 export interface OperationTable {
   id: string;
   imodel_id: string;
-  kind: 'create' | 'clone';
+  kind: 'create' | 'clone' | 'fork' | 'template';
   state: OperationState;
   cloned_from_imodel_id: string | null;
   cloned_from_changeset_id: string | null;
   /** Changesets of the result, for the reader of the operation. */
   changesets: number;
+  failure_reason: string | null;
+  created_at: number;
+  finished_at: number | null;
+  forked_from_imodel_id: string | null;
+  forked_from_changeset_id: string | null;
+  /** Names the relation between a fork and what it was forked from. */
+  relationship_id: string | null;
+}
+
+/** Work that outlives the process that accepted it. */
+export interface JobTable {
+  id: string;
+  kind: string;
+  /** What it works on: a checkpoint, an iModel, a webhook. */
+  subject_id: string;
+  /** iTwin on whose account it runs, so that none keeps the others waiting. */
+  tenant: string;
+  /** JSON, read by the handler of its kind. */
+  payload: string;
+  /** `failed` ones stay where their kind keeps them, for people to look at. */
+  state: 'ready' | 'running' | 'failed';
+  /** Not before this time. */
+  run_at: number;
+  /** Attempts begun; with the owner of the lease it fences off whoever lost it. */
+  attempt: number;
+  lease_owner: string | null;
+  lease_until: number | null;
+  last_error: string | null;
+  created_at: number;
+}
+
+/** 4 MiB of model files (the last one of a file less), stored once per content; its id is its name in containers, opaque and random. */
+export interface BlockTable {
+  id: string;
+  sha256: string;
+  /** A blob of its own, or the baseline file in which it lies. */
+  blob_id: string;
+  /** Where it begins in the blob. */
+  start: number;
+}
+
+/** An iModel file in blocks. The ids of iModel and iTwin are written over it, at these offsets, whenever it is read. */
+export interface ModelFileTable {
+  id: string;
+  /** Bytes. */
+  size: number;
+  imodel_id_offset: number;
+  itwin_id_offset: number;
+  created_at: number;
+}
+
+export interface ModelFileBlockTable {
+  file_id: string;
+  position: number;
+  block_id: string;
+}
+
+export type CheckpointState = 'scheduled' | 'successful' | 'failed';
+
+/** What an iModel holds at one changeset: of a segment (`segment_id`), or at index 0 of a baseline (`baseline_id`). */
+export interface CheckpointTable {
+  id: string;
+  segment_id: string | null;
+  baseline_id: string | null;
+  changeset_index: number;
+  state: CheckpointState;
+  file_id: string | null;
+  /** Changesets applied so far, of those that were to be. */
+  applied: number;
+  to_apply: number;
   failure_reason: string | null;
   created_at: number;
   finished_at: number | null;

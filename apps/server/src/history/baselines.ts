@@ -4,33 +4,67 @@ import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { brotliDecompressSync } from 'node:zlib';
 import { audit } from '../audit.ts';
-import type { Database } from '../db/database.ts';
+import type { Database, Tx } from '../db/database.ts';
 import type { BaselineTable, BlobTable, IModelTable } from '../db/schema.ts';
 import { lockIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
+import { raiseCreated } from '../events/events.ts';
+import type { Checkpoints } from '../checkpoints/checkpoints.ts';
+import type { IdentityOffsets } from '../checkpoints/identity.ts';
+import { forgetFile, type ModelFiles } from '../checkpoints/modelFiles.ts';
 import type { Blobs } from '../storage/blobs.ts';
 
 /** The empty iModel that new ones start from, made by `scripts/make-seed.ts` with iTwin.js and shipped compressed. */
 const seedFile = new URL('../../assets/seed.bim.br', import.meta.url);
+/** Where its ids lie, as that script found and proved them. */
+const seedOffsets: IdentityOffsets = { iModelIdOffset: 8176, iTwinIdOffset: 7562 };
 
 export interface Baseline extends Pick<BaselineTable, 'id' | 'state'> {
   blob: Pick<BlobTable, 'id' | 'size' | 'state'>;
 }
 
 /**
- * Makes sure that the store holds the seed and the database knows it. Its id follows from the shipped file, so servers that
+ * Makes sure that the store holds the seed and the database knows it, with a checkpoint: every new iModel has one from its
+ * first moment, without anything being made for it. Its id follows from the shipped file, so servers that
  * start together agree, and a release with another seed leaves the old one to the iModels that have it.
  * @returns the id of its baseline
  */
-export async function ensureSeed(database: Database, blobs: Blobs): Promise<string> {
+export async function ensureSeed(database: Database, blobs: Blobs, files: ModelFiles): Promise<string> {
   const packed = await readFile(seedFile);
   const id = `seed-${createHash('sha256').update(packed).digest('hex').slice(0, 32)}`;
   const { db } = database;
-  if ((await db.selectFrom('baseline').select('id').where('id', '=', id).executeTakeFirst()) !== undefined) return id;
+  if ((await db.selectFrom('checkpoint').select('id').where('baseline_id', '=', id).executeTakeFirst()) !== undefined) return id;
 
   // Unpacked only where it is not known yet: most starts have nothing to do here.
   const seed = brotliDecompressSync(packed);
+  if ((await db.selectFrom('baseline').select('id').where('id', '=', id).executeTakeFirst()) === undefined) await storeSeed(database, blobs, id, seed);
+  const sha256 = createHash('sha256').update(seed).digest('hex');
+  await db.transaction().execute(async (tx) => {
+    const now = Date.now();
+    const block = { id: sha256.slice(0, 32).toUpperCase(), sha256, blob_id: id, start: 0 };
+    await tx.insertInto('block').values(block).onConflict((conflict) => conflict.doNothing()).execute();
+    const row = {
+      id,
+      segment_id: null,
+      baseline_id: id,
+      changeset_index: 0,
+      state: 'successful' as const,
+      file_id: await files.record(tx, { size: seed.length, blockIds: [block.id], ...seedOffsets }),
+      applied: 0,
+      to_apply: 0,
+      failure_reason: null,
+      created_at: now,
+      finished_at: now,
+    };
+    const won = await tx.insertInto('checkpoint').values(row).onConflict((conflict) => conflict.doNothing()).executeTakeFirst();
+    // Another server was faster.
+    if (won.numInsertedOrUpdatedRows === 0n) await forgetFile(tx, row.file_id);
+  });
+  return id;
+}
+
+async function storeSeed({ db }: Database, blobs: Blobs, id: string, seed: Buffer): Promise<void> {
   const key = randomUUID();
   const { size, sha256 } = await blobs.store.put(key, Readable.from([seed]), seed.length);
   const won = await db.transaction().execute(async (tx) => {
@@ -48,17 +82,18 @@ export async function ensureSeed(database: Database, blobs: Blobs): Promise<stri
     return (blob.numInsertedOrUpdatedRows ?? 0n) > 0n;
   });
   if (!won) await blobs.store.delete(key);
-  return id;
 }
 
 /** Baseline files: their state, and the end of their upload. */
 export class Baselines {
   readonly #database: Database;
   readonly #blobs: Blobs;
+  readonly #checkpoints: Checkpoints;
 
-  constructor(database: Database, blobs: Blobs) {
+  constructor(database: Database, blobs: Blobs, checkpoints: Checkpoints) {
     this.#database = database;
     this.#blobs = blobs;
+    this.#checkpoints = checkpoints;
   }
 
   async get(baselineId: string): Promise<Baseline> {
@@ -72,8 +107,8 @@ export class Baselines {
   }
 
   /**
-   * Ends the upload of a baseline: the iModel becomes initialized, or its creation fails with a reason when the file is no
-   * iModel file.
+   * Ends the upload of a baseline: the iModel becomes initialized, at once or as soon as its checkpoint is made, or its
+   * creation fails with a reason when the file is no iModel file.
    * @returns the baseline as it was before
    * @throws ApiError InvalidChange (detail) when no upload is in progress, FileNotFound, DataConflict
    */
@@ -87,20 +122,11 @@ export class Baselines {
     await this.#database.db.transaction().execute(async (tx) => {
       const row = await lockIModel(tx, this.#database.engine, imodel.id, 'push');
       if (row === undefined) throw new ApiError('iModelNotFound');
-      const ended = await tx
-        .updateTable('baseline')
-        .set({ state: fault === undefined ? 'initialized' : 'initializationFailed' })
-        .where('id', '=', row.baseline_id)
-        .where('state', '=', 'waitingForFile')
-        .executeTakeFirst();
-      if (ended.numUpdatedRows === 0n) throw uploadNotInProgress();
       const now = Date.now();
-      if (fault === undefined) await tx.updateTable('imodel').set({ state: 'initialized' }).where('id', '=', row.id).execute();
-      await tx
-        .updateTable('operation')
-        .set({ state: fault === undefined ? 'successful' : 'failed', failure_reason: fault ?? null, finished_at: now })
-        .where('imodel_id', '=', row.id)
-        .execute();
+      // Where checkpoints are made, the iModel is ready with its first one: then iTwin.js has read the file and can open it.
+      const ordered = fault === undefined && (await this.#checkpoints.want(tx, row, 0, 'now'));
+      const ended = await (ordered ? scheduleBaseline(tx, row.baseline_id) : endBaseline(tx, row.baseline_id, fault === undefined ? 'initialized' : 'initializationFailed', fault));
+      if (!ended) throw uploadNotInProgress();
       await audit(tx, caller, { at: now, action: 'baseline.complete', iTwinId: row.itwin_id, iModelId: row.id, detail: fault === undefined ? {} : { fault } });
     });
     return before;
@@ -122,6 +148,39 @@ export class Baselines {
     if (inStep && pages !== 0 && pages * pageSize !== blob.size) return 'The baseline file is damaged: pages are missing or in excess.';
     return undefined;
   }
+}
+
+async function scheduleBaseline(tx: Tx, baselineId: string): Promise<boolean> {
+  const scheduled = await tx.updateTable('baseline').set({ state: 'initializationScheduled' }).where('id', '=', baselineId).where('state', '=', 'waitingForFile').executeTakeFirst();
+  if (scheduled.numUpdatedRows === 0n) return false;
+  await tx.updateTable('operation').set({ state: 'scheduled' }).where('imodel_id', 'in', waitingFor(tx, baselineId)).execute();
+  return true;
+}
+
+/**
+ * Ends the initialization of a baseline, and with it that of the iModel that waits for it.
+ * @param reason why it failed
+ * @returns false when it had ended before
+ */
+export async function endBaseline(tx: Tx, baselineId: string, state: 'initialized' | 'initializationFailed' | 'fileIsBriefcase', reason?: string): Promise<boolean> {
+  const ended = await tx.updateTable('baseline').set({ state }).where('id', '=', baselineId).where('state', 'in', ['waitingForFile', 'initializationScheduled']).executeTakeFirst();
+  if (ended.numUpdatedRows === 0n) return false;
+  await tx
+    .updateTable('operation')
+    .set({ state: state === 'initialized' ? 'successful' : 'failed', failure_reason: reason ?? null, finished_at: Date.now() })
+    .where('imodel_id', 'in', waitingFor(tx, baselineId))
+    .execute();
+  if (state !== 'initialized') return true;
+  const ready = await waitingFor(tx, baselineId).select(['itwin_id', 'creator_id']).execute();
+  for (const imodel of ready) {
+    await tx.updateTable('imodel').set({ state: 'initialized' }).where('id', '=', imodel.id).execute();
+    await raiseCreated(tx, imodel);
+  }
+  return true;
+}
+
+function waitingFor(tx: Tx, baselineId: string) {
+  return tx.selectFrom('imodel').select('id').where('baseline_id', '=', baselineId).where('state', '=', 'notInitialized');
 }
 
 function uploadNotInProgress(): ApiError {

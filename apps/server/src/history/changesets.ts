@@ -1,6 +1,7 @@
 import type { IModelAccess } from '../access/permissions.ts';
 import { audit } from '../audit.ts';
 import type { Config } from '../config.ts';
+import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { ChangesetTable, IModelTable, PendingChangesetTable } from '../db/schema.ts';
 import { appendChangeset } from '../db/statements/appendChangeset.ts';
@@ -9,9 +10,10 @@ import { listChangesets } from '../db/statements/listChangesets.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import { parseGuid, type Caller, type ChangesetRef } from '../domain.ts';
 import { ApiError } from '../errors.ts';
+import { raisePushed } from '../events/events.ts';
 import { tick } from '../imodels/imodelRow.ts';
 import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
-import { findGroup } from './groups.ts';
+import { findGroup, joinGroup } from './groups.ts';
 
 /** A changeset that is about to be pushed. */
 export interface PushRequest {
@@ -31,11 +33,13 @@ export interface PushRequest {
 export class Changesets {
   readonly #database: Database;
   readonly #blobs: Blobs;
+  readonly #checkpoints: Checkpoints;
   readonly #leaseMs: number;
 
-  constructor(database: Database, blobs: Blobs, config: Pick<Config, 'pushLeaseSeconds'>) {
+  constructor(database: Database, blobs: Blobs, checkpoints: Checkpoints, config: Pick<Config, 'pushLeaseSeconds'>) {
     this.#database = database;
     this.#blobs = blobs;
+    this.#checkpoints = checkpoints;
     this.#leaseMs = config.pushLeaseSeconds * 1000;
   }
 
@@ -138,9 +142,12 @@ export class Changesets {
         synchronization_info: pending.synchronization_info,
       };
       await tx.deleteFrom('pending_changeset').where('imodel_id', '=', imodel.id).execute();
-      const index = await appendChangeset(tx, imodel, changeset, pushedAt);
+      const appended = await appendChangeset(tx, imodel, changeset, pushedAt);
+      const index = appended.head_index;
+      await this.#checkpoints.wantTip(tx, { ...imodel, ...appended });
       if (pending.group_id !== null)
-        await tx.insertInto('grouped_changeset').values({ imodel_id: imodel.id, changeset_index: index, group_id: pending.group_id }).execute();
+        await joinGroup(tx, imodel.id, index, pending.group_id, pushedAt);
+      await raisePushed(tx, imodel, { id: changeset.id, index, briefcaseId }, caller.user.id);
       await audit(tx, caller, { at: pushedAt, action: 'changeset.push', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: changeset.id, index } });
       return { ...changeset, index, segment_id: '' };
     });

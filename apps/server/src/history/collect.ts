@@ -2,6 +2,8 @@ import { isForeignKeyError, type Database, type Tx } from '../db/database.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
 import { releaseBlobs } from '../storage/blobs.ts';
 import { removeThumbnail } from '../thumbnails/thumbnails.ts';
+import { forgetFile } from '../checkpoints/modelFiles.ts';
+import { purgeITwin } from '../itwins/purge.ts';
 import { giveUp } from './changesets.ts';
 
 /** Rows that one transaction of the collector touches at most, so that it never keeps others waiting for long. */
@@ -27,11 +29,17 @@ const ownTables = [
 /** What one run of the collector took away. */
 export interface Collected {
   iModels: number;
+  iTwins: number;
   histories: number;
   segments: number;
   changesets: number;
   blobs: number;
   uploads: number;
+  /** Changeset groups closed because nothing joined them any more. */
+  groups: number;
+  checkpoints: number;
+  modelFiles: number;
+  blocks: number;
   strays: number;
 }
 
@@ -40,6 +48,8 @@ export interface CollectorOptions {
   graceMs: number;
   /** How long an upload link lives: what is unfinished for longer never will be finished. */
   uploadLifeMs: number;
+  /** How long a changeset group stays open without a changeset. */
+  groupLifeMs: number;
   /** The baseline of new iModels stays, whether or not one has it. */
   seedBaselineId: string;
   /** Also walk what no deletion has touched: every orphan, and every object of the store. Wanted now and then only. */
@@ -52,13 +62,18 @@ export interface CollectorOptions {
  * looks at it, and at last, after a grace, the bytes. References are the foreign keys themselves; nothing is counted.
  */
 export async function collect(database: Database, store: BlobStore, options: CollectorOptions): Promise<Collected> {
-  const collected: Collected = { iModels: 0, histories: 0, segments: 0, changesets: 0, blobs: 0, uploads: 0, strays: 0 };
+  const collected: Collected = { iModels: 0, iTwins: 0, histories: 0, segments: 0, changesets: 0, blobs: 0, uploads: 0, groups: 0, checkpoints: 0, modelFiles: 0, blocks: 0, strays: 0 };
+  await endIModelsOfITwins(database);
   collected.iModels = await purgeIModels(database, options);
+  collected.iTwins = await purgeITwins(database);
   collected.uploads = await endUploads(database, options);
+  collected.groups = await endGroups(database, options);
   if (collected.iModels > 0 || options.thorough) {
     collected.histories = await unlessInUse(() => dropHistories(database));
-    collected.changesets = await dropChangesets(database);
+    await dropChangesets(database, collected);
     collected.segments = await unlessInUse(() => dropSegments(database));
+    collected.modelFiles = await dropModelFiles(database);
+    collected.blocks = await dropBlocks(database, options);
   }
   collected.blobs = await dropBlobs(database, store, options);
   await store.dropUnfinished(Date.now() - options.uploadLifeMs);
@@ -76,6 +91,29 @@ async function unlessInUse(drop: () => Promise<number>): Promise<number> {
   }
 }
 
+/** What came into a deleted iTwin in the very moment of its deletion goes with it. */
+async function endIModelsOfITwins({ db }: Database): Promise<void> {
+  await db
+    .updateTable('imodel')
+    .set({ deleted_at: Date.now(), history_id: null })
+    .where('deleted_at', 'is', null)
+    .where('itwin_id', 'in', (eb) => eb.selectFrom('itwin').select('id').where('deleted_at', 'is not', null))
+    .execute();
+}
+
+/** Rows of deleted iTwins that hold no iModels any more. */
+async function purgeITwins({ db }: Database): Promise<number> {
+  const gone = await db
+    .selectFrom('itwin as t')
+    .select('t.id')
+    .where('t.deleted_at', 'is not', null)
+    .where((eb) => eb.not(eb.exists(eb.selectFrom('imodel as m').select('m.id').whereRef('m.itwin_id', '=', 't.id'))))
+    .limit(chunk)
+    .execute();
+  for (const { id } of gone) await db.transaction().execute((tx) => purgeITwin(tx, id));
+  return gone.length;
+}
+
 async function purgeIModels({ db }: Database, options: CollectorOptions): Promise<number> {
   let purged = 0;
   for (;;) {
@@ -89,7 +127,7 @@ async function purgeIModels({ db }: Database, options: CollectorOptions): Promis
         for (const table of ownTables) await tx.deleteFrom(table).where('imodel_id', '=', imodel.id).execute();
         await tx.updateTable('segment').set({ owner_imodel_id: null }).where('owner_imodel_id', '=', imodel.id).execute();
         await tx.deleteFrom('imodel').where('id', '=', imodel.id).execute();
-        if (imodel.baseline_id !== options.seedBaselineId) await dropBaseline(tx, imodel.baseline_id);
+        await dropBaseline(tx, imodel.baseline_id, options.seedBaselineId);
       });
       purged++;
     }
@@ -97,14 +135,15 @@ async function purgeIModels({ db }: Database, options: CollectorOptions): Promis
   }
 }
 
-async function dropBaseline(tx: Tx, id: string): Promise<void> {
+/** Takes a baseline away that no iModel has any more; the seed stays. */
+export async function dropBaseline(tx: Tx, id: string, seedBaselineId: string): Promise<void> {
+  if (id === seedBaselineId) return;
   const baseline = await tx.selectFrom('baseline').select('blob_id').where('id', '=', id).executeTakeFirst();
-  const dropped = await tx
-    .deleteFrom('baseline')
-    .where('id', '=', id)
-    .where((eb) => eb.not(eb.exists(eb.selectFrom('imodel').select('id').where('baseline_id', '=', id))))
-    .executeTakeFirst();
-  if (dropped.numDeletedRows > 0n && baseline !== undefined) await releaseBlobs(tx, [baseline.blob_id], Date.now());
+  const inUse = await tx.selectFrom('imodel').select('id').where('baseline_id', '=', id).limit(1).executeTakeFirst();
+  if (baseline === undefined || inUse !== undefined) return;
+  await tx.deleteFrom('checkpoint').where('baseline_id', '=', id).execute();
+  await tx.deleteFrom('baseline').where('id', '=', id).execute();
+  await releaseBlobs(tx, [baseline.blob_id], Date.now());
 }
 
 /** Uploads whose link ran out: a push gives its turn back, a new iModel's creation fails with the reason. */
@@ -133,6 +172,17 @@ async function endUploads({ db }: Database, options: CollectorOptions): Promise<
   return pushes.length + baselines.length;
 }
 
+/** Rule of the API: a group that nobody completes is closed as `timedOut` in the end. */
+async function endGroups({ db }: Database, { groupLifeMs }: CollectorOptions): Promise<number> {
+  const ended = await db
+    .updateTable('changeset_group')
+    .set({ state: 'timedOut' })
+    .where('state', '=', 'inProgress')
+    .where((eb) => eb(eb.fn.coalesce('touched_at', 'created_at'), '<', Date.now() - groupLifeMs))
+    .executeTakeFirst();
+  return Number(ended.numUpdatedRows);
+}
+
 async function dropHistories({ db }: Database): Promise<number> {
   // An insert of an iModel locks the history that it refers to, so a clone under way either keeps this one or starts over.
   const dropped = await db
@@ -142,8 +192,8 @@ async function dropHistories({ db }: Database): Promise<number> {
   return Number(dropped.numDeletedRows);
 }
 
-/** Changesets of orphaned segments that no iModel's head reaches; of segments in no history, all of them. */
-async function dropChangesets({ db }: Database): Promise<number> {
+/** Changesets of orphaned segments that no iModel's head reaches, and their checkpoints; of segments in no history, all of them. */
+async function dropChangesets({ db }: Database, collected: Collected): Promise<void> {
   const orphans = await db
     .selectFrom('segment')
     .select((eb) => [
@@ -160,8 +210,9 @@ async function dropChangesets({ db }: Database): Promise<number> {
     ])
     .where('segment.owner_imodel_id', 'is', null)
     .execute();
-  let dropped = 0;
   for (const { id, reach } of orphans) {
+    const checkpoints = await db.deleteFrom('checkpoint').where('segment_id', '=', id).where('changeset_index', '>', reach ?? 0).executeTakeFirst();
+    collected.checkpoints += Number(checkpoints.numDeletedRows);
     for (;;) {
       const taken = await db.transaction().execute(async (tx) => {
         const rows = await tx
@@ -179,11 +230,52 @@ async function dropChangesets({ db }: Database): Promise<number> {
         await releaseBlobs(tx, rows.map(({ blob_id }) => blob_id), Date.now());
         return rows.length;
       });
-      dropped += taken;
+      collected.changesets += taken;
       if (taken < chunk) break;
     }
   }
-  return dropped;
+}
+
+/** Model files of no checkpoint. */
+async function dropModelFiles({ db }: Database): Promise<number> {
+  let dropped = 0;
+  for (;;) {
+    const files = await db
+      .selectFrom('model_file as f')
+      .select('f.id')
+      .where((eb) => eb.not(eb.exists(eb.selectFrom('checkpoint as c').select('c.id').whereRef('c.file_id', '=', 'f.id'))))
+      .limit(chunk)
+      .execute();
+    for (const { id } of files) await db.transaction().execute((tx) => forgetFile(tx, id));
+    dropped += files.length;
+    if (files.length < chunk) return dropped;
+  }
+}
+
+/** Blocks of no file, those left out that a job may be about to name. */
+async function dropBlocks({ db }: Database, { uploadLifeMs }: CollectorOptions): Promise<number> {
+  let dropped = 0;
+  for (;;) {
+    const blocks = await db
+      .selectFrom('block as k')
+      .innerJoin('blob as b', 'b.id', 'k.blob_id')
+      .select(['k.id', 'k.blob_id'])
+      .where('b.created_at', '<', Date.now() - uploadLifeMs)
+      .where((eb) => eb.not(eb.exists(eb.selectFrom('model_file_block as f').select('f.file_id').whereRef('f.block_id', '=', 'k.id'))))
+      .limit(chunk)
+      .execute();
+    for (const { id, blob_id } of blocks) {
+      // A job that names the block in this instant keeps it, by its foreign key.
+      dropped += await unlessInUse(() =>
+        db.transaction().execute(async (tx) => {
+          const gone = await tx.deleteFrom('block').where('id', '=', id).executeTakeFirst();
+          await releaseBlobs(tx, [blob_id], Date.now());
+          return Number(gone.numDeletedRows);
+        }),
+      );
+    }
+    if (blocks.length < chunk) return dropped;
+  }
 }
 
 async function dropSegments({ db }: Database): Promise<number> {

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { IModelAccess } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
-import type { Database } from '../db/database.ts';
+import type { Database, Tx } from '../db/database.ts';
 import type { ChangesetGroupTable } from '../db/schema.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
@@ -20,7 +20,7 @@ export class ChangesetGroups {
   async create(caller: Caller, access: IModelAccess, description: string | null): Promise<ChangesetGroupTable> {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
-      const row: ChangesetGroupTable = { id: randomUUID(), imodel_id: imodel.id, state: 'inProgress', description, creator_id: caller.user.id, created_at: tick(imodel) };
+      const row: ChangesetGroupTable = { id: randomUUID(), imodel_id: imodel.id, state: 'inProgress', description, creator_id: caller.user.id, created_at: tick(imodel), touched_at: null };
       await tx.insertInto('changeset_group').values(row).execute();
       await tx.updateTable('imodel').set({ clock: row.created_at }).where('id', '=', imodel.id).execute();
       return row;
@@ -55,6 +55,12 @@ export class ChangesetGroups {
       .execute();
     return new Map(rows.map((row) => [row.changeset_index, row.group_id]));
   }
+}
+
+/** Puts a changeset into a group. */
+export async function joinGroup(tx: Tx, imodelId: string, index: number, groupId: string, now: number): Promise<void> {
+  await tx.insertInto('grouped_changeset').values({ imodel_id: imodelId, changeset_index: index, group_id: groupId }).execute();
+  await tx.updateTable('changeset_group').set({ touched_at: now }).where('id', '=', groupId).execute();
 }
 
 /** @throws ApiError ChangesetGroupNotFound */

@@ -3,11 +3,13 @@ import { sql } from 'kysely';
 import type { ITwinAccess } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
 import { audit } from '../audit.ts';
+import { insertOperation } from '../clone/copy.ts';
 import { isUniqueError, type Database } from '../db/database.ts';
 import type { IModelTable, OperationTable } from '../db/schema.ts';
 import { lockIModel, lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller, Extent, IModelState } from '../domain.ts';
 import { ApiError } from '../errors.ts';
+import { raiseCreated, raiseDeleted } from '../events/events.ts';
 import type { Blobs } from '../storage/blobs.ts';
 import { insertIModel, nameColumns } from './imodelRow.ts';
 
@@ -72,21 +74,8 @@ export class IModels {
         creatorId: caller.user.id,
         now,
       });
-      await tx
-        .insertInto('operation')
-        .values({
-          id: randomUUID(),
-          imodel_id: id,
-          kind: 'create',
-          state: waits ? 'waitingForFile' : 'successful',
-          cloned_from_imodel_id: null,
-          cloned_from_changeset_id: null,
-          changesets: 0,
-          failure_reason: null,
-          created_at: now,
-          finished_at: waits ? null : now,
-        })
-        .execute();
+      await insertOperation(tx, { imodel_id: id, kind: 'create', state: waits ? 'waitingForFile' : 'successful', changesets: 0, created_at: now, finished_at: waits ? null : now });
+      if (!waits) await raiseCreated(tx, { id, itwin_id: to.itwin.id, creator_id: caller.user.id });
       await audit(tx, caller, { at: now, action: 'iModel.create', iTwinId: to.itwin.id, iModelId: id });
       return blobId;
     });
@@ -153,6 +142,7 @@ export class IModels {
       if (row === undefined) throw new ApiError('iModelNotFound');
       const now = Date.now();
       await tx.updateTable('imodel').set({ deleted_at: now, history_id: null }).where('id', '=', id).execute();
+      await raiseDeleted(tx, row, caller.user.id);
       await audit(tx, caller, { at: now, action: 'iModel.delete', iTwinId: row.itwin_id, iModelId: id, detail: { name: row.name } });
     });
   }

@@ -7,6 +7,7 @@ import { isUniqueError, type Database } from '../db/database.ts';
 import type { ITwinTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError, detail } from '../errors.ts';
+import { raiseDeleted } from '../events/events.ts';
 import { contains } from '../imodels/imodels.ts';
 
 export interface ITwinRequest {
@@ -79,10 +80,12 @@ export class ITwins {
       status: request.status,
       parent_id: request.parentId,
       created_at: Date.now(),
+      deleted_at: null,
     };
     try {
       await this.#database.db.transaction().execute(async (tx) => {
         await tx.insertInto('itwin').values(row).execute();
+        await tx.insertInto('owner').values({ itwin_id: id, user_id: caller.user.id }).execute();
         await audit(tx, caller, { at: row.created_at, action: 'iTwin.create', iTwinId: id });
       });
     } catch (error) {
@@ -109,6 +112,24 @@ export class ITwins {
     return { ...row, ...changed };
   }
 
+  /**
+   * Deletes an iTwin and every iModel in it: from now on they are gone and its name is free. Clones in other iTwins stay.
+   * @throws ApiError iTwinNotFound
+   */
+  async delete(caller: Caller, id: string): Promise<void> {
+    await this.#database.db.transaction().execute(async (tx) => {
+      const now = Date.now();
+      // As for the deletion of one: no clone is made of what is going away.
+      const going = tx.selectFrom('imodel').select('id').where('itwin_id', '=', id).where('deleted_at', 'is', null);
+      if (this.#database.engine === 'postgres') await going.forUpdate().execute();
+      const deleted = await tx.updateTable('itwin').set({ deleted_at: now }).where('id', '=', id).where('deleted_at', 'is', null).executeTakeFirst();
+      if (deleted.numUpdatedRows === 0n) throw new ApiError('iTwinNotFound');
+      const iModels = await tx.updateTable('imodel').set({ deleted_at: now, history_id: null }).where('itwin_id', '=', id).where('deleted_at', 'is', null).returning(['id', 'itwin_id']).execute();
+      for (const imodel of iModels) await raiseDeleted(tx, imodel, caller.user.id);
+      await audit(tx, caller, { at: now, action: 'iTwin.delete', iTwinId: id, detail: { iModels: iModels.map((imodel) => imodel.id) } });
+    });
+  }
+
   /** iTwins that the caller may see. Rule of the API: inactive ones only when asked for. */
   async list(caller: Caller, filter: ITwinFilter, request: PageRequest): Promise<Page<ITwinTable>> {
     let query = this.#database.db.selectFrom('itwin').selectAll().where(seenBy(caller));
@@ -132,6 +153,7 @@ export class ITwins {
       .where('sub_class', '=', row.sub_class)
       .where('display_name', '=', row.display_name)
       .where('id', '!=', row.id)
+      .where('deleted_at', 'is', null)
       .executeTakeFirst();
     const property = sameName === undefined ? 'number' : 'displayName';
     return new ApiError('iTwinExists', { details: [detail.invalidValue(property, `An iTwin with the specified ${property} already exists.`)] });

@@ -76,6 +76,7 @@ export class Members {
     await this.role(iTwinId, roleId);
     await this.#database.db.transaction().execute(async (tx) => {
       await tx.deleteFrom('member').where('role_id', '=', roleId).execute();
+      await tx.deleteFrom('group_member').where('role_id', '=', roleId).execute();
       // The iModels stay secured: an emptied list shuts out rather than opens up.
       await tx.deleteFrom('imodel_grant').where('holder_id', '=', roleId).execute();
       await tx.deleteFrom('role').where('id', '=', roleId).execute();
@@ -110,11 +111,11 @@ export class Members {
    * @throws ApiError RoleNotFound
    */
   async add(caller: Caller, iTwinId: string, additions: readonly { user: string; roleIds: readonly string[] }[]): Promise<{ members: Member[]; unknown: string[] }> {
-    const found = await Promise.all(additions.map(async (addition) => ({ ...addition, account: await this.#account(addition.user) })));
+    const found = await Promise.all(additions.map(async (addition) => ({ ...addition, account: await this.account(addition.user) })));
     const unknown = found.filter(({ account }) => account === undefined).map(({ user }) => user);
     if (unknown.length > 0) return { members: [], unknown };
     const ids = new Set<string>();
-    await this.#requireRoles(iTwinId, additions.flatMap(({ roleIds }) => [...roleIds]));
+    await this.requireRoles(iTwinId, additions.flatMap(({ roleIds }) => [...roleIds]));
     await this.#database.db.transaction().execute(async (tx) => {
       for (const { account, roleIds } of found) {
         const userId = (account as UserAccountTable).id;
@@ -134,12 +135,17 @@ export class Members {
   /** Replaces the roles of a member. @throws ApiError MemberNotFound, RoleNotFound */
   async setRoles(caller: Caller, iTwinId: string, userId: string, roleIds: readonly string[]): Promise<Member> {
     await this.#requireMember(iTwinId, userId);
-    await this.#requireRoles(iTwinId, roleIds);
+    await this.requireRoles(iTwinId, roleIds);
     await this.#database.db.transaction().execute(async (tx) => {
       await tx.deleteFrom('member').where('itwin_id', '=', iTwinId).where('user_id', '=', userId).execute();
       for (const roleId of new Set(roleIds)) await tx.insertInto('member').values({ itwin_id: iTwinId, user_id: userId, role_id: roleId }).execute();
       await audit(tx, caller, { at: Date.now(), action: 'member.setRoles', iTwinId, detail: { userId, roleIds } });
     });
+    return this.get(iTwinId, userId);
+  }
+
+  /** @throws ApiError MemberNotFound */
+  async get(iTwinId: string, userId: string): Promise<Member> {
     const member = (await this.list(iTwinId)).find(({ user }) => user.id === userId);
     if (member === undefined) throw new ApiError('MemberNotFound');
     return member;
@@ -155,7 +161,7 @@ export class Members {
   }
 
   /** A user by id or e-mail: one who has been here, or one of the users file who has not come yet. */
-  async #account(idOrEmail: string): Promise<UserAccountTable | undefined> {
+  async account(idOrEmail: string): Promise<UserAccountTable | undefined> {
     const seen = (await this.#users.find(idOrEmail)) ?? (await this.#users.findByEmail(idOrEmail));
     if (seen !== undefined) return seen;
     const listed = this.#directory.findUser(idOrEmail);
@@ -170,7 +176,8 @@ export class Members {
     if (row === undefined) throw new ApiError('MemberNotFound');
   }
 
-  async #requireRoles(iTwinId: string, roleIds: readonly string[]): Promise<void> {
+  /** @throws ApiError RoleNotFound */
+  async requireRoles(iTwinId: string, roleIds: readonly string[]): Promise<void> {
     const known = new Set((await this.roles(iTwinId)).map(({ id }) => id));
     if (roleIds.some((id) => !known.has(id))) throw new ApiError('RoleNotFound');
   }

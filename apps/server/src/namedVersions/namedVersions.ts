@@ -2,12 +2,14 @@ import { randomUUID } from 'node:crypto';
 import type { IModelAccess } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
 import { audit } from '../audit.ts';
+import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { IModelTable, NamedVersionTable } from '../db/schema.ts';
 import { findChangeset } from '../db/statements/findChangeset.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import { parseChangesetId, type Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
+import { raiseVersion } from '../events/events.ts';
 import { contains } from '../imodels/imodels.ts';
 import { tick } from '../imodels/imodelRow.ts';
 
@@ -27,9 +29,11 @@ export interface NamedVersionChange {
 /** Names for the baseline and for changesets of an iModel. */
 export class NamedVersions {
   readonly #database: Database;
+  readonly #checkpoints: Checkpoints;
 
-  constructor(database: Database) {
+  constructor(database: Database, checkpoints: Checkpoints) {
     this.#database = database;
+    this.#checkpoints = checkpoints;
   }
 
   /** @throws ApiError ChangesetNotFound, NamedVersionExists, NamedVersionOnChangesetExists, iModelNotInitialized */
@@ -53,7 +57,10 @@ export class NamedVersions {
         created_at: tick(imodel),
       };
       await tx.insertInto('named_version').values(row).execute();
+      // Rule of the API: naming a changeset has a checkpoint made of it.
+      await this.#checkpoints.want(tx, imodel, changeset.index);
       await tx.updateTable('imodel').set({ clock: row.created_at }).where('id', '=', imodel.id).execute();
+      await raiseVersion(tx, imodel, { id: row.id, name: row.name, changesetId: changeset.id, changesetIndex: changeset.index }, caller.user.id);
       await audit(tx, caller, { at: row.created_at, action: 'namedVersion.create', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: row.id, name: row.name } });
       return row;
     });
@@ -72,6 +79,17 @@ export class NamedVersions {
       await tx.updateTable('named_version').set(changed).where('id', '=', before.id).execute();
       await audit(tx, caller, { at: Date.now(), action: 'namedVersion.update', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: before.id, ...change } });
       return { ...before, ...changed };
+    });
+  }
+
+  /** Has the checkpoint of a version made again. @throws ApiError NamedVersionNotFound, iModelNotInitialized */
+  async restartCheckpoint(caller: Caller, access: IModelAccess, id: string | undefined): Promise<NamedVersionTable> {
+    return this.#database.db.transaction().execute(async (tx) => {
+      const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
+      const version = await find(tx, imodel.id, id);
+      await this.#checkpoints.restart(tx, imodel, version.changeset_index);
+      await audit(tx, caller, { at: Date.now(), action: 'checkpoint.restart', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { index: version.changeset_index } });
+      return version;
     });
   }
 

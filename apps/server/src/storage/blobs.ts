@@ -123,7 +123,7 @@ export async function releaseBlobs(tx: Tx, ids: readonly string[], now: number):
     .where('b.id', 'in', ids)
     .where((eb) =>
       eb.and(
-        (['changeset', 'baseline', 'pending_changeset'] as const).map((table) =>
+        (['changeset', 'baseline', 'pending_changeset', 'block'] as const).map((table) =>
           eb.not(eb.exists(eb.selectFrom(table).select('blob_id').whereRef('blob_id', '=', 'b.id'))),
         ),
       ),

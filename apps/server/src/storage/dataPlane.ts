@@ -1,9 +1,10 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import parseRange from 'range-parser';
 import { Readable } from 'node:stream';
+import type { Containers } from '../checkpoints/containers.ts';
 import { SizeMismatchError, UnknownBlockError, type ByteRange } from './blobStore.ts';
-import type { Blobs, OpenUpload, ReadableBlob } from './blobs.ts';
-import { linkPath, type SignedLinks } from './signedLinks.ts';
+import type { Blobs, OpenUpload } from './blobs.ts';
+import { blobPath, containerPath, filePath, type LinkFault, type LinkGrant, type SignedLinks } from './signedLinks.ts';
 
 /** Largest block list that is read: 50,000 block ids, the protocol's limit, at their longest. */
 const maxBlockListBytes = 8 * 1024 * 1024;
@@ -22,14 +23,26 @@ class StorageError extends Error {
   }
 }
 
-type LinkRequest = FastifyRequest<{ Params: { blobId: string; fileName: string }; Querystring: Record<string, unknown> }>;
+type Query = { Querystring: Record<string, unknown> };
+type LinkRequest = FastifyRequest<{ Params: { blobId: string; fileName: string } } & Query>;
+type FileRequest = FastifyRequest<{ Params: { fileId: string; iModelId: string; fileName: string } } & Query>;
+type ContainerRequest = FastifyRequest<{ Params: { container: string; name: string } } & Query>;
+
+/** Bytes that can be sent, whole or in part. */
+export interface Sendable {
+  /** Of the bytes, without quotes. */
+  etag: string;
+  size: number;
+  read(range: ByteRange | undefined): Readable | Promise<Readable>;
+}
 
 /**
  * Serves signed links: the part of the Azure Blob protocol that the official clients use. Put Blob, Put Block, Put Block
  * List (answered by exactly 201), Get Blob with ranges, ETag, Content-Length and If-Match. Nothing parses a body here:
- * whatever content type an upload claims, its bytes go to the store as they are.
+ * whatever content type an upload claims, its bytes go to the store as they are. Also the containers of checkpoints, for
+ * Cloud Backed SQLite.
  */
-export async function dataPlane(app: FastifyInstance, { blobs, links }: { blobs: Blobs; links: SignedLinks }): Promise<void> {
+export async function dataPlane(app: FastifyInstance, { blobs, links, containers }: { blobs: Blobs; links: SignedLinks; containers: Containers }): Promise<void> {
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request, payload, done) => done(null, payload));
 
@@ -44,24 +57,42 @@ export async function dataPlane(app: FastifyInstance, { blobs, links }: { blobs:
       .send(`<?xml version="1.0" encoding="utf-8"?><Error><Code>${known.code}</Code><Message>${known.message}</Message></Error>`);
   });
 
-  /** Rule of the data plane: a link is good for one blob, one direction and its time, whatever else is said. */
-  function grantOf(request: LinkRequest, permission: 'r' | 'w'): string {
-    const grant = links.check({ ...request.params, query: request.query });
-    if (grant === 'tampered') throw new StorageError(403, 'AuthenticationFailed', 'The signature of this link is not valid.');
-    if (grant === 'expired') throw new StorageError(403, 'AuthenticationFailed', 'This link has expired. Ask the API for a new one.');
-    if (grant.permission !== permission)
-      throw new StorageError(403, 'AuthorizationPermissionMismatch', 'This link does not allow this operation.');
-    return grant.blobId;
+  /** Rule of the data plane: a link is good for one thing, one direction and its time, whatever else is said. */
+  function requireGrant(grant: LinkGrant | LinkFault, permission: 'r' | 'w'): void {
+    if (grant === 'tampered' || grant === 'expired') throw refusal(grant);
+    if (grant.permission !== permission) throw new StorageError(403, 'AuthorizationPermissionMismatch', 'This link does not allow this operation.');
   }
 
-  app.get(linkPath, { schema: { hide: true } }, async (request: LinkRequest, reply) => {
-    const blob = await blobs.findReadable(grantOf(request, 'r'));
+  function blobOf({ params: { blobId, fileName }, query }: LinkRequest, permission: 'r' | 'w'): string {
+    requireGrant(links.check({ resource: `blobs/${blobId}`, fileName, query }), permission);
+    return blobId;
+  }
+
+  app.get(blobPath, { schema: { hide: true } }, async (request: LinkRequest, reply) => {
+    const blob = await blobs.findReadable(blobOf(request, 'r'));
     if (blob === undefined) throw new StorageError(404, 'BlobNotFound', 'The blob does not exist.');
-    return sendBlob(blobs, blob, request, reply);
+    return send({ etag: blob.sha256.slice(0, 32), size: blob.size, read: (range) => blobs.store.read(blob.key, range) }, request, reply);
   });
 
-  app.put(linkPath, { schema: { hide: true } }, async (request: LinkRequest, reply) => {
-    const upload = await blobs.findUpload(grantOf(request, 'w'));
+  app.get(filePath, { schema: { hide: true } }, async (request: FileRequest, reply) => {
+    const { fileId, iModelId, fileName } = request.params;
+    requireGrant(links.check({ resource: `files/${fileId}/${iModelId}`, fileName, query: request.query }), 'r');
+    const file = await containers.file(fileId, iModelId);
+    if (file === undefined) throw new StorageError(404, 'BlobNotFound', 'The file does not exist.');
+    return send(file, request, reply);
+  });
+
+  app.get(containerPath, { schema: { hide: true } }, async (request: ContainerRequest, reply) => {
+    const { container, name } = request.params;
+    const verdict = links.checkContainer(container, request.query);
+    if (verdict !== 'good') throw refusal(verdict);
+    const found = await containers.find(container, name);
+    if (found === undefined) throw new StorageError(404, 'BlobNotFound', 'The blob does not exist.');
+    return send(found, request, reply);
+  });
+
+  app.put(blobPath, { schema: { hide: true } }, async (request: LinkRequest, reply) => {
+    const upload = await blobs.findUpload(blobOf(request, 'w'));
     if (upload === undefined) throw new StorageError(404, 'BlobNotFound', 'Nothing waits for this upload any more.');
     if (upload === 'closed') throw new StorageError(409, 'BlobAlreadyExists', 'This upload is complete; its link cannot be used again.');
     const body = (request.body ?? emptyBody(request)) as Readable;
@@ -107,20 +138,26 @@ function refuseConflict(outcome: 'stored' | 'conflict'): void {
   if (outcome === 'conflict') throw new StorageError(409, 'BlobAlreadyExists', 'Other bytes were uploaded through this link before.');
 }
 
-async function sendBlob(blobs: Blobs, blob: ReadableBlob, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-  const etag = `"${blob.sha256.slice(0, 32)}"`;
+function refusal(fault: LinkFault): StorageError {
+  return fault === 'tampered'
+    ? new StorageError(403, 'AuthenticationFailed', 'The signature of this link is not valid.')
+    : new StorageError(403, 'AuthenticationFailed', 'This link has expired. Ask the API for a new one.');
+}
+
+async function send(what: Sendable, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+  const etag = `"${what.etag}"`;
   const { 'if-match': ifMatch, 'if-none-match': ifNoneMatch } = request.headers;
   if (ifMatch !== undefined && ifMatch !== '*' && !ifMatch.split(/\s*,\s*/).includes(etag))
     throw new StorageError(412, 'ConditionNotMet', 'The blob is not the one that If-Match names.');
   reply.headers({ etag, 'accept-ranges': 'bytes', 'cache-control': 'private, max-age=0', 'x-content-type-options': 'nosniff' });
   if (ifNoneMatch !== undefined && (ifNoneMatch === '*' || ifNoneMatch.split(/\s*,\s*/).includes(etag))) return reply.code(304).send();
 
-  const range = wantedRange(request, blob.size);
-  const length = range === undefined ? blob.size : range.end - range.start + 1;
-  if (range !== undefined) reply.code(206).header('content-range', `bytes ${range.start}-${range.end}/${blob.size}`);
+  const range = wantedRange(request, what.size);
+  const length = range === undefined ? what.size : range.end - range.start + 1;
+  if (range !== undefined) reply.code(206).header('content-range', `bytes ${range.start}-${range.end}/${what.size}`);
   reply.headers({ 'content-type': 'application/octet-stream', 'content-length': length });
   // An empty stream: for an empty body Fastify would set a length of 0 over the one that HEAD must tell.
-  return reply.send(request.method === 'HEAD' || length === 0 ? Readable.from([]) : await blobs.store.read(blob.key, range));
+  return reply.send(request.method === 'HEAD' || length === 0 ? Readable.from([]) : await what.read(range));
 }
 
 /** The one range asked for; none for a request without, or with several, which the protocol lets us answer whole. */

@@ -1,8 +1,9 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 
-/** What a link allows: one thing, on one blob, for a while. */
+/** What a link allows: one thing, on one blob or one iModel's view of a model file, for a while. */
 export interface LinkGrant {
-  blobId: string;
+  /** `blobs/{id}`, or `files/{id}/{iModelId}`. */
+  resource: string;
   /** Last part of the address. Rule of the API: a changeset's link contains the changeset's id. */
   fileName: string;
   permission: 'r' | 'w';
@@ -11,9 +12,12 @@ export interface LinkGrant {
 /** Why a link was refused. */
 export type LinkFault = 'tampered' | 'expired';
 
-const account = 'storage';
-/** Parts of the address before the blob. Azure's client wants account and container in the path on localhost and IP hosts. */
-export const linkPath = `/${account}/blobs/:blobId/:fileName`;
+/** First part of every address of the data plane. Azure's client wants account and container in the path on localhost and IP hosts. */
+export const account = 'storage';
+export const blobPath = `/${account}/blobs/:blobId/:fileName`;
+export const filePath = `/${account}/files/:fileId/:iModelId/:fileName`;
+/** Shorter than the addresses above, as Cloud Backed SQLite builds it: account, container, name. */
+export const containerPath = `/${account}/:container/:name`;
 
 /**
  * Makes and checks the links of the data plane: an HMAC over what the link allows and until when, so that any server of
@@ -33,22 +37,44 @@ export class SignedLinks {
   make(origin: string, grant: LinkGrant): string {
     const expires = new Date(Date.now() + this.#lifeMs).toISOString();
     const nonce = randomBytes(9).toString('base64url');
-    const query = new URLSearchParams({ sp: grant.permission, se: expires, nonce, sig: this.#sign(grant, expires, nonce).toString('base64url') });
-    return `${origin}/${account}/blobs/${grant.blobId}/${encodeURIComponent(grant.fileName)}?${query.toString()}`;
+    const query = new URLSearchParams({ sp: grant.permission, se: expires, nonce, sig: this.#sign(partsOf(grant), expires, nonce).toString('base64url') });
+    return `${origin}/${account}/${grant.resource}/${encodeURIComponent(grant.fileName)}?${query.toString()}`;
+  }
+
+  /** A token that lets its holder read a container: the query of every request for it. iTwin.js reads its end from `se`. */
+  containerToken(container: string, lifeSeconds: number): string {
+    const expires = new Date(Date.now() + lifeSeconds * 1000).toISOString();
+    const nonce = randomBytes(9).toString('base64url');
+    return new URLSearchParams({ sp: 'r', se: expires, nonce, sig: this.#sign(['container', container], expires, nonce).toString('base64url') }).toString();
+  }
+
+  /** Checks a token that came back. */
+  checkContainer(container: string, query: Record<string, unknown>): 'good' | LinkFault {
+    return this.#check(['container', container], query);
   }
 
   /** Checks the parts of a link that came back. A link is judged tampered before it is judged expired. */
-  check(parts: { blobId: string; fileName: string; query: Record<string, unknown> }): LinkGrant | LinkFault {
-    const { sp, se, nonce, sig } = parts.query;
-    if ((sp !== 'r' && sp !== 'w') || typeof se !== 'string' || typeof nonce !== 'string' || typeof sig !== 'string') return 'tampered';
-    const grant: LinkGrant = { blobId: parts.blobId, fileName: parts.fileName, permission: sp };
-    const expected = this.#sign(grant, se, nonce);
-    const given = Buffer.from(sig, 'base64url');
-    if (given.length !== expected.length || !timingSafeEqual(given, expected)) return 'tampered';
-    return Date.parse(se) > Date.now() ? grant : 'expired';
+  check(parts: { resource: string; fileName: string; query: Record<string, unknown> }): LinkGrant | LinkFault {
+    const { sp } = parts.query;
+    if (sp !== 'r' && sp !== 'w') return 'tampered';
+    const grant: LinkGrant = { resource: parts.resource, fileName: parts.fileName, permission: sp };
+    const verdict = this.#check(partsOf(grant), parts.query);
+    return verdict === 'good' ? grant : verdict;
   }
 
-  #sign(grant: LinkGrant, expires: string, nonce: string): Buffer {
-    return createHmac('sha256', this.#key).update(JSON.stringify([grant.permission, grant.blobId, grant.fileName, expires, nonce])).digest();
+  #check(signed: string[], { se, nonce, sig }: Record<string, unknown>): 'good' | LinkFault {
+    if (typeof se !== 'string' || typeof nonce !== 'string' || typeof sig !== 'string') return 'tampered';
+    const expected = this.#sign(signed, se, nonce);
+    const given = Buffer.from(sig, 'base64url');
+    if (given.length !== expected.length || !timingSafeEqual(given, expected)) return 'tampered';
+    return Date.parse(se) > Date.now() ? 'good' : 'expired';
   }
+
+  #sign(signed: string[], expires: string, nonce: string): Buffer {
+    return createHmac('sha256', this.#key).update(JSON.stringify([...signed, expires, nonce])).digest();
+  }
+}
+
+function partsOf(grant: LinkGrant): string[] {
+  return [grant.permission, grant.resource, grant.fileName];
 }

@@ -5,7 +5,6 @@ import type Sharp from 'sharp';
 import type { IModelAccess } from '../access/permissions.ts';
 import { audit } from '../audit.ts';
 import type { Database, Tx } from '../db/database.ts';
-import type { IModelTable } from '../db/schema.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
@@ -62,38 +61,19 @@ export class Thumbnails {
 
   /** @throws ApiError iModelNotFound, iModelNotInitialized; NotAPictureError */
   async set(caller: Caller, access: IModelAccess, picture: Buffer): Promise<void> {
-    const [small, large] = [await this.#store(await scaled(picture, 'small')), await this.#store(await scaled(picture, 'large'))];
+    const stored = await storePictures(this.#blobs, picture);
     try {
       await this.#database.db.transaction().execute(async (tx) => {
         const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
-        await this.#replace(tx, imodel, small, large);
+        await removeThumbnail(tx, imodel.id, Date.now());
+        await tx.insertInto('thumbnail').values({ imodel_id: imodel.id, ...(await insertPictures(tx, this.#blobs, stored)) }).execute();
         await audit(tx, caller, { at: Date.now(), action: 'thumbnail.set', iTwinId: imodel.itwin_id, iModelId: imodel.id });
       });
     } catch (error) {
       // After any other error the commit may have happened; what is then a stray is the collector's.
-      if (error instanceof ApiError) await Promise.all([small, large].map(({ key }) => this.#blobs.store.delete(key)));
+      if (error instanceof ApiError) await Promise.all([stored.small, stored.large].map(({ key }) => this.#blobs.store.delete(key)));
       throw error;
     }
-  }
-
-  async #replace(tx: Tx, imodel: IModelTable, small: NewObject, large: NewObject): Promise<void> {
-    const now = Date.now();
-    await removeThumbnail(tx, imodel.id, now);
-    const ids = { small_blob_id: randomUUID(), large_blob_id: randomUUID() };
-    for (const [id, object] of [
-      [ids.small_blob_id, small],
-      [ids.large_blob_id, large],
-    ] as const)
-      await tx
-        .insertInto('blob')
-        .values({ id, store: this.#blobs.store.id, key: object.key, size: object.size, sha256: object.sha256, state: 'stored', created_at: now, released_at: null })
-        .execute();
-    await tx.insertInto('thumbnail').values({ imodel_id: imodel.id, ...ids }).execute();
-  }
-
-  async #store(bytes: Buffer): Promise<NewObject> {
-    const key = randomUUID();
-    return { key, ...(await this.#blobs.store.put(key, Readable.from([bytes]), bytes.length)) };
   }
 
   #default(size: ThumbnailSize): Promise<Buffer> {
@@ -108,6 +88,28 @@ export class Thumbnails {
 }
 
 type NewObject = StoredObject & { key: string };
+/** A picture in both sizes, in the store but not yet known to the database. */
+export type StoredPictures = Record<ThumbnailSize, NewObject>;
+
+/** Scales a picture and puts it into the store. @throws NotAPictureError */
+export async function storePictures(blobs: Blobs, picture: Buffer): Promise<StoredPictures> {
+  const store = async (bytes: Buffer): Promise<NewObject> => {
+    const key = randomUUID();
+    return { key, ...(await blobs.store.put(key, Readable.from([bytes]), bytes.length)) };
+  };
+  return { small: await store(await scaled(picture, 'small')), large: await store(await scaled(picture, 'large')) };
+}
+
+/** Makes stored pictures known. @returns the columns that refer to them */
+export async function insertPictures(tx: Tx, blobs: Blobs, { small, large }: StoredPictures): Promise<{ small_blob_id: string; large_blob_id: string }> {
+  const ids = { small_blob_id: randomUUID(), large_blob_id: randomUUID() };
+  for (const [id, { key, size, sha256 }] of [
+    [ids.small_blob_id, small],
+    [ids.large_blob_id, large],
+  ] as const)
+    await tx.insertInto('blob').values({ id, store: blobs.store.id, key, size, sha256, state: 'stored', created_at: Date.now(), released_at: null }).execute();
+  return ids;
+}
 
 /** The bytes are no PNG and no JPEG, or a damaged one. */
 export class NotAPictureError extends Error {

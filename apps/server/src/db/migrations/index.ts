@@ -5,6 +5,8 @@ import { versionsAndLocksMigration } from './0002-versions-and-locks.ts';
 import { groupsDataMarksMigration } from './0003-groups-data-marks.ts';
 import { thumbnailsMigration } from './0004-thumbnails.ts';
 import { sharesMigration } from './0005-shares.ts';
+import { jobsCheckpointsMigration } from './0006-jobs-checkpoints.ts';
+import { eventsITwinsMigration } from './0007-events-itwins.ts';
 
 /** All migrations in order of their names. A released one never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -14,5 +16,7 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0003-groups-data-marks': groupsDataMarksMigration(engine),
     '0004-thumbnails': thumbnailsMigration(engine),
     '0005-shares': sharesMigration(engine),
+    '0006-jobs-checkpoints': jobsCheckpointsMigration(engine),
+    '0007-events-itwins': eventsITwinsMigration(engine),
   };
 }

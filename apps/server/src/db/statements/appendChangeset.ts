@@ -8,8 +8,9 @@ import { openEnd, type ChangesetTable, type IModelTable } from '../schema.ts';
  * The iModel appends to the last segment of its history if that segment is its own. Otherwise (first push, or first push
  * after a clone) it opens a segment and moves to a new history: its old ranges, cut at its head, and the new segment. That
  * copies as many rows as the history is deep, once in the life of an iModel, so that a clone never copies any.
+ * @returns what of the iModel changed that tells what it sees
  */
-export async function appendChangeset(tx: Tx, imodel: IModelTable, changeset: Omit<ChangesetTable, 'segment_id' | 'index'>, now: number): Promise<number> {
+export async function appendChangeset(tx: Tx, imodel: IModelTable, changeset: Omit<ChangesetTable, 'segment_id' | 'index'>, now: number): Promise<Pick<IModelTable, 'history_id' | 'head_index'>> {
   const index = imodel.head_index + 1;
   const tail = await ownTail(tx, imodel);
   const { historyId, segmentId } = tail ?? (await openSegment(tx, imodel, index, now));
@@ -22,7 +23,7 @@ export async function appendChangeset(tx: Tx, imodel: IModelTable, changeset: Om
     .set({ history_id: historyId, head_index: index, head_changeset_id: changeset.id, last_pushed_at: changeset.pushed_at, clock: changeset.pushed_at })
     .where('id', '=', imodel.id)
     .execute();
-  return index;
+  return { history_id: historyId, head_index: index };
 }
 
 /** The segment that the iModel may append to: the open end of its history, when that is its own. */

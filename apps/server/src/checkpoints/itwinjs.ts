@@ -1,6 +1,6 @@
 import { IModelHost, SettingsPriority, type IModelDb, type IModelHostOptions } from '@itwin/core-backend';
 
-/** What scripts and tests use of the native part of iTwin.js, which publishes no types for it. */
+/** What this project uses of the native part of iTwin.js, which publishes no types for it. */
 export interface NativeDb {
   setITwinId(id: string): number;
   saveChanges(description?: string): void;

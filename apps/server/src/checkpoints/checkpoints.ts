@@ -1,0 +1,164 @@
+import { randomUUID } from 'node:crypto';
+import type { Database, Db, Tx } from '../db/database.ts';
+import type { CheckpointTable, IModelTable } from '../db/schema.ts';
+import { enqueue } from '../operations/jobs.ts';
+
+/** The part of an iModel that tells which checkpoints it sees. */
+export type CheckpointSight = Pick<IModelTable, 'history_id' | 'head_index' | 'baseline_id'>;
+
+/** Job that makes one checkpoint. */
+export const checkpointJob = 'checkpoint';
+
+/** Name of a checkpoint's database in its container. */
+export function databaseName(changeset: { index: number; id: string }): string {
+  return changeset.index === 0 ? 'BASELINE.bim' : `${changeset.id}.bim`;
+}
+
+/** Finds and orders checkpoints. What an iModel sees of its history decides what it sees of these: nothing is copied for a clone. */
+export class Checkpoints {
+  readonly #database: Database;
+  readonly #enabled: boolean;
+  readonly #every: number;
+  readonly #delayMs: number;
+
+  /**
+   * @param options.enabled whether some server of this installation makes checkpoints
+   * @param options.every changesets after which the newest one gets a checkpoint
+   * @param options.delayMs wait before one is made, so that a flurry of pushes and versions is over
+   */
+  constructor(database: Database, options: { enabled: boolean; every: number; delayMs: number }) {
+    this.#database = database;
+    this.#enabled = options.enabled;
+    this.#every = options.every;
+    this.#delayMs = options.delayMs;
+  }
+
+  /** The checkpoint of exactly this changeset (index 0: of the baseline), in whatever state. */
+  async find(sight: CheckpointSight, index: number): Promise<CheckpointTable | undefined> {
+    return findCheckpoint(this.#database.db, sight, index);
+  }
+
+  /** The newest usable checkpoint at or before a changeset. */
+  async nearest(sight: CheckpointSight, index: number): Promise<CheckpointTable | undefined> {
+    const { db } = this.#database;
+    const baseline = () => db.selectFrom('checkpoint').selectAll().where('baseline_id', '=', sight.baseline_id).where('state', '=', 'successful').executeTakeFirst();
+    if (sight.history_id === null || index === 0) return baseline();
+    const found = await seen(db, sight, Math.min(index, sight.head_index)).where('c.state', '=', 'successful').orderBy('c.changeset_index', 'desc').limit(1).executeTakeFirst();
+    return found ?? baseline();
+  }
+
+  /** Every usable checkpoint that an iModel sees, by index. */
+  async usable(sight: CheckpointSight): Promise<CheckpointTable[]> {
+    const { db } = this.#database;
+    const ofBaseline = await db.selectFrom('checkpoint').selectAll().where('baseline_id', '=', sight.baseline_id).where('state', '=', 'successful').execute();
+    if (sight.history_id === null) return ofBaseline;
+    const others = await seen(db, sight, sight.head_index).where('c.state', '=', 'successful').orderBy('c.changeset_index').execute();
+    return [...ofBaseline, ...others];
+  }
+
+  /** Size of a model file, bytes. */
+  async sizeOf(fileId: string): Promise<number> {
+    return (await this.#database.db.selectFrom('model_file').select('size').where('id', '=', fileId).executeTakeFirstOrThrow()).size;
+  }
+
+  /**
+   * For changesets `first` to `last`: the index of the usable checkpoint at or before each; 0, the baseline's, where there is
+   * no later one.
+   */
+  async preceding(sight: CheckpointSight, first: number, last: number): Promise<(index: number) => number> {
+    if (sight.history_id === null) return () => 0;
+    const { db } = this.#database;
+    const usable = seen(db, sight, last).where('c.state', '=', 'successful');
+    const within = await usable.where('c.changeset_index', '>', first).orderBy('c.changeset_index', 'desc').execute();
+    const before = await usable.where('c.changeset_index', '<=', first).orderBy('c.changeset_index', 'desc').limit(1).executeTakeFirst();
+    const indexes = [...within, ...(before === undefined ? [] : [before])].map(({ changeset_index }) => changeset_index);
+    return (index) => indexes.find((candidate) => candidate <= index) ?? 0;
+  }
+
+  /** Whether checkpoints, and with them any model files, are made in this installation. */
+  get enabled(): boolean {
+    return this.#enabled;
+  }
+
+  /** Where the checkpoint of a changeset belongs; undefined when there is one, in whatever state. */
+  async placeOf(sight: CheckpointSight, index: number, db: Db = this.#database.db): Promise<Pick<CheckpointTable, 'baseline_id' | 'segment_id' | 'changeset_index'> | undefined> {
+    if ((await findCheckpoint(db, sight, index)) !== undefined) return undefined;
+    const holder = index === 0 ? { baseline_id: sight.baseline_id, segment_id: null } : { baseline_id: null, segment_id: await segmentAt(db, sight, index) };
+    return { ...holder, changeset_index: index };
+  }
+
+  /** Orders a checkpoint unless there is one, in the transaction that gives the reason for it. @returns whether it did */
+  async want(tx: Tx, imodel: IModelTable, index: number, when: 'soon' | 'now' = 'soon'): Promise<boolean> {
+    const place = this.#enabled ? await this.placeOf(imodel, index, tx) : undefined;
+    if (place === undefined) return false;
+    const row: CheckpointTable = {
+      id: randomUUID(),
+      ...place,
+      state: 'scheduled',
+      file_id: null,
+      applied: 0,
+      to_apply: 0,
+      failure_reason: null,
+      created_at: Date.now(),
+      finished_at: null,
+    };
+    const inserted = await tx
+      .insertInto('checkpoint')
+      .values(row)
+      .onConflict((conflict) => conflict.doNothing())
+      .executeTakeFirst();
+    if (inserted.numInsertedOrUpdatedRows === 0n) return false;
+    await enqueue(tx, { kind: checkpointJob, subjectId: row.id, tenant: imodel.itwin_id, delayMs: when === 'now' ? 0 : this.#delayMs });
+    return true;
+  }
+
+  /** Orders one for the newest changeset when the last one, made or ordered, is `every` changesets behind. */
+  async wantTip(tx: Tx, imodel: IModelTable): Promise<void> {
+    if (!this.#enabled || this.#every === 0 || imodel.head_index < this.#every) return;
+    const last = await seen(tx, imodel, imodel.head_index).orderBy('c.changeset_index', 'desc').limit(1).executeTakeFirst();
+    if (imodel.head_index - (last?.changeset_index ?? 0) >= this.#every) await this.want(tx, imodel, imodel.head_index);
+  }
+
+  /** Makes a failed checkpoint, or one that never was, be made (again); one that is there or on its way stays as it is. */
+  async restart(tx: Tx, imodel: IModelTable, index: number): Promise<void> {
+    const row = await findCheckpoint(tx, imodel, index);
+    if (row === undefined) {
+      await this.want(tx, imodel, index);
+      return;
+    }
+    if (row.state !== 'failed' || !this.#enabled) return;
+    const again = await tx.updateTable('checkpoint').set({ state: 'scheduled', failure_reason: null, finished_at: null, applied: 0 }).where('id', '=', row.id).where('state', '=', 'failed').executeTakeFirst();
+    if (again.numUpdatedRows > 0n) await enqueue(tx, { kind: checkpointJob, subjectId: row.id, tenant: imodel.itwin_id, delayMs: this.#delayMs });
+  }
+}
+
+/** Checkpoints of changesets that an iModel sees, up to an index. */
+function seen(db: Db, sight: CheckpointSight, upTo: number) {
+  return db
+    .selectFrom('history_segment as h')
+    .innerJoin('checkpoint as c', 'c.segment_id', 'h.segment_id')
+    .selectAll('c')
+    .where('h.history_id', '=', sight.history_id)
+    .where('h.first_index', '<=', upTo)
+    .whereRef('c.changeset_index', '>=', 'h.first_index')
+    .whereRef('c.changeset_index', '<=', 'h.last_index')
+    .where('c.changeset_index', '<=', upTo);
+}
+
+async function findCheckpoint(db: Db, sight: CheckpointSight, index: number): Promise<CheckpointTable | undefined> {
+  if (index === 0) return db.selectFrom('checkpoint').selectAll().where('baseline_id', '=', sight.baseline_id).executeTakeFirst();
+  if (sight.history_id === null || index > sight.head_index) return undefined;
+  return seen(db, sight, index).where('c.changeset_index', '=', index).executeTakeFirst();
+}
+
+async function segmentAt(db: Db, sight: CheckpointSight, index: number): Promise<string> {
+  const { segment_id } = await db
+    .selectFrom('history_segment')
+    .select('segment_id')
+    .where('history_id', '=', sight.history_id)
+    .where('first_index', '<=', index)
+    .orderBy('first_index', 'desc')
+    .limit(1)
+    .executeTakeFirstOrThrow();
+  return segment_id;
+}

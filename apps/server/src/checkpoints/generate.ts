@@ -1,0 +1,202 @@
+import { randomUUID } from 'node:crypto';
+import { createWriteStream } from 'node:fs';
+import { mkdir, rm } from 'node:fs/promises';
+import path from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import type { Database } from '../db/database.ts';
+import type { ChangesetTable, CheckpointTable, IModelTable } from '../db/schema.ts';
+import { listChangesets } from '../db/statements/listChangesets.ts';
+import { FinalError, type Effect, type JobHandler, type RunningJob } from '../operations/jobs.ts';
+import { endBaseline } from '../history/baselines.ts';
+import type { Blobs } from '../storage/blobs.ts';
+import { checkpointJob, type Checkpoints } from './checkpoints.ts';
+import { blockHashes, type ModelFiles, type WholeBlob } from './modelFiles.ts';
+import type { WorkRequest, WorkResult } from './worker.ts';
+import type { WorkerProcess } from './workerProcess.ts';
+
+/** Bit of `containingChanges` that says a changeset changes schemas. */
+const schemaChanges = 1;
+/** Changesets that are fetched before they are applied: bounds the disk that one job takes. */
+const pageOfChangesets = 500;
+const progressEveryMs = 1000;
+/** Ids while a file is in work; whoever reads it from the store has others written over them. */
+const nobody = { iModelId: '00000000-0000-0000-0000-000000000000', iTwinId: '00000000-0000-0000-0000-000000000000' };
+
+/** How often work of the iTwin.js process is tried. */
+export type Retries = Pick<JobHandler, 'attempts' | 'backoffMs'>;
+
+/** Rule of iTwin.js: lower numbers are nobody's briefcase. */
+const firstBriefcaseId = 2;
+
+/** Somebody uploaded a briefcase, which may hold work that was never pushed, for a baseline. */
+class FileIsBriefcase extends FinalError {
+  constructor(briefcaseId: number) {
+    super(`The baseline file is a briefcase (number ${briefcaseId}).`);
+  }
+}
+
+/** An iModel's file at one changeset, in a folder of its own. */
+export interface MadeFile extends WorkResult {
+  path: string;
+  /** When it is the baseline file, unchanged. */
+  whole: WholeBlob | undefined;
+}
+
+/** Makes model files: from the nearest earlier checkpoint, or else the baseline, and the changesets after it. */
+export class Generator {
+  readonly #database: Database;
+  readonly #blobs: Blobs;
+  readonly #checkpoints: Checkpoints;
+  readonly #files: ModelFiles;
+  readonly #worker: WorkerProcess;
+  readonly #workDir: string;
+  readonly #retries: Retries;
+
+  constructor(parts: { database: Database; blobs: Blobs; checkpoints: Checkpoints; files: ModelFiles; worker: WorkerProcess; workDir: string; retries: Retries }) {
+    this.#database = parts.database;
+    this.#blobs = parts.blobs;
+    this.#checkpoints = parts.checkpoints;
+    this.#files = parts.files;
+    this.#worker = parts.worker;
+    this.#workDir = parts.workDir;
+    this.#retries = parts.retries;
+  }
+
+  /** The handler of checkpoint jobs. */
+  handler(): JobHandler {
+    return {
+      kind: checkpointJob,
+      ...this.#retries,
+      perTenant: 2,
+      run: (job) => this.#makeCheckpoint(job),
+      giveUp: async (tx, { subjectId }, reason, error) => {
+        await tx.updateTable('checkpoint').set({ state: 'failed', failure_reason: reason, finished_at: Date.now() }).where('id', '=', subjectId).where('state', '=', 'scheduled').execute();
+        const row = await tx.selectFrom('checkpoint').select('baseline_id').where('id', '=', subjectId).executeTakeFirst();
+        if (row?.baseline_id != null) await endBaseline(tx, row.baseline_id, error instanceof FileIsBriefcase ? 'fileIsBriefcase' : 'initializationFailed', reason);
+      },
+    };
+  }
+
+  async #makeCheckpoint(job: RunningJob): Promise<Effect> {
+    const row = await this.#database.db.selectFrom('checkpoint').selectAll().where('id', '=', job.subjectId).executeTakeFirst();
+    if (row === undefined || row.state !== 'scheduled') return async () => undefined;
+    const imodel = await this.#seenBy(row);
+    // Nobody sees the changeset any more.
+    if (imodel === undefined)
+      return async (tx) => {
+        await tx.deleteFrom('checkpoint').where('id', '=', row.id).where('state', '=', 'scheduled').execute();
+      };
+    const { baseline_id: baselineId } = row;
+    return this.withFile(imodel, row.changeset_index, { purpose: baselineId === null ? 'checkpoint' : 'baseline', countMissingGuids: false }, job, row.id, async (made) => {
+      if (baselineId !== null && made.briefcaseId >= firstBriefcaseId) throw new FileIsBriefcase(made.briefcaseId);
+      const stored = await this.#files.store(made.path, made, made.whole, job.signal);
+      return async (tx) => {
+        const fileId = await this.#files.record(tx, stored);
+        await tx.updateTable('checkpoint').set({ state: 'successful', file_id: fileId, finished_at: Date.now() }).where('id', '=', row.id).execute();
+        if (baselineId !== null) await endBaseline(tx, baselineId, 'initialized');
+      };
+    });
+  }
+
+  /** Any iModel that sees what a checkpoint is of: they all see the same. */
+  async #seenBy(row: CheckpointTable): Promise<IModelTable | undefined> {
+    const imodels = this.#database.db.selectFrom('imodel').selectAll('imodel').where('imodel.deleted_at', 'is', null).limit(1);
+    if (row.baseline_id !== null) return imodels.where('imodel.baseline_id', '=', row.baseline_id).executeTakeFirst();
+    return imodels
+      .innerJoin('history_segment as h', 'h.history_id', 'imodel.history_id')
+      .where('h.segment_id', '=', row.segment_id)
+      .where('h.first_index', '<=', row.changeset_index)
+      .where('h.last_index', '>=', row.changeset_index)
+      .where('imodel.head_index', '>=', row.changeset_index)
+      .executeTakeFirst();
+  }
+
+  /**
+   * Makes the file of an iModel at a changeset and hands it on; afterwards it is gone.
+   * @param checkpointId the checkpoint whose progress this is, if it is one's
+   * @throws FinalError when a file is at fault
+   */
+  async withFile<T>(
+    imodel: IModelTable,
+    index: number,
+    want: Pick<WorkRequest, 'purpose' | 'countMissingGuids'>,
+    { signal }: Pick<RunningJob, 'signal'>,
+    checkpointId: string | undefined,
+    use: (made: MadeFile) => Promise<T>,
+  ): Promise<T> {
+    const folder = path.join(this.#workDir, randomUUID());
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    try {
+      const file = path.join(folder, 'model.bim');
+      const from = await this.#begin(imodel, index, file, signal);
+      if (checkpointId !== undefined)
+        await this.#database.db.updateTable('checkpoint').set({ applied: 0, to_apply: index - from.index }).where('id', '=', checkpointId).execute();
+      const tell = this.#progress(checkpointId, from.index);
+      let result: WorkResult;
+      let at = from.index;
+      do {
+        const changesets = await this.#fetch(imodel, at, Math.min(index, at + pageOfChangesets), folder, signal);
+        at = changesets.at(-1)?.index ?? index;
+        const last = at === index;
+        result = await this.#worker.work({ file, changesets, purpose: last ? want.purpose : 'checkpoint', countMissingGuids: last && want.countMissingGuids }, signal, tell);
+        for (const changeset of changesets) await rm(changeset.path, { force: true });
+      } while (at < index);
+      return await use({ ...result, path: file, whole: from.whole });
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
+  }
+
+  /** Puts the file to begin with in place. */
+  async #begin(imodel: IModelTable, index: number, file: string, signal: AbortSignal): Promise<{ index: number; whole: WholeBlob | undefined }> {
+    const nearest = await this.#checkpoints.nearest(imodel, index);
+    const known = nearest?.file_id == null ? undefined : await this.#files.find(nearest.file_id);
+    if (nearest !== undefined && known !== undefined) {
+      await this.#files.writeTo(known, nobody, file, signal);
+      return { index: nearest.changeset_index, whole: undefined };
+    }
+    const { blob_id } = await this.#database.db.selectFrom('baseline').select('blob_id').where('id', '=', imodel.baseline_id).executeTakeFirstOrThrow();
+    await this.#fetchBlob(blob_id, file, signal);
+    return { index: 0, whole: { blobId: blob_id, hashes: await blockHashes(file) } };
+  }
+
+  async #fetch(imodel: IModelTable, after: number, upTo: number, folder: string, signal: AbortSignal): Promise<WorkRequest['changesets']> {
+    if (upTo <= after) return [];
+    const rows = await listChangesets(this.#database, imodel, { first: after + 1, last: upTo, limit: upTo - after, offset: 0, descending: false });
+    if (rows.length !== upTo - after) throw new Error(`changesets ${after + 1} to ${upTo} are not all there`);
+    const changesets: WorkRequest['changesets'] = [];
+    for (const row of rows) {
+      const target = path.join(folder, `${row.id}.cs`);
+      await this.#fetchBlob(row.blob_id, target, signal);
+      changesets.push(toFile(row, target));
+    }
+    return changesets;
+  }
+
+  async #fetchBlob(blobId: string, target: string, signal: AbortSignal): Promise<void> {
+    const blob = await this.#blobs.findReadable(blobId);
+    if (blob === undefined) throw new Error(`blob ${blobId} is gone`);
+    await pipeline(await this.#blobs.store.read(blob.key), createWriteStream(target), { signal });
+  }
+
+  /** Writes progress down, at most once a second: it is to be seen, not to be resumed from. */
+  #progress(checkpointId: string | undefined, from: number): (index: number) => void {
+    if (checkpointId === undefined) return () => undefined;
+    let toldAt = Date.now();
+    return (index) => {
+      if (Date.now() - toldAt < progressEveryMs) return;
+      toldAt = Date.now();
+      this.#database.db
+        .updateTable('checkpoint')
+        .set({ applied: index - from })
+        .where('id', '=', checkpointId)
+        .where('state', '=', 'scheduled')
+        .execute()
+        .catch(() => undefined);
+    };
+  }
+}
+
+function toFile(row: ChangesetTable, target: string): WorkRequest['changesets'][number] {
+  return { id: row.id, parentId: row.parent_id, index: row.index, path: target, schema: (row.containing_changes & schemaChanges) !== 0 };
+}

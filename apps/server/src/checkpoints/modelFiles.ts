@@ -1,0 +1,193 @@
+import { createHash, randomBytes, randomUUID } from 'node:crypto';
+import { createWriteStream } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { Database, Tx } from '../db/database.ts';
+import type { BlobTable } from '../db/schema.ts';
+import type { ByteRange } from '../storage/blobStore.ts';
+import type { Blobs } from '../storage/blobs.ts';
+import { writeIdentity, type Identity, type IdentityOffsets } from './identity.ts';
+
+/** Bytes of a block: what iTwin.js fetches at a time from a checkpoint. */
+export const blockBytes = 4 * 1024 * 1024;
+
+/** A model file that the store holds. */
+export interface ModelFile extends IdentityOffsets {
+  id: string;
+  size: number;
+  blocks: readonly StoredBlock[];
+}
+
+/** Where the bytes of a block lie. */
+export interface StoredBlock {
+  /** Its name in containers: 32 hex digits, upper case. */
+  id: string;
+  key: string;
+  start: number;
+}
+
+/** A file whose blocks are in the store, not yet known to the database. */
+export interface UnnamedFile extends IdentityOffsets {
+  size: number;
+  blockIds: readonly string[];
+}
+
+/** A blob that holds a whole model file: its blocks need not be stored again. */
+export interface WholeBlob {
+  blobId: string;
+  /** SHA-256 of each of its blocks, hex. */
+  hashes: readonly string[];
+  /** Its row, where nothing has made it known yet: it comes with the first block in it. */
+  row?: BlobTable;
+}
+
+/** Model files in blocks, each content stored once, whichever files have it. */
+export class ModelFiles {
+  readonly #database: Database;
+  readonly #blobs: Blobs;
+
+  constructor(database: Database, blobs: Blobs) {
+    this.#database = database;
+    this.#blobs = blobs;
+  }
+
+  /**
+   * Puts the blocks of a file into the store, those left out that it has already: the work before `record`, which may be
+   * repeated. Blocks that no file comes to name are collected.
+   */
+  async store(file: string, offsets: IdentityOffsets, whole: WholeBlob | undefined, signal?: AbortSignal): Promise<UnnamedFile> {
+    const handle = await open(file, 'r');
+    try {
+      const { size } = await handle.stat();
+      const blockIds: string[] = [];
+      for (let start = 0; start < size; start += blockBytes) {
+        signal?.throwIfAborted();
+        const bytes = Buffer.alloc(Math.min(blockBytes, size - start));
+        await handle.read(bytes, 0, bytes.length, start);
+        const sha256 = createHash('sha256').update(bytes).digest('hex');
+        const inWhole = whole?.hashes[start / blockBytes] === sha256 ? { blobId: whole.blobId, row: whole.row, start } : undefined;
+        blockIds.push((await this.#known(sha256)) ?? (await this.#add(bytes, sha256, inWhole)));
+      }
+      return { size, blockIds, ...offsets };
+    } finally {
+      await handle.close();
+    }
+  }
+
+  async #known(sha256: string): Promise<string | undefined> {
+    return (await this.#database.db.selectFrom('block').select('id').where('sha256', '=', sha256).executeTakeFirst())?.id;
+  }
+
+  async #add(bytes: Buffer, sha256: string, inWhole: { blobId: string; row: BlobTable | undefined; start: number } | undefined): Promise<string> {
+    const id = randomBytes(16).toString('hex').toUpperCase();
+    const place = inWhole ?? { blobId: randomUUID(), start: 0 };
+    const key = randomUUID();
+    if (inWhole === undefined) await this.#blobs.store.put(key, Readable.from([bytes]), bytes.length);
+    const won = await this.#database.db.transaction().execute(async (tx) => {
+      const taken = await tx.selectFrom('block').select('id').where('sha256', '=', sha256).executeTakeFirst();
+      if (taken !== undefined) return taken.id;
+      if (inWhole === undefined)
+        await tx
+          .insertInto('blob')
+          .values({ id: place.blobId, store: this.#blobs.store.id, key, size: bytes.length, sha256, state: 'stored', created_at: Date.now(), released_at: null })
+          .execute();
+      else if (inWhole.row !== undefined)
+        await tx
+          .insertInto('blob')
+          .values(inWhole.row)
+          .onConflict((conflict) => conflict.doNothing())
+          .execute();
+      await tx.insertInto('block').values({ id, sha256, blob_id: place.blobId, start: place.start }).execute();
+      return id;
+    });
+    if (won !== id && inWhole === undefined) await this.#blobs.store.delete(key);
+    return won;
+  }
+
+  /** Makes a stored file known, in the transaction of whoever refers to it. @returns its id */
+  async record(tx: Tx, file: UnnamedFile): Promise<string> {
+    const id = randomUUID();
+    await tx
+      .insertInto('model_file')
+      .values({ id, size: file.size, imodel_id_offset: file.iModelIdOffset, itwin_id_offset: file.iTwinIdOffset, created_at: Date.now() })
+      .execute();
+    // SQLite takes 32,766 parameters a statement.
+    const rows = file.blockIds.map((block_id, position) => ({ file_id: id, position, block_id }));
+    for (let n = 0; n < rows.length; n += 1000) await tx.insertInto('model_file_block').values(rows.slice(n, n + 1000)).execute();
+    return id;
+  }
+
+  async find(id: string): Promise<ModelFile | undefined> {
+    const row = await this.#database.db.selectFrom('model_file').selectAll().where('id', '=', id).executeTakeFirst();
+    if (row === undefined) return undefined;
+    const blocks = await this.#database.db
+      .selectFrom('model_file_block as f')
+      .innerJoin('block as k', 'k.id', 'f.block_id')
+      .innerJoin('blob as b', 'b.id', 'k.blob_id')
+      .select(['k.id', 'k.start', 'b.key'])
+      .where('f.file_id', '=', id)
+      .orderBy('f.position')
+      .execute();
+    return {
+      id: row.id,
+      size: row.size,
+      iModelIdOffset: row.imodel_id_offset,
+      iTwinIdOffset: row.itwin_id_offset,
+      blocks: blocks.map(({ id: blockId, key, start }) => ({ id: blockId, key: key as string, start })),
+    };
+  }
+
+  /** One block of a file, with the ids written over it. */
+  async readBlock(file: ModelFile, position: number, identity: Identity): Promise<Buffer> {
+    const block = file.blocks[position] as StoredBlock;
+    const start = position * blockBytes;
+    const length = Math.min(blockBytes, file.size - start);
+    const bytes = Buffer.alloc(length);
+    let filled = 0;
+    for await (const chunk of await this.#blobs.store.read(block.key, { start: block.start, end: block.start + length - 1 })) filled += (chunk as Buffer).copy(bytes, filled);
+    if (filled !== length) throw new Error(`block ${block.id} has ${filled} bytes, not ${length}`);
+    writeIdentity(bytes, start, file, identity);
+    return bytes;
+  }
+
+  /** The file, or a range of it, as it is for one iModel. One block at a time is in memory. */
+  read(file: ModelFile, identity: Identity, range: ByteRange = { start: 0, end: file.size - 1 }): Readable {
+    return Readable.from(this.#pieces(file, identity, range), { objectMode: false, highWaterMark: blockBytes });
+  }
+
+  async *#pieces(file: ModelFile, identity: Identity, range: ByteRange): AsyncGenerator<Buffer> {
+    for (let position = Math.floor(range.start / blockBytes); position * blockBytes <= range.end; position++) {
+      const bytes = await this.readBlock(file, position, identity);
+      const start = position * blockBytes;
+      yield bytes.subarray(Math.max(0, range.start - start), Math.min(bytes.length, range.end + 1 - start));
+    }
+  }
+
+  /** Writes a file to disk, for work on it. */
+  async writeTo(file: ModelFile, identity: Identity, target: string, signal: AbortSignal): Promise<void> {
+    await pipeline(this.read(file, identity), createWriteStream(target), { signal });
+  }
+}
+
+/** SHA-256 of each block of a file, hex. */
+export async function blockHashes(file: string): Promise<string[]> {
+  const handle = await open(file, 'r');
+  try {
+    const hashes: string[] = [];
+    const bytes = Buffer.alloc(blockBytes);
+    for (let start = 0; ; start += blockBytes) {
+      const { bytesRead } = await handle.read(bytes, 0, blockBytes, start);
+      if (bytesRead > 0) hashes.push(createHash('sha256').update(bytes.subarray(0, bytesRead)).digest('hex'));
+      if (bytesRead < blockBytes) return hashes;
+    }
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Takes back what `record` wrote. Its blocks stay until the collector finds that nothing names them. */
+export async function forgetFile(tx: Tx, fileId: string): Promise<void> {
+  await tx.deleteFrom('model_file_block').where('file_id', '=', fileId).execute();
+  await tx.deleteFrom('model_file').where('id', '=', fileId).execute();
+}

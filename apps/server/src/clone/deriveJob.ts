@@ -1,0 +1,103 @@
+import { randomUUID } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import type { Generator, MadeFile, Retries } from '../checkpoints/generate.ts';
+import { blockHashes, type ModelFiles } from '../checkpoints/modelFiles.ts';
+import type { Checkpoints } from '../checkpoints/checkpoints.ts';
+import type { Database, Tx } from '../db/database.ts';
+import type { BlobTable, IModelTable } from '../db/schema.ts';
+import type { OperationState } from '../domain.ts';
+import { raiseCreated } from '../events/events.ts';
+import { dropBaseline } from '../history/collect.ts';
+import type { Effect, JobHandler, RunningJob } from '../operations/jobs.ts';
+import type { Blobs } from '../storage/blobs.ts';
+import { baselineSight } from './copy.ts';
+import { deriveJob, type DeriveWork } from './derive.ts';
+
+interface Parts {
+  database: Database;
+  blobs: Blobs;
+  files: ModelFiles;
+  checkpoints: Checkpoints;
+  generator: Generator;
+  seedBaselineId: string;
+  retries: Retries;
+}
+
+/** Handles what is left to do for a fork or a templated iModel once it was accepted. */
+export function deriveHandler(parts: Parts): JobHandler {
+  return {
+    kind: deriveJob,
+    ...parts.retries,
+    perTenant: 2,
+    run: (job) => run(parts, job),
+    giveUp: (tx, { subjectId }, reason) => fail(tx, subjectId, 'failed', reason),
+  };
+}
+
+async function run(parts: Parts, job: RunningJob): Promise<Effect> {
+  const { generator, database } = parts;
+  const work = job.payload as DeriveWork;
+  const imodel = await database.db.selectFrom('imodel').selectAll().where('id', '=', job.subjectId).where('deleted_at', 'is', null).executeTakeFirst();
+  if (imodel === undefined || imodel.state === 'initialized') return async () => undefined;
+  const want = { purpose: work.squash ? 'baseline' : 'checkpoint', countMissingGuids: work.wantsGuids } as const;
+  return generator.withFile(imodel, imodel.head_index, want, job, undefined, async (made) => {
+    if (made.missingGuids > 0) {
+      const reason = `${made.missingGuids} ${made.missingGuids === 1 ? 'element has' : 'elements have'} no FederationGuid.`;
+      return (tx: Tx) => fail(tx, imodel.id, 'mainIModelIsMissingFederationGuids', reason);
+    }
+    return work.squash ? squash(parts, imodel, made, job.signal) : keep(parts, imodel, made, job.signal);
+  });
+}
+
+/** The file becomes the baseline of the new iModel, which then sees no changesets. */
+async function squash({ blobs, files, seedBaselineId }: Parts, imodel: IModelTable, made: MadeFile, signal: AbortSignal): Promise<Effect> {
+  const { size } = await stat(made.path);
+  const key = randomUUID();
+  const { sha256 } = await blobs.store.put(key, createReadStream(made.path, { highWaterMark: 1 << 20 }), size);
+  const now = Date.now();
+  const blob: BlobTable = { id: randomUUID(), store: blobs.store.id, key, size, sha256, state: 'stored', created_at: now, released_at: null };
+  const stored = await files.store(made.path, made, { blobId: blob.id, hashes: await blockHashes(made.path), row: blob }, signal);
+  return async (tx) => {
+    const baselineId = randomUUID();
+    await tx
+      .insertInto('blob')
+      .values(blob)
+      .onConflict((conflict) => conflict.doNothing())
+      .execute();
+    await tx.insertInto('baseline').values({ id: baselineId, blob_id: blob.id, state: 'initialized', created_at: now }).execute();
+    await insertMade(tx, { baseline_id: baselineId, segment_id: null, changeset_index: 0 }, await files.record(tx, stored));
+    await finish(tx, imodel, { baseline_id: baselineId, ...baselineSight });
+    await dropBaseline(tx, imodel.baseline_id, seedBaselineId);
+  };
+}
+
+/** The history stays; the file that was looked through is the checkpoint of its last changeset, if that has none. */
+async function keep({ files, checkpoints }: Parts, imodel: IModelTable, made: MadeFile, signal: AbortSignal): Promise<Effect> {
+  const place = await checkpoints.placeOf(imodel, imodel.head_index);
+  const stored = place === undefined ? undefined : await files.store(made.path, made, made.whole, signal);
+  return async (tx) => {
+    if (place !== undefined && stored !== undefined && (await checkpoints.placeOf(imodel, imodel.head_index, tx)) !== undefined)
+      await insertMade(tx, place, await files.record(tx, stored));
+    await finish(tx, imodel, {});
+  };
+}
+
+async function insertMade(tx: Tx, place: { baseline_id: string | null; segment_id: string | null; changeset_index: number }, fileId: string): Promise<void> {
+  const now = Date.now();
+  await tx
+    .insertInto('checkpoint')
+    .values({ id: randomUUID(), ...place, state: 'successful', file_id: fileId, applied: 0, to_apply: 0, failure_reason: null, created_at: now, finished_at: now })
+    .execute();
+}
+
+async function finish(tx: Tx, imodel: IModelTable, changes: Partial<IModelTable>): Promise<void> {
+  await tx.updateTable('imodel').set({ ...changes, state: 'initialized' }).where('id', '=', imodel.id).execute();
+  await tx.updateTable('operation').set({ state: 'successful', finished_at: Date.now() }).where('imodel_id', '=', imodel.id).execute();
+  await raiseCreated(tx, imodel);
+}
+
+async function fail(tx: Tx, imodelId: string, state: OperationState, reason: string): Promise<void> {
+  await tx.updateTable('imodel').set(baselineSight).where('id', '=', imodelId).where('state', '=', 'notInitialized').execute();
+  await tx.updateTable('operation').set({ state, failure_reason: reason, finished_at: Date.now() }).where('imodel_id', '=', imodelId).where('state', '=', 'scheduled').execute();
+}

@@ -1,0 +1,52 @@
+import type { Tx } from '../db/database.ts';
+import type { IModelTable } from '../db/schema.ts';
+import { enqueue } from '../operations/jobs.ts';
+
+/** Wire names of the events. The names of the last two are not documented publicly; they follow the first two. */
+export const eventTypes = ['iModels.iModelCreated.v1', 'iModels.iModelDeleted.v1', 'iModels.changesetPushed.v1', 'iModels.namedVersionCreated.v1'] as const;
+export type EventType = (typeof eventTypes)[number];
+
+/** Job that delivers one event to one webhook. Its id is the id of the message. */
+export const deliverJob = 'deliver';
+
+/** What such a job carries, and the message is made of. */
+export interface EventMessage {
+  eventType: EventType;
+  iTwinId: string;
+  enqueuedAt: number;
+  content: Record<string, unknown>;
+}
+
+/**
+ * Raises an event in the transaction of what happened: a delivery for each active webhook of the iTwin that wants it. So an
+ * event is sent if and only if what it tells was committed.
+ */
+async function raise(tx: Tx, iTwinId: string, eventType: EventType, content: Record<string, unknown>): Promise<void> {
+  const webhooks = await tx.selectFrom('webhook').select(['id', 'event_types']).where('itwin_id', '=', iTwinId).where('is_active', '=', 1).execute();
+  for (const { id, event_types } of webhooks) {
+    if (!(JSON.parse(event_types) as string[]).includes(eventType)) continue;
+    const payload: EventMessage = { eventType, iTwinId, enqueuedAt: Date.now(), content };
+    await enqueue(tx, { kind: deliverJob, subjectId: id, tenant: iTwinId, payload });
+  }
+}
+
+type Subject = Pick<IModelTable, 'id' | 'itwin_id'>;
+
+/** An iModel has become usable, however it was made. */
+export async function raiseCreated(tx: Tx, imodel: Subject & Pick<IModelTable, 'creator_id'>): Promise<void> {
+  await raise(tx, imodel.itwin_id, 'iModels.iModelCreated.v1', { imodelId: imodel.id, userId: imodel.creator_id });
+}
+
+export async function raiseDeleted(tx: Tx, imodel: Subject, userId: string): Promise<void> {
+  await raise(tx, imodel.itwin_id, 'iModels.iModelDeleted.v1', { imodelId: imodel.id, userId });
+}
+
+export async function raisePushed(tx: Tx, imodel: Subject, changeset: { id: string; index: number; briefcaseId: number }, userId: string): Promise<void> {
+  const content = { imodelId: imodel.id, changesetId: changeset.id, changesetIndex: changeset.index, briefcaseId: changeset.briefcaseId, userId };
+  await raise(tx, imodel.itwin_id, 'iModels.changesetPushed.v1', content);
+}
+
+export async function raiseVersion(tx: Tx, imodel: Subject, version: { id: string; name: string; changesetId: string; changesetIndex: number }, userId: string): Promise<void> {
+  const { id, name, changesetId, changesetIndex } = version;
+  await raise(tx, imodel.itwin_id, 'iModels.namedVersionCreated.v1', { imodelId: imodel.id, versionId: id, versionName: name, changesetId, changesetIndex, userId });
+}

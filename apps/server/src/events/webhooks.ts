@@ -1,0 +1,108 @@
+import { randomBytes, randomUUID } from 'node:crypto';
+import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+import { audit } from '../audit.ts';
+import type { Database } from '../db/database.ts';
+import type { JobTable, WebhookTable } from '../db/schema.ts';
+import type { Caller } from '../domain.ts';
+import { ApiError } from '../errors.ts';
+import { deliverJob } from './events.ts';
+
+export interface WebhookRequest {
+  callbackUrl: string;
+  /** Made here where it is not given. */
+  secret: string | undefined;
+  eventTypes: readonly string[];
+  isActive: boolean;
+}
+
+export interface WebhookChange {
+  callbackUrl?: string | undefined;
+  secret?: string | undefined;
+  eventTypes?: readonly string[] | undefined;
+  isActive?: boolean | undefined;
+}
+
+/** Addresses that hear of what happens in an iTwin, and the deliveries to them that were given up. */
+export class Webhooks {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  async create(caller: Caller, iTwinId: string, request: WebhookRequest): Promise<WebhookTable> {
+    const row: WebhookTable = {
+      id: randomUUID(),
+      itwin_id: iTwinId,
+      callback_url: request.callbackUrl,
+      secret: request.secret ?? randomBytes(32).toString('base64url'),
+      event_types: JSON.stringify(request.eventTypes),
+      is_active: request.isActive ? 1 : 0,
+      creator_id: caller.user.id,
+      created_at: Date.now(),
+    };
+    await this.#database.db.transaction().execute(async (tx) => {
+      await tx.insertInto('webhook').values(row).execute();
+      await audit(tx, caller, { at: row.created_at, action: 'webhook.create', iTwinId, detail: { id: row.id, callbackUrl: row.callback_url } });
+    });
+    return row;
+  }
+
+  async list(iTwinId: string): Promise<WebhookTable[]> {
+    return this.#database.db.selectFrom('webhook').selectAll().where('itwin_id', '=', iTwinId).orderBy('created_at').orderBy('id').execute();
+  }
+
+  /** @throws ApiError WebhookNotFound */
+  async get(iTwinId: string, id: string | undefined): Promise<WebhookTable> {
+    const row = id === undefined ? undefined : await this.#database.db.selectFrom('webhook').selectAll().where('itwin_id', '=', iTwinId).where('id', '=', id).executeTakeFirst();
+    if (row === undefined) throw new ApiError('WebhookNotFound');
+    return row;
+  }
+
+  /** @throws ApiError WebhookNotFound */
+  async update(caller: Caller, iTwinId: string, id: string | undefined, change: WebhookChange): Promise<WebhookTable> {
+    const before = await this.get(iTwinId, id);
+    const row: WebhookTable = {
+      ...before,
+      callback_url: change.callbackUrl ?? before.callback_url,
+      secret: change.secret ?? before.secret,
+      event_types: change.eventTypes === undefined ? before.event_types : JSON.stringify(change.eventTypes),
+      is_active: change.isActive === undefined ? before.is_active : change.isActive ? 1 : 0,
+    };
+    await this.#database.db.transaction().execute(async (tx) => {
+      const { callback_url, secret, event_types, is_active } = row;
+      await tx.updateTable('webhook').set({ callback_url, secret, event_types, is_active }).where('id', '=', row.id).execute();
+      await audit(tx, caller, { at: Date.now(), action: 'webhook.update', iTwinId, detail: { id: row.id, callbackUrl: callback_url, isActive: is_active === 1 } });
+    });
+    return row;
+  }
+
+  /** Ends a webhook, and with it every delivery that was still to be made. @throws ApiError WebhookNotFound */
+  async delete(caller: Caller, iTwinId: string, id: string | undefined): Promise<void> {
+    const row = await this.get(iTwinId, id);
+    await this.#database.db.transaction().execute(async (tx) => {
+      await tx.deleteFrom('job').where('kind', '=', deliverJob).where('subject_id', '=', row.id).execute();
+      await tx.deleteFrom('webhook').where('id', '=', row.id).execute();
+      await audit(tx, caller, { at: Date.now(), action: 'webhook.delete', iTwinId, detail: { id: row.id } });
+    });
+  }
+
+  /** Deliveries that were given up, oldest first. */
+  async deadLetters(webhookId: string, request: PageRequest): Promise<Page<JobTable>> {
+    const query = this.#database.db.selectFrom('job').selectAll().where('kind', '=', deliverJob).where('subject_id', '=', webhookId).where('state', '=', 'failed');
+    return readPage(query, request);
+  }
+
+  /** Sends one of them again, with all its attempts. @throws ApiError DeliveryNotFound */
+  async redeliver(webhookId: string, deliveryId: string | undefined): Promise<void> {
+    const again = await this.#database.db
+      .updateTable('job')
+      .set({ state: 'ready', attempt: 0, run_at: Date.now() })
+      .where('id', '=', deliveryId ?? '')
+      .where('kind', '=', deliverJob)
+      .where('subject_id', '=', webhookId)
+      .where('state', '=', 'failed')
+      .executeTakeFirst();
+    if (again.numUpdatedRows === 0n) throw new ApiError('DeliveryNotFound');
+  }
+}

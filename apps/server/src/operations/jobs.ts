@@ -1,0 +1,257 @@
+import { randomUUID } from 'node:crypto';
+import type { FastifyBaseLogger } from 'fastify';
+import { sql } from 'kysely';
+import type { Database, Tx } from '../db/database.ts';
+import type { JobTable } from '../db/schema.ts';
+
+/** A job that is to run once what accepts it is committed. */
+export interface NewJob {
+  kind: string;
+  subjectId: string;
+  tenant: string;
+  payload?: unknown;
+  /** Milliseconds from now before which it does not run. */
+  delayMs?: number;
+}
+
+/** A job in the hands of its handler. */
+export interface RunningJob {
+  id: string;
+  subjectId: string;
+  tenant: string;
+  payload: unknown;
+  /** 1 for the first. */
+  attempt: number;
+  /** Aborted when the lease is lost or the server ends: what follows would not count. */
+  signal: AbortSignal;
+}
+
+/** What a job changes, all in the transaction that ends it: it happens once, however often the job ran. */
+export type Effect = (tx: Tx) => Promise<void>;
+
+export interface JobHandler {
+  kind: string;
+  /** Attempts until it is given up. */
+  attempts: number;
+  /** Wait before attempt n + 1, milliseconds. */
+  backoffMs(attempt: number): number;
+  /** Jobs of one tenant that run at a time, on all servers together. */
+  perTenant: number;
+  /** Does the work. What it throws is tried again, a `FinalError` is not. */
+  run(job: RunningJob): Promise<Effect>;
+  /** What follows when it was given up. */
+  giveUp(tx: Tx, job: Pick<RunningJob, 'id' | 'subjectId' | 'payload'>, reason: string, error: Error): Promise<void>;
+  /** Keeps the row of a given-up job as `failed`, for people to look at and start again. */
+  keepFailed?: boolean;
+}
+
+/** A fault that another attempt cannot mend. */
+export class FinalError extends Error {
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'FinalError';
+  }
+}
+
+/** Times of the engine, milliseconds; tests make them short. */
+export interface JobTimes {
+  lease: number;
+  renew: number;
+  poll: number;
+}
+const standardTimes: JobTimes = { lease: 30_000, renew: 10_000, poll: 1000 };
+const longestReason = 2000;
+
+/**
+ * Durable jobs in a table of our own: accepted in the transaction of whoever wants them, claimed with `SKIP LOCKED`, run at
+ * least once, and counted exactly once: the effect of a run and the end of its job are one transaction, fenced by lease
+ * owner and attempt. The lease lasts 30 s and is renewed every 10 s from a timer; what a dead server held is taken over
+ * when it runs out, so within 31 s.
+ */
+export class Jobs {
+  readonly #database: Database;
+  readonly #log: FastifyBaseLogger;
+  readonly #times: JobTimes;
+  readonly #owner = randomUUID();
+  readonly #lanes: Lane[] = [];
+  #timer: NodeJS.Timeout | undefined;
+  #stopping = false;
+
+  constructor(database: Database, log: FastifyBaseLogger, times: Partial<JobTimes> = {}) {
+    this.#database = database;
+    this.#log = log;
+    this.#times = { ...standardTimes, ...times };
+  }
+
+  /** Lets this server run jobs of some kinds, `slots` of them at a time. */
+  handle(slots: number, handlers: readonly JobHandler[]): void {
+    this.#lanes.push({ slots, handlers: new Map(handlers.map((handler) => [handler.kind, handler])), running: new Map(), claiming: false, again: false });
+  }
+
+  start(): void {
+    this.#timer = setInterval(() => this.wake(), this.#times.poll);
+    this.#timer.unref();
+    this.wake();
+  }
+
+  /** Looks for due jobs now; call it after the commit of one, which is then not left to the next look. */
+  wake(): void {
+    if (this.#timer === undefined || this.#stopping) return;
+    for (const lane of this.#lanes) void this.#fill(lane);
+  }
+
+  /**
+   * Ends: takes no more, waits for what runs at most `graceMs`, and hands the rest back for others to begin at once.
+   */
+  async stop(graceMs: number): Promise<void> {
+    this.#stopping = true;
+    clearInterval(this.#timer);
+    const running = this.#lanes.flatMap((lane) => [...lane.running.values()]);
+    if (running.length === 0) return;
+    const patience = setTimeout(() => running.forEach(({ abort }) => abort.abort(new Error('the server ends'))), graceMs);
+    await Promise.allSettled(running.map(({ ended }) => ended));
+    clearTimeout(patience);
+  }
+
+  async #fill(lane: Lane): Promise<void> {
+    // One claim at a time; a wake-up that comes meanwhile is not lost.
+    lane.again = true;
+    if (lane.claiming) return;
+    lane.claiming = true;
+    try {
+      while (lane.again && !this.#stopping) {
+        lane.again = false;
+        while (lane.running.size < lane.slots && !this.#stopping) {
+          const row = await this.#claim(lane);
+          if (row === undefined) break;
+          this.#run(lane, row);
+        }
+      }
+    } catch (error) {
+      this.#log.error({ err: error }, 'cannot look for jobs; tried again soon');
+    } finally {
+      lane.claiming = false;
+    }
+  }
+
+  async #claim(lane: Lane): Promise<JobTable | undefined> {
+    const now = Date.now();
+    const { db, engine } = this.#database;
+    const busy = (kind: string, limit: number) =>
+      sql<string>`(select tenant from job where kind = ${kind} and state = 'running' and lease_until > ${now} group by tenant having count(*) >= ${limit})`;
+    for (const handler of lane.handlers.values()) {
+      const candidate = sql`select id from job where kind = ${handler.kind}
+        and ((state = 'ready' and run_at <= ${now}) or (state = 'running' and lease_until <= ${now}))
+        and tenant not in ${busy(handler.kind, handler.perTenant)}
+        order by run_at, id limit 1 ${sql.raw(engine === 'postgres' ? 'for update skip locked' : '')}`;
+      const { rows } = await sql<JobTable>`update job set state = 'running', lease_owner = ${this.#owner}, lease_until = ${now + this.#times.lease}, attempt = attempt + 1
+        where id = (${candidate}) returning *`.execute(db);
+      if (rows[0] !== undefined) return rows[0];
+    }
+    return undefined;
+  }
+
+  #run(lane: Lane, row: JobTable): void {
+    const handler = lane.handlers.get(row.kind) as JobHandler;
+    const abort = new AbortController();
+    const renewing = setInterval(() => {
+      this.#renew(row).then(
+        (held) => held || abort.abort(new Error('the lease was lost')),
+        (error: unknown) => this.#log.warn({ err: error, job: row.id }, 'cannot renew the lease of a job; tried again'),
+      );
+    }, this.#times.renew);
+    const job: RunningJob = { id: row.id, subjectId: row.subject_id, tenant: row.tenant, payload: JSON.parse(row.payload), attempt: row.attempt, signal: abort.signal };
+    const ended = this.#finish(handler, job, row)
+      .catch((error: unknown) => this.#log.error({ err: error, job: row.id, kind: row.kind }, 'the end of a job could not be written; its lease runs out and it runs again'))
+      .finally(() => {
+        clearInterval(renewing);
+        lane.running.delete(row.id);
+        if (!this.#stopping) void this.#fill(lane);
+      });
+    lane.running.set(row.id, { abort, ended });
+  }
+
+  async #finish(handler: JobHandler, job: RunningJob, row: JobTable): Promise<void> {
+    let effect: Effect;
+    try {
+      if (row.attempt > handler.attempts) throw new FinalError(row.last_error ?? 'The worker ended during the last attempt.');
+      effect = await handler.run(job);
+    } catch (error) {
+      await this.#failed(handler, job, row, error as Error);
+      return;
+    }
+    await this.#database.db.transaction().execute(async (tx) => {
+      const ended = await fenced(tx.deleteFrom('job'), row).executeTakeFirst();
+      if (ended.numDeletedRows === 0n) return; // Taken over meanwhile: the other run counts.
+      await effect(tx);
+    });
+  }
+
+  async #failed(handler: JobHandler, job: RunningJob, row: JobTable, error: Error): Promise<void> {
+    const { db } = this.#database;
+    if (job.signal.aborted && this.#stopping) {
+      await fenced(db.updateTable('job').set({ state: 'ready', lease_owner: null, lease_until: null, attempt: row.attempt - 1, run_at: Date.now() }), row).execute();
+      return;
+    }
+    const reason = error.message.slice(0, longestReason);
+    if (!(error instanceof FinalError) && row.attempt < handler.attempts) {
+      this.#log.warn({ err: error, job: row.id, kind: row.kind, attempt: row.attempt }, 'a job failed; it is tried again');
+      const again = { state: 'ready' as const, lease_owner: null, lease_until: null, last_error: reason, run_at: Date.now() + handler.backoffMs(row.attempt) };
+      await fenced(db.updateTable('job').set(again), row).execute();
+      return;
+    }
+    this.#log.error({ err: error, job: row.id, kind: row.kind, attempt: row.attempt }, 'a job was given up');
+    await db.transaction().execute(async (tx) => {
+      const given =
+        handler.keepFailed === true
+          ? (await fenced(tx.updateTable('job').set({ state: 'failed', lease_owner: null, lease_until: null, last_error: reason }), row).executeTakeFirst()).numUpdatedRows
+          : (await fenced(tx.deleteFrom('job'), row).executeTakeFirst()).numDeletedRows;
+      if (given > 0n) await handler.giveUp(tx, job, reason, error);
+    });
+  }
+
+  async #renew(row: JobTable): Promise<boolean> {
+    const renewed = await fenced(this.#database.db.updateTable('job').set({ lease_until: Date.now() + this.#times.lease }), row).executeTakeFirst();
+    return renewed.numUpdatedRows > 0n;
+  }
+}
+
+interface Lane {
+  slots: number;
+  handlers: Map<string, JobHandler>;
+  running: Map<string, { abort: AbortController; ended: Promise<void> }>;
+  claiming: boolean;
+  again: boolean;
+}
+
+/** Only for whoever holds this attempt of the job. */
+function fenced<Q extends { where(column: 'id' | 'lease_owner' | 'attempt', operator: '=', value: string | number | null): Q }>(query: Q, row: JobTable): Q {
+  return query.where('id', '=', row.id).where('lease_owner', '=', row.lease_owner).where('attempt', '=', row.attempt);
+}
+
+/** Accepts a job, in the transaction of whoever wants it. */
+export async function enqueue(tx: Tx, job: NewJob): Promise<void> {
+  const now = Date.now();
+  await tx
+    .insertInto('job')
+    .values({
+      id: randomUUID(),
+      kind: job.kind,
+      subject_id: job.subjectId,
+      tenant: job.tenant,
+      payload: JSON.stringify(job.payload ?? {}),
+      state: 'ready',
+      run_at: now + (job.delayMs ?? 0),
+      attempt: 0,
+      lease_owner: null,
+      lease_until: null,
+      last_error: null,
+      created_at: now,
+    })
+    .execute();
+}
+
+/** Doubling waits: `first`, 2 × `first`, 4 × …, at most `most` (milliseconds). */
+export function doubling(first: number, most: number): (attempt: number) => number {
+  return (attempt) => Math.min(most, first * 2 ** (attempt - 1));
+}

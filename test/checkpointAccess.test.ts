@@ -1,0 +1,233 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { DatabaseSync } from 'node:sqlite';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { test } from 'node:test';
+import { CheckpointState, type Checkpoint } from '@itwin/imodels-client-management';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
+import { pushSample, sampleBaseline, sampleChangesets } from '../scripts/sample.ts';
+import type { WireError } from './support/api.ts';
+import { makeIModel, workFolder } from './support/clients.ts';
+import { identityIn } from './support/identity.ts';
+import { onEachDatabase, type Context } from './support/suite.ts';
+import { until } from './support/until.ts';
+
+const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
+const generate = 'auto' as const;
+
+async function checkpointAt({ olivia: { client, authorization } }: Context, iModelId: string, changesetIndex: number): Promise<Checkpoint> {
+  return client.checkpoints.getSingle({ authorization, iModelId, changesetIndex });
+}
+
+/** The checkpoint of a changeset once it is neither on its way nor waiting. */
+async function settled(context: Context, iModelId: string, index: number): Promise<Checkpoint> {
+  return until(`checkpoint ${index}`, async () => {
+    const checkpoint = await checkpointAt(context, iModelId, index);
+    return checkpoint.state === CheckpointState.Scheduled ? undefined : checkpoint;
+  });
+}
+
+async function nameVersion({ olivia: { client, authorization } }: Context, iModelId: string, changesetId?: string): Promise<string> {
+  const version = await client.namedVersions.create({ authorization, iModelId, namedVersionProperties: { name: randomUUID(), ...(changesetId !== undefined && { changesetId }) } });
+  return version.id;
+}
+
+async function bytesAt(url: string, headers: Record<string, string> = {}): Promise<{ status: number; bytes: Buffer; headers: Headers }> {
+  const response = await fetch(url, { headers });
+  return { status: response.status, bytes: Buffer.from(await response.arrayBuffer()), headers: response.headers };
+}
+
+/** Address of something in a checkpoint's container. */
+function inContainer(checkpoint: Checkpoint, name: string, token?: string): string {
+  const { baseUrl, baseDirectory, azure } = checkpoint.directoryAccessInfo as NonNullable<Checkpoint['directoryAccessInfo']>;
+  return `${baseUrl}/${baseDirectory}/${name}?${token ?? azure?.sasToken}`;
+}
+
+/** Block names of the databases in a manifest, as Cloud Backed SQLite reads them. */
+function blocksIn(manifest: Buffer): Map<string, string[]> {
+  const databases = new Map<string, string[]>();
+  const nameBytes = manifest.readUInt32BE(16);
+  for (let n = 0; n < manifest.readUInt32BE(8); n++) {
+    const at = 24 + 152 * n;
+    const [start, count] = [manifest.readUInt32BE(at + 12), manifest.readUInt32BE(at + 16)];
+    const name = manifest.toString('utf8', at + 24, manifest.indexOf(0, at + 24));
+    databases.set(name, Array.from({ length: count }, (_, k) => manifest.toString('hex', start + k * nameBytes, start + (k + 1) * nameBytes).toUpperCase()));
+  }
+  return databases;
+}
+
+onEachDatabase('Checkpoints on the wire', { checkpoints: { generate, delaySeconds: 1 } }, (context) => {
+  const last = sampleChangesets().length;
+
+  test('of a named version are first scheduled without any access, then successful in both forms, and stay so when restarted', { skip }, async () => {
+    const { client, authorization } = context.olivia;
+    const iModelId = await pushSample(context.olivia, context.iTwinId, randomUUID());
+    const namedVersionId = await nameVersion(context, iModelId, sampleChangesets()[1]?.id);
+    const restarted = await client.checkpoints.updateNamedVersionCheckpoint({ authorization, iModelId, namedVersionId });
+    assert.deepEqual([restarted.state, restarted.directoryAccessInfo, restarted._links.download, restarted.changesetIndex], ['scheduled', null, null, 2]);
+    const made = await settled(context, iModelId, 2);
+    assert.equal(made.state, 'successful');
+    assert.deepEqual([made.changesetId, made.dbName, made.directoryAccessInfo?.baseDirectory], [sampleChangesets()[1]?.id, `${made.changesetId}.bim`, `imodelblocks-${iModelId}`]);
+    const expires = Date.parse(new URLSearchParams(made.directoryAccessInfo?.azure?.sasToken).get('se') ?? '');
+    assert.ok(expires > Date.now() + 2 * 3_600_000, 'a token is good for hours');
+    const again = await client.checkpoints.updateNamedVersionCheckpoint({ authorization, iModelId, namedVersionId });
+    assert.deepEqual([again.state, again.directoryAccessInfo === null], ['successful', false]);
+
+    // The nearest one, for every changeset and for briefcases.
+    for (const [index, nearest] of [
+      [1, 0],
+      [2, 2],
+      [last, 2],
+    ] as const) {
+      const changeset = await client.changesets.getSingle({ authorization, iModelId, changesetIndex: index });
+      assert.match(changeset._links.currentOrPrecedingCheckpoint?.href ?? '', new RegExp(`/changesets/${nearest}/checkpoint$`));
+    }
+    const newest = (await context.api.get(`/imodels/${iModelId}/briefcases/checkpoint`)).body as { checkpoint: Checkpoint };
+    assert.equal(newest.checkpoint.changesetIndex, 2);
+    const unknown = await context.api.put(`/imodels/${iModelId}/namedversions/${randomUUID()}/checkpoint`);
+    assert.equal((unknown.body as WireError).error.code, 'NamedVersionNotFound');
+  });
+
+  test("show nothing but the own iModel's databases, to nobody without its token, and nothing once it is deleted", { skip }, async () => {
+    const { client, authorization } = context.olivia;
+    const iModelId = await pushSample(context.olivia, context.iTwinId, randomUUID());
+    await nameVersion(context, iModelId, sampleChangesets().at(-1)?.id);
+    const own = await settled(context, iModelId, last);
+    const clone = await client.iModels.clone({ authorization, iModelId, iModelProperties: { iTwinId: context.iTwinId, name: randomUUID(), changesetIndex: last - 1 } });
+    const cloned = await checkpointAt(context, clone.id, 0);
+    const manifest = blocksIn((await bytesAt(inContainer(own, 'manifest.bcv'))).bytes);
+    assert.deepEqual([...manifest.keys()].toSorted(), ['BASELINE.bim', own.dbName].toSorted());
+    const ofClone = blocksIn((await bytesAt(inContainer(cloned, 'manifest.bcv'))).bytes);
+    assert.deepEqual([...ofClone.keys()], ['BASELINE.bim']);
+    const [block] = manifest.get(own.dbName) as [string];
+    const read = await bytesAt(inContainer(own, `${block}.bcv`));
+    assert.deepEqual([read.status, read.bytes.length, read.headers.get('etag') !== null], [200, 4 * 1024 * 1024, true]);
+    assert.deepEqual(identityIn(read.bytes), { iModelId, iTwinId: context.iTwinId });
+
+    // Of the other's container, with the own token; with none; tampered with; unknown names.
+    assert.equal((await bytesAt(inContainer(cloned, `${block}.bcv`))).status, 404);
+    assert.equal((await bytesAt(inContainer(cloned, 'manifest.bcv', own.directoryAccessInfo?.azure?.sasToken))).status, 403);
+    assert.equal((await bytesAt(inContainer(own, 'manifest.bcv', ''))).status, 403);
+    assert.equal((await bytesAt(inContainer(own, 'manifest.bcv', own.directoryAccessInfo?.azure?.sasToken.replace('se=2', 'se=3')))).status, 403);
+    for (const name of ['nothing', `${'0'.repeat(32)}.bcv`, '..%2f..%2fusers.json']) assert.equal((await bytesAt(inContainer(own, name))).status, 404);
+    await client.iModels.delete({ authorization, iModelId });
+    for (const name of ['manifest.bcv', `${block}.bcv`]) assert.equal((await bytesAt(inContainer(own, name))).status, 404);
+    assert.equal((await bytesAt(own._links.download?.href ?? '')).status, 404);
+    assert.equal((await bytesAt(inContainer(cloned, 'manifest.bcv'))).status, 200);
+  });
+
+  test('come as whole files with the own ids, in ranges too; a clone adds no byte to the store', { skip }, async () => {
+    const { client, authorization } = context.olivia;
+    const iModelId = await pushSample(context.olivia, context.iTwinId, randomUUID());
+    await nameVersion(context, iModelId, sampleChangesets().at(-1)?.id);
+    await settled(context, iModelId, last);
+    const { db } = context.server.services.database;
+    const stored = () => db.selectFrom('blob').select((eb) => [eb.fn.countAll<number>().as('count'), eb.fn.sum<number>('size').as('bytes')]).executeTakeFirstOrThrow();
+    const before = await stored();
+    const target = await context.server.iTwin();
+    const clone = await client.iModels.clone({ authorization, iModelId, iModelProperties: { iTwinId: target } });
+    const checkpoint = await checkpointAt(context, clone.id, last);
+    assert.equal(checkpoint.state, 'successful');
+    assert.deepEqual(await stored(), before);
+
+    const whole = await bytesAt(checkpoint._links.download?.href ?? '');
+    assert.deepEqual(identityIn(whole.bytes), { iModelId: clone.id, iTwinId: target });
+    const { checkpoint: wire } = (await context.api.get(`/imodels/${clone.id}/changesets/${last}/checkpoint`)).body as { checkpoint: { size: number } };
+    assert.deepEqual([whole.bytes.length, Number(whole.headers.get('content-length'))], [wire.size, wire.size]);
+    // Through the middle of both ids, byte by byte around them, and at the ends.
+    for (const range of ['0-0', '7555-7570', '7560-8180', '8180-8184', `${wire.size - 5}-${wire.size - 1}`, '-10']) {
+      const part = await bytesAt((await checkpointAt(context, clone.id, last))._links.download?.href ?? '', { range: `bytes=${range}` });
+      const [from = '', to = ''] = range.split('-');
+      const expected = from === '' ? whole.bytes.subarray(wire.size - Number(to)) : whole.bytes.subarray(Number(from), Number(to) + 1);
+      assert.equal(part.status, 206);
+      assert.ok(part.bytes.equals(expected), range);
+    }
+    const folder = workFolder();
+    const file = path.join(folder.path, 'whole.bim');
+    writeFileSync(file, whole.bytes);
+    const sqlite = new DatabaseSync(file);
+    assert.deepEqual({ ...sqlite.prepare('pragma integrity_check').get() }, { integrity_check: 'ok' });
+    sqlite.close();
+    folder.remove();
+  });
+
+  test('of a changeset that is damaged fail with the reason, alone, and can be asked for again', { skip }, async () => {
+    const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
+    const namedVersionId = await nameVersion(context, made.id, made.changesets[1]?.id);
+    const failed = await settled(context, made.id, 2);
+    assert.deepEqual([failed.state, failed.directoryAccessInfo, failed._links.download], ['failed', null, null]);
+    const { checkpoint } = (await context.api.get(`/imodels/${made.id}/changesets/2/checkpoint`)).body as { checkpoint: { failureReason: string } };
+    assert.match(checkpoint.failureReason, /^Changeset 1 \([0-9a-f]{40}\) cannot be applied: /);
+    assert.equal((await checkpointAt(context, made.id, 0)).state, 'successful');
+    const { client, authorization } = context.olivia;
+    assert.equal((await client.checkpoints.updateNamedVersionCheckpoint({ authorization, iModelId: made.id, namedVersionId })).state, 'scheduled');
+    assert.equal((await settled(context, made.id, 2)).state, 'failed');
+    assert.equal((await client.changesets.getSingle({ authorization, iModelId: made.id, changesetIndex: 2 })).index, 2);
+  });
+});
+
+onEachDatabase('Baselines that are read before they count', { checkpoints: { generate } }, (context) => {
+  async function upload(bytes: Buffer): Promise<{ state: string; operation: { state: string; failureReason: string | null }; id: string }> {
+    const { body } = await context.api.post('/imodels', { iTwinId: context.iTwinId, name: randomUUID(), creationMode: 'fromBaseline', baselineFile: { size: bytes.length } });
+    const { iModel } = body as { iModel: { id: string; _links: { upload: { href: string }; complete: { href: string } } } };
+    await context.api.put(iModel._links.upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob', 'content-type': 'application/octet-stream' });
+    assert.equal((await context.api.post(iModel._links.complete.href, {})).status, 200);
+    return until('the end of the creation', async () => {
+      const { baselineFile } = (await context.api.get(`/imodels/${iModel.id}/baselinefile`)).body as { baselineFile: { state: string } };
+      const { createOperation } = (await context.api.get(`/imodels/${iModel.id}/operations/create`)).body as { createOperation: { state: string; failureReason: string | null } };
+      return createOperation.state === 'scheduled' ? undefined : { state: baselineFile.state, operation: createOperation, id: iModel.id };
+    });
+  }
+
+  /** The sample's baseline after some SQL. */
+  function altered(sql: string): Buffer {
+    const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-altered-'));
+    try {
+      const file = path.join(folder, 'x.bim');
+      writeFileSync(file, sampleBaseline());
+      const db = new DatabaseSync(file);
+      db.exec(sql);
+      db.close();
+      return readFileSync(file);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  }
+
+  test('are usable with a checkpoint from the moment they are initialized, and take no room twice', { skip }, async () => {
+    const { db } = context.server.services.database;
+    const whole = await upload(sampleBaseline());
+    assert.deepEqual([whole.state, whole.operation.state, whole.operation.failureReason], ['initialized', 'successful', null]);
+    assert.equal((await checkpointAt(context, whole.id, 0)).state, 'successful');
+    const { blob_id } = await db.selectFrom('imodel as m').innerJoin('baseline as l', 'l.id', 'm.baseline_id').select('l.blob_id').where('m.id', '=', whole.id).executeTakeFirstOrThrow();
+    const inside = await db.selectFrom('block').select('id').where('blob_id', '=', blob_id).execute();
+    assert.equal(inside.length, 1, 'its blocks lie in the uploaded file');
+  });
+
+  test('a SQLite file that is no iModel, and a briefcase, are refused with the reason', { skip }, async () => {
+    const other = await upload(altered('drop table be_Prop'));
+    assert.deepEqual([other.state, other.operation.state], ['initializationFailed', 'failed']);
+    assert.match(other.operation.failureReason ?? '', /cannot be opened as an iModel/);
+    const briefcase = await upload(altered("update be_Local set Val = x'0500000000000000' where Name = 'be_repositoryid'"));
+    assert.deepEqual([briefcase.state, briefcase.operation.state], ['fileIsBriefcase', 'failed']);
+    assert.match(briefcase.operation.failureReason ?? '', /briefcase/);
+  });
+
+  test('one without the id of an iTwin gets it', { skip }, async () => {
+    const made = await upload(altered("delete from be_Prop where Name = 'ProjectGuid'; vacuum"));
+    assert.equal(made.state, 'initialized', made.operation.failureReason ?? '');
+    const checkpoint = await checkpointAt(context, made.id, 0);
+    assert.deepEqual(identityIn((await bytesAt(checkpoint._links.download?.href ?? '')).bytes), { iModelId: made.id, iTwinId: context.iTwinId });
+  });
+});
+
+onEachDatabase('Checkpoints by themselves', { checkpoints: { generate, delaySeconds: 0, everyChangesets: 3 } }, (context) => {
+  test('are made of the newest changeset now and then', { skip }, async () => {
+    const iModelId = await pushSample(context.olivia, context.iTwinId, randomUUID());
+    const { length } = sampleChangesets();
+    for (let index = 3; index <= length; index += 3) assert.equal((await settled(context, iModelId, index)).state, 'successful');
+    assert.equal((await checkpointAt(context, iModelId, 1)).state, 'notGenerated');
+  });
+});

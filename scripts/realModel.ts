@@ -17,10 +17,10 @@ export class RealModels {
     this.#folder = folder;
   }
 
-  /** @param folder for files in work; @param origin of the server; @param token of the one who works */
-  static async start(folder: string, origin: string, token: string): Promise<RealModels> {
+  /** @param folder for files in work; @param origin of the server; @param token of the one who works, or what gives it */
+  static async start(folder: string, origin: string, token: string | (() => string)): Promise<RealModels> {
     mkdirSync(folder, { recursive: true });
-    await startOnOffshoot({ server: origin, getAccessToken: async () => `Bearer ${token}`, cacheDir: folder });
+    await startOnOffshoot({ server: origin, getAccessToken: async () => `Bearer ${typeof token === 'string' ? token : token()}`, cacheDir: folder });
     return new RealModels(folder);
   }
 

@@ -175,9 +175,10 @@ onEachDatabase('Baselines that are read before they count', { checkpoints: { gen
     await context.api.put(iModel._links.upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob', 'content-type': 'application/octet-stream' });
     assert.equal((await context.api.post(iModel._links.complete.href, {})).status, 200);
     return until('the end of the creation', async () => {
-      const { baselineFile } = (await context.api.get(`/imodels/${iModel.id}/baselinefile`)).body as { baselineFile: { state: string } };
       const { createOperation } = (await context.api.get(`/imodels/${iModel.id}/operations/create`)).body as { createOperation: { state: string; failureReason: string | null } };
-      return createOperation.state === 'scheduled' ? undefined : { state: baselineFile.state, operation: createOperation, id: iModel.id };
+      if (createOperation.state === 'scheduled') return undefined;
+      const { baselineFile } = (await context.api.get(`/imodels/${iModel.id}/baselinefile`)).body as { baselineFile: { state: string } };
+      return { state: baselineFile.state, operation: createOperation, id: iModel.id };
     });
   }
 

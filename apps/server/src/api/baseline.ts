@@ -68,7 +68,6 @@ const completeBaseline = imodelRoute({
   errors: ['FileNotFound', 'BaselineFileNotFound', 'DataConflict'],
   async handler({ access, caller, links, services }) {
     const baseline = await services.baselines.completeUpload(caller, access.imodel);
-    services.jobs.wake();
     // Rule of the API: this answer says "scheduled", whatever has been done already.
     return toBaselineFile(access.imodel, baseline, links, { state: 'initializationScheduled', download: null });
   },

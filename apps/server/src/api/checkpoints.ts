@@ -120,7 +120,6 @@ const restartNamedVersionCheckpoint = imodelRoute({
   errors: ['NamedVersionNotFound', 'iModelNotInitialized'],
   async handler({ access, caller, params, links, services }) {
     const version = await services.namedVersions.restartCheckpoint(caller, access, parseGuid(params.namedVersionId ?? ''));
-    services.jobs.wake();
     return toCheckpoint(services, links, await services.iModels.get(access.imodel.id), { index: version.changeset_index, id: version.changeset_id });
   },
 });

@@ -110,7 +110,6 @@ const fork = imodelRoute({
         throw invalid([detail.invalidValue('preserveHistory', "Provided 'preserveHistory' value is not valid. This server cannot apply changesets: iTwin.js is not installed.")]);
       throw error;
     });
-    services.jobs.wake();
     answerWith(call, id);
   },
 });

@@ -196,7 +196,6 @@ async function createFromTemplate(
     if (error instanceof CannotSquashError) throw invalid([detail.invalidValue('template', "Provided 'template' value is not valid. This server cannot apply changesets: iTwin.js is not installed.")]);
     throw error;
   });
-  services.jobs.wake();
   return services.iModels.get(id);
 }
 

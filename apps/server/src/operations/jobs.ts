@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { EventEmitter } from 'node:events';
 import type { FastifyBaseLogger } from 'fastify';
 import { sql } from 'kysely';
 import type { Database, Tx } from '../db/database.ts';
@@ -61,6 +62,12 @@ export interface JobTimes {
 }
 const standardTimes: JobTimes = { lease: 30_000, renew: 10_000, poll: 1000 };
 const longestReason = 2000;
+/** A job is looked for this long after it was accepted: by then its transaction is committed, or else the next look finds it. */
+const commitMs = 30;
+
+/** Tells every engine of this process that a job was accepted, and how long it has to wait. */
+const accepted = new EventEmitter<{ job: [delayMs: number] }>();
+accepted.setMaxListeners(0);
 
 /**
  * Durable jobs in a table of our own: accepted in the transaction of whoever wants them, claimed with `SKIP LOCKED`, run at
@@ -91,10 +98,16 @@ export class Jobs {
   start(): void {
     this.#timer = setInterval(() => this.wake(), this.#times.poll);
     this.#timer.unref();
+    accepted.on('job', this.#onAccepted);
     this.wake();
   }
 
-  /** Looks for due jobs now; call it after the commit of one, which is then not left to the next look. */
+  readonly #onAccepted = (delayMs: number): void => {
+    // Longer waits are left to the regular look.
+    if (delayMs < this.#times.poll) setTimeout(() => this.wake(), delayMs + commitMs).unref();
+  };
+
+  /** Looks for due jobs now. */
   wake(): void {
     if (this.#timer === undefined || this.#stopping) return;
     for (const lane of this.#lanes) void this.#fill(lane);
@@ -106,6 +119,7 @@ export class Jobs {
   async stop(graceMs: number): Promise<void> {
     this.#stopping = true;
     clearInterval(this.#timer);
+    accepted.off('job', this.#onAccepted);
     const running = this.#lanes.flatMap((lane) => [...lane.running.values()]);
     if (running.length === 0) return;
     const patience = setTimeout(() => running.forEach(({ abort }) => abort.abort(new Error('the server ends'))), graceMs);
@@ -249,6 +263,7 @@ export async function enqueue(tx: Tx, job: NewJob): Promise<void> {
       created_at: now,
     })
     .execute();
+  accepted.emit('job', job.delayMs ?? 0);
 }
 
 /** Doubling waits: `first`, 2 × `first`, 4 × …, at most `most` (milliseconds). */

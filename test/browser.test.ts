@@ -81,7 +81,7 @@ onEachDatabase('In a browser', {}, (context) => {
     assert.equal(result.first?.index, 0);
     assert.ok((result.thumbnailBytes ?? 0) > 100);
     assert.equal(result.downloadedBytes, source.changesets[0]?.bytes.length);
-    assert.equal(result.refused, 'ITwinNotFound');
+    assert.equal(result.refused, 'iTwinNotFound');
     assert.ok(preflights.some((asked) => /^POST .*authorization/.test(asked)), 'the browser asked first');
   });
 });

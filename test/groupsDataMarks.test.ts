@@ -55,6 +55,20 @@ onEachDatabase('Changeset groups', {}, (context) => {
     assert.deepEqual(cloned.map(({ groupId }) => groupId), [null, null]);
   });
 
+  test('that no changeset joins for long are closed as timed out', async () => {
+    const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
+    const create = () => context.olivia.client.changesetGroups.create({ ...as(), iModelId: made.id, changesetGroupProperties: { description: 'forgotten' } });
+    const [idle, used] = [await create(), await create()];
+    const { db } = context.server.services.database;
+    const longAgo = Date.now() - 8 * 24 * 3_600_000;
+    await db.updateTable('changeset_group').set({ created_at: longAgo }).where('id', 'in', [idle.id, used.id]).execute();
+    await push(made, used.id);
+    await context.server.services.collector.runOnce();
+    const stateOf = async (id: string) => (await context.olivia.client.changesetGroups.getSingle({ ...as(), iModelId: made.id, changesetGroupId: id })).state;
+    assert.deepEqual([await stateOf(idle.id), await stateOf(used.id)], ['timedOut', 'inProgress']);
+    await assert.rejects(push(made, idle.id), (error: { code?: string }) => error.code !== undefined);
+  });
+
   test('are listed by pages and read by id; others are not there', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const ids: string[] = [];

@@ -44,7 +44,7 @@ async function run(input: PageInput): Promise<PageResult> {
   const exposed = (await fetch(`${baseUrl}/${iModelId}`, { headers: { authorization: `Bearer ${token}` } })).headers;
   const refused = await client.iModels.createEmpty({ authorization, iModelProperties: { iTwinId: crypto.randomUUID(), name: 'x' } }).then(
     () => 'nothing',
-    (error: { code?: string }) => error.code ?? String(error),
+    (error: { code?: string }) => error.code ?? 'an error without a code',
   );
 
   const accessToken = `Bearer ${token}`;

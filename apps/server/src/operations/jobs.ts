@@ -65,6 +65,9 @@ const longestReason = 2000;
 /** A job is looked for this long after it was accepted: by then its transaction is committed, or else the next look finds it. */
 const commitMs = 30;
 
+/** How long a job may take to end once it was told to. */
+const abortMs = 5000;
+
 /** Tells every engine of this process that a job was accepted, and how long it has to wait. */
 const accepted = new EventEmitter<{ job: [delayMs: number] }>();
 accepted.setMaxListeners(0);
@@ -122,9 +125,11 @@ export class Jobs {
     accepted.off('job', this.#onAccepted);
     const running = this.#lanes.flatMap((lane) => [...lane.running.values()]);
     if (running.length === 0) return;
-    const patience = setTimeout(() => running.forEach(({ abort }) => abort.abort(new Error('the server ends'))), graceMs);
-    await Promise.allSettled(running.map(({ ended }) => ended));
-    clearTimeout(patience);
+    const ended = Promise.allSettled(running.map((job) => job.ended));
+    await within(ended, graceMs);
+    for (const { abort } of running) abort.abort(new Error('the server ends'));
+    // One that does not even heed this is taken over when its lease has run out.
+    await within(ended, abortMs);
   }
 
   async #fill(lane: Lane): Promise<void> {
@@ -236,6 +241,12 @@ interface Lane {
   running: Map<string, { abort: AbortController; ended: Promise<void> }>;
   claiming: boolean;
   again: boolean;
+}
+
+async function within(work: Promise<unknown>, ms: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  await Promise.race([work, new Promise((resolve) => (timer = setTimeout(resolve, ms)))]);
+  clearTimeout(timer);
 }
 
 /** Only for whoever holds this attempt of the job. */

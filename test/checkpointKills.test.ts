@@ -1,0 +1,63 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { readdirSync } from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
+import { pushSample, sampleChangesets } from '../scripts/sample.ts';
+import { identityIn } from './support/identity.ts';
+import { onEachDatabase } from './support/suite.ts';
+import { until } from './support/until.ts';
+
+const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
+/** Life that a process is given before it is killed, at most: longer than starting it and making a checkpoint take together. */
+const longestLifeMs = 700;
+
+onEachDatabase('When the iTwin.js process is killed', { checkpoints: { generate: 'auto', delaySeconds: 0, attempts: 100, firstRetrySeconds: 0 } }, (context) => {
+  const kills = context.engine === 'sqlite' ? 100 : 20;
+
+  test(`${kills} times at random, every checkpoint ends right and nothing stays scheduled`, { skip, timeout: 115_000 }, async () => {
+    const { services } = context.server;
+    const { client, authorization } = context.olivia;
+    const iModels: string[] = [];
+    const more = async (): Promise<void> => {
+      // Not from the baseline through the client, which would wait for the killed process: a clone is there at once.
+      const iModelId = iModels[0] === undefined ? await pushSample(context.olivia, context.iTwinId, randomUUID()) : await pushOnto(iModels[0]);
+      iModels.push(iModelId);
+      for (const { id } of sampleChangesets()) await client.namedVersions.create({ authorization, iModelId, namedVersionProperties: { name: randomUUID(), changesetId: id } });
+    };
+    /** An iModel with changesets of its own: its checkpoints are not those of the first one. */
+    const pushOnto = async (of: string): Promise<string> => {
+      const { id: iModelId } = await client.iModels.clone({ authorization, iModelId: of, iModelProperties: { iTwinId: context.iTwinId, name: randomUUID(), changesetIndex: 0 } });
+      const { briefcaseId } = await client.briefcases.acquire({ authorization, iModelId });
+      for (const { id, parentId, containingChanges, file } of sampleChangesets())
+        await client.changesets.create({ authorization, iModelId, changesetProperties: { id, parentId, containingChanges, briefcaseId, filePath: file } });
+      return iModelId;
+    };
+    const waiting = async (): Promise<number> => (await services.database.db.selectFrom('checkpoint').select('id').where('state', '=', 'scheduled').execute()).length;
+
+    await more();
+    for (let killed = 0; killed < kills; ) {
+      if ((await waiting()) < 2) await more();
+      const pid = services.worker?.pid;
+      await pause(pid === undefined ? 5 : Math.random() * longestLifeMs);
+      if (pid === undefined || services.worker?.pid !== pid) continue;
+      process.kill(pid, 'SIGKILL');
+      killed++;
+    }
+
+    await until('the end of all jobs', async () => ((await waiting()) === 0 ? true : undefined), 60_000);
+    for (const iModelId of iModels) {
+      for (let index = 1; index <= sampleChangesets().length; index++) {
+        const checkpoint = await client.checkpoints.getSingle({ authorization, iModelId, changesetIndex: index });
+        assert.equal(checkpoint.state, 'successful', `${iModelId} at ${index}`);
+        const bytes = Buffer.from(await (await fetch(checkpoint._links.download?.href ?? '')).arrayBuffer());
+        assert.deepEqual(identityIn(bytes), { iModelId, iTwinId: context.iTwinId });
+      }
+    }
+    assert.deepEqual(await services.database.db.selectFrom('job').select('id').where('kind', '=', 'checkpoint').execute(), []);
+    const work = path.join(context.server.installation.dataDir, 'work');
+    assert.deepEqual(readdirSync(work).filter((name) => name !== 'itwinjs'), [], 'no file in work is left behind');
+  });
+});

@@ -1,0 +1,167 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { after, before, describe, test } from 'node:test';
+import pino from 'pino';
+import { openDatabase, type Database } from '../apps/server/src/db/database.ts';
+import { enqueue, FinalError, Jobs, type JobHandler, type JobTimes } from '../apps/server/src/operations/jobs.ts';
+import { engines, Installation } from './support/server.ts';
+import { until } from './support/until.ts';
+
+const quick: JobTimes = { lease: 400, renew: 100, poll: 20 };
+
+for (const engine of engines) {
+  describe(`Jobs on ${engine}`, () => {
+    let installation: Installation;
+    let database: Database;
+    const running: Jobs[] = [];
+    before(async () => {
+      installation = await Installation.create(engine);
+      database = await openDatabase(installation.config());
+    });
+    after(async () => {
+      await Promise.all(running.map((jobs) => jobs.stop(0)));
+      await database.close();
+      installation.remove();
+    });
+
+    /** A server's engine. */
+    function start(handler: JobHandler, options: { slots?: number; times?: Partial<JobTimes> } = {}): Jobs {
+      const jobs = new Jobs(database, pino({ level: 'silent' }), { ...quick, ...options.times });
+      jobs.handle(options.slots ?? 4, [handler]);
+      jobs.start();
+      running.push(jobs);
+      return jobs;
+    }
+
+    /** A handler that notes each effect as a row, so that what counted is what was committed. */
+    function noting(kind: string, changes: Partial<JobHandler> = {}): JobHandler {
+      return {
+        kind,
+        attempts: 3,
+        backoffMs: () => 10,
+        perTenant: 100,
+        run: async (job) => (tx) => note(tx, kind, job.subjectId),
+        giveUp: (tx, job, reason) => note(tx, `${kind} given up`, `${job.subjectId}: ${reason}`),
+        ...changes,
+      };
+    }
+    async function note(db: Database['db'], kind: string, value: string): Promise<void> {
+      await db.insertInto('secret').values({ name: `${kind}/${randomUUID()}`, value }).execute();
+    }
+    async function notes(kind: string): Promise<string[]> {
+      return (await database.db.selectFrom('secret').select('value').where('name', 'like', `${kind}/%`).execute()).map(({ value }) => value);
+    }
+    async function accept(kind: string, subjectId: string, tenant = 'tenant'): Promise<void> {
+      await database.db.transaction().execute((tx) => enqueue(tx, { kind, subjectId, tenant }));
+    }
+    const left = (kind: string) => database.db.selectFrom('job').selectAll().where('kind', '=', kind).execute();
+
+    test('count exactly once, however many servers run them and however often one of them loses its lease', async () => {
+      const kind = randomUUID();
+      let runs = 0;
+      const flaky = noting(kind, {
+        attempts: 100,
+        // Some runs outlive their lease, which nobody renews; another server then runs the same job beside them.
+        run: async (job) => {
+          runs++;
+          if (Math.random() < 0.1) await new Promise((resolve) => setTimeout(resolve, 250));
+          return (tx) => note(tx, kind, job.subjectId);
+        },
+      });
+      for (let n = 0; n < 200; n++) await accept(kind, String(n));
+      const servers = [1, 2, 3].map(() => start(flaky, { times: { lease: 120, renew: 1e6 } }));
+      await until('the end of all jobs', async () => ((await left(kind)).length === 0 ? true : undefined));
+      await Promise.all(servers.map((jobs) => jobs.stop(1000)));
+      const counted = await notes(kind);
+      assert.deepEqual(counted.toSorted(), Array.from({ length: 200 }, (_, n) => String(n)).toSorted());
+      assert.ok(runs >= 200);
+    });
+
+    test('of a server that died are taken over when the lease has run out, and what it still does does not count', async () => {
+      const kind = randomUUID();
+      let finishLate!: () => void;
+      const late = new Promise<void>((resolve) => (finishLate = resolve));
+      const dead = start(
+        noting(kind, {
+          run: async () => {
+            await late;
+            return (tx) => note(tx, kind, 'by the dead one');
+          },
+        }),
+        { slots: 1, times: { renew: 1e6 } },
+      );
+      await accept(kind, 'job');
+      await until('the claim', async () => (await left(kind))[0]?.lease_owner ?? undefined);
+      start(noting(kind));
+      await until('the take-over', async () => ((await notes(kind)).length > 0 ? true : undefined));
+      finishLate();
+      await dead.stop(1000);
+      assert.deepEqual(await notes(kind), ['job']);
+    });
+
+    test('that fail are tried again after a wait, given up in the end, and at once when nothing can mend them', async () => {
+      const kind = randomUUID();
+      const attempts: Record<string, number> = {};
+      start(
+        noting(kind, {
+          run: async (job) => {
+            attempts[job.subjectId] = job.attempt;
+            if (job.subjectId === 'mends' && job.attempt === 3) return (tx) => note(tx, kind, 'mended');
+            throw job.subjectId === 'final' ? new FinalError('no use') : new Error('not now');
+          },
+        }),
+      );
+      for (const subject of ['mends', 'never', 'final']) await accept(kind, subject);
+      await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
+      assert.deepEqual(attempts, { mends: 3, never: 3, final: 1 });
+      assert.deepEqual(await notes(kind), ['mended']);
+      assert.deepEqual((await notes(`${kind} given up`)).toSorted(), ['final: no use', 'never: not now']);
+    });
+
+    test('whose server dies on the last attempt are given up with a reason', async () => {
+      const kind = randomUUID();
+      start(noting(kind, { attempts: 1, run: (job) => new Promise((_, reject) => job.signal.addEventListener('abort', () => reject(new Error('ended')))) }), { slots: 1, times: { lease: 100, renew: 1e6 } });
+      await accept(kind, 'lost');
+      await until('the claim', async () => (await left(kind))[0]?.lease_owner ?? undefined);
+      start(noting(kind, { attempts: 1 }));
+      await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
+      assert.deepEqual(await notes(`${kind} given up`), ['lost: The worker ended during the last attempt.']);
+    });
+
+    test('of one tenant do not take every place', async () => {
+      const kind = randomUUID();
+      let greedy = 0;
+      let most = 0;
+      start(
+        noting(kind, {
+          perTenant: 2,
+          run: async (job) => {
+            if (job.tenant === 'greedy') most = Math.max(most, ++greedy);
+            await new Promise((resolve) => setTimeout(resolve, 20));
+            if (job.tenant === 'greedy') greedy--;
+            return (tx) => note(tx, kind, job.tenant);
+          },
+        }),
+        { slots: 6 },
+      );
+      for (let n = 0; n < 10; n++) await accept(kind, String(n), 'greedy');
+      await accept(kind, 'modest', 'modest');
+      await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
+      assert.equal(most, 2);
+      assert.ok((await notes(kind)).indexOf('modest') >= 0);
+    });
+
+    test('that a stopping server cannot finish are handed back for others, with their attempt', async () => {
+      const kind = randomUUID();
+      const first = start(noting(kind, { run: (job) => new Promise((_, reject) => job.signal.addEventListener('abort', () => reject(job.signal.reason as Error))) }));
+      await accept(kind, 'handed on');
+      await until('the claim', async () => (await left(kind))[0]?.lease_owner ?? undefined);
+      await first.stop(10);
+      const [row] = await left(kind);
+      assert.deepEqual([row?.state, row?.attempt, row?.lease_owner], ['ready', 0, null]);
+      start(noting(kind));
+      await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
+      assert.deepEqual(await notes(kind), ['handed on']);
+    });
+  });
+}

@@ -1,8 +1,8 @@
 import { mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
-import { BriefcaseDb, BriefcaseManager, IModelHost, IModelNative, PhysicalModel, SnapshotDb, SpatialCategory, type IModelDb } from '@itwin/core-backend';
+import { BriefcaseDb, BriefcaseManager, ElementOwnsExternalSourceAspects, IModelHost, IModelNative, PhysicalModel, SnapshotDb, SpatialCategory, type IModelDb } from '@itwin/core-backend';
 import { DbResult, Guid, type Id64String } from '@itwin/core-bentley';
-import { Code, ColorDef, GeometryStreamBuilder, IModel, type PhysicalElementProps } from '@itwin/core-common';
+import { Code, ColorDef, GeometryStreamBuilder, IModel, type ExternalSourceAspectProps, type PhysicalElementProps } from '@itwin/core-common';
 import { Point3d, Sphere } from '@itwin/core-geometry';
 import { startOnOffshoot } from '../packages/itwinjs/src/index.ts';
 
@@ -52,10 +52,11 @@ export class RealModels {
     return SnapshotDb.openCheckpoint({ iTwinId, iModelId, changeset });
   }
 
-  /** Inserts a row of spheres, under a lock of the model, and pushes them as one changeset, which releases it. @returns the changeset's id */
+  /** Inserts a row of spheres, changes the first and gives it an aspect, under a lock of the model, and pushes them as one changeset, which releases it. @returns the changeset's id */
   async pushSpheres(db: BriefcaseDb, count: number, at: number): Promise<string> {
     const { model, category } = this.plantOf(db);
     await db.locks.acquireLocks({ exclusive: model });
+    const inserted: Id64String[] = [];
     for (let n = 0; n < count; n++) {
       const builder = new GeometryStreamBuilder();
       builder.appendGeometry(Sphere.createCenterRadius(Point3d.createZero(), 0.4));
@@ -68,7 +69,20 @@ export class RealModels {
         placement: { origin: { x: n, y: at, z: 0 }, angles: {} },
         geom: builder.geometryStream,
       };
-      db.elements.insertElement(props);
+      inserted.push(db.elements.insertElement(props));
+    }
+    const [first] = inserted;
+    if (first !== undefined) {
+      // Something to tell apart from inserted elements: one changed, one with an aspect.
+      db.elements.updateElement<PhysicalElementProps>({ ...db.elements.getElementProps<PhysicalElementProps>(first), placement: { origin: { x: 0, y: at, z: 1 }, angles: {} } });
+      const aspect: ExternalSourceAspectProps = {
+        classFullName: 'BisCore:ExternalSourceAspect',
+        element: new ElementOwnsExternalSourceAspects(first),
+        scope: { id: IModel.rootSubjectId },
+        identifier: `row ${at}`,
+        kind: 'Row',
+      };
+      db.elements.insertAspect(aspect);
     }
     db.saveChanges(`row ${at}`);
     await db.pushChanges({ description: `row ${at}: ${count} vessels` });

@@ -11,7 +11,7 @@ const files = named.some((argument) => !argument.startsWith('--')) ? [] : globSy
 const postgres = await startPostgres();
 let code = 1;
 try {
-  const runner = spawn(process.execPath, ['--test', '--test-concurrency=2', '--test-timeout=120000', ...named, ...files], {
+  const runner = spawn(process.execPath, ['--test', '--test-concurrency=2', '--test-timeout=300000', ...named, ...files], {
     stdio: 'inherit',
     env: { ...process.env, OFFSHOOT_TEST_POSTGRES: postgres.url },
   });

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
 import { pushSample, sampleChangesets } from '../scripts/sample.ts';
+import { makeIModel } from './support/clients.ts';
 import { identityIn } from './support/identity.ts';
 import { onEachDatabase } from './support/suite.ts';
 import { until } from './support/until.ts';
@@ -17,7 +18,7 @@ const longestLifeMs = 700;
 onEachDatabase('When the iTwin.js process is killed', { checkpoints: { generate: 'auto', delaySeconds: 0, attempts: 100, firstRetrySeconds: 0 } }, (context) => {
   const kills = context.engine === 'sqlite' ? 100 : 20;
 
-  test(`${kills} times at random, every checkpoint ends right and nothing stays scheduled`, { skip, timeout: 115_000 }, async () => {
+  test(`${kills} times at random, every checkpoint ends right and nothing stays scheduled`, { skip, timeout: 280_000 }, async () => {
     const { services } = context.server;
     const { client, authorization } = context.olivia;
     const iModels: string[] = [];
@@ -59,5 +60,31 @@ onEachDatabase('When the iTwin.js process is killed', { checkpoints: { generate:
     assert.deepEqual(await services.database.db.selectFrom('job').select('id').where('kind', '=', 'checkpoint').execute(), []);
     const work = path.join(context.server.installation.dataDir, 'work');
     assert.deepEqual(readdirSync(work).filter((name) => name !== 'itwinjs'), [], 'no file in work is left behind');
+  });
+});
+
+onEachDatabase('When the iTwin.js process hangs', { checkpoints: { generate: 'auto', delaySeconds: 0, silenceSeconds: 1, firstRetrySeconds: 0 } }, (context) => {
+  test('it is ended, and the checkpoint is made by the next one', { skip }, async () => {
+    const { client, authorization } = context.olivia;
+    const iModelId = await pushSample(context.olivia, context.iTwinId, randomUUID());
+    const [changeset] = sampleChangesets();
+    const pid = await until('the process', () => context.server.services.worker?.pid);
+    process.kill(pid, 'SIGSTOP');
+    await client.namedVersions.create({ authorization, iModelId, namedVersionProperties: { name: 'stopped', changesetId: changeset?.id ?? '' } });
+    await until('the checkpoint', async () => ((await client.checkpoints.getSingle({ authorization, iModelId, changesetIndex: 1 })).state === 'successful' ? true : undefined));
+    assert.notEqual(context.server.services.worker?.pid, pid);
+  });
+});
+
+onEachDatabase('When the iTwin.js process takes too much memory', { checkpoints: { generate: 'auto', delaySeconds: 0, memoryMiB: 128, attempts: 2, firstRetrySeconds: 0 } }, (context) => {
+  test('it is ended, and the checkpoint fails with the reason', { skip: process.platform === 'linux' ? skip : 'memory is told on Linux only' }, async () => {
+    const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
+    const { client, authorization } = context.olivia;
+    await client.namedVersions.create({ authorization, iModelId: made.id, namedVersionProperties: { name: 'large', changesetId: made.changesets[0]?.id ?? '' } });
+    const { failureReason } = await until('the failure', async () => {
+      const { checkpoint } = (await context.api.get(`/imodels/${made.id}/changesets/1/checkpoint`)).body as { checkpoint: { state: string; failureReason: string } };
+      return checkpoint.state === 'failed' ? checkpoint : undefined;
+    });
+    assert.match(failureReason, /^The worker took \d+ MiB, more than it may, and was ended\.$/);
   });
 });

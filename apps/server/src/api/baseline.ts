@@ -18,13 +18,13 @@ const BaselineResponse = Type.Object({
   }),
 });
 
-function toBaselineFile(imodel: IModelTable, baseline: Baseline, links: Links, options: { state?: BaselineState; download: StorageLink | null }) {
+function toBaselineFile(imodel: IModelTable, baseline: Baseline, links: Links, options: { state?: BaselineState; download: StorageLink | null; size?: number }) {
   const fileName = `${imodel.id}.bim`;
   return {
     baselineFile: {
       id: imodel.id,
       displayName: fileName,
-      fileSize: baseline.blob.size,
+      fileSize: options.size ?? baseline.blob.size,
       state: options.state ?? baseline.state,
       _links: { creator: links.user(imodel.id, imodel.creator_id), download: options.download },
     },
@@ -48,8 +48,9 @@ const getBaseline = imodelRoute({
     // Its checkpoint is the same file with the ids of this iModel; before there is one, the file as it was uploaded.
     const checkpoint = await services.checkpoints.nearest(access.imodel, 0);
     const fileName = `${access.imodel.id}.bim`;
-    const download = checkpoint?.file_id == null ? links.download(baseline.blob.id, fileName) : links.modelFile(checkpoint.file_id, access.imodel.id, fileName);
-    return toBaselineFile(access.imodel, baseline, links, { download });
+    if (checkpoint?.file_id == null) return toBaselineFile(access.imodel, baseline, links, { download: links.download(baseline.blob.id, fileName) });
+    const download = links.modelFile(checkpoint.file_id, access.imodel.id, fileName);
+    return toBaselineFile(access.imodel, baseline, links, { download, size: await services.checkpoints.sizeOf(checkpoint.file_id) });
   },
 });
 

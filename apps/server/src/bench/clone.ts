@@ -1,21 +1,18 @@
-import { fork } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { readdir, readFile, stat } from 'node:fs/promises';
 import { DatabaseSync } from 'node:sqlite';
-import { cpus, tmpdir, totalmem } from 'node:os';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type * as Management from '@itwin/imodels-client-management';
 import pg from 'pg';
 import pino from 'pino';
-import { EmbeddedIssuer } from '../access/embeddedIssuer.ts';
 import { loadConfig, type Config } from '../config.ts';
 import type { Tx } from '../db/database.ts';
 import { openEnd, type ChangesetTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
 import { ensureFirstITwin } from '../itwins/firstITwin.ts';
 import { openServices, type Services } from '../services.ts';
+import { describeMachine, folderBytes, percentile, startChild, tokenOf, type Machine } from './common.ts';
 
 /** One measured kind of source. */
 export interface CloneCase {
@@ -35,7 +32,7 @@ export interface CloneCase {
 }
 
 export interface CloneBench {
-  machine: { cpu: string; cores: number; memoryGiB: number; node: string; os: string; database: string; settings: string };
+  machine: Machine;
   cases: CloneCase[];
 }
 
@@ -71,11 +68,9 @@ export async function benchClone(options: {
   try {
     const config = benchConfig(dataDir, options.databaseUrl);
     const { sources, iTwinId } = await prepare(config);
-    const machine = describeMachine(options.databaseUrl);
+    const machine = describeMachine(options.databaseUrl, 'tokens verified, rate limits counted (limits raised), server and load in two processes, one request at a time');
     options.onStart(machine);
-    const issuer = await EmbeddedIssuer.open(dataDir);
-    const user = (JSON.parse(await readFile(path.join(dataDir, 'users.json'), 'utf8')) as { users: [never] }).users[0];
-    const token = await issuer.mint(user, { applicationId: 'offshoot-cli', scope: 'itwin-platform', lifeSeconds: 3600 });
+    const token = await tokenOf(dataDir);
 
     const server = await startChild(dataDir, options.databaseUrl);
     try {
@@ -164,12 +159,6 @@ async function cloneWithClient(target: Target): Promise<number[]> {
     times.push(performance.now() - began);
   }
   return times;
-}
-
-function percentile(times: readonly number[], share: number): number {
-  const sorted = [...times].sort((a, b) => a - b);
-  const value = sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? NaN;
-  return Math.round(value * 1000) / 1000;
 }
 
 function benchConfig(dataDir: string, databaseUrl: string | undefined): Config {
@@ -291,44 +280,4 @@ async function readPostgres(databaseUrl: string): Promise<{ bytes: number; rows:
   } finally {
     await client.end();
   }
-}
-
-async function folderBytes(folder: string): Promise<number> {
-  let bytes = 0;
-  for (const name of await readdir(folder, { recursive: true })) {
-    const found = await stat(path.join(folder, name));
-    if (found.isFile()) bytes += found.size;
-  }
-  return bytes;
-}
-
-async function startChild(dataDir: string, databaseUrl: string | undefined): Promise<{ origin: string; stop(): Promise<void> }> {
-  const ending = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
-  const cli = fileURLToPath(new URL(`../cli${ending}`, import.meta.url));
-  const flags = ['start', '--config', path.join(dataDir, 'bench.json'), '--port', '0', '--host', '127.0.0.1', ...(databaseUrl === undefined ? [] : ['--database-url', databaseUrl])];
-  const child = fork(cli, flags, { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
-  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-  const origin = await new Promise<string>((resolve, reject) => {
-    child.once('message', (message) => resolve((message as { origin: string }).origin));
-    child.once('exit', (code) => reject(new Error(`the server of the benchmark ended with ${code}`)));
-  });
-  return {
-    origin,
-    stop: async () => {
-      child.kill('SIGTERM');
-      await ended;
-    },
-  };
-}
-
-function describeMachine(databaseUrl: string | undefined): CloneBench['machine'] {
-  return {
-    cpu: cpus()[0]?.model.trim() ?? 'unknown',
-    cores: cpus().length,
-    memoryGiB: Math.round(totalmem() / 2 ** 30),
-    node: process.version,
-    os: `${process.platform} ${process.arch}`,
-    database: databaseUrl === undefined ? 'SQLite, WAL, synchronous=FULL' : 'PostgreSQL',
-    settings: 'tokens verified, rate limits counted (limits raised), server and load in two processes, one request at a time',
-  };
 }

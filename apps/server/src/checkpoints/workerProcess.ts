@@ -12,7 +12,8 @@ export interface WorkerLimits {
 
 /** An idle process is ended after this long; starting one takes about 0.5 s. */
 const idleMs = 60_000;
-const watchEveryMs = 1000;
+/** Short: memory can grow by hundreds of MiB a second. */
+const watchEveryMs = 100;
 
 /** Whether iTwin.js is installed here, so that model files can be made. */
 export function isITwinJsInstalled(): boolean {

@@ -1,29 +1,50 @@
 import { Command } from 'commander';
+import { benchCheckpoints, type CheckpointBench } from '../bench/checkpoints.ts';
 import { benchClone, type CloneBench } from '../bench/clone.ts';
+import type { Machine } from '../bench/common.ts';
 
 /** `offshoot bench`: the load generator that ships with the product. */
 export function benchCommand(): Command {
-  return new Command('bench').description('Measure this machine. Each benchmark starts a server of its own, on loopback, in a temporary folder.').addCommand(
-    new Command('clone')
-      .description('Clones over HTTP: by number of changesets, and by depth of history.')
-      .option('--database-url <url>', 'measure on an empty PostgreSQL database instead of SQLite')
-      .option('--seconds <number>', 'about how long to measure each case', '2.5')
-      .option('--json', 'print one JSON object')
-      .action(async (options: { databaseUrl?: string; seconds: string; json?: boolean }) => {
-        const result = await benchClone({
-          databaseUrl: options.databaseUrl,
-          secondsPerCase: Number(options.seconds),
-          onCase: options.json === true ? () => undefined : printCase,
-          onStart: options.json === true ? () => undefined : printHead,
-        });
-        if (options.json === true) process.stdout.write(`${JSON.stringify(result)}\n`);
-      }),
-  );
+  return new Command('bench')
+    .description('Measure this machine. Each benchmark starts a server of its own, on loopback, in a temporary folder.')
+    .addCommand(
+      new Command('clone')
+        .description('Clones over HTTP: by number of changesets, and by depth of history.')
+        .option('--database-url <url>', 'measure on an empty PostgreSQL database instead of SQLite')
+        .option('--seconds <number>', 'about how long to measure each case', '2.5')
+        .option('--json', 'print one JSON object')
+        .action(async (options: { databaseUrl?: string; seconds: string; json?: boolean }) => {
+          const result = await benchClone({
+            databaseUrl: options.databaseUrl,
+            secondsPerCase: Number(options.seconds),
+            onCase: options.json === true ? () => undefined : printCase,
+            onStart: options.json === true ? () => undefined : (machine) => printHead(machine, 'changesets  depth   POST to 202 p50   p99 ms   client clone() p50 ms   metadata bytes  rows  blob bytes'),
+          });
+          if (options.json === true) process.stdout.write(`${JSON.stringify(result)}\n`);
+        }),
+    )
+    .addCommand(
+      new Command('checkpoints')
+        .description('Clones of iModels with checkpoints of 10 MB to 1 GB, beside plain copies. Needs iTwin.js and 4 GB of disk.')
+        .option('--json', 'print one JSON object')
+        .action(async (options: { json?: boolean }) => {
+          const quiet = options.json === true;
+          const result = await benchCheckpoints({
+            onCase: quiet ? () => undefined : printCheckpointCase,
+            onStart: quiet ? () => undefined : (machine) => printHead(machine, ' size MB   clone to successful p50 ms   plain copy p50 ms   bytes added'),
+          });
+          if (quiet) process.stdout.write(`${JSON.stringify(result)}\n`);
+        }),
+    );
 }
 
-function printHead(machine: CloneBench['machine']): void {
-  process.stdout.write(`${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB, Node ${machine.node}, ${machine.database}; ${machine.settings}\n\n`);
-  process.stdout.write('changesets  depth   POST to 202 p50   p99 ms   client clone() p50 ms   metadata bytes  rows  blob bytes\n');
+function printHead(machine: Machine, columns: string): void {
+  process.stdout.write(`${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB, Node ${machine.node}, ${machine.database}; ${machine.settings}\n\n${columns}\n`);
+}
+
+function printCheckpointCase(found: CheckpointBench['cases'][number]): void {
+  const cells = [String(found.sizeMB).padStart(8), found.cloneToSuccessfulMs.toFixed(2).padStart(28), found.plainCopyMs.toFixed(0).padStart(19), String(found.bytesAdded).padStart(13)];
+  process.stdout.write(`${cells.join(' ')}\n`);
 }
 
 function printCase(found: CloneBench['cases'][number]): void {

@@ -2,11 +2,44 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FileStore } from '../apps/server/src/storage/fileStore.ts';
 import { blobStoreSuite } from './suites/blobStore.ts';
+import { loadConfig } from '../apps/server/src/config.ts';
+import { openDatabase } from '../apps/server/src/db/database.ts';
+import type { BlobStore } from '../apps/server/src/storage/blobStore.ts';
+import { openStore, OtherStoreError, StoreUnavailableError } from '../apps/server/src/storage/openStore.ts';
 import { workFolder } from './support/clients.ts';
+import { Installation, setups, storeConfig, type Setup } from './support/server.ts';
 
 blobStoreSuite('of files', async () => {
   const work = workFolder();
   return { store: await FileStore.open('files', work.path), remove: async () => work.remove() };
+});
+
+for (const { store: kind } of setups.filter(({ store }) => store !== 'files'))
+  blobStoreSuite(`of ${kind}`, async () => {
+    const store = await openObjectStore(kind);
+    return { store, remove: async () => undefined };
+  });
+
+/** A store on the service that runs for the tests, below a prefix of its own. */
+async function openObjectStore(kind: Setup['store']): Promise<BlobStore> {
+  const installation = await Installation.create('sqlite');
+  const database = await openDatabase(installation.config());
+  try {
+    return await openStore({ dataDir: installation.dataDir, store: loadConfig({ store: storeConfig(kind) }, { env: {} }).store }, database.db);
+  } finally {
+    await database.close();
+    installation.remove();
+  }
+}
+
+test('a server does not start on another store than the one that holds its files', async () => {
+  const installation = await Installation.create('sqlite');
+  await (await installation.start()).close();
+  const [other] = setups.filter(({ store }) => store === 's3');
+  if (other !== undefined) await assert.rejects(installation.start({ store: storeConfig('s3') }), OtherStoreError);
+  await assert.rejects(installation.start({ store: { type: 's3', bucket: 'none', endpoint: 'http://127.0.0.1:9', accessKeyId: 'a', secretAccessKey: 'b' } }), StoreUnavailableError);
+  assert.throws(() => loadConfig({ store: { type: 'azure' } }, { env: {} }), /store\.container is missing.*\n.*store\.connectionString is missing/);
+  installation.remove();
 });
 
 test('the blob store of files never leaves its folder', async () => {

@@ -4,6 +4,7 @@ import { readdirSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
+import { CheckpointState } from '@itwin/imodels-client-management';
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
 import { pushSample, sampleChangesets } from '../scripts/sample.ts';
 import { makeIModel } from './support/clients.ts';
@@ -63,7 +64,7 @@ onEachDatabase('When the iTwin.js process is killed', { checkpoints: { generate:
   });
 });
 
-onEachDatabase('When the iTwin.js process hangs', { checkpoints: { generate: 'auto', delaySeconds: 0, silenceSeconds: 1, firstRetrySeconds: 0 } }, (context) => {
+onEachDatabase('When the iTwin.js process hangs', { checkpoints: { generate: 'auto', delaySeconds: 0, silenceSeconds: 3, firstRetrySeconds: 0 } }, (context) => {
   test('it is ended, and the checkpoint is made by the next one', { skip }, async () => {
     const { client, authorization } = context.olivia;
     const iModelId = await pushSample(context.olivia, context.iTwinId, randomUUID());
@@ -71,7 +72,7 @@ onEachDatabase('When the iTwin.js process hangs', { checkpoints: { generate: 'au
     const pid = await until('the process', () => context.server.services.worker?.pid);
     process.kill(pid, 'SIGSTOP');
     await client.namedVersions.create({ authorization, iModelId, namedVersionProperties: { name: 'stopped', changesetId: changeset?.id ?? '' } });
-    await until('the checkpoint', async () => ((await client.checkpoints.getSingle({ authorization, iModelId, changesetIndex: 1 })).state === 'successful' ? true : undefined));
+    await until('the checkpoint', async () => ((await client.checkpoints.getSingle({ authorization, iModelId, changesetIndex: 1 })).state === CheckpointState.Successful ? true : undefined));
     assert.notEqual(context.server.services.worker?.pid, pid);
   });
 });

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { readdirSync, readFileSync } from 'node:fs';
-import path from 'node:path';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { collect } from '../apps/server/src/history/collect.ts';
 import { sampleBaseline } from '../scripts/sample.ts';
@@ -16,7 +15,11 @@ onEachDatabase('The collector', {}, (context) => {
     const seed = await database.db.selectFrom('baseline').select('id').where('id', 'like', 'seed-%').executeTakeFirstOrThrow();
     return collect(database, blobs.store, { graceMs: 0, uploadLifeMs: 3_600_000, seedBaselineId: seed.id, groupLifeMs: 3_600_000, thorough: true, ...options });
   }
-  const files = (): number => readdirSync(path.join(context.server.installation.dataDir, 'blobs', 'objects'), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile()).length;
+  const files = async (): Promise<number> => {
+    let count = 0;
+    for await (const _object of context.server.services.blobs.store.list()) count++;
+    return count;
+  };
   const clone = async (of: MadeIModel, changesetIndex: number): Promise<MadeIModel> => {
     const made = await context.olivia.client.iModels.clone({ ...as(), iModelId: of.id, iModelProperties: { iTwinId: await context.server.iTwin(), changesetIndex } });
     return { ...of, id: made.id, changesets: of.changesets.slice(0, changesetIndex), briefcaseId: 0 };
@@ -36,41 +39,41 @@ onEachDatabase('The collector', {}, (context) => {
 
   test('takes an iModel that nobody shares apart to the last byte', async () => {
     await run();
-    const before = files();
+    const before = (await files());
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 4 });
-    assert.equal(files(), before + 4);
+    assert.equal((await files()), before + 4);
     await remove(made);
     const collected = await run();
     assert.deepEqual([collected.iModels, collected.histories, collected.segments, collected.changesets, collected.blobs], [1, 1, 1, 4, 4]);
-    assert.equal(files(), before);
+    assert.equal((await files()), before);
     const again = await run();
     assert.ok(Object.values(again).every((count) => count === 0));
   });
 
   test('of a deleted source keeps exactly what clones see, and the rest goes when they go', async () => {
     await run();
-    const before = files();
+    const before = (await files());
     const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 6 });
     const short = await clone(source, 2);
     const long = await clone(source, 4);
     await pushMore(context.olivia, short, 3);
     await remove(source);
     await run();
-    assert.equal(files(), before + 4 + 3);
+    assert.equal((await files()), before + 4 + 3);
     await assertWhole(short);
     await assertWhole(long);
     await remove(long);
     await run();
-    assert.equal(files(), before + 2 + 3);
+    assert.equal((await files()), before + 2 + 3);
     await assertWhole(short);
     await remove(short);
     await run();
-    assert.equal(files(), before);
+    assert.equal((await files()), before);
   });
 
   test('keeps an uploaded baseline while one clone has it', async () => {
     await run();
-    const before = files();
+    const before = (await files());
     const bytes = sampleBaseline();
     const created = await context.api.post('/imodels', { iTwinId: context.iTwinId, name: 'with baseline', baselineFile: { size: bytes.length } });
     const { iModel } = created.body as { iModel: { id: string; _links: { upload: { href: string }; complete: { href: string } } } };
@@ -80,11 +83,11 @@ onEachDatabase('The collector', {}, (context) => {
     const copy = await clone(made, 0);
     await remove(made);
     await run();
-    assert.equal(files(), before + 1);
+    assert.equal((await files()), before + 1);
     await assertWhole(copy);
     await remove(copy);
     await run();
-    assert.equal(files(), before);
+    assert.equal((await files()), before);
   });
 
   test('lets bytes live through their grace, so that links given out before a deletion work on', async () => {

@@ -11,13 +11,42 @@ import { loadConfig, type Config, type ConfigInput } from '../../apps/server/src
 import type { Engine } from '../../apps/server/src/db/database.ts';
 import type { Permission } from '../../apps/server/src/domain.ts';
 import { Api } from './api.ts';
+import { azuriteConnection } from './stores.ts';
 
 /** Set by `scripts/test.ts`, which starts PostgreSQL for the whole run. */
 const postgresUrl = process.env.OFFSHOOT_TEST_POSTGRES;
 if (postgresUrl === undefined && process.env.CI !== undefined) throw new Error('CI must test on PostgreSQL too: run npm test');
 
-/** The databases that every suite runs on. */
+/** The databases, for what has to do with them alone. */
 export const engines: readonly Engine[] = postgresUrl === undefined ? ['sqlite'] : ['sqlite', 'postgres'];
+
+/** A database with a store. */
+export interface Setup {
+  engine: Engine;
+  store: 'files' | 's3' | 'azure';
+}
+
+/** Addresses of an S3 server and of Azurite, which `scripts/test.ts` starts for the whole run. */
+const storeAddresses = { s3: process.env.OFFSHOOT_TEST_S3, azure: process.env.OFFSHOOT_TEST_AZURE };
+
+/** What every suite of the API runs on. */
+export const setups: readonly Setup[] = (
+  [
+    { engine: 'sqlite', store: 'files' },
+    { engine: 'postgres', store: 's3' },
+    { engine: 'postgres', store: 'azure' },
+  ] as const
+).filter(({ engine, store }) => engines.includes(engine) && (store === 'files' || storeAddresses[store] !== undefined));
+
+/** The configuration of a store of a test's own. */
+export function storeConfig(store: Setup['store']): NonNullable<ConfigInput['store']> {
+  if (store === 'files') return { type: 'files' };
+  const prefix = `${randomUUID()}/`;
+  const address = storeAddresses[store] as string;
+  return store === 's3'
+    ? { type: 's3', bucket: 'offshoot', endpoint: address, accessKeyId: 'S3RVER', secretAccessKey: 'S3RVER', prefix }
+    : { type: 'azure', container: 'offshoot', connectionString: azuriteConnection(address), prefix };
+}
 
 const home = randomUUID();
 const elsewhere = randomUUID();
@@ -63,17 +92,22 @@ export class Installation {
   readonly dataDir: string;
   readonly databaseUrl: string | undefined;
 
-  private constructor(engine: Engine, dataDir: string, databaseUrl: string | undefined) {
+  readonly #store: NonNullable<ConfigInput['store']>;
+
+  private constructor({ engine, store }: Setup, dataDir: string, databaseUrl: string | undefined) {
     this.engine = engine;
+    this.#store = storeConfig(store);
     this.dataDir = dataDir;
     this.databaseUrl = databaseUrl;
   }
 
-  static async create(engine: Engine): Promise<Installation> {
+  /** @param on a database alone keeps its files in the data folder */
+  static async create(on: Engine | Setup): Promise<Installation> {
+    const setup: Setup = typeof on === 'string' ? { engine: on, store: 'files' } : on;
     const dataDir = mkdtempSync(path.join(tmpdir(), 'offshoot-test-'));
     mkdirSync(dataDir, { recursive: true });
     writeFileSync(path.join(dataDir, 'users.json'), JSON.stringify(directory));
-    return new Installation(engine, dataDir, engine === 'postgres' ? await createPostgresDatabase() : undefined);
+    return new Installation(setup, dataDir, setup.engine === 'postgres' ? await createPostgresDatabase() : undefined);
   }
 
   config(input: ConfigInput = {}): Config {
@@ -81,6 +115,7 @@ export class Installation {
     return loadConfig(
       {
         dataDir: this.dataDir,
+        store: this.#store,
         ...(this.databaseUrl !== undefined && { databaseUrl: this.databaseUrl }),
         databasePool: 8,
         host: '127.0.0.1',
@@ -159,8 +194,8 @@ export class TestServer {
 }
 
 /** Starts a server on a new installation; `close` also removes that. */
-export async function bootServer(engine: Engine, input: ConfigInput = {}): Promise<TestServer> {
-  const installation = await Installation.create(engine);
+export async function bootServer(on: Engine | Setup, input: ConfigInput = {}): Promise<TestServer> {
+  const installation = await Installation.create(on);
   return installation.start(input);
 }
 

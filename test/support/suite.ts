@@ -3,7 +3,7 @@ import type { ConfigInput } from '../../apps/server/src/config.ts';
 import type { Engine } from '../../apps/server/src/db/database.ts';
 import type { Api } from './api.ts';
 import { official, type Official } from './clients.ts';
-import { bootServer, endServer, engines, type TestServer } from './server.ts';
+import { bootServer, endServer, setups, type TestServer } from './server.ts';
 
 /** What the tests of one suite share: a booted server, Olivia with the official client and with plain HTTP, her iTwin. */
 export interface Context {
@@ -14,13 +14,13 @@ export interface Context {
   iTwinId: string;
 }
 
-/** Runs a suite on a booted server of each database. The context is filled before its first test. */
+/** Runs a suite on a booted server of each database and store. The context is filled before its first test. */
 export function onEachDatabase(name: string, config: ConfigInput, body: (context: Context) => void): void {
-  for (const engine of engines) {
-    describe(`${name} on ${engine}`, () => {
-      const context = { engine } as Context;
+  for (const setup of setups) {
+    describe(`${name} on ${setup.engine} and ${setup.store}`, () => {
+      const context = { engine: setup.engine } as Context;
       before(async () => {
-        context.server = await bootServer(engine, config);
+        context.server = await bootServer(setup, config);
         context.olivia = await official(context.server);
         context.api = await context.server.as('olivia');
         context.iTwinId = await context.server.iTwin();

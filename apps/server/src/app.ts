@@ -6,6 +6,7 @@ import { registerRoutes, sendError, type RegisterOptions } from './api/register.
 import { routes } from './api/routes.ts';
 import type { Config } from './config.ts';
 import { ApiError } from './errors.ts';
+import { serveMetrics } from './metrics.ts';
 import { openServices, type Services } from './services.ts';
 import { dataPlane } from './storage/dataPlane.ts';
 import { version } from './version.ts';
@@ -113,12 +114,23 @@ async function wire(app: FastifyInstance, services: Services, options: RegisterO
       components: { securitySchemes: { bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT' } } },
     },
   });
+  if (services.config.metrics) serveMetrics(app, services.database);
   app.setNotFoundHandler((request, reply) => sendError(new ApiError('NotFound'), request, reply));
   await app.register(async (api) => registerRoutes(api, services, routes, options));
   await app.register(dataPlane, { blobs: services.blobs, links: services.signedLinks, containers: services.containers });
   app.get('/openapi.json', { schema: { hide: true } }, () => app.swagger());
   app.get('/', { schema: { hide: true } }, (_request, reply) => reply.redirect('/docs/'));
+  // Alive is who answers at all; ready who also reaches the database and the store.
   app.get('/health', { schema: { hide: true } }, () => ({ status: 'ok', version }));
+  app.get('/health/ready', { schema: { hide: true } }, async (request, reply) => {
+    try {
+      await Promise.all([services.database.db.selectFrom('secret').select('name').limit(1).execute(), services.blobs.store.check()]);
+      return { status: 'ok', version };
+    } catch (error) {
+      request.log.warn({ err: error }, 'not ready');
+      return reply.code(503).send({ status: 'unavailable', version });
+    }
+  });
   await app.register(scalar, {
     routePrefix: '/docs',
     // Served from the package: the page needs no network, and offers nothing that would send the document elsewhere.

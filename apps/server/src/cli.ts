@@ -4,8 +4,11 @@ import { benchCommand } from './commands/bench.ts';
 import { cloneCommand } from './commands/clone.ts';
 import { exitCodes, ExitError } from './commands/exit.ts';
 import { imodelsCommand } from './commands/imodels.ts';
+import { importCommand } from './commands/import.ts';
+import { mirrorCommand } from './commands/mirror.ts';
 import { startCommand } from './commands/start.ts';
 import { tokenCommand } from './commands/token.ts';
+import { verifyCommand } from './commands/verify.ts';
 import { version } from './version.ts';
 
 const program = new Command('offshoot')
@@ -14,7 +17,7 @@ const program = new Command('offshoot')
   .showHelpAfterError('(see offshoot --help)')
   .addHelpText('after', `\nExit codes: 0 done, ${exitCodes.failed} failed, ${exitCodes.usage} wrong use, ${exitCodes.refused} refused by the server, ${exitCodes.unreachable} server not reached or too slow.`)
   .exitOverride();
-for (const command of [startCommand(), tokenCommand(), cloneCommand(), imodelsCommand(), benchCommand()]) {
+for (const command of [startCommand(), tokenCommand(), cloneCommand(), imodelsCommand(), importCommand(), mirrorCommand(), verifyCommand(), benchCommand()]) {
   command.exitOverride();
   for (const inner of command.commands) inner.exitOverride();
   program.addCommand(command);

@@ -46,9 +46,24 @@ const ConfigSchema = Type.Object(
     trustProxy: Type.Boolean({ default: false, description: 'Believe X-Forwarded-* headers.' }),
     databaseUrl: Type.Optional(Type.String({ pattern: '^postgres(ql)?://', description: 'PostgreSQL; by default SQLite in the data folder.' })),
     databasePool: Type.Integer({ minimum: 2, maximum: 200, default: 16, description: 'Connections to PostgreSQL.' }),
+    store: Type.Object(
+      {
+        type: Type.Enum(['files', 's3', 'azure'], { default: 'files', description: 'Where files are kept: in the data folder, in a bucket, in a container.' }),
+        bucket: Type.Optional(Type.String({ minLength: 1, description: 's3: its name. The bucket must be there.' })),
+        region: Type.String({ minLength: 1, default: 'us-east-1', description: 's3.' }),
+        endpoint: Type.Optional(Type.String({ pattern: '^https?://', description: 's3: address of a server that is not AWS.' })),
+        accessKeyId: Type.Optional(Type.String({ minLength: 1, description: 's3: by default from where AWS clients look.' })),
+        secretAccessKey: Type.Optional(Type.String({ minLength: 1 })),
+        container: Type.Optional(Type.String({ minLength: 3, maxLength: 63, description: 'azure: its name. It is made if it is not there.' })),
+        connectionString: Type.Optional(Type.String({ minLength: 1, description: 'azure: with the key of the account.' })),
+        prefix: Type.String({ default: '', maxLength: 200, description: 'Put before every name in bucket or container.' }),
+      },
+      { additionalProperties: false, default: {} },
+    ),
     dataCenter: Type.String({ minLength: 1, maxLength: 100, default: 'East US', description: 'Name of the data center of this server.' }),
     logLevel: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], { default: 'info' }),
     logPretty: Type.Boolean({ default: false }),
+    metrics: Type.Boolean({ default: false, description: 'Serve /metrics for Prometheus, to everyone who reaches the port.' }),
     corsOrigins: Type.Array(Type.String({ minLength: 1 }), { default: ['*'] }),
     embeddedIssuer: Type.Boolean({ default: true, description: 'Accept tokens minted by `offshoot token`.' }),
     issuers: Type.Array(Issuer, { default: [], description: 'Trusted alike: a subject is the same user whichever of them names it.' }),
@@ -111,7 +126,7 @@ const ConfigSchema = Type.Object(
 /** The configuration, complete, after defaults, file, environment and command line. */
 export type Config = Static<typeof ConfigSchema>;
 /** What a config file, a test or an embedder may leave out: everything. */
-type Nested = 'collector' | 'briefcases' | 'checkpoints' | 'webhooks';
+type Nested = 'collector' | 'briefcases' | 'checkpoints' | 'webhooks' | 'store';
 export type ConfigInput = Partial<Omit<Config, Nested>> & { [K in Nested]?: Partial<Config[K]> };
 export type IssuerConfig = Static<typeof Issuer>;
 
@@ -191,6 +206,9 @@ function checkConfig(value: Record<string, unknown>, faults: string[]): Config {
     if (!(config.defaultTier in config.tiers)) faults.push(`defaultTier '${config.defaultTier}' is not among the tiers`);
     if (config.collector.graceSeconds > 0 && config.collector.graceSeconds <= config.signedLinkSeconds)
       faults.push(`collector.graceSeconds (${config.collector.graceSeconds}) must be longer than signedLinkSeconds (${config.signedLinkSeconds})`);
+    if (config.store.type === 's3' && config.store.bucket === undefined) faults.push('store.bucket is missing: a store of type s3 needs it');
+    if (config.store.type === 'azure')
+      for (const key of ['container', 'connectionString'] as const) if (config.store[key] === undefined) faults.push(`store.${key} is missing: a store of type azure needs it`);
     if (!config.embeddedIssuer && config.issuers.length === 0) faults.push('no issuer of tokens: configure issuers or leave embeddedIssuer on');
   }
   if (faults.length > 0) throw new ConfigError(faults);

@@ -36,7 +36,7 @@ import { NamedVersions } from './namedVersions/namedVersions.ts';
 import { doubling, Jobs } from './operations/jobs.ts';
 import { Shares } from './shares/shares.ts';
 import { Blobs } from './storage/blobs.ts';
-import { FileStore } from './storage/fileStore.ts';
+import { openStore } from './storage/openStore.ts';
 import { SignedLinks } from './storage/signedLinks.ts';
 import { Thumbnails } from './thumbnails/thumbnails.ts';
 import { Users } from './users/users.ts';
@@ -93,7 +93,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
   try {
     const directory = Directory.open(config.dataDir, (message) => log.error({ message }, 'the users file has a fault; its last good state stays in force'));
     const embedded = config.embeddedIssuer ? await EmbeddedIssuer.open(config.dataDir) : undefined;
-    const store = await FileStore.open('files', path.join(config.dataDir, 'blobs'));
+    const store = await openStore(config, database.db);
     const blobs = new Blobs(database.db, store);
     const modelFiles = new ModelFiles(database, blobs);
     const seedBaselineId = await ensureSeed(database, blobs, modelFiles);

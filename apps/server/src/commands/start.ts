@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import { startServer, type RunningServer } from '../app.ts';
 import { ConfigError, loadConfig, type ConfigInput } from '../config.ts';
 import { DataFolderInUseError, NewerSchemaError } from '../db/database.ts';
+import { OtherStoreError, StoreUnavailableError } from '../storage/openStore.ts';
 import { ensureFirstITwin } from '../itwins/firstITwin.ts';
 import { version } from '../version.ts';
 import { exitCodes, ExitError } from './exit.ts';
@@ -43,7 +44,8 @@ async function start(options: StartOptions): Promise<void> {
     server = await startServer(loadConfig(overrides, options.config === undefined ? {} : { file: options.config }));
   } catch (error) {
     if (error instanceof ConfigError) throw new ExitError(exitCodes.usage, error.message, error);
-    if (error instanceof DataFolderInUseError || error instanceof NewerSchemaError) throw new ExitError(exitCodes.failed, error.message, error);
+    if (error instanceof DataFolderInUseError || error instanceof NewerSchemaError || error instanceof OtherStoreError || error instanceof StoreUnavailableError)
+      throw new ExitError(exitCodes.failed, error.message, error);
     if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE')
       throw new ExitError(exitCodes.failed, `${(error as Error).message}. Something else listens there; choose another port with --port.`, error);
     throw error;

@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { Kysely, Migrator, PostgresDialect, type Transaction } from 'kysely';
@@ -40,12 +40,14 @@ export class DataFolderInUseError extends Error {
 /**
  * Opens the database that the configuration names and brings its schema up to date. Any number of servers may do so at
  * once on PostgreSQL (an advisory lock orders them); on SQLite one server owns the folder.
- * @throws NewerSchemaError, DataFolderInUseError
+ * @param how `beside a server`: for reading, where a server may run; the schema must be this version's
+ * @throws NewerSchemaError, DataFolderInUseError; Error when the schema is an older one and must not be touched
  */
-export async function openDatabase(config: Pick<Config, 'dataDir' | 'databaseUrl' | 'databasePool'>): Promise<Database> {
-  const database = config.databaseUrl === undefined ? openSqlite(config.dataDir) : openPostgres(config.databaseUrl, config.databasePool);
+export async function openDatabase(config: Pick<Config, 'dataDir' | 'databaseUrl' | 'databasePool'>, how: 'as the server' | 'beside a server' = 'as the server'): Promise<Database> {
+  const beside = how === 'beside a server';
+  const database = config.databaseUrl === undefined ? openSqlite(config.dataDir, beside) : openPostgres(config.databaseUrl, config.databasePool);
   try {
-    await migrate(database);
+    await (beside ? requireCurrent(database) : migrate(database));
     return database;
   } catch (error) {
     await database.close();
@@ -53,17 +55,19 @@ export async function openDatabase(config: Pick<Config, 'dataDir' | 'databaseUrl
   }
 }
 
-function openSqlite(folder: string): Database {
+function openSqlite(folder: string, beside: boolean): Database {
+  const file = path.join(folder, 'offshoot.db');
+  if (beside && !existsSync(file)) throw new Error(`there is no installation at ${folder}`);
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const lock = lockFolder(folder);
-  const db = new Kysely<Schema>({ dialect: sqliteDialect(path.join(folder, 'offshoot.db')) });
+  const lock = beside ? undefined : lockFolder(folder);
+  const db = new Kysely<Schema>({ dialect: sqliteDialect(file) });
   return {
     engine: 'sqlite',
     db,
     pool: undefined,
     close: async () => {
       await db.destroy();
-      lock.close();
+      lock?.close();
     },
   };
 }
@@ -95,11 +99,17 @@ function openPostgres(url: string, poolSize: number): Database {
   return { engine: 'postgres', db, pool, close: () => db.destroy() };
 }
 
+function migratorOf({ db, engine }: Database): Migrator {
+  return new Migrator({ db, provider: { getMigrations: async () => migrationsFor(engine) } });
+}
+
+async function requireCurrent(database: Database): Promise<void> {
+  const pending = (await migratorOf(database).getMigrations()).filter(({ executedAt }) => executedAt === undefined);
+  if (pending.length > 0) throw new Error('The database is of an older version. Start this version of the server once, which brings it up to date.');
+}
+
 async function migrate(database: Database): Promise<void> {
-  const migrator = new Migrator({
-    db: database.db,
-    provider: { getMigrations: async () => migrationsFor(database.engine) },
-  });
+  const migrator = migratorOf(database);
   const { error } = await migrator.migrateToLatest();
   if (error === undefined) return;
   const fault = error instanceof Error ? error : new Error('the schema cannot be brought up to date', { cause: error });

@@ -46,11 +46,14 @@ export interface BlobStore {
   /** Reads an object or a range of it; rejects with NoSuchObjectError when there is none. */
   read(key: string, range?: ByteRange): Promise<Readable>;
 
+  /** Whether the store can be reached. @throws what keeps it from that */
+  check(): Promise<void>;
+
   /** Removes an object; nothing there is no error. */
   delete(key: string): Promise<void>;
 
-  /** Every key with its age, for the collector. */
-  list(): AsyncIterable<{ key: string; modifiedAt: number }>;
+  /** Every key with size and age. */
+  list(): AsyncIterable<{ key: string; size: number; modifiedAt: number }>;
 
   /** Drops uploads that were left unfinished before `before` (ms since 1970). */
   dropUnfinished(before: number): Promise<void>;

@@ -83,15 +83,19 @@ export class FileStore implements BlobStore {
     }
   }
 
+  async check(): Promise<void> {
+    await stat(this.#objects);
+  }
+
   async delete(key: string): Promise<void> {
     await rm(this.#path(key), { force: true });
   }
 
-  async *list(): AsyncIterable<{ key: string; modifiedAt: number }> {
+  async *list(): AsyncIterable<{ key: string; size: number; modifiedAt: number }> {
     for (const shelf of await readdir(this.#objects)) {
       for (const key of await readdir(path.join(this.#objects, shelf))) {
         const found = await stat(path.join(this.#objects, shelf, key)).catch(() => undefined);
-        if (found !== undefined) yield { key, modifiedAt: found.mtimeMs };
+        if (found !== undefined) yield { key, size: found.size, modifiedAt: found.mtimeMs };
       }
     }
   }

@@ -1,0 +1,141 @@
+import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { setTimeout as pause } from 'node:timers/promises';
+import { SingleBar } from 'cli-progress';
+import type { Connection } from './connection.ts';
+import { exitCodes, ExitError } from './exit.ts';
+
+/** A changeset that is to be pushed. */
+export interface SourceChangeset {
+  id: string;
+  parentId: string;
+  description: string | null;
+  containingChanges: number;
+  synchronizationInfo: { taskId: string; changedFiles?: string[] | null } | null;
+  fileSize: number;
+  /** Puts the file in place and tells where; called once the changeset is wanted. */
+  file(): Promise<string>;
+}
+
+/** An iModel outside, in the form of what the API keeps. */
+export interface Source {
+  name: string;
+  description: string | null;
+  extent: object | null;
+  /** Puts the baseline file in place and tells where. */
+  baseline(): Promise<string>;
+  /** How many changesets there are. */
+  count: number;
+  /** Changesets after an index, in order. */
+  changesets(afterIndex: number): AsyncIterable<SourceChangeset>;
+}
+
+export interface Brought {
+  id: string;
+  created: boolean;
+  pushed: number;
+  changesets: number;
+}
+
+interface IModel {
+  id: string;
+  name: string;
+  state: string;
+  _links: { upload?: { href: string } | null; complete?: { href: string } | null };
+}
+
+const pollMs = 200;
+
+/**
+ * Brings an iModel in through the API, like any application: creates it from its baseline, then pushes every changeset. What
+ * an earlier run brought is left as it is: an iModel of that name in the iTwin whose changesets are the source's first ones
+ * goes on where it ended.
+ * @throws ExitError when the iModel of that name is another one, or what the server refuses
+ */
+export async function bringIn(connection: Connection, iTwinId: string, source: Source, show: boolean): Promise<Brought> {
+  const found = await find(connection, iTwinId, source.name);
+  if (found !== undefined && found.state !== 'initialized')
+    throw new ExitError(exitCodes.failed, `an iModel '${source.name}' is there, but was never completed (${found.id}). Delete it, and begin again.`);
+  const id = found?.id ?? (await create(connection, iTwinId, source));
+  const bar = show && process.stderr.isTTY ? new SingleBar({ format: 'pushing [{bar}] {value}/{total} changesets, {eta} s left', stream: process.stderr, clearOnComplete: true }) : undefined;
+  const there = found === undefined ? 0 : await countSame(connection, id, source);
+  let pushed = 0;
+  let briefcaseId: number | undefined;
+  bar?.start(source.count, there);
+  try {
+    for await (const changeset of source.changesets(there)) {
+      briefcaseId ??= ((await connection.request('POST', `/imodels/${id}/briefcases`, { deviceName: 'offshoot import' })).body as { briefcase: { briefcaseId: number } }).briefcase.briefcaseId;
+      await push(connection, id, briefcaseId, changeset);
+      pushed++;
+      bar?.update(there + pushed);
+    }
+  } finally {
+    bar?.stop();
+    // A push that broke off gives its turn back with it.
+    if (briefcaseId !== undefined) await connection.request('DELETE', `/imodels/${id}/briefcases/${briefcaseId}`);
+  }
+  return { id, created: found === undefined, pushed, changesets: there + pushed };
+}
+
+async function find(connection: Connection, iTwinId: string, name: string): Promise<IModel | undefined> {
+  const query = new URLSearchParams({ iTwinId, name });
+  const { body } = await connection.request('GET', `/imodels?${query.toString()}`);
+  return (body as { iModels: IModel[] }).iModels[0];
+}
+
+async function create(connection: Connection, iTwinId: string, source: Source): Promise<string> {
+  const file = await source.baseline();
+  const { size } = await stat(file);
+  const { name, description, extent } = source;
+  const { body } = await connection.request('POST', '/imodels', { iTwinId, name, description, extent, creationMode: 'fromBaseline', baselineFile: { size } });
+  const { iModel } = body as { iModel: IModel };
+  await upload(iModel._links.upload?.href ?? '', file, size);
+  await connection.request('POST', iModel._links.complete?.href ?? '', {});
+  for (;;) {
+    const answer = await connection.request('GET', `/imodels/${iModel.id}/operations/create`);
+    const { createOperation } = answer.body as { createOperation: { state: string; failureReason?: string | null } };
+    if (createOperation.state === 'successful') return iModel.id;
+    if (createOperation.state !== 'scheduled' && createOperation.state !== 'waitingForFile')
+      throw new ExitError(exitCodes.failed, `the baseline was not taken: ${createOperation.failureReason ?? createOperation.state}`);
+    await pause(pollMs);
+  }
+}
+
+/** How many changesets the iModel has, once each is known to be the source's. */
+async function countSame(connection: Connection, id: string, source: Source): Promise<number> {
+  const own = source.changesets(0)[Symbol.asyncIterator]();
+  let same = 0;
+  for await (const changeset of connection.list<{ id: string }>(`/imodels/${id}/changesets?$top=1000`, 'changesets')) {
+    const next = await own.next();
+    if (next.done === true || next.value.id !== changeset.id)
+      throw new ExitError(exitCodes.failed, `the iModel '${source.name}' (${id}) has changesets that the source has not: it went on by itself. Give the new one another --name.`);
+    same++;
+  }
+  return same;
+}
+
+async function push(connection: Connection, id: string, briefcaseId: number, changeset: SourceChangeset): Promise<void> {
+  const file = await changeset.file();
+  const { size } = await stat(file);
+  if (size !== changeset.fileSize) throw new ExitError(exitCodes.failed, `changeset ${changeset.id} has ${size} bytes instead of ${changeset.fileSize}: it is damaged`);
+  const { parentId, description, containingChanges, synchronizationInfo } = changeset;
+  const { body } = await connection.request('POST', `/imodels/${id}/changesets`, {
+    id: changeset.id,
+    parentId,
+    briefcaseId,
+    fileSize: size,
+    containingChanges,
+    ...(description !== null && { description }),
+    ...(synchronizationInfo !== null && { synchronizationInfo }),
+  });
+  const { _links } = (body as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } }).changeset;
+  await upload(_links.upload.href, file, size);
+  await connection.request('PATCH', _links.complete.href, { state: 'fileUploaded', briefcaseId });
+}
+
+async function upload(url: string, file: string, size: number): Promise<void> {
+  const body = createReadStream(file) as unknown as RequestInit['body'];
+  const headers = { 'x-ms-blob-type': 'BlockBlob', 'content-type': 'application/octet-stream', 'content-length': String(size) };
+  const response = await fetch(url, { method: 'PUT', headers, body: body ?? null, duplex: 'half' });
+  if (response.status !== 201) throw new ExitError(exitCodes.failed, `the upload of ${file} was answered ${response.status}: ${await response.text()}`);
+}

@@ -1,0 +1,135 @@
+import { createHash } from 'node:crypto';
+import { pipeline, Readable, Transform, type TransformCallback } from 'node:stream';
+import { NoSuchObjectError, SizeMismatchError, UnknownBlockError, type BlobStore, type ByteRange, type StoredObject } from './blobStore.ts';
+
+/** An object as a service lists it. */
+export interface ListedObject {
+  name: string;
+  size: number;
+  modifiedAt: number;
+}
+
+/** What a service for objects has to do; everything else of a store is the same for all of them. */
+export interface ObjectService {
+  /** Writes one object, visible only when whole; rejects, and leaves nothing, when the stream fails. */
+  put(name: string, body: Readable): Promise<void>;
+  /** Rejects with NoSuchObjectError. */
+  get(name: string, range?: ByteRange): Promise<Readable>;
+  /** Rejects when bucket or container cannot be reached. */
+  check(): Promise<void>;
+  /** Nothing there is no error. */
+  remove(name: string): Promise<void>;
+  list(prefix: string): AsyncIterable<ListedObject>;
+}
+
+const objects = 'objects/';
+const staged = 'staged/';
+
+/**
+ * A store on a service for objects: `objects/{key}`, and `staged/{upload}/{block}` for blocks of uploads under way, which any
+ * server may take and any other put together. Sizes are checked and hashes taken while the bytes pass through.
+ */
+export class ObjectStore implements BlobStore {
+  readonly id: string;
+  readonly #service: ObjectService;
+
+  constructor(id: string, service: ObjectService) {
+    this.id = id;
+    this.#service = service;
+  }
+
+  async put(key: string, body: Readable, size: number): Promise<StoredObject> {
+    const meter = new Meter(size, size);
+    // Errors of the source and of the meter reach the service as the end of its stream, in one way.
+    await this.#service.put(objects + checked(key), pipeline(body, meter, () => undefined));
+    return { size, sha256: meter.digest() };
+  }
+
+  async stageBlock(upload: string, blockId: string, body: Readable, limit: number): Promise<void> {
+    const folder = stagedFolder(upload);
+    let before = 0;
+    for await (const block of this.#service.list(folder)) before += block.size;
+    await this.#service.put(folder + blockName(blockId), pipeline(body, new Meter(limit - before, undefined), () => undefined));
+  }
+
+  async commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number): Promise<StoredObject> {
+    const folder = stagedFolder(upload);
+    const known = new Set<string>();
+    for await (const { name } of this.#service.list(folder)) known.add(name);
+    const missing = blockIds.find((id) => !known.has(folder + blockName(id)));
+    if (missing !== undefined) throw new UnknownBlockError(missing);
+    const stored = await this.put(key, Readable.from(this.#joined(folder, blockIds), { objectMode: false }), size);
+    for (const name of known) await this.#service.remove(name);
+    return stored;
+  }
+
+  async *#joined(folder: string, blockIds: readonly string[]): AsyncGenerator<Buffer> {
+    for (const id of blockIds) for await (const chunk of await this.#service.get(folder + blockName(id))) yield chunk as Buffer;
+  }
+
+  async read(key: string, range?: ByteRange): Promise<Readable> {
+    return this.#service.get(objects + checked(key), range).catch((error: unknown) => {
+      throw error instanceof NoSuchObjectError ? new NoSuchObjectError(key) : error;
+    });
+  }
+
+  async check(): Promise<void> {
+    await this.#service.check();
+  }
+
+  async delete(key: string): Promise<void> {
+    await this.#service.remove(objects + checked(key));
+  }
+
+  async *list(): AsyncIterable<{ key: string; size: number; modifiedAt: number }> {
+    for await (const { name, size, modifiedAt } of this.#service.list(objects)) yield { key: name.slice(objects.length), size, modifiedAt };
+  }
+
+  async dropUnfinished(before: number): Promise<void> {
+    for await (const { name, modifiedAt } of this.#service.list(staged)) if (modifiedAt < before) await this.#service.remove(name);
+  }
+}
+
+/** Passes bytes on, counts and hashes them, and fails on the first one too many, or at the end if some are missing. */
+class Meter extends Transform {
+  readonly #hash = createHash('sha256');
+  readonly #most: number;
+  readonly #exactly: number | undefined;
+  #size = 0;
+
+  constructor(most: number, exactly: number | undefined) {
+    super();
+    this.#most = most;
+    this.#exactly = exactly;
+  }
+
+  override _transform(chunk: Buffer, _encoding: string, done: TransformCallback): void {
+    this.#size += chunk.length;
+    if (this.#size > this.#most) return done(new SizeMismatchError(this.#exactly ?? this.#most));
+    this.#hash.update(chunk);
+    done(null, chunk);
+  }
+
+  override _flush(done: TransformCallback): void {
+    done(this.#exactly !== undefined && this.#size !== this.#exactly ? new SizeMismatchError(this.#exactly) : null);
+  }
+
+  digest(): string {
+    return this.#hash.digest('hex');
+  }
+}
+
+/** Keys and uploads are ours alone (random ids); the check keeps a slip elsewhere from ever leaving its place. */
+function checked(key: string): string {
+  if (!/^[0-9a-f-]{8,64}$/.test(key)) throw new Error(`'${key}' is not a key of this store`);
+  return key;
+}
+
+function stagedFolder(upload: string): string {
+  return `${staged}${checked(upload)}/`;
+}
+
+/** Block ids are base64 of the client's choice; as hex they are safe names. */
+function blockName(blockId: string): string {
+  return Buffer.from(blockId).toString('hex');
+}

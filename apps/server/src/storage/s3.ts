@@ -1,0 +1,84 @@
+import type { Readable } from 'node:stream';
+import { DeleteObjectCommand, GetObjectCommand, HeadBucketCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3';
+import { Upload } from '@aws-sdk/lib-storage';
+import { NoSuchObjectError, type ByteRange } from './blobStore.ts';
+import type { ListedObject, ObjectService } from './objectStore.ts';
+
+/** Where a bucket is and who may use it. Credentials that are not given come from where AWS clients look for them. */
+export interface S3Settings {
+  bucket: string;
+  region: string;
+  /** Of any S3-compatible server; AWS itself without. */
+  endpoint?: string | undefined;
+  accessKeyId?: string | undefined;
+  secretAccessKey?: string | undefined;
+  /** Put before every name. */
+  prefix: string;
+}
+
+/** Parts of large objects, bytes: two in memory for each upload. */
+const partBytes = 8 * 1024 * 1024;
+
+/** Objects in one S3 bucket. */
+export class S3Service implements ObjectService {
+  readonly #client: S3Client;
+  readonly #bucket: string;
+  readonly #prefix: string;
+
+  private constructor(client: S3Client, settings: S3Settings) {
+    this.#client = client;
+    this.#bucket = settings.bucket;
+    this.#prefix = settings.prefix;
+  }
+
+  /** @throws what the server says when the bucket cannot be used */
+  static async open(settings: S3Settings): Promise<S3Service> {
+    const { endpoint, accessKeyId, secretAccessKey, region } = settings;
+    const client = new S3Client({
+      region,
+      ...(endpoint !== undefined && { endpoint, forcePathStyle: true }),
+      ...(accessKeyId !== undefined && secretAccessKey !== undefined && { credentials: { accessKeyId, secretAccessKey } }),
+      // Not every server knows the newer checksums; ours are kept in the database.
+      requestChecksumCalculation: 'WHEN_REQUIRED',
+      responseChecksumValidation: 'WHEN_REQUIRED',
+    });
+    const service = new S3Service(client, settings);
+    await service.check();
+    return service;
+  }
+
+  async check(): Promise<void> {
+    await this.#client.send(new HeadBucketCommand({ Bucket: this.#bucket }));
+  }
+
+  async put(name: string, body: Readable): Promise<void> {
+    const upload = new Upload({ client: this.#client, params: { ...this.#at(name), Body: body }, partSize: partBytes, queueSize: 2, leavePartsOnError: false });
+    await upload.done();
+  }
+
+  async get(name: string, range?: ByteRange): Promise<Readable> {
+    try {
+      const { Body } = await this.#client.send(new GetObjectCommand({ ...this.#at(name), ...(range !== undefined && { Range: `bytes=${range.start}-${range.end}` }) }));
+      return Body as Readable;
+    } catch (error) {
+      throw (error as Error).name === 'NoSuchKey' ? new NoSuchObjectError(name) : error;
+    }
+  }
+
+  async remove(name: string): Promise<void> {
+    await this.#client.send(new DeleteObjectCommand(this.#at(name)));
+  }
+
+  async *list(prefix: string): AsyncIterable<ListedObject> {
+    let after: string | undefined;
+    do {
+      const page = await this.#client.send(new ListObjectsV2Command({ Bucket: this.#bucket, Prefix: this.#prefix + prefix, ...(after !== undefined && { ContinuationToken: after }) }));
+      for (const { Key = '', Size = 0, LastModified } of page.Contents ?? []) yield { name: Key.slice(this.#prefix.length), size: Size, modifiedAt: LastModified?.getTime() ?? 0 };
+      after = page.IsTruncated === true ? page.NextContinuationToken : undefined;
+    } while (after !== undefined);
+  }
+
+  #at(name: string): { Bucket: string; Key: string } {
+    return { Bucket: this.#bucket, Key: this.#prefix + name };
+  }
+}

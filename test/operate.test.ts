@@ -1,0 +1,96 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { renameSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { Readable } from 'node:stream';
+import { describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { verify } from '../apps/server/src/verify/verify.ts';
+import { makeIModel, official } from './support/clients.ts';
+import { bootServer, endServer } from './support/server.ts';
+import { onEachDatabase } from './support/suite.ts';
+
+onEachDatabase('An operator', { metrics: true }, (context) => {
+  test('is told whether the server is alive, and whether it is ready', async () => {
+    assert.equal((await context.api.get('/health')).status, 200);
+    assert.equal((await context.api.get('/health/ready')).status, 200);
+    const { store } = context.server.services.blobs;
+    const { check } = store;
+    store.check = () => Promise.reject(new Error('the store is away'));
+    const away = await context.api.get('/health/ready');
+    store.check = check;
+    assert.deepEqual([away.status, JSON.stringify(away.body).includes('away')], [503, false]);
+    assert.equal((await context.api.get('/health')).status, 200);
+  });
+
+  test('sees requests by operation and jobs by state, and no address or id', async () => {
+    const made = await makeIModel(context.olivia, context.iTwinId);
+    await context.api.get(`/imodels/${made.id}`);
+    const { body, headers } = await context.api.get('/metrics');
+    const text = body as string;
+    assert.match(headers.get('content-type') ?? '', /^text\/plain/);
+    assert.match(text, /offshoot_request_duration_seconds_count\{operation="get-imodel-details",status="200"\} \d+/);
+    assert.match(text, /process_resident_memory_bytes \d+/);
+    assert.ok(!text.includes(made.id));
+  });
+
+  test('learns which files are missing, damaged or stray, and that all others are whole', async () => {
+    const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 3 });
+    const { database, blobs } = context.server.services;
+    const clean = await verify(database.db, blobs.store, true);
+    assert.deepEqual([clean.faults, clean.strays, clean.files >= 4], [[], [], true]);
+
+    const keyOf = async (index: number): Promise<{ id: string; key: string; size: number }> => {
+      const row = await database.db
+        .selectFrom('changeset as c')
+        .innerJoin('blob as b', 'b.id', 'c.blob_id')
+        .select(['b.id', 'b.key', 'b.size'])
+        .where('c.id', '=', made.changesets[index]?.id ?? '')
+        .executeTakeFirstOrThrow();
+      return { ...row, key: row.key as string };
+    };
+    const [missing, short, changed] = [await keyOf(0), await keyOf(1), await keyOf(2)];
+    await blobs.store.delete(missing.key);
+    const replace = async ({ key }: { key: string }, bytes: Buffer) => {
+      await blobs.store.delete(key);
+      await blobs.store.put(key, Readable.from([bytes]), bytes.length);
+    };
+    await replace(short, randomBytes(short.size - 1));
+    await replace(changed, randomBytes(changed.size));
+    const shallow = await verify(database.db, blobs.store, false);
+    assert.deepEqual(new Map(shallow.faults.map(({ key, what }) => [key, what])), new Map([[missing.key, 'missing'], [short.key, 'size']]));
+    const deep = await verify(database.db, blobs.store, true);
+    assert.equal(deep.faults.find(({ key }) => key === changed.key)?.what, 'content');
+    // One that came a moment ago may belong to an upload; it is no stray yet.
+    await blobs.store.put(randomUUID(), Readable.from([randomBytes(5)]), 5);
+    assert.deepEqual((await verify(database.db, blobs.store, false)).strays, []);
+  });
+});
+
+describe('offshoot verify', () => {
+  test('runs beside the server, says what it found, and ends with 1 when something is wrong', async () => {
+    const server = await bootServer('sqlite');
+    try {
+      const olivia = await official(server);
+      await makeIModel(olivia, await server.iTwin(), { changesets: 1 });
+      const { dataDir } = server.installation;
+      const run = () =>
+        new Promise<{ code: number; stdout: string }>((resolve) => {
+          const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
+          const child = execFile(process.execPath, [cli, 'verify', '--data', dataDir, '--deep'], { cwd: dataDir }, (_error, stdout) => resolve({ code: child.exitCode ?? -1, stdout }));
+        });
+      const whole = await run();
+      assert.deepEqual([whole.code, /files, .* MB: all there; 0 strays/.test(whole.stdout)], [0, true], whole.stdout);
+      const { key } = await server.services.database.db.selectFrom('changeset as c').innerJoin('blob as b', 'b.id', 'c.blob_id').select('b.key').executeTakeFirstOrThrow();
+      const file = path.join(dataDir, 'blobs', 'objects', (key as string).slice(0, 2), key as string);
+      renameSync(file, path.join(dataDir, 'aside'));
+      const broken = await run();
+      assert.deepEqual([broken.code, broken.stdout.includes(`missing  ${key}`)], [1, true], broken.stdout);
+      writeFileSync(file, '');
+      assert.match((await run()).stdout, /^size /m);
+    } finally {
+      await endServer(server);
+    }
+  });
+});

@@ -1,10 +1,10 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { accessSync, chownSync, constants, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import pg from 'pg';
+import { freePort } from './freePort.ts';
 
 /** A PostgreSQL server of one test run. */
 export interface TestPostgres {
@@ -101,18 +101,5 @@ async function answers(url: string, server: ChildProcess): Promise<void> {
       if (server.exitCode !== null || Date.now() > until) throw new Error('PostgreSQL does not start', { cause: error });
       await pause(50);
     }
-  }
-}
-
-/** A free port below 32768: outgoing connections never take one of those, so none can sit on it by chance. */
-async function freePort(): Promise<number> {
-  for (;;) {
-    const port = 20_000 + Math.floor(Math.random() * 12_000);
-    const free = await new Promise<boolean>((resolve) => {
-      const probe = createServer()
-        .once('error', () => resolve(false))
-        .listen(port, '127.0.0.1', () => probe.close(() => resolve(true)));
-    });
-    if (free) return port;
   }
 }

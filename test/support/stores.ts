@@ -3,8 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { spawn } from 'node:child_process';
-import { createServer } from 'node:net';
-import type { AddressInfo } from 'node:net';
+import { freePort } from './freePort.ts';
 
 /** A program that keeps objects, for one test run. */
 export interface TestService {
@@ -59,21 +58,5 @@ async function start(what: string, command: (folder: string, port: number) => st
       throw new Error(`${what} does not start: ${complaint}`);
     }
     await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-
-/** A free port below 32768, which no outgoing connection takes. */
-async function freePort(): Promise<number> {
-  for (;;) {
-    const wanted = 20_000 + Math.floor(Math.random() * 12_000);
-    const found = await new Promise<number | undefined>((resolve) => {
-      const probe = createServer()
-        .once('error', () => resolve(undefined))
-        .listen(wanted, '127.0.0.1', () => {
-          const { port } = probe.address() as AddressInfo;
-          probe.close(() => resolve(port));
-        });
-    });
-    if (found !== undefined) return found;
   }
 }

@@ -4,13 +4,14 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { DatabaseSync } from 'node:sqlite';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
 import { CheckpointState, type Checkpoint } from '@itwin/imodels-client-management';
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
 import { pushSample, sampleBaseline, sampleChangesets } from '../scripts/sample.ts';
 import type { WireError } from './support/api.ts';
-import { makeIModel, workFolder } from './support/clients.ts';
+import { makeIModel, official, workFolder } from './support/clients.ts';
 import { identityIn } from './support/identity.ts';
+import { Installation, setups } from './support/server.ts';
 import { onEachDatabase, type Context } from './support/suite.ts';
 import { until } from './support/until.ts';
 
@@ -232,3 +233,25 @@ onEachDatabase('Checkpoints by themselves', { checkpoints: { generate, delaySeco
     assert.equal((await checkpointAt(context, iModelId, 1)).state, 'notGenerated');
   });
 });
+
+for (const setup of setups)
+  describe(`Checkpoints that nobody made before on ${setup.engine} and ${setup.store}`, () => {
+    test('are made when a server starts that can', { skip }, async () => {
+      const installation = await Installation.create(setup);
+      try {
+        const without = await installation.start();
+        const olivia = await official(without);
+        const iTwinId = await without.iTwin();
+        const iModelId = await pushSample(olivia, iTwinId, randomUUID());
+        await nameVersion({ olivia } as Context, iModelId, sampleChangesets()[1]?.id);
+        assert.equal((await checkpointAt({ olivia } as Context, iModelId, 2)).state, 'notGenerated');
+        await without.close();
+        const able = await installation.start({ checkpoints: { generate } });
+        const context = { olivia: await official(able) } as Context;
+        for (const index of [0, 2]) await until(`checkpoint ${index}`, async () => ((await checkpointAt(context, iModelId, index)).state === CheckpointState.Successful ? true : undefined));
+        await able.close();
+      } finally {
+        installation.remove();
+      }
+    });
+  });

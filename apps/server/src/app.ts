@@ -60,11 +60,18 @@ export async function startServer(config: Config, options: RegisterOptions = {})
   }
   services.collector.start(config.collector.intervalSeconds);
   services.jobs.start();
+  const ending = new AbortController();
+  const catchingUp = services.checkpoints.catchUp(ending.signal).then(
+    (ordered) => ordered === 0 || app.log.info({ ordered }, 'ordered checkpoints that were missing'),
+    (error: unknown) => app.log.error({ err: error }, 'cannot look for missing checkpoints; tried again at the next start'),
+  );
   return {
     app,
     services,
     origin: originOf(app, config),
     close: async () => {
+      ending.abort();
+      await catchingUp;
       await closeApp(app, config.shutdownSeconds);
       await services.close();
     },

@@ -1,6 +1,6 @@
 import path from 'node:path';
-import { randomBytes } from 'node:crypto';
-import { mkdirSync, rmSync } from 'node:fs';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
 import type { FastifyBaseLogger } from 'fastify';
 import { Directory } from './access/directory.ts';
 import { EmbeddedIssuer } from './access/embeddedIssuer.ts';
@@ -79,6 +79,8 @@ export interface Services {
   close(): Promise<void>;
 }
 
+/** Age from which files in work are nobody's any more. */
+const abandonedMs = 24 * 3600 * 1000;
 /** Longest wait between attempts of the iTwin.js process. */
 const longestRetryMs = 60_000;
 /** Messages that this server posts to webhooks at a time. */
@@ -105,9 +107,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     });
     const jobs = new Jobs(database, log);
     jobs.handle(deliverySlots, [deliveryHandler(database, config.webhooks)]);
-    const workDir = path.join(config.dataDir, 'work');
-    // What an earlier run left behind; jobs begin anew.
-    rmSync(workDir, { recursive: true, force: true });
+    const workDir = prepareWorkDir(config.dataDir, database.engine);
     const worker = here
       ? new WorkerProcess(path.join(workDir, 'itwinjs'), { memoryBytes: config.checkpoints.memoryMiB * 2 ** 20, silenceMs: config.checkpoints.silenceSeconds * 1000 })
       : undefined;
@@ -167,6 +167,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
         await collector.stop();
         await jobs.stop(config.shutdownSeconds * 1000);
         await worker?.stop();
+        rmSync(workDir, { recursive: true, force: true });
         rateLimits.close();
         await database.close();
       },
@@ -175,6 +176,22 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     await database.close();
     throw error;
   }
+}
+
+/**
+ * A folder of this process's own for files in work. What others left behind goes: on SQLite all of it, because no other
+ * server runs on the data folder; on PostgreSQL one may, so only what nothing has touched for a day.
+ */
+function prepareWorkDir(dataDir: string, engine: Database['engine']): string {
+  const all = path.join(dataDir, 'work');
+  mkdirSync(all, { recursive: true, mode: 0o700 });
+  for (const name of readdirSync(all)) {
+    const left = path.join(all, name);
+    if (engine === 'sqlite' || statSync(left).mtimeMs < Date.now() - abandonedMs) rmSync(left, { recursive: true, force: true });
+  }
+  const own = path.join(all, randomUUID());
+  mkdirSync(own, { mode: 0o700 });
+  return own;
 }
 
 /** The key that signs links: made by the first server, shared by all through the database. */

@@ -6,6 +6,9 @@ import { enqueue } from '../operations/jobs.ts';
 /** The part of an iModel that tells which checkpoints it sees. */
 export type CheckpointSight = Pick<IModelTable, 'history_id' | 'head_index' | 'baseline_id'>;
 
+/** iModels and versions that are looked at together at the start of a server. */
+const catchUpPage = 500;
+
 /** Job that makes one checkpoint. */
 export const checkpointJob = 'checkpoint';
 
@@ -117,6 +120,42 @@ export class Checkpoints {
     if (!this.#enabled || this.#every === 0 || imodel.head_index < this.#every) return;
     const last = await seen(tx, imodel, imodel.head_index).orderBy('c.changeset_index', 'desc').limit(1).executeTakeFirst();
     if (imodel.head_index - (last?.changeset_index ?? 0) >= this.#every) await this.want(tx, imodel, imodel.head_index);
+  }
+
+  /**
+   * Orders what was not ordered while nobody made checkpoints: those of baselines and of named versions. For the start of a
+   * server, beside its work; several may do so at once. @returns how many it ordered
+   */
+  async catchUp(signal: AbortSignal): Promise<number> {
+    if (!this.#enabled) return 0;
+    let ordered = 0;
+    const { db } = this.#database;
+    for (let after = { imodelId: '', index: -1 }; ; ) {
+      const versions = db.selectFrom('named_version').select(['imodel_id', 'changeset_index']);
+      const baselines = db.selectFrom('imodel').select((eb) => ['id as imodel_id', eb.lit(0).as('changeset_index')]).where('deleted_at', 'is', null);
+      const page = await db
+        .selectFrom(versions.union(baselines).as('w'))
+        .selectAll()
+        .where((eb) => eb.or([eb('w.imodel_id', '>', after.imodelId), eb.and([eb('w.imodel_id', '=', after.imodelId), eb('w.changeset_index', '>', after.index)])]))
+        .orderBy('w.imodel_id')
+        .orderBy('w.changeset_index')
+        .limit(catchUpPage)
+        .execute();
+      for (const { imodel_id, changeset_index } of page) {
+        if (signal.aborted) return ordered;
+        if (await this.#order(imodel_id, changeset_index)) ordered++;
+      }
+      const last = page.at(-1);
+      if (last === undefined) return ordered;
+      after = { imodelId: last.imodel_id, index: last.changeset_index };
+    }
+  }
+
+  async #order(imodelId: string, index: number): Promise<boolean> {
+    const { db } = this.#database;
+    const imodel = await db.selectFrom('imodel').selectAll().where('id', '=', imodelId).where('deleted_at', 'is', null).where('state', '=', 'initialized').executeTakeFirst();
+    if (imodel === undefined || (await findCheckpoint(db, imodel, index)) !== undefined) return false;
+    return db.transaction().execute((tx) => this.want(tx, imodel, index));
   }
 
   /** Makes a failed checkpoint, or one that never was, be made (again); one that is there or on its way stays as it is. */

@@ -5,12 +5,18 @@ import { Kysely, Migrator, PostgresDialect, type Transaction } from 'kysely';
 import pg from 'pg';
 import type { Config } from '../config.ts';
 import { migrationsFor } from './migrations/index.ts';
+import { RetryingKysely } from './retrying.ts';
 import type { Schema } from './schema.ts';
 import { sqliteDialect } from './sqlite/dialect.ts';
 
 export type Engine = 'sqlite' | 'postgres';
 export type Db = Kysely<Schema>;
 export type Tx = Transaction<Schema>;
+
+/** Longest time that a statement may take on PostgreSQL, and that a transaction may wait for its next one. */
+const statementMs = 60_000;
+/** How long a request waits for a connection to PostgreSQL. */
+const connectMs = 10_000;
 
 /** The database of one server. */
 export interface Database {
@@ -90,12 +96,19 @@ function openPostgres(url: string, poolSize: number): Database {
   const pool = new pg.Pool({
     connectionString: url,
     max: poolSize,
+    // A statement of ours takes milliseconds; one that hangs must not hold its connection, nor a dead client its locks.
+    statement_timeout: statementMs,
+    idle_in_transaction_session_timeout: statementMs,
+    connectionTimeoutMillis: connectMs,
+    keepAlive: true,
     // Counts and times come as int8; all of ours are safe integers.
     types: { getTypeParser: ((oid: number, format: 'text') => (oid === int8 ? Number : (pg.types.getTypeParser(oid, format) as unknown))) as typeof pg.types.getTypeParser },
   });
-  // An idle connection that dies is replaced at the next query; without a listener it would end the process.
+  // A connection that dies is replaced at the next query; without a listener it would end the process, whether it is idle or
+  // between two statements of a transaction.
   pool.on('error', () => undefined);
-  const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) });
+  pool.on('connect', (client) => client.on('error', () => undefined));
+  const db = new RetryingKysely<Schema>({ dialect: new PostgresDialect({ pool }) });
   return { engine: 'postgres', db, pool, close: () => db.destroy() };
 }
 

@@ -1,0 +1,146 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { sql } from 'kysely';
+import { openDatabase, type Database } from '../apps/server/src/db/database.ts';
+import { copyDatabase, CopyMismatchError, NotEmptyError, tablesInOrder } from '../apps/server/src/migrate/copyDatabase.ts';
+import { makeIModel, official, pushMore } from './support/clients.ts';
+import { engines, Installation } from './support/server.ts';
+
+const skip = engines.includes('postgres') ? false : 'there is no PostgreSQL';
+
+describe('Transactions on PostgreSQL', { skip }, () => {
+  let installation: Installation;
+  let database: Database;
+  before(async () => {
+    installation = await Installation.create('postgres');
+    database = await openDatabase(installation.config());
+    for (const name of ['a', 'b']) await database.db.insertInto('secret').values({ name, value: '0' }).execute();
+  });
+  after(async () => {
+    await database.close();
+    installation.remove();
+  });
+
+  const add = (name: string) => sql`update secret set value = (value::int + 1)::text where name = ${name}`;
+  const valueOf = async (name: string) => (await database.db.selectFrom('secret').select('value').where('name', '=', name).executeTakeFirstOrThrow()).value;
+
+  test('that lock each other out begin again, and each counts once', async () => {
+    let bothHold!: () => void;
+    const held = new Promise<void>((resolve) => (bothHold = resolve));
+    let holding = 0;
+    const run = (first: string, second: string) =>
+      database.db.transaction().execute(async (tx) => {
+        await add(first).execute(tx);
+        if (++holding === 2) bothHold();
+        await held;
+        await add(second).execute(tx);
+      });
+    await Promise.all([run('a', 'b'), run('b', 'a')]);
+    assert.ok(holding > 2, 'one of them began again');
+    assert.deepEqual([await valueOf('a'), await valueOf('b')], ['2', '2']);
+  });
+
+  test('whose connection is cut begin again on another', async () => {
+    const before = Number(await valueOf('a'));
+    let runs = 0;
+    await database.db.transaction().execute(async (tx) => {
+      runs++;
+      await add('a').execute(tx);
+      if (runs > 1) return;
+      const { rows } = await sql<{ pid: number }>`select pg_backend_pid() as pid`.execute(tx);
+      await sql`select pg_terminate_backend(${rows[0]?.pid})`.execute(database.db);
+      await add('a').execute(tx);
+    });
+    assert.deepEqual([runs, Number(await valueOf('a'))], [2, before + 1]);
+  });
+
+  test('that fail for a reason of their own do so at once', async () => {
+    let runs = 0;
+    await assert.rejects(
+      database.db.transaction().execute(async (tx) => {
+        runs++;
+        await tx.insertInto('secret').values({ name: 'a', value: 'taken' }).execute();
+      }),
+    );
+    assert.equal(runs, 1);
+  });
+});
+
+describe('Moving to PostgreSQL', { skip }, () => {
+  async function filled(): Promise<Installation> {
+    const installation = await Installation.create('sqlite');
+    const server = await installation.start();
+    const olivia = await official(server);
+    const iTwinId = await server.iTwin();
+    const made = await makeIModel(olivia, iTwinId, { changesets: 3, name: 'to be moved' });
+    const { authorization } = olivia;
+    await olivia.client.namedVersions.create({ authorization, iModelId: made.id, namedVersionProperties: { name: 'one', changesetId: made.changesets[0]?.id ?? '' } });
+    await olivia.client.iModels.clone({ authorization, iModelId: made.id, iModelProperties: { iTwinId, name: 'clone', changesetIndex: 2 } });
+    await server.grant(iTwinId, 'max', ['imodels_read']);
+    await server.close();
+    return installation;
+  }
+
+  test('the list of tables is that of the database', async () => {
+    const installation = await Installation.create('sqlite');
+    const database = await openDatabase(installation.config());
+    const { rows } = await sql<{ name: string }>`select name from sqlite_master where type = 'table' and name not like 'kysely%' and name not like 'sqlite%'`.execute(database.db);
+    assert.deepEqual([...tablesInOrder].sort(), rows.map(({ name }) => name).sort());
+    await database.close();
+    installation.remove();
+  });
+
+  test('copies every row, and the server goes on there with everything as it was', async () => {
+    const [source, target] = [await filled(), await Installation.create('postgres')];
+    const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
+    const moved = await new Promise<{ code: number; stdout: string; stderr: string }>((resolve) => {
+      const child = execFile(process.execPath, [cli, 'migrate-database', '--data', source.dataDir, '--to', target.databaseUrl ?? ''], { cwd: source.dataDir }, (_error, stdout, stderr) => resolve({ code: child.exitCode ?? -1, stdout, stderr }));
+    });
+    assert.equal(moved.code, 0, moved.stderr);
+    assert.match(moved.stdout, /^\d+ rows copied, each compared\./);
+    const server = await source.start({ databaseUrl: target.databaseUrl as string });
+    try {
+      assert.equal(server.services.database.engine, 'postgres');
+      const olivia = await official(server);
+      const api = await server.as('olivia');
+      const { iTwins } = (await api.get('/itwins')).body as { iTwins: { id: string }[] };
+      const { iModels } = (await api.get(`/imodels?iTwinId=${iTwins[0]?.id}&$orderBy=name`)).body as { iModels: { id: string; displayName: string }[] };
+      assert.deepEqual(iModels.map(({ displayName }) => displayName), ['clone', 'to be moved']);
+      const { changesets } = (await api.get(`/imodels/${iModels[0]?.id}/changesets`, { prefer: 'return=representation' })).body as { changesets: { id: string; _links: { download: { href: string } } }[] };
+      assert.equal(changesets.length, 2);
+      for (const { _links } of changesets) assert.equal((await fetch(_links.download.href)).status, 200);
+      const again = { id: iModels[1]?.id ?? '', iTwinId: '', name: '', briefcaseId: 0, changesets: changesets.map(({ id }, n) => ({ id, parentId: '', index: n + 1, bytes: Buffer.alloc(0) })) };
+      const latest = ((await api.get(`/imodels/${again.id}/changesets/3`)).body as { changeset: { id: string } }).changeset.id;
+      again.changesets.push({ id: latest, parentId: '', index: 3, bytes: Buffer.alloc(0) });
+      await pushMore(olivia, again, 1);
+      assert.equal(again.changesets.at(-1)?.index, 4);
+    } finally {
+      await server.close();
+      source.remove();
+      target.remove();
+    }
+  });
+
+  test('leaves a target alone that is not empty, and commits nothing that differs', async () => {
+    const [source, target] = [await filled(), await Installation.create('postgres')];
+    const [from, to] = [await openDatabase(source.config()), await openDatabase(target.config())];
+    try {
+      // A row that the copy cannot hold as it is: the database changes it on the way in.
+      await sql`create function spoil() returns trigger as $$ begin new.display_name = new.display_name || '!'; return new; end $$ language plpgsql`.execute(to.db);
+      await sql`create trigger spoil before insert on itwin for each row execute function spoil()`.execute(to.db);
+      await assert.rejects(copyDatabase(from, to), CopyMismatchError);
+      assert.deepEqual(await to.db.selectFrom('user_account').select('id').execute(), []);
+      await sql`drop trigger spoil on itwin`.execute(to.db);
+      await to.db.insertInto('secret').values({ name: randomUUID(), value: 'x' }).execute();
+      await assert.rejects(copyDatabase(from, to), NotEmptyError);
+    } finally {
+      await from.close();
+      await to.close();
+      source.remove();
+      target.remove();
+    }
+  });
+});

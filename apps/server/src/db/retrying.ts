@@ -10,6 +10,9 @@ const rolledBack = new Set(['40001', '40P01']);
 /** The connection is gone: ended by an administrator, a crash or a restart, or broken on the way. */
 const lost = new Set(['57P01', '57P02', '57P03', '08000', '08003', '08006', 'ECONNRESET', 'ECONNREFUSED', 'EPIPE']);
 
+/** How `pg` says the same of a connection that it knows to be gone. */
+const lostInWords = /^(Connection terminated|Client has encountered a connection error|Client was closed)/;
+
 /**
  * Queries with transactions that begin again when the database rolled them back, or when the connection was lost before the
  * commit was sent. After that nobody knows whether it was done, and whoever asked is told that it failed. What runs in a
@@ -40,5 +43,5 @@ export class RetryingKysely<Schema> extends Kysely<Schema> {
 function mayBeginAgain(error: unknown, committing: boolean): boolean {
   const { code, message } = error as { code?: string; message?: string };
   if (code !== undefined && rolledBack.has(code)) return true;
-  return !committing && ((code !== undefined && lost.has(code)) || /^Connection terminated/.test(message ?? ''));
+  return !committing && ((code !== undefined && lost.has(code)) || lostInWords.test(message ?? ''));
 }

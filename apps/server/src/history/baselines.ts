@@ -42,8 +42,10 @@ export async function ensureSeed(database: Database, blobs: Blobs, files: ModelF
   const sha256 = createHash('sha256').update(seed).digest('hex');
   await db.transaction().execute(async (tx) => {
     const now = Date.now();
-    const block = { id: sha256.slice(0, 32).toUpperCase(), sha256, blob_id: id, start: 0 };
-    await tx.insertInto('block').values(block).onConflict((conflict) => conflict.doNothing()).execute();
+    const named = { id: sha256.slice(0, 32).toUpperCase(), sha256, blob_id: id, start: 0 };
+    await tx.insertInto('block').values(named).onConflict((conflict) => conflict.doNothing()).execute();
+    // The same bytes may have come in before, as somebody's baseline.
+    const block = await tx.selectFrom('block').select('id').where('sha256', '=', sha256).executeTakeFirstOrThrow();
     const row = {
       id,
       segment_id: null,

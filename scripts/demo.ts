@@ -9,6 +9,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
 import { mintToken } from '../apps/server/src/commands/token.ts';
 import { clientsOf, type Official } from './clients.ts';
 import { pushSample } from './sample.ts';
@@ -41,7 +42,7 @@ async function main(): Promise<ChildProcess> {
   const iTwinA = await createITwin(origin, token, 'Engineering');
   const iTwinB = await createITwin(origin, token, 'Operations');
 
-  const iTwinJs: typeof RealModel | undefined = await import('./realModel.ts').catch(() => undefined);
+  const iTwinJs: typeof RealModel | undefined = isITwinJsInstalled() ? await import('./realModel.ts') : undefined;
   if (iTwinJs === undefined) console.log('  iTwin.js is not installed here: the sample iModel that ships with the project is used instead.');
   const models = await iTwinJs?.RealModels.start(path.join(folder, 'work'), origin, token);
 

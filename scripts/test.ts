@@ -3,22 +3,38 @@
  * `npm test`, or `npm test -- test/clone.test.ts`. Options that begin with `--` go to the test runner.
  */
 import { spawn } from 'node:child_process';
-import { globSync } from 'node:fs';
+import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
+import { compatibilityTable, tableFile } from '../test/support/compatibility.ts';
 import { startPostgres } from '../test/support/postgres.ts';
 import { startAzurite, startS3 } from '../test/support/stores.ts';
 
 const named = process.argv.slice(2);
 const files = named.some((argument) => !argument.startsWith('--')) ? [] : globSync('test/**/*.test.ts').sort();
 const [postgres, s3, azurite] = await Promise.all([startPostgres(), startS3(), startAzurite()]);
+const coverage = mkdtempSync(path.join(tmpdir(), 'offshoot-coverage-'));
 let code = 1;
 try {
   const runner = spawn(process.execPath, ['--test', '--test-concurrency=2', '--test-timeout=300000', ...named, ...files], {
     stdio: 'inherit',
-    env: { ...process.env, OFFSHOOT_TEST_POSTGRES: postgres.url, OFFSHOOT_TEST_S3: s3.address, OFFSHOOT_TEST_AZURE: azurite.address },
+    env: { ...process.env, OFFSHOOT_TEST_POSTGRES: postgres.url, OFFSHOOT_TEST_S3: s3.address, OFFSHOOT_TEST_AZURE: azurite.address, OFFSHOOT_TEST_COVERAGE: coverage },
   });
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => runner.kill(signal));
   code = await new Promise<number>((resolve) => runner.once('exit', (status) => resolve(status ?? 1)));
+  if (code === 0 && files.length > 0 && isITwinJsInstalled()) code = checkCompatibility();
 } finally {
+  rmSync(coverage, { recursive: true, force: true });
   await Promise.all([postgres, s3, azurite].map((service) => service.stop()));
 }
 process.exitCode = code;
+
+/** The page on compatibility must be what this run would write; 0 if it is. */
+function checkCompatibility(): number {
+  const table = compatibilityTable(coverage);
+  if (process.env.OFFSHOOT_WRITE_COMPATIBILITY !== undefined) writeFileSync(tableFile, table);
+  if (readFileSync(tableFile, 'utf8') === table) return 0;
+  console.error('docs/compatibility.md is not what this run would write: npm run compatibility');
+  return 1;
+}

@@ -65,7 +65,7 @@ onEachDatabase('When the iTwin.js process is killed', { checkpoints: { generate:
   });
 });
 
-onEachDatabase('When the iTwin.js process hangs', { checkpoints: { generate: 'auto', delaySeconds: 0, silenceSeconds: 3, firstRetrySeconds: 0 } }, (context) => {
+onEachDatabase('When the iTwin.js process hangs', { checkpoints: { generate: 'auto', delaySeconds: 0, silenceSeconds: 5, firstRetrySeconds: 0 } }, (context) => {
   test('it is ended, and the checkpoint is made by the next one', { skip }, async () => {
     const { client, authorization } = context.olivia;
     const iModelId = await pushSample(context.olivia, context.iTwinId, randomUUID());

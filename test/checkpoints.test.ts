@@ -1,11 +1,12 @@
 import path from 'node:path';
 import { test } from 'node:test';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
 import type * as Scenario from './support/scenario.ts';
 import { workFolder } from './support/clients.ts';
 import { onEachDatabase } from './support/suite.ts';
 
 /** iTwin.js is optional: without its native part there is nothing to open checkpoints with. */
-const scenario: typeof Scenario | undefined = await import('./support/scenario.ts').catch(() => undefined);
+const scenario: typeof Scenario | undefined = isITwinJsInstalled() ? await import('./support/scenario.ts') : undefined;
 
 const config = { checkpoints: { generate: 'auto' as const, delaySeconds: 0.2 }, collector: { intervalSeconds: 0.2, graceSeconds: 0 } };
 

@@ -7,10 +7,10 @@ import { BackendIModelsAccess } from '@itwin/imodels-access-backend';
 import { LockLevel, type LockedObjects } from '@itwin/imodels-client-authoring';
 import { ChangesetGroupState, NamedVersionState, ThumbnailSize } from '@itwin/imodels-client-management';
 import sharp from 'sharp';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
 import { sampleBaseline } from '../scripts/sample.ts';
-import { all, changesetIdOf, makeIModel, newest, official, pushMore, workFolder, type MadeIModel } from './support/clients.ts';
-import { compatibilityTable, tableFile } from './support/compatibility.ts';
-import { Coverage, methodsOf, methodsOfClass } from './support/coverage.ts';
+import { all, changesetIdOf, makeIModel, newest, pushMore, workFolder, type MadeIModel } from './support/clients.ts';
+import { callAs, methodsOf, methodsOfClass } from './support/coverage.ts';
 import { onEachDatabase, type Context } from './support/suite.ts';
 import type * as RealModel from '../scripts/realModel.ts';
 
@@ -154,7 +154,7 @@ async function inFolder<T>(work: (folder: string) => Promise<T>): Promise<T> {
 }
 
 /** iTwin.js is optional; its hub access is tried where it is there. */
-const iTwinJs: typeof RealModel | undefined = await import('../scripts/realModel.ts').catch(() => undefined);
+const iTwinJs: typeof RealModel | undefined = isITwinJsInstalled() ? await import('../scripts/realModel.ts') : undefined;
 
 Object.assign(backendCalls, {
   queryChangeset: (b, _, made) => b.queryChangeset({ iModelId: made.id, changeset: { index: 1 } }),
@@ -220,12 +220,9 @@ after(async () => {
 });
 
 onEachDatabase('The official clients', {}, (context) => {
-  const coverage = new Coverage();
   let made: MadeIModel;
   before(async () => {
     made = await makeIModel(context.olivia, context.iTwinId, { changesets: 3 });
-    await official(context.server);
-    coverage.watch(context.server.running.app.server);
   });
 
   test('have every method of theirs tried here', () => {
@@ -237,22 +234,16 @@ onEachDatabase('The official clients', {}, (context) => {
   });
 
   // What creates something comes before what reads it.
-  for (const [method, call] of Object.entries(authoringCalls)) test(`${authoring}: ${method}`, async () => void (await coverage.as(`${authoring} \`${method}\``, () => call(context, made))));
+  for (const [method, call] of Object.entries(authoringCalls)) test(`${authoring}: ${method}`, async () => void (await callAs(`${authoring} \`${method}\``, () => call(context, made))));
   const lastly = ['locks.releaseLocksChunk'];
   const order = Object.entries(managementCalls).sort(([one], [other]) => Number(lastly.includes(one)) - Number(lastly.includes(other)));
-  for (const [method, call] of order) test(`${management}: ${method}`, async () => void (await coverage.as(`${management} \`${method}\``, () => call(context, made))));
+  for (const [method, call] of order) test(`${management}: ${method}`, async () => void (await callAs(`${management} \`${method}\``, () => call(context, made))));
   for (const [method, call] of Object.entries(backendCalls))
     test(`${accessBackend}: ${method}`, { skip: iTwinJs === undefined ? 'iTwin.js is not installed' : false }, async () => {
       token = await context.server.token('olivia');
       const access = new BackendIModelsAccess({ api: { baseUrl: `${context.server.origin}/imodels` } });
       const folder = path.join(native.path, randomUUID());
       mkdirSync(folder);
-      await coverage.as(`${accessBackend} \`${method}\``, () => call(access, context, made, folder));
+      await callAs(`${accessBackend} \`${method}\``, () => call(access, context, made, folder));
     });
-
-  test('give the table in docs/compatibility.md; npm run compatibility writes it anew', { skip: iTwinJs === undefined ? 'iTwin.js is not installed' : false }, () => {
-    const table = compatibilityTable(coverage.seen);
-    if (process.env.OFFSHOOT_WRITE_COMPATIBILITY !== undefined) writeFileSync(tableFile, table);
-    assert.equal(readFileSync(tableFile, 'utf8'), table);
-  });
 });

@@ -106,6 +106,10 @@ onEachDatabase('Groups and owners', {}, (context) => {
     const writers = ((await context.api.post(`${base()}/roles`, { displayName: 'writers', permissions: ['imodels_write'] })).body as { role: { id: string } }).role.id;
     await context.api.patch(`${base()}/members/groups/${group.id}`, { roleIds: [writers] });
     assert.ok(JSON.stringify((await max.get(`${base()}/permissions`)).body).includes('imodels_write'));
+    const { groups } = (await context.api.get(`${base()}/groups`)).body as { groups: { id: string }[] };
+    const { group: one } = (await context.api.get(`${base()}/groups/${group.id}`)).body as { group: { name: string; description: string } };
+    const { member } = (await context.api.get(`${base()}/members/groups/${group.id}`)).body as { member: { roles: { id: string }[] } };
+    assert.deepEqual([groups.map(({ id }) => id), one.name, one.description, member.roles.map(({ id }) => id)], [[group.id], 'the crew', 'of the site', [writers]]);
     const { members } = (await context.api.get(`${base()}/members/groups`)).body as { members: { groupName: string; roles: { id: string }[] }[] };
     assert.deepEqual(members.map(({ groupName, roles }) => [groupName, roles.map(({ id }) => id)]), [['the crew', [writers]]]);
     assert.equal((await context.api.delete(`${base()}/members/groups/${group.id}`)).status, 204);

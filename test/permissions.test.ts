@@ -58,6 +58,41 @@ onEachDatabase('Permissions', {}, (context) => {
     assert.deepEqual(await permissionsOf('max', made.id), ['imodels_webview', 'imodels_read', 'imodels_write']);
   });
 
+  test('role permissions are found and set at their other address too', async () => {
+    const own = await context.server.iTwin();
+    const role = await context.server.grant(own, 'max', ['imodels_webview']);
+    const made = await makeIModel(context.olivia, own);
+    const other = `/imodels/${made.id}/roles/${role}`;
+    const rolePermissions = [{ roleId: role, permissions: ['imodels_webview', 'imodels_read'] }];
+    assert.deepEqual((await context.api.put(other, { rolePermissions })).body, { rolePermissions });
+    assert.deepEqual((await context.api.get(other)).body, { rolePermissions });
+    assert.deepEqual((await context.api.get(`/imodels/${made.id}/rolepermissions`)).body, { rolePermissions });
+    assert.deepEqual((await context.api.patch(other, { rolePermissions: [{ roleId: role, permissions: [] }] })).body, { rolePermissions: [] });
+  });
+
+  test('roles and members are read one by one, and every permission that there is', async () => {
+    const own = await context.server.iTwin();
+    const base = `/accesscontrol/itwins/${own}`;
+    const roleId = await context.server.grant(own, 'max', ['imodels_read']);
+    const { role } = (await context.api.get(`${base}/roles/${roleId}`)).body as { role: { id: string; permissions: string[] } };
+    assert.deepEqual([role.id, role.permissions], [roleId, ['imodels_read']]);
+    const { roles } = (await context.api.get(`${base}/roles`)).body as { roles: { id: string }[] };
+    assert.deepEqual(roles.map(({ id }) => id), [roleId]);
+    const { member } = (await context.api.get(`${base}/members/users/${people.max.id}`)).body as { member: { email: string; roles: { id: string }[] } };
+    assert.deepEqual([member.email, member.roles.map(({ id }) => id)], [people.max.email, [roleId]]);
+    assert.equal((await context.api.get(`${base}/members/users/${people.eve.id}`)).status, 404);
+    const { role: writers } = (await context.api.post(`${base}/roles`, { displayName: 'writers', permissions: ['imodels_write'] })).body as { role: { id: string } };
+    const changed = (await context.api.patch(`${base}/members/users/${people.max.id}`, { roleIds: [writers.id] })).body as { member: { roles: { id: string }[] } };
+    assert.deepEqual(changed.member.roles.map(({ id }) => id), [writers.id]);
+    const made = await makeIModel(context.olivia, own);
+    const userPermissions = [{ userId: people.max.id, permissions: ['imodels_webview'] }];
+    await context.api.put(`/imodels/${made.id}/userpermissions`, { userPermissions });
+    assert.deepEqual((await context.api.get(`/imodels/${made.id}/userpermissions`)).body, { userPermissions });
+    const { permissions } = (await context.api.get('/accesscontrol/permissions')).body as { permissions: string[] };
+    assert.ok(['imodels_webview', 'imodels_delete', 'administration_manage_roles', 'webhooks_maintainer'].every((name) => permissions.includes(name)));
+    assert.ok(!permissions.includes('organization_administrator'));
+  });
+
   test('role permissions on an iModel count only with webview on its iTwin', async () => {
     const own = await context.server.iTwin();
     const role = await context.server.grant(own, 'max', []);

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
 import { pushSample, sampleBaseline, sampleChangesets } from '../scripts/sample.ts';
 import type * as RealModel from '../scripts/realModel.ts';
 import { workFolder } from './support/clients.ts';
@@ -11,7 +12,7 @@ import { identityIn } from './support/identity.ts';
 import { onEachDatabase } from './support/suite.ts';
 
 /** iTwin.js is optional: where its native part cannot be installed, files are compared by hash only. */
-const iTwinJs: typeof RealModel | undefined = await import('../scripts/realModel.ts').catch(() => undefined);
+const iTwinJs: typeof RealModel | undefined = isITwinJsInstalled() ? await import('../scripts/realModel.ts') : undefined;
 
 const native = workFolder();
 let models: RealModel.RealModels | undefined;

@@ -1,34 +1,47 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import type { IncomingMessage, Server } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { routes } from '../../apps/server/src/api/routes.ts';
 import type { Route } from '../../apps/server/src/api/route.ts';
 
-/** Which routes a server was asked for, under the name of who asked. */
-export class Coverage {
-  /** Names of callers by operation id. */
-  readonly seen = new Map<string, Set<string>>();
-  #caller = '';
+/** Folder in which each test process leaves what it saw, for the table of `docs/compatibility.md`; set by `scripts/test.ts`. */
+const folder = process.env.OFFSHOOT_TEST_COVERAGE;
 
-  /** Watches every request of a server. */
-  watch(server: Server): void {
-    server.on('request', ({ method, url }: IncomingMessage) => {
-      const route = routeOf(method ?? '', url ?? '');
-      if (route === undefined || this.#caller === '' || method === 'OPTIONS') return;
-      const callers = this.seen.get(route.operationId) ?? new Set();
-      this.seen.set(route.operationId, callers.add(this.#caller));
-    });
-  }
+/** What one test process saw: operations that were answered by 2xx, and which client calls asked for which operations. */
+export interface Seen {
+  file: string;
+  answered: string[];
+  clients: Record<string, string[]>;
+}
 
-  /** Runs one call; the requests that come meanwhile are its own. */
-  async as<T>(caller: string, call: () => Promise<T>): Promise<T> {
-    this.#caller = caller;
-    try {
-      return await call();
-    } finally {
-      this.#caller = '';
-    }
+const answered = new Set<string>();
+const clients = new Map<string, Set<string>>();
+let caller = '';
+if (folder !== undefined)
+  process.on('exit', () => {
+    const file = path.basename(process.argv[1] ?? '', '.test.ts');
+    const seen: Seen = { file, answered: [...answered], clients: Object.fromEntries([...clients].map(([operation, callers]) => [operation, [...callers]])) };
+    if (answered.size > 0) writeFileSync(path.join(folder, `${file}-${process.pid}.json`), JSON.stringify(seen));
+  });
+
+/** Watches every request of a test server. */
+export function watch(server: Server): void {
+  server.on('request', ({ method, url }: IncomingMessage, response: ServerResponse) => {
+    const route = routeOf(method ?? '', url ?? '');
+    if (route === undefined) return;
+    if (caller !== '') clients.set(route.operationId, (clients.get(route.operationId) ?? new Set()).add(caller));
+    response.once('finish', () => response.statusCode < 300 && answered.add(route.operationId));
+  });
+}
+
+/** Runs one call of a client; the requests that come meanwhile are its own. */
+export async function callAs<T>(name: string, call: () => Promise<T>): Promise<T> {
+  caller = name;
+  try {
+    return await call();
+  } finally {
+    caller = '';
   }
 }
 
@@ -45,13 +58,13 @@ function routeOf(method: string, url: string): Route | undefined {
 /** Public methods of a client package's operations, as `iModels.getSingle`, read from its own type declarations. */
 export function methodsOf(packageName: string, getters: Record<string, string>): string[] {
   const root = path.dirname(createRequire(import.meta.url).resolve(`${packageName}/package.json`));
-  const folder = path.join(root, 'lib/cjs/operations');
+  const declarations = path.join(root, 'lib/cjs/operations');
   const methods: string[] = [];
-  for (const group of readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isDirectory())) {
-    for (const file of readdirSync(path.join(folder, group.name)).filter((name) => name.endsWith('Operations.d.ts'))) {
+  for (const group of readdirSync(declarations, { withFileTypes: true }).filter((entry) => entry.isDirectory())) {
+    for (const file of readdirSync(path.join(declarations, group.name)).filter((name) => name.endsWith('Operations.d.ts'))) {
       const getter = getters[file.replace('.d.ts', '')];
       if (getter === undefined) throw new Error(`${packageName} has operations that this suite does not know: ${file}`);
-      for (const [, method] of readFileSync(path.join(folder, group.name, file), 'utf8').matchAll(/^ {4}(?!constructor)([a-zA-Z]+)\(/gm)) methods.push(`${getter}.${method}`);
+      for (const [, method] of readFileSync(path.join(declarations, group.name, file), 'utf8').matchAll(/^ {4}(?!constructor)([a-zA-Z]+)\(/gm)) methods.push(`${getter}.${method}`);
     }
   }
   return methods.sort();

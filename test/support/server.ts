@@ -11,6 +11,7 @@ import { loadConfig, type Config, type ConfigInput } from '../../apps/server/src
 import type { Engine } from '../../apps/server/src/db/database.ts';
 import type { Permission } from '../../apps/server/src/domain.ts';
 import { Api } from './api.ts';
+import { watch } from './coverage.ts';
 import { azuriteConnection } from './stores.ts';
 
 /** Set by `scripts/test.ts`, which starts PostgreSQL for the whole run. */
@@ -151,6 +152,7 @@ export class TestServer {
     this.installation = installation;
     this.running = running;
     this.issuer = issuer;
+    watch(running.app.server);
   }
 
   /** Where the server listens, whatever public address it says. */

@@ -1,5 +1,8 @@
 import { fork, type ChildProcess } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { FinalError } from '../operations/jobs.ts';
 import type { WorkerMessage, WorkRequest, WorkResult } from './worker.ts';
 
@@ -15,11 +18,15 @@ const idleMs = 60_000;
 /** Short: memory can grow by hundreds of MiB a second. */
 const watchEveryMs = 100;
 
-/** Whether iTwin.js is installed here, so that model files can be made. */
+/**
+ * Whether iTwin.js is installed here with its native part for this machine, so that model files can be made. The native part
+ * comes by a script of its package, which an installation without scripts leaves out.
+ */
 export function isITwinJsInstalled(): boolean {
   try {
-    import.meta.resolve('@itwin/core-backend');
-    return true;
+    const backend = createRequire(fileURLToPath(import.meta.resolve('@itwin/core-backend')));
+    const native = path.dirname(backend.resolve('@bentley/imodeljs-native'));
+    return existsSync(path.join(native, `imodeljs-${process.platform}-${process.arch}`));
   } catch {
     return false;
   }

@@ -77,12 +77,13 @@ function banner({ origin, services }: RunningServer, firstITwin: { id: string; n
   const lines: [string, string][] = [
     ['API', `${origin}/imodels`],
     ['Document', `${origin}/docs   (OpenAPI: ${origin}/openapi.json)`],
-    ['Data', `${config.dataDir}${config.databaseUrl === undefined ? '' : ' and PostgreSQL'}`],
+    ['Data', `${config.dataDir}${config.databaseUrl === undefined ? '' : ' and PostgreSQL'}${config.store.type === 'files' ? '' : `; files in ${services.blobs.store.id}`}`],
+    ['Checkpoints', services.generator !== undefined ? 'made here, with iTwin.js' : services.checkpoints.enabled ? 'made by another server' : 'not made: iTwin.js is not installed, or switched off'],
   ];
   if (firstITwin !== undefined) lines.push(['iTwin', `${firstITwin.id}   ${firstITwin.name}`]);
   if (config.embeddedIssuer) {
     const elsewhere = config.dataDir === path.resolve('offshoot-data') ? '' : ` --data ${config.dataDir}`;
     lines.push(['Token', `npx offshoot token${elsewhere}   (users: ${directory.file})`]);
   }
-  return `\nOffshoot ${version}\n\n${lines.map(([name, value]) => `  ${name.padEnd(10)}${value}`).join('\n')}\n\n`;
+  return `\nOffshoot ${version}\n\n${lines.map(([name, value]) => `  ${name.padEnd(13)}${value}`).join('\n')}\n\n`;
 }

@@ -132,7 +132,12 @@ export class Checkpoints {
     const { db } = this.#database;
     for (let after = { imodelId: '', index: -1 }; ; ) {
       const versions = db.selectFrom('named_version').select(['imodel_id', 'changeset_index']);
-      const baselines = db.selectFrom('imodel').select((eb) => ['id as imodel_id', eb.lit(0).as('changeset_index')]).where('deleted_at', 'is', null);
+      const baselines = db
+        .selectFrom('imodel as m')
+        .select((eb) => ['m.id as imodel_id', eb.lit(0).as('changeset_index')])
+        .where('m.deleted_at', 'is', null)
+        // Said here for the sake of the many iModels and clones that begin with the seed.
+        .where((eb) => eb.not(eb.exists(eb.selectFrom('checkpoint as c').select('c.id').whereRef('c.baseline_id', '=', 'm.baseline_id'))));
       const page = await db
         .selectFrom(versions.union(baselines).as('w'))
         .selectAll()

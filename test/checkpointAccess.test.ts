@@ -9,7 +9,7 @@ import { CheckpointState, type Checkpoint } from '@itwin/imodels-client-manageme
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
 import { pushSample, sampleBaseline, sampleChangesets } from '../scripts/sample.ts';
 import type { WireError } from './support/api.ts';
-import { makeIModel, official, workFolder } from './support/clients.ts';
+import { all, makeIModel, official, workFolder } from './support/clients.ts';
 import { identityIn } from './support/identity.ts';
 import { Installation, setups } from './support/server.ts';
 import { onEachDatabase, type Context } from './support/suite.ts';
@@ -102,6 +102,10 @@ onEachDatabase('Checkpoints on the wire', { checkpoints: { generate, delaySecond
     assert.deepEqual([...manifest.keys()].toSorted(), ['BASELINE.bim', own.dbName].toSorted());
     const ofClone = blocksIn((await bytesAt(inContainer(cloned, 'manifest.bcv'))).bytes);
     assert.deepEqual([...ofClone.keys()], ['BASELINE.bim']);
+    // Cut before the last changeset, the clone has nothing of its checkpoint.
+    const newest = (await context.api.get(`/imodels/${clone.id}/briefcases/checkpoint`)).body as { checkpoint: Checkpoint };
+    const end = await client.changesets.getSingle({ authorization, iModelId: clone.id, changesetIndex: last - 1 });
+    assert.deepEqual([newest.checkpoint.changesetIndex, /changesets\/0\/checkpoint$/.test(end._links.currentOrPrecedingCheckpoint?.href ?? '')], [0, true]);
     const [block] = manifest.get(own.dbName) as [string];
     const read = await bytesAt(inContainer(own, `${block}.bcv`));
     assert.deepEqual([read.status, read.bytes.length, read.headers.get('etag') !== null], [200, 4 * 1024 * 1024, true]);
@@ -222,6 +226,39 @@ onEachDatabase('Baselines that are read before they count', { checkpoints: { gen
     assert.equal(made.state, 'initialized', made.operation.failureReason ?? '');
     const checkpoint = await checkpointAt(context, made.id, 0);
     assert.deepEqual(identityIn((await bytesAt(checkpoint._links.download?.href ?? '')).bytes), { iModelId: made.id, iTwinId: context.iTwinId });
+  });
+});
+
+onEachDatabase('What waits for a server that makes files', { checkpoints: { generate: 'elsewhere' } }, (context) => {
+  const as = () => ({ authorization: context.olivia.authorization });
+
+  test('shows nothing of what it is made from, takes no changes, and holds on to it when the source goes', async () => {
+    const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 3 });
+    const accepted = await context.api.post(`/imodels/${source.id}/fork`, { iTwinId: context.iTwinId, name: randomUUID() });
+    assert.equal(accepted.status, 202);
+    const id = /[0-9a-f-]{36}$/.exec(accepted.headers.get('location') ?? '')?.[0] ?? '';
+    const { createOperation } = (await context.api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string; forkedFrom: { iModelId: string } } };
+    assert.deepEqual([createOperation.state, createOperation.forkedFrom.iModelId], ['scheduled', source.id]);
+    const fork = await context.olivia.client.iModels.getSingle({ ...as(), iModelId: id });
+    assert.equal(fork.state, 'notInitialized');
+    assert.deepEqual(await all(context.olivia.client.changesets.getMinimalList({ ...as(), iModelId: id })), []);
+    assert.equal((await context.api.get(`/imodels/${id}/changesets/1`)).status, 404);
+    for (const [url, body] of [
+      [`/imodels/${id}/clone`, { iTwinId: context.iTwinId, name: randomUUID() }],
+      [`/imodels/${id}/briefcases`, {}],
+      [`/imodels/${id}/namedversions`, { name: 'too early' }],
+    ] as const)
+      assert.equal(((await context.api.post(url, body)).body as WireError).error.code, 'iModelNotInitialized', url);
+
+    await context.olivia.client.iModels.delete({ ...as(), iModelId: source.id });
+    await context.server.services.collector.runOnce();
+    const { db } = context.server.services.database;
+    const held = await db.selectFrom('imodel as m').innerJoin('history_segment as h', 'h.history_id', 'm.history_id').innerJoin('changeset as c', 'c.segment_id', 'h.segment_id').select('c.id').where('m.id', '=', id).orderBy('c.index').execute();
+    assert.deepEqual(held.map((changeset) => changeset.id), source.changesets.map((changeset) => changeset.id));
+    // Given up by deleting it, it lets go.
+    await context.olivia.client.iModels.delete({ ...as(), iModelId: id });
+    await context.server.services.collector.runOnce();
+    assert.deepEqual(await db.selectFrom('imodel').select('id').where('id', 'in', [id, source.id]).execute(), []);
   });
 });
 

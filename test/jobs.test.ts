@@ -151,6 +151,15 @@ for (const engine of engines) {
       assert.ok((await notes(kind)).indexOf('modest') >= 0);
     });
 
+    test('that a server claims in the moment in which it stops are not kept by it', async () => {
+      const kind = randomUUID();
+      for (let n = 0; n < 10; n++) await accept(kind, String(n));
+      const stopping = start(noting(kind, { run: () => new Promise(() => undefined) }), { slots: 10, times: { lease: 60_000 } });
+      await Promise.all([stopping.stop(0), stopping.stop(0)]);
+      const kept = (await left(kind)).filter(({ state }) => state !== 'ready');
+      assert.deepEqual(kept.map(({ subject_id }) => subject_id), []);
+    });
+
     test('that a stopping server cannot finish are handed back for others, with their attempt', async () => {
       const kind = randomUUID();
       const first = start(noting(kind, { run: (job) => new Promise((_, reject) => job.signal.addEventListener('abort', () => reject(job.signal.reason as Error))) }));

@@ -95,7 +95,7 @@ export class Jobs {
 
   /** Lets this server run jobs of some kinds, `slots` of them at a time. */
   handle(slots: number, handlers: readonly JobHandler[]): void {
-    this.#lanes.push({ slots, handlers: new Map(handlers.map((handler) => [handler.kind, handler])), running: new Map(), claiming: false, again: false });
+    this.#lanes.push({ slots, handlers: new Map(handlers.map((handler) => [handler.kind, handler])), running: new Map(), claiming: undefined, again: false });
   }
 
   start(): void {
@@ -113,7 +113,7 @@ export class Jobs {
   /** Looks for due jobs now. */
   wake(): void {
     if (this.#timer === undefined || this.#stopping) return;
-    for (const lane of this.#lanes) void this.#fill(lane);
+    for (const lane of this.#lanes) this.#fill(lane);
   }
 
   /**
@@ -123,6 +123,8 @@ export class Jobs {
     this.#stopping = true;
     clearInterval(this.#timer);
     accepted.off('job', this.#onAccepted);
+    // A claim under way is handed back as soon as it is known.
+    await Promise.all(this.#lanes.map(({ claiming }) => claiming));
     const running = this.#lanes.flatMap((lane) => [...lane.running.values()]);
     if (running.length === 0) return;
     const ended = Promise.allSettled(running.map((job) => job.ended));
@@ -132,24 +134,25 @@ export class Jobs {
     await within(ended, abortMs);
   }
 
-  async #fill(lane: Lane): Promise<void> {
+  #fill(lane: Lane): void {
     // One claim at a time; a wake-up that comes meanwhile is not lost.
     lane.again = true;
-    if (lane.claiming) return;
-    lane.claiming = true;
+    lane.claiming ??= this.#claimAll(lane).finally(() => (lane.claiming = undefined));
+  }
+
+  async #claimAll(lane: Lane): Promise<void> {
     try {
       while (lane.again && !this.#stopping) {
         lane.again = false;
         while (lane.running.size < lane.slots && !this.#stopping) {
           const row = await this.#claim(lane);
           if (row === undefined) break;
-          this.#run(lane, row);
+          if (this.#stopping) await this.#handBack(row);
+          else this.#run(lane, row);
         }
       }
     } catch (error) {
       this.#log.error({ err: error }, 'cannot look for jobs; tried again soon');
-    } finally {
-      lane.claiming = false;
     }
   }
 
@@ -173,6 +176,8 @@ export class Jobs {
   #run(lane: Lane, row: JobTable): void {
     const handler = lane.handlers.get(row.kind) as JobHandler;
     const abort = new AbortController();
+    // A job whose lease was lost may run here twice at a time.
+    const run = `${row.id}/${row.attempt}`;
     const renewing = setInterval(() => {
       this.#renew(row).then(
         (held) => held || abort.abort(new Error('the lease was lost')),
@@ -184,10 +189,10 @@ export class Jobs {
       .catch((error: unknown) => this.#log.error({ err: error, job: row.id, kind: row.kind }, 'the end of a job could not be written; its lease runs out and it runs again'))
       .finally(() => {
         clearInterval(renewing);
-        lane.running.delete(row.id);
-        if (!this.#stopping) void this.#fill(lane);
+        lane.running.delete(run);
+        if (!this.#stopping) this.#fill(lane);
       });
-    lane.running.set(row.id, { abort, ended });
+    lane.running.set(run, { abort, ended });
   }
 
   async #finish(handler: JobHandler, job: RunningJob, row: JobTable): Promise<void> {
@@ -207,11 +212,8 @@ export class Jobs {
   }
 
   async #failed(handler: JobHandler, job: RunningJob, row: JobTable, error: Error): Promise<void> {
+    if (job.signal.aborted && this.#stopping) return this.#handBack(row);
     const { db } = this.#database;
-    if (job.signal.aborted && this.#stopping) {
-      await fenced(db.updateTable('job').set({ state: 'ready', lease_owner: null, lease_until: null, attempt: row.attempt - 1, run_at: Date.now() }), row).execute();
-      return;
-    }
     const reason = error.message.slice(0, longestReason);
     if (!(error instanceof FinalError) && row.attempt < handler.attempts) {
       this.#log.warn({ err: error, job: row.id, kind: row.kind, attempt: row.attempt }, 'a job failed; it is tried again');
@@ -229,6 +231,12 @@ export class Jobs {
     });
   }
 
+  /** Gives a job to whoever looks next, as if it had not been begun. */
+  async #handBack(row: JobTable): Promise<void> {
+    const again = { state: 'ready' as const, lease_owner: null, lease_until: null, attempt: row.attempt - 1, run_at: Date.now() };
+    await fenced(this.#database.db.updateTable('job').set(again), row).execute();
+  }
+
   async #renew(row: JobTable): Promise<boolean> {
     const renewed = await fenced(this.#database.db.updateTable('job').set({ lease_until: Date.now() + this.#times.lease }), row).executeTakeFirst();
     return renewed.numUpdatedRows > 0n;
@@ -238,8 +246,9 @@ export class Jobs {
 interface Lane {
   slots: number;
   handlers: Map<string, JobHandler>;
+  /** By job and attempt. */
   running: Map<string, { abort: AbortController; ended: Promise<void> }>;
-  claiming: boolean;
+  claiming: Promise<void> | undefined;
   again: boolean;
 }
 

@@ -124,7 +124,7 @@ export class Jobs {
     clearInterval(this.#timer);
     accepted.off('job', this.#onAccepted);
     // A claim under way is handed back as soon as it is known.
-    await Promise.all(this.#lanes.map(({ claiming }) => claiming));
+    for (const { claiming } of this.#lanes) await claiming;
     const running = this.#lanes.flatMap((lane) => [...lane.running.values()]);
     if (running.length === 0) return;
     const ended = Promise.allSettled(running.map((job) => job.ended));

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Database, Db, Tx } from '../db/database.ts';
 import type { CheckpointTable, IModelTable } from '../db/schema.ts';
+import { segmentAt } from '../db/statements/segmentAt.ts';
 import { enqueue } from '../operations/jobs.ts';
 
 /** The part of an iModel that tells which checkpoints it sees. */
@@ -44,19 +45,19 @@ export class Checkpoints {
   /** The newest usable checkpoint at or before a changeset. */
   async nearest(sight: CheckpointSight, index: number): Promise<CheckpointTable | undefined> {
     const { db } = this.#database;
-    const baseline = () => db.selectFrom('checkpoint').selectAll().where('baseline_id', '=', sight.baseline_id).where('state', '=', 'successful').executeTakeFirst();
-    if (sight.history_id === null || index === 0) return baseline();
+    if (sight.history_id === null || index === 0) return ofBaseline(db, sight);
     const found = await seen(db, sight, Math.min(index, sight.head_index)).where('c.state', '=', 'successful').orderBy('c.changeset_index', 'desc').limit(1).executeTakeFirst();
-    return found ?? baseline();
+    return found ?? ofBaseline(db, sight);
   }
 
   /** Every usable checkpoint that an iModel sees, by index. */
   async usable(sight: CheckpointSight): Promise<CheckpointTable[]> {
     const { db } = this.#database;
-    const ofBaseline = await db.selectFrom('checkpoint').selectAll().where('baseline_id', '=', sight.baseline_id).where('state', '=', 'successful').execute();
-    if (sight.history_id === null) return ofBaseline;
+    const baseline = await ofBaseline(db, sight);
+    const first = baseline === undefined ? [] : [baseline];
+    if (sight.history_id === null) return first;
     const others = await seen(db, sight, sight.head_index).where('c.state', '=', 'successful').orderBy('c.changeset_index').execute();
-    return [...ofBaseline, ...others];
+    return [...first, ...others];
   }
 
   /** Size of a model file, bytes. */
@@ -84,10 +85,10 @@ export class Checkpoints {
   }
 
   /** Where the checkpoint of a changeset belongs; undefined when there is one, in whatever state. */
-  async placeOf(sight: CheckpointSight, index: number, db: Db = this.#database.db): Promise<Pick<CheckpointTable, 'baseline_id' | 'segment_id' | 'changeset_index'> | undefined> {
-    if ((await findCheckpoint(db, sight, index)) !== undefined) return undefined;
-    const holder = index === 0 ? { baseline_id: sight.baseline_id, segment_id: null } : { baseline_id: null, segment_id: await segmentAt(db, sight, index) };
-    return { ...holder, changeset_index: index };
+  async placeOf(sight: CheckpointSight, index: number, db: Db = this.#database.db): Promise<Place | undefined> {
+    const place = await placeAt(db, sight, index);
+    if (place === undefined) throw new Error(`the iModel sees no changeset ${index}`);
+    return (await checkpointAt(db, place)) === undefined ? place : undefined;
   }
 
   /** Orders a checkpoint unless there is one, in the transaction that gives the reason for it. @returns whether it did */
@@ -189,20 +190,28 @@ function seen(db: Db, sight: CheckpointSight, upTo: number) {
     .where('c.changeset_index', '<=', upTo);
 }
 
-async function findCheckpoint(db: Db, sight: CheckpointSight, index: number): Promise<CheckpointTable | undefined> {
-  if (index === 0) return db.selectFrom('checkpoint').selectAll().where('baseline_id', '=', sight.baseline_id).executeTakeFirst();
-  if (sight.history_id === null || index > sight.head_index) return undefined;
-  return seen(db, sight, index).where('c.changeset_index', '=', index).executeTakeFirst();
+/** The usable checkpoint of the baseline. */
+async function ofBaseline(db: Db, sight: CheckpointSight): Promise<CheckpointTable | undefined> {
+  return db.selectFrom('checkpoint').selectAll().where('baseline_id', '=', sight.baseline_id).where('state', '=', 'successful').executeTakeFirst();
 }
 
-async function segmentAt(db: Db, sight: CheckpointSight, index: number): Promise<string> {
-  const { segment_id } = await db
-    .selectFrom('history_segment')
-    .select('segment_id')
-    .where('history_id', '=', sight.history_id)
-    .where('first_index', '<=', index)
-    .orderBy('first_index', 'desc')
-    .limit(1)
-    .executeTakeFirstOrThrow();
-  return segment_id;
+/** Where a checkpoint hangs: on a changeset of a segment, or on a baseline. */
+type Place = Pick<CheckpointTable, 'baseline_id' | 'segment_id' | 'changeset_index'>;
+
+/** Undefined when the iModel sees no such changeset. */
+async function placeAt(db: Db, sight: CheckpointSight, index: number): Promise<Place | undefined> {
+  if (index === 0) return { baseline_id: sight.baseline_id, segment_id: null, changeset_index: 0 };
+  const segmentId = await segmentAt(db, sight, index);
+  return segmentId === undefined ? undefined : { baseline_id: null, segment_id: segmentId, changeset_index: index };
+}
+
+async function checkpointAt(db: Db, place: Place): Promise<CheckpointTable | undefined> {
+  const checkpoints = db.selectFrom('checkpoint').selectAll();
+  if (place.baseline_id !== null) return checkpoints.where('baseline_id', '=', place.baseline_id).executeTakeFirst();
+  return checkpoints.where('segment_id', '=', place.segment_id).where('changeset_index', '=', place.changeset_index).executeTakeFirst();
+}
+
+async function findCheckpoint(db: Db, sight: CheckpointSight, index: number): Promise<CheckpointTable | undefined> {
+  const place = await placeAt(db, sight, index);
+  return place === undefined ? undefined : checkpointAt(db, place);
 }

@@ -36,8 +36,8 @@ export interface UnnamedFile extends IdentityOffsets {
 /** A blob that holds a whole model file: its blocks need not be stored again. */
 export interface WholeBlob {
   blobId: string;
-  /** SHA-256 of each of its blocks, hex. */
-  hashes: readonly string[];
+  /** SHA-256 of each of its blocks, hex; absent when it is the very file that is stored. */
+  hashes?: readonly string[];
   /** Its row, where nothing has made it known yet: it comes with the first block in it. */
   row?: BlobTable;
 }
@@ -66,7 +66,7 @@ export class ModelFiles {
         const bytes = Buffer.alloc(Math.min(blockBytes, size - start));
         await handle.read(bytes, 0, bytes.length, start);
         const sha256 = createHash('sha256').update(bytes).digest('hex');
-        const inWhole = whole?.hashes[start / blockBytes] === sha256 ? { blobId: whole.blobId, row: whole.row, start } : undefined;
+        const inWhole = whole !== undefined && (whole.hashes === undefined || whole.hashes[start / blockBytes] === sha256) ? { blobId: whole.blobId, row: whole.row, start } : undefined;
         blockIds.push((await this.#known(sha256)) ?? (await this.#add(bytes, sha256, inWhole)));
       }
       return { size, blockIds, ...offsets };

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import type { Generator, MadeFile, Retries } from '../checkpoints/generate.ts';
-import { blockHashes, type ModelFiles } from '../checkpoints/modelFiles.ts';
+import type { ModelFiles } from '../checkpoints/modelFiles.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { BlobTable, IModelTable } from '../db/schema.ts';
@@ -57,7 +57,7 @@ async function squash({ blobs, files, seedBaselineId }: Parts, imodel: IModelTab
   const { sha256 } = await blobs.store.put(key, createReadStream(made.path, { highWaterMark: 1 << 20 }), size);
   const now = Date.now();
   const blob: BlobTable = { id: randomUUID(), store: blobs.store.id, key, size, sha256, state: 'stored', created_at: now, released_at: null };
-  const stored = await files.store(made.path, made, { blobId: blob.id, hashes: await blockHashes(made.path), row: blob }, signal);
+  const stored = await files.store(made.path, made, { blobId: blob.id, row: blob }, signal);
   return async (tx) => {
     const baselineId = randomUUID();
     await tx

@@ -1,9 +1,9 @@
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { setTimeout as pause } from 'node:timers/promises';
 import { SingleBar } from 'cli-progress';
 import type { Connection } from './connection.ts';
 import { exitCodes, ExitError } from './exit.ts';
+import { follow } from './follow.ts';
 
 /** A changeset that is to be pushed. */
 export interface SourceChangeset {
@@ -43,8 +43,6 @@ interface IModel {
   state: string;
   _links: { upload?: { href: string } | null; complete?: { href: string } | null };
 }
-
-const pollMs = 200;
 
 /**
  * Brings an iModel in through the API, like any application: creates it from its baseline, then pushes every changeset. What
@@ -91,14 +89,9 @@ async function create(connection: Connection, iTwinId: string, source: Source): 
   const { iModel } = body as { iModel: IModel };
   await upload(iModel._links.upload?.href ?? '', file, size);
   await connection.request('POST', iModel._links.complete?.href ?? '', {});
-  for (;;) {
-    const answer = await connection.request('GET', `/imodels/${iModel.id}/operations/create`);
-    const { createOperation } = answer.body as { createOperation: { state: string; failureReason?: string | null } };
-    if (createOperation.state === 'successful') return iModel.id;
-    if (createOperation.state !== 'scheduled' && createOperation.state !== 'waitingForFile')
-      throw new ExitError(exitCodes.failed, `the baseline was not taken: ${createOperation.failureReason ?? createOperation.state}`);
-    await pause(pollMs);
-  }
+  const operation = await follow(connection, `/imodels/${iModel.id}/operations/create`, Infinity, false);
+  if (operation.state !== 'successful') throw new ExitError(exitCodes.failed, `the baseline was not taken: ${operation.failureReason ?? operation.state}`);
+  return iModel.id;
 }
 
 /** How many changesets the iModel has, once each is known to be the source's. */

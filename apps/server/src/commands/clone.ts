@@ -1,8 +1,7 @@
-import { setTimeout as pause } from 'node:timers/promises';
-import { SingleBar } from 'cli-progress';
 import { Command } from 'commander';
 import { Connection, withConnection, type ConnectionOptions } from './connection.ts';
 import { exitCodes, ExitError } from './exit.ts';
+import { follow } from './follow.ts';
 
 interface CloneOptions extends ConnectionOptions {
   itwin: string;
@@ -11,13 +10,6 @@ interface CloneOptions extends ConnectionOptions {
   changeset?: string;
   timeout: string;
   json?: boolean;
-}
-
-interface CreateOperation {
-  state: string;
-  clonedFrom: { iModelId: string; changesetId: string } | null;
-  progress?: { changesets: number; totalChangesets: number };
-  failureReason?: string | null;
 }
 
 /** `offshoot clone`: clones and follows the operation to its end. */
@@ -56,25 +48,6 @@ async function clone(iModelId: string, options: CloneOptions): Promise<void> {
   if (operation.state !== 'successful') throw new ExitError(exitCodes.failed, `the clone ${id} failed: ${operation.failureReason ?? operation.state}`);
   if (options.json !== true)
     process.stdout.write(`${id}\n  ${operation.progress?.totalChangesets ?? 0} changesets, accepted in ${round(acceptedMs)} ms, usable after ${round(elapsedMs)} ms\n  ${location}\n`);
-}
-
-/** Asks for the operation, at once and then ever less often, until it has ended. */
-async function follow(connection: Connection, address: string, until: number, show: boolean): Promise<CreateOperation> {
-  const bar = show && process.stderr.isTTY ? new SingleBar({ format: 'cloning [{bar}] {value}/{total} changesets', stream: process.stderr, clearOnComplete: true }) : undefined;
-  try {
-    for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, 2000)) {
-      const { body } = await connection.request('GET', address);
-      const operation = (body as { createOperation: CreateOperation }).createOperation;
-      const { changesets = 0, totalChangesets = 0 } = operation.progress ?? {};
-      if (bar?.isActive === true) bar.update(changesets);
-      else bar?.start(totalChangesets, changesets);
-      if (operation.state !== 'scheduled' && operation.state !== 'waitingForFile') return operation;
-      if (performance.now() + waitMs > until) throw new ExitError(exitCodes.unreachable, `the clone is not ready yet; ask again at ${address}`);
-      await pause(waitMs);
-    }
-  } finally {
-    bar?.stop();
-  }
 }
 
 function changesetProperty(text: string): { changesetIndex: number } | { changesetId: string } {

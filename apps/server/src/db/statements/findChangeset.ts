@@ -1,6 +1,7 @@
 import type { ChangesetRef } from '../../domain.ts';
 import type { Db } from '../database.ts';
 import type { ChangesetTable } from '../schema.ts';
+import { segmentAt } from './segmentAt.ts';
 
 /** The part of an iModel that tells which changesets it sees. */
 export interface Sight {
@@ -18,17 +19,9 @@ export interface Sight {
 export async function findChangeset(db: Db, sight: Sight, ref: ChangesetRef): Promise<ChangesetTable | undefined> {
   if (sight.history_id === null) return undefined;
   if ('index' in ref) {
-    if (ref.index < 1 || ref.index > sight.head_index) return undefined;
-    const range = await db
-      .selectFrom('history_segment')
-      .select('segment_id')
-      .where('history_id', '=', sight.history_id)
-      .where('first_index', '<=', ref.index)
-      .orderBy('first_index', 'desc')
-      .limit(1)
-      .executeTakeFirst();
-    if (range === undefined) return undefined;
-    return db.selectFrom('changeset').selectAll().where('segment_id', '=', range.segment_id).where('index', '=', ref.index).executeTakeFirst();
+    const segmentId = await segmentAt(db, sight, ref.index);
+    if (segmentId === undefined) return undefined;
+    return db.selectFrom('changeset').selectAll().where('segment_id', '=', segmentId).where('index', '=', ref.index).executeTakeFirst();
   }
   return db
     .selectFrom('changeset as c')

@@ -1,0 +1,31 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { SingleBar } from 'cli-progress';
+import type { Connection } from './connection.ts';
+import { exitCodes, ExitError } from './exit.ts';
+
+/** The create operation of an iModel, as far as commands look at it. */
+export interface CreateOperation {
+  state: string;
+  clonedFrom: { iModelId: string; changesetId: string } | null;
+  progress?: { changesets: number; totalChangesets: number };
+  failureReason?: string | null;
+}
+
+/** Asks for the operation, at once and then ever less often, until it has ended. */
+export async function follow(connection: Connection, address: string, until: number, show: boolean): Promise<CreateOperation> {
+  const bar = show && process.stderr.isTTY ? new SingleBar({ format: 'cloning [{bar}] {value}/{total} changesets', stream: process.stderr, clearOnComplete: true }) : undefined;
+  try {
+    for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, 2000)) {
+      const { body } = await connection.request('GET', address);
+      const operation = (body as { createOperation: CreateOperation }).createOperation;
+      const { changesets = 0, totalChangesets = 0 } = operation.progress ?? {};
+      if (bar?.isActive === true) bar.update(changesets);
+      else bar?.start(totalChangesets, changesets);
+      if (operation.state !== 'scheduled' && operation.state !== 'waitingForFile') return operation;
+      if (performance.now() + waitMs > until) throw new ExitError(exitCodes.unreachable, `the clone is not ready yet; ask again at ${address}`);
+      await pause(waitMs);
+    }
+  } finally {
+    bar?.stop();
+  }
+}

@@ -5,7 +5,7 @@ import { blobStoreSuite } from './suites/blobStore.ts';
 import { loadConfig } from '../apps/server/src/config.ts';
 import { openDatabase } from '../apps/server/src/db/database.ts';
 import type { BlobStore } from '../apps/server/src/storage/blobStore.ts';
-import { openStore, OtherStoreError, StoreUnavailableError } from '../apps/server/src/storage/openStore.ts';
+import { openStores, OtherStoreError, StoreUnavailableError } from '../apps/server/src/storage/stores.ts';
 import { workFolder } from './support/clients.ts';
 import { Installation, setups, storeConfig, type Setup } from './support/server.ts';
 
@@ -25,7 +25,7 @@ async function openObjectStore(kind: Setup['store']): Promise<BlobStore> {
   const installation = await Installation.create('sqlite');
   const database = await openDatabase(installation.config());
   try {
-    return await openStore({ dataDir: installation.dataDir, store: loadConfig({ store: storeConfig(kind) }, { env: {} }).store }, database.db);
+    return (await openStores({ ...loadConfig({ store: storeConfig(kind) }, { env: {} }), dataDir: installation.dataDir }, database.db)).home;
   } finally {
     await database.close();
     installation.remove();

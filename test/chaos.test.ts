@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { EmbeddedIssuer } from '../apps/server/src/access/embeddedIssuer.ts';
 import { openDatabase } from '../apps/server/src/db/database.ts';
-import { openStore } from '../apps/server/src/storage/openStore.ts';
+import { openStores } from '../apps/server/src/storage/stores.ts';
 import { verify } from '../apps/server/src/verify/verify.ts';
 import { Api, type Answer } from './support/api.ts';
 import { changesetIdOf } from './support/clients.ts';
@@ -163,7 +163,7 @@ describe('Two servers on one PostgreSQL', { skip: setup === undefined ? 'there i
 
       const database = await openDatabase(config(0));
       assert.deepEqual(await database.db.selectFrom('operation').select('id').where('state', '!=', 'successful').execute(), []);
-      const found = await verify(database.db, await openStore(config(0), database.db), true);
+      const found = await verify(database.db, await openStores(config(0), database.db), true);
       assert.deepEqual(found.faults, []);
       await database.close();
     } finally {

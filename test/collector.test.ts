@@ -13,9 +13,9 @@ onEachDatabase('The collector', {}, (context) => {
   async function run(options: { graceMs?: number; uploadLifeMs?: number } = {}) {
     const { database, blobs } = context.server.services;
     const seed = await database.db.selectFrom('baseline').select('id').where('id', 'like', 'seed-%').executeTakeFirstOrThrow();
-    return collect(database, blobs.store, { graceMs: 0, uploadLifeMs: 3_600_000, seedBaselineId: seed.id, groupLifeMs: 3_600_000, thorough: true, ...options });
+    return collect(database, blobs.stores, { graceMs: 0, uploadLifeMs: 3_600_000, seeds: new Map([[blobs.stores.home.id, seed.id]]), groupLifeMs: 3_600_000, thorough: true, ...options });
   }
-  const files = async (): Promise<number> => (await all(context.server.services.blobs.store.list())).length;
+  const files = async (): Promise<number> => (await all(context.server.services.blobs.stores.home.list())).length;
   const clone = async (of: MadeIModel, changesetIndex: number): Promise<MadeIModel> => {
     const made = await context.olivia.client.iModels.clone({ ...as(), iModelId: of.id, iModelProperties: { iTwinId: await context.server.iTwin(), changesetIndex } });
     return { ...of, id: made.id, changesets: of.changesets.slice(0, changesetIndex), briefcaseId: 0 };

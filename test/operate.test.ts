@@ -15,7 +15,7 @@ onEachDatabase('An operator', { metrics: true }, (context) => {
   test('is told whether the server is alive, and whether it is ready', async () => {
     assert.equal((await context.api.get('/health')).status, 200);
     assert.equal((await context.api.get('/health/ready')).status, 200);
-    const { store } = context.server.services.blobs;
+    const store = context.server.services.blobs.stores.home;
     // A method of its own hides that of its class, until it is taken away again.
     Object.assign(store, { check: () => Promise.reject(new Error('the store is away')) });
     const away = await context.api.get('/health/ready');
@@ -38,7 +38,7 @@ onEachDatabase('An operator', { metrics: true }, (context) => {
   test('learns which files are missing, damaged or stray, and that all others are whole', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 3 });
     const { database, blobs } = context.server.services;
-    const clean = await verify(database.db, blobs.store, true);
+    const clean = await verify(database.db, blobs.stores, true);
     assert.deepEqual([clean.faults, clean.strays, clean.files >= 4], [[], [], true]);
 
     const keyOf = async (index: number): Promise<{ id: string; key: string; size: number }> => {
@@ -51,20 +51,20 @@ onEachDatabase('An operator', { metrics: true }, (context) => {
       return { ...row, key: row.key as string };
     };
     const [missing, short, changed] = [await keyOf(0), await keyOf(1), await keyOf(2)];
-    await blobs.store.delete(missing.key);
+    await blobs.stores.home.delete(missing.key);
     const replace = async ({ key }: { key: string }, bytes: Buffer) => {
-      await blobs.store.delete(key);
-      await blobs.store.put(key, Readable.from([bytes]), bytes.length);
+      await blobs.stores.home.delete(key);
+      await blobs.stores.home.put(key, Readable.from([bytes]), bytes.length);
     };
     await replace(short, randomBytes(short.size - 1));
     await replace(changed, randomBytes(changed.size));
-    const shallow = await verify(database.db, blobs.store, false);
+    const shallow = await verify(database.db, blobs.stores, false);
     assert.deepEqual(new Map(shallow.faults.map(({ key, what }) => [key, what])), new Map([[missing.key, 'missing'], [short.key, 'size']]));
-    const deep = await verify(database.db, blobs.store, true);
+    const deep = await verify(database.db, blobs.stores, true);
     assert.equal(deep.faults.find(({ key }) => key === changed.key)?.what, 'content');
     // One that came a moment ago may belong to an upload; it is no stray yet.
-    await blobs.store.put(randomUUID(), Readable.from([randomBytes(5)]), 5);
-    assert.deepEqual((await verify(database.db, blobs.store, false)).strays, []);
+    await blobs.stores.home.put(randomUUID(), Readable.from([randomBytes(5)]), 5);
+    assert.deepEqual((await verify(database.db, blobs.stores, false)).strays, []);
   });
 });
 

@@ -87,7 +87,7 @@ onEachDatabase('Clones, pushes, deletions and the collector at once', {}, (conte
       }
     }
     async function collector(): Promise<void> {
-      while (running) await collect(database, blobs.store, { graceMs: 0, uploadLifeMs: 3_600_000, seedBaselineId: seed.id, groupLifeMs: 3_600_000, thorough: true });
+      while (running) await collect(database, blobs.stores, { graceMs: 0, uploadLifeMs: 3_600_000, seeds: new Map([[blobs.stores.home.id, seed.id]]), groupLifeMs: 3_600_000, thorough: true });
     }
     async function chainOf(id: string): Promise<{ id: string; parentId: string; index: number; _links: { download: { href: string } } }[]> {
       const answer = await context.api.get(`/imodels/${id}/changesets?$top=1000`, { prefer: 'return=representation' });

@@ -33,7 +33,7 @@ onEachDatabase('Thumbnails', {}, (context) => {
   test('can be uploaded as PNG and JPEG over each other, do not come along with a clone, and leave no bytes behind', async () => {
     const { database, blobs } = context.server.services;
     const seed = await database.db.selectFrom('baseline').select('id').where('id', 'like', 'seed-%').executeTakeFirstOrThrow();
-    const run = () => collect(database, blobs.store, { graceMs: 0, uploadLifeMs: 3_600_000, seedBaselineId: seed.id, groupLifeMs: 3_600_000, thorough: true });
+    const run = () => collect(database, blobs.stores, { graceMs: 0, uploadLifeMs: 3_600_000, seeds: new Map([[blobs.stores.home.id, seed.id]]), groupLifeMs: 3_600_000, thorough: true });
     const { id } = await makeIModel(context.olivia, context.iTwinId);
     const initial = await download(id, ThumbnailSize.Small);
     await upload(id, 'image/png', await picture('red').png().toBuffer());

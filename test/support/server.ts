@@ -49,6 +49,12 @@ export function storeConfig(store: Setup['store']): NonNullable<ConfigInput['sto
     : { type: 'azure', container: 'offshoot', connectionString: azuriteConnection(address), prefix };
 }
 
+/** The store of another data center: of another kind than the first, where there is one. */
+export function otherStore({ store }: Setup): NonNullable<ConfigInput['store']> {
+  if (store === 'files') return { type: 'files', folder: 'west' };
+  return { name: 'west', ...storeConfig(store === 's3' ? 'azure' : 's3') };
+}
+
 const home = randomUUID();
 const elsewhere = randomUUID();
 
@@ -174,9 +180,9 @@ export class TestServer {
   }
 
   /** A new iTwin owned by a person. */
-  async iTwin(owner: PersonName = 'olivia', name = `iTwin ${randomUUID()}`): Promise<string> {
+  async iTwin(owner: PersonName = 'olivia', name = `iTwin ${randomUUID()}`, dataCenterLocation?: string): Promise<string> {
     const api = await this.as(owner);
-    const { body } = await api.post('/itwins', { displayName: name, class: 'Endeavor', subClass: 'Project' });
+    const { body } = await api.post('/itwins', { displayName: name, class: 'Endeavor', subClass: 'Project', ...(dataCenterLocation !== undefined && { dataCenterLocation }) });
     return (body as { iTwin: { id: string } }).iTwin.id;
   }
 

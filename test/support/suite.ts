@@ -3,7 +3,7 @@ import type { ConfigInput } from '../../apps/server/src/config.ts';
 import type { Engine } from '../../apps/server/src/db/database.ts';
 import type { Api } from './api.ts';
 import { official, type Official } from './clients.ts';
-import { bootServer, endServer, setups, type TestServer } from './server.ts';
+import { bootServer, endServer, setups, type Setup, type TestServer } from './server.ts';
 
 /** What the tests of one suite share: a booted server, Olivia with the official client and with plain HTTP, her iTwin. */
 export interface Context {
@@ -15,12 +15,12 @@ export interface Context {
 }
 
 /** Runs a suite on a booted server of each database and store. The context is filled before its first test. */
-export function onEachDatabase(name: string, config: ConfigInput, body: (context: Context) => void): void {
+export function onEachDatabase(name: string, config: ConfigInput | ((setup: Setup) => ConfigInput), body: (context: Context) => void): void {
   for (const setup of setups) {
     describe(`${name} on ${setup.engine} and ${setup.store}`, () => {
       const context = { engine: setup.engine } as Context;
       before(async () => {
-        context.server = await bootServer(setup, config);
+        context.server = await bootServer(setup, typeof config === 'function' ? config(setup) : config);
         context.olivia = await official(context.server);
         context.api = await context.server.as('olivia');
         context.iTwinId = await context.server.iTwin();

@@ -131,7 +131,7 @@ async function wire(app: FastifyInstance, services: Services, options: RegisterO
   app.get('/health', { schema: { hide: true } }, () => ({ status: 'ok', version }));
   app.get('/health/ready', { schema: { hide: true } }, async (request, reply) => {
     try {
-      await Promise.all([services.database.db.selectFrom('secret').select('name').limit(1).execute(), services.blobs.store.check()]);
+      await Promise.all([services.database.db.selectFrom('secret').select('name').limit(1).execute(), ...services.blobs.stores.all.map((store) => store.check())]);
       return { status: 'ok', version };
     } catch (error) {
       request.log.warn({ err: error }, 'not ready');

@@ -3,6 +3,7 @@ import path from 'node:path';
 import { Ajv, type ErrorObject } from 'ajv';
 import secureJson from 'secure-json-parse';
 import { Type, type Static } from 'typebox';
+import { storeId } from './storage/stores.ts';
 
 const Window = Type.Object(
   {
@@ -35,6 +36,20 @@ const Issuer = Type.Object(
   { additionalProperties: false },
 );
 
+const storeSettings = {
+  type: Type.Enum(['files', 's3', 'azure'], { default: 'files', description: 'Where files are kept: in the data folder, in a bucket, in a container.' }),
+  name: Type.Optional(Type.String({ minLength: 1, maxLength: 200, description: 'Kept beside each file. By default type and place; give one where two stores would have the same.' })),
+  folder: Type.Optional(Type.String({ minLength: 1, description: 'files: where, from the data folder; `blobs` by default. Needed for further data centers.' })),
+  bucket: Type.Optional(Type.String({ minLength: 1, description: 's3: its name. The bucket must be there.' })),
+  region: Type.String({ minLength: 1, default: 'us-east-1', description: 's3.' }),
+  endpoint: Type.Optional(Type.String({ pattern: '^https?://', description: 's3: address of a server that is not AWS.' })),
+  accessKeyId: Type.Optional(Type.String({ minLength: 1, description: 's3: by default from where AWS clients look.' })),
+  secretAccessKey: Type.Optional(Type.String({ minLength: 1 })),
+  container: Type.Optional(Type.String({ minLength: 3, maxLength: 63, description: 'azure: its name. It is made if it is not there.' })),
+  connectionString: Type.Optional(Type.String({ minLength: 1, description: 'azure: with the key of the account.' })),
+  prefix: Type.String({ default: '', maxLength: 200, description: 'Put before every name in bucket or container.' }),
+};
+
 const ConfigSchema = Type.Object(
   {
     dataDir: Type.String({ minLength: 1, default: 'offshoot-data', description: 'Folder of database, files, keys and users.' }),
@@ -46,21 +61,9 @@ const ConfigSchema = Type.Object(
     trustProxy: Type.Boolean({ default: false, description: 'Believe X-Forwarded-* headers.' }),
     databaseUrl: Type.Optional(Type.String({ pattern: '^postgres(ql)?://', description: 'PostgreSQL; by default SQLite in the data folder.' })),
     databasePool: Type.Integer({ minimum: 2, maximum: 200, default: 16, description: 'Connections to PostgreSQL.' }),
-    store: Type.Object(
-      {
-        type: Type.Enum(['files', 's3', 'azure'], { default: 'files', description: 'Where files are kept: in the data folder, in a bucket, in a container.' }),
-        bucket: Type.Optional(Type.String({ minLength: 1, description: 's3: its name. The bucket must be there.' })),
-        region: Type.String({ minLength: 1, default: 'us-east-1', description: 's3.' }),
-        endpoint: Type.Optional(Type.String({ pattern: '^https?://', description: 's3: address of a server that is not AWS.' })),
-        accessKeyId: Type.Optional(Type.String({ minLength: 1, description: 's3: by default from where AWS clients look.' })),
-        secretAccessKey: Type.Optional(Type.String({ minLength: 1 })),
-        container: Type.Optional(Type.String({ minLength: 3, maxLength: 63, description: 'azure: its name. It is made if it is not there.' })),
-        connectionString: Type.Optional(Type.String({ minLength: 1, description: 'azure: with the key of the account.' })),
-        prefix: Type.String({ default: '', maxLength: 200, description: 'Put before every name in bucket or container.' }),
-      },
-      { additionalProperties: false, default: {} },
-    ),
-    dataCenter: Type.String({ minLength: 1, maxLength: 100, default: 'East US', description: 'Name of the data center of this server.' }),
+    store: Type.Object(storeSettings, { additionalProperties: false, default: {} }),
+    dataCenter: Type.String({ minLength: 1, maxLength: 100, default: 'East US', description: 'Data center of new iTwins that name none; its files are in `store`.' }),
+    dataCenters: Type.Record(Type.String({ minLength: 1, maxLength: 100 }), Type.Object(storeSettings, { additionalProperties: false }), { default: {}, description: 'Further data centers and the store of each.' }),
     logLevel: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], { default: 'info' }),
     logPretty: Type.Boolean({ default: false }),
     metrics: Type.Boolean({ default: false, description: 'Serve /metrics for Prometheus, to everyone who reaches the port.' }),
@@ -103,6 +106,24 @@ const ConfigSchema = Type.Object(
       },
       { additionalProperties: false, default: {} },
     ),
+    jobs: Type.Object(
+      {
+        here: Type.Boolean({ default: true, description: 'Run jobs on this server: checkpoints, copies into other data centers, webhooks. With false they wait for others, such as `offshoot work`.' }),
+        leaseSeconds: Type.Number({ minimum: 1, default: 30, description: 'How long a job that a server took may be silent until another takes it over; renewed every third of it.' }),
+      },
+      { additionalProperties: false, default: {} },
+    ),
+    transfers: Type.Object(
+      {
+        slots: Type.Integer({ minimum: 0, maximum: 100, default: 4, description: 'iModels that this server copies into another data center at a time; 0 leaves it to others. Of one iTwin one at a time, on all servers together.' }),
+        parallelFiles: Type.Integer({ minimum: 1, maximum: 256, default: 8, description: 'Files of each that are copied at a time.' }),
+        bytesPerSecond: Type.Integer({ minimum: 0, default: 0, description: 'Limit over all copies of this server; 0 is none.' }),
+        fruitlessAttempts: Type.Integer({ minimum: 1, default: 10, description: 'Attempts in a row that bring nothing over until a copy is given up.' }),
+        firstRetrySeconds: Type.Number({ minimum: 0, default: 1, description: 'Wait before the second attempt; each further wait is twice as long, a minute at most.' }),
+        lateSeconds: Type.Number({ minimum: 0, default: 60, description: 'A copy that begins or goes on later than this has the permissions of whoever asked for it checked again.' }),
+      },
+      { additionalProperties: false, default: {} },
+    ),
     webhooks: Type.Object(
       {
         allowPrivateAddresses: Type.Boolean({ default: false, description: 'Also post to addresses of this machine and its private networks, and without encryption.' }),
@@ -126,8 +147,8 @@ const ConfigSchema = Type.Object(
 /** The configuration, complete, after defaults, file, environment and command line. */
 export type Config = Static<typeof ConfigSchema>;
 /** What a config file, a test or an embedder may leave out: everything. */
-type Nested = 'collector' | 'briefcases' | 'checkpoints' | 'webhooks' | 'store';
-export type ConfigInput = Partial<Omit<Config, Nested>> & { [K in Nested]?: Partial<Config[K]> };
+type Nested = 'collector' | 'jobs' | 'briefcases' | 'checkpoints' | 'transfers' | 'webhooks' | 'store';
+export type ConfigInput = Partial<Omit<Config, Nested | 'dataCenters'>> & { [K in Nested]?: Partial<Config[K]> } & { dataCenters?: Record<string, Partial<Config['store']>> };
 export type IssuerConfig = Static<typeof Issuer>;
 
 /** Rule of the API: clone has a window of its own, fork the same, create a wider one; all far below the general one. */
@@ -206,13 +227,27 @@ function checkConfig(value: Record<string, unknown>, faults: string[]): Config {
     if (!(config.defaultTier in config.tiers)) faults.push(`defaultTier '${config.defaultTier}' is not among the tiers`);
     if (config.collector.graceSeconds > 0 && config.collector.graceSeconds <= config.signedLinkSeconds)
       faults.push(`collector.graceSeconds (${config.collector.graceSeconds}) must be longer than signedLinkSeconds (${config.signedLinkSeconds})`);
-    if (config.store.type === 's3' && config.store.bucket === undefined) faults.push('store.bucket is missing: a store of type s3 needs it');
-    if (config.store.type === 'azure')
-      for (const key of ['container', 'connectionString'] as const) if (config.store[key] === undefined) faults.push(`store.${key} is missing: a store of type azure needs it`);
+    faults.push(...storeFaults(config));
     if (!config.embeddedIssuer && config.issuers.length === 0) faults.push('no issuer of tokens: configure issuers or leave embeddedIssuer on');
   }
   if (faults.length > 0) throw new ConfigError(faults);
   return { ...config, dataDir: path.resolve(config.dataDir) };
+}
+
+/** What each type of store needs, and that no two places go by one name. */
+function storeFaults({ store, dataCenter, dataCenters }: Config): string[] {
+  const faults: string[] = [];
+  if (dataCenter in dataCenters) faults.push(`dataCenters.${dataCenter}: the store of this data center is 'store'`);
+  const known = new Map<string, string>();
+  for (const [place, settings] of [['store', store] as const, ...Object.entries(dataCenters).map(([name, each]) => [`dataCenters.${name}`, each] as const)]) {
+    const needed = { files: place === 'store' ? [] : (['folder'] as const), s3: ['bucket'] as const, azure: ['container', 'connectionString'] as const }[settings.type];
+    for (const key of needed) if (settings[key] === undefined) faults.push(`${place}.${key} is missing: a store of type ${settings.type} needs it${settings.type === 'files' ? ' here' : ''}`);
+    const id = storeId(settings);
+    const text = JSON.stringify(settings);
+    if ((known.get(id) ?? text) !== text) faults.push(`${place}: another store goes by '${id}' too; give this one a name`);
+    known.set(id, text);
+  }
+  return faults;
 }
 
 function describeFault(error: ErrorObject): string {

@@ -18,7 +18,7 @@ import type { Config } from './config.ts';
 import { openDatabase, type Database } from './db/database.ts';
 import { deliveryHandler } from './events/deliver.ts';
 import { Webhooks } from './events/webhooks.ts';
-import { Baselines, ensureSeed } from './history/baselines.ts';
+import { Baselines, ensureSeeds } from './history/baselines.ts';
 import { Changesets } from './history/changesets.ts';
 import { collect } from './history/collect.ts';
 import { ExtendedData } from './history/extendedData.ts';
@@ -36,9 +36,12 @@ import { NamedVersions } from './namedVersions/namedVersions.ts';
 import { doubling, Jobs } from './operations/jobs.ts';
 import { Shares } from './shares/shares.ts';
 import { Blobs } from './storage/blobs.ts';
-import { openStore } from './storage/openStore.ts';
+import { openStores } from './storage/stores.ts';
 import { SignedLinks } from './storage/signedLinks.ts';
 import { Thumbnails } from './thumbnails/thumbnails.ts';
+import { Carrier } from './transfer/carrier.ts';
+import { transferCheckpointsHandler } from './transfer/checkpoints.ts';
+import { transferFilesHandler } from './transfer/files.ts';
 import { Users } from './users/users.ts';
 
 /** Everything that handles requests, wired once. */
@@ -95,25 +98,32 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
   try {
     const directory = Directory.open(config.dataDir, (message) => log.error({ message }, 'the users file has a fault; its last good state stays in force'));
     const embedded = config.embeddedIssuer ? await EmbeddedIssuer.open(config.dataDir) : undefined;
-    const store = await openStore(config, database.db);
-    const blobs = new Blobs(database.db, store);
+    const stores = await openStores(config, database.db);
+    const blobs = new Blobs(database.db, stores);
     const modelFiles = new ModelFiles(database, blobs);
-    const seedBaselineId = await ensureSeed(database, blobs, modelFiles);
-    const here = config.checkpoints.generate === 'here' || (config.checkpoints.generate === 'auto' && isITwinJsInstalled());
+    const seeds = await ensureSeeds(database, blobs, modelFiles);
+    const { generate } = config.checkpoints;
+    const here = config.jobs.here && (generate === 'here' || (generate === 'auto' && isITwinJsInstalled()));
     const checkpoints = new Checkpoints(database, {
-      enabled: here || config.checkpoints.generate === 'elsewhere',
+      enabled: here || generate === 'elsewhere' || (!config.jobs.here && generate !== 'off'),
       every: config.checkpoints.everyChangesets,
       delayMs: config.checkpoints.delaySeconds * 1000,
     });
-    const jobs = new Jobs(database, log);
-    jobs.handle(deliverySlots, [deliveryHandler(database, config.webhooks)]);
+    const leaseMs = config.jobs.leaseSeconds * 1000;
+    const jobs = new Jobs(database, log, { lease: leaseMs, renew: leaseMs / 3 });
+    // What ran when the last server on this folder ended runs nowhere now: no lease has to run out first.
+    if (database.engine === 'sqlite') await jobs.reclaim();
+    if (config.jobs.here) jobs.handle(deliverySlots, [deliveryHandler(database, config.webhooks)]);
     const workDir = prepareWorkDir(config.dataDir, database.engine);
     const worker = here
       ? new WorkerProcess(path.join(workDir, 'itwinjs'), { memoryBytes: config.checkpoints.memoryMiB * 2 ** 20, silenceMs: config.checkpoints.silenceSeconds * 1000 })
       : undefined;
     const retries = { attempts: config.checkpoints.attempts, backoffMs: doubling(config.checkpoints.firstRetrySeconds * 1000, longestRetryMs) };
     const generator = worker === undefined ? undefined : new Generator({ database, blobs, checkpoints, files: modelFiles, worker, workDir, retries });
-    if (generator !== undefined) jobs.handle(1, [deriveHandler({ database, blobs, files: modelFiles, checkpoints, generator, seedBaselineId, retries }), generator.handler()]);
+    if (generator !== undefined) jobs.handle(1, [deriveHandler({ database, blobs, files: modelFiles, checkpoints, generator, seeds, retries }), generator.handler()]);
+    const permissions = new Permissions(database.db);
+    const transfer = { database, blobs, carrier: new Carrier(blobs, config.transfers.bytesPerSecond), permissions, seeds, checkpoints, config: config.transfers };
+    if (config.jobs.here && config.transfers.slots > 0) jobs.handle(config.transfers.slots, [transferFilesHandler(transfer), transferCheckpointsHandler(transfer)]);
     const users = new Users(database.db);
     const members = new Members(database, users, directory);
     const rateLimits = new RateLimits(config, database);
@@ -122,11 +132,11 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const collector = new Collector(() => {
       const thorough = Date.now() >= thoroughAt;
       if (thorough) thoroughAt = Date.now() + thoroughEveryMs;
-      return collect(database, store, {
+      return collect(database, stores, {
         graceMs: config.collector.graceSeconds * 1000,
         uploadLifeMs: config.signedLinkSeconds * 1000,
         groupLifeMs: config.changesetGroupHours * 3_600_000,
-        seedBaselineId,
+        seeds,
         thorough,
       });
     }, log);
@@ -137,12 +147,12 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       signedLinks: new SignedLinks(await linkKey(database), config.signedLinkSeconds),
       directory,
       tokens: new Tokens(config, directory, embedded, shares),
-      permissions: new Permissions(database.db),
+      permissions,
       rateLimits,
       users,
       iTwins: new ITwins(database, config),
       members,
-      iModels: new IModels(database, blobs, seedBaselineId),
+      iModels: new IModels(database, blobs, seeds),
       iModelPermissions: new IModelPermissions(database),
       baselines: new Baselines(database, blobs, checkpoints),
       changesets: new Changesets(database, blobs, checkpoints, config),

@@ -77,13 +77,14 @@ const clone = imodelRoute({
     'Makes a new, standalone iModel out of this one: its baseline, its extent, and its changesets up to the chosen one. Nothing',
     'else comes along (named versions, briefcases, locks, groups, extended data, users, permissions, thumbnail), nothing is',
     'synchronised later, and deleting this iModel does not touch the clone. The set of changesets is fixed when the request is',
-    'accepted. Checkpoints of the changesets are there at once.',
+    'accepted. Within one data center everything is there at once, checkpoints too; into another it is copied, and `progress` of the',
+    'create operation says how far that is.',
   ].join(' '),
   invalid: 'Cannot clone iModel.',
   body: CopyBody,
   async handler(call) {
     const { target, request } = await readCopy(call, call.body);
-    answerWith(call, await acceptClone(call.services.database, call.caller, call.access, target, request));
+    answerWith(call, await acceptClone(call.services.database, call.services.blobs.stores, call.caller, call.access, target, request));
   },
 });
 
@@ -105,7 +106,7 @@ const fork = imodelRoute({
     const { services, caller, access, body, invalid } = call;
     const { target, request } = await readCopy(call, body);
     const wanted = { ...request, preserveHistory: body.preserveHistory ?? false };
-    const id = await acceptFork(services.database, services.checkpoints.enabled, caller, access, target, wanted).catch((error: unknown) => {
+    const id = await acceptFork(services.database, services.blobs.stores, services.checkpoints.enabled, caller, access, target, wanted).catch((error: unknown) => {
       if (error instanceof CannotSquashError)
         throw invalid([detail.invalidValue('preserveHistory', "Provided 'preserveHistory' value is not valid. This server cannot apply changesets: iTwin.js is not installed.")]);
       throw error;

@@ -192,7 +192,7 @@ async function createFromTemplate(
   const templateId = parseGuid(template.iModelId);
   const source = requireIModel(templateId === undefined ? undefined : await services.permissions.onIModel(caller, templateId), 'imodels_read', 'iModel');
   const request = { ...wanted, changesetId: template.changesetId ?? null };
-  const id = await acceptTemplate(services.database, services.checkpoints.enabled, caller, source, access, request).catch((error: unknown) => {
+  const id = await acceptTemplate(services.database, services.blobs.stores, services.checkpoints.enabled, caller, source, access, request).catch((error: unknown) => {
     if (error instanceof CannotSquashError) throw invalid([detail.invalidValue('template', "Provided 'template' value is not valid. This server cannot apply changesets: iTwin.js is not installed.")]);
     throw error;
   });
@@ -276,7 +276,12 @@ const getCreateOperation = imodelRoute({
         // Clients compare this deeply: exactly these two, additions go beside it.
         clonedFrom: Nullable(Type.Object({ iModelId: Type.String(), changesetId: Type.String() }, { additionalProperties: false })),
         forkedFrom: Nullable(Type.Object({ iModelId: Type.String(), changesetId: Type.String(), relationshipId: Type.String() }, { additionalProperties: false })),
-        progress: Type.Object({ changesets: Type.Integer(), totalChangesets: Type.Integer() }),
+        progress: Type.Object({
+          changesets: Type.Integer(),
+          totalChangesets: Type.Integer(),
+          bytes: Type.Integer({ description: 'Brought over into another data center.' }),
+          totalBytes: Type.Integer({ description: '0 where nothing has to move. Those of checkpoints join when their turn comes.' }),
+        }),
         failureReason: Nullable(Type.String()),
         createdDateTime: TimeSchema,
         finishedDateTime: Nullable(TimeSchema),
@@ -296,7 +301,12 @@ const getCreateOperation = imodelRoute({
           operation.forked_from_imodel_id === null
             ? null
             : { iModelId: operation.forked_from_imodel_id, changesetId: operation.forked_from_changeset_id ?? '', relationshipId: operation.relationship_id ?? '' },
-        progress: { changesets: operation.state === 'successful' ? operation.changesets : 0, totalChangesets: operation.changesets },
+        progress: {
+          changesets: operation.state === 'successful' ? operation.changesets : operation.changesets_done,
+          totalChangesets: operation.changesets,
+          bytes: Math.min(operation.bytes, operation.bytes_done + operation.bytes_under_way),
+          totalBytes: operation.bytes,
+        },
         failureReason: operation.failure_reason,
         createdDateTime: time(operation.created_at),
         finishedDateTime: operation.finished_at === null ? null : time(operation.finished_at),

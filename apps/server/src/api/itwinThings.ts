@@ -94,7 +94,7 @@ const uploadImage = itwinRoute({
   response: { status: 201, description: 'The picture.', schema: ImageResponse },
   async handler({ access, caller, body, links, services, invalid }) {
     try {
-      return toImage(await services.iTwinThings.setImage(caller, access.itwin.id, body as Buffer), links);
+      return toImage(await services.iTwinThings.setImage(caller, access.itwin, body as Buffer), links);
     } catch (error) {
       if (!(error instanceof NotAPictureError)) throw error;
       throw invalid([{ code: 'InvalidRequestBody', message: 'The iTwin Image is not a PNG or JPEG picture.', target: 'image' }]);

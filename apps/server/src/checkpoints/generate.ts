@@ -8,6 +8,7 @@ import type { ChangesetTable, CheckpointTable, IModelTable } from '../db/schema.
 import { listChangesets } from '../db/statements/listChangesets.ts';
 import { FinalError, type Effect, type JobHandler, type RunningJob } from '../operations/jobs.ts';
 import { endBaseline } from '../history/baselines.ts';
+import type { BlobStore } from '../storage/blobStore.ts';
 import type { Blobs } from '../storage/blobs.ts';
 import { checkpointJob, type Checkpoints } from './checkpoints.ts';
 import { blockHashes, type ModelFiles, type WholeBlob } from './modelFiles.ts';
@@ -89,13 +90,19 @@ export class Generator {
     const { baseline_id: baselineId } = row;
     return this.withFile(imodel, row.changeset_index, { purpose: baselineId === null ? 'checkpoint' : 'baseline', countMissingGuids: false }, job, row.id, async (made) => {
       if (baselineId !== null && made.briefcaseId >= firstBriefcaseId) throw new FileIsBriefcase(made.briefcaseId);
-      const stored = await this.#files.store(made.path, made, made.whole, job.signal);
+      const stored = await this.#files.store(await this.storeOf(imodel), made.path, made, made.whole, job.signal);
       return async (tx) => {
         const fileId = await this.#files.record(tx, stored);
         await tx.updateTable('checkpoint').set({ state: 'successful', file_id: fileId, finished_at: Date.now() }).where('id', '=', row.id).execute();
         if (baselineId !== null) await endBaseline(tx, baselineId, 'initialized');
       };
     });
+  }
+
+  /** The store of what an iModel sees, where checkpoints of it belong too. */
+  async storeOf({ baseline_id }: IModelTable): Promise<BlobStore> {
+    const { store } = await this.#database.db.selectFrom('baseline as l').innerJoin('blob as b', 'b.id', 'l.blob_id').select('b.store').where('l.id', '=', baseline_id).executeTakeFirstOrThrow();
+    return this.#blobs.stores.get(store);
   }
 
   /** Any iModel that sees what a checkpoint is of: they all see the same. */
@@ -176,7 +183,7 @@ export class Generator {
   async #fetchBlob(blobId: string, target: string, signal: AbortSignal): Promise<void> {
     const blob = await this.#blobs.findReadable(blobId);
     if (blob === undefined) throw new Error(`blob ${blobId} is gone`);
-    await pipeline(await this.#blobs.store.read(blob.key), createWriteStream(target), { signal });
+    await pipeline(await this.#blobs.read(blob), createWriteStream(target), { signal });
   }
 
   /** Writes progress down, at most once a second: it is to be seen, not to be resumed from. */

@@ -3,10 +3,10 @@ import { createWriteStream } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import type { Database, Tx } from '../db/database.ts';
+import type { Database, Db, Tx } from '../db/database.ts';
 import type { BlobTable } from '../db/schema.ts';
-import type { ByteRange } from '../storage/blobStore.ts';
-import type { Blobs } from '../storage/blobs.ts';
+import type { BlobStore, ByteRange } from '../storage/blobStore.ts';
+import type { BlobPlace, Blobs } from '../storage/blobs.ts';
 import { writeIdentity, type Identity, type IdentityOffsets } from './identity.ts';
 
 /** Bytes of a block: what iTwin.js fetches at a time from a checkpoint. */
@@ -20,10 +20,9 @@ export interface ModelFile extends IdentityOffsets {
 }
 
 /** Where the bytes of a block lie. */
-export interface StoredBlock {
+export interface StoredBlock extends BlobPlace {
   /** Its name in containers: 32 hex digits, upper case. */
   id: string;
-  key: string;
   start: number;
 }
 
@@ -53,10 +52,10 @@ export class ModelFiles {
   }
 
   /**
-   * Puts the blocks of a file into the store, those left out that it has already: the work before `record`, which may be
+   * Puts the blocks of a file into a store, those left out that it has already: the work before `record`, which may be
    * repeated. Blocks that no file comes to name are collected.
    */
-  async store(file: string, offsets: IdentityOffsets, whole: WholeBlob | undefined, signal?: AbortSignal): Promise<UnnamedFile> {
+  async store(store: BlobStore, file: string, offsets: IdentityOffsets, whole: WholeBlob | undefined, signal?: AbortSignal): Promise<UnnamedFile> {
     const handle = await open(file, 'r');
     try {
       const { size } = await handle.stat();
@@ -67,7 +66,7 @@ export class ModelFiles {
         await handle.read(bytes, 0, bytes.length, start);
         const sha256 = createHash('sha256').update(bytes).digest('hex');
         const inWhole = whole !== undefined && (whole.hashes === undefined || whole.hashes[start / blockBytes] === sha256) ? { blobId: whole.blobId, row: whole.row, start } : undefined;
-        blockIds.push((await this.#known(sha256)) ?? (await this.#add(bytes, sha256, inWhole)));
+        blockIds.push((await this.#known(store, sha256)) ?? (await this.#add(store, bytes, sha256, inWhole)));
       }
       return { size, blockIds, ...offsets };
     } finally {
@@ -75,22 +74,22 @@ export class ModelFiles {
     }
   }
 
-  async #known(sha256: string): Promise<string | undefined> {
-    return (await this.#database.db.selectFrom('block').select('id').where('sha256', '=', sha256).executeTakeFirst())?.id;
+  async #known(store: BlobStore, sha256: string): Promise<string | undefined> {
+    return (await blockIn(this.#database.db, store.id, sha256))?.id;
   }
 
-  async #add(bytes: Buffer, sha256: string, inWhole: { blobId: string; row: BlobTable | undefined; start: number } | undefined): Promise<string> {
+  async #add(store: BlobStore, bytes: Buffer, sha256: string, inWhole: { blobId: string; row: BlobTable | undefined; start: number } | undefined): Promise<string> {
     const id = randomBytes(16).toString('hex').toUpperCase();
     const place = inWhole ?? { blobId: randomUUID(), start: 0 };
     const key = randomUUID();
-    if (inWhole === undefined) await this.#blobs.store.put(key, Readable.from([bytes]), bytes.length);
+    if (inWhole === undefined) await store.put(key, Readable.from([bytes]), bytes.length);
     const won = await this.#database.db.transaction().execute(async (tx) => {
-      const taken = await tx.selectFrom('block').select('id').where('sha256', '=', sha256).executeTakeFirst();
+      const taken = await blockIn(tx, store.id, sha256);
       if (taken !== undefined) return taken.id;
       if (inWhole === undefined)
         await tx
           .insertInto('blob')
-          .values({ id: place.blobId, store: this.#blobs.store.id, key, size: bytes.length, sha256, state: 'stored', created_at: Date.now(), released_at: null })
+          .values({ id: place.blobId, store: store.id, key, size: bytes.length, sha256, state: 'stored', created_at: Date.now(), released_at: null })
           .execute();
       else if (inWhole.row !== undefined)
         await tx
@@ -98,10 +97,10 @@ export class ModelFiles {
           .values(inWhole.row)
           .onConflict((conflict) => conflict.doNothing())
           .execute();
-      await tx.insertInto('block').values({ id, sha256, blob_id: place.blobId, start: place.start }).execute();
+      await tx.insertInto('block').values({ id, store: store.id, sha256, blob_id: place.blobId, start: place.start }).execute();
       return id;
     });
-    if (won !== id && inWhole === undefined) await this.#blobs.store.delete(key);
+    if (won !== id && inWhole === undefined) await store.delete(key);
     return won;
   }
 
@@ -125,7 +124,7 @@ export class ModelFiles {
       .selectFrom('model_file_block as f')
       .innerJoin('block as k', 'k.id', 'f.block_id')
       .innerJoin('blob as b', 'b.id', 'k.blob_id')
-      .select(['k.id', 'k.start', 'b.key'])
+      .select(['k.id', 'k.start', 'b.store', 'b.key'])
       .where('f.file_id', '=', id)
       .orderBy('f.position')
       .execute();
@@ -134,7 +133,7 @@ export class ModelFiles {
       size: row.size,
       iModelIdOffset: row.imodel_id_offset,
       iTwinIdOffset: row.itwin_id_offset,
-      blocks: blocks.map(({ id: blockId, key, start }) => ({ id: blockId, key: key as string, start })),
+      blocks: blocks.map(({ id: blockId, store, key, start }) => ({ id: blockId, store, key: key as string, start })),
     };
   }
 
@@ -145,7 +144,7 @@ export class ModelFiles {
     const length = Math.min(blockBytes, file.size - start);
     const bytes = Buffer.alloc(length);
     let filled = 0;
-    for await (const chunk of await this.#blobs.store.read(block.key, { start: block.start, end: block.start + length - 1 })) filled += (chunk as Buffer).copy(bytes, filled);
+    for await (const chunk of await this.#blobs.read(block, { start: block.start, end: block.start + length - 1 })) filled += (chunk as Buffer).copy(bytes, filled);
     if (filled !== length) throw new Error(`block ${block.id} has ${filled} bytes, not ${length}`);
     writeIdentity(bytes, start, file, identity);
     return bytes;
@@ -168,6 +167,11 @@ export class ModelFiles {
   async writeTo(file: ModelFile, identity: Identity, target: string, signal: AbortSignal): Promise<void> {
     await pipeline(this.read(file, identity), createWriteStream(target), { signal });
   }
+}
+
+/** The block with some content, in one store. */
+export async function blockIn(db: Db, store: string, sha256: string): Promise<{ id: string } | undefined> {
+  return db.selectFrom('block').select('id').where('sha256', '=', sha256).where('store', '=', store).executeTakeFirst();
 }
 
 /** SHA-256 of each block of a file, hex. */

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { ITwinAccess } from '../access/permissions.ts';
+import type { IModelAccess, ITwinAccess } from '../access/permissions.ts';
 import { audit } from '../audit.ts';
 import { isForeignKeyError, type Database, type Tx } from '../db/database.ts';
 import type { IModelTable, OperationTable } from '../db/schema.ts';
@@ -8,6 +8,8 @@ import { parseChangesetId, type Caller, type Extent, type IModelState } from '..
 import { ApiError } from '../errors.ts';
 import { raiseCreated } from '../events/events.ts';
 import { insertIModel } from '../imodels/imodelRow.ts';
+import type { BlobStore } from '../storage/blobStore.ts';
+import type { Stores } from '../storage/stores.ts';
 
 /** A copy as asked for; absent means "as the source". */
 export interface CopyRequest {
@@ -95,6 +97,12 @@ export async function insertCopy(tx: Tx, caller: Caller, copy: Copy): Promise<st
   return id;
 }
 
+/** The store that a copy has to be brought to: of another data center than the source's; undefined when it shares the source's. */
+export function storeAway(stores: Stores, from: IModelAccess, to: ITwinAccess): BlobStore | undefined {
+  const target = stores.ofDataCenter(to.itwin.data_center);
+  return target === stores.ofDataCenter(from.onITwin.itwin.data_center) ? undefined : target;
+}
+
 /** Inserts the create operation of an iModel; what is not named is null. */
 export async function insertOperation(tx: Tx, operation: Pick<OperationTable, 'imodel_id' | 'kind' | 'state' | 'changesets' | 'created_at' | 'finished_at'> & Partial<OperationTable>): Promise<void> {
   await tx
@@ -107,6 +115,10 @@ export async function insertOperation(tx: Tx, operation: Pick<OperationTable, 'i
       forked_from_changeset_id: null,
       relationship_id: null,
       failure_reason: null,
+      changesets_done: 0,
+      bytes: 0,
+      bytes_done: 0,
+      bytes_under_way: 0,
       ...operation,
     })
     .execute();

@@ -10,7 +10,10 @@ import type { OperationState } from '../domain.ts';
 import { raiseCreated } from '../events/events.ts';
 import { dropBaseline } from '../history/collect.ts';
 import type { Effect, JobHandler, RunningJob } from '../operations/jobs.ts';
+import type { BlobStore } from '../storage/blobStore.ts';
 import type { Blobs } from '../storage/blobs.ts';
+import { beginTransfer } from '../transfer/begin.ts';
+import type { Seeds } from '../history/baselines.ts';
 import { baselineSight } from './copy.ts';
 import { deriveJob, type DeriveWork } from './derive.ts';
 
@@ -20,7 +23,7 @@ interface Parts {
   files: ModelFiles;
   checkpoints: Checkpoints;
   generator: Generator;
-  seedBaselineId: string;
+  seeds: Seeds;
   retries: Retries;
 }
 
@@ -36,28 +39,30 @@ export function deriveHandler(parts: Parts): JobHandler {
 }
 
 async function run(parts: Parts, job: RunningJob): Promise<Effect> {
-  const { generator, database } = parts;
+  const { generator, database, blobs } = parts;
   const work = job.payload as DeriveWork;
   const imodel = await database.db.selectFrom('imodel').selectAll().where('id', '=', job.subjectId).where('deleted_at', 'is', null).executeTakeFirst();
   if (imodel === undefined || imodel.state === 'initialized') return async () => undefined;
+  const { data_center } = await database.db.selectFrom('itwin').select('data_center').where('id', '=', imodel.itwin_id).executeTakeFirstOrThrow();
+  const store = blobs.stores.ofDataCenter(data_center);
   const want = { purpose: work.squash ? 'baseline' : 'checkpoint', countMissingGuids: work.wantsGuids } as const;
   return generator.withFile(imodel, imodel.head_index, want, job, undefined, async (made) => {
     if (made.missingGuids > 0) {
       const reason = `${made.missingGuids} ${made.missingGuids === 1 ? 'element has' : 'elements have'} no FederationGuid.`;
       return (tx: Tx) => fail(tx, imodel.id, 'mainIModelIsMissingFederationGuids', reason);
     }
-    return work.squash ? squash(parts, imodel, made, job.signal) : keep(parts, imodel, made, job.signal);
+    return work.squash ? squash(parts, imodel, store, made, job.signal) : keep(parts, imodel, store, work, made, job.signal);
   });
 }
 
 /** The file becomes the baseline of the new iModel, which then sees no changesets. */
-async function squash({ blobs, files, seedBaselineId }: Parts, imodel: IModelTable, made: MadeFile, signal: AbortSignal): Promise<Effect> {
+async function squash({ database: { engine }, files, seeds }: Parts, imodel: IModelTable, store: BlobStore, made: MadeFile, signal: AbortSignal): Promise<Effect> {
   const { size } = await stat(made.path);
   const key = randomUUID();
-  const { sha256 } = await blobs.store.put(key, createReadStream(made.path, { highWaterMark: 1 << 20 }), size);
+  const { sha256 } = await store.put(key, createReadStream(made.path, { highWaterMark: 1 << 20 }), size);
   const now = Date.now();
-  const blob: BlobTable = { id: randomUUID(), store: blobs.store.id, key, size, sha256, state: 'stored', created_at: now, released_at: null };
-  const stored = await files.store(made.path, made, { blobId: blob.id, row: blob }, signal);
+  const blob: BlobTable = { id: randomUUID(), store: store.id, key, size, sha256, state: 'stored', created_at: now, released_at: null };
+  const stored = await files.store(store, made.path, made, { blobId: blob.id, row: blob }, signal);
   return async (tx) => {
     const baselineId = randomUUID();
     await tx
@@ -68,18 +73,23 @@ async function squash({ blobs, files, seedBaselineId }: Parts, imodel: IModelTab
     await tx.insertInto('baseline').values({ id: baselineId, blob_id: blob.id, state: 'initialized', created_at: now }).execute();
     await insertMade(tx, { baseline_id: baselineId, segment_id: null, changeset_index: 0 }, await files.record(tx, stored));
     await finish(tx, imodel, { baseline_id: baselineId, ...baselineSight });
-    await dropBaseline(tx, imodel.baseline_id, seedBaselineId);
+    await dropBaseline(tx, engine, imodel.baseline_id, seeds);
   };
 }
 
-/** The history stays; the file that was looked through is the checkpoint of its last changeset, if that has none. */
-async function keep({ files, checkpoints }: Parts, imodel: IModelTable, made: MadeFile, signal: AbortSignal): Promise<Effect> {
+/**
+ * The history stays; the file that was looked through is the checkpoint of its last changeset, if that has none. What lies in
+ * another data center has still to come over.
+ */
+async function keep({ files, checkpoints, generator }: Parts, imodel: IModelTable, store: BlobStore, { order }: DeriveWork, made: MadeFile, signal: AbortSignal): Promise<Effect> {
   const place = await checkpoints.placeOf(imodel, imodel.head_index);
-  const stored = place === undefined ? undefined : await files.store(made.path, made, made.whole, signal);
+  const source = await generator.storeOf(imodel);
+  const stored = place === undefined ? undefined : await files.store(source, made.path, made, made.whole, signal);
   return async (tx) => {
     if (place !== undefined && stored !== undefined && (await checkpoints.placeOf(imodel, imodel.head_index, tx)) !== undefined)
       await insertMade(tx, place, await files.record(tx, stored));
-    await finish(tx, imodel, {});
+    if (source === store) await finish(tx, imodel, {});
+    else await beginTransfer(tx, imodel, store, order);
   };
 }
 

@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import { startServer, type RunningServer } from '../app.ts';
 import { ConfigError, loadConfig, type ConfigInput } from '../config.ts';
 import { DataFolderInUseError, NewerSchemaError } from '../db/database.ts';
-import { OtherStoreError, StoreUnavailableError } from '../storage/openStore.ts';
+import { OtherStoreError, StoreUnavailableError } from '../storage/stores.ts';
 import { ensureFirstITwin } from '../itwins/firstITwin.ts';
 import { version } from '../version.ts';
 import { exitCodes, ExitError } from './exit.ts';
@@ -77,7 +77,8 @@ function banner({ origin, services }: RunningServer, firstITwin: { id: string; n
   const lines: [string, string][] = [
     ['API', `${origin}/imodels`],
     ['Document', `${origin}/docs   (OpenAPI: ${origin}/openapi.json)`],
-    ['Data', `${config.dataDir}${config.databaseUrl === undefined ? '' : ' and PostgreSQL'}${config.store.type === 'files' ? '' : `; files in ${services.blobs.store.id}`}`],
+    ['Data', `${config.dataDir}${config.databaseUrl === undefined ? '' : ' and PostgreSQL'}${config.store.type === 'files' ? '' : `; files in ${services.blobs.stores.home.id}`}`],
+    ...Object.keys(config.dataCenters).map((name): [string, string] => ['Data center', `${name}: files in ${services.blobs.stores.ofDataCenter(name).id}`]),
     ['Checkpoints', services.generator !== undefined ? 'made here, with iTwin.js' : services.checkpoints.enabled ? 'made by another server' : 'not made: iTwin.js is not installed, or switched off'],
   ];
   if (firstITwin !== undefined) lines.push(['iTwin', `${firstITwin.id}   ${firstITwin.name}`]);

@@ -2,7 +2,7 @@ import { Command } from 'commander';
 import { SingleBar } from 'cli-progress';
 import { loadConfig } from '../config.ts';
 import { openDatabase } from '../db/database.ts';
-import { openStore } from '../storage/openStore.ts';
+import { openStores } from '../storage/stores.ts';
 import { verify, type Verified } from '../verify/verify.ts';
 import { exitCodes, ExitError } from './exit.ts';
 
@@ -20,7 +20,7 @@ export function verifyCommand(): Command {
       const bar = options.json !== true && process.stderr.isTTY ? new SingleBar({ format: '{value} files checked', stream: process.stderr, clearOnComplete: true }) : undefined;
       try {
         bar?.start(0, 0);
-        print(await verify(database.db, await openStore(config, database.db), options.deep === true, (checked) => bar?.update(checked)), options.json === true);
+        print(await verify(database.db, await openStores(config, database.db), options.deep === true, (checked) => bar?.update(checked)), options.json === true);
       } finally {
         bar?.stop();
         await database.close();

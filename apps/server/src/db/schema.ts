@@ -41,6 +41,7 @@ export interface Schema {
   model_file: ModelFileTable;
   model_file_block: ModelFileBlockTable;
   checkpoint: CheckpointTable;
+  transfer: TransferTable;
   operation: OperationTable;
   audit: AuditTable;
   secret: SecretTable;
@@ -381,6 +382,37 @@ export interface OperationTable {
   forked_from_changeset_id: string | null;
   /** Names the relation between a fork and what it was forked from. */
   relationship_id: string | null;
+  /** Of `changesets`, those that a transfer has brought over. */
+  changesets_done: number;
+  /** Bytes that a transfer has to bring over; 0 where nothing has to move. Those of checkpoints join when their turn comes. */
+  bytes: number;
+  bytes_done: number;
+  /** Bytes of files that are on their way; lost with the process that carries them. */
+  bytes_under_way: number;
+}
+
+/**
+ * An iModel that is being copied into the store of another data center. It holds on to what it is made from until the last
+ * file is there, so that the source may be deleted meanwhile.
+ */
+export interface TransferTable {
+  imodel_id: string;
+  /** Id of the store that it is copied to. */
+  store: string;
+  from_baseline_id: string;
+  /** With `head_index`: the changesets to copy. */
+  history_id: string | null;
+  head_index: number;
+  /** The baseline in the new store, once that has it. */
+  baseline_id: string | null;
+  /** Takes the changesets as they come over. */
+  segment_id: string | null;
+  /** The latest run of the present job; what an earlier one still writes does not count. */
+  attempt: number;
+  /** The latest run that brought something over. */
+  fruitful_attempt: number;
+  /** When the first run began. */
+  begun_at: number | null;
 }
 
 /** Work that outlives the process that accepted it. */
@@ -405,9 +437,11 @@ export interface JobTable {
   created_at: number;
 }
 
-/** 4 MiB of model files (the last one of a file less), stored once per content; its id is its name in containers, opaque and random. */
+/** 4 MiB of model files (the last one of a file less), stored once per content and store; its id is its name in containers, opaque and random. */
 export interface BlockTable {
   id: string;
+  /** That of its blob, kept here too: once per content and store. */
+  store: string;
   sha256: string;
   /** A blob of its own, or the baseline file in which it lies. */
   blob_id: string;

@@ -12,7 +12,8 @@ import { ApiError } from '../errors.ts';
 import { raiseCreated } from '../events/events.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { IdentityOffsets } from '../checkpoints/identity.ts';
-import { forgetFile, type ModelFiles } from '../checkpoints/modelFiles.ts';
+import { blockIn, forgetFile, type ModelFiles } from '../checkpoints/modelFiles.ts';
+import type { BlobStore } from '../storage/blobStore.ts';
 import type { Blobs } from '../storage/blobs.ts';
 
 /** The empty iModel that new ones start from, made by `scripts/make-seed.ts` with iTwin.js and shipped compressed. */
@@ -24,28 +25,40 @@ export interface Baseline extends Pick<BaselineTable, 'id' | 'state'> {
   blob: Pick<BlobTable, 'id' | 'size' | 'state'>;
 }
 
+/** Ids of the baselines of new empty iModels, by store. */
+export type Seeds = ReadonlyMap<string, string>;
+
 /**
- * Makes sure that the store holds the seed and the database knows it, with a checkpoint: every new iModel has one from its
- * first moment, without anything being made for it. Its id follows from the shipped file, so servers that
+ * Makes sure that each store holds the seed and the database knows it, with a checkpoint: every new iModel has one from its
+ * first moment, without anything being made for it. Its id follows from the shipped file and the store, so servers that
  * start together agree, and a release with another seed leaves the old one to the iModels that have it.
- * @returns the id of its baseline
  */
-export async function ensureSeed(database: Database, blobs: Blobs, files: ModelFiles): Promise<string> {
+export async function ensureSeeds(database: Database, blobs: Blobs, files: ModelFiles): Promise<Seeds> {
   const packed = await readFile(seedFile);
-  const id = `seed-${createHash('sha256').update(packed).digest('hex').slice(0, 32)}`;
+  const shipped = sha256Of(packed).slice(0, 32);
+  const seeds = new Map<string, string>();
+  for (const store of blobs.stores.all) {
+    const id = store === blobs.stores.home ? `seed-${shipped}` : `seed-${shipped}-${sha256Of(store.id).slice(0, 16)}`;
+    await ensureSeed(database, store, files, packed, id);
+    seeds.set(store.id, id);
+  }
+  return seeds;
+}
+
+async function ensureSeed(database: Database, store: BlobStore, files: ModelFiles, packed: Buffer, id: string): Promise<void> {
   const { db } = database;
-  if ((await db.selectFrom('checkpoint').select('id').where('baseline_id', '=', id).executeTakeFirst()) !== undefined) return id;
+  if ((await db.selectFrom('checkpoint').select('id').where('baseline_id', '=', id).executeTakeFirst()) !== undefined) return;
 
   // Unpacked only where it is not known yet: most starts have nothing to do here.
   const seed = brotliDecompressSync(packed);
-  if ((await db.selectFrom('baseline').select('id').where('id', '=', id).executeTakeFirst()) === undefined) await storeSeed(database, blobs, id, seed);
-  const sha256 = createHash('sha256').update(seed).digest('hex');
+  if ((await db.selectFrom('baseline').select('id').where('id', '=', id).executeTakeFirst()) === undefined) await storeSeed(database, store, id, seed);
+  const sha256 = sha256Of(seed);
   await db.transaction().execute(async (tx) => {
     const now = Date.now();
-    const named = { id: sha256.slice(0, 32).toUpperCase(), sha256, blob_id: id, start: 0 };
+    const named = { id: sha256Of(`${sha256}/${id}`).slice(0, 32).toUpperCase(), store: store.id, sha256, blob_id: id, start: 0 };
     await tx.insertInto('block').values(named).onConflict((conflict) => conflict.doNothing()).execute();
     // The same bytes may have come in before, as somebody's baseline.
-    const block = await tx.selectFrom('block').select('id').where('sha256', '=', sha256).executeTakeFirstOrThrow();
+    const block = (await blockIn(tx, store.id, sha256)) as { id: string };
     const row = {
       id,
       segment_id: null,
@@ -63,17 +76,20 @@ export async function ensureSeed(database: Database, blobs: Blobs, files: ModelF
     // Another server was faster.
     if (won.numInsertedOrUpdatedRows === 0n) await forgetFile(tx, row.file_id);
   });
-  return id;
 }
 
-async function storeSeed({ db }: Database, blobs: Blobs, id: string, seed: Buffer): Promise<void> {
+function sha256Of(what: string | Buffer): string {
+  return createHash('sha256').update(what).digest('hex');
+}
+
+async function storeSeed({ db }: Database, store: BlobStore, id: string, seed: Buffer): Promise<void> {
   const key = randomUUID();
-  const { size, sha256 } = await blobs.store.put(key, Readable.from([seed]), seed.length);
+  const { size, sha256 } = await store.put(key, Readable.from([seed]), seed.length);
   const won = await db.transaction().execute(async (tx) => {
     const now = Date.now();
     const blob = await tx
       .insertInto('blob')
-      .values({ id, store: blobs.store.id, key, size, sha256, state: 'stored', created_at: now, released_at: null })
+      .values({ id, store: store.id, key, size, sha256, state: 'stored', created_at: now, released_at: null })
       .onConflict((conflict) => conflict.doNothing())
       .executeTakeFirst();
     await tx
@@ -83,7 +99,7 @@ async function storeSeed({ db }: Database, blobs: Blobs, id: string, seed: Buffe
       .execute();
     return (blob.numInsertedOrUpdatedRows ?? 0n) > 0n;
   });
-  if (!won) await blobs.store.delete(key);
+  if (!won) await store.delete(key);
 }
 
 /** Baseline files: their state, and the end of their upload. */
@@ -139,7 +155,7 @@ export class Baselines {
     const blob = await this.#blobs.findReadable(blobId);
     if (blob === undefined) return 'The baseline file is gone.';
     if (blob.size < 512) return 'The baseline file is too short to be an iModel.';
-    const header = await buffer(await this.#blobs.store.read(blob.key, { start: 0, end: 99 }));
+    const header = await buffer(await this.#blobs.read(blob, { start: 0, end: 99 }));
     if (header.toString('latin1', 0, 16) !== 'SQLite format 3\0') return 'The baseline file is not an iModel: it is no SQLite file.';
     const stored = header.readUInt16BE(16);
     const pageSize = stored === 1 ? 65_536 : stored;

@@ -73,7 +73,7 @@ export class Changesets {
         await giveUp(tx, unfinished, now);
       }
       if (request.parentId !== imodel.head_changeset_id) throw new ApiError('NewerChangesExist');
-      const blobId = await this.#blobs.expect(tx, request.fileSize, now);
+      const blobId = await this.#blobs.expect(tx, this.#blobs.stores.ofDataCenter(access.onITwin.itwin.data_center), request.fileSize, now);
       const pending: PendingChangesetTable = {
         imodel_id: imodel.id,
         changeset_id: request.id,

@@ -1,9 +1,11 @@
-import { isForeignKeyError, type Database, type Tx } from '../db/database.ts';
+import { isForeignKeyError, type Database, type Engine, type Tx } from '../db/database.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
+import type { Stores } from '../storage/stores.ts';
 import { releaseBlobs } from '../storage/blobs.ts';
 import { removeThumbnail } from '../thumbnails/thumbnails.ts';
 import { forgetFile } from '../checkpoints/modelFiles.ts';
 import { purgeITwin } from '../itwins/purge.ts';
+import type { Seeds } from './baselines.ts';
 import { giveUp } from './changesets.ts';
 
 /** Rows that one transaction of the collector touches at most, so that it never keeps others waiting for long. */
@@ -50,8 +52,8 @@ export interface CollectorOptions {
   uploadLifeMs: number;
   /** How long a changeset group stays open without a changeset. */
   groupLifeMs: number;
-  /** The baseline of new iModels stays, whether or not one has it. */
-  seedBaselineId: string;
+  /** The baselines of new iModels stay, whether or not one has them. */
+  seeds: Seeds;
   /** Also walk what no deletion has touched: every orphan, and every object of the store. Wanted now and then only. */
   thorough: boolean;
 }
@@ -61,7 +63,7 @@ export interface CollectorOptions {
  * histories that no iModel sees, segments in no history, the changesets of an orphaned segment above every head that
  * looks at it, and at last, after a grace, the bytes. References are the foreign keys themselves; nothing is counted.
  */
-export async function collect(database: Database, store: BlobStore, options: CollectorOptions): Promise<Collected> {
+export async function collect(database: Database, stores: Stores, options: CollectorOptions): Promise<Collected> {
   const collected: Collected = { iModels: 0, iTwins: 0, histories: 0, segments: 0, changesets: 0, blobs: 0, uploads: 0, groups: 0, checkpoints: 0, modelFiles: 0, blocks: 0, strays: 0 };
   await endIModelsOfITwins(database);
   collected.iModels = await purgeIModels(database, options);
@@ -75,9 +77,11 @@ export async function collect(database: Database, store: BlobStore, options: Col
     collected.modelFiles = await dropModelFiles(database);
     collected.blocks = await dropBlocks(database, options);
   }
-  collected.blobs = await dropBlobs(database, store, options);
-  await store.dropUnfinished(Date.now() - options.uploadLifeMs);
-  if (options.thorough) collected.strays = await dropStrays(database, store);
+  for (const store of stores.all) {
+    collected.blobs += await dropBlobs(database, store, options);
+    await store.dropUnfinished(Date.now() - options.uploadLifeMs);
+    if (options.thorough) collected.strays += await dropStrays(database, store);
+  }
   return collected;
 }
 
@@ -114,7 +118,7 @@ async function purgeITwins({ db }: Database): Promise<number> {
   return gone.length;
 }
 
-async function purgeIModels({ db }: Database, options: CollectorOptions): Promise<number> {
+async function purgeIModels({ db, engine }: Database, { seeds }: CollectorOptions): Promise<number> {
   let purged = 0;
   for (;;) {
     const gone = await db.selectFrom('imodel').select(['id', 'baseline_id']).where('deleted_at', 'is not', null).limit(chunk).execute();
@@ -123,11 +127,12 @@ async function purgeIModels({ db }: Database, options: CollectorOptions): Promis
         const pending = await tx.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', imodel.id).executeTakeFirst();
         if (pending !== undefined) await giveUp(tx, pending, Date.now());
         await removeThumbnail(tx, imodel.id, Date.now());
+        const transfer = await tx.deleteFrom('transfer').where('imodel_id', '=', imodel.id).returning(['from_baseline_id', 'baseline_id']).executeTakeFirst();
         await tx.deleteFrom('mark').where('subject_id', '=', imodel.id).execute();
         for (const table of ownTables) await tx.deleteFrom(table).where('imodel_id', '=', imodel.id).execute();
         await tx.updateTable('segment').set({ owner_imodel_id: null }).where('owner_imodel_id', '=', imodel.id).execute();
         await tx.deleteFrom('imodel').where('id', '=', imodel.id).execute();
-        await dropBaseline(tx, imodel.baseline_id, options.seedBaselineId);
+        for (const id of new Set([imodel.baseline_id, transfer?.from_baseline_id, transfer?.baseline_id])) if (id != null) await dropBaseline(tx, engine, id, seeds);
       });
       purged++;
     }
@@ -135,11 +140,15 @@ async function purgeIModels({ db }: Database, options: CollectorOptions): Promis
   }
 }
 
-/** Takes a baseline away that no iModel has any more; the seed stays. */
-export async function dropBaseline(tx: Tx, id: string, seedBaselineId: string): Promise<void> {
-  if (id === seedBaselineId) return;
-  const baseline = await tx.selectFrom('baseline').select('blob_id').where('id', '=', id).executeTakeFirst();
-  const inUse = await tx.selectFrom('imodel').select('id').where('baseline_id', '=', id).limit(1).executeTakeFirst();
+/** Takes a baseline away that no iModel has any more, and no transfer copies; the seeds stay. */
+export async function dropBaseline(tx: Tx, engine: Engine, id: string, seeds: Seeds): Promise<void> {
+  if ([...seeds.values()].includes(id)) return;
+  // Locked first: a transfer that comes to refer to it in this moment is seen below, or else finds it gone.
+  const found = tx.selectFrom('baseline').select('blob_id').where('id', '=', id);
+  const baseline = await (engine === 'postgres' ? found.forUpdate() : found).executeTakeFirst();
+  const inUse =
+    (await tx.selectFrom('imodel').select('id').where('baseline_id', '=', id).limit(1).executeTakeFirst()) ??
+    (await tx.selectFrom('transfer').select('imodel_id').where((eb) => eb.or([eb('baseline_id', '=', id), eb('from_baseline_id', '=', id)])).limit(1).executeTakeFirst());
   if (baseline === undefined || inUse !== undefined) return;
   await tx.deleteFrom('checkpoint').where('baseline_id', '=', id).execute();
   await tx.deleteFrom('baseline').where('id', '=', id).execute();
@@ -188,6 +197,7 @@ async function dropHistories({ db }: Database): Promise<number> {
   const dropped = await db
     .deleteFrom('history')
     .where((eb) => eb.not(eb.exists(eb.selectFrom('imodel').select('imodel.id').whereRef('imodel.history_id', '=', 'history.id'))))
+    .where((eb) => eb.not(eb.exists(eb.selectFrom('transfer').select('transfer.imodel_id').whereRef('transfer.history_id', '=', 'history.id'))))
     .executeTakeFirst();
   return Number(dropped.numDeletedRows);
 }
@@ -200,7 +210,11 @@ async function dropChangesets({ db }: Database, collected: Collected): Promise<v
       'segment.id',
       eb
         .selectFrom('history_segment as h')
-        .innerJoin('imodel as m', 'm.history_id', 'h.history_id')
+        .innerJoin(
+          // What copies from a history sees it too.
+          (join) => join.selectFrom('imodel').select(['history_id', 'head_index']).unionAll(join.selectFrom('transfer').select(['history_id', 'head_index'])).as('m'),
+          (on) => on.onRef('m.history_id', '=', 'h.history_id'),
+        )
         .select((inner) =>
           inner.fn.max(inner.case().when('m.head_index', '<', inner.ref('h.last_index')).then(inner.ref('m.head_index')).else(inner.ref('h.last_index')).end()).as('reach'),
         )
@@ -301,8 +315,9 @@ async function dropBlobs({ db }: Database, store: BlobStore, { graceMs }: Collec
       .execute();
     for (const { id, key } of released) {
       // The row first: a crash in between leaves a stray object, never a row without its bytes.
-      await db.deleteFrom('blob').where('id', '=', id).execute();
-      if (key !== null) await store.delete(key);
+      const gone = await unlessInUse(async () => Number((await db.deleteFrom('blob').where('id', '=', id).executeTakeFirst()).numDeletedRows));
+      if (gone === 0) await db.updateTable('blob').set({ released_at: null }).where('id', '=', id).execute();
+      else if (key !== null) await store.delete(key);
     }
     dropped += released.length;
     if (released.length < chunk) return dropped;

@@ -9,6 +9,7 @@ import type { IModelTable, OperationTable } from '../db/schema.ts';
 import { lockIModel, lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller, Extent, IModelState } from '../domain.ts';
 import { ApiError } from '../errors.ts';
+import type { Seeds } from '../history/baselines.ts';
 import { raiseCreated, raiseDeleted } from '../events/events.ts';
 import type { Blobs } from '../storage/blobs.ts';
 import { insertIModel, nameColumns } from './imodelRow.ts';
@@ -34,13 +35,13 @@ export interface IModelChange {
 export class IModels {
   readonly #database: Database;
   readonly #blobs: Blobs;
-  readonly #seedBaselineId: string;
+  readonly #seeds: Seeds;
 
-  /** @param seedBaselineId the baseline that every new empty iModel starts from */
-  constructor(database: Database, blobs: Blobs, seedBaselineId: string) {
+  /** @param seeds the baseline that every new empty iModel starts from */
+  constructor(database: Database, blobs: Blobs, seeds: Seeds) {
     this.#database = database;
     this.#blobs = blobs;
-    this.#seedBaselineId = seedBaselineId;
+    this.#seeds = seeds;
   }
 
   /**
@@ -51,12 +52,13 @@ export class IModels {
   async create(caller: Caller, to: ITwinAccess, request: IModelRequest): Promise<{ imodel: IModelTable; uploadBlobId: string | undefined }> {
     const id = randomUUID();
     const now = Date.now();
+    const store = this.#blobs.stores.ofDataCenter(to.itwin.data_center);
     const uploadBlobId = await this.#database.db.transaction().execute(async (tx) => {
       const { baselineFileSize } = request;
-      let baselineId = this.#seedBaselineId;
+      let baselineId = this.#seeds.get(store.id) as string;
       let blobId: string | undefined;
       if (baselineFileSize !== undefined) {
-        blobId = await this.#blobs.expect(tx, baselineFileSize, now);
+        blobId = await this.#blobs.expect(tx, store, baselineFileSize, now);
         baselineId = randomUUID();
         await tx.insertInto('baseline').values({ id: baselineId, blob_id: blobId, state: 'waitingForFile', created_at: now }).execute();
       }

@@ -45,11 +45,11 @@ function searchText(row: Pick<ITwinTable, 'display_name' | 'number'>): string {
 /** Creates, changes and lists iTwins: what owns iModels, decides who may do what with them, and says where their files lie. */
 export class ITwins {
   readonly #database: Database;
-  readonly #dataCenter: string;
+  readonly #config: Pick<Config, 'dataCenter' | 'dataCenters'>;
 
-  constructor(database: Database, config: Pick<Config, 'dataCenter'>) {
+  constructor(database: Database, config: Pick<Config, 'dataCenter' | 'dataCenters'>) {
     this.#database = database;
-    this.#dataCenter = config.dataCenter;
+    this.#config = config;
   }
 
   /**
@@ -57,8 +57,8 @@ export class ITwins {
    * @throws ApiError InvalidiTwinsRequest (data center), iTwinExists
    */
   async create(caller: Caller, request: ITwinRequest): Promise<ITwinTable> {
-    const dataCenter = request.dataCenterLocation ?? this.#dataCenter;
-    if (dataCenter !== this.#dataCenter)
+    const dataCenter = request.dataCenterLocation ?? this.#config.dataCenter;
+    if (dataCenter !== this.#config.dataCenter && !Object.hasOwn(this.#config.dataCenters, dataCenter))
       throw new ApiError('InvalidiTwinsRequest', {
         message: 'Cannot create iTwin.',
         details: [detail.invalidValue('dataCenterLocation', 'DataCenterLocation value is incorrect.')],

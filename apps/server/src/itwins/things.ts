@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { audit } from '../audit.ts';
 import { isUniqueError, type Database } from '../db/database.ts';
-import type { ITwinImageTable, RepositoryTable } from '../db/schema.ts';
+import type { ITwinImageTable, ITwinTable, RepositoryTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
@@ -25,11 +25,12 @@ export class ITwinThings {
   }
 
   /** @throws NotAPictureError */
-  async setImage(caller: Caller, iTwinId: string, picture: Buffer): Promise<ITwinImageTable> {
-    const stored = await storePictures(this.#blobs, picture);
+  async setImage(caller: Caller, { id: iTwinId, data_center }: ITwinTable, picture: Buffer): Promise<ITwinImageTable> {
+    const store = this.#blobs.stores.ofDataCenter(data_center);
+    const stored = await storePictures(store, picture);
     return this.#database.db.transaction().execute(async (tx) => {
       const before = await tx.deleteFrom('itwin_image').where('itwin_id', '=', iTwinId).returningAll().executeTakeFirst();
-      const row: ITwinImageTable = { itwin_id: iTwinId, id: randomUUID(), ...(await insertPictures(tx, this.#blobs, stored)) };
+      const row: ITwinImageTable = { itwin_id: iTwinId, id: randomUUID(), ...(await insertPictures(tx, store, stored)) };
       await tx.insertInto('itwin_image').values(row).execute();
       if (before !== undefined) await releaseBlobs(tx, [before.small_blob_id, before.large_blob_id], Date.now());
       await audit(tx, caller, { at: Date.now(), action: 'iTwin.setImage', iTwinId });

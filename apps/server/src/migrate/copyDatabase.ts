@@ -39,6 +39,7 @@ export const tablesInOrder = [
   'model_file',
   'model_file_block',
   'checkpoint',
+  'transfer',
   'operation',
   'job',
   'audit',

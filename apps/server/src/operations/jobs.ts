@@ -23,6 +23,8 @@ export interface RunningJob {
   payload: unknown;
   /** 1 for the first. */
   attempt: number;
+  /** Why the attempt before failed. */
+  lastError: string | null;
   /** Aborted when the lease is lost or the server ends: what follows would not count. */
   signal: AbortSignal;
 }
@@ -96,6 +98,11 @@ export class Jobs {
   /** Lets this server run jobs of some kinds, `slots` of them at a time. */
   handle(slots: number, handlers: readonly JobHandler[]): void {
     this.#lanes.push({ slots, handlers: new Map(handlers.map((handler) => [handler.kind, handler])), running: new Map(), claiming: undefined, again: false });
+  }
+
+  /** Makes every job that was running ready again: for the start of a server that runs alone on its database. */
+  async reclaim(): Promise<void> {
+    await this.#database.db.updateTable('job').set({ state: 'ready', lease_owner: null, lease_until: null }).where('state', '=', 'running').execute();
   }
 
   start(): void {
@@ -184,7 +191,7 @@ export class Jobs {
         (error: unknown) => this.#log.warn({ err: error, job: row.id }, 'cannot renew the lease of a job; tried again'),
       );
     }, this.#times.renew);
-    const job: RunningJob = { id: row.id, subjectId: row.subject_id, tenant: row.tenant, payload: JSON.parse(row.payload), attempt: row.attempt, signal: abort.signal };
+    const job: RunningJob = { id: row.id, subjectId: row.subject_id, tenant: row.tenant, payload: JSON.parse(row.payload), attempt: row.attempt, lastError: row.last_error, signal: abort.signal };
     const ended = this.#finish(handler, job, row)
       .catch((error: unknown) => this.#log.error({ err: error, job: row.id, kind: row.kind }, 'the end of a job could not be written; its lease runs out and it runs again'))
       .finally(() => {

@@ -1,12 +1,19 @@
 import { randomUUID } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import type { Db, Tx } from '../db/database.ts';
-import { SizeMismatchError, type BlobStore, type StoredObject } from './blobStore.ts';
+import { SizeMismatchError, type BlobStore, type ByteRange, type StoredObject } from './blobStore.ts';
+import type { Stores } from './stores.ts';
+
+/** Where the bytes of a blob lie. */
+export interface BlobPlace {
+  /** Id of the store. */
+  store: string;
+  key: string;
+}
 
 /** A blob that can be read. */
-export interface ReadableBlob {
+export interface ReadableBlob extends BlobPlace {
   id: string;
-  key: string;
   size: number;
   sha256: string;
 }
@@ -14,36 +21,43 @@ export interface ReadableBlob {
 /** An upload that may still be made: the push or the baseline that it belongs to is waiting for it. */
 export interface OpenUpload {
   id: string;
+  /** Id of the store that it goes to. */
+  store: string;
   size: number;
 }
 
 /** What became of an upload. `conflict` = the blob already has other bytes. */
 export type UploadOutcome = 'stored' | 'conflict';
 
-/** Joins the store with the database rows that make its objects known. Keys are chosen here and nowhere else. */
+/** Joins the stores with the database rows that make their objects known. Keys are chosen here and nowhere else. */
 export class Blobs {
   readonly #db: Db;
-  readonly store: BlobStore;
+  readonly stores: Stores;
 
-  constructor(db: Db, store: BlobStore) {
+  constructor(db: Db, stores: Stores) {
     this.#db = db;
-    this.store = store;
+    this.stores = stores;
+  }
+
+  /** Reads a stored blob, or a range of it. */
+  async read({ store, key }: BlobPlace, range?: ByteRange): Promise<Readable> {
+    return this.stores.get(store).read(key, range);
   }
 
   /** Inserts the row of a blob that is to be uploaded; its bytes come through a link. */
-  async expect(tx: Tx, size: number, now: number): Promise<string> {
+  async expect(tx: Tx, store: BlobStore, size: number, now: number): Promise<string> {
     const id = randomUUID();
     await tx
       .insertInto('blob')
-      .values({ id, store: this.store.id, key: null, size, sha256: null, state: 'pending', created_at: now, released_at: null })
+      .values({ id, store: store.id, key: null, size, sha256: null, state: 'pending', created_at: now, released_at: null })
       .execute();
     return id;
   }
 
   /** The blob, when its bytes are there. */
   async findReadable(id: string): Promise<ReadableBlob | undefined> {
-    const row = await this.#db.selectFrom('blob').select(['id', 'key', 'size', 'sha256']).where('id', '=', id).where('state', '=', 'stored').executeTakeFirst();
-    return row?.key == null || row.sha256 === null ? undefined : { id: row.id, key: row.key, size: row.size, sha256: row.sha256 };
+    const row = await this.#db.selectFrom('blob').select(['id', 'store', 'key', 'size', 'sha256']).where('id', '=', id).where('state', '=', 'stored').executeTakeFirst();
+    return row?.key == null || row.sha256 === null ? undefined : { id: row.id, store: row.store, key: row.key, size: row.size, sha256: row.sha256 };
   }
 
   /**
@@ -55,6 +69,7 @@ export class Blobs {
       .selectFrom('blob as b')
       .select((eb) => [
         'b.id',
+        'b.store',
         'b.size',
         'b.state',
         eb
@@ -69,20 +84,20 @@ export class Blobs {
       .where('b.id', '=', id)
       .executeTakeFirst();
     if (row === undefined) return undefined;
-    if (row.awaited) return { id: row.id, size: row.size };
+    if (row.awaited) return { id: row.id, store: row.store, size: row.size };
     return row.state === 'stored' ? 'closed' : undefined;
   }
 
   /** Takes the bytes of an upload in one piece. @throws SizeMismatchError */
   async upload(upload: OpenUpload, body: Readable): Promise<UploadOutcome> {
     const key = randomUUID();
-    return this.#settle(upload, key, () => this.store.put(key, body, upload.size));
+    return this.#settle(upload, key, (store) => store.put(key, body, upload.size));
   }
 
   /** Puts the blocks of an upload together. @throws SizeMismatchError, UnknownBlockError */
   async commitBlocks(upload: OpenUpload, blockIds: readonly string[]): Promise<UploadOutcome> {
     const key = randomUUID();
-    return this.#settle(upload, key, () => this.store.commitBlocks(upload.id, key, blockIds, upload.size));
+    return this.#settle(upload, key, (store) => store.commitBlocks(upload.id, key, blockIds, upload.size));
   }
 
   /** Notes that an upload came in another size than declared, which its completion then reports. */
@@ -94,10 +109,11 @@ export class Blobs {
    * Writes under a fresh key and then claims the blob for it: of two uploads through one link the first claim wins, the
    * other is told so unless it brought the same bytes, and a crash in between leaves a stray object for the collector.
    */
-  async #settle(upload: OpenUpload, key: string, write: () => Promise<StoredObject>): Promise<UploadOutcome> {
+  async #settle(upload: OpenUpload, key: string, write: (store: BlobStore) => Promise<StoredObject>): Promise<UploadOutcome> {
+    const store = this.stores.get(upload.store);
     let stored: StoredObject;
     try {
-      stored = await write();
+      stored = await write(store);
     } catch (error) {
       if (error instanceof SizeMismatchError) await this.refuse(upload);
       throw error;
@@ -109,10 +125,13 @@ export class Blobs {
       .where('state', '!=', 'stored')
       .executeTakeFirst();
     if (claimed.numUpdatedRows > 0n) return 'stored';
-    await this.store.delete(key);
+    await store.delete(key);
     return (await this.findReadable(upload.id))?.sha256 === stored.sha256 ? 'stored' : 'conflict';
   }
 }
+
+/** Tables with rows that share a blob; pictures have theirs alone. */
+const referringTables = ['changeset', 'baseline', 'pending_changeset', 'block'] as const;
 
 /** Marks blobs as no longer needed since `now`, those that something else still refers to left out. */
 export async function releaseBlobs(tx: Tx, ids: readonly string[], now: number): Promise<void> {
@@ -123,7 +142,7 @@ export async function releaseBlobs(tx: Tx, ids: readonly string[], now: number):
     .where('b.id', 'in', ids)
     .where((eb) =>
       eb.and(
-        (['changeset', 'baseline', 'pending_changeset', 'block'] as const).map((table) =>
+        referringTables.map((table) =>
           eb.not(eb.exists(eb.selectFrom(table).select('blob_id').whereRef('blob_id', '=', 'b.id'))),
         ),
       ),

@@ -71,7 +71,7 @@ export async function dataPlane(app: FastifyInstance, { blobs, links, containers
   app.get(blobPath, { schema: { hide: true } }, async (request: LinkRequest, reply) => {
     const blob = await blobs.findReadable(blobOf(request, 'r'));
     if (blob === undefined) throw new StorageError(404, 'BlobNotFound', 'The blob does not exist.');
-    return send({ etag: blob.sha256.slice(0, 32), size: blob.size, read: (range) => blobs.store.read(blob.key, range) }, request, reply);
+    return send({ etag: blob.sha256.slice(0, 32), size: blob.size, read: (range) => blobs.read(blob, range) }, request, reply);
   });
 
   app.get(filePath, { schema: { hide: true } }, async (request: FileRequest, reply) => {
@@ -120,7 +120,7 @@ async function stageBlock(blobs: Blobs, upload: OpenUpload, blockId: unknown, bo
   // Rule of the protocol: a block id is base64 of at most 64 bytes.
   if (typeof blockId !== 'string' || !/^[A-Za-z0-9+/]{1,88}={0,2}$/.test(blockId))
     throw new StorageError(400, 'InvalidQueryParameterValue', 'The block id is not valid.');
-  await blobs.store.stageBlock(upload.id, blockId, body, upload.size);
+  await blobs.stores.get(upload.store).stageBlock(upload.id, blockId, body, upload.size);
 }
 
 async function commit(blobs: Blobs, upload: OpenUpload, body: Readable): Promise<void> {

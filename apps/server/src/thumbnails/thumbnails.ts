@@ -8,7 +8,7 @@ import type { Database, Tx } from '../db/database.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
-import type { StoredObject } from '../storage/blobStore.ts';
+import type { BlobStore, StoredObject } from '../storage/blobStore.ts';
 import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
 
 /** Rule of the API: two sizes, pixels. */
@@ -56,22 +56,23 @@ export class Thumbnails {
     const row = await this.#database.db.selectFrom('thumbnail').selectAll().where('imodel_id', '=', imodelId).executeTakeFirst();
     const blob = row === undefined ? undefined : await this.#blobs.findReadable(size === 'small' ? row.small_blob_id : row.large_blob_id);
     if (blob === undefined) return this.#default(size);
-    return buffer(await this.#blobs.store.read(blob.key));
+    return buffer(await this.#blobs.read(blob));
   }
 
   /** @throws ApiError iModelNotFound, iModelNotInitialized; NotAPictureError */
   async set(caller: Caller, access: IModelAccess, picture: Buffer): Promise<void> {
-    const stored = await storePictures(this.#blobs, picture);
+    const store = this.#blobs.stores.ofDataCenter(access.onITwin.itwin.data_center);
+    const stored = await storePictures(store, picture);
     try {
       await this.#database.db.transaction().execute(async (tx) => {
         const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
         await removeThumbnail(tx, imodel.id, Date.now());
-        await tx.insertInto('thumbnail').values({ imodel_id: imodel.id, ...(await insertPictures(tx, this.#blobs, stored)) }).execute();
+        await tx.insertInto('thumbnail').values({ imodel_id: imodel.id, ...(await insertPictures(tx, store, stored)) }).execute();
         await audit(tx, caller, { at: Date.now(), action: 'thumbnail.set', iTwinId: imodel.itwin_id, iModelId: imodel.id });
       });
     } catch (error) {
       // After any other error the commit may have happened; what is then a stray is the collector's.
-      if (error instanceof ApiError) await Promise.all([stored.small, stored.large].map(({ key }) => this.#blobs.store.delete(key)));
+      if (error instanceof ApiError) await Promise.all([stored.small, stored.large].map(({ key }) => store.delete(key)));
       throw error;
     }
   }
@@ -91,23 +92,23 @@ type NewObject = StoredObject & { key: string };
 /** A picture in both sizes, in the store but not yet known to the database. */
 export type StoredPictures = Record<ThumbnailSize, NewObject>;
 
-/** Scales a picture and puts it into the store. @throws NotAPictureError */
-export async function storePictures(blobs: Blobs, picture: Buffer): Promise<StoredPictures> {
-  const store = async (bytes: Buffer): Promise<NewObject> => {
+/** Scales a picture and puts it into a store. @throws NotAPictureError */
+export async function storePictures(store: BlobStore, picture: Buffer): Promise<StoredPictures> {
+  const put = async (bytes: Buffer): Promise<NewObject> => {
     const key = randomUUID();
-    return { key, ...(await blobs.store.put(key, Readable.from([bytes]), bytes.length)) };
+    return { key, ...(await store.put(key, Readable.from([bytes]), bytes.length)) };
   };
-  return { small: await store(await scaled(picture, 'small')), large: await store(await scaled(picture, 'large')) };
+  return { small: await put(await scaled(picture, 'small')), large: await put(await scaled(picture, 'large')) };
 }
 
 /** Makes stored pictures known. @returns the columns that refer to them */
-export async function insertPictures(tx: Tx, blobs: Blobs, { small, large }: StoredPictures): Promise<{ small_blob_id: string; large_blob_id: string }> {
+export async function insertPictures(tx: Tx, store: BlobStore, { small, large }: StoredPictures): Promise<{ small_blob_id: string; large_blob_id: string }> {
   const ids = { small_blob_id: randomUUID(), large_blob_id: randomUUID() };
   for (const [id, { key, size, sha256 }] of [
     [ids.small_blob_id, small],
     [ids.large_blob_id, large],
   ] as const)
-    await tx.insertInto('blob').values({ id, store: blobs.store.id, key, size, sha256, state: 'stored', created_at: Date.now(), released_at: null }).execute();
+    await tx.insertInto('blob').values({ id, store: store.id, key, size, sha256, state: 'stored', created_at: Date.now(), released_at: null }).execute();
   return ids;
 }
 

@@ -1,10 +1,13 @@
 import { createHash } from 'node:crypto';
 import type { Db } from '../db/database.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
+import type { Stores } from '../storage/stores.ts';
 
 /** A file that the database knows and the store has not as it should. */
 export interface Fault {
   blobId: string;
+  /** Id of the store that should have it. */
+  store: string;
   key: string;
   /** `missing` = nothing there; `size`, `content` = other bytes. */
   what: 'missing' | 'size' | 'content';
@@ -25,11 +28,17 @@ const pageSize = 1000;
 const uploadMs = 3_600_000;
 
 /**
- * Compares what the database knows with what the store has, without changing anything; a server may run meanwhile.
+ * Compares what the database knows with what the stores have, without changing anything; a server may run meanwhile.
  * @param deep also reads every file and compares its hash
  */
-export async function verify(db: Db, store: BlobStore, deep: boolean, onFile: (checked: number) => void = () => undefined): Promise<Verified> {
+export async function verify(db: Db, stores: Stores, deep: boolean, onFile: (checked: number) => void = () => undefined): Promise<Verified> {
   const found: Verified = { files: 0, bytes: 0, faults: [], strays: [] };
+  for (const store of stores.all) await verifyStore(db, store, deep, found, onFile);
+  return found;
+}
+
+/** Adds what one store has to what was found. */
+async function verifyStore(db: Db, store: BlobStore, deep: boolean, found: Verified, onFile: (checked: number) => void): Promise<void> {
   const began = Date.now();
   const objects = new Map<string, { size: number; modifiedAt: number }>();
   for await (const { key, size, modifiedAt } of store.list()) objects.set(key, { size, modifiedAt });
@@ -44,15 +53,14 @@ export async function verify(db: Db, store: BlobStore, deep: boolean, onFile: (c
       found.files++;
       found.bytes += size;
       const what = object === undefined ? 'missing' : object.size !== size ? 'size' : deep && (await hashOf(store, key)) !== sha256 ? 'content' : undefined;
-      if (what !== undefined) found.faults.push({ blobId: id, key, what });
+      if (what !== undefined) found.faults.push({ blobId: id, store: store.id, key, what });
       onFile(found.files);
     }
     const last = rows.at(-1);
     if (last === undefined) break;
     after = last.id;
   }
-  found.strays = [...objects].filter(([, { modifiedAt }]) => modifiedAt < began - uploadMs).map(([key]) => key);
-  return found;
+  found.strays.push(...[...objects].filter(([, { modifiedAt }]) => modifiedAt < began - uploadMs).map(([key]) => key));
 }
 
 async function isKnown(db: Db, id: string): Promise<boolean> {

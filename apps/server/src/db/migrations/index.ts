@@ -7,6 +7,7 @@ import { thumbnailsMigration } from './0004-thumbnails.ts';
 import { sharesMigration } from './0005-shares.ts';
 import { jobsCheckpointsMigration } from './0006-jobs-checkpoints.ts';
 import { eventsITwinsMigration } from './0007-events-itwins.ts';
+import { transfersMigration } from './0008-transfers.ts';
 
 /** All migrations in order of their names. A released one never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -18,5 +19,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0005-shares': sharesMigration(engine),
     '0006-jobs-checkpoints': jobsCheckpointsMigration(engine),
     '0007-events-itwins': eventsITwinsMigration(engine),
+    '0008-transfers': transfersMigration(engine),
   };
 }

@@ -1,0 +1,99 @@
+import path from 'node:path';
+import type { Config } from '../config.ts';
+import type { Db } from '../db/database.ts';
+import type { BlobStore } from './blobStore.ts';
+import { FileStore } from './fileStore.ts';
+import { ObjectStore } from './objectStore.ts';
+
+/** The files of this installation lie in another store than the configured ones. */
+export class OtherStoreError extends Error {
+  constructor(found: string, configured: readonly string[]) {
+    super(`Files of this installation lie in the store '${found}', the configuration names ${configured.map((id) => `'${id}'`).join(', ')}. Configure the store that holds them.`);
+    this.name = 'OtherStoreError';
+  }
+}
+
+/** A store cannot be used. */
+export class StoreUnavailableError extends Error {
+  constructor(kind: string, cause: unknown) {
+    super(`The ${kind} store cannot be used: ${cause instanceof Error ? cause.message : 'no reason was given'}`, { cause });
+    this.name = 'StoreUnavailableError';
+  }
+}
+
+type StoreConfig = Config['store'];
+
+/** The stores of an installation: one for each data center. Everything that an iTwin holds lies in the store of its data center. */
+export class Stores {
+  readonly home: BlobStore;
+  readonly #byId: ReadonlyMap<string, BlobStore>;
+  readonly #byDataCenter: ReadonlyMap<string, BlobStore>;
+
+  /** @param byDataCenter stores of further data centers; one that is not named has its files in the home store */
+  constructor(home: BlobStore, byDataCenter: ReadonlyMap<string, BlobStore> = new Map()) {
+    this.home = home;
+    this.#byDataCenter = byDataCenter;
+    this.#byId = new Map([home, ...byDataCenter.values()].map((store) => [store.id, store]));
+  }
+
+  get all(): readonly BlobStore[] {
+    return [...this.#byId.values()];
+  }
+
+  /** The store with the id that a blob names. */
+  get(id: string): BlobStore {
+    const store = this.#byId.get(id);
+    if (store === undefined) throw new Error(`the store '${id}' is not configured`);
+    return store;
+  }
+
+  ofDataCenter(name: string): BlobStore {
+    return this.#byDataCenter.get(name) ?? this.home;
+  }
+}
+
+/**
+ * Opens the stores that the configuration names. The libraries of services are loaded only where they are used.
+ * @throws StoreUnavailableError, OtherStoreError
+ */
+export async function openStores(config: Pick<Config, 'dataDir' | 'dataCenter' | 'store' | 'dataCenters'>, db: Db): Promise<Stores> {
+  const opened = new Map<string, BlobStore>();
+  const byDataCenter = new Map<string, BlobStore>();
+  for (const [dataCenter, settings] of [[config.dataCenter, config.store] as const, ...Object.entries(config.dataCenters)]) {
+    const id = storeId(settings);
+    const store =
+      opened.get(id) ??
+      (await open(id, config.dataDir, settings).catch((error: unknown) => {
+        throw new StoreUnavailableError(settings.type, error);
+      }));
+    opened.set(id, store);
+    byDataCenter.set(dataCenter, store);
+  }
+  const known = [...opened.keys()];
+  const other = await db.selectFrom('blob').select('store').where('store', 'not in', known).limit(1).executeTakeFirst();
+  if (other !== undefined) throw new OtherStoreError(other.store, known);
+  return new Stores(byDataCenter.get(config.dataCenter) as BlobStore, byDataCenter);
+}
+
+/** Name of a store beside each of its blobs. */
+export function storeId({ type, name, folder, bucket, container }: StoreConfig): string {
+  if (name !== undefined) return name;
+  const place = { files: folder, s3: bucket, azure: container }[type];
+  return place === undefined ? type : `${type}:${place}`;
+}
+
+async function open(id: string, dataDir: string, store: StoreConfig): Promise<BlobStore> {
+  const { folder = 'blobs', bucket = '', container = '', connectionString = '' } = store;
+  switch (store.type) {
+    case 'files':
+      return FileStore.open(id, path.resolve(dataDir, folder));
+    case 's3': {
+      const { S3Service } = await import('./s3.ts');
+      return new ObjectStore(id, await S3Service.open({ ...store, bucket }));
+    }
+    case 'azure': {
+      const { AzureService } = await import('./azure.ts');
+      return new ObjectStore(id, await AzureService.open({ ...store, container, connectionString }));
+    }
+  }
+}

@@ -1,0 +1,87 @@
+import { addAbortSignal, pipeline, type Readable, Transform, type TransformCallback } from 'node:stream';
+import { RateLimiterMemory, RateLimiterQueue } from 'rate-limiter-flexible';
+import { FinalError } from '../operations/jobs.ts';
+import { NoSuchObjectError, SizeMismatchError, type BlobStore, type ByteRange } from '../storage/blobStore.ts';
+import type { BlobPlace, Blobs } from '../storage/blobs.ts';
+
+/** What a file must be when it arrives. */
+export interface Expected {
+  /** What it is to people: `changeset 7`, `baseline`. */
+  what: string;
+  size: number;
+  /** Hex. */
+  sha256: string;
+}
+
+/** A file is not in its store as the database knows it; another attempt would find the same. */
+export class DamagedSourceError extends FinalError {
+  constructor(what: string, how: 'missing' | 'damaged') {
+    super(`The file of ${what} is ${how} in the store that it is copied from.`);
+    this.name = 'DamagedSourceError';
+  }
+}
+
+/** Carries files from store to store, within this server's budget of bytes a second, and lets none pass that differs. */
+export class Carrier {
+  readonly #blobs: Blobs;
+  readonly #bytesPerSecond: number;
+  readonly #budget: RateLimiterQueue | undefined;
+
+  /** @param bytesPerSecond over all that this server carries; 0 is no limit */
+  constructor(blobs: Blobs, bytesPerSecond: number) {
+    this.#blobs = blobs;
+    this.#bytesPerSecond = bytesPerSecond;
+    this.#budget = bytesPerSecond === 0 ? undefined : new RateLimiterQueue(new RateLimiterMemory({ points: bytesPerSecond, duration: 1 }));
+  }
+
+  /**
+   * Copies a file, or a range of one, to a fresh key of another store. Its hash is taken on the way, of the bytes that the
+   * target took; a copy that differs is tried once more and never kept.
+   * @param onBytes hears of bytes as they pass
+   * @throws DamagedSourceError
+   */
+  async carry(from: BlobPlace, range: ByteRange | undefined, expected: Expected, to: BlobStore, key: string, signal: AbortSignal, onBytes: (bytes: number) => void): Promise<void> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const source = await this.#blobs.read(from, range);
+        const { sha256 } = await to.put(key, this.#metered(addAbortSignal(signal, source), onBytes), expected.size);
+        if (sha256 === expected.sha256) return;
+        await to.delete(key);
+      } catch (error) {
+        signal.throwIfAborted();
+        if (error instanceof NoSuchObjectError) throw new DamagedSourceError(expected.what, 'missing');
+        if (!(error instanceof SizeMismatchError)) throw error;
+      }
+      if (attempt === 2) throw new DamagedSourceError(expected.what, 'damaged');
+    }
+  }
+
+  #metered(source: Readable, onBytes: (bytes: number) => void): Readable {
+    return pipeline(source, new Metered((bytes) => this.#afford(bytes), onBytes), () => undefined);
+  }
+
+  async #afford(bytes: number): Promise<void> {
+    if (this.#budget === undefined) return;
+    // The queue gives out one second's budget at most at a time.
+    for (let left = bytes; left > 0; left -= this.#bytesPerSecond) await this.#budget.removeTokens(Math.min(left, this.#bytesPerSecond));
+  }
+}
+
+/** Lets bytes pass when they can be afforded. */
+class Metered extends Transform {
+  readonly #afford: (bytes: number) => Promise<void>;
+  readonly #onBytes: (bytes: number) => void;
+
+  constructor(afford: (bytes: number) => Promise<void>, onBytes: (bytes: number) => void) {
+    super();
+    this.#afford = afford;
+    this.#onBytes = onBytes;
+  }
+
+  override _transform(chunk: Buffer, _encoding: string, done: TransformCallback): void {
+    this.#afford(chunk.length).then(() => {
+      this.#onBytes(chunk.length);
+      done(null, chunk);
+    }, done);
+  }
+}

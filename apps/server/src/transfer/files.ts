@@ -1,0 +1,326 @@
+import { randomUUID } from 'node:crypto';
+import pMap from 'p-map';
+import { requireIModel, requireITwin, type Permissions } from '../access/permissions.ts';
+import type { Config } from '../config.ts';
+import type { Database, Tx } from '../db/database.ts';
+import { openEnd, type BlobTable, type ChangesetTable, type TransferTable } from '../db/schema.ts';
+import { listChangesets } from '../db/statements/listChangesets.ts';
+import { ApiError } from '../errors.ts';
+import { raiseCreated } from '../events/events.ts';
+import { dropBaseline } from '../history/collect.ts';
+import type { Seeds } from '../history/baselines.ts';
+import { doubling, enqueue, FinalError, type Effect, type JobHandler, type RunningJob } from '../operations/jobs.ts';
+import type { BlobStore } from '../storage/blobStore.ts';
+import type { Blobs, ReadableBlob } from '../storage/blobs.ts';
+import { transferCheckpointsJob, transferFilesJob, type TransferOrder } from './begin.ts';
+import type { Carrier } from './carrier.ts';
+import { EndedTransferError, TransferRun } from './run.ts';
+
+/** Changesets that are looked at together: whether they are there, and which of their files the store has. */
+const pageSize = 500;
+/** Longest wait between attempts. */
+const longestRetryMs = 60_000;
+
+/** What both jobs of a transfer work with. */
+export interface TransferParts {
+  database: Database;
+  blobs: Blobs;
+  carrier: Carrier;
+  permissions: Permissions;
+  seeds: Seeds;
+  config: Config['transfers'];
+}
+
+/** A changeset with a blob in the new store; `row` where the blob is new. */
+interface Arrived {
+  changeset: ChangesetTable;
+  blobId: string;
+  row?: BlobTable;
+}
+
+/** How often and how many at a time both jobs of a transfer run. */
+export function transferLimits(config: Config['transfers']): Pick<JobHandler, 'attempts' | 'backoffMs' | 'perTenant'> {
+  // A run that brings something over is no failed attempt, however it ends: `TransferRun.begin` counts the others.
+  return { attempts: Number.MAX_SAFE_INTEGER, backoffMs: doubling(config.firstRetrySeconds * 1000, longestRetryMs), perTenant: 1 };
+}
+
+/** Handles the first job of a transfer: baseline and changesets, at the end of which the iModel is initialized. */
+export function transferFilesHandler(parts: TransferParts): JobHandler {
+  return {
+    kind: transferFilesJob,
+    ...transferLimits(parts.config),
+    run: (job) => ending(() => bringFiles(parts, job)),
+    giveUp: (tx, { subjectId }, reason) => fail(tx, parts, subjectId, reason),
+  };
+}
+
+/** What nobody wants any more ends without an effect. */
+export async function ending(work: () => Promise<Effect>): Promise<Effect> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof EndedTransferError) return async () => undefined;
+    throw error;
+  }
+}
+
+async function bringFiles(parts: TransferParts, job: RunningJob): Promise<Effect> {
+  if (await TransferRun.isFirst(parts.database, job.subjectId)) await checkAgain(parts, job);
+  const run = await TransferRun.begin(parts.database, job, parts.config.fruitlessAttempts);
+  if (run === undefined) return async () => undefined;
+  try {
+    await measure(parts, run.transfer);
+    const files = new Files(parts, run);
+    await pMap(files.missing(), (work) => work(), { concurrency: parts.config.parallelFiles, signal: run.signal });
+    await files.settled();
+    return await initialize(parts, run.transfer);
+  } catch (error) {
+    // However the abort shows itself, what counts is why.
+    if (run.signal.aborted) throw run.signal.reason;
+    throw error;
+  } finally {
+    run.end();
+  }
+}
+
+/**
+ * Rule of this server: a transfer that begins late runs on the permissions of now. A source that is gone meanwhile asks for
+ * none: what was accepted holds on to it.
+ */
+async function checkAgain({ database, permissions, config }: TransferParts, job: RunningJob): Promise<void> {
+  const { caller, fromIModelId } = job.payload as TransferOrder;
+  const operation = await database.db.selectFrom('operation').select('created_at').where('imodel_id', '=', job.subjectId).executeTakeFirst();
+  if (operation === undefined || Date.now() - operation.created_at < config.lateSeconds * 1000) return;
+  try {
+    requireITwin(await permissions.onITwin(caller, job.tenant), 'imodels_manage');
+    const source = await permissions.onIModel(caller, fromIModelId);
+    if (source !== undefined) requireIModel(source, 'imodels_webview', 'iModel');
+    if (source !== undefined) requireIModel(source, 'imodels_manage', 'iTwin');
+  } catch (error) {
+    if (error instanceof ApiError) throw new FinalError('When its turn came, whoever asked for the copy no longer had the permissions that it needs.', { cause: error });
+    throw error;
+  }
+}
+
+/** Notes how much there is to bring over. */
+async function measure({ database: { db } }: TransferParts, transfer: TransferTable): Promise<void> {
+  const baseline = await db.selectFrom('baseline as l').innerJoin('blob as b', 'b.id', 'l.blob_id').select('b.size').where('l.id', '=', transfer.from_baseline_id).executeTakeFirstOrThrow();
+  const changesets = await db
+    .selectFrom('history_segment as h')
+    .innerJoin('changeset as c', 'c.segment_id', 'h.segment_id')
+    .select((eb) => eb.fn.sum<number | null>('c.file_size').as('size'))
+    .where('h.history_id', '=', transfer.history_id)
+    .whereRef('c.index', '>=', 'h.first_index')
+    .whereRef('c.index', '<=', 'h.last_index')
+    .where('c.index', '<=', transfer.head_index)
+    .executeTakeFirst();
+  await db.updateTable('operation').set({ bytes: baseline.size + Number(changesets?.size ?? 0) }).where('imodel_id', '=', transfer.imodel_id).execute();
+}
+
+/** Baseline and changesets of one run. */
+class Files {
+  readonly #parts: TransferParts;
+  readonly #run: TransferRun;
+  readonly #store: BlobStore;
+  #arrived: Arrived[] = [];
+  #writing: Promise<void> | undefined;
+  #failure: Error | undefined;
+
+  constructor(parts: TransferParts, run: TransferRun) {
+    this.#parts = parts;
+    this.#run = run;
+    this.#store = parts.blobs.stores.get(run.transfer.store);
+  }
+
+  /** The work that is left, one piece a file. Files that the store has already are taken as they are, on the way. */
+  async *missing(): AsyncGenerator<() => Promise<void>> {
+    const { transfer } = this.#run;
+    if (transfer.baseline_id === null) yield () => this.#bringBaseline();
+    for (let first = 1; first <= transfer.head_index; first += pageSize) {
+      const last = Math.min(first + pageSize - 1, transfer.head_index);
+      const wanted = await this.#notThere(first, last);
+      const blobs = await this.#blobs(wanted);
+      const known = await this.#known([...blobs.values()]);
+      for (const changeset of wanted) {
+        const blob = blobs.get(changeset.blob_id);
+        if (blob === undefined) throw new Error(`blob ${changeset.blob_id} is gone`);
+        const blobId = known.get(contentOf(blob));
+        if (blobId === undefined) yield () => this.#bringChangeset(changeset, blob);
+        else await this.#arrive({ changeset, blobId });
+      }
+    }
+  }
+
+  /** Waits until everything that arrived is written down. */
+  async settled(): Promise<void> {
+    while (this.#failure === undefined && (this.#writing !== undefined || this.#arrived.length > 0)) await this.#write();
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /** Changesets of a range that the copy does not have yet. */
+  async #notThere(first: number, last: number): Promise<ChangesetTable[]> {
+    const { database } = this.#parts;
+    const { transfer } = this.#run;
+    const rows = await listChangesets(database, transfer, { first, last, limit: pageSize, offset: 0, descending: false });
+    if (rows.length !== last - first + 1) throw new Error(`changesets ${first} to ${last} are not all there`);
+    const there = await database.db
+      .selectFrom('changeset')
+      .select('index')
+      .where('segment_id', '=', transfer.segment_id)
+      .where('index', '>=', first)
+      .where('index', '<=', last)
+      .execute();
+    const indexes = new Set(there.map(({ index }) => index));
+    return rows.filter(({ index }) => !indexes.has(index));
+  }
+
+  async #blobs(changesets: readonly ChangesetTable[]): Promise<Map<string, ReadableBlob>> {
+    if (changesets.length === 0) return new Map();
+    const ids = changesets.map(({ blob_id }) => blob_id);
+    const rows = await this.#parts.database.db.selectFrom('blob').select(['id', 'store', 'key', 'size', 'sha256']).where('id', 'in', ids).where('state', '=', 'stored').execute();
+    return new Map(rows.map((row) => [row.id, row as ReadableBlob]));
+  }
+
+  /** Ids of blobs with these contents in the new store. */
+  async #known(blobs: readonly ReadableBlob[]): Promise<Map<string, string>> {
+    if (blobs.length === 0) return new Map();
+    const rows = await this.#parts.database.db
+      .selectFrom('blob')
+      .select(['id', 'size', 'sha256'])
+      .where('sha256', 'in', [...new Set(blobs.map(({ sha256 }) => sha256))])
+      .where('store', '=', this.#store.id)
+      .where('state', '=', 'stored')
+      .execute();
+    return new Map(rows.map((row) => [contentOf(row as ReadableBlob), row.id]));
+  }
+
+  async #bringChangeset(changeset: ChangesetTable, blob: ReadableBlob): Promise<void> {
+    const row = await this.#bring(blob, `changeset ${changeset.index}`);
+    await this.#arrive({ changeset, blobId: row.id, row });
+  }
+
+  async #bring(blob: ReadableBlob, what: string): Promise<BlobTable> {
+    const key = randomUUID();
+    const { size, sha256 } = blob;
+    await this.#parts.carrier.carry(blob, undefined, { what, size, sha256 }, this.#store, key, this.#run.signal, this.#run.passed);
+    return { id: randomUUID(), store: this.#store.id, key, size, sha256, state: 'stored', created_at: Date.now(), released_at: null };
+  }
+
+  /** The baseline as the store has it, with its checkpoint if it has one, or else brought over. */
+  async #bringBaseline(): Promise<void> {
+    const { database, blobs } = this.#parts;
+    const { transfer } = this.#run;
+    const { blob_id } = await database.db.selectFrom('baseline').select('blob_id').where('id', '=', transfer.from_baseline_id).executeTakeFirstOrThrow();
+    const blob = await blobs.findReadable(blob_id);
+    if (blob === undefined) throw new Error(`blob ${blob_id} is gone`);
+    const same = await database.db
+      .selectFrom('baseline as l')
+      .innerJoin('blob as b', 'b.id', 'l.blob_id')
+      .select('l.id')
+      .where('b.sha256', '=', blob.sha256)
+      .where('b.store', '=', this.#store.id)
+      .where('b.state', '=', 'stored')
+      .where('l.state', '=', 'initialized')
+      .limit(1)
+      .executeTakeFirst();
+    const row = same === undefined ? await this.#bring(blob, 'the baseline') : undefined;
+    await this.#run.record({ bytes: blob.size, changesets: 0 }, async (tx) => {
+      const id = same?.id ?? randomUUID();
+      if (row !== undefined) {
+        await tx.insertInto('blob').values(row).execute();
+        await tx.insertInto('baseline').values({ id, blob_id: row.id, state: 'initialized', created_at: Date.now() }).execute();
+      }
+      await tx.updateTable('transfer').set({ baseline_id: id }).where('imodel_id', '=', transfer.imodel_id).execute();
+    });
+  }
+
+  /** Takes a changeset that arrived; what arrives while others are written down is written down together. */
+  async #arrive(arrived: Arrived): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure;
+    this.#arrived.push(arrived);
+    const writing = this.#write();
+    if (this.#arrived.length >= pageSize) await writing;
+  }
+
+  #write(): Promise<void> {
+    this.#writing ??= this.#writeAll().finally(() => (this.#writing = undefined));
+    return this.#writing;
+  }
+
+  async #writeAll(): Promise<void> {
+    try {
+      while (this.#arrived.length > 0) {
+        const batch = this.#arrived.splice(0, pageSize);
+        const bytes = batch.reduce((sum, { changeset }) => sum + changeset.file_size, 0);
+        await this.#run.record({ bytes, changesets: batch.length }, (tx) => this.#insert(tx, batch));
+      }
+    } catch (error) {
+      this.#failure = error as Error;
+    }
+  }
+
+  async #insert(tx: Tx, batch: readonly Arrived[]): Promise<void> {
+    const rows = batch.flatMap(({ row }) => row ?? []);
+    if (rows.length > 0) await tx.insertInto('blob').values(rows).execute();
+    const segmentId = this.#run.transfer.segment_id as string;
+    await tx
+      .insertInto('changeset')
+      .values(batch.map(({ changeset, blobId }) => ({ ...changeset, segment_id: segmentId, blob_id: blobId })))
+      .execute();
+  }
+}
+
+const contentOf = ({ sha256, size }: Pick<ReadableBlob, 'sha256' | 'size'>): string => `${sha256}/${size}`;
+
+/** Everything is there: the iModel sees its own files from now on, and its checkpoints follow. */
+async function initialize(parts: TransferParts, { imodel_id: id }: TransferTable): Promise<Effect> {
+  const { database } = parts;
+  const transfer = await database.db.selectFrom('transfer').selectAll().where('imodel_id', '=', id).executeTakeFirst();
+  if (transfer === undefined) throw new EndedTransferError();
+  const { segment_id: segmentId, baseline_id: baselineId } = transfer;
+  const { count } = await database.db
+    .selectFrom('changeset')
+    .select((eb) => eb.fn.countAll<number>().as('count'))
+    .where('segment_id', '=', segmentId ?? '')
+    .executeTakeFirstOrThrow();
+  if (baselineId === null || Number(count) !== transfer.head_index) throw new Error(`${count} of ${transfer.head_index} changesets came over`);
+  return async (tx) => {
+    const historyId = segmentId === null ? null : randomUUID();
+    if (historyId !== null && segmentId !== null) {
+      await tx.insertInto('history').values({ id: historyId, created_at: Date.now() }).execute();
+      await tx.insertInto('history_segment').values({ history_id: historyId, first_index: 1, last_index: openEnd, segment_id: segmentId }).execute();
+    }
+    const imodel = await tx
+      .updateTable('imodel')
+      .set({ baseline_id: baselineId, history_id: historyId, state: 'initialized' })
+      .where('id', '=', id)
+      .where('deleted_at', 'is', null)
+      .returning(['id', 'itwin_id', 'creator_id'])
+      .executeTakeFirst();
+    if (imodel === undefined) {
+      // Deleted in this moment: the new history is nobody's.
+      if (historyId !== null) await tx.deleteFrom('history').where('id', '=', historyId).execute();
+      return endTransfer(tx, parts, transfer);
+    }
+    await tx.updateTable('transfer').set({ attempt: 0, fruitful_attempt: 0 }).where('imodel_id', '=', id).execute();
+    await tx.updateTable('operation').set((eb) => ({ changesets_done: eb.ref('changesets'), bytes_done: eb.ref('bytes'), bytes_under_way: 0 })).where('imodel_id', '=', id).execute();
+    await raiseCreated(tx, imodel);
+    await enqueue(tx, { kind: transferCheckpointsJob, subjectId: id, tenant: imodel.itwin_id });
+  };
+}
+
+/** Lets go of what a transfer copied from. */
+export async function endTransfer(tx: Tx, { database: { engine }, seeds }: Pick<TransferParts, 'database' | 'seeds'>, transfer: TransferTable): Promise<void> {
+  await tx.deleteFrom('transfer').where('imodel_id', '=', transfer.imodel_id).execute();
+  for (const id of [transfer.from_baseline_id, transfer.baseline_id]) if (id !== null) await dropBaseline(tx, engine, id, seeds);
+}
+
+async function fail(tx: Tx, parts: TransferParts, imodelId: string, reason: string): Promise<void> {
+  await tx.updateTable('operation').set({ state: 'failed', failure_reason: reason, finished_at: Date.now() }).where('imodel_id', '=', imodelId).where('state', '=', 'scheduled').execute();
+  const transfer = await tx.selectFrom('transfer').selectAll().where('imodel_id', '=', imodelId).executeTakeFirst();
+  if (transfer === undefined) return;
+  // What came over so far is nobody's; the collector takes it.
+  await tx.updateTable('segment').set({ owner_imodel_id: null }).where('id', '=', transfer.segment_id).execute();
+  await tx.updateTable('imodel').set({ history_id: null, head_index: 0, head_changeset_id: '', last_pushed_at: null }).where('id', '=', imodelId).where('state', '=', 'notInitialized').execute();
+  await endTransfer(tx, parts, transfer);
+}

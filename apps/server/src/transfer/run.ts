@@ -1,0 +1,112 @@
+import type { Database, Db, Tx } from '../db/database.ts';
+import type { TransferTable } from '../db/schema.ts';
+import { FinalError, type RunningJob } from '../operations/jobs.ts';
+
+/** How often bytes under way are told and the end of the target is looked for. */
+const tickMs = 1000;
+
+/** Nobody wants the copy any more, or another run has taken over. */
+export class EndedTransferError extends Error {
+  constructor() {
+    super('the transfer has ended');
+    this.name = 'EndedTransferError';
+  }
+}
+
+/**
+ * One run of a transfer: what it has brought over is written down in small transactions, each of which counts only while
+ * this run is the latest and the copy is still wanted. A run that dies loses the files that were on their way, no others.
+ */
+export class TransferRun {
+  readonly transfer: TransferTable;
+  /** Aborted when the job's lease is lost, when the server ends, and when the target is deleted. */
+  readonly signal: AbortSignal;
+  readonly #database: Database;
+  readonly #cancel: AbortController;
+  #underWay = 0;
+  #ticking = false;
+  readonly #timer: NodeJS.Timeout;
+
+  private constructor(database: Database, transfer: TransferTable, signal: AbortSignal) {
+    this.#database = database;
+    this.transfer = transfer;
+    this.#cancel = new AbortController();
+    this.signal = AbortSignal.any([signal, this.#cancel.signal]);
+    this.#timer = setInterval(() => void this.#tick(), tickMs);
+  }
+
+  /**
+   * Becomes the latest run of a transfer; undefined when there is nothing left to do.
+   * @throws FinalError when too many runs brought nothing over
+   */
+  static async begin(database: Database, job: RunningJob, fruitlessAttempts: number): Promise<TransferRun | undefined> {
+    const { db } = database;
+    const transfer = await db
+      .updateTable('transfer')
+      .set((eb) => ({ attempt: job.attempt, begun_at: eb.fn.coalesce('begun_at', eb.val(Date.now())) }))
+      .where('imodel_id', '=', job.subjectId)
+      .where('attempt', '<=', job.attempt)
+      .where((eb) => eb.exists(eb.selectFrom('imodel').select('id').where('id', '=', job.subjectId).where('deleted_at', 'is', null)))
+      .returningAll()
+      .executeTakeFirst();
+    if (transfer === undefined) return undefined;
+    await db.updateTable('operation').set({ bytes_under_way: 0 }).where('imodel_id', '=', job.subjectId).execute();
+    if (job.attempt - transfer.fruitful_attempt > fruitlessAttempts) 
+      throw new FinalError(`Nothing was brought over in ${fruitlessAttempts} attempts.${job.lastError === null ? '' : ` The last: ${job.lastError}`}`);
+    return new TransferRun(database, transfer, job.signal);
+  }
+
+  /** Whether this is the first run of all. */
+  static async isFirst(database: Database, imodelId: string): Promise<boolean> {
+    const row = await database.db.selectFrom('transfer').select('begun_at').where('imodel_id', '=', imodelId).executeTakeFirst();
+    return row?.begun_at === null;
+  }
+
+  /** Hears of bytes that pass: told once a second, so that a big file shows that it moves, and with each finished file for good. */
+  readonly passed = (bytes: number): void => {
+    this.#underWay += bytes;
+  };
+
+  /** Writes down what was brought over. @throws EndedTransferError */
+  async record(done: { bytes: number; changesets: number }, write: (tx: Tx) => Promise<void>): Promise<void> {
+    const { imodel_id: id, attempt } = this.transfer;
+    await this.#database.db.transaction().execute(async (tx) => {
+      const current = await tx.updateTable('transfer').set({ fruitful_attempt: attempt }).where('imodel_id', '=', id).where('attempt', '=', attempt).executeTakeFirst();
+      if (current.numUpdatedRows === 0n || !(await isWanted(tx, id))) throw new EndedTransferError();
+      await write(tx);
+      await tx
+        .updateTable('operation')
+        .set((eb) => ({ bytes_done: eb('bytes_done', '+', done.bytes), changesets_done: eb('changesets_done', '+', done.changesets) }))
+        .where('imodel_id', '=', id)
+        .execute();
+    });
+    this.#underWay -= done.bytes;
+  }
+
+  /** Ends the run, and whatever of it is still under way. */
+  end(): void {
+    clearInterval(this.#timer);
+    this.#cancel.abort(new EndedTransferError());
+  }
+
+  async #tick(): Promise<void> {
+    if (this.#ticking) return;
+    this.#ticking = true;
+    try {
+      const { imodel_id: id, attempt } = this.transfer;
+      const row = await this.#database.db.selectFrom('transfer').select('attempt').where('imodel_id', '=', id).executeTakeFirst();
+      const still = row?.attempt === attempt && (await isWanted(this.#database.db, id));
+      if (!still) this.#cancel.abort(new EndedTransferError());
+      else await this.#database.db.updateTable('operation').set({ bytes_under_way: Math.max(0, this.#underWay) }).where('imodel_id', '=', id).execute();
+    } catch {
+      // A database that cannot be reached says so where something is written down.
+    } finally {
+      this.#ticking = false;
+    }
+  }
+}
+
+/** Whether the copy is still there. */
+async function isWanted(db: Db, imodelId: string): Promise<boolean> {
+  return (await db.selectFrom('imodel').select('id').where('id', '=', imodelId).where('deleted_at', 'is', null).executeTakeFirst()) !== undefined;
+}

@@ -1,0 +1,418 @@
+import assert from 'node:assert/strict';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { Readable } from 'node:stream';
+import { describe, test } from 'node:test';
+import { CheckpointState } from '@itwin/imodels-client-management';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
+import type { ConfigInput } from '../apps/server/src/config.ts';
+import type { BlobStore } from '../apps/server/src/storage/blobStore.ts';
+import { collect } from '../apps/server/src/history/collect.ts';
+import { Carrier, DamagedSourceError } from '../apps/server/src/transfer/carrier.ts';
+import { verify } from '../apps/server/src/verify/verify.ts';
+import { pushSample } from '../scripts/sample.ts';
+import type { Api } from './support/api.ts';
+import { all, makeIModel, official, pushMore, type MadeIModel, type Official } from './support/clients.ts';
+import { endServer, Installation, otherStore, setups, type Setup, type TestServer } from './support/server.ts';
+import { onEachDatabase } from './support/suite.ts';
+import { until } from './support/until.ts';
+
+const west = 'West Europe';
+const farAway = (setup: Setup, more: ConfigInput = {}): ConfigInput => ({ dataCenters: { [west]: otherStore(setup) }, ...more });
+
+interface Operation {
+  state: string;
+  failureReason: string | null;
+  clonedFrom: { iModelId: string; changesetId: string } | null;
+  progress: { changesets: number; totalChangesets: number; bytes: number; totalBytes: number };
+}
+
+async function operationOf(api: Api, id: string): Promise<Operation> {
+  return ((await api.get(`/imodels/${id}/operations/create`)).body as { createOperation: Operation }).createOperation;
+}
+
+async function ended(api: Api, id: string): Promise<Operation> {
+  return until('the end of the operation', async () => {
+    const operation = await operationOf(api, id);
+    return operation.state === 'scheduled' ? undefined : operation;
+  });
+}
+
+/** Asks for a copy; whether it comes about is another matter. */
+async function order(api: Api, sourceId: string, body: Record<string, unknown>, what = 'clone'): Promise<string> {
+  const answer = await api.post(`/imodels/${sourceId}/${what}`, { name: randomUUID(), ...body });
+  assert.equal(answer.status, 202, JSON.stringify(answer.body));
+  return (answer.headers.get('location') ?? '').slice(-36);
+}
+
+async function contentsOf({ client, authorization }: Official, iModelId: string): Promise<{ id: string; index: number; bytes: string }[]> {
+  const found = await all(client.changesets.getRepresentationList({ authorization, iModelId }));
+  return Promise.all(
+    found.map(async ({ id, index, _links }) => {
+      const response = await fetch(_links.download?.href ?? assert.fail());
+      return { id, index, bytes: Buffer.from(await response.arrayBuffer()).toString('hex') };
+    }),
+  );
+}
+
+const pushed = ({ changesets }: MadeIModel) => changesets.map(({ id, index, bytes }) => ({ id, index, bytes: bytes.toString('hex') }));
+const storesOf = (server: TestServer) => {
+  const { stores } = server.services.blobs;
+  return { east: stores.home, west: stores.ofDataCenter(west) };
+};
+const objectsIn = async (store: BlobStore): Promise<number> => (await all(store.list())).length;
+
+/** Stores in which the files that an iModel sees lie. */
+async function placesOf({ services }: TestServer, iModelId: string): Promise<string[]> {
+  const { db } = services.database;
+  const ofChangesets = await db
+    .selectFrom('imodel as m')
+    .innerJoin('history_segment as h', 'h.history_id', 'm.history_id')
+    .innerJoin('changeset as c', 'c.segment_id', 'h.segment_id')
+    .innerJoin('blob as b', 'b.id', 'c.blob_id')
+    .select('b.store')
+    .where('m.id', '=', iModelId)
+    .execute();
+  const ofBaseline = await db.selectFrom('imodel as m').innerJoin('baseline as l', 'l.id', 'm.baseline_id').innerJoin('blob as b', 'b.id', 'l.blob_id').select('b.store').where('m.id', '=', iModelId).execute();
+  return [...new Set([...ofChangesets, ...ofBaseline].map(({ store }) => store))];
+}
+
+async function collectAll({ services: { database, blobs } }: TestServer): Promise<void> {
+  const seeds = await database.db.selectFrom('baseline').select('id').where('id', 'like', 'seed-%').execute();
+  await collect(database, blobs.stores, { graceMs: -1, uploadLifeMs: 3_600_000, seeds: new Map(seeds.map(({ id }, n) => [String(n), id])), groupLifeMs: 3_600_000, thorough: true });
+}
+
+onEachDatabase('An iTwin in another data center', farAway, (context) => {
+  const farITwin = (): Promise<string> => context.server.iTwin('olivia', undefined, west);
+
+  test('keeps its files in the store of that data center, and says where it is', async () => {
+    const far = await farITwin();
+    const made = await makeIModel(context.olivia, far, { changesets: 3 });
+    const stores = storesOf(context.server);
+    assert.deepEqual(await placesOf(context.server, made.id), [stores.west.id]);
+    assert.notEqual(stores.west.id, stores.east.id);
+    const { body } = await context.api.get(`/imodels/${made.id}`);
+    assert.equal((body as { iModel: { dataCenterLocation: string } }).iModel.dataCenterLocation, west);
+    assert.deepEqual(await contentsOf(context.olivia, made.id), pushed(made));
+  });
+
+  test('gets a clone through the official client that is whole, its own, and unhurt by the end of its source', async () => {
+    const far = await farITwin();
+    const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 7 });
+    const { client, authorization } = context.olivia;
+    const clone = await client.iModels.clone({ authorization, iModelId: source.id, iModelProperties: { iTwinId: far } });
+    assert.equal(clone.state, 'initialized');
+    const operation = await operationOf(context.api, clone.id);
+    assert.deepEqual([operation.state, operation.failureReason], ['successful', null]);
+    assert.deepEqual(operation.clonedFrom, { iModelId: source.id, changesetId: source.changesets.at(-1)?.id });
+    const { changesets, totalChangesets, bytes, totalBytes } = operation.progress;
+    assert.deepEqual([changesets, totalChangesets, bytes], [7, 7, totalBytes]);
+    assert.ok(totalBytes > source.changesets.reduce((sum, { bytes: file }) => sum + file.length, 0));
+    assert.deepEqual(await placesOf(context.server, clone.id), [storesOf(context.server).west.id]);
+
+    await client.iModels.delete({ authorization, iModelId: source.id });
+    await collectAll(context.server);
+    assert.deepEqual(await contentsOf(context.olivia, clone.id), pushed(source));
+    const goesOn: MadeIModel = { ...source, id: clone.id, briefcaseId: 0, changesets: [...source.changesets] };
+    await pushMore(context.olivia, goesOn, 2);
+    assert.deepEqual(await contentsOf(context.olivia, clone.id), pushed(goesOn));
+    assert.deepEqual(await placesOf(context.server, clone.id), [storesOf(context.server).west.id]);
+    const { database, blobs } = context.server.services;
+    assert.deepEqual((await verify(database.db, blobs.stores, true)).faults, []);
+  });
+
+  test('gets what the source had when it was asked for, up to the chosen changeset, and nothing later', async () => {
+    const far = await farITwin();
+    const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 5 });
+    const three = await order(context.api, source.id, { iTwinId: far, changesetIndex: 3 });
+    const none = await order(context.api, source.id, { iTwinId: far, changesetIndex: 0 });
+    await pushMore(context.olivia, source, 1);
+    for (const id of [three, none]) assert.equal((await ended(context.api, id)).state, 'successful');
+    assert.deepEqual(await contentsOf(context.olivia, three), pushed(source).slice(0, 3));
+    assert.deepEqual(await contentsOf(context.olivia, none), []);
+    assert.deepEqual(await placesOf(context.server, none), [storesOf(context.server).west.id]);
+  });
+
+  test('gets a second clone, and gives one back, for the price of what is missing', async () => {
+    const far = await farITwin();
+    const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 6 });
+    const stores = storesOf(context.server);
+    const first = await order(context.api, source.id, { iTwinId: far });
+    await ended(context.api, first);
+    const before = { east: await objectsIn(stores.east), west: await objectsIn(stores.west) };
+    const again = await order(context.api, source.id, { iTwinId: far });
+    const back = await order(context.api, first, { iTwinId: context.iTwinId });
+    for (const id of [again, back]) assert.equal((await ended(context.api, id)).state, 'successful');
+    assert.deepEqual({ east: await objectsIn(stores.east), west: await objectsIn(stores.west) }, before);
+
+    const grown: MadeIModel = { ...source, id: first, briefcaseId: 0, changesets: [...source.changesets] };
+    await pushMore(context.olivia, grown, 1);
+    const backAgain = await order(context.api, first, { iTwinId: context.iTwinId });
+    assert.equal((await ended(context.api, backAgain)).state, 'successful');
+    assert.equal(await objectsIn(stores.east), before.east + 1);
+    for (const id of [again, back]) assert.deepEqual(await contentsOf(context.olivia, id), pushed(source));
+    assert.deepEqual(await contentsOf(context.olivia, backAgain), pushed(grown));
+    assert.deepEqual(await placesOf(context.server, back), [stores.east.id]);
+  });
+
+  test('gets forks with their history and iModels from templates too', async () => {
+    const far = await farITwin();
+    const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 3 });
+    const fork = await order(context.api, source.id, { iTwinId: far, preserveHistory: true }, 'fork');
+    assert.equal((await ended(context.api, fork)).state, 'successful');
+    assert.deepEqual(await contentsOf(context.olivia, fork), pushed(source));
+    const created = await context.api.post('/imodels', { iTwinId: far, name: randomUUID(), template: { iModelId: source.id } });
+    assert.equal(created.status, 201, JSON.stringify(created.body));
+    const { id } = (created.body as { iModel: { id: string } }).iModel;
+    assert.equal((await ended(context.api, id)).state, 'successful');
+    for (const made of [fork, id]) assert.deepEqual(await placesOf(context.server, made), [storesOf(context.server).west.id]);
+  });
+
+  test('is told why a clone failed, when a file of the source is gone or is not what it was', async () => {
+    const far = await farITwin();
+    const { db } = context.server.services.database;
+    const { east } = storesOf(context.server);
+    for (const [index, how] of [
+      [2, 'missing'],
+      [3, 'damaged'],
+    ] as const) {
+      const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 4 });
+      const { key, size } = await db.selectFrom('changeset as c').innerJoin('blob as b', 'b.id', 'c.blob_id').select(['b.key', 'b.size']).where('c.id', '=', source.changesets[index - 1]?.id ?? '').executeTakeFirstOrThrow();
+      await east.delete(key ?? '');
+      if (how === 'damaged') await east.put(key ?? '', Readable.from([randomBytes(size)]), size);
+      const clone = await order(context.api, source.id, { iTwinId: far });
+      const operation = await ended(context.api, clone);
+      assert.deepEqual([operation.state, operation.failureReason], ['failed', `The file of changeset ${index} is ${how} in the store that it is copied from.`]);
+      const { body } = await context.api.get(`/imodels/${clone}`);
+      assert.equal((body as { iModel: { state: string } }).iModel.state, 'notInitialized');
+      assert.deepEqual(await db.selectFrom('transfer').select('imodel_id').where('imodel_id', '=', clone).execute(), []);
+      assert.deepEqual(await db.selectFrom('job').select('id').where('subject_id', '=', clone).execute(), []);
+      assert.equal((await context.api.delete(`/imodels/${clone}`)).status, 204);
+      assert.equal((await context.api.delete(`/imodels/${source.id}`)).status, 204);
+    }
+    // The copies are gone with what came over, the damaged files with their source.
+    await collectAll(context.server);
+    const { database, blobs } = context.server.services;
+    assert.deepEqual((await verify(database.db, blobs.stores, true)).faults, []);
+  });
+
+  test('cannot be in a data center that is not there', async () => {
+    const { status, body } = await context.api.post('/itwins', { displayName: randomUUID(), class: 'Thing', subClass: 'Asset', dataCenterLocation: 'constructor' });
+    assert.deepEqual([status, (body as { error: { details: unknown[] } }).error.details.length], [422, 1]);
+  });
+});
+
+for (const setup of setups)
+  describe(`A copy into another data center on ${setup.engine} and ${setup.store}`, () => {
+    /** What a test does on an installation; every server that it started ends with it. */
+    async function onInstallation(work: (start: (input?: ConfigInput) => Promise<TestServer>) => Promise<void>): Promise<void> {
+      const installation = await Installation.create(setup);
+      const other = farAway(setup);
+      let last: TestServer | undefined;
+      try {
+        await work(async (input = {}) => (last = await installation.start({ ...other, ...input })));
+      } finally {
+        await endServer(last);
+      }
+    }
+    const idle: ConfigInput = { transfers: { slots: 0 } };
+    /** Slow enough to be met under way: changesets of about 300 bytes, a seed that the store has already. */
+    const slow: ConfigInput = { transfers: { bytesPerSecond: 1500, parallelFiles: 1 }, shutdownSeconds: 0 };
+
+    test('goes on after a restart where it stopped', async () => {
+      await onInstallation(async (start) => {
+        let server = await start(slow);
+        const olivia = await official(server);
+        const source = await makeIModel(olivia, await server.iTwin(), { changesets: 20 });
+        const far = await server.iTwin('olivia', undefined, west);
+        const empty = await objectsIn(storesOf(server).west);
+        const api = await server.as('olivia');
+        const clone = await order(api, source.id, { iTwinId: far });
+        await until('some changesets', async () => ((await operationOf(api, clone)).progress.changesets >= 3 ? true : undefined));
+        // Rule of the API: it shows nothing until it is initialized.
+        assert.deepEqual(await contentsOf(olivia, clone), []);
+        await server.close();
+        server = await start();
+        const operation = await ended(await server.as('olivia'), clone);
+        assert.deepEqual([operation.state, operation.progress.changesets], ['successful', 20]);
+        assert.deepEqual(await contentsOf(await official(server), clone), pushed(source));
+        assert.ok((await objectsIn(storesOf(server).west)) - empty <= 21, 'no more than the one file under way was copied twice');
+      });
+    });
+
+    test('ends when the target is deleted, and leaves nothing', async () => {
+      await onInstallation(async (start) => {
+        const server = await start(slow);
+        const olivia = await official(server);
+        const source = await makeIModel(olivia, await server.iTwin(), { changesets: 20 });
+        const far = await server.iTwin('olivia', undefined, west);
+        const api = await server.as('olivia');
+        const { db } = server.services.database;
+        const clone = await order(api, source.id, { iTwinId: far });
+        await until('some changesets', async () => ((await operationOf(api, clone)).progress.changesets >= 2 ? true : undefined));
+        assert.equal((await api.delete(`/imodels/${clone}`)).status, 204);
+        await until('the end of the job', async () => ((await db.selectFrom('job').select('id').where('subject_id', '=', clone).executeTakeFirst()) === undefined ? true : undefined));
+        await collectAll(server);
+        // All but the seed of the data center.
+        const left = await db.selectFrom('blob').select('id').where('store', '=', storesOf(server).west.id).execute();
+        assert.equal(left.length, 1);
+        assert.deepEqual(await db.selectFrom('transfer').selectAll().execute(), []);
+        assert.deepEqual(await contentsOf(olivia, source.id), pushed(source));
+      });
+    });
+
+    test('is made although the source is deleted before its turn comes', async () => {
+      await onInstallation(async (start) => {
+        let server = await start(idle);
+        const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 4 });
+        const api = await server.as('olivia');
+        const clone = await order(api, source.id, { iTwinId: await server.iTwin('olivia', undefined, west) });
+        assert.equal((await api.delete(`/imodels/${source.id}`)).status, 204);
+        await collectAll(server);
+        await server.close();
+        server = await start({ transfers: { lateSeconds: 0 } });
+        assert.equal((await ended(await server.as('olivia'), clone)).state, 'successful');
+        assert.deepEqual(await contentsOf(await official(server), clone), pushed(source));
+      });
+    });
+
+    test('that begins late runs on the permissions of then', async () => {
+      await onInstallation(async (start) => {
+        let server = await start(idle);
+        const iTwinId = await server.iTwin();
+        const far = await server.iTwin('olivia', undefined, west);
+        const roles = [await server.grant(iTwinId, 'max', ['imodels_manage']), await server.grant(far, 'max', ['imodels_manage'])];
+        const source = await makeIModel(await official(server), iTwinId, { changesets: 2 });
+        const max = await server.as('max');
+        const kept = await order(max, source.id, { iTwinId: far });
+        await server.close();
+        server = await start({ transfers: { lateSeconds: 0 } });
+        assert.equal((await ended(await server.as('olivia'), kept)).state, 'successful');
+
+        for (const [place, role] of [
+          [iTwinId, roles[0]],
+          [far, roles[1]],
+        ] as const) {
+          await server.close();
+          server = await start(idle);
+          const asMax = await server.as('max');
+          const asOlivia = await server.as('olivia');
+          const clone = await order(asMax, source.id, { iTwinId: far });
+          assert.equal((await asOlivia.patch(`/accesscontrol/itwins/${place}/roles/${role}`, { permissions: ['imodels_read'] })).status, 200);
+          await server.close();
+          server = await start({ transfers: { lateSeconds: 0 } });
+          const operation = await ended(await server.as('olivia'), clone);
+          assert.deepEqual([operation.state, operation.failureReason], ['failed', 'When its turn came, whoever asked for the copy no longer had the permissions that it needs.']);
+          const restored = await (await server.as('olivia')).patch(`/accesscontrol/itwins/${place}/roles/${role}`, { permissions: ['imodels_manage'] });
+          assert.equal(restored.status, 200);
+        }
+      });
+    });
+
+    test('is given up, with the reason, after attempts that bring nothing over', async () => {
+      await onInstallation(async (start) => {
+        const server = await start({ transfers: { fruitlessAttempts: 2, firstRetrySeconds: 0 } });
+        const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 2 });
+        const api = await server.as('olivia');
+        const { west: store } = storesOf(server);
+        Object.assign(store, { put: () => Promise.reject(new Error('the store is away')) });
+        const clone = await order(api, source.id, { iTwinId: await server.iTwin('olivia', undefined, west) });
+        const operation = await ended(api, clone);
+        Reflect.deleteProperty(store, 'put');
+        assert.deepEqual([operation.state, operation.failureReason], ['failed', 'Nothing was brought over in 2 attempts. The last: the store is away']);
+      });
+    });
+
+    test('brings checkpoints along, which open the clone at once', { skip: isITwinJsInstalled() ? false : 'iTwin.js is not installed', timeout: 120_000 }, async () => {
+      await onInstallation(async (start) => {
+        let server = await start({ checkpoints: { generate: 'auto', delaySeconds: 0 }, ...idle });
+        const olivia = await official(server);
+        const { client, authorization } = olivia;
+        const iModelId = await pushSample(olivia, await server.iTwin(), randomUUID());
+        const last = (await all(client.changesets.getMinimalList({ authorization, iModelId }))).at(-1);
+        await client.namedVersions.create({ authorization, iModelId, namedVersionProperties: { name: 'v', changesetId: last?.id ?? '' } });
+        const ready = async (of: string, index: number) => {
+          const checkpoint = await client.checkpoints.getSingle({ authorization, iModelId: of, changesetIndex: index });
+          return checkpoint.state === CheckpointState.Successful ? checkpoint : undefined;
+        };
+        await until('the checkpoint of the source', () => ready(iModelId, last?.index ?? 0), 60_000);
+        const far = await server.iTwin('olivia', undefined, west);
+        const api = await server.as('olivia');
+        const clone = await order(api, iModelId, { iTwinId: far });
+        // A new baseline is made where it belongs, and needs no copy.
+        const squashed = await order(api, iModelId, { iTwinId: far }, 'fork');
+        const fork = await until('the fork', async () => ((await operationOf(api, squashed)).state === 'scheduled' ? undefined : operationOf(api, squashed)), 60_000);
+        assert.deepEqual([fork.state, fork.progress.totalBytes, await placesOf(server, squashed)], ['successful', 0, [storesOf(server).west.id]]);
+        await server.close();
+
+        // Nothing makes checkpoints here: what the clone has came over.
+        server = await start();
+        const later = await official(server);
+        assert.equal((await ended(await server.as('olivia'), clone)).state, 'successful');
+        const { services } = server;
+        for (const index of [0, last?.index ?? 0]) {
+          const checkpoint = await later.client.checkpoints.getSingle({ authorization: later.authorization, iModelId: clone, changesetIndex: index });
+          assert.equal(checkpoint.state, CheckpointState.Successful);
+        }
+        const places = await services.database.db
+          .selectFrom('imodel as m')
+          .innerJoin('history_segment as h', 'h.history_id', 'm.history_id')
+          .innerJoin('checkpoint as c', (on) => on.on((eb) => eb.or([eb('c.segment_id', '=', eb.ref('h.segment_id')), eb('c.baseline_id', '=', eb.ref('m.baseline_id'))])))
+          .innerJoin('model_file_block as f', 'f.file_id', 'c.file_id')
+          .innerJoin('block as k', 'k.id', 'f.block_id')
+          .select(['k.store', 'c.id'])
+          .where('m.id', '=', clone)
+          .execute();
+        assert.deepEqual([...new Set(places.map(({ store }) => store))], [storesOf(server).west.id]);
+        assert.equal(new Set(places.map(({ id }) => id)).size, 2);
+        assert.deepEqual((await verify(services.database.db, services.blobs.stores, true)).faults, []);
+      });
+    });
+  });
+
+describe('The carrier of files between stores', () => {
+  /** Stores in memory would be stores of their own kind; these are files. */
+  async function twoStores(work: (server: TestServer) => Promise<void>): Promise<void> {
+    const setup = setups[0] as Setup;
+    const installation = await Installation.create(setup);
+    const server = await installation.start(farAway(setup));
+    try {
+      await work(server);
+    } finally {
+      await endServer(server);
+    }
+  }
+
+  test('keeps to its budget of bytes a second over all files together', async () => {
+    await twoStores(async (server) => {
+      const { blobs } = server.services;
+      const stores = storesOf(server);
+      const carrier = new Carrier(blobs, 40_000);
+      const bytes = randomBytes(30_000);
+      const from = { store: stores.east.id, key: randomUUID() };
+      const { sha256 } = await stores.east.put(from.key, Readable.from([bytes]), bytes.length);
+      const began = performance.now();
+      let passed = 0;
+      const carry = () => carrier.carry(from, undefined, { what: 'a file', size: bytes.length, sha256 }, stores.west, randomUUID(), new AbortController().signal, (count) => (passed += count));
+      await Promise.all([carry(), carry(), carry(), carry()]);
+      // 120,000 bytes: 40,000 in each of three seconds, of which the first begins at once.
+      assert.ok(performance.now() - began >= 1900);
+      assert.equal(passed, 120_000);
+    });
+  });
+
+  test('never lets a file count that is not the one that was meant', async () => {
+    await twoStores(async (server) => {
+      const stores = storesOf(server);
+      const carrier = new Carrier(server.services.blobs, 0);
+      const key = randomUUID();
+      await stores.east.put(key, Readable.from([Buffer.from('something')]), 9);
+      const before = await objectsIn(stores.west);
+      const carry = (from: string, size: number, sha256: string) =>
+        carrier.carry({ store: stores.east.id, key: from }, undefined, { what: 'changeset 1', size, sha256 }, stores.west, randomUUID(), new AbortController().signal, () => undefined);
+      await assert.rejects(carry(key, 9, 'f'.repeat(64)), new DamagedSourceError('changeset 1', 'damaged'));
+      await assert.rejects(carry(key, 8, 'f'.repeat(64)), new DamagedSourceError('changeset 1', 'damaged'));
+      await assert.rejects(carry(randomUUID(), 9, 'f'.repeat(64)), new DamagedSourceError('changeset 1', 'missing'));
+      assert.equal(await objectsIn(stores.west), before);
+    });
+  });
+});

@@ -21,6 +21,11 @@ export interface RunningServer {
   close(): Promise<void>;
 }
 
+export interface ServerOptions extends RegisterOptions {
+  /** A worker runs jobs and answers nothing but health and metrics. */
+  role?: 'server' | 'worker';
+}
+
 /** Largest body of an API request, bytes. Files do not come this way. */
 const bodyLimit = 1024 * 1024;
 
@@ -28,7 +33,7 @@ const bodyLimit = 1024 * 1024;
  * Starts a server: the one place where everything is wired.
  * @throws ConfigError, NewerSchemaError, DataFolderInUseError, or what listening on the address throws
  */
-export async function startServer(config: Config, options: RegisterOptions = {}): Promise<RunningServer> {
+export async function startServer(config: Config, options: ServerOptions = {}): Promise<RunningServer> {
   const app = Fastify({
     bodyLimit,
     trustProxy: config.trustProxy,
@@ -88,7 +93,24 @@ async function closeApp(app: FastifyInstance, graceSeconds: number): Promise<voi
   }
 }
 
-async function wire(app: FastifyInstance, services: Services, options: RegisterOptions): Promise<void> {
+async function wire(app: FastifyInstance, services: Services, options: ServerOptions): Promise<void> {
+  if (services.config.metrics) serveMetrics(app, services.database);
+  app.setNotFoundHandler((request, reply) => sendError(new ApiError('NotFound'), request, reply));
+  if (options.role !== 'worker') await wireApi(app, services, options);
+  // Alive is who answers at all; ready who also reaches the database and the stores.
+  app.get('/health', { schema: { hide: true } }, () => ({ status: 'ok', version }));
+  app.get('/health/ready', { schema: { hide: true } }, async (request, reply) => {
+    try {
+      await Promise.all([services.database.db.selectFrom('secret').select('name').limit(1).execute(), ...services.blobs.stores.all.map((store) => store.check())]);
+      return { status: 'ok', version };
+    } catch (error) {
+      request.log.warn({ err: error }, 'not ready');
+      return reply.code(503).send({ status: 'unavailable', version });
+    }
+  });
+}
+
+async function wireApi(app: FastifyInstance, services: Services, options: RegisterOptions): Promise<void> {
   await app.register(cors, {
     origin: services.config.corsOrigins.includes('*') ? '*' : services.config.corsOrigins,
     methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
@@ -121,23 +143,10 @@ async function wire(app: FastifyInstance, services: Services, options: RegisterO
       components: { securitySchemes: { bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT' } } },
     },
   });
-  if (services.config.metrics) serveMetrics(app, services.database);
-  app.setNotFoundHandler((request, reply) => sendError(new ApiError('NotFound'), request, reply));
   await app.register(async (api) => registerRoutes(api, services, routes, options));
   await app.register(dataPlane, { blobs: services.blobs, links: services.signedLinks, containers: services.containers });
   app.get('/openapi.json', { schema: { hide: true } }, () => app.swagger());
   app.get('/', { schema: { hide: true } }, (_request, reply) => reply.redirect('/docs/'));
-  // Alive is who answers at all; ready who also reaches the database and the store.
-  app.get('/health', { schema: { hide: true } }, () => ({ status: 'ok', version }));
-  app.get('/health/ready', { schema: { hide: true } }, async (request, reply) => {
-    try {
-      await Promise.all([services.database.db.selectFrom('secret').select('name').limit(1).execute(), ...services.blobs.stores.all.map((store) => store.check())]);
-      return { status: 'ok', version };
-    } catch (error) {
-      request.log.warn({ err: error }, 'not ready');
-      return reply.code(503).send({ status: 'unavailable', version });
-    }
-  });
   await app.register(scalar, {
     routePrefix: '/docs',
     // Served from the package: the page needs no network, and offers nothing that would send the document elsewhere.

@@ -7,7 +7,7 @@ import { imodelsCommand } from './commands/imodels.ts';
 import { importCommand } from './commands/import.ts';
 import { migrateDatabaseCommand } from './commands/migrateDatabase.ts';
 import { mirrorCommand } from './commands/mirror.ts';
-import { startCommand } from './commands/start.ts';
+import { startCommand, workCommand } from './commands/start.ts';
 import { tokenCommand } from './commands/token.ts';
 import { verifyCommand } from './commands/verify.ts';
 import { version } from './version.ts';
@@ -18,7 +18,7 @@ const program = new Command('offshoot')
   .showHelpAfterError('(see offshoot --help)')
   .addHelpText('after', `\nExit codes: 0 done, ${exitCodes.failed} failed, ${exitCodes.usage} wrong use, ${exitCodes.refused} refused by the server, ${exitCodes.unreachable} server not reached or too slow.`)
   .exitOverride();
-for (const command of [startCommand(), tokenCommand(), cloneCommand(), imodelsCommand(), importCommand(), mirrorCommand(), verifyCommand(), migrateDatabaseCommand(), benchCommand()]) {
+for (const command of [startCommand(), workCommand(), tokenCommand(), cloneCommand(), imodelsCommand(), importCommand(), mirrorCommand(), verifyCommand(), migrateDatabaseCommand(), benchCommand()]) {
   command.exitOverride();
   for (const inner of command.commands) inner.exitOverride();
   program.addCommand(command);

@@ -8,7 +8,7 @@ import { Readable } from 'node:stream';
 import { setTimeout as pause } from 'node:timers/promises';
 import { brotliDecompressSync } from 'node:zlib';
 import { guidBytes } from '../checkpoints/identity.ts';
-import { describeMachine, folderBytes, percentile, startChild, tokenOf, type Machine } from './common.ts';
+import { describeMachine, folderBytes, percentile, raisedTiers, startChild, tokenOf, type Machine } from './common.ts';
 
 /** One size of checkpoint. */
 export interface CheckpointCase {
@@ -52,8 +52,7 @@ interface Source {
 export async function benchCheckpoints(options: { onStart: (machine: Machine) => void; onCase: (found: CheckpointCase) => void }): Promise<CheckpointBench> {
   const dataDir = mkdtempSync(path.join(tmpdir(), 'offshoot-bench-'));
   try {
-    const raised = { general: [{ requests: 1_000_000_000, seconds: 60 }], operations: {} };
-    writeFileSync(path.join(dataDir, 'bench.json'), JSON.stringify({ dataDir, logLevel: 'error', checkpoints: { generate: 'here' }, tiers: { Enterprise: raised } }));
+    writeFileSync(path.join(dataDir, 'bench.json'), JSON.stringify({ dataDir, logLevel: 'error', checkpoints: { generate: 'here' }, tiers: raisedTiers }));
     const machine = describeMachine(undefined, 'tokens verified, server and load in two processes, one clone at a time; files and database on one disk');
     options.onStart(machine);
     const server = await startChild(dataDir, undefined);

@@ -10,9 +10,8 @@ import { loadConfig, type Config } from '../config.ts';
 import type { Tx } from '../db/database.ts';
 import { openEnd, type ChangesetTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
-import { ensureFirstITwin } from '../itwins/firstITwin.ts';
 import { openServices, type Services } from '../services.ts';
-import { describeMachine, folderBytes, percentile, startChild, tokenOf, type Machine } from './common.ts';
+import { describeMachine, firstOwner, folderBytes, percentile, raisedTiers, startChild, tokenOf, type Machine } from './common.ts';
 
 /** One measured kind of source. */
 export interface CloneCase {
@@ -162,26 +161,18 @@ async function cloneWithClient(target: Target): Promise<number[]> {
 }
 
 function benchConfig(dataDir: string, databaseUrl: string | undefined): Config {
-  const raised = { general: [{ requests: 1_000_000_000, seconds: 60 }], operations: { 'clone-imodel': { requests: 1_000_000_000, seconds: 60 } } };
   const file = path.join(dataDir, 'bench.json');
-  writeFileSync(file, JSON.stringify({ dataDir, logLevel: 'error', tiers: { Enterprise: raised }, ...(databaseUrl !== undefined && { databaseUrl }) }));
+  writeFileSync(file, JSON.stringify({ dataDir, logLevel: 'error', tiers: raisedTiers, ...(databaseUrl !== undefined && { databaseUrl }) }));
   return loadConfig({}, { file, env: {} });
 }
 
 async function prepare(config: Config): Promise<{ sources: string[]; iTwinId: string }> {
   const services = await openServices(config, pino({ level: 'error' }));
   try {
-    const iTwin = await ensureFirstITwin(services);
-    if (iTwin === undefined) throw new Error('the benchmark needs an empty database');
-    const owner = await services.database.db.selectFrom('user_account').selectAll().executeTakeFirstOrThrow();
-    const caller: Caller = {
-      user: { id: owner.id, email: owner.email, givenName: owner.given_name, surname: owner.surname, organizationId: owner.organization_id },
-      application: { id: 'bench', name: 'Benchmark', tier: config.defaultTier },
-      isOrganizationAdministrator: false,
-    };
+    const { iTwinId, caller } = await firstOwner(services);
     const sources: string[] = [];
-    for (const kind of plan) sources.push(await prepareSource(services, caller, iTwin.id, kind));
-    return { sources, iTwinId: iTwin.id };
+    for (const kind of plan) sources.push(await prepareSource(services, caller, iTwinId, kind));
+    return { sources, iTwinId };
   } finally {
     await services.close();
   }

@@ -4,6 +4,9 @@ import { cpus, totalmem } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { EmbeddedIssuer } from '../access/embeddedIssuer.ts';
+import type { Caller } from '../domain.ts';
+import { ensureFirstITwin } from '../itwins/firstITwin.ts';
+import type { Services } from '../services.ts';
 
 /** What figures were measured on. */
 export interface Machine {
@@ -40,8 +43,33 @@ export async function folderBytes(folder: string): Promise<number> {
   return bytes;
 }
 
+/** Limits so high that none is met; they are counted all the same. */
+export const raisedTiers = {
+  Enterprise: {
+    general: [{ requests: 1_000_000_000, seconds: 60 }],
+    operations: { 'clone-imodel': { requests: 1_000_000_000, seconds: 60 }, 'create-imodel': { requests: 1_000_000_000, seconds: 60 } },
+  },
+};
+
+/** The first user of a new installation, with the iTwin that is made for it. @throws Error when it is not new */
+export async function firstOwner(services: Services): Promise<{ iTwinId: string; caller: Caller }> {
+  const iTwin = await ensureFirstITwin(services);
+  if (iTwin === undefined) throw new Error('the benchmark needs an empty database');
+  const owner = await services.database.db.selectFrom('user_account').selectAll().executeTakeFirstOrThrow();
+  const user = { id: owner.id, email: owner.email, givenName: owner.given_name, surname: owner.surname, organizationId: owner.organization_id };
+  return { iTwinId: iTwin.id, caller: { user, application: { id: 'bench', name: 'Benchmark', tier: services.config.defaultTier }, isOrganizationAdministrator: false } };
+}
+
+/** A server in a process of its own. */
+export interface Child {
+  origin: string;
+  stop(): Promise<void>;
+  /** Ends it as a loss of power would. */
+  kill(): Promise<void>;
+}
+
 /** Starts a server in a process of its own, on the configuration file `bench.json` of its folder. */
-export async function startChild(dataDir: string, databaseUrl: string | undefined): Promise<{ origin: string; stop(): Promise<void> }> {
+export async function startChild(dataDir: string, databaseUrl: string | undefined): Promise<Child> {
   const ending = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
   const cli = fileURLToPath(new URL(`../cli${ending}`, import.meta.url));
   const flags = ['start', '--config', path.join(dataDir, 'bench.json'), '--port', '0', '--host', '127.0.0.1', ...(databaseUrl === undefined ? [] : ['--database-url', databaseUrl])];
@@ -51,13 +79,11 @@ export async function startChild(dataDir: string, databaseUrl: string | undefine
     child.once('message', (message) => resolve((message as { origin: string }).origin));
     child.once('exit', (code) => reject(new Error(`the server of the benchmark ended with ${code}`)));
   });
-  return {
-    origin,
-    stop: async () => {
-      child.kill('SIGTERM');
-      await ended;
-    },
+  const end = async (signal: 'SIGTERM' | 'SIGKILL'): Promise<void> => {
+    child.kill(signal);
+    await ended;
   };
+  return { origin, stop: () => end('SIGTERM'), kill: () => end('SIGKILL') };
 }
 
 export function describeMachine(databaseUrl: string | undefined, settings: string): Machine {

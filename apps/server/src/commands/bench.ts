@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import { benchCheckpoints, type CheckpointBench } from '../bench/checkpoints.ts';
 import { benchClone, type CloneBench } from '../bench/clone.ts';
 import type { Machine } from '../bench/common.ts';
+import { benchCrossStore } from '../bench/crossStore.ts';
 
 /** `offshoot bench`: the load generator that ships with the product. */
 export function benchCommand(): Command {
@@ -34,6 +35,24 @@ export function benchCommand(): Command {
             onStart: quiet ? () => undefined : (machine) => printHead(machine, ' size MB   clone to successful p50 ms   plain copy p50 ms   bytes added'),
           });
           if (quiet) process.stdout.write(`${JSON.stringify(result)}\n`);
+        }),
+    )
+    .addCommand(
+      new Command('cross-store')
+        .description('A clone into another data center, from folder to folder, beside a plain copy of the same files. Takes three times their size on disk.')
+        .option('--files <number>', 'changesets of the source', '10000')
+        .option('--megabytes <number>', 'size of all of them', '1000')
+        .option('--kills <number>', 'kill the server so often meanwhile', '0')
+        .option('--json', 'print one JSON object')
+        .action(async ({ files, megabytes, kills, json }: { files: string; megabytes: string; kills: string; json?: boolean }) => {
+          const onStart = (machine: Machine): void => (json === true ? undefined : printHead(machine, ' files      MB   seconds   files/s    MB/s   plain copy s   kills   strays'));
+          const result = await benchCrossStore({ files: Number(files), megabytes: Number(megabytes), kills: Number(kills), onStart });
+          if (json === true) process.stdout.write(`${JSON.stringify(result)}\n`);
+          else {
+            const { seconds, filesPerSecond, mbPerSecond, plainCopySeconds, strays } = result;
+            const cells: [string | number, number][] = [[files, 6], [megabytes, 7], [seconds, 9], [filesPerSecond, 9], [mbPerSecond, 7], [plainCopySeconds, 14], [kills, 7], [strays, 8]];
+            process.stdout.write(`${cells.map(([value, width]) => String(value).padStart(width)).join(' ')}\n`);
+          }
         }),
     );
 }

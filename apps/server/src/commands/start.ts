@@ -19,18 +19,28 @@ interface StartOptions {
 
 /** `offshoot start`: runs the server until SIGINT or SIGTERM. */
 export function startCommand(): Command {
-  return new Command('start')
-    .description('Start the server. Without options: SQLite and files in ./offshoot-data, http://localhost:4700.')
+  return withOptions(new Command('start').description('Start the server. Without options: SQLite and files in ./offshoot-data, http://localhost:4700.'))
+    .option('--public-url <url>', 'address of the server in links, such as https://imodels.example.com')
+    .action((options: StartOptions) => run(options, 'server'));
+}
+
+/** `offshoot work`: runs the jobs of an installation until SIGINT or SIGTERM. */
+export function workCommand(): Command {
+  return withOptions(
+    new Command('work').description('Run a worker: checkpoints, copies into other data centers and webhooks of an installation on PostgreSQL, and no API. Any number may run; its port answers /health and /metrics.'),
+  ).action((options: StartOptions) => run(options, 'worker'));
+}
+
+function withOptions(command: Command): Command {
+  return command
     .option('--data <folder>', 'folder of database, files, keys and users')
     .option('--host <address>', 'address to listen on; localhost by default, 0.0.0.0 for every one')
     .option('--port <number>', 'port to listen on; 0 takes a free one')
-    .option('--public-url <url>', 'address of the server in links, such as https://imodels.example.com')
     .option('--database-url <url>', 'PostgreSQL instead of SQLite')
-    .option('--config <file>', 'configuration file (offshoot.json)')
-    .action(start);
+    .option('--config <file>', 'configuration file (offshoot.json)');
 }
 
-async function start(options: StartOptions): Promise<void> {
+async function run(options: StartOptions, role: 'server' | 'worker'): Promise<void> {
   let server: RunningServer;
   try {
     const overrides: ConfigInput = {
@@ -41,7 +51,9 @@ async function start(options: StartOptions): Promise<void> {
       ...(options.databaseUrl !== undefined && { databaseUrl: options.databaseUrl }),
       ...(process.stdout.isTTY && { logPretty: true }),
     };
-    server = await startServer(loadConfig(overrides, options.config === undefined ? {} : { file: options.config }));
+    const config = loadConfig(overrides, options.config === undefined ? {} : { file: options.config });
+    if (role === 'worker' && config.databaseUrl === undefined) throw new ConfigError(['databaseUrl is missing: a worker needs PostgreSQL; on SQLite the server runs the jobs itself']);
+    server = await startServer(role === 'worker' ? { ...config, jobs: { ...config.jobs, here: true } } : config, { role });
   } catch (error) {
     if (error instanceof ConfigError) throw new ExitError(exitCodes.usage, error.message, error);
     if (error instanceof DataFolderInUseError || error instanceof NewerSchemaError || error instanceof OtherStoreError || error instanceof StoreUnavailableError)
@@ -50,8 +62,7 @@ async function start(options: StartOptions): Promise<void> {
       throw new ExitError(exitCodes.failed, `${(error as Error).message}. Something else listens there; choose another port with --port.`, error);
     throw error;
   }
-  const firstITwin = await ensureFirstITwin(server.services);
-  process.stdout.write(banner(server, firstITwin));
+  process.stdout.write(banner(server, role === 'worker' ? workerLines(server) : serverLines(server, await ensureFirstITwin(server.services))));
   // Whoever started this process (the demo, a benchmark, a test) learns the address.
   process.send?.({ origin: server.origin });
 
@@ -72,13 +83,30 @@ async function start(options: StartOptions): Promise<void> {
   process.once('disconnect', stop);
 }
 
-function banner({ origin, services }: RunningServer, firstITwin: { id: string; name: string } | undefined): string {
+type Line = [name: string, value: string];
+
+function banner({ services: { config, blobs } }: RunningServer, own: readonly Line[]): string {
+  const { stores } = blobs;
+  const lines: Line[] = [
+    ['Data', `${config.dataDir}${config.databaseUrl === undefined ? '' : ' and PostgreSQL'}${config.store.type === 'files' ? '' : `; files in ${stores.home.id}`}`],
+    ...Object.keys(config.dataCenters).map((name): Line => ['Data center', `${name}: files in ${stores.ofDataCenter(name).id}`]),
+    ...own,
+  ];
+  return `\nOffshoot ${version}\n\n${lines.map(([name, value]) => `  ${name.padEnd(13)}${value}`).join('\n')}\n\n`;
+}
+
+function workerLines({ origin, services: { generator } }: RunningServer): Line[] {
+  return [
+    ['Worker', `its health: ${origin}/health`],
+    ['Checkpoints', generator === undefined ? 'not made: iTwin.js is not installed, or switched off' : 'made here, with iTwin.js'],
+  ];
+}
+
+function serverLines({ origin, services }: RunningServer, firstITwin: { id: string; name: string } | undefined): Line[] {
   const { config, directory } = services;
-  const lines: [string, string][] = [
+  const lines: Line[] = [
     ['API', `${origin}/imodels`],
     ['Document', `${origin}/docs   (OpenAPI: ${origin}/openapi.json)`],
-    ['Data', `${config.dataDir}${config.databaseUrl === undefined ? '' : ' and PostgreSQL'}${config.store.type === 'files' ? '' : `; files in ${services.blobs.stores.home.id}`}`],
-    ...Object.keys(config.dataCenters).map((name): [string, string] => ['Data center', `${name}: files in ${services.blobs.stores.ofDataCenter(name).id}`]),
     ['Checkpoints', services.generator !== undefined ? 'made here, with iTwin.js' : services.checkpoints.enabled ? 'made by another server' : 'not made: iTwin.js is not installed, or switched off'],
   ];
   if (firstITwin !== undefined) lines.push(['iTwin', `${firstITwin.id}   ${firstITwin.name}`]);
@@ -86,5 +114,5 @@ function banner({ origin, services }: RunningServer, firstITwin: { id: string; n
     const elsewhere = config.dataDir === path.resolve('offshoot-data') ? '' : ` --data ${config.dataDir}`;
     lines.push(['Token', `npx offshoot token${elsewhere}   (users: ${directory.file})`]);
   }
-  return `\nOffshoot ${version}\n\n${lines.map(([name, value]) => `  ${name.padEnd(13)}${value}`).join('\n')}\n\n`;
+  return lines;
 }

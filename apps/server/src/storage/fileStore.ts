@@ -120,8 +120,12 @@ export class FileStore implements BlobStore {
       if (sink.size !== size) throw new SizeMismatchError(size);
       await file.sync();
       await file.close();
-      await mkdir(path.dirname(target), { recursive: true, mode: 0o700 });
-      await rename(aside, target);
+      await rename(aside, target).catch(async (error: NodeJS.ErrnoException) => {
+        // The first of its shelf; all others find it there.
+        if (error.code !== 'ENOENT') throw error;
+        await mkdir(path.dirname(target), { recursive: true, mode: 0o700 });
+        await rename(aside, target);
+      });
       await syncFolder(path.dirname(target));
       return { size, sha256: sink.digest() };
     } catch (error) {

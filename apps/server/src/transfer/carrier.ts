@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { addAbortSignal, pipeline, type Readable, Transform, type TransformCallback } from 'node:stream';
 import { RateLimiterMemory, RateLimiterQueue } from 'rate-limiter-flexible';
 import { FinalError } from '../operations/jobs.ts';
@@ -35,7 +36,7 @@ export class Carrier {
   }
 
   /**
-   * Copies a file, or a range of one, to a fresh key of another store. Its hash is taken on the way, of the bytes that the
+   * Copies a file, or a range of one, to a key of another store. Its hash is taken on the way, of the bytes that the
    * target took; a copy that differs is tried once more and never kept.
    * @param onBytes hears of bytes as they pass
    * @throws DamagedSourceError
@@ -54,6 +55,22 @@ export class Carrier {
       }
       if (attempt === 2) throw new DamagedSourceError(expected.what, 'damaged');
     }
+  }
+
+  /** Whether a store has a file under a key, whole and right. */
+  async has(store: BlobStore, key: string, { size, sha256 }: Expected, signal: AbortSignal): Promise<boolean> {
+    const hash = createHash('sha256');
+    let read = 0;
+    try {
+      for await (const chunk of addAbortSignal(signal, await store.read(key))) {
+        hash.update(chunk as Buffer);
+        read += (chunk as Buffer).length;
+      }
+    } catch (error) {
+      if (error instanceof NoSuchObjectError) return false;
+      throw error;
+    }
+    return read === size && hash.digest('hex') === sha256;
   }
 
   #metered(source: Readable, onBytes: (bytes: number) => void): Readable {

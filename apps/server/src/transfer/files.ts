@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import pMap from 'p-map';
 import { requireIModel, requireITwin, type Permissions } from '../access/permissions.ts';
 import type { Config } from '../config.ts';
@@ -125,11 +125,14 @@ class Files {
   #arrived: Arrived[] = [];
   #writing: Promise<void> | undefined;
   #failure: Error | undefined;
+  /** Files that an earlier run may have brought over and died before it wrote that down: only the first ones that are missing. */
+  #perhapsThere: number;
 
   constructor(parts: TransferParts, run: TransferRun) {
     this.#parts = parts;
     this.#run = run;
     this.#store = parts.blobs.stores.get(run.transfer.store);
+    this.#perhapsThere = run.transfer.attempt === 1 ? 0 : pageSize + parts.config.parallelFiles + 1;
   }
 
   /** The work that is left, one piece a file. Files that the store has already are taken as they are, on the way. */
@@ -200,9 +203,12 @@ class Files {
   }
 
   async #bring(blob: ReadableBlob, what: string): Promise<BlobTable> {
-    const key = randomUUID();
+    const { carrier } = this.#parts;
+    const { transfer, signal, passed } = this.#run;
     const { size, sha256 } = blob;
-    await this.#parts.carrier.carry(blob, undefined, { what, size, sha256 }, this.#store, key, this.#run.signal, this.#run.passed);
+    const expected = { what, size, sha256 };
+    const key = keyOf(transfer, blob);
+    if (!(this.#perhapsThere-- > 0 && (await carrier.has(this.#store, key, expected, signal)))) await carrier.carry(blob, undefined, expected, this.#store, key, signal, passed);
     return { id: randomUUID(), store: this.#store.id, key, size, sha256, state: 'stored', created_at: Date.now(), released_at: null };
   }
 
@@ -269,6 +275,9 @@ class Files {
       .execute();
   }
 }
+
+/** Where a file of a transfer goes: the same place in every run, so that none leaves a copy behind. */
+const keyOf = (transfer: TransferTable, blob: ReadableBlob): string => createHash('sha256').update(`${transfer.imodel_id}/${blob.id}`).digest('hex').slice(0, 32);
 
 const contentOf = ({ sha256, size }: Pick<ReadableBlob, 'sha256' | 'size'>): string => `${sha256}/${size}`;
 

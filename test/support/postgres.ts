@@ -9,6 +9,8 @@ import { freePort } from './freePort.ts';
 /** A PostgreSQL server of one test run. */
 export interface TestPostgres {
   url: string;
+  /** Kills every process of it at once, as a loss of power would, and starts it again on what is on the disk. */
+  crash(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -32,13 +34,22 @@ export async function startPostgres(): Promise<TestPostgres> {
   await finished(spawn(path.join(bin, 'initdb'), ['-D', data, '-U', 'test', '--auth=trust', '--encoding=UTF8', '--no-sync'], { ...user, env, cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] }));
   const port = await freePort();
   const flags = ['-D', data, '-p', String(port), '-c', 'listen_addresses=127.0.0.1', '-c', `unix_socket_directories=${folder}`, '-c', 'max_connections=200', '-c', 'fsync=off'];
-  const server = spawn(path.join(bin, 'postgres'), flags, { ...user, env, cwd: folder, stdio: 'ignore' });
+  // A process group of its own, so that all of its processes can be killed together.
+  const run = (): ChildProcess => spawn(path.join(bin, 'postgres'), flags, { ...user, env, cwd: folder, stdio: 'ignore', detached: true });
+  let server = run();
+  const end = async (kill: () => void): Promise<void> => {
+    if (server.exitCode !== null || server.signalCode !== null) return;
+    const ended = new Promise((resolve) => server.once('exit', resolve));
+    kill();
+    await ended;
+  };
+  const crash = async (): Promise<void> => {
+    await end(() => process.kill(-(server.pid as number), 'SIGKILL'));
+    server = run();
+    await answers(url, server);
+  };
   const stop = async (): Promise<void> => {
-    if (server.exitCode === null && server.signalCode === null) {
-      const ended = new Promise((resolve) => server.once('exit', resolve));
-      server.kill('SIGINT');
-      await ended;
-    }
+    await end(() => server.kill('SIGINT'));
     rmSync(folder, { recursive: true, force: true });
   };
   const url = `postgres://test@127.0.0.1:${port}/postgres`;
@@ -48,7 +59,7 @@ export async function startPostgres(): Promise<TestPostgres> {
     await stop();
     throw error;
   }
-  return { url, stop };
+  return { url, crash, stop };
 }
 
 async function findBinaries(folder: string, asRoot: boolean): Promise<string> {

@@ -108,13 +108,16 @@ export class Installation {
     this.databaseUrl = databaseUrl;
   }
 
-  /** @param on a database alone keeps its files in the data folder */
-  static async create(on: Engine | Setup): Promise<Installation> {
+  /**
+   * @param on a database alone keeps its files in the data folder
+   * @param postgres the server to make a database on; by default that of the test run
+   */
+  static async create(on: Engine | Setup, postgres = postgresUrl): Promise<Installation> {
     const setup: Setup = typeof on === 'string' ? { engine: on, store: 'files' } : on;
     const dataDir = mkdtempSync(path.join(tmpdir(), 'offshoot-test-'));
     mkdirSync(dataDir, { recursive: true });
     writeFileSync(path.join(dataDir, 'users.json'), JSON.stringify(directory));
-    return new Installation(setup, dataDir, setup.engine === 'postgres' ? await createPostgresDatabase() : undefined);
+    return new Installation(setup, dataDir, setup.engine === 'postgres' ? await createPostgresDatabase(postgres as string) : undefined);
   }
 
   config(input: ConfigInput = {}): Config {
@@ -213,16 +216,16 @@ export async function endServer(server: TestServer | undefined): Promise<void> {
   server?.installation.remove();
 }
 
-async function createPostgresDatabase(): Promise<string> {
+async function createPostgresDatabase(server: string): Promise<string> {
   const name = `test_${randomUUID().replaceAll('-', '')}`;
-  const client = new pg.Client({ connectionString: postgresUrl });
+  const client = new pg.Client({ connectionString: server });
   await client.connect();
   try {
     await client.query(`create database ${name}`);
   } finally {
     await client.end();
   }
-  const url = new URL(postgresUrl as string);
+  const url = new URL(server);
   url.pathname = `/${name}`;
   return url.href;
 }

@@ -11,7 +11,7 @@ import { ServerProcess } from './support/child.ts';
 import { changesetIdOf } from './support/clients.ts';
 import { freePort } from './support/freePort.ts';
 import { startPostgres } from './support/postgres.ts';
-import { Installation, otherStore, people, setups, type Setup } from './support/server.ts';
+import { Installation, people, setups, type Setup } from './support/server.ts';
 import { until } from './support/until.ts';
 
 /** More, and longer, where somebody wants to know: `OFFSHOOT_CHAOS_CLIENTS=50 OFFSHOOT_CHAOS_SECONDS=180 npm test -- test/chaos.test.ts`. */
@@ -21,7 +21,8 @@ const runMs = Number(process.env.OFFSHOOT_CHAOS_SECONDS ?? 30) * 1000;
 const killEveryMs = 2500;
 const giveUpMs = 60_000;
 const west = 'West Europe';
-const [setup] = setups.filter(({ engine }) => engine === 'postgres');
+/** Not on s3rver: it leaves half an object, which it then cannot even list, when its client dies. */
+const [setup] = setups.filter(({ engine, store }) => engine === 'postgres' && store === 'azure');
 
 /** What a client knows: only what was acknowledged to it. */
 interface Reference {
@@ -36,7 +37,7 @@ describe('Two servers and two workers on one PostgreSQL', { skip: setup === unde
   test('keep every promise while they and PostgreSQL itself are killed under load', { timeout: runMs + 200_000 }, async (t) => {
     const postgres = await startPostgres();
     const installation = await Installation.create(setup as Setup, postgres.url);
-    const dataCenters = { [west]: otherStore(setup as Setup) };
+    const dataCenters = { [west]: { type: 'files' as const, folder: 'west' } };
     const ports = [await freePort(), await freePort()];
     const config = (port: number, here: boolean) =>
       installation.config({

@@ -3,6 +3,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { describe, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
+import type { ConfigInput } from '../apps/server/src/config.ts';
 import { openEnd } from '../apps/server/src/db/schema.ts';
 import { EmbeddedIssuer } from '../apps/server/src/access/embeddedIssuer.ts';
 import { verify } from '../apps/server/src/verify/verify.ts';
@@ -21,14 +22,16 @@ for (const setup of setups) {
   describe(`A server that is killed while it copies into another data center, on ${setup.engine} and ${setup.store}`, () => {
     test(`${kills} times at random, ends with a clone that is right, and copies nothing that it had`, { timeout: 200_000 }, async () => {
       const installation = await Installation.create(setup);
-      const input = { dataCenters: { [west]: otherStore(setup) }, jobs: { leaseSeconds: 1 } };
+      // Not onto s3rver: it leaves half an object, which it then cannot even list, when its client dies.
+      const far: ConfigInput['store'] = setup.store === 'azure' ? { type: 'files', folder: 'west' } : otherStore(setup);
+      const input = { dataCenters: { [west]: far }, jobs: { leaseSeconds: 1 } };
       let here: TestServer | undefined;
       // Slow enough for the kills to meet it: 400 files of 1 kB.
       const child = new ServerProcess(installation.config({ ...input, port: await freePort(), transfers: { bytesPerSecond: 200_000 } }));
       try {
         here = await installation.start(input);
         const source = await makeIModel(await official(here), await here.iTwin(), { changesets: 1 });
-        const far = await here.iTwin('olivia', undefined, west);
+        const farITwin = await here.iTwin('olivia', undefined, west);
         await grow(here, source.id);
         const seeds = (await all(here.services.blobs.stores.ofDataCenter(west).list())).length;
         await here.close();
@@ -37,7 +40,7 @@ for (const setup of setups) {
         await child.start();
         const token = await (await EmbeddedIssuer.open(installation.dataDir)).mint(people.olivia, { applicationId: 'suite', scope: 'itwin-platform', lifeSeconds: 3600 });
         const api = (): Api => new Api(child.origin, token);
-        const accepted = await api().post(`/imodels/${source.id}/clone`, { iTwinId: far, name: randomUUID() });
+        const accepted = await api().post(`/imodels/${source.id}/clone`, { iTwinId: farITwin, name: randomUUID() });
         assert.equal(accepted.status, 202);
         const cloneId = (accepted.headers.get('location') ?? '').slice(-36);
         const points = Array.from({ length: kills }, () => Math.floor(Math.random() * files * 0.9)).sort((a, b) => a - b);

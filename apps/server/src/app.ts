@@ -9,6 +9,7 @@ import { ApiError } from './errors.ts';
 import { serveMetrics } from './metrics.ts';
 import { openServices, type Services } from './services.ts';
 import { dataPlane } from './storage/dataPlane.ts';
+import { exportTraces, traceOfLog, traceRequests } from './traces/traces.ts';
 import { version } from './version.ts';
 
 /** A server that listens. */
@@ -34,11 +35,13 @@ const bodyLimit = 1024 * 1024;
  * @throws ConfigError, NewerSchemaError, DataFolderInUseError, or what listening on the address throws
  */
 export async function startServer(config: Config, options: ServerOptions = {}): Promise<RunningServer> {
+  const traces = await exportTraces(config);
   const app = Fastify({
     bodyLimit,
     trustProxy: config.trustProxy,
     logger: {
       level: config.logLevel,
+      ...(traces !== undefined && { mixin: traceOfLog }),
       redact: ['req.headers.authorization'],
       serializers: {
         // Without the query: signed links are as good as keys.
@@ -54,13 +57,18 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
       sendError(error, request, reply);
     },
   });
-  const services = await openServices(config, app.log);
+  if (traces !== undefined) traceRequests(app);
+  const services = await openServices(config, app.log).catch(async (error: unknown) => {
+    await traces?.stop();
+    throw error;
+  });
   try {
     await wire(app, services, options);
     await app.listen({ host: config.host, port: config.port });
   } catch (error) {
     await app.close();
     await services.close();
+    await traces?.stop();
     throw error;
   }
   services.collector.start(config.collector.intervalSeconds);
@@ -79,6 +87,7 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
       await catchingUp;
       await closeApp(app, config.shutdownSeconds);
       await services.close();
+      await traces?.stop();
     },
   };
 }

@@ -66,6 +66,8 @@ const ConfigSchema = Type.Object(
     dataCenters: Type.Record(Type.String({ minLength: 1, maxLength: 100 }), Type.Object(storeSettings, { additionalProperties: false }), { default: {}, description: 'Further data centers and the store of each.' }),
     logLevel: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], { default: 'info' }),
     logPretty: Type.Boolean({ default: false }),
+    tracesUrl: Type.Optional(Type.String({ pattern: '^https?://', description: 'OpenTelemetry: where spans go (OTLP over HTTP), such as http://localhost:4318/v1/traces.' })),
+    tracesRatio: Type.Number({ minimum: 0, maximum: 1, default: 1, description: 'Share of requests that are traced; one that comes with a trace follows its sender.' }),
     metrics: Type.Boolean({ default: false, description: 'Serve /metrics for Prometheus, to everyone who reaches the port.' }),
     corsOrigins: Type.Array(Type.String({ minLength: 1 }), { default: ['*'] }),
     embeddedIssuer: Type.Boolean({ default: true, description: 'Accept tokens minted by `offshoot token`.' }),
@@ -175,6 +177,7 @@ const environment: Record<string, { key: keyof Config; kind: 'text' | 'number' |
   OFFSHOOT_TRUST_PROXY: { key: 'trustProxy', kind: 'boolean' },
   OFFSHOOT_DATABASE_URL: { key: 'databaseUrl', kind: 'text' },
   OFFSHOOT_DATA_CENTER: { key: 'dataCenter', kind: 'text' },
+  OFFSHOOT_TRACES_URL: { key: 'tracesUrl', kind: 'text' },
   OFFSHOOT_LOG_LEVEL: { key: 'logLevel', kind: 'text' },
 };
 

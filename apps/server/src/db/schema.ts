@@ -435,6 +435,8 @@ export interface JobTable {
   lease_until: number | null;
   last_error: string | null;
   created_at: number;
+  /** `traceparent` of the request that accepted it, so that its spans go on from there. */
+  trace: string | null;
 }
 
 /** 4 MiB of model files (the last one of a file less), stored once per content and store; its id is its name in containers, opaque and random. */

@@ -1,9 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import type { FastifyBaseLogger } from 'fastify';
+import { SpanKind } from '@opentelemetry/api';
 import { sql } from 'kysely';
 import type { Database, Tx } from '../db/database.ts';
 import type { JobTable } from '../db/schema.ts';
+import { continuing, currentTrace, traced } from '../traces/traces.ts';
 
 /** A job that is to run once what accepts it is committed. */
 export interface NewJob {
@@ -206,7 +208,7 @@ export class Jobs {
     let effect: Effect;
     try {
       if (row.attempt > handler.attempts) throw new FinalError(row.last_error ?? 'The worker ended during the last attempt.');
-      effect = await handler.run(job);
+      effect = await traced(`job ${row.kind}`, { 'offshoot.job': row.id, 'offshoot.subject': row.subject_id, 'offshoot.attempt': row.attempt }, () => handler.run(job), continuing(row.trace), SpanKind.CONSUMER);
     } catch (error) {
       await this.#failed(handler, job, row, error as Error);
       return;
@@ -288,6 +290,7 @@ export async function enqueue(tx: Tx, job: NewJob): Promise<void> {
       lease_until: null,
       last_error: null,
       created_at: now,
+      trace: currentTrace(),
     })
     .execute();
   accepted.emit('job', job.delayMs ?? 0);

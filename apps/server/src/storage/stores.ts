@@ -4,6 +4,7 @@ import type { Db } from '../db/database.ts';
 import type { BlobStore } from './blobStore.ts';
 import { FileStore } from './fileStore.ts';
 import { ObjectStore } from './objectStore.ts';
+import { TracedStore } from '../traces/tracedStore.ts';
 
 /** The files of this installation lie in another store than the configured ones. */
 export class OtherStoreError extends Error {
@@ -56,16 +57,12 @@ export class Stores {
  * Opens the stores that the configuration names. The libraries of services are loaded only where they are used.
  * @throws StoreUnavailableError, OtherStoreError
  */
-export async function openStores(config: Pick<Config, 'dataDir' | 'dataCenter' | 'store' | 'dataCenters'>, db: Db): Promise<Stores> {
+export async function openStores(config: Pick<Config, 'dataDir' | 'dataCenter' | 'store' | 'dataCenters'> & { tracesUrl?: string | undefined }, db: Db): Promise<Stores> {
   const opened = new Map<string, BlobStore>();
   const byDataCenter = new Map<string, BlobStore>();
   for (const [dataCenter, settings] of [[config.dataCenter, config.store] as const, ...Object.entries(config.dataCenters)]) {
     const id = storeId(settings);
-    const store =
-      opened.get(id) ??
-      (await open(id, config.dataDir, settings).catch((error: unknown) => {
-        throw new StoreUnavailableError(settings.type, error);
-      }));
+    const store = opened.get(id) ?? (await openTraced(id, config, settings));
     opened.set(id, store);
     byDataCenter.set(dataCenter, store);
   }
@@ -80,6 +77,15 @@ export function storeId({ type, name, folder, bucket, container }: StoreConfig):
   if (name !== undefined) return name;
   const place = { files: folder, s3: bucket, azure: container }[type];
   return place === undefined ? type : `${type}:${place}`;
+}
+
+async function openTraced(id: string, { dataDir, tracesUrl }: { dataDir: string; tracesUrl?: string | undefined }, settings: StoreConfig): Promise<BlobStore> {
+  try {
+    const store = await open(id, dataDir, settings);
+    return tracesUrl === undefined ? store : new TracedStore(store);
+  } catch (error) {
+    throw new StoreUnavailableError(settings.type, error);
+  }
 }
 
 async function open(id: string, dataDir: string, store: StoreConfig): Promise<BlobStore> {

@@ -23,6 +23,8 @@ export function transfersMigration(engine: Engine): Migration {
     `create index transfer_baseline on transfer (baseline_id)`,
     `create index transfer_segment on transfer (segment_id)`,
 
+    `alter table job add column trace ${text}`,
+
     `alter table operation add column changesets_done ${int} not null default 0`,
     `alter table operation add column bytes ${int} not null default 0`,
     `alter table operation add column bytes_done ${int} not null default 0`,

@@ -1,0 +1,52 @@
+import type { Readable } from 'node:stream';
+import { SpanKind } from '@opentelemetry/api';
+import type { BlobStore, ByteRange, StoredObject } from '../storage/blobStore.ts';
+import { traced } from './traces.ts';
+
+/** A store whose calls show in traces. Keys are opaque; nothing of them is told. */
+export class TracedStore implements BlobStore {
+  readonly id: string;
+  readonly #store: BlobStore;
+
+  constructor(store: BlobStore) {
+    this.id = store.id;
+    this.#store = store;
+  }
+
+  put(key: string, body: Readable, size: number): Promise<StoredObject> {
+    return this.#span('store.put', { 'offshoot.bytes': size }, () => this.#store.put(key, body, size));
+  }
+
+  stageBlock(upload: string, blockId: string, body: Readable, limit: number): Promise<void> {
+    return this.#span('store.stageBlock', {}, () => this.#store.stageBlock(upload, blockId, body, limit));
+  }
+
+  commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number): Promise<StoredObject> {
+    return this.#span('store.commitBlocks', { 'offshoot.bytes': size }, () => this.#store.commitBlocks(upload, key, blockIds, size));
+  }
+
+  /** The span ends when the bytes begin to come. */
+  read(key: string, range?: ByteRange): Promise<Readable> {
+    return this.#span('store.read', {}, () => this.#store.read(key, range));
+  }
+
+  check(): Promise<void> {
+    return this.#store.check();
+  }
+
+  delete(key: string): Promise<void> {
+    return this.#span('store.delete', {}, () => this.#store.delete(key));
+  }
+
+  list(): AsyncIterable<{ key: string; size: number; modifiedAt: number }> {
+    return this.#store.list();
+  }
+
+  dropUnfinished(before: number): Promise<void> {
+    return this.#store.dropUnfinished(before);
+  }
+
+  #span<T>(name: string, attributes: Record<string, number>, work: () => Promise<T>): Promise<T> {
+    return traced(name, { 'offshoot.store': this.id, ...attributes }, work, undefined, SpanKind.CLIENT);
+  }
+}

@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { test } from 'node:test';
+import { makeIModel, official } from './support/clients.ts';
+import { bootServer, endServer, otherStore, setups, type Setup } from './support/server.ts';
+import { until } from './support/until.ts';
+
+interface Span {
+  traceId: string;
+  spanId: string;
+  parentSpanId?: string;
+  name: string;
+  attributes: { key: string; value: Record<string, unknown> }[];
+}
+
+/** A collector of spans, as OTLP over HTTP has it. */
+async function collector(): Promise<{ url: string; spans: Span[]; bodies: string[]; close(): Promise<void> }> {
+  const spans: Span[] = [];
+  const bodies: string[] = [];
+  const server = createServer((request, response) => {
+    let body = '';
+    request.on('data', (chunk: Buffer) => (body += chunk.toString()));
+    request.on('end', () => {
+      bodies.push(body);
+      const { resourceSpans } = JSON.parse(body) as { resourceSpans: { scopeSpans: { spans: Span[] }[] }[] };
+      spans.push(...resourceSpans.flatMap(({ scopeSpans }) => scopeSpans.flatMap((scope) => scope.spans)));
+      response.setHeader('content-type', 'application/json').end('{}');
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1/traces`;
+  return { url, spans, bodies, close: () => new Promise((resolve) => server.close(() => resolve())) };
+}
+
+test('one trace leads from a request over the job that it ordered to the files in the store, and tells no secret', { timeout: 60_000 }, async () => {
+  const setup = setups[0] as Setup;
+  const sink = await collector();
+  const server = await bootServer(setup, { tracesUrl: sink.url, dataCenters: { 'West Europe': otherStore(setup) } });
+  try {
+    const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 2 });
+    const far = await server.iTwin('olivia', undefined, 'West Europe');
+    const traceId = '0af7651916cd43dd8448eb211c80319c';
+    const token = await server.token('olivia');
+    const accepted = await fetch(`${server.origin}/imodels/${source.id}/clone`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json', traceparent: `00-${traceId}-b7ad6b7169203331-01` },
+      body: JSON.stringify({ iTwinId: far, name: 'traced' }),
+    });
+    assert.equal(accepted.status, 202);
+    const named = (name: string) => sink.spans.filter((span) => span.traceId === traceId && span.name === name);
+    await until('the spans of the copy', () => (named('job transferCheckpoints').length > 0 ? true : undefined), 30_000);
+    const [request] = named('clone-imodel');
+    const [files] = named('job transferFiles');
+    assert.equal(request?.parentSpanId, 'b7ad6b7169203331');
+    assert.equal(files?.parentSpanId, request?.spanId);
+    const puts = named('store.put').filter(({ parentSpanId }) => parentSpanId === files?.spanId);
+    assert.equal(puts.length, 2);
+    const told = sink.bodies.join('\n');
+    for (const secret of [token, 'sig=', 'sig%3D']) assert.ok(!told.includes(secret));
+  } finally {
+    await endServer(server);
+    await sink.close();
+  }
+});
+
+test('a collector that is away changes nothing', { timeout: 60_000 }, async () => {
+  const server = await bootServer(setups[0] as Setup, { tracesUrl: 'http://127.0.0.1:9/v1/traces' });
+  try {
+    const made = await makeIModel(await official(server), await server.iTwin(), { changesets: 1 });
+    assert.equal(made.changesets.length, 1);
+  } finally {
+    await endServer(server);
+  }
+});

@@ -1,5 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { accessSync, chownSync, constants, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { accessSync, chownSync, constants, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -34,8 +34,7 @@ export async function startPostgres(): Promise<TestPostgres> {
   await finished(spawn(path.join(bin, 'initdb'), ['-D', data, '-U', 'test', '--auth=trust', '--encoding=UTF8', '--no-sync'], { ...user, env, cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] }));
   const port = await freePort();
   const flags = ['-D', data, '-p', String(port), '-c', 'listen_addresses=127.0.0.1', '-c', `unix_socket_directories=${folder}`, '-c', 'max_connections=200', '-c', 'fsync=off'];
-  // A process group of its own, so that all of its processes can be killed together.
-  const run = (): ChildProcess => spawn(path.join(bin, 'postgres'), flags, { ...user, env, cwd: folder, stdio: 'ignore', detached: true });
+  const run = (): ChildProcess => spawn(path.join(bin, 'postgres'), flags, { ...user, env, cwd: folder, stdio: 'ignore' });
   let server = run();
   const end = async (kill: () => void): Promise<void> => {
     if (server.exitCode !== null || server.signalCode !== null) return;
@@ -44,9 +43,16 @@ export async function startPostgres(): Promise<TestPostgres> {
     await ended;
   };
   const crash = async (): Promise<void> => {
-    await end(() => process.kill(-(server.pid as number), 'SIGKILL'));
-    server = run();
-    await answers(url, server);
+    // Each of its processes leads a group of its own, so they are killed one by one.
+    const all = [server.pid as number, ...childrenOf(server.pid as number)];
+    await end(() => all.forEach(killed));
+    // It does not start while the memory that the dead ones shared is still being taken apart.
+    for (const until = Date.now() + startWithinMs; ; await pause(50)) {
+      server = run();
+      const failure = await answers(url, server).catch((error: Error) => error);
+      if (failure === undefined) return;
+      if (Date.now() > until) throw failure;
+    }
   };
   const stop = async (): Promise<void> => {
     await end(() => server.kill('SIGINT'));
@@ -60,6 +66,21 @@ export async function startPostgres(): Promise<TestPostgres> {
     throw error;
   }
   return { url, crash, stop };
+}
+
+/** Processes that a process has started, as Linux tells them. */
+function childrenOf(pid: number): number[] {
+  const listed = `/proc/${pid}/task/${pid}/children`;
+  return existsSync(listed) ? readFileSync(listed, 'utf8').split(' ').filter(Boolean).map(Number) : [];
+}
+
+/** Ends a process that may have ended by itself. */
+function killed(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
 }
 
 async function findBinaries(folder: string, asRoot: boolean): Promise<string> {

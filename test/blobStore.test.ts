@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { test } from 'node:test';
 import { FileStore } from '../apps/server/src/storage/fileStore.ts';
 import { blobStoreSuite } from './suites/blobStore.ts';
@@ -7,7 +8,7 @@ import { openDatabase } from '../apps/server/src/db/database.ts';
 import type { BlobStore } from '../apps/server/src/storage/blobStore.ts';
 import { openStores, OtherStoreError, StoreUnavailableError } from '../apps/server/src/storage/stores.ts';
 import { workFolder } from './support/clients.ts';
-import { Installation, setups, storeConfig, type Setup } from './support/server.ts';
+import { endServer, Installation, setups, storeConfig, type Setup } from './support/server.ts';
 
 blobStoreSuite('of files', async () => {
   const work = workFolder();
@@ -31,6 +32,13 @@ async function openObjectStore(kind: Setup['store']): Promise<BlobStore> {
     installation.remove();
   }
 }
+
+test('the bucket of an S3 store is made where there is none', { skip: setups.some(({ store }) => store === 's3') ? false : 'there is no S3 server' }, async () => {
+  const installation = await Installation.create('sqlite');
+  const server = await installation.start({ store: { ...storeConfig('s3'), bucket: `new-${randomUUID()}` } });
+  await server.services.blobs.stores.home.check();
+  await endServer(server);
+});
 
 test('a server does not start on another store than the one that holds its files', async () => {
   const installation = await Installation.create('sqlite');

@@ -40,7 +40,7 @@ const storeSettings = {
   type: Type.Enum(['files', 's3', 'azure'], { default: 'files', description: 'Where files are kept: in the data folder, in a bucket, in a container.' }),
   name: Type.Optional(Type.String({ minLength: 1, maxLength: 200, description: 'Kept beside each file. By default type and place; give one where two stores would have the same.' })),
   folder: Type.Optional(Type.String({ minLength: 1, description: 'files: where, from the data folder; `blobs` by default. Needed for further data centers.' })),
-  bucket: Type.Optional(Type.String({ minLength: 1, description: 's3: its name. The bucket must be there.' })),
+  bucket: Type.Optional(Type.String({ minLength: 1, description: 's3: its name. It is made if it is not there.' })),
   region: Type.String({ minLength: 1, default: 'us-east-1', description: 's3.' }),
   endpoint: Type.Optional(Type.String({ pattern: '^https?://', description: 's3: address of a server that is not AWS.' })),
   accessKeyId: Type.Optional(Type.String({ minLength: 1, description: 's3: by default from where AWS clients look.' })),

@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream';
-import { DeleteObjectCommand, GetObjectCommand, HeadBucketCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3';
+import { CreateBucketCommand, DeleteObjectCommand, GetObjectCommand, HeadBucketCommand, ListObjectsV2Command, NotFound, S3Client } from '@aws-sdk/client-s3';
 import { Upload } from '@aws-sdk/lib-storage';
 import { NoSuchObjectError, type ByteRange } from './blobStore.ts';
 import type { ListedObject, ObjectService } from './objectStore.ts';
@@ -31,7 +31,7 @@ export class S3Service implements ObjectService {
     this.#prefix = settings.prefix;
   }
 
-  /** @throws what the server says when the bucket cannot be used */
+  /** Makes the bucket if it is not there. @throws what the server says when it cannot be used */
   static async open(settings: S3Settings): Promise<S3Service> {
     const { endpoint, accessKeyId, secretAccessKey, region } = settings;
     const client = new S3Client({
@@ -43,7 +43,13 @@ export class S3Service implements ObjectService {
       responseChecksumValidation: 'WHEN_REQUIRED',
     });
     const service = new S3Service(client, settings);
-    await service.check();
+    try {
+      await service.check();
+    } catch (error) {
+      if (!(error instanceof NotFound)) throw error;
+      // Another server may be making it in this moment.
+      await client.send(new CreateBucketCommand({ Bucket: settings.bucket })).catch(() => service.check());
+    }
     return service;
   }
 

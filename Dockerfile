@@ -1,0 +1,27 @@
+# Offshoot: the server (`start`), and workers for installations on PostgreSQL (`work`).
+# The packages of npm bring all binaries; nothing else is downloaded.
+FROM node:24-bookworm-slim AS build
+WORKDIR /offshoot
+COPY . .
+RUN npm ci --ignore-scripts && npm run build -w apps/server
+
+FROM node:24-bookworm-slim
+WORKDIR /offshoot
+COPY package.json package-lock.json .npmrc ./
+COPY apps/server/package.json apps/server/
+COPY packages/itwinjs/package.json packages/itwinjs/
+# With optional packages: iTwin.js makes checkpoints. `--build-arg NPM_FLAGS=--omit=optional` leaves it out, and pictures too.
+ARG NPM_FLAGS=""
+RUN npm ci --omit=dev ${NPM_FLAGS} && npm cache clean --force
+COPY apps/server/assets apps/server/assets
+COPY --from=build /offshoot/apps/server/dist apps/server/dist
+
+ENV NODE_ENV=production OFFSHOOT_DATA=/data OFFSHOOT_HOST=0.0.0.0
+RUN mkdir /data && chown node:node /data
+USER node
+VOLUME /data
+EXPOSE 4700
+# The process is the server itself, so that it hears SIGTERM and ends its work.
+ENTRYPOINT ["node", "apps/server/dist/cli.js"]
+CMD ["start"]
+HEALTHCHECK --interval=10s --start-period=30s CMD ["node", "-e", "fetch('http://127.0.0.1:4700/health').then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]

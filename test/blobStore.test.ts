@@ -17,8 +17,7 @@ blobStoreSuite('of files', async () => {
 
 for (const { store: kind } of setups.filter(({ store }) => store !== 'files'))
   blobStoreSuite(`of ${kind}`, async () => {
-    const store = await openObjectStore(kind);
-    return { store, remove: async () => undefined };
+    return { store: await openObjectStore(kind), twin: await openObjectStore(kind), remove: async () => undefined };
   });
 
 /** A store on the service that runs for the tests, below a prefix of its own. */

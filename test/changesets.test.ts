@@ -193,7 +193,7 @@ onEachDatabase('Changesets', {}, (context) => {
     const { made, post, complete } = await fresh();
     const id = newId();
     const begun = await post({ id });
-    for (const size of [9, 11]) assert.equal((await upload(begun, randomBytes(size))).status, 400);
+    for (const size of [9, 11]) assert.equal((await upload(begun, randomBytes(size))).status, context.refused(400));
     const answer = await complete(id);
     assert.deepEqual([answer.status, codeOf(answer)], [409, 'DataConflict']);
     assert.equal((await upload(begun, randomBytes(10))).status, 201);
@@ -231,7 +231,7 @@ onEachDatabase('Changesets', {}, (context) => {
     const id = newId();
     const again = await post({ id });
     assert.equal(again.status, 201);
-    assert.equal((await upload(abandoned, randomBytes(10))).status, 404);
+    assert.equal((await upload(abandoned, randomBytes(10))).status, context.refused(404));
     assert.equal(codeOf(await complete((abandoned.body as Created).changeset.id)), 'ChangesetNotFound');
     await upload(again, randomBytes(10));
     assert.equal(codeOf(await complete(id, { briefcaseId: other })), 'ConflictWithAnotherUser');

@@ -7,9 +7,13 @@ import { test } from 'node:test';
 import type { Answer } from './support/api.ts';
 import { Api } from './support/api.ts';
 import { makeIModel, workFolder, type MadeIModel } from './support/clients.ts';
+import { storeConfig, type Setup } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
-onEachDatabase('Signed links', {}, (context) => {
+/** Stores that clients do not reach: every byte comes through the server. */
+const through = ({ store }: Setup) => ({ store: storeConfig(store, false) });
+
+onEachDatabase('Signed links', through, (context) => {
   const plain = (): Api => new Api(context.server.origin);
   const blockBlob = { 'x-ms-blob-type': 'BlockBlob' };
   let made: Promise<MadeIModel> | undefined;
@@ -195,7 +199,7 @@ onEachDatabase('Signed links', {}, (context) => {
   });
 });
 
-onEachDatabase('Links that live 10 s', { signedLinkSeconds: 10, collector: { intervalSeconds: 0, graceSeconds: 11 } }, (context) => {
+onEachDatabase('Links that live 10 s', (setup) => ({ ...through(setup), signedLinkSeconds: 10, collector: { intervalSeconds: 0, graceSeconds: 11 } }), (context) => {
   test('are refused once they have expired', async (t) => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     const link = (await context.olivia.client.changesets.getSingle({ authorization: context.olivia.authorization, iModelId: made.id, changesetIndex: 1 }))._links.download?.href ?? '';

@@ -12,7 +12,7 @@ import { verify } from '../apps/server/src/verify/verify.ts';
 import { pushSample } from '../scripts/sample.ts';
 import type { Api } from './support/api.ts';
 import { all, makeIModel, official, pushMore, type MadeIModel, type Official } from './support/clients.ts';
-import { endServer, Installation, otherStore, setups, type Setup, type TestServer } from './support/server.ts';
+import { endServer, Installation, otherStore, setups, storeConfig, type Setup, type TestServer } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 import { until } from './support/until.ts';
 
@@ -399,6 +399,33 @@ describe('The carrier of files between stores', () => {
       assert.equal(passed, 120_000);
     });
   });
+
+  for (const { store: kind } of setups.filter(({ store }) => store !== 'files'))
+    test(`leaves the copy to the service where both stores are on one: ${kind}`, async () => {
+      const setup = setups.find(({ store }) => store === kind) as Setup;
+      const installation = await Installation.create(setup);
+      const server = await installation.start({ dataCenters: { [west]: { ...storeConfig(kind), name: 'west' } } });
+      try {
+        const stores = storesOf(server);
+        const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 3 });
+        Object.assign(stores.west, { put: () => Promise.reject(new Error('bytes came through the server')) });
+        const api = await server.as('olivia');
+        const clone = await order(api, source.id, { iTwinId: await server.iTwin('olivia', undefined, west) });
+        assert.equal((await ended(api, clone)).state, 'successful');
+        Reflect.deleteProperty(stores.west, 'put');
+        assert.deepEqual(await contentsOf(await official(server), clone), pushed(source));
+        assert.deepEqual(await placesOf(server, clone), [stores.west.id]);
+        // What is damaged is found out all the same.
+        const { key } = await server.services.database.db.selectFrom('blob').select('key').where('store', '=', stores.east.id).where('id', 'not like', 'seed-%').executeTakeFirstOrThrow();
+        await stores.east.delete(key as string);
+        await stores.east.put(key as string, Readable.from([randomBytes(source.changesets[0]?.bytes.length ?? 0)]), source.changesets[0]?.bytes.length ?? 0);
+        const carrier = new Carrier(server.services.blobs, 0);
+        const carry = carrier.carry({ store: stores.east.id, key: key as string }, undefined, { what: 'changeset 1', size: source.changesets[0]?.bytes.length ?? 0, sha256: 'f'.repeat(64) }, stores.west, randomUUID(), new AbortController().signal, () => undefined);
+        await assert.rejects(carry, new DamagedSourceError('changeset 1', 'damaged'));
+      } finally {
+        await endServer(server);
+      }
+    });
 
   test('never lets a file count that is not the one that was meant', async () => {
     await twoStores(async (server) => {

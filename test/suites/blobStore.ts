@@ -4,12 +4,16 @@ import { Readable } from 'node:stream';
 import { after, before, describe, test } from 'node:test';
 import { NoSuchObjectError, SizeMismatchError, UnknownBlockError, type BlobStore } from '../../apps/server/src/storage/blobStore.ts';
 
-/** What every store keeps to. `make` gives an empty one and what takes it away again. */
-export function blobStoreSuite(name: string, make: () => Promise<{ store: BlobStore; remove: () => Promise<void> }>): void {
+/**
+ * What every store keeps to. `make` gives an empty one and what takes it away again; and where stores of the kind can copy from
+ * each other, a second one.
+ */
+export function blobStoreSuite(name: string, make: () => Promise<{ store: BlobStore; twin?: BlobStore; remove: () => Promise<void> }>): void {
   describe(`The blob store ${name}`, () => {
     let store: BlobStore;
+    let twin: BlobStore | undefined;
     let remove: () => Promise<void>;
-    before(async () => ({ store, remove } = await make()));
+    before(async () => ({ store, twin, remove } = await make()));
     after(() => remove());
 
     const content = async (key: string, range?: { start: number; end: number }): Promise<Buffer> => {
@@ -84,6 +88,21 @@ export function blobStoreSuite(name: string, make: () => Promise<{ store: BlobSt
       const upload = randomUUID();
       await store.stageBlock(upload, 'a', Readable.from([randomBytes(70)]), 100);
       await assert.rejects(store.stageBlock(upload, 'b', Readable.from([randomBytes(40)]), 100), SizeMismatchError);
+    });
+
+    test('copies an object from another store of its kind, or says that it cannot', async () => {
+      const [from, key] = [randomUUID(), randomUUID()];
+      const bytes = randomBytes(100_000);
+      await (twin ?? store).put(from, Readable.from([bytes]), bytes.length);
+      if (twin === undefined || store.copyFrom === undefined) return assert.equal(store.copyFrom, undefined);
+      assert.deepEqual(await store.copyFrom(twin, from, key, bytes.length), { size: bytes.length, sha256: sha256(bytes) });
+      assert.deepEqual(await content(key), bytes);
+      const other = randomUUID();
+      await assert.rejects(store.copyFrom(twin, from, other, bytes.length - 1), SizeMismatchError);
+      await assert.rejects(store.copyFrom(twin, randomUUID(), other, 1), NoSuchObjectError);
+      await assert.rejects(store.read(other), NoSuchObjectError);
+      const foreign: BlobStore = { ...twin, id: 'of another kind' };
+      assert.equal(await store.copyFrom(foreign, from, other, bytes.length), undefined);
     });
 
     test('forgets what is deleted, also twice, and uploads left unfinished', async () => {

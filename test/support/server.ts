@@ -39,14 +39,14 @@ export const setups: readonly Setup[] = (
   ] as const
 ).filter(({ engine, store }) => engines.includes(engine) && (store === 'files' || storeAddresses[store] !== undefined));
 
-/** The configuration of a store of a test's own. */
-export function storeConfig(store: Setup['store']): NonNullable<ConfigInput['store']> {
+/** The configuration of a store of a test's own. @param direct whether clients go to it by themselves, where they can */
+export function storeConfig(store: Setup['store'], direct = true): NonNullable<ConfigInput['store']> {
   if (store === 'files') return { type: 'files' };
   const prefix = `${randomUUID()}/`;
   const address = storeAddresses[store] as string;
   return store === 's3'
-    ? { type: 's3', bucket: 'offshoot', endpoint: address, accessKeyId: 'S3RVER', secretAccessKey: 'S3RVER', prefix }
-    : { type: 'azure', container: 'offshoot', connectionString: azuriteConnection(address), prefix };
+    ? { type: 's3', bucket: 'offshoot', endpoint: address, accessKeyId: 'S3RVER', secretAccessKey: 'S3RVER', prefix, direct }
+    : { type: 'azure', container: 'offshoot', connectionString: azuriteConnection(address), prefix, direct };
 }
 
 /** The store of another data center: of another kind than the first, where there is one. */

@@ -47,6 +47,7 @@ const storeSettings = {
   secretAccessKey: Type.Optional(Type.String({ minLength: 1 })),
   container: Type.Optional(Type.String({ minLength: 3, maxLength: 63, description: 'azure: its name. It is made if it is not there.' })),
   connectionString: Type.Optional(Type.String({ minLength: 1, description: 'azure: with the key of the account.' })),
+  direct: Type.Optional(Type.Boolean({ description: 's3, azure: clients go to the service itself, so that their bytes do not pass through the server. By default with azure, and with s3 that has no `endpoint`.' })),
   prefix: Type.String({ default: '', maxLength: 200, description: 'Put before every name in bucket or container.' }),
 };
 

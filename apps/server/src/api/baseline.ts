@@ -48,7 +48,7 @@ const getBaseline = imodelRoute({
     // Its checkpoint is the same file with the ids of this iModel; before there is one, the file as it was uploaded.
     const checkpoint = await services.checkpoints.nearest(access.imodel, 0);
     const fileName = `${access.imodel.id}.bim`;
-    if (checkpoint?.file_id == null) return toBaselineFile(access.imodel, baseline, links, { download: links.download(baseline.blob.id, fileName) });
+    if (checkpoint?.file_id == null) return toBaselineFile(access.imodel, baseline, links, { download: await links.download({ blobId: baseline.blob.id, fileName }) });
     const download = links.modelFile(checkpoint.file_id, access.imodel.id, fileName);
     return toBaselineFile(access.imodel, baseline, links, { download, size: await services.checkpoints.sizeOf(checkpoint.file_id) });
   },

@@ -2,7 +2,7 @@ import { Type } from 'typebox';
 import type { ChangesetTable, IModelTable, PendingChangesetTable } from '../db/schema.ts';
 import { parseChangesetId, parseChangesetRef } from '../domain.ts';
 import type { Services } from '../services.ts';
-import type { Links } from './links.ts';
+import type { Links, StorageLink } from './links.ts';
 import { pageOf, pageRequest, pagingParameters, sortKeys } from './paging.ts';
 import { imodelRoute, type Route } from './route.ts';
 import { ApplicationSchema, emptyToNull, LinkSchema, Nullable, PageLinks, StorageLinkSchema, time, TimeSchema } from './schemas.ts';
@@ -85,8 +85,8 @@ function toMinimal(iModelId: string, row: ChangesetTable, links: Links, own: Own
   };
 }
 
-/** @param download rule of the API: no download link below `imodels_read` */
-function toFull(iModelId: string, row: ChangesetTable, links: Links, download: boolean, own: OwnFacts) {
+/** @param download rule of the API: null below `imodels_read` */
+function toFull(iModelId: string, row: ChangesetTable, links: Links, download: StorageLink | null, own: OwnFacts) {
   const version = own.versions.get(row.index);
   const minimal = toMinimal(iModelId, row, links, own);
   return {
@@ -98,10 +98,12 @@ function toFull(iModelId: string, row: ChangesetTable, links: Links, download: b
       namedVersion: version === undefined ? null : links.to(iModelId, `/namedversions/${version}`),
       // Rule of the wire: every changeset has one, the baseline's as the last resort.
       currentOrPrecedingCheckpoint: links.to(iModelId, `/changesets/${own.checkpointBefore(row.index)}/checkpoint`),
-      download: download ? links.download(row.blob_id, `${row.id}.cs`) : null,
+      download,
     },
   };
 }
+
+const fileOf = (row: ChangesetTable) => ({ blobId: row.blob_id, fileName: `${row.id}.cs` });
 
 async function ownFacts({ changesetGroups, namedVersions, checkpoints }: Services, imodel: IModelTable, indexes: readonly number[]): Promise<OwnFacts> {
   const [groups, versions, checkpointBefore] = await Promise.all([
@@ -148,10 +150,10 @@ const listChangesets = imodelRoute({
     const rows = await services.changesets.list(access.imodel, { first, last, limit: top + 1, offset: skip ?? 0, descending: descending !== backward });
     const page = pageOf(rows, request, (row) => row.index);
     const id = access.imodel.id;
-    const download = access.permissions.has('imodels_read');
     const own = await ownFacts(services, access.imodel, page.items.map((row) => row.index));
+    const downloads = representation && access.permissions.has('imodels_read') ? await links.downloads(page.items.map(fileOf)) : undefined;
     return {
-      changesets: page.items.map((row) => (representation ? toFull(id, row, links, download, own) : toMinimal(id, row, links, own))),
+      changesets: page.items.map((row) => (representation ? toFull(id, row, links, downloads?.get(row.blob_id) ?? null, own) : toMinimal(id, row, links, own))),
       _links: links.page(`/imodels/${id}/changesets`, rawQuery, page),
     };
   },
@@ -170,7 +172,8 @@ const getChangeset = imodelRoute({
   async handler({ access, params, links, services }) {
     const row = await services.changesets.get(access.imodel, parseChangesetRef(params.changeset ?? ''));
     const own = await ownFacts(services, access.imodel, [row.index]);
-    return { changeset: toFull(access.imodel.id, row, links, access.permissions.has('imodels_read'), own) };
+    const download = access.permissions.has('imodels_read') ? await links.download(fileOf(row)) : null;
+    return { changeset: toFull(access.imodel.id, row, links, download, own) };
   },
 });
 
@@ -225,11 +228,12 @@ const createChangeset = imodelRoute({
         synchronizationInfo == null ? null : JSON.stringify({ taskId: synchronizationInfo.taskId, changedFiles: synchronizationInfo.changedFiles ?? null }),
       groupId: body.groupId ?? null,
     });
-    return { changeset: toCreated(access.imodel.id, access.imodel.head_index + 1, pending, body.fileSize, blobId, links) };
+    const upload = await links.upload(blobId, `${pending.changeset_id}.cs`);
+    return { changeset: toCreated(access.imodel.id, access.imodel.head_index + 1, pending, body.fileSize, upload, links) };
   },
 });
 
-function toCreated(iModelId: string, expectedIndex: number, pending: PendingChangesetTable, fileSize: number, blobId: string, links: Links) {
+function toCreated(iModelId: string, expectedIndex: number, pending: PendingChangesetTable, fileSize: number, upload: StorageLink, links: Links) {
   const self = links.to(iModelId, path(pending.changeset_id));
   return {
     id: pending.changeset_id,
@@ -252,7 +256,7 @@ function toCreated(iModelId: string, expectedIndex: number, pending: PendingChan
       creator: null,
       namedVersion: null,
       currentOrPrecedingCheckpoint: null,
-      upload: links.upload(blobId, `${pending.changeset_id}.cs`),
+      upload,
       complete: self,
     },
   };
@@ -283,7 +287,7 @@ const updateChangeset = imodelRoute({
   ],
   async handler({ access, caller, params, body, links, services }) {
     const row = await services.changesets.complete(caller, access, parseChangesetId(params.changeset ?? ''), body.briefcaseId);
-    const full = toFull(access.imodel.id, row, links, false, await ownFacts(services, access.imodel, [row.index]));
+    const full = toFull(access.imodel.id, row, links, null, await ownFacts(services, access.imodel, [row.index]));
     // Rule of the wire: these are null in this one answer, whatever they are afterwards.
     return { changeset: { ...full, synchronizationInfo: null, _links: { ...full._links, namedVersion: null, currentOrPrecedingCheckpoint: null, download: null } } };
   },

@@ -175,7 +175,7 @@ const createIModel = itwinRoute({
         ...answer,
         _links: {
           ...answer._links,
-          upload: uploadBlobId === undefined ? null : links.upload(uploadBlobId, `${imodel.id}.bim`),
+          upload: uploadBlobId === undefined ? null : await links.upload(uploadBlobId, `${imodel.id}.bim`),
           complete: uploadBlobId === undefined ? null : links.to(imodel.id, '/baselinefile'),
         },
       },

@@ -54,15 +54,16 @@ const ImageResponse = Type.Object({
   image: Type.Object({ id: Type.String(), smallImageName: Type.String(), smallImageUrl: Type.String(), largeImageName: Type.String(), largeImageUrl: Type.String() }),
 });
 
-function toImage(row: ITwinImageTable, links: Links) {
+async function toImage(row: ITwinImageTable, links: Links) {
   const [small, large] = [`small_${row.id}.png`, `large_${row.id}.png`];
+  const [ofSmall, ofLarge] = await Promise.all([links.download({ blobId: row.small_blob_id, fileName: small }), links.download({ blobId: row.large_blob_id, fileName: large })]);
   return {
     image: {
       id: row.id,
       smallImageName: small,
-      smallImageUrl: links.download(row.small_blob_id, small).href,
+      smallImageUrl: ofSmall.href,
       largeImageName: large,
-      largeImageUrl: links.download(row.large_blob_id, large).href,
+      largeImageUrl: ofLarge.href,
     },
   };
 }

@@ -1,11 +1,18 @@
+import type { Blobs } from '../storage/blobs.ts';
 import { account, type SignedLinks } from '../storage/signedLinks.ts';
 import type { Page } from './paging.ts';
 
 export interface Link {
   href: string;
 }
+/** Rule of the wire: the type picks the client for the transfer. `azure` speaks Azure's protocol, `google` follows redirects. */
 export interface StorageLink extends Link {
-  storageType: 'azure';
+  storageType: 'azure' | 'google';
+}
+/** A file that can be downloaded. */
+export interface Downloadable {
+  blobId: string;
+  fileName: string;
 }
 
 /**
@@ -15,11 +22,13 @@ export interface StorageLink extends Link {
 export class Links {
   readonly #origin: string;
   readonly #signed: SignedLinks;
+  readonly #blobs: Blobs;
 
   /** @param origin the server as the client reaches it, without a slash at the end */
-  constructor(origin: string, signed: SignedLinks) {
+  constructor(origin: string, signed: SignedLinks, blobs: Blobs) {
     this.#origin = origin;
     this.#signed = signed;
+    this.#blobs = blobs;
   }
 
   imodel(iModelId: string, rest = ''): string {
@@ -34,9 +43,26 @@ export class Links {
     return this.to(iModelId, `/users/${encodeURIComponent(userId)}`);
   }
 
-  /** A fresh download link. Rule of the API: each read of a changeset gives a new one. */
-  download(blobId: string, fileName: string): StorageLink {
-    return { href: this.#signed.make(this.#origin, { resource: `blobs/${blobId}`, fileName, permission: 'r' }), storageType: 'azure' };
+  /** A fresh download link. */
+  async download(file: Downloadable): Promise<StorageLink> {
+    return (await this.downloads([file])).get(file.blobId) as StorageLink;
+  }
+
+  /** Fresh download links by blob: to the stores themselves, where clients reach them. Rule of the API: each read of a changeset gives a new one. */
+  async downloads(files: readonly Downloadable[]): Promise<ReadonlyMap<string, StorageLink>> {
+    const { stores } = this.#blobs;
+    const places = stores.anyDirect ? await this.#blobs.places(files.map(({ blobId }) => blobId)) : undefined;
+    const links = new Map<string, StorageLink>();
+    for (const { blobId, fileName } of files) {
+      const place = places?.get(blobId);
+      const direct = place === undefined ? undefined : stores.get(place.store).direct;
+      const href =
+        direct?.downloads === 'link' && place?.key != null
+          ? await direct.downloadLink(place.key, fileName, this.#signed.expiry())
+          : this.#signed.make(this.#origin, { resource: `blobs/${blobId}`, fileName, permission: 'r' });
+      links.set(blobId, { href, storageType: direct?.downloads === 'redirect' ? 'google' : 'azure' });
+    }
+    return links;
   }
 
   /** A fresh download link of a whole model file, as it is for one iModel. */
@@ -49,8 +75,16 @@ export class Links {
     return { baseUrl: `${this.#origin}/${account}`, token: this.#signed.containerToken(container, lifeSeconds) };
   }
 
-  upload(blobId: string, fileName: string): StorageLink {
-    return { href: this.#signed.make(this.#origin, { resource: `blobs/${blobId}`, fileName, permission: 'w' }), storageType: 'azure' };
+  /** A link to upload one file, to the store itself where clients can. */
+  async upload(blobId: string, fileName: string): Promise<StorageLink> {
+    const { stores } = this.#blobs;
+    const place = stores.anyDirect ? (await this.#blobs.places([blobId])).get(blobId) : undefined;
+    const uploads = place === undefined ? undefined : stores.get(place.store).direct?.uploads;
+    const href =
+      uploads === undefined
+        ? this.#signed.make(this.#origin, { resource: `blobs/${blobId}`, fileName, permission: 'w' })
+        : await uploads.link(blobId, this.#signed.expiry());
+    return { href, storageType: 'azure' };
   }
 
   /** `_links` of a list: they carry every parameter of the request, so that a page follows from its link alone. */

@@ -16,7 +16,7 @@ export const guidPattern = '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$
 export const LinkSchema = Type.Object({ href: Type.String() });
 export const StorageLinkSchema = Type.Object({
   href: Type.String({ description: 'Signed, good for one blob and a limited time.' }),
-  storageType: Type.String({ enum: ['azure'], description: 'Protocol of the link: a part of Azure Blob.' }),
+  storageType: Type.String({ enum: ['azure', 'google'], description: 'Protocol of the link. azure: a part of Azure Blob. google: plain GET that may be redirected.' }),
 });
 export const PageLinks = Type.Object({ self: LinkSchema, prev: Nullable(LinkSchema), next: Nullable(LinkSchema) });
 

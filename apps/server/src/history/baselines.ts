@@ -131,8 +131,12 @@ export class Baselines {
    * @throws ApiError InvalidChange (detail) when no upload is in progress, FileNotFound, DataConflict
    */
   async completeUpload(caller: Caller, imodel: IModelTable): Promise<Baseline> {
-    const before = await this.get(imodel.baseline_id);
+    let before = await this.get(imodel.baseline_id);
     if (before.state !== 'waitingForFile') throw uploadNotInProgress();
+    if (before.blob.state !== 'stored') {
+      await this.#blobs.takeIn(before.blob.id);
+      before = await this.get(imodel.baseline_id);
+    }
     if (before.blob.state === 'pending') throw new ApiError('FileNotFound');
     if (before.blob.state === 'refused') throw new ApiError('DataConflict');
     const fault = await this.#faultOf(before.blob.id);

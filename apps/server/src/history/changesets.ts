@@ -102,6 +102,7 @@ export class Changesets {
    * ChangesetNotFound, ConflictWithAnotherUser, FileNotFound, DataConflict, NewerChangesExist; in this order
    */
   async complete(caller: Caller, access: IModelAccess, changesetId: string | undefined, briefcaseId: number): Promise<ChangesetTable> {
+    await this.#takeIn(access.imodel.id, changesetId, briefcaseId);
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       await requireOwnBriefcase(tx, caller, imodel, briefcaseId);
@@ -151,6 +152,19 @@ export class Changesets {
       await audit(tx, caller, { at: pushedAt, action: 'changeset.push', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: changeset.id, index } });
       return { ...changeset, index, segment_id: '' };
     });
+  }
+
+  /** What was uploaded straight to the store is taken in outside the transaction: the whole file is read for its hash. */
+  async #takeIn(iModelId: string, changesetId: string | undefined, briefcaseId: number): Promise<void> {
+    if (changesetId === undefined || !this.#blobs.stores.anyDirect) return;
+    const pending = await this.#database.db
+      .selectFrom('pending_changeset')
+      .select('blob_id')
+      .where('imodel_id', '=', iModelId)
+      .where('changeset_id', '=', changesetId)
+      .where('briefcase_id', '=', briefcaseId)
+      .executeTakeFirst();
+    if (pending !== undefined) await this.#blobs.takeIn(pending.blob_id);
   }
 }
 

@@ -1,7 +1,8 @@
+import { randomBytes } from 'node:crypto';
 import type { Readable } from 'node:stream';
-import { BlobServiceClient, type ContainerClient, type RestError } from '@azure/storage-blob';
-import { NoSuchObjectError, type ByteRange } from './blobStore.ts';
-import type { ListedObject, ObjectService } from './objectStore.ts';
+import { BlobSASPermissions, BlobServiceClient, StorageSharedKeyCredential, type BlockBlobClient, type ContainerClient, type RestError } from '@azure/storage-blob';
+import { NoSuchObjectError, SizeMismatchError, type ByteRange } from './blobStore.ts';
+import type { ListedObject, ObjectLinks, ObjectService } from './objectStore.ts';
 
 /** Where a container is and who may use it. */
 export interface AzureSettings {
@@ -14,15 +15,26 @@ export interface AzureSettings {
 
 /** Blocks of large objects, bytes: two in memory for each upload. */
 const blockBytes = 8 * 1024 * 1024;
+/** How often a copy that the service makes is looked after, and how long the address of its source is good. */
+const copyPollMs = 200;
+const copyLinkMs = 6 * 3_600_000;
 
 /** Objects in one container of Azure Blob Storage. */
 export class AzureService implements ObjectService {
+  /** Shared access signatures: clients go straight to the account. Undefined where the connection string has no key of it. */
+  readonly links: ObjectLinks | undefined;
   readonly #container: ContainerClient;
   readonly #prefix: string;
 
   private constructor(container: ContainerClient, prefix: string) {
     this.#container = container;
     this.#prefix = prefix;
+    if (container.credential instanceof StorageSharedKeyCredential)
+      this.links = {
+        downloads: 'link',
+        read: (name, fileName, expiresOn) => this.#readLink(name, fileName, expiresOn),
+        write: (name, expiresOn) => this.#blob(name).generateSasUrl({ permissions: BlobSASPermissions.from({ create: true, write: true }), expiresOn }),
+      };
   }
 
   /** Makes the container if it is not there. @throws what the service says when it cannot be used */
@@ -37,25 +49,63 @@ export class AzureService implements ObjectService {
   }
 
   async put(name: string, body: Readable): Promise<void> {
-    await this.#container.getBlockBlobClient(this.#prefix + name).uploadStream(body, blockBytes, 2);
+    await this.#blob(name).uploadStream(body, blockBytes, 2);
   }
 
   async get(name: string, range?: ByteRange): Promise<Readable> {
     try {
       const [offset, count] = range === undefined ? [0, undefined] : [range.start, range.end - range.start + 1];
-      const { readableStreamBody } = await this.#container.getBlockBlobClient(this.#prefix + name).download(offset, count);
+      const { readableStreamBody } = await this.#blob(name).download(offset, count);
       return readableStreamBody as Readable;
     } catch (error) {
-      throw (error as RestError).statusCode === 404 ? new NoSuchObjectError(name) : error;
+      throw orMissing(error, name);
     }
   }
 
   async remove(name: string): Promise<void> {
-    await this.#container.getBlockBlobClient(this.#prefix + name).deleteIfExists();
+    await this.#blob(name).deleteIfExists();
+  }
+
+  async copy(source: ObjectService, sourceName: string, name: string, size: number): Promise<{ sha256?: string } | undefined> {
+    if (!(source instanceof AzureService)) return undefined;
+    const from = source.#blob(sourceName);
+    try {
+      const { contentLength, etag } = await from.getProperties();
+      if (contentLength !== size) throw new SizeMismatchError(size);
+      // The own account needs no signature, another one does.
+      const address = from.accountName === this.#container.accountName ? from.url : await source.links?.read(sourceName, '', new Date(Date.now() + copyLinkMs));
+      if (address === undefined) return undefined;
+      // If it is written anew meanwhile, the size may be another.
+      const copying = await this.#blob(name).beginCopyFromURL(address, { intervalInMs: copyPollMs, sourceConditions: { ...(etag !== undefined && { ifMatch: etag }) } });
+      const { copyStatus } = await copying.pollUntilDone();
+      if (copyStatus !== 'success') throw new Error(`the service ended a copy as ${copyStatus ?? 'unknown'}`);
+      return {};
+    } catch (error) {
+      throw orMissing(error, sourceName);
+    }
+  }
+
+  /** Rule of the API: the address of a changeset contains its id, and each is a new one. Both stand in the signed name of the download. */
+  #readLink(name: string, fileName: string, expiresOn: Date): Promise<string> {
+    return this.#blob(name).generateSasUrl({
+      permissions: BlobSASPermissions.from({ read: true }),
+      expiresOn,
+      // Whatever an upload claimed to be.
+      contentType: 'application/octet-stream',
+      contentDisposition: `attachment; filename="${fileName}"; nonce=${randomBytes(9).toString('base64url')}`,
+    });
+  }
+
+  #blob(name: string): BlockBlobClient {
+    return this.#container.getBlockBlobClient(this.#prefix + name);
   }
 
   async *list(prefix: string): AsyncIterable<ListedObject> {
     for await (const { name, properties } of this.#container.listBlobsFlat({ prefix: this.#prefix + prefix }))
       yield { name: name.slice(this.#prefix.length), size: properties.contentLength ?? 0, modifiedAt: properties.lastModified.getTime() };
   }
+}
+
+function orMissing(error: unknown, name: string): unknown {
+  return (error as RestError).statusCode === 404 ? new NoSuchObjectError(name) : error;
 }

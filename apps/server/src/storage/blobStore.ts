@@ -15,6 +15,35 @@ export interface ByteRange {
 }
 
 /**
+ * How clients reach a store by themselves, so that their bytes do not pass through the server. Every address is good for one
+ * object, one direction and its time, as the links of the server are.
+ */
+export interface DirectAccess {
+  /** `link` = answers hold addresses of the store; `redirect` = the server's own links lead there, for clients that follow. */
+  readonly downloads: 'link' | 'redirect';
+  /** @param expires ms since 1970 */
+  downloadLink(key: string, fileName: string, expires: number): Promise<string>;
+  /** Absent where uploads have to go through the server. */
+  readonly uploads?: DirectUploads;
+}
+
+/**
+ * Uploads straight to a store. They arrive outside all keys: whoever holds the link may write there until it expires, so an
+ * object counts only once it was copied to a key that no link lets anybody write.
+ */
+export interface DirectUploads {
+  /** @param expires ms since 1970 */
+  link(upload: string, expires: number): Promise<string>;
+  /**
+   * Copies what was uploaded to `key`, within the store, and reads it once for its hash.
+   * @throws NoSuchObjectError when nothing was uploaded, SizeMismatchError when it has another size; nothing is kept then
+   */
+  takeIn(upload: string, key: string, size: number): Promise<StoredObject>;
+  /** Removes what was uploaded; nothing there is no error. */
+  drop(upload: string): Promise<void>;
+}
+
+/**
  * The seam to whatever keeps files. Objects are written once under a key chosen by the caller and never change; a key
  * holds either nothing or the whole object, also after a crash. Every implementation passes `test/suites/blobStore.ts`.
  */
@@ -45,6 +74,17 @@ export interface BlobStore {
 
   /** Reads an object or a range of it; rejects with NoSuchObjectError when there is none. */
   read(key: string, range?: ByteRange): Promise<Readable>;
+
+  /** Absent where clients cannot reach the store, or shall not. */
+  readonly direct?: DirectAccess | undefined;
+
+  /**
+   * Copies an object of another store to `key`, without its bytes passing through the server but for the hash, and only where
+   * the service does not tell that.
+   * @returns undefined where the two stores cannot
+   * @throws NoSuchObjectError, SizeMismatchError; nothing is kept then
+   */
+  copyFrom?(source: BlobStore, sourceKey: string, key: string, size: number): Promise<StoredObject | undefined>;
 
   /** Whether the store can be reached. @throws what keeps it from that */
   check(): Promise<void>;

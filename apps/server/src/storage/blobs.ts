@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import type { Db, Tx } from '../db/database.ts';
-import { SizeMismatchError, type BlobStore, type ByteRange, type StoredObject } from './blobStore.ts';
+import { NoSuchObjectError, SizeMismatchError, type BlobStore, type ByteRange, type StoredObject } from './blobStore.ts';
 import type { Stores } from './stores.ts';
 
 /** Where the bytes of a blob lie. */
@@ -18,13 +18,25 @@ export interface ReadableBlob extends BlobPlace {
   sha256: string;
 }
 
+/** Where a blob lies, or is to lie. */
+export interface Placed {
+  store: string;
+  /** Null while it is awaited. */
+  key: string | null;
+}
+
 /** An upload that may still be made: the push or the baseline that it belongs to is waiting for it. */
 export interface OpenUpload {
   id: string;
   /** Id of the store that it goes to. */
   store: string;
   size: number;
+  /** Whether its bytes have come. */
+  stored: boolean;
 }
+
+/** How long the address of a redirect is good. */
+const redirectMs = 300_000;
 
 /** What became of an upload. `conflict` = the blob already has other bytes. */
 export type UploadOutcome = 'stored' | 'conflict';
@@ -84,8 +96,43 @@ export class Blobs {
       .where('b.id', '=', id)
       .executeTakeFirst();
     if (row === undefined) return undefined;
-    if (row.awaited) return { id: row.id, store: row.store, size: row.size };
+    if (row.awaited) return { id: row.id, store: row.store, size: row.size, stored: row.state === 'stored' };
     return row.state === 'stored' ? 'closed' : undefined;
+  }
+
+  /** Where blobs lie, by id; those that are gone are missing. */
+  async places(ids: readonly string[]): Promise<ReadonlyMap<string, Placed>> {
+    if (ids.length === 0) return new Map();
+    const rows = await this.#db.selectFrom('blob').select(['id', 'store', 'key']).where('id', 'in', ids).execute();
+    return new Map(rows.map(({ id, store, key }) => [id, { store, key }]));
+  }
+
+  /**
+   * Where a client that follows redirects gets a blob from, if the store wants that; good for as long as a download takes to
+   * begin.
+   */
+  async redirectTo({ store, key }: BlobPlace, fileName: string): Promise<string | undefined> {
+    const { direct } = this.stores.get(store);
+    return direct?.downloads === 'redirect' ? direct.downloadLink(key, fileName, Date.now() + redirectMs) : undefined;
+  }
+
+  /**
+   * Takes in what a client uploaded straight to the store, before its completion is judged. Nothing there, and another size
+   * than declared, are for the completion to tell.
+   */
+  async takeIn(id: string): Promise<void> {
+    const upload = await this.findUpload(id);
+    if (upload === undefined || upload === 'closed' || upload.stored) return;
+    const uploads = this.stores.get(upload.store).direct?.uploads;
+    if (uploads === undefined) return;
+    const key = randomUUID();
+    try {
+      await this.#settle(upload, key, () => uploads.takeIn(id, key, upload.size));
+    } catch (error) {
+      if (error instanceof NoSuchObjectError || error instanceof SizeMismatchError) return;
+      throw error;
+    }
+    await uploads.drop(id);
   }
 
   /** Takes the bytes of an upload in one piece. @throws SizeMismatchError */

@@ -1,12 +1,21 @@
 import { createHash } from 'node:crypto';
 import { pipeline, Readable, Transform, type TransformCallback } from 'node:stream';
-import { NoSuchObjectError, SizeMismatchError, UnknownBlockError, type BlobStore, type ByteRange, type StoredObject } from './blobStore.ts';
+import { pipeline as pipelineOf } from 'node:stream/promises';
+import { NoSuchObjectError, SizeMismatchError, UnknownBlockError, type BlobStore, type ByteRange, type DirectAccess, type StoredObject } from './blobStore.ts';
 
 /** An object as a service lists it. */
 export interface ListedObject {
   name: string;
   size: number;
   modifiedAt: number;
+}
+
+/** Addresses that let whoever has them reach one object of a service for a while. */
+export interface ObjectLinks {
+  readonly downloads: DirectAccess['downloads'];
+  read(name: string, fileName: string, expires: Date): Promise<string>;
+  /** Absent where clients of the API cannot upload to the service. */
+  write?(name: string, expires: Date): Promise<string>;
 }
 
 /** What a service for objects has to do; everything else of a store is the same for all of them. */
@@ -20,22 +29,35 @@ export interface ObjectService {
   /** Nothing there is no error. */
   remove(name: string): Promise<void>;
   list(prefix: string): AsyncIterable<ListedObject>;
+  /** Absent where the service is known by no key that signs. */
+  readonly links?: ObjectLinks | undefined;
+  /**
+   * Copies one object within the service, or from another place of its kind, whole or not at all.
+   * @returns its SHA-256 (hex) where the service tells it; undefined where it cannot copy from there
+   * @throws NoSuchObjectError, SizeMismatchError
+   */
+  copy(source: ObjectService, sourceName: string, name: string, size: number): Promise<{ sha256?: string | undefined } | undefined>;
 }
 
 const objects = 'objects/';
 const staged = 'staged/';
+const uploads = 'uploads/';
 
 /**
- * A store on a service for objects: `objects/{key}`, and `staged/{upload}/{block}` for blocks of uploads under way, which any
- * server may take and any other put together. Sizes are checked and hashes taken while the bytes pass through.
+ * A store on a service for objects: `objects/{key}`, `staged/{upload}/{block}` for blocks of uploads under way, which any
+ * server may take and any other put together, and `uploads/{upload}` for those that clients make by themselves. Sizes are
+ * checked and hashes taken while the bytes pass through, or of what has arrived.
  */
 export class ObjectStore implements BlobStore {
   readonly id: string;
+  readonly direct: DirectAccess | undefined;
   readonly #service: ObjectService;
 
-  constructor(id: string, service: ObjectService) {
+  /** @param direct whether clients shall reach the service by themselves; where it can give no links, they do not */
+  constructor(id: string, service: ObjectService, direct: boolean) {
     this.id = id;
     this.#service = service;
+    this.direct = direct && service.links !== undefined ? this.#directAccess(service.links) : undefined;
   }
 
   async put(key: string, body: Readable, size: number): Promise<StoredObject> {
@@ -73,6 +95,47 @@ export class ObjectStore implements BlobStore {
     });
   }
 
+  async copyFrom(source: BlobStore, sourceKey: string, key: string, size: number): Promise<StoredObject | undefined> {
+    if (!(source instanceof ObjectStore)) return undefined;
+    return this.#copy(source.#service, objects + checked(sourceKey), key, size).catch((error: unknown) => {
+      throw error instanceof NoSuchObjectError ? new NoSuchObjectError(sourceKey) : error;
+    });
+  }
+
+  async #copy(from: ObjectService, name: string, key: string, size: number): Promise<StoredObject | undefined> {
+    const copied = await this.#service.copy(from, name, objects + checked(key), size);
+    if (copied === undefined) return undefined;
+    if (copied.sha256 !== undefined) return { size, sha256: copied.sha256 };
+    const meter = new Meter(size, size);
+    try {
+      await pipelineOf(await this.#service.get(objects + key), meter.resume());
+    } catch (error) {
+      await this.#service.remove(objects + key);
+      throw error;
+    }
+    return { size, sha256: meter.digest() };
+  }
+
+  #directAccess(links: ObjectLinks): DirectAccess {
+    const { write } = links;
+    const take = async (upload: string, key: string, size: number): Promise<StoredObject> => {
+      const stored = await this.#copy(this.#service, uploads + checked(upload), key, size);
+      if (stored === undefined) throw new Error(`the store '${this.id}' cannot copy within itself`);
+      return stored;
+    };
+    return {
+      downloads: links.downloads,
+      downloadLink: (key, fileName, expires) => links.read(objects + checked(key), fileName, new Date(expires)),
+      ...(write !== undefined && {
+        uploads: {
+          link: (upload, expires) => write(uploads + checked(upload), new Date(expires)),
+          takeIn: take,
+          drop: (upload) => this.#service.remove(uploads + checked(upload)),
+        },
+      }),
+    };
+  }
+
   async check(): Promise<void> {
     await this.#service.check();
   }
@@ -86,7 +149,7 @@ export class ObjectStore implements BlobStore {
   }
 
   async dropUnfinished(before: number): Promise<void> {
-    for await (const { name, modifiedAt } of this.#service.list(staged)) if (modifiedAt < before) await this.#service.remove(name);
+    for (const folder of [staged, uploads]) for await (const { name, modifiedAt } of this.#service.list(folder)) if (modifiedAt < before) await this.#service.remove(name);
   }
 }
 

@@ -1,8 +1,9 @@
 import type { Readable } from 'node:stream';
-import { CreateBucketCommand, DeleteObjectCommand, GetObjectCommand, HeadBucketCommand, ListObjectsV2Command, NotFound, S3Client } from '@aws-sdk/client-s3';
+import { CopyObjectCommand, CreateBucketCommand, DeleteObjectCommand, GetObjectCommand, HeadBucketCommand, HeadObjectCommand, ListObjectsV2Command, NotFound, S3Client } from '@aws-sdk/client-s3';
 import { Upload } from '@aws-sdk/lib-storage';
-import { NoSuchObjectError, type ByteRange } from './blobStore.ts';
-import type { ListedObject, ObjectService } from './objectStore.ts';
+import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
+import { NoSuchObjectError, SizeMismatchError, type ByteRange } from './blobStore.ts';
+import type { ListedObject, ObjectLinks, ObjectService } from './objectStore.ts';
 
 /** Where a bucket is and who may use it. Credentials that are not given come from where AWS clients look for them. */
 export interface S3Settings {
@@ -18,17 +19,35 @@ export interface S3Settings {
 
 /** Parts of large objects, bytes: two in memory for each upload. */
 const partBytes = 8 * 1024 * 1024;
+/** Rule of S3: what can be copied in one call. */
+const longestCopy = 5 * 1024 ** 3;
 
 /** Objects in one S3 bucket. */
 export class S3Service implements ObjectService {
+  /**
+   * Presigned addresses. Downloads are led there; uploads are not, because the clients of the API upload to S3 in ways that it
+   * refuses (Azure's block protocol, or without a length).
+   */
+  readonly links: ObjectLinks = {
+    downloads: 'redirect',
+    read: (name, fileName, expires) =>
+      getSignedUrl(
+        this.#client,
+        new GetObjectCommand({ ...this.#at(name), ResponseContentType: 'application/octet-stream', ResponseContentDisposition: `attachment; filename="${fileName}"` }),
+        { expiresIn: Math.max(1, Math.ceil((expires.getTime() - Date.now()) / 1000)) },
+      ),
+  };
   readonly #client: S3Client;
   readonly #bucket: string;
   readonly #prefix: string;
+  /** Who asks whom: what has the same can copy from here. */
+  readonly #account: string;
 
   private constructor(client: S3Client, settings: S3Settings) {
     this.#client = client;
     this.#bucket = settings.bucket;
     this.#prefix = settings.prefix;
+    this.#account = JSON.stringify([settings.endpoint ?? 'aws', settings.accessKeyId ?? 'default']);
   }
 
   /** Makes the bucket if it is not there. @throws what the server says when it cannot be used */
@@ -67,7 +86,24 @@ export class S3Service implements ObjectService {
       const { Body } = await this.#client.send(new GetObjectCommand({ ...this.#at(name), ...(range !== undefined && { Range: `bytes=${range.start}-${range.end}` }) }));
       return Body as Readable;
     } catch (error) {
-      throw (error as Error).name === 'NoSuchKey' ? new NoSuchObjectError(name) : error;
+      throw orMissing(error, name);
+    }
+  }
+
+  async copy(source: ObjectService, sourceName: string, name: string, size: number): Promise<{ sha256?: string | undefined } | undefined> {
+    if (!(source instanceof S3Service) || source.#account !== this.#account || size > longestCopy) return undefined;
+    const from = source.#at(sourceName);
+    try {
+      const { ContentLength, ETag } = await source.#client.send(new HeadObjectCommand(from));
+      if (ContentLength !== size) throw new SizeMismatchError(size);
+      const { CopyObjectResult } = await this.#client.send(
+        new CopyObjectCommand({ ...this.#at(name), CopySource: encodeURI(`${from.Bucket}/${from.Key}`), CopySourceIfMatch: ETag, ChecksumAlgorithm: 'SHA256' }),
+      );
+      const checksum = CopyObjectResult?.ChecksumSHA256;
+      // One of many parts (`…-3`) is a checksum of checksums. Servers that know none tell nothing.
+      return { sha256: checksum === undefined || checksum.includes('-') ? undefined : Buffer.from(checksum, 'base64').toString('hex') };
+    } catch (error) {
+      throw orMissing(error, sourceName);
     }
   }
 
@@ -87,4 +123,8 @@ export class S3Service implements ObjectService {
   #at(name: string): { Bucket: string; Key: string } {
     return { Bucket: this.#bucket, Key: this.#prefix + name };
   }
+}
+
+function orMissing(error: unknown, name: string): unknown {
+  return error instanceof NotFound || (error as Error).name === 'NoSuchKey' ? new NoSuchObjectError(name) : error;
 }

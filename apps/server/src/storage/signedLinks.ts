@@ -33,9 +33,14 @@ export class SignedLinks {
     this.#lifeMs = lifeSeconds * 1000;
   }
 
+  /** When a link that is made now ends, ms since 1970. */
+  expiry(): number {
+    return Date.now() + this.#lifeMs;
+  }
+
   /** An absolute link below `origin` (`http://host:port`, without a slash at its end). */
   make(origin: string, grant: LinkGrant): string {
-    const expires = new Date(Date.now() + this.#lifeMs).toISOString();
+    const expires = new Date(this.expiry()).toISOString();
     const nonce = randomBytes(9).toString('base64url');
     const query = new URLSearchParams({ sp: grant.permission, se: expires, nonce, sig: this.#sign(partsOf(grant), expires, nonce).toString('base64url') });
     return `${origin}/${account}/${grant.resource}/${encodeURIComponent(grant.fileName)}?${query.toString()}`;

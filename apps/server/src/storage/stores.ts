@@ -37,6 +37,11 @@ export class Stores {
     this.#byId = new Map([home, ...byDataCenter.values()].map((store) => [store.id, store]));
   }
 
+  /** Whether clients reach any of them by themselves. */
+  get anyDirect(): boolean {
+    return this.all.some(({ direct }) => direct !== undefined);
+  }
+
   get all(): readonly BlobStore[] {
     return [...this.#byId.values()];
   }
@@ -95,11 +100,14 @@ async function open(id: string, dataDir: string, store: StoreConfig): Promise<Bl
       return FileStore.open(id, path.resolve(dataDir, folder));
     case 's3': {
       const { S3Service } = await import('./s3.ts');
-      return new ObjectStore(id, await S3Service.open({ ...store, bucket }));
+      // A server of one's own often stands where only this one reaches it.
+      return new ObjectStore(id, await S3Service.open({ ...store, bucket }), store.direct ?? store.endpoint === undefined);
     }
     case 'azure': {
       const { AzureService } = await import('./azure.ts');
-      return new ObjectStore(id, await AzureService.open({ ...store, container, connectionString }));
+      const service = await AzureService.open({ ...store, container, connectionString });
+      if (store.direct === true && service.links === undefined) throw new Error('direct links need the key of the account in the connection string');
+      return new ObjectStore(id, service, store.direct ?? true);
     }
   }
 }

@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream';
 import { SpanKind } from '@opentelemetry/api';
-import type { BlobStore, ByteRange, StoredObject } from '../storage/blobStore.ts';
+import type { BlobStore, ByteRange, DirectAccess, StoredObject } from '../storage/blobStore.ts';
 import { traced } from './traces.ts';
 
 /** A store whose calls show in traces. Keys are opaque; nothing of them is told. */
@@ -28,6 +28,15 @@ export class TracedStore implements BlobStore {
   /** The span ends when the bytes begin to come. */
   read(key: string, range?: ByteRange): Promise<Readable> {
     return this.#span('store.read', {}, () => this.#store.read(key, range));
+  }
+
+  get direct(): DirectAccess | undefined {
+    return this.#store.direct;
+  }
+
+  async copyFrom(source: BlobStore, sourceKey: string, key: string, size: number): Promise<StoredObject | undefined> {
+    const from = source instanceof TracedStore ? source.#store : source;
+    return this.#span('store.copyFrom', { 'offshoot.bytes': size }, async () => this.#store.copyFrom?.(from, sourceKey, key, size));
   }
 
   check(): Promise<void> {

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { addAbortSignal, pipeline, type Readable, Transform, type TransformCallback } from 'node:stream';
 import { RateLimiterMemory, RateLimiterQueue } from 'rate-limiter-flexible';
 import { FinalError } from '../operations/jobs.ts';
-import { NoSuchObjectError, SizeMismatchError, type BlobStore, type ByteRange } from '../storage/blobStore.ts';
+import { NoSuchObjectError, SizeMismatchError, type BlobStore, type ByteRange, type StoredObject } from '../storage/blobStore.ts';
 import type { BlobPlace, Blobs } from '../storage/blobs.ts';
 
 /** What a file must be when it arrives. */
@@ -36,16 +36,16 @@ export class Carrier {
   }
 
   /**
-   * Copies a file, or a range of one, to a key of another store. Its hash is taken on the way, of the bytes that the
-   * target took; a copy that differs is tried once more and never kept.
+   * Copies a file, or a range of one, to a key of another store: a whole file by the service itself, where both stores are of
+   * one, else through here. Its hash is that of the bytes that the target took; a copy that differs is tried once more and
+   * never kept.
    * @param onBytes hears of bytes as they pass
    * @throws DamagedSourceError
    */
   async carry(from: BlobPlace, range: ByteRange | undefined, expected: Expected, to: BlobStore, key: string, signal: AbortSignal, onBytes: (bytes: number) => void): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       try {
-        const source = await this.#blobs.read(from, range);
-        const { sha256 } = await to.put(key, this.#metered(addAbortSignal(signal, source), onBytes), expected.size);
+        const { sha256 } = (range === undefined ? await this.#copyWithin(from, expected.size, to, key, onBytes) : undefined) ?? (await this.#stream(from, range, expected.size, to, key, signal, onBytes));
         if (sha256 === expected.sha256) return;
         await to.delete(key);
       } catch (error) {
@@ -55,6 +55,20 @@ export class Carrier {
       }
       if (attempt === 2) throw new DamagedSourceError(expected.what, 'damaged');
     }
+  }
+
+  async #copyWithin({ store, key: sourceKey }: BlobPlace, size: number, to: BlobStore, key: string, onBytes: (bytes: number) => void): Promise<StoredObject | undefined> {
+    const copied = await to.copyFrom?.(this.#blobs.stores.get(store), sourceKey, key, size);
+    // The budget is for what the stores do too: this file was copied ahead of its turn, the next one waits.
+    if (copied === undefined) return undefined;
+    await this.#afford(size);
+    onBytes(size);
+    return copied;
+  }
+
+  async #stream(from: BlobPlace, range: ByteRange | undefined, size: number, to: BlobStore, key: string, signal: AbortSignal, onBytes: (bytes: number) => void): Promise<StoredObject> {
+    const source = await this.#blobs.read(from, range);
+    return to.put(key, this.#metered(addAbortSignal(signal, source), onBytes), size);
   }
 
   /** Whether a store has a file under a key, whole and right. What cannot be read is as good as not there. */

@@ -18,6 +18,7 @@ interface SourceBlock extends BlobPlace {
   position: number;
   sha256: string;
   blobId: string;
+  blobSize: number;
   start: number;
 }
 
@@ -105,7 +106,7 @@ async function prepare({ database }: Parts, run: TransferRun, checkpoint: Checkp
     .selectFrom('model_file_block as f')
     .innerJoin('block as k', 'k.id', 'f.block_id')
     .innerJoin('blob as b', 'b.id', 'k.blob_id')
-    .select(['f.position', 'k.sha256', 'k.start', 'k.blob_id as blobId', 'b.store', 'b.key'])
+    .select(['f.position', 'k.sha256', 'k.start', 'k.blob_id as blobId', 'b.size as blobSize', 'b.store', 'b.key'])
     .where('f.file_id', '=', source.id)
     .orderBy('f.position')
     .execute();
@@ -182,7 +183,8 @@ class Blocks {
 
   async #carry(block: SourceBlock, length: number): Promise<BlobTable> {
     const key = randomUUID();
-    const range = { start: block.start, end: block.start + length - 1 };
+    // Blocks of their own are copied as whole files are; those within a baseline are parts of it.
+    const range = length === block.blobSize ? undefined : { start: block.start, end: block.start + length - 1 };
     await this.#parts.carrier.carry(block, range, { what: 'a checkpoint', size: length, sha256: block.sha256 }, this.#store, key, this.#run.signal, this.#run.passed);
     return { id: randomUUID(), store: this.#store.id, key, size: length, sha256: block.sha256, state: 'stored', created_at: Date.now(), released_at: null };
   }

@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { copyFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { loadConfig } from '../apps/server/src/config.ts';
 import { sampleBaseline, sampleChangesets } from '../scripts/sample.ts';
 import { all, makeIModel, official, pushMore, workFolder, type Official } from './support/clients.ts';
-import { bootServer, endServer, type TestServer } from './support/server.ts';
+import { bootServer, endServer, setups, type TestServer } from './support/server.ts';
 
 const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
 
@@ -19,13 +21,13 @@ interface Brought {
   changesets: number;
 }
 
-describe('Bringing iModels in', () => {
+for (const setup of setups) describe(`Bringing iModels in on ${setup.engine} and ${setup.store}`, () => {
   let server: TestServer;
   let olivia: Official;
   let iTwinId: string;
   const work = workFolder();
   before(async () => {
-    server = await bootServer('sqlite');
+    server = await bootServer(setup);
     olivia = await official(server);
     iTwinId = await server.iTwin();
   });
@@ -36,8 +38,10 @@ describe('Bringing iModels in', () => {
 
   async function run(...args: string[]): Promise<Brought> {
     const token = await server.token('olivia');
+    const [command = '', ...rest] = args;
     return new Promise((resolve) => {
-      const child = execFile(process.execPath, [cli, ...args, '--url', server.origin, '--token', token, '--itwin', iTwinId, '--json'], (_error, stdout, stderr) =>
+      // Of an option that stands twice the last one counts.
+      const child = execFile(process.execPath, [cli, command, '--url', server.origin, '--token', token, '--itwin', iTwinId, '--json', ...rest], (_error, stdout, stderr) =>
         resolve({ code: child.exitCode ?? -1, stderr, ...(JSON.parse(stdout === '' ? '{}' : stdout) as Omit<Brought, 'code' | 'stderr'>) }),
       );
     });
@@ -73,6 +77,37 @@ describe('Bringing iModels in', () => {
     assert.deepEqual([brought.code, brought.created, brought.changesets], [0, true, 0], brought.stderr);
   });
 
+  test('a baseline above 256 MiB goes in blocks, and is judged as any other', async () => {
+    const file = path.join(work.path, 'large.bim');
+    writeFileSync(file, '');
+    truncateSync(file, 257 * 1024 * 1024);
+    const { code, stderr } = await run('import', file);
+    assert.deepEqual([code, /it is no SQLite file/.test(stderr)], [1, true], stderr);
+  });
+
+  test('a run that was cut off in the middle of a push does not keep the next one waiting', async () => {
+    const first = await run('import', sampleFolder('cut off', 1));
+    const api = await server.as('olivia');
+    const { briefcase } = (await api.post(`/imodels/${first.id}/briefcases`, { deviceName: 'offshoot import' })).body as { briefcase: { briefcaseId: number } };
+    const [, second] = sampleChangesets();
+    const begun = await api.post(`/imodels/${first.id}/changesets`, { id: second?.id, parentId: second?.parentId, briefcaseId: briefcase.briefcaseId, fileSize: 5 });
+    assert.equal(begun.status, 201);
+    const next = await run('import', sampleFolder('cut off', 2));
+    assert.deepEqual([next.code, next.pushed], [0, 1], next.stderr);
+  });
+
+  test('a rate limit is waited for', async () => {
+    const few = { general: [{ requests: 12, seconds: 2 }], operations: {} };
+    const slow = await bootServer(setup, { tiers: { ...loadConfig({}, { env: {} }).tiers, Unlimited: few } });
+    try {
+      const place = await slow.iTwin();
+      const brought = await run('import', sampleFolder('patient', sampleChangesets().length), '--url', slow.origin, '--itwin', place, '--token', await slow.token('olivia'));
+      assert.deepEqual([brought.code, brought.pushed], [0, sampleChangesets().length], brought.stderr);
+    } finally {
+      await endServer(slow);
+    }
+  });
+
   test('what is no chain, is missing or has gone its own way is refused in words', async () => {
     assert.match((await run('import', path.join(work.path, 'nothing'))).stderr, /there is nothing at/);
     const broken = sampleFolder('broken', 3);
@@ -91,8 +126,20 @@ describe('Bringing iModels in', () => {
       const eve = await official(elsewhere, 'eve');
       const source = await makeIModel(eve, await elsewhere.iTwin('eve'), { name: 'over there', changesets: 4, description: 'to be mirrored' });
       const mirror = async () => run('mirror', `${elsewhere.origin}/imodels/${source.id}`, '--source-token', await elsewhere.token('eve'));
+      // The first time, every download breaks off once in its middle.
+      const broken = new Set<string>();
+      const breaking = ({ url = '' }: IncomingMessage, response: ServerResponse): void => {
+        if (!url.startsWith('/storage/') || broken.has(url)) return;
+        const write = response.write.bind(response);
+        response.write = ((chunk: Buffer) => {
+          broken.add(url);
+          return write(chunk.subarray(0, Math.ceil(chunk.length / 2)), () => response.destroy());
+        }) as ServerResponse['write'];
+      };
+      elsewhere.running.app.server.prependListener('request', breaking);
       const first = await mirror();
-      assert.deepEqual([first.code, first.created, first.pushed], [0, true, 4], first.stderr);
+      elsewhere.running.app.server.off('request', breaking);
+      assert.deepEqual([first.code, first.created, first.pushed, broken.size], [0, true, 4, 5], first.stderr);
       await pushMore(eve, source, 3);
       const later = await mirror();
       assert.deepEqual([later.id, later.created, later.pushed, later.changesets], [first.id, false, 3, 7], later.stderr);

@@ -1,9 +1,12 @@
-import { createReadStream } from 'node:fs';
+import { openAsBlob } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { SingleBar } from 'cli-progress';
 import type { Connection } from './connection.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { follow } from './follow.ts';
+
+/** Name of the briefcases that changesets are pushed from. */
+const deviceName = 'offshoot import';
 
 /** A changeset that is to be pushed. */
 export interface SourceChangeset {
@@ -57,12 +60,13 @@ export async function bringIn(connection: Connection, iTwinId: string, source: S
   const id = found?.id ?? (await create(connection, iTwinId, source));
   const bar = show && process.stderr.isTTY ? new SingleBar({ format: 'pushing [{bar}] {value}/{total} changesets, {eta} s left', stream: process.stderr, clearOnComplete: true }) : undefined;
   const there = found === undefined ? 0 : await countSame(connection, id, source);
+  if (found !== undefined) await releaseLeftOvers(connection, id);
   let pushed = 0;
   let briefcaseId: number | undefined;
   bar?.start(source.count, there);
   try {
     for await (const changeset of source.changesets(there)) {
-      briefcaseId ??= ((await connection.request('POST', `/imodels/${id}/briefcases`, { deviceName: 'offshoot import' })).body as { briefcase: { briefcaseId: number } }).briefcase.briefcaseId;
+      briefcaseId ??= ((await connection.request('POST', `/imodels/${id}/briefcases`, { deviceName })).body as { briefcase: { briefcaseId: number } }).briefcase.briefcaseId;
       await push(connection, id, briefcaseId, changeset);
       pushed++;
       bar?.update(there + pushed);
@@ -73,6 +77,15 @@ export async function bringIn(connection: Connection, iTwinId: string, source: S
     if (briefcaseId !== undefined) await connection.request('DELETE', `/imodels/${id}/briefcases/${briefcaseId}`);
   }
   return { id, created: found === undefined, pushed, changesets: there + pushed };
+}
+
+/**
+ * Releases the briefcases of earlier runs that were cut off: an unfinished push of theirs would keep everybody else from pushing
+ * until its lease has run out.
+ */
+async function releaseLeftOvers(connection: Connection, id: string): Promise<void> {
+  const own = connection.list<{ briefcaseId: number; deviceName: string | null }>(`/imodels/${id}/briefcases?ownerId=me&$top=1000`, 'briefcases');
+  for await (const briefcase of own) if (briefcase.deviceName === deviceName) await connection.request('DELETE', `/imodels/${id}/briefcases/${briefcase.briefcaseId}`);
 }
 
 async function find(connection: Connection, iTwinId: string, name: string): Promise<IModel | undefined> {
@@ -87,7 +100,7 @@ async function create(connection: Connection, iTwinId: string, source: Source): 
   const { name, description, extent } = source;
   const { body } = await connection.request('POST', '/imodels', { iTwinId, name, description, extent, creationMode: 'fromBaseline', baselineFile: { size } });
   const { iModel } = body as { iModel: IModel };
-  await upload(iModel._links.upload?.href ?? '', file, size);
+  await upload(iModel._links.upload?.href ?? '', file);
   await connection.request('POST', iModel._links.complete?.href ?? '', {});
   const operation = await follow(connection, `/imodels/${iModel.id}/operations/create`, Infinity, false);
   if (operation.state !== 'successful') throw new ExitError(exitCodes.failed, `the baseline was not taken: ${operation.failureReason ?? operation.state}`);
@@ -122,13 +135,27 @@ async function push(connection: Connection, id: string, briefcaseId: number, cha
     ...(synchronizationInfo !== null && { synchronizationInfo }),
   });
   const { _links } = (body as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } }).changeset;
-  await upload(_links.upload.href, file, size);
+  await upload(_links.upload.href, file);
   await connection.request('PATCH', _links.complete.href, { state: 'fileUploaded', briefcaseId });
 }
 
-async function upload(url: string, file: string, size: number): Promise<void> {
-  const body = createReadStream(file) as unknown as RequestInit['body'];
-  const headers = { 'x-ms-blob-type': 'BlockBlob', 'content-type': 'application/octet-stream', 'content-length': String(size) };
-  const response = await fetch(url, { method: 'PUT', headers, body: body ?? null, duplex: 'half' });
-  if (response.status !== 201) throw new ExitError(exitCodes.failed, `the upload of ${file} was answered ${response.status}: ${await response.text()}`);
+/** Larger files go in blocks of this many bytes, as the clients of the API send them: Azure takes no more in one piece. */
+const blockBytes = 256 * 1024 * 1024;
+
+async function upload(url: string, file: string): Promise<void> {
+  const whole = await openAsBlob(file);
+  const put = async (address: string, body: Blob | string, type?: string): Promise<void> => {
+    // Blocks have no type, only what is whole does.
+    const headers = { 'content-type': 'application/octet-stream', ...(type !== undefined && { 'x-ms-blob-type': type }) };
+    const response = await fetch(address, { method: 'PUT', headers, body });
+    if (response.status !== 201) throw new ExitError(exitCodes.failed, `the upload of ${file} was answered ${response.status}: ${await response.text()}`);
+  };
+  if (whole.size <= blockBytes) return put(url, whole, 'BlockBlob');
+  const ids: string[] = [];
+  for (let start = 0; start < whole.size; start += blockBytes) {
+    const id = Buffer.from(String(ids.length).padStart(6, '0')).toString('base64');
+    await put(`${url}&comp=block&blockid=${encodeURIComponent(id)}`, whole.slice(start, start + blockBytes));
+    ids.push(id);
+  }
+  await put(`${url}&comp=blocklist`, `<?xml version="1.0" encoding="utf-8"?><BlockList>${ids.map((id) => `<Latest>${id}</Latest>`).join('')}</BlockList>`);
 }

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { exitCodes, ExitError } from './exit.ts';
 import { mintToken } from './token.ts';
@@ -18,19 +19,26 @@ export function withConnection(command: Command): Command {
     .option('--data <folder>', 'data folder to mint a token from', process.env.OFFSHOOT_DATA ?? 'offshoot-data');
 }
 
+/** Longest wait for a rate limit, seconds: the longest window of a tier is an hour. */
+const longestWaitSeconds = 3700;
+
 /** A server, as one caller. */
 export class Connection {
   readonly #base: string;
-  readonly #token: string;
+  readonly #token: () => Promise<string>;
+  readonly #patient: boolean;
 
-  private constructor(base: string, token: string) {
+  private constructor(base: string, token: () => Promise<string>, patient: boolean) {
     this.#base = base;
     this.#token = token;
+    this.#patient = patient;
   }
 
-  static async open(options: ConnectionOptions): Promise<Connection> {
-    const token = options.token ?? process.env.OFFSHOOT_TOKEN ?? (await mintedToken(options.data));
-    return new Connection(options.url.replace(/\/+$/, ''), token);
+  /** @param patient for long work: a rate limit is waited for instead of being told */
+  static async open(options: ConnectionOptions, patient = false): Promise<Connection> {
+    const given = options.token ?? process.env.OFFSHOOT_TOKEN;
+    const token = given === undefined ? await mintedTokens(options.data) : async () => given;
+    return new Connection(options.url.replace(/\/+$/, ''), token, patient);
   }
 
   /** @throws ExitError refused or unreachable, with what the server said */
@@ -41,7 +49,7 @@ export class Connection {
       response = await fetch(url, {
         method,
         headers: {
-          authorization: `Bearer ${this.#token}`,
+          authorization: `Bearer ${await this.#token()}`,
           accept: 'application/vnd.bentley.itwin-platform.v2+json',
           prefer: 'return=representation',
           ...(body !== undefined && { 'content-type': 'application/json' }),
@@ -52,6 +60,11 @@ export class Connection {
       throw new ExitError(exitCodes.unreachable, `no server answers at ${this.#base}; is one started (npm start)?`, error);
     }
     const text = await response.text();
+    const waitSeconds = Number(response.headers.get('retry-after') ?? NaN);
+    if (response.status === 429 && this.#patient && waitSeconds <= longestWaitSeconds) {
+      await pause(waitSeconds * 1000);
+      return this.request(method, pathOrUrl, body);
+    }
     if (response.ok) return { body: text === '' ? undefined : JSON.parse(text), headers: response.headers };
     throw new ExitError(response.status >= 500 ? exitCodes.unreachable : exitCodes.refused, refusalText(response, text));
   }
@@ -78,8 +91,18 @@ function refusalText(response: Response, text: string): string {
   }
 }
 
-async function mintedToken(dataDir: string): Promise<string> {
+/** Tokens of the data folder's issuer, each used for half its life, so that long work does not outlive one. */
+async function mintedTokens(dataDir: string): Promise<() => Promise<string>> {
   if (!existsSync(path.join(dataDir, 'issuer.json')))
     throw new ExitError(exitCodes.usage, `no token: give --token, set OFFSHOOT_TOKEN, or name the server's data folder with --data (there is none at ${path.resolve(dataDir)})`);
-  return mintToken({ data: dataDir, lifeSeconds: 3600 });
+  const mint = () => mintToken({ data: dataDir, lifeSeconds: 3600 });
+  let token = await mint();
+  let renewAt = Date.now() + 1_800_000;
+  return async () => {
+    if (Date.now() >= renewAt) {
+      token = await mint();
+      renewAt = Date.now() + 1_800_000;
+    }
+    return token;
+  };
 }

@@ -35,7 +35,7 @@ export function importCommand(): Command {
     .option('--json', 'print one JSON object and no progress')
     .action(async (given: string, options: ImportOptions) => {
       const source = readSource(given, options);
-      const connection = await Connection.open(options);
+      const connection = await Connection.open(options, true);
       printBrought(await bringIn(connection, options.itwin, source, options.json !== true), options.json === true);
     });
 }

@@ -1,4 +1,4 @@
-import { createWriteStream, mkdtempSync, rmSync } from 'node:fs';
+import { createWriteStream, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Readable } from 'node:stream';
@@ -8,6 +8,9 @@ import { bringIn, type Source, type SourceChangeset } from './bringIn.ts';
 import { Connection, withConnection, type ConnectionOptions } from './connection.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { printBrought } from './import.ts';
+
+/** How often one file is begun or gone on with. */
+const downloadAttempts = 5;
 
 interface MirrorOptions extends ConnectionOptions {
   itwin: string;
@@ -38,8 +41,8 @@ async function mirror(address: string, options: MirrorOptions): Promise<void> {
   if (base === undefined || iModelId === undefined) throw new ExitError(exitCodes.usage, `'${address}' is no address of an iModel: it ends with /imodels/{id}`);
   const sourceToken = options.sourceToken ?? process.env.OFFSHOOT_SOURCE_TOKEN;
   if (sourceToken === undefined) throw new ExitError(exitCodes.usage, 'no token for the other server: give --source-token or set OFFSHOOT_SOURCE_TOKEN');
-  const there = await Connection.open({ url: base.replace(/\/imodels$/i, ''), token: sourceToken, data: options.data });
-  const here = await Connection.open(options);
+  const there = await Connection.open({ url: base.replace(/\/imodels$/i, ''), token: sourceToken, data: options.data }, true);
+  const here = await Connection.open(options, true);
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-mirror-'));
   try {
     printBrought(await bringIn(here, options.itwin, await remote(there, iModelId, folder, options.name), options.json !== true), options.json === true);
@@ -77,8 +80,18 @@ async function remote(there: Connection, iModelId: string, folder: string, name:
 
 async function fetchFile(url: string | undefined, target: string): Promise<string> {
   if (url === undefined) throw new ExitError(exitCodes.refused, 'the other server gives no download link: does the token allow to read the iModel?');
-  const response = await fetch(url);
-  if (!response.ok || response.body === null) throw new ExitError(exitCodes.unreachable, `a download was answered ${response.status}`);
-  await pipeline(Readable.fromWeb(response.body as never), createWriteStream(target));
-  return target;
+  let etag: string | null = null;
+  for (let attempt = 1; ; attempt++) {
+    const have = etag === null ? 0 : statSync(target).size;
+    const response = await fetch(url, { headers: have > 0 && etag !== null ? { range: `bytes=${have}-`, 'if-match': etag } : {} });
+    if (!response.ok || response.body === null) throw new ExitError(exitCodes.unreachable, `a download was answered ${response.status}`);
+    etag = response.headers.get('etag');
+    try {
+      // A large baseline that breaks off goes on where it ended, if the other server sends a part of the same file.
+      await pipeline(Readable.fromWeb(response.body as never), createWriteStream(target, { flags: response.status === 206 ? 'a' : 'w' }));
+      return target;
+    } catch (error) {
+      if (attempt === downloadAttempts) throw new ExitError(exitCodes.unreachable, `a download broke off ${attempt} times`, error);
+    }
+  }
 }

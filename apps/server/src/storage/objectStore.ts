@@ -13,9 +13,9 @@ export interface ListedObject {
 /** Addresses that let whoever has them reach one object of a service for a while. */
 export interface ObjectLinks {
   readonly downloads: DirectAccess['downloads'];
-  read(name: string, fileName: string, expires: Date): Promise<string>;
+  read: (name: string, fileName: string, expires: Date) => Promise<string>;
   /** Absent where clients of the API cannot upload to the service. */
-  write?(name: string, expires: Date): Promise<string>;
+  write?: (name: string, expires: Date) => Promise<string>;
 }
 
 /** What a service for objects has to do; everything else of a store is the same for all of them. */

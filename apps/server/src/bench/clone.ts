@@ -179,7 +179,7 @@ async function prepare(config: Config): Promise<{ sources: string[]; iTwinId: st
 }
 
 /** An iModel whose history has `depth` ranges with `changesets` changesets in all, as clones and pushes would leave it. */
-async function prepareSource(services: Services, caller: Caller, iTwinId: string, { changesets, depth }: (typeof plan)[number]): Promise<string> {
+export async function prepareSource(services: Services, caller: Caller, iTwinId: string, { changesets, depth }: { changesets: number; depth: number }): Promise<string> {
   const { database, iModels, permissions } = services;
   const access = await permissions.onITwin(caller, iTwinId);
   if (access === undefined) throw new Error('the iTwin of the benchmark is gone');

@@ -3,6 +3,7 @@ import { benchCheckpoints, type CheckpointBench } from '../bench/checkpoints.ts'
 import { benchClone, type CloneBench } from '../bench/clone.ts';
 import type { Machine } from '../bench/common.ts';
 import { benchCrossStore } from '../bench/crossStore.ts';
+import { benchThroughput, type ThroughputCase } from '../bench/throughput.ts';
 
 /** `offshoot bench`: the load generator that ships with the product. */
 export function benchCommand(): Command {
@@ -38,6 +39,23 @@ export function benchCommand(): Command {
         }),
     )
     .addCommand(
+      new Command('throughput')
+        .description('Clones and reads a second on PostgreSQL, with 1, 2 and 4 server processes.')
+        .requiredOption('--database-url <url>', 'an empty PostgreSQL database')
+        .option('--seconds <number>', 'how long clones, and then reads, are measured for each case', '6')
+        .option('--json', 'print one JSON object')
+        .action(async ({ databaseUrl, seconds, json }: { databaseUrl: string; seconds: string; json?: boolean }) => {
+          const quiet = json === true;
+          const result = await benchThroughput({
+            databaseUrl,
+            seconds: Number(seconds),
+            onCase: quiet ? () => undefined : printThroughput,
+            onStart: quiet ? () => undefined : (machine) => printHead(machine, 'servers   clones/s   p50 ms   p99 ms   reads/s   p50 ms   p99 ms'),
+          });
+          if (quiet) process.stdout.write(`${JSON.stringify(result)}\n`);
+        }),
+    )
+    .addCommand(
       new Command('cross-store')
         .description('A clone into another data center, from folder to folder, beside a plain copy of the same files. Takes three times their size on disk.')
         .option('--files <number>', 'changesets of the source', '10000')
@@ -59,6 +77,19 @@ export function benchCommand(): Command {
 
 function printHead(machine: Machine, columns: string): void {
   process.stdout.write(`${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB, Node ${machine.node}, ${machine.database}; ${machine.settings}\n\n${columns}\n`);
+}
+
+function printThroughput(found: ThroughputCase): void {
+  const cells = [
+    String(found.servers).padStart(7),
+    String(found.clonesPerSecond).padStart(10),
+    found.cloneP50Ms.toFixed(1).padStart(8),
+    found.cloneP99Ms.toFixed(1).padStart(8),
+    String(found.readsPerSecond).padStart(9),
+    found.readP50Ms.toFixed(1).padStart(8),
+    found.readP99Ms.toFixed(1).padStart(8),
+  ];
+  process.stdout.write(`${cells.join(' ')}\n`);
 }
 
 function printCheckpointCase(found: CheckpointBench['cases'][number]): void {

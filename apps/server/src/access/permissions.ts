@@ -45,29 +45,37 @@ export class Permissions {
   /** Undefined when there is no such iTwin. */
   async onITwin(caller: Caller, itwinId: string): Promise<ITwinAccess | undefined> {
     if (caller.share !== undefined) return undefined;
-    const [itwin, roles, owner] = await Promise.all([
-      this.#db.selectFrom('itwin').selectAll().where('id', '=', itwinId).where('deleted_at', 'is', null).executeTakeFirst(),
-      this.#rolesOf(caller, itwinId),
-      this.#owns(caller, itwinId),
-    ]);
-    return itwin === undefined ? undefined : accessTo(itwin, caller, roles, owner);
+    const row = await this.#db
+      .selectFrom('itwin')
+      .selectAll()
+      .select(ownedBy(caller, 'itwin'))
+      .where('id', '=', itwinId)
+      .where('deleted_at', 'is', null)
+      .executeTakeFirst();
+    if (row === undefined) return undefined;
+    const { owned, ...itwin } = row;
+    return (await this.#accessTo(itwin, caller, Boolean(owned))).access;
   }
 
   /** Undefined when there is no such iModel (any more). */
   async onIModel(caller: Caller, imodelId: string): Promise<IModelAccess | undefined> {
-    const row = await this.#db.selectFrom('imodel').selectAll().where('id', '=', imodelId).where('deleted_at', 'is', null).executeTakeFirst();
-    if (row === undefined) return undefined;
+    // In one go: on PostgreSQL each statement is a way there and back, and every request begins with this.
+    const found = await this.#db
+      .selectFrom('imodel as m')
+      .innerJoin('itwin as i', 'i.id', 'm.itwin_id')
+      .selectAll('m')
+      .select(itwinColumns.map((column) => `i.${column} as itwin: ${column}` as const))
+      .select(ownedBy(caller, 'i'))
+      .where('m.id', '=', imodelId)
+      .where('m.deleted_at', 'is', null)
+      .where('i.deleted_at', 'is', null)
+      .executeTakeFirst();
+    if (found === undefined) return undefined;
+    const { itwin, owned, row } = apart(found);
     // One in the making holds on to what it is made from; it shows nothing of that.
     const imodel = row.state === 'initialized' ? row : { ...row, history_id: null, head_index: 0, head_changeset_id: '' };
-    // Together: on PostgreSQL each of them is a way there and back.
-    const [itwin, roles, owner] = await Promise.all([
-      this.#db.selectFrom('itwin').selectAll().where('id', '=', imodel.itwin_id).where('deleted_at', 'is', null).executeTakeFirst(),
-      this.#rolesOf(caller, imodel.itwin_id),
-      this.#owns(caller, imodel.itwin_id),
-    ]);
-    if (itwin === undefined) return undefined;
     if (caller.share !== undefined) return accessByShare(imodel, itwin, caller.share);
-    const onITwin = accessTo(itwin, caller, roles, owner);
+    const { access: onITwin, roles } = await this.#accessTo(itwin, caller, owned);
     const permissions = await this.#effective(caller, imodel, onITwin, roles);
     return { imodel, onITwin, permissions, visible: permissions.has('imodels_webview') || onITwin.permissions.has('imodels_manage') };
   }
@@ -109,9 +117,12 @@ export class Permissions {
     return rows.flatMap((row) => JSON.parse(row.permissions) as Permission[]);
   }
 
-  async #owns(caller: Caller, itwinId: string): Promise<boolean> {
-    const row = await this.#db.selectFrom('owner').select('user_id').where('itwin_id', '=', itwinId).where('user_id', '=', caller.user.id).executeTakeFirst();
-    return row !== undefined;
+  /** Owners and administrators may do everything; roles are read for the others only. */
+  async #accessTo(itwin: ITwinTable, caller: Caller, owner: boolean): Promise<{ access: ITwinAccess; roles: readonly HeldRole[] }> {
+    const withoutRoles = accessTo(itwin, caller, [], owner);
+    if (withoutRoles.administrator) return { access: withoutRoles, roles: [] };
+    const roles = await this.#rolesOf(caller, itwin.id);
+    return { access: accessTo(itwin, caller, roles, owner), roles };
   }
 
   /** Roles that the caller has on an iTwin, of the own or of a group. */
@@ -126,6 +137,39 @@ export class Permissions {
     const rows = await this.#db.selectFrom('role').select(['id', 'permissions']).where('id', 'in', own.union(ofGroups)).execute();
     return rows.map((row) => ({ id: row.id, permissions: JSON.parse(row.permissions) as Permission[] }));
   }
+}
+
+const itwinColumns = [
+  'id',
+  'organization_id',
+  'owner_id',
+  'class',
+  'sub_class',
+  'type',
+  'number',
+  'display_name',
+  'search_text',
+  'geographic_location',
+  'data_center',
+  'status',
+  'parent_id',
+  'created_at',
+  'deleted_at',
+] as const satisfies readonly (keyof ITwinTable)[];
+
+/** Whether the caller owns the iTwin of a row. */
+function ownedBy(caller: Caller, itwin: 'i' | 'itwin') {
+  return sql<boolean | number>`exists (select 1 from owner where owner.itwin_id = ${sql.ref(`${itwin}.id`)} and owner.user_id = ${caller.user.id})`.as('owned');
+}
+
+/** Takes a row of an iModel and its iTwin apart. */
+function apart({ owned, ...rest }: Record<string, unknown>): { row: IModelTable; itwin: ITwinTable; owned: boolean } {
+  const itwin: Record<string, unknown> = {};
+  for (const column of itwinColumns) {
+    itwin[column] = rest[`itwin: ${column}`];
+    Reflect.deleteProperty(rest, `itwin: ${column}`);
+  }
+  return { row: rest as unknown as IModelTable, itwin: itwin as unknown as ITwinTable, owned: Boolean(owned) };
 }
 
 function accessTo(itwin: ITwinTable, caller: Caller, roles: readonly HeldRole[], owner: boolean): ITwinAccess {

@@ -73,7 +73,7 @@ export class Checkpoints {
     if (sight.history_id === null) return () => 0;
     const { db } = this.#database;
     const usable = seen(db, sight, last).where('c.state', '=', 'successful');
-    const within = await usable.where('c.changeset_index', '>', first).orderBy('c.changeset_index', 'desc').execute();
+    const within = first === last ? [] : await usable.where('c.changeset_index', '>', first).orderBy('c.changeset_index', 'desc').execute();
     const before = await usable.where('c.changeset_index', '<=', first).orderBy('c.changeset_index', 'desc').limit(1).executeTakeFirst();
     const indexes = [...within, ...(before === undefined ? [] : [before])].map(({ changeset_index }) => changeset_index);
     return (index) => indexes.find((candidate) => candidate <= index) ?? 0;

@@ -1,7 +1,7 @@
 import type { ChangesetRef } from '../../domain.ts';
 import type { Db } from '../database.ts';
 import type { ChangesetTable } from '../schema.ts';
-import { segmentAt } from './segmentAt.ts';
+import { segmentOf } from './segmentAt.ts';
 
 /** The part of an iModel that tells which changesets it sees. */
 export interface Sight {
@@ -19,9 +19,8 @@ export interface Sight {
 export async function findChangeset(db: Db, sight: Sight, ref: ChangesetRef): Promise<ChangesetTable | undefined> {
   if (sight.history_id === null) return undefined;
   if ('index' in ref) {
-    const segmentId = await segmentAt(db, sight, ref.index);
-    if (segmentId === undefined) return undefined;
-    return db.selectFrom('changeset').selectAll().where('segment_id', '=', segmentId).where('index', '=', ref.index).executeTakeFirst();
+    if (ref.index < 1 || ref.index > sight.head_index) return undefined;
+    return db.selectFrom('changeset').selectAll().where('segment_id', '=', segmentOf(db, sight.history_id, ref.index)).where('index', '=', ref.index).executeTakeFirst();
   }
   return db
     .selectFrom('changeset as c')

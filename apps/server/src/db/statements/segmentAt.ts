@@ -1,16 +1,19 @@
 import type { Db } from '../database.ts';
 import type { Sight } from './findChangeset.ts';
 
-/** The segment that holds the changeset of an index in what an iModel sees; undefined past its head. One row, at any depth of history. */
-export async function segmentAt(db: Db, sight: Sight, index: number): Promise<string | undefined> {
-  if (sight.history_id === null || index < 1 || index > sight.head_index) return undefined;
-  const range = await db
+/** Statement that finds the segment of an index in a history: one row, at any depth. */
+export function segmentOf(db: Db, historyId: string, index: number) {
+  return db
     .selectFrom('history_segment')
     .select('segment_id')
-    .where('history_id', '=', sight.history_id)
+    .where('history_id', '=', historyId)
     .where('first_index', '<=', index)
     .orderBy('first_index', 'desc')
-    .limit(1)
-    .executeTakeFirst();
-  return range?.segment_id;
+    .limit(1);
+}
+
+/** The segment that holds the changeset of an index in what an iModel sees; undefined past its head. */
+export async function segmentAt(db: Db, sight: Sight, index: number): Promise<string | undefined> {
+  if (sight.history_id === null || index < 1 || index > sight.head_index) return undefined;
+  return (await segmentOf(db, sight.history_id, index).executeTakeFirst())?.segment_id;
 }

@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { sql } from 'kysely';
-import { openDatabase, type Database } from '../apps/server/src/db/database.ts';
+import { openDatabase, type Database, type Db } from '../apps/server/src/db/database.ts';
 import { copyDatabase, CopyMismatchError, NotEmptyError, tablesInOrder } from '../apps/server/src/migrate/copyDatabase.ts';
 import { makeIModel, official, pushMore } from './support/clients.ts';
 import { engines, Installation } from './support/server.ts';
@@ -66,6 +66,55 @@ describe('Transactions on PostgreSQL', { skip }, () => {
       }),
     );
     assert.equal(runs, 1);
+  });
+});
+
+describe('Statements on PostgreSQL', { skip }, () => {
+  async function onDatabase(databasePrepares: boolean, work: (database: Database) => Promise<void>): Promise<void> {
+    const installation = await Installation.create('postgres');
+    const database = await openDatabase(installation.config({ databasePrepares, databasePool: 2 }));
+    try {
+      await work(database);
+    } finally {
+      await database.close();
+      installation.remove();
+    }
+  }
+  const read = (db: Db, name: string) => db.selectFrom('secret').selectAll().where('name', '=', name).execute();
+  /** On one connection, so that what it has prepared can be looked at. */
+  const prepared = ({ db }: Database) =>
+    db.connection().execute(async (connection) => {
+      for (let n = 0; n < 3; n++) await read(connection, 'x');
+      return (await sql<{ statement: string }>`select statement from pg_prepared_statements`.execute(connection)).rows.filter(({ statement }) => statement.includes('"secret"')).length;
+    });
+
+  test('are prepared once for each connection, unless the configuration forbids it', async () => {
+    await onDatabase(true, async (database) => assert.equal(await prepared(database), 1));
+    await onDatabase(false, async (database) => assert.equal(await prepared(database), 0));
+  });
+
+  test('go on when a newer server adds a column meanwhile, alone and in transactions', async () => {
+    await onDatabase(true, async (database) => {
+      const { db } = database;
+      const both = async () => {
+        await Promise.all([read(db, 'x'), read(db, 'x')]);
+        let runs = 0;
+        await db.transaction().execute(async (tx) => {
+          runs++;
+          await tx.insertInto('secret').values({ name: randomUUID(), value: 'y' }).execute();
+          await read(tx, 'x');
+        });
+        return runs;
+      };
+      await both();
+      const { count } = await db.selectFrom('secret').select((eb) => eb.fn.countAll<number>().as('count')).executeTakeFirstOrThrow();
+      await sql`alter table secret add column more text`.execute(db);
+      // Begins with the transaction, whose connection has prepared the statement.
+      await both();
+      await sql`alter table secret add column still_more text`.execute(db);
+      await db.transaction().execute((tx) => read(tx, 'x'));
+      assert.equal(Number((await db.selectFrom('secret').select((eb) => eb.fn.countAll<number>().as('count')).executeTakeFirstOrThrow()).count), Number(count) + 1);
+    });
   });
 });
 

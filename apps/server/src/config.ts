@@ -62,6 +62,7 @@ const ConfigSchema = Type.Object(
     trustProxy: Type.Boolean({ default: false, description: 'Believe X-Forwarded-* headers.' }),
     databaseUrl: Type.Optional(Type.String({ pattern: '^postgres(ql)?://', description: 'PostgreSQL; by default SQLite in the data folder.' })),
     databasePool: Type.Integer({ minimum: 2, maximum: 200, default: 16, description: 'Connections to PostgreSQL.' }),
+    databasePrepares: Type.Boolean({ default: true, description: 'Let PostgreSQL prepare statements. Not behind a pooler that gives each transaction another connection and knows none of them (PgBouncer before 1.21).' }),
     store: Type.Object(storeSettings, { additionalProperties: false, default: {} }),
     dataCenter: Type.String({ minLength: 1, maxLength: 100, default: 'East US', description: 'Data center of new iTwins that name none; its files are in `store`.' }),
     dataCenters: Type.Record(Type.String({ minLength: 1, maxLength: 100 }), Type.Object(storeSettings, { additionalProperties: false }), { default: {}, description: 'Further data centers and the store of each.' }),

@@ -12,10 +12,10 @@ export function migrateDatabaseCommand(): Command {
     .option('--data <folder>', 'data folder')
     .option('--config <file>', 'configuration file')
     .action(async (options: { to: string; data?: string; config?: string }) => {
-      const { dataDir, databasePool } = loadConfig(options.data === undefined ? {} : { dataDir: options.data }, options.config === undefined ? {} : { file: options.config });
+      const { dataDir, databasePool, databasePrepares } = loadConfig(options.data === undefined ? {} : { dataDir: options.data }, options.config === undefined ? {} : { file: options.config });
       try {
-        const from = await openDatabase({ dataDir, databasePool });
-        const to = await openDatabase({ dataDir, databasePool, databaseUrl: options.to });
+        const from = await openDatabase({ dataDir, databasePool, databasePrepares });
+        const to = await openDatabase({ dataDir, databasePool, databasePrepares, databaseUrl: options.to });
         try {
           const counts = await copyDatabase(from, to, (table, rows) => rows > 0 && process.stderr.write(`${String(rows).padStart(9)}  ${table}\n`));
           const total = Object.values(counts).reduce((sum, count) => sum + count, 0);

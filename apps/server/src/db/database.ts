@@ -5,6 +5,7 @@ import { Kysely, Migrator, PostgresDialect, type Transaction } from 'kysely';
 import pg from 'pg';
 import type { Config } from '../config.ts';
 import { migrationsFor } from './migrations/index.ts';
+import { PreparingPool } from './postgres/preparingPool.ts';
 import { RetryingKysely } from './retrying.ts';
 import type { Schema } from './schema.ts';
 import { sqliteDialect } from './sqlite/dialect.ts';
@@ -49,9 +50,9 @@ export class DataFolderInUseError extends Error {
  * @param how `beside a server`: for reading, where a server may run; the schema must be this version's
  * @throws NewerSchemaError, DataFolderInUseError; Error when the schema is an older one and must not be touched
  */
-export async function openDatabase(config: Pick<Config, 'dataDir' | 'databaseUrl' | 'databasePool'>, how: 'as the server' | 'beside a server' = 'as the server'): Promise<Database> {
+export async function openDatabase(config: Pick<Config, 'dataDir' | 'databaseUrl' | 'databasePool' | 'databasePrepares'>, how: 'as the server' | 'beside a server' = 'as the server'): Promise<Database> {
   const beside = how === 'beside a server';
-  const database = config.databaseUrl === undefined ? openSqlite(config.dataDir, beside) : openPostgres(config.databaseUrl, config.databasePool);
+  const database = config.databaseUrl === undefined ? openSqlite(config.dataDir, beside) : openPostgres(config.databaseUrl, config);
   try {
     await (beside ? requireCurrent(database) : migrate(database));
     return database;
@@ -91,11 +92,11 @@ function lockFolder(folder: string): DatabaseSync {
   }
 }
 
-function openPostgres(url: string, poolSize: number): Database {
+function openPostgres(url: string, { databasePool, databasePrepares }: Pick<Config, 'databasePool' | 'databasePrepares'>): Database {
   const int8 = 20;
   const pool = new pg.Pool({
     connectionString: url,
-    max: poolSize,
+    max: databasePool,
     // A statement of ours takes milliseconds; one that hangs must not hold its connection, nor a dead client its locks.
     statement_timeout: statementMs,
     idle_in_transaction_session_timeout: statementMs,
@@ -108,7 +109,7 @@ function openPostgres(url: string, poolSize: number): Database {
   // between two statements of a transaction.
   pool.on('error', () => undefined);
   pool.on('connect', (client) => client.on('error', () => undefined));
-  const db = new RetryingKysely<Schema>({ dialect: new PostgresDialect({ pool }) });
+  const db = new RetryingKysely<Schema>({ dialect: new PostgresDialect({ pool: databasePrepares ? new PreparingPool(pool) : pool }) });
   return { engine: 'postgres', db, pool, close: () => db.destroy() };
 }
 

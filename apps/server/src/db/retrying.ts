@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { Kysely, type Transaction, type TransactionBuilder } from 'kysely';
+import { isOutdated } from './postgres/preparingPool.ts';
 
 /** Attempts of one transaction; the waits between them grow to about 1 s in all, the time a database takes to be back. */
 const attempts = 6;
@@ -43,5 +44,7 @@ export class RetryingKysely<Schema> extends Kysely<Schema> {
 function mayBeginAgain(error: unknown, committing: boolean): boolean {
   const { code, message } = error as { code?: string; message?: string };
   if (code !== undefined && rolledBack.has(code)) return true;
+  // A newer server changed the schema; the statement is prepared anew.
+  if (isOutdated(error)) return true;
   return !committing && ((code !== undefined && lost.has(code)) || lostInWords.test(message ?? ''));
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander';
+import { backupCommand } from './commands/backup.ts';
 import { benchCommand } from './commands/bench.ts';
 import { cloneCommand } from './commands/clone.ts';
 import { exitCodes, ExitError } from './commands/exit.ts';
@@ -18,7 +19,7 @@ const program = new Command('offshoot')
   .showHelpAfterError('(see offshoot --help)')
   .addHelpText('after', `\nExit codes: 0 done, ${exitCodes.failed} failed, ${exitCodes.usage} wrong use, ${exitCodes.refused} refused by the server, ${exitCodes.unreachable} server not reached or too slow.`)
   .exitOverride();
-for (const command of [startCommand(), workCommand(), tokenCommand(), cloneCommand(), imodelsCommand(), importCommand(), mirrorCommand(), verifyCommand(), migrateDatabaseCommand(), benchCommand()]) {
+for (const command of [startCommand(), workCommand(), tokenCommand(), cloneCommand(), imodelsCommand(), importCommand(), mirrorCommand(), verifyCommand(), backupCommand(), migrateDatabaseCommand(), benchCommand()]) {
   command.exitOverride();
   for (const inner of command.commands) inner.exitOverride();
   program.addCommand(command);

@@ -3,7 +3,7 @@ import { SingleBar } from 'cli-progress';
 import { loadConfig } from '../config.ts';
 import { openDatabase } from '../db/database.ts';
 import { openStores } from '../storage/stores.ts';
-import { verify, type Verified } from '../verify/verify.ts';
+import { verify, type Fault, type Verified } from '../verify/verify.ts';
 import { exitCodes, ExitError } from './exit.ts';
 
 /** `offshoot verify`: whether every file that the database knows is there, and whole. */
@@ -28,11 +28,16 @@ export function verifyCommand(): Command {
     });
 }
 
+/** A line for each file that is not as it should be. */
+export function printFaults(faults: readonly Fault[]): void {
+  for (const { blobId, key, what } of faults) process.stdout.write(`${what.padEnd(8)} ${key}  (blob ${blobId})\n`);
+}
+
 function print(found: Verified, json: boolean): void {
   const { files, bytes, faults, strays } = found;
   if (json) process.stdout.write(`${JSON.stringify(found)}\n`);
   else {
-    for (const { blobId, key, what } of faults) process.stdout.write(`${what.padEnd(8)} ${key}  (blob ${blobId})\n`);
+    printFaults(faults);
     for (const key of strays) process.stdout.write(`stray    ${key}\n`);
     process.stdout.write(`${files} files, ${(bytes / 1e6).toFixed(1)} MB: ${faults.length === 0 ? 'all there' : `${faults.length} missing or damaged`}; ${strays.length} strays\n`);
   }

@@ -79,8 +79,11 @@ function openSqlite(folder: string, beside: boolean): Database {
   };
 }
 
-/** Holds an SQLite lock for the life of the process: the kernel drops it with the process, however that ends. */
-function lockFolder(folder: string): DatabaseSync {
+/**
+ * Keeps others from a data folder, by an SQLite lock that the kernel drops with the process, however that ends.
+ * @throws DataFolderInUseError
+ */
+export function lockFolder(folder: string): DatabaseSync {
   const lock = new DatabaseSync(path.join(folder, 'server.lock'), { timeout: 0 });
   try {
     // Exclusive mode keeps the lock that the first write takes.

@@ -132,7 +132,7 @@ for (const setup of setups.filter(({ engine }) => engine === 'postgres'))
       const dump = path.join(work.path, 'offshoot.dump');
       const tool = (name: string, ...args: string[]) =>
         new Promise<void>((resolve, reject) => {
-          execFile(path.join(binaries as string, name), args, (error) => (error === null ? resolve() : reject(error)));
+          execFile(path.join(binaries as string, name), args, (error) => (error === null ? resolve() : reject(new Error(name, { cause: error }))));
         });
       await tool('pg_dump', '--format=custom', `--file=${dump}`, installation.databaseUrl as string);
       // What happens after the dump: the files of a deleted iModel stay for the grace, new ones are strays of the restored one.

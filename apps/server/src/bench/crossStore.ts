@@ -34,7 +34,7 @@ export interface CrossStoreBench {
 }
 
 const west = 'West Europe';
-const atATime = 8;
+const atATime = 16;
 const insertBatch = 500;
 const pollMs = 20;
 const longestMs = 30 * 60_000;

@@ -34,7 +34,11 @@ process.exitCode = code;
 function checkCompatibility(): number {
   const table = compatibilityTable(coverage);
   if (process.env.OFFSHOOT_WRITE_COMPATIBILITY !== undefined) writeFileSync(tableFile, table);
-  if (readFileSync(tableFile, 'utf8') === table) return 0;
+  const written = readFileSync(tableFile, 'utf8');
+  if (written === table) return 0;
+  const [before, now] = [written.split('\n'), table.split('\n')];
+  for (const line of before.filter((each) => !now.includes(each))) console.error(`- ${line}`);
+  for (const line of now.filter((each) => !before.includes(each))) console.error(`+ ${line}`);
   console.error('docs/compatibility.md is not what this run would write: npm run compatibility');
   return 1;
 }

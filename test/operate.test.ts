@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
+import { execFile, fork } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
-import { renameSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { Readable } from 'node:stream';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { verify } from '../apps/server/src/verify/verify.ts';
+import { clientsOf } from '../scripts/clients.ts';
+import { Api } from './support/api.ts';
 import { makeIModel, official } from './support/clients.ts';
 import { bootServer, endServer } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
@@ -65,6 +68,42 @@ onEachDatabase('An operator', { metrics: true }, (context) => {
     // One that came a moment ago may belong to an upload; it is no stray yet.
     await blobs.stores.home.put(randomUUID(), Readable.from([randomBytes(5)]), 5);
     assert.deepEqual((await verify(database.db, blobs.stores, false)).strays, []);
+  });
+});
+
+describe('The log', () => {
+  test('tells requests and faults, and neither tokens nor the secrets of links', { timeout: 60_000 }, async () => {
+    const server = await bootServer('sqlite');
+    const { dataDir } = server.installation;
+    const token = await server.token('olivia');
+    await server.close();
+    const config = path.join(dataDir, 'log.json');
+    writeFileSync(config, JSON.stringify(server.installation.config({ logLevel: 'trace' })));
+    const child = fork(fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url)), ['start', '--config', config], { stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
+    let log = '';
+    for (const stream of [child.stdout, child.stderr]) stream?.on('data', (text: Buffer) => (log += text.toString()));
+    try {
+      const [{ origin }] = (await once(child, 'message')) as [{ origin: string }];
+      const olivia = clientsOf(origin, token);
+      const api = new Api(origin, token);
+      const { body } = await api.post('/itwins', { displayName: randomUUID(), class: 'Endeavor', subClass: 'Project' });
+      const made = await makeIModel(olivia, (body as { iTwin: { id: string } }).iTwin.id, { changesets: 1 });
+      const { _links } = await olivia.client.changesets.getSingle({ authorization: olivia.authorization, iModelId: made.id, changesetIndex: 1 });
+      const link = new URL(_links.download?.href ?? '');
+      assert.equal((await fetch(link)).status, 200);
+      assert.equal((await new Api(origin, `${token}x`).get(`/imodels/${made.id}`)).status, 401);
+      // A file that is gone is a fault of the server, which the log tells.
+      rmSync(path.join(dataDir, 'blobs', 'objects'), { recursive: true });
+      assert.equal((await fetch(link)).status, 500);
+      child.kill('SIGTERM');
+      await once(child, 'exit');
+      assert.match(log, /storage request failed/);
+      assert.match(log, new RegExp(`/imodels/${made.id}`));
+      for (const secret of [token, token.split('.')[2] ?? '-', link.searchParams.get('sig') ?? '-', readFileSync(path.join(dataDir, 'issuer.json'), 'utf8').slice(20, 80)]) assert.ok(!log.includes(secret));
+    } finally {
+      child.kill('SIGKILL');
+      server.installation.remove();
+    }
   });
 });
 

@@ -73,7 +73,7 @@ onEachDatabase('The collector', {}, (context) => {
     const bytes = sampleBaseline();
     const created = await context.api.post('/imodels', { iTwinId: context.iTwinId, name: 'with baseline', baselineFile: { size: bytes.length } });
     const { iModel } = created.body as { iModel: { id: string; _links: { upload: { href: string }; complete: { href: string } } } };
-    await context.api.put(iModel._links.upload.href, bytes);
+    await context.api.put(iModel._links.upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob' });
     await context.api.post(iModel._links.complete.href, {});
     const made: MadeIModel = { id: iModel.id, iTwinId: context.iTwinId, name: 'with baseline', changesets: [], briefcaseId: 0 };
     const copy = await clone(made, 0);

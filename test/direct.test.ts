@@ -154,6 +154,34 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
     });
   });
 
+  test('in a browser are served by the server, unless the account is said to let pages in', async () => {
+    const setup = setupOf('azure') as Setup;
+    for (const directForPages of [false, true]) {
+      const server = await bootServer(setup, { store: { ...storeConfig('azure'), directForPages } });
+      try {
+        const made = await makeIModel(await official(server), await server.iTwin(), { changesets: 1 });
+        const token = await server.token('olivia');
+        const response = await fetch(`${server.origin}/imodels/${made.id}/changesets/1`, { headers: { authorization: `Bearer ${token}`, origin: 'https://app.example.com' } });
+        const { changeset } = (await response.json()) as { changeset: { _links: { download: { href: string } } } };
+        assert.equal(changeset._links.download.href.startsWith(server.origin), !directForPages);
+        assert.deepEqual(Buffer.from(await (await fetch(changeset._links.download.href)).arrayBuffer()), made.changesets[0]?.bytes);
+        const { briefcaseId } = made;
+        const id = randomBytes(20).toString('hex');
+        const begun = await fetch(`${server.origin}/imodels/${made.id}/changesets`, {
+          method: 'POST',
+          headers: { authorization: `Bearer ${token}`, origin: 'https://app.example.com', 'content-type': 'application/json' },
+          body: JSON.stringify({ id, parentId: made.changesets[0]?.id, briefcaseId, fileSize: 9 }),
+        });
+        const { upload, complete } = ((await begun.json()) as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } }).changeset._links;
+        assert.equal(upload.href.startsWith(server.origin), !directForPages);
+        assert.equal((await put(upload.href, randomBytes(9))).status, 201);
+        assert.equal((await (await server.as('olivia')).patch(complete.href, { state: 'fileUploaded', briefcaseId })).status, 200);
+      } finally {
+        await endServer(server);
+      }
+    }
+  });
+
   test('still come through the server where its connection has no key to sign with', async () => {
     const setup = setupOf('azure') as Setup;
     const config = storeConfig('azure') as { connectionString: string };

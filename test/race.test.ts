@@ -66,7 +66,7 @@ onEachDatabase('Clones, pushes, deletions and the collector at once', {}, (conte
           const begun = await context.api.post(`/imodels/${id}/changesets`, { id: changesetId, parentId, briefcaseId, fileSize: 16 });
           if (begun.status === 201) {
             const { _links } = (begun.body as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } }).changeset;
-            const uploaded = await context.api.put(_links.upload.href, bytes);
+            const uploaded = await context.api.put(_links.upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob' });
             const completed = uploaded.status === 201 ? await context.api.patch(_links.complete.href, { state: 'fileUploaded', briefcaseId }) : uploaded;
             assert.ok(completed.status < 500, JSON.stringify(completed.body));
             if (completed.status === 200) living.get(id)?.push(changesetId);

@@ -427,6 +427,30 @@ describe('The carrier of files between stores', () => {
       }
     });
 
+  for (const { store: kind } of setups.filter(({ store }) => store !== 'files'))
+    test(`carries files through the server where the service refuses to copy them: ${kind}`, async () => {
+      const setup = setups.find(({ store }) => store === kind) as Setup;
+      const installation = await Installation.create(setup);
+      const server = await installation.start({ dataCenters: { [west]: { ...storeConfig(kind), name: 'west' } } });
+      try {
+        const stores = storesOf(server);
+        const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 8 });
+        let asked = 0;
+        Object.assign(stores.west, { copyFrom: () => Promise.reject(new Error(`refused ${++asked}`)) });
+        const api = await server.as('olivia');
+        const clone = await order(api, source.id, { iTwinId: await server.iTwin('olivia', undefined, west) });
+        assert.equal((await ended(api, clone)).state, 'successful');
+        assert.deepEqual(await contentsOf(await official(server), clone), pushed(source));
+        assert.deepEqual(await placesOf(server, clone), [stores.west.id]);
+        const later = asked;
+        const again = await order(api, source.id, { iTwinId: await server.iTwin('olivia', undefined, west), changesetIndex: 0 });
+        assert.equal((await ended(api, again)).state, 'successful');
+        assert.ok(asked === later && later <= 16, `asked ${asked} times`);
+      } finally {
+        await endServer(server);
+      }
+    });
+
   test('never lets a file count that is not the one that was meant', async () => {
     await twoStores(async (server) => {
       const stores = storesOf(server);

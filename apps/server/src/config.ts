@@ -48,6 +48,7 @@ const storeSettings = {
   container: Type.Optional(Type.String({ minLength: 3, maxLength: 63, description: 'azure: its name. It is made if it is not there.' })),
   connectionString: Type.Optional(Type.String({ minLength: 1, description: 'azure: with the key of the account.' })),
   direct: Type.Optional(Type.Boolean({ description: 's3, azure: clients go to the service itself, so that their bytes do not pass through the server. By default with azure, and with s3 that has no `endpoint`.' })),
+  directForPages: Type.Boolean({ default: false, description: 's3, azure: pages in a browser go there too; the bucket or account needs a CORS rule for them. Else they are served by the server.' }),
   prefix: Type.String({ default: '', maxLength: 200, description: 'Put before every name in bucket or container.' }),
 };
 

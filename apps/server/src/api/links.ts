@@ -1,4 +1,5 @@
-import type { Blobs } from '../storage/blobs.ts';
+import type { DirectAccess } from '../storage/blobStore.ts';
+import type { Blobs, Placed } from '../storage/blobs.ts';
 import { account, type SignedLinks } from '../storage/signedLinks.ts';
 import type { Page } from './paging.ts';
 
@@ -24,9 +25,15 @@ export class Links {
   readonly #signed: SignedLinks;
   readonly #blobs: Blobs;
 
-  /** @param origin the server as the client reaches it, without a slash at the end */
-  constructor(origin: string, signed: SignedLinks, blobs: Blobs) {
+  readonly #forPage: boolean;
+
+  /**
+   * @param origin the server as the client reaches it, without a slash at the end
+   * @param forPage whether a page in a browser asks, which stores may not answer
+   */
+  constructor(origin: string, forPage: boolean, signed: SignedLinks, blobs: Blobs) {
     this.#origin = origin;
+    this.#forPage = forPage;
     this.#signed = signed;
     this.#blobs = blobs;
   }
@@ -51,11 +58,11 @@ export class Links {
   /** Fresh download links by blob: to the stores themselves, where clients reach them. Rule of the API: each read of a changeset gives a new one. */
   async downloads(files: readonly Downloadable[]): Promise<ReadonlyMap<string, StorageLink>> {
     const { stores } = this.#blobs;
-    const places = stores.anyDirect ? await this.#blobs.places(files.map(({ blobId }) => blobId)) : undefined;
+    const places = stores.anyDirect ? await this.#blobs.places(files.map(({ blobId }) => blobId)) : new Map<string, Placed>();
     const links = new Map<string, StorageLink>();
     for (const { blobId, fileName } of files) {
-      const place = places?.get(blobId);
-      const direct = place === undefined ? undefined : stores.get(place.store).direct;
+      const place = places.get(blobId);
+      const direct = this.#direct(place);
       const href =
         direct?.downloads === 'link' && place?.key != null
           ? await direct.downloadLink(place.key, fileName, this.#signed.expiry())
@@ -79,12 +86,18 @@ export class Links {
   async upload(blobId: string, fileName: string): Promise<StorageLink> {
     const { stores } = this.#blobs;
     const place = stores.anyDirect ? (await this.#blobs.places([blobId])).get(blobId) : undefined;
-    const uploads = place === undefined ? undefined : stores.get(place.store).direct?.uploads;
+    const uploads = this.#direct(place)?.uploads;
     const href =
       uploads === undefined
         ? this.#signed.make(this.#origin, { resource: `blobs/${blobId}`, fileName, permission: 'w' })
         : await uploads.link(blobId, this.#signed.expiry());
     return { href, storageType: 'azure' };
+  }
+
+  /** How the asking client reaches the store of a blob by itself, if it may. */
+  #direct(place: Placed | undefined): DirectAccess | undefined {
+    const direct = place === undefined ? undefined : this.#blobs.stores.get(place.store).direct;
+    return direct !== undefined && this.#forPage && !direct.pages ? undefined : direct;
   }
 
   /** `_links` of a list: they carry every parameter of the request, so that a page follows from its link alone. */

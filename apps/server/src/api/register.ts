@@ -93,7 +93,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
         query: rawQuery,
         rawQuery,
         representation: /\breturn=representation\b/.test(String(request.headers.prefer ?? '')),
-        links: new Links(originOf(request, services), services.signedLinks, services.blobs),
+        links: new Links(originOf(request, services), request.headers.origin !== undefined, services.signedLinks, services.blobs),
         services,
         reply,
         invalid,

@@ -106,6 +106,8 @@ export class AzureService implements ObjectService {
   }
 }
 
+/** 404, and 412: what a client is just writing anew is not there yet. */
 function orMissing(error: unknown, name: string): unknown {
-  return (error as RestError).statusCode === 404 ? new NoSuchObjectError(name) : error;
+  const { statusCode } = error as RestError;
+  return statusCode === 404 || statusCode === 412 ? new NoSuchObjectError(name) : error;
 }

@@ -21,6 +21,8 @@ export interface ByteRange {
 export interface DirectAccess {
   /** `link` = answers hold addresses of the store; `redirect` = the server's own links lead there, for clients that follow. */
   readonly downloads: 'link' | 'redirect';
+  /** Whether pages in a browser may go there too, which the service has to allow by a CORS rule. */
+  readonly pages: boolean;
   /** @param expires ms since 1970 */
   downloadLink(key: string, fileName: string, expires: number): Promise<string>;
   /** Absent where uploads have to go through the server. */

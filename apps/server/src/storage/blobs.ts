@@ -111,9 +111,9 @@ export class Blobs {
    * Where a client that follows redirects gets a blob from, if the store wants that; good for as long as a download takes to
    * begin.
    */
-  async redirectTo({ store, key }: BlobPlace, fileName: string): Promise<string | undefined> {
+  async redirectTo({ store, key }: BlobPlace, fileName: string, forPage: boolean): Promise<string | undefined> {
     const { direct } = this.stores.get(store);
-    return direct?.downloads === 'redirect' ? direct.downloadLink(key, fileName, Date.now() + redirectMs) : undefined;
+    return direct?.downloads === 'redirect' && (direct.pages || !forPage) ? direct.downloadLink(key, fileName, Date.now() + redirectMs) : undefined;
   }
 
   /**
@@ -132,7 +132,8 @@ export class Blobs {
       if (error instanceof NoSuchObjectError || error instanceof SizeMismatchError) return;
       throw error;
     }
-    await uploads.drop(id);
+    // It counts already; what stays behind is the collector's.
+    await uploads.drop(id).catch(() => undefined);
   }
 
   /** Takes the bytes of an upload in one piece. @throws SizeMismatchError */

@@ -71,7 +71,7 @@ export async function dataPlane(app: FastifyInstance, { blobs, links, containers
   app.get(blobPath, { schema: { hide: true } }, async (request: LinkRequest, reply) => {
     const blob = await blobs.findReadable(blobOf(request, 'r'));
     if (blob === undefined) throw new StorageError(404, 'BlobNotFound', 'The blob does not exist.');
-    const elsewhere = followsRedirects(request) ? await blobs.redirectTo(blob, request.params.fileName) : undefined;
+    const elsewhere = followsRedirects(request) ? await blobs.redirectTo(blob, request.params.fileName, request.headers.origin !== undefined) : undefined;
     if (elsewhere !== undefined) return reply.header('cache-control', 'no-store').redirect(elsewhere, 307);
     return send({ etag: blob.sha256.slice(0, 32), size: blob.size, read: (range) => blobs.read(blob, range) }, request, reply);
   });
@@ -162,12 +162,9 @@ async function send(what: Sendable, request: FastifyRequest, reply: FastifyReply
   return reply.send(request.method === 'HEAD' || length === 0 ? Readable.from([]) : await what.read(range));
 }
 
-/**
- * Whether a client can be led to the store itself: not Azure's, which takes a redirect for an error, and not a page of another
- * origin, which the store may not answer.
- */
+/** Whether a client can be led to the store itself: Azure's takes a redirect for an error. */
 function followsRedirects({ method, headers }: FastifyRequest): boolean {
-  return method === 'GET' && headers['x-ms-version'] === undefined && headers.origin === undefined;
+  return method === 'GET' && headers['x-ms-version'] === undefined;
 }
 
 /** The one range asked for; none for a request without, or with several, which the protocol lets us answer whole. */

@@ -53,11 +53,11 @@ export class ObjectStore implements BlobStore {
   readonly direct: DirectAccess | undefined;
   readonly #service: ObjectService;
 
-  /** @param direct whether clients shall reach the service by themselves; where it can give no links, they do not */
-  constructor(id: string, service: ObjectService, direct: boolean) {
+  /** @param direct who shall reach the service by themselves; where it can give no links, nobody does */
+  constructor(id: string, service: ObjectService, direct: { clients: boolean; pages: boolean }) {
     this.id = id;
     this.#service = service;
-    this.direct = direct && service.links !== undefined ? this.#directAccess(service.links) : undefined;
+    this.direct = direct.clients && service.links !== undefined ? this.#directAccess(service.links, direct.pages) : undefined;
   }
 
   async put(key: string, body: Readable, size: number): Promise<StoredObject> {
@@ -116,7 +116,7 @@ export class ObjectStore implements BlobStore {
     return { size, sha256: meter.digest() };
   }
 
-  #directAccess(links: ObjectLinks): DirectAccess {
+  #directAccess(links: ObjectLinks, pages: boolean): DirectAccess {
     const { write } = links;
     const take = async (upload: string, key: string, size: number): Promise<StoredObject> => {
       const stored = await this.#copy(this.#service, uploads + checked(upload), key, size);
@@ -125,6 +125,7 @@ export class ObjectStore implements BlobStore {
     };
     return {
       downloads: links.downloads,
+      pages,
       downloadLink: (key, fileName, expires) => links.read(objects + checked(key), fileName, new Date(expires)),
       ...(write !== undefined && {
         uploads: {

@@ -101,13 +101,13 @@ async function open(id: string, dataDir: string, store: StoreConfig): Promise<Bl
     case 's3': {
       const { S3Service } = await import('./s3.ts');
       // A server of one's own often stands where only this one reaches it.
-      return new ObjectStore(id, await S3Service.open({ ...store, bucket }), store.direct ?? store.endpoint === undefined);
+      return new ObjectStore(id, await S3Service.open({ ...store, bucket }), { clients: store.direct ?? store.endpoint === undefined, pages: store.directForPages });
     }
     case 'azure': {
       const { AzureService } = await import('./azure.ts');
       const service = await AzureService.open({ ...store, container, connectionString });
       if (store.direct === true && service.links === undefined) throw new Error('direct links need the key of the account in the connection string');
-      return new ObjectStore(id, service, store.direct ?? true);
+      return new ObjectStore(id, service, { clients: store.direct ?? true, pages: store.directForPages });
     }
   }
 }

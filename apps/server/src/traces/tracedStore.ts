@@ -6,11 +6,18 @@ import { traced } from './traces.ts';
 /** A store whose calls show in traces. Keys are opaque; nothing of them is told. */
 export class TracedStore implements BlobStore {
   readonly id: string;
+  readonly direct: DirectAccess | undefined;
   readonly #store: BlobStore;
 
   constructor(store: BlobStore) {
     this.id = store.id;
     this.#store = store;
+    const { direct } = store;
+    const uploads = direct?.uploads;
+    this.direct =
+      direct === undefined || uploads === undefined
+        ? direct
+        : { ...direct, uploads: { ...uploads, takeIn: (upload, key, size) => this.#span('store.takeIn', { 'offshoot.bytes': size }, () => uploads.takeIn(upload, key, size)) } };
   }
 
   put(key: string, body: Readable, size: number): Promise<StoredObject> {
@@ -28,10 +35,6 @@ export class TracedStore implements BlobStore {
   /** The span ends when the bytes begin to come. */
   read(key: string, range?: ByteRange): Promise<Readable> {
     return this.#span('store.read', {}, () => this.#store.read(key, range));
-  }
-
-  get direct(): DirectAccess | undefined {
-    return this.#store.direct;
   }
 
   async copyFrom(source: BlobStore, sourceKey: string, key: string, size: number): Promise<StoredObject | undefined> {

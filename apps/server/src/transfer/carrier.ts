@@ -22,11 +22,16 @@ export class DamagedSourceError extends FinalError {
   }
 }
 
+/** After so many refusals in a row the service is not asked again. */
+const refusalsUntilStreamed = 3;
+
 /** Carries files from store to store, within this server's budget of bytes a second, and lets none pass that differs. */
 export class Carrier {
   readonly #blobs: Blobs;
   readonly #bytesPerSecond: number;
   readonly #budget: RateLimiterQueue | undefined;
+  /** By source and target: how often in a row a service refused to copy by itself. */
+  readonly #refusals = new Map<string, number>();
 
   /** @param bytesPerSecond over all that this server carries; 0 is no limit */
   constructor(blobs: Blobs, bytesPerSecond: number) {
@@ -58,7 +63,19 @@ export class Carrier {
   }
 
   async #copyWithin({ store, key: sourceKey }: BlobPlace, size: number, to: BlobStore, key: string, onBytes: (bytes: number) => void): Promise<StoredObject | undefined> {
-    const copied = await to.copyFrom?.(this.#blobs.stores.get(store), sourceKey, key, size);
+    const way = `${store} ${to.id}`;
+    const refusals = this.#refusals.get(way) ?? 0;
+    if (to.copyFrom === undefined || refusals === refusalsUntilStreamed) return undefined;
+    let copied: StoredObject | undefined;
+    try {
+      copied = await to.copyFrom(this.#blobs.stores.get(store), sourceKey, key, size);
+      this.#refusals.set(way, 0);
+    } catch (error) {
+      if (error instanceof NoSuchObjectError || error instanceof SizeMismatchError) throw error;
+      // The service may not let one reach the other (rights, networks): this server can.
+      this.#refusals.set(way, refusals + 1);
+      return undefined;
+    }
     // The budget is for what the stores do too: this file was copied ahead of its turn, the next one waits.
     if (copied === undefined) return undefined;
     await this.#afford(size);

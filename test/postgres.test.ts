@@ -6,7 +6,9 @@ import { fileURLToPath } from 'node:url';
 import { sql } from 'kysely';
 import { openDatabase, type Database, type Db } from '../apps/server/src/db/database.ts';
 import { copyDatabase, CopyMismatchError, NotEmptyError, tablesInOrder } from '../apps/server/src/migrate/copyDatabase.ts';
+import { again, UnreachableDatabaseError } from '../apps/server/src/db/postgres/pool.ts';
 import { makeIModel, official, pushMore } from './support/clients.ts';
+import { startPostgres } from './support/postgres.ts';
 import { engines, Installation } from './support/server.ts';
 
 const skip = engines.includes('postgres') ? false : 'there is no PostgreSQL';
@@ -55,6 +57,41 @@ describe('Transactions on PostgreSQL', { skip }, () => {
       await add('a').execute(tx);
     });
     assert.deepEqual([runs, Number(await valueOf('a'))], [2, before + 1]);
+  });
+
+  test('are not the only ones: a read whose connection is cut goes on with another, a change does not', async () => {
+    const cut = async (text: string) => {
+      for (;;) {
+        const found = await sql<{ pid: number }>`select pid from pg_stat_activity where query like ${`%${text}%`} and pid <> pg_backend_pid() and wait_event = 'PgSleep'`.execute(database.db);
+        const [first] = found.rows;
+        if (first === undefined) continue;
+        await sql`select pg_terminate_backend(${first.pid})`.execute(database.db);
+        return;
+      }
+    };
+    const read = sql<{ value: string }>`select value, pg_sleep(0.3) from secret where name = ${'b'} /* to be cut */`.execute(database.db);
+    await cut('to be cut');
+    assert.equal((await read).rows[0]?.value, await valueOf('b'));
+    const before = await valueOf('b');
+    const change = sql`update secret set value = 'changed' where name = ${'b'} and pg_sleep(30) is not null /* never done */`.execute(database.db);
+    const refused = assert.rejects(change, /terminat/);
+    await cut('never done');
+    await refused;
+    assert.equal(await valueOf('b'), before);
+  });
+
+  test('that cannot begin, because PostgreSQL is away for a moment, wait for it', async () => {
+    const postgres = await startPostgres();
+    const other = await openDatabase({ ...installation.config(), databaseUrl: postgres.url });
+    try {
+      const [, rows] = await Promise.all([postgres.crash(), again(() => other.db.selectFrom('secret').selectAll().execute(), (error) => error instanceof UnreachableDatabaseError)]);
+      assert.deepEqual(rows, []);
+      await postgres.stop();
+      await assert.rejects(other.db.selectFrom('secret').selectAll().execute(), UnreachableDatabaseError);
+    } finally {
+      await other.close();
+      await postgres.stop();
+    }
   });
 
   test('that fail for a reason of their own do so at once', async () => {

@@ -5,7 +5,7 @@ import { Kysely, Migrator, PostgresDialect, type Transaction } from 'kysely';
 import pg from 'pg';
 import type { Config } from '../config.ts';
 import { migrationsFor } from './migrations/index.ts';
-import { PreparingPool } from './postgres/preparingPool.ts';
+import { Pool } from './postgres/pool.ts';
 import { RetryingKysely } from './retrying.ts';
 import type { Schema } from './schema.ts';
 import { sqliteDialect } from './sqlite/dialect.ts';
@@ -112,7 +112,7 @@ function openPostgres(url: string, { databasePool, databasePrepares }: Pick<Conf
   // between two statements of a transaction.
   pool.on('error', () => undefined);
   pool.on('connect', (client) => client.on('error', () => undefined));
-  const db = new RetryingKysely<Schema>({ dialect: new PostgresDialect({ pool: databasePrepares ? new PreparingPool(pool) : pool }) });
+  const db = new RetryingKysely<Schema>({ dialect: new PostgresDialect({ pool: new Pool(pool, databasePrepares) }) });
   return { engine: 'postgres', db, pool, close: () => db.destroy() };
 }
 

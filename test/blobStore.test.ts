@@ -17,15 +17,17 @@ blobStoreSuite('of files', async () => {
 
 for (const { store: kind } of setups.filter(({ store }) => store !== 'files'))
   blobStoreSuite(`of ${kind}`, async () => {
-    return { store: await openObjectStore(kind), twin: await openObjectStore(kind), remove: async () => undefined };
+    // A prefix that has to be written otherwise in addresses.
+    return { store: await openObjectStore(kind), twin: await openObjectStore(kind, 'a b/'), remove: async () => undefined };
   });
 
 /** A store on the service that runs for the tests, below a prefix of its own. */
-async function openObjectStore(kind: Setup['store']): Promise<BlobStore> {
+async function openObjectStore(kind: Setup['store'], within = ''): Promise<BlobStore> {
+  const settings = storeConfig(kind);
   const installation = await Installation.create('sqlite');
   const database = await openDatabase(installation.config());
   try {
-    return (await openStores({ ...loadConfig({ store: storeConfig(kind) }, { env: {} }), dataDir: installation.dataDir }, database.db)).home;
+    return (await openStores({ ...loadConfig({ store: { ...settings, prefix: within + settings.prefix } }, { env: {} }), dataDir: installation.dataDir }, database.db)).home;
   } finally {
     await database.close();
     installation.remove();

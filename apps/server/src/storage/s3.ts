@@ -97,7 +97,7 @@ export class S3Service implements ObjectService {
       const { ContentLength, ETag } = await source.#client.send(new HeadObjectCommand(from));
       if (ContentLength !== size) throw new SizeMismatchError(size);
       const { CopyObjectResult } = await this.#client.send(
-        new CopyObjectCommand({ ...this.#at(name), CopySource: encodeURI(`${from.Bucket}/${from.Key}`), CopySourceIfMatch: ETag, ChecksumAlgorithm: 'SHA256' }),
+        new CopyObjectCommand({ ...this.#at(name), CopySource: `${from.Bucket}/${from.Key}`.split('/').map(encodeURIComponent).join('/'), CopySourceIfMatch: ETag, ChecksumAlgorithm: 'SHA256' }),
       );
       const checksum = CopyObjectResult?.ChecksumSHA256;
       // One of many parts (`…-3`) is a checksum of checksums. Servers that know none tell nothing.

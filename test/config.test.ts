@@ -43,6 +43,14 @@ test('settings that contradict each other are refused', () => {
   assert.match(faultsOf(() => loadConfig({ embeddedIssuer: false }, { env: {} })).join(), /no issuer/);
 });
 
+test('the secret of an Azure store may stand in the environment', () => {
+  const azure = { type: 'azure' as const, container: 'imodels' };
+  const input = { store: azure, dataCenters: { West: { ...azure, name: 'west', connectionString: 'of its own' } } };
+  assert.match(faultsOf(() => loadConfig(input, { env: {} })).join(), /store\.connectionString is missing/);
+  const config = loadConfig(input, { env: { AZURE_STORAGE_CONNECTION_STRING: 'from outside' } });
+  assert.deepEqual([config.store.connectionString, config.dataCenters.West?.connectionString], ['from outside', 'of its own']);
+});
+
 test('the command line wins over the environment, that over the file', () => {
   const work = workFolder();
   try {

@@ -46,7 +46,7 @@ const storeSettings = {
   accessKeyId: Type.Optional(Type.String({ minLength: 1, description: 's3: by default from where AWS clients look.' })),
   secretAccessKey: Type.Optional(Type.String({ minLength: 1 })),
   container: Type.Optional(Type.String({ minLength: 3, maxLength: 63, description: 'azure: its name. It is made if it is not there.' })),
-  connectionString: Type.Optional(Type.String({ minLength: 1, description: 'azure: with the key of the account.' })),
+  connectionString: Type.Optional(Type.String({ minLength: 1, description: 'azure: with the key of the account. By default $AZURE_STORAGE_CONNECTION_STRING.' })),
   direct: Type.Optional(Type.Boolean({ description: 's3, azure: clients go to the service itself, so that their bytes do not pass through the server. By default with azure, and with s3 that has no `endpoint`.' })),
   directForPages: Type.Boolean({ default: false, description: 's3, azure: pages in a browser go there too; the bucket or account needs a CORS rule for them. Else they are served by the server.' }),
   prefix: Type.String({ default: '', maxLength: 200, description: 'Put before every name in bucket or container.' }),
@@ -202,7 +202,7 @@ export function loadConfig(overrides: ConfigInput = {}, options: { file?: string
     else fromEnv[key] = kind === 'number' ? Number(text) : kind === 'boolean' ? text === 'true' : text;
   }
   const given = Object.fromEntries(Object.entries(overrides).filter(([, value]) => value !== undefined));
-  return checkConfig({ ...fromFile, ...fromEnv, ...given }, faults);
+  return checkConfig({ ...fromFile, ...fromEnv, ...given }, env, faults);
 }
 
 function readConfigFile(named: string | undefined, faults: string[]): Record<string, unknown> {
@@ -225,10 +225,14 @@ function readConfigFile(named: string | undefined, faults: string[]): Record<str
   return {};
 }
 
-function checkConfig(value: Record<string, unknown>, faults: string[]): Config {
+function checkConfig(value: Record<string, unknown>, env: NodeJS.ProcessEnv, faults: string[]): Config {
   const ajv = new Ajv({ allErrors: true, useDefaults: true, strict: false });
   const config = structuredClone(value) as unknown as Config;
-  if (!ajv.validate(ConfigSchema, config)) faults.push(...(ajv.errors ?? []).map(describeFault));
+  const valid = ajv.validate(ConfigSchema, config);
+  // As AWS clients look for their keys by themselves, Azure's find theirs here: secrets need not stand in a file.
+  const connectionString = env.AZURE_STORAGE_CONNECTION_STRING;
+  if (valid && connectionString !== undefined) for (const store of [config.store, ...Object.values(config.dataCenters)]) if (store.type === 'azure') store.connectionString ??= connectionString;
+  if (!valid) faults.push(...(ajv.errors ?? []).map(describeFault));
   else {
     if (!(config.defaultTier in config.tiers)) faults.push(`defaultTier '${config.defaultTier}' is not among the tiers`);
     if (config.collector.graceSeconds > 0 && config.collector.graceSeconds <= config.signedLinkSeconds)

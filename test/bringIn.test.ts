@@ -6,9 +6,11 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { loadConfig } from '../apps/server/src/config.ts';
+import { endBaseline } from '../apps/server/src/history/baselines.ts';
 import { sampleBaseline, sampleChangesets } from '../scripts/sample.ts';
 import { all, makeIModel, official, pushMore, workFolder, type Official } from './support/clients.ts';
 import { bootServer, endServer, setups, type TestServer } from './support/server.ts';
+import { until } from './support/until.ts';
 
 const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
 
@@ -94,6 +96,34 @@ for (const setup of setups) describe(`Bringing iModels in on ${setup.engine} and
     assert.equal(begun.status, 201);
     const next = await run('import', sampleFolder('cut off', 2));
     assert.deepEqual([next.code, next.pushed], [0, 1], next.stderr);
+  });
+
+  test('a run that was cut off while the server read the baseline goes on when that is done', async () => {
+    // Checkpoints are ordered and nobody makes them: the baseline is never done until this test says so.
+    const slow = await bootServer(setup, { checkpoints: { generate: 'elsewhere' } });
+    try {
+      const place = await slow.iTwin();
+      const api = await slow.as('olivia');
+      const bytes = sampleBaseline();
+      const created = await api.post('/imodels', { iTwinId: place, name: 'reading', baselineFile: { size: bytes.length } });
+      const { iModel } = created.body as { iModel: { id: string; _links: { upload: { href: string }; complete: { href: string } } } };
+      const again = () => run('import', sampleFolder('reading', 1), '--url', slow.origin, '--itwin', place, '--token', token);
+      const token = await slow.token('olivia');
+      assert.match((await again()).stderr, /was never completed/);
+      await api.put(iModel._links.upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob' });
+      assert.equal((await api.post(iModel._links.complete.href, {})).status, 200);
+      let asked = 0;
+      slow.running.app.server.on('request', ({ url }: IncomingMessage) => (asked += url?.endsWith('/operations/create') === true ? 1 : 0));
+      const going = again();
+      await until('the command to wait', async () => (asked > 1 ? true : undefined));
+      const { db } = slow.services.database;
+      const { baseline_id } = await db.selectFrom('imodel').select('baseline_id').where('id', '=', iModel.id).executeTakeFirstOrThrow();
+      await db.transaction().execute((tx) => endBaseline(tx, baseline_id, 'initialized'));
+      const brought = await going;
+      assert.deepEqual([brought.code, brought.id, brought.created, brought.pushed], [0, iModel.id, false, 1], brought.stderr);
+    } finally {
+      await endServer(slow);
+    }
   });
 
   test('a rate limit is waited for', async () => {

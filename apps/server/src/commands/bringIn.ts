@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises';
 import { SingleBar } from 'cli-progress';
 import type { Connection } from './connection.ts';
 import { exitCodes, ExitError } from './exit.ts';
-import { follow } from './follow.ts';
+import { follow, type CreateOperation } from './follow.ts';
 
 /** Name of the briefcases that changesets are pushed from. */
 const deviceName = 'offshoot import';
@@ -55,8 +55,7 @@ interface IModel {
  */
 export async function bringIn(connection: Connection, iTwinId: string, source: Source, show: boolean): Promise<Brought> {
   const found = await find(connection, iTwinId, source.name);
-  if (found !== undefined && found.state !== 'initialized')
-    throw new ExitError(exitCodes.failed, `an iModel '${source.name}' is there, but was never completed (${found.id}). Delete it, and begin again.`);
+  if (found !== undefined && found.state !== 'initialized') await awaitBaseline(connection, found);
   const id = found?.id ?? (await create(connection, iTwinId, source));
   const bar = show && process.stderr.isTTY ? new SingleBar({ format: 'pushing [{bar}] {value}/{total} changesets, {eta} s left', stream: process.stderr, clearOnComplete: true }) : undefined;
   const there = found === undefined ? 0 : await countSame(connection, id, source);
@@ -92,6 +91,14 @@ async function find(connection: Connection, iTwinId: string, name: string): Prom
   const query = new URLSearchParams({ iTwinId, name });
   const { body } = await connection.request('GET', `/imodels?${query.toString()}`);
   return (body as { iModels: IModel[] }).iModels[0];
+}
+
+/** An earlier run was cut off before the iModel was ready: what the server has already is waited for. */
+async function awaitBaseline(connection: Connection, { id, name }: IModel): Promise<void> {
+  const operation = `/imodels/${id}/operations/create`;
+  const { state } = ((await connection.request('GET', operation)).body as { createOperation: CreateOperation }).createOperation;
+  if (state === 'scheduled' && (await follow(connection, operation, Infinity, false)).state === 'successful') return;
+  throw new ExitError(exitCodes.failed, `an iModel '${name}' is there, but was never completed (${id}). Delete it, and begin again.`);
 }
 
 async function create(connection: Connection, iTwinId: string, source: Source): Promise<string> {

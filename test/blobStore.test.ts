@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
+import path from 'node:path';
 import { test } from 'node:test';
 import { FileStore } from '../apps/server/src/storage/fileStore.ts';
 import { blobStoreSuite } from './suites/blobStore.ts';
 import { loadConfig } from '../apps/server/src/config.ts';
 import { openDatabase } from '../apps/server/src/db/database.ts';
 import type { BlobStore } from '../apps/server/src/storage/blobStore.ts';
-import { openStores, OtherStoreError, StoreUnavailableError } from '../apps/server/src/storage/stores.ts';
+import { ForeignStoreError, openStores, OtherStoreError, StoreUnavailableError } from '../apps/server/src/storage/stores.ts';
 import { workFolder } from './support/clients.ts';
 import { endServer, Installation, setups, storeConfig, type Setup } from './support/server.ts';
 
@@ -50,6 +51,17 @@ test('a server does not start on another store than the one that holds its files
   assert.throws(() => loadConfig({ store: { type: 'azure' } }, { env: {} }), /store\.container is missing.*\n.*store\.connectionString is missing/);
   installation.remove();
 });
+
+for (const setup of setups)
+  test(`an installation does not start on the files of another, on ${setup.engine} and ${setup.store}`, async () => {
+    const [first, second] = [await Installation.create(setup), await Installation.create(setup)];
+    // In the data folder a store can only be met from outside.
+    const shared = setup.store === 'files' ? { type: 'files' as const, folder: path.join(first.dataDir, 'blobs') } : storeConfig(setup.store);
+    for (let n = 0; n < 2; n++) await (await first.start({ store: shared })).close();
+    await assert.rejects(second.start({ store: shared }), ForeignStoreError);
+    second.remove();
+    first.remove();
+  });
 
 test('the blob store of files never leaves its folder', async () => {
   const work = workFolder();

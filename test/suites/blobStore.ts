@@ -106,6 +106,14 @@ export function blobStoreSuite(name: string, make: () => Promise<{ store: BlobSt
       assert.equal(await store.copyFrom(foreign, from, other, bytes.length), undefined);
     });
 
+    test('belongs to the first installation that claims it', async () => {
+      // Whoever opened it for this suite may have been the first.
+      const first = await store.claim(randomUUID());
+      assert.equal(await store.claim(first), first);
+      assert.equal(await store.claim(randomUUID()), first);
+      assert.deepEqual((await keys()).filter((key) => key.includes('owner')), []);
+    });
+
     test('forgets what is deleted, also twice, and uploads left unfinished', async () => {
       const [upload, key] = [randomUUID(), randomUUID()];
       await store.put(key, Readable.from([randomBytes(5)]), 5);

@@ -100,11 +100,11 @@ async function fill({ dataDir, store, dataCenters }: Pick<Config, 'dataDir' | 'd
   return result;
 }
 
-/** What tells installations apart: the key of their links, made by the first start. */
+/** What tells installations apart, made by the first start. */
 function identityOf(file: string): string | undefined {
   const reader = new DatabaseSync(file, { readOnly: true, timeout: 5000 });
   try {
-    return (reader.prepare("select value from secret where name = 'link-key'").get() as { value: string } | undefined)?.value;
+    return (reader.prepare("select value from secret where name = 'installation'").get() as { value: string } | undefined)?.value;
   } finally {
     reader.close();
   }

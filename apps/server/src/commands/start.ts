@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import { startServer, type RunningServer } from '../app.ts';
 import { ConfigError, loadConfig, type ConfigInput } from '../config.ts';
 import { DataFolderInUseError, NewerSchemaError } from '../db/database.ts';
-import { OtherStoreError, StoreUnavailableError } from '../storage/stores.ts';
+import { ForeignStoreError, OtherStoreError, StoreUnavailableError } from '../storage/stores.ts';
 import { ensureFirstITwin } from '../itwins/firstITwin.ts';
 import { version } from '../version.ts';
 import { exitCodes, ExitError } from './exit.ts';
@@ -56,7 +56,7 @@ async function run(options: StartOptions, role: 'server' | 'worker'): Promise<vo
     server = await startServer(role === 'worker' ? { ...config, jobs: { ...config.jobs, here: true } } : config, { role });
   } catch (error) {
     if (error instanceof ConfigError) throw new ExitError(exitCodes.usage, error.message, error);
-    if (error instanceof DataFolderInUseError || error instanceof NewerSchemaError || error instanceof OtherStoreError || error instanceof StoreUnavailableError)
+    if (error instanceof DataFolderInUseError || error instanceof NewerSchemaError || error instanceof OtherStoreError || error instanceof ForeignStoreError || error instanceof StoreUnavailableError)
       throw new ExitError(exitCodes.failed, error.message, error);
     if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE')
       throw new ExitError(exitCodes.failed, `${(error as Error).message}. Something else listens there; choose another port with --port.`, error);

@@ -91,6 +91,12 @@ export interface BlobStore {
   /** Whether the store can be reached. @throws what keeps it from that */
   check(): Promise<void>;
 
+  /**
+   * Marks the store as an installation's own, if it is nobody's yet: of two on one store each would take the files of the other
+   * for strays. @returns the installation that it belongs to
+   */
+  claim(installation: string): Promise<string>;
+
   /** Removes an object; nothing there is no error. */
   delete(key: string): Promise<void>;
 

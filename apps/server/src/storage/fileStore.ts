@@ -1,6 +1,6 @@
 import { createHash, randomUUID, type Hash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { mkdir, open, readdir, rename, rm, stat, type FileHandle } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import type { Readable } from 'node:stream';
 import {
@@ -13,13 +13,14 @@ import {
 } from './blobStore.ts';
 
 /**
- * Files in one folder: `objects/ab/cd…` by key, `unfinished/` for what is still coming in. An object is written aside,
+ * Files in one folder: `objects/ab/cd…` by key, `unfinished/` for what is still coming in, `owner` for whose they are. An object is written aside,
  * synced and renamed, so that a key never shows half a file and survives a power cut once `put` has returned.
  */
 export class FileStore implements BlobStore {
   readonly id: string;
   readonly #objects: string;
   readonly #unfinished: string;
+  readonly #owner: string;
   /** Bytes staged by upload, so that a stream of blocks cannot fill the disk; rebuilt from the disk when unknown. */
   readonly #staged = new Map<string, number>();
 
@@ -27,6 +28,7 @@ export class FileStore implements BlobStore {
     this.id = id;
     this.#objects = path.join(root, 'objects');
     this.#unfinished = path.join(root, 'unfinished');
+    this.#owner = path.join(root, 'owner');
   }
 
   static async open(id: string, root: string): Promise<FileStore> {
@@ -85,6 +87,20 @@ export class FileStore implements BlobStore {
 
   async check(): Promise<void> {
     await stat(this.#objects);
+  }
+
+  async claim(installation: string): Promise<string> {
+    const read = () =>
+      readFile(this.#owner, 'utf8').catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOENT') throw error;
+      });
+    const found = await read();
+    if (found !== undefined) return found;
+    // Complete before it has its name: a start that is cut off leaves no empty mark.
+    const aside = path.join(this.#unfinished, randomUUID());
+    await writeFile(aside, installation, { flush: true, mode: 0o600 });
+    await rename(aside, this.#owner);
+    return (await read()) ?? installation;
   }
 
   async delete(key: string): Promise<void> {

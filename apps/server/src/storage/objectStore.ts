@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { pipeline, Readable, Transform, type TransformCallback } from 'node:stream';
+import { text } from 'node:stream/consumers';
 import { pipeline as pipelineOf } from 'node:stream/promises';
 import { NoSuchObjectError, SizeMismatchError, UnknownBlockError, type BlobStore, type ByteRange, type DirectAccess, type StoredObject } from './blobStore.ts';
 
@@ -42,10 +43,11 @@ export interface ObjectService {
 const objects = 'objects/';
 const staged = 'staged/';
 const uploads = 'uploads/';
+const owner = 'owner';
 
 /**
  * A store on a service for objects: `objects/{key}`, `staged/{upload}/{block}` for blocks of uploads under way, which any
- * server may take and any other put together, and `uploads/{upload}` for those that clients make by themselves. Sizes are
+ * server may take and any other put together, `uploads/{upload}` for those that clients make by themselves, and `owner`. Sizes are
  * checked and hashes taken while the bytes pass through, or of what has arrived.
  */
 export class ObjectStore implements BlobStore {
@@ -139,6 +141,22 @@ export class ObjectStore implements BlobStore {
 
   async check(): Promise<void> {
     await this.#service.check();
+  }
+
+  async claim(installation: string): Promise<string> {
+    const found = await this.#ownerNow();
+    if (found !== undefined) return found;
+    await this.#service.put(owner, Readable.from([Buffer.from(installation)], { objectMode: false }));
+    return (await this.#ownerNow()) ?? installation;
+  }
+
+  async #ownerNow(): Promise<string | undefined> {
+    try {
+      return await text(await this.#service.get(owner));
+    } catch (error) {
+      if (error instanceof NoSuchObjectError) return undefined;
+      throw error;
+    }
   }
 
   async delete(key: string): Promise<void> {

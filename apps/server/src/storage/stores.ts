@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import path from 'node:path';
 import type { Config } from '../config.ts';
 import type { Db } from '../db/database.ts';
@@ -11,6 +12,14 @@ export class OtherStoreError extends Error {
   constructor(found: string, configured: readonly string[]) {
     super(`Files of this installation lie in the store '${found}', the configuration names ${configured.map((id) => `'${id}'`).join(', ')}. Configure the store that holds them.`);
     this.name = 'OtherStoreError';
+  }
+}
+
+/** Another installation keeps its files in a configured store. */
+export class ForeignStoreError extends Error {
+  constructor(id: string) {
+    super(`The store '${id}' belongs to another installation, whose files this one would take for strays. Give this one a folder, bucket, container or prefix of its own. If the other one is gone for good, remove 'owner' from the store.`);
+    this.name = 'ForeignStoreError';
   }
 }
 
@@ -60,7 +69,7 @@ export class Stores {
 
 /**
  * Opens the stores that the configuration names. The libraries of services are loaded only where they are used.
- * @throws StoreUnavailableError, OtherStoreError
+ * @throws StoreUnavailableError, OtherStoreError, ForeignStoreError
  */
 export async function openStores(config: Pick<Config, 'dataDir' | 'dataCenter' | 'store' | 'dataCenters'> & { tracesUrl?: string | undefined }, db: Db): Promise<Stores> {
   const opened = new Map<string, BlobStore>();
@@ -74,7 +83,30 @@ export async function openStores(config: Pick<Config, 'dataDir' | 'dataCenter' |
   const known = [...opened.keys()];
   const other = await db.selectFrom('blob').select('store').where('store', 'not in', known).limit(1).executeTakeFirst();
   if (other !== undefined) throw new OtherStoreError(other.store, known);
+  const installation = await installationOf(db);
+  for (const [id, store] of opened) if ((await claimed(store, installation)) !== installation) throw new ForeignStoreError(id);
   return new Stores(byDataCenter.get(config.dataCenter) as BlobStore, byDataCenter);
+}
+
+/** What tells this installation from others, for as long as its database lives, wherever that moves. */
+async function installationOf(db: Db): Promise<string> {
+  const read = () => db.selectFrom('secret').select('value').where('name', '=', 'installation').executeTakeFirst();
+  const found = await read();
+  if (found !== undefined) return found.value;
+  await db
+    .insertInto('secret')
+    .values({ name: 'installation', value: randomUUID() })
+    .onConflict((conflict) => conflict.doNothing())
+    .execute();
+  return ((await read()) as { value: string }).value;
+}
+
+async function claimed(store: BlobStore, installation: string): Promise<string> {
+  try {
+    return await store.claim(installation);
+  } catch (error) {
+    throw new StoreUnavailableError(store.id, error);
+  }
 }
 
 /** Name of a store beside each of its blobs. */

@@ -46,6 +46,10 @@ export class TracedStore implements BlobStore {
     return this.#store.check();
   }
 
+  claim(installation: string): Promise<string> {
+    return this.#store.claim(installation);
+  }
+
   delete(key: string): Promise<void> {
     return this.#span('store.delete', {}, () => this.#store.delete(key));
   }

@@ -113,6 +113,18 @@ onEachDatabase('Changesets', {}, (context) => {
     }
   });
 
+  test('that share their bytes have links of their own', async () => {
+    const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
+    const { db } = context.server.services.database;
+    const [first, second] = made.changesets;
+    const { blob_id } = await db.selectFrom('changeset').select('blob_id').where('id', '=', first?.id ?? '').executeTakeFirstOrThrow();
+    await db.updateTable('changeset').set({ blob_id }).where('id', '=', second?.id ?? '').execute();
+    for (const { id, _links } of await all(context.olivia.client.changesets.getRepresentationList({ ...as(), iModelId: made.id }))) {
+      assert.match(_links.download?.href ?? '', new RegExp(id));
+      assert.deepEqual(Buffer.from(await (await fetch(_links.download?.href ?? '')).arrayBuffer()), first?.bytes);
+    }
+  });
+
   test('push times strictly increase', async () => {
     const times = (await all(context.olivia.client.changesets.getMinimalList({ ...as(), iModelId: (await ten()).id }))).map(({ pushDateTime }) => Date.parse(pushDateTime));
     for (let n = 1; n < times.length; n++) assert.ok((times[n] as number) > (times[n - 1] as number));

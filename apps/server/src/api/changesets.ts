@@ -153,7 +153,7 @@ const listChangesets = imodelRoute({
     const own = await ownFacts(services, access.imodel, page.items.map((row) => row.index));
     const downloads = representation && access.permissions.has('imodels_read') ? await links.downloads(page.items.map(fileOf)) : undefined;
     return {
-      changesets: page.items.map((row) => (representation ? toFull(id, row, links, downloads?.get(row.blob_id) ?? null, own) : toMinimal(id, row, links, own))),
+      changesets: page.items.map((row, n) => (representation ? toFull(id, row, links, downloads?.[n] ?? null, own) : toMinimal(id, row, links, own))),
       _links: links.page(`/imodels/${id}/changesets`, rawQuery, page),
     };
   },

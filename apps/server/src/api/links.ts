@@ -24,7 +24,6 @@ export class Links {
   readonly #origin: string;
   readonly #signed: SignedLinks;
   readonly #blobs: Blobs;
-
   readonly #forPage: boolean;
 
   /**
@@ -52,14 +51,18 @@ export class Links {
 
   /** A fresh download link. */
   async download(file: Downloadable): Promise<StorageLink> {
-    return (await this.downloads([file])).get(file.blobId) as StorageLink;
+    const [link] = await this.downloads([file]);
+    return link as StorageLink;
   }
 
-  /** Fresh download links by blob: to the stores themselves, where clients reach them. Rule of the API: each read of a changeset gives a new one. */
-  async downloads(files: readonly Downloadable[]): Promise<ReadonlyMap<string, StorageLink>> {
+  /**
+   * Fresh download links, in the order of the files: to the stores themselves, where clients reach them. Rule of the API: each read
+   * of a changeset gives a new one, with its id in it, also where two share their bytes.
+   */
+  async downloads(files: readonly Downloadable[]): Promise<StorageLink[]> {
     const { stores } = this.#blobs;
     const places = stores.anyDirect ? await this.#blobs.places(files.map(({ blobId }) => blobId)) : new Map<string, Placed>();
-    const links = new Map<string, StorageLink>();
+    const links: StorageLink[] = [];
     for (const { blobId, fileName } of files) {
       const place = places.get(blobId);
       const direct = this.#direct(place);
@@ -67,7 +70,7 @@ export class Links {
         direct?.downloads === 'link' && place?.key != null
           ? await direct.downloadLink(place.key, fileName, this.#signed.expiry())
           : this.#signed.make(this.#origin, { resource: `blobs/${blobId}`, fileName, permission: 'r' });
-      links.set(blobId, { href, storageType: direct?.downloads === 'redirect' ? 'google' : 'azure' });
+      links.push({ href, storageType: direct?.downloads === 'redirect' ? 'google' : 'azure' });
     }
     return links;
   }

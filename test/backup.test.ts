@@ -1,18 +1,16 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { randomUUID } from 'node:crypto';
 import { existsSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import pg from 'pg';
 import { startServer } from '../apps/server/src/app.ts';
 import type { BackedUp } from '../apps/server/src/backup/backup.ts';
 import { loadConfig, type ConfigInput } from '../apps/server/src/config.ts';
 import { verify } from '../apps/server/src/verify/verify.ts';
 import { clientsOf } from '../scripts/clients.ts';
 import { all, makeIModel, official, pushMore, workFolder, type MadeIModel, type Official } from './support/clients.ts';
-import { endServer, Installation, setups, type TestServer } from './support/server.ts';
+import { createPostgresDatabase, endServer, Installation, setups, type TestServer } from './support/server.ts';
 
 const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
 const west = 'West Europe';
@@ -139,7 +137,7 @@ for (const setup of setups.filter(({ engine }) => engine === 'postgres'))
       await pushMore(olivia, made, 2);
       await olivia.client.iModels.delete({ authorization: olivia.authorization, iModelId: made.id });
       await server.close();
-      const restored = await emptyDatabaseBeside(installation.databaseUrl as string);
+      const restored = await createPostgresDatabase(installation.databaseUrl as string);
       await tool('pg_restore', '--no-owner', `--dbname=${restored}`, dump);
       work.remove();
 
@@ -155,14 +153,3 @@ for (const setup of setups.filter(({ engine }) => engine === 'postgres'))
       await endServer(server);
     }
   });
-
-async function emptyDatabaseBeside(databaseUrl: string): Promise<string> {
-  const url = new URL(databaseUrl);
-  const name = `test_${randomUUID().replaceAll('-', '')}`;
-  const client = new pg.Client({ connectionString: databaseUrl });
-  await client.connect();
-  await client.query(`create database ${name}`);
-  await client.end();
-  url.pathname = `/${name}`;
-  return url.href;
-}

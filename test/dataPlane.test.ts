@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import type { Answer } from './support/api.ts';
 import { Api } from './support/api.ts';
 import { makeIModel, workFolder, type MadeIModel } from './support/clients.ts';
+import { beginPush, downloadLink } from './support/push.ts';
 import { storeConfig, type Setup } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
@@ -19,29 +20,13 @@ onEachDatabase('Signed links', through, (context) => {
   let made: Promise<MadeIModel> | undefined;
   const source = (): Promise<MadeIModel> => (made ??= makeIModel(context.olivia, context.iTwinId, { changesets: 2 }));
 
-  async function downloadLink(index = 1): Promise<string> {
-    const { changeset } = (await context.api.get(`/imodels/${(await source()).id}/changesets/${index}`)).body as { changeset: { _links: { download: { href: string } } } };
-    return changeset._links.download.href;
-  }
-  /** A push of so many bytes that has begun. */
-  async function begin(fileSize: number) {
-    const iModel = await makeIModel(context.olivia, context.iTwinId);
-    const { briefcaseId } = await context.olivia.client.briefcases.acquire({ authorization: context.olivia.authorization, iModelId: iModel.id });
-    const id = randomBytes(20).toString('hex');
-    const begun = await context.api.post(`/imodels/${iModel.id}/changesets`, { id, briefcaseId, fileSize });
-    const { _links } = (begun.body as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } }).changeset;
-    const complete = (): Promise<Answer> => context.api.patch(_links.complete.href, { state: 'fileUploaded', briefcaseId });
-    const content = async (): Promise<Buffer> => {
-      const { changeset } = (await context.api.get(`/imodels/${iModel.id}/changesets/1`)).body as { changeset: { _links: { download: { href: string } } } };
-      return Buffer.from(await (await fetch(changeset._links.download.href)).arrayBuffer());
-    };
-    return { iModel, upload: _links.upload.href, complete, content };
-  }
+  const linkOf = async (index = 1): Promise<string> => downloadLink(context.api, (await source()).id, index);
+  const begin = (fileSize: number) => beginPush(context.olivia, context.api, context.iTwinId, fileSize);
   const codeOf = (answer: Answer): string | null => answer.headers.get('x-ms-error-code');
 
   test('a download has ETag, Content-Length and ranges, and small files come in one piece', async () => {
     const bytes = (await source()).changesets[0]?.bytes as Buffer;
-    const response = await fetch(await downloadLink());
+    const response = await fetch(await linkOf());
     assert.equal(response.status, 200);
     assert.equal(response.headers.get('content-length'), String(bytes.length));
     assert.match(response.headers.get('etag') ?? '', /^"[0-9a-f]{32}"$/);
@@ -62,17 +47,17 @@ onEachDatabase('Signed links', through, (context) => {
       ['x-ms-range', 'bytes=5-9', 5, 9],
     ];
     for (const [header, value, from, to] of cases) {
-      const response = await fetch(await downloadLink(), { headers: { [header]: value } });
+      const response = await fetch(await linkOf(), { headers: { [header]: value } });
       assert.equal(response.status, 206);
       assert.equal(response.headers.get('content-range'), `bytes ${from}-${to}/${bytes.length}`);
       assert.deepEqual(Buffer.from(await response.arrayBuffer()), bytes.subarray(from, to + 1));
     }
-    const beyond = await plain().get(await downloadLink(), { range: `bytes=${bytes.length}-` });
+    const beyond = await plain().get(await linkOf(), { range: `bytes=${bytes.length}-` });
     assert.deepEqual([beyond.status, beyond.headers.get('content-range')], [416, `bytes */${bytes.length}`]);
   });
 
   test('If-Match and If-None-Match are kept to', async () => {
-    const link = await downloadLink();
+    const link = await linkOf();
     const etag = (await fetch(link)).headers.get('etag') ?? '';
     assert.equal((await plain().get(link, { 'if-match': etag })).status, 200);
     assert.equal((await plain().get(link, { 'if-match': '"other"' })).status, 412);
@@ -81,12 +66,12 @@ onEachDatabase('Signed links', through, (context) => {
 
   test('HEAD tells the size and sends nothing', async () => {
     const bytes = (await source()).changesets[0]?.bytes as Buffer;
-    const response = await fetch(await downloadLink(), { method: 'HEAD' });
+    const response = await fetch(await linkOf(), { method: 'HEAD' });
     assert.deepEqual([response.status, response.headers.get('content-length'), await response.text()], [200, String(bytes.length), '']);
   });
 
   test('a link is good for one blob and one direction only, and not to be changed', async () => {
-    const [first, second] = [new URL(await downloadLink(1)), new URL(await downloadLink(2))];
+    const [first, second] = [new URL(await linkOf(1)), new URL(await linkOf(2))];
     const changed = (change: (url: URL) => void): string => {
       const url = new URL(first);
       change(url);

@@ -3,13 +3,14 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, test } from 'node:test';
-import { brotliDecompressSync } from 'node:zlib';
 import { AccountSASPermissions, AccountSASResourceTypes, BlobServiceClient } from '@azure/storage-blob';
 import { AzureClientStorage, BlockBlobClientWrapperFactory } from '@itwin/object-storage-azure';
 import { collect } from '../apps/server/src/history/collect.ts';
 import { StoreUnavailableError } from '../apps/server/src/storage/stores.ts';
+import { sampleBaseline } from '../scripts/sample.ts';
 import { Api, type Answer } from './support/api.ts';
 import { all, changesetIdOf, makeIModel, official, workFolder } from './support/clients.ts';
+import { beginPush, downloadLink } from './support/push.ts';
 import { bootServer, endServer, Installation, setups, storeConfig, type Setup, type TestServer } from './support/server.ts';
 
 const blockBlob = { 'x-ms-blob-type': 'BlockBlob' };
@@ -32,35 +33,7 @@ async function on(store: Setup['store'], work: (server: TestServer) => Promise<v
   }
 }
 
-interface Begun {
-  iModelId: string;
-  upload: string;
-  complete(): Promise<Answer>;
-  /** Bytes of the one changeset, as a client downloads them. */
-  content(): Promise<Buffer>;
-}
-
-/** A push of so many bytes that has begun. */
-async function begin(server: TestServer, fileSize: number): Promise<Begun> {
-  const olivia = await official(server);
-  const api = await server.as('olivia');
-  const { id: iModelId } = await makeIModel(olivia, await server.iTwin());
-  const { briefcaseId } = await olivia.client.briefcases.acquire({ authorization: olivia.authorization, iModelId });
-  const begun = await api.post(`/imodels/${iModelId}/changesets`, { id: randomBytes(20).toString('hex'), briefcaseId, fileSize });
-  const { _links } = (begun.body as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } }).changeset;
-  return {
-    iModelId,
-    upload: _links.upload.href,
-    complete: () => api.patch(_links.complete.href, { state: 'fileUploaded', briefcaseId }),
-    content: async () => Buffer.from(await (await fetch(await downloadLink(api, iModelId))).arrayBuffer()),
-  };
-}
-
-async function downloadLink(api: Api, iModelId: string): Promise<string> {
-  const { changeset } = (await api.get(`/imodels/${iModelId}/changesets/1`)).body as { changeset: { _links: { download: { href: string } } } };
-  return changeset._links.download.href;
-}
-
+const begin = async (server: TestServer, fileSize: number) => beginPush(await official(server), await server.as('olivia'), await server.iTwin(), fileSize);
 const codeOf = ({ body }: Answer): string => (body as { error: { code: string } }).error.code;
 const put = (link: string, bytes: Buffer): Promise<Answer> => new Api('').put(link, bytes, blockBlob);
 
@@ -76,7 +49,7 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
         const files = await client.changesets.downloadList({ authorization, iModelId: made.id, targetDirectoryPath: work.path });
         assert.deepEqual(files.map(({ filePath }) => readFileSync(filePath)), made.changesets.map(({ bytes }) => bytes));
         const seed = path.join(work.path, 'seed.bim');
-        writeFileSync(seed, brotliDecompressSync(readFileSync(new URL('fixtures/sample/baseline.bim.br', import.meta.url))));
+        writeFileSync(seed, sampleBaseline());
         const brought = await client.iModels.createFromBaseline({ authorization, iModelProperties: { iTwinId, name: 'brought', filePath: seed } });
         const baseline = await client.baselineFiles.getSingle({ authorization, iModelId: brought.id });
         const downloaded = Buffer.from(await (await fetch(baseline._links.download?.href ?? '')).arrayBuffer());

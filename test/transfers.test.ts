@@ -400,56 +400,58 @@ describe('The carrier of files between stores', () => {
     });
   });
 
-  for (const { store: kind } of setups.filter(({ store }) => store !== 'files'))
-    test(`leaves the copy to the service where both stores are on one: ${kind}`, async () => {
-      const setup = setups.find(({ store }) => store === kind) as Setup;
+  for (const setup of setups.filter(({ store }) => store !== 'files')) {
+    /** Both stores on one service, and an iModel in the first. */
+    async function onOneService(changesets: number, work: (server: TestServer, source: MadeIModel) => Promise<void>): Promise<void> {
       const installation = await Installation.create(setup);
-      const server = await installation.start({ dataCenters: { [west]: { ...storeConfig(kind), name: 'west' } } });
+      const server = await installation.start({ dataCenters: { [west]: { ...storeConfig(setup.store), name: 'west' } } });
       try {
+        await work(server, await makeIModel(await official(server), await server.iTwin(), { changesets }));
+      } finally {
+        await endServer(server);
+      }
+    }
+    /** Clones across, and waits. */
+    async function across(server: TestServer, { id }: MadeIModel, body: object = {}): Promise<string> {
+      const api = await server.as('olivia');
+      const clone = await order(api, id, { iTwinId: await server.iTwin('olivia', undefined, west), ...body });
+      assert.equal((await ended(api, clone)).state, 'successful');
+      return clone;
+    }
+
+    test(`leaves the copy to the service where both stores are on one: ${setup.store}`, async () => {
+      await onOneService(3, async (server, source) => {
         const stores = storesOf(server);
-        const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 3 });
         Object.assign(stores.west, { put: () => Promise.reject(new Error('bytes came through the server')) });
-        const api = await server.as('olivia');
-        const clone = await order(api, source.id, { iTwinId: await server.iTwin('olivia', undefined, west) });
-        assert.equal((await ended(api, clone)).state, 'successful');
+        const clone = await across(server, source);
         Reflect.deleteProperty(stores.west, 'put');
         assert.deepEqual(await contentsOf(await official(server), clone), pushed(source));
         assert.deepEqual(await placesOf(server, clone), [stores.west.id]);
         // What is damaged is found out all the same.
-        const { key } = await server.services.database.db.selectFrom('blob').select('key').where('store', '=', stores.east.id).where('id', 'not like', 'seed-%').executeTakeFirstOrThrow();
-        await stores.east.delete(key as string);
-        await stores.east.put(key as string, Readable.from([randomBytes(source.changesets[0]?.bytes.length ?? 0)]), source.changesets[0]?.bytes.length ?? 0);
+        const found = await server.services.database.db.selectFrom('blob').select('key').where('store', '=', stores.east.id).where('id', 'not like', 'seed-%').executeTakeFirstOrThrow();
+        const [key, size] = [found.key as string, 300];
+        await stores.east.delete(key);
+        await stores.east.put(key, Readable.from([randomBytes(size)]), size);
         const carrier = new Carrier(server.services.blobs, 0);
-        const carry = carrier.carry({ store: stores.east.id, key: key as string }, undefined, { what: 'changeset 1', size: source.changesets[0]?.bytes.length ?? 0, sha256: 'f'.repeat(64) }, stores.west, randomUUID(), new AbortController().signal, () => undefined);
+        const carry = carrier.carry({ store: stores.east.id, key }, undefined, { what: 'changeset 1', size, sha256: 'f'.repeat(64) }, stores.west, randomUUID(), new AbortController().signal, () => undefined);
         await assert.rejects(carry, new DamagedSourceError('changeset 1', 'damaged'));
-      } finally {
-        await endServer(server);
-      }
+      });
     });
 
-  for (const { store: kind } of setups.filter(({ store }) => store !== 'files'))
-    test(`carries files through the server where the service refuses to copy them: ${kind}`, async () => {
-      const setup = setups.find(({ store }) => store === kind) as Setup;
-      const installation = await Installation.create(setup);
-      const server = await installation.start({ dataCenters: { [west]: { ...storeConfig(kind), name: 'west' } } });
-      try {
+    test(`carries files through the server where the service refuses to copy them: ${setup.store}`, async () => {
+      await onOneService(8, async (server, source) => {
         const stores = storesOf(server);
-        const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 8 });
         let asked = 0;
         Object.assign(stores.west, { copyFrom: () => Promise.reject(new Error(`refused ${++asked}`)) });
-        const api = await server.as('olivia');
-        const clone = await order(api, source.id, { iTwinId: await server.iTwin('olivia', undefined, west) });
-        assert.equal((await ended(api, clone)).state, 'successful');
+        const clone = await across(server, source);
         assert.deepEqual(await contentsOf(await official(server), clone), pushed(source));
         assert.deepEqual(await placesOf(server, clone), [stores.west.id]);
         const later = asked;
-        const again = await order(api, source.id, { iTwinId: await server.iTwin('olivia', undefined, west), changesetIndex: 0 });
-        assert.equal((await ended(api, again)).state, 'successful');
+        await across(server, source, { changesetIndex: 0 });
         assert.ok(asked === later && later <= 16, `asked ${asked} times`);
-      } finally {
-        await endServer(server);
-      }
+      });
     });
+  }
 
   test('never lets a file count that is not the one that was meant', async () => {
     await twoStores(async (server) => {

@@ -216,7 +216,8 @@ export async function endServer(server: TestServer | undefined): Promise<void> {
   server?.installation.remove();
 }
 
-async function createPostgresDatabase(server: string): Promise<string> {
+/** A new database on the server that an address leads to. */
+export async function createPostgresDatabase(server: string): Promise<string> {
   const name = `test_${randomUUID().replaceAll('-', '')}`;
   const client = new pg.Client({ connectionString: server });
   await client.connect();

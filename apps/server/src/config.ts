@@ -228,12 +228,11 @@ function readConfigFile(named: string | undefined, faults: string[]): Record<str
 function checkConfig(value: Record<string, unknown>, env: NodeJS.ProcessEnv, faults: string[]): Config {
   const ajv = new Ajv({ allErrors: true, useDefaults: true, strict: false });
   const config = structuredClone(value) as unknown as Config;
-  const valid = ajv.validate(ConfigSchema, config);
-  // As AWS clients look for their keys by themselves, Azure's find theirs here: secrets need not stand in a file.
-  const connectionString = env.AZURE_STORAGE_CONNECTION_STRING;
-  if (valid && connectionString !== undefined) for (const store of [config.store, ...Object.values(config.dataCenters)]) if (store.type === 'azure') store.connectionString ??= connectionString;
-  if (!valid) faults.push(...(ajv.errors ?? []).map(describeFault));
+  if (!ajv.validate(ConfigSchema, config)) faults.push(...(ajv.errors ?? []).map(describeFault));
   else {
+    // As AWS clients look for their keys by themselves, Azure's find theirs here: secrets need not stand in a file.
+    const connectionString = env.AZURE_STORAGE_CONNECTION_STRING;
+    if (connectionString !== undefined) for (const store of [config.store, ...Object.values(config.dataCenters)]) if (store.type === 'azure') store.connectionString ??= connectionString;
     if (!(config.defaultTier in config.tiers)) faults.push(`defaultTier '${config.defaultTier}' is not among the tiers`);
     if (config.collector.graceSeconds > 0 && config.collector.graceSeconds <= config.signedLinkSeconds)
       faults.push(`collector.graceSeconds (${config.collector.graceSeconds}) must be longer than signedLinkSeconds (${config.signedLinkSeconds})`);

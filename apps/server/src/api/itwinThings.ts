@@ -5,7 +5,7 @@ import { ApiError, detail } from '../errors.ts';
 import type { Services } from '../services.ts';
 import { maxThumbnailBytes, NotAPictureError } from '../thumbnails/thumbnails.ts';
 import { MinimalITwin } from './itwins.ts';
-import type { Links } from './links.ts';
+import type { Links, StorageLink } from './links.ts';
 import { callerRoute, itwinRoute, type Route } from './route.ts';
 import { Nullable } from './schemas.ts';
 
@@ -56,7 +56,11 @@ const ImageResponse = Type.Object({
 
 async function toImage(row: ITwinImageTable, links: Links) {
   const [small, large] = [`small_${row.id}.png`, `large_${row.id}.png`];
-  const [ofSmall, ofLarge] = await Promise.all([links.download({ blobId: row.small_blob_id, fileName: small }), links.download({ blobId: row.large_blob_id, fileName: large })]);
+  const files = [
+    { blobId: row.small_blob_id, fileName: small },
+    { blobId: row.large_blob_id, fileName: large },
+  ];
+  const [ofSmall, ofLarge] = (await links.downloads(files)) as [StorageLink, StorageLink];
   return {
     image: {
       id: row.id,

@@ -88,7 +88,7 @@ export class Links {
   /** A link to upload one file, to the store itself where clients can. */
   async upload(blobId: string, fileName: string): Promise<StorageLink> {
     const { stores } = this.#blobs;
-    const place = stores.anyDirect ? (await this.#blobs.places([blobId])).get(blobId) : undefined;
+    const place = stores.anyDirectUploads ? (await this.#blobs.places([blobId])).get(blobId) : undefined;
     const uploads = this.#direct(place)?.uploads;
     const href =
       uploads === undefined

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import pMap from 'p-map';
 import type { Config } from '../config.ts';
-import { lockFolder } from '../db/database.ts';
+import { databaseFile, lockFolder } from '../db/database.ts';
 import { FileStore } from '../storage/fileStore.ts';
 import { NoSuchObjectError, SizeMismatchError } from '../storage/blobStore.ts';
 import { storeId } from '../storage/stores.ts';
@@ -38,7 +38,6 @@ interface StoredFile {
 }
 
 const atATime = 4;
-const database = 'offshoot.db';
 
 /**
  * Makes or renews a backup of an embedded installation, beside its running server: a snapshot of the database first, then every
@@ -50,7 +49,7 @@ const database = 'offshoot.db';
 export async function backUp(config: Pick<Config, 'dataDir' | 'databaseUrl' | 'dataCenter' | 'dataCenters' | 'store'>, target: string, onFile: (done: number, total: number) => void): Promise<BackedUp> {
   const { dataDir } = config;
   if (config.databaseUrl !== undefined) throw new BackupError('this installation is on PostgreSQL: back it up with pg_dump, as docs/operating.md tells');
-  if (!existsSync(path.join(dataDir, database))) throw new BackupError(`there is no installation at ${dataDir}`);
+  if (!existsSync(path.join(dataDir, databaseFile))) throw new BackupError(`there is no installation at ${dataDir}`);
   const inside = path.relative(dataDir, target);
   if (inside === '' || !inside.startsWith('..')) throw new BackupError('the backup must lie outside of the data folder');
   mkdirSync(target, { recursive: true, mode: 0o700 });
@@ -63,15 +62,15 @@ export async function backUp(config: Pick<Config, 'dataDir' | 'databaseUrl' | 'd
 }
 
 async function fill({ dataDir, store, dataCenters }: Pick<Config, 'dataDir' | 'dataCenters' | 'store'>, target: string, onFile: (done: number, total: number) => void): Promise<BackedUp> {
-  const snapshot = path.join(target, `${database}.new`);
-  takeSnapshot(path.join(dataDir, database), snapshot);
-  const earlier = path.join(target, database);
+  const snapshot = path.join(target, `${databaseFile}.new`);
+  takeSnapshot(path.join(dataDir, databaseFile), snapshot);
+  const earlier = path.join(target, databaseFile);
   if (existsSync(earlier) && identityOf(earlier) !== identityOf(snapshot)) {
     rmSync(snapshot);
     throw new BackupError(`${target} holds another installation`);
   }
   const result: BackedUp = { files: 0, copied: 0, removed: 0, faults: [], elsewhere: [] };
-  const stale: (() => Promise<void>)[] = [];
+  const stale: { store: FileStore; keys: string[] }[] = [];
   const reader = new DatabaseSync(snapshot, { readOnly: true });
   try {
     const { total } = reader.prepare("select count(*) as total from blob where state = 'stored'").get() as { total: number };
@@ -85,9 +84,7 @@ async function fill({ dataDir, store, dataCenters }: Pick<Config, 'dataDir' | 'd
       if (path.isAbsolute(folder) || folder.startsWith('..')) throw new BackupError(`the store '${id}' lies outside of the data folder: copy ${path.resolve(dataDir, folder)} by itself`);
       const files = reader.prepare("select id, key, size, sha256 from blob where state = 'stored' and key is not null and store = ? order by id").iterate(id) as Iterable<unknown> as Iterable<StoredFile>;
       const [from, to] = [await FileStore.open(id, path.join(dataDir, folder)), await FileStore.open(id, path.join(target, folder))];
-      const left = await copyFiles(from, to, files, result, () => onFile(result.files, total));
-      result.removed += left.length;
-      stale.push(async () => pMap(left, (key) => to.delete(key), { concurrency: atATime }).then(() => undefined));
+      stale.push({ store: to, keys: await copyFiles(from, to, files, result, () => onFile(result.files, total)) });
     }
   } finally {
     reader.close();
@@ -96,7 +93,10 @@ async function fill({ dataDir, store, dataCenters }: Pick<Config, 'dataDir' | 'd
   for (const ending of ['-wal', '-shm']) rmSync(earlier + ending, { force: true });
   renameSync(snapshot, earlier);
   // Only now does nothing name them any more.
-  for (const remove of stale) await remove();
+  for (const { store: copy, keys } of stale) {
+    await pMap(keys, (key) => copy.delete(key), { concurrency: atATime });
+    result.removed += keys.length;
+  }
   return result;
 }
 

@@ -7,7 +7,7 @@ import type * as Management from '@itwin/imodels-client-management';
 import pg from 'pg';
 import pino from 'pino';
 import { loadConfig, type Config } from '../config.ts';
-import type { Tx } from '../db/database.ts';
+import { databaseFile, type Tx } from '../db/database.ts';
 import { openEnd, type ChangesetTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
 import { openServices, type Services } from '../services.ts';
@@ -246,7 +246,7 @@ async function weigh(dataDir: string, databaseUrl: string | undefined): Promise<
 const tablesOfClone = ['imodel', 'operation', 'audit', 'history', 'history_segment', 'segment', 'changeset', 'baseline', 'blob', 'imodel_user'];
 
 function readSqlite(dataDir: string): { bytes: number; rows: number } {
-  const database = new DatabaseSync(path.join(dataDir, 'offshoot.db'), { readOnly: true });
+  const database = new DatabaseSync(path.join(dataDir, databaseFile), { readOnly: true });
   try {
     const value = (text: string): number => Number(Object.values(database.prepare(text).get() as Record<string, number>)[0]);
     const bytes = (value('pragma page_count') - value('pragma freelist_count')) * value('pragma page_size');

@@ -1,38 +1,35 @@
 import path from 'node:path';
-import { SingleBar } from 'cli-progress';
 import { Command } from 'commander';
 import { backUp, BackupError, type BackedUp } from '../backup/backup.ts';
-import { loadConfig } from '../config.ts';
 import { DataFolderInUseError } from '../db/database.ts';
 import { exitCodes, ExitError } from './exit.ts';
+import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
+import { progressBar } from './progress.ts';
 import { printFaults } from './verify.ts';
 
 /** `offshoot backup`: a copy of an embedded installation that a server can be started on. */
 export function backupCommand(): Command {
-  return new Command('backup')
+  return withInstallation(new Command('backup'))
     .description('Make or renew a backup of an embedded installation, beside its server. The folder is a data folder: start a server on it to restore.')
     .argument('<folder>', 'where the backup is; run again on the same one, only what is new is copied')
-    .option('--data <folder>', 'data folder')
-    .option('--config <file>', 'configuration file')
     .option('--json', 'print one JSON object and no progress')
-    .action(async (folder: string, options: { data?: string; config?: string; json?: boolean }) => {
-      const config = loadConfig(options.data === undefined ? {} : { dataDir: options.data }, options.config === undefined ? {} : { file: options.config });
-      const bar = options.json !== true && process.stderr.isTTY ? new SingleBar({ format: '[{bar}] {value}/{total} files', stream: process.stderr, clearOnComplete: true }) : undefined;
+    .action(async (folder: string, options: InstallationOptions & { json?: boolean }) => {
+      const bar = progressBar('[{bar}] {value}/{total} files', options.json !== true);
       const target = path.resolve(folder);
+      let done: BackedUp;
       try {
         bar?.start(0, 0);
-        const done = await backUp(config, target, (value, total) => {
+        done = await backUp(configOf(options), target, (value, total) => {
           bar?.setTotal(total);
           bar?.update(value);
         });
-        bar?.stop();
-        print(done, target, options.json === true);
       } catch (error) {
         if (error instanceof BackupError || error instanceof DataFolderInUseError) throw new ExitError(exitCodes.usage, error.message, error);
         throw error;
       } finally {
         bar?.stop();
       }
+      print(done, target, options.json === true);
     });
 }
 

@@ -1,9 +1,9 @@
 import { openAsBlob } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { SingleBar } from 'cli-progress';
 import type { Connection } from './connection.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { follow, type CreateOperation } from './follow.ts';
+import { progressBar } from './progress.ts';
 
 /** Name of the briefcases that changesets are pushed from. */
 const deviceName = 'offshoot import';
@@ -57,7 +57,7 @@ export async function bringIn(connection: Connection, iTwinId: string, source: S
   const found = await find(connection, iTwinId, source.name);
   if (found !== undefined && found.state !== 'initialized') await awaitBaseline(connection, found);
   const id = found?.id ?? (await create(connection, iTwinId, source));
-  const bar = show && process.stderr.isTTY ? new SingleBar({ format: 'pushing [{bar}] {value}/{total} changesets, {eta} s left', stream: process.stderr, clearOnComplete: true }) : undefined;
+  const bar = progressBar('pushing [{bar}] {value}/{total} changesets, {eta} s left', show);
   const there = found === undefined ? 0 : await countSame(connection, id, source);
   if (found !== undefined) await releaseLeftOvers(connection, id);
   let pushed = 0;

@@ -22,6 +22,8 @@ export function withConnection(command: Command): Command {
 /** Longest wait for a rate limit, seconds: the longest window of a tier is an hour. */
 const longestWaitSeconds = 3700;
 
+const tokenSeconds = 3600;
+
 /** A server, as one caller. */
 export class Connection {
   readonly #base: string;
@@ -95,14 +97,10 @@ function refusalText(response: Response, text: string): string {
 async function mintedTokens(dataDir: string): Promise<() => Promise<string>> {
   if (!existsSync(path.join(dataDir, 'issuer.json')))
     throw new ExitError(exitCodes.usage, `no token: give --token, set OFFSHOOT_TOKEN, or name the server's data folder with --data (there is none at ${path.resolve(dataDir)})`);
-  const mint = () => mintToken({ data: dataDir, lifeSeconds: 3600 });
-  let token = await mint();
-  let renewAt = Date.now() + 1_800_000;
+  const mint = async () => ({ token: await mintToken({ data: dataDir, lifeSeconds: tokenSeconds }), renewAt: Date.now() + (tokenSeconds * 1000) / 2 });
+  let current = await mint();
   return async () => {
-    if (Date.now() >= renewAt) {
-      token = await mint();
-      renewAt = Date.now() + 1_800_000;
-    }
-    return token;
+    if (Date.now() >= current.renewAt) current = await mint();
+    return current.token;
   };
 }

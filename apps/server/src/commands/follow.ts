@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { SingleBar } from 'cli-progress';
 import type { Connection } from './connection.ts';
 import { exitCodes, ExitError } from './exit.ts';
+import { progressBar } from './progress.ts';
 
 /** The create operation of an iModel, as far as commands look at it. */
 export interface CreateOperation {
@@ -13,7 +13,7 @@ export interface CreateOperation {
 
 /** Asks for the operation, at once and then ever less often, until it has ended. */
 export async function follow(connection: Connection, address: string, until: number, show: boolean): Promise<CreateOperation> {
-  const bar = show && process.stderr.isTTY ? new SingleBar({ format: 'cloning [{bar}] {value}/{total} changesets', stream: process.stderr, clearOnComplete: true }) : undefined;
+  const bar = progressBar('cloning [{bar}] {value}/{total} changesets', show);
   try {
     for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, 2000)) {
       const { body } = await connection.request('GET', address);

@@ -1,18 +1,16 @@
 import { Command } from 'commander';
-import { loadConfig } from '../config.ts';
 import { DataFolderInUseError, openDatabase } from '../db/database.ts';
 import { copyDatabase, CopyMismatchError, NotEmptyError } from '../migrate/copyDatabase.ts';
 import { exitCodes, ExitError } from './exit.ts';
+import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
 
 /** `offshoot migrate-database`: from the embedded database to PostgreSQL. */
 export function migrateDatabaseCommand(): Command {
-  return new Command('migrate-database')
+  return withInstallation(new Command('migrate-database'))
     .description('Move an embedded installation to PostgreSQL. Stop the server first; files stay where they are.')
     .requiredOption('--to <url>', 'postgres://… of an empty database')
-    .option('--data <folder>', 'data folder')
-    .option('--config <file>', 'configuration file')
-    .action(async (options: { to: string; data?: string; config?: string }) => {
-      const { dataDir, databasePool, databasePrepares } = loadConfig(options.data === undefined ? {} : { dataDir: options.data }, options.config === undefined ? {} : { file: options.config });
+    .action(async (options: InstallationOptions & { to: string }) => {
+      const { dataDir, databasePool, databasePrepares } = configOf(options);
       try {
         const from = await openDatabase({ dataDir, databasePool, databasePrepares });
         const to = await openDatabase({ dataDir, databasePool, databasePrepares, databaseUrl: options.to });

@@ -1,23 +1,21 @@
 import { Command } from 'commander';
-import { SingleBar } from 'cli-progress';
-import { loadConfig } from '../config.ts';
 import { openDatabase } from '../db/database.ts';
 import { openStores } from '../storage/stores.ts';
 import { verify, type Fault, type Verified } from '../verify/verify.ts';
 import { exitCodes, ExitError } from './exit.ts';
+import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
+import { progressBar } from './progress.ts';
 
 /** `offshoot verify`: whether every file that the database knows is there, and whole. */
 export function verifyCommand(): Command {
-  return new Command('verify')
+  return withInstallation(new Command('verify'))
     .description('Compare database and store: missing, damaged and stray files. Changes nothing; the server may run.')
-    .option('--data <folder>', 'data folder')
-    .option('--config <file>', 'configuration file')
     .option('--deep', 'read every file and compare its hash')
     .option('--json', 'print one JSON object and no progress')
-    .action(async (options: { data?: string; config?: string; deep?: boolean; json?: boolean }) => {
-      const config = loadConfig(options.data === undefined ? {} : { dataDir: options.data }, options.config === undefined ? {} : { file: options.config });
+    .action(async (options: InstallationOptions & { deep?: boolean; json?: boolean }) => {
+      const config = configOf(options);
       const database = await openDatabase(config, 'beside a server');
-      const bar = options.json !== true && process.stderr.isTTY ? new SingleBar({ format: '{value} files checked', stream: process.stderr, clearOnComplete: true }) : undefined;
+      const bar = progressBar('{value} files checked', options.json !== true);
       try {
         bar?.start(0, 0);
         print(await verify(database.db, await openStores(config, database.db), options.deep === true, (checked) => bar?.update(checked)), options.json === true);

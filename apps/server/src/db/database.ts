@@ -19,6 +19,9 @@ const statementMs = 60_000;
 /** How long a request waits for a connection to PostgreSQL. */
 const connectMs = 10_000;
 
+/** Name of the embedded database in its data folder. */
+export const databaseFile = 'offshoot.db';
+
 /** The database of one server. */
 export interface Database {
   readonly engine: Engine;
@@ -63,7 +66,7 @@ export async function openDatabase(config: Pick<Config, 'dataDir' | 'databaseUrl
 }
 
 function openSqlite(folder: string, beside: boolean): Database {
-  const file = path.join(folder, 'offshoot.db');
+  const file = path.join(folder, databaseFile);
   if (beside && !existsSync(file)) throw new Error(`there is no installation at ${folder}`);
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const lock = beside ? undefined : lockFolder(folder);

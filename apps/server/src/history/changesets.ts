@@ -156,7 +156,7 @@ export class Changesets {
 
   /** What was uploaded straight to the store is taken in outside the transaction: the whole file is read for its hash. */
   async #takeIn(iModelId: string, changesetId: string | undefined, briefcaseId: number): Promise<void> {
-    if (changesetId === undefined || !this.#blobs.stores.anyDirect) return;
+    if (changesetId === undefined || !this.#blobs.stores.anyDirectUploads) return;
     const pending = await this.#database.db
       .selectFrom('pending_changeset')
       .select('blob_id')

@@ -121,6 +121,7 @@ export class Blobs {
    * than declared, are for the completion to tell.
    */
   async takeIn(id: string): Promise<void> {
+    if (!this.stores.anyDirectUploads) return;
     const upload = await this.findUpload(id);
     if (upload === undefined || upload === 'closed' || upload.stored) return;
     const uploads = this.stores.get(upload.store).direct?.uploads;

@@ -46,9 +46,14 @@ export class Stores {
     this.#byId = new Map([home, ...byDataCenter.values()].map((store) => [store.id, store]));
   }
 
-  /** Whether clients reach any of them by themselves. */
+  /** Whether clients download from any of them by themselves. */
   get anyDirect(): boolean {
     return this.all.some(({ direct }) => direct !== undefined);
+  }
+
+  /** Whether clients upload to any of them by themselves. */
+  get anyDirectUploads(): boolean {
+    return this.all.some(({ direct }) => direct?.uploads !== undefined);
   }
 
   get all(): readonly BlobStore[] {

@@ -212,6 +212,13 @@ onEachDatabase('Baselines that are read before they count', { checkpoints: { gen
     assert.equal(inside.length, 1, 'its blocks lie in the uploaded file');
   });
 
+  test('one that is padded after its last page opens in iTwin.js, and has its checkpoint', { skip }, async () => {
+    const bytes = sampleBaseline();
+    const padded = await upload(Buffer.concat([bytes, Buffer.alloc(4 * 1024 * 1024 - (bytes.length % (4 * 1024 * 1024)))]));
+    assert.deepEqual([padded.state, padded.operation.failureReason], ['initialized', null]);
+    assert.equal((await checkpointAt(context, padded.id, 0)).state, 'successful');
+  });
+
   test('a SQLite file that is no iModel, and a briefcase, are refused with the reason', { skip }, async () => {
     const other = await upload(altered('drop table be_Prop'));
     assert.deepEqual([other.state, other.operation.state], ['initializationFailed', 'failed']);

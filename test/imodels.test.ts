@@ -147,6 +147,19 @@ onEachDatabase('iModels', {}, (context) => {
     }
   });
 
+  test('a baseline with bytes after its last page is taken, as files that iTwin.js padded to 4 MiB have them', async () => {
+    const bytes = sampleBaseline();
+    for (const excess of [4 * 1024 * 1024 - (bytes.length % (4 * 1024 * 1024)), 4096, 1000]) {
+      const padded = Buffer.concat([bytes, Buffer.alloc(excess)]);
+      const { id, upload, complete } = await begin(padded.length);
+      assert.equal((await context.api.put(upload.href, padded, { 'x-ms-blob-type': 'BlockBlob' })).status, 201);
+      assert.equal((await context.api.post(complete, {})).status, 200);
+      assert.equal(await stateOf(id), 'successful');
+      const { _links } = await context.olivia.client.baselineFiles.getSingle({ ...as(), iModelId: id });
+      assert.deepEqual(Buffer.from(await (await fetch(_links.download?.href ?? '')).arrayBuffer()), padded);
+    }
+  });
+
   test('a name that is taken is refused before any upload, and free after deletion', async () => {
     const first = await create();
     const refusal = { error: { code: 'iModelExists', message: 'iModel with the same name already exists within the iTwin.' } };

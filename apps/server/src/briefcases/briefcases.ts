@@ -8,10 +8,14 @@ import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { giveUp } from '../history/changesets.ts';
 import { tick } from '../imodels/imodelRow.ts';
+import { lastBriefcaseId } from './counter.ts';
 
 const minuteMs = 60_000;
 
-/** Hands out and takes back briefcase numbers. A number is never given twice within an iModel. */
+/**
+ * Hands out and takes back briefcase ids. An id is never given twice within an iModel, nor one that the iModel it was derived
+ * from had given out before.
+ */
 export class Briefcases {
   readonly #database: Database;
   readonly #limits: Config['briefcases'];
@@ -26,6 +30,7 @@ export class Briefcases {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       await this.#requireRoom(tx, caller, imodel.id);
+      if (imodel.next_briefcase_id > lastBriefcaseId) throw quotaExceeded('All Briefcase ids of the iModel have been used.');
       const briefcase: BriefcaseTable = {
         imodel_id: imodel.id,
         briefcase_id: imodel.next_briefcase_id,
@@ -50,12 +55,7 @@ export class Briefcases {
     const own = tx.selectFrom('briefcase').where('imodel_id', '=', imodelId).where('owner_id', '=', caller.user.id);
     const { count } = await own.select((eb) => eb.fn.countAll<number>().as('count')).executeTakeFirstOrThrow();
     if (Number(count) >= this.#limits.perUser)
-      throw new ApiError('InvalidiModelsRequest', {
-        message: 'Cannot acquire Briefcase.',
-        details: [
-          { code: 'ResourceQuotaExceeded', message: 'Maximum number of Briefcases per user limit reached.', innerError: { code: 'MaximumNumberOfBriefcasesPerUser' } },
-        ],
-      });
+      throw quotaExceeded('Maximum number of Briefcases per user limit reached.', { code: 'MaximumNumberOfBriefcasesPerUser' });
     const since = Date.now() - minuteMs;
     const recent = await own.select('acquired_at').where('acquired_at', '>', since).orderBy('acquired_at', 'desc').limit(this.#limits.perMinute).execute();
     if (recent.length < this.#limits.perMinute) return;
@@ -102,4 +102,11 @@ export class Briefcases {
         await tx.deleteFrom(table).where('imodel_id', '=', imodel.id).where('briefcase_id', '=', briefcase.briefcase_id).execute();
     });
   }
+}
+
+function quotaExceeded(message: string, innerError?: { code: string }): ApiError {
+  return new ApiError('InvalidiModelsRequest', {
+    message: 'Cannot acquire Briefcase.',
+    details: [{ code: 'ResourceQuotaExceeded', message, ...(innerError !== undefined && { innerError }) }],
+  });
 }

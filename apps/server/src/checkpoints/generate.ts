@@ -3,6 +3,7 @@ import { createWriteStream } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { firstBriefcaseId } from '../briefcases/counter.ts';
 import type { Database } from '../db/database.ts';
 import type { ChangesetTable, CheckpointTable, IModelTable } from '../db/schema.ts';
 import { listChangesets } from '../db/statements/listChangesets.ts';
@@ -25,9 +26,6 @@ const nobody = { iModelId: '00000000-0000-0000-0000-000000000000', iTwinId: '000
 
 /** How often work of the iTwin.js process is tried. */
 export type Retries = Pick<JobHandler, 'attempts' | 'backoffMs'>;
-
-/** Rule of iTwin.js: lower numbers are nobody's briefcase. */
-const firstBriefcaseId = 2;
 
 /** Somebody uploaded a briefcase, which may hold work that was never pushed, for a baseline. */
 class FileIsBriefcase extends FinalError {

@@ -89,6 +89,9 @@ export async function insertCopy(tx: Tx, caller: Caller, copy: Copy): Promise<st
     creatorId: caller.user.id,
     now,
     sight,
+    // Whatever it takes of its source, the ids of elements in it bear the ids of the source's briefcases: none may be given out
+    // again. It is the whole counter, also for a copy up to an earlier changeset: briefcases acquired before that may be at work still.
+    nextBriefcaseId: source.next_briefcase_id,
   });
   const done = copy.state === 'initialized';
   await insertOperation(tx, { imodel_id: id, state: done ? 'successful' : 'scheduled', created_at: now, finished_at: done ? now : null, ...operation });

@@ -1,3 +1,4 @@
+import { firstBriefcaseId } from '../briefcases/counter.ts';
 import type { Tx } from '../db/database.ts';
 import type { IModelTable } from '../db/schema.ts';
 import type { Extent } from '../domain.ts';
@@ -18,6 +19,8 @@ export interface NewIModel {
   now: number;
   /** What it sees from the start: nothing, or a part of its source's history. */
   sight?: Pick<IModelTable, 'history_id' | 'head_index' | 'head_changeset_id' | 'last_pushed_at'>;
+  /** Where it goes on counting briefcases: at its source's counter. From the first id when absent. */
+  nextBriefcaseId?: number;
 }
 
 /** Lower-case forms that both databases order and search alike. */
@@ -46,9 +49,9 @@ export async function insertIModel(tx: Tx, imodel: NewIModel): Promise<void> {
       ...(imodel.sight ?? { history_id: null, head_index: 0, head_changeset_id: '', last_pushed_at: null }),
       creator_id: imodel.creatorId,
       created_at: imodel.now,
-      clock: imodel.now,
-      // Rule of the API: briefcase ids start at 2; 0 and 1 are reserved.
-      next_briefcase_id: 2,
+      // Rule of the API: a push comes after the one before it. The changesets that it inherits may bear times ahead of this server's clock.
+      clock: Math.max(imodel.now, imodel.sight?.last_pushed_at ?? 0),
+      next_briefcase_id: imodel.nextBriefcaseId ?? firstBriefcaseId,
       secured_by: null,
       deleted_at: null,
     })

@@ -53,7 +53,7 @@ onEachDatabase('Permissions', {}, (context) => {
     const both = await context.api.put(`/imodels/${made.id}/userpermissions`, { userPermissions: [{ userId: people.max.id, permissions: ['imodels_read'] }] });
     assert.equal(both.status, 422);
     assert.equal((both.body as WireError).error.details?.[0]?.code, 'MutuallyExclusivePropertiesProvided');
-    assert.equal((await context.api.patch(`/imodels/${made.id}/rolepermissions`, { rolePermissions: [{ roleId: role, permissions: [] }] })).status, 200);
+    assert.deepEqual((await context.api.put(`/imodels/${made.id}/rolepermissions`, { rolePermissions: [] })).body, { rolePermissions: [] });
     assert.equal(await secured(), false);
     assert.deepEqual(await permissionsOf('max', made.id), ['imodels_webview', 'imodels_read', 'imodels_write']);
   });
@@ -67,7 +67,8 @@ onEachDatabase('Permissions', {}, (context) => {
     assert.deepEqual((await context.api.put(other, { rolePermissions })).body, { rolePermissions });
     assert.deepEqual((await context.api.get(other)).body, { rolePermissions });
     assert.deepEqual((await context.api.get(`/imodels/${made.id}/rolepermissions`)).body, { rolePermissions });
-    assert.deepEqual((await context.api.patch(other, { rolePermissions: [{ roleId: role, permissions: [] }] })).body, { rolePermissions: [] });
+    assert.deepEqual((await context.api.patch(other, { rolePermissions: [] })).body, { rolePermissions });
+    assert.deepEqual((await context.api.put(other, { rolePermissions: [] })).body, { rolePermissions: [] });
   });
 
   test('roles and members are read one by one, and every permission that there is', async () => {
@@ -91,6 +92,54 @@ onEachDatabase('Permissions', {}, (context) => {
     const { permissions } = (await context.api.get('/accesscontrol/permissions')).body as { permissions: string[] };
     assert.ok(['imodels_webview', 'imodels_delete', 'administration_manage_roles', 'webhooks_maintainer'].every((name) => permissions.includes(name)));
     assert.ok(!permissions.includes('organization_administrator'));
+  });
+
+  for (const method of ['PUT', 'PATCH'] as const) {
+    test(`an empty grant to a role or a user closes an iModel that was open (${method})`, async () => {
+      const own = await context.server.iTwin();
+      const role = await context.server.grant(own, 'max', ['imodels_write']);
+      const max = await context.server.as('max');
+      for (const [path, body] of [
+        ['rolepermissions', { rolePermissions: [{ roleId: role, permissions: [] }] }],
+        ['userpermissions', { userPermissions: [{ userId: people.max.id, permissions: [] }] }],
+      ] as const) {
+        const made = await makeIModel(context.olivia, own);
+        assert.equal((await max.get(`/imodels/${made.id}`)).status, 200);
+        const set = await context.api.send(method, `/imodels/${made.id}/${path}`, body);
+        assert.deepEqual([set.status, set.body], [200, body]);
+        assert.deepEqual((await context.api.get(`/imodels/${made.id}/${path}`)).body, body);
+        assert.equal(((await context.api.get(`/imodels/${made.id}`)).body as { iModel: { isSecured: boolean } }).iModel.isSecured, true);
+        assert.equal((await max.get(`/imodels/${made.id}`)).status, 404);
+        assert.equal((await max.post(`/imodels/${made.id}/briefcases`, {})).status, 404);
+        assert.ok(!JSON.stringify((await max.get(`/imodels?iTwinId=${own}`)).body).includes(made.id));
+        await context.api.put(`/imodels/${made.id}/${path}`, { [Object.keys(body)[0] as string]: [] });
+        assert.equal((await max.get(`/imodels/${made.id}`)).status, 200);
+      }
+    });
+  }
+
+  test('an iModel whose only role was deleted stays closed after an update that names no role', async () => {
+    const own = await context.server.iTwin();
+    const role = await context.server.grant(own, 'max', ['imodels_webview']);
+    await context.server.grant(own, 'max', ['imodels_write']);
+    const made = await makeIModel(context.olivia, own);
+    await context.api.put(`/imodels/${made.id}/rolepermissions`, { rolePermissions: [{ roleId: role, permissions: ['imodels_webview'] }] });
+    await context.api.delete(`/accesscontrol/itwins/${own}/roles/${role}`);
+    assert.equal((await context.api.patch(`/imodels/${made.id}/rolepermissions`, { rolePermissions: [] })).status, 200);
+    assert.equal((await (await context.server.as('max')).get(`/imodels/${made.id}`)).status, 404);
+  });
+
+  test('a user of the users file may be given permissions before the first sign-in', async () => {
+    const own = await context.server.iTwin();
+    const made = await makeIModel(context.olivia, own);
+    const { db } = context.server.services.database;
+    assert.equal(await db.selectFrom('user_account').select('id').where('id', '=', people.newcomer.id).executeTakeFirst(), undefined);
+    const userPermissions = [{ userId: people.newcomer.id, permissions: ['imodels_read'] }];
+    const set = await context.api.put(`/imodels/${made.id}/userpermissions`, { userPermissions });
+    assert.deepEqual([set.status, set.body], [200, { userPermissions }]);
+    assert.equal((await (await context.server.as('newcomer')).get(`/imodels/${made.id}`)).status, 200);
+    const stranger = await context.api.put(`/imodels/${made.id}/userpermissions`, { userPermissions: [{ userId: randomUUID(), permissions: [] }] });
+    assert.deepEqual([stranger.status, (stranger.body as WireError).error.code], [404, 'UserNotFound']);
   });
 
   test('role permissions on an iModel count only with webview on its iTwin', async () => {

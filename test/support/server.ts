@@ -66,6 +66,8 @@ export const people = {
   max: person('max', home),
   /** Organization Administrator of Olivia's organization. */
   admin: person('admin', home, true),
+  /** Of the users file, and never seen by a server unless a test sends a request as this person. */
+  newcomer: person('newcomer', home),
   /** Of another organization. */
   eve: person('eve', elsewhere),
   /** Organization Administrator of the other organization. */

@@ -153,7 +153,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       iTwins: new ITwins(database, config),
       members,
       iModels: new IModels(database, blobs, seeds),
-      iModelPermissions: new IModelPermissions(database),
+      iModelPermissions: new IModelPermissions(database, members),
       baselines: new Baselines(database, blobs, checkpoints),
       changesets: new Changesets(database, blobs, checkpoints, config),
       changesetGroups: new ChangesetGroups(database),

@@ -72,7 +72,7 @@ function permissionRoutesOf(kind: GrantKind): Route[] {
       operationId: `replace-imodel-${path}`,
       method: 'PUT',
       summary: `Replace the ${label.toLowerCase()} permissions of an iModel`,
-      description: "They replace the iTwin's permissions for this iModel; an empty list brings those back.",
+      description: "They replace the iTwin's permissions for this iModel; an empty list of entries brings those back. An entry with no permissions shuts its holder out.",
       handler: (call) => set(call, true),
     }),
     imodelRoute({
@@ -80,7 +80,7 @@ function permissionRoutesOf(kind: GrantKind): Route[] {
       operationId: `update-imodel-${path}`,
       method: 'PATCH',
       summary: `Change some ${label.toLowerCase()} permissions of an iModel`,
-      description: 'Entries that are not named stay; one with no permissions is taken away.',
+      description: 'Entries that are not named stay. An entry with no permissions shuts its holder out; to remove an entry, replace the list without it.',
       handler: (call) => set(call, false),
     }),
   ];

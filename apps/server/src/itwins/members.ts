@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { sql } from 'kysely';
-import type { Directory } from '../access/directory.ts';
+import type { Directory, DirectoryUser } from '../access/directory.ts';
 import { audit } from '../audit.ts';
 import type { Database } from '../db/database.ts';
 import type { RoleTable, UserAccountTable } from '../db/schema.ts';
@@ -164,7 +164,16 @@ export class Members {
   async account(idOrEmail: string): Promise<UserAccountTable | undefined> {
     const seen = (await this.#users.find(idOrEmail)) ?? (await this.#users.findByEmail(idOrEmail));
     if (seen !== undefined) return seen;
-    const listed = this.#directory.findUser(idOrEmail);
+    return this.#fromDirectory(this.#directory.findUser(idOrEmail));
+  }
+
+  /** The same by id alone. */
+  async accountById(id: string): Promise<UserAccountTable | undefined> {
+    return (await this.#users.find(id)) ?? this.#fromDirectory(this.#directory.findUserById(id));
+  }
+
+  /** The account of a user of the users file, written down if this is the first time that anybody names them. */
+  async #fromDirectory(listed: DirectoryUser | undefined): Promise<UserAccountTable | undefined> {
     if (listed === undefined) return undefined;
     const { id, email, givenName, surname, organizationId } = listed;
     await this.#users.remember({ id, email, givenName, surname, organizationId: organizationId ?? null });

@@ -1,14 +1,15 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { exportJWK, generateKeyPair, importJWK, SignJWT, UnsecuredJWT, type CryptoKey } from 'jose';
-import type { DirectoryData } from '../apps/server/src/access/directory.ts';
+import { Directory, type DirectoryData } from '../apps/server/src/access/directory.ts';
 import { Api, type WireError } from './support/api.ts';
-import { bootServer, endServer, people, type TestServer } from './support/server.ts';
+import { all, makeIModel, official } from './support/clients.ts';
+import { bootServer, endServer, Installation, people, type TestServer } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
 const refusedToken = {
@@ -103,6 +104,57 @@ onEachDatabase('Tokens', {}, (context) => {
   });
 });
 
+onEachDatabase('An Organization Administrator of several organizations', {}, (context) => {
+  test('clones from one organization into another, and administers the iTwins of both', async () => {
+    const theirs = await context.server.iTwin('eve');
+    const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
+    // Who administers one of the two organizations may not.
+    for (const who of ['admin', 'foreignAdmin'] as const) {
+      const one = await context.server.as(who);
+      assert.equal((await one.post(`/imodels/${source.id}/clone`, { iTwinId: theirs })).status, 404, who);
+    }
+    const { client, authorization } = await official(context.server, 'consultant');
+    const clone = await client.iModels.clone({ authorization, iModelId: source.id, iModelProperties: { iTwinId: theirs, name: 'across' } });
+    assert.equal(clone.iTwinId, theirs);
+    assert.equal((await all(client.changesets.getMinimalList({ authorization, iModelId: clone.id }))).length, 2);
+    const consultant = await context.server.as('consultant');
+    const { iTwins } = (await consultant.get('/itwins?$top=1000')).body as { iTwins: { id: string }[] };
+    assert.ok([theirs, context.iTwinId].every((id) => iTwins.some((iTwin) => iTwin.id === id)));
+    assert.equal((await consultant.delete(`/itwins/${await context.server.iTwin('olivia')}`)).status, 204);
+    assert.equal((await consultant.delete(`/itwins/${theirs}`)).status, 204);
+  });
+});
+
+describe('A users file with more than one entry of the same user, organization or application', () => {
+  const changes: Record<string, (data: DirectoryData) => DirectoryData> = {
+    'the same user': (data) => ({ ...data, users: [...data.users, { ...people.max, email: 'other@example.test', organizationId: people.eve.organizationId }] }),
+    'the same e-mail in other letters': (data) => ({ ...data, users: [...data.users, { ...people.max, id: randomUUID(), email: people.max.email.toUpperCase() }] }),
+    'the same organization': (data) => ({ ...data, organizations: [...data.organizations, { id: people.max.organizationId, name: 'Again' }] }),
+    'the same application': (data) => ({ ...data, applications: [...data.applications, { id: 'suite', name: 'Again', tier: 'Trial' }] }),
+  };
+  for (const [what, change] of Object.entries(changes)) {
+    test(`is refused when the server starts, and reported while it runs: ${what}`, async (t) => {
+      const installation = await Installation.create('sqlite');
+      t.after(() => installation.remove());
+      const file = path.join(installation.dataDir, 'users.json');
+      const good = JSON.parse(readFileSync(file, 'utf8')) as DirectoryData;
+      const faults: string[] = [];
+      const directory = Directory.open(installation.dataDir, (message) => faults.push(message));
+      const bad = change(good);
+      writeFileSync(file, JSON.stringify({ ...bad, users: bad.users.filter(({ id }) => id !== people.eve.id) }));
+      utimesSync(file, new Date(), new Date(Date.now() + 5000));
+      const later = Date.now() + 2000;
+      t.mock.method(Date, 'now', () => later);
+      // The last good file stays in force as a whole.
+      assert.notEqual(directory.findUserById(people.eve.id), undefined);
+      assert.deepEqual(directory.data, good);
+      assert.match(faults.join(), /more than one/);
+      t.mock.restoreAll();
+      await assert.rejects(installation.start(), /users\.json cannot be used: .*more than one/);
+    });
+  }
+});
+
 describe('An OpenID Connect issuer', () => {
   let issuer: Server;
   let url: string;
@@ -155,6 +207,15 @@ describe('An OpenID Connect issuer', () => {
     assert.equal((await administrator.get(`/imodels/${iModel.id}`)).status, 200);
     const stranger = new Api(server.origin, await token({ sub: randomUUID(), org: 'org-2', org_admin: true }));
     assert.equal((await stranger.get(`/imodels/${iModel.id}`)).status, 404);
+    // Several organizations: a list of those administered, or true for each that the user belongs to.
+    for (const [claims, status] of [
+      [{ org: 'org-2', org_admin: ['org-2', 'org-1'] }, 200],
+      [{ org: ['org-2', 'org-1'], org_admin: true }, 200],
+      [{ org: ['org-1', 'org-2'], org_admin: ['org-2'] }, 404],
+      [{ org: ['org-1'], org_admin: false }, 404],
+      [{ org: 'org-1', org_admin: [true, null, 5] }, 404],
+    ] as const)
+      assert.equal((await new Api(server.origin, await token({ sub: randomUUID(), ...claims })).get(`/imodels/${iModel.id}`)).status, status, JSON.stringify(claims));
     assert.equal(discoveries, 1);
   });
 

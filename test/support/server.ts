@@ -58,7 +58,7 @@ export function otherStore({ store }: Setup): NonNullable<ConfigInput['store']> 
 const home = randomUUID();
 const elsewhere = randomUUID();
 
-/** The people of the tests: two organizations, an administrator in each. */
+/** The people of the tests: two organizations, an administrator in each and one of both. */
 export const people = {
   /** Owns iTwins that she makes; no administrator. */
   olivia: person('olivia', home),
@@ -72,10 +72,12 @@ export const people = {
   eve: person('eve', elsewhere),
   /** Organization Administrator of the other organization. */
   foreignAdmin: person('foreignadmin', elsewhere, true),
+  /** Of the other organization, and Organization Administrator of both. */
+  consultant: person('consultant', elsewhere, [home, elsewhere]),
 };
 export type PersonName = keyof typeof people;
 
-function person(name: string, organizationId: string, organizationAdministrator = false) {
+function person(name: string, organizationId: string, organizationAdministrator: boolean | string[] = false) {
   return { id: randomUUID(), email: `${name}@example.test`, givenName: name, surname: 'Tester', organizationId, organizationAdministrator };
 }
 

@@ -30,8 +30,8 @@ const Issuer = Type.Object(
       default: ['RS256', 'PS256', 'ES256'],
     }),
     jwksUri: Type.Optional(Type.String({ minLength: 1, description: 'Skips discovery.' })),
-    organizationClaim: Type.String({ default: 'org', description: 'Claim that names the organization of the user.' }),
-    administratorClaim: Type.String({ default: 'org_admin', description: 'Claim that is true for Organization Administrators.' }),
+    organizationClaim: Type.String({ default: 'org', description: 'Claim that names the organization of the user, or lists several; iTwins that the user creates belong to the first.' }),
+    administratorClaim: Type.String({ default: 'org_admin', description: 'Claim that is true for Organization Administrators, or lists the organizations that the user administers.' }),
   },
   { additionalProperties: false },
 );

@@ -71,8 +71,8 @@ export interface Application {
 export interface Caller {
   user: User;
   application: Application;
-  /** Organization Administrator of `user.organizationId`: may do everything on all its iTwins. */
-  isOrganizationAdministrator: boolean;
+  /** Ids of the organizations whose Organization Administrator this is: may do everything on all their iTwins. Often empty. */
+  administeredOrganizationIds: readonly string[];
   /** Set when nobody in person asks but whoever holds the key of a share: one iModel, to look at or read. */
   share?: { iModelId: string; permission: IModelPermission };
 }

@@ -16,7 +16,8 @@ const DirectorySchema = Type.Object({
       givenName: Text,
       surname: Text,
       organizationId: Type.Optional(Text),
-      organizationAdministrator: Type.Optional(Type.Boolean()),
+      /** `true`: of the own organization. A list: of each organization that it names. */
+      organizationAdministrator: Type.Optional(Type.Union([Type.Boolean(), Type.Array(Text, { maxItems: 1000 })])),
     }),
   ),
   applications: Type.Array(Type.Object({ id: Text, name: Text, tier: Text })),
@@ -96,8 +97,28 @@ export class Directory {
     const data: unknown = secureJson.parse(readFileSync(this.file, 'utf8'));
     const ajv = new Ajv({ allErrors: true, strict: false });
     if (!ajv.validate(DirectorySchema, data)) throw new Error(`${this.file} cannot be used: ${ajv.errorsText(undefined, { dataVar: 'it' })}`);
+    const repeated = repetitions(data as DirectoryData);
+    if (repeated.length > 0) throw new Error(`${this.file} cannot be used: ${repeated.join('; ')}`);
     this.#data = data as DirectoryData;
   }
+}
+
+/**
+ * Entries of the same user, organization or application. Which of them counted would be a matter of their order, and a
+ * person whose second entry is dropped lacks permissions that somebody wrote down.
+ */
+function repetitions({ organizations, users, applications }: DirectoryData): string[] {
+  return [
+    ...repeated(organizations.map(({ id }) => id)).map((id) => `organization '${id}' has more than one entry`),
+    ...repeated(users.map(({ id }) => id)).map((id) => `user '${id}' has more than one entry; to name several organizations, list them in 'organizationAdministrator'`),
+    ...repeated(users.map(({ email }) => email.toLowerCase())).map((email) => `more than one user has the e-mail '${email}'`),
+    ...repeated(applications.map(({ id }) => id)).map((id) => `application '${id}' has more than one entry`),
+  ];
+}
+
+function repeated(values: readonly string[]): string[] {
+  const seen = new Set<string>();
+  return [...new Set(values.filter((value) => seen.size === seen.add(value).size))];
 }
 
 function firstDirectory(): DirectoryData {

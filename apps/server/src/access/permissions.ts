@@ -173,7 +173,7 @@ function apart({ owned, ...rest }: Record<string, unknown>): { row: IModelTable;
 }
 
 function accessTo(itwin: ITwinTable, caller: Caller, roles: readonly HeldRole[], owner: boolean): ITwinAccess {
-  const organization = caller.isOrganizationAdministrator && itwin.organization_id !== null && itwin.organization_id === caller.user.organizationId;
+  const organization = itwin.organization_id !== null && caller.administeredOrganizationIds.includes(itwin.organization_id);
   // An iTwin of no organization has no administrator but its owners.
   if (organization || (owner && itwin.organization_id === null)) return { itwin, visible: true, administrator: true, permissions: everything };
   if (owner) return { itwin, visible: true, administrator: true, permissions: everythingOfOwners };
@@ -197,13 +197,14 @@ const everything: ReadonlySet<Permission> = new Set<Permission>([...everythingOf
 
 /** Condition on an iTwin row that holds when the caller may see it: its owner, a member, or its administrator. */
 export function seenBy(caller: Caller) {
-  const administers = caller.isOrganizationAdministrator ? caller.user.organizationId : null;
   const { id } = caller.user;
+  const administered = caller.administeredOrganizationIds;
+  const ofAdministered = administered.length === 0 ? sql`false` : sql`itwin.organization_id in (${sql.join(administered)})`;
   return sql<boolean>`itwin.deleted_at is null and (
     exists (select 1 from owner where owner.itwin_id = itwin.id and owner.user_id = ${id})
     or exists (select 1 from member where member.itwin_id = itwin.id and member.user_id = ${id})
     or exists (select 1 from group_user u join group_member g on g.group_id = u.group_id where g.itwin_id = itwin.id and u.user_id = ${id})
-    or itwin.organization_id = ${administers})`;
+    or ${ofAdministered})`;
 }
 
 /**

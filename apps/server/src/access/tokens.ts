@@ -60,7 +60,7 @@ export class Tokens {
     return {
       user: { id, email: id, givenName: 'Share', surname: share.name, organizationId: null },
       application: { id, name: 'Share', tier: this.#config.defaultTier },
-      isOrganizationAdministrator: false,
+      administeredOrganizationIds: [],
       share: { iModelId: share.imodel_id, permission: share.permission },
     };
   }
@@ -109,6 +109,7 @@ export class Tokens {
     const tier = known?.tier ?? this.#config.defaultTier;
     if (!(tier in this.#config.tiers)) throw new ApiError('InvalidApplicationTier');
 
+    const organizationIds = listed?.organizationId === undefined ? textsClaim(payload, issuer.organizationClaim) : [listed.organizationId];
     const name = listed?.email ?? email ?? textClaim(payload, 'preferred_username') ?? subject;
     return {
       user: {
@@ -116,18 +117,42 @@ export class Tokens {
         email: name,
         givenName: listed?.givenName ?? textClaim(payload, 'given_name') ?? name,
         surname: listed?.surname ?? textClaim(payload, 'family_name') ?? name,
-        organizationId: listed?.organizationId ?? textClaim(payload, issuer.organizationClaim) ?? null,
+        organizationId: organizationIds[0] ?? null,
       },
       application: { id: applicationId, name: known?.name ?? applicationId, tier },
-      isOrganizationAdministrator: listed?.organizationAdministrator ?? payload[issuer.administratorClaim] === true,
+      administeredOrganizationIds: administered(organizationIds, listed?.organizationAdministrator, payload, issuer),
     };
   }
+}
+
+/**
+ * Organizations that a caller administers, by the users file where it says something, else by the claim: `true` means those
+ * that the user belongs to, a list names them.
+ */
+function administered(organizationIds: readonly string[], listed: boolean | readonly string[] | undefined, payload: JWTPayload, issuer: TrustedIssuer): readonly string[] {
+  const administrator = listed ?? payload[issuer.administratorClaim];
+  if (administrator === true) return organizationIds;
+  return listed === undefined ? textsClaim(payload, issuer.administratorClaim) : listed === false ? [] : (listed as readonly string[]);
+}
+
+/** More organizations than anybody belongs to; the rest of a longer list is left out. */
+const maxOrganizations = 1000;
+
+/** A claim that holds one text or a list of them; empty when absent. */
+function textsClaim(payload: JWTPayload, name: string): string[] {
+  const value = payload[name];
+  const values: unknown[] = Array.isArray(value) ? value.slice(0, maxOrganizations) : [value];
+  return values.filter((each) => typeof each === 'string' && each !== '').map(cleaned);
 }
 
 /** A text claim without the characters that no database text can hold, at most 255 of them; undefined when absent. */
 function textClaim(payload: JWTPayload, name: string): string | undefined {
   const value = payload[name];
-  return typeof value === 'string' && value !== '' ? value.replaceAll('\0', '').slice(0, 255) : undefined;
+  return typeof value === 'string' && value !== '' ? cleaned(value) : undefined;
+}
+
+function cleaned(text: unknown): string {
+  return (text as string).replaceAll('\0', '').slice(0, 255);
 }
 
 function embeddedIssuer(embedded: EmbeddedIssuer): TrustedIssuer {

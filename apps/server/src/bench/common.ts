@@ -57,7 +57,7 @@ export async function firstOwner(services: Services): Promise<{ iTwinId: string;
   if (iTwin === undefined) throw new Error('the benchmark needs an empty database');
   const owner = await services.database.db.selectFrom('user_account').selectAll().executeTakeFirstOrThrow();
   const user = { id: owner.id, email: owner.email, givenName: owner.given_name, surname: owner.surname, organizationId: owner.organization_id };
-  return { iTwinId: iTwin.id, caller: { user, application: { id: 'bench', name: 'Benchmark', tier: services.config.defaultTier }, isOrganizationAdministrator: false } };
+  return { iTwinId: iTwin.id, caller: { user, application: { id: 'bench', name: 'Benchmark', tier: services.config.defaultTier }, administeredOrganizationIds: [] } };
 }
 
 /** A server in a process of its own. */

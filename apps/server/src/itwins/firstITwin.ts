@@ -14,7 +14,7 @@ export async function ensureFirstITwin(services: Services): Promise<{ id: string
   const user = { id, email, givenName, surname, organizationId };
   await services.users.remember(user);
   const row = await services.iTwins.create(
-    { user, application: { id: 'offshoot-start', name: 'First start', tier: services.config.defaultTier }, isOrganizationAdministrator: false },
+    { user, application: { id: 'offshoot-start', name: 'First start', tier: services.config.defaultTier }, administeredOrganizationIds: [] },
     {
       class: 'Endeavor',
       subClass: 'Project',

@@ -2,6 +2,7 @@ import { Type } from 'typebox';
 import type { IModelTable } from '../db/schema.ts';
 import type { BaselineState } from '../domain.ts';
 import type { Baseline } from '../history/baselines.ts';
+import { ApiError } from '../errors.ts';
 import type { Links, StorageLink } from './links.ts';
 import { imodelRoute, type Route } from './route.ts';
 import { LinkSchema, Nullable, StorageLinkSchema } from './schemas.ts';
@@ -37,13 +38,15 @@ const getBaseline = imodelRoute({
   path: '/imodels/:iModelId/baselinefile',
   tag,
   summary: 'Get the baseline file',
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', also: 'The download link is null below `imodels_read`.' },
+  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', also: 'The download link is null below `imodels_read`.', beforeInitialized: 'It tells how the upload of the own file goes.' },
   invalid: 'Cannot get Baseline File.',
   response: { status: 200, description: 'The baseline file.', schema: BaselineResponse },
   errors: ['BaselineFileNotFound'],
   async handler({ access, links, services }) {
+    // A clone, a fork and a templated iModel refer to the file of their source until they are initialized.
+    if (access.imodel.state !== 'initialized' && (await services.iModels.createOperation(access.imodel.id)).kind !== 'create') throw new ApiError('BaselineFileNotFound');
     const baseline = await services.baselines.get(access.imodel.baseline_id);
-    const mayDownload = baseline.state === 'initialized' && access.permissions.has('imodels_read');
+    const mayDownload = access.imodel.state === 'initialized' && access.permissions.has('imodels_read');
     if (!mayDownload) return toBaselineFile(access.imodel, baseline, links, { download: null });
     // Its checkpoint is the same file with the ids of this iModel; before there is one, the file as it was uploaded.
     const checkpoint = await services.checkpoints.nearest(access.imodel, 0);
@@ -60,7 +63,7 @@ const completeBaseline = imodelRoute({
   path: '/imodels/:iModelId/baselinefile',
   tag,
   summary: 'Complete the upload of the baseline file',
-  access: { on: 'imodel', permission: 'imodels_manage', level: 'iTwin' },
+  access: { on: 'imodel', permission: 'imodels_manage', level: 'iTwin', beforeInitialized: 'It is what initializes the iModel.' },
   invalid: 'Cannot complete Baseline File upload.',
   // Clients send `{}`, others nothing at all; neither says anything.
   body: Type.Object({}),

@@ -57,7 +57,8 @@ export function toIModel(row: IModelTable, dataCenter: string, links: Links): St
     description: row.description,
     state: row.state,
     createdDateTime: time(row.created_at),
-    lastChangesetPushDateTime: row.last_pushed_at === null ? null : time(row.last_pushed_at),
+    // One in the making has the changesets of its source only once it is initialized.
+    lastChangesetPushDateTime: row.last_pushed_at === null || row.state !== 'initialized' ? null : time(row.last_pushed_at),
     iTwinId: row.itwin_id,
     isSecured: row.secured_by !== null,
     extent: row.extent === null ? null : (JSON.parse(row.extent) as Extent),
@@ -205,7 +206,7 @@ const getIModel = imodelRoute({
   path: '/imodels/:iModelId',
   tag,
   summary: 'Get an iModel',
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel' },
+  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', beforeInitialized: 'It tells the state.' },
   invalid: 'Cannot get iModel.',
   response: { status: 200, description: 'The iModel.', schema: IModelResponse },
   async handler({ access, links }) {
@@ -248,7 +249,7 @@ const deleteIModel = imodelRoute({
   tag,
   summary: 'Delete an iModel',
   description: 'Its clones are not touched. Its name is free at once.',
-  access: { on: 'imodel', permission: 'imodels_delete', level: 'iTwin' },
+  access: { on: 'imodel', permission: 'imodels_delete', level: 'iTwin', beforeInitialized: 'A creation can be cancelled, and a failed one removed.' },
   invalid: 'Cannot delete iModel.',
   response: { status: 204, description: 'Gone.' },
   async handler({ access, caller, services }) {
@@ -265,7 +266,7 @@ const getCreateOperation = imodelRoute({
   tag,
   summary: 'How the creation of an iModel went',
   description: '`progress`, `failureReason` and the times are additions of this server.',
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel' },
+  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', beforeInitialized: 'It tells how the creation goes.' },
   invalid: 'Cannot get Create iModel operation.',
   response: {
     status: 200,

@@ -20,7 +20,7 @@ const byTime = (descending: boolean, table: 'imodel' | 'itwin'): SortKey[] => [
 
 function markRoutesOf(kind: MarkKind): Route[] {
   const { path, tag, list, add, remove, method, latestFirst } = kinds[kind];
-  const onOne = { on: 'imodel', permission: 'imodels_webview', level: 'iModel' } as const;
+  const onOne = { on: 'imodel', permission: 'imodels_webview', level: 'iModel', beforeInitialized: 'It changes a list of the caller, not the iModel.' } as const;
   return [
     itwinRoute({
       operationId: list,

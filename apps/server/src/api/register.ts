@@ -26,8 +26,8 @@ export interface RegisterOptions {
 
 /**
  * Puts declared routes on the server. The order of refusals is the same everywhere: token (401), rate limit (429), what
- * the path names (404, then 403), body and parameters (422), what they name (404, 403), and then the rules of the handler.
- * So a stranger learns nothing of an iModel from how a body is judged.
+ * the path names (404, then 403), body and parameters (422), an iModel that is not initialized (409), what body and
+ * parameters name (404, 403), and then the rules of the handler. So a stranger learns nothing of an iModel from how a body is judged.
  */
 export function registerRoutes(app: FastifyInstance, services: Services, routes: readonly Route[], options: RegisterOptions): void {
   app.removeAllContentTypeParsers();
@@ -77,6 +77,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       }
       if (route.file !== undefined) state.body = parseFile(request, route.file, invalid);
       if (details.length > 0) throw invalid(details);
+      if (needsInitialized(route.access) && (state.access as IModelAccess).imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
       if (route.access.on === 'itwin' && route.access.from !== 'path') {
         const named = (route.access.from === 'query' ? request.query : state.body) as { iTwinId: string };
         state.access = await iTwinAccess(services, state.caller, named.iTwinId, route.access.permission);
@@ -107,6 +108,11 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       return answer === undefined ? reply.send() : reply.send(answer);
     },
   });
+}
+
+/** Whether a route is closed until its iModel is initialized, which is the rule; exceptions give their reason. */
+export function needsInitialized(access: Access): boolean {
+  return access.on === 'imodel' && access.beforeInitialized === undefined;
 }
 
 /** Access to what the path names; routes whose iTwin is in the query or body are checked once those are. */
@@ -187,6 +193,7 @@ function fromHttpLayer(error: Error, request: FastifyRequest): ApiError {
 export function errorsOf(route: Route): ErrorCode[] {
   const codes = new Set<ErrorCode>(['HeaderNotFound', 'Unauthorized', 'RateLimitExceeded', ...(route.errors ?? [])]);
   if (route.access.on === 'imodel') codes.add('iModelNotFound');
+  if (needsInitialized(route.access)) codes.add('iModelNotInitialized');
   if (route.access.on === 'itwin') codes.add('iTwinNotFound');
   if (route.access.on !== 'caller' && !(route.access.on === 'itwin' && route.access.permission === 'member')) codes.add('InsufficientPermissions');
   if (route.body !== undefined || route.file !== undefined || route.query !== undefined) codes.add(umbrellaOf(route));

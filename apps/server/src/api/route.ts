@@ -19,6 +19,11 @@ export type Access =
       level: 'iModel' | 'iTwin';
       /** A further rule that the handler checks, in words for the document. */
       also?: string;
+      /**
+       * Why the route answers for an iModel that is not initialized (yet, or ever). Absent: it answers 409
+       * `iModelNotInitialized` then, because until that moment an iModel may refer to the files of its source.
+       */
+      beforeInitialized?: string;
     }
   /** The iTwin named in the path, in the query or in the body. `member` = whoever may see it. */
   | { on: 'itwin'; permission: Permission | 'member'; from: 'path' | 'query' | 'body' }

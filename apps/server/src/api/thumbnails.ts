@@ -11,7 +11,7 @@ const getThumbnail = imodelRoute({
   tag,
   summary: 'Get the picture of an iModel',
   description: 'PNG, 400 × 250 or 800 × 500 pixels; a default picture where none was uploaded.',
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel' },
+  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', beforeInitialized: 'The picture is its own; there is only the default one by then.' },
   invalid: 'Cannot get Thumbnail.',
   query: Type.Object({ size: Type.Optional(Type.String({ enum: ['small', 'large'], refusal: "'{value}' is not a valid 'size'. Valid 'size' values are: 'small', 'large'." })) }),
   response: { status: 200, description: 'The picture.', binary: 'image/png' },

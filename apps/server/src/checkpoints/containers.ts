@@ -99,9 +99,11 @@ export class Containers {
     return file;
   }
 
+  /** One that is not initialized has no container: it may still refer to the files of its source. */
   async #imodel(text: string): Promise<IModelTable | undefined> {
     const id = parseGuid(text);
-    return id === undefined ? undefined : this.#database.db.selectFrom('imodel').selectAll().where('id', '=', id).where('deleted_at', 'is', null).executeTakeFirst();
+    if (id === undefined) return undefined;
+    return this.#database.db.selectFrom('imodel').selectAll().where('id', '=', id).where('deleted_at', 'is', null).where('state', '=', 'initialized').executeTakeFirst();
   }
 }
 

@@ -1,0 +1,182 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { describe, test } from 'node:test';
+import { needsInitialized } from '../apps/server/src/api/register.ts';
+import { routes } from '../apps/server/src/api/routes.ts';
+import type { Route } from '../apps/server/src/api/route.ts';
+import type { Answer, Api, WireError } from './support/api.ts';
+import { makeIModel, official } from './support/clients.ts';
+import { endServer, Installation, otherStore, people, setups, type TestServer } from './support/server.ts';
+import { until } from './support/until.ts';
+
+const west = 'West Europe';
+
+/** The smallest picture. */
+const png = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==', 'base64');
+
+/** Routes that answer for an iModel that is not initialized, and what they answer. All others must refuse; each new route is among those unless it is named here. */
+const open: Record<string, (state: State) => number> = {
+  'get-imodel-details': () => 200,
+  'get-create-imodel-operation-details': () => 200,
+  // Derived iModels refer to the file of their source.
+  'get-imodel-baseline-file-details': ({ derived }) => (derived ? 404 : 200),
+  // Nothing was uploaded, or the upload has ended.
+  'complete-imodel-baseline-file-upload': ({ derived, failed }) => (derived || failed ? 422 : 404),
+  'get-imodel-users': () => 200,
+  'get-imodel-user-details': () => 200,
+  'get-imodel-user-permissions': () => 200,
+  'get-imodel-rolepermissions': () => 200,
+  'get-imodel-rolepermissions-by-role': () => 200,
+  'get-imodel-userpermissions': () => 200,
+  'get-imodel-thumbnail': () => 200,
+  'add-imodel-to-favorites': () => 204,
+  'remove-imodel-from-favorites': () => 204,
+  'add-imodel-to-recents': () => 204,
+  'remove-imodel-from-recents': () => 204,
+  'delete-imodel': () => 204,
+};
+
+/** An iModel that is not initialized. */
+interface State {
+  what: string;
+  id: string;
+  /** Made from another iModel. */
+  derived: boolean;
+  failed: boolean;
+}
+
+/** Bodies that their routes would accept. */
+function bodyFor(operationId: string, iTwinId: string): unknown {
+  const changeset = { id: 'a'.repeat(40), briefcaseId: 2, fileSize: 1 };
+  const bodies: Record<string, unknown> = {
+    'clone-imodel': { iTwinId, name: randomUUID() },
+    'fork-imodel': { iTwinId, name: randomUUID() },
+    'update-imodel': { name: randomUUID() },
+    'create-imodel-changeset': changeset,
+    'update-imodel-changeset': { state: 'fileUploaded', briefcaseId: 2 },
+    'create-imodel-named-version': { name: 'too early' },
+    'update-imodel-changeset-group': { state: 'completed' },
+    'create-imodel-changeset-extended-data': { data: Buffer.from('{}').toString('base64') },
+    'update-imodel-locks': { briefcaseId: 2, changesetId: '', lockedObjects: [] },
+    'release-imodel-locks-chunk': { briefcaseId: 2, changesetId: '' },
+    'create-imodel-share': { name: 'share', permission: 'imodels_read', expiresAt: new Date(Date.now() + 3_600_000).toISOString() },
+    'update-imodel-share': { expiresAt: new Date(Date.now() + 3_600_000).toISOString() },
+    'replace-imodel-rolepermissions': { rolePermissions: [] },
+    'update-imodel-rolepermissions': { rolePermissions: [] },
+    'replace-imodel-rolepermissions-by-role': { rolePermissions: [] },
+    'update-imodel-rolepermissions-by-role': { rolePermissions: [] },
+    'replace-imodel-userpermissions': { userPermissions: [] },
+    'update-imodel-userpermissions': { userPermissions: [] },
+  };
+  return bodies[operationId] ?? {};
+}
+
+function send(api: Api, route: Route, iModelId: string, iTwinId: string): Promise<Answer> {
+  const named: Record<string, string> = { iModelId, userId: people.olivia.id, changeset: '1', briefcaseId: '2', groupId: randomUUID(), namedVersionId: randomUUID(), shareId: randomUUID(), roleId: randomUUID() };
+  const path = route.path.replace(/:(\w+)/g, (_, name: string) => named[name] ?? assert.fail(`no sample for :${name}`));
+  const url = route.operationId === 'get-imodel-released-locks' ? `${path}?afterChangesetIndex=0` : path;
+  if (route.file !== undefined) return api.send(route.method, url, png, { 'content-type': 'image/png' });
+  return api.send(route.method, url, route.body === undefined ? undefined : bodyFor(route.operationId, iTwinId));
+}
+
+const onIModels = routes.filter(({ access }) => access.on === 'imodel');
+
+test('every route on an iModel is closed until that is initialized, but for those that say why not', () => {
+  const stated = onIModels.filter(({ access }) => !needsInitialized(access)).map(({ operationId }) => operationId);
+  assert.deepEqual(stated.toSorted(), Object.keys(open).toSorted());
+  // A path names an iModel only where the access check sees it.
+  assert.deepEqual(routes.filter(({ path, access }) => path.includes(':iModelId') && access.on !== 'imodel').map(({ operationId }) => operationId), []);
+});
+
+for (const setup of setups)
+  describe(`An iModel that is not initialized on ${setup.engine} and ${setup.store}`, () => {
+    test('shows nothing of its files or of its source, by whatever route, and takes nothing', async () => {
+      const installation = await Installation.create(setup);
+      let server: TestServer | undefined;
+      try {
+        server = await installation.start({ dataCenters: { [west]: otherStore(setup) }, transfers: { firstRetrySeconds: 1000 }, checkpoints: { generate: 'elsewhere' } });
+        const api = await server.as('olivia');
+        const iTwinId = await server.iTwin();
+        const states = await makeStates(server, api, iTwinId);
+        for (const state of states) await check(server, api, iTwinId, state);
+      } finally {
+        await endServer(server);
+      }
+    });
+  });
+
+/** One iModel of each kind: waiting and failed; from a file of its own, by cloning into another data center, and by a fork. */
+async function makeStates(server: TestServer, api: Api, iTwinId: string): Promise<State[]> {
+  const olivia = await official(server);
+  const far = await server.iTwin('olivia', undefined, west);
+  const source = await makeIModel(olivia, iTwinId, { changesets: 2 });
+  const derive = async (what: string, target: string): Promise<string> => {
+    const answer = await api.post(`/imodels/${source.id}/${what}`, { iTwinId: target, name: randomUUID() });
+    assert.equal(answer.status, 202, JSON.stringify(answer.body));
+    return (answer.headers.get('location') ?? '').slice(-36);
+  };
+  const create = async (size: number) => {
+    const { iModel } = (await api.post('/imodels', { iTwinId, name: randomUUID(), baselineFile: { size } })).body as { iModel: { id: string; _links: Record<'upload' | 'complete', { href: string }> } };
+    return iModel;
+  };
+  const operationOf = async (id: string) => ((await api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string } }).createOperation.state;
+
+  const { stores } = server.services.blobs;
+  const store = stores.ofDataCenter(west);
+  const away = () => Promise.reject(new Error('the store is away'));
+  Object.assign(store, { put: away, copyFrom: away });
+  const waiting = await derive('clone', far);
+  await until('the first attempt', async () => (await server.services.database.db.selectFrom('job').select('last_error').where('subject_id', '=', waiting).executeTakeFirst())?.last_error ?? undefined);
+  for (const name of ['put', 'copyFrom']) Reflect.deleteProperty(store, name);
+
+  const upload = await create(100);
+  await api.put(upload._links.upload.href, Buffer.alloc(100), { 'x-ms-blob-type': 'BlockBlob' });
+  await api.post(upload._links.complete.href, {});
+
+  const { key } = await server.services.database.db
+    .selectFrom('changeset as c')
+    .innerJoin('blob as b', 'b.id', 'c.blob_id')
+    .select('b.key')
+    .where('c.id', '=', source.changesets[0]?.id ?? '')
+    .executeTakeFirstOrThrow();
+  await stores.home.delete(key ?? '');
+  // Another iTwin: of one, a copy waits for the other.
+  const failed = await derive('clone', await server.iTwin('olivia', undefined, west));
+  await until('the failure', async () => ((await operationOf(failed)) === 'failed' ? true : undefined));
+  return [
+    { what: 'a waiting upload', id: (await create(100)).id, derived: false, failed: false },
+    { what: 'a failed upload', id: upload.id, derived: false, failed: true },
+    { what: 'a waiting clone', id: waiting, derived: true, failed: false },
+    { what: 'a failed clone', id: failed, derived: true, failed: true },
+    { what: 'a waiting fork', id: await derive('fork', iTwinId), derived: true, failed: false },
+  ];
+}
+
+async function check(server: TestServer, api: Api, iTwinId: string, state: State): Promise<void> {
+  const { what, id } = state;
+  // The deletion last.
+  for (const route of onIModels.toSorted((a, b) => Number(a.operationId === 'delete-imodel') - Number(b.operationId === 'delete-imodel'))) {
+    if (route.operationId === 'delete-imodel') await checkLinks(server, state);
+    const answer = await send(api, route, id, iTwinId);
+    const told = `${what}: ${route.operationId} answers ${answer.status} ${JSON.stringify(answer.body)}`;
+    const expected = open[route.operationId]?.(state);
+    if (expected === undefined) {
+      assert.equal(answer.status, 409, told);
+      assert.deepEqual(answer.body, { error: { code: 'iModelNotInitialized', message: 'iModel is not initialized.' } }, told);
+    } else {
+      assert.equal(answer.status, expected, told);
+      // No signed link, whatever else it says.
+      assert.doesNotMatch(JSON.stringify(answer.body ?? ''), /[?&]sig=/, told);
+    }
+    if (route.operationId === 'get-imodel-baseline-file-details' && state.derived) assert.equal((answer.body as WireError).error.code, 'BaselineFileNotFound');
+    if (route.operationId === 'get-imodel-details') assert.equal((answer.body as { iModel: { lastChangesetPushDateTime: unknown } }).iModel.lastChangesetPushDateTime, null, told);
+  }
+}
+
+/** Links that were signed for it, however they came about, lead to nothing. */
+async function checkLinks({ origin, services }: TestServer, { what, id }: State): Promise<void> {
+  const token = services.signedLinks.containerToken(`imodelblocks-${id}`, 60);
+  const seed = await services.database.db.selectFrom('checkpoint').select('file_id').where('state', '=', 'successful').executeTakeFirstOrThrow();
+  const file = services.signedLinks.make(origin, { resource: `files/${seed.file_id}/${id}`, fileName: 'BASELINE.bim', permission: 'r' });
+  for (const url of [`${origin}/storage/imodelblocks-${id}/manifest.bcv?${token}`, file]) assert.equal((await fetch(url)).status, 404, `${what}: ${url}`);
+}

@@ -1,4 +1,5 @@
 import { Type } from 'typebox';
+import { firstBriefcaseId, lastBriefcaseId } from '../briefcases/counter.ts';
 import type { BriefcaseTable } from '../db/schema.ts';
 import { ApiError } from '../errors.ts';
 import type { Links } from './links.ts';
@@ -83,18 +84,27 @@ const acquireBriefcase = imodelRoute({
   path: '/imodels/:iModelId/briefcases',
   tag,
   summary: 'Acquire a briefcase',
-  access: { on: 'imodel', permission: 'imodels_read', level: 'iModel' },
+  access: { on: 'imodel', permission: 'imodels_read', level: 'iModel', also: '`imodels_manage` with `minimumBriefcaseId`.' },
   invalid: 'Cannot acquire Briefcase.',
   body: Type.Object({
     deviceName: Type.Optional(
       Nullable(Type.String({ maxLength: 255, tooLong: "Provided 'deviceName' is not valid. The value exceeds allowed 255 characters." })),
+    ),
+    minimumBriefcaseId: Type.Optional(
+      Type.Integer({
+        minimum: firstBriefcaseId,
+        maximum: lastBriefcaseId,
+        description: 'Extension of this server, for imports; needs `imodels_manage`. The briefcase gets this id or a higher one, and no lower id is handed out from then on.',
+        explain: `'minimumBriefcaseId' must be an integer from ${firstBriefcaseId} to ${lastBriefcaseId}.`,
+      }),
     ),
   }),
   bodyOptional: true,
   response: { status: 201, description: 'The briefcase.', schema: BriefcaseResponse },
   errors: ['iModelNotInitialized'],
   async handler({ access, caller, body, links, services }) {
-    const row = await services.briefcases.acquire(caller, access, emptyToNull(body.deviceName));
+    if (body.minimumBriefcaseId !== undefined && !access.permissions.has('imodels_manage')) throw new ApiError('InsufficientPermissions');
+    const row = await services.briefcases.acquire(caller, access, emptyToNull(body.deviceName), body.minimumBriefcaseId);
     const { blob } = await services.baselines.get(access.imodel.baseline_id);
     return { briefcase: toFull(row, blob.size, links) };
   },

@@ -1,6 +1,8 @@
 import { Type } from 'typebox';
+import { lastBriefcaseId } from '../briefcases/counter.ts';
 import type { ChangesetTable, IModelTable, PendingChangesetTable } from '../db/schema.ts';
 import { parseChangesetId, parseChangesetRef } from '../domain.ts';
+import { ApiError } from '../errors.ts';
 import type { Services } from '../services.ts';
 import type { Links, StorageLink } from './links.ts';
 import { pageOf, pageRequest, pagingParameters, sortKeys } from './paging.ts';
@@ -184,12 +186,23 @@ const createChangeset = imodelRoute({
   tag,
   summary: 'Begin the push of a changeset',
   description: 'Upload its file to `_links.upload`, then complete it at `_links.complete`. One push at a time: others wait until it is complete or its lease has run out.',
-  access: { on: 'imodel', permission: 'imodels_write', level: 'iModel', also: "The briefcase must be the caller's own." },
+  access: { on: 'imodel', permission: 'imodels_write', level: 'iModel', also: "The briefcase must be the caller's own; `imodels_manage` with `recordedBriefcaseId`." },
   invalid: 'Cannot create Changeset.',
   body: Type.Object({
     id: Type.String({ pattern: '^[0-9a-fA-F]{40}$', explain: "'id' must be 40 hexadecimal digits." }),
     parentId: Type.Optional(Nullable(Type.String({ pattern: '^([0-9a-fA-F]{40})?$', description: 'Latest changeset; `""` for the first.' }))),
     briefcaseId: Type.Integer({ minimum: 1, maximum: 2_147_483_647, explain: "'briefcaseId' must be a positive integer value." }),
+    recordedBriefcaseId: Type.Optional(
+      Nullable(
+        Type.Integer({
+          minimum: 0,
+          maximum: lastBriefcaseId,
+          description:
+            'Extension of this server, for imports; needs `imodels_manage`. The changeset is kept under this briefcase id, the one that made it elsewhere, and not under `briefcaseId`, which must be higher. There is no briefcase of that id here: asking for it answers 404.',
+          explain: `'recordedBriefcaseId' must be an integer from 0 to ${lastBriefcaseId}.`,
+        }),
+      ),
+    ),
     fileSize: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER, description: 'Bytes.', explain: "'fileSize' must be a non-negative integer value." }),
     description: Type.Optional(Nullable(Type.String({ maxLength: 255 }))),
     containingChanges: Type.Optional(
@@ -217,10 +230,13 @@ const createChangeset = imodelRoute({
   ],
   async handler({ access, caller, body, links, services }) {
     const { synchronizationInfo } = body;
+    const recordedBriefcaseId = body.recordedBriefcaseId ?? null;
+    if (recordedBriefcaseId !== null && !access.permissions.has('imodels_manage')) throw new ApiError('InsufficientPermissions');
     const { blobId, pending } = await services.changesets.begin(caller, access, {
       id: body.id.toLowerCase(),
       parentId: (body.parentId ?? '').toLowerCase(),
       briefcaseId: body.briefcaseId,
+      recordedBriefcaseId,
       fileSize: body.fileSize,
       description: emptyToNull(body.description),
       containingChanges: body.containingChanges ?? 0,
@@ -245,7 +261,7 @@ function toCreated(iModelId: string, expectedIndex: number, pending: PendingChan
     state: 'waitingForFile',
     containingChanges: pending.containing_changes,
     fileSize,
-    briefcaseId: pending.briefcase_id,
+    briefcaseId: pending.recorded_briefcase_id ?? pending.briefcase_id,
     groupId: pending.group_id,
     creatorId: null,
     pushDateTime: null,

@@ -8,7 +8,7 @@ import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { giveUp } from '../history/changesets.ts';
 import { tick } from '../imodels/imodelRow.ts';
-import { lastBriefcaseId } from './counter.ts';
+import { firstBriefcaseId, lastBriefcaseId } from './counter.ts';
 
 const minuteMs = 60_000;
 
@@ -25,15 +25,19 @@ export class Briefcases {
     this.#limits = config.briefcases;
   }
 
-  /** @throws ApiError iModelNotFound, iModelNotInitialized, InvalidiModelsRequest (quota), RateLimitExceeded */
-  async acquire(caller: Caller, access: IModelAccess, deviceName: string | null): Promise<BriefcaseTable> {
+  /**
+   * @param minimumId lowest id that the briefcase may get: one more than those of changesets that are going to be imported
+   * @throws ApiError iModelNotFound, iModelNotInitialized, InvalidiModelsRequest (quota), RateLimitExceeded
+   */
+  async acquire(caller: Caller, access: IModelAccess, deviceName: string | null, minimumId = firstBriefcaseId): Promise<BriefcaseTable> {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       await this.#requireRoom(tx, caller, imodel.id);
-      if (imodel.next_briefcase_id > lastBriefcaseId) throw quotaExceeded('All Briefcase ids of the iModel have been used.');
+      const briefcaseId = Math.max(imodel.next_briefcase_id, minimumId);
+      if (briefcaseId > lastBriefcaseId) throw quotaExceeded('All Briefcase ids of the iModel have been used.');
       const briefcase: BriefcaseTable = {
         imodel_id: imodel.id,
-        briefcase_id: imodel.next_briefcase_id,
+        briefcase_id: briefcaseId,
         owner_id: caller.user.id,
         device_name: deviceName,
         application_id: caller.application.id,
@@ -43,7 +47,7 @@ export class Briefcases {
       await tx.insertInto('briefcase').values(briefcase).execute();
       await tx
         .updateTable('imodel')
-        .set({ next_briefcase_id: imodel.next_briefcase_id + 1, clock: briefcase.acquired_at })
+        .set({ next_briefcase_id: briefcaseId + 1, clock: briefcase.acquired_at })
         .where('id', '=', imodel.id)
         .execute();
       return briefcase;

@@ -268,6 +268,8 @@ export interface PendingChangesetTable {
   created_at: number;
   lease_until: number;
   group_id: string | null;
+  /** Briefcase that made the changeset, where it is not the one that pushes it (an import). */
+  recorded_briefcase_id: number | null;
 }
 
 export interface BriefcaseTable {

@@ -9,7 +9,7 @@ import { findChangeset, type Sight } from '../db/statements/findChangeset.ts';
 import { listChangesets } from '../db/statements/listChangesets.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import { parseGuid, type Caller, type ChangesetRef } from '../domain.ts';
-import { ApiError } from '../errors.ts';
+import { ApiError, detail } from '../errors.ts';
 import { raisePushed } from '../events/events.ts';
 import { tick } from '../imodels/imodelRow.ts';
 import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
@@ -20,6 +20,8 @@ export interface PushRequest {
   id: string;
   parentId: string;
   briefcaseId: number;
+  /** Briefcase that the changeset is kept under, where another iModel's history is imported; null for the one that pushes. */
+  recordedBriefcaseId: number | null;
   fileSize: number;
   description: string | null;
   containingChanges: number;
@@ -58,12 +60,13 @@ export class Changesets {
    * Begins a push: takes the iModel's one turn to push, for a lease. A briefcase that begins again takes over its own
    * unfinished push, another one has to wait until that is complete or its lease has run out.
    * @throws ApiError iModelNotFound, iModelNotInitialized, BriefcaseNotFound, InsufficientPermissions (somebody else's
-   * briefcase), ChangesetGroupNotFound, ChangesetGroupIsClosed, ChangesetExists, ConflictWithAnotherUser, NewerChangesExist; in this order
+   * briefcase), InvalidiModelsRequest or ConflictWithAnotherUser (the recorded briefcase), ChangesetGroupNotFound, ChangesetGroupIsClosed, ChangesetExists, ConflictWithAnotherUser, NewerChangesExist; in this order
    */
   async begin(caller: Caller, access: IModelAccess, request: PushRequest): Promise<{ blobId: string; pending: PendingChangesetTable }> {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       await requireOwnBriefcase(tx, caller, imodel, request.briefcaseId);
+      if (request.recordedBriefcaseId !== null) await requireFreeRecord(tx, imodel, request.recordedBriefcaseId, request.briefcaseId);
       if (request.groupId !== null && (await findGroup(tx, imodel.id, parseGuid(request.groupId))).state !== 'inProgress') throw new ApiError('ChangesetGroupIsClosed');
       if ((await findChangeset(tx, imodel, { id: request.id })) !== undefined) throw new ApiError('ChangesetExists');
       const now = Date.now();
@@ -89,6 +92,7 @@ export class Changesets {
         created_at: now,
         lease_until: now + this.#leaseMs,
         group_id: request.groupId === null ? null : request.groupId.toLowerCase(),
+        recorded_briefcase_id: request.recordedBriefcaseId,
       };
       await tx.insertInto('pending_changeset').values(pending).execute();
       return { blobId, pending };
@@ -118,7 +122,7 @@ export class Changesets {
       if (pending === undefined) {
         const done = await findChangeset(tx, imodel, { id: changesetId });
         if (done === undefined) throw new ApiError('ChangesetNotFound');
-        if (done.briefcase_id === briefcaseId && done.creator_id === caller.user.id) return done;
+        if (done.creator_id === caller.user.id && (done.briefcase_id === briefcaseId || (await findBriefcase(tx, imodel.id, done.briefcase_id)) === undefined)) return done;
         throw new ApiError('ChangesetExists');
       }
       if (pending.briefcase_id !== briefcaseId) throw new ApiError('ConflictWithAnotherUser');
@@ -135,7 +139,7 @@ export class Changesets {
         file_size: pending.blob_size,
         description: pending.description,
         containing_changes: pending.containing_changes,
-        briefcase_id: pending.briefcase_id,
+        briefcase_id: pending.recorded_briefcase_id ?? pending.briefcase_id,
         creator_id: pending.creator_id,
         pushed_at: pushedAt,
         application_id: pending.application_id,
@@ -148,7 +152,7 @@ export class Changesets {
       await this.#checkpoints.wantTip(tx, { ...imodel, ...appended });
       if (pending.group_id !== null)
         await joinGroup(tx, imodel.id, index, pending.group_id, pushedAt);
-      await raisePushed(tx, imodel, { id: changeset.id, index, briefcaseId }, caller.user.id);
+      await raisePushed(tx, imodel, { id: changeset.id, index, briefcaseId: changeset.briefcase_id }, caller.user.id);
       await audit(tx, caller, { at: pushedAt, action: 'changeset.push', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: changeset.id, index } });
       return { ...changeset, index, segment_id: '' };
     });
@@ -176,12 +180,27 @@ export async function giveUp(tx: Tx, pending: PendingChangesetTable, now: number
 
 /** Rule of this server: a push comes from a briefcase of the one who pushes. */
 async function requireOwnBriefcase(tx: Tx, caller: Caller, imodel: IModelTable, briefcaseId: number): Promise<void> {
-  const briefcase = await tx
-    .selectFrom('briefcase')
-    .select('owner_id')
-    .where('imodel_id', '=', imodel.id)
-    .where('briefcase_id', '=', briefcaseId)
-    .executeTakeFirst();
+  const briefcase = await findBriefcase(tx, imodel.id, briefcaseId);
   if (briefcase === undefined) throw new ApiError('BriefcaseNotFound');
   if (briefcase.owner_id !== caller.user.id) throw new ApiError('InsufficientPermissions');
+}
+
+/**
+ * Rule of this server: a changeset can be kept only under a briefcase id that nobody has here and that is never handed out.
+ * Ids rise, so those below the importer's own briefcase are past.
+ */
+async function requireFreeRecord(tx: Tx, imodel: IModelTable, recorded: number, own: number): Promise<void> {
+  if (recorded >= own)
+    throw new ApiError('InvalidiModelsRequest', {
+      message: 'Cannot create Changeset.',
+      details: [detail.invalidValue('recordedBriefcaseId', "'recordedBriefcaseId' must be less than 'briefcaseId'.")],
+    });
+  if ((await findBriefcase(tx, imodel.id, recorded)) !== undefined)
+    throw new ApiError('ConflictWithAnotherUser', {
+      message: `Briefcase ${recorded} of this iModel is in use, and the imported Changeset was made by a briefcase with the same id elsewhere: both could make elements with the same ids. Release the briefcase first.`,
+    });
+}
+
+async function findBriefcase(tx: Tx, imodelId: string, briefcaseId: number): Promise<{ owner_id: string } | undefined> {
+  return tx.selectFrom('briefcase').select('owner_id').where('imodel_id', '=', imodelId).where('briefcase_id', '=', briefcaseId).executeTakeFirst();
 }

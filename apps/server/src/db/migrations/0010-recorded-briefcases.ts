@@ -1,0 +1,13 @@
+import { sql, type Kysely, type Migration } from 'kysely';
+import type { Engine } from '../database.ts';
+import { columnTypes } from './columnTypes.ts';
+
+/** Imported changesets keep the briefcase that made them, while the push belongs to the importer's own. */
+export function recordedBriefcasesMigration(engine: Engine): Migration {
+  const { int } = columnTypes(engine);
+  return {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await sql.raw(`alter table pending_changeset add column recorded_briefcase_id ${int}`).execute(db);
+    },
+  };
+}

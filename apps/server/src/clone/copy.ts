@@ -91,7 +91,7 @@ export async function insertCopy(tx: Tx, caller: Caller, copy: Copy): Promise<st
     sight,
     // Whatever it takes of its source, the ids of elements in it bear the ids of the source's briefcases: none may be given out
     // again. It is the whole counter, also for a copy up to an earlier changeset: briefcases acquired before that may be at work still.
-    nextBriefcaseId: source.next_briefcase_id,
+    derived: { nextBriefcaseId: source.next_briefcase_id, inheritedIndex: operation.changesets },
   });
   const done = copy.state === 'initialized';
   await insertOperation(tx, { imodel_id: id, state: done ? 'successful' : 'scheduled', created_at: now, finished_at: done ? now : null, ...operation });

@@ -232,6 +232,11 @@ export interface IModelTable {
   /** Highest time given to anything of this iModel, so that its times strictly increase. */
   clock: number;
   next_briefcase_id: number;
+  /**
+   * Changesets up to this index were made elsewhere: they came with what the iModel was derived from. Which objects were locked
+   * for them is not known here.
+   */
+  inherited_index: number;
   /** Which iModel-level permissions replace the iTwin's. */
   secured_by: 'roles' | 'users' | null;
   deleted_at: number | null;

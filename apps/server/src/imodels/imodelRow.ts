@@ -19,8 +19,8 @@ export interface NewIModel {
   now: number;
   /** What it sees from the start: nothing, or a part of its source's history. */
   sight?: Pick<IModelTable, 'history_id' | 'head_index' | 'head_changeset_id' | 'last_pushed_at'>;
-  /** Where it goes on counting briefcases: at its source's counter. From the first id when absent. */
-  nextBriefcaseId?: number;
+  /** What it continues of its source; absent when it was made from none. */
+  derived?: { nextBriefcaseId: number; inheritedIndex: number };
 }
 
 /** Lower-case forms that both databases order and search alike. */
@@ -51,7 +51,8 @@ export async function insertIModel(tx: Tx, imodel: NewIModel): Promise<void> {
       created_at: imodel.now,
       // Rule of the API: a push comes after the one before it. The changesets that it inherits may bear times ahead of this server's clock.
       clock: Math.max(imodel.now, imodel.sight?.last_pushed_at ?? 0),
-      next_briefcase_id: imodel.nextBriefcaseId ?? firstBriefcaseId,
+      next_briefcase_id: imodel.derived?.nextBriefcaseId ?? firstBriefcaseId,
+      inherited_index: imodel.derived?.inheritedIndex ?? 0,
       secured_by: null,
       deleted_at: null,
     })

@@ -57,7 +57,7 @@ export class Locks {
       const held = await tx.selectFrom('object_lock').selectAll().where('imodel_id', '=', imodel.id).where('object_id', 'in', objects).execute();
       refuseUnheld(request, held);
       refuseConflicts(request, held);
-      await refuseStale(tx, imodel.id, request, changesetIndex ?? 0);
+      await refuseStale(tx, imodel, request, changesetIndex ?? 0);
 
       const own = new Map(held.filter((lock) => lock.briefcase_id === request.briefcaseId).map((lock) => [lock.object_id, lock]));
       const released = [...request.wanted].filter(([, level]) => level === 'none').map(([object]) => own.get(object) as ObjectLockTable);
@@ -138,21 +138,29 @@ function refuseConflicts({ briefcaseId, wanted }: LockRequest, held: readonly Ob
     throw new ApiError('ConflictWithAnotherUser', { message: 'Lock(s) is owned by another Briefcase.', siblings: { conflictingLocks: [...conflicting.values()] } });
 }
 
-/** Rule of the API: an object that somebody changed (held exclusively) up to a later changeset must be pulled first. */
-async function refuseStale(tx: Tx, imodelId: string, { wanted }: LockRequest, changesetIndex: number): Promise<void> {
+/**
+ * Rule of the API: an object that somebody changed (held exclusively) up to a later changeset must be pulled first. Which objects
+ * were held for inherited changesets is known to the source alone, so any of them may have been.
+ */
+async function refuseStale(tx: Tx, imodel: IModelTable, { wanted }: LockRequest, changesetIndex: number): Promise<void> {
   const objects = [...wanted].filter(([, level]) => level !== 'none').map(([object]) => object);
   if (objects.length === 0) return;
-  const newer = await tx
+  const newer = changesetIndex < imodel.inherited_index ? objects.sort() : await changedAfter(tx, imodel.id, objects, changesetIndex);
+  if (newer.length > 0) throw new ApiError('NewerChangesExist', { message: 'One or more objects have been locked in a newer Changeset.', siblings: { objectIds: newer } });
+}
+
+/** Those of the objects that were held exclusively up to a later changeset than `index`. */
+async function changedAfter(tx: Tx, imodelId: string, objects: readonly string[], index: number): Promise<string[]> {
+  const rows = await tx
     .selectFrom('released_lock')
     .select('object_id')
     .where('imodel_id', '=', imodelId)
     .where('object_id', 'in', objects)
     .where('level', '=', 'exclusive')
-    .where('changeset_index', '>', changesetIndex)
+    .where('changeset_index', '>', index)
     .orderBy('object_id')
     .execute();
-  if (newer.length > 0)
-    throw new ApiError('NewerChangesExist', { message: 'One or more objects have been locked in a newer Changeset.', siblings: { objectIds: newer.map((row) => row.object_id) } });
+  return rows.map(({ object_id }) => object_id);
 }
 
 /** Rule of the API: a release without a changeset abandons and leaves no trace; an older changeset leaves the later one. */

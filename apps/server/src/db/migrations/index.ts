@@ -8,6 +8,7 @@ import { sharesMigration } from './0005-shares.ts';
 import { jobsCheckpointsMigration } from './0006-jobs-checkpoints.ts';
 import { eventsITwinsMigration } from './0007-events-itwins.ts';
 import { transfersMigration } from './0008-transfers.ts';
+import { briefcaseNumbersMigration } from './0009-briefcase-numbers.ts';
 import { recordedBriefcasesMigration } from './0010-recorded-briefcases.ts';
 
 /** All migrations in order of their names. A released one never changes. */
@@ -21,6 +22,7 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0006-jobs-checkpoints': jobsCheckpointsMigration(engine),
     '0007-events-itwins': eventsITwinsMigration(engine),
     '0008-transfers': transfersMigration(engine),
+    '0009-briefcase-numbers': briefcaseNumbersMigration(engine),
     '0010-recorded-briefcases': recordedBriefcasesMigration(engine),
   };
 }

@@ -68,6 +68,23 @@ onEachDatabase('An import keeps the briefcases that made its changesets', {}, (c
     for (const bad of [1, 2 ** 24, 'x']) assert.equal((await context.api.post(`/imodels/${iModelId}/briefcases`, { minimumBriefcaseId: bad })).status, 422);
   });
 
+  test('a briefcase behind the last imported changeset gets no lock until it has pulled it', async () => {
+    const { id: iModelId } = await makeIModel(context.olivia, context.iTwinId);
+    const own = await acquire(iModelId, { minimumBriefcaseId: 10 });
+    const ids: string[] = [];
+    for (const recorded of [2, 3, undefined]) {
+      const pushed = await begin(iModelId, own, ids.at(-1) ?? '', recorded);
+      assert.equal((await pushed.complete()).status, 200);
+      ids.push(pushed.id);
+    }
+    const lock = (changesetId: string | undefined) => context.api.patch(`/imodels/${iModelId}/locks`, { briefcaseId: own, changesetId, lockedObjects: [{ lockLevel: 'exclusive', objectIds: ['0x11'] }] });
+    for (const behind of ['', ids[0]]) {
+      const { status, body } = await lock(behind);
+      assert.deepEqual([status, (body as WireError).error.code], [409, 'NewerChangesExist']);
+    }
+    assert.equal((await lock(ids[1])).status, 200);
+  });
+
   test('both are for those who manage the iModel', async () => {
     const iTwinId = await context.server.iTwin();
     await context.server.grant(iTwinId, 'max', ['imodels_write']);

@@ -149,6 +149,8 @@ export class Changesets {
       await tx.deleteFrom('pending_changeset').where('imodel_id', '=', imodel.id).execute();
       const appended = await appendChangeset(tx, imodel, changeset, pushedAt);
       const index = appended.head_index;
+      // Made elsewhere, under locks that are unknown here.
+      if (pending.recorded_briefcase_id !== null) await tx.updateTable('imodel').set({ inherited_index: index }).where('id', '=', imodel.id).execute();
       await this.#checkpoints.wantTip(tx, { ...imodel, ...appended });
       if (pending.group_id !== null)
         await joinGroup(tx, imodel.id, index, pending.group_id, pushedAt);

@@ -7,7 +7,7 @@ import { enqueue, FinalError, Jobs, type JobHandler, type JobTimes } from '../ap
 import { engines, Installation } from './support/server.ts';
 import { until } from './support/until.ts';
 
-const quick: JobTimes = { lease: 400, renew: 100, poll: 20 };
+const quick: JobTimes = { lease: 400, renew: 100, poll: 20, progress: 60_000 };
 
 for (const engine of engines) {
   describe(`Jobs on ${engine}`, () => {

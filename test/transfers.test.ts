@@ -392,7 +392,7 @@ describe('The carrier of files between stores', () => {
       const { sha256 } = await stores.east.put(from.key, Readable.from([bytes]), bytes.length);
       const began = performance.now();
       let passed = 0;
-      const carry = () => carrier.carry(from, undefined, { what: 'a file', size: bytes.length, sha256 }, stores.west, randomUUID(), new AbortController().signal, (count) => (passed += count));
+      const carry = () => carrier.carry(from, undefined, { what: 'a file', size: bytes.length, sha256 }, stores.west, randomUUID(), {}, (count) => (passed += count));
       await Promise.all([carry(), carry(), carry(), carry()]);
       // 120,000 bytes: 40,000 in each of three seconds, of which the first begins at once.
       assert.ok(performance.now() - began >= 1900);
@@ -433,7 +433,7 @@ describe('The carrier of files between stores', () => {
         await stores.east.delete(key);
         await stores.east.put(key, Readable.from([randomBytes(size)]), size);
         const carrier = new Carrier(server.services.blobs, 0);
-        const carry = carrier.carry({ store: stores.east.id, key }, undefined, { what: 'changeset 1', size, sha256: 'f'.repeat(64) }, stores.west, randomUUID(), new AbortController().signal, () => undefined);
+        const carry = carrier.carry({ store: stores.east.id, key }, undefined, { what: 'changeset 1', size, sha256: 'f'.repeat(64) }, stores.west, randomUUID(), {}, () => undefined);
         await assert.rejects(carry, new DamagedSourceError('changeset 1', 'damaged'));
       });
     });
@@ -461,7 +461,7 @@ describe('The carrier of files between stores', () => {
       await stores.east.put(key, Readable.from([Buffer.from('something')]), 9);
       const before = await objectsIn(stores.west);
       const carry = (from: string, size: number, sha256: string) =>
-        carrier.carry({ store: stores.east.id, key: from }, undefined, { what: 'changeset 1', size, sha256 }, stores.west, randomUUID(), new AbortController().signal, () => undefined);
+        carrier.carry({ store: stores.east.id, key: from }, undefined, { what: 'changeset 1', size, sha256 }, stores.west, randomUUID(), {}, () => undefined);
       await assert.rejects(carry(key, 9, 'f'.repeat(64)), new DamagedSourceError('changeset 1', 'damaged'));
       await assert.rejects(carry(key, 8, 'f'.repeat(64)), new DamagedSourceError('changeset 1', 'damaged'));
       await assert.rejects(carry(randomUUID(), 9, 'f'.repeat(64)), new DamagedSourceError('changeset 1', 'missing'));

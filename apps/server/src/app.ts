@@ -7,6 +7,7 @@ import { routes } from './api/routes.ts';
 import type { Config } from './config.ts';
 import { ApiError } from './errors.ts';
 import { serveMetrics } from './metrics.ts';
+import { within } from './operations/within.ts';
 import { openServices, type Services } from './services.ts';
 import { dataPlane } from './storage/dataPlane.ts';
 import { exportTraces, traceOfLog, traceRequests } from './traces/traces.ts';
@@ -26,6 +27,10 @@ export interface ServerOptions extends RegisterOptions {
   /** A worker runs jobs and answers nothing but health and metrics. */
   role?: 'server' | 'worker';
 }
+
+/** How long connections may take to end once they are cut, and the last spans to be sent, milliseconds. */
+const connectionsMs = 1000;
+const lastSpansMs = 500;
 
 /** Largest body of an API request, bytes. Files do not come this way. */
 const bodyLimit = 1024 * 1024;
@@ -84,22 +89,21 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
     origin: originOf(app, config),
     close: async () => {
       ending.abort();
-      await catchingUp;
-      await closeApp(app, config.shutdownSeconds);
+      const graceMs = config.shutdownSeconds * 1000;
+      await Promise.all([closeApp(app, graceMs), services.stop(graceMs)]);
       await services.close();
-      await traces?.stop();
+      await within(catchingUp, lastSpansMs);
+      if (traces !== undefined) await within(traces.stop(), lastSpansMs);
     },
   };
 }
 
 /** Lets requests under way finish, but not for ever: a client that stopped reading must not hold the server. */
-async function closeApp(app: FastifyInstance, graceSeconds: number): Promise<void> {
-  const patience = setTimeout(() => app.server.closeAllConnections(), graceSeconds * 1000);
-  try {
-    await app.close();
-  } finally {
-    clearTimeout(patience);
-  }
+async function closeApp(app: FastifyInstance, graceMs: number): Promise<void> {
+  const closed = app.close();
+  if (await within(closed, graceMs)) return closed;
+  app.server.closeAllConnections();
+  if (!(await within(closed, connectionsMs))) app.log.warn('requests under way did not end in time');
 }
 
 async function wire(app: FastifyInstance, services: Services, options: ServerOptions): Promise<void> {

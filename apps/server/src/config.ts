@@ -67,6 +67,7 @@ const ConfigSchema = Type.Object(
     store: Type.Object(storeSettings, { additionalProperties: false, default: {} }),
     dataCenter: Type.String({ minLength: 1, maxLength: 100, default: 'East US', description: 'Data center of new iTwins that name none; its files are in `store`.' }),
     dataCenters: Type.Record(Type.String({ minLength: 1, maxLength: 100 }), Type.Object(storeSettings, { additionalProperties: false }), { default: {}, description: 'Further data centers and the store of each.' }),
+    storeTimeoutSeconds: Type.Number({ minimum: 0.1, maximum: 3600, default: 60, description: 'Longest time in which a store moves no byte and gives no answer; then the call fails and is tried again, however large the file.' }),
     logLevel: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], { default: 'info' }),
     logPretty: Type.Boolean({ default: false }),
     tracesUrl: Type.Optional(Type.String({ pattern: '^https?://', description: 'OpenTelemetry: where spans go (OTLP over HTTP), such as http://localhost:4318/v1/traces.' })),
@@ -114,6 +115,7 @@ const ConfigSchema = Type.Object(
     jobs: Type.Object(
       {
         here: Type.Boolean({ default: true, description: 'Run jobs on this server: checkpoints, copies into other data centers, webhooks. With false they wait for others, such as `offshoot work`.' }),
+        progressSeconds: Type.Number({ minimum: 1, default: 300, description: 'Longest time that a job may make no progress; then it is abandoned and tried again.' }),
         leaseSeconds: Type.Number({ minimum: 1, default: 30, description: 'How long a job that a server took may be silent until another takes it over; renewed every third of it.' }),
       },
       { additionalProperties: false, default: {} },

@@ -34,6 +34,7 @@ import { Locks } from './locks/locks.ts';
 import { Marks } from './marks/marks.ts';
 import { NamedVersions } from './namedVersions/namedVersions.ts';
 import { doubling, Jobs } from './operations/jobs.ts';
+import { within } from './operations/within.ts';
 import { Shares } from './shares/shares.ts';
 import { Blobs } from './storage/blobs.ts';
 import { openStores } from './storage/stores.ts';
@@ -79,6 +80,9 @@ export interface Services {
   worker: WorkerProcess | undefined;
   jobs: Jobs;
   collector: Collector;
+  /** Ends jobs and collector, within `graceMs` and 3 s, whatever hangs; after `graceMs` every call of a store ends too, also those of requests. */
+  stop(graceMs: number): Promise<void>;
+  /** Lets go of everything, once no request is under way any more. What does not end in time is left as a crash would leave it. */
   close(): Promise<void>;
 }
 
@@ -91,14 +95,21 @@ const deliverySlots = 8;
 /** How often the collector also looks at what no deletion has touched. */
 const thoroughEveryMs = 24 * 3600 * 1000;
 
+/** How long a step of the collector may take to end, the worker process, and the connections of the database, when the server ends, milliseconds. */
+const stepMs = 2000;
+const workerMs = 300;
+const closeMs = 2000;
+
 /** Opens the data folder, the database and the store, and builds all services on them. */
 export async function openServices(config: Config, log: FastifyBaseLogger): Promise<Services> {
+  const ending = new AbortController();
+  let endingLate: NodeJS.Timeout | undefined;
   mkdirSync(config.dataDir, { recursive: true, mode: 0o700 });
   const database = await openDatabase(config);
   try {
     const directory = Directory.open(config.dataDir, (message) => log.error({ message }, 'the users file has a fault; its last good state stays in force'));
     const embedded = config.embeddedIssuer ? await EmbeddedIssuer.open(config.dataDir) : undefined;
-    const stores = await openStores(config, database.db);
+    const stores = await openStores(config, database.db, ending.signal);
     const blobs = new Blobs(database.db, stores);
     const modelFiles = new ModelFiles(database, blobs);
     const seeds = await ensureSeeds(database, blobs, modelFiles);
@@ -110,7 +121,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       delayMs: config.checkpoints.delaySeconds * 1000,
     });
     const leaseMs = config.jobs.leaseSeconds * 1000;
-    const jobs = new Jobs(database, log, { lease: leaseMs, renew: leaseMs / 3 });
+    const jobs = new Jobs(database, log, { lease: leaseMs, renew: leaseMs / 3, progress: config.jobs.progressSeconds * 1000 });
     // What ran when the last server on this folder ended runs nowhere now: no lease has to run out first.
     if (database.engine === 'sqlite') await jobs.reclaim();
     if (config.jobs.here) jobs.handle(deliverySlots, [deliveryHandler(database, config.webhooks)]);
@@ -129,7 +140,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const rateLimits = new RateLimits(config, database);
     const shares = new Shares(database);
     let thoroughAt = Date.now();
-    const collector = new Collector(() => {
+    const collector = new Collector((signal) => {
       const thorough = Date.now() >= thoroughAt;
       if (thorough) thoroughAt = Date.now() + thoroughEveryMs;
       return collect(database, stores, {
@@ -138,6 +149,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
         groupLifeMs: config.changesetGroupHours * 3_600_000,
         seeds,
         thorough,
+        signal,
       });
     }, log);
     return {
@@ -173,13 +185,17 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       worker,
       jobs,
       collector,
+      stop: async (graceMs) => {
+        endingLate = setTimeout(() => ending.abort(new Error('the server ends')), graceMs);
+        await Promise.all([collector.stop(stepMs), jobs.stop(graceMs)]);
+      },
       close: async () => {
-        await collector.stop();
-        await jobs.stop(config.shutdownSeconds * 1000);
-        await worker?.stop();
+        clearTimeout(endingLate);
+        ending.abort(new Error('the server ends'));
+        await worker?.stop(workerMs);
         rmSync(workDir, { recursive: true, force: true });
         rateLimits.close();
-        await database.close();
+        if (!(await within(database.close(), closeMs))) log.warn('the database did not let go of its connections in time');
       },
     };
   } catch (error) {

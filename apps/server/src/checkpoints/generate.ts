@@ -9,7 +9,7 @@ import type { ChangesetTable, CheckpointTable, IModelTable } from '../db/schema.
 import { listChangesets } from '../db/statements/listChangesets.ts';
 import { FinalError, type Effect, type JobHandler, type RunningJob } from '../operations/jobs.ts';
 import { endBaseline } from '../history/baselines.ts';
-import type { BlobStore } from '../storage/blobStore.ts';
+import type { BlobStore, CallOptions } from '../storage/blobStore.ts';
 import type { Blobs } from '../storage/blobs.ts';
 import { checkpointJob, type Checkpoints } from './checkpoints.ts';
 import { blockHashes, type ModelFiles, type WholeBlob } from './modelFiles.ts';
@@ -88,7 +88,7 @@ export class Generator {
     const { baseline_id: baselineId } = row;
     return this.withFile(imodel, row.changeset_index, { purpose: baselineId === null ? 'checkpoint' : 'baseline', countMissingGuids: false }, job, row.id, async (made) => {
       if (baselineId !== null && made.briefcaseId >= firstBriefcaseId) throw new FileIsBriefcase(made.briefcaseId);
-      const stored = await this.#files.store(await this.storeOf(imodel), made.path, made, made.whole, job.signal);
+      const stored = await this.#files.store(await this.storeOf(imodel), made.path, made, made.whole, job);
       return async (tx) => {
         const fileId = await this.#files.record(tx, stored);
         await tx.updateTable('checkpoint').set({ state: 'successful', file_id: fileId, finished_at: Date.now() }).where('id', '=', row.id).execute();
@@ -125,7 +125,7 @@ export class Generator {
     imodel: IModelTable,
     index: number,
     want: Pick<WorkRequest, 'purpose' | 'countMissingGuids'>,
-    { signal }: Pick<RunningJob, 'signal'>,
+    job: Pick<RunningJob, 'signal' | 'onProgress'>,
     checkpointId: string | undefined,
     use: (made: MadeFile) => Promise<T>,
   ): Promise<T> {
@@ -133,17 +133,21 @@ export class Generator {
     await mkdir(folder, { recursive: true, mode: 0o700 });
     try {
       const file = path.join(folder, 'model.bim');
-      const from = await this.#begin(imodel, index, file, signal);
+      const from = await this.#begin(imodel, index, file, job);
       if (checkpointId !== undefined)
         await this.#database.db.updateTable('checkpoint').set({ applied: 0, to_apply: index - from.index }).where('id', '=', checkpointId).execute();
       const tell = this.#progress(checkpointId, from.index);
+      const onApplied = (applied: number): void => {
+        job.onProgress();
+        tell(applied);
+      };
       let result: WorkResult;
       let at = from.index;
       do {
-        const changesets = await this.#fetch(imodel, at, Math.min(index, at + pageOfChangesets), folder, signal);
+        const changesets = await this.#fetch(imodel, at, Math.min(index, at + pageOfChangesets), folder, job);
         at = changesets.at(-1)?.index ?? index;
         const last = at === index;
-        result = await this.#worker.work({ file, changesets, purpose: last ? want.purpose : 'checkpoint', countMissingGuids: last && want.countMissingGuids }, signal, tell);
+        result = await this.#worker.work({ file, changesets, purpose: last ? want.purpose : 'checkpoint', countMissingGuids: last && want.countMissingGuids }, job, onApplied);
         for (const changeset of changesets) await rm(changeset.path, { force: true });
       } while (at < index);
       return await use({ ...result, path: file, whole: from.whole });
@@ -153,35 +157,35 @@ export class Generator {
   }
 
   /** Puts the file to begin with in place. */
-  async #begin(imodel: IModelTable, index: number, file: string, signal: AbortSignal): Promise<{ index: number; whole: WholeBlob | undefined }> {
+  async #begin(imodel: IModelTable, index: number, file: string, options: CallOptions): Promise<{ index: number; whole: WholeBlob | undefined }> {
     const nearest = await this.#checkpoints.nearest(imodel, index);
     const known = nearest?.file_id == null ? undefined : await this.#files.find(nearest.file_id);
     if (nearest !== undefined && known !== undefined) {
-      await this.#files.writeTo(known, nobody, file, signal);
+      await this.#files.writeTo(known, nobody, file, options);
       return { index: nearest.changeset_index, whole: undefined };
     }
     const { blob_id } = await this.#database.db.selectFrom('baseline').select('blob_id').where('id', '=', imodel.baseline_id).executeTakeFirstOrThrow();
-    await this.#fetchBlob(blob_id, file, signal);
+    await this.#fetchBlob(blob_id, file, options);
     return { index: 0, whole: { blobId: blob_id, hashes: await blockHashes(file) } };
   }
 
-  async #fetch(imodel: IModelTable, after: number, upTo: number, folder: string, signal: AbortSignal): Promise<WorkRequest['changesets']> {
+  async #fetch(imodel: IModelTable, after: number, upTo: number, folder: string, options: CallOptions): Promise<WorkRequest['changesets']> {
     if (upTo <= after) return [];
     const rows = await listChangesets(this.#database, imodel, { first: after + 1, last: upTo, limit: upTo - after, offset: 0, descending: false });
     if (rows.length !== upTo - after) throw new Error(`changesets ${after + 1} to ${upTo} are not all there`);
     const changesets: WorkRequest['changesets'] = [];
     for (const row of rows) {
       const target = path.join(folder, `${row.id}.cs`);
-      await this.#fetchBlob(row.blob_id, target, signal);
+      await this.#fetchBlob(row.blob_id, target, options);
       changesets.push(toFile(row, target));
     }
     return changesets;
   }
 
-  async #fetchBlob(blobId: string, target: string, signal: AbortSignal): Promise<void> {
+  async #fetchBlob(blobId: string, target: string, options: CallOptions): Promise<void> {
     const blob = await this.#blobs.findReadable(blobId);
     if (blob === undefined) throw new Error(`blob ${blobId} is gone`);
-    await pipeline(await this.#blobs.read(blob), createWriteStream(target), { signal });
+    await pipeline(await this.#blobs.read(blob, undefined, options), createWriteStream(target), { signal: options.signal });
   }
 
   /** Writes progress down, at most once a second: it is to be seen, not to be resumed from. */

@@ -5,7 +5,7 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { Database, Db, Tx } from '../db/database.ts';
 import type { BlobTable } from '../db/schema.ts';
-import type { BlobStore, ByteRange } from '../storage/blobStore.ts';
+import type { BlobStore, ByteRange, CallOptions } from '../storage/blobStore.ts';
 import type { BlobPlace, Blobs } from '../storage/blobs.ts';
 import { writeIdentity, type Identity, type IdentityOffsets } from './identity.ts';
 
@@ -55,18 +55,19 @@ export class ModelFiles {
    * Puts the blocks of a file into a store, those left out that it has already: the work before `record`, which may be
    * repeated. Blocks that no file comes to name are collected.
    */
-  async store(store: BlobStore, file: string, offsets: IdentityOffsets, whole: WholeBlob | undefined, signal?: AbortSignal): Promise<UnnamedFile> {
+  async store(store: BlobStore, file: string, offsets: IdentityOffsets, whole: WholeBlob | undefined, options: CallOptions = {}): Promise<UnnamedFile> {
     const handle = await open(file, 'r');
     try {
       const { size } = await handle.stat();
       const blockIds: string[] = [];
       for (let start = 0; start < size; start += blockBytes) {
-        signal?.throwIfAborted();
+        options.signal?.throwIfAborted();
+        options.onProgress?.();
         const bytes = Buffer.alloc(Math.min(blockBytes, size - start));
         await handle.read(bytes, 0, bytes.length, start);
         const sha256 = createHash('sha256').update(bytes).digest('hex');
         const inWhole = whole !== undefined && (whole.hashes === undefined || whole.hashes[start / blockBytes] === sha256) ? { blobId: whole.blobId, row: whole.row, start } : undefined;
-        blockIds.push((await this.#known(store, sha256)) ?? (await this.#add(store, bytes, sha256, inWhole)));
+        blockIds.push((await this.#known(store, sha256)) ?? (await this.#add(store, bytes, sha256, inWhole, options)));
       }
       return { size, blockIds, ...offsets };
     } finally {
@@ -78,11 +79,11 @@ export class ModelFiles {
     return (await blockIn(this.#database.db, store.id, sha256))?.id;
   }
 
-  async #add(store: BlobStore, bytes: Buffer, sha256: string, inWhole: { blobId: string; row: BlobTable | undefined; start: number } | undefined): Promise<string> {
+  async #add(store: BlobStore, bytes: Buffer, sha256: string, inWhole: { blobId: string; row: BlobTable | undefined; start: number } | undefined, options: CallOptions): Promise<string> {
     const id = randomBytes(16).toString('hex').toUpperCase();
     const place = inWhole ?? { blobId: randomUUID(), start: 0 };
     const key = randomUUID();
-    if (inWhole === undefined) await store.put(key, Readable.from([bytes]), bytes.length);
+    if (inWhole === undefined) await store.put(key, Readable.from([bytes]), bytes.length, options);
     const won = await this.#database.db.transaction().execute(async (tx) => {
       const taken = await blockIn(tx, store.id, sha256);
       if (taken !== undefined) return taken.id;
@@ -100,7 +101,7 @@ export class ModelFiles {
       await tx.insertInto('block').values({ id, store: store.id, sha256, blob_id: place.blobId, start: place.start }).execute();
       return id;
     });
-    if (won !== id && inWhole === undefined) await store.delete(key);
+    if (won !== id && inWhole === undefined) await store.delete(key, options);
     return won;
   }
 
@@ -138,34 +139,34 @@ export class ModelFiles {
   }
 
   /** One block of a file, with the ids written over it. */
-  async readBlock(file: ModelFile, position: number, identity: Identity): Promise<Buffer> {
+  async readBlock(file: ModelFile, position: number, identity: Identity, options?: CallOptions): Promise<Buffer> {
     const block = file.blocks[position] as StoredBlock;
     const start = position * blockBytes;
     const length = Math.min(blockBytes, file.size - start);
     const bytes = Buffer.alloc(length);
     let filled = 0;
-    for await (const chunk of await this.#blobs.read(block, { start: block.start, end: block.start + length - 1 })) filled += (chunk as Buffer).copy(bytes, filled);
+    for await (const chunk of await this.#blobs.read(block, { start: block.start, end: block.start + length - 1 }, options)) filled += (chunk as Buffer).copy(bytes, filled);
     if (filled !== length) throw new Error(`block ${block.id} has ${filled} bytes, not ${length}`);
     writeIdentity(bytes, start, file, identity);
     return bytes;
   }
 
   /** The file, or a range of it, as it is for one iModel. One block at a time is in memory. */
-  read(file: ModelFile, identity: Identity, range: ByteRange = { start: 0, end: file.size - 1 }): Readable {
-    return Readable.from(this.#pieces(file, identity, range), { objectMode: false, highWaterMark: blockBytes });
+  read(file: ModelFile, identity: Identity, range: ByteRange = { start: 0, end: file.size - 1 }, options?: CallOptions): Readable {
+    return Readable.from(this.#pieces(file, identity, range, options), { objectMode: false, highWaterMark: blockBytes });
   }
 
-  async *#pieces(file: ModelFile, identity: Identity, range: ByteRange): AsyncGenerator<Buffer> {
+  async *#pieces(file: ModelFile, identity: Identity, range: ByteRange, options: CallOptions | undefined): AsyncGenerator<Buffer> {
     for (let position = Math.floor(range.start / blockBytes); position * blockBytes <= range.end; position++) {
-      const bytes = await this.readBlock(file, position, identity);
+      const bytes = await this.readBlock(file, position, identity, options);
       const start = position * blockBytes;
       yield bytes.subarray(Math.max(0, range.start - start), Math.min(bytes.length, range.end + 1 - start));
     }
   }
 
   /** Writes a file to disk, for work on it. */
-  async writeTo(file: ModelFile, identity: Identity, target: string, signal: AbortSignal): Promise<void> {
-    await pipeline(this.read(file, identity), createWriteStream(target), { signal });
+  async writeTo(file: ModelFile, identity: Identity, target: string, options: CallOptions): Promise<void> {
+    await pipeline(this.read(file, identity, undefined, options), createWriteStream(target), { signal: options.signal });
   }
 }
 

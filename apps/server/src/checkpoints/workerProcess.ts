@@ -1,9 +1,12 @@
 import { fork, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { FinalError } from '../operations/jobs.ts';
+import { within } from '../operations/within.ts';
+import type { CallOptions } from '../storage/blobStore.ts';
 import type { WorkerMessage, WorkRequest, WorkResult } from './worker.ts';
 
 export interface WorkerLimits {
@@ -52,15 +55,16 @@ export class WorkerProcess {
 
   /**
    * Makes a file what the request says.
+   * @param options.onProgress hears that the process is watched, which its own limits bound: the caller need not time it
    * @throws FinalError when the files are at fault; Error when the process ended, grew too large or fell silent
    */
-  async work(request: WorkRequest, signal: AbortSignal, onApplied: (index: number) => void): Promise<WorkResult> {
-    const turn = this.#tail.then(() => this.#work(request, signal, onApplied));
+  async work(request: WorkRequest, options: CallOptions & { signal: AbortSignal }, onApplied: (index: number) => void): Promise<WorkResult> {
+    const turn = this.#tail.then(() => this.#work(request, options, onApplied));
     this.#tail = turn.catch(() => undefined);
     return turn;
   }
 
-  async #work(request: WorkRequest, signal: AbortSignal, onApplied: (index: number) => void): Promise<WorkResult> {
+  async #work(request: WorkRequest, { signal, onProgress }: CallOptions & { signal: AbortSignal }, onApplied: (index: number) => void): Promise<WorkResult> {
     signal.throwIfAborted();
     clearTimeout(this.#idle);
     const child = (this.#child ??= this.#start());
@@ -76,6 +80,7 @@ export class WorkerProcess {
           child.kill('SIGKILL');
         };
         const watch = setInterval(() => {
+          onProgress?.();
           if (Date.now() - heardAt > this.#limits.silenceMs) end(new Error(`The worker was silent for ${this.#limits.silenceMs / 1000} s and was ended.`));
           const memory = memoryOf(child);
           if (memory > this.#limits.memoryBytes) end(new Error(`The worker took ${Math.round(memory / 2 ** 20)} MiB, more than it may, and was ended.`));
@@ -111,10 +116,19 @@ export class WorkerProcess {
     }
   }
 
-  async stop(): Promise<void> {
+  /** Ends the process: what does not end within `graceMs` is killed. */
+  async stop(graceMs: number): Promise<void> {
     clearTimeout(this.#idle);
-    await this.#tail;
+    const child = this.#child;
+    await within(this.#tail, graceMs);
     this.#end();
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    if (!(await within(once(child, 'exit'), graceMs))) child.kill('SIGKILL');
+  }
+
+  /** Ends the process at once. */
+  kill(): void {
+    this.#child?.kill('SIGKILL');
   }
 
   #start(): ChildProcess {

@@ -10,7 +10,7 @@ import type { OperationState } from '../domain.ts';
 import { raiseCreated } from '../events/events.ts';
 import { dropBaseline } from '../history/collect.ts';
 import type { Effect, JobHandler, RunningJob } from '../operations/jobs.ts';
-import type { BlobStore } from '../storage/blobStore.ts';
+import type { BlobStore, CallOptions } from '../storage/blobStore.ts';
 import type { Blobs } from '../storage/blobs.ts';
 import { beginTransfer } from '../transfer/begin.ts';
 import type { Seeds } from '../history/baselines.ts';
@@ -51,18 +51,18 @@ async function run(parts: Parts, job: RunningJob): Promise<Effect> {
       const reason = `${made.missingGuids} ${made.missingGuids === 1 ? 'element has' : 'elements have'} no FederationGuid.`;
       return (tx: Tx) => fail(tx, imodel.id, 'mainIModelIsMissingFederationGuids', reason);
     }
-    return work.squash ? squash(parts, imodel, store, made, job.signal) : keep(parts, imodel, store, work, made, job.signal);
+    return work.squash ? squash(parts, imodel, store, made, job) : keep(parts, imodel, store, work, made, job);
   });
 }
 
 /** The file becomes the baseline of the new iModel, which then sees no changesets. */
-async function squash({ database: { engine }, files, seeds }: Parts, imodel: IModelTable, store: BlobStore, made: MadeFile, signal: AbortSignal): Promise<Effect> {
+async function squash({ database: { engine }, files, seeds }: Parts, imodel: IModelTable, store: BlobStore, made: MadeFile, options: CallOptions): Promise<Effect> {
   const { size } = await stat(made.path);
   const key = randomUUID();
-  const { sha256 } = await store.put(key, createReadStream(made.path, { highWaterMark: 1 << 20 }), size);
+  const { sha256 } = await store.put(key, createReadStream(made.path, { highWaterMark: 1 << 20 }), size, options);
   const now = Date.now();
   const blob: BlobTable = { id: randomUUID(), store: store.id, key, size, sha256, state: 'stored', created_at: now, released_at: null };
-  const stored = await files.store(store, made.path, made, { blobId: blob.id, row: blob }, signal);
+  const stored = await files.store(store, made.path, made, { blobId: blob.id, row: blob }, options);
   return async (tx) => {
     const baselineId = randomUUID();
     await tx
@@ -81,10 +81,10 @@ async function squash({ database: { engine }, files, seeds }: Parts, imodel: IMo
  * The history stays; the file that was looked through is the checkpoint of its last changeset, if that has none. What lies in
  * another data center has still to come over.
  */
-async function keep({ files, checkpoints, generator }: Parts, imodel: IModelTable, store: BlobStore, { order }: DeriveWork, made: MadeFile, signal: AbortSignal): Promise<Effect> {
+async function keep({ files, checkpoints, generator }: Parts, imodel: IModelTable, store: BlobStore, { order }: DeriveWork, made: MadeFile, options: CallOptions): Promise<Effect> {
   const place = await checkpoints.placeOf(imodel, imodel.head_index);
   const source = await generator.storeOf(imodel);
-  const stored = place === undefined ? undefined : await files.store(source, made.path, made, made.whole, signal);
+  const stored = place === undefined ? undefined : await files.store(source, made.path, made, made.whole, options);
   return async (tx) => {
     if (place !== undefined && stored !== undefined && (await checkpoints.placeOf(imodel, imodel.head_index, tx)) !== undefined)
       await insertMade(tx, place, await files.record(tx, stored));

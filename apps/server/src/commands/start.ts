@@ -1,3 +1,4 @@
+import { writeSync } from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
 import { startServer, type RunningServer } from '../app.ts';
@@ -70,6 +71,7 @@ async function run(options: StartOptions, role: 'server' | 'worker'): Promise<vo
   const stop = (): void => {
     if (closing) return;
     closing = true;
+    endInTime(server);
     server
       .close()
       .catch((error: unknown) => {
@@ -81,6 +83,24 @@ async function run(options: StartOptions, role: 'server' | 'worker'): Promise<vo
   process.once('SIGINT', stop);
   process.once('SIGTERM', stop);
   process.once('disconnect', stop);
+}
+
+/** How long after `shutdownSeconds` the process is gone at the latest, whatever hangs, milliseconds. */
+const lastEndMs = 5000;
+
+/**
+ * Ends the process by force when it is still there after its time: then a disk, a database or a store hangs, and so would
+ * every orderly end. Nothing is lost that was answered; jobs go on elsewhere or after the next start.
+ */
+function endInTime({ services: { config, worker } }: RunningServer): void {
+  const end = setTimeout(() => {
+    writeSync(process.stderr.fd, 'The server did not end in time and is ended by force.\n');
+    worker?.kill();
+    // Not `process.exit`: it waits for threads, and one of them may be what hangs.
+    process.kill(process.pid, 'SIGKILL');
+  }, config.shutdownSeconds * 1000 + lastEndMs);
+  // What is left open does not keep the process, but must not keep it for ever either.
+  end.unref();
 }
 
 type Line = [name: string, value: string];

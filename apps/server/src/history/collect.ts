@@ -54,6 +54,8 @@ export interface CollectorOptions {
   groupLifeMs: number;
   /** The baselines of new iModels stay, whether or not one has them. */
   seeds: Seeds;
+  /** Ends the run between two steps. */
+  signal?: AbortSignal | undefined;
   /** Also walk what no deletion has touched: every orphan, and every object of the store. Wanted now and then only. */
   thorough: boolean;
 }

@@ -6,6 +6,7 @@ import { sql } from 'kysely';
 import type { Database, Tx } from '../db/database.ts';
 import type { JobTable } from '../db/schema.ts';
 import { continuing, currentTrace, traced } from '../traces/traces.ts';
+import { within } from './within.ts';
 
 /** A job that is to run once what accepts it is committed. */
 export interface NewJob {
@@ -29,6 +30,8 @@ export interface RunningJob {
   lastError: string | null;
   /** Aborted when the lease is lost or the server ends: what follows would not count. */
   signal: AbortSignal;
+  /** To be called whenever the job gets on; one that is silent for too long is abandoned and tried again. */
+  onProgress: () => void;
 }
 
 /** What a job changes, all in the transaction that ends it: it happens once, however often the job ran. */
@@ -63,14 +66,34 @@ export interface JobTimes {
   lease: number;
   renew: number;
   poll: number;
+  /** Longest time without progress. */
+  progress: number;
 }
-const standardTimes: JobTimes = { lease: 30_000, renew: 10_000, poll: 1000 };
+const standardTimes: JobTimes = { lease: 30_000, renew: 10_000, poll: 1000, progress: 300_000 };
 const longestReason = 2000;
 /** A job is looked for this long after it was accepted: by then its transaction is committed, or else the next look finds it. */
 const commitMs = 30;
 
-/** How long a job may take to end once it was told to. */
-const abortMs = 5000;
+/** How long a job may take to end once it was told to; then it is abandoned: it may go on, but nobody waits for it and nothing of it counts. */
+const abortMs = 2000;
+/** How long a stopping server tries to hand back what it has; what it cannot is taken over when its lease has run out. */
+const handBackMs = 1000;
+
+/** A job was abandoned because it made no progress. */
+class StalledJobError extends Error {
+  constructor(seconds: number) {
+    super(`There was no progress for ${seconds} s.`);
+    this.name = 'StalledJobError';
+  }
+}
+
+/** The lease of a job was lost; somebody else may run it by now. */
+class LeaseLostError extends Error {
+  constructor() {
+    super('the lease was lost');
+    this.name = 'LeaseLostError';
+  }
+}
 
 /** Tells every engine of this process that a job was accepted, and how long it has to wait. */
 const accepted = new EventEmitter<{ job: [delayMs: number] }>();
@@ -126,21 +149,21 @@ export class Jobs {
   }
 
   /**
-   * Ends: takes no more, waits for what runs at most `graceMs`, and hands the rest back for others to begin at once.
+   * Ends: takes no more, waits for what runs at most `graceMs`, and hands the rest back for others to begin at once. Whatever
+   * hangs, it returns within `graceMs` and 3 s.
    */
   async stop(graceMs: number): Promise<void> {
     this.#stopping = true;
     clearInterval(this.#timer);
     accepted.off('job', this.#onAccepted);
     // A claim under way is handed back as soon as it is known.
-    for (const { claiming } of this.#lanes) await claiming;
+    await within(Promise.all(this.#lanes.flatMap(({ claiming }) => claiming ?? [])), Math.max(graceMs, abortMs));
     const running = this.#lanes.flatMap((lane) => [...lane.running.values()]);
     if (running.length === 0) return;
     const ended = Promise.allSettled(running.map((job) => job.ended));
     await within(ended, graceMs);
     for (const { abort } of running) abort.abort(new Error('the server ends'));
-    // One that does not even heed this is taken over when its lease has run out.
-    await within(ended, abortMs);
+    await within(ended, abortMs + handBackMs);
   }
 
   #fill(lane: Lane): void {
@@ -189,15 +212,26 @@ export class Jobs {
     const run = `${row.id}/${row.attempt}`;
     const renewing = setInterval(() => {
       this.#renew(row).then(
-        (held) => held || abort.abort(new Error('the lease was lost')),
+        (held) => held || abort.abort(new LeaseLostError()),
         (error: unknown) => this.#log.warn({ err: error, job: row.id }, 'cannot renew the lease of a job; tried again'),
       );
     }, this.#times.renew);
-    const job: RunningJob = { id: row.id, subjectId: row.subject_id, tenant: row.tenant, payload: JSON.parse(row.payload), attempt: row.attempt, lastError: row.last_error, signal: abort.signal };
+    const stalled = setTimeout(() => abort.abort(new StalledJobError(this.#times.progress / 1000)), this.#times.progress);
+    const job: RunningJob = {
+      id: row.id,
+      subjectId: row.subject_id,
+      tenant: row.tenant,
+      payload: JSON.parse(row.payload),
+      attempt: row.attempt,
+      lastError: row.last_error,
+      signal: abort.signal,
+      onProgress: () => void stalled.refresh(),
+    };
     const ended = this.#finish(handler, job, row)
       .catch((error: unknown) => this.#log.error({ err: error, job: row.id, kind: row.kind }, 'the end of a job could not be written; its lease runs out and it runs again'))
       .finally(() => {
         clearInterval(renewing);
+        clearTimeout(stalled);
         lane.running.delete(run);
         if (!this.#stopping) this.#fill(lane);
       });
@@ -208,7 +242,7 @@ export class Jobs {
     let effect: Effect;
     try {
       if (row.attempt > handler.attempts) throw new FinalError(row.last_error ?? 'The worker ended during the last attempt.');
-      effect = await traced(`job ${row.kind}`, { 'offshoot.job': row.id, 'offshoot.subject': row.subject_id, 'offshoot.attempt': row.attempt }, () => handler.run(job), continuing(row.trace), SpanKind.CONSUMER);
+      effect = await traced(`job ${row.kind}`, { 'offshoot.job': row.id, 'offshoot.subject': row.subject_id, 'offshoot.attempt': row.attempt }, () => unlessAborted(handler.run(job), job.signal, abortMs), continuing(row.trace), SpanKind.CONSUMER);
     } catch (error) {
       await this.#failed(handler, job, row, error as Error);
       return;
@@ -222,6 +256,8 @@ export class Jobs {
 
   async #failed(handler: JobHandler, job: RunningJob, row: JobTable, error: Error): Promise<void> {
     if (job.signal.aborted && this.#stopping) return this.#handBack(row);
+    // Nothing more can be said of a job that is somebody else's.
+    if (job.signal.reason instanceof LeaseLostError) return;
     const { db } = this.#database;
     const reason = error.message.slice(0, longestReason);
     if (!(error instanceof FinalError) && row.attempt < handler.attempts) {
@@ -261,10 +297,22 @@ interface Lane {
   again: boolean;
 }
 
-async function within(work: Promise<unknown>, ms: number): Promise<void> {
+/** What some work gives; rejects with the reason of the signal when it goes on for longer than `graceMs` after the signal. */
+async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal, graceMs: number): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
-  await Promise.race([work, new Promise((resolve) => (timer = setTimeout(resolve, ms)))]);
-  clearTimeout(timer);
+  let onAbort: (() => void) | undefined;
+  const abandoned = new Promise<never>((_, reject) => {
+    onAbort = () => (timer ??= setTimeout(() => reject(signal.reason as Error), graceMs));
+    signal.addEventListener('abort', onAbort, { once: true });
+  });
+  try {
+    return await Promise.race([work, abandoned]);
+  } finally {
+    clearTimeout(timer);
+    if (onAbort !== undefined) signal.removeEventListener('abort', onAbort);
+    // It may still fail later, with nobody waiting.
+    work.catch(() => undefined);
+  }
 }
 
 /** Only for whoever holds this attempt of the job. */

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import { BlobSASPermissions, BlobServiceClient, StorageSharedKeyCredential, type BlockBlobClient, type ContainerClient, type RestError } from '@azure/storage-blob';
-import { NoSuchObjectError, SizeMismatchError, type ByteRange } from './blobStore.ts';
+import { NoSuchObjectError, SizeMismatchError, type ByteRange, type CallOptions } from './blobStore.ts';
 import type { ListedObject, ObjectLinks, ObjectService } from './objectStore.ts';
 
 /** Where a container is and who may use it. */
@@ -38,45 +38,51 @@ export class AzureService implements ObjectService {
   }
 
   /** Makes the container if it is not there. @throws what the service says when it cannot be used */
-  static async open({ connectionString, container, prefix }: AzureSettings): Promise<AzureService> {
+  static async open({ connectionString, container, prefix }: AzureSettings, options?: CallOptions): Promise<AzureService> {
     const client = BlobServiceClient.fromConnectionString(connectionString).getContainerClient(container);
-    await client.createIfNotExists();
+    await client.createIfNotExists(ending(options));
     return new AzureService(client, prefix);
   }
 
-  async check(): Promise<void> {
-    await this.#container.getProperties();
+  async check(options?: CallOptions): Promise<void> {
+    await this.#container.getProperties(ending(options));
   }
 
-  async put(name: string, body: Readable): Promise<void> {
-    await this.#blob(name).uploadStream(body, blockBytes, 2);
+  async put(name: string, body: Readable, options?: CallOptions): Promise<void> {
+    await this.#blob(name).uploadStream(body, blockBytes, 2, { ...ending(options), onProgress: () => options?.onProgress?.() });
   }
 
-  async get(name: string, range?: ByteRange): Promise<Readable> {
+  async get(name: string, range?: ByteRange, options?: CallOptions): Promise<Readable> {
     try {
       const [offset, count] = range === undefined ? [0, undefined] : [range.start, range.end - range.start + 1];
-      const { readableStreamBody } = await this.#blob(name).download(offset, count);
+      const { readableStreamBody } = await this.#blob(name).download(offset, count, ending(options));
       return readableStreamBody as Readable;
     } catch (error) {
       throw orMissing(error, name);
     }
   }
 
-  async remove(name: string): Promise<void> {
-    await this.#blob(name).deleteIfExists();
+  async remove(name: string, options?: CallOptions): Promise<void> {
+    await this.#blob(name).deleteIfExists(ending(options));
   }
 
-  async copy(source: ObjectService, sourceName: string, name: string, size: number): Promise<{ sha256?: string } | undefined> {
+  async copy(source: ObjectService, sourceName: string, name: string, size: number, options?: CallOptions): Promise<{ sha256?: string } | undefined> {
     if (!(source instanceof AzureService)) return undefined;
     const from = source.#blob(sourceName);
     try {
-      const { contentLength, etag } = await from.getProperties();
+      const { contentLength, etag } = await from.getProperties(ending(options));
       if (contentLength !== size) throw new SizeMismatchError(size);
       // The own account needs no signature, another one does.
       const address = from.accountName === this.#container.accountName ? from.url : await source.links?.read(sourceName, '', new Date(Date.now() + copyLinkMs));
       if (address === undefined) return undefined;
       // If it is written anew meanwhile, the size may be another.
-      const copying = await this.#blob(name).beginCopyFromURL(address, { intervalInMs: copyPollMs, sourceConditions: { ...(etag !== undefined && { ifMatch: etag }) } });
+      const copying = await this.#blob(name).beginCopyFromURL(address, {
+        ...ending(options),
+        intervalInMs: copyPollMs,
+        sourceConditions: { ...(etag !== undefined && { ifMatch: etag }) },
+        // Each answer about the copy is progress: the account works on it and says so.
+        onProgress: () => options?.onProgress?.(),
+      });
       const { copyStatus } = await copying.pollUntilDone();
       if (copyStatus !== 'success') throw new Error(`the service ended a copy as ${copyStatus ?? 'unknown'}`);
       return {};
@@ -100,11 +106,14 @@ export class AzureService implements ObjectService {
     return this.#container.getBlockBlobClient(this.#prefix + name);
   }
 
-  async *list(prefix: string): AsyncIterable<ListedObject> {
-    for await (const { name, properties } of this.#container.listBlobsFlat({ prefix: this.#prefix + prefix }))
+  async *list(prefix: string, options?: CallOptions): AsyncIterable<ListedObject> {
+    for await (const { name, properties } of this.#container.listBlobsFlat({ prefix: this.#prefix + prefix, ...ending(options) }))
       yield { name: name.slice(this.#prefix.length), size: properties.contentLength ?? 0, modifiedAt: properties.lastModified.getTime() };
   }
 }
+
+/** The client's way to say when a request ends. */
+const ending = (options: CallOptions | undefined): { abortSignal?: AbortSignal } => (options?.signal === undefined ? {} : { abortSignal: options.signal });
 
 /** 404, and 412: what a client is just writing anew is not there yet. */
 function orMissing(error: unknown, name: string): unknown {

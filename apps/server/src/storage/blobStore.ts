@@ -8,6 +8,14 @@ export interface StoredObject {
   sha256: string;
 }
 
+/** How one call of a store is watched and ended. */
+export interface CallOptions {
+  /** Ends the call, and for `read` the stream that it gave, with the reason of the signal. */
+  signal?: AbortSignal | undefined;
+  /** Called whenever bytes or entries pass, so that whoever waits can tell a long call from one that hangs. */
+  onProgress?: (() => void) | undefined;
+}
+
 /** Bytes `start` to `end`, both included, counted from 0. */
 export interface ByteRange {
   start: number;
@@ -40,14 +48,15 @@ export interface DirectUploads {
    * Copies what was uploaded to `key`, within the store, and reads it once for its hash.
    * @throws NoSuchObjectError when nothing was uploaded, SizeMismatchError when it has another size; nothing is kept then
    */
-  takeIn(upload: string, key: string, size: number): Promise<StoredObject>;
+  takeIn(upload: string, key: string, size: number, options?: CallOptions): Promise<StoredObject>;
   /** Removes what was uploaded; nothing there is no error. */
-  drop(upload: string): Promise<void>;
+  drop(upload: string, options?: CallOptions): Promise<void>;
 }
 
 /**
  * The seam to whatever keeps files. Objects are written once under a key chosen by the caller and never change; a key
  * holds either nothing or the whole object, also after a crash. Every implementation passes `test/suites/blobStore.ts`.
+ * Implementations heed the signal of a call where they can; `GuardedStore` ends every call that makes no progress.
  */
 export interface BlobStore {
   /** Name kept beside each blob, so that a blob is found again when there are several stores. */
@@ -58,7 +67,7 @@ export interface BlobStore {
    * @param size bytes that must come, no more and no fewer
    * @throws SizeMismatchError when they do not; nothing is kept
    */
-  put(key: string, body: Readable, size: number): Promise<StoredObject>;
+  put(key: string, body: Readable, size: number, options?: CallOptions): Promise<StoredObject>;
 
   /**
    * Keeps one block of a large upload aside, outside all keys.
@@ -66,16 +75,16 @@ export interface BlobStore {
    * @param limit bytes that all blocks of the upload may take together
    * @throws SizeMismatchError when they would take more
    */
-  stageBlock(upload: string, blockId: string, body: Readable, limit: number): Promise<void>;
+  stageBlock(upload: string, blockId: string, body: Readable, limit: number, options?: CallOptions): Promise<void>;
 
   /**
    * Puts staged blocks together, in the order given, as one object under `key`, and drops what was staged.
    * @throws UnknownBlockError when a block was never staged, SizeMismatchError when they do not add up to `size`
    */
-  commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number): Promise<StoredObject>;
+  commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options?: CallOptions): Promise<StoredObject>;
 
   /** Reads an object or a range of it; rejects with NoSuchObjectError when there is none. */
-  read(key: string, range?: ByteRange): Promise<Readable>;
+  read(key: string, range?: ByteRange, options?: CallOptions): Promise<Readable>;
 
   /** Absent where clients cannot reach the store, or shall not. */
   readonly direct?: DirectAccess | undefined;
@@ -86,25 +95,25 @@ export interface BlobStore {
    * @returns undefined where the two stores cannot
    * @throws NoSuchObjectError, SizeMismatchError; nothing is kept then
    */
-  copyFrom?(source: BlobStore, sourceKey: string, key: string, size: number): Promise<StoredObject | undefined>;
+  copyFrom?(source: BlobStore, sourceKey: string, key: string, size: number, options?: CallOptions): Promise<StoredObject | undefined>;
 
   /** Whether the store can be reached. @throws what keeps it from that */
-  check(): Promise<void>;
+  check(options?: CallOptions): Promise<void>;
 
   /**
    * Marks the store as an installation's own, if it is nobody's yet: of two on one store each would take the files of the other
    * for strays. @returns the installation that it belongs to
    */
-  claim(installation: string): Promise<string>;
+  claim(installation: string, options?: CallOptions): Promise<string>;
 
   /** Removes an object; nothing there is no error. */
-  delete(key: string): Promise<void>;
+  delete(key: string, options?: CallOptions): Promise<void>;
 
   /** Every key with size and age. */
-  list(): AsyncIterable<{ key: string; size: number; modifiedAt: number }>;
+  list(options?: CallOptions): AsyncIterable<{ key: string; size: number; modifiedAt: number }>;
 
   /** Drops uploads that were left unfinished before `before` (ms since 1970). */
-  dropUnfinished(before: number): Promise<void>;
+  dropUnfinished(before: number, options?: CallOptions): Promise<void>;
 }
 
 /** More or fewer bytes came than were declared. */
@@ -112,6 +121,14 @@ export class SizeMismatchError extends Error {
   constructor(declared: number) {
     super(`the upload does not have the declared ${declared} bytes`);
     this.name = 'SizeMismatchError';
+  }
+}
+
+/** A store did not answer, or moved no bytes, for longer than it may: a fault of the installation that another attempt may not meet. */
+export class StoreTimeoutError extends Error {
+  constructor(store: string, seconds: number) {
+    super(`the store '${store}' made no progress for ${seconds} s`);
+    this.name = 'StoreTimeoutError';
   }
 }
 

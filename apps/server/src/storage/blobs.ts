@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import type { Db, Tx } from '../db/database.ts';
-import { NoSuchObjectError, SizeMismatchError, type BlobStore, type ByteRange, type StoredObject } from './blobStore.ts';
+import { NoSuchObjectError, SizeMismatchError, type BlobStore, type ByteRange, type CallOptions, type StoredObject } from './blobStore.ts';
 import type { Stores } from './stores.ts';
 
 /** Where the bytes of a blob lie. */
@@ -52,8 +52,8 @@ export class Blobs {
   }
 
   /** Reads a stored blob, or a range of it. */
-  async read({ store, key }: BlobPlace, range?: ByteRange): Promise<Readable> {
-    return this.stores.get(store).read(key, range);
+  async read({ store, key }: BlobPlace, range?: ByteRange, options?: CallOptions): Promise<Readable> {
+    return this.stores.get(store).read(key, range, options);
   }
 
   /** Inserts the row of a blob that is to be uploaded; its bytes come through a link. */

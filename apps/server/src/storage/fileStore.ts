@@ -9,6 +9,7 @@ import {
   UnknownBlockError,
   type BlobStore,
   type ByteRange,
+  type CallOptions,
   type StoredObject,
 } from './blobStore.ts';
 
@@ -38,18 +39,18 @@ export class FileStore implements BlobStore {
     return store;
   }
 
-  async put(key: string, body: Readable, size: number): Promise<StoredObject> {
-    return this.#write(key, size, (sink) => sink.takeAll(body));
+  async put(key: string, body: Readable, size: number, options: CallOptions = {}): Promise<StoredObject> {
+    return this.#write(key, size, options, (sink) => sink.takeAll(body));
   }
 
-  async stageBlock(upload: string, blockId: string, body: Readable, limit: number): Promise<void> {
+  async stageBlock(upload: string, blockId: string, body: Readable, limit: number, options: CallOptions = {}): Promise<void> {
     const folder = this.#uploadFolder(upload);
     const before = this.#staged.get(upload) ?? (await folderSize(folder));
     await mkdir(folder, { recursive: true, mode: 0o700 });
     const aside = path.join(this.#unfinished, randomUUID());
     const file = await open(aside, 'wx', 0o600);
     try {
-      const sink = new Sink(file, limit - before, limit);
+      const sink = new Sink(file, limit - before, limit, options);
       await sink.takeAll(body);
       await file.close();
       this.#staged.set(upload, (this.#staged.get(upload) ?? before) + sink.size);
@@ -61,9 +62,9 @@ export class FileStore implements BlobStore {
     }
   }
 
-  async commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number): Promise<StoredObject> {
+  async commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options: CallOptions = {}): Promise<StoredObject> {
     const folder = this.#uploadFolder(upload);
-    const stored = await this.#write(key, size, async (sink) => {
+    const stored = await this.#write(key, size, options, async (sink) => {
       for (const blockId of blockIds) {
         const block = createReadStream(path.join(folder, blockName(blockId)), { highWaterMark: 1 << 20 });
         await sink.takeAll(block).catch((error: NodeJS.ErrnoException) => {
@@ -76,9 +77,11 @@ export class FileStore implements BlobStore {
     return stored;
   }
 
-  async read(key: string, range?: ByteRange): Promise<Readable> {
+  async read(key: string, range?: ByteRange, { signal }: CallOptions = {}): Promise<Readable> {
     try {
       const file = await open(this.#path(key), 'r');
+      if (signal?.aborted === true) await file.close();
+      signal?.throwIfAborted();
       return file.createReadStream({ ...range, highWaterMark: 1 << 18 });
     } catch (error) {
       throw (error as NodeJS.ErrnoException).code === 'ENOENT' ? new NoSuchObjectError(key) : error;
@@ -107,17 +110,20 @@ export class FileStore implements BlobStore {
     await rm(this.#path(key), { force: true });
   }
 
-  async *list(): AsyncIterable<{ key: string; size: number; modifiedAt: number }> {
+  async *list({ signal }: CallOptions = {}): AsyncIterable<{ key: string; size: number; modifiedAt: number }> {
     for (const shelf of await readdir(this.#objects)) {
       for (const key of await readdir(path.join(this.#objects, shelf))) {
+        signal?.throwIfAborted();
         const found = await stat(path.join(this.#objects, shelf, key)).catch(() => undefined);
         if (found !== undefined) yield { key, size: found.size, modifiedAt: found.mtimeMs };
       }
     }
   }
 
-  async dropUnfinished(before: number): Promise<void> {
+  async dropUnfinished(before: number, { signal, onProgress }: CallOptions = {}): Promise<void> {
     for (const name of await readdir(this.#unfinished)) {
+      signal?.throwIfAborted();
+      onProgress?.();
       const found = path.join(this.#unfinished, name);
       const about = await stat(found).catch(() => undefined);
       if (about === undefined || about.mtimeMs >= before) continue;
@@ -126,14 +132,15 @@ export class FileStore implements BlobStore {
     }
   }
 
-  async #write(key: string, size: number, fill: (sink: Sink) => Promise<void>): Promise<StoredObject> {
+  async #write(key: string, size: number, options: CallOptions, fill: (sink: Sink) => Promise<void>): Promise<StoredObject> {
     const target = this.#path(key);
     const aside = path.join(this.#unfinished, randomUUID());
     const file = await open(aside, 'wx', 0o600);
     try {
-      const sink = new Sink(file, size, size);
+      const sink = new Sink(file, size, size, options);
       await fill(sink);
       if (sink.size !== size) throw new SizeMismatchError(size);
+      options.signal?.throwIfAborted();
       await file.sync();
       await file.close();
       await rename(aside, target).catch(async (error: NodeJS.ErrnoException) => {
@@ -170,20 +177,24 @@ class Sink {
   readonly #hash: Hash = createHash('sha256');
   readonly #limit: number;
   readonly #declared: number;
+  readonly #options: CallOptions;
 
-  constructor(file: FileHandle, limit: number, declared: number) {
+  constructor(file: FileHandle, limit: number, declared: number, options: CallOptions) {
     this.#file = file;
     this.#limit = limit;
     this.#declared = declared;
+    this.#options = options;
   }
 
   async takeAll(body: Readable): Promise<void> {
     for await (const chunk of body) {
+      this.#options.signal?.throwIfAborted();
       const bytes = chunk as Buffer;
       this.size += bytes.length;
       if (this.size > this.#limit) throw new SizeMismatchError(this.#declared);
       this.#hash.update(bytes);
       await this.#file.writeFile(bytes);
+      this.#options.onProgress?.();
     }
   }
 

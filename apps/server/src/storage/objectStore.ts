@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { pipeline, Readable, Transform, type TransformCallback } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { pipeline as pipelineOf } from 'node:stream/promises';
-import { NoSuchObjectError, SizeMismatchError, UnknownBlockError, type BlobStore, type ByteRange, type DirectAccess, type StoredObject } from './blobStore.ts';
+import { NoSuchObjectError, SizeMismatchError, UnknownBlockError, type BlobStore, type ByteRange, type CallOptions, type DirectAccess, type StoredObject } from './blobStore.ts';
 
 /** An object as a service lists it. */
 export interface ListedObject {
@@ -22,14 +22,14 @@ export interface ObjectLinks {
 /** What a service for objects has to do; everything else of a store is the same for all of them. */
 export interface ObjectService {
   /** Writes one object, visible only when whole; rejects, and leaves nothing, when the stream fails. */
-  put(name: string, body: Readable): Promise<void>;
+  put(name: string, body: Readable, options?: CallOptions): Promise<void>;
   /** Rejects with NoSuchObjectError. */
-  get(name: string, range?: ByteRange): Promise<Readable>;
+  get(name: string, range?: ByteRange, options?: CallOptions): Promise<Readable>;
   /** Rejects when bucket or container cannot be reached. */
-  check(): Promise<void>;
+  check(options?: CallOptions): Promise<void>;
   /** Nothing there is no error. */
-  remove(name: string): Promise<void>;
-  list(prefix: string): AsyncIterable<ListedObject>;
+  remove(name: string, options?: CallOptions): Promise<void>;
+  list(prefix: string, options?: CallOptions): AsyncIterable<ListedObject>;
   /** Absent where the service is known by no key that signs. */
   readonly links?: ObjectLinks | undefined;
   /**
@@ -37,7 +37,7 @@ export interface ObjectService {
    * @returns its SHA-256 (hex) where the service tells it; undefined where it cannot copy from there
    * @throws NoSuchObjectError, SizeMismatchError
    */
-  copy(source: ObjectService, sourceName: string, name: string, size: number): Promise<{ sha256?: string | undefined } | undefined>;
+  copy(source: ObjectService, sourceName: string, name: string, size: number, options?: CallOptions): Promise<{ sha256?: string | undefined } | undefined>;
 }
 
 const objects = 'objects/';
@@ -62,55 +62,58 @@ export class ObjectStore implements BlobStore {
     this.direct = direct.clients && service.links !== undefined ? this.#directAccess(service.links, direct.pages) : undefined;
   }
 
-  async put(key: string, body: Readable, size: number): Promise<StoredObject> {
-    const meter = new Meter(size, size);
+  async put(key: string, body: Readable, size: number, options: CallOptions = {}): Promise<StoredObject> {
+    const meter = new Meter(size, size, options.onProgress);
     // Errors of the source and of the meter reach the service as the end of its stream, in one way.
-    await this.#service.put(objects + checked(key), pipeline(body, meter, () => undefined));
+    await this.#service.put(objects + checked(key), pipeline(body, meter, () => undefined), options);
     return { size, sha256: meter.digest() };
   }
 
-  async stageBlock(upload: string, blockId: string, body: Readable, limit: number): Promise<void> {
+  async stageBlock(upload: string, blockId: string, body: Readable, limit: number, options: CallOptions = {}): Promise<void> {
     const folder = stagedFolder(upload);
     let before = 0;
-    for await (const block of this.#service.list(folder)) before += block.size;
-    await this.#service.put(folder + blockName(blockId), pipeline(body, new Meter(limit - before, undefined), () => undefined));
+    for await (const block of this.#service.list(folder, options)) before += block.size;
+    await this.#service.put(folder + blockName(blockId), pipeline(body, new Meter(limit - before, undefined, options.onProgress), () => undefined), options);
   }
 
-  async commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number): Promise<StoredObject> {
+  async commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options: CallOptions = {}): Promise<StoredObject> {
     const folder = stagedFolder(upload);
     const known = new Set<string>();
-    for await (const { name } of this.#service.list(folder)) known.add(name);
+    for await (const { name } of this.#service.list(folder, options)) known.add(name);
     const missing = blockIds.find((id) => !known.has(folder + blockName(id)));
     if (missing !== undefined) throw new UnknownBlockError(missing);
-    const stored = await this.put(key, Readable.from(this.#joined(folder, blockIds), { objectMode: false }), size);
-    for (const name of known) await this.#service.remove(name);
+    const stored = await this.put(key, Readable.from(this.#joined(folder, blockIds, options), { objectMode: false }), size, options);
+    for (const name of known) {
+      await this.#service.remove(name, options);
+      options.onProgress?.();
+    }
     return stored;
   }
 
-  async *#joined(folder: string, blockIds: readonly string[]): AsyncGenerator<Buffer> {
-    for (const id of blockIds) for await (const chunk of await this.#service.get(folder + blockName(id))) yield chunk as Buffer;
+  async *#joined(folder: string, blockIds: readonly string[], options: CallOptions): AsyncGenerator<Buffer> {
+    for (const id of blockIds) for await (const chunk of await this.#service.get(folder + blockName(id), undefined, options)) yield chunk as Buffer;
   }
 
-  async read(key: string, range?: ByteRange): Promise<Readable> {
-    return this.#service.get(objects + checked(key), range).catch((error: unknown) => {
+  async read(key: string, range?: ByteRange, options: CallOptions = {}): Promise<Readable> {
+    return this.#service.get(objects + checked(key), range, options).catch((error: unknown) => {
       throw error instanceof NoSuchObjectError ? new NoSuchObjectError(key) : error;
     });
   }
 
-  async copyFrom(source: BlobStore, sourceKey: string, key: string, size: number): Promise<StoredObject | undefined> {
+  async copyFrom(source: BlobStore, sourceKey: string, key: string, size: number, options: CallOptions = {}): Promise<StoredObject | undefined> {
     if (!(source instanceof ObjectStore)) return undefined;
-    return this.#copy(source.#service, objects + checked(sourceKey), key, size).catch((error: unknown) => {
+    return this.#copy(source.#service, objects + checked(sourceKey), key, size, options).catch((error: unknown) => {
       throw error instanceof NoSuchObjectError ? new NoSuchObjectError(sourceKey) : error;
     });
   }
 
-  async #copy(from: ObjectService, name: string, key: string, size: number): Promise<StoredObject | undefined> {
-    const copied = await this.#service.copy(from, name, objects + checked(key), size);
+  async #copy(from: ObjectService, name: string, key: string, size: number, options: CallOptions): Promise<StoredObject | undefined> {
+    const copied = await this.#service.copy(from, name, objects + checked(key), size, options);
     if (copied === undefined) return undefined;
     if (copied.sha256 !== undefined) return { size, sha256: copied.sha256 };
-    const meter = new Meter(size, size);
+    const meter = new Meter(size, size, options.onProgress);
     try {
-      await pipelineOf(await this.#service.get(objects + key), meter.resume());
+      await pipelineOf(await this.#service.get(objects + key, undefined, options), meter.resume(), { signal: options.signal });
     } catch (error) {
       await this.#service.remove(objects + key);
       throw error;
@@ -120,8 +123,8 @@ export class ObjectStore implements BlobStore {
 
   #directAccess(links: ObjectLinks, pages: boolean): DirectAccess {
     const { write } = links;
-    const take = async (upload: string, key: string, size: number): Promise<StoredObject> => {
-      const stored = await this.#copy(this.#service, uploads + checked(upload), key, size);
+    const take = async (upload: string, key: string, size: number, options: CallOptions = {}): Promise<StoredObject> => {
+      const stored = await this.#copy(this.#service, uploads + checked(upload), key, size, options);
       if (stored === undefined) throw new Error(`the store '${this.id}' cannot copy within itself`);
       return stored;
     };
@@ -133,42 +136,46 @@ export class ObjectStore implements BlobStore {
         uploads: {
           link: (upload, expires) => write(uploads + checked(upload), new Date(expires)),
           takeIn: take,
-          drop: (upload) => this.#service.remove(uploads + checked(upload)),
+          drop: (upload, options) => this.#service.remove(uploads + checked(upload), options),
         },
       }),
     };
   }
 
-  async check(): Promise<void> {
-    await this.#service.check();
+  async check(options?: CallOptions): Promise<void> {
+    await this.#service.check(options);
   }
 
-  async claim(installation: string): Promise<string> {
-    const found = await this.#ownerNow();
+  async claim(installation: string, options?: CallOptions): Promise<string> {
+    const found = await this.#ownerNow(options);
     if (found !== undefined) return found;
-    await this.#service.put(owner, Readable.from([Buffer.from(installation)], { objectMode: false }));
-    return (await this.#ownerNow()) ?? installation;
+    await this.#service.put(owner, Readable.from([Buffer.from(installation)], { objectMode: false }), options);
+    return (await this.#ownerNow(options)) ?? installation;
   }
 
-  async #ownerNow(): Promise<string | undefined> {
+  async #ownerNow(options?: CallOptions): Promise<string | undefined> {
     try {
-      return await text(await this.#service.get(owner));
+      return await text(await this.#service.get(owner, undefined, options));
     } catch (error) {
       if (error instanceof NoSuchObjectError) return undefined;
       throw error;
     }
   }
 
-  async delete(key: string): Promise<void> {
-    await this.#service.remove(objects + checked(key));
+  async delete(key: string, options?: CallOptions): Promise<void> {
+    await this.#service.remove(objects + checked(key), options);
   }
 
-  async *list(): AsyncIterable<{ key: string; size: number; modifiedAt: number }> {
-    for await (const { name, size, modifiedAt } of this.#service.list(objects)) yield { key: name.slice(objects.length), size, modifiedAt };
+  async *list(options?: CallOptions): AsyncIterable<{ key: string; size: number; modifiedAt: number }> {
+    for await (const { name, size, modifiedAt } of this.#service.list(objects, options)) yield { key: name.slice(objects.length), size, modifiedAt };
   }
 
-  async dropUnfinished(before: number): Promise<void> {
-    for (const folder of [staged, uploads]) for await (const { name, modifiedAt } of this.#service.list(folder)) if (modifiedAt < before) await this.#service.remove(name);
+  async dropUnfinished(before: number, options: CallOptions = {}): Promise<void> {
+    for (const folder of [staged, uploads])
+      for await (const { name, modifiedAt } of this.#service.list(folder, options)) {
+        options.onProgress?.();
+        if (modifiedAt < before) await this.#service.remove(name, options);
+      }
   }
 }
 
@@ -177,16 +184,19 @@ class Meter extends Transform {
   readonly #hash = createHash('sha256');
   readonly #most: number;
   readonly #exactly: number | undefined;
+  readonly #onProgress: (() => void) | undefined;
   #size = 0;
 
-  constructor(most: number, exactly: number | undefined) {
+  constructor(most: number, exactly: number | undefined, onProgress?: () => void) {
     super();
     this.#most = most;
     this.#exactly = exactly;
+    this.#onProgress = onProgress;
   }
 
   override _transform(chunk: Buffer, _encoding: string, done: TransformCallback): void {
     this.#size += chunk.length;
+    this.#onProgress?.();
     if (this.#size > this.#most) return done(new SizeMismatchError(this.#exactly ?? this.#most));
     this.#hash.update(chunk);
     done(null, chunk);

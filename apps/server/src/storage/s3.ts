@@ -2,7 +2,7 @@ import type { Readable } from 'node:stream';
 import { CopyObjectCommand, CreateBucketCommand, DeleteObjectCommand, GetObjectCommand, HeadBucketCommand, HeadObjectCommand, ListObjectsV2Command, NotFound, S3Client } from '@aws-sdk/client-s3';
 import { Upload } from '@aws-sdk/lib-storage';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
-import { NoSuchObjectError, SizeMismatchError, type ByteRange } from './blobStore.ts';
+import { NoSuchObjectError, SizeMismatchError, type ByteRange, type CallOptions } from './blobStore.ts';
 import type { ListedObject, ObjectLinks, ObjectService } from './objectStore.ts';
 
 /** Where a bucket is and who may use it. Credentials that are not given come from where AWS clients look for them. */
@@ -51,7 +51,7 @@ export class S3Service implements ObjectService {
   }
 
   /** Makes the bucket if it is not there. @throws what the server says when it cannot be used */
-  static async open(settings: S3Settings): Promise<S3Service> {
+  static async open(settings: S3Settings, options?: CallOptions): Promise<S3Service> {
     const { endpoint, accessKeyId, secretAccessKey, region } = settings;
     const client = new S3Client({
       region,
@@ -63,41 +63,50 @@ export class S3Service implements ObjectService {
     });
     const service = new S3Service(client, settings);
     try {
-      await service.check();
+      await service.check(options);
     } catch (error) {
       if (!(error instanceof NotFound)) throw error;
       // Another server may be making it in this moment.
-      await client.send(new CreateBucketCommand({ Bucket: settings.bucket })).catch(() => service.check());
+      await client.send(new CreateBucketCommand({ Bucket: settings.bucket }), ending(options)).catch(() => service.check(options));
     }
     return service;
   }
 
-  async check(): Promise<void> {
-    await this.#client.send(new HeadBucketCommand({ Bucket: this.#bucket }));
+  async check(options?: CallOptions): Promise<void> {
+    await this.#client.send(new HeadBucketCommand({ Bucket: this.#bucket }), ending(options));
   }
 
-  async put(name: string, body: Readable): Promise<void> {
+  async put(name: string, body: Readable, { signal, onProgress }: CallOptions = {}): Promise<void> {
+    signal?.throwIfAborted();
     const upload = new Upload({ client: this.#client, params: { ...this.#at(name), Body: body }, partSize: partBytes, queueSize: 2, leavePartsOnError: false });
-    await upload.done();
+    upload.on('httpUploadProgress', () => onProgress?.());
+    const onAbort = (): void => void upload.abort();
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      await upload.done();
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
   }
 
-  async get(name: string, range?: ByteRange): Promise<Readable> {
+  async get(name: string, range?: ByteRange, options?: CallOptions): Promise<Readable> {
     try {
-      const { Body } = await this.#client.send(new GetObjectCommand({ ...this.#at(name), ...(range !== undefined && { Range: `bytes=${range.start}-${range.end}` }) }));
+      const { Body } = await this.#client.send(new GetObjectCommand({ ...this.#at(name), ...(range !== undefined && { Range: `bytes=${range.start}-${range.end}` }) }), ending(options));
       return Body as Readable;
     } catch (error) {
       throw orMissing(error, name);
     }
   }
 
-  async copy(source: ObjectService, sourceName: string, name: string, size: number): Promise<{ sha256?: string | undefined } | undefined> {
+  async copy(source: ObjectService, sourceName: string, name: string, size: number, options?: CallOptions): Promise<{ sha256?: string | undefined } | undefined> {
     if (!(source instanceof S3Service) || source.#account !== this.#account || size > longestCopy) return undefined;
     const from = source.#at(sourceName);
     try {
-      const { ContentLength, ETag } = await source.#client.send(new HeadObjectCommand(from));
+      const { ContentLength, ETag } = await source.#client.send(new HeadObjectCommand(from), ending(options));
       if (ContentLength !== size) throw new SizeMismatchError(size);
       const { CopyObjectResult } = await this.#client.send(
         new CopyObjectCommand({ ...this.#at(name), CopySource: `${from.Bucket}/${from.Key}`.split('/').map(encodeURIComponent).join('/'), CopySourceIfMatch: ETag, ChecksumAlgorithm: 'SHA256' }),
+        ending(options),
       );
       const checksum = CopyObjectResult?.ChecksumSHA256;
       // One of many parts (`…-3`) is a checksum of checksums. Servers that know none tell nothing.
@@ -107,14 +116,14 @@ export class S3Service implements ObjectService {
     }
   }
 
-  async remove(name: string): Promise<void> {
-    await this.#client.send(new DeleteObjectCommand(this.#at(name)));
+  async remove(name: string, options?: CallOptions): Promise<void> {
+    await this.#client.send(new DeleteObjectCommand(this.#at(name)), ending(options));
   }
 
-  async *list(prefix: string): AsyncIterable<ListedObject> {
+  async *list(prefix: string, options?: CallOptions): AsyncIterable<ListedObject> {
     let after: string | undefined;
     do {
-      const page = await this.#client.send(new ListObjectsV2Command({ Bucket: this.#bucket, Prefix: this.#prefix + prefix, ...(after !== undefined && { ContinuationToken: after }) }));
+      const page = await this.#client.send(new ListObjectsV2Command({ Bucket: this.#bucket, Prefix: this.#prefix + prefix, ...(after !== undefined && { ContinuationToken: after }) }), ending(options));
       for (const { Key = '', Size = 0, LastModified } of page.Contents ?? []) yield { name: Key.slice(this.#prefix.length), size: Size, modifiedAt: LastModified?.getTime() ?? 0 };
       after = page.IsTruncated === true ? page.NextContinuationToken : undefined;
     } while (after !== undefined);
@@ -124,6 +133,9 @@ export class S3Service implements ObjectService {
     return { Bucket: this.#bucket, Key: this.#prefix + name };
   }
 }
+
+/** The client's way to say when a request ends. */
+const ending = (options: CallOptions | undefined): { abortSignal?: AbortSignal } => (options?.signal === undefined ? {} : { abortSignal: options.signal });
 
 function orMissing(error: unknown, name: string): unknown {
   return error instanceof NotFound || (error as Error).name === 'NoSuchKey' ? new NoSuchObjectError(name) : error;

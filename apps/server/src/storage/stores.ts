@@ -4,6 +4,7 @@ import type { Config } from '../config.ts';
 import type { Db } from '../db/database.ts';
 import type { BlobStore } from './blobStore.ts';
 import { FileStore } from './fileStore.ts';
+import { GuardedStore } from './guardedStore.ts';
 import { ObjectStore } from './objectStore.ts';
 import { TracedStore } from '../traces/tracedStore.ts';
 
@@ -74,14 +75,15 @@ export class Stores {
 
 /**
  * Opens the stores that the configuration names. The libraries of services are loaded only where they are used.
+ * @param ending ends every call of them: the server shuts down
  * @throws StoreUnavailableError, OtherStoreError, ForeignStoreError
  */
-export async function openStores(config: Pick<Config, 'dataDir' | 'dataCenter' | 'store' | 'dataCenters'> & { tracesUrl?: string | undefined }, db: Db): Promise<Stores> {
+export async function openStores(config: Pick<Config, 'dataDir' | 'dataCenter' | 'store' | 'dataCenters' | 'storeTimeoutSeconds'> & { tracesUrl?: string | undefined }, db: Db, ending?: AbortSignal): Promise<Stores> {
   const opened = new Map<string, BlobStore>();
   const byDataCenter = new Map<string, BlobStore>();
   for (const [dataCenter, settings] of [[config.dataCenter, config.store] as const, ...Object.entries(config.dataCenters)]) {
     const id = storeId(settings);
-    const store = opened.get(id) ?? (await openTraced(id, config, settings));
+    const store = opened.get(id) ?? (await openTraced(id, config, settings, ending));
     opened.set(id, store);
     byDataCenter.set(dataCenter, store);
   }
@@ -121,16 +123,22 @@ export function storeId({ type, name, folder, bucket, container }: StoreConfig):
   return place === undefined ? type : `${type}:${place}`;
 }
 
-async function openTraced(id: string, { dataDir, tracesUrl }: { dataDir: string; tracesUrl?: string | undefined }, settings: StoreConfig): Promise<BlobStore> {
+async function openTraced(
+  id: string,
+  { dataDir, tracesUrl, storeTimeoutSeconds }: Pick<Config, 'dataDir' | 'storeTimeoutSeconds'> & { tracesUrl?: string | undefined },
+  settings: StoreConfig,
+  ending: AbortSignal | undefined,
+): Promise<BlobStore> {
   try {
-    const store = await open(id, dataDir, settings);
+    const timeoutMs = storeTimeoutSeconds * 1000;
+    const store = new GuardedStore(await open(id, dataDir, settings, AbortSignal.timeout(timeoutMs)), { timeoutMs, ending });
     return tracesUrl === undefined ? store : new TracedStore(store);
   } catch (error) {
     throw new StoreUnavailableError(settings.type, error);
   }
 }
 
-async function open(id: string, dataDir: string, store: StoreConfig): Promise<BlobStore> {
+async function open(id: string, dataDir: string, store: StoreConfig, signal: AbortSignal): Promise<BlobStore> {
   const { folder = 'blobs', bucket = '', container = '', connectionString = '' } = store;
   switch (store.type) {
     case 'files':
@@ -138,11 +146,11 @@ async function open(id: string, dataDir: string, store: StoreConfig): Promise<Bl
     case 's3': {
       const { S3Service } = await import('./s3.ts');
       // A server of one's own often stands where only this one reaches it.
-      return new ObjectStore(id, await S3Service.open({ ...store, bucket }), { clients: store.direct ?? store.endpoint === undefined, pages: store.directForPages });
+      return new ObjectStore(id, await S3Service.open({ ...store, bucket }, { signal }), { clients: store.direct ?? store.endpoint === undefined, pages: store.directForPages });
     }
     case 'azure': {
       const { AzureService } = await import('./azure.ts');
-      const service = await AzureService.open({ ...store, container, connectionString });
+      const service = await AzureService.open({ ...store, container, connectionString }, { signal });
       if (store.direct === true && service.links === undefined) throw new Error('direct links need the key of the account in the connection string');
       return new ObjectStore(id, service, { clients: store.direct ?? true, pages: store.directForPages });
     }

@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream';
 import { SpanKind } from '@opentelemetry/api';
-import type { BlobStore, ByteRange, DirectAccess, StoredObject } from '../storage/blobStore.ts';
+import type { BlobStore, ByteRange, CallOptions, DirectAccess, StoredObject } from '../storage/blobStore.ts';
 import { traced } from './traces.ts';
 
 /** A store whose calls show in traces. Keys are opaque; nothing of them is told. */
@@ -17,49 +17,49 @@ export class TracedStore implements BlobStore {
     this.direct =
       direct === undefined || uploads === undefined
         ? direct
-        : { ...direct, uploads: { ...uploads, takeIn: (upload, key, size) => this.#span('store.takeIn', { 'offshoot.bytes': size }, () => uploads.takeIn(upload, key, size)) } };
+        : { ...direct, uploads: { ...uploads, takeIn: (upload, key, size, options) => this.#span('store.takeIn', { 'offshoot.bytes': size }, () => uploads.takeIn(upload, key, size, options)) } };
   }
 
-  put(key: string, body: Readable, size: number): Promise<StoredObject> {
-    return this.#span('store.put', { 'offshoot.bytes': size }, () => this.#store.put(key, body, size));
+  put(key: string, body: Readable, size: number, options?: CallOptions): Promise<StoredObject> {
+    return this.#span('store.put', { 'offshoot.bytes': size }, () => this.#store.put(key, body, size, options));
   }
 
-  stageBlock(upload: string, blockId: string, body: Readable, limit: number): Promise<void> {
-    return this.#span('store.stageBlock', {}, () => this.#store.stageBlock(upload, blockId, body, limit));
+  stageBlock(upload: string, blockId: string, body: Readable, limit: number, options?: CallOptions): Promise<void> {
+    return this.#span('store.stageBlock', {}, () => this.#store.stageBlock(upload, blockId, body, limit, options));
   }
 
-  commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number): Promise<StoredObject> {
-    return this.#span('store.commitBlocks', { 'offshoot.bytes': size }, () => this.#store.commitBlocks(upload, key, blockIds, size));
+  commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options?: CallOptions): Promise<StoredObject> {
+    return this.#span('store.commitBlocks', { 'offshoot.bytes': size }, () => this.#store.commitBlocks(upload, key, blockIds, size, options));
   }
 
   /** The span ends when the bytes begin to come. */
-  read(key: string, range?: ByteRange): Promise<Readable> {
-    return this.#span('store.read', {}, () => this.#store.read(key, range));
+  read(key: string, range?: ByteRange, options?: CallOptions): Promise<Readable> {
+    return this.#span('store.read', {}, () => this.#store.read(key, range, options));
   }
 
-  async copyFrom(source: BlobStore, sourceKey: string, key: string, size: number): Promise<StoredObject | undefined> {
+  async copyFrom(source: BlobStore, sourceKey: string, key: string, size: number, options?: CallOptions): Promise<StoredObject | undefined> {
     const from = source instanceof TracedStore ? source.#store : source;
-    return this.#span('store.copyFrom', { 'offshoot.bytes': size }, async () => this.#store.copyFrom?.(from, sourceKey, key, size));
+    return this.#span('store.copyFrom', { 'offshoot.bytes': size }, async () => this.#store.copyFrom?.(from, sourceKey, key, size, options));
   }
 
-  check(): Promise<void> {
-    return this.#store.check();
+  check(options?: CallOptions): Promise<void> {
+    return this.#store.check(options);
   }
 
-  claim(installation: string): Promise<string> {
-    return this.#store.claim(installation);
+  claim(installation: string, options?: CallOptions): Promise<string> {
+    return this.#store.claim(installation, options);
   }
 
-  delete(key: string): Promise<void> {
-    return this.#span('store.delete', {}, () => this.#store.delete(key));
+  delete(key: string, options?: CallOptions): Promise<void> {
+    return this.#span('store.delete', {}, () => this.#store.delete(key, options));
   }
 
-  list(): AsyncIterable<{ key: string; size: number; modifiedAt: number }> {
-    return this.#store.list();
+  list(options?: CallOptions): AsyncIterable<{ key: string; size: number; modifiedAt: number }> {
+    return this.#store.list(options);
   }
 
-  dropUnfinished(before: number): Promise<void> {
-    return this.#store.dropUnfinished(before);
+  dropUnfinished(before: number, options?: CallOptions): Promise<void> {
+    return this.#store.dropUnfinished(before, options);
   }
 
   #span<T>(name: string, attributes: Record<string, number>, work: () => Promise<T>): Promise<T> {

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
-import { addAbortSignal, pipeline, type Readable, Transform, type TransformCallback } from 'node:stream';
+import { pipeline, type Readable, Transform, type TransformCallback } from 'node:stream';
 import { RateLimiterMemory, RateLimiterQueue } from 'rate-limiter-flexible';
 import { FinalError } from '../operations/jobs.ts';
-import { NoSuchObjectError, SizeMismatchError, type BlobStore, type ByteRange, type StoredObject } from '../storage/blobStore.ts';
+import { NoSuchObjectError, SizeMismatchError, StoreTimeoutError, type BlobStore, type ByteRange, type CallOptions, type StoredObject } from '../storage/blobStore.ts';
 import type { BlobPlace, Blobs } from '../storage/blobs.ts';
 
 /** What a file must be when it arrives. */
@@ -22,6 +22,8 @@ export class DamagedSourceError extends FinalError {
   }
 }
 
+/** How often a file that waits for its share of the budget tells that it still does. */
+const waitingTellsMs = 1000;
 /** After so many refusals in a row the service is not asked again. */
 const refusalsUntilStreamed = 3;
 
@@ -47,14 +49,14 @@ export class Carrier {
    * @param onBytes hears of bytes as they pass
    * @throws DamagedSourceError
    */
-  async carry(from: BlobPlace, range: ByteRange | undefined, expected: Expected, to: BlobStore, key: string, signal: AbortSignal, onBytes: (bytes: number) => void): Promise<void> {
+  async carry(from: BlobPlace, range: ByteRange | undefined, expected: Expected, to: BlobStore, key: string, options: CallOptions, onBytes: (bytes: number) => void): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       try {
-        const { sha256 } = (range === undefined ? await this.#copyWithin(from, expected.size, to, key, onBytes) : undefined) ?? (await this.#stream(from, range, expected.size, to, key, signal, onBytes));
+        const { sha256 } = (range === undefined ? await this.#copyWithin(from, expected.size, to, key, options, onBytes) : undefined) ?? (await this.#stream(from, range, expected.size, to, key, options, onBytes));
         if (sha256 === expected.sha256) return;
-        await to.delete(key);
+        await to.delete(key, options);
       } catch (error) {
-        signal.throwIfAborted();
+        options.signal?.throwIfAborted();
         if (error instanceof NoSuchObjectError) throw new DamagedSourceError(expected.what, 'missing');
         if (!(error instanceof SizeMismatchError)) throw error;
       }
@@ -62,56 +64,67 @@ export class Carrier {
     }
   }
 
-  async #copyWithin({ store, key: sourceKey }: BlobPlace, size: number, to: BlobStore, key: string, onBytes: (bytes: number) => void): Promise<StoredObject | undefined> {
+  async #copyWithin({ store, key: sourceKey }: BlobPlace, size: number, to: BlobStore, key: string, options: CallOptions, onBytes: (bytes: number) => void): Promise<StoredObject | undefined> {
     const way = `${store} ${to.id}`;
     const refusals = this.#refusals.get(way) ?? 0;
     if (to.copyFrom === undefined || refusals === refusalsUntilStreamed) return undefined;
     let copied: StoredObject | undefined;
     try {
-      copied = await to.copyFrom(this.#blobs.stores.get(store), sourceKey, key, size);
+      copied = await to.copyFrom(this.#blobs.stores.get(store), sourceKey, key, size, options);
       this.#refusals.set(way, 0);
     } catch (error) {
       if (error instanceof NoSuchObjectError || error instanceof SizeMismatchError) throw error;
+      options.signal?.throwIfAborted();
       // The service may not let one reach the other (rights, networks): this server can.
       this.#refusals.set(way, refusals + 1);
       return undefined;
     }
     // The budget is for what the stores do too: this file was copied ahead of its turn, the next one waits.
     if (copied === undefined) return undefined;
-    await this.#afford(size);
+    await this.#afford(size, options);
     onBytes(size);
     return copied;
   }
 
-  async #stream(from: BlobPlace, range: ByteRange | undefined, size: number, to: BlobStore, key: string, signal: AbortSignal, onBytes: (bytes: number) => void): Promise<StoredObject> {
-    const source = await this.#blobs.read(from, range);
-    return to.put(key, this.#metered(addAbortSignal(signal, source), onBytes), size);
+  async #stream(from: BlobPlace, range: ByteRange | undefined, size: number, to: BlobStore, key: string, options: CallOptions, onBytes: (bytes: number) => void): Promise<StoredObject> {
+    const source = await this.#blobs.read(from, range, options);
+    return to.put(key, this.#metered(source, options, onBytes), size, options);
   }
 
   /** Whether a store has a file under a key, whole and right. What cannot be read is as good as not there. */
-  async has(store: BlobStore, key: string, { size, sha256 }: Expected, signal: AbortSignal): Promise<boolean> {
+  async has(store: BlobStore, key: string, { size, sha256 }: Expected, options: CallOptions): Promise<boolean> {
     const hash = createHash('sha256');
     let read = 0;
     try {
-      for await (const chunk of addAbortSignal(signal, await store.read(key))) {
+      for await (const chunk of await store.read(key, undefined, options)) {
         hash.update(chunk as Buffer);
         read += (chunk as Buffer).length;
       }
-    } catch {
-      signal.throwIfAborted();
+    } catch (error) {
+      options.signal?.throwIfAborted();
+      if (error instanceof StoreTimeoutError) throw error;
       return false;
     }
     return read === size && hash.digest('hex') === sha256;
   }
 
-  #metered(source: Readable, onBytes: (bytes: number) => void): Readable {
-    return pipeline(source, new Metered((bytes) => this.#afford(bytes), onBytes), () => undefined);
+  #metered(source: Readable, options: CallOptions, onBytes: (bytes: number) => void): Readable {
+    return pipeline(source, new Metered((bytes) => this.#afford(bytes, options), onBytes), () => undefined);
   }
 
-  async #afford(bytes: number): Promise<void> {
+  /** Waits until so many bytes are within the budget. Waiting in line for it is no lack of progress. */
+  async #afford(bytes: number, { signal, onProgress }: CallOptions): Promise<void> {
     if (this.#budget === undefined) return;
-    // The queue gives out one second's budget at most at a time.
-    for (let left = bytes; left > 0; left -= this.#bytesPerSecond) await this.#budget.removeTokens(Math.min(left, this.#bytesPerSecond));
+    const waiting = onProgress === undefined ? undefined : setInterval(onProgress, waitingTellsMs);
+    try {
+      // The queue gives out one second's budget at most at a time.
+      for (let left = bytes; left > 0; left -= this.#bytesPerSecond) {
+        signal?.throwIfAborted();
+        await this.#budget.removeTokens(Math.min(left, this.#bytesPerSecond));
+      }
+    } finally {
+      clearInterval(waiting);
+    }
   }
 }
 

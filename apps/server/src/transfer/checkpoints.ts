@@ -178,14 +178,14 @@ class Blocks {
       // Two copies of one baseline fill the same file.
       await tx.insertInto('model_file_block').values({ file_id: fileId, position: block.position, block_id: id }).onConflict((conflict) => conflict.doNothing()).execute();
     });
-    if (!used && row !== undefined) await this.#store.delete(row.key as string);
+    if (!used && row !== undefined) await this.#store.delete(row.key as string, this.#run.options);
   }
 
   async #carry(block: SourceBlock, length: number): Promise<BlobTable> {
     const key = randomUUID();
     // Blocks of their own are copied as whole files are; those within a baseline are parts of it.
     const range = length === block.blobSize ? undefined : { start: block.start, end: block.start + length - 1 };
-    await this.#parts.carrier.carry(block, range, { what: 'a checkpoint', size: length, sha256: block.sha256 }, this.#store, key, this.#run.signal, this.#run.passed);
+    await this.#parts.carrier.carry(block, range, { what: 'a checkpoint', size: length, sha256: block.sha256 }, this.#store, key, this.#run.options, this.#run.passed);
     return { id: randomUUID(), store: this.#store.id, key, size: length, sha256: block.sha256, state: 'stored', created_at: Date.now(), released_at: null };
   }
 }

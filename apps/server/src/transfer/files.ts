@@ -204,11 +204,11 @@ class Files {
 
   async #bring(blob: ReadableBlob, what: string): Promise<BlobTable> {
     const { carrier } = this.#parts;
-    const { transfer, signal, passed } = this.#run;
+    const { transfer, options, passed } = this.#run;
     const { size, sha256 } = blob;
     const expected = { what, size, sha256 };
     const key = keyOf(transfer, blob);
-    if (!(this.#perhapsThere-- > 0 && (await carrier.has(this.#store, key, expected, signal)))) await carrier.carry(blob, undefined, expected, this.#store, key, signal, passed);
+    if (!(this.#perhapsThere-- > 0 && (await carrier.has(this.#store, key, expected, options)))) await carrier.carry(blob, undefined, expected, this.#store, key, options, passed);
     return { id: randomUUID(), store: this.#store.id, key, size, sha256, state: 'stored', created_at: Date.now(), released_at: null };
   }
 

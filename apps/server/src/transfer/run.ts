@@ -1,6 +1,7 @@
 import type { Database, Db, Tx } from '../db/database.ts';
 import type { TransferTable } from '../db/schema.ts';
 import { FinalError, type RunningJob } from '../operations/jobs.ts';
+import type { CallOptions } from '../storage/blobStore.ts';
 
 /** How often bytes under way are told and the end of the target is looked for. */
 const tickMs = 1000;
@@ -21,17 +22,20 @@ export class TransferRun {
   readonly transfer: TransferTable;
   /** Aborted when the job's lease is lost, when the server ends, and when the target is deleted. */
   readonly signal: AbortSignal;
+  /** For every call of a store that the run makes. */
+  readonly options: CallOptions;
   readonly #database: Database;
   readonly #cancel: AbortController;
   #underWay = 0;
   #ticking = false;
   readonly #timer: NodeJS.Timeout;
 
-  private constructor(database: Database, transfer: TransferTable, signal: AbortSignal) {
+  private constructor(database: Database, transfer: TransferTable, job: RunningJob) {
     this.#database = database;
     this.transfer = transfer;
     this.#cancel = new AbortController();
-    this.signal = AbortSignal.any([signal, this.#cancel.signal]);
+    this.signal = AbortSignal.any([job.signal, this.#cancel.signal]);
+    this.options = { signal: this.signal, onProgress: job.onProgress };
     this.#timer = setInterval(() => void this.#tick(), tickMs);
   }
 
@@ -53,7 +57,7 @@ export class TransferRun {
     await db.updateTable('operation').set({ bytes_under_way: 0 }).where('imodel_id', '=', job.subjectId).execute();
     if (job.attempt - transfer.fruitful_attempt > fruitlessAttempts) 
       throw new FinalError(`Nothing was brought over in ${fruitlessAttempts} attempts.${job.lastError === null ? '' : ` The last: ${job.lastError}`}`);
-    return new TransferRun(database, transfer, job.signal);
+    return new TransferRun(database, transfer, job);
   }
 
   /** Whether this is the first run of all. */
@@ -81,6 +85,7 @@ export class TransferRun {
         .execute();
     });
     this.#underWay -= done.bytes;
+    this.options.onProgress?.();
   }
 
   /** Ends the run, and whatever of it is still under way. */

@@ -1,0 +1,176 @@
+import { setMaxListeners } from 'node:events';
+import { IncomingMessage } from 'node:http';
+import type { Readable } from 'node:stream';
+import { StoreTimeoutError, type BlobStore, type ByteRange, type CallOptions, type DirectAccess, type StoredObject } from './blobStore.ts';
+import { TimedReadable } from './timedReadable.ts';
+
+/** What ends calls of a store that do not end by themselves. */
+export interface GuardOptions {
+  /** Longest time without progress, milliseconds. Large files may take as long as they need while bytes pass. */
+  timeoutMs: number;
+  /** Ends every call: the server shuts down. */
+  ending?: AbortSignal | undefined;
+}
+
+/** A copy within a service tells nothing before it is done: so many bytes a second are expected of it at least. */
+const slowestCopyBytesPerSecond = 8 * 1024 * 1024;
+
+/**
+ * A store of which no call lasts for ever: one that makes no progress for `timeoutMs`, or whose signal is aborted, is ended,
+ * and rejects whether or not the store heeds that. What a store still does afterwards counts for nothing: keys are
+ * chosen by the caller and used once, so the most that is left is an orphan.
+ */
+export class GuardedStore implements BlobStore {
+  readonly id: string;
+  readonly direct: DirectAccess | undefined;
+  readonly copyFrom?: NonNullable<BlobStore['copyFrom']>;
+  readonly #store: BlobStore;
+  readonly #timeoutMs: number;
+  readonly #ending: AbortSignal | undefined;
+
+  constructor(store: BlobStore, { timeoutMs, ending }: GuardOptions) {
+    this.id = store.id;
+    this.#store = store;
+    this.#timeoutMs = timeoutMs;
+    this.#ending = ending;
+    // Every call under way listens to it.
+    if (ending !== undefined) setMaxListeners(0, ending);
+    this.direct = this.#guardDirect(store.direct);
+    const copyFrom = store.copyFrom?.bind(store);
+    if (copyFrom !== undefined)
+      this.copyFrom = (source, sourceKey, key, size, options) => {
+        const from = source instanceof GuardedStore ? source.#store : source;
+        const timeoutMs = this.#timeoutMs + (size / slowestCopyBytesPerSecond) * 1000;
+        return this.#call(options, (inner) => copyFrom(from, sourceKey, key, size, inner), { timeoutMs });
+      };
+  }
+
+  put(key: string, body: Readable, size: number, options?: CallOptions): Promise<StoredObject> {
+    return this.#call(options, (inner) => this.#store.put(key, body, size, inner), { body });
+  }
+
+  stageBlock(upload: string, blockId: string, body: Readable, limit: number, options?: CallOptions): Promise<void> {
+    return this.#call(options, (inner) => this.#store.stageBlock(upload, blockId, body, limit, inner), { body });
+  }
+
+  commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options?: CallOptions): Promise<StoredObject> {
+    return this.#call(options, (inner) => this.#store.commitBlocks(upload, key, blockIds, size, inner));
+  }
+
+  async read(key: string, range?: ByteRange, options: CallOptions = {}): Promise<Readable> {
+    const signals = [options.signal, this.#ending].filter((signal) => signal !== undefined);
+    // The signal outlives the call: it ends the stream too, and with it what the service still sends.
+    const stream = await this.#call({ ...options, signal: undefined }, (inner) => this.#open(key, range, inner), { signals });
+    const signal = signals.length > 1 ? AbortSignal.any(signals) : signals[0];
+    return new TimedReadable(stream, this.#timeoutMs, () => this.#timeout(), { signal, onProgress: options.onProgress });
+  }
+
+  /** A stream that comes when nobody waits for it any more is closed at once. */
+  async #open(key: string, range: ByteRange | undefined, options: CallOptions): Promise<Readable> {
+    const stream = await this.#store.read(key, range, options);
+    if (options.signal?.aborted === true) stream.on('error', () => undefined).destroy();
+    options.signal?.throwIfAborted();
+    return stream;
+  }
+
+  check(options?: CallOptions): Promise<void> {
+    return this.#call(options, (inner) => this.#store.check(inner));
+  }
+
+  claim(installation: string, options?: CallOptions): Promise<string> {
+    return this.#call(options, (inner) => this.#store.claim(installation, inner));
+  }
+
+  delete(key: string, options?: CallOptions): Promise<void> {
+    return this.#call(options, (inner) => this.#store.delete(key, inner));
+  }
+
+  async *list(options?: CallOptions): AsyncIterable<{ key: string; size: number; modifiedAt: number }> {
+    const abort = new AbortController();
+    const entries = this.#store.list({ ...options, signal: abort.signal })[Symbol.asyncIterator]();
+    try {
+      for (;;) {
+        const next = await this.#call(options, () => entries.next(), { abort });
+        if (next.done === true) return;
+        yield next.value;
+      }
+    } finally {
+      abort.abort();
+    }
+  }
+
+  dropUnfinished(before: number, options?: CallOptions): Promise<void> {
+    return this.#call(options, (inner) => this.#store.dropUnfinished(before, inner));
+  }
+
+  #guardDirect(direct: DirectAccess | undefined): DirectAccess | undefined {
+    if (direct === undefined) return undefined;
+    const { uploads } = direct;
+    return {
+      downloads: direct.downloads,
+      pages: direct.pages,
+      downloadLink: (key, fileName, expires) => this.#call(undefined, () => direct.downloadLink(key, fileName, expires)),
+      ...(uploads !== undefined && {
+        uploads: {
+          link: (upload, expires) => this.#call(undefined, () => uploads.link(upload, expires)),
+          takeIn: (upload, key, size, options) =>
+            this.#call(options, (inner) => uploads.takeIn(upload, key, size, inner), { timeoutMs: this.#timeoutMs + (size / slowestCopyBytesPerSecond) * 1000 }),
+          drop: (upload, options) => this.#call(options, (inner) => uploads.drop(upload, inner)),
+        },
+      }),
+    };
+  }
+
+  #timeout(): StoreTimeoutError {
+    return new StoreTimeoutError(this.id, this.#timeoutMs / 1000);
+  }
+
+  /**
+   * Runs one call.
+   * @param how.body what the store takes in: while that itself has nothing to give, the store is not the one that is waited for
+   */
+  #call<T>(
+    { signal, onProgress }: CallOptions = {},
+    work: (options: CallOptions) => Promise<T>,
+    how: { body?: Readable; timeoutMs?: number; signals?: readonly AbortSignal[]; abort?: AbortController } = {},
+  ): Promise<T> {
+    const { body, timeoutMs = this.#timeoutMs, abort = new AbortController() } = how;
+    const signals = how.signals ?? [signal, this.#ending].filter((each) => each !== undefined);
+    return new Promise<T>((resolve, reject) => {
+      const end = (reason: Error): void => {
+        settle();
+        abort.abort(reason);
+        // A request is left alone: it still has to be answered.
+        if (!(body instanceof IncomingMessage)) body?.destroy(reason);
+        reject(reason);
+      };
+      const timer = setTimeout(() => {
+        if (body !== undefined && !body.readableEnded && body.readableLength === 0 && !body.destroyed) timer.refresh();
+        else end(this.#timeout());
+      }, timeoutMs);
+      const onAbort = (event: Event): void => end((event.target as AbortSignal).reason as Error);
+      const settle = (): void => {
+        clearTimeout(timer);
+        for (const each of signals) each.removeEventListener('abort', onAbort);
+      };
+      for (const each of signals) {
+        if (each.aborted) return end(each.reason as Error);
+        each.addEventListener('abort', onAbort);
+      }
+      const passed = (): void => {
+        timer.refresh();
+        onProgress?.();
+      };
+      (async () => work({ signal: abort.signal, onProgress: passed }))().then(
+        (value) => {
+          settle();
+          resolve(value);
+        },
+        (error: unknown) => {
+          settle();
+          reject(error);
+        },
+      );
+    });
+  }
+}

@@ -140,6 +140,7 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
       'Content-Length',
       'Content-Range',
       'x-ms-error-code',
+      'Idempotent-Replayed',
     ],
     maxAge: 600,
   });

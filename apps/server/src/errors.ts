@@ -64,6 +64,7 @@ export const errorTable = {
   DataConflict: [409, 'File size provided during iModel creation does not match actual file size.'],
   iTwinRepositoryExists: [409, 'The specified iTwin Repository already exists.'],
   LastOwner: [409, 'An iTwin keeps at least one owner.'],
+  RequestInProgress: [409, 'A request with the same Idempotency-Key is still being carried out.'],
   iTwinExists: [409, 'An iTwin with the specified number or displayName already exists.'],
   // 413
   RequestTooLarge: [413, 'The request body is larger than this operation accepts.'],
@@ -132,6 +133,7 @@ export const detail = {
     message: `'${given}' is not supported 'content-type'. Supported media ${supported.length === 1 ? 'type is' : 'types are'} ${supported.map((type) => `'${type}'`).join(', ')}.`,
     target: 'content-type',
   }),
+  idempotencyKey: (message: string): ErrorDetail => ({ code: 'InvalidHeaderValue', message, target: 'Idempotency-Key' }),
   exclusiveProperties: (names: readonly string[]): ErrorDetail => ({
     code: 'MutuallyExclusivePropertiesProvided',
     message: `Only one of the following properties can be provided: ${names.map((name) => `'${name}'`).join(', ')}.`,

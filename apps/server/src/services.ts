@@ -16,6 +16,7 @@ import { isITwinJsInstalled, WorkerProcess } from './checkpoints/workerProcess.t
 import { deriveHandler } from './clone/deriveJob.ts';
 import type { Config } from './config.ts';
 import { openDatabase, type Database } from './db/database.ts';
+import { observeTransactions } from './db/requestOutcomes.ts';
 import { deliveryHandler } from './events/deliver.ts';
 import { Webhooks } from './events/webhooks.ts';
 import { Baselines, ensureSeeds } from './history/baselines.ts';
@@ -24,6 +25,7 @@ import { collect } from './history/collect.ts';
 import { ExtendedData } from './history/extendedData.ts';
 import { ChangesetGroups } from './history/groups.ts';
 import { Collector } from './history/collector.ts';
+import { RepeatableRequests } from './idempotency/repeatableRequests.ts';
 import { IModelPermissions } from './imodels/imodelPermissions.ts';
 import { IModels } from './imodels/imodels.ts';
 import { Groups } from './itwins/groups.ts';
@@ -55,6 +57,7 @@ export interface Services {
   tokens: Tokens;
   permissions: Permissions;
   rateLimits: RateLimits;
+  repeatableRequests: RepeatableRequests;
   users: Users;
   iTwins: ITwins;
   members: Members;
@@ -105,7 +108,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
   const ending = new AbortController();
   let endingLate: NodeJS.Timeout | undefined;
   mkdirSync(config.dataDir, { recursive: true, mode: 0o700 });
-  const database = await openDatabase(config);
+  const database = observeTransactions(await openDatabase(config));
   try {
     const directory = Directory.open(config.dataDir, (message) => log.error({ message }, 'the users file has a fault; its last good state stays in force'));
     const embedded = config.embeddedIssuer ? await EmbeddedIssuer.open(config.dataDir) : undefined;
@@ -123,7 +126,8 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const leaseMs = config.jobs.leaseSeconds * 1000;
     const jobs = new Jobs(database, log, { lease: leaseMs, renew: leaseMs / 3, progress: config.jobs.progressSeconds * 1000 });
     // What ran when the last server on this folder ended runs nowhere now: no lease has to run out first.
-    if (database.engine === 'sqlite') await jobs.reclaim();
+    const repeatableRequests = new RepeatableRequests(database);
+    if (database.engine === 'sqlite') await Promise.all([jobs.reclaim(), repeatableRequests.reclaim()]);
     if (config.jobs.here) jobs.handle(deliverySlots, [deliveryHandler(database, config.webhooks)]);
     const workDir = prepareWorkDir(config.dataDir, database.engine);
     const worker = here
@@ -161,6 +165,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       tokens: new Tokens(config, directory, embedded, shares),
       permissions,
       rateLimits,
+      repeatableRequests,
       users,
       iTwins: new ITwins(database, config),
       members,

@@ -5,6 +5,7 @@ import type { CopyRequest } from '../clone/copy.ts';
 import { acceptFork, CannotSquashError } from '../clone/derive.ts';
 import { parseGuid } from '../domain.ts';
 import { ApiError, detail } from '../errors.ts';
+import { madeIModel } from './made.ts';
 import { imodelRoute, type IModelCall, type Route } from './route.ts';
 import { ContainersEnabled, Nullable, Text255 } from './schemas.ts';
 
@@ -81,6 +82,7 @@ const clone = imodelRoute({
     'create operation says how far that is.',
   ].join(' '),
   invalid: 'Cannot clone iModel.',
+  made: madeIModel,
   body: CopyBody,
   async handler(call) {
     const { target, request } = await readCopy(call, call.body);
@@ -101,6 +103,7 @@ const fork = imodelRoute({
     '`mainIModelIsMissingFederationGuids`. A server without iTwin.js can tell neither that nor make a baseline: it forks with history only.',
   ].join(' '),
   invalid: 'Cannot fork iModel.',
+  made: madeIModel,
   body: Type.Object({ ...CopyBody.properties, preserveHistory: Type.Optional(Nullable(Type.Boolean({ description: 'Keep the changesets; false by default.' }))) }),
   async handler(call) {
     const { services, caller, access, body, invalid } = call;

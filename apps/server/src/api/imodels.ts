@@ -6,6 +6,7 @@ import { parseGuid, type Extent } from '../domain.ts';
 import { detail } from '../errors.ts';
 import type { Links } from './links.ts';
 import { pageRequest, pagingParameters, sortKeys } from './paging.ts';
+import { madeIModel } from './made.ts';
 import { imodelRoute, itwinRoute, type ITwinCall, type Route } from './route.ts';
 import {
   ContainersEnabled,
@@ -120,6 +121,7 @@ const createIModel = itwinRoute({
     'Empty and usable at once; from a template, which needs `imodels_read` on it; or from a baseline file that is then uploaded to `_links.upload` and completed at `_links.complete`.',
   access: { on: 'itwin', permission: 'imodels_manage', from: 'body' },
   invalid: 'Cannot create iModel.',
+  made: madeIModel,
   body: Type.Object({
     iTwinId: Type.String({ description: 'iTwin that will hold it.' }),
     name: NameSchema,

@@ -6,6 +6,7 @@ import type { Services } from '../services.ts';
 import { maxThumbnailBytes, NotAPictureError } from '../thumbnails/thumbnails.ts';
 import { MinimalITwin } from './itwins.ts';
 import type { Links, StorageLink } from './links.ts';
+import { madeIn } from './made.ts';
 import { callerRoute, itwinRoute, type Route } from './route.ts';
 import { Nullable } from './schemas.ts';
 
@@ -157,6 +158,7 @@ const createRepository = itwinRoute({
   summary: 'Add a repository',
   access: { on: 'itwin', permission: 'itwins_modify', from: 'path' },
   invalid: 'Cannot add iTwin Repository.',
+  made: madeIn('repository', 'repository'),
   body: Type.Object({ class: Type.String({ maxLength: 100 }), subClass: Type.Optional(Nullable(Type.String({ maxLength: 100 }))), uri: Type.String({ minLength: 1, maxLength: 2000 }) }),
   response: { status: 201, description: 'The repository.', schema: Type.Object({ repository: Repository }) },
   errors: ['iTwinRepositoryExists'],

@@ -1,6 +1,7 @@
 import { Type, type Static } from 'typebox';
 import type { ITwinTable } from '../db/schema.ts';
 import { detail } from '../errors.ts';
+import { madeIn } from './made.ts';
 import { pageRequest, pagingParameters, sortKeys } from './paging.ts';
 import { callerRoute, itwinRoute, type Route } from './route.ts';
 import { Nullable, PageLinks, Text255, time, TimeSchema } from './schemas.ts';
@@ -125,6 +126,7 @@ const createITwin = callerRoute({
   description: "It belongs to the caller's organization; the caller becomes its owner.",
   access: { on: 'caller' },
   invalid: 'Cannot create iTwin.',
+  made: madeIn('itwin', 'iTwin'),
   body: Type.Object({
     ...createBody,
     class: Type.String({ enum: classes }),

@@ -25,6 +25,8 @@ export class Links {
   readonly #signed: SignedLinks;
   readonly #blobs: Blobs;
   readonly #forPage: boolean;
+  /** Upload links given out by this response. */
+  readonly #uploads = new Map<string, { blobId: string; fileName: string }>();
 
   /**
    * @param origin the server as the client reaches it, without a slash at the end
@@ -94,7 +96,13 @@ export class Links {
       uploads === undefined
         ? this.#signed.make(this.#origin, { resource: `blobs/${blobId}`, fileName, permission: 'w' })
         : await uploads.link(blobId, this.#signed.expiry());
+    this.#uploads.set(href, { blobId, fileName });
     return { href, storageType: 'azure' };
+  }
+
+  /** What an address of this response uploads, if it is an upload link. */
+  uploadAt(href: string): { blobId: string; fileName: string } | undefined {
+    return this.#uploads.get(href);
   }
 
   /** How the asking client reaches the store of a blob by itself, if it may. */

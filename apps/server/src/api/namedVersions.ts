@@ -3,6 +3,7 @@ import type { NamedVersionTable } from '../db/schema.ts';
 import { parseGuid } from '../domain.ts';
 import type { Links } from './links.ts';
 import { pageRequest, pagingParameters, sortKeys } from './paging.ts';
+import { madeIn } from './made.ts';
 import { imodelRoute, type Route } from './route.ts';
 import { ApplicationSchema, DescriptionSchema, emptyToNull, LinkSchema, Nullable, PageLinks, Text255, time, TimeSchema } from './schemas.ts';
 
@@ -87,6 +88,7 @@ const createVersion = imodelRoute({
   summary: 'Name a changeset, or the baseline',
   access: { on: 'imodel', permission: 'imodels_write', level: 'iModel' },
   invalid: 'Cannot create Named Version.',
+  made: madeIn('named_version', 'namedVersion'),
   body: Type.Object({
     name: NameProperty,
     description: Type.Optional(DescriptionSchema),

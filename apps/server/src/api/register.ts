@@ -7,6 +7,7 @@ import { ApiError, detail, errorTable, type ErrorCode, type ErrorDetail } from '
 import { StoreTimeoutError } from '../storage/blobStore.ts';
 import type { Services } from '../services.ts';
 import { Links } from './links.ts';
+import { answerAgain, answerUnlessLost, answerWithKey, faultOfKey, idempotencyKeyOf, keptAnswer, keyDescription } from './repeats.ts';
 import type { Access, Call, Route } from './route.ts';
 import { ErrorSchema } from './schemas.ts';
 import { bodyCheck, parameterCheck } from './validation.ts';
@@ -16,6 +17,8 @@ interface RequestState {
   caller: Caller;
   access: IModelAccess | ITwinAccess | undefined;
   body: unknown;
+  /** Why the caller is refused, where the request may be the repetition of one that was not. */
+  refusal?: ApiError;
 }
 const states = new WeakMap<FastifyRequest, RequestState>();
 
@@ -44,6 +47,17 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
   const checkBody = route.body === undefined ? undefined : bodyCheck(route.body);
   const checkAnswer = options.checkResponses === true && route.response.schema !== undefined ? bodyCheck(route.response.schema) : undefined;
 
+  /** A refusal that a repetition with a key may be spared: only its body tells whether it is one. */
+  const unlessRepeated = async (request: FastifyRequest, state: RequestState, check: () => Promise<void>): Promise<void> => {
+    try {
+      await check();
+    } catch (error) {
+      const key = idempotencyKeyOf(request, route);
+      if (!(error instanceof ApiError) || key === undefined || !(await services.repeatableRequests.knows(key, state.caller))) throw error;
+      state.refusal = error;
+    }
+  };
+
   app.route({
     method: route.method,
     url: route.path,
@@ -66,12 +80,17 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       if (caller.share === undefined) await services.users.remember(caller.user);
       // Rule of shares: to look and to read; whatever changes something wants a person.
       else if (route.method !== 'GET') throw new ApiError('InsufficientPermissions');
-      states.set(request, { caller, access: await accessByPath(services, route.access, caller, request), body: undefined });
+      const state: RequestState = { caller, access: undefined, body: undefined };
+      states.set(request, state);
+      await unlessRepeated(request, state, async () => {
+        state.access = await accessByPath(services, route.access, caller, request);
+      });
     },
 
     preHandler: async (request) => {
       const state = states.get(request) as RequestState;
-      const details = checkQuery(request.query);
+      if (state.refusal !== undefined) return;
+      const details = [...faultOfKey(idempotencyKeyOf(request, route)), ...checkQuery(request.query)];
       if (route.body !== undefined) {
         state.body = parseBody(request, route, invalid);
         details.push(...(checkBody?.(state.body) ?? []));
@@ -80,14 +99,18 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       if (details.length > 0) throw invalid(details);
       if (needsInitialized(route.access) && (state.access as IModelAccess).imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
       if (route.access.on === 'itwin' && route.access.from !== 'path') {
-        const named = (route.access.from === 'query' ? request.query : state.body) as { iTwinId: string };
-        state.access = await iTwinAccess(services, state.caller, named.iTwinId, route.access.permission);
+        const { from, permission } = route.access;
+        const named = (from === 'query' ? request.query : state.body) as { iTwinId: string };
+        await unlessRepeated(request, state, async () => {
+          state.access = await iTwinAccess(services, state.caller, named.iTwinId, permission);
+        });
       }
     },
 
     handler: async (request, reply) => {
-      const { caller, access, body } = states.get(request) as RequestState;
+      const { caller, access, body, refusal } = states.get(request) as RequestState;
       const rawQuery = request.query as Record<string, unknown>;
+      const links = new Links(originOf(request, services), request.headers.origin !== undefined, services.signedLinks, services.blobs);
       const call: Call<unknown, unknown> & { access?: IModelAccess | ITwinAccess } = {
         caller,
         params: request.params as Record<string, string>,
@@ -95,15 +118,26 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
         query: rawQuery,
         rawQuery,
         representation: /\breturn=representation\b/.test(String(request.headers.prefer ?? '')),
-        links: new Links(originOf(request, services), request.headers.origin !== undefined, services.signedLinks, services.blobs),
+        links,
         services,
         reply,
         invalid,
         ...(access !== undefined && { access }),
       };
-      const answer = await route.handler(call);
-      const faults = checkAnswer?.(answer) ?? [];
-      if (faults.length > 0) throw new Error(`${route.operationId} answers against its own schema: ${JSON.stringify(faults)}`);
+      const handle = async (): Promise<unknown> => {
+        const answer = await route.handler(call);
+        const faults = checkAnswer?.(answer) ?? [];
+        if (faults.length > 0) throw new Error(`${route.operationId} answers against its own schema: ${JSON.stringify(faults)}`);
+        return answer;
+      };
+      if (route.method === 'POST') {
+        const identity = { caller, operationId: route.operationId, url: request.url, body: (request.body as Buffer | undefined) ?? Buffer.alloc(0) };
+        const key = idempotencyKeyOf(request, route);
+        const repeatable = { services, route, request, reply, links, identity, invalid, handle: async () => keptAnswer(route, reply, await handle(), links) };
+        if (key !== undefined && refusal !== undefined) return answerAgain(key, refusal, repeatable);
+        return key === undefined ? answerUnlessLost(repeatable) : answerWithKey(key, repeatable);
+      }
+      const answer = await handle();
       reply.code(route.response.status);
       if (route.response.binary !== undefined) reply.type(route.response.binary);
       return answer === undefined ? reply.send() : reply.send(answer);
@@ -198,7 +232,8 @@ export function errorsOf(route: Route): ErrorCode[] {
   if (needsInitialized(route.access)) codes.add('iModelNotInitialized');
   if (route.access.on === 'itwin') codes.add('iTwinNotFound');
   if (route.access.on !== 'caller' && !(route.access.on === 'itwin' && route.access.permission === 'member')) codes.add('InsufficientPermissions');
-  if (route.body !== undefined || route.file !== undefined || route.query !== undefined) codes.add(umbrellaOf(route));
+  if (route.method === 'POST') codes.add('RequestInProgress');
+  if (route.method === 'POST' || route.body !== undefined || route.file !== undefined || route.query !== undefined) codes.add(umbrellaOf(route));
   if (route.body !== undefined || route.file !== undefined) codes.add('RequestTooLarge');
   if (route.body !== undefined && route.bodyOptional !== true) codes.add('MissingRequestBody');
   return [...codes];
@@ -236,6 +271,7 @@ function documentOf(route: Route) {
     ...(route.query !== undefined && { querystring: route.query }),
     ...(route.body !== undefined && { body: route.body }),
     ...(route.file !== undefined && { consumes: [...route.file.types], body: Type.String({ format: 'binary', description: `At most ${route.file.limit} bytes.` }) }),
+    ...(route.method === 'POST' && { headers: Type.Object({ 'idempotency-key': Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: keyDescription })) }) }),
     ...(route.prefer === true && {
       headers: Type.Object({ prefer: Type.Optional(Type.String({ enum: ['return=minimal', 'return=representation'], description: 'Short or full items; short by default.' })) }),
     }),

@@ -5,6 +5,7 @@ import type { Caller, IModelPermission, Permission } from '../domain.ts';
 import type { ErrorCode, ErrorDetail } from '../errors.ts';
 import type { ApiError } from '../errors.ts';
 import type { Services } from '../services.ts';
+import type { MadeTable } from '../idempotency/made.ts';
 import type { Links } from './links.ts';
 
 /**
@@ -79,6 +80,8 @@ interface RouteBase<Body extends TSchema, Query extends TSchema> {
   /** Takes `Prefer: return=minimal|representation`. */
   prefer?: boolean;
   response: RouteResponse;
+  /** POST: what it makes where that has a name or address of its own, by which a repetition finds it. */
+  made?: { table: MadeTable; idIn: (body: unknown, headers: Readonly<Record<string, string>>) => string };
   /** Refusals besides those that follow from access, body and query. */
   errors?: readonly ErrorCode[];
 }

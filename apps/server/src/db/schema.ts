@@ -43,6 +43,7 @@ export interface Schema {
   checkpoint: CheckpointTable;
   transfer: TransferTable;
   operation: OperationTable;
+  repeatable_request: RepeatableRequestTable;
   audit: AuditTable;
   secret: SecretTable;
 }
@@ -490,6 +491,25 @@ export interface CheckpointTable {
   failure_reason: string | null;
   created_at: number;
   finished_at: number | null;
+}
+
+/** A POST request that may be repeated, and its answer. */
+export interface RepeatableRequestTable {
+  /** Hash of user, application and `Idempotency-Key`, or of the whole request where the answer to one without a key was lost. */
+  id: string;
+  /** Hash of operation, address and body. */
+  fingerprint: string;
+  /** The run that may write; an earlier one that comes back must not. */
+  run_id: string;
+  /** A run without an answer holds the request for so long. */
+  lease_until: number;
+  /** Results of the transactions of its runs that were committed: JSON, encrypted. */
+  outcomes: string | null;
+  /** JSON, encrypted; null while it runs. */
+  answer: string | null;
+  /** Hash of what the request made, as it was when the answer was lost; null with a key. */
+  made: string | null;
+  expires_at: number;
 }
 
 export interface AuditTable {

@@ -41,11 +41,11 @@ export class Webhooks {
       creator_id: caller.user.id,
       created_at: Date.now(),
     };
-    await this.#database.db.transaction().execute(async (tx) => {
+    return this.#database.db.transaction().execute(async (tx) => {
       await tx.insertInto('webhook').values(row).execute();
       await audit(tx, caller, { at: row.created_at, action: 'webhook.create', iTwinId, detail: { id: row.id, callbackUrl: row.callback_url } });
+      return row;
     });
-    return row;
   }
 
   async list(iTwinId: string): Promise<WebhookTable[]> {
@@ -95,14 +95,16 @@ export class Webhooks {
 
   /** Sends one of them again, with all its attempts. @throws ApiError DeliveryNotFound */
   async redeliver(webhookId: string, deliveryId: string | undefined): Promise<void> {
-    const again = await this.#database.db
-      .updateTable('job')
-      .set({ state: 'ready', attempt: 0, run_at: Date.now() })
-      .where('id', '=', deliveryId ?? '')
-      .where('kind', '=', deliverJob)
-      .where('subject_id', '=', webhookId)
-      .where('state', '=', 'failed')
-      .executeTakeFirst();
-    if (again.numUpdatedRows === 0n) throw new ApiError('DeliveryNotFound');
+    await this.#database.db.transaction().execute(async (tx) => {
+      const again = await tx
+        .updateTable('job')
+        .set({ state: 'ready', attempt: 0, run_at: Date.now() })
+        .where('id', '=', deliveryId ?? '')
+        .where('kind', '=', deliverJob)
+        .where('subject_id', '=', webhookId)
+        .where('state', '=', 'failed')
+        .executeTakeFirst();
+      if (again.numUpdatedRows === 0n) throw new ApiError('DeliveryNotFound');
+    });
   }
 }

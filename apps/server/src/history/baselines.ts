@@ -5,6 +5,7 @@ import { buffer } from 'node:stream/consumers';
 import { brotliDecompressSync } from 'node:zlib';
 import { audit } from '../audit.ts';
 import type { Database, Tx } from '../db/database.ts';
+import { committedBefore } from '../db/requestOutcomes.ts';
 import type { BaselineTable, BlobTable, IModelTable } from '../db/schema.ts';
 import { lockIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
@@ -132,7 +133,7 @@ export class Baselines {
    */
   async completeUpload(caller: Caller, imodel: IModelTable): Promise<Baseline> {
     let before = await this.get(imodel.baseline_id);
-    if (before.state !== 'waitingForFile') throw uploadNotInProgress();
+    if (before.state !== 'waitingForFile' && !committedBefore()) throw uploadNotInProgress();
     if (before.blob.state !== 'stored') {
       await this.#blobs.takeIn(before.blob.id);
       before = await this.get(imodel.baseline_id);

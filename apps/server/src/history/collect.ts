@@ -5,6 +5,7 @@ import { releaseBlobs } from '../storage/blobs.ts';
 import { removeThumbnail } from '../thumbnails/thumbnails.ts';
 import { forgetFile } from '../checkpoints/modelFiles.ts';
 import { purgeITwin } from '../itwins/purge.ts';
+import { dropExpiredRequests } from '../idempotency/repeatableRequests.ts';
 import type { Seeds } from './baselines.ts';
 import { giveUp } from './changesets.ts';
 
@@ -39,6 +40,8 @@ export interface Collected {
   uploads: number;
   /** Changeset groups closed because nothing joined them any more. */
   groups: number;
+  /** Answers kept for repetitions whose time was over. */
+  requests: number;
   checkpoints: number;
   modelFiles: number;
   blocks: number;
@@ -66,12 +69,13 @@ export interface CollectorOptions {
  * looks at it, and at last, after a grace, the bytes. References are the foreign keys themselves; nothing is counted.
  */
 export async function collect(database: Database, stores: Stores, options: CollectorOptions): Promise<Collected> {
-  const collected: Collected = { iModels: 0, iTwins: 0, histories: 0, segments: 0, changesets: 0, blobs: 0, uploads: 0, groups: 0, checkpoints: 0, modelFiles: 0, blocks: 0, strays: 0 };
+  const collected: Collected = { iModels: 0, iTwins: 0, histories: 0, segments: 0, changesets: 0, blobs: 0, uploads: 0, groups: 0, requests: 0, checkpoints: 0, modelFiles: 0, blocks: 0, strays: 0 };
   await endIModelsOfITwins(database);
   collected.iModels = await purgeIModels(database, options);
   collected.iTwins = await purgeITwins(database);
   collected.uploads = await endUploads(database, options);
   collected.groups = await endGroups(database, options);
+  for (let dropped = chunk; dropped === chunk; collected.requests += dropped) dropped = await dropExpiredRequests(database, chunk);
   if (collected.iModels > 0 || options.thorough) {
     collected.histories = await unlessInUse(() => dropHistories(database));
     await dropChangesets(database, collected);

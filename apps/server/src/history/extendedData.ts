@@ -25,7 +25,9 @@ export class ExtendedData {
     if (changeset.creator_id !== caller.user.id) throw new ApiError('InsufficientPermissions');
     const row: ExtendedDataTable = { imodel_id: access.imodel.id, changeset_index: changeset.index, changeset_id: changeset.id, data };
     try {
-      await this.#database.db.insertInto('extended_data').values(row).execute();
+      await this.#database.db.transaction().execute(async (tx) => {
+        await tx.insertInto('extended_data').values(row).execute();
+      });
     } catch (error) {
       if (isUniqueError(error)) throw new ApiError('ChangesetExtendedDataExists', { cause: error });
       throw error;

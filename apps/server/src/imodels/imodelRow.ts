@@ -58,7 +58,29 @@ export async function insertIModel(tx: Tx, imodel: NewIModel): Promise<void> {
     })
     .onConflict((conflict) => conflict.columns(['itwin_id', 'name']).where('deleted_at', 'is', null).doNothing())
     .executeTakeFirst();
-  if (inserted.numInsertedOrUpdatedRows === 0n) throw new ApiError('iModelExists');
+  if (inserted.numInsertedOrUpdatedRows === 0n) throw await nameTaken(tx, imodel);
+}
+
+/** Why a name is taken: where the caller's own unfinished creation has it, also how to go on, because nobody else can know of it. */
+async function nameTaken(tx: Tx, { iTwinId, name, creatorId }: NewIModel): Promise<ApiError> {
+  const holder = await tx
+    .selectFrom('imodel as m')
+    .innerJoin('operation as o', 'o.imodel_id', 'm.id')
+    .select(['m.id', 'o.state'])
+    .where('m.itwin_id', '=', iTwinId)
+    .where('m.name', '=', name)
+    .where('m.deleted_at', 'is', null)
+    .where('m.state', '=', 'notInitialized')
+    .where('m.creator_id', '=', creatorId)
+    .executeTakeFirst();
+  if (holder === undefined) return new ApiError('iModelExists');
+  const goOn =
+    holder.state === 'waitingForFile'
+      ? `It waits for its baseline file: upload the file and complete it with POST /imodels/${holder.id}/baselinefile, or give it up with DELETE /imodels/${holder.id}, which frees the name.`
+      : `It is still being created: GET /imodels/${holder.id}/operations/create tells how far it is. DELETE /imodels/${holder.id} gives it up and frees the name.`;
+  return new ApiError('iModelExists', {
+    details: [{ code: 'iModelNotInitialized', message: `The iModel '${holder.id}' that you created has this name. ${goOn}`, target: 'name' }],
+  });
 }
 
 /** The next time of an iModel. Rule of the API: times of one iModel's things strictly increase, to the millisecond. */

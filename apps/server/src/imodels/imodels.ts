@@ -50,10 +50,10 @@ export class IModels {
    * @throws ApiError iModelExists
    */
   async create(caller: Caller, to: ITwinAccess, request: IModelRequest): Promise<{ imodel: IModelTable; uploadBlobId: string | undefined }> {
-    const id = randomUUID();
     const now = Date.now();
     const store = this.#blobs.stores.ofDataCenter(to.itwin.data_center);
-    const uploadBlobId = await this.#database.db.transaction().execute(async (tx) => {
+    const { id, uploadBlobId } = await this.#database.db.transaction().execute(async (tx) => {
+      const id = randomUUID();
       const { baselineFileSize } = request;
       let baselineId = this.#seeds.get(store.id) as string;
       let blobId: string | undefined;
@@ -79,7 +79,7 @@ export class IModels {
       await insertOperation(tx, { imodel_id: id, kind: 'create', state: waits ? 'waitingForFile' : 'successful', changesets: 0, created_at: now, finished_at: waits ? null : now });
       if (!waits) await raiseCreated(tx, { id, itwin_id: to.itwin.id, creator_id: caller.user.id });
       await audit(tx, caller, { at: now, action: 'iModel.create', iTwinId: to.itwin.id, iModelId: id });
-      return blobId;
+      return { id, uploadBlobId: blobId };
     });
     return { imodel: await this.get(id), uploadBlobId };
   }

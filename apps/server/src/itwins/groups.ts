@@ -53,11 +53,12 @@ export class Groups {
   async create(caller: Caller, iTwinId: string, group: { name: string; description: string | null; users: readonly string[] }): Promise<Group> {
     const users = await this.#known(group.users);
     const row: UserGroupTable = { id: randomUUID(), itwin_id: iTwinId, name: group.name, description: group.description };
-    await this.#change(caller, iTwinId, 'group.create', row.id, async (tx) => {
+    const id = await this.#change(caller, iTwinId, 'group.create', row.id, async (tx) => {
       await tx.insertInto('user_group').values(row).execute();
       await setUsers(tx, row.id, users);
+      return row.id;
     });
-    return this.get(iTwinId, row.id);
+    return this.get(iTwinId, id);
   }
 
   /** @throws ApiError GroupNotFound; UnknownUsersError */
@@ -196,10 +197,11 @@ export class Groups {
     return found.map(({ account }) => account as UserAccountTable);
   }
 
-  async #change(caller: Caller, iTwinId: string, action: string, subject: string, work: (tx: Tx) => Promise<void>): Promise<void> {
-    await this.#database.db.transaction().execute(async (tx) => {
-      await work(tx);
+  async #change<T>(caller: Caller, iTwinId: string, action: string, subject: string, work: (tx: Tx) => Promise<T>): Promise<T> {
+    return this.#database.db.transaction().execute(async (tx) => {
+      const result = await work(tx);
       await audit(tx, caller, { at: Date.now(), action, iTwinId, detail: { subject } });
+      return result;
     });
   }
 }

@@ -83,16 +83,16 @@ export class ITwins {
       deleted_at: null,
     };
     try {
-      await this.#database.db.transaction().execute(async (tx) => {
+      return await this.#database.db.transaction().execute(async (tx) => {
         await tx.insertInto('itwin').values(row).execute();
         await tx.insertInto('owner').values({ itwin_id: id, user_id: caller.user.id }).execute();
         await audit(tx, caller, { at: row.created_at, action: 'iTwin.create', iTwinId: id });
+        return row;
       });
     } catch (error) {
       if (isUniqueError(error)) throw await this.#exists(row);
       throw error;
     }
-    return row;
   }
 
   /** @throws ApiError iTwinExists */

@@ -46,14 +46,14 @@ export class Members {
 
   async createRole(caller: Caller, iTwinId: string, role: Omit<Role, 'id'>): Promise<Role> {
     const created = { id: randomUUID(), ...role };
-    await this.#database.db.transaction().execute(async (tx) => {
+    return this.#database.db.transaction().execute(async (tx) => {
       await tx
         .insertInto('role')
         .values({ id: created.id, itwin_id: iTwinId, display_name: role.displayName, description: role.description, permissions: JSON.stringify(role.permissions) })
         .execute();
       await audit(tx, caller, { at: Date.now(), action: 'role.create', iTwinId, detail: { ...created } });
+      return created;
     });
-    return created;
   }
 
   /** @throws ApiError RoleNotFound */
@@ -114,12 +114,11 @@ export class Members {
     const found = await Promise.all(additions.map(async (addition) => ({ ...addition, account: await this.account(addition.user) })));
     const unknown = found.filter(({ account }) => account === undefined).map(({ user }) => user);
     if (unknown.length > 0) return { members: [], unknown };
-    const ids = new Set<string>();
+    const ids = new Set(found.map(({ account }) => (account as UserAccountTable).id));
     await this.requireRoles(iTwinId, additions.flatMap(({ roleIds }) => [...roleIds]));
     await this.#database.db.transaction().execute(async (tx) => {
       for (const { account, roleIds } of found) {
         const userId = (account as UserAccountTable).id;
-        ids.add(userId);
         for (const roleId of roleIds)
           await tx
             .insertInto('member')

@@ -59,15 +59,15 @@ export class ITwinThings {
   async addRepository(caller: Caller, iTwinId: string, repository: Pick<RepositoryTable, 'class' | 'sub_class' | 'uri'>): Promise<RepositoryTable> {
     const row: RepositoryTable = { id: randomUUID(), itwin_id: iTwinId, ...repository };
     try {
-      await this.#database.db.transaction().execute(async (tx) => {
+      return await this.#database.db.transaction().execute(async (tx) => {
         await tx.insertInto('repository').values(row).execute();
         await audit(tx, caller, { at: Date.now(), action: 'repository.create', iTwinId, detail: { ...row } });
+        return row;
       });
     } catch (error) {
       if (isUniqueError(error)) throw new ApiError('iTwinRepositoryExists', { cause: error });
       throw error;
     }
-    return row;
   }
 
   /** @throws ApiError iTwinRepositoryNotFound */

@@ -42,6 +42,7 @@ export const tablesInOrder = [
   'transfer',
   'operation',
   'job',
+  'repeatable_request',
   'audit',
   'secret',
 ] as const satisfies readonly (keyof Schema)[];

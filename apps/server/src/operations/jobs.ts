@@ -4,6 +4,7 @@ import type { FastifyBaseLogger } from 'fastify';
 import { SpanKind } from '@opentelemetry/api';
 import { sql } from 'kysely';
 import type { Database, Tx } from '../db/database.ts';
+import { outsideRequest } from '../db/requestOutcomes.ts';
 import type { JobTable } from '../db/schema.ts';
 import { continuing, currentTrace, traced } from '../traces/traces.ts';
 import { within } from './within.ts';
@@ -145,7 +146,8 @@ export class Jobs {
   /** Looks for due jobs now. */
   wake(): void {
     if (this.#timer === undefined || this.#stopping) return;
-    for (const lane of this.#lanes) this.#fill(lane);
+    // A request may wake the engine; what jobs do is no part of it.
+    outsideRequest(() => this.#lanes.forEach((lane) => this.#fill(lane)));
   }
 
   /**

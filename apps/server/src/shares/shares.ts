@@ -34,13 +34,13 @@ export class Shares {
       key_hash: hashOf(key),
       created_at: Date.now(),
     };
-    await this.#database.db.transaction().execute(async (tx) => {
+    return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'clone');
       await tx.insertInto('share').values(share).execute();
       const { id, permission } = share;
       await audit(tx, caller, { at: share.created_at, action: 'share.create', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id, permission } });
+      return { share, key };
     });
-    return { share, key };
   }
 
   /** The share that a key opens, while it lasts. */

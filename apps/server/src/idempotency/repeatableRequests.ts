@@ -1,0 +1,288 @@
+import { createCipheriv, createDecipheriv, createHash, randomBytes, randomUUID } from 'node:crypto';
+import { setTimeout as pause } from 'node:timers/promises';
+import { sql, type RawBuilder } from 'kysely';
+import type { Database, Tx } from '../db/database.ts';
+import { withOutcomes, type OutcomeKeeper } from '../db/requestOutcomes.ts';
+import type { Caller } from '../domain.ts';
+import { ApiError } from '../errors.ts';
+
+/** An answer as it is kept. */
+export interface KeptAnswer {
+  status: number;
+  headers: Record<string, string>;
+  body: unknown;
+  /** Where the body holds upload links. They are made anew for each repetition, and never kept. */
+  uploads: readonly UploadPlace[];
+}
+
+export interface UploadPlace {
+  /** Keys that lead from the body to the address. */
+  path: readonly string[];
+  blobId: string;
+  fileName: string;
+}
+
+/** What tells one request from others. */
+export interface RequestIdentity {
+  caller: Caller;
+  operationId: string;
+  /** Path and query as they came. */
+  url: string;
+  body: Buffer;
+}
+
+/** The same `Idempotency-Key` was sent with another request before. */
+export class KeyReusedError extends Error {
+  constructor() {
+    super('the Idempotency-Key was used for another request');
+    this.name = 'KeyReusedError';
+  }
+}
+
+/** How long an answer is kept, milliseconds. */
+const lifeMs = 24 * 3600 * 1000;
+/** A server that is silent for so long does not hold a request any more, milliseconds. */
+const leaseMs = 30_000;
+/** Waits for the end of a request that is still running before its repetition is refused: 0.9 s, well within a client's timeout. */
+const waitsMs = [50, 100, 250, 500];
+/** How long, and how often, the repetition of a request without a key waits for the first one, whose client has gone. */
+const lostWait = { withinMs: 5000, everyMs: 100 };
+
+interface Reference {
+  id: string;
+  fingerprint: string;
+  /** Key of the encryption, which follows from what only the client sends: a database that is read elsewhere opens no answer. */
+  secret: Buffer;
+}
+
+/**
+ * Answers to POST requests, kept so that a client may repeat a request without having it carried out twice: on this server or
+ * another, after a restart, and after a crash at any moment. The results of the request's transactions are written down in
+ * those transactions (`requestOutcomes.ts`), so a repetition after a crash goes on where the first run ended.
+ */
+export class RepeatableRequests {
+  readonly #database: Database;
+  /** PostgreSQL: the database's clock, which all servers share. */
+  readonly #now: () => RawBuilder<number>;
+
+  constructor(database: Database) {
+    this.#database = database;
+    this.#now = () => (database.engine === 'postgres' ? sql<number>`(extract(epoch from clock_timestamp()) * 1000)::bigint` : sql<number>`${Date.now()}`);
+  }
+
+  /** Lets go of what was running: for the start of a server that runs alone on its database. */
+  async reclaim(): Promise<void> {
+    await this.#database.db.updateTable('repeatable_request').set({ lease_until: 0 }).where('answer', 'is', null).execute();
+  }
+
+  /**
+   * The answer kept under a key. @returns undefined when there is none (yet)
+   * @throws KeyReusedError
+   */
+  async answerTo(key: string, request: RequestIdentity): Promise<KeptAnswer | undefined> {
+    const reference = underKey(key, request);
+    const row = await this.#find(reference.id);
+    if (row === undefined || row.expired) return undefined;
+    if (row.fingerprint !== reference.fingerprint) throw new KeyReusedError();
+    return row.answer === null ? undefined : (open(row.answer, reference) as KeptAnswer);
+  }
+
+  /** Whether something is kept under a key of a caller. */
+  async knows(key: string, caller: Caller): Promise<boolean> {
+    const row = await this.#find(idOfKey(key, caller));
+    return row !== undefined && !row.expired;
+  }
+
+  /**
+   * Carries a request out once and keeps its answer, or gives the answer that is kept.
+   * @param handler its answer is kept unless `lasts` says that a later attempt may fare better
+   * @throws KeyReusedError; ApiError RequestInProgress; what the handler throws
+   */
+  async once(key: string, request: RequestIdentity, handler: () => Promise<KeptAnswer>, lasts: (answer: KeptAnswer) => boolean): Promise<{ answer: KeptAnswer; repeated: boolean }> {
+    const reference = underKey(key, request);
+    const claim = await this.#claim(reference);
+    if ('answer' in claim) return { answer: claim.answer, repeated: true };
+    const { runId, committed } = claim;
+    const own = () => this.#database.db.updateTable('repeatable_request').where('id', '=', reference.id).where('run_id', '=', runId);
+    const renewal = setInterval(() => {
+      own()
+        .set({ lease_until: sql`${this.#now()} + ${leaseMs}` })
+        .execute()
+        // The lease then runs out, and the fence in `keep` decides.
+        .catch(() => undefined);
+    }, leaseMs / 3);
+    renewal.unref();
+    const keeper: OutcomeKeeper = {
+      committed,
+      keep: async (tx: Tx, results) => {
+        const kept = await tx.updateTable('repeatable_request').set({ outcomes: seal(results, reference) }).where('id', '=', reference.id).where('run_id', '=', runId).executeTakeFirst();
+        // Another run took the request over: what this one has done is rolled back.
+        if (kept.numUpdatedRows === 0n) throw new ApiError('RequestInProgress', { headers: { 'retry-after': '1' } });
+      },
+    };
+    try {
+      const answer = await withOutcomes(keeper, handler);
+      if (lasts(answer)) await own().set({ answer: seal(answer, reference), lease_until: 0, expires_at: sql`${this.#now()} + ${lifeMs}` }).execute();
+      else await own().set({ lease_until: 0 }).execute();
+      return { answer, repeated: committed.length > 0 };
+    } catch (error) {
+      // Whether its transaction was committed is in the row; the repetition finds out.
+      await own()
+        .set({ lease_until: 0 })
+        .execute()
+        .catch(() => undefined);
+      throw error;
+    } finally {
+      clearInterval(renewal);
+    }
+  }
+
+  async #claim(reference: Reference): Promise<{ answer: KeptAnswer } | { runId: string; committed: unknown[] }> {
+    const { id, fingerprint } = reference;
+    const runId = randomUUID();
+    const lease = sql<number>`${this.#now()} + ${leaseMs}`;
+    for (const waits = [...waitsMs]; ; ) {
+      const inserted = await this.#database.db
+        .insertInto('repeatable_request')
+        .values({ id, fingerprint, run_id: runId, lease_until: lease, outcomes: null, answer: null, made: null, expires_at: sql<number>`${this.#now()} + ${lifeMs}` })
+        .onConflict((conflict) => conflict.doNothing())
+        .executeTakeFirst();
+      if ((inserted.numInsertedOrUpdatedRows ?? 0n) > 0n) return { runId, committed: [] };
+      const row = await this.#find(id);
+      if (row === undefined) continue;
+      if (row.expired && !row.held) {
+        await this.#database.db.deleteFrom('repeatable_request').where('id', '=', id).where('run_id', '=', row.run_id).execute();
+        continue;
+      }
+      if (row.fingerprint !== fingerprint) throw new KeyReusedError();
+      if (row.answer !== null) return { answer: open(row.answer, reference) as KeptAnswer };
+      if (!row.held) {
+        const taken = await this.#database.db.updateTable('repeatable_request').set({ run_id: runId, lease_until: lease }).where('id', '=', id).where('run_id', '=', row.run_id).executeTakeFirst();
+        if (taken.numUpdatedRows === 0n) continue;
+        // Read again: the run before may have committed until this moment.
+        const outcomes = (await this.#find(id))?.outcomes ?? null;
+        return { runId, committed: outcomes === null ? [] : (open(outcomes, reference) as unknown[]) };
+      }
+      const waitMs = waits.shift();
+      if (waitMs === undefined) throw new ApiError('RequestInProgress', { headers: { 'retry-after': '1' } });
+      await pause(waitMs);
+    }
+  }
+
+  /** Notes that the client of a request without a key has gone while the request runs: its repetition waits for the answer. */
+  async announceLost(request: RequestIdentity): Promise<void> {
+    const { id, fingerprint } = withoutKey(request);
+    const lease_until = sql<number>`${this.#now()} + ${leaseMs}`;
+    await this.#database.db
+      .insertInto('repeatable_request')
+      .values({ id, fingerprint, run_id: randomUUID(), lease_until, outcomes: null, answer: null, made: null, expires_at: lease_until })
+      .onConflict((conflict) => conflict.doNothing())
+      .execute();
+  }
+
+  /** The announced request failed: there is no answer to wait for. */
+  async withdrawLost(request: RequestIdentity): Promise<void> {
+    await this.#database.db.deleteFrom('repeatable_request').where('id', '=', withoutKey(request).id).where('answer', 'is', null).execute();
+  }
+
+  /**
+   * Keeps the answer to a request without a key that did not reach its client.
+   * @param made what it made, as it is now
+   */
+  async keepLost(request: RequestIdentity, answer: KeptAnswer, made: string): Promise<void> {
+    const reference = withoutKey(request);
+    const row = { run_id: randomUUID(), answer: seal(answer, reference), made: hash('made', made), expires_at: sql<number>`${this.#now()} + ${lifeMs}`, lease_until: 0 };
+    await this.#database.db
+      .insertInto('repeatable_request')
+      .values({ id: reference.id, fingerprint: reference.fingerprint, outcomes: null, ...row })
+      .onConflict((conflict) => conflict.column('id').doUpdateSet(row))
+      .execute();
+  }
+
+  /**
+   * The answer to the same request that did not reach its client, once: whoever gets it has it.
+   * @param made what the answer tells of, as it is now; undefined when it is gone
+   */
+  async takeLost(request: RequestIdentity, made: (answer: KeptAnswer) => Promise<string | undefined>): Promise<KeptAnswer | undefined> {
+    const reference = withoutKey(request);
+    for (const until = performance.now() + lostWait.withinMs; ; await pause(lostWait.everyMs)) {
+      const row = await this.#find(reference.id);
+      if (row === undefined || row.expired) return undefined;
+      if (row.answer === null) {
+        if (!row.held || performance.now() > until) return undefined;
+        continue;
+      }
+      const answer = open(row.answer, reference) as KeptAnswer;
+      const now = await made(answer);
+      if (now === undefined || hash('made', now) !== row.made) return undefined;
+      const taken = await this.#database.db.deleteFrom('repeatable_request').where('id', '=', reference.id).where('run_id', '=', row.run_id).executeTakeFirst();
+      return taken.numDeletedRows === 0n ? undefined : answer;
+    }
+  }
+
+  async #find(id: string) {
+    const row = await this.#database.db
+      .selectFrom('repeatable_request')
+      .selectAll()
+      .select([sql<number>`case when lease_until > ${this.#now()} then 1 else 0 end`.as('held'), sql<number>`case when expires_at <= ${this.#now()} then 1 else 0 end`.as('expired')])
+      .where('id', '=', id)
+      .executeTakeFirst();
+    return row === undefined ? undefined : { ...row, held: row.held === 1, expired: row.expired === 1 };
+  }
+}
+
+/** Removes answers whose time is over, at most `limit`. @returns how many */
+export async function dropExpiredRequests(database: Database, limit: number): Promise<number> {
+  const now = database.engine === 'postgres' ? sql<number>`(extract(epoch from clock_timestamp()) * 1000)::bigint` : sql<number>`${Date.now()}`;
+  const expired = database.db.selectFrom('repeatable_request').select('id').where('expires_at', '<=', now).where('lease_until', '<=', now).limit(limit);
+  const dropped = await database.db.deleteFrom('repeatable_request').where('id', 'in', expired).executeTakeFirst();
+  return Number(dropped.numDeletedRows);
+}
+
+function idOfKey(key: string, { user, application }: Caller): string {
+  return hash('key', user.id, application.id, key);
+}
+
+function underKey(key: string, request: RequestIdentity): Reference {
+  const { user, application } = request.caller;
+  return { id: idOfKey(key, request.caller), fingerprint: fingerprintOf(request), secret: digest('secret of key', user.id, application.id, key) };
+}
+
+function withoutKey(request: RequestIdentity): Reference {
+  const { user, application } = request.caller;
+  const fingerprint = fingerprintOf(request);
+  return { id: hash('request', user.id, application.id, fingerprint), fingerprint, secret: digest('secret of request', user.id, application.id, request.operationId, request.url, request.body) };
+}
+
+function fingerprintOf({ operationId, url, body }: RequestIdentity): string {
+  return hash('fingerprint', operationId, url, body);
+}
+
+function digest(...parts: readonly (string | Buffer)[]): Buffer {
+  const sha256 = createHash('sha256');
+  // With their lengths, so that no two lists of parts are the same bytes.
+  for (const part of parts) sha256.update(`${Buffer.byteLength(part)}:`).update(part);
+  return sha256.digest();
+}
+
+function hash(...parts: readonly (string | Buffer)[]): string {
+  return digest(...parts).toString('hex');
+}
+
+const ivBytes = 12;
+const tagBytes = 16;
+
+/** Encrypts with AES-256-GCM: answers hold secrets such as the keys of shares, of which the database keeps hashes only. */
+function seal(value: unknown, { secret }: Reference): string {
+  const iv = randomBytes(ivBytes);
+  const cipher = createCipheriv('aes-256-gcm', secret, iv);
+  const sealed = Buffer.concat([cipher.update(JSON.stringify(value), 'utf8'), cipher.final()]);
+  return Buffer.concat([iv, cipher.getAuthTag(), sealed]).toString('base64');
+}
+
+function open(text: string, { secret }: Reference): unknown {
+  const bytes = Buffer.from(text, 'base64');
+  const decipher = createDecipheriv('aes-256-gcm', secret, bytes.subarray(0, ivBytes));
+  decipher.setAuthTag(bytes.subarray(ivBytes, ivBytes + tagBytes));
+  return JSON.parse(Buffer.concat([decipher.update(bytes.subarray(ivBytes + tagBytes)), decipher.final()]).toString('utf8')) as unknown;
+}

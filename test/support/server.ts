@@ -115,10 +115,11 @@ export class Installation {
   /**
    * @param on a database alone keeps its files in the data folder
    * @param postgres the server to make a database on; by default that of the test run
+   * @param parent where the data folder is made
    */
-  static async create(on: Engine | Setup, postgres = postgresUrl): Promise<Installation> {
+  static async create(on: Engine | Setup, postgres = postgresUrl, parent = tmpdir()): Promise<Installation> {
     const setup: Setup = typeof on === 'string' ? { engine: on, store: 'files' } : on;
-    const dataDir = mkdtempSync(path.join(tmpdir(), 'offshoot-test-'));
+    const dataDir = mkdtempSync(path.join(parent, 'offshoot-test-'));
     mkdirSync(dataDir, { recursive: true });
     writeFileSync(path.join(dataDir, 'users.json'), JSON.stringify(directory));
     return new Installation(setup, dataDir, setup.engine === 'postgres' ? await createPostgresDatabase(postgres as string) : undefined);

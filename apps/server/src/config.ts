@@ -139,6 +139,13 @@ const ConfigSchema = Type.Object(
       },
       { additionalProperties: false, default: {} },
     ),
+    diskSpace: Type.Object(
+      {
+        floorMiB: Type.Number({ minimum: 0, default: 1024, description: 'Free space in the data folder, and in stores of type files, below which nothing new is stored; reading and deleting go on. 0 switches it off.' }),
+        floorPercent: Type.Number({ minimum: 0, maximum: 50, default: 5, description: 'The same as a share of the file system. The smaller of the two counts.' }),
+      },
+      { additionalProperties: false, default: {} },
+    ),
     changesetGroupHours: Type.Number({ minimum: 0, default: 168, description: 'A changeset group that no changeset joined for so long is closed.' }),
     collector: Type.Object(
       {
@@ -154,7 +161,7 @@ const ConfigSchema = Type.Object(
 /** The configuration, complete, after defaults, file, environment and command line. */
 export type Config = Static<typeof ConfigSchema>;
 /** What a config file, a test or an embedder may leave out: everything. */
-type Nested = 'collector' | 'jobs' | 'briefcases' | 'checkpoints' | 'transfers' | 'webhooks' | 'store';
+type Nested = 'collector' | 'diskSpace' | 'jobs' | 'briefcases' | 'checkpoints' | 'transfers' | 'webhooks' | 'store';
 export type ConfigInput = Partial<Omit<Config, Nested | 'dataCenters'>> & { [K in Nested]?: Partial<Config[K]> } & { dataCenters?: Record<string, Partial<Config['store']>> };
 export type IssuerConfig = Static<typeof Issuer>;
 

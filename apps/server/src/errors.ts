@@ -78,6 +78,7 @@ export const errorTable = {
   // 5xx
   Unknown: [500, 'The server met an unexpected error. The request was not carried out.'],
   Unavailable: [503, 'The server cannot answer just now. Try again.'],
+  InsufficientStorage: [507, 'The server has no storage space left for this. Reading and deleting still work.'],
 } as const satisfies Record<string, readonly [status: number, message: string]>;
 
 export type ErrorCode = keyof typeof errorTable;

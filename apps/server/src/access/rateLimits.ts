@@ -1,26 +1,34 @@
 import { rmSync } from 'node:fs';
 import path from 'node:path';
-import { RateLimiterPostgres, RateLimiterRes } from 'rate-limiter-flexible';
+import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRes } from 'rate-limiter-flexible';
 import type { Config } from '../config.ts';
 import type { Database } from '../db/database.ts';
 import { openConnection, type Connection } from '../db/sqlite/connection.ts';
 import type { Application } from '../domain.ts';
 import { ApiError } from '../errors.ts';
+import { outageOf } from '../faults.ts';
 
 /** What the limiter library asks of its database. */
 interface LimitClient {
   query(query: { text: string; values: unknown[] }): Promise<{ rows: unknown[] }>;
 }
 
+/** One window: counted by all servers together, and by this one alone where that cannot be written. */
+interface Limiters {
+  shared: RateLimiterPostgres;
+  own: RateLimiterMemory;
+}
+
 /**
  * The limits of each application by its tier: the general windows over all requests, and own windows of single
  * operations. Counts are kept in the database, so that all servers of an installation count together. They may be lost
  * with the power, which spares a disk write on every request: an unlogged table on PostgreSQL, an unsynced file of their
- * own on SQLite. The library's statements for PostgreSQL run on SQLite as they are.
+ * own on SQLite. The library's statements for PostgreSQL run on SQLite as they are. Where counts cannot be written, as on a
+ * full disk, each server counts for itself, so that reading goes on.
  */
 export class RateLimits {
   readonly #tiers: Config['tiers'];
-  readonly #limiters = new Map<string, RateLimiterPostgres>();
+  readonly #limiters = new Map<string, Limiters>();
   readonly #client: LimitClient;
   readonly #file: Connection | undefined;
 
@@ -54,7 +62,11 @@ export class RateLimits {
 
   async #consume(scope: string, window: { requests: number; seconds: number }, application: Application, operation: string): Promise<void> {
     try {
-      await this.#limiter(scope, window).consume(application.id);
+      const { shared, own } = this.#limiter(scope, window);
+      await shared.consume(application.id).catch((error: unknown) => {
+        if (error instanceof RateLimiterRes || !this.#cannotWrite(error)) throw error;
+        return own.consume(application.id);
+      });
     } catch (refused) {
       if (!(refused instanceof RateLimiterRes)) throw refused;
       throw new ApiError('RateLimitExceeded', {
@@ -69,11 +81,17 @@ export class RateLimits {
     }
   }
 
-  #limiter(scope: string, window: { requests: number; seconds: number }): RateLimiterPostgres {
+  /** A file of counts alone may fail; a database that cannot be reached answers no request anyway. */
+  #cannotWrite(error: unknown): boolean {
+    const outage = outageOf(error);
+    return outage === 'noSpace' || (outage === 'unavailable' && this.#file !== undefined);
+  }
+
+  #limiter(scope: string, window: { requests: number; seconds: number }): Limiters {
     const name = `${scope}/${window.requests}/${window.seconds}`;
     let limiter = this.#limiters.get(name);
     if (limiter === undefined) {
-      limiter = new RateLimiterPostgres({
+      const shared = new RateLimiterPostgres({
         storeClient: this.#client,
         storeType: 'pool',
         tableName: 'rate_limit',
@@ -82,6 +100,7 @@ export class RateLimits {
         points: window.requests,
         duration: window.seconds,
       });
+      limiter = { shared, own: new RateLimiterMemory({ keyPrefix: name, points: window.requests, duration: window.seconds }) };
       this.#limiters.set(name, limiter);
     }
     return limiter;

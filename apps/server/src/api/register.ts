@@ -5,6 +5,7 @@ import { requireIModel, requireITwin, type IModelAccess, type ITwinAccess } from
 import { parseGuid, type Caller } from '../domain.ts';
 import { ApiError, detail, errorTable, type ErrorCode, type ErrorDetail } from '../errors.ts';
 import { StoreTimeoutError } from '../storage/blobStore.ts';
+import { outageError, outageOf } from '../faults.ts';
 import type { Services } from '../services.ts';
 import { Links } from './links.ts';
 import { answerAgain, answerUnlessLost, answerWithKey, faultOfKey, idempotencyKeyOf, keptAnswer, keyDescription } from './repeats.ts';
@@ -211,7 +212,8 @@ function umbrellaOf(route: Route): ErrorCode {
  * server: logged here, and told to the client without its inner workings.
  */
 export function sendError(error: Error, request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  const known = error instanceof ApiError ? error : fromHttpLayer(error, request);
+  const outage = error instanceof ApiError ? undefined : outageOf(error);
+  const known = error instanceof ApiError ? error : outage !== undefined ? outageError(outage, error) : fromHttpLayer(error, request);
   if (known.status >= 500) (request.log).error({ err: known.cause ?? error, url: request.url.split('?')[0] }, 'request failed');
   return reply.code(known.status).headers(known.headers).type('application/json; charset=utf-8').send(JSON.stringify(known.toBody()));
 }

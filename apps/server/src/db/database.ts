@@ -9,15 +9,18 @@ import { Pool } from './postgres/pool.ts';
 import { RetryingKysely } from './retrying.ts';
 import type { Schema } from './schema.ts';
 import { sqliteDialect } from './sqlite/dialect.ts';
+import { Writer } from './sqlite/writerQueue.ts';
 
 export type Engine = 'sqlite' | 'postgres';
 export type Db = Kysely<Schema>;
 export type Tx = Transaction<Schema>;
 
-/** Longest time that a statement may take on PostgreSQL, and that a transaction may wait for its next one. */
+/** Longest time that a statement may take, and that a transaction may wait for its next one. */
 const statementMs = 60_000;
 /** How long a request waits for a connection to PostgreSQL. */
 const connectMs = 10_000;
+/** How long a request waits for its turn to write on SQLite. */
+const turnMs = 30_000;
 
 /** Name of the embedded database in its data folder. */
 export const databaseFile = 'offshoot.db';
@@ -28,6 +31,8 @@ export interface Database {
   readonly db: Db;
   /** PostgreSQL only: the pool, for parts that speak to it themselves (rate limits). */
   readonly pool: pg.Pool | undefined;
+  /** SQLite only: the one connection that writes, for what is not a query. */
+  readonly writer: Writer | undefined;
   close(): Promise<void>;
 }
 
@@ -57,7 +62,7 @@ export async function openDatabase(config: Pick<Config, 'dataDir' | 'databaseUrl
   const beside = how === 'beside a server';
   const database = config.databaseUrl === undefined ? openSqlite(config.dataDir, beside) : openPostgres(config.databaseUrl, config);
   try {
-    await (beside ? requireCurrent(database) : migrate(database));
+    await (beside ? requireCurrent(database) : migrate(database, config));
     return database;
   } catch (error) {
     await database.close();
@@ -70,13 +75,16 @@ function openSqlite(folder: string, beside: boolean): Database {
   if (beside && !existsSync(file)) throw new Error(`there is no installation at ${folder}`);
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const lock = beside ? undefined : lockFolder(folder);
-  const db = new Kysely<Schema>({ dialect: sqliteDialect(file) });
+  const writer = new Writer(file, { turnMs, statementMs });
+  const db = new Kysely<Schema>({ dialect: sqliteDialect(file, writer) });
   return {
     engine: 'sqlite',
     db,
     pool: undefined,
+    writer,
     close: async () => {
       await db.destroy();
+      await writer.close();
       lock?.close();
     },
   };
@@ -98,14 +106,23 @@ export function lockFolder(folder: string): DatabaseSync {
   }
 }
 
-function openPostgres(url: string, { databasePool, databasePrepares }: Pick<Config, 'databasePool' | 'databasePrepares'>): Database {
+function openPostgres(url: string, config: PoolConfig): Database {
+  const { pool, kyselyPool } = openPool(url, config);
+  const db = new RetryingKysely<Schema>({ dialect: new PostgresDialect({ pool: kyselyPool }) });
+  return { engine: 'postgres', db, pool, writer: undefined, close: () => db.destroy() };
+}
+
+type PoolConfig = Pick<Config, 'databasePool' | 'databasePrepares'>;
+
+/** @param limitMs longest time of a statement, and of a transaction without one; 0 is none */
+function openPool(url: string, { databasePool, databasePrepares }: PoolConfig, limitMs = statementMs): { pool: pg.Pool; kyselyPool: Pool } {
   const int8 = 20;
   const pool = new pg.Pool({
     connectionString: url,
     max: databasePool,
     // A statement of ours takes milliseconds; one that hangs must not hold its connection, nor a dead client its locks.
-    statement_timeout: statementMs,
-    idle_in_transaction_session_timeout: statementMs,
+    statement_timeout: limitMs,
+    idle_in_transaction_session_timeout: limitMs,
     connectionTimeoutMillis: connectMs,
     keepAlive: true,
     // Counts and times come as int8; all of ours are safe integers.
@@ -115,25 +132,44 @@ function openPostgres(url: string, { databasePool, databasePrepares }: Pick<Conf
   // between two statements of a transaction.
   pool.on('error', () => undefined);
   pool.on('connect', (client) => client.on('error', () => undefined));
-  const db = new RetryingKysely<Schema>({ dialect: new PostgresDialect({ pool: new Pool(pool, databasePrepares) }) });
-  return { engine: 'postgres', db, pool, close: () => db.destroy() };
+  return { pool, kyselyPool: new Pool(pool, databasePrepares) };
 }
 
-function migratorOf({ db, engine }: Database): Migrator {
-  return new Migrator({ db, provider: { getMigrations: async () => migrationsFor(engine) } });
+function migratorOf(db: Kysely<Schema>, engine: Engine): Migrator {
+  // Kysely orders what was executed by the time of day, which may have been set back since; the names are order enough.
+  return new Migrator({ db, allowUnorderedMigrations: true, provider: { getMigrations: async () => migrationsFor(engine) } });
 }
 
-async function requireCurrent(database: Database): Promise<void> {
-  const pending = (await migratorOf(database).getMigrations()).filter(({ executedAt }) => executedAt === undefined);
+async function requireCurrent({ db, engine }: Database): Promise<void> {
+  const pending = (await migratorOf(db, engine).getMigrations()).filter(({ executedAt }) => executedAt === undefined);
   if (pending.length > 0) throw new Error('The database is of an older version. Start this version of the server once, which brings it up to date.');
 }
 
-async function migrate(database: Database): Promise<void> {
-  const migrator = migratorOf(database);
-  const { error } = await migrator.migrateToLatest();
-  if (error === undefined) return;
-  const fault = error instanceof Error ? error : new Error('the schema cannot be brought up to date', { cause: error });
-  throw /corrupted migrations/.test(fault.message) ? new NewerSchemaError(fault) : fault;
+/**
+ * Brings the schema up to date, each migration and its record in a transaction of its own: one that is interrupted has not
+ * happened, and those before it need not run again. An index of a large table may take longer than any request should, so
+ * the limits of requests do not hold here.
+ */
+async function migrate(database: Database, config: PoolConfig & Pick<Config, 'databaseUrl'>): Promise<void> {
+  if (config.databaseUrl === undefined) return database.writer?.withoutLimits(() => migrateStepwise(migratorOf(database.db, 'sqlite')));
+  const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: openPool(config.databaseUrl, { ...config, databasePool: 1 }, 0).kyselyPool }) });
+  try {
+    await migrateStepwise(migratorOf(db, 'postgres'));
+  } finally {
+    await db.destroy();
+  }
+}
+
+async function migrateStepwise(migrator: Migrator): Promise<void> {
+  for (;;) {
+    // Another server may bring the schema up to date in the same moment; each step looks again, under the lock.
+    const { error, results = [] } = await migrator.migrateUp();
+    if (error !== undefined) {
+      const fault = error instanceof Error ? error : new Error('the schema cannot be brought up to date', { cause: error });
+      throw /corrupted migrations/.test(fault.message) ? new NewerSchemaError(fault) : fault;
+    }
+    if (results.length === 0) return;
+  }
 }
 
 /** Whether a statement failed because the row that it refers to is gone. */

@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import parseRange from 'range-parser';
 import { Readable } from 'node:stream';
+import { outageOf } from '../faults.ts';
 import type { Containers } from '../checkpoints/containers.ts';
 import { SizeMismatchError, StoreTimeoutError, UnknownBlockError, type ByteRange } from './blobStore.ts';
 import type { Blobs, OpenUpload } from './blobs.ts';
@@ -191,5 +192,8 @@ function toStorageError(error: unknown): StorageError {
   if (code === 'ECONNRESET' || code === 'ERR_STREAM_PREMATURE_CLOSE' || code === 'ABORT_ERR')
     return new StorageError(400, 'RequestTimeout', 'The upload ended early.');
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) return new StorageError(statusCode, 'InvalidInput', 'The request is not valid.');
+  const outage = outageOf(error);
+  if (outage === 'noSpace') return new StorageError(507, 'InsufficientStorage', 'The server has no storage space left for this upload.', { 'retry-after': '60' });
+  if (outage === 'unavailable') return new StorageError(503, 'ServerBusy', 'The server cannot answer just now. Try again.', { 'retry-after': '5' });
   return new StorageError(500, 'InternalError', 'The server met an unexpected error.');
 }

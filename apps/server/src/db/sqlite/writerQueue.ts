@@ -201,7 +201,7 @@ export class Writer {
         // A value that cannot be sent to a thread.
         this.#forget(id);
         settled();
-        reject(error);
+        reject(error instanceof Error ? error : new Error(String(error)));
       }
     });
   }

@@ -1,9 +1,14 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
 import type * as Scenario from './support/scenario.ts';
 import { workFolder } from './support/clients.ts';
+import { otherStore } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
+import { until } from './support/until.ts';
 
 /** iTwin.js is optional: without its native part there is nothing to open checkpoints with. */
 const scenario: typeof Scenario | undefined = isITwinJsInstalled() ? await import('./support/scenario.ts') : undefined;
@@ -31,4 +36,45 @@ onEachDatabase('Checkpoints', config, (context) => {
 
   test('clones open in iTwin.js with all that their source held, stay apart from it and outlive it', { skip }, () => run('clone', 'openAgain'));
   test('new, forked and templated iModels open in iTwin.js with all that they were made from', { skip }, () => run('derive'));
+});
+
+const west = 'West Europe';
+
+onEachDatabase('A clone in another data center', (setup) => ({ ...config, dataCenters: { [west]: otherStore(setup) }, transfers: { firstRetrySeconds: 1000 } }), (context) => {
+  const skip = scenario === undefined ? 'iTwin.js is not installed' : false;
+
+  test('opens in iTwin.js from the moment it is initialized, while the rest of its checkpoints is scheduled', { skip }, async () => {
+    const work = workFolder();
+    try {
+      const notes = path.join(work.path, 'notes.json');
+      const input = { origin: context.server.origin, token: await context.server.token('olivia'), iTwinId: context.iTwinId, otherITwinId: context.iTwinId, notes };
+      await scenario?.runScenario({ ...input, part: 'source', folder: path.join(work.path, 'source') });
+      const found = JSON.parse(readFileSync(notes, 'utf8')) as { sourceId: string; clones: object[] };
+
+      const { blobs, database } = context.server.services;
+      const far = await context.server.iTwin('olivia', undefined, west);
+      const accepted = await context.api.post(`/imodels/${found.sourceId}/clone`, { iTwinId: far, name: randomUUID() });
+      const id = (accepted.headers.get('location') ?? '').slice(-36);
+      const stateOf = async () => (await database.db.selectFrom('imodel').select('state').where('id', '=', id).executeTakeFirst())?.state;
+      // From that moment on the store takes nothing: what is copied afterwards cannot help.
+      const store = blobs.stores.ofDataCenter(west);
+      for (const name of ['put', 'copyFrom'] as const) {
+        const real = store[name]?.bind(store) as ((...given: unknown[]) => Promise<unknown>) | undefined;
+        const guarded = async (...given: unknown[]): Promise<unknown> => {
+          if ((await stateOf()) === 'initialized') throw new Error('the store is away');
+          return real?.(...given);
+        };
+        if (real !== undefined) Object.assign(store, { [name]: guarded });
+      }
+      await until('the initialized clone', async () => ((await stateOf()) === 'initialized' ? true : undefined));
+      writeFileSync(notes, JSON.stringify({ ...found, clones: [{ id, iTwinId: far, index: 2 }] }));
+      // A push needs the store again.
+      await until('the failed attempt', async () => (await database.db.selectFrom('job').select('last_error').where('subject_id', '=', id).executeTakeFirst())?.last_error ?? undefined);
+      for (const name of ['put', 'copyFrom']) Reflect.deleteProperty(store, name);
+      await scenario?.runScenario({ ...input, part: 'openCopy', folder: path.join(work.path, 'copy') });
+      assert.equal(((await context.api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string } }).createOperation.state, 'scheduled');
+    } finally {
+      work.remove();
+    }
+  });
 });

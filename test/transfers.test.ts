@@ -322,7 +322,71 @@ for (const setup of setups)
       });
     });
 
-    test('brings checkpoints along, which open the clone at once', { skip: isITwinJsInstalled() ? false : 'iTwin.js is not installed', timeout: 120_000 }, async () => {
+    /** Lets a store take nothing more once something holds. */
+    function shutWhen(store: BlobStore, holds: () => Promise<boolean>): void {
+      for (const name of ['put', 'copyFrom'] as const) {
+        const real = store[name]?.bind(store) as ((...given: unknown[]) => Promise<unknown>) | undefined;
+        if (real !== undefined) Object.assign(store, { [name]: async (...given: unknown[]) => ((await holds()) ? Promise.reject(new Error('the store is away')) : real(...given)) });
+      }
+    }
+    const checkpointOf = async (api: Api, id: string, index: number) => ((await api.get(`/imodels/${id}/changesets/${index}/checkpoint`)).body as { checkpoint: { state: string; failureReason: string | null } }).checkpoint;
+    const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
+
+    test('waits for a checkpoint where its source has none yet and the installation makes them', { skip, timeout: 120_000 }, async () => {
+      await onInstallation(async (start) => {
+        // An uploaded baseline, of which nobody makes a checkpoint for now.
+        let server = await start();
+        const iModelId = await pushSample(await official(server), await server.iTwin(), randomUUID());
+        await server.close();
+        server = await start({ checkpoints: { generate: 'elsewhere' } });
+        let api = await server.as('olivia');
+        const clone = await order(api, iModelId, { iTwinId: await server.iTwin('olivia', undefined, west) });
+        await until('all changesets', async () => ((await operationOf(api, clone)).progress.changesets > 0 ? true : undefined));
+        const { db } = server.services.database;
+        await until('the wait', () => db.selectFrom('job').select('id').where('subject_id', '=', clone).where('run_at', '>', Date.now()).executeTakeFirst());
+        assert.equal(((await api.get(`/imodels/${clone}`)).body as { iModel: { state: string } }).iModel.state, 'notInitialized');
+        await server.close();
+        server = await start({ checkpoints: { generate: 'auto' } });
+        api = await server.as('olivia');
+        await until('the initialized clone', async () => (((await api.get(`/imodels/${clone}`)).body as { iModel: { state: string } }).iModel.state === 'initialized' ? true : undefined), 60_000);
+        assert.equal((await checkpointOf(api, clone, 0)).state, 'successful');
+      });
+    });
+
+    test('says of a checkpoint that it is on its way, and with a reason that it could not be copied', { skip, timeout: 120_000 }, async () => {
+      await onInstallation(async (start) => {
+        let server = await start({ checkpoints: { generate: 'auto', delaySeconds: 0 } });
+        const olivia = await official(server);
+        const { client, authorization } = olivia;
+        const iModelId = await pushSample(olivia, await server.iTwin(), randomUUID());
+        await client.namedVersions.create({ authorization, iModelId, namedVersionProperties: { name: 'v', changesetId: (await client.changesets.getSingle({ authorization, iModelId, changesetIndex: 2 })).id } });
+        let api = await server.as('olivia');
+        await until('the checkpoint', async () => ((await checkpointOf(api, iModelId, 2)).state === 'successful' ? true : undefined), 60_000);
+        const far = await server.iTwin('olivia', undefined, west);
+        await server.close();
+
+        // Nobody makes checkpoints here: what is not copied is lost.
+        server = await start({ transfers: { fruitlessAttempts: 2, firstRetrySeconds: 0.5 } });
+        api = await server.as('olivia');
+        const { db } = server.services.database;
+        let clone = '';
+        shutWhen(storesOf(server).west, async () => (await db.selectFrom('imodel').select('state').where('id', '=', clone).executeTakeFirst())?.state === 'initialized');
+        clone = await order(api, iModelId, { iTwinId: far });
+        const states = new Set<string>();
+        await until('the end of the operation', async () => {
+          const { status, body } = await api.get(`/imodels/${clone}/changesets/2/checkpoint`);
+          if (status === 200) states.add((body as { checkpoint: { state: string } }).checkpoint.state);
+          return (await operationOf(api, clone)).state === 'scheduled' ? undefined : true;
+        });
+        assert.deepEqual([(await operationOf(api, clone)).state, (await checkpointOf(api, clone, 0)).state], ['successful', 'successful']);
+        const { state, failureReason } = await checkpointOf(api, clone, 2);
+        assert.deepEqual([state, failureReason], ['failed', 'The checkpoint could not be copied into this data center.']);
+        assert.ok(states.has('scheduled') && !states.has('notGenerated'), [...states].join());
+        assert.deepEqual((await verify(db, server.services.blobs.stores, true)).faults, []);
+      });
+    });
+
+    test('brings checkpoints along, which open the clone at once', { skip, timeout: 120_000 }, async () => {
       await onInstallation(async (start) => {
         let server = await start({ checkpoints: { generate: 'auto', delaySeconds: 0 }, ...idle });
         const olivia = await official(server);

@@ -163,6 +163,34 @@ const parts = {
     }
   },
 
+  /** A real iModel with a checkpoint of its last changeset, to be copied into another data center. */
+  async source(setting: Setting): Promise<void> {
+    const { models, client, authorization, input } = setting;
+    const notes: Notes = { sourceId: await models.create(input.iTwinId, 'Plant'), contents: {}, clones: [] };
+    const source = await models.openBriefcase(input.iTwinId, notes.sourceId);
+    for (let row = 1; row <= 2; row++) await models.pushSpheres(source, 3, row);
+    notes.contents[2] = contentsOf(source);
+    const changesetId = source.changeset.id;
+    source.close();
+    await client.namedVersions.create({ authorization, iModelId: notes.sourceId, namedVersionProperties: { name: 'last', changesetId } });
+    await waitForCheckpoint(setting, notes.sourceId, 2);
+    writeFileSync(input.notes, JSON.stringify(notes));
+  },
+
+  /** The copy, while no more than what makes it initialized is there: it opens with everything, and takes a push. */
+  async openCopy(setting: Setting): Promise<void> {
+    const { models, client, authorization, input } = setting;
+    const notes = JSON.parse(readFileSync(input.notes, 'utf8')) as Notes;
+    const [copy] = notes.clones as [Notes['clones'][number]];
+    const states = [];
+    for (const changesetIndex of [0, 2]) states.push((await client.checkpoints.getSingle({ authorization, iModelId: copy.id, changesetIndex })).state);
+    assert.deepEqual(states, [CheckpointState.Successful, CheckpointState.Scheduled]);
+    assert.equal(await readBriefcase(setting, copy.iTwinId, copy.id), notes.contents[2]);
+    const db = await models.openBriefcase(copy.iTwinId, copy.id);
+    await models.pushSpheres(db, 1, 9);
+    db.close();
+  },
+
   /** A new empty iModel opens at once, takes a briefcase and a first push; forks and templated iModels open with what they were made from. */
   async derive(setting: Setting): Promise<void> {
     const { models, client, authorization, input } = setting;

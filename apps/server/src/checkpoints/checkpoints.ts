@@ -60,6 +60,13 @@ export class Checkpoints {
     return [...first, ...others];
   }
 
+  /** Every checkpoint that an iModel sees, in whatever state. */
+  async all(sight: CheckpointSight, db: Db = this.#database.db): Promise<CheckpointTable[]> {
+    const ofItsBaseline = await db.selectFrom('checkpoint').selectAll().where('baseline_id', '=', sight.baseline_id).execute();
+    if (sight.history_id === null) return ofItsBaseline;
+    return [...ofItsBaseline, ...(await seen(db, sight, sight.head_index).orderBy('c.changeset_index').execute())];
+  }
+
   /** Size of a model file, bytes. */
   async sizeOf(fileId: string): Promise<number> {
     return (await this.#database.db.selectFrom('model_file').select('size').where('id', '=', fileId).executeTakeFirstOrThrow()).size;
@@ -92,7 +99,7 @@ export class Checkpoints {
   }
 
   /** Orders a checkpoint unless there is one, in the transaction that gives the reason for it. @returns whether it did */
-  async want(tx: Tx, imodel: IModelTable, index: number, when: 'soon' | 'now' = 'soon'): Promise<boolean> {
+  async want(tx: Tx, imodel: CheckpointSight & Pick<IModelTable, 'itwin_id'>, index: number, when: 'soon' | 'now' = 'soon'): Promise<boolean> {
     const place = this.#enabled ? await this.placeOf(imodel, index, tx) : undefined;
     if (place === undefined) return false;
     const row: CheckpointTable = {

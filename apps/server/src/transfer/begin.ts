@@ -5,9 +5,9 @@ import type { Caller } from '../domain.ts';
 import { enqueue } from '../operations/jobs.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
 
-/** Job that brings baseline and changesets over; the iModel is initialized at its end. */
+/** Job that copies baseline, changesets and the first checkpoint; the iModel is initialized at its end. */
 export const transferFilesJob = 'transferFiles';
-/** Job that brings checkpoints over; the create operation is successful at its end. */
+/** Job that copies the other checkpoints; the create operation is successful at its end. */
 export const transferCheckpointsJob = 'transferCheckpoints';
 
 /** What is kept with the first of the two: whose permissions it runs on, and where it copies from. */

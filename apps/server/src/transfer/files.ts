@@ -1,6 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto';
 import pMap from 'p-map';
 import { requireIModel, requireITwin, type Permissions } from '../access/permissions.ts';
+import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { Config } from '../config.ts';
 import type { Database, Tx } from '../db/database.ts';
 import { openEnd, type BlobTable, type ChangesetTable, type TransferTable } from '../db/schema.ts';
@@ -14,12 +15,15 @@ import type { BlobStore } from '../storage/blobStore.ts';
 import type { Blobs, ReadableBlob } from '../storage/blobs.ts';
 import { transferCheckpointsJob, transferFilesJob, type TransferOrder } from './begin.ts';
 import type { Carrier } from './carrier.ts';
+import { copyFirstCheckpoint, scheduleCheckpoints } from './checkpointCopy.ts';
 import { EndedTransferError, TransferRun } from './run.ts';
 
 /** Changesets that are looked at together: whether they are there, and which of their files the store has. */
 const pageSize = 500;
 /** Longest wait between attempts. */
 const longestRetryMs = 60_000;
+/** How often a copy looks for the checkpoint of its source that it waits for. */
+const checkpointPollMs = 1000;
 
 /** What both jobs of a transfer work with. */
 export interface TransferParts {
@@ -28,6 +32,7 @@ export interface TransferParts {
   carrier: Carrier;
   permissions: Permissions;
   seeds: Seeds;
+  checkpoints: Checkpoints;
   config: Config['transfers'];
 }
 
@@ -44,7 +49,7 @@ export function transferLimits(config: Config['transfers']): Pick<JobHandler, 'a
   return { attempts: Number.MAX_SAFE_INTEGER, backoffMs: doubling(config.firstRetrySeconds * 1000, longestRetryMs), perTenant: 1 };
 }
 
-/** Handles the first job of a transfer: baseline and changesets, at the end of which the iModel is initialized. */
+/** Handles the first job of a transfer: baseline, changesets and one checkpoint, at the end of which the iModel is initialized. */
 export function transferFilesHandler(parts: TransferParts): JobHandler {
   return {
     kind: transferFilesJob,
@@ -73,7 +78,10 @@ async function bringFiles(parts: TransferParts, job: RunningJob): Promise<Effect
     const files = new Files(parts, run);
     await pMap(files.missing(), (work) => work(), { concurrency: parts.config.parallelFiles, signal: run.signal });
     await files.settled();
-    return await initialize(parts, run.transfer);
+    const transfer = await parts.database.db.selectFrom('transfer').selectAll().where('imodel_id', '=', job.subjectId).executeTakeFirst();
+    if (transfer === undefined) throw new EndedTransferError();
+    if ((await copyFirstCheckpoint(parts, run, transfer)) === 'waiting') return (tx) => lookAgain(tx, transferFilesJob, job);
+    return await initialize(parts, transfer);
   } catch (error) {
     // However the abort shows itself, what counts is why.
     if (run.signal.aborted) throw run.signal.reason;
@@ -281,12 +289,16 @@ const keyOf = (transfer: TransferTable, blob: ReadableBlob): string => createHas
 
 const contentOf = ({ sha256, size }: Pick<ReadableBlob, 'sha256' | 'size'>): string => `${sha256}/${size}`;
 
-/** Everything is there: the iModel sees its own files from now on, and its checkpoints follow. */
-async function initialize(parts: TransferParts, { imodel_id: id }: TransferTable): Promise<Effect> {
+/** Runs the job once more in a while, when the checkpoint that it waits for may be made. */
+export async function lookAgain(tx: Tx, kind: string, job: RunningJob): Promise<void> {
+  await tx.updateTable('transfer').set({ attempt: 0, fruitful_attempt: 0 }).where('imodel_id', '=', job.subjectId).execute();
+  await enqueue(tx, { kind, subjectId: job.subjectId, tenant: job.tenant, payload: job.payload, delayMs: checkpointPollMs });
+}
+
+/** Everything is there: the iModel sees its own files from now on, and the rest of its checkpoints follows. */
+async function initialize(parts: TransferParts, transfer: TransferTable): Promise<Effect> {
   const { database } = parts;
-  const transfer = await database.db.selectFrom('transfer').selectAll().where('imodel_id', '=', id).executeTakeFirst();
-  if (transfer === undefined) throw new EndedTransferError();
-  const { segment_id: segmentId, baseline_id: baselineId } = transfer;
+  const { imodel_id: id, segment_id: segmentId, baseline_id: baselineId } = transfer;
   const { count } = await database.db
     .selectFrom('changeset')
     .select((eb) => eb.fn.countAll<number>().as('count'))
@@ -304,7 +316,7 @@ async function initialize(parts: TransferParts, { imodel_id: id }: TransferTable
       .set({ baseline_id: baselineId, history_id: historyId, state: 'initialized' })
       .where('id', '=', id)
       .where('deleted_at', 'is', null)
-      .returning(['id', 'itwin_id', 'creator_id'])
+      .returningAll()
       .executeTakeFirst();
     if (imodel === undefined) {
       // Deleted in this moment: the new history is nobody's.
@@ -313,6 +325,7 @@ async function initialize(parts: TransferParts, { imodel_id: id }: TransferTable
     }
     await tx.updateTable('transfer').set({ attempt: 0, fruitful_attempt: 0 }).where('imodel_id', '=', id).execute();
     await tx.updateTable('operation').set((eb) => ({ changesets_done: eb.ref('changesets'), bytes_done: eb.ref('bytes'), bytes_under_way: 0 })).where('imodel_id', '=', id).execute();
+    await scheduleCheckpoints(tx, parts, transfer, imodel);
     await raiseCreated(tx, imodel);
     await enqueue(tx, { kind: transferCheckpointsJob, subjectId: id, tenant: imodel.itwin_id });
   };

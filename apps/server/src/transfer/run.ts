@@ -75,7 +75,14 @@ export class TransferRun {
   async record(done: { bytes: number; changesets: number }, write: (tx: Tx) => Promise<void>): Promise<void> {
     const { imodel_id: id, attempt } = this.transfer;
     await this.#database.db.transaction().execute(async (tx) => {
-      const current = await tx.updateTable('transfer').set({ fruitful_attempt: attempt }).where('imodel_id', '=', id).where('attempt', '=', attempt).executeTakeFirst();
+      // Rows that only make room for a file are no progress: a run that writes nothing else counts as an attempt in vain.
+      const progress = done.bytes > 0 || done.changesets > 0;
+      const current = await tx
+        .updateTable('transfer')
+        .set((eb) => ({ fruitful_attempt: progress ? eb.val(attempt) : eb.ref('fruitful_attempt') }))
+        .where('imodel_id', '=', id)
+        .where('attempt', '=', attempt)
+        .executeTakeFirst();
       if (current.numUpdatedRows === 0n || !(await isWanted(tx, id))) throw new EndedTransferError();
       await write(tx);
       await tx

@@ -1,0 +1,239 @@
+import { randomBytes, randomUUID } from 'node:crypto';
+import pMap from 'p-map';
+import { blockBytes, blockIn } from '../checkpoints/modelFiles.ts';
+import type { Db, Tx } from '../db/database.ts';
+import type { BlobTable, CheckpointTable, IModelTable, ModelFileTable, TransferTable } from '../db/schema.ts';
+import type { BlobStore } from '../storage/blobStore.ts';
+import type { BlobPlace } from '../storage/blobs.ts';
+import { DamagedSourceError } from './carrier.ts';
+import type { TransferParts } from './files.ts';
+import type { TransferRun } from './run.ts';
+
+/** A block of the file that is copied, and where its bytes lie. */
+interface SourceBlock extends BlobPlace {
+  position: number;
+  sha256: string;
+  blobId: string;
+  blobSize: number;
+  start: number;
+}
+
+/** A checkpoint of the source, and the file of the copy's own that takes its blocks. */
+interface Copy {
+  checkpoint: CheckpointTable;
+  size: number;
+  fileId: string;
+  missing: SourceBlock[];
+}
+
+const lengthOf = (position: number, size: number): number => Math.min(blockBytes, size - position * blockBytes);
+
+const bytesOf = ({ missing, size }: Copy): number => missing.reduce((sum, { position }) => sum + lengthOf(position, size), 0);
+
+/** What a transfer copies from, as far as checkpoints are concerned. */
+const sourceOf = ({ history_id, head_index, from_baseline_id }: TransferTable) => ({ history_id, head_index, baseline_id: from_baseline_id });
+
+/** The source's usable checkpoints, the ones that help most first: the newest, the baseline's, then back in time. */
+async function inOrder({ checkpoints }: TransferParts, transfer: TransferTable): Promise<CheckpointTable[]> {
+  const usable = await checkpoints.usable(sourceOf(transfer));
+  const newest = usable.at(-1);
+  const baseline = usable.find(({ baseline_id }) => baseline_id !== null);
+  const rest = usable.toReversed().filter((checkpoint) => checkpoint !== newest && checkpoint !== baseline);
+  return [...new Set([newest, baseline])].filter((checkpoint) => checkpoint !== undefined).concat(rest);
+}
+
+/**
+ * Copies all usable checkpoints of the source that the target does not have yet.
+ * @returns `waiting` while the source, a copy itself, is still getting some of its own
+ */
+export async function copyAllCheckpoints(parts: TransferParts, run: TransferRun): Promise<'there' | 'waiting'> {
+  const copies: Copy[] = [];
+  for (const checkpoint of await inOrder(parts, run.transfer)) {
+    const copy = await prepare(parts, run, run.transfer, checkpoint);
+    if (copy !== undefined) copies.push(copy);
+  }
+  await announce(parts, run, copies);
+  for (const copy of copies) await fill(parts, run, run.transfer, copy);
+  return (await parts.checkpoints.all(sourceOf(run.transfer))).some(isBeingCopied) ? 'waiting' : 'there';
+}
+
+const isBeingCopied = ({ state, file_id }: CheckpointTable): boolean => state === 'scheduled' && file_id !== null;
+
+/**
+ * Sees to it that the target of a transfer has one usable checkpoint before it is initialized, because iTwin.js opens
+ * nothing without one. The baseline's is tried first: its blocks usually lie in the baseline file, which is there already.
+ * Where the source has none, the installation makes one of its baseline.
+ * @returns `waiting` while that is being made; `none` where nobody makes checkpoints, or the one of the baseline has failed
+ */
+export async function copyFirstCheckpoint(parts: TransferParts, run: TransferRun, transfer: TransferTable): Promise<'there' | 'waiting' | 'none'> {
+  const { db } = parts.database;
+  const usable = (await inOrder(parts, transfer)).toSorted((a, b) => Number(a.baseline_id === null) - Number(b.baseline_id === null));
+  for (const checkpoint of usable) {
+    if (await isThere(db, transfer)) return 'there';
+    try {
+      const copy = await prepare(parts, run, transfer, checkpoint);
+      if (copy === undefined) continue;
+      await announce(parts, run, [copy]);
+      await fill(parts, run, transfer, copy);
+    } catch (error) {
+      // Its file is missing or damaged: another one may be whole, and the iModel itself is.
+      if (!(error instanceof DamagedSourceError)) throw error;
+    }
+  }
+  if (await isThere(db, transfer)) return 'there';
+  if (!parts.checkpoints.enabled) return 'none';
+  const ofBaseline = await parts.checkpoints.find(sourceOf(transfer), 0);
+  if (ofBaseline !== undefined) return ofBaseline.state === 'scheduled' ? 'waiting' : 'none';
+  const { itwin_id } = await db.selectFrom('imodel').select('itwin_id').where('id', '=', transfer.imodel_id).executeTakeFirstOrThrow();
+  await db.transaction().execute((tx) => parts.checkpoints.want(tx, { ...sourceOf(transfer), itwin_id }, 0, 'now'));
+  return 'waiting';
+}
+
+/**
+ * Gives the target a row for each checkpoint of its source, in the transaction that initializes it: whoever asks then is told
+ * that they are on their way, and not that there never will be one.
+ */
+export async function scheduleCheckpoints(tx: Tx, parts: TransferParts, transfer: TransferTable, imodel: IModelTable): Promise<void> {
+  for (const checkpoint of await parts.checkpoints.all(sourceOf(transfer), tx)) {
+    const source = checkpoint.state !== 'successful' && !isBeingCopied(checkpoint) ? undefined : await tx.selectFrom('model_file').selectAll().where('id', '=', checkpoint.file_id ?? '').executeTakeFirst();
+    if (source !== undefined) await makeRoom(tx, transfer, checkpoint, source);
+    else if (checkpoint.state === 'failed') await tx.insertInto('checkpoint').values({ ...checkpoint, ...placeOf(transfer, checkpoint), id: randomUUID() }).onConflict((conflict) => conflict.doNothing()).execute();
+    else await parts.checkpoints.want(tx, imodel, checkpoint.changeset_index);
+  }
+}
+
+/** Whether the target of a transfer has a usable checkpoint. */
+async function isThere(db: Db, { baseline_id, segment_id }: TransferTable): Promise<boolean> {
+  const found = await db
+    .selectFrom('checkpoint')
+    .select('id')
+    .where((eb) => eb.or([eb('baseline_id', '=', baseline_id), eb('segment_id', '=', segment_id)]))
+    .where('state', '=', 'successful')
+    .limit(1)
+    .executeTakeFirst();
+  return found !== undefined;
+}
+
+/** Adds the bytes that are to be copied to the progress of the operation. */
+async function announce({ database }: TransferParts, { transfer }: TransferRun, copies: readonly Copy[]): Promise<void> {
+  const bytes = copies.reduce((sum, copy) => sum + bytesOf(copy), 0);
+  await database.db
+    .updateTable('operation')
+    .set((eb) => ({ bytes: eb('bytes_done', '+', bytes) }))
+    .where('imodel_id', '=', transfer.imodel_id)
+    .execute();
+}
+
+/** Copies the blocks of one checkpoint, which is usable afterwards. */
+async function fill(parts: TransferParts, run: TransferRun, transfer: TransferTable, { checkpoint, fileId, size, missing }: Copy): Promise<void> {
+  const blocks = new Blocks(parts, run, await twinBlobs(parts, transfer));
+  await pMap(missing, (block) => blocks.bring(block, fileId, lengthOf(block.position, size)), { concurrency: parts.config.parallelFiles, signal: run.signal });
+  await run.record({ bytes: 0, changesets: 0 }, (tx) => complete(tx, transfer, checkpoint, fileId));
+}
+
+function placeOf(transfer: TransferTable, { baseline_id, changeset_index }: CheckpointTable) {
+  return baseline_id === null
+    ? { segment_id: transfer.segment_id, baseline_id: null, changeset_index }
+    : { segment_id: null, baseline_id: transfer.baseline_id, changeset_index: 0 };
+}
+
+/** Makes room for one checkpoint; undefined when the copy has it, or is getting it some other way. */
+async function prepare({ database }: TransferParts, run: TransferRun, transfer: TransferTable, checkpoint: CheckpointTable): Promise<Copy | undefined> {
+  const { db } = database;
+  const source = await db.selectFrom('model_file').selectAll().where('id', '=', checkpoint.file_id ?? '').executeTakeFirst();
+  if (source === undefined) return undefined;
+  let fileId: string | undefined;
+  await run.record({ bytes: 0, changesets: 0 }, async (tx) => {
+    fileId = await makeRoom(tx, transfer, checkpoint, source);
+  });
+  if (fileId === undefined) return undefined;
+  const there = await db.selectFrom('model_file_block').select('position').where('file_id', '=', fileId).execute();
+  const positions = new Set(there.map(({ position }) => position));
+  const blocks = await db
+    .selectFrom('model_file_block as f')
+    .innerJoin('block as k', 'k.id', 'f.block_id')
+    .innerJoin('blob as b', 'b.id', 'k.blob_id')
+    .select(['f.position', 'k.sha256', 'k.start', 'k.blob_id as blobId', 'b.size as blobSize', 'b.store', 'b.key'])
+    .where('f.file_id', '=', source.id)
+    .orderBy('f.position')
+    .execute();
+  const missing = blocks.filter(({ position }) => !positions.has(position)).map((block) => ({ ...block, key: block.key as string }));
+  return { checkpoint, size: source.size, fileId, missing };
+}
+
+/** @returns the file that takes the blocks; undefined when nothing has to come over */
+async function makeRoom(tx: Tx, transfer: TransferTable, checkpoint: CheckpointTable, source: ModelFileTable): Promise<string | undefined> {
+  const place = placeOf(transfer, checkpoint);
+  const there = tx.selectFrom('checkpoint').select(['state', 'file_id']).where('changeset_index', '=', place.changeset_index);
+  const existing = await (place.baseline_id === null ? there.where('segment_id', '=', place.segment_id) : there.where('baseline_id', '=', place.baseline_id)).executeTakeFirst();
+  // One without a file is ordered or has failed here: that is its generator's.
+  if (existing !== undefined) return existing.state === 'scheduled' ? (existing.file_id ?? undefined) : undefined;
+  const fileId = randomUUID();
+  const now = Date.now();
+  await tx.insertInto('model_file').values({ ...source, id: fileId, created_at: now }).execute();
+  await tx
+    .insertInto('checkpoint')
+    .values({ id: randomUUID(), ...place, state: 'scheduled', file_id: fileId, applied: 0, to_apply: 0, failure_reason: null, created_at: now, finished_at: null })
+    .execute();
+  return fileId;
+}
+
+async function complete(tx: Tx, transfer: TransferTable, checkpoint: CheckpointTable, fileId: string): Promise<void> {
+  const { count } = await tx.selectFrom('model_file_block').select((eb) => eb.fn.countAll<number>().as('count')).where('file_id', '=', fileId).executeTakeFirstOrThrow();
+  const { size } = await tx.selectFrom('model_file').select('size').where('id', '=', fileId).executeTakeFirstOrThrow();
+  if (Number(count) !== Math.ceil(size / blockBytes)) throw new Error(`the checkpoint of changeset ${checkpoint.changeset_index} of ${transfer.imodel_id} did not come over whole`);
+  await tx.updateTable('checkpoint').set({ state: 'successful', finished_at: Date.now() }).where('file_id', '=', fileId).where('state', '=', 'scheduled').execute();
+}
+
+/** The baseline's file in both stores: blocks that lie in it need not be brought over again. */
+async function twinBlobs({ database: { db } }: TransferParts, transfer: TransferTable): Promise<ReadonlyMap<string, string>> {
+  const rows = await db.selectFrom('baseline').select(['id', 'blob_id']).where('id', 'in', [transfer.from_baseline_id, transfer.baseline_id ?? '']).execute();
+  const from = rows.find(({ id }) => id === transfer.from_baseline_id);
+  const to = rows.find(({ id }) => id === transfer.baseline_id);
+  return new Map(from === undefined || to === undefined ? [] : [[from.blob_id, to.blob_id]]);
+}
+
+class Blocks {
+  readonly #parts: TransferParts;
+  readonly #run: TransferRun;
+  readonly #twins: ReadonlyMap<string, string>;
+  readonly #store: BlobStore;
+
+  constructor(parts: TransferParts, run: TransferRun, twins: ReadonlyMap<string, string>) {
+    this.#parts = parts;
+    this.#run = run;
+    this.#twins = twins;
+    this.#store = parts.blobs.stores.get(run.transfer.store);
+  }
+
+  /** Puts one block into its place in a file, from wherever the store has its content, or else brought over. */
+  async bring(block: SourceBlock, fileId: string, length: number): Promise<void> {
+    const known = await blockIn(this.#parts.database.db, this.#store.id, block.sha256);
+    const twin = this.#twins.get(block.blobId);
+    const row = known === undefined && twin === undefined ? await this.#carry(block, length) : undefined;
+    let used = true;
+    await this.#run.record({ bytes: length, changesets: 0 }, async (tx) => {
+      let id = (await blockIn(tx, this.#store.id, block.sha256))?.id;
+      used = id === undefined;
+      if (id === undefined) {
+        if (row !== undefined) await tx.insertInto('blob').values(row).execute();
+        const place = row === undefined ? { blob_id: twin, start: block.start } : { blob_id: row.id, start: 0 };
+        if (place.blob_id === undefined) throw new Error(`block ${block.sha256} is gone again`);
+        id = randomBytes(16).toString('hex').toUpperCase();
+        await tx.insertInto('block').values({ id, store: this.#store.id, sha256: block.sha256, blob_id: place.blob_id, start: place.start }).execute();
+      }
+      // Two copies of one baseline fill the same file.
+      await tx.insertInto('model_file_block').values({ file_id: fileId, position: block.position, block_id: id }).onConflict((conflict) => conflict.doNothing()).execute();
+    });
+    if (!used && row !== undefined) await this.#store.delete(row.key as string, this.#run.options);
+  }
+
+  async #carry(block: SourceBlock, length: number): Promise<BlobTable> {
+    const key = randomUUID();
+    // Blocks of their own are copied as whole files are; those within a baseline are parts of it.
+    const range = length === block.blobSize ? undefined : { start: block.start, end: block.start + length - 1 };
+    await this.#parts.carrier.carry(block, range, { what: 'a checkpoint', size: length, sha256: block.sha256 }, this.#store, key, this.#run.options, this.#run.passed);
+    return { id: randomUUID(), store: this.#store.id, key, size: length, sha256: block.sha256, state: 'stored', created_at: Date.now(), released_at: null };
+  }
+}
+

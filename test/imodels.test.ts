@@ -131,7 +131,7 @@ onEachDatabase('iModels', {}, (context) => {
     assert.equal(await stateOf(id), 'waitingForFile');
   });
 
-  test('a baseline that is no iModel fails the creation with a reason, and the name can be had again', async () => {
+  test('a baseline that is no iModel fails the creation with a reason, and the name is free at once', async () => {
     const damaged = sampleBaseline().subarray(0, 40 * 4096);
     for (const bytes of [Buffer.alloc(8192, 'x'), Buffer.alloc(100), damaged, damaged.subarray(0, -1)]) {
       const { id, upload, complete } = await begin(bytes.length);
@@ -142,22 +142,44 @@ onEachDatabase('iModels', {}, (context) => {
       assert.match(createOperation.failureReason, /baseline file/);
       const { iModel } = (await context.api.get(`/imodels/${id}`)).body as { iModel: { state: string; name: string } };
       assert.equal(iModel.state, 'notInitialized');
-      assert.equal((await context.api.delete(`/imodels/${id}`)).status, 204);
       assert.equal((await create({ name: iModel.name })).name, iModel.name);
+      assert.equal((await context.api.delete(`/imodels/${id}`)).status, 204);
     }
   });
 
-  test('a baseline with bytes after its last page is taken, as files that iTwin.js padded to 4 MiB have them', async () => {
-    const bytes = sampleBaseline();
-    for (const excess of [4 * 1024 * 1024 - (bytes.length % (4 * 1024 * 1024)), 4096, 1000]) {
-      const padded = Buffer.concat([bytes, Buffer.alloc(excess)]);
-      const { id, upload, complete } = await begin(padded.length);
-      assert.equal((await context.api.put(upload.href, padded, { 'x-ms-blob-type': 'BlockBlob' })).status, 201);
-      assert.equal((await context.api.post(complete, {})).status, 200);
-      assert.equal(await stateOf(id), 'successful');
-      const { _links } = await context.olivia.client.baselineFiles.getSingle({ ...as(), iModelId: id });
-      assert.deepEqual(Buffer.from(await (await fetch(_links.download?.href ?? '')).arrayBuffer()), padded);
+  test('a failed creation is found by its state, with the reason, through the official client, and stays until it is deleted', async () => {
+    const iTwinId = await context.server.iTwin();
+    const { client } = context.olivia;
+    const name = newName();
+    const work = workFolder();
+    try {
+      const filePath = path.join(work.path, 'no.bim');
+      writeFileSync(filePath, 'x'.repeat(1000));
+      const createFromBaseline = () => client.iModels.createFromBaseline({ ...as(), iModelProperties: { iTwinId, name, filePath } });
+      // What the client says of it names neither the iModel nor the reason.
+      for (let n = 0; n < 2; n++) await assert.rejects(createFromBaseline(), { message: "Baseline File initialization failed with state 'initializationFailed.'" });
+    } finally {
+      work.remove();
     }
+    const failed = await all(client.iModels.getRepresentationList({ ...as(), urlParams: { iTwinId, state: IModelState.NotInitialized } }));
+    assert.deepEqual(failed.map((iModel) => [iModel.name, iModel.state]), [[name, 'notInitialized'], [name, 'notInitialized']]);
+    for (const { id } of failed) {
+      const operation = (await client.operations.getCreateIModelDetails({ ...as(), iModelId: id })) as unknown as { state: string; failureReason: string };
+      assert.deepEqual([operation.state, operation.failureReason], ['failed', 'The baseline file is not an iModel: it is no SQLite file.']);
+    }
+    // The name leads to whoever holds it, which no failed creation does.
+    const named = async (state?: IModelState) => (await all(client.iModels.getMinimalList({ ...as(), urlParams: { iTwinId, name, ...(state !== undefined && { state }) } }))).map(({ id }) => id);
+    assert.deepEqual([await named(), (await named(IModelState.NotInitialized)).length], [[], 2]);
+    const answers = await Promise.all(Array.from({ length: 6 }, () => context.api.post('/imodels', { iTwinId, name })));
+    assert.deepEqual(answers.map(({ status }) => status).sort(), [201, ...Array<number>(5).fill(409)]);
+    const [holder] = await named();
+    // Nor by renaming.
+    assert.equal((await context.api.patch(`/imodels/${holder}`, { name: newName() })).status, 200);
+    const other = await create({ iTwinId });
+    assert.equal((await context.api.patch(`/imodels/${other.id}`, { name })).status, 200);
+    assert.equal((await all(client.iModels.getMinimalList({ ...as(), urlParams: { iTwinId } }))).length, 4);
+    for (const { id } of failed) assert.equal((await context.api.delete(`/imodels/${id}`)).status, 204);
+    assert.deepEqual(await named(IModelState.NotInitialized), []);
   });
 
   test('a name that is taken is refused before any upload, and free after deletion', async () => {

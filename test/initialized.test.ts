@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, test } from 'node:test';
+import { sql } from 'kysely';
 import { needsInitialized } from '../apps/server/src/api/register.ts';
 import { routes } from '../apps/server/src/api/routes.ts';
+import { failedCreationsMigration } from '../apps/server/src/db/migrations/0014-failed-creations.ts';
 import type { Route } from '../apps/server/src/api/route.ts';
 import type { Answer, Api, WireError } from './support/api.ts';
 import { makeIModel, official } from './support/clients.ts';
 import { endServer, Installation, otherStore, people, setups, type TestServer } from './support/server.ts';
+import { onEachDatabase } from './support/suite.ts';
 import { until } from './support/until.ts';
 
 const west = 'West Europe';
@@ -180,3 +183,35 @@ async function checkLinks({ origin, services }: TestServer, { what, id }: State)
   const file = services.signedLinks.make(origin, { resource: `files/${seed.file_id}/${id}`, fileName: 'BASELINE.bim', permission: 'r' });
   for (const url of [`${origin}/storage/imodelblocks-${id}/manifest.bcv?${token}`, file]) assert.equal((await fetch(url)).status, 404, `${what}: ${url}`);
 }
+
+onEachDatabase('Creations that failed under an earlier version', {}, (context) => {
+  test('give their names back with the upgrade, and their reasons tell nothing of the server any more', async () => {
+    const { db } = context.server.services.database;
+    const create = async (): Promise<{ id: string; name: string }> =>
+      ((await context.api.post('/imodels', { iTwinId: context.iTwinId, name: randomUUID(), baselineFile: { size: 100 } })).body as { iModel: { id: string; name: string } }).iModel;
+    const [failed, waiting, plain] = [await create(), await create(), await create()];
+    const told = { '/srv': 'error opening iModel [/srv/data/work/model.bim]', 'C:': 'cannot open C:\\data\\model.bim', stack: 'The worker ended.\n    at work', plain: 'The baseline file is a briefcase (number 5).' };
+    await sql`drop index imodel_name`.execute(db);
+    await sql`alter table imodel drop column failed_at`.execute(db);
+    await sql`create unique index imodel_name on imodel (itwin_id, name) where deleted_at is null`.execute(db);
+    const upgrade = () => db.transaction().execute((tx) => failedCreationsMigration(context.engine).up(tx));
+    const fail = (id: string, reason: string) => db.updateTable('operation').set({ state: 'failed', failure_reason: reason, finished_at: Date.now() }).where('imodel_id', '=', id).execute();
+    await fail(failed.id, told['/srv']);
+    await fail(plain.id, told.plain);
+    await upgrade();
+
+    assert.equal((await context.api.post('/imodels', { iTwinId: context.iTwinId, name: failed.name })).status, 201);
+    assert.equal((await context.api.post('/imodels', { iTwinId: context.iTwinId, name: waiting.name })).status, 409);
+    const reasonOf = async (id: string) => ((await context.api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { failureReason: string } }).createOperation.failureReason;
+    assert.deepEqual([await reasonOf(failed.id), await reasonOf(plain.id)], ['The server met an unexpected error.', told.plain]);
+    for (const text of [told['C:'], told.stack]) {
+      await sql`drop index imodel_name`.execute(db);
+      await sql`alter table imodel drop column failed_at`.execute(db);
+      await db.updateTable('imodel').set({ name: randomUUID() }).where('id', '=', failed.id).execute();
+      await sql`create unique index imodel_name on imodel (itwin_id, name) where deleted_at is null`.execute(db);
+      await fail(failed.id, text);
+      await upgrade();
+      assert.equal(await reasonOf(failed.id), 'The server met an unexpected error.');
+    }
+  });
+});

@@ -184,6 +184,11 @@ onEachDatabase('An iTwin in another data center', farAway, (context) => {
       assert.deepEqual([operation.state, operation.failureReason], ['failed', `The file of changeset ${index} is ${how} in the store that it is copied from.`]);
       const { body } = await context.api.get(`/imodels/${clone}`);
       assert.equal((body as { iModel: { state: string } }).iModel.state, 'notInitialized');
+      // The name is free, and nothing of the source is left in it.
+      const { name } = (body as { iModel: { name: string } }).iModel;
+      assert.equal((await context.api.post('/imodels', { iTwinId: far, name })).status, 201);
+      const left = await db.selectFrom('imodel').select(['history_id', 'head_index', 'baseline_id']).where('id', '=', clone).executeTakeFirstOrThrow();
+      assert.deepEqual([left.history_id, left.head_index, left.baseline_id.startsWith('seed-')], [null, 0, true]);
       assert.deepEqual(await db.selectFrom('transfer').select('imodel_id').where('imodel_id', '=', clone).execute(), []);
       assert.deepEqual(await db.selectFrom('job').select('id').where('subject_id', '=', clone).execute(), []);
       assert.equal((await context.api.delete(`/imodels/${clone}`)).status, 204);

@@ -6,9 +6,9 @@ import type { ModelFiles } from '../checkpoints/modelFiles.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { BlobTable, IModelTable } from '../db/schema.ts';
-import type { OperationState } from '../domain.ts';
 import { raiseCreated } from '../events/events.ts';
 import { dropBaseline } from '../history/collect.ts';
+import { failCreation, type CreationFailure } from '../imodels/failedCreation.ts';
 import type { Effect, JobHandler, RunningJob } from '../operations/jobs.ts';
 import type { BlobStore, CallOptions } from '../storage/blobStore.ts';
 import type { Blobs } from '../storage/blobs.ts';
@@ -34,7 +34,7 @@ export function deriveHandler(parts: Parts): JobHandler {
     ...parts.retries,
     perTenant: 2,
     run: (job) => run(parts, job),
-    giveUp: (tx, { subjectId }, reason) => fail(tx, subjectId, 'failed', reason),
+    giveUp: (tx, { subjectId }, reason) => fail(parts, tx, subjectId, 'failed', reason),
   };
 }
 
@@ -49,7 +49,7 @@ async function run(parts: Parts, job: RunningJob): Promise<Effect> {
   return generator.withFile(imodel, imodel.head_index, want, job, undefined, async (made) => {
     if (made.missingGuids > 0) {
       const reason = `${made.missingGuids} ${made.missingGuids === 1 ? 'element has' : 'elements have'} no FederationGuid.`;
-      return (tx: Tx) => fail(tx, imodel.id, 'mainIModelIsMissingFederationGuids', reason);
+      return (tx: Tx) => fail(parts, tx, imodel.id, 'mainIModelIsMissingFederationGuids', reason);
     }
     return work.squash ? squash(parts, imodel, store, made, job) : keep(parts, imodel, store, work, made, job);
   });
@@ -107,7 +107,9 @@ async function finish(tx: Tx, imodel: IModelTable, changes: Partial<IModelTable>
   await raiseCreated(tx, imodel);
 }
 
-async function fail(tx: Tx, imodelId: string, state: OperationState, reason: string): Promise<void> {
-  await tx.updateTable('imodel').set(baselineSight).where('id', '=', imodelId).where('state', '=', 'notInitialized').execute();
-  await tx.updateTable('operation').set({ state, failure_reason: reason, finished_at: Date.now() }).where('imodel_id', '=', imodelId).where('state', '=', 'scheduled').execute();
+async function fail({ database: { engine }, blobs, seeds }: Parts, tx: Tx, imodelId: string, state: CreationFailure['state'], reason: string): Promise<void> {
+  const imodel = await tx.selectFrom('imodel as m').innerJoin('itwin as i', 'i.id', 'm.itwin_id').select(['m.baseline_id', 'i.data_center']).where('m.id', '=', imodelId).executeTakeFirst();
+  if (imodel === undefined) return;
+  await failCreation(tx, imodelId, { state, reason, seedId: seeds.get(blobs.stores.ofDataCenter(imodel.data_center).id) });
+  await dropBaseline(tx, engine, imodel.baseline_id, seeds);
 }

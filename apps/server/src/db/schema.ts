@@ -241,6 +241,8 @@ export interface IModelTable {
   /** Which iModel-level permissions replace the iTwin's. */
   secured_by: 'roles' | 'users' | null;
   deleted_at: number | null;
+  /** When its creation failed: it stays readable by its id and no longer holds its name. */
+  failed_at: number | null;
 }
 
 /** iModel-level permissions of a role or a user; `secured_by` of the iModel says which of the two all of them are. */

@@ -14,6 +14,7 @@ import { raiseCreated } from '../events/events.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { IdentityOffsets } from '../checkpoints/identity.ts';
 import { blockIn, forgetFile, type ModelFiles } from '../checkpoints/modelFiles.ts';
+import { failCreation } from '../imodels/failedCreation.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
 import type { Blobs } from '../storage/blobs.ts';
 
@@ -189,22 +190,20 @@ async function scheduleBaseline(tx: Tx, baselineId: string): Promise<boolean> {
 export async function endBaseline(tx: Tx, baselineId: string, state: 'initialized' | 'initializationFailed' | 'fileIsBriefcase', reason?: string): Promise<boolean> {
   const ended = await tx.updateTable('baseline').set({ state }).where('id', '=', baselineId).where('state', 'in', ['waitingForFile', 'initializationScheduled']).executeTakeFirst();
   if (ended.numUpdatedRows === 0n) return false;
-  await tx
-    .updateTable('operation')
-    .set({ state: state === 'initialized' ? 'successful' : 'failed', failure_reason: reason ?? null, finished_at: Date.now() })
-    .where('imodel_id', 'in', waitingFor(tx, baselineId))
-    .execute();
-  if (state !== 'initialized') return true;
-  const ready = await waitingFor(tx, baselineId).select(['itwin_id', 'creator_id']).execute();
-  for (const imodel of ready) {
-    await tx.updateTable('imodel').set({ state: 'initialized' }).where('id', '=', imodel.id).execute();
-    await raiseCreated(tx, imodel);
+  const waiting = await waitingFor(tx, baselineId).select(['itwin_id', 'creator_id']).execute();
+  for (const imodel of waiting) {
+    if (state !== 'initialized') await failCreation(tx, imodel.id, { state: 'failed', reason: reason ?? 'The baseline file cannot be used.' });
+    else {
+      await tx.updateTable('operation').set({ state: 'successful', failure_reason: null, finished_at: Date.now() }).where('imodel_id', '=', imodel.id).execute();
+      await tx.updateTable('imodel').set({ state: 'initialized' }).where('id', '=', imodel.id).execute();
+      await raiseCreated(tx, imodel);
+    }
   }
   return true;
 }
 
 function waitingFor(tx: Tx, baselineId: string) {
-  return tx.selectFrom('imodel').select('id').where('baseline_id', '=', baselineId).where('state', '=', 'notInitialized');
+  return tx.selectFrom('imodel').select('id').where('baseline_id', '=', baselineId).where('state', '=', 'notInitialized').where('failed_at', 'is', null);
 }
 
 function uploadNotInProgress(): ApiError {

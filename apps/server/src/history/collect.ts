@@ -4,6 +4,7 @@ import type { Stores } from '../storage/stores.ts';
 import { releaseBlobs } from '../storage/blobs.ts';
 import { removeThumbnail } from '../thumbnails/thumbnails.ts';
 import { forgetFile } from '../checkpoints/modelFiles.ts';
+import { failCreation } from '../imodels/failedCreation.ts';
 import { purgeITwin } from '../itwins/purge.ts';
 import { dropExpiredRequests } from '../idempotency/repeatableRequests.ts';
 import type { Seeds } from './baselines.ts';
@@ -176,12 +177,8 @@ async function endUploads({ db }: Database, options: CollectorOptions): Promise<
     await db.transaction().execute(async (tx) => {
       const ended = await tx.updateTable('baseline').set({ state: 'initializationFailed' }).where('id', '=', id).where('state', '=', 'waitingForFile').executeTakeFirst();
       if (ended.numUpdatedRows === 0n) return;
-      await tx
-        .updateTable('operation')
-        .set({ state: 'failed', failure_reason: 'The baseline file was not uploaded while its link was good.', finished_at: Date.now() })
-        .where('imodel_id', 'in', (eb) => eb.selectFrom('imodel').select('id').where('baseline_id', '=', id))
-        .where('state', '=', 'waitingForFile')
-        .execute();
+      for (const imodel of await tx.selectFrom('imodel').select('id').where('baseline_id', '=', id).execute())
+        await failCreation(tx, imodel.id, { state: 'failed', reason: 'The baseline file was not uploaded while its link was good.' });
     });
   }
   return pushes.length + baselines.length;

@@ -55,8 +55,9 @@ export async function insertIModel(tx: Tx, imodel: NewIModel): Promise<void> {
       inherited_index: imodel.derived?.inheritedIndex ?? 0,
       secured_by: null,
       deleted_at: null,
+      failed_at: null,
     })
-    .onConflict((conflict) => conflict.columns(['itwin_id', 'name']).where('deleted_at', 'is', null).doNothing())
+    .onConflict((conflict) => conflict.columns(['itwin_id', 'name']).where('deleted_at', 'is', null).where('failed_at', 'is', null).doNothing())
     .executeTakeFirst();
   if (inserted.numInsertedOrUpdatedRows === 0n) throw await nameTaken(tx, imodel);
 }
@@ -70,6 +71,7 @@ async function nameTaken(tx: Tx, { iTwinId, name, creatorId }: NewIModel): Promi
     .where('m.itwin_id', '=', iTwinId)
     .where('m.name', '=', name)
     .where('m.deleted_at', 'is', null)
+    .where('m.failed_at', 'is', null)
     .where('m.state', '=', 'notInitialized')
     .where('m.creator_id', '=', creatorId)
     .executeTakeFirst();

@@ -105,6 +105,8 @@ export class IModels {
     let query = this.#database.db.selectFrom('imodel').selectAll().where('itwin_id', '=', iTwinId).where('deleted_at', 'is', null);
     if (hidden.length > 0) query = query.where('id', 'not in', hidden);
     if (filter.name !== undefined) query = query.where('name', '=', filter.name);
+    // A name leads to the iModel that holds it: clients take the first. Failed creations are found by their state.
+    if (filter.name !== undefined && filter.state !== 'notInitialized') query = query.where('failed_at', 'is', null);
     if (filter.state !== undefined) query = query.where('state', '=', filter.state);
     if (filter.search !== undefined) query = query.where(contains(this.#database, 'search_text', filter.search));
     return readPage(query, request);

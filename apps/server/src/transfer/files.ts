@@ -9,6 +9,7 @@ import { listChangesets } from '../db/statements/listChangesets.ts';
 import { ApiError } from '../errors.ts';
 import { raiseCreated } from '../events/events.ts';
 import { dropBaseline } from '../history/collect.ts';
+import { failCreation } from '../imodels/failedCreation.ts';
 import type { Seeds } from '../history/baselines.ts';
 import { doubling, enqueue, FinalError, type Effect, type JobHandler, type RunningJob } from '../operations/jobs.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
@@ -338,11 +339,10 @@ export async function endTransfer(tx: Tx, { database: { engine }, seeds }: Pick<
 }
 
 async function fail(tx: Tx, parts: TransferParts, imodelId: string, reason: string): Promise<void> {
-  await tx.updateTable('operation').set({ state: 'failed', failure_reason: reason, finished_at: Date.now() }).where('imodel_id', '=', imodelId).where('state', '=', 'scheduled').execute();
   const transfer = await tx.selectFrom('transfer').selectAll().where('imodel_id', '=', imodelId).executeTakeFirst();
+  await failCreation(tx, imodelId, { state: 'failed', reason, seedId: transfer === undefined ? undefined : parts.seeds.get(transfer.store) });
   if (transfer === undefined) return;
-  // What came over so far is nobody's; the collector takes it.
+  // What was copied so far is nobody's; the collector takes it.
   await tx.updateTable('segment').set({ owner_imodel_id: null }).where('id', '=', transfer.segment_id).execute();
-  await tx.updateTable('imodel').set({ history_id: null, head_index: 0, head_changeset_id: '', last_pushed_at: null }).where('id', '=', imodelId).where('state', '=', 'notInitialized').execute();
   await endTransfer(tx, parts, transfer);
 }

@@ -132,10 +132,10 @@ describe('A transaction on sqlite', () => {
 
   test('that hangs or is left idle ends, and only then does the next one begin', async () => {
     const installation = await Installation.create('sqlite');
-    const writer = new Writer(`${installation.dataDir}/x.db`, { turnMs: 20_000, statementMs: 600 });
+    const writer = new Writer(`${installation.dataDir}/x.db`, { turnMs: 20_000, statementMs: 200 });
     try {
       await writer.alone('script', 'create table t (x integer)');
-      const endless = 'insert into t with recursive n (i) as (select 1 union all select i + 1 from n where i < 4000000) select i from n';
+      const endless = 'insert into t with recursive n (i) as (select 1 union all select i + 1 from n where i < 30000000) select count(*) from n';
       const hanging = await writer.turn();
       await hanging.ask({ kind: 'begin' });
       const next = writer.turn();

@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { statfs } from 'node:fs/promises';
+import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { Api, type Answer } from './support/api.ts';
+import { Api, type Answer, type WireError } from './support/api.ts';
 import { ServerProcess } from './support/child.ts';
 import { makeIModel, official, type MadeIModel } from './support/clients.ts';
+import { beginPush, downloadLink } from './support/push.ts';
 import { Installation } from './support/server.ts';
 import { smallDisk, type SmallDisk } from './support/smallDisk.ts';
 import { until } from './support/until.ts';
@@ -82,6 +86,81 @@ describe('On a full disk', { skip }, () => {
       assert.deepEqual(audited.map(({ imodel_id }) => imodel_id).sort(), ids);
     } finally {
       await again.close();
+    }
+  });
+
+  test('reading and deleting go on, writing is answered 507, and readiness tells why', async () => {
+    disk.empty();
+    let server = await installation.start();
+    try {
+      const olivia = await official(server);
+      const api = await server.as('olivia');
+      const doomed = await makeIModel(olivia, iTwinId, { changesets: 2 });
+      const begun = await beginPush(olivia, api, iTwinId, 1000);
+      const isReady = async () => (await fetch(`${server.origin}/health/ready`)).status === 200;
+      const reads = async () => {
+        for (const path of ['/itwins', `/imodels/${made.id}`, `/imodels?iTwinId=${iTwinId}`, `/imodels/${made.id}/changesets`, `/imodels/${made.id}/baselinefile`]) assert.equal((await api.get(path)).status, 200, path);
+        assert.equal((await fetch(await downloadLink(api, made.id))).status, 200);
+        // Of somebody whom the server does not know yet.
+        assert.equal((await (await server.as('admin')).get(`/imodels/${made.id}`)).status, 200);
+      };
+      assert.equal(await isReady(), true);
+      disk.fill();
+      await until('the server sees the full disk', async () => !(await isReady()) || undefined);
+      const notReady = await fetch(`${server.origin}/health/ready`);
+      assert.match(((await notReady.json()) as { reasons: string[] }).reasons.join(), /disk space/);
+      await reads();
+      const refusals = [
+        await api.post('/imodels', { iTwinId, name: 'no room' }),
+        await api.post(`/imodels/${made.id}/clone`, { iTwinId, name: 'no room' }),
+        await api.patch(`/imodels/${made.id}`, { description: 'no room' }),
+        await begun.complete(),
+      ];
+      for (const { status, headers, body } of refusals) {
+        assert.deepEqual([status, (body as WireError).error.code], [507, 'InsufficientStorage']);
+        assert.ok(Number(headers.get('retry-after')) > 0);
+      }
+      const upload = await fetch(begun.upload, { method: 'PUT', headers: { 'x-ms-blob-type': 'BlockBlob' }, body: randomBytes(1000) });
+      assert.deepEqual([upload.status, upload.headers.get('x-ms-error-code')], [507, 'InsufficientStorage']);
+      assert.equal((await api.delete(`/imodels/${doomed.id}`)).status, 204);
+      assert.equal((await api.get(`/imodels/${doomed.id}`)).status, 404);
+      await reads();
+
+      // A start on the full disk.
+      await server.close();
+      server = await installation.start();
+      assert.equal((await (await server.as('olivia')).get(`/imodels/${made.id}`)).status, 200);
+
+      disk.empty();
+      await until('the server sees the room', async () => (await isReady()) || undefined);
+      const again = await server.as('olivia');
+      assert.equal((await again.post('/imodels', { iTwinId, name: 'room again' })).status, 201);
+      await server.services.collector.runOnce();
+      assert.ok(existsSync(path.join(installation.dataDir, 'reserve')));
+    } finally {
+      await server.close();
+    }
+  });
+
+  test('uploads stop at the floor, in the middle if need be, and before it where the size says so', async () => {
+    disk.empty();
+    const server = await installation.start({ diskSpace: { floorMiB: 12, floorPercent: 50 } });
+    try {
+      const olivia = await official(server);
+      const api = await server.as('olivia');
+      const tooLarge = await beginPush(olivia, api, iTwinId, 40 * 2 ** 20);
+      const put = (href: string, bytes: Buffer) => fetch(href, { method: 'PUT', headers: { 'x-ms-blob-type': 'BlockBlob' }, body: bytes });
+      const refused = await put(tooLarge.upload, Buffer.alloc(40 * 2 ** 20)).then(({ status }) => status, () => 'cut off');
+      assert.ok(refused === 507 || refused === 'cut off', String(refused));
+      // In blocks nobody knows what is still to come.
+      const block = await fetch(`${tooLarge.upload}&comp=block&blockid=AAAA`, { method: 'PUT', body: Buffer.alloc(38 * 2 ** 20) }).then(({ status }) => status, () => 'cut off');
+      assert.ok(block === 507 || block === 'cut off', String(block));
+      const { bavail, bsize } = await statfs(disk.folder);
+      assert.ok(bavail * bsize > 8 * 2 ** 20, 'the floor is free, but for the last look');
+      const small = await beginPush(olivia, api, iTwinId, 1000);
+      await until('a small upload is taken', async () => (await put(small.upload, randomBytes(1000))).status === 201 || undefined);
+    } finally {
+      await server.close();
     }
   });
 });

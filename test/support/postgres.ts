@@ -11,6 +11,10 @@ export interface TestPostgres {
   url: string;
   /** Kills every process of it at once, as a loss of power would, and starts it again on what is on the disk. */
   crash(): Promise<void>;
+  /** Stops every process of it, so that it takes connections and never answers. */
+  freeze(): void;
+  /** Lets it go on. */
+  thaw(): void;
   stop(): Promise<void>;
 }
 
@@ -55,6 +59,9 @@ export async function startPostgres({ durable = false } = {}): Promise<TestPostg
       if (Date.now() > until) throw failure;
     }
   };
+  const signal = (name: 'SIGSTOP' | 'SIGCONT'): void => {
+    for (const pid of [server.pid as number, ...childrenOf(server.pid as number)]) process.kill(pid, name);
+  };
   const stop = async (): Promise<void> => {
     await end(() => server.kill('SIGINT'));
     rmSync(folder, { recursive: true, force: true });
@@ -66,7 +73,7 @@ export async function startPostgres({ durable = false } = {}): Promise<TestPostg
     await stop();
     throw error;
   }
-  return { url, crash, stop };
+  return { url, crash, freeze: () => signal('SIGSTOP'), thaw: () => signal('SIGCONT'), stop };
 }
 
 /** Processes that a process has started, as Linux tells them. */

@@ -8,6 +8,7 @@ import type { Config } from './config.ts';
 import { ApiError } from './errors.ts';
 import { serveMetrics } from './metrics.ts';
 import { within } from './operations/within.ts';
+import { Readiness } from './readiness.ts';
 import { openServices, type Services } from './services.ts';
 import { dataPlane } from './storage/dataPlane.ts';
 import { exportTraces, traceOfLog, traceRequests } from './traces/traces.ts';
@@ -112,14 +113,18 @@ async function wire(app: FastifyInstance, services: Services, options: ServerOpt
   if (options.role !== 'worker') await wireApi(app, services, options);
   // Alive is who answers at all; ready who also reaches the database and the stores.
   app.get('/health', { schema: { hide: true } }, () => ({ status: 'ok', version }));
+  const { database, space, blobs } = services;
+  const readiness = new Readiness([
+    { reason: 'The database does not answer.', check: () => database.db.selectFrom('secret').select('name').limit(1).execute() },
+    ...(database.writer === undefined ? [] : [{ reason: 'The database cannot be written.', check: async () => database.writer?.answers() }]),
+    { reason: 'The data folder cannot be reached.', check: () => space.require() },
+    ...blobs.stores.all.map((store) => ({ reason: 'The store of files does not answer.', check: () => store.check() })),
+  ]);
   app.get('/health/ready', { schema: { hide: true } }, async (request, reply) => {
-    try {
-      await Promise.all([services.database.db.selectFrom('secret').select('name').limit(1).execute(), ...services.blobs.stores.all.map((store) => store.check())]);
-      return { status: 'ok', version };
-    } catch (error) {
-      request.log.warn({ err: error }, 'not ready');
-      return reply.code(503).send({ status: 'unavailable', version });
-    }
+    const missing = await readiness.missing();
+    if (missing.length === 0) return { status: 'ok', version };
+    for (const { reason, cause } of missing) request.log.warn({ err: cause }, `not ready: ${reason}`);
+    return reply.code(503).header('retry-after', '5').send({ status: 'unavailable', version, reasons: [...new Set(missing.map(({ reason }) => reason))] });
   });
 }
 

@@ -63,6 +63,7 @@ const ConfigSchema = Type.Object(
     trustProxy: Type.Boolean({ default: false, description: 'Believe X-Forwarded-* headers.' }),
     databaseUrl: Type.Optional(Type.String({ pattern: '^postgres(ql)?://', description: 'PostgreSQL; by default SQLite in the data folder.' })),
     databasePool: Type.Integer({ minimum: 2, maximum: 200, default: 16, description: 'Connections to PostgreSQL.' }),
+    databaseWaitSeconds: Type.Number({ minimum: 0.1, maximum: 60, default: 10, description: 'How long a request waits for a connection to PostgreSQL, when all are taken or none can be had; then it is answered 503.' }),
     databasePrepares: Type.Boolean({ default: true, description: 'Let PostgreSQL prepare statements. Not behind a pooler that gives each transaction another connection and knows none of them (PgBouncer before 1.21).' }),
     store: Type.Object(storeSettings, { additionalProperties: false, default: {} }),
     dataCenter: Type.String({ minLength: 1, maxLength: 100, default: 'East US', description: 'Data center of new iTwins that name none; its files are in `store`.' }),
@@ -146,6 +147,10 @@ const ConfigSchema = Type.Object(
       },
       { additionalProperties: false, default: {} },
     ),
+    audit: Type.Object(
+      { keepDays: Type.Number({ minimum: 0, default: 400, description: 'How long entries of the audit log are kept; 0 keeps them for ever.' }) },
+      { additionalProperties: false, default: {} },
+    ),
     changesetGroupHours: Type.Number({ minimum: 0, default: 168, description: 'A changeset group that no changeset joined for so long is closed.' }),
     collector: Type.Object(
       {
@@ -161,7 +166,7 @@ const ConfigSchema = Type.Object(
 /** The configuration, complete, after defaults, file, environment and command line. */
 export type Config = Static<typeof ConfigSchema>;
 /** What a config file, a test or an embedder may leave out: everything. */
-type Nested = 'collector' | 'diskSpace' | 'jobs' | 'briefcases' | 'checkpoints' | 'transfers' | 'webhooks' | 'store';
+type Nested = 'collector' | 'diskSpace' | 'audit' | 'jobs' | 'briefcases' | 'checkpoints' | 'transfers' | 'webhooks' | 'store';
 export type ConfigInput = Partial<Omit<Config, Nested | 'dataCenters'>> & { [K in Nested]?: Partial<Config[K]> } & { dataCenters?: Record<string, Partial<Config['store']>> };
 export type IssuerConfig = Static<typeof Issuer>;
 

@@ -38,6 +38,7 @@ import { NamedVersions } from './namedVersions/namedVersions.ts';
 import { doubling, Jobs } from './operations/jobs.ts';
 import { within } from './operations/within.ts';
 import { Shares } from './shares/shares.ts';
+import { DiskSpace } from './storage/diskSpace.ts';
 import { Blobs } from './storage/blobs.ts';
 import { openStores } from './storage/stores.ts';
 import { SignedLinks } from './storage/signedLinks.ts';
@@ -52,6 +53,8 @@ export interface Services {
   config: Config;
   database: Database;
   blobs: Blobs;
+  /** Free space of the disk with the embedded database, or with the files in work. */
+  space: DiskSpace;
   signedLinks: SignedLinks;
   directory: Directory;
   tokens: Tokens;
@@ -108,8 +111,12 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
   const ending = new AbortController();
   let endingLate: NodeJS.Timeout | undefined;
   mkdirSync(config.dataDir, { recursive: true, mode: 0o700 });
+  const space = new DiskSpace(config.dataDir, config.diskSpace, config.databaseUrl === undefined ? path.join(config.dataDir, 'reserve') : undefined);
+  // Opening an embedded database takes some room as well.
+  await space.makeRoom();
   const database = observeTransactions(await openDatabase(config));
   try {
+    await space.keepReserve();
     const directory = Directory.open(config.dataDir, (message) => log.error({ message }, 'the users file has a fault; its last good state stays in force'));
     const embedded = config.embeddedIssuer ? await EmbeddedIssuer.open(config.dataDir) : undefined;
     const stores = await openStores(config, database.db, ending.signal);
@@ -144,7 +151,9 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const rateLimits = new RateLimits(config, database);
     const shares = new Shares(database);
     let thoroughAt = Date.now();
-    const collector = new Collector((signal) => {
+    const collector = new Collector(async (signal) => {
+      await space.makeRoom();
+      await space.keepReserve();
       const thorough = Date.now() >= thoroughAt;
       if (thorough) thoroughAt = Date.now() + thoroughEveryMs;
       return collect(database, stores, {
@@ -160,6 +169,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       config,
       database,
       blobs,
+      space,
       signedLinks: new SignedLinks(await linkKey(database), config.signedLinkSeconds),
       directory,
       tokens: new Tokens(config, directory, embedded, shares),

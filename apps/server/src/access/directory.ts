@@ -1,9 +1,10 @@
-import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { randomUUID } from 'node:crypto';
 import { Ajv } from 'ajv';
 import secureJson from 'secure-json-parse';
 import { Type, type Static } from 'typebox';
+import { createFileDurably } from '../storage/durable.ts';
 
 const Text = Type.String({ minLength: 1, maxLength: 255 });
 
@@ -51,7 +52,7 @@ export class Directory {
   /** @throws Error when the file is there but cannot be used */
   static open(dataDir: string, onFault: (message: string) => void): Directory {
     const directory = new Directory(path.join(dataDir, fileName), onFault);
-    if (!existsSync(directory.file)) writeFileSync(directory.file, `${JSON.stringify(firstDirectory(), undefined, 2)}\n`, { mode: 0o600 });
+    createFileDurably(directory.file, `${JSON.stringify(firstDirectory(), undefined, 2)}\n`);
     directory.#read();
     return directory;
   }

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { exportJWK, generateKeyPair, importJWK, SignJWT, type CryptoKey, type JWK } from 'jose';
+import { createFileDurably } from '../storage/durable.ts';
 import type { DirectoryUser } from './directory.ts';
 
 const fileName = 'issuer.json';
@@ -71,12 +72,6 @@ function readKey(file: string): StoredKey | undefined {
 async function makeKey(file: string): Promise<StoredKey> {
   const { privateKey } = await generateKeyPair(algorithm, { extractable: true });
   const stored: StoredKey = { issuer: `urn:offshoot:${randomUUID()}`, key: await exportJWK(privateKey) };
-  try {
-    writeFileSync(file, JSON.stringify(stored), { mode: 0o600, flag: 'wx' });
-    return stored;
-  } catch (error) {
-    // Another process of this installation made one in the meantime: that one counts.
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return readKey(file) as StoredKey;
-    throw error;
-  }
+  // Another process of this installation may have made one in the meantime: that one counts.
+  return createFileDurably(file, JSON.stringify(stored)) ? stored : (readKey(file) as StoredKey);
 }

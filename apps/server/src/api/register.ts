@@ -106,6 +106,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
           state.access = await iTwinAccess(services, state.caller, named.iTwinId, permission);
         });
       }
+      await requireSpace(services, route);
     },
 
     handler: async (request, reply) => {
@@ -144,6 +145,13 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       return answer === undefined ? reply.send() : reply.send(answer);
     },
   });
+}
+
+/** What deletes may use the last of the disk of the embedded database; what only reads needs nothing; all else leaves the floor free. */
+async function requireSpace({ database, space }: Services, { method }: Route): Promise<void> {
+  if (database.engine !== 'sqlite') return;
+  if (method === 'DELETE') await space.makeRoom();
+  else if (method !== 'GET') await space.require();
 }
 
 /** Whether a route is closed until its iModel is initialized, which is the rule; exceptions give their reason. */

@@ -1,9 +1,10 @@
-import { copyFileSync, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import pMap from 'p-map';
 import type { Config } from '../config.ts';
 import { databaseFile, lockFolder } from '../db/database.ts';
+import { syncFileSync, syncFolderSync, writeFileDurably } from '../storage/durable.ts';
 import { FileStore } from '../storage/fileStore.ts';
 import { NoSuchObjectError, SizeMismatchError } from '../storage/blobStore.ts';
 import { storeId } from '../storage/stores.ts';
@@ -89,9 +90,10 @@ async function fill({ dataDir, store, dataCenters }: Pick<Config, 'dataDir' | 'd
   } finally {
     reader.close();
   }
-  for (const name of ['users.json', 'issuer.json']) if (existsSync(path.join(dataDir, name))) copyFileSync(path.join(dataDir, name), path.join(target, name));
+  for (const name of ['users.json', 'issuer.json']) if (existsSync(path.join(dataDir, name))) writeFileDurably(path.join(target, name), readFileSync(path.join(dataDir, name)));
   for (const ending of ['-wal', '-shm']) rmSync(earlier + ending, { force: true });
   renameSync(snapshot, earlier);
+  syncFolderSync(target);
   // Only now does nothing name them any more.
   for (const { store: copy, keys } of stale) {
     await pMap(keys, (key) => copy.delete(key), { concurrency: atATime });
@@ -116,6 +118,8 @@ function takeSnapshot(file: string, snapshot: string): void {
   const source = new DatabaseSync(file, { readOnly: true, timeout: 5000 });
   try {
     source.prepare('vacuum into ?').run(snapshot);
+    // VACUUM INTO does not sync what it writes.
+    syncFileSync(snapshot);
   } finally {
     source.close();
   }

@@ -10,10 +10,11 @@ export function migrateDatabaseCommand(): Command {
     .description('Move an embedded installation to PostgreSQL. Stop the server first; files stay where they are.')
     .requiredOption('--to <url>', 'postgres://… of an empty database')
     .action(async (options: InstallationOptions & { to: string }) => {
-      const { dataDir, databasePool, databasePrepares } = configOf(options);
+      const { dataDir, databasePool, databasePrepares, databaseWaitSeconds } = configOf(options);
+      const settings = { dataDir, databasePool, databasePrepares, databaseWaitSeconds };
       try {
-        const from = await openDatabase({ dataDir, databasePool, databasePrepares });
-        const to = await openDatabase({ dataDir, databasePool, databasePrepares, databaseUrl: options.to });
+        const from = await openDatabase(settings);
+        const to = await openDatabase({ ...settings, databaseUrl: options.to });
         try {
           const counts = await copyDatabase(from, to, (table, rows) => rows > 0 && process.stderr.write(`${String(rows).padStart(9)}  ${table}\n`));
           const total = Object.values(counts).reduce((sum, count) => sum + count, 0);

@@ -17,8 +17,8 @@ export type Tx = Transaction<Schema>;
 
 /** Longest time that a statement may take, and that a transaction may wait for its next one. */
 const statementMs = 60_000;
-/** How long a request waits for a connection to PostgreSQL. */
-const connectMs = 10_000;
+/** What a statement may take longer than PostgreSQL itself allows until it counts as not answered, ms. */
+const unansweredMs = 5000;
 /** How long a request waits for its turn to write on SQLite. */
 const turnMs = 30_000;
 
@@ -30,7 +30,7 @@ export interface Database {
   readonly engine: Engine;
   readonly db: Db;
   /** PostgreSQL only: the pool, for parts that speak to it themselves (rate limits). */
-  readonly pool: pg.Pool | undefined;
+  readonly pool: Pool | undefined;
   /** SQLite only: the one connection that writes, for what is not a query. */
   readonly writer: Writer | undefined;
   close(): Promise<void>;
@@ -58,7 +58,7 @@ export class DataFolderInUseError extends Error {
  * @param how `beside a server`: for reading, where a server may run; the schema must be this version's
  * @throws NewerSchemaError, DataFolderInUseError; Error when the schema is an older one and must not be touched
  */
-export async function openDatabase(config: Pick<Config, 'dataDir' | 'databaseUrl' | 'databasePool' | 'databasePrepares'>, how: 'as the server' | 'beside a server' = 'as the server'): Promise<Database> {
+export async function openDatabase(config: Pick<Config, 'dataDir' | 'databaseUrl' | 'databasePool' | 'databasePrepares' | 'databaseWaitSeconds'>, how: 'as the server' | 'beside a server' = 'as the server'): Promise<Database> {
   const beside = how === 'beside a server';
   const database = config.databaseUrl === undefined ? openSqlite(config.dataDir, beside) : openPostgres(config.databaseUrl, config);
   try {
@@ -107,15 +107,16 @@ export function lockFolder(folder: string): DatabaseSync {
 }
 
 function openPostgres(url: string, config: PoolConfig): Database {
-  const { pool, kyselyPool } = openPool(url, config);
-  const db = new RetryingKysely<Schema>({ dialect: new PostgresDialect({ pool: kyselyPool }) });
+  const pool = openPool(url, config);
+  const db = new RetryingKysely<Schema>({ dialect: new PostgresDialect({ pool }) });
   return { engine: 'postgres', db, pool, writer: undefined, close: () => db.destroy() };
 }
 
-type PoolConfig = Pick<Config, 'databasePool' | 'databasePrepares'>;
+type PoolConfig = Pick<Config, 'databasePool' | 'databasePrepares' | 'databaseWaitSeconds'>;
 
 /** @param limitMs longest time of a statement, and of a transaction without one; 0 is none */
-function openPool(url: string, { databasePool, databasePrepares }: PoolConfig, limitMs = statementMs): { pool: pg.Pool; kyselyPool: Pool } {
+function openPool(url: string, { databasePool, databasePrepares, databaseWaitSeconds }: PoolConfig, limitMs = statementMs): Pool {
+  const waitMs = databaseWaitSeconds * 1000;
   const int8 = 20;
   const pool = new pg.Pool({
     connectionString: url,
@@ -123,7 +124,9 @@ function openPool(url: string, { databasePool, databasePrepares }: PoolConfig, l
     // A statement of ours takes milliseconds; one that hangs must not hold its connection, nor a dead client its locks.
     statement_timeout: limitMs,
     idle_in_transaction_session_timeout: limitMs,
-    connectionTimeoutMillis: connectMs,
+    // A database that is frozen, or behind a broken network, cancels nothing.
+    ...(limitMs > 0 && { query_timeout: limitMs + unansweredMs }),
+    connectionTimeoutMillis: waitMs,
     keepAlive: true,
     // Counts and times come as int8; all of ours are safe integers.
     types: { getTypeParser: ((oid: number, format: 'text') => (oid === int8 ? Number : (pg.types.getTypeParser(oid, format) as unknown))) as typeof pg.types.getTypeParser },
@@ -132,7 +135,7 @@ function openPool(url: string, { databasePool, databasePrepares }: PoolConfig, l
   // between two statements of a transaction.
   pool.on('error', () => undefined);
   pool.on('connect', (client) => client.on('error', () => undefined));
-  return { pool, kyselyPool: new Pool(pool, databasePrepares) };
+  return new Pool(pool, databasePrepares, waitMs);
 }
 
 function migratorOf(db: Kysely<Schema>, engine: Engine): Migrator {
@@ -152,7 +155,7 @@ async function requireCurrent({ db, engine }: Database): Promise<void> {
  */
 async function migrate(database: Database, config: PoolConfig & Pick<Config, 'databaseUrl'>): Promise<void> {
   if (config.databaseUrl === undefined) return database.writer?.withoutLimits(() => migrateStepwise(migratorOf(database.db, 'sqlite')));
-  const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: openPool(config.databaseUrl, { ...config, databasePool: 1 }, 0).kyselyPool }) });
+  const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: openPool(config.databaseUrl, { ...config, databasePool: 1 }, 0) }) });
   try {
     await migrateStepwise(migratorOf(db, 'postgres'));
   } finally {

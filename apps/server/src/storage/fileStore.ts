@@ -1,6 +1,6 @@
 import { createHash, randomUUID, type Hash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile, type FileHandle } from 'node:fs/promises';
+import { open, readdir, readFile, rename, rm, stat, writeFile, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import type { Readable } from 'node:stream';
 import {
@@ -12,6 +12,8 @@ import {
   type CallOptions,
   type StoredObject,
 } from './blobStore.ts';
+import { lookEveryBytes, type DiskSpace } from './diskSpace.ts';
+import { makeFolder, syncFolder } from './durable.ts';
 
 /**
  * Files in one folder: `objects/ab/cd…` by key, `unfinished/` for what is still coming in, `owner` for whose they are. An object is written aside,
@@ -25,17 +27,21 @@ export class FileStore implements BlobStore {
   /** Bytes staged by upload, so that a stream of blocks cannot fill the disk; rebuilt from the disk when unknown. */
   readonly #staged = new Map<string, number>();
 
-  private constructor(id: string, root: string) {
+  readonly #space: DiskSpace | undefined;
+
+  private constructor(id: string, root: string, space: DiskSpace | undefined) {
     this.id = id;
+    this.#space = space;
     this.#objects = path.join(root, 'objects');
     this.#unfinished = path.join(root, 'unfinished');
     this.#owner = path.join(root, 'owner');
   }
 
-  static async open(id: string, root: string): Promise<FileStore> {
-    const store = new FileStore(id, root);
-    await mkdir(store.#objects, { recursive: true, mode: 0o700 });
-    await mkdir(store.#unfinished, { recursive: true, mode: 0o700 });
+  /** @param space refuses new files when too little would be left; without it they are taken until the disk is full */
+  static async open(id: string, root: string, space?: DiskSpace): Promise<FileStore> {
+    const store = new FileStore(id, root, space);
+    await makeFolder(store.#objects);
+    await makeFolder(store.#unfinished);
     return store;
   }
 
@@ -44,13 +50,14 @@ export class FileStore implements BlobStore {
   }
 
   async stageBlock(upload: string, blockId: string, body: Readable, limit: number, options: CallOptions = {}): Promise<void> {
+    await this.#space?.require();
     const folder = this.#uploadFolder(upload);
     const before = this.#staged.get(upload) ?? (await folderSize(folder));
-    await mkdir(folder, { recursive: true, mode: 0o700 });
+    await makeFolder(folder);
     const aside = path.join(this.#unfinished, randomUUID());
     const file = await open(aside, 'wx', 0o600);
     try {
-      const sink = new Sink(file, limit - before, limit, options);
+      const sink = new Sink(file, limit - before, limit, options, this.#space);
       await sink.takeAll(body);
       await file.close();
       this.#staged.set(upload, (this.#staged.get(upload) ?? before) + sink.size);
@@ -90,6 +97,7 @@ export class FileStore implements BlobStore {
 
   async check(): Promise<void> {
     await stat(this.#objects);
+    await this.#space?.require();
   }
 
   async claim(installation: string): Promise<string> {
@@ -103,6 +111,7 @@ export class FileStore implements BlobStore {
     const aside = path.join(this.#unfinished, randomUUID());
     await writeFile(aside, installation, { flush: true, mode: 0o600 });
     await rename(aside, this.#owner);
+    await syncFolder(path.dirname(this.#owner));
     return (await read()) ?? installation;
   }
 
@@ -133,11 +142,12 @@ export class FileStore implements BlobStore {
   }
 
   async #write(key: string, size: number, options: CallOptions, fill: (sink: Sink) => Promise<void>): Promise<StoredObject> {
+    await this.#space?.require(size);
     const target = this.#path(key);
     const aside = path.join(this.#unfinished, randomUUID());
     const file = await open(aside, 'wx', 0o600);
     try {
-      const sink = new Sink(file, size, size, options);
+      const sink = new Sink(file, size, size, options, this.#space);
       await fill(sink);
       if (sink.size !== size) throw new SizeMismatchError(size);
       options.signal?.throwIfAborted();
@@ -146,7 +156,7 @@ export class FileStore implements BlobStore {
       await rename(aside, target).catch(async (error: NodeJS.ErrnoException) => {
         // The first of its shelf; all others find it there.
         if (error.code !== 'ENOENT') throw error;
-        await mkdir(path.dirname(target), { recursive: true, mode: 0o700 });
+        await makeFolder(path.dirname(target));
         await rename(aside, target);
       });
       await syncFolder(path.dirname(target));
@@ -178,12 +188,15 @@ class Sink {
   readonly #limit: number;
   readonly #declared: number;
   readonly #options: CallOptions;
+  readonly #space: DiskSpace | undefined;
+  #lookedAt = 0;
 
-  constructor(file: FileHandle, limit: number, declared: number, options: CallOptions) {
+  constructor(file: FileHandle, limit: number, declared: number, options: CallOptions, space: DiskSpace | undefined) {
     this.#file = file;
     this.#limit = limit;
     this.#declared = declared;
     this.#options = options;
+    this.#space = space;
   }
 
   async takeAll(body: Readable): Promise<void> {
@@ -193,6 +206,10 @@ class Sink {
       this.size += bytes.length;
       if (this.size > this.#limit) throw new SizeMismatchError(this.#declared);
       this.#hash.update(bytes);
+      if (this.size - this.#lookedAt >= lookEveryBytes) {
+        this.#lookedAt = this.size;
+        await this.#space?.require(0, true);
+      }
       await this.#file.writeFile(bytes);
       this.#options.onProgress?.();
     }
@@ -213,13 +230,4 @@ async function folderSize(folder: string): Promise<number> {
 /** Block ids are base64 of the client's choice; as hex they are safe file names. */
 function blockName(blockId: string): string {
   return Buffer.from(blockId).toString('hex');
-}
-
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

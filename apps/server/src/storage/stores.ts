@@ -3,6 +3,7 @@ import path from 'node:path';
 import type { Config } from '../config.ts';
 import type { Db } from '../db/database.ts';
 import type { BlobStore } from './blobStore.ts';
+import { DiskSpace } from './diskSpace.ts';
 import { FileStore } from './fileStore.ts';
 import { GuardedStore } from './guardedStore.ts';
 import { ObjectStore } from './objectStore.ts';
@@ -78,7 +79,7 @@ export class Stores {
  * @param ending ends every call of them: the server shuts down
  * @throws StoreUnavailableError, OtherStoreError, ForeignStoreError
  */
-export async function openStores(config: Pick<Config, 'dataDir' | 'dataCenter' | 'store' | 'dataCenters' | 'storeTimeoutSeconds'> & { tracesUrl?: string | undefined }, db: Db, ending?: AbortSignal): Promise<Stores> {
+export async function openStores(config: Pick<Config, 'dataDir' | 'diskSpace' | 'dataCenter' | 'store' | 'dataCenters' | 'storeTimeoutSeconds'> & { tracesUrl?: string | undefined }, db: Db, ending?: AbortSignal): Promise<Stores> {
   const opened = new Map<string, BlobStore>();
   const byDataCenter = new Map<string, BlobStore>();
   for (const [dataCenter, settings] of [[config.dataCenter, config.store] as const, ...Object.entries(config.dataCenters)]) {
@@ -125,24 +126,24 @@ export function storeId({ type, name, folder, bucket, container }: StoreConfig):
 
 async function openTraced(
   id: string,
-  { dataDir, tracesUrl, storeTimeoutSeconds }: Pick<Config, 'dataDir' | 'storeTimeoutSeconds'> & { tracesUrl?: string | undefined },
+  { dataDir, diskSpace, tracesUrl, storeTimeoutSeconds }: Pick<Config, 'dataDir' | 'diskSpace' | 'storeTimeoutSeconds'> & { tracesUrl?: string | undefined },
   settings: StoreConfig,
   ending: AbortSignal | undefined,
 ): Promise<BlobStore> {
   try {
     const timeoutMs = storeTimeoutSeconds * 1000;
-    const store = new GuardedStore(await open(id, dataDir, settings, AbortSignal.timeout(timeoutMs)), { timeoutMs, ending });
+    const store = new GuardedStore(await open(id, { dataDir, diskSpace }, settings, AbortSignal.timeout(timeoutMs)), { timeoutMs, ending });
     return tracesUrl === undefined ? store : new TracedStore(store);
   } catch (error) {
     throw new StoreUnavailableError(settings.type, error);
   }
 }
 
-async function open(id: string, dataDir: string, store: StoreConfig, signal: AbortSignal): Promise<BlobStore> {
+async function open(id: string, { dataDir, diskSpace }: Pick<Config, 'dataDir' | 'diskSpace'>, store: StoreConfig, signal: AbortSignal): Promise<BlobStore> {
   const { folder = 'blobs', bucket = '', container = '', connectionString = '' } = store;
   switch (store.type) {
     case 'files':
-      return FileStore.open(id, path.resolve(dataDir, folder));
+      return FileStore.open(id, path.resolve(dataDir, folder), new DiskSpace(path.resolve(dataDir, folder), diskSpace));
     case 's3': {
       const { S3Service } = await import('./s3.ts');
       // A server of one's own often stands where only this one reaches it.

@@ -4,6 +4,7 @@ import { readPage } from '../api/paging.ts';
 import { isForeignKeyError, type Db } from '../db/database.ts';
 import type { IModelTable, UserAccountTable } from '../db/schema.ts';
 import type { User } from '../domain.ts';
+import { outageOf } from '../faults.ts';
 
 /** What a user did on one iModel. */
 export interface UserStatistics {
@@ -31,28 +32,43 @@ export class Users {
     const described = JSON.stringify(user);
     if (this.#known.get(user.id) === described) return;
     const columns = { email: user.email, given_name: user.givenName, surname: user.surname, organization_id: user.organizationId };
-    await this.#db
-      .insertInto('user_account')
-      .values({ id: user.id, ...columns, created_at: Date.now() })
-      .onConflict((conflict) => conflict.column('id').doUpdateSet(columns))
-      .execute();
-    this.#known.set(user.id, described);
+    const noted = await this.#note(() =>
+      this.#db
+        .insertInto('user_account')
+        .values({ id: user.id, ...columns, created_at: Date.now() })
+        .onConflict((conflict) => conflict.column('id').doUpdateSet(columns))
+        .execute(),
+    );
+    if (noted) this.#known.set(user.id, described);
   }
 
   /** Notes that a user connected to an iModel. Rule of the API: users of an iModel are all who ever did. */
   async connect(imodelId: string, userId: string): Promise<void> {
     const key = `${imodelId}/${userId}`;
     if (this.#connected.has(key)) return;
+    const noted = await this.#note(async () => {
+      try {
+        await this.#db
+          .insertInto('imodel_user')
+          .values({ imodel_id: imodelId, user_id: userId, first_access_at: Date.now() })
+          .onConflict((conflict) => conflict.doNothing())
+          .execute();
+      } catch (error) {
+        if (!isForeignKeyError(error)) throw error; // Deleted in the meantime: nobody asks any more.
+      }
+    });
+    if (noted) this.#connected.set(key, true);
+  }
+
+  /** Writes on the side of a request, which may only read and then needs no room on the disk. @returns whether it was written */
+  async #note(write: () => Promise<unknown>): Promise<boolean> {
     try {
-      await this.#db
-        .insertInto('imodel_user')
-        .values({ imodel_id: imodelId, user_id: userId, first_access_at: Date.now() })
-        .onConflict((conflict) => conflict.doNothing())
-        .execute();
+      await write();
+      return true;
     } catch (error) {
-      if (!isForeignKeyError(error)) throw error; // Deleted in the meantime: nobody asks any more.
+      if (outageOf(error) !== 'noSpace') throw error;
+      return false;
     }
-    this.#connected.set(key, true);
   }
 
   async findByEmail(email: string): Promise<UserAccountTable | undefined> {

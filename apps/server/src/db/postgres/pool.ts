@@ -5,6 +5,8 @@ import type pg from 'pg';
 /** Attempts of a connection, a read or a transaction; the waits between them grow to about 1 s in all, the time a database takes to be back. */
 const attempts = 6;
 const firstWaitMs = 30;
+/** Wait before a connection is asked for again that PostgreSQL did not have left, on the average. */
+const crowdedPauseMs = 100;
 /** Statements that one connection keeps at most; lists of ids come in many lengths, and what comes late is sent as it is. */
 const mostStatements = 300;
 
@@ -33,6 +35,16 @@ export function isOutdated(error: unknown): boolean {
   return code === '0A000' && /cached plan must not change result type/.test(message ?? '');
 }
 
+/** Whether PostgreSQL has no connection left just now: clients of all servers together have taken them. */
+function isCrowded(error: unknown): boolean {
+  return (error as { code?: string }).code === '53300';
+}
+
+/** How `pg` says that a statement was not answered in time. Its connection can no longer be used. */
+function isUnanswered(error: unknown): boolean {
+  return (error as Error).message === 'Query read timeout';
+}
+
 /** Does some work again while `mayBeginAgain` says so of its errors. */
 export async function again<T>(work: () => Promise<T>, mayBeginAgain: (error: unknown) => boolean): Promise<T> {
   for (let attempt = 1; ; attempt++) {
@@ -54,19 +66,47 @@ export async function again<T>(work: () => Promise<T>, mayBeginAgain: (error: un
 export class Pool implements PostgresPool {
   readonly #pool: pg.Pool;
   readonly #prepares: boolean;
+  readonly #waitMs: number;
   /** The same for each connection, by which Kysely knows it. */
   readonly #clients = new WeakMap<pg.PoolClient, Client>();
   readonly #numbers = new Map<string, number>();
 
-  constructor(pool: pg.Pool, prepares: boolean) {
+  /** @param waitMs longest wait for a connection */
+  constructor(pool: pg.Pool, prepares: boolean, waitMs: number) {
     this.#pool = pool;
     this.#prepares = prepares;
+    this.#waitMs = waitMs;
   }
 
-  /** @throws UnreachableDatabaseError */
+  /** One statement on a connection of its own. */
+  async query({ text, values }: { text: string; values: readonly unknown[] }): Promise<{ rows: unknown[] }> {
+    const client = await this.connect();
+    try {
+      return await client.query<unknown>(text, values);
+    } finally {
+      client.release();
+    }
+  }
+
+  /**
+   * Waits for a connection: one of the pool, one that PostgreSQL has left, or for PostgreSQL itself.
+   * @throws UnreachableDatabaseError when there is none within the time
+   */
   async connect(): Promise<Client> {
-    const client = await again(() => this.#pool.connect(), isLost).catch((error: unknown) => {
-      throw isLost(error) ? new UnreachableDatabaseError(error) : error;
+    const deadline = performance.now() + this.#waitMs;
+    const inTime = (): boolean => performance.now() < deadline;
+    const take = async (): Promise<pg.PoolClient> => {
+      for (;;) {
+        try {
+          return await again(() => this.#pool.connect(), (error) => isLost(error) && inTime());
+        } catch (error) {
+          if (!isCrowded(error) || !inTime()) throw error;
+          await pause(crowdedPauseMs * (0.5 + Math.random()));
+        }
+      }
+    };
+    const client = await take().catch((error: unknown) => {
+      throw isLost(error) || isCrowded(error) ? new UnreachableDatabaseError(error) : error;
     });
     const known = this.#clients.get(client) ?? new Client(client, this);
     this.#clients.set(client, known);
@@ -90,6 +130,7 @@ class Client implements PostgresPoolClient {
   readonly #client: pg.PoolClient;
   readonly #pool: Pool;
   #inTransaction = false;
+  #unanswered = false;
   /** Part of each name: a new one leaves everything behind that was prepared. */
   #generation = 0;
 
@@ -106,7 +147,8 @@ class Client implements PostgresPoolClient {
   }
 
   release(): void {
-    this.#client.release();
+    // The answer that did not come in time would be taken for that to the next statement.
+    this.#client.release(this.#unanswered);
   }
 
   async #run<R>(text: string, values: readonly unknown[]): Promise<PostgresQueryResult<R>> {
@@ -138,6 +180,12 @@ class Client implements PostgresPoolClient {
   async send<R>(text: string, values: readonly unknown[]): Promise<PostgresQueryResult<R>> {
     const number = values.length === 0 ? undefined : this.#pool.numberOf(text);
     const query = { ...(number !== undefined && { name: `offshoot-${number}-${this.#generation}` }), text, values: [...values] };
-    return (await this.#client.query(query)) as unknown as PostgresQueryResult<R>;
+    if (this.#unanswered) throw new UnreachableDatabaseError(new Error('an earlier statement was not answered'));
+    try {
+      return (await this.#client.query(query)) as unknown as PostgresQueryResult<R>;
+    } catch (error) {
+      this.#unanswered = isUnanswered(error);
+      throw error;
+    }
   }
 }

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { connect } from 'node:net';
 import { test } from 'node:test';
+import { sql } from 'kysely';
 import { routes } from '../apps/server/src/api/routes.ts';
+import { idempotencyMigration } from '../apps/server/src/db/migrations/0016-idempotency.ts';
 import type { WireError } from './support/api.ts';
 import { makeIModel } from './support/clients.ts';
 import { onEachDatabase } from './support/suite.ts';
@@ -77,6 +79,129 @@ onEachDatabase('Bad input', {}, (context) => {
         }
       }
     }
+  });
+
+  test('bytes that are not UTF-8, and charsets that are not, are refused in any body and change nothing', async () => {
+    const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
+    const before = await rows();
+    const text = (value: string): string => JSON.stringify({ iTwinId: context.iTwinId, name: value, displayName: value, description: value, deviceName: value, class: 'Endeavor', subClass: 'Project' });
+    const bodies: [what: string, body: Uint8Array, contentType: string][] = [
+      ['ISO-8859-1', Buffer.from(text('Caf\u00e9'), 'latin1'), 'application/json'],
+      ['declared ISO-8859-1', Buffer.from(text('Caf\u00e9'), 'latin1'), 'application/json; charset=iso-8859-1'],
+      ['declared UTF-16', Buffer.from(text('x'), 'utf16le'), 'application/json; charset="utf-16"'],
+      ['overlong', Buffer.concat([Buffer.from('{"name":"'), Buffer.from([0xc0, 0xaf]), Buffer.from('"}')]), 'application/json'],
+      ['a surrogate in UTF-8', Buffer.concat([Buffer.from('{"name":"'), Buffer.from([0xed, 0xa0, 0x80]), Buffer.from('"}')]), 'application/json'],
+      ['cut off within a character', Buffer.from(text('\u00e9')).subarray(0, -6), 'application/json; charset=utf-8'],
+      ['an escaped lone surrogate', Buffer.from(text('x').replace('"x"', '"a\\ud800"').replaceAll('"x"', '"\\udc00b"')), 'application/json'],
+      ['a lone surrogate in a key', Buffer.from('{"\\ud800": 1, "iTwinId": "x"}'), 'application/json'],
+    ];
+    for (const route of routes.filter(({ body }) => body !== undefined)) {
+      const url = route.path.replace(':iTwinId', context.iTwinId).replace(':iModelId', made.id).replace(':changeset', '1').replace(/:\w+/g, 'x');
+      for (const [what, body, contentType] of bodies) {
+        const answer = await context.api.send(route.method, url, body, { 'content-type': contentType });
+        assert.ok(answer.status >= 400 && answer.status < 500, `${route.operationId} with ${what} answers ${answer.status}`);
+      }
+    }
+    assert.deepEqual(await rows(), before);
+  });
+
+  test('UTF-8 is taken as it is, with and without its charset', async () => {
+    for (const contentType of ['application/json', 'application/json; charset=UTF-8', 'application/json;charset="utf-8"']) {
+      const name = `Caf\u00e9 \ud83d\ude00 ${randomUUID()}`;
+      const answer = await context.api.post('/imodels', Buffer.from(JSON.stringify({ iTwinId: context.iTwinId, name })), { 'content-type': contentType });
+      assert.deepEqual([answer.status, (answer.body as { iModel?: { name: string } }).iModel?.name], [201, name], contentType);
+    }
+  });
+
+  test('a query that is not UTF-8 is refused; a percent sign that begins no escape stands for itself', async () => {
+    const name = `100% Caf\u00e9 ${randomUUID()}`;
+    await context.api.post('/imodels', { iTwinId: context.iTwinId, name });
+    const found = async (query: string) => context.api.get(`/imodels?iTwinId=${context.iTwinId}&name=${query}`);
+    for (const query of [encodeURIComponent(name), name.replaceAll(' ', '%20').replace('\u00e9', '%C3%A9'), encodeURIComponent(name).replaceAll('%20', '+')])
+      assert.equal(((await found(query)).body as { iModels: unknown[] }).iModels.length, 1, query);
+    for (const bytes of ['%ff', 'Caf%E9', '%C0%AF', '%ED%A0%80', 'a%00']) assert.equal((await found(bytes)).status, 422, bytes);
+    const token = await context.server.token('olivia');
+    const unescaped = await raw(`GET /imodels?iTwinId=${context.iTwinId}&name=Caf\u00e9 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\nConnection: close\r\n\r\n`);
+    assert.match(unescaped, /^HTTP\/1\.1 400/);
+  });
+
+  test('names are one name in either Unicode spelling, found by both', async () => {
+    const [composed, decomposed] = ['Caf\u00e9 X', 'Caf\u00e9 X'.normalize('NFD')];
+    const iTwinId = await context.server.iTwin('olivia', `${decomposed} ${randomUUID()}`);
+    const first = await context.api.post('/imodels', { iTwinId, name: decomposed, description: decomposed });
+    assert.equal((first.body as { iModel: { name: string } }).iModel.name, composed);
+    for (const query of ['name', '$search'])
+      for (const spelling of [composed, decomposed]) {
+        const { iModels } = (await context.api.get(`/imodels?iTwinId=${iTwinId}&${query}=${encodeURIComponent(spelling)}`)).body as { iModels: unknown[] };
+        assert.equal(iModels.length, 1, query);
+      }
+    assert.equal((await context.api.post('/imodels', { iTwinId, name: composed })).status, 409);
+    const { id } = (first.body as { iModel: { id: string } }).iModel;
+    assert.equal((await context.api.post(`/imodels/${id}/clone`, { iTwinId, name: decomposed })).status, 409);
+    assert.equal((await context.api.post(`/imodels/${id}/namedversions`, { name: decomposed })).status, 201);
+    assert.equal((await context.api.post(`/imodels/${id}/namedversions`, { name: composed })).status, 409);
+    const { namedVersions } = (await context.api.get(`/imodels/${id}/namedversions?name=${encodeURIComponent(decomposed)}`)).body as { namedVersions: unknown[] };
+    assert.equal(namedVersions.length, 1);
+    const iTwin = `${decomposed} ${randomUUID()}`;
+    const displayName = { class: 'Endeavor', subClass: 'Project' };
+    assert.equal((await context.api.post('/itwins', { ...displayName, displayName: iTwin })).status, 201);
+    assert.equal((await context.api.post('/itwins', { ...displayName, displayName: iTwin.normalize('NFC') })).status, 409);
+  });
+
+  test('an upgrade brings names that are there into one spelling, and takes nobody a name away', async () => {
+    const { db, engine } = context.server.services.database;
+    const iTwinId = await context.server.iTwin();
+    const [composed, decomposed] = ['\u00c9t\u00e9', '\u00c9t\u00e9'.normalize('NFD')];
+    const ids: Record<string, string> = {};
+    for (const name of ['alone', 'taken', 'twice'] as const) ids[name] = (await makeIModel(context.olivia, iTwinId, { name })).id;
+    // As an earlier version stored them.
+    const store = (name: string, text: string) => db.updateTable('imodel').set({ name: text, name_order: text.toLowerCase(), search_text: `${text.toLowerCase()}\n` }).where('id', '=', ids[name] ?? '').execute();
+    await store('alone', `${decomposed} 1`);
+    await store('taken', `${composed} 2`);
+    await store('twice', `${decomposed} 2`);
+    await sql`drop table repeatable_request`.execute(db);
+    await idempotencyMigration(engine).up(db);
+    const nameOf = async (name: string) => ((await context.api.get(`/imodels/${ids[name]}`)).body as { iModel: { name: string } }).iModel.name;
+    assert.deepEqual([await nameOf('alone'), await nameOf('taken'), await nameOf('twice')], [`${composed} 1`, `${composed} 2`, `${decomposed} 2`]);
+    const { iModels } = (await context.api.get(`/imodels?iTwinId=${iTwinId}&$search=${encodeURIComponent(`${decomposed} 1`)}`)).body as { iModels: unknown[] };
+    assert.equal(iModels.length, 1);
+  });
+
+  test('names that nobody sees, and control characters in names and descriptions, are refused everywhere', async () => {
+    const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
+    const before = await rows();
+    const share = { permission: 'imodels_read', expiresAt: new Date(Date.now() + 86_400_000).toISOString() };
+    const at = `/imodels/${made.id}`;
+    const control = `/accesscontrol/itwins/${context.iTwinId}`;
+    const named: [send: (text: string) => Promise<{ status: number; body: unknown }>, target: string][] = [
+      [(name) => context.api.post('/imodels', { iTwinId: context.iTwinId, name }), 'name'],
+      [(name) => context.api.patch(at, { name }), 'name'],
+      [(name) => context.api.post(`${at}/clone`, { iTwinId: context.iTwinId, name }), 'name'],
+      [(name) => context.api.post(`${at}/fork`, { iTwinId: context.iTwinId, name }), 'name'],
+      [(name) => context.api.post(`${at}/namedversions`, { name }), 'name'],
+      [(name) => context.api.post(`${at}/shares`, { ...share, name }), 'name'],
+      [(displayName) => context.api.post('/itwins', { displayName, class: 'Endeavor', subClass: 'Project' }), 'displayName'],
+      [(displayName) => context.api.post(`${control}/roles`, { displayName, permissions: [] }), 'displayName'],
+      [(name) => context.api.post(`${control}/groups`, { name }), 'name'],
+    ];
+    for (const [send, target] of named)
+      for (const text of ['\u200b', '\u200b\u2060\ufeff', '\u00ad', '\u3164', '\u2800', '\u00a0 ', 'a\u0007b', 'a\nb', 'a\u0085', 'a\u2028b', '\u007f']) {
+        const answer = await send(text);
+        assert.deepEqual([answer.status, (answer.body as WireError).error.details?.[0]?.target], [422, target], `${target} ${JSON.stringify(text)}`);
+      }
+    const described: ((text: string) => Promise<{ status: number }>)[] = [
+      (description) => context.api.post('/imodels', { iTwinId: context.iTwinId, name: randomUUID(), description }),
+      (description) => context.api.post(`${at}/clone`, { iTwinId: context.iTwinId, name: randomUUID(), description }),
+      (description) => context.api.post(`${at}/namedversions`, { name: randomUUID(), description }),
+      (description) => context.api.post(`${at}/changesetgroups`, { description }),
+      (description) => context.api.post(`${control}/roles`, { displayName: randomUUID(), permissions: [], description }),
+      (deviceName) => context.api.post(`${at}/briefcases`, { deviceName }),
+    ];
+    for (const send of described) assert.equal((await send('bell \u0007')).status, 422);
+    assert.deepEqual(await rows(), before);
+    const lines = await context.api.patch(at, { description: 'two\r\n\tlines' });
+    assert.equal((lines.body as { iModel: { description: string } }).iModel.description, 'two\r\n\tlines');
+    assert.equal((await context.api.patch(at, { name: '\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \ud83d\udc68\u200d\ud83d\udc69' })).status, 200);
   });
 
   test('tokens of lists that were made up give 422, never a 5xx', async () => {

@@ -4,6 +4,7 @@ import scalar from '@scalar/fastify-api-reference';
 import Fastify, { LogController, type FastifyInstance } from 'fastify';
 import { registerRoutes, sendError, type RegisterOptions } from './api/register.ts';
 import { routes } from './api/routes.ts';
+import { parseQuery } from './api/text.ts';
 import type { Config } from './config.ts';
 import { ApiError } from './errors.ts';
 import { serveMetrics } from './metrics.ts';
@@ -57,7 +58,7 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
     },
     // One line a request is for looking into something, not for every day.
     logController: new LogController({ disableRequestLogging: config.logLevel !== 'debug' && config.logLevel !== 'trace' }),
-    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 500 },
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 500, querystringParser: parseQuery },
     forceCloseConnections: 'idle',
     frameworkErrors: (error, request, reply) => {
       sendError(error, request, reply);

@@ -98,6 +98,8 @@ export class Tokens {
 
   #callerOf(payload: JWTPayload, issuer: TrustedIssuer): Caller {
     const subject = payload.sub as string;
+    // An id is kept as it is or not at all: without the characters that no database can hold it would be somebody else's.
+    if (subject.includes('\0') || !subject.isWellFormed()) throw new ApiError('Unauthorized');
     const email = textClaim(payload, 'email');
     // An e-mail that its issuer did not verify could be anybody's, an administrator's of the users file among them.
     const verifiedEmail = payload.email_verified === true ? email : undefined;
@@ -152,7 +154,7 @@ function textClaim(payload: JWTPayload, name: string): string | undefined {
 }
 
 function cleaned(text: unknown): string {
-  return (text as string).replaceAll('\0', '').slice(0, 255);
+  return (text as string).replaceAll('\0', '').slice(0, 255).toWellFormed();
 }
 
 function embeddedIssuer(embedded: EmbeddedIssuer): TrustedIssuer {

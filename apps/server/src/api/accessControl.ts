@@ -4,7 +4,7 @@ import { detail } from '../errors.ts';
 import type { Member } from '../itwins/members.ts';
 import { idOf, managesMembers, managesRoles, roleIds, RoleOfMember, seenByMembers } from './accessControlParts.ts';
 import { callerRoute, itwinRoute, type Route } from './route.ts';
-import { Nullable, Text255 } from './schemas.ts';
+import { DescriptionSchema, NameText, Nullable, ReferenceText } from './schemas.ts';
 
 const tag = 'Access control';
 const permissionNames = [...imodelPermissions, ...administrationPermissions];
@@ -39,8 +39,8 @@ const base = '/accesscontrol/itwins/:iTwinId';
 
 const PermissionList = Type.Array(Type.String({ enum: permissionNames }), { uniqueItems: true });
 const RoleBody = {
-  displayName: Text255('Name of the role.'),
-  description: Type.Optional(Nullable(Type.String({ maxLength: 255 }))),
+  displayName: NameText('Name of the role.'),
+  description: Type.Optional(DescriptionSchema),
   permissions: Type.Optional(PermissionList),
 };
 
@@ -194,7 +194,7 @@ const addMembers = itwinRoute({
   invalid: 'Cannot add Members.',
   body: Type.Object({
     members: Type.Array(
-      Type.Object({ email: Type.Optional(Text255('E-mail of the user.')), userId: Type.Optional(Text255('Id of the user, instead.')), roleIds }),
+      Type.Object({ email: Type.Optional(ReferenceText('E-mail of the user.')), userId: Type.Optional(ReferenceText('Id of the user, instead.')), roleIds }),
       { minItems: 1, maxItems: 50, description: 'At most 50 a call.' },
     ),
   }),

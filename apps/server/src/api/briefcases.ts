@@ -5,7 +5,7 @@ import { ApiError } from '../errors.ts';
 import type { Links } from './links.ts';
 import { pageRequest, pagingParameters, sortKeys } from './paging.ts';
 import { imodelRoute, type Route } from './route.ts';
-import { ApplicationSchema, emptyToNull, LinkSchema, Nullable, PageLinks, time, TimeSchema } from './schemas.ts';
+import { ApplicationSchema, emptyToNull, LabelText, LinkSchema, Nullable, PageLinks, time, TimeSchema } from './schemas.ts';
 
 const tag = 'Briefcases';
 
@@ -88,7 +88,7 @@ const acquireBriefcase = imodelRoute({
   invalid: 'Cannot acquire Briefcase.',
   body: Type.Object({
     deviceName: Type.Optional(
-      Nullable(Type.String({ maxLength: 255, tooLong: "Provided 'deviceName' is not valid. The value exceeds allowed 255 characters." })),
+      Nullable(LabelText({ description: 'Name of the device.', tooLong: "Provided 'deviceName' is not valid. The value exceeds allowed 255 characters." })),
     ),
     minimumBriefcaseId: Type.Optional(
       Type.Integer({

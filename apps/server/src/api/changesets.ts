@@ -7,7 +7,7 @@ import type { Services } from '../services.ts';
 import type { Links, StorageLink } from './links.ts';
 import { pageOf, pageRequest, pagingParameters, sortKeys } from './paging.ts';
 import { imodelRoute, type Route } from './route.ts';
-import { ApplicationSchema, emptyToNull, LinkSchema, Nullable, PageLinks, StorageLinkSchema, time, TimeSchema } from './schemas.ts';
+import { ApplicationSchema, DescriptionSchema, emptyToNull, LinkSchema, Nullable, PageLinks, StorageLinkSchema, time, TimeSchema } from './schemas.ts';
 
 const tag = 'Changesets';
 
@@ -204,7 +204,7 @@ const createChangeset = imodelRoute({
       ),
     ),
     fileSize: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER, description: 'Bytes.', explain: "'fileSize' must be a non-negative integer value." }),
-    description: Type.Optional(Nullable(Type.String({ maxLength: 255 }))),
+    description: Type.Optional(DescriptionSchema),
     containingChanges: Type.Optional(
       Nullable(Type.Integer({ minimum: 0, maximum: 2_147_483_647, explain: "'containingChanges' must be a non-negative integer value." })),
     ),

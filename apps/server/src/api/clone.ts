@@ -7,12 +7,12 @@ import { parseGuid } from '../domain.ts';
 import { ApiError, detail } from '../errors.ts';
 import { madeIModel } from './made.ts';
 import { imodelRoute, type IModelCall, type Route } from './route.ts';
-import { ContainersEnabled, Nullable, Text255 } from './schemas.ts';
+import { ContainersEnabled, FreeText, NameText, Nullable } from './schemas.ts';
 
 const CopyBody = Type.Object({
   iTwinId: Type.String({ description: 'iTwin that will hold the new iModel.' }),
-  name: Type.Optional(Nullable(Text255("Name of the new iModel; the source's by default. Unique within the iTwin."))),
-  description: Type.Optional(Nullable(Text255("Its description; the source's by default."))),
+  name: Type.Optional(Nullable(NameText("Name of the new iModel; the source's by default. Unique within the iTwin."))),
+  description: Type.Optional(Nullable(FreeText("Its description; the source's by default.", { minLength: 1, pattern: '\\S' }))),
   changesetId: Type.Optional(Nullable(Type.String({ description: 'Last changeset to copy; `""` copies the baseline only. All by default.' }))),
   changesetIndex: Type.Optional(
     Nullable(

@@ -4,7 +4,7 @@ import { parseGuid } from '../domain.ts';
 import type { Links } from './links.ts';
 import { pageRequest, pagingParameters } from './paging.ts';
 import { imodelRoute, type Route } from './route.ts';
-import { emptyToNull, LinkSchema, Nullable, PageLinks, time, TimeSchema } from './schemas.ts';
+import { DescriptionSchema, emptyToNull, LinkSchema, Nullable, PageLinks, time, TimeSchema } from './schemas.ts';
 
 const tag = 'Changeset groups';
 
@@ -55,7 +55,7 @@ const createGroup = imodelRoute({
   summary: 'Open a changeset group',
   access: { on: 'imodel', permission: 'imodels_write', level: 'iModel' },
   invalid: 'Cannot create Changeset Group.',
-  body: Type.Object({ description: Type.Optional(Nullable(Type.String({ maxLength: 255 }))) }),
+  body: Type.Object({ description: Type.Optional(DescriptionSchema) }),
   bodyOptional: true,
   response: { status: 201, description: 'The group.', schema: GroupResponse },
   errors: ['iModelNotInitialized'],

@@ -4,7 +4,7 @@ import { detail, type ApiError, type ErrorDetail } from '../errors.ts';
 import { UnknownUsersError, type Group, type GroupMember } from '../itwins/groups.ts';
 import { idOf, managesMembers, roleIds, RoleOfMember, seenByMembers } from './accessControlParts.ts';
 import { itwinRoute, type Route } from './route.ts';
-import { Nullable, Text255 } from './schemas.ts';
+import { DescriptionSchema, NameText, Nullable, ReferenceText } from './schemas.ts';
 
 const tag = 'Access control';
 const base = '/accesscontrol/itwins/:iTwinId';
@@ -37,8 +37,8 @@ async function known<T>(target: string, invalid: (details: ErrorDetail[]) => Api
   });
 }
 
-const Users = Type.Array(Text255('E-mail or id of a user.'), { maxItems: 1000, description: 'Users of the group.' });
-const Description = Type.Optional(Nullable(Type.String({ maxLength: 255 })));
+const Users = Type.Array(ReferenceText('E-mail or id of a user.'), { maxItems: 1000, description: 'Users of the group.' });
+const Description = Type.Optional(DescriptionSchema);
 
 const listGroups = itwinRoute({
   operationId: 'get-itwin-groups',
@@ -77,7 +77,7 @@ const createGroup = itwinRoute({
   summary: 'Create a group',
   access: managesMembers,
   invalid: 'Cannot create Group.',
-  body: Type.Object({ name: Text255('Name of the group.'), description: Description, members: Type.Optional(Users) }),
+  body: Type.Object({ name: NameText('Name of the group.'), description: Description, members: Type.Optional(Users) }),
   response: { status: 201, description: 'The group.', schema: GroupResponse },
   async handler({ access, caller, body, services, invalid }) {
     const group = { name: body.name, description: body.description ?? null, users: body.members ?? [] };
@@ -93,7 +93,7 @@ const updateGroup = itwinRoute({
   summary: 'Change a group; `members` replaces its users',
   access: managesMembers,
   invalid: 'Cannot update Group.',
-  body: Type.Object({ name: Type.Optional(Text255('Name of the group.')), description: Description, members: Type.Optional(Users) }),
+  body: Type.Object({ name: Type.Optional(NameText('Name of the group.')), description: Description, members: Type.Optional(Users) }),
   response: { status: 200, description: 'The group as it is now.', schema: GroupResponse },
   errors: ['GroupNotFound'],
   async handler({ access, caller, params, body, services, invalid }) {
@@ -216,7 +216,7 @@ const addOwner = itwinRoute({
   summary: 'Make a user an owner',
   access: { on: 'itwin', permission: 'administrator', from: 'path' },
   invalid: 'Cannot add Owner.',
-  body: Type.Object({ email: Text255('E-mail or id of the user.') }),
+  body: Type.Object({ email: ReferenceText('E-mail or id of the user.') }),
   response: { status: 201, description: 'The owner.', schema: Type.Object({ member: OwnerSchema }) },
   async handler({ access, caller, body, services, invalid }) {
     return { member: toOwner(await known('email', invalid, services.groups.addOwner(caller, access.itwin.id, body.email))) };

@@ -18,6 +18,7 @@ import {
   NameSchema,
   Nullable,
   PageLinks,
+  SearchText,
   StorageLinkSchema,
   time,
   TimeSchema,
@@ -80,8 +81,8 @@ const listIModels = itwinRoute({
   prefer: true,
   query: Type.Object({
     iTwinId: Type.String({ pattern: guidPattern }),
-    name: Type.Optional(Type.String({ maxLength: 255, description: 'Exact name: the iModel that holds it. A failed creation holds none and is found with `state=notInitialized`.' })),
-    $search: Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: 'Part of name or description, in any case.' })),
+    name: Type.Optional(SearchText({ description: 'Exact name: the iModel that holds it. A failed creation holds none and is found with `state=notInitialized`.' })),
+    $search: Type.Optional(SearchText({ minLength: 1, description: 'Part of name or description, in any case.' })),
     state: Type.Optional(Type.String({ enum: ['notInitialized', 'initialized'] })),
     $orderBy: Type.Optional(Type.String({ maxLength: 255, description: '`name`, `createdDateTime`, each with `asc` or `desc`.' })),
     ...pagingParameters,

@@ -4,7 +4,7 @@ import { detail } from '../errors.ts';
 import { madeIn } from './made.ts';
 import { pageRequest, pagingParameters, sortKeys } from './paging.ts';
 import { callerRoute, itwinRoute, type Route } from './route.ts';
-import { Nullable, PageLinks, Text255, time, TimeSchema } from './schemas.ts';
+import { LabelText, NameText, Nullable, PageLinks, SearchText, time, TimeSchema } from './schemas.ts';
 
 const tag = 'iTwins';
 const classes = ['Account', 'Thing', 'Endeavor'];
@@ -64,9 +64,9 @@ const listITwins = callerRoute({
   invalid: 'Cannot query iTwins.',
   prefer: true,
   query: Type.Object({
-    displayName: Type.Optional(Type.String({ maxLength: 255 })),
-    number: Type.Optional(Type.String({ maxLength: 255 })),
-    $search: Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: 'Part of display name or number, in any case.' })),
+    displayName: Type.Optional(SearchText()),
+    number: Type.Optional(SearchText()),
+    $search: Type.Optional(SearchText({ minLength: 1, description: 'Part of display name or number, in any case.' })),
     class: Type.Optional(Type.String({ enum: classes })),
     subClass: Type.Optional(Type.String({ maxLength: 255, description: 'One or several, joined by commas.' })),
     type: Type.Optional(Type.String({ maxLength: 100 })),
@@ -112,9 +112,9 @@ const listITwins = callerRoute({
 const wrongStatus = () => detail.invalidValue('status', 'Status value is incorrect. Valid values are Active, Inactive and Trial.');
 
 const createBody = {
-  displayName: Text255('Unique within organization and subclass.', { tooLong: 'DisplayName cannot be more than 255 characters.' }),
-  type: Type.Optional(Nullable(Type.String({ maxLength: 100, tooLong: 'Type cannot be more than 100 characters.' }))),
-  geographicLocation: Type.Optional(Nullable(Type.String({ maxLength: 255, tooLong: 'GeographicLocation cannot be more than 255 characters.' }))),
+  displayName: NameText('Unique within organization and subclass.', { tooLong: 'DisplayName cannot be more than 255 characters.' }),
+  type: Type.Optional(Nullable(LabelText({ maxLength: 100, tooLong: 'Type cannot be more than 100 characters.' }))),
+  geographicLocation: Type.Optional(Nullable(LabelText({ tooLong: 'GeographicLocation cannot be more than 255 characters.' }))),
 };
 
 const createITwin = callerRoute({
@@ -131,7 +131,7 @@ const createITwin = callerRoute({
     ...createBody,
     class: Type.String({ enum: classes }),
     subClass: Type.String({ enum: subClasses }),
-    number: Type.Optional(Nullable(Type.String({ maxLength: 255, tooLong: 'Number cannot be more than 255 characters.', description: 'Its id by default.' }))),
+    number: Type.Optional(Nullable(LabelText({ tooLong: 'Number cannot be more than 255 characters.', description: 'Its id by default.' }))),
     dataCenterLocation: Type.Optional(Nullable(Type.String({ maxLength: 255 }))),
     status: Type.Optional(Nullable(Type.String())),
     parentId: Type.Optional(Nullable(Type.String({ maxLength: 255 }))),
@@ -190,7 +190,7 @@ const updateITwin = itwinRoute({
   invalid: 'Cannot update iTwin.',
   body: Type.Object({
     displayName: Type.Optional(createBody.displayName),
-    number: Type.Optional(Text255('Unique within organization and subclass.', { tooLong: 'Number cannot be more than 255 characters.' })),
+    number: Type.Optional(NameText('Unique within organization and subclass.', { tooLong: 'Number cannot be more than 255 characters.' })),
     type: createBody.type,
     geographicLocation: createBody.geographicLocation,
     status: Type.Optional(Type.String()),

@@ -5,7 +5,7 @@ import type { Links } from './links.ts';
 import { pageRequest, pagingParameters, sortKeys } from './paging.ts';
 import { madeIn } from './made.ts';
 import { imodelRoute, type Route } from './route.ts';
-import { ApplicationSchema, DescriptionSchema, emptyToNull, LinkSchema, Nullable, PageLinks, Text255, time, TimeSchema } from './schemas.ts';
+import { ApplicationSchema, DescriptionSchema, emptyToNull, LinkSchema, NameText, Nullable, PageLinks, SearchText, time, TimeSchema } from './schemas.ts';
 
 const tag = 'Named versions';
 const states = ['visible', 'hidden'];
@@ -43,7 +43,7 @@ function toFull(row: NamedVersionTable, links: Links) {
 }
 
 const tooLong = (property: string): string => `Provided '${property}' is not valid. The value exceeds allowed 255 characters.`;
-const NameProperty = Text255('Unique within the iModel.', { tooLong: tooLong('name') });
+const NameProperty = NameText('Unique within the iModel.', { tooLong: tooLong('name') });
 
 const listVersions = imodelRoute({
   operationId: 'get-imodel-named-versions',
@@ -55,8 +55,8 @@ const listVersions = imodelRoute({
   invalid: 'Cannot get Named Versions.',
   prefer: true,
   query: Type.Object({
-    name: Type.Optional(Type.String({ maxLength: 255, description: 'Exact name.' })),
-    $search: Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: 'Part of name or description, in any case.' })),
+    name: Type.Optional(SearchText({ description: 'Exact name.' })),
+    $search: Type.Optional(SearchText({ minLength: 1, description: 'Part of name or description, in any case.' })),
     state: Type.Optional(Type.String({ enum: states })),
     $orderBy: Type.Optional(Type.String({ maxLength: 255, description: '`changesetIndex`, `createdDateTime`, each with `asc` or `desc`.' })),
     ...pagingParameters,

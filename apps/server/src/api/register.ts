@@ -11,6 +11,7 @@ import { Links } from './links.ts';
 import { answerAgain, answerUnlessLost, answerWithKey, faultOfKey, idempotencyKeyOf, keptAnswer, keyDescription } from './repeats.ts';
 import type { Access, Call, Route } from './route.ts';
 import { ErrorSchema } from './schemas.ts';
+import { decodeUtf8, isUtf8Type, undecodable } from './text.ts';
 import { bodyCheck, parameterCheck } from './validation.ts';
 
 /** What the hooks of a request leave for its handler. */
@@ -91,7 +92,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
     preHandler: async (request) => {
       const state = states.get(request) as RequestState;
       if (state.refusal !== undefined) return;
-      const details = [...faultOfKey(idempotencyKeyOf(request, route)), ...checkQuery(request.query)];
+      const details = [...faultOfKey(idempotencyKeyOf(request, route)), ...faultsOfEncoding(request.query), ...checkQuery(request.query)];
       if (route.body !== undefined) {
         state.body = parseBody(request, route, invalid);
         details.push(...(checkBody?.(state.body) ?? []));
@@ -195,12 +196,21 @@ function parseBody(request: FastifyRequest, route: Route, invalid: (details: Err
   if (!types.includes(given.split(';')[0]?.trim().toLowerCase() ?? '')) throw invalid([detail.contentType(given.slice(0, 100), ...types)]);
   let value: unknown;
   try {
-    value = secureJson.parse(body.toString('utf8'));
+    // Rule of JSON: it is UTF-8. Other bytes decoded leniently would be stored as other names, without a word.
+    const text = isUtf8Type(given) ? decodeUtf8(body) : undefined;
+    if (text === undefined) throw new SyntaxError('the body is not UTF-8');
+    value = secureJson.parse(text);
   } catch {
-    throw invalid([detail.invalidBody()]);
+    throw invalid([isUtf8Type(given) ? detail.invalidBody() : detail.contentType(given.slice(0, 100), ...types)]);
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw invalid([detail.invalidBody()]);
   return value;
+}
+
+/** Parameters that are not UTF-8. Those that are look as they were meant; these would look like others. */
+function faultsOfEncoding(query: unknown): ErrorDetail[] {
+  const names = (query as { [undecodable]?: string[] })[undecodable] ?? [];
+  return names.map((name) => detail.invalidValue(name, `Provided '${name}' value is not valid. It must be UTF-8 in percent-encoding.`));
 }
 
 /** The server's address as the client wrote it, unless the configuration fixes one. */

@@ -1,4 +1,5 @@
 import { Type, type Static, type TSchema } from 'typebox';
+import type { TextKind } from './text.ts';
 import type { Wording } from './validation.ts';
 
 /** A schema that also allows null, as one list of types: two branches would report every fault twice. */
@@ -7,8 +8,17 @@ export function Nullable<S extends TSchema>(schema: S) {
   return Type.Unsafe<Static<S> | null>({ ...schema, type: [type, 'null'] });
 }
 
-/** Text of 1 to 255 characters, not all white space. */
-export const Text255 = (description: string, wording: Wording = {}) => Type.String({ description, minLength: 1, maxLength: 255, pattern: '\\S', ...wording });
+/** A name: 1 to 255 characters of which some can be seen and none is a control character; kept in NFC. */
+export const NameText = (description: string, wording: Wording = {}) => textOf('name', description, wording);
+/** Text that names a person or a thing by its exact characters; else like a name. */
+export const ReferenceText = (description: string) => textOf('reference', description, {});
+const textOf = (text: TextKind, description: string, wording: Wording) => Type.String({ description, minLength: 1, maxLength: 255, text, ...wording });
+/** Free text of at most 255 characters, which may have several lines; kept in NFC. */
+export const FreeText = (description: string, options: Wording & { minLength?: number; pattern?: string } = {}) => Type.String({ description, maxLength: 255, text: 'description' satisfies TextKind, ...options });
+/** Text of one line, which may be empty; kept in NFC. */
+export const LabelText = (options: Wording & { description?: string; maxLength?: number } = {}) => Type.String({ maxLength: 255, text: 'label' satisfies TextKind, ...options });
+/** A parameter that is compared with names or descriptions. */
+export const SearchText = (options: { description?: string; minLength?: number } = {}) => Type.String({ maxLength: 255, text: 'search' satisfies TextKind, ...options });
 
 /** An id of an iTwin or iModel in a query. */
 export const guidPattern = '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';
@@ -48,9 +58,9 @@ export const ErrorSchema = Type.Object(
   { description: 'What was wrong.' },
 );
 
-export const NameSchema = Text255('Name, unique within the iTwin.');
+export const NameSchema = NameText('Name, unique within the iTwin.');
 /** Null or empty says "none". */
-export const DescriptionSchema = Nullable(Type.String({ maxLength: 255, description: 'Free text.' }));
+export const DescriptionSchema = Nullable(FreeText('Free text.'));
 export const ContainersEnabled = Type.Integer({
   minimum: 0,
   maximum: 2_147_483_647,

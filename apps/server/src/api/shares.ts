@@ -5,7 +5,7 @@ import { detail, type ApiError, type ErrorDetail } from '../errors.ts';
 import { latestExpiry } from '../shares/shares.ts';
 import { pageRequest, pagingParameters } from './paging.ts';
 import { imodelRoute, type Route } from './route.ts';
-import { PageLinks, Text255, time, TimeSchema } from './schemas.ts';
+import { NameText, PageLinks, time, TimeSchema } from './schemas.ts';
 
 const tag = 'Shares';
 
@@ -42,7 +42,7 @@ const createShare = imodelRoute({
   access: { on: 'imodel', permission: 'imodels_manage', level: 'iTwin' },
   invalid: 'Cannot create Share.',
   body: Type.Object({
-    name: Text255('Name of the share.'),
+    name: NameText('Name of the share.'),
     expiresAt: ExpiresAt,
     permission: Type.String({ enum: ['imodels_webview', 'imodels_read'], pick: "Valid 'permission' values are: 'imodels_webview', 'imodels_read'." }),
   }),

@@ -1,6 +1,7 @@
 import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv';
 import type { TSchema } from 'typebox';
 import { detail, type ErrorDetail } from '../errors.ts';
+import { faultOfText, normalizeText, type TextKind } from './text.ts';
 
 /**
  * Annotations of a property's schema that word its refusal:
@@ -19,9 +20,14 @@ const forBodies = new Ajv({ allErrors: true, verbose: true, strict: false, valid
 /** Parameters arrive as text: `'5'` becomes 5 where a number is declared. */
 const forParameters = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false, coerceTypes: true });
 
+for (const ajv of [forBodies, forParameters]) ajv.addKeyword({ keyword: 'text', type: 'string', validate: (kind: TextKind, value: string) => faultOfText(kind, value) === undefined });
+
 export type Check = (value: unknown) => ErrorDetail[];
 
-/** Compiles a body schema into a check that returns one detail for each property at fault, in the API's words. */
+/**
+ * Compiles a body schema into a check that returns one detail for each property at fault, in the API's words. Names and
+ * descriptions of the checked object are brought into the form in which they are kept.
+ */
 export function bodyCheck(schema: TSchema): Check {
   return checkWith(forBodies.compile(schema), schema, 'property');
 }
@@ -32,10 +38,15 @@ export function parameterCheck(schema: TSchema): Check {
 }
 
 function checkWith(validate: ValidateFunction, schema: TSchema, kind: 'property' | 'parameter'): Check {
+  const texts = Object.entries((schema as { properties?: Record<string, { text?: TextKind }> }).properties ?? {}).filter(([, { text }]) => text !== undefined);
   return (value) => {
-    const nul = findNul(value);
-    if (nul !== undefined) return [detail.invalidValue(nul, `Provided '${nul}' value is not valid. The value cannot contain the NUL character.`)];
-    if (validate(value)) return [];
+    const bad = findUnstorable(value);
+    if (bad !== undefined) return [detail.invalidValue(bad.place, `Provided '${bad.place}' value is not valid. The value cannot contain ${bad.what}.`)];
+    if (validate(value)) {
+      const given = value as Record<string, unknown>;
+      for (const [name, { text }] of texts) if (typeof given[name] === 'string') given[name] = normalizeText(text as TextKind, given[name]);
+      return [];
+    }
     const details = new Map<string, ErrorDetail>();
     for (const error of validate.errors ?? []) {
       const found = describe(error, schema, kind);
@@ -59,7 +70,9 @@ function describe(error: ErrorObject, schema: TSchema, kind: 'property' | 'param
   if (wording.refusal !== undefined) return detail.invalidValue(top, wording.refusal.replace('{value}', shown(error.data)));
   if (error.keyword === 'maxLength')
     return detail.invalidValue(top, wording.tooLong ?? `Provided '${top}' value is not valid. The value exceeds allowed ${String(error.schema)} characters.`);
-  const blank = typeof error.data === 'string' && error.data.trim() === '' && (error.keyword === 'minLength' || error.keyword === 'pattern');
+  const textFault = error.keyword === 'text' ? faultOfText(error.schema as TextKind, error.data as string) : undefined;
+  if (textFault === 'control') return detail.invalidValue(top, `Provided '${top}' value is not valid. The value cannot contain control characters.`);
+  const blank = textFault === 'blank' || (typeof error.data === 'string' && error.data.trim() === '' && (error.keyword === 'minLength' || error.keyword === 'pattern'));
   if (blank && wording.explain === undefined)
     return detail.invalidValue(top, `'${error.data as string}' is not a valid '${top}' value. The value cannot be empty or consist only of whitespace characters.`);
   if (wording.explain !== undefined && kind === 'property') return detail.invalidValue(top, `Provided '${top}' value is not valid. ${wording.explain}`);
@@ -78,17 +91,19 @@ function wordingOf(error: ErrorObject, schema: TSchema, top: string): Wording {
 
 function shown(value: unknown): string {
   const text = typeof value === 'string' ? value : (JSON.stringify(value) ?? '');
-  return text.length <= 100 ? text : `${text.slice(0, 100)}…`;
+  return text.length <= 100 ? text : `${text.slice(0, 100).toWellFormed()}…`;
 }
 
-/** Top-level property that holds a NUL character somewhere, which no database text can store; undefined when none does. */
-function findNul(value: unknown, top = ''): string | undefined {
-  if (typeof value === 'string') return value.includes('\0') ? top : undefined;
+/** Top-level property that holds text somewhere which a database cannot store as it is; undefined when none does. */
+function findUnstorable(value: unknown, top = ''): { place: string; what: string } | undefined {
+  if (typeof value === 'string') {
+    if (value.includes('\0')) return { place: top, what: 'the NUL character' };
+    return value.isWellFormed() ? undefined : { place: top, what: 'surrogates without their counterparts' };
+  }
   if (typeof value !== 'object' || value === null) return undefined;
   for (const [key, inner] of Object.entries(value)) {
-    const place = top === '' ? key.replaceAll('\0', '') : top;
-    if (key.includes('\0')) return place;
-    const found = findNul(inner, place);
+    const place = top === '' ? key.replaceAll('\0', '').toWellFormed() : top;
+    const found = findUnstorable(key, place) ?? findUnstorable(inner, place);
     if (found !== undefined) return found;
   }
   return undefined;

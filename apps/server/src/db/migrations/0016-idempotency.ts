@@ -2,7 +2,7 @@ import { sql, type Kysely, type Migration } from 'kysely';
 import type { Engine } from '../database.ts';
 import { columnTypes } from './columnTypes.ts';
 
-/** Answers to POST requests that may be repeated. */
+/** Answers to POST requests that may be repeated; names in NFC, in which they are compared from now on. */
 export function idempotencyMigration(engine: Engine): Migration {
   const { text, int, strict } = columnTypes(engine);
   const statements = [
@@ -14,6 +14,56 @@ export function idempotencyMigration(engine: Engine): Migration {
   return {
     async up(db: Kysely<unknown>): Promise<void> {
       for (const statement of statements) await sql.raw(statement).execute(db);
+      for (const named of namedTables) await normalizeNames(db, engine, named);
     },
   };
+}
+
+/** A table with names: within which rows they are unique, and the columns that follow from them. */
+interface NamedTable {
+  table: string;
+  /** Columns that are each unique within the scope. */
+  unique: readonly string[];
+  text: readonly string[];
+  scope: readonly string[];
+  live: string;
+  derived: (row: Record<string, string | null>) => Record<string, string>;
+}
+
+const lower = (...texts: readonly (string | null | undefined)[]): string => texts.map((text) => text ?? '').join('\n').toLowerCase();
+
+const namedTables: readonly NamedTable[] = [
+  {
+    table: 'imodel',
+    unique: ['name'],
+    text: ['name', 'description'],
+    scope: ['itwin_id'],
+    live: 'deleted_at is null and failed_at is null',
+    derived: ({ name, description }) => ({ name_order: lower(name), search_text: lower(name, description) }),
+  },
+  { table: 'named_version', unique: ['name'], text: ['name', 'description'], scope: ['imodel_id'], live: 'true', derived: ({ name, description }) => ({ search_text: lower(name, description) }) },
+  {
+    table: 'itwin',
+    unique: ['display_name', 'number'],
+    text: ['display_name', 'number'],
+    scope: ['organization_id', 'sub_class'],
+    live: 'deleted_at is null',
+    derived: ({ display_name, number }) => ({ search_text: lower(display_name, number) }),
+  },
+];
+
+/** Brings the names of a table into NFC. One whose NFC is the name of another row stays as it is: nobody's name is taken away. */
+async function normalizeNames(db: Kysely<unknown>, engine: Engine, { table, unique, text, scope, live, derived }: NamedTable): Promise<void> {
+  const beyondAscii = sql.join(text.map((column) => (engine === 'postgres' ? sql`${sql.ref(column)} ~ '[^ -~]'` : sql`${sql.ref(column)} glob '*[^ -~]*'`)), sql` or `);
+  const { rows } = await sql<Record<string, string | null>>`select * from ${sql.table(table)} where ${sql.raw(live)} and (${beyondAscii})`.execute(db);
+  for (const row of rows) {
+    const changed = Object.fromEntries(text.map((column) => [column, row[column]?.normalize('NFC') ?? null]));
+    if (text.every((column) => changed[column] === row[column])) continue;
+    const same = sql.join(scope.map((column) => sql`${sql.ref(column)} is not distinct from ${row[column]}`), sql` and `);
+    const names = sql.join(unique.map((column) => sql`${sql.ref(column)} = ${changed[column]}`), sql` or `);
+    const taken = await sql`select 1 from ${sql.table(table)} where ${same} and (${names}) and id <> ${row.id} and ${sql.raw(live)} limit 1`.execute(db);
+    if (taken.rows.length > 0) continue;
+    const set = Object.entries({ ...changed, ...derived(changed) }).map(([column, value]) => sql`${sql.ref(column)} = ${value}`);
+    await sql`update ${sql.table(table)} set ${sql.join(set)} where id = ${row.id}`.execute(db);
+  }
 }

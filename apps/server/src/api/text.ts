@@ -1,0 +1,88 @@
+/** Text that clients send: decoded strictly, because what is decoded leniently would be stored as something else. */
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+const charsets = new Set(['utf-8', 'utf8', 'us-ascii', 'ascii']);
+
+/** Bytes as text. @returns undefined when they are not UTF-8 */
+export function decodeUtf8(bytes: Uint8Array): string | undefined {
+  try {
+    return utf8.decode(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether a content type names a charset that is UTF-8 or a part of it, or none. Rule of JSON (RFC 8259, 8.1): it is UTF-8. */
+export function isUtf8Type(contentType: string): boolean {
+  const charset = contentType
+    .split(';')
+    .slice(1)
+    .map((parameter) => /^\s*charset\s*=\s*"?([^"\s]*)"?\s*$/i.exec(parameter)?.[1])
+    .find((value) => value !== undefined);
+  return charset === undefined || charsets.has(charset.toLowerCase());
+}
+
+/** Names of the parameters of a query that are not UTF-8. */
+export const undecodable = Symbol('undecodable');
+
+/**
+ * Parses a query string. A `%` that begins no escape stands for itself, because the official clients do not encode values;
+ * parameters whose bytes are not UTF-8 are left out, and named under `undecodable`.
+ */
+export function parseQuery(text: string): Record<PropertyKey, unknown> {
+  const query = Object.create(null) as Record<PropertyKey, unknown>;
+  for (const pair of text.split('&')) {
+    if (pair === '') continue;
+    const end = pair.indexOf('=');
+    const name = decodePart(end === -1 ? pair : pair.slice(0, end));
+    const value = end === -1 ? '' : decodePart(pair.slice(end + 1));
+    if (name === undefined || value === undefined) {
+      query[undecodable] = [...((query[undecodable] as string[] | undefined) ?? []), name ?? 'query'];
+      continue;
+    }
+    const earlier = query[name];
+    if (earlier === undefined) query[name] = value;
+    else query[name] = Array.isArray(earlier) ? [...(earlier as unknown[]), value] : [earlier, value];
+  }
+  return query;
+}
+
+/** @param part as Node gives it: one character for each byte */
+function decodePart(part: string): string | undefined {
+  const spaced = part.replaceAll('+', ' ');
+  if (/^[\x20-\x24\x26-\x7e]*$/.test(spaced)) return spaced;
+  const bytes: number[] = [];
+  for (let at = 0; at < spaced.length; at++) {
+    const escape = spaced[at] === '%' ? /^[0-9a-f]{2}/i.exec(spaced.slice(at + 1, at + 3))?.[0] : undefined;
+    bytes.push(escape === undefined ? spaced.charCodeAt(at) : Number.parseInt(escape, 16));
+    if (escape !== undefined) at += 2;
+  }
+  return decodeUtf8(Uint8Array.from(bytes));
+}
+
+/** What nobody sees: white space, controls, formatting and ignorable characters, the blank Braille pattern. */
+const visible = /[^\p{Cc}\p{Cf}\p{Z}\p{Default_Ignorable_Code_Point}\u2800]/u;
+/** Controls and the separators of lines and paragraphs. */
+const control = /[\p{Cc}\u2028\u2029]/u;
+/** The same in text of several lines, which may also be indented. */
+const controlInLines = /[^\P{Cc}\t\r\n]/u;
+
+/**
+ * Kinds of text, as the keyword `text` of a schema. A `name`, a `label` (one line, which may be empty) and a `description` are kept
+ * in NFC, so that what looks the same is the same; `search` is compared with them; `reference` names something by its exact
+ * characters.
+ */
+export type TextKind = 'name' | 'label' | 'description' | 'reference' | 'search';
+
+/** What is wrong with a text of a kind; undefined when nothing is. */
+export function faultOfText(kind: TextKind, text: string): 'blank' | 'control' | undefined {
+  if (kind === 'search') return undefined;
+  if (kind === 'description') return controlInLines.test(text) ? 'control' : undefined;
+  if (kind !== 'label' && !visible.test(text)) return 'blank';
+  return control.test(text) ? 'control' : undefined;
+}
+
+/** A text as it is kept and compared. */
+export function normalizeText(kind: TextKind, text: string): string {
+  return kind === 'reference' ? text : text.normalize('NFC');
+}

@@ -15,8 +15,10 @@ export interface SourceChangeset {
   description: string | null;
   containingChanges: number;
   synchronizationInfo: { taskId: string; changedFiles?: string[] | null } | null;
+  /** Briefcase that made it; null where that is not known. */
+  briefcaseId: number | null;
   fileSize: number;
-  /** Puts the file in place and tells where; called once the changeset is wanted. */
+  /** Puts the file in place, its id verified, and tells where; called once the changeset is wanted. */
   file(): Promise<string>;
 }
 
@@ -27,8 +29,10 @@ export interface Source {
   extent: object | null;
   /** Puts the baseline file in place and tells where. */
   baseline(): Promise<string>;
-  /** How many changesets there are. */
-  count: number;
+  /** Ids of its changesets, in order. */
+  ids: readonly string[];
+  /** Lowest briefcase id that may be handed out for the new iModel: above those that made what it holds. */
+  minimumBriefcaseId: number;
   /** Changesets after an index, in order. */
   changesets(afterIndex: number): AsyncIterable<SourceChangeset>;
 }
@@ -51,7 +55,10 @@ interface IModel {
  * Brings an iModel in through the API, like any application: creates it from its baseline, then pushes every changeset. What
  * an earlier run brought is left as it is: an iModel of that name in the iTwin whose changesets are the source's first ones
  * goes on where it ended.
- * @throws ExitError when the iModel of that name is another one, or what the server refuses
+ *
+ * Each changeset keeps the briefcase that made it. The importer's own briefcase, and all that the new iModel hands out later,
+ * get higher ids: iTwin.js builds element ids from them.
+ * @throws ExitError when the iModel of that name is another one, when fewer changesets come than there are, or what the server refuses
  */
 export async function bringIn(connection: Connection, iTwinId: string, source: Source, show: boolean): Promise<Brought> {
   const found = await find(connection, iTwinId, source.name);
@@ -62,10 +69,10 @@ export async function bringIn(connection: Connection, iTwinId: string, source: S
   if (found !== undefined) await releaseLeftOvers(connection, id);
   let pushed = 0;
   let briefcaseId: number | undefined;
-  bar?.start(source.count, there);
+  bar?.start(source.ids.length, there);
   try {
     for await (const changeset of source.changesets(there)) {
-      briefcaseId ??= ((await connection.request('POST', `/imodels/${id}/briefcases`, { deviceName })).body as { briefcase: { briefcaseId: number } }).briefcase.briefcaseId;
+      briefcaseId ??= ((await connection.request('POST', `/imodels/${id}/briefcases`, { deviceName, minimumBriefcaseId: source.minimumBriefcaseId })).body as { briefcase: { briefcaseId: number } }).briefcase.briefcaseId;
       await push(connection, id, briefcaseId, changeset);
       pushed++;
       bar?.update(there + pushed);
@@ -75,6 +82,7 @@ export async function bringIn(connection: Connection, iTwinId: string, source: S
     // A push that broke off gives its turn back with it.
     if (briefcaseId !== undefined) await connection.request('DELETE', `/imodels/${id}/briefcases/${briefcaseId}`);
   }
+  if (there + pushed !== source.ids.length) throw new ExitError(exitCodes.failed, `only ${there + pushed} of ${source.ids.length} changesets came; run the command again to go on`);
   return { id, created: found === undefined, pushed, changesets: there + pushed };
 }
 
@@ -116,11 +124,9 @@ async function create(connection: Connection, iTwinId: string, source: Source): 
 
 /** How many changesets the iModel has, once each is known to be the source's. */
 async function countSame(connection: Connection, id: string, source: Source): Promise<number> {
-  const own = source.changesets(0)[Symbol.asyncIterator]();
   let same = 0;
   for await (const changeset of connection.list<{ id: string }>(`/imodels/${id}/changesets?$top=1000`, 'changesets')) {
-    const next = await own.next();
-    if (next.done === true || next.value.id !== changeset.id)
+    if (source.ids[same] !== changeset.id)
       throw new ExitError(exitCodes.failed, `the iModel '${source.name}' (${id}) has changesets that the source has not: it went on by itself. Give the new one another --name.`);
     same++;
   }
@@ -131,17 +137,19 @@ async function push(connection: Connection, id: string, briefcaseId: number, cha
   const file = await changeset.file();
   const { size } = await stat(file);
   if (size !== changeset.fileSize) throw new ExitError(exitCodes.failed, `changeset ${changeset.id} has ${size} bytes instead of ${changeset.fileSize}: it is damaged`);
-  const { parentId, description, containingChanges, synchronizationInfo } = changeset;
+  const { parentId, description, containingChanges, synchronizationInfo, briefcaseId: recorded } = changeset;
   const { body } = await connection.request('POST', `/imodels/${id}/changesets`, {
     id: changeset.id,
     parentId,
     briefcaseId,
+    ...(recorded !== null && { recordedBriefcaseId: recorded }),
     fileSize: size,
     containingChanges,
     ...(description !== null && { description }),
     ...(synchronizationInfo !== null && { synchronizationInfo }),
   });
-  const { _links } = (body as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } }).changeset;
+  const { _links, briefcaseId: kept } = (body as { changeset: { briefcaseId: number; _links: { upload: { href: string }; complete: { href: string } } } }).changeset;
+  if (recorded !== null && kept !== recorded) throw new ExitError(exitCodes.failed, 'the server cannot keep the briefcases that made the changesets: it is older than this command');
   await upload(_links.upload.href, file);
   await connection.request('PATCH', _links.complete.href, { state: 'fileUploaded', briefcaseId });
 }

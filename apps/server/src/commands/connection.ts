@@ -44,7 +44,7 @@ export class Connection {
   }
 
   /** @throws ExitError refused or unreachable, with what the server said */
-  async request(method: string, pathOrUrl: string, body?: unknown): Promise<{ body: unknown; headers: Headers }> {
+  async request(method: string, pathOrUrl: string, body?: unknown, prefer: 'minimal' | 'representation' = 'representation'): Promise<{ body: unknown; headers: Headers }> {
     const url = pathOrUrl.startsWith('http') ? pathOrUrl : `${this.#base}${pathOrUrl}`;
     let response: Response;
     try {
@@ -53,7 +53,7 @@ export class Connection {
         headers: {
           authorization: `Bearer ${await this.#token()}`,
           accept: 'application/vnd.bentley.itwin-platform.v2+json',
-          prefer: 'return=representation',
+          prefer: `return=${prefer}`,
           ...(body !== undefined && { 'content-type': 'application/json' }),
         },
         ...(body !== undefined && { body: JSON.stringify(body) }),
@@ -65,20 +65,33 @@ export class Connection {
     const waitSeconds = Number(response.headers.get('retry-after') ?? NaN);
     if (response.status === 429 && this.#patient && waitSeconds <= longestWaitSeconds) {
       await pause(waitSeconds * 1000);
-      return this.request(method, pathOrUrl, body);
+      return this.request(method, pathOrUrl, body, prefer);
     }
-    if (response.ok) return { body: text === '' ? undefined : JSON.parse(text), headers: response.headers };
+    if (response.ok) return { body: text === '' ? undefined : parseAnswer(text, url), headers: response.headers };
     throw new ExitError(response.status >= 500 ? exitCodes.unreachable : exitCodes.refused, refusalText(response, text));
   }
 
   /** All items of a list, page by page. */
-  async *list<T>(first: string, key: string): AsyncIterable<T> {
+  async *list<T>(first: string, key: string, prefer?: 'minimal'): AsyncIterable<T> {
+    const seen = new Set<string>();
     for (let next: string | undefined = first; next !== undefined; ) {
-      const { body } = await this.request('GET', next);
-      const page = body as Record<string, T[]> & { _links: { next: { href: string } | null } };
-      yield* page[key] ?? [];
-      next = page._links.next?.href;
+      if (seen.has(next)) throw new ExitError(exitCodes.failed, `a page of a list leads back to itself: ${next}`);
+      seen.add(next);
+      const { body } = await this.request('GET', next, undefined, prefer);
+      const page = body as Record<string, T[] | undefined> & { _links?: { next?: { href: string } | null } };
+      const items = page[key];
+      if (!Array.isArray(items)) throw new ExitError(exitCodes.failed, `the answer of ${next} has no list of ${key}`);
+      yield* items;
+      next = page._links?.next?.href;
     }
+  }
+}
+
+function parseAnswer(text: string, url: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new ExitError(exitCodes.failed, `the answer of ${url} is no JSON: is it the address of an iModels API?`, error);
   }
 }
 

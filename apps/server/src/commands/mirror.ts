@@ -1,28 +1,62 @@
-import { createWriteStream, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import { Command } from 'commander';
+import { Type, type Static } from 'typebox';
+import { firstBriefcaseId, lastBriefcaseId } from '../briefcases/counter.ts';
+import { ChangesetFileError } from '../changesetFiles/changesetId.ts';
+import { readChangesetFile } from '../changesetFiles/localFile.ts';
 import { bringIn, type Source, type SourceChangeset } from './bringIn.ts';
 import { Connection, withConnection, type ConnectionOptions } from './connection.ts';
+import { downloadFile } from './download.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { printBrought } from './import.ts';
+import { expectShape } from './shape.ts';
 
-/** How often one file is begun or gone on with. */
-const downloadAttempts = 5;
+/**
+ * Briefcase ids left free above the highest one of the source: it goes on handing out ids, and changesets that come on a later run
+ * must not have been made by an id that somebody has here.
+ */
+const briefcaseRoom = 1000;
+
+const defaultTimeoutSeconds = 60;
 
 interface MirrorOptions extends ConnectionOptions {
   itwin: string;
   name?: string;
   sourceToken?: string;
+  timeout: string;
   json?: boolean;
 }
 
-interface RemoteChangeset extends Omit<SourceChangeset, 'file'> {
-  index: number;
-  _links: { download: { href: string } | null };
-}
+/** What is read of the answers of the other server. */
+const Nullable = <T extends ReturnType<typeof Type.String> | ReturnType<typeof Type.Object>>(schema: T) => Type.Union([schema, Type.Null()]);
+const ChangesetId = Type.String({ pattern: '^[0-9a-fA-F]{40}$' });
+const Download = Type.Object({ download: Nullable(Type.Object({ href: Type.String({ pattern: '^https?://' }) })) });
+const requireIModel = expectShape(Type.Object({ iModel: Type.Object({ name: Type.String({ minLength: 1 }), description: Type.Optional(Nullable(Type.String())), extent: Type.Optional(Nullable(Type.Object({}))) }) }));
+const requireBaseline = expectShape(Type.Object({ baselineFile: Type.Object({ state: Type.String(), fileSize: Type.Integer({ minimum: 1 }), _links: Download }) }));
+const ListedChangeset = Type.Object({
+  id: ChangesetId,
+  parentId: Type.Union([ChangesetId, Type.Literal(''), Type.Null()]),
+  index: Type.Integer({ minimum: 1 }),
+  briefcaseId: Type.Integer({ minimum: 0, maximum: lastBriefcaseId - 1 }),
+  fileSize: Type.Integer({ minimum: 0 }),
+});
+const requireListed = expectShape(ListedChangeset);
+const requireChangeset = expectShape(
+  Type.Object({
+    changeset: Type.Object({
+      ...ListedChangeset.properties,
+      description: Nullable(Type.String()),
+      containingChanges: Type.Integer({ minimum: 0 }),
+      synchronizationInfo: Nullable(Type.Object({ taskId: Type.String(), changedFiles: Type.Optional(Type.Union([Type.Array(Type.String()), Type.Null()])) })),
+      _links: Download,
+    }),
+  }),
+);
+const requireBriefcase = expectShape(Type.Object({ id: Type.String({ pattern: '^[0-9]{1,10}$' }) }));
+
+type ListedChangeset = Static<typeof ListedChangeset>;
 
 /** `offshoot mirror`: an iModel from another server of the same API, the vendor's included. */
 export function mirrorCommand(): Command {
@@ -32,6 +66,7 @@ export function mirrorCommand(): Command {
     .requiredOption('--itwin <id>', 'iTwin here that will hold the iModel')
     .option('--name <name>', 'name of the iModel; that of the source by default')
     .option('--source-token <token>', 'bearer token for the other server; by default $OFFSHOOT_SOURCE_TOKEN')
+    .option('--timeout <seconds>', 'longest time without a byte of a file', String(defaultTimeoutSeconds))
     .option('--json', 'print one JSON object and no progress')
     .action(mirror);
 }
@@ -41,57 +76,110 @@ async function mirror(address: string, options: MirrorOptions): Promise<void> {
   if (base === undefined || iModelId === undefined) throw new ExitError(exitCodes.usage, `'${address}' is no address of an iModel: it ends with /imodels/{id}`);
   const sourceToken = options.sourceToken ?? process.env.OFFSHOOT_SOURCE_TOKEN;
   if (sourceToken === undefined) throw new ExitError(exitCodes.usage, 'no token for the other server: give --source-token or set OFFSHOOT_SOURCE_TOKEN');
+  const silenceMs = Number(options.timeout) * 1000;
+  if (!(silenceMs > 0 && silenceMs < 2 ** 31)) throw new ExitError(exitCodes.usage, `--timeout must be a number of seconds, not '${options.timeout}'`);
   const there = await Connection.open({ url: base.replace(/\/imodels$/i, ''), token: sourceToken, data: options.data }, true);
   const here = await Connection.open(options, true);
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-mirror-'));
   try {
-    printBrought(await bringIn(here, options.itwin, await remote(there, iModelId, folder, options.name), options.json !== true), options.json === true);
+    printBrought(await bringIn(here, options.itwin, await remote(there, iModelId, folder, options.name, silenceMs), options.json !== true), options.json === true);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
 /** An iModel of another server. Its files are fetched one by one, each gone when the next one comes. */
-async function remote(there: Connection, iModelId: string, folder: string, name: string | undefined): Promise<Source> {
-  const { iModel } = (await there.request('GET', `/imodels/${iModelId}`)).body as { iModel: { name: string; description: string | null; extent: object | null } };
-  const latest = (await there.request('GET', `/imodels/${iModelId}/changesets?$top=1&$orderBy=index desc`)).body as { changesets: { index: number }[] };
+async function remote(there: Connection, iModelId: string, folder: string, name: string | undefined, silenceMs: number): Promise<Source> {
+  const { iModel } = requireIModel((await there.request('GET', `/imodels/${iModelId}`)).body, 'the iModel of the other server');
+  const listed = await listChangesets(there, iModelId);
   return {
     name: name ?? iModel.name,
-    description: iModel.description,
-    extent: iModel.extent,
-    count: latest.changesets[0]?.index ?? 0,
+    description: iModel.description ?? null,
+    extent: iModel.extent ?? null,
+    ids: listed.map(({ id }) => id),
+    minimumBriefcaseId: (await highestBriefcaseId(there, iModelId, listed)) + 1 + briefcaseRoom,
     async baseline() {
-      const { baselineFile } = (await there.request('GET', `/imodels/${iModelId}/baselinefile`)).body as { baselineFile: { _links: { download: { href: string } | null } } };
-      return fetchFile(baselineFile._links.download?.href, path.join(folder, 'baseline.bim'));
+      const { baselineFile } = requireBaseline((await there.request('GET', `/imodels/${iModelId}/baselinefile`)).body, 'the baseline of the other server');
+      if (baselineFile.state !== 'initialized') throw new ExitError(exitCodes.failed, `the baseline of the other server cannot be used: it is '${baselineFile.state}'`);
+      const target = path.join(folder, 'baseline.bim');
+      await downloadFile({ url: requireLink(baselineFile._links), size: baselineFile.fileSize, what: 'the baseline' }, target, silenceMs);
+      return target;
     },
     async *changesets(afterIndex) {
-      for await (const changeset of there.list<RemoteChangeset>(`/imodels/${iModelId}/changesets?$top=100&afterIndex=${afterIndex}`, 'changesets'))
-        yield {
-          ...changeset,
-          file: async () => {
-            // Links run out: one of a long page is asked for anew.
-            const fresh = (await there.request('GET', `/imodels/${iModelId}/changesets/${changeset.id}`)).body as { changeset: RemoteChangeset };
-            return fetchFile(fresh.changeset._links.download?.href, path.join(folder, 'changeset.cs'));
-          },
-        };
+      // Each is asked for when it is wanted: a link of a long list would have run out.
+      for (const expected of listed.slice(afterIndex)) yield fetchChangeset(there, iModelId, expected, path.join(folder, 'changeset.cs'), silenceMs);
     },
   };
 }
 
-async function fetchFile(url: string | undefined, target: string): Promise<string> {
-  if (url === undefined) throw new ExitError(exitCodes.refused, 'the other server gives no download link: does the token allow to read the iModel?');
-  let etag: string | null = null;
-  for (let attempt = 1; ; attempt++) {
-    const have = etag === null ? 0 : statSync(target).size;
-    const response = await fetch(url, { headers: have > 0 && etag !== null ? { range: `bytes=${have}-`, 'if-match': etag } : {} });
-    if (!response.ok || response.body === null) throw new ExitError(exitCodes.unreachable, `a download was answered ${response.status}`);
-    etag = response.headers.get('etag');
-    try {
-      // A large baseline that breaks off goes on where it ended, if the other server sends a part of the same file.
-      await pipeline(Readable.fromWeb(response.body as never), createWriteStream(target, { flags: response.status === 206 ? 'a' : 'w' }));
-      return target;
-    } catch (error) {
-      if (attempt === downloadAttempts) throw new ExitError(exitCodes.unreachable, `a download broke off ${attempt} times`, error);
-    }
+/**
+ * Every changeset up to the one that is the latest now, checked to be one chain.
+ * @throws ExitError failed when the list has fewer than the latest one says, or is no chain
+ */
+async function listChangesets(there: Connection, iModelId: string): Promise<ListedChangeset[]> {
+  const address = `/imodels/${iModelId}/changesets`;
+  let latest: ListedChangeset | undefined;
+  for await (const item of there.list(`${address}?$top=1&$orderBy=index desc`, 'changesets', 'minimal')) {
+    latest = requireListed(item, 'the latest changeset of the other server');
+    break;
   }
+  const listed: ListedChangeset[] = [];
+  if (latest === undefined) return listed;
+  for await (const item of there.list(`${address}?$top=1000`, 'changesets', 'minimal')) {
+    const changeset = requireListed(item, `changeset ${listed.length + 1} of the other server`);
+    const parentId = listed.at(-1)?.id ?? '';
+    if (changeset.index !== listed.length + 1 || (changeset.parentId ?? '').toLowerCase() !== parentId)
+      throw new ExitError(exitCodes.failed, `the other server lists changeset ${changeset.id} (index ${changeset.index}) where the one after ${parentId || 'the baseline'} belongs`);
+    listed.push({ ...changeset, id: changeset.id.toLowerCase(), parentId });
+    if (listed.length === latest.index) break;
+  }
+  if (listed.length < latest.index) throw new ExitError(exitCodes.failed, `the other server lists ${listed.length} changesets, and its latest one has the index ${latest.index}`);
+  if (listed.at(-1)?.id !== latest.id.toLowerCase()) throw new ExitError(exitCodes.failed, 'the other server lists another latest changeset than it names');
+  return listed;
+}
+
+/** The highest id of a briefcase that pushed, or may still push, at the other server. */
+async function highestBriefcaseId(there: Connection, iModelId: string, listed: readonly ListedChangeset[]): Promise<number> {
+  let highest = firstBriefcaseId - 1;
+  for (const { briefcaseId } of listed) highest = Math.max(highest, briefcaseId);
+  for await (const item of there.list(`/imodels/${iModelId}/briefcases?$top=1000`, 'briefcases', 'minimal')) highest = Math.max(highest, Number(requireBriefcase(item, 'a briefcase of the other server').id));
+  return highest;
+}
+
+async function fetchChangeset(there: Connection, iModelId: string, expected: ListedChangeset, target: string, silenceMs: number): Promise<SourceChangeset> {
+  const { id, index, fileSize, briefcaseId } = expected;
+  const parentId = expected.parentId ?? '';
+  const { changeset } = requireChangeset((await there.request('GET', `/imodels/${iModelId}/changesets/${id}`)).body, `changeset ${index} of the other server`);
+  if (changeset.id.toLowerCase() !== id || changeset.index !== index || changeset.fileSize !== fileSize || (changeset.parentId ?? '').toLowerCase() !== parentId)
+    throw new ExitError(exitCodes.failed, `the other server describes changeset ${index} (${id}) in two ways`);
+  const { description, containingChanges, synchronizationInfo } = changeset;
+  return {
+    id,
+    parentId,
+    description,
+    containingChanges,
+    synchronizationInfo,
+    briefcaseId,
+    fileSize,
+    file: async () => {
+      await downloadFile({ url: requireLink(changeset._links), size: fileSize, what: `changeset ${index}` }, target, silenceMs);
+      await requireId(target, id, parentId, index);
+      return target;
+    },
+  };
+}
+
+async function requireId(file: string, id: string, parentId: string, index: number): Promise<void> {
+  let found: string;
+  try {
+    found = (await readChangesetFile(file, parentId, { briefcases: false })).id;
+  } catch (error) {
+    throw error instanceof ChangesetFileError ? new ExitError(exitCodes.failed, `changeset ${index} (${id}) of the other server is damaged: ${error.message}`, error) : error;
+  }
+  if (found !== id) throw new ExitError(exitCodes.failed, `changeset ${index} of the other server is damaged: its file gives the id ${found} and not ${id}`);
+}
+
+function requireLink({ download }: Static<typeof Download>): string {
+  if (download === null) throw new ExitError(exitCodes.refused, 'the other server gives no download link: does the token allow to read the iModel?');
+  return download.href;
 }

@@ -1,0 +1,36 @@
+import { closeSync, openSync, readSync } from 'node:fs';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { ChangesetIdComputer } from './changesetId.ts';
+import { InsertedElements } from './insertedElements.ts';
+
+/** Bytes that are read at a time: about one packed chunk. */
+const pieceBytes = 64 * 1024;
+
+/** What the bytes of a changeset file tell. */
+export interface ChangesetContents {
+  /** As iTwin.js computes it. */
+  id: string;
+  size: number;
+  /** Briefcases that the inserted elements are from; undefined when they were not asked for, or not all changes were understood. */
+  briefcases: ReadonlySet<number> | undefined;
+}
+
+/** Reads a changeset file through. @throws ChangesetFileError */
+export async function readChangesetFile(file: string, parentId: string, wanted: { briefcases: boolean }): Promise<ChangesetContents> {
+  const elements = wanted.briefcases ? new InsertedElements() : undefined;
+  const computer = new ChangesetIdComputer(parentId, elements && ((changes) => elements.push(changes)));
+  const fd = openSync(file, 'r');
+  try {
+    const buffer = Buffer.alloc(pieceBytes);
+    for (let size = 0; ; ) {
+      const length = readSync(fd, buffer, 0, pieceBytes, size);
+      if (length === 0) return { id: computer.digest(), size, briefcases: elements?.readable === true ? elements.briefcases : undefined };
+      size += length;
+      computer.update(buffer.subarray(0, length));
+      // Signals and progress get their turn.
+      await nextTurn();
+    }
+  } finally {
+    closeSync(fd);
+  }
+}

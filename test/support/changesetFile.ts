@@ -1,0 +1,62 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { workFolder, type MadeIModel, type Official } from './clients.ts';
+
+/** Header of a changeset file, and the size of the dictionary (16 MiB). */
+const header = Buffer.concat([Buffer.from([22, 0]), Buffer.from('ChangeSetLzma\0\0\0', 'latin1'), Buffer.from([0x10, 0, 2, 0, 24])]);
+
+/** A changeset file of the format of iTwin.js, with these changes stored and not packed. @param prefix what tells of schema changes */
+export function changesetFile(changes: Buffer, prefix = Buffer.alloc(0)): Buffer {
+  const length = Buffer.alloc(4);
+  length.writeUInt32BE(prefix.length);
+  const content = Buffer.concat([length, prefix, changes]);
+  const chunks: Buffer[] = [];
+  for (let start = 0; start < content.length; start += 65_536) {
+    const data = content.subarray(start, start + 65_536);
+    chunks.push(Buffer.from([start === 0 ? 1 : 2, (data.length - 1) >> 8, (data.length - 1) & 0xff]), data);
+  }
+  return Buffer.concat([header, ...chunks, Buffer.from([0])]);
+}
+
+/** Changes in SQLite's format that insert elements with ids of these briefcases. */
+export function insertedElements(...briefcases: number[]): Buffer<ArrayBuffer> {
+  const table = Buffer.concat([Buffer.from([0x54, 2, 1, 0]), Buffer.from('bis_Element\0')]);
+  const rows = briefcases.map((briefcase) => {
+    const id = Buffer.alloc(8);
+    id.writeBigInt64BE((BigInt(briefcase) << 40n) | 1n);
+    // An insert with an integer and a text.
+    return Buffer.concat([Buffer.from([18, 0, 1]), id, Buffer.from([3, 4]), Buffer.from('name')]);
+  });
+  return Buffer.concat([table, ...rows]);
+}
+
+/** The id of a changeset with these changes: SHA-1 over the parent's id, 20 bytes, and what it changes. */
+export function realIdOf(parentId: string, changes: Buffer, prefix = Buffer.alloc(0)): string {
+  return createHash('sha1').update(parentId === '' ? Buffer.alloc(20) : Buffer.from(parentId, 'hex')).update(prefix).update(changes).digest('hex');
+}
+
+/** A changeset whose bytes give its id, with changes that nobody can apply. */
+export function makeChangeset(parentId: string, changes: Buffer = randomBytes(300)): { id: string; parentId: string; bytes: Buffer } {
+  return { id: realIdOf(parentId, changes), parentId, bytes: changesetFile(changes) };
+}
+
+/** Pushes changesets whose bytes give their ids, each from a new briefcase. */
+export async function pushVerifiable({ client, authorization }: Official, made: MadeIModel, count: number): Promise<number[]> {
+  const work = workFolder();
+  const briefcases: number[] = [];
+  try {
+    for (let n = 0; n < count; n++) {
+      const { briefcaseId } = await client.briefcases.acquire({ authorization, iModelId: made.id });
+      const changeset = makeChangeset(made.changesets.at(-1)?.id ?? '');
+      const filePath = path.join(work.path, `${changeset.id}.cs`);
+      writeFileSync(filePath, changeset.bytes);
+      const { index } = await client.changesets.create({ authorization, iModelId: made.id, changesetProperties: { id: changeset.id, parentId: changeset.parentId, briefcaseId, filePath } });
+      made.changesets.push({ ...changeset, index });
+      briefcases.push(briefcaseId);
+    }
+    return briefcases;
+  } finally {
+    work.remove();
+  }
+}

@@ -2,14 +2,20 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { Readable } from 'node:stream';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as nextTurn } from 'node:timers/promises';
 import { ChangesetFileError, ChangesetIdComputer } from '../apps/server/src/changesetFiles/changesetId.ts';
 import { InsertedElements } from '../apps/server/src/changesetFiles/insertedElements.ts';
+import { ChangesetVerifier } from '../apps/server/src/changesetFiles/verifier.ts';
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
 import { sampleChangesets } from '../scripts/sample.ts';
 import type * as RealModel from '../scripts/realModel.ts';
 import { changesetFile, insertedElements, makeChangeset, realIdOf } from './support/changesetFile.ts';
-import { workFolder } from './support/clients.ts';
+import type { Answer, WireError } from './support/api.ts';
+import { all, changesetIdOf, makeIModel, official, workFolder } from './support/clients.ts';
+import { bootServer, endServer } from './support/server.ts';
+import { onEachDatabase, type Context } from './support/suite.ts';
 
 /** iTwin.js is optional: where it is installed, it is asked for the same ids. */
 const iTwinJs: typeof RealModel | undefined = isITwinJsInstalled() ? await import('../scripts/realModel.ts') : undefined;
@@ -85,4 +91,98 @@ describe('The id of a changeset', () => {
     nonsense.push(makeChangeset('').bytes);
     assert.equal(nonsense.readable, false);
   });
+});
+
+/** Pushes a file through plain HTTP. @returns the answer to the completion */
+async function push(context: Context, iModelId: string, briefcaseId: number, changeset: { id: string; parentId: string; bytes: Buffer }): Promise<Answer> {
+  const { id, parentId, bytes } = changeset;
+  const begun = await context.api.post(`/imodels/${iModelId}/changesets`, { id, parentId, briefcaseId, fileSize: bytes.length });
+  assert.equal(begun.status, 201, JSON.stringify(begun.body));
+  const { _links } = (begun.body as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } }).changeset;
+  assert.equal((await context.api.put(_links.upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob', 'content-type': 'application/octet-stream' })).status, 201);
+  return context.api.patch(_links.complete.href, { state: 'fileUploaded', briefcaseId });
+}
+
+const random = (parentId: string) => {
+  const bytes = randomBytes(200);
+  return { id: changesetIdOf(parentId, bytes), parentId, bytes };
+};
+function flipped({ id, parentId, bytes }: ReturnType<typeof makeChangeset>, at: number) {
+  const other = Buffer.from(bytes);
+  other.writeUInt8(other.readUInt8(at) ^ 1, at);
+  return { id, parentId, bytes: other };
+}
+
+onEachDatabase('A push is verified:', {}, (context) => {
+  test('one whose bytes do not give its id is refused and keeps nobody out, and the right bytes are taken afterwards', async () => {
+    const made = await makeIModel(context.olivia, context.iTwinId);
+    const acquire = async () => (await context.olivia.client.briefcases.acquire({ authorization: context.olivia.authorization, iModelId: made.id })).briefcaseId;
+    const [own, other] = [await acquire(), await acquire()];
+    const right = makeChangeset('', randomBytes(200_000));
+    const wrong: [ReturnType<typeof makeChangeset>, RegExp][] = [
+      [flipped(right, 100), /gives the id [0-9a-f]{40}/],
+      [flipped(right, 24), /is damaged|ends early/],
+      [{ ...right, bytes: right.bytes.subarray(0, 150_000) }, /ends early/],
+      [{ ...makeChangeset('1'.repeat(40)), parentId: '' }, /gives the id/],
+    ];
+    for (const [changeset, message] of wrong) {
+      const { status, body } = await push(context, made.id, own, changeset);
+      const { error } = body as WireError;
+      assert.deepEqual([status, error.code, message.test(error.message)], [409, 'DataConflict', true], error.message);
+      assert.deepEqual(await all(context.olivia.client.changesets.getMinimalList({ authorization: context.olivia.authorization, iModelId: made.id })), []);
+    }
+    // The turn is free, for another briefcase too.
+    assert.equal((await push(context, made.id, other, right)).status, 200);
+    assert.equal((await push(context, made.id, own, flipped(makeChangeset(right.id), 60))).status, 409);
+    const next = makeChangeset(right.id);
+    assert.equal((await push(context, made.id, own, next)).status, 200);
+    // A file of another format is kept as it is.
+    assert.equal((await push(context, made.id, own, random(next.id))).status, 200);
+    const { db } = context.server.services.database;
+    const refused = await db.selectFrom('audit').select('detail').where('imodel_id', '=', made.id).where('action', '=', 'changeset.refuse').execute();
+    assert.equal(refused.length, wrong.length + 1);
+  });
+
+  test('one whose file comes in many pieces is taken when they give its id', async () => {
+    const made = await makeIModel(context.olivia, context.iTwinId);
+    const { briefcaseId } = await context.olivia.client.briefcases.acquire({ authorization: context.olivia.authorization, iModelId: made.id });
+    assert.equal((await push(context, made.id, briefcaseId, makeChangeset('', randomBytes(8_000_000)))).status, 200);
+  });
+});
+
+test('files of any other format are refused where all are verified, and nothing is where that is off', async () => {
+  for (const [verifyChangesets, expected] of [
+    ['all', [409, 409, 200]],
+    ['recognized', [200, 409, 200]],
+    ['off', [200, 200, 200]],
+  ] as const) {
+    const server = await bootServer('sqlite', { verifyChangesets });
+    try {
+      const [olivia, api, iTwinId] = [await official(server), await server.as('olivia'), await server.iTwin()];
+      const statuses: number[] = [];
+      for (const changeset of [random(''), flipped(makeChangeset(''), 60), makeChangeset('')]) {
+        const { id } = await makeIModel(olivia, iTwinId);
+        const { briefcaseId } = await olivia.client.briefcases.acquire({ authorization: olivia.authorization, iModelId: id });
+        statuses.push((await push({ api } as Context, id, briefcaseId, changeset)).status);
+      }
+      assert.deepEqual(statuses, expected, verifyChangesets);
+    } finally {
+      await endServer(server);
+    }
+  }
+});
+
+test('a file that takes too long to unpack is taken unverified, and logged', async () => {
+  const warnings: string[] = [];
+  const verifier = new ChangesetVerifier({ verifyChangesets: 'all' }, { warn: (_details, message) => void warnings.push(message) }, { ms: 0 });
+  const { parentId, bytes } = makeChangeset('', randomBytes(300_000));
+  async function* slowly(): AsyncGenerator<Buffer> {
+    for (let start = 0; start < bytes.length; start += 65_536) {
+      await nextTurn();
+      yield bytes.subarray(start, start + 65_536);
+    }
+  }
+  assert.equal(await verifier.faultOf({ id: '0'.repeat(40), parentId }, async () => Readable.from(slowly())), undefined);
+  assert.deepEqual(warnings, ['the id of a pushed changeset was not verified']);
+  await verifier.close();
 });

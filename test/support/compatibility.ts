@@ -25,7 +25,7 @@ const deviations: Record<string, string> = {
   'update-imodel-named-version': 'without `state` the state stays (a test of the vendor\'s suite expects `visible`)',
   'acquire-imodel-briefcase': 'at most 5 unreleased ones a user, iModel and minute, as the clients\' suite wants; the documentation says 100; adds `minimumBriefcaseId`, for imports',
   'create-imodel-changeset': 'from the own briefcase only; adds `recordedBriefcaseId`, with which an import keeps the briefcase that made a changeset',
-  'update-imodel-changeset': 'may be repeated: a lost answer is given again',
+  'update-imodel-changeset': 'may be repeated: a lost answer is given again; `DataConflict` too when the bytes do not give the id',
   'get-imodel-rolepermissions-by-role': 'answers all roles, as the sample of the reference does',
   'create-itwin': 'data centers are those of the configuration',
   'delete-itwin': 'deletes its iModels too',

@@ -88,6 +88,10 @@ const ConfigSchema = Type.Object(
       },
     }),
     signedLinkSeconds: Type.Integer({ minimum: 10, maximum: 86_400, default: 3600, description: 'Life of upload and download links.' }),
+    verifyChangesets: Type.Enum(['all', 'recognized', 'off'], {
+      default: 'recognized',
+      description: 'Whether a push is refused when the bytes of its file do not give its id. `recognized`: of files that begin as changesets of iTwin.js; others are kept as they are. `all`: others are refused.',
+    }),
     pushLeaseSeconds: Type.Integer({ minimum: 1, default: 600, description: 'How long an unfinished push keeps others out.' }),
     shutdownSeconds: Type.Number({ minimum: 0, default: 10, description: 'How long requests under way may still take when the server is told to end.' }),
     briefcases: Type.Object(

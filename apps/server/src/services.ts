@@ -8,6 +8,7 @@ import { Permissions } from './access/permissions.ts';
 import { RateLimits } from './access/rateLimits.ts';
 import { Tokens } from './access/tokens.ts';
 import { Briefcases } from './briefcases/briefcases.ts';
+import { ChangesetVerifier } from './changesetFiles/verifier.ts';
 import { Checkpoints } from './checkpoints/checkpoints.ts';
 import { Containers } from './checkpoints/containers.ts';
 import { Generator } from './checkpoints/generate.ts';
@@ -143,6 +144,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const retries = { attempts: config.checkpoints.attempts, backoffMs: doubling(config.checkpoints.firstRetrySeconds * 1000, longestRetryMs) };
     const generator = worker === undefined ? undefined : new Generator({ database, blobs, checkpoints, files: modelFiles, worker, workDir, retries });
     if (generator !== undefined) jobs.handle(1, [deriveHandler({ database, blobs, files: modelFiles, checkpoints, generator, seeds, retries }), generator.handler()]);
+    const verifier = new ChangesetVerifier(config, log);
     const permissions = new Permissions(database.db);
     const transfer = { database, blobs, carrier: new Carrier(blobs, config.transfers.bytesPerSecond), permissions, seeds, checkpoints, config: config.transfers };
     if (config.jobs.here && config.transfers.slots > 0) jobs.handle(config.transfers.slots, [transferFilesHandler(transfer), transferCheckpointsHandler(transfer)]);
@@ -182,7 +184,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       iModels: new IModels(database, blobs, seeds),
       iModelPermissions: new IModelPermissions(database, members),
       baselines: new Baselines(database, blobs, checkpoints),
-      changesets: new Changesets(database, blobs, checkpoints, config),
+      changesets: new Changesets({ database, blobs, checkpoints, verifier }, config),
       changesetGroups: new ChangesetGroups(database),
       extendedData: new ExtendedData(database),
       marks: new Marks(database),
@@ -207,7 +209,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       close: async () => {
         clearTimeout(endingLate);
         ending.abort(new Error('the server ends'));
-        await worker?.stop(workerMs);
+        await Promise.all([worker?.stop(workerMs), verifier.close()]);
         rmSync(workDir, { recursive: true, force: true });
         rateLimits.close();
         if (!(await within(database.close(), closeMs))) log.warn('the database did not let go of its connections in time');

@@ -1,5 +1,6 @@
 import type { IModelAccess } from '../access/permissions.ts';
 import { audit } from '../audit.ts';
+import type { ChangesetVerifier } from '../changesetFiles/verifier.ts';
 import type { Config } from '../config.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { Database, Tx } from '../db/database.ts';
@@ -36,12 +37,14 @@ export class Changesets {
   readonly #database: Database;
   readonly #blobs: Blobs;
   readonly #checkpoints: Checkpoints;
+  readonly #verifier: ChangesetVerifier;
   readonly #leaseMs: number;
 
-  constructor(database: Database, blobs: Blobs, checkpoints: Checkpoints, config: Pick<Config, 'pushLeaseSeconds'>) {
-    this.#database = database;
-    this.#blobs = blobs;
-    this.#checkpoints = checkpoints;
+  constructor(parts: { database: Database; blobs: Blobs; checkpoints: Checkpoints; verifier: ChangesetVerifier }, config: Pick<Config, 'pushLeaseSeconds'>) {
+    this.#database = parts.database;
+    this.#blobs = parts.blobs;
+    this.#checkpoints = parts.checkpoints;
+    this.#verifier = parts.verifier;
     this.#leaseMs = config.pushLeaseSeconds * 1000;
   }
 
@@ -107,6 +110,7 @@ export class Changesets {
    */
   async complete(caller: Caller, access: IModelAccess, changesetId: string | undefined, briefcaseId: number): Promise<ChangesetTable> {
     await this.#takeIn(access.imodel.id, changesetId, briefcaseId);
+    await this.#verify(caller, access.imodel.id, changesetId, briefcaseId);
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       await requireOwnBriefcase(tx, caller, imodel, briefcaseId);
@@ -171,6 +175,37 @@ export class Changesets {
       .where('briefcase_id', '=', briefcaseId)
       .executeTakeFirst();
     if (pending !== undefined) await this.#blobs.takeIn(pending.blob_id);
+  }
+
+  /**
+   * Refuses a push whose bytes do not give its id, because no call ever takes a changeset away. Such a push is abandoned, so that
+   * it keeps nobody out: its client, like any other, may begin anew at once.
+   * @throws ApiError DataConflict
+   */
+  async #verify(caller: Caller, iModelId: string, changesetId: string | undefined, briefcaseId: number): Promise<void> {
+    if (changesetId === undefined || !this.#verifier.on) return;
+    const pending = await this.#database.db
+      .selectFrom('pending_changeset as p')
+      .innerJoin('briefcase as b', (join) => join.onRef('b.imodel_id', '=', 'p.imodel_id').onRef('b.briefcase_id', '=', 'p.briefcase_id'))
+      .selectAll('p')
+      .where('p.imodel_id', '=', iModelId)
+      .where('p.changeset_id', '=', changesetId)
+      .where('p.briefcase_id', '=', briefcaseId)
+      .where('b.owner_id', '=', caller.user.id)
+      .executeTakeFirst();
+    const blob = pending && (await this.#blobs.findReadable(pending.blob_id));
+    if (pending === undefined || blob === undefined) return;
+    const fault = await this.#verifier.faultOf({ id: changesetId, parentId: pending.parent_id }, () => this.#blobs.read(blob));
+    if (fault === undefined) return;
+    await this.#database.db.transaction().execute(async (tx) => {
+      const imodel = await lockInitializedIModel(tx, this.#database.engine, iModelId, 'push');
+      const still = await tx.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', iModelId).where('blob_id', '=', pending.blob_id).executeTakeFirst();
+      if (still === undefined) return;
+      const now = Date.now();
+      await giveUp(tx, still, now);
+      await audit(tx, caller, { at: now, action: 'changeset.refuse', iTwinId: imodel.itwin_id, iModelId, detail: { id: changesetId, fault } });
+    });
+    throw new ApiError('DataConflict', { message: `The uploaded file is not the Changeset ${changesetId}: ${fault}. Begin the push again.` });
   }
 }
 

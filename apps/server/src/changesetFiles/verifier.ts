@@ -1,0 +1,126 @@
+import type { Readable } from 'node:stream';
+import { Worker } from 'node:worker_threads';
+import type { Config } from '../config.ts';
+import type { IdReply, IdRequest } from './idThread.ts';
+
+/** Files that are read at a time: each may take 48 MiB while it is unpacked. */
+const filesAtOnce = 4;
+/** Longest time for one file, its turn included; what takes longer is taken unverified, and logged. */
+const limitMs = 120_000;
+/** Bytes of a file that are handed over at a time. */
+const pieceBytes = 64 * 1024;
+
+interface Log {
+  warn: (details: object, message: string) => void;
+}
+
+/** What a file turned out to be. */
+type Outcome = Partial<IdReply> | 'tooSlow';
+
+/** Verifies that the bytes of pushed changesets give their ids. */
+export class ChangesetVerifier {
+  readonly #mode: Config['verifyChangesets'];
+  readonly #log: Log;
+  readonly #limitMs: number;
+  readonly #waiting: (() => void)[] = [];
+  readonly #answers = new Map<number, { resolve: (reply: IdReply) => void; reject: (error: Error) => void }>();
+  #running = 0;
+  #files = 0;
+  #thread: Worker | undefined;
+
+  constructor(config: Pick<Config, 'verifyChangesets'>, log: Log, limits: { ms: number } = { ms: limitMs }) {
+    this.#mode = config.verifyChangesets;
+    this.#log = log;
+    this.#limitMs = limits.ms;
+  }
+
+  get on(): boolean {
+    return this.#mode !== 'off';
+  }
+
+  /**
+   * Why a file cannot be the changeset that it was pushed as; undefined when it can.
+   * @param open begins to read it
+   * @throws what keeps it from being read
+   */
+  async faultOf(changeset: { id: string; parentId: string }, open: () => Promise<Readable>): Promise<string | undefined> {
+    if (!this.on) return undefined;
+    const abandoned = new AbortController();
+    const timer = setTimeout(() => abandoned.abort(), this.#limitMs);
+    let outcome: Outcome;
+    try {
+      await this.#turn();
+      try {
+        outcome = abandoned.signal.aborted ? 'tooSlow' : await this.#read(changeset.parentId, await open(), abandoned.signal);
+      } finally {
+        this.#running--;
+        this.#waiting.shift()?.();
+      }
+    } finally {
+      clearTimeout(timer);
+    }
+    const { id, fault, failure = undefined } = outcome === 'tooSlow' ? { failure: `its file takes more than ${this.#limitMs} ms to unpack` } : outcome;
+    if (failure !== undefined) {
+      this.#log.warn({ changesetId: changeset.id, reason: failure }, 'the id of a pushed changeset was not verified');
+      return undefined;
+    }
+    if (fault?.unknownFormat === true) return this.#mode === 'all' ? fault.message : undefined;
+    if (fault !== undefined) return fault.message;
+    return id === changeset.id ? undefined : `the file gives the id ${id ?? ''}`;
+  }
+
+  async close(): Promise<void> {
+    await this.#thread?.terminate();
+  }
+
+  async #turn(): Promise<void> {
+    if (this.#running >= filesAtOnce) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    this.#running++;
+  }
+
+  async #read(parentId: string, body: Readable, abandoned: AbortSignal): Promise<Outcome> {
+    const file = ++this.#files;
+    try {
+      await this.#ask({ file, parentId });
+      // Leaving the loop ends the reading.
+      for await (const chunk of body) {
+        const bytes = chunk as Buffer;
+        for (let start = 0; start < bytes.length; start += pieceBytes) {
+          if (abandoned.aborted) return 'tooSlow';
+          const reply = await this.#ask({ file, bytes: Uint8Array.prototype.slice.call(bytes, start, start + pieceBytes) });
+          if (reply.fault !== undefined || reply.failure !== undefined) return reply;
+        }
+      }
+      return await this.#ask({ file, end: true });
+    } finally {
+      this.#thread?.postMessage({ file, forget: true } satisfies IdRequest);
+    }
+  }
+
+  #ask(request: IdRequest): Promise<IdReply> {
+    const thread = (this.#thread ??= this.#start());
+    return new Promise((resolve, reject) => {
+      this.#answers.set(request.file, { resolve, reject });
+      thread.postMessage(request);
+    });
+  }
+
+  #start(): Worker {
+    // From the sources this is idThread.ts, from the build idThread.js: the same ending as this module.
+    const ending = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
+    const thread = new Worker(new URL(`./idThread${ending}`, import.meta.url));
+    thread.unref();
+    thread.on('message', (reply: IdReply) => {
+      this.#answers.get(reply.file)?.resolve(reply);
+      this.#answers.delete(reply.file);
+    });
+    const end = (error: Error): void => {
+      if (this.#thread === thread) this.#thread = undefined;
+      for (const { reject } of this.#answers.values()) reject(error);
+      this.#answers.clear();
+    };
+    thread.on('error', (error) => end(error as Error));
+    thread.on('exit', () => end(new Error('the thread that computes ids of changesets ended')));
+    return thread;
+  }
+}

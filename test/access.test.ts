@@ -6,6 +6,7 @@ import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { exportJWK, generateKeyPair, importJWK, SignJWT, UnsecuredJWT, type CryptoKey } from 'jose';
+import type { ConfigInput } from '../apps/server/src/config.ts';
 import { Directory, type DirectoryData } from '../apps/server/src/access/directory.ts';
 import { Api, type WireError } from './support/api.ts';
 import { all, makeIModel, official } from './support/clients.ts';
@@ -227,6 +228,35 @@ describe('An OpenID Connect issuer', () => {
     assert.equal(await known({ sub: randomUUID(), email }), 404);
     assert.equal(await known({ sub: randomUUID(), email, email_verified: false }), 404);
     assert.equal(await known({ sub: email }), 404);
+  });
+
+  test('that is broken, or does not answer, is no fault of the token: 503, so that clients try again', { timeout: 60_000 }, async () => {
+    const broken: Record<string, Server> = {
+      'keys that answer 500': createServer((_request, response) => response.writeHead(500).end()),
+      'keys that are none': createServer((_request, response) => response.setHeader('content-type', 'application/json').end('{}')),
+      'keys that never come': createServer(() => undefined),
+    };
+    const issuers: NonNullable<ConfigInput['issuers']> = [];
+    for (const server of Object.values(broken)) {
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+      issuers.push({ issuer: address, jwksUri: `${address}/keys`, audience: 'https://imodels.example', algorithms: ['RS256' as const], organizationClaim: 'org', administratorClaim: 'org_admin' });
+    }
+    const other = await bootServer('sqlite', { issuers });
+    try {
+      await Promise.all(
+        Object.keys(broken).map(async (what, n) => {
+          const { status } = await new Api(other.origin, await token({ sub: randomUUID() }, { issuer: issuers[n]?.issuer ?? '' })).get('/itwins');
+          assert.equal(status, 503, what);
+        }),
+      );
+    } finally {
+      await endServer(other);
+      for (const server of Object.values(broken)) {
+        server.closeAllConnections();
+        server.close();
+      }
+    }
   });
 
   test('tokens for another audience, of another key or without a subject are refused', async () => {

@@ -1,6 +1,7 @@
 import { UnreachableDatabaseError } from './db/postgres/pool.ts';
 import { LostTransactionError, WriterUnavailableError } from './db/sqlite/writerQueue.ts';
 import { ApiError } from './errors.ts';
+import { StoreTimeoutError } from './storage/blobStore.ts';
 
 /**
  * What keeps a server from carrying out a request that is right in itself: `noSpace` = a disk is full, `unavailable` = the
@@ -29,7 +30,7 @@ export function outageOf(error: unknown): Outage | undefined {
 }
 
 function classify(error: object): Outage | undefined {
-  if (error instanceof UnreachableDatabaseError || error instanceof WriterUnavailableError || error instanceof LostTransactionError) return 'unavailable';
+  if (error instanceof UnreachableDatabaseError || error instanceof WriterUnavailableError || error instanceof LostTransactionError || error instanceof StoreTimeoutError) return 'unavailable';
   const { code, errcode, message } = error as { code?: unknown; errcode?: unknown; message?: unknown };
   if (typeof errcode === 'number') {
     const primary = errcode & 0xff;

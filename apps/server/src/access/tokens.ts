@@ -11,6 +11,19 @@ import { embeddedAudience, type EmbeddedIssuer } from './embeddedIssuer.ts';
 const believeMs = 60_000;
 const clockToleranceSeconds = 5;
 
+/** What the library throws for a token that is not good, in form, signature, key or claims. */
+const tokenFaults = [
+  errors.JWTClaimValidationFailed,
+  errors.JWTExpired,
+  errors.JWTInvalid,
+  errors.JWSInvalid,
+  errors.JWSSignatureVerificationFailed,
+  errors.JWKSNoMatchingKey,
+  errors.JWKSMultipleMatchingKeys,
+  errors.JOSEAlgNotAllowed,
+  errors.JOSENotSupported,
+] as const;
+
 interface TrustedIssuer {
   verify(token: string): Promise<JWTPayload>;
   organizationClaim: string;
@@ -75,7 +88,8 @@ export class Tokens {
       this.#believed.set(token, checked);
       return checked;
     } catch (error) {
-      if (error instanceof errors.JOSEError && !(error instanceof errors.JWKSTimeout)) throw new ApiError('Unauthorized', { cause: error });
+      // What is wrong with the token is told by these; anything else is a fault of the issuer or of the way to it.
+      if (tokenFaults.some((fault) => error instanceof fault)) throw new ApiError('Unauthorized', { cause: error });
       throw new ApiError('Unavailable', { message: 'The keys of the token issuer cannot be fetched. Try again.', cause: error });
     }
   }

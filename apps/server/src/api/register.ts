@@ -4,7 +4,6 @@ import { Type } from 'typebox';
 import { requireIModel, requireITwin, type IModelAccess, type ITwinAccess } from '../access/permissions.ts';
 import { parseGuid, type Caller } from '../domain.ts';
 import { ApiError, detail, errorTable, type ErrorCode, type ErrorDetail } from '../errors.ts';
-import { StoreTimeoutError } from '../storage/blobStore.ts';
 import { outageError, outageOf } from '../faults.ts';
 import type { Services } from '../services.ts';
 import { Links } from './links.ts';
@@ -237,7 +236,6 @@ export function sendError(error: Error, request: FastifyRequest, reply: FastifyR
 }
 
 function fromHttpLayer(error: Error, request: FastifyRequest): ApiError {
-  if (error instanceof StoreTimeoutError) return new ApiError('Unavailable', { message: 'The store of files does not answer just now. Try again.', headers: { 'retry-after': '5' }, cause: error });
   const { statusCode } = error as FastifyError;
   if (statusCode === 413)
     return new ApiError('RequestTooLarge', { message: `Request body is too large. Maximum allowed request body size is ${request.routeOptions.bodyLimit} bytes.` });

@@ -195,16 +195,14 @@ export class Jobs {
     const { db, engine } = this.#database;
     const busy = (kind: string, limit: number) =>
       sql<string>`(select tenant from job where kind = ${kind} and state = 'running' and lease_until > ${now} group by tenant having count(*) >= ${limit})`;
-    for (const handler of lane.handlers.values()) {
-      const candidate = sql`select id from job where kind = ${handler.kind}
-        and ((state = 'ready' and run_at <= ${now}) or (state = 'running' and lease_until <= ${now}))
-        and tenant not in ${busy(handler.kind, handler.perTenant)}
-        order by run_at, id limit 1 ${sql.raw(engine === 'postgres' ? 'for update skip locked' : '')}`;
-      const { rows } = await sql<JobTable>`update job set state = 'running', lease_owner = ${this.#owner}, lease_until = ${now + this.#times.lease}, attempt = attempt + 1
-        where id = (${candidate}) returning *`.execute(db);
-      if (rows[0] !== undefined) return rows[0];
-    }
-    return undefined;
+    // Over all kinds by the time at which they were due: no kind waits for ever behind one whose jobs fail again and again.
+    const kinds = [...lane.handlers.values()].map(({ kind, perTenant }) => sql`(kind = ${kind} and tenant not in ${busy(kind, perTenant)})`);
+    const candidate = sql`select id from job where (${sql.join(kinds, sql` or `)})
+      and ((state = 'ready' and run_at <= ${now}) or (state = 'running' and lease_until <= ${now}))
+      order by run_at, id limit 1 ${sql.raw(engine === 'postgres' ? 'for update skip locked' : '')}`;
+    const { rows } = await sql<JobTable>`update job set state = 'running', lease_owner = ${this.#owner}, lease_until = ${now + this.#times.lease}, attempt = attempt + 1
+      where id = (${candidate}) returning *`.execute(db);
+    return rows[0];
   }
 
   #run(lane: Lane, row: JobTable): void {

@@ -3,7 +3,7 @@ import parseRange from 'range-parser';
 import { Readable } from 'node:stream';
 import { outageOf } from '../faults.ts';
 import type { Containers } from '../checkpoints/containers.ts';
-import { SizeMismatchError, StoreTimeoutError, UnknownBlockError, type ByteRange } from './blobStore.ts';
+import { SizeMismatchError, UnknownBlockError, type ByteRange } from './blobStore.ts';
 import type { Blobs, OpenUpload } from './blobs.ts';
 import { blobPath, containerPath, filePath, type LinkFault, type LinkGrant, type SignedLinks } from './signedLinks.ts';
 
@@ -185,7 +185,6 @@ function emptyBody(request: FastifyRequest): Readable {
 }
 
 function toStorageError(error: unknown): StorageError {
-  if (error instanceof StoreTimeoutError) return new StorageError(503, 'ServerBusy', 'The store does not answer just now. Try again.', { 'retry-after': '5' });
   if (error instanceof SizeMismatchError) return new StorageError(400, 'InvalidInput', 'The upload does not have the size that was declared for it.');
   if (error instanceof UnknownBlockError) return new StorageError(400, 'InvalidBlockList', 'The block list names a block that was not uploaded.');
   const { statusCode, code } = error as { statusCode?: number; code?: string };

@@ -141,11 +141,13 @@ export class GuardedStore implements BlobStore {
         settle();
         abort.abort(reason);
         // A request is left alone: it still has to be answered.
-        if (!(body instanceof IncomingMessage)) body?.destroy(reason);
+        if (!(body instanceof IncomingMessage)) body?.on('error', () => undefined).destroy(reason);
         reject(reason);
       };
       const timer = setTimeout(() => {
-        if (body !== undefined && !body.readableEnded && body.readableLength === 0 && !body.destroyed) timer.refresh();
+        // Nothing there to take, and the store has begun to take: it waits for the body.
+        const waitsForBody = body !== undefined && body.readableDidRead && body.readableLength === 0 && !body.readableEnded && !body.destroyed;
+        if (waitsForBody) timer.refresh();
         else end(this.#timeout());
       }, timeoutMs);
       const onAbort = (event: Event): void => end((event.target as AbortSignal).reason as Error);
@@ -166,7 +168,7 @@ export class GuardedStore implements BlobStore {
           settle();
           resolve(value);
         },
-        (error: unknown) => {
+        (error: Error) => {
           settle();
           reject(error);
         },

@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { PostgresCursor, PostgresPool, PostgresPoolClient, PostgresQueryResult } from 'kysely';
 import type pg from 'pg';
@@ -7,6 +8,8 @@ const attempts = 6;
 const firstWaitMs = 30;
 /** Wait before a connection is asked for again that PostgreSQL did not have left, on the average. */
 const crowdedPauseMs = 100;
+/** How long connections may take to end in an orderly way, milliseconds. */
+const endMs = 1000;
 /** Statements that one connection keeps at most; lists of ids come in many lengths, and what comes late is sent as it is. */
 const mostStatements = 300;
 
@@ -70,12 +73,15 @@ export class Pool implements PostgresPool {
   /** The same for each connection, by which Kysely knows it. */
   readonly #clients = new WeakMap<pg.PoolClient, Client>();
   readonly #numbers = new Map<string, number>();
+  readonly #open = new Set<pg.PoolClient>();
 
   /** @param waitMs longest wait for a connection */
   constructor(pool: pg.Pool, prepares: boolean, waitMs: number) {
     this.#pool = pool;
     this.#prepares = prepares;
     this.#waitMs = waitMs;
+    pool.on('connect', (client) => this.#open.add(client));
+    pool.on('remove', (client) => this.#open.delete(client));
   }
 
   /** One statement on a connection of its own. */
@@ -113,8 +119,16 @@ export class Pool implements PostgresPool {
     return known;
   }
 
-  end(): Promise<void> {
-    return this.#pool.end();
+  /** Ends all connections, by force those that do not end in time: their server may be frozen, or a request still has them. */
+  async end(): Promise<void> {
+    const cutting = setTimeout(() => {
+      for (const client of this.#open) cut(client);
+    }, endMs);
+    try {
+      await this.#pool.end();
+    } finally {
+      clearTimeout(cutting);
+    }
   }
 
   /** What a statement goes by on every connection; undefined when it is not to be prepared. */
@@ -124,6 +138,11 @@ export class Pool implements PostgresPool {
     this.#numbers.set(text, this.#numbers.size);
     return this.#numbers.size - 1;
   }
+}
+
+/** Ends a connection without a word to the server; whatever waits for it fails. */
+function cut(client: pg.PoolClient): void {
+  (client as unknown as { connection: { stream: Socket } }).connection.stream.destroy();
 }
 
 class Client implements PostgresPoolClient {

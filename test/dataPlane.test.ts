@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
-import { randomBytes, randomUUID } from 'node:crypto';
+import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { closeSync, ftruncateSync, openSync } from 'node:fs';
-import { request } from 'node:http';
+import { request, type RequestOptions } from 'node:http';
 import path from 'node:path';
+import { Readable } from 'node:stream';
 import { test } from 'node:test';
+import { BlockBlobClient } from '@azure/storage-blob';
 import type { Answer } from './support/api.ts';
 import { Api } from './support/api.ts';
 import { makeIModel, workFolder, type MadeIModel } from './support/clients.ts';
+import { errorsLogged } from './support/logs.ts';
 import { beginPush, downloadLink } from './support/push.ts';
 import { storeConfig, type Setup } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
@@ -56,12 +59,70 @@ onEachDatabase('Signed links', through, (context) => {
     assert.deepEqual([beyond.status, beyond.headers.get('content-range')], [416, `bytes */${bytes.length}`]);
   });
 
-  test('If-Match and If-None-Match are kept to', async () => {
+  test('the last bytes of a file that is shorter are all of it, and a range that is not valid is no range', async () => {
+    const bytes = (await source()).changesets[0]?.bytes as Buffer;
+    const all = { 206: `bytes 0-${bytes.length - 1}/${bytes.length}`, 200: null } as const;
+    const cases: [range: string, status: keyof typeof all][] = [
+      [`bytes=-${bytes.length}`, 206],
+      [`bytes=-${bytes.length + 4000}`, 206],
+      [`bytes=-${'9'.repeat(400)}`, 206],
+      [`BYTES = 0 - ${bytes.length + 5}`, 206],
+      ['bytes=0-0,5-9', 200],
+      ['bytes=9-5', 200],
+      ['bytes=-', 200],
+      ['bytes=a-b', 200],
+      ['items=0-1', 200],
+      ['bytes', 200],
+      [`bytes=${' '.repeat(8000)}`, 200],
+      [`bytes=${'1-2,'.repeat(2000)}`, 200],
+    ];
+    for (const [range, status] of cases) {
+      const response = await fetch(await linkOf(), { headers: { range } });
+      assert.deepEqual([response.status, response.headers.get('content-range')], [status, all[status]], range.slice(0, 50));
+      assert.deepEqual(Buffer.from(await response.arrayBuffer()), bytes);
+    }
+    for (const range of ['bytes=-0', `bytes=${'9'.repeat(400)}-`]) assert.equal((await plain().get(await linkOf(), { range })).status, 416);
+    assert.equal((await fetch(await linkOf(), { method: 'HEAD', headers: { range: 'bytes=0-0' } })).headers.get('content-length'), String(bytes.length));
+  });
+
+  test('If-Match, If-None-Match and If-Range are kept to', async () => {
     const link = await linkOf();
     const etag = (await fetch(link)).headers.get('etag') ?? '';
-    assert.equal((await plain().get(link, { 'if-match': etag })).status, 200);
-    assert.equal((await plain().get(link, { 'if-match': '"other"' })).status, 412);
-    assert.equal((await plain().get(link, { 'if-none-match': etag })).status, 304);
+    const statusWith = async (headers: Record<string, string>): Promise<number> => (await plain().get(link, headers)).status;
+    for (const [value, status] of [[etag, 200], ['*', 200], [`"a,b", ${etag}`, 200], ['"other"', 412], [`W/${etag}`, 412], ['', 412], [etag.slice(1, -1), 412]] as const)
+      assert.equal(await statusWith({ 'if-match': value }), status, `If-Match: ${value}`);
+    for (const [value, status] of [[etag, 304], ['*', 304], [`W/${etag}`, 304], [`"x" , W/${etag}`, 304], ['"other"', 200], [`"${' ,'.repeat(4000)}`, 200]] as const)
+      assert.equal(await statusWith({ 'if-none-match': value }), status, `If-None-Match: ${value.slice(0, 50)}`);
+    for (const [value, status] of [[etag, 206], [`W/${etag}`, 200], ['"other"', 200], ['Wed, 25 Nov 2026 09:00:00 GMT', 200]] as const)
+      assert.equal(await statusWith({ range: 'bytes=0-0', 'if-range': value }), status, `If-Range: ${value}`);
+  });
+
+  test('a stored file that is too short ends the connection at once and is logged, whole and by range', async (t) => {
+    const bytes = (await source()).changesets[0]?.bytes as Buffer;
+    const logged = errorsLogged(t, context.server);
+    const store = context.server.services.blobs.stores.home;
+    const short = (): Readable => Readable.from([bytes.subarray(0, 100), bytes.subarray(100, 150)], { objectMode: false });
+    let stored = short;
+    t.mock.method(store, 'read', () => Promise.resolve(stored()));
+    const download = (headers: Record<string, string> = {}): Promise<string> =>
+      new Promise((resolve, reject) => {
+        linkOf().then((link) => {
+          const asking = request(link, { headers }, (response) => {
+            response.resume();
+            response.once('close', () => resolve(response.complete ? 'complete' : 'cut off'));
+            response.once('error', () => undefined);
+          });
+          asking.once('error', reject);
+          asking.end();
+        }, reject);
+      });
+    assert.equal(await download(), 'cut off');
+    assert.ok(logged.some(({ msg }) => msg.startsWith('a file could not be sent to its end')));
+    assert.equal(await download({ range: 'bytes=10-' }), 'cut off');
+    // Where nothing was sent yet, there is still an answer.
+    stored = () => Readable.from([]);
+    const empty = await plain().get(await linkOf(), { range: 'bytes=10-' });
+    assert.deepEqual([empty.status, codeOf(empty)], [500, 'InternalError']);
   });
 
   test('HEAD tells the size and sends nothing', async () => {
@@ -101,18 +162,18 @@ onEachDatabase('Signed links', through, (context) => {
     assert.equal((await plain().get(upload)).status, 403);
   });
 
-  test('an upload is taken once: replayed after completion, the link changes nothing', async () => {
+  test('an upload is taken once: replayed before or after completion, the link changes nothing', async () => {
     const bytes = randomBytes(40);
     const { upload, complete, content } = await begin(40);
+    const replay = async (): Promise<void> => {
+      assert.equal((await plain().put(upload, bytes, blockBlob)).status, 201);
+      const other = await plain().put(upload, randomBytes(40), blockBlob);
+      assert.deepEqual([other.status, codeOf(other)], [409, 'BlobAlreadyExists']);
+    };
     assert.equal((await plain().put(upload, bytes, blockBlob)).status, 201);
-    assert.equal((await plain().put(upload, bytes, blockBlob)).status, 201);
-    const other = await plain().put(upload, randomBytes(40), blockBlob);
-    assert.deepEqual([other.status, codeOf(other)], [409, 'BlobAlreadyExists']);
+    await replay();
     assert.equal((await complete()).status, 200);
-    for (const replayed of [bytes, randomBytes(40)]) {
-      const answer = await plain().put(upload, replayed, blockBlob);
-      assert.deepEqual([answer.status, codeOf(answer)], [409, 'BlobAlreadyExists']);
-    }
+    await replay();
     assert.deepEqual(await content(), bytes);
   });
 
@@ -150,32 +211,139 @@ onEachDatabase('Signed links', through, (context) => {
     assert.deepEqual(await content(), bytes);
   });
 
+  const idOf = (name: string): string => Buffer.from(name).toString('base64');
+  const block = (upload: string, name: string, bytes: Buffer, headers?: Record<string, string>) => plain().put(`${upload}&comp=block&blockid=${encodeURIComponent(idOf(name))}`, bytes, headers);
+  const blockList = (upload: string, names: readonly string[], headers?: Record<string, string>) =>
+    plain().put(`${upload}&comp=blocklist`, `<?xml version="1.0" encoding="utf-8"?><BlockList>${names.map((name) => `<Latest>${idOf(name)}</Latest>`).join('')}</BlockList>`, { 'content-type': 'application/xml', ...headers });
+
   test('blocks are put together in the order of the list, however they came', async () => {
     const parts = [randomBytes(3000), randomBytes(4000), randomBytes(10)];
     const { upload, complete, content } = await begin(7010);
-    const idOf = (n: number): string => Buffer.from(`block-${n}`).toString('base64');
-    const block = (n: number, bytes: Buffer) => plain().put(`${upload}&comp=block&blockid=${encodeURIComponent(idOf(n))}`, bytes);
-    const list = (ids: number[]) =>
-      plain().put(`${upload}&comp=blocklist`, `<?xml version="1.0" encoding="utf-8"?><BlockList>${ids.map((n) => `<Latest>${idOf(n)}</Latest>`).join('')}</BlockList>`, { 'content-type': 'application/xml' });
-    for (const n of [2, 0, 1]) assert.equal((await block(n, parts[n] as Buffer)).status, 201);
-    const unknown = await list([0, 1, 9]);
+    for (const n of [2, 0, 1]) assert.equal((await block(upload, `b${n}`, parts[n] as Buffer)).status, 201);
+    const unknown = await blockList(upload, ['b0', 'b1', 'b9']);
     assert.deepEqual([unknown.status, codeOf(unknown)], [400, 'InvalidBlockList']);
-    const short = await list([0, 1]);
+    const short = await blockList(upload, ['b0', 'b1']);
     assert.equal(short.status, 400);
-    assert.equal((await plain().put(`${upload}&comp=blocklist`, 'no xml')).status, 400);
-    assert.equal((await list([0, 1, 2])).status, 201);
+    for (const text of ['no xml', '</BlockList><BlockList>', '<BlockList>'.repeat(200_000)]) assert.equal((await plain().put(`${upload}&comp=blocklist`, text)).status, 400);
+    assert.equal((await blockList(upload, ['b0', 'b1', 'b2'])).status, 201);
     assert.equal((await complete()).status, 200);
     assert.deepEqual(await content(), Buffer.concat(parts));
   });
 
-  test('blocks beyond the declared size are refused, so a link cannot fill the disk', async () => {
+  test('a block that is sent again replaces the earlier one and counts once', async () => {
+    const bytes = randomBytes(6000);
+    const { upload, complete, content } = await begin(bytes.length);
+    for (let n = 0; n < 4; n++) assert.equal((await block(upload, 'b1', randomBytes(3000))).status, 201);
+    assert.equal((await block(upload, 'b1', bytes.subarray(0, 3000))).status, 201);
+    assert.equal((await block(upload, 'b2', bytes.subarray(3000))).status, 201);
+    assert.equal((await blockList(upload, ['b1', 'b2'])).status, 201);
+    assert.equal((await complete()).status, 200);
+    assert.deepEqual(await content(), bytes);
+  });
+
+  test('an upload that broke off is begun again by the official client through the same link, however often', async () => {
+    const bytes = randomBytes(100_000);
+    const { upload, complete, content } = await begin(bytes.length);
+    const client = new BlockBlobClient(upload);
+    const inBlocks = { blockSize: 10_000, maxSingleShotSize: 0, concurrency: 5 };
+    for (let attempt = 0; attempt < 3; attempt++) {
+      const abort = new AbortController();
+      const onProgress = ({ loadedBytes }: { loadedBytes: number }): void => void (loadedBytes >= 60_000 && abort.abort());
+      await assert.rejects(client.uploadData(randomBytes(bytes.length), { ...inBlocks, onProgress, abortSignal: abort.signal }));
+    }
+    await client.uploadData(bytes, inBlocks);
+    // And once more, as whoever lost the answer does: the bytes are the same.
+    await client.uploadData(bytes, inBlocks);
+    await assert.rejects(client.uploadData(randomBytes(bytes.length), inBlocks), { statusCode: 409 });
+    assert.equal((await complete()).status, 200);
+    assert.deepEqual(await content(), bytes);
+  });
+
+  test('a block list that is sent again is answered 201, at the same time, until and after completion, and other bytes are not', async () => {
+    const bytes = randomBytes(5000);
+    const { upload, complete, content } = await begin(bytes.length);
+    const stage = async (names: readonly string[], of: Buffer): Promise<void> => {
+      for (const [n, name] of names.entries()) assert.equal((await block(upload, name, of.subarray(2000 * n, 2000 * (n + 1)))).status, 201);
+    };
+    await stage(['b1', 'b2', 'b3'], bytes);
+    const list = async (names: readonly string[]): Promise<unknown[]> => {
+      const answer = await blockList(upload, names);
+      return [answer.status, codeOf(answer)];
+    };
+    const all = ['b1', 'b2', 'b3'];
+    assert.deepEqual(await Promise.all([list(all), list(all), list(all)]), [[201, null], [201, null], [201, null]]);
+    assert.deepEqual(await list(all), [201, null]);
+    assert.deepEqual(await list(['b3', 'b2', 'b1']), [400, 'InvalidBlockList']);
+    // A block that arrives late is staged again: the same bytes change nothing, others do.
+    assert.equal((await block(upload, 'b2', bytes.subarray(2000, 4000))).status, 201);
+    assert.deepEqual(await list(all), [201, null]);
+    assert.equal((await block(upload, 'b2', randomBytes(2000))).status, 201);
+    assert.deepEqual(await list(all), [409, 'BlobAlreadyExists']);
+    await stage(['again1', 'again2', 'again3'], bytes);
+    assert.deepEqual(await list(['again1', 'again2', 'again3']), [201, null]);
+    assert.equal((await complete()).status, 200);
+    assert.deepEqual(await list(all), [201, null]);
+    assert.equal((await block(upload, 'b2', bytes.subarray(2000, 4000))).status, 409);
+    assert.deepEqual(await content(), bytes);
+  });
+
+  test('a commit that ended before it was known to the database can be repeated', async (t) => {
+    const bytes = randomBytes(3000);
+    const { upload, complete, content } = await begin(bytes.length);
+    assert.equal((await block(upload, 'b1', bytes)).status, 201);
+    const store = context.server.services.blobs.stores.home;
+    const commit = store.commitBlocks.bind(store);
+    const failing = t.mock.method(store, 'commitBlocks', async (...parameters: Parameters<typeof commit>) => {
+      await commit(...parameters);
+      throw new Error('the server dies here');
+    });
+    assert.equal((await blockList(upload, ['b1'])).status, 500);
+    failing.mock.restore();
+    // What is left of a finished upload is the collector's, not the client's.
+    t.mock.method(store, 'dropBlocks', () => Promise.reject(new Error('the store does not answer')));
+    assert.equal((await blockList(upload, ['b1'])).status, 201);
+    assert.equal((await complete()).status, 200);
+    assert.deepEqual(await content(), bytes);
+  });
+
+  test('a block that is longer than the file is refused, and what is staged stays bounded, so a link cannot fill the disk', async () => {
     const { upload } = await begin(1000);
-    const block = (n: number, size: number) => plain().put(`${upload}&comp=block&blockid=${Buffer.from(`b${n}`).toString('base64url')}`, randomBytes(size));
-    assert.equal((await block(1, 600)).status, 201);
-    assert.equal((await block(2, 600)).status, 400);
+    const home = context.server.services.blobs.stores.home;
+    const blobId = new URL(upload).pathname.split('/')[3] ?? '';
+    assert.equal((await block(upload, 'long', randomBytes(1001))).status, 400);
+    for (let n = 0; n < 12; n++) assert.equal((await block(upload, `b${n}`, randomBytes(300))).status, 201);
+    const staged = [...(await home.stagedBlocks(blobId)).values()].reduce((sum, size) => sum + size, 0);
+    assert.ok(staged >= 1000 && staged <= 2000, `${staged} bytes are staged`);
     const odd = await plain().put(`${upload}&comp=block&blockid=${encodeURIComponent('../../x')}`, 'x');
     assert.equal(odd.status, 400);
     assert.equal((await plain().put(`${upload}&comp=metadata`, 'x')).status, 400);
+  });
+
+  test('bytes that do not have the MD5 sent with them are refused, and nothing of them is kept', async () => {
+    const bytes = randomBytes(2000);
+    const damaged = Buffer.from(bytes);
+    damaged[7] = (damaged[7] as number) ^ 1;
+    const md5 = (of: Buffer | string): string => createHash('md5').update(of).digest('base64');
+    const refused = (answer: Answer): unknown[] => [answer.status, codeOf(answer)];
+    const mismatch = [400, 'Md5Mismatch'];
+    const whole = await begin(bytes.length);
+    for (const header of ['content-md5', 'x-ms-blob-content-md5']) {
+      assert.deepEqual(refused(await plain().put(whole.upload, damaged, { ...blockBlob, [header]: md5(bytes) })), mismatch);
+      assert.deepEqual(refused(await plain().put(whole.upload, bytes, { ...blockBlob, [header]: 'short' })), [400, 'InvalidMd5']);
+    }
+    assert.equal(((await whole.complete()).body as { error: { code: string } }).error.code, 'FileNotFound');
+    assert.equal((await plain().put(whole.upload, bytes, { ...blockBlob, 'content-md5': md5(bytes), 'x-ms-blob-content-md5': md5(bytes) })).status, 201);
+    assert.equal((await whole.complete()).status, 200);
+
+    const { upload, complete, content } = await begin(bytes.length);
+    assert.deepEqual(refused(await block(upload, 'b1', damaged, { 'content-md5': md5(bytes) })), mismatch);
+    assert.deepEqual(refused(await blockList(upload, ['b1'])), [400, 'InvalidBlockList']);
+    assert.equal((await block(upload, 'b1', bytes, { 'content-md5': md5(bytes) })).status, 201);
+    assert.deepEqual(refused(await blockList(upload, ['b1'], { 'content-md5': md5('another list') })), mismatch);
+    assert.deepEqual(refused(await blockList(upload, ['b1'], { 'x-ms-blob-content-md5': md5(damaged) })), mismatch);
+    assert.equal((await blockList(upload, ['b1'], { 'x-ms-blob-content-md5': md5(bytes) })).status, 201);
+    assert.equal((await complete()).status, 200);
+    assert.deepEqual(await content(), bytes);
   });
 
   test('an upload claimed to be another kind of blob is refused', async () => {
@@ -183,6 +351,70 @@ onEachDatabase('Signed links', through, (context) => {
     assert.equal((await plain().put(upload, 'abcd', { 'x-ms-blob-type': 'PageBlob' })).status, 400);
   });
 });
+
+onEachDatabase('A refused body', through, (context) => {
+  const long = Buffer.alloc(20_000_000);
+
+  test('that is still being sent is read on, so that the answer reaches its client', async () => {
+    const { upload } = await beginPush(context.olivia, context.api, context.iTwinId, 1000);
+    for (const [link, headers, status] of [
+      [upload, {}, 400],
+      [upload.replace('sig=', 'sig=x'), {}, 403],
+      [upload.replace('sig=', 'sig=x'), { connection: 'close' }, 403],
+      [`${upload}&comp=block&blockid=YQ%3D%3D`, {}, 400],
+      [`${upload}&comp=blocklist`, {}, 413],
+      [`${context.server.origin}/imodels`, { authorization: `Bearer ${await context.server.token('olivia')}` }, 413],
+      [`${context.server.origin}/imodels`, {}, 401],
+    ] as const)
+      for (let n = 0; n < 3; n++) {
+        const method = link.includes('/storage/') ? 'PUT' : 'POST';
+        assert.equal(await statusOf(link, { method, headers: { 'content-type': 'application/json', ...headers } }, long), status, `${method} ${new URL(link).pathname}`);
+      }
+  });
+
+  test('is not even asked for where its client waits to be told', async () => {
+    const { upload, complete } = await beginPush(context.olivia, context.api, context.iTwinId, long.length);
+    const expecting = { method: 'PUT', headers: { expect: '100-continue', 'content-length': String(long.length) } };
+    assert.deepEqual(await sentAfterContinue(upload.replace('sig=', 'sig=x'), expecting, long), [403, false]);
+    assert.deepEqual(await sentAfterContinue(upload, expecting, long), [201, true]);
+    assert.equal((await complete()).status, 200);
+    const post = { ...expecting, method: 'POST' };
+    assert.deepEqual(await sentAfterContinue(`${context.server.origin}/imodels`, post, long), [401, false]);
+  });
+});
+
+/** The status of a request whose client reads the answer only when it has sent everything. */
+function statusOf(url: string, options: RequestOptions, body: Buffer): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const asking = request(url, { ...options, agent: false, headers: { ...options.headers, 'content-length': body.length } }, (response) => {
+      response.resume();
+      response.once('end', () => resolve(response.statusCode ?? 0));
+      response.once('error', reject);
+    });
+    asking.once('error', reject);
+    asking.end(body);
+  });
+}
+
+/** Sends a body when the server wants it. @returns the status, and whether it did */
+function sentAfterContinue(url: string, options: RequestOptions, body: Buffer): Promise<[status: number, continued: boolean]> {
+  return new Promise((resolve, reject) => {
+    let continued = false;
+    const asking = request(url, { ...options, agent: false }, (response) => {
+      response.resume();
+      response.once('end', () => {
+        resolve([response.statusCode ?? 0, continued]);
+        asking.destroy();
+      });
+    });
+    asking.once('continue', () => {
+      continued = true;
+      asking.end(body);
+    });
+    asking.on('error', reject);
+    asking.flushHeaders();
+  });
+}
 
 onEachDatabase('Links that live 10 s', (setup) => ({ ...through(setup), signedLinkSeconds: 10, collector: { intervalSeconds: 0, graceSeconds: 11 } }), (context) => {
   test('are refused once they have expired', async (t) => {

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
-import { NoSuchObjectError, SizeMismatchError, UnknownBlockError, type BlobStore } from '../../apps/server/src/storage/blobStore.ts';
+import { ChecksumMismatchError, NoSuchObjectError, SizeMismatchError, UnknownBlockError, type BlobStore } from '../../apps/server/src/storage/blobStore.ts';
 
 /**
  * What every store keeps to. `make` gives an empty one and what takes it away again; and where stores of the kind can copy from
@@ -80,14 +81,64 @@ export function blobStoreSuite(name: string, make: () => Promise<{ store: BlobSt
       await assert.rejects(store.commitBlocks(upload, key, ['id/0==', 'id/1=='], 60), SizeMismatchError);
       await assert.rejects(store.read(key), NoSuchObjectError);
       const whole = Buffer.concat(blocks);
+      assert.deepEqual(await store.stagedBlocks(upload), new Map(blocks.map((block, n) => [`id/${n}==`, block.length])));
       assert.deepEqual(await store.commitBlocks(upload, key, ['id/0==', 'id/1==', 'id/2=='], 60), { size: 60, sha256: sha256(whole) });
       assert.deepEqual(await content(key), whole);
     });
 
-    test('does not stage more than an upload may hold', async () => {
+    const staged = async (upload: string, blockId: string): Promise<Buffer> => buffer(await store.readBlock(upload, blockId));
+
+    test('puts a block in the place of an earlier one with the same id, and keeps that when the new one breaks off or is too long', async () => {
       const upload = randomUUID();
-      await store.stageBlock(upload, 'a', Readable.from([randomBytes(70)]), 100);
-      await assert.rejects(store.stageBlock(upload, 'b', Readable.from([randomBytes(40)]), 100), SizeMismatchError);
+      for (let n = 0; n < 5; n++) await store.stageBlock(upload, 'a', Readable.from([Buffer.from(`try ${n}`)]), 5);
+      const broken = Readable.from(
+        (async function* () {
+          yield Buffer.from('tr');
+          throw new Error('connection lost');
+        })(),
+      );
+      await assert.rejects(store.stageBlock(upload, 'a', broken, 5), /connection lost/);
+      await assert.rejects(store.stageBlock(upload, 'a', Readable.from([Buffer.from('longer')]), 5), SizeMismatchError);
+      assert.equal((await staged(upload, 'a')).toString(), 'try 4');
+      assert.deepEqual(await store.stagedBlocks(upload), new Map([['a', 5]]));
+      await assert.rejects(store.readBlock(upload, 'b'), UnknownBlockError);
+    });
+
+    test('keeps the blocks of a commit until they are dropped, so that it can be repeated', async () => {
+      const upload = randomUUID();
+      const bytes = randomBytes(40);
+      await Promise.all([0, 1, 2, 3].map((n) => store.stageBlock(upload, `b${n}`, Readable.from([bytes.subarray(10 * n, 10 * n + 10)]), 40)));
+      for (const key of [randomUUID(), randomUUID()]) {
+        await store.commitBlocks(upload, key, ['b0', 'b1', 'b2', 'b3'], 40);
+        assert.deepEqual(await content(key), bytes);
+      }
+      await store.dropBlocks(upload);
+      await store.dropBlocks(upload);
+      assert.equal((await store.stagedBlocks(upload)).size, 0);
+    });
+
+    test('keeps nothing of a commit that has not the MD5 that it must have', async () => {
+      const [upload, key] = [randomUUID(), randomUUID()];
+      const bytes = randomBytes(20);
+      await store.stageBlock(upload, 'a', Readable.from([bytes]), 20);
+      const md5 = createHash('md5').update(bytes).digest('hex');
+      await assert.rejects(store.commitBlocks(upload, key, ['a'], 20, { md5: md5.replace(/^./, (digit) => (digit === '0' ? '1' : '0')) }), ChecksumMismatchError);
+      await assert.rejects(store.read(key), NoSuchObjectError);
+      assert.equal((await store.commitBlocks(upload, key, ['a'], 20, { md5 })).sha256, sha256(bytes));
+    });
+
+    test('stages no more than twice what an upload may hold: the blocks of the last attempt stay', async () => {
+      const upload = randomUUID();
+      await assert.rejects(store.stageBlock(upload, 'x', Readable.from([randomBytes(101)]), 100), SizeMismatchError);
+      const bytes = randomBytes(100);
+      for (let attempt = 0; attempt < 8; attempt++) {
+        for (let n = 0; n < 5; n++) await store.stageBlock(upload, `${attempt}/${n}`, Readable.from([bytes.subarray(20 * n, 20 * n + 20)]), 100);
+        const sizes = [...(await store.stagedBlocks(upload)).values()];
+        assert.ok(sizes.reduce((sum, size) => sum + size, 0) <= 200);
+        const key = randomUUID();
+        await store.commitBlocks(upload, key, [0, 1, 2, 3, 4].map((n) => `${attempt}/${n}`), 100);
+        assert.deepEqual(await content(key), bytes);
+      }
     });
 
     test('copies an object from another store of its kind, or says that it cannot', async () => {
@@ -121,7 +172,9 @@ export function blobStoreSuite(name: string, make: () => Promise<{ store: BlobSt
       await store.delete(key);
       await assert.rejects(store.read(key), NoSuchObjectError);
       await store.stageBlock(upload, 'a', Readable.from([randomBytes(5)]), 10);
-      await store.dropUnfinished(Date.now() + 1000);
+      await store.dropUnfinished(Date.now() + 1000, { isAwaited: async (asked) => asked === upload });
+      assert.equal((await staged(upload, 'a')).length, 5);
+      await store.dropUnfinished(Date.now() + 1000, { isAwaited: async () => false });
       await assert.rejects(store.commitBlocks(upload, key, ['a'], 5), UnknownBlockError);
     });
   });

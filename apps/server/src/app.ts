@@ -7,6 +7,7 @@ import { routes } from './api/routes.ts';
 import { parseQuery } from './api/text.ts';
 import type { Config } from './config.ts';
 import { ApiError } from './errors.ts';
+import { discardUnreadBodies } from './http/unreadBodies.ts';
 import { serveMetrics } from './metrics.ts';
 import { within } from './operations/within.ts';
 import { Readiness } from './readiness.ts';
@@ -65,6 +66,7 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
     },
   });
   if (traces !== undefined) traceRequests(app);
+  discardUnreadBodies(app);
   const services = await openServices(config, app.log).catch(async (error: unknown) => {
     await traces?.stop();
     throw error;
@@ -164,7 +166,7 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
     },
   });
   await app.register(async (api) => registerRoutes(api, services, routes, options));
-  await app.register(dataPlane, { blobs: services.blobs, links: services.signedLinks, containers: services.containers });
+  await app.register(dataPlane, { blobs: services.blobs, uploads: services.uploads, links: services.signedLinks, containers: services.containers });
   app.get('/openapi.json', { schema: { hide: true } }, () => app.swagger());
   app.get('/', { schema: { hide: true } }, (_request, reply) => reply.redirect('/docs/'));
   await app.register(scalar, {

@@ -43,6 +43,7 @@ import { DiskSpace } from './storage/diskSpace.ts';
 import { Blobs } from './storage/blobs.ts';
 import { openStores } from './storage/stores.ts';
 import { SignedLinks } from './storage/signedLinks.ts';
+import { Uploads } from './storage/uploads.ts';
 import { Thumbnails } from './thumbnails/thumbnails.ts';
 import { Carrier } from './transfer/carrier.ts';
 import { transferCheckpointsHandler } from './transfer/checkpoints.ts';
@@ -54,6 +55,7 @@ export interface Services {
   config: Config;
   database: Database;
   blobs: Blobs;
+  uploads: Uploads;
   /** Free space of the disk with the embedded database, or with the files in work. */
   space: DiskSpace;
   signedLinks: SignedLinks;
@@ -122,6 +124,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const embedded = config.embeddedIssuer ? await EmbeddedIssuer.open(config.dataDir) : undefined;
     const stores = await openStores(config, database.db, ending.signal);
     const blobs = new Blobs(database.db, stores);
+    const uploads = new Uploads(database.db, stores, log, config);
     const modelFiles = new ModelFiles(database, blobs);
     const seeds = await ensureSeeds(database, blobs, modelFiles);
     const { generate } = config.checkpoints;
@@ -171,6 +174,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       config,
       database,
       blobs,
+      uploads,
       space,
       signedLinks: new SignedLinks(await linkKey(database), config.signedLinkSeconds),
       directory,
@@ -183,8 +187,8 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       members,
       iModels: new IModels(database, blobs, seeds),
       iModelPermissions: new IModelPermissions(database, members),
-      baselines: new Baselines(database, blobs, checkpoints),
-      changesets: new Changesets({ database, blobs, checkpoints, verifier }, config),
+      baselines: new Baselines(database, blobs, uploads, checkpoints),
+      changesets: new Changesets({ database, blobs, uploads, checkpoints, verifier }, config),
       changesetGroups: new ChangesetGroups(database),
       extendedData: new ExtendedData(database),
       marks: new Marks(database),

@@ -5,6 +5,7 @@ import { requireIModel, requireITwin, type IModelAccess, type ITwinAccess } from
 import { parseGuid, type Caller } from '../domain.ts';
 import { ApiError, detail, errorTable, type ErrorCode, type ErrorDetail } from '../errors.ts';
 import { outageError, outageOf } from '../faults.ts';
+import { continueIfExpected } from '../http/unreadBodies.ts';
 import type { Services } from '../services.ts';
 import { Links } from './links.ts';
 import { answerAgain, answerUnlessLost, answerWithKey, faultOfKey, idempotencyKeyOf, keptAnswer, keyDescription } from './repeats.ts';
@@ -38,6 +39,11 @@ export function registerRoutes(app: FastifyInstance, services: Services, routes:
   app.removeAllContentTypeParsers();
   // Bodies are read as they are and parsed per route, because the API words its refusals per operation.
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
+  app.addHook('preParsing', (request, reply, _payload, done) => {
+    // One that is too long is refused before it is sent.
+    if (!(Number(request.headers['content-length']) > request.routeOptions.bodyLimit)) continueIfExpected(request.raw, reply.raw);
+    done();
+  });
   app.setErrorHandler((error, request, reply) => sendError(error as Error, request, reply));
   for (const route of routes) registerRoute(app, services, route, options);
 }

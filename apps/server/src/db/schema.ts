@@ -19,6 +19,8 @@ export interface Schema {
   imodel_grant: IModelGrantTable;
   imodel_user: IModelUserTable;
   pending_changeset: PendingChangesetTable;
+  upload: UploadTable;
+  abandoned_push: AbandonedPushTable;
   briefcase: BriefcaseTable;
   named_version: NamedVersionTable;
   object_lock: ObjectLockTable;
@@ -278,6 +280,27 @@ export interface PendingChangesetTable {
   group_id: string | null;
   /** Briefcase that made the changeset, where it is not the one that pushes it (an import). */
   recorded_briefcase_id: number | null;
+}
+
+/** What is known of the upload of a blob while it may still be repeated: only where it takes long, comes in blocks or is a baseline. */
+export interface UploadTable {
+  blob_id: string;
+  /** When bytes last came in; written now and then while they do. */
+  active_at: number;
+  /** SHA-256 (hex) of the block list that was committed, and the sizes of its blocks (JSON); null while none was. */
+  block_list_sha256: string | null;
+  block_sizes: string | null;
+}
+
+/** A push whose turn went to another one before it was complete; kept for a day so that it is told why. */
+export interface AbandonedPushTable {
+  imodel_id: string;
+  changeset_id: string;
+  briefcase_id: number;
+  parent_id: string;
+  /** Of its upload; its row may be gone. */
+  blob_id: string;
+  abandoned_at: number;
 }
 
 export interface BriefcaseTable {

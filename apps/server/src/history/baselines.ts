@@ -17,6 +17,7 @@ import { blockIn, forgetFile, type ModelFiles } from '../checkpoints/modelFiles.
 import { failCreation } from '../imodels/failedCreation.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
 import type { Blobs } from '../storage/blobs.ts';
+import type { Uploads } from '../storage/uploads.ts';
 
 /** The empty iModel that new ones start from, made by `scripts/make-seed.ts` with iTwin.js and shipped compressed. */
 const seedFile = new URL('../../assets/seed.bim.br', import.meta.url);
@@ -108,11 +109,13 @@ async function storeSeed({ db }: Database, store: BlobStore, id: string, seed: B
 export class Baselines {
   readonly #database: Database;
   readonly #blobs: Blobs;
+  readonly #uploads: Uploads;
   readonly #checkpoints: Checkpoints;
 
-  constructor(database: Database, blobs: Blobs, checkpoints: Checkpoints) {
+  constructor(database: Database, blobs: Blobs, uploads: Uploads, checkpoints: Checkpoints) {
     this.#database = database;
     this.#blobs = blobs;
+    this.#uploads = uploads;
     this.#checkpoints = checkpoints;
   }
 
@@ -136,7 +139,7 @@ export class Baselines {
     let before = await this.get(imodel.baseline_id);
     if (before.state !== 'waitingForFile' && !committedBefore()) throw uploadNotInProgress();
     if (before.blob.state !== 'stored') {
-      await this.#blobs.takeIn(before.blob.id);
+      await this.#uploads.finalize(before.blob.id);
       before = await this.get(imodel.baseline_id);
     }
     if (before.blob.state === 'pending') throw new ApiError('FileNotFound');

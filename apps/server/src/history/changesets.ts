@@ -14,6 +14,7 @@ import { ApiError, detail } from '../errors.ts';
 import { raisePushed } from '../events/events.ts';
 import { tick } from '../imodels/imodelRow.ts';
 import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
+import type { Uploads } from '../storage/uploads.ts';
 import { findGroup, joinGroup } from './groups.ts';
 
 /** A changeset that is about to be pushed. */
@@ -36,13 +37,15 @@ export interface PushRequest {
 export class Changesets {
   readonly #database: Database;
   readonly #blobs: Blobs;
+  readonly #uploads: Uploads;
   readonly #checkpoints: Checkpoints;
   readonly #verifier: ChangesetVerifier;
   readonly #leaseMs: number;
 
-  constructor(parts: { database: Database; blobs: Blobs; checkpoints: Checkpoints; verifier: ChangesetVerifier }, config: Pick<Config, 'pushLeaseSeconds'>) {
+  constructor(parts: { database: Database; blobs: Blobs; uploads: Uploads; checkpoints: Checkpoints; verifier: ChangesetVerifier }, config: Pick<Config, 'pushLeaseSeconds'>) {
     this.#database = parts.database;
     this.#blobs = parts.blobs;
+    this.#uploads = parts.uploads;
     this.#checkpoints = parts.checkpoints;
     this.#verifier = parts.verifier;
     this.#leaseMs = config.pushLeaseSeconds * 1000;
@@ -174,7 +177,7 @@ export class Changesets {
       .where('changeset_id', '=', changesetId)
       .where('briefcase_id', '=', briefcaseId)
       .executeTakeFirst();
-    if (pending !== undefined) await this.#blobs.takeIn(pending.blob_id);
+    if (pending !== undefined) await this.#uploads.finalize(pending.blob_id);
   }
 
   /**

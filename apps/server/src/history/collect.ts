@@ -17,6 +17,7 @@ const strayAgeMs = 7 * 24 * 3600 * 1000;
 
 /** Tables of what is one iModel's alone. */
 const ownTables = [
+  'abandoned_push',
   'briefcase',
   'object_lock',
   'released_lock',
@@ -86,7 +87,7 @@ export async function collect(database: Database, stores: Stores, options: Colle
   }
   for (const store of stores.all) {
     collected.blobs += await dropBlobs(database, store, options);
-    await store.dropUnfinished(Date.now() - options.uploadLifeMs);
+    await store.dropUnfinished(Date.now() - options.uploadLifeMs, { isAwaited: (upload) => isAwaited(database, upload) });
     if (options.thorough) collected.strays += await dropStrays(database, store);
   }
   return collected;
@@ -182,6 +183,22 @@ async function endUploads({ db }: Database, options: CollectorOptions): Promise<
     });
   }
   return pushes.length + baselines.length;
+}
+
+/** Whether a push or a baseline still waits for an upload: what came of it so far stays. */
+async function isAwaited({ db }: Database, blobId: string): Promise<boolean> {
+  const row = await db
+    .selectFrom('blob as b')
+    .select('b.id')
+    .where('b.id', '=', blobId)
+    .where((eb) =>
+      eb.or([
+        eb.exists(eb.selectFrom('pending_changeset as p').select('p.blob_id').whereRef('p.blob_id', '=', 'b.id')),
+        eb.exists(eb.selectFrom('baseline as l').select('l.id').whereRef('l.blob_id', '=', 'b.id').where('l.state', '=', 'waitingForFile')),
+      ]),
+    )
+    .executeTakeFirst();
+  return row !== undefined;
 }
 
 /** Rule of the API: a group that nobody completes is closed as `timedOut` in the end. */

@@ -25,6 +25,8 @@ export const tablesInOrder = [
   'imodel_grant',
   'imodel_user',
   'pending_changeset',
+  'upload',
+  'abandoned_push',
   'briefcase',
   'named_version',
   'object_lock',

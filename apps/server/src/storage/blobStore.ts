@@ -16,6 +16,18 @@ export interface CallOptions {
   onProgress?: (() => void) | undefined;
 }
 
+/** How blocks are put together. */
+export interface CommitOptions extends CallOptions {
+  /** MD5 that the whole object must have, hex. */
+  md5?: string | undefined;
+}
+
+/** How unfinished uploads are dropped. */
+export interface DropOptions extends CallOptions {
+  /** Whether an upload is still expected to end: its blocks stay, however old they are. Without it none is. */
+  isAwaited?: ((upload: string) => Promise<boolean>) | undefined;
+}
+
 /** Bytes `start` to `end`, both included, counted from 0. */
 export interface ByteRange {
   start: number;
@@ -70,18 +82,30 @@ export interface BlobStore {
   put(key: string, body: Readable, size: number, options?: CallOptions): Promise<StoredObject>;
 
   /**
-   * Keeps one block of a large upload aside, outside all keys.
+   * Keeps one block of a large upload aside, outside all keys, in the place of an earlier one with the same id. All blocks of an
+   * upload take no more than a small multiple of what it declares: those that were staged first are dropped when more come.
    * @param upload names the upload that the block belongs to
-   * @param limit bytes that all blocks of the upload may take together
-   * @throws SizeMismatchError when they would take more
+   * @param size bytes that the whole upload shall have
+   * @throws SizeMismatchError when one block has more; an earlier block with the same id stays
    */
-  stageBlock(upload: string, blockId: string, body: Readable, limit: number, options?: CallOptions): Promise<void>;
+  stageBlock(upload: string, blockId: string, body: Readable, size: number, options?: CallOptions): Promise<void>;
+
+  /** Sizes of the staged blocks of an upload, by their ids. */
+  stagedBlocks(upload: string, options?: CallOptions): Promise<ReadonlyMap<string, number>>;
+
+  /** Reads a staged block; rejects with UnknownBlockError when there is none. */
+  readBlock(upload: string, blockId: string, options?: CallOptions): Promise<Readable>;
 
   /**
-   * Puts staged blocks together, in the order given, as one object under `key`, and drops what was staged.
-   * @throws UnknownBlockError when a block was never staged, SizeMismatchError when they do not add up to `size`
+   * Puts staged blocks together, in the order given, as one object under `key`. They stay staged, so that a commit whose result
+   * was lost can be repeated: `dropBlocks` follows when it is known to the database.
+   * @throws UnknownBlockError when a block was never staged, SizeMismatchError when they do not add up to `size`,
+   * ChecksumMismatchError; nothing is kept then
    */
-  commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options?: CallOptions): Promise<StoredObject>;
+  commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options?: CommitOptions): Promise<StoredObject>;
+
+  /** Drops what is staged for an upload; nothing there is no error. */
+  dropBlocks(upload: string, options?: CallOptions): Promise<void>;
 
   /** Reads an object or a range of it; rejects with NoSuchObjectError when there is none. */
   read(key: string, range?: ByteRange, options?: CallOptions): Promise<Readable>;
@@ -113,7 +137,7 @@ export interface BlobStore {
   list(options?: CallOptions): AsyncIterable<{ key: string; size: number; modifiedAt: number }>;
 
   /** Drops uploads that were left unfinished before `before` (ms since 1970). */
-  dropUnfinished(before: number, options?: CallOptions): Promise<void>;
+  dropUnfinished(before: number, options?: DropOptions): Promise<void>;
 }
 
 /** More or fewer bytes came than were declared. */
@@ -129,6 +153,14 @@ export class StoreTimeoutError extends Error {
   constructor(store: string, seconds: number) {
     super(`the store '${store}' made no progress for ${seconds} s`);
     this.name = 'StoreTimeoutError';
+  }
+}
+
+/** The bytes that came do not have the MD5 that was sent with them. */
+export class ChecksumMismatchError extends Error {
+  constructor() {
+    super('the bytes do not have the checksum that was sent with them');
+    this.name = 'ChecksumMismatchError';
   }
 }
 

@@ -1,19 +1,22 @@
 import { createHash, randomUUID, type Hash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { open, readdir, readFile, rename, rm, stat, writeFile, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import type { Readable } from 'node:stream';
 import {
+  ChecksumMismatchError,
   NoSuchObjectError,
   SizeMismatchError,
   UnknownBlockError,
   type BlobStore,
   type ByteRange,
   type CallOptions,
+  type CommitOptions,
+  type DropOptions,
   type StoredObject,
 } from './blobStore.ts';
 import { lookEveryBytes, type DiskSpace } from './diskSpace.ts';
 import { makeFolder, syncFolder } from './durable.ts';
+import { StagedBlocks, type StagedBlock } from './stagedBlocks.ts';
 
 /**
  * Files in one folder: `objects/ab/cd…` by key, `unfinished/` for what is still coming in, `owner` for whose they are. An object is written aside,
@@ -24,9 +27,10 @@ export class FileStore implements BlobStore {
   readonly #objects: string;
   readonly #unfinished: string;
   readonly #owner: string;
-  /** Bytes staged by upload, so that a stream of blocks cannot fill the disk; rebuilt from the disk when unknown. */
-  readonly #staged = new Map<string, number>();
-
+  readonly #staged = new StagedBlocks({
+    list: (upload) => blocksIn(this.#uploadFolder(upload)),
+    remove: (upload, name) => rm(path.join(this.#uploadFolder(upload), name), { force: true }),
+  });
   readonly #space: DiskSpace | undefined;
 
   private constructor(id: string, root: string, space: DiskSpace | undefined) {
@@ -49,39 +53,52 @@ export class FileStore implements BlobStore {
     return this.#write(key, size, options, (sink) => sink.takeAll(body));
   }
 
-  async stageBlock(upload: string, blockId: string, body: Readable, limit: number, options: CallOptions = {}): Promise<void> {
+  async stageBlock(upload: string, blockId: string, body: Readable, size: number, options: CallOptions = {}): Promise<void> {
     await this.#space?.require();
-    const folder = this.#uploadFolder(upload);
-    const before = this.#staged.get(upload) ?? (await folderSize(folder));
-    await makeFolder(folder);
-    const aside = path.join(this.#unfinished, randomUUID());
-    const file = await open(aside, 'wx', 0o600);
+    const name = blockName(blockId);
+    await this.#staged.stage(upload, name, size, options, async () => {
+      const aside = path.join(this.#unfinished, randomUUID());
+      const file = await open(aside, 'wx', 0o600);
+      try {
+        const sink = new Sink(file, size, false, options, this.#space);
+        await sink.takeAll(body);
+        // The client will not send it again once it has its answer.
+        await file.datasync();
+        await file.close();
+        await renameInto(aside, path.join(this.#uploadFolder(upload), name));
+        return sink.size;
+      } catch (error) {
+        await file.close().catch(() => undefined);
+        await rm(aside, { force: true });
+        throw error;
+      }
+    });
+  }
+
+  async stagedBlocks(upload: string): Promise<ReadonlyMap<string, number>> {
+    return new Map((await blocksIn(this.#uploadFolder(upload))).map(({ name, size }) => [blockIdOf(name), size]));
+  }
+
+  async readBlock(upload: string, blockId: string, { signal }: CallOptions = {}): Promise<Readable> {
     try {
-      const sink = new Sink(file, limit - before, limit, options, this.#space);
-      await sink.takeAll(body);
-      await file.close();
-      this.#staged.set(upload, (this.#staged.get(upload) ?? before) + sink.size);
-      await rename(aside, path.join(folder, blockName(blockId)));
+      const file = await open(path.join(this.#uploadFolder(upload), blockName(blockId)), 'r');
+      if (signal?.aborted === true) await file.close();
+      signal?.throwIfAborted();
+      return file.createReadStream({ highWaterMark: 1 << 20 });
     } catch (error) {
-      await file.close().catch(() => undefined);
-      await rm(aside, { force: true });
-      throw error;
+      throw (error as NodeJS.ErrnoException).code === 'ENOENT' ? new UnknownBlockError(blockId) : error;
     }
   }
 
-  async commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options: CallOptions = {}): Promise<StoredObject> {
-    const folder = this.#uploadFolder(upload);
-    const stored = await this.#write(key, size, options, async (sink) => {
-      for (const blockId of blockIds) {
-        const block = createReadStream(path.join(folder, blockName(blockId)), { highWaterMark: 1 << 20 });
-        await sink.takeAll(block).catch((error: NodeJS.ErrnoException) => {
-          throw error.code === 'ENOENT' ? new UnknownBlockError(blockId) : error;
-        });
-      }
+  async commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options: CommitOptions = {}): Promise<StoredObject> {
+    return this.#write(key, size, options, async (sink) => {
+      for (const blockId of blockIds) await sink.takeAll(await this.readBlock(upload, blockId, options));
     });
-    await rm(folder, { recursive: true, force: true });
-    this.#staged.delete(upload);
-    return stored;
+  }
+
+  async dropBlocks(upload: string): Promise<void> {
+    await rm(this.#uploadFolder(upload), { recursive: true, force: true });
+    this.#staged.forget(upload);
   }
 
   async read(key: string, range?: ByteRange, { signal }: CallOptions = {}): Promise<Readable> {
@@ -129,36 +146,34 @@ export class FileStore implements BlobStore {
     }
   }
 
-  async dropUnfinished(before: number, { signal, onProgress }: CallOptions = {}): Promise<void> {
+  async dropUnfinished(before: number, { signal, onProgress, isAwaited }: DropOptions = {}): Promise<void> {
     for (const name of await readdir(this.#unfinished)) {
       signal?.throwIfAborted();
       onProgress?.();
       const found = path.join(this.#unfinished, name);
       const about = await stat(found).catch(() => undefined);
       if (about === undefined || about.mtimeMs >= before) continue;
+      // Blocks are in folders; files are what was being written when a server died.
+      if (about.isDirectory() && (await isAwaited?.(name)) === true) continue;
       await rm(found, { recursive: true, force: true });
-      this.#staged.delete(name);
+      this.#staged.forget(name);
     }
   }
 
-  async #write(key: string, size: number, options: CallOptions, fill: (sink: Sink) => Promise<void>): Promise<StoredObject> {
+  async #write(key: string, size: number, options: CommitOptions, fill: (sink: Sink) => Promise<void>): Promise<StoredObject> {
     await this.#space?.require(size);
     const target = this.#path(key);
     const aside = path.join(this.#unfinished, randomUUID());
     const file = await open(aside, 'wx', 0o600);
     try {
-      const sink = new Sink(file, size, size, options, this.#space);
+      const sink = new Sink(file, size, options.md5 !== undefined, options, this.#space);
       await fill(sink);
       if (sink.size !== size) throw new SizeMismatchError(size);
+      if (sink.md5() !== options.md5) throw new ChecksumMismatchError();
       options.signal?.throwIfAborted();
       await file.sync();
       await file.close();
-      await rename(aside, target).catch(async (error: NodeJS.ErrnoException) => {
-        // The first of its shelf; all others find it there.
-        if (error.code !== 'ENOENT') throw error;
-        await makeFolder(path.dirname(target));
-        await rename(aside, target);
-      });
+      await renameInto(aside, target);
       await syncFolder(path.dirname(target));
       return { size, sha256: sink.digest() };
     } catch (error) {
@@ -185,15 +200,15 @@ class Sink {
   size = 0;
   readonly #file: FileHandle;
   readonly #hash: Hash = createHash('sha256');
-  readonly #limit: number;
+  readonly #md5: Hash | undefined;
   readonly #declared: number;
   readonly #options: CallOptions;
   readonly #space: DiskSpace | undefined;
   #lookedAt = 0;
 
-  constructor(file: FileHandle, limit: number, declared: number, options: CallOptions, space: DiskSpace | undefined) {
+  constructor(file: FileHandle, declared: number, withMd5: boolean, options: CallOptions, space: DiskSpace | undefined) {
     this.#file = file;
-    this.#limit = limit;
+    this.#md5 = withMd5 ? createHash('md5') : undefined;
     this.#declared = declared;
     this.#options = options;
     this.#space = space;
@@ -204,8 +219,9 @@ class Sink {
       this.#options.signal?.throwIfAborted();
       const bytes = chunk as Buffer;
       this.size += bytes.length;
-      if (this.size > this.#limit) throw new SizeMismatchError(this.#declared);
+      if (this.size > this.#declared) throw new SizeMismatchError(this.#declared);
       this.#hash.update(bytes);
+      this.#md5?.update(bytes);
       if (this.size - this.#lookedAt >= lookEveryBytes) {
         this.#lookedAt = this.size;
         await this.#space?.require(0, true);
@@ -218,16 +234,36 @@ class Sink {
   digest(): string {
     return this.#hash.digest('hex');
   }
+
+  md5(): string | undefined {
+    return this.#md5?.digest('hex');
+  }
 }
 
-async function folderSize(folder: string): Promise<number> {
-  const names = await readdir(folder).catch(() => []);
-  let size = 0;
-  for (const name of names) size += (await stat(path.join(folder, name))).size;
-  return size;
+/** Moves a file to its place, whose folder is made for the first one in it. */
+async function renameInto(from: string, to: string): Promise<void> {
+  await rename(from, to).catch(async (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error;
+    await makeFolder(path.dirname(to));
+    await rename(from, to);
+  });
+}
+
+async function blocksIn(folder: string): Promise<StagedBlock[]> {
+  const blocks: StagedBlock[] = [];
+  for (const name of await readdir(folder).catch(() => [])) {
+    // Replaced or dropped in this moment.
+    const about = await stat(path.join(folder, name)).catch(() => undefined);
+    if (about !== undefined) blocks.push({ name, size: about.size, modifiedAt: about.mtimeMs });
+  }
+  return blocks;
 }
 
 /** Block ids are base64 of the client's choice; as hex they are safe file names. */
 function blockName(blockId: string): string {
   return Buffer.from(blockId).toString('hex');
+}
+
+function blockIdOf(name: string): string {
+  return Buffer.from(name, 'hex').toString();
 }

@@ -1,7 +1,7 @@
 import { setMaxListeners } from 'node:events';
 import { IncomingMessage } from 'node:http';
 import type { Readable } from 'node:stream';
-import { StoreTimeoutError, type BlobStore, type ByteRange, type CallOptions, type DirectAccess, type StoredObject } from './blobStore.ts';
+import { StoreTimeoutError, type BlobStore, type ByteRange, type CallOptions, type CommitOptions, type DirectAccess, type DropOptions, type StoredObject } from './blobStore.ts';
 import { TimedReadable } from './timedReadable.ts';
 
 /** What ends calls of a store that do not end by themselves. */
@@ -49,25 +49,41 @@ export class GuardedStore implements BlobStore {
     return this.#call(options, (inner) => this.#store.put(key, body, size, inner), { body });
   }
 
-  stageBlock(upload: string, blockId: string, body: Readable, limit: number, options?: CallOptions): Promise<void> {
-    return this.#call(options, (inner) => this.#store.stageBlock(upload, blockId, body, limit, inner), { body });
+  stageBlock(upload: string, blockId: string, body: Readable, size: number, options?: CallOptions): Promise<void> {
+    return this.#call(options, (inner) => this.#store.stageBlock(upload, blockId, body, size, inner), { body });
   }
 
-  commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options?: CallOptions): Promise<StoredObject> {
-    return this.#call(options, (inner) => this.#store.commitBlocks(upload, key, blockIds, size, inner));
+  stagedBlocks(upload: string, options?: CallOptions): Promise<ReadonlyMap<string, number>> {
+    return this.#call(options, (inner) => this.#store.stagedBlocks(upload, inner));
   }
 
-  async read(key: string, range?: ByteRange, options: CallOptions = {}): Promise<Readable> {
+  readBlock(upload: string, blockId: string, options?: CallOptions): Promise<Readable> {
+    return this.#stream(options, (inner) => this.#store.readBlock(upload, blockId, inner));
+  }
+
+  commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options?: CommitOptions): Promise<StoredObject> {
+    return this.#call(options, (inner) => this.#store.commitBlocks(upload, key, blockIds, size, { ...inner, md5: options?.md5 }));
+  }
+
+  dropBlocks(upload: string, options?: CallOptions): Promise<void> {
+    return this.#call(options, (inner) => this.#store.dropBlocks(upload, inner));
+  }
+
+  read(key: string, range?: ByteRange, options?: CallOptions): Promise<Readable> {
+    return this.#stream(options, (inner) => this.#store.read(key, range, inner));
+  }
+
+  async #stream(options: CallOptions = {}, open: (options: CallOptions) => Promise<Readable>): Promise<Readable> {
     const signals = [options.signal, this.#ending].filter((signal) => signal !== undefined);
     // The signal outlives the call: it ends the stream too, and with it what the service still sends.
-    const stream = await this.#call({ ...options, signal: undefined }, (inner) => this.#open(key, range, inner), { signals });
+    const stream = await this.#call({ ...options, signal: undefined }, (inner) => this.#open(open, inner), { signals });
     const signal = signals.length > 1 ? AbortSignal.any(signals) : signals[0];
     return new TimedReadable(stream, this.#timeoutMs, () => this.#timeout(), { signal, onProgress: options.onProgress });
   }
 
   /** A stream that comes when nobody waits for it any more is closed at once. */
-  async #open(key: string, range: ByteRange | undefined, options: CallOptions): Promise<Readable> {
-    const stream = await this.#store.read(key, range, options);
+  async #open(open: (options: CallOptions) => Promise<Readable>, options: CallOptions): Promise<Readable> {
+    const stream = await open(options);
     if (options.signal?.aborted === true) stream.on('error', () => undefined).destroy();
     options.signal?.throwIfAborted();
     return stream;
@@ -99,8 +115,8 @@ export class GuardedStore implements BlobStore {
     }
   }
 
-  dropUnfinished(before: number, options?: CallOptions): Promise<void> {
-    return this.#call(options, (inner) => this.#store.dropUnfinished(before, inner));
+  dropUnfinished(before: number, options?: DropOptions): Promise<void> {
+    return this.#call(options, (inner) => this.#store.dropUnfinished(before, { ...inner, isAwaited: options?.isAwaited }));
   }
 
   #guardDirect(direct: DirectAccess | undefined): DirectAccess | undefined {

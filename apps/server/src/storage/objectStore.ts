@@ -1,8 +1,9 @@
-import { createHash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import { pipeline, Readable, Transform, type TransformCallback } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { pipeline as pipelineOf } from 'node:stream/promises';
-import { NoSuchObjectError, SizeMismatchError, UnknownBlockError, type BlobStore, type ByteRange, type CallOptions, type DirectAccess, type StoredObject } from './blobStore.ts';
+import { ChecksumMismatchError, NoSuchObjectError, SizeMismatchError, UnknownBlockError, type BlobStore, type ByteRange, type CallOptions, type CommitOptions, type DirectAccess, type DropOptions, type StoredObject } from './blobStore.ts';
+import { StagedBlocks, type StagedBlock } from './stagedBlocks.ts';
 
 /** An object as a service lists it. */
 export interface ListedObject {
@@ -54,6 +55,10 @@ export class ObjectStore implements BlobStore {
   readonly id: string;
   readonly direct: DirectAccess | undefined;
   readonly #service: ObjectService;
+  readonly #staged = new StagedBlocks({
+    list: (upload, options) => this.#blocks(upload, options),
+    remove: (upload, name, options) => this.#service.remove(stagedFolder(upload) + name, options),
+  });
 
   /** @param direct who shall reach the service by themselves; where it can give no links, nobody does */
   constructor(id: string, service: ObjectService, direct: { clients: boolean; pages: boolean }) {
@@ -62,36 +67,59 @@ export class ObjectStore implements BlobStore {
     this.direct = direct.clients && service.links !== undefined ? this.#directAccess(service.links, direct.pages) : undefined;
   }
 
-  async put(key: string, body: Readable, size: number, options: CallOptions = {}): Promise<StoredObject> {
-    const meter = new Meter(size, size, options.onProgress);
+  async put(key: string, body: Readable, size: number, options: CommitOptions = {}): Promise<StoredObject> {
+    const meter = new Meter(size, size, options.onProgress, options.md5);
     // Errors of the source and of the meter reach the service as the end of its stream, in one way.
     await this.#service.put(objects + checked(key), pipeline(body, meter, () => undefined), options);
     return { size, sha256: meter.digest() };
   }
 
-  async stageBlock(upload: string, blockId: string, body: Readable, limit: number, options: CallOptions = {}): Promise<void> {
-    const folder = stagedFolder(upload);
-    let before = 0;
-    for await (const block of this.#service.list(folder, options)) before += block.size;
-    await this.#service.put(folder + blockName(blockId), pipeline(body, new Meter(limit - before, undefined, options.onProgress), () => undefined), options);
+  async stageBlock(upload: string, blockId: string, body: Readable, size: number, options: CallOptions = {}): Promise<void> {
+    const name = blockName(blockId);
+    await this.#staged.stage(upload, name, size, options, async () => {
+      const meter = new Meter(size, undefined, options.onProgress);
+      await this.#service.put(stagedFolder(upload) + name, pipeline(body, meter, () => undefined), options);
+      return meter.passed;
+    });
   }
 
-  async commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options: CallOptions = {}): Promise<StoredObject> {
-    const folder = stagedFolder(upload);
-    const known = new Set<string>();
-    for await (const { name } of this.#service.list(folder, options)) known.add(name);
-    const missing = blockIds.find((id) => !known.has(folder + blockName(id)));
+  async stagedBlocks(upload: string, options?: CallOptions): Promise<ReadonlyMap<string, number>> {
+    return new Map((await this.#blocks(upload, options)).map(({ name, size }) => [blockIdOf(name), size]));
+  }
+
+  async readBlock(upload: string, blockId: string, options?: CallOptions): Promise<Readable> {
+    return this.#service.get(stagedFolder(upload) + blockName(blockId), undefined, options).catch((error: unknown) => {
+      throw error instanceof NoSuchObjectError ? new UnknownBlockError(blockId) : error;
+    });
+  }
+
+  async commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options: CommitOptions = {}): Promise<StoredObject> {
+    const known = await this.stagedBlocks(upload, options);
+    const missing = blockIds.find((id) => !known.has(id));
     if (missing !== undefined) throw new UnknownBlockError(missing);
-    const stored = await this.put(key, Readable.from(this.#joined(folder, blockIds, options), { objectMode: false }), size, options);
-    for (const name of known) {
-      await this.#service.remove(name, options);
+    return this.put(key, Readable.from(this.#joined(upload, blockIds, options), { objectMode: false }), size, options);
+  }
+
+  async dropBlocks(upload: string, options: CallOptions = {}): Promise<void> {
+    for (const { name } of await this.#blocks(upload, options)) {
+      await this.#service.remove(stagedFolder(upload) + name, options);
       options.onProgress?.();
     }
-    return stored;
+    this.#staged.forget(upload);
   }
 
-  async *#joined(folder: string, blockIds: readonly string[], options: CallOptions): AsyncGenerator<Buffer> {
-    for (const id of blockIds) for await (const chunk of await this.#service.get(folder + blockName(id), undefined, options)) yield chunk as Buffer;
+  async #blocks(upload: string, options: CallOptions = {}): Promise<StagedBlock[]> {
+    const folder = stagedFolder(upload);
+    const blocks: StagedBlock[] = [];
+    for await (const { name, size, modifiedAt } of this.#service.list(folder, options)) {
+      blocks.push({ name: name.slice(folder.length), size, modifiedAt });
+      options.onProgress?.();
+    }
+    return blocks;
+  }
+
+  async *#joined(upload: string, blockIds: readonly string[], options: CallOptions): AsyncGenerator<Buffer> {
+    for (const id of blockIds) for await (const chunk of await this.readBlock(upload, id, options)) yield chunk as Buffer;
   }
 
   async read(key: string, range?: ByteRange, options: CallOptions = {}): Promise<Readable> {
@@ -170,40 +198,54 @@ export class ObjectStore implements BlobStore {
     for await (const { name, size, modifiedAt } of this.#service.list(objects, options)) yield { key: name.slice(objects.length), size, modifiedAt };
   }
 
-  async dropUnfinished(before: number, options: CallOptions = {}): Promise<void> {
-    for (const folder of [staged, uploads])
-      for await (const { name, modifiedAt } of this.#service.list(folder, options)) {
+  async dropUnfinished(before: number, { isAwaited, ...options }: DropOptions = {}): Promise<void> {
+    for (const place of [staged, uploads]) {
+      // Blocks of one upload are listed one after the other: each upload is asked for once.
+      let asked = { upload: '', awaited: false };
+      for await (const { name, modifiedAt } of this.#service.list(place, options)) {
         options.onProgress?.();
-        if (modifiedAt < before) await this.#service.remove(name, options);
+        if (modifiedAt >= before) continue;
+        const upload = name.slice(place.length).split('/', 1)[0] ?? '';
+        if (upload !== asked.upload) asked = { upload, awaited: (await isAwaited?.(upload)) === true };
+        if (asked.awaited) continue;
+        await this.#service.remove(name, options);
+        this.#staged.forget(upload);
       }
+    }
   }
 }
 
-/** Passes bytes on, counts and hashes them, and fails on the first one too many, or at the end if some are missing. */
+/** Passes bytes on, counts and hashes them, and fails on the first one too many, or at the end if some are missing or differ. */
 class Meter extends Transform {
+  /** Bytes so far. Not `size`, which the S3 client takes for the length of the whole body. */
+  passed = 0;
   readonly #hash = createHash('sha256');
   readonly #most: number;
   readonly #exactly: number | undefined;
   readonly #onProgress: (() => void) | undefined;
-  #size = 0;
+  readonly #md5: { expected: string; hash: Hash } | undefined;
 
-  constructor(most: number, exactly: number | undefined, onProgress?: () => void) {
+  /** @param md5 that the bytes must have, hex, if any */
+  constructor(most: number, exactly: number | undefined, onProgress?: () => void, md5?: string) {
     super();
     this.#most = most;
     this.#exactly = exactly;
     this.#onProgress = onProgress;
+    this.#md5 = md5 === undefined ? undefined : { expected: md5, hash: createHash('md5') };
   }
 
   override _transform(chunk: Buffer, _encoding: string, done: TransformCallback): void {
-    this.#size += chunk.length;
+    this.passed += chunk.length;
     this.#onProgress?.();
-    if (this.#size > this.#most) return done(new SizeMismatchError(this.#exactly ?? this.#most));
+    if (this.passed > this.#most) return done(new SizeMismatchError(this.#exactly ?? this.#most));
     this.#hash.update(chunk);
+    this.#md5?.hash.update(chunk);
     done(null, chunk);
   }
 
   override _flush(done: TransformCallback): void {
-    done(this.#exactly !== undefined && this.#size !== this.#exactly ? new SizeMismatchError(this.#exactly) : null);
+    if (this.#exactly !== undefined && this.passed !== this.#exactly) return done(new SizeMismatchError(this.#exactly));
+    done(this.#md5 !== undefined && this.#md5.hash.digest('hex') !== this.#md5.expected ? new ChecksumMismatchError() : null);
   }
 
   digest(): string {
@@ -224,4 +266,8 @@ function stagedFolder(upload: string): string {
 /** Block ids are base64 of the client's choice; as hex they are safe names. */
 function blockName(blockId: string): string {
   return Buffer.from(blockId).toString('hex');
+}
+
+function blockIdOf(name: string): string {
+  return Buffer.from(name, 'hex').toString();
 }

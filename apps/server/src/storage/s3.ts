@@ -91,7 +91,12 @@ export class S3Service implements ObjectService {
 
   async get(name: string, range?: ByteRange, options?: CallOptions): Promise<Readable> {
     try {
-      const { Body } = await this.#client.send(new GetObjectCommand({ ...this.#at(name), ...(range !== undefined && { Range: `bytes=${range.start}-${range.end}` }) }), ending(options));
+      const { Body, ContentRange } = await this.#client.send(new GetObjectCommand({ ...this.#at(name), ...(range !== undefined && { Range: `bytes=${range.start}-${range.end}` }) }), ending(options));
+      // A server that ignores ranges answers with the whole object.
+      if (range !== undefined && range.start > 0 && ContentRange?.startsWith(`bytes ${range.start}-`) !== true) {
+        (Body as Readable).on('error', () => undefined).destroy();
+        throw new Error(`the service answered '${ContentRange ?? 'the whole object'}' for a range from ${range.start}`);
+      }
       return Body as Readable;
     } catch (error) {
       throw orMissing(error, name);

@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream';
 import { SpanKind } from '@opentelemetry/api';
-import type { BlobStore, ByteRange, CallOptions, DirectAccess, StoredObject } from '../storage/blobStore.ts';
+import type { BlobStore, ByteRange, CallOptions, CommitOptions, DirectAccess, DropOptions, StoredObject } from '../storage/blobStore.ts';
 import { traced } from './traces.ts';
 
 /** A store whose calls show in traces. Keys are opaque; nothing of them is told. */
@@ -24,12 +24,24 @@ export class TracedStore implements BlobStore {
     return this.#span('store.put', { 'offshoot.bytes': size }, () => this.#store.put(key, body, size, options));
   }
 
-  stageBlock(upload: string, blockId: string, body: Readable, limit: number, options?: CallOptions): Promise<void> {
-    return this.#span('store.stageBlock', {}, () => this.#store.stageBlock(upload, blockId, body, limit, options));
+  stageBlock(upload: string, blockId: string, body: Readable, size: number, options?: CallOptions): Promise<void> {
+    return this.#span('store.stageBlock', {}, () => this.#store.stageBlock(upload, blockId, body, size, options));
   }
 
-  commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options?: CallOptions): Promise<StoredObject> {
+  stagedBlocks(upload: string, options?: CallOptions): Promise<ReadonlyMap<string, number>> {
+    return this.#span('store.stagedBlocks', {}, () => this.#store.stagedBlocks(upload, options));
+  }
+
+  readBlock(upload: string, blockId: string, options?: CallOptions): Promise<Readable> {
+    return this.#span('store.readBlock', {}, () => this.#store.readBlock(upload, blockId, options));
+  }
+
+  commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options?: CommitOptions): Promise<StoredObject> {
     return this.#span('store.commitBlocks', { 'offshoot.bytes': size }, () => this.#store.commitBlocks(upload, key, blockIds, size, options));
+  }
+
+  dropBlocks(upload: string, options?: CallOptions): Promise<void> {
+    return this.#span('store.dropBlocks', {}, () => this.#store.dropBlocks(upload, options));
   }
 
   /** The span ends when the bytes begin to come. */
@@ -58,7 +70,7 @@ export class TracedStore implements BlobStore {
     return this.#store.list(options);
   }
 
-  dropUnfinished(before: number, options?: CallOptions): Promise<void> {
+  dropUnfinished(before: number, options?: DropOptions): Promise<void> {
     return this.#store.dropUnfinished(before, options);
   }
 

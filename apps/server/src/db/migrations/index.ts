@@ -10,6 +10,7 @@ import { eventsITwinsMigration } from './0007-events-itwins.ts';
 import { transfersMigration } from './0008-transfers.ts';
 import { briefcaseNumbersMigration } from './0009-briefcase-numbers.ts';
 import { recordedBriefcasesMigration } from './0010-recorded-briefcases.ts';
+import { uploadsMigration } from './0011-uploads.ts';
 import { failedCreationsMigration } from './0014-failed-creations.ts';
 import { idempotencyMigration } from './0016-idempotency.ts';
 
@@ -26,6 +27,7 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0008-transfers': transfersMigration(engine),
     '0009-briefcase-numbers': briefcaseNumbersMigration(engine),
     '0010-recorded-briefcases': recordedBriefcasesMigration(engine),
+    '0011-uploads': uploadsMigration(engine),
     '0014-failed-creations': failedCreationsMigration(engine),
     '0016-idempotency': idempotencyMigration(engine),
   };

@@ -1,0 +1,288 @@
+import { createHash, randomUUID } from 'node:crypto';
+import type { Readable } from 'node:stream';
+import type { FastifyBaseLogger } from 'fastify';
+import { LRUCache } from 'lru-cache';
+import { isForeignKeyError, type Db } from '../db/database.ts';
+import { NoSuchObjectError, SizeMismatchError, UnknownBlockError, type BlobStore, type StoredObject } from './blobStore.ts';
+import type { Stores } from './stores.ts';
+
+/** The upload behind a link. */
+export interface Upload {
+  id: string;
+  /** Id of the store that it goes to. */
+  store: string;
+  /** Bytes that were declared for it. */
+  size: number;
+  /**
+   * `open`: a push or a baseline waits for it. `closed`: that is complete, and a repeated request changes nothing. `lost`: the push
+   * lost its turn to another one.
+   */
+  state: 'open' | 'closed' | 'lost';
+  /** What was stored; undefined while nothing is. */
+  stored: { key: string; sha256: string } | undefined;
+  /** When bytes last came in, ms since 1970; null where that is not noted. */
+  activeAt: number | null;
+  /** Until when its push keeps others out, ms since 1970; null for a baseline. */
+  leaseUntil: number | null;
+}
+
+/** What became of an upload. `conflict`: other bytes are there already. `lost`: nothing waits for it any more. */
+export type UploadOutcome = 'stored' | 'conflict' | 'lost';
+
+/** Uploads whose last note is remembered. */
+const notedUploads = 10_000;
+
+/**
+ * Takes the bytes of uploads: whole or in blocks, through links of the server, or from where clients put them by themselves.
+ * Everything may be repeated, because answers get lost. While bytes come in, that is noted now and then: it renews the lease of
+ * a push, and keeps a link usable that ran out meanwhile.
+ */
+export class Uploads {
+  readonly #db: Db;
+  readonly #stores: Stores;
+  readonly #log: FastifyBaseLogger;
+  readonly #leaseMs: number;
+  readonly #linkLifeMs: number;
+  /** How often it is noted that bytes come in. */
+  readonly #noteEveryMs: number;
+  /** When this server last noted an upload, by its own steady clock. */
+  readonly #noted = new LRUCache<string, number>({ max: notedUploads });
+  /** Commits that are under way, by upload and list: a repeated one gets the answer of the first. */
+  readonly #commits = new Map<string, Promise<UploadOutcome>>();
+
+  constructor(db: Db, stores: Stores, log: FastifyBaseLogger, config: { pushLeaseSeconds: number; signedLinkSeconds: number }) {
+    this.#db = db;
+    this.#stores = stores;
+    this.#log = log;
+    this.#leaseMs = config.pushLeaseSeconds * 1000;
+    this.#linkLifeMs = config.signedLinkSeconds * 1000;
+    this.#noteEveryMs = Math.min(this.#leaseMs, this.#linkLifeMs) / 3;
+  }
+
+  /** The upload of a blob; undefined when there is no such blob, or nothing waits for it any more. */
+  async find(id: string): Promise<Upload | undefined> {
+    const row = await this.#db
+      .selectFrom('blob as b')
+      .leftJoin('pending_changeset as p', 'p.blob_id', 'b.id')
+      .leftJoin('baseline as l', (join) => join.onRef('l.blob_id', '=', 'b.id').on('l.state', '=', 'waitingForFile'))
+      .leftJoin('upload as u', 'u.blob_id', 'b.id')
+      .leftJoin('abandoned_push as a', 'a.blob_id', 'b.id')
+      .select(['b.id', 'b.store', 'b.size', 'b.key', 'b.sha256', 'b.state', 'b.released_at', 'p.lease_until', 'l.id as baseline_id', 'u.active_at', 'a.blob_id as abandoned'])
+      .where('b.id', '=', id)
+      .limit(1)
+      .executeTakeFirst();
+    if (row === undefined) return undefined;
+    const { store, size, key, sha256 } = row;
+    const stored = row.state === 'stored' && key !== null && sha256 !== null ? { key, sha256 } : undefined;
+    const known = { id, store, size, stored, activeAt: row.active_at, leaseUntil: row.lease_until };
+    if (row.lease_until !== null || row.baseline_id !== null) return { ...known, state: 'open' };
+    if (row.abandoned !== null) return { ...known, state: 'lost' };
+    return stored !== undefined && row.released_at === null ? { ...known, state: 'closed' } : undefined;
+  }
+
+  /**
+   * Whether an upload goes on through a link that has run out. What counts is that it began in time and that bytes flow: it may
+   * pause for as long as a link lives.
+   */
+  goesOn({ activeAt }: Upload): boolean {
+    return activeAt !== null && Date.now() - activeAt < this.#linkLifeMs;
+  }
+
+  /**
+   * Notes that a request for an open upload begins, so that its link may run out and its lease is renewed. A push whose lease has
+   * just begun needs no note, unless it comes in blocks.
+   */
+  async begins(upload: Upload, inBlocks: boolean): Promise<void> {
+    if (upload.state !== 'open' || this.#isNoted(upload.id)) return;
+    const fresh = upload.leaseUntil !== null && upload.leaseUntil - Date.now() > this.#leaseMs - this.#noteEveryMs;
+    if (fresh && !inBlocks) this.#noted.set(upload.id, performance.now());
+    else await this.#note(upload.id);
+  }
+
+  /** Notes that bytes come in; may be called for every chunk. */
+  flows(upload: Upload): void {
+    if (upload.state !== 'open' || this.#isNoted(upload.id)) return;
+    this.#note(upload.id).catch((error: unknown) => this.#log.warn({ err: error, blob: upload.id }, 'cannot note the progress of an upload; tried again'));
+  }
+
+  /** Takes the whole file. @throws SizeMismatchError, or what the body throws */
+  async put(upload: Upload, body: Readable): Promise<UploadOutcome> {
+    if (upload.stored === undefined) return this.#settle(upload, (store, key) => store.put(key, body, upload.size));
+    const hash = createHash('sha256');
+    for await (const chunk of body) hash.update(chunk as Buffer);
+    return hash.digest('hex') === upload.stored.sha256 ? 'stored' : 'conflict';
+  }
+
+  /** Takes one block, in the place of an earlier one with the same id. @throws SizeMismatchError, or what the body throws */
+  async stageBlock({ id, store, size }: Upload, blockId: string, body: Readable): Promise<void> {
+    await this.#stores.get(store).stageBlock(id, blockId, body, size);
+  }
+
+  /**
+   * Puts the blocks of an upload together.
+   * @param md5 that the whole file must have, hex, if any
+   * @throws SizeMismatchError, UnknownBlockError, ChecksumMismatchError
+   */
+  async commitBlocks(upload: Upload, blockIds: readonly string[], md5?: string): Promise<UploadOutcome> {
+    const list = createHash('sha256').update(JSON.stringify(blockIds)).digest('hex');
+    const work = `${upload.id}/${list}/${md5 ?? ''}`;
+    let outcome = this.#commits.get(work);
+    if (outcome === undefined) {
+      outcome = this.#commit(upload, blockIds, list, md5).finally(() => this.#commits.delete(work));
+      this.#commits.set(work, outcome);
+    }
+    return outcome;
+  }
+
+  /** Notes that an upload came in another size than declared, which its completion then reports. */
+  async refuse(upload: Upload): Promise<void> {
+    await this.#db.updateTable('blob').set({ state: 'refused' }).where('id', '=', upload.id).where('state', '=', 'pending').execute();
+  }
+
+  /**
+   * Takes in what a client uploaded straight to the store, before its completion is judged. Nothing there, and another size
+   * than declared, are for the completion to tell.
+   */
+  async finalize(id: string): Promise<void> {
+    if (!this.#stores.anyDirectUploads) return;
+    const upload = await this.find(id);
+    if (upload?.state !== 'open' || upload.stored !== undefined) return;
+    const uploads = this.#stores.get(upload.store).direct?.uploads;
+    if (uploads === undefined) return;
+    try {
+      await this.#settle(upload, (_store, key) => this.#whileNoted(upload, () => uploads.takeIn(id, key, upload.size)));
+    } catch (error) {
+      if (error instanceof NoSuchObjectError || error instanceof SizeMismatchError) return;
+      throw error;
+    }
+    // It counts already; what stays behind is the collector's.
+    await uploads.drop(id).catch(() => undefined);
+  }
+
+  async #commit(upload: Upload, blockIds: readonly string[], list: string, md5: string | undefined): Promise<UploadOutcome> {
+    const store = this.#stores.get(upload.store);
+    if (upload.stored !== undefined) return this.#repeated(upload, upload.stored, blockIds, list);
+    try {
+      const staged = await store.stagedBlocks(upload.id);
+      const sizes = blockIds.map((id) => staged.get(id) ?? missing(id));
+      const commit = (_store: BlobStore, key: string): Promise<StoredObject> => this.#whileNoted(upload, () => store.commitBlocks(upload.id, key, blockIds, upload.size, { md5 }));
+      const outcome = await this.#settle(upload, commit, { list, sizes });
+      await this.#dropBlocks(upload);
+      return outcome;
+    } catch (error) {
+      // The same list may have been committed on another server in this moment, which dropped the blocks.
+      const now = error instanceof UnknownBlockError ? await this.find(upload.id) : undefined;
+      if (now?.stored === undefined) throw error;
+      return this.#repeated(now, now.stored, blockIds, list);
+    }
+  }
+
+  /**
+   * A block list for a file that is there already. Rule of Azure: an id names the block that was staged last, else the one that
+   * was committed. So the list that was committed gives the same file, unless other blocks were staged since.
+   */
+  async #repeated(upload: Upload, stored: { key: string; sha256: string }, blockIds: readonly string[], list: string): Promise<UploadOutcome> {
+    const store = this.#stores.get(upload.store);
+    const row = await this.#db.selectFrom('upload').select(['block_list_sha256', 'block_sizes']).where('blob_id', '=', upload.id).executeTakeFirst();
+    const committed = row?.block_list_sha256 === list ? (JSON.parse(row.block_sizes ?? '[]') as number[]) : undefined;
+    const staged = await store.stagedBlocks(upload.id);
+    if (committed !== undefined && !blockIds.some((id) => staged.has(id))) return 'stored';
+    const hash = createHash('sha256');
+    let start = 0;
+    for (const [position, id] of blockIds.entries()) {
+      const size = committed?.[position] ?? staged.get(id) ?? missing(id);
+      if (size > 0) for await (const chunk of staged.has(id) ? await store.readBlock(upload.id, id) : await store.read(stored.key, { start, end: start + size - 1 })) hash.update(chunk as Buffer);
+      start += size;
+    }
+    if (hash.digest('hex') !== stored.sha256) return 'conflict';
+    await this.#dropBlocks(upload);
+    return 'stored';
+  }
+
+  /** What cannot be dropped now goes with the collector. */
+  async #dropBlocks({ id, store }: Upload): Promise<void> {
+    await this.#stores
+      .get(store)
+      .dropBlocks(id)
+      .catch((error: unknown) => this.#log.warn({ err: error, blob: id }, 'cannot drop the blocks of a finished upload; the collector does'));
+  }
+
+  /**
+   * Writes under a fresh key and then claims the blob for it: of two uploads through one link the first claim wins, the
+   * other is told so unless it brought the same bytes, and a crash in between leaves an orphan for the collector.
+   */
+  async #settle(upload: Upload, write: (store: BlobStore, key: string) => Promise<StoredObject>, blocks?: { list: string; sizes: readonly number[] }): Promise<UploadOutcome> {
+    const store = this.#stores.get(upload.store);
+    const key = randomUUID();
+    let object: StoredObject;
+    try {
+      object = await write(store, key);
+    } catch (error) {
+      if (error instanceof SizeMismatchError) await this.refuse(upload);
+      throw error;
+    }
+    const claimed = await this.#db.transaction().execute(async (tx) => {
+      const { numUpdatedRows } = await tx
+        .updateTable('blob')
+        .set({ state: 'stored', key, sha256: object.sha256 })
+        .where('id', '=', upload.id)
+        .where('state', '!=', 'stored')
+        .where('released_at', 'is', null)
+        .executeTakeFirst();
+      if (numUpdatedRows === 0n) return false;
+      if (blocks === undefined) return true;
+      const row = { active_at: Date.now(), block_list_sha256: blocks.list, block_sizes: JSON.stringify(blocks.sizes) };
+      await tx
+        .insertInto('upload')
+        .values({ blob_id: upload.id, ...row })
+        .onConflict((conflict) => conflict.column('blob_id').doUpdateSet(row))
+        .execute();
+      return true;
+    });
+    if (claimed) return 'stored';
+    await store.delete(key);
+    const now = await this.find(upload.id);
+    if (now?.stored === undefined || now.state === 'lost') return 'lost';
+    return now.stored.sha256 === object.sha256 ? 'stored' : 'conflict';
+  }
+
+  /** What the server does with bytes that have arrived renews the lease too, for at most as long as a link lives. */
+  async #whileNoted<T>(upload: Upload, work: () => Promise<T>): Promise<T> {
+    const until = performance.now() + this.#linkLifeMs;
+    const noting = setInterval(() => {
+      if (performance.now() < until) this.flows(upload);
+    }, this.#noteEveryMs);
+    try {
+      return await work();
+    } finally {
+      clearInterval(noting);
+    }
+  }
+
+  #isNoted(id: string): boolean {
+    return performance.now() - (this.#noted.get(id) ?? -Infinity) < this.#noteEveryMs;
+  }
+
+  async #note(id: string): Promise<void> {
+    this.#noted.set(id, performance.now());
+    const now = Date.now();
+    try {
+      await this.#db.transaction().execute(async (tx) => {
+        await tx.updateTable('pending_changeset').set({ lease_until: now + this.#leaseMs }).where('blob_id', '=', id).execute();
+        await tx
+          .insertInto('upload')
+          .values({ blob_id: id, active_at: now, block_list_sha256: null, block_sizes: null })
+          .onConflict((conflict) => conflict.column('blob_id').doUpdateSet({ active_at: now }))
+          .execute();
+      });
+    } catch (error) {
+      this.#noted.delete(id);
+      // The blob went in this moment, and with it what waited for it: the upload is told so at its end.
+      if (!isForeignKeyError(error)) throw error;
+    }
+  }
+}
+
+function missing(blockId: string): never {
+  throw new UnknownBlockError(blockId);
+}

@@ -12,6 +12,7 @@ import { DbResult } from '@itwin/core-bentley';
 import { CheckpointState } from '@itwin/imodels-client-management';
 import { clientsOf } from '../../scripts/clients.ts';
 import { RealModels } from '../../scripts/realModel.ts';
+import { imports } from './importScenario.ts';
 
 /** What a part is given, and leaves behind for the next. */
 export interface ScenarioInput {
@@ -63,7 +64,7 @@ function contentsOf(db: IModelDb): string {
   return JSON.stringify({ elements, models });
 }
 
-interface Setting {
+export interface Setting {
   models: RealModels;
   input: ScenarioInput;
   client: ReturnType<typeof clientsOf>['client'];
@@ -232,6 +233,9 @@ const parts = {
         (error: { code?: string }) => error.code === 'MainIModelIsMissingFederationGuids',
       );
   },
+
+  /** Elements inserted behind what was imported or mirrored survive; no id is used twice. */
+  imports,
 };
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

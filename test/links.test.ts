@@ -41,6 +41,13 @@ describe('Links', () => {
   test('believe a proxy only when told to', async () => {
     const forwarded = { 'x-forwarded-proto': 'https', 'x-forwarded-host': 'proxy.example' };
     for (const href of await addresses({ trustProxy: true }, forwarded)) assert.ok(href.startsWith('https://proxy.example/'), href);
+    const below = { ...forwarded, 'x-forwarded-prefix': '/hub/', 'x-forwarded-port': '8443' };
+    for (const href of await addresses({ trustProxy: true }, below)) assert.ok(href.startsWith('https://proxy.example:8443/hub/'), href);
+    const usual = { ...forwarded, 'x-forwarded-host': 'proxy.example:9000', 'x-forwarded-port': '443', 'x-forwarded-prefix': '/a/b, /inner' };
+    for (const href of await addresses({ trustProxy: true }, usual)) assert.ok(href.startsWith('https://proxy.example:9000/a/b/'), href);
+    const hostile = { ...forwarded, 'x-forwarded-prefix': '//evil.example/"<x>', 'x-forwarded-port': '99999' };
+    for (const href of await addresses({ trustProxy: true }, hostile)) assert.ok(href.startsWith('https://proxy.example/'), href);
+    for (const href of await addresses({}, below)) assert.match(href, /^http:\/\/localhost:\d+\//);
     for (const href of await addresses({}, forwarded)) assert.match(href, /^http:\/\/localhost:\d+\//);
   });
 

@@ -11,6 +11,7 @@ interface Operation {
   summary: string;
   description: string;
   requestBody?: { content: Record<string, { schema: { required?: string[]; properties: Record<string, unknown> } }> };
+  parameters?: { name: string; in: string }[];
   responses: Record<string, { description: string; headers?: Record<string, unknown> }>;
 }
 
@@ -55,6 +56,33 @@ describe('The API document', () => {
       const url = new URL(source, `${server.origin}/docs/`);
       assert.equal(url.origin, server.origin, source);
       if (source.endsWith('.js')) assert.equal((await fetch(url)).status, 200);
+    }
+  });
+
+  test('says in each 429 how long to wait, and on each POST how to repeat it', () => {
+    for (const route of routes) {
+      const operation = document.paths[route.path.replace(/:(\w+)/g, '{$1}')]?.[route.method.toLowerCase()];
+      assert.ok(operation?.responses['429']?.headers?.['Retry-After'], route.operationId);
+      const repeatable = operation.parameters?.some(({ name, in: place }) => place === 'header' && name === 'idempotency-key') ?? false;
+      assert.equal(repeatable, route.method === 'POST', route.operationId);
+    }
+  });
+
+  test('and its page work below the path of a proxy', async () => {
+    const below = await bootServer('sqlite', { publicUrl: 'https://imodels.example.com/hub' });
+    try {
+      const get = (path: string) => fetch(`${below.origin}${path}`, { redirect: 'manual' });
+      for (const path of ['/', '/docs']) assert.equal((await get(path)).headers.get('location'), 'https://imodels.example.com/hub/docs/');
+      const page = await (await get('/docs/')).text();
+      const base = 'https://imodels.example.com/hub/docs/';
+      const named = /"url":\s*"([^"]*openapi[^"]*)"/.exec(page)?.[1] ?? '';
+      assert.equal(new URL(named, base).href, 'https://imodels.example.com/hub/openapi.json');
+      const script = /src="([^"]*scalar[^"]*)"/.exec(page)?.[1] ?? '';
+      assert.equal(new URL(script, base).href, 'https://imodels.example.com/hub/docs/js/scalar.js');
+      assert.deepEqual(((await (await get('/openapi.json')).json()) as { servers: unknown }).servers, [{ url: 'https://imodels.example.com/hub' }]);
+      assert.equal((await (await fetch(`${server.origin}/docs`)).text()).includes('<html'), true);
+    } finally {
+      await endServer(below);
     }
   });
 

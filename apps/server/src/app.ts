@@ -1,7 +1,10 @@
-import cors from '@fastify/cors';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import cors, { type FastifyCorsOptions } from '@fastify/cors';
 import swagger from '@fastify/swagger';
 import scalar from '@scalar/fastify-api-reference';
-import Fastify, { LogController, type FastifyInstance } from 'fastify';
+import Fastify, { LogController, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import { baseUrlOf } from './api/baseUrl.ts';
+import { answerClientError } from './api/clientErrors.ts';
 import { registerRoutes, sendError, type RegisterOptions } from './api/register.ts';
 import { routes } from './api/routes.ts';
 import { parseQuery } from './api/text.ts';
@@ -59,8 +62,13 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
     },
     // One line a request is for looking into something, not for every day.
     logController: new LogController({ disableRequestLogging: config.logLevel !== 'debug' && config.logLevel !== 'trace' }),
-    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 500, querystringParser: parseQuery },
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 500, querystringParser: parseQuery, caseSensitive: false },
     forceCloseConnections: 'idle',
+    // While the server ends, requests are refused in the API's envelope by a hook of ours.
+    return503OnClosing: false,
+    clientErrorHandler: answerClientError,
+    // Node would refuse these without a body; a hook of ours does it in the envelope.
+    http: { requireHostHeader: false },
     frameworkErrors: (error, request, reply) => {
       sendError(error, request, reply);
     },
@@ -112,7 +120,25 @@ async function closeApp(app: FastifyInstance, graceMs: number): Promise<void> {
 
 async function wire(app: FastifyInstance, services: Services, options: ServerOptions): Promise<void> {
   if (services.config.metrics) serveMetrics(app, services.database);
+  app.setErrorHandler((error, request, reply) => sendError(error as Error, request, reply));
   app.setNotFoundHandler((request, reply) => sendError(new ApiError('NotFound'), request, reply));
+  app.server.on('checkExpectation', (_request: IncomingMessage, response: ServerResponse) => {
+    const refusal = new ApiError('ExpectationFailed');
+    const body = JSON.stringify(refusal.toBody());
+    response.writeHead(refusal.status, { 'content-type': 'application/json; charset=utf-8', 'content-length': Buffer.byteLength(body), connection: 'close' }).end(body);
+  });
+  if (options.role !== 'worker') await app.register(cors, corsOptions(services.config));
+  let ending = false;
+  app.addHook('preClose', async () => {
+    ending = true;
+  });
+  // After the headers of CORS, which a page needs to read a refusal.
+  app.addHook('onRequest', async (request, reply) => {
+    if (ending) return sendError(new ApiError('Unavailable', { headers: { 'retry-after': '5', connection: 'close' } }), request, reply);
+    if (request.headers.host === undefined && request.raw.httpVersion === '1.1') return sendError(new ApiError('BadRequest'), request, reply);
+    // Before the body is read: whatever it is, there is nothing at this address.
+    if (request.is404) return sendError(new ApiError('NotFound'), request, reply);
+  });
   if (options.role !== 'worker') await wireApi(app, services, options);
   // Alive is who answers at all; ready who also reaches the database and the stores.
   app.get('/health', { schema: { hide: true } }, () => ({ status: 'ok', version }));
@@ -131,9 +157,9 @@ async function wire(app: FastifyInstance, services: Services, options: ServerOpt
   });
 }
 
-async function wireApi(app: FastifyInstance, services: Services, options: RegisterOptions): Promise<void> {
-  await app.register(cors, {
-    origin: services.config.corsOrigins.includes('*') ? '*' : services.config.corsOrigins,
+function corsOptions({ corsOrigins }: Config): FastifyCorsOptions {
+  return {
+    origin: corsOrigins.includes('*') ? '*' : corsOrigins,
     methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
     // What a browser may read besides the body.
     exposedHeaders: [
@@ -151,7 +177,12 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
       'Idempotent-Replayed',
     ],
     maxAge: 600,
-  });
+    // Other uses of OPTIONS are answered as well; the alternative is a refusal in plain text.
+    strictPreflight: false,
+  };
+}
+
+async function wireApi(app: FastifyInstance, services: Services, options: RegisterOptions): Promise<void> {
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -167,13 +198,25 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
   });
   await app.register(async (api) => registerRoutes(api, services, routes, options));
   await app.register(dataPlane, { blobs: services.blobs, uploads: services.uploads, links: services.signedLinks, containers: services.containers });
-  app.get('/openapi.json', { schema: { hide: true } }, () => app.swagger());
-  app.get('/', { schema: { hide: true } }, (_request, reply) => reply.redirect('/docs/'));
+  app.get('/openapi.json', { schema: { hide: true } }, (request) => ({ ...app.swagger(), servers: [{ url: baseUrlOf(request, services.config) }] }));
+  // Relative where nothing says below which path a proxy serves this server.
+  const toDocument = (request: FastifyRequest, reply: FastifyReply): FastifyReply => {
+    const { publicUrl, trustProxy } = services.config;
+    return reply.redirect(publicUrl !== undefined || trustProxy ? `${baseUrlOf(request, services.config)}/docs/` : 'docs/');
+  };
+  app.get('/', { schema: { hide: true } }, toDocument);
   await app.register(scalar, {
     routePrefix: '/docs',
+    hooks: {
+      // The page finds its parts beside itself, so its address needs the slash.
+      onRequest: (request, reply, done) => {
+        if (/\/docs$/i.test(request.url.split('?', 1)[0] ?? '')) toDocument(request, reply);
+        else done();
+      },
+    },
     // Served from the package: the page needs no network, and offers nothing that would send the document elsewhere.
     configuration: {
-      url: '/openapi.json',
+      url: '../openapi.json',
       title: 'Offshoot',
       withDefaultFonts: false,
       telemetry: false,

@@ -66,8 +66,12 @@ export const errorTable = {
   LastOwner: [409, 'An iTwin keeps at least one owner.'],
   RequestInProgress: [409, 'A request with the same Idempotency-Key is still being carried out.'],
   iTwinExists: [409, 'An iTwin with the specified number or displayName already exists.'],
+  // 408
+  RequestTimeout: [408, 'The request did not arrive in time.'],
   // 413
   RequestTooLarge: [413, 'The request body is larger than this operation accepts.'],
+  // 417
+  ExpectationFailed: [417, "Only the expectation '100-continue' is supported."],
   // 422
   InvalidiModelsRequest: [422, 'The request is not valid.'],
   InvalidiTwinsRequest: [422, 'The request is not valid.'],
@@ -75,6 +79,8 @@ export const errorTable = {
   MissingRequestBody: [422, 'Request body was not provided.'],
   // 429
   RateLimitExceeded: [429, 'The client sent more requests than allowed by this API for the current tier of the client.'],
+  // 431
+  RequestHeadersTooLarge: [431, 'The headers of the request are larger than the server accepts.'],
   // 5xx
   Unknown: [500, 'The server met an unexpected error. The request was not carried out.'],
   Unavailable: [503, 'The server cannot answer just now. Try again.'],

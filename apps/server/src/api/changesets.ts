@@ -206,7 +206,7 @@ const createChangeset = imodelRoute({
     fileSize: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER, description: 'Bytes.', explain: "'fileSize' must be a non-negative integer value." }),
     description: Type.Optional(DescriptionSchema),
     containingChanges: Type.Optional(
-      Nullable(Type.Integer({ minimum: 0, maximum: 2_147_483_647, explain: "'containingChanges' must be a non-negative integer value." })),
+      Nullable(Type.Integer({ minimum: 0, maximum: 127, description: 'Bit flags: 1 Schema, 2 Definition, 4 SpatialData, 8 SheetsAndDrawings, 16 ViewsAndModels, 32 GlobalProperties, 64 SchemaSync.', explain: "'containingChanges' must be a sum of the flags 1, 2, 4, 8, 16, 32 and 64." })),
     ),
     groupId: Type.Optional(Nullable(Type.String({ maxLength: 255 }))),
     synchronizationInfo: Type.Optional(

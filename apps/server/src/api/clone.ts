@@ -10,7 +10,7 @@ import { imodelRoute, type IModelCall, type Route } from './route.ts';
 import { ContainersEnabled, FreeText, NameText, Nullable } from './schemas.ts';
 
 const CopyBody = Type.Object({
-  iTwinId: Type.String({ description: 'iTwin that will hold the new iModel.' }),
+  iTwinId: Type.String({ minLength: 1, description: 'iTwin that will hold the new iModel.' }),
   name: Type.Optional(Nullable(NameText("Name of the new iModel; the source's by default. Unique within the iTwin."))),
   description: Type.Optional(Nullable(FreeText("Its description; the source's by default.", { minLength: 1, pattern: '\\S' }))),
   changesetId: Type.Optional(Nullable(Type.String({ description: 'Last changeset to copy; `""` copies the baseline only. All by default.' }))),

@@ -51,6 +51,9 @@ const listLocks = imodelRoute({
   },
 });
 
+/** One text for one object: ids are numbers, whatever the case of their digits and the zeros before them. */
+const canonicalId = (id: string): string => id.toLowerCase().replace(/^0x0+/, '0x');
+
 const updateLocks = imodelRoute({
   operationId: 'update-imodel-locks',
   method: 'PATCH',
@@ -65,7 +68,7 @@ const updateLocks = imodelRoute({
     lockedObjects: Type.Array(
       Type.Object({
         lockLevel: Type.String({ enum: ['none', ...heldLevels] }),
-        objectIds: Type.Array(Type.String({ pattern: '^0[xX][0-9a-fA-F]{1,32}$' })),
+        objectIds: Type.Array(Type.String({ pattern: '^0[xX](?=0*[1-9a-fA-F])[0-9a-fA-F]{1,32}$', description: 'Hexadecimal. `0x0` is no object.' })),
       }),
     ),
   }),
@@ -75,7 +78,7 @@ const updateLocks = imodelRoute({
     const wanted = new Map<string, LockLevel>();
     let count = 0;
     for (const { lockLevel, objectIds } of body.lockedObjects) {
-      for (const objectId of objectIds) wanted.set(objectId.toLowerCase(), lockLevel as LockLevel);
+      for (const objectId of objectIds) wanted.set(canonicalId(objectId), lockLevel as LockLevel);
       count += objectIds.length;
     }
     if (count > maxObjects) throw new ApiError('RequestTooLarge', { message: `Provided 'objectIds' count exceeds the limit of ${maxObjects}.` });

@@ -7,6 +7,7 @@ import { ApiError, detail, errorTable, type ErrorCode, type ErrorDetail } from '
 import { outageError, outageOf } from '../faults.ts';
 import { continueIfExpected } from '../http/unreadBodies.ts';
 import type { Services } from '../services.ts';
+import { baseUrlOf } from './baseUrl.ts';
 import { Links } from './links.ts';
 import { answerAgain, answerUnlessLost, answerWithKey, faultOfKey, idempotencyKeyOf, keptAnswer, keyDescription } from './repeats.ts';
 import type { Access, Call, Route } from './route.ts';
@@ -118,7 +119,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
     handler: async (request, reply) => {
       const { caller, access, body, refusal } = states.get(request) as RequestState;
       const rawQuery = request.query as Record<string, unknown>;
-      const links = new Links(originOf(request, services), request.headers.origin !== undefined, services.signedLinks, services.blobs);
+      const links = new Links(baseUrlOf(request, services.config), request.headers.origin !== undefined, services.signedLinks, services.blobs);
       const call: Call<unknown, unknown> & { access?: IModelAccess | ITwinAccess } = {
         caller,
         params: request.params as Record<string, string>,
@@ -218,13 +219,6 @@ function faultsOfEncoding(query: unknown): ErrorDetail[] {
   return names.map((name) => detail.invalidValue(name, `Provided '${name}' value is not valid. It must be UTF-8 in percent-encoding.`));
 }
 
-/** The server's address as the client wrote it, unless the configuration fixes one. */
-function originOf(request: FastifyRequest, services: Services): string {
-  if (services.config.publicUrl !== undefined) return services.config.publicUrl;
-  const host = /^[\w.:[\]-]+$/.test(request.host) ? request.host : 'localhost';
-  return `${request.protocol}://${host}`;
-}
-
 function umbrellaOf(route: Route): ErrorCode {
   if (route.path.startsWith('/itwins')) return 'InvalidiTwinsRequest';
   return route.path.startsWith('/accesscontrol') ? 'InvalidAccessControlRequest' : 'InvalidiModelsRequest';
@@ -270,6 +264,8 @@ function permissionText(access: Access): string {
   return access.permission === 'member' ? 'Permission: any role on the iTwin.' : `Permission: \`${access.permission}\` on the iTwin.`;
 }
 
+const retryAfter = { 'Retry-After': { type: 'integer', description: 'Seconds to wait before the request is sent again.' } };
+
 /** The Fastify schema of a route, from which the API document is generated. */
 function documentOf(route: Route) {
   const byStatus = new Map<number, ErrorCode[]>();
@@ -301,7 +297,7 @@ function documentOf(route: Route) {
     }),
     response: {
       [route.response.status]: success,
-      ...Object.fromEntries([...byStatus].map(([status, codes]) => [status, { ...ErrorSchema, description: codes.map((code) => `\`${code}\`: ${errorTable[code][1]}`).join('\n\n') }])),
+      ...Object.fromEntries([...byStatus].map(([status, codes]) => [status, { ...ErrorSchema, ...(status === 429 && { headers: retryAfter }), description: codes.map((code) => `\`${code}\`: ${errorTable[code][1]}`).join('\n\n') }])),
     },
   };
 }

@@ -63,9 +63,9 @@ export const NameSchema = NameText('Name, unique within the iTwin.');
 export const DescriptionSchema = Nullable(FreeText('Free text.'));
 export const ContainersEnabled = Type.Integer({
   minimum: 0,
-  maximum: 2_147_483_647,
+  maximum: 7,
   description: 'Bit flags: 1 SchemaSync, 2 CodeStore, 4 ViewStore.',
-  explain: "'containersEnabled' must be a non-negative integer value.",
+  explain: "'containersEnabled' must be a sum of the flags 1, 2 and 4.",
 });
 
 /** A time on the wire: ISO 8601, milliseconds, UTC. */

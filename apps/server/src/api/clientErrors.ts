@@ -1,0 +1,18 @@
+import type { Socket } from 'node:net';
+import { ApiError, type ErrorCode } from '../errors.ts';
+
+const reasons: Readonly<Record<number, string>> = { 400: 'Bad Request', 408: 'Request Timeout', 431: 'Request Header Fields Too Large' };
+
+/** Answers what is no request at all, or takes too long to become one, in the API's envelope: there is no route for it yet. */
+export function answerClientError(error: NodeJS.ErrnoException, socket: Socket): void {
+  // The client has gone, or has its answer already: nobody to tell.
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy(error);
+    return;
+  }
+  const code: ErrorCode = error.code === 'HPE_HEADER_OVERFLOW' ? 'RequestHeadersTooLarge' : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 'RequestTimeout' : 'BadRequest';
+  const refusal = new ApiError(code);
+  const body = JSON.stringify(refusal.toBody());
+  const head = [`HTTP/1.1 ${refusal.status} ${reasons[refusal.status] ?? ''}`, 'Content-Type: application/json; charset=utf-8', `Content-Length: ${Buffer.byteLength(body)}`, 'Connection: close'];
+  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`, () => socket.destroy());
+}

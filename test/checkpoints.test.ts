@@ -35,6 +35,7 @@ onEachDatabase('Checkpoints', config, (context) => {
   const skip = scenario === undefined ? 'iTwin.js is not installed' : false;
 
   test('clones open in iTwin.js with all that their source held, stay apart from it and outlive it', { skip }, () => run('clone', 'openAgain'));
+  test('branches of every kind take changes of their main iModel and give theirs back, with provenance and locks', { skip }, () => run('branches'));
   test('elements inserted behind imported and mirrored changesets have ids of their own and survive the pull', { skip }, () => run('imports'));
   test('new, forked and templated iModels open in iTwin.js with all that they were made from', { skip }, () => run('derive'));
 });

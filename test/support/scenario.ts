@@ -12,6 +12,7 @@ import { DbResult } from '@itwin/core-bentley';
 import { CheckpointState } from '@itwin/imodels-client-management';
 import { clientsOf } from '../../scripts/clients.ts';
 import { RealModels } from '../../scripts/realModel.ts';
+import { branches } from './branchScenario.ts';
 import { imports } from './importScenario.ts';
 
 /** What a part is given, and leaves behind for the next. */
@@ -236,6 +237,9 @@ const parts = {
 
   /** Elements inserted behind what was imported or mirrored survive; no id is used twice. */
   imports,
+
+  /** Main iModel and branches of all kinds exchange their changes. */
+  branches,
 };
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -9,7 +9,7 @@ import { CheckpointState, type Checkpoint } from '@itwin/imodels-client-manageme
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
 import { pushSample, sampleBaseline, sampleChangesets } from '../scripts/sample.ts';
 import type { WireError } from './support/api.ts';
-import { makeIModel, official, workFolder } from './support/clients.ts';
+import { makeIModel, official, pushMore, workFolder } from './support/clients.ts';
 import { identityIn } from './support/identity.ts';
 import { Installation, setups } from './support/server.ts';
 import { onEachDatabase, type Context } from './support/suite.ts';
@@ -164,7 +164,7 @@ onEachDatabase('Checkpoints on the wire', { checkpoints: { generate, delaySecond
     const failed = await settled(context, made.id, 2);
     assert.deepEqual([failed.state, failed.directoryAccessInfo, failed._links.download], ['failed', null, null]);
     const { checkpoint } = (await context.api.get(`/imodels/${made.id}/changesets/2/checkpoint`)).body as { checkpoint: { failureReason: string } };
-    assert.match(checkpoint.failureReason, /^Changeset 1 \([0-9a-f]{40}\) cannot be applied: /);
+    assert.match(checkpoint.failureReason, /^Changeset 1 \([0-9a-f]{40}\) cannot be applied: iTwin\.js [0-9.]+ refuses it \(\w+\)\.$/);
     assert.equal((await checkpointAt(context, made.id, 0)).state, 'successful');
     const { client, authorization } = context.olivia;
     assert.equal((await client.checkpoints.updateNamedVersionCheckpoint({ authorization, iModelId: made.id, namedVersionId })).state, 'scheduled');
@@ -222,10 +222,67 @@ onEachDatabase('Baselines that are read before they count', { checkpoints: { gen
   test('a SQLite file that is no iModel, and a briefcase, are refused with the reason', { skip }, async () => {
     const other = await upload(altered('drop table be_Prop'));
     assert.deepEqual([other.state, other.operation.state], ['initializationFailed', 'failed']);
-    assert.match(other.operation.failureReason ?? '', /cannot be opened as an iModel/);
+    assert.equal(other.operation.failureReason, 'The baseline file is not an iModel: it is a SQLite file without the tables of one, or damaged.');
     const briefcase = await upload(altered("update be_Local set Val = x'0500000000000000' where Name = 'be_repositoryid'"));
     assert.deepEqual([briefcase.state, briefcase.operation.state], ['fileIsBriefcase', 'failed']);
-    assert.match(briefcase.operation.failureReason ?? '', /briefcase/);
+    assert.equal(briefcase.operation.failureReason, 'The baseline file is a briefcase (number 5).');
+  });
+
+  /** The sample's baseline with another version of one of its profiles. */
+  const ofProfile = (profile: string, version: number[]): Buffer =>
+    altered(`update be_Prop set StrData = '${JSON.stringify(Object.fromEntries(['major', 'minor', 'sub1', 'sub2'].map((name, n) => [name, version[n]])))}' where Namespace = '${profile}' and Name = 'SchemaVersion'`);
+
+  for (const [what, profile, version, reason] of [
+    ['newer', 'dgn_Db', [9, 1, 0, 2], /^The format of the file \(BeDb [\d.]+, ECDb [\d.]+, DgnDb 9\.1\.0\.2\) is not known to iTwin\.js [\d.]+, by which this server makes checkpoints: that takes a later version\.$/],
+    ['newer in its lowest layer', 'be_Db', [9, 0, 0, 0], /\(BeDb 9\.0\.0\.0, .* is not known to iTwin\.js/],
+    ['older', 'dgn_Db', [1, 0, 0, 0], /DgnDb 1\.0\.0\.0\) is too old for iTwin\.js/],
+  ] as const)
+    test(`of a profile ${what} than that of the server's iTwin.js are kept, can be cloned and take pushes; their checkpoint is failed with the reason`, { skip }, async () => {
+      const bytes = ofProfile(profile, [...version]);
+      const kept = await upload(bytes);
+      assert.deepEqual([kept.state, kept.operation.state, kept.operation.failureReason], ['initialized', 'successful', null]);
+      const { checkpoint } = (await context.api.get(`/imodels/${kept.id}/changesets/0/checkpoint`)).body as { checkpoint: { state: string; failureReason: string; directoryAccessInfo: unknown } };
+      assert.deepEqual([checkpoint.state, checkpoint.directoryAccessInfo], ['failed', null]);
+      assert.match(checkpoint.failureReason, reason);
+      const { client, authorization } = context.olivia;
+      const downloaded = async (iModelId: string): Promise<Buffer> => (await bytesAt((await client.baselineFiles.getSingle({ authorization, iModelId }))._links.download?.href ?? '')).bytes;
+      assert.ok((await downloaded(kept.id)).equals(bytes));
+      const clone = await client.iModels.clone({ authorization, iModelId: kept.id, iModelProperties: { iTwinId: context.iTwinId, name: randomUUID() } });
+      assert.ok((await downloaded(clone.id)).equals(bytes));
+      const made = { id: clone.id, iTwinId: context.iTwinId, name: '', changesets: [], briefcaseId: 0 };
+      await pushMore(context.olivia, made, 1);
+      await nameVersion(context, clone.id, (made.changesets as { id: string }[])[0]?.id);
+      const later = await settled(context, clone.id, 1);
+      assert.equal(later.state, 'failed');
+    });
+
+  test('that could not be read are tried again once when a later iTwin.js is installed', { skip }, async () => {
+    const kept = await upload(ofProfile('dgn_Db', [9, 1, 0, 2]));
+    const { checkpoints } = context.server.services;
+    const retry = (version: string) => checkpoints.retryFailed(version, new AbortController().signal);
+    const stateOf = async () => (await checkpointAt(context, kept.id, 0)).state;
+    assert.deepEqual([await stateOf(), await retry('5.0.99')], ['failed', 0]);
+    assert.ok((await retry('5.100.0')) >= 1);
+    assert.equal((await settled(context, kept.id, 0)).state, 'failed');
+    assert.equal(await retry('5.100.0'), 0);
+    assert.equal(((await context.api.get(`/imodels/${kept.id}`)).body as { iModel: { state: string } }).iModel.state, 'initialized');
+  });
+
+  test('a fork with history of one that cannot be read keeps its changesets; one without is refused with the reason', { skip }, async () => {
+    const { id } = await upload(ofProfile('dgn_Db', [9, 1, 0, 2]));
+    const fork = async (preserveHistory: boolean) => {
+      const { headers } = await context.api.post(`/imodels/${id}/fork`, { iTwinId: context.iTwinId, name: randomUUID(), preserveHistory });
+      const forkId = (headers.get('location') ?? '').slice(-36);
+      return until('the fork', async () => {
+        const { createOperation } = (await context.api.get(`/imodels/${forkId}/operations/create`)).body as { createOperation: { state: string; failureReason: string | null } };
+        return createOperation.state === 'scheduled' ? undefined : createOperation;
+      });
+    };
+    await pushMore(context.olivia, { id, iTwinId: context.iTwinId, name: '', changesets: [], briefcaseId: 0 }, 1);
+    assert.deepEqual([(await fork(true)).state, (await fork(true)).failureReason], ['successful', null]);
+    const squashed = await fork(false);
+    assert.equal(squashed.state, 'failed');
+    assert.match(squashed.failureReason ?? '', /is not known to iTwin\.js [\d.]+, by which this server makes checkpoints/);
   });
 
   test('one without the id of an iTwin gets it', { skip }, async () => {

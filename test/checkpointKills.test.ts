@@ -87,6 +87,6 @@ onEachDatabase('When the iTwin.js process takes too much memory', { checkpoints:
       const { checkpoint } = (await context.api.get(`/imodels/${made.id}/changesets/1/checkpoint`)).body as { checkpoint: { state: string; failureReason: string } };
       return checkpoint.state === 'failed' ? checkpoint : undefined;
     });
-    assert.match(failureReason, /^The worker took \d+ MiB, more than it may, and was ended\.$/);
+    assert.match(failureReason, /^The process that makes checkpoints took \d+ MiB, more than it may, and was ended\.$/);
   });
 });

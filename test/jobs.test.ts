@@ -3,7 +3,8 @@ import { randomUUID } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 import pino from 'pino';
 import { openDatabase, type Database } from '../apps/server/src/db/database.ts';
-import { enqueue, FinalError, Jobs, type JobHandler, type JobTimes } from '../apps/server/src/operations/jobs.ts';
+import { enqueue, Jobs, type JobHandler, type JobTimes } from '../apps/server/src/operations/jobs.ts';
+import { FinalError, PublicError } from '../apps/server/src/operations/reasons.ts';
 import { engines, Installation } from './support/server.ts';
 import { until } from './support/until.ts';
 
@@ -107,7 +108,7 @@ for (const engine of engines) {
           run: async (job) => {
             attempts[job.subjectId] = job.attempt;
             if (job.subjectId === 'mends' && job.attempt === 3) return (tx) => note(tx, kind, 'mended');
-            throw job.subjectId === 'final' ? new FinalError('no use') : new Error('not now');
+            throw job.subjectId === 'final' ? new FinalError('no use') : new PublicError('not now');
           },
         }),
       );
@@ -118,6 +119,25 @@ for (const engine of engines) {
       assert.deepEqual((await notes(`${kind} given up`)).toSorted(), ['final: no use', 'never: not now']);
     });
 
+    test('that fail tell users a reason without paths, stacks and texts of other programs, and the log everything', async () => {
+      const kind = randomUUID();
+      const lines: string[] = [];
+      const log = pino({ level: 'warn' }, { write: (line: string) => void lines.push(line) });
+      const jobs = new Jobs(database, log, quick);
+      const secret = 'ENOENT: no such file or directory, open /srv/data/work/model.bim';
+      jobs.handle(1, [noting(kind, { attempts: 2, run: (job) => Promise.reject(job.subjectId === 'told' ? new PublicError('The receiver answered 500.', { cause: new Error(secret) }) : new Error(secret)) })]);
+      jobs.start();
+      running.push(jobs);
+      for (const subject of ['told', 'hidden']) await accept(kind, subject);
+      await until('both', async () => ((await notes(`${kind} given up`)).length === 2 ? true : undefined));
+      const [hidden, told] = (await notes(`${kind} given up`)).toSorted();
+      assert.equal(told, 'told: The receiver answered 500.');
+      const reference = /^hidden: The server met an unexpected error\. Its log has more under the reference ([0-9a-f-]{36})\.$/.exec(hidden ?? '')?.[1];
+      assert.ok(reference !== undefined, hidden);
+      assert.ok(lines.some((line) => line.includes(reference) && line.includes(secret)));
+      assert.equal(lines.filter((line) => line.includes(secret)).length, 4);
+    });
+
     test('whose server dies on the last attempt are given up with a reason', async () => {
       const kind = randomUUID();
       start(noting(kind, { attempts: 1, run: (job) => new Promise((_, reject) => job.signal.addEventListener('abort', () => reject(new Error('ended')))) }), { slots: 1, times: { lease: 100, renew: 1e6 } });
@@ -125,7 +145,7 @@ for (const engine of engines) {
       await until('the claim', async () => (await left(kind))[0]?.lease_owner ?? undefined);
       start(noting(kind, { attempts: 1 }));
       await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
-      assert.deepEqual(await notes(`${kind} given up`), ['lost: The worker ended during the last attempt.']);
+      assert.deepEqual(await notes(`${kind} given up`), ['lost: The server ended during the last attempt.']);
     });
 
     test('of one tenant do not take every place', async () => {

@@ -18,7 +18,7 @@ const deviations: Record<string, string> = {
   'create-imodel': 'the empty seed has 1,384,448 bytes (an older schema gave 1,253,376); `geographicCoordinateSystem` is kept with the iModel and not written into the file; creation from a template needs iTwin.js on the server, unless from its baseline',
   'get-create-imodel-operation-details': 'adds `progress`, `failureReason` and times',
   'get-imodel-baseline-file-details': 'the file has the ids of the iModel that it is asked for',
-  'complete-imodel-baseline-file-upload': 'with iTwin.js on the server the file is opened before it counts',
+  'complete-imodel-baseline-file-upload': 'with iTwin.js on the server the file is looked into before it counts: no iModel, or a briefcase, is refused',
   'get-changeset-checkpoint': 'adds `progress` and `failureReason`; containers are the server\'s own, with every store: use `@offshoot/itwinjs`',
   'get-named-version-checkpoint': 'as `get-changeset-checkpoint`',
   'get-briefcase-checkpoint': 'as `get-changeset-checkpoint`; the newest usable one',

@@ -8,6 +8,7 @@ import { answerClientError } from './api/clientErrors.ts';
 import { registerRoutes, sendError, type RegisterOptions } from './api/register.ts';
 import { routes } from './api/routes.ts';
 import { parseQuery } from './api/text.ts';
+import { iTwinJsVersion } from './checkpoints/itwinjsVersion.ts';
 import type { Config } from './config.ts';
 import { ApiError } from './errors.ts';
 import { discardUnreadBodies } from './http/unreadBodies.ts';
@@ -95,6 +96,13 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
     (ordered) => ordered === 0 || app.log.info({ ordered }, 'ordered checkpoints that were missing'),
     (error: unknown) => app.log.error({ err: error }, 'cannot look for missing checkpoints; tried again at the next start'),
   );
+  const retrying =
+    services.worker === undefined
+      ? undefined
+      : services.checkpoints.retryFailed(iTwinJsVersion(), ending.signal).then(
+          (retried) => retried === 0 || app.log.info({ retried }, 'failed checkpoints are tried again: the installed iTwin.js is a later version'),
+          (error: unknown) => app.log.error({ err: error }, 'cannot try failed checkpoints again; done at the next start'),
+        );
   return {
     app,
     services,
@@ -104,7 +112,7 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
       const graceMs = config.shutdownSeconds * 1000;
       await Promise.all([closeApp(app, graceMs), services.stop(graceMs)]);
       await services.close();
-      await within(catchingUp, lastSpansMs);
+      await within(Promise.all([catchingUp, retrying]), lastSpansMs);
       if (traces !== undefined) await within(traces.stop(), lastSpansMs);
     },
   };

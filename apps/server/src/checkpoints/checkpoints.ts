@@ -13,6 +13,16 @@ const catchUpPage = 500;
 /** Job that makes one checkpoint. */
 export const checkpointJob = 'checkpoint';
 
+/** Where the latest version of iTwin.js is kept that made checkpoints here. */
+const versionName = 'itwinjs-version';
+
+/** Whether one version, such as `5.1.9`, comes after another. */
+function isLater(version: string, than: string): boolean {
+  const [one, other] = [version, than].map((text) => text.split(/[.-]/).map((part) => Number.parseInt(part, 10) || 0)) as [number[], number[]];
+  const differing = one.findIndex((number, n) => number !== (other[n] ?? 0));
+  return differing >= 0 && (one[differing] as number) > (other[differing] ?? 0);
+}
+
 /** Name of a checkpoint's database in its container. */
 export function databaseName(changeset: { index: number; id: string }): string {
   return changeset.index === 0 ? 'BASELINE.bim' : `${changeset.id}.bim`;
@@ -164,6 +174,48 @@ export class Checkpoints {
     }
   }
 
+  /**
+   * Has every failed checkpoint tried once more when the iTwin.js here is of a later version than any that tried before: it may
+   * read what the others could not. For the start of a server, beside its work; several may do so at once.
+   * @returns how many are tried again
+   */
+  async retryFailed(version: string, signal: AbortSignal): Promise<number> {
+    const { db } = this.#database;
+    const known = await db.selectFrom('secret').select('value').where('name', '=', versionName).executeTakeFirst();
+    if (!this.#enabled || (known !== undefined && !isLater(version, known.value))) return 0;
+    const failed = await db.selectFrom('checkpoint').select(['id', 'baseline_id', 'segment_id', 'changeset_index']).where('state', '=', 'failed').execute();
+    let retried = 0;
+    for (const row of failed) {
+      if (signal.aborted) return retried;
+      const seeing = db.selectFrom('imodel as m').select('m.itwin_id').where('m.deleted_at', 'is', null).where('m.state', '=', 'initialized').limit(1);
+      const imodel = await (row.baseline_id !== null
+        ? seeing.where('m.baseline_id', '=', row.baseline_id)
+        : seeing.innerJoin('history_segment as h', 'h.history_id', 'm.history_id').where('h.segment_id', '=', row.segment_id).where('m.head_index', '>=', row.changeset_index)
+      ).executeTakeFirst();
+      if (imodel !== undefined && (await db.transaction().execute((tx) => this.#retry(tx, row.id, imodel.itwin_id)))) retried++;
+    }
+    // Only now: a server that is ended midway begins again.
+    await db
+      .insertInto('secret')
+      .values({ name: versionName, value: version })
+      .onConflict((conflict) => conflict.column('name').doUpdateSet({ value: version }))
+      .execute();
+    return retried;
+  }
+
+  /** @returns whether it was a failed one */
+  async #retry(tx: Tx, checkpointId: string, tenant: string): Promise<boolean> {
+    const again = await tx
+      .updateTable('checkpoint')
+      .set({ state: 'scheduled', failure_reason: null, finished_at: null, applied: 0 })
+      .where('id', '=', checkpointId)
+      .where('state', '=', 'failed')
+      .executeTakeFirst();
+    if (again.numUpdatedRows === 0n) return false;
+    await enqueue(tx, { kind: checkpointJob, subjectId: checkpointId, tenant, delayMs: this.#delayMs });
+    return true;
+  }
+
   async #order(imodelId: string, index: number): Promise<boolean> {
     const { db } = this.#database;
     const imodel = await db.selectFrom('imodel').selectAll().where('id', '=', imodelId).where('deleted_at', 'is', null).where('state', '=', 'initialized').executeTakeFirst();
@@ -179,8 +231,7 @@ export class Checkpoints {
       return;
     }
     if (row.state !== 'failed' || !this.#enabled) return;
-    const again = await tx.updateTable('checkpoint').set({ state: 'scheduled', failure_reason: null, finished_at: null, applied: 0 }).where('id', '=', row.id).where('state', '=', 'failed').executeTakeFirst();
-    if (again.numUpdatedRows > 0n) await enqueue(tx, { kind: checkpointJob, subjectId: row.id, tenant: imodel.itwin_id, delayMs: this.#delayMs });
+    await this.#retry(tx, row.id, imodel.itwin_id);
   }
 }
 

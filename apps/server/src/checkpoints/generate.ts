@@ -3,18 +3,17 @@ import { createWriteStream } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { firstBriefcaseId } from '../briefcases/counter.ts';
 import type { Database } from '../db/database.ts';
 import type { ChangesetTable, CheckpointTable, IModelTable } from '../db/schema.ts';
 import { listChangesets } from '../db/statements/listChangesets.ts';
-import { FinalError, type Effect, type JobHandler, type RunningJob } from '../operations/jobs.ts';
+import type { Effect, JobHandler, RunningJob } from '../operations/jobs.ts';
 import { endBaseline } from '../history/baselines.ts';
 import type { BlobStore, CallOptions } from '../storage/blobStore.ts';
 import type { Blobs } from '../storage/blobs.ts';
 import { checkpointJob, type Checkpoints } from './checkpoints.ts';
 import { blockHashes, type ModelFiles, type WholeBlob } from './modelFiles.ts';
-import type { WorkRequest, WorkResult } from './worker.ts';
-import type { WorkerProcess } from './workerProcess.ts';
+import type { FaultKind, WorkRequest, WorkResult } from './worker.ts';
+import { FileFaultError, type WorkerProcess } from './workerProcess.ts';
 
 /** Bit of `containingChanges` that says a changeset changes schemas. */
 const schemaChanges = 1;
@@ -27,12 +26,8 @@ const nobody = { iModelId: '00000000-0000-0000-0000-000000000000', iTwinId: '000
 /** How often work of the iTwin.js process is tried. */
 export type Retries = Pick<JobHandler, 'attempts' | 'backoffMs'>;
 
-/** Somebody uploaded a briefcase, which may hold work that was never pushed, for a baseline. */
-class FileIsBriefcase extends FinalError {
-  constructor(briefcaseId: number) {
-    super(`The baseline file is a briefcase (number ${briefcaseId}).`);
-  }
-}
+/** What becomes of an uploaded baseline whose checkpoint cannot be made. */
+const baselineStates = { notAnIModel: 'initializationFailed', briefcase: 'fileIsBriefcase', unreadable: 'initialized' } as const satisfies Record<FaultKind, string>;
 
 /** An iModel's file at one changeset, in a folder of its own. */
 export interface MadeFile extends WorkResult {
@@ -71,7 +66,8 @@ export class Generator {
       giveUp: async (tx, { subjectId }, reason, error) => {
         await tx.updateTable('checkpoint').set({ state: 'failed', failure_reason: reason, finished_at: Date.now() }).where('id', '=', subjectId).where('state', '=', 'scheduled').execute();
         const row = await tx.selectFrom('checkpoint').select('baseline_id').where('id', '=', subjectId).executeTakeFirst();
-        if (row?.baseline_id != null) await endBaseline(tx, row.baseline_id, error instanceof FileIsBriefcase ? 'fileIsBriefcase' : 'initializationFailed', reason);
+        // Whether a file may be stored is for the file to say: one that this server's iTwin.js cannot open is kept, without a checkpoint.
+        if (row?.baseline_id != null) await endBaseline(tx, row.baseline_id, error instanceof FileFaultError ? baselineStates[error.kind] : 'initialized', reason);
       },
     };
   }
@@ -87,7 +83,6 @@ export class Generator {
       };
     const { baseline_id: baselineId } = row;
     return this.withFile(imodel, row.changeset_index, { purpose: baselineId === null ? 'checkpoint' : 'baseline', countMissingGuids: false }, job, row.id, async (made) => {
-      if (baselineId !== null && made.briefcaseId >= firstBriefcaseId) throw new FileIsBriefcase(made.briefcaseId);
       const stored = await this.#files.store(await this.storeOf(imodel), made.path, made, made.whole, job);
       return async (tx) => {
         const fileId = await this.#files.record(tx, stored);

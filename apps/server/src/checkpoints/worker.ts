@@ -4,10 +4,13 @@
  */
 import { DatabaseSync } from 'node:sqlite';
 import { randomUUID } from 'node:crypto';
+import { inspect } from 'node:util';
 import { IModelNative } from '@itwin/core-backend';
 import { OpenMode } from '@itwin/core-bentley';
+import { firstBriefcaseId } from '../briefcases/counter.ts';
 import { startITwinJs } from './itwinjs.ts';
 import { findInFile, guidBytes, writeAt, type IdentityOffsets } from './identity.ts';
+import { iTwinJsVersion } from './itwinjsVersion.ts';
 
 /** A changeset file to be applied. */
 export interface ChangesetFile {
@@ -32,15 +35,25 @@ export interface WorkRequest {
 /** A finished file and where its ids lie, proven by the library itself. */
 export interface WorkResult extends IdentityOffsets {
   missingGuids: number;
-  /** Briefcase that the file was; 0 for nobody's. */
-  briefcaseId: number;
 }
 
-/** What the process tells: each `applied` as it happens, one of the last two at the end. */
-export type WorkerMessage = { applied: number } | { result: WorkResult } | { fault: string };
+/**
+ * Why a file cannot be worked on; another attempt meets it again. `notAnIModel` and `briefcase` are known of the file itself;
+ * `unreadable` says no more than that this version of iTwin.js cannot do it.
+ */
+export type FaultKind = 'notAnIModel' | 'briefcase' | 'unreadable';
 
-/** A fault of the files, told in words; another attempt meets it again. */
-class FileFault extends Error {}
+/** What the process tells: each `applied` as it happens, one of the last two at the end. `fault` is for users, `detail` for the log. */
+export type WorkerMessage = { applied: number } | { result: WorkResult } | { fault: string; kind: FaultKind; detail: string };
+
+/** A fault of the files, in words for users. */
+class FileFault extends Error {
+  readonly kind: FaultKind;
+  constructor(message: string, kind: FaultKind, options?: ErrorOptions) {
+    super(message, options);
+    this.kind = kind;
+  }
+}
 
 /** How changesets are told to the library: 0 data, 1 with schemas. */
 const changesType = (changeset: ChangesetFile): number => (changeset.schema ? 1 : 0);
@@ -51,7 +64,7 @@ process.on('message', (request: WorkRequest | 'end') => {
     .then(() => work(request))
     .then(
       (result) => tell({ result }),
-      (error: unknown) => (error instanceof FileFault ? tell({ fault: error.message }) : crash(error)),
+      (error: unknown) => (error instanceof FileFault ? tell({ fault: error.message, kind: error.kind, detail: inspect(error) }) : crash(error)),
     );
 });
 process.on('disconnect', () => process.exit(0));
@@ -69,17 +82,82 @@ function crash(error: unknown): never {
 
 function work(request: WorkRequest): WorkResult {
   const { file } = request;
+  if (request.purpose === 'baseline') requireBaseline(file);
   const missing = (): number => (request.countMissingGuids ? countMissingGuids(file) : 0);
   // A baseline that needs nothing stays as it is, byte for byte: then its blocks are those of the file in the store.
   if (request.changesets.length === 0 && isClean(file)) {
     const places = identityByBytes(file, '');
-    if (places !== undefined) return { ...places, missingGuids: missing(), briefcaseId: 0 };
+    if (places !== undefined) return { ...places, missingGuids: missing() };
   }
-  const { changesetId, briefcaseId } = prepare(request);
+  const changesetId = prepare(request);
   const places = findIdentity(file, changesetId);
   // Like in every other file, so that equal content gives equal blocks.
   for (const offset of [places.iModelIdOffset, places.iTwinIdOffset]) writeAt(file, offset, Buffer.alloc(16));
-  return { ...places, missingGuids: missing(), briefcaseId };
+  return { ...places, missingGuids: missing() };
+}
+
+/** Profiles of an iModel file, each on top of the one before it. */
+const profiles = { be_Db: 'BeDb', ec_Db: 'ECDb', dgn_Db: 'DgnDb' } as const;
+
+/**
+ * Looks at a file without iTwin.js, whose version says nothing of whether it may be stored.
+ * @throws FileFault when it is no iModel, or somebody's briefcase, which may hold work that was never pushed
+ */
+function requireBaseline(file: string): void {
+  let briefcaseId: number;
+  try {
+    const db = new DatabaseSync(file, { readOnly: true });
+    try {
+      versionsIn(db);
+      const row = db.prepare("select Val as value from be_Local where Name = 'be_repositoryid'").get() as { value: Uint8Array | number | null } | undefined;
+      briefcaseId = row?.value instanceof Uint8Array && row.value.length >= 4 ? Buffer.from(row.value).readUInt32LE(0) : Number(row?.value ?? 0);
+    } finally {
+      db.close();
+    }
+  } catch (error) {
+    throw new FileFault('The baseline file is not an iModel: it is a SQLite file without the tables of one, or damaged.', 'notAnIModel', { cause: error });
+  }
+  if (briefcaseId >= firstBriefcaseId) throw new FileFault(`The baseline file is a briefcase (number ${briefcaseId}).`, 'briefcase');
+}
+
+/** Versions of the profiles of an iModel file, such as `BeDb 3.1.0.2`. @throws Error when it has none */
+function versionsIn(db: DatabaseSync): string {
+  const rows = db.prepare("select Namespace as profile, StrData as version from be_Prop where Name = 'SchemaVersion'").all() as { profile: string; version: string }[];
+  return Object.entries(profiles)
+    .map(([namespace, name]) => {
+      const { major, minor, sub1, sub2 } = JSON.parse(rows.find(({ profile }) => profile === namespace)?.version ?? 'null') as Record<string, number>;
+      return `${name} ${[major, minor, sub1, sub2].map((number) => Number(number)).join('.')}`;
+    })
+    .join(', ');
+}
+
+/** Why iTwin.js cannot open a file that is an iModel, in words for users. */
+function unreadable(file: string, error: unknown): FileFault {
+  const key = keyOf(error);
+  const by = `iTwin.js ${iTwinJsVersion()}, by which this server makes checkpoints`;
+  let versions = '';
+  try {
+    const db = new DatabaseSync(file, { readOnly: true });
+    try {
+      versions = ` (${versionsIn(db)})`;
+    } finally {
+      db.close();
+    }
+  } catch {
+    // What its versions are is part of what is wrong with it.
+  }
+  const words = /ProfileTooOld/.test(key)
+    ? `The format of the file${versions} is too old for ${by}.`
+    : /ProfileTooNew|InvalidProfileVersion/.test(key)
+      ? `The format of the file${versions} is not known to ${by}: that takes a later version.`
+      : `The file cannot be opened by ${by} (${key}).`;
+  return new FileFault(words, 'unreadable', { cause: error });
+}
+
+/** The name of an error of iTwin.js, without its text, which has paths in it. */
+function keyOf(error: unknown): string {
+  const { iTwinErrorId, errorNumber } = error as { iTwinErrorId?: { key?: string }; errorNumber?: number };
+  return iTwinErrorId?.key ?? (errorNumber === undefined ? 'unknown error' : `error ${errorNumber}`);
 }
 
 /** Whether a file is a baseline as it should be: nobody's briefcase, nothing unsaved, at no changeset, with both ids. */
@@ -92,13 +170,12 @@ function isClean(file: string): boolean {
   }
 }
 
-/** Brings the file to its changeset, free of anybody's briefcase and unsaved work. @returns the changeset it is at, the briefcase it was */
-function prepare({ file, changesets, purpose }: WorkRequest): { changesetId: string; briefcaseId: number } {
+/** Brings the file to its changeset, free of anybody's briefcase and unsaved work. @returns the changeset it is at */
+function prepare({ file, changesets, purpose }: WorkRequest): string {
   const db = open(file, OpenMode.ReadWrite);
   try {
-    const briefcaseId = db.getBriefcaseId();
     if (db.hasPendingTxns()) db.deleteAllTxns();
-    if (briefcaseId !== 0) db.resetBriefcaseId(0);
+    if (db.getBriefcaseId() !== 0) db.resetBriefcaseId(0);
     for (const changeset of changesets) {
       apply(db, changeset);
       tell({ applied: changeset.index });
@@ -117,7 +194,7 @@ function prepare({ file, changesets, purpose }: WorkRequest): { changesetId: str
       db.deleteLocalValue('parentChangeSet');
     }
     db.saveChanges();
-    return { changesetId: kept ? at.id : '', briefcaseId };
+    return kept ? at.id : '';
   } finally {
     db.closeFile();
   }
@@ -130,7 +207,7 @@ function open(file: string, mode: OpenMode): NativeFile {
   try {
     db.openIModel(file, mode);
   } catch (error) {
-    throw new FileFault(`The file cannot be opened as an iModel: ${(error as Error).message}`, { cause: error });
+    throw unreadable(file, error);
   }
   return db;
 }
@@ -138,11 +215,12 @@ function open(file: string, mode: OpenMode): NativeFile {
 function apply(db: NativeFile, changeset: ChangesetFile): void {
   const { id, parentId, index, path: pathname } = changeset;
   try {
-    if (IModelNative.platform.DgnDb.computeChangesetId({ parentId, pathname }) !== id) throw new Error('its bytes do not give its id');
+    if (IModelNative.platform.DgnDb.computeChangesetId({ parentId, pathname }) !== id) throw new FileFault(`Changeset ${index} (${id}) cannot be applied: its bytes do not give its id.`, 'unreadable');
     db.applyChangeset({ id, parentId, index, pathname, changesType: changesType(changeset), description: '', pushDate: '', userCreated: '', briefcaseId: 0 }, false);
   } catch (error) {
     db.abandonChanges();
-    throw new FileFault(`Changeset ${index} (${id}) cannot be applied: ${(error as Error).message}`, { cause: error });
+    if (error instanceof FileFault) throw error;
+    throw new FileFault(`Changeset ${index} (${id}) cannot be applied: iTwin.js ${iTwinJsVersion()} refuses it (${keyOf(error)}).`, 'unreadable', { cause: error });
   }
 }
 
@@ -158,7 +236,7 @@ function findIdentity(file: string, changesetId: string): IdentityOffsets {
   db.exec('vacuum');
   db.close();
   const again = identityByBytes(file, changesetId);
-  if (again === undefined) throw new FileFault('The places of its ids cannot be found in the file.');
+  if (again === undefined) throw new FileFault('The places of its ids cannot be found in the file.', 'unreadable');
   return again;
 }
 

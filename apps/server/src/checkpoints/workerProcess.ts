@@ -4,16 +4,26 @@ import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { FinalError } from '../operations/jobs.ts';
+import { FinalError, PublicError } from '../operations/reasons.ts';
 import { within } from '../operations/within.ts';
 import type { CallOptions } from '../storage/blobStore.ts';
-import type { WorkerMessage, WorkRequest, WorkResult } from './worker.ts';
+import type { FaultKind, WorkerMessage, WorkRequest, WorkResult } from './worker.ts';
 
 export interface WorkerLimits {
   /** Memory of the process, bytes; above it the process is ended and its work fails. */
   memoryBytes: number;
   /** Longest time between two signs of life, milliseconds. */
   silenceMs: number;
+}
+
+/** A file cannot be worked on. The message is for users; the cause has what the process said. */
+export class FileFaultError extends FinalError {
+  readonly kind: FaultKind;
+  constructor(message: string, kind: FaultKind, detail: string) {
+    super(message, { cause: new Error(detail) });
+    this.name = 'FileFaultError';
+    this.kind = kind;
+  }
 }
 
 /** An idle process is ended after this long; starting one takes about 0.5 s. */
@@ -56,7 +66,7 @@ export class WorkerProcess {
   /**
    * Makes a file what the request says.
    * @param options.onProgress hears that the process is watched, which its own limits bound: the caller need not time it
-   * @throws FinalError when the files are at fault; Error when the process ended, grew too large or fell silent
+   * @throws FileFaultError when the files are at fault; Error when the process ended, grew too large or fell silent
    */
   async work(request: WorkRequest, options: CallOptions & { signal: AbortSignal }, onApplied: (index: number) => void): Promise<WorkResult> {
     const turn = this.#tail.then(() => this.#work(request, options, onApplied));
@@ -81,9 +91,9 @@ export class WorkerProcess {
         };
         const watch = setInterval(() => {
           onProgress?.();
-          if (Date.now() - heardAt > this.#limits.silenceMs) end(new Error(`The worker was silent for ${this.#limits.silenceMs / 1000} s and was ended.`));
+          if (Date.now() - heardAt > this.#limits.silenceMs) end(new PublicError(`The process that makes checkpoints was silent for ${this.#limits.silenceMs / 1000} s and was ended.`));
           const memory = memoryOf(child);
-          if (memory > this.#limits.memoryBytes) end(new Error(`The worker took ${Math.round(memory / 2 ** 20)} MiB, more than it may, and was ended.`));
+          if (memory > this.#limits.memoryBytes) end(new PublicError(`The process that makes checkpoints took ${Math.round(memory / 2 ** 20)} MiB, more than it may, and was ended.`));
         }, watchEveryMs);
         const onAbort = (): void => end(signal.reason as Error);
         const settle = (): void => {
@@ -97,12 +107,12 @@ export class WorkerProcess {
           if ('applied' in message) return onApplied(message.applied);
           settle();
           if ('result' in message) resolve(message.result);
-          else reject(new FinalError(message.fault));
+          else reject(new FileFaultError(message.fault, message.kind, message.detail));
         };
         const onExit = (code: number | null, killedBy: string | null): void => {
           settle();
           this.#child = undefined;
-          reject(reason ?? new Error(`The worker ended (${killedBy ?? code}).${complaint === '' ? '' : ` ${complaint}`}`));
+          reject(reason ?? new PublicError(`The process that makes checkpoints ended unexpectedly (${killedBy ?? code}).`, { cause: complaint === '' ? undefined : new Error(complaint) }));
         };
         signal.addEventListener('abort', onAbort, { once: true });
         child.on('message', onMessage);

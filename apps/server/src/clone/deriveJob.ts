@@ -3,6 +3,7 @@ import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import type { Generator, MadeFile, Retries } from '../checkpoints/generate.ts';
 import type { ModelFiles } from '../checkpoints/modelFiles.ts';
+import { FileFaultError } from '../checkpoints/workerProcess.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { BlobTable, IModelTable } from '../db/schema.ts';
@@ -46,12 +47,18 @@ async function run(parts: Parts, job: RunningJob): Promise<Effect> {
   const { data_center } = await database.db.selectFrom('itwin').select('data_center').where('id', '=', imodel.itwin_id).executeTakeFirstOrThrow();
   const store = blobs.stores.ofDataCenter(data_center);
   const want = { purpose: work.squash ? 'baseline' : 'checkpoint', countMissingGuids: work.wantsGuids } as const;
-  return generator.withFile(imodel, imodel.head_index, want, job, undefined, async (made) => {
+  const effect = generator.withFile(imodel, imodel.head_index, want, job, undefined, async (made) => {
     if (made.missingGuids > 0) {
       const reason = `${made.missingGuids} ${made.missingGuids === 1 ? 'element has' : 'elements have'} no FederationGuid.`;
       return (tx: Tx) => fail(parts, tx, imodel.id, 'mainIModelIsMissingFederationGuids', reason);
     }
     return work.squash ? squash(parts, imodel, store, made, job) : keep(parts, imodel, store, work, made, job);
+  });
+  return effect.catch(async (error: unknown) => {
+    // What this server's iTwin.js cannot read is not looked through, as on a server without it. A new baseline cannot be made so.
+    if (work.squash || !(error instanceof FileFaultError)) throw error;
+    const source = await generator.storeOf(imodel);
+    return (tx: Tx) => goOn(tx, imodel, source, store, work);
   });
 }
 
@@ -81,16 +88,21 @@ async function squash({ database: { engine }, files, seeds }: Parts, imodel: IMo
  * The history stays; the file that was looked through is the checkpoint of its last changeset, if that has none. What lies in
  * another data center has still to come over.
  */
-async function keep({ files, checkpoints, generator }: Parts, imodel: IModelTable, store: BlobStore, { order }: DeriveWork, made: MadeFile, options: CallOptions): Promise<Effect> {
+async function keep({ files, checkpoints, generator }: Parts, imodel: IModelTable, store: BlobStore, work: DeriveWork, made: MadeFile, options: CallOptions): Promise<Effect> {
   const place = await checkpoints.placeOf(imodel, imodel.head_index);
   const source = await generator.storeOf(imodel);
   const stored = place === undefined ? undefined : await files.store(source, made.path, made, made.whole, options);
   return async (tx) => {
     if (place !== undefined && stored !== undefined && (await checkpoints.placeOf(imodel, imodel.head_index, tx)) !== undefined)
       await insertMade(tx, place, await files.record(tx, stored));
-    if (source === store) await finish(tx, imodel, {});
-    else await beginTransfer(tx, imodel, store, order);
+    await goOn(tx, imodel, source, store, work);
   };
+}
+
+/** What is left for a fork with history: nothing within one store, else the copy. */
+async function goOn(tx: Tx, imodel: IModelTable, source: BlobStore, store: BlobStore, { order }: DeriveWork): Promise<void> {
+  if (source === store) await finish(tx, imodel, {});
+  else await beginTransfer(tx, imodel, store, order);
 }
 
 async function insertMade(tx: Tx, place: { baseline_id: string | null; segment_id: string | null; changeset_index: number }, fileId: string): Promise<void> {

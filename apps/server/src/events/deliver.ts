@@ -5,6 +5,8 @@ import { RequestFilteringHttpAgent, RequestFilteringHttpsAgent } from 'request-f
 import type { Config } from '../config.ts';
 import type { Database } from '../db/database.ts';
 import { doubling, type Effect, type JobHandler, type RunningJob } from '../operations/jobs.ts';
+import { PublicError } from '../operations/reasons.ts';
+import { deliveryFault } from './deliveryFault.ts';
 import { deliverJob, type EventMessage } from './events.ts';
 
 /** Rule of the API: a receiver answers within 5 s. */
@@ -60,9 +62,9 @@ function post(url: URL, agent: http.Agent, body: string, signature: string, abor
       answer.resume();
       const status = answer.statusCode ?? 0;
       if (status >= 200 && status < 300) resolve();
-      else reject(new Error(`The receiver answered ${status}.`));
+      else reject(new PublicError(`The receiver answered ${status}.`));
     });
-    sent.once('error', (error) => reject(signal.aborted && !aborted.aborted ? new Error(`The receiver did not answer within ${answerWithinMs / 1000} s.`) : error));
+    sent.once('error', (error) => reject(signal.aborted && !aborted.aborted ? new PublicError(`The receiver did not answer within ${answerWithinMs / 1000} s.`) : deliveryFault(error)));
     sent.end(body);
   });
 }

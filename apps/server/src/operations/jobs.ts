@@ -7,6 +7,7 @@ import type { Database, Tx } from '../db/database.ts';
 import { outsideRequest } from '../db/requestOutcomes.ts';
 import type { JobTable } from '../db/schema.ts';
 import { continuing, currentTrace, traced } from '../traces/traces.ts';
+import { FinalError, PublicError, reasonForUsers } from './reasons.ts';
 import { within } from './within.ts';
 
 /** A job that is to run once what accepts it is committed. */
@@ -48,18 +49,10 @@ export interface JobHandler {
   perTenant: number;
   /** Does the work. What it throws is tried again, a `FinalError` is not. */
   run(job: RunningJob): Promise<Effect>;
-  /** What follows when it was given up. */
+  /** What follows when all attempts are spent. @param reason for users */
   giveUp(tx: Tx, job: Pick<RunningJob, 'id' | 'subjectId' | 'payload'>, reason: string, error: Error): Promise<void>;
   /** Keeps the row of a given-up job as `failed`, for people to look at and start again. */
   keepFailed?: boolean;
-}
-
-/** A fault that another attempt cannot mend. */
-export class FinalError extends Error {
-  constructor(message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.name = 'FinalError';
-  }
 }
 
 /** Times of the engine, milliseconds; tests make them short. */
@@ -71,7 +64,6 @@ export interface JobTimes {
   progress: number;
 }
 const standardTimes: JobTimes = { lease: 30_000, renew: 10_000, poll: 1000, progress: 300_000 };
-const longestReason = 2000;
 /** A job is looked for this long after it was accepted: by then its transaction is committed, or else the next look finds it. */
 const commitMs = 30;
 
@@ -81,7 +73,7 @@ const abortMs = 2000;
 const handBackMs = 1000;
 
 /** A job was abandoned because it made no progress. */
-class StalledJobError extends Error {
+class StalledJobError extends PublicError {
   constructor(seconds: number) {
     super(`There was no progress for ${seconds} s.`);
     this.name = 'StalledJobError';
@@ -241,7 +233,7 @@ export class Jobs {
   async #finish(handler: JobHandler, job: RunningJob, row: JobTable): Promise<void> {
     let effect: Effect;
     try {
-      if (row.attempt > handler.attempts) throw new FinalError(row.last_error ?? 'The worker ended during the last attempt.');
+      if (row.attempt > handler.attempts) throw new FinalError(row.last_error ?? 'The server ended during the last attempt.');
       effect = await traced(`job ${row.kind}`, { 'offshoot.job': row.id, 'offshoot.subject': row.subject_id, 'offshoot.attempt': row.attempt }, () => unlessAborted(handler.run(job), job.signal, abortMs), continuing(row.trace), SpanKind.CONSUMER);
     } catch (error) {
       await this.#failed(handler, job, row, error as Error);
@@ -259,7 +251,7 @@ export class Jobs {
     // Nothing more can be said of a job that is somebody else's.
     if (job.signal.reason instanceof LeaseLostError) return;
     const { db } = this.#database;
-    const reason = error.message.slice(0, longestReason);
+    const reason = reasonForUsers(error, row.id);
     if (!(error instanceof FinalError) && row.attempt < handler.attempts) {
       this.#log.warn({ err: error, job: row.id, kind: row.kind, attempt: row.attempt }, 'a job failed; it is tried again');
       const again = { state: 'ready' as const, lease_owner: null, lease_until: null, last_error: reason, run_at: Date.now() + handler.backoffMs(row.attempt) };

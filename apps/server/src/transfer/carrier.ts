@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { pipeline, type Readable, Transform, type TransformCallback } from 'node:stream';
 import { RateLimiterMemory, RateLimiterQueue } from 'rate-limiter-flexible';
-import { FinalError } from '../operations/jobs.ts';
+import { FinalError } from '../operations/reasons.ts';
 import { NoSuchObjectError, SizeMismatchError, StoreTimeoutError, type BlobStore, type ByteRange, type CallOptions, type StoredObject } from '../storage/blobStore.ts';
 import type { BlobPlace, Blobs } from '../storage/blobs.ts';
 

@@ -1,6 +1,7 @@
 import type { Database, Db, Tx } from '../db/database.ts';
 import type { TransferTable } from '../db/schema.ts';
-import { FinalError, type RunningJob } from '../operations/jobs.ts';
+import type { RunningJob } from '../operations/jobs.ts';
+import { FinalError } from '../operations/reasons.ts';
 import type { CallOptions } from '../storage/blobStore.ts';
 
 /** How often bytes under way are told and the end of the target is looked for. */
@@ -56,7 +57,7 @@ export class TransferRun {
     if (transfer === undefined) return undefined;
     await db.updateTable('operation').set({ bytes_under_way: 0 }).where('imodel_id', '=', job.subjectId).execute();
     if (job.attempt - transfer.fruitful_attempt > fruitlessAttempts) 
-      throw new FinalError(`Nothing was brought over in ${fruitlessAttempts} attempts.${job.lastError === null ? '' : ` The last: ${job.lastError}`}`);
+      throw new FinalError(`Nothing was copied in ${fruitlessAttempts} attempts.${job.lastError === null ? '' : ` The last one: ${job.lastError}`}`);
     return new TransferRun(database, transfer, job);
   }
 

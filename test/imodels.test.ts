@@ -49,8 +49,15 @@ onEachDatabase('iModels', {}, (context) => {
   });
 
   test('a coordinate system is accepted with the empty creation mode', async () => {
-    const iModel = await create({ geographicCoordinateSystem: { horizontalCRSId: 'EPSG:3857' }, creationMode: 'empty' });
-    assert.equal(iModel.state, IModelState.Initialized);
+    for (const horizontalCRSId of ['EPSG:3857', 'epsg:27700', 'BritishNatGrid', 'UTM84-10N']) {
+      const iModel = await create({ geographicCoordinateSystem: { horizontalCRSId }, creationMode: 'empty' });
+      assert.equal(iModel.state, IModelState.Initialized);
+    }
+    // With a template or a baseline file no mode is needed.
+    const more = { geographicCoordinateSystem: { horizontalCRSId: 'EPSG:3857' } };
+    const { id } = await create();
+    for (const source of [{ template: { iModelId: id } }, { baselineFile: { size: 10 } }, { template: null, baselineFile: { size: 10 }, creationMode: null }])
+      assert.equal((await context.api.post('/imodels', { iTwinId: context.iTwinId, name: newName(), ...source, ...more })).status, 201);
   });
 
   test('from a baseline file: created, uploaded, completed by the official client', async () => {
@@ -227,6 +234,30 @@ onEachDatabase('iModels', {}, (context) => {
       detail: { code: 'InvalidValue', message: "Provided 'baselineFile' value is not valid. 'size' must be a positive integer value.", target: 'baselineFile' },
     },
     { what: 'the baseline mode without a file', body: { creationMode: 'fromBaseline' }, detail: { code: 'MissingRequiredProperty', message: 'Required property is missing.', target: 'baselineFile' } },
+    ...(
+      [
+        ['an empty mode with a template', { creationMode: 'empty', template: { iModelId: randomUUID() } }, 'template', 'empty'],
+        ['an empty mode with a baseline file', { creationMode: 'Empty', baselineFile: { size: 10 } }, 'baselineFile', 'Empty'],
+        ['the baseline mode with a template', { creationMode: 'fromBaseline', template: { iModelId: randomUUID() } }, 'template', 'fromBaseline'],
+        ['the template mode with a baseline file', { creationMode: 'fromiModelVersion', baselineFile: { size: 10 } }, 'baselineFile', 'fromiModelVersion'],
+      ] as const
+    ).map(([what, body, target, mode]) => ({ what, body, detail: { code: 'InvalidValue', message: `Provided '${target}' value is not valid. It cannot be used when 'creationMode' is '${mode}'.`, target } })),
+    { what: 'the template mode without a template', body: { creationMode: 'fromiModelVersion' }, detail: { code: 'MissingRequiredProperty', message: 'Required property is missing.', target: 'template' } },
+    {
+      what: 'a template and a baseline file, with a mode',
+      body: { creationMode: 'fromBaseline', baselineFile: { size: 10 }, template: { iModelId: randomUUID() } },
+      detail: { code: 'MutuallyExclusivePropertiesProvided', message: "Only one of the following properties can be provided: 'template', 'baselineFile'." },
+    },
+    {
+      what: 'a coordinate system for an empty iModel without a mode',
+      body: { geographicCoordinateSystem: { horizontalCRSId: 'EPSG:3857' } },
+      detail: { code: 'InvalidValue', message: "Provided 'geographicCoordinateSystem' value is not valid. For empty iModels it can only be set when 'creationMode' is 'empty'.", target: 'geographicCoordinateSystem' },
+    },
+    ...['EPSG:junk', 'EPSG:', 'EPSG:0001', '', ' ', 'made up'].map((horizontalCRSId) => ({
+      what: `the coordinate system '${horizontalCRSId}'`,
+      body: { creationMode: 'empty', geographicCoordinateSystem: { horizontalCRSId } },
+      detail: { code: 'InvalidValue', message: "Provided 'geographicCoordinateSystem' value is not valid. 'horizontalCRSId' must be an EPSG code, such as 'EPSG:3857', or the name of a coordinate system.", target: 'geographicCoordinateSystem' },
+    })),
     {
       what: 'a NUL in the name, which no database could keep',
       body: { name: 'a\0b' },

@@ -3,7 +3,7 @@ import type { IModelTable } from '../db/schema.ts';
 import { requireIModel } from '../access/permissions.ts';
 import { acceptTemplate, CannotSquashError, type TemplateRequest } from '../clone/derive.ts';
 import { parseGuid, type Extent } from '../domain.ts';
-import { detail } from '../errors.ts';
+import { detail, type ErrorDetail } from '../errors.ts';
 import type { Links } from './links.ts';
 import { pageRequest, pagingParameters, sortKeys } from './paging.ts';
 import { madeIModel } from './made.ts';
@@ -146,7 +146,12 @@ const createIModel = itwinRoute({
         ),
       ),
     ),
-    geographicCoordinateSystem: Type.Optional(Nullable(Type.Object({ horizontalCRSId: Type.String({ minLength: 1, maxLength: 255 }) }))),
+    geographicCoordinateSystem: Type.Optional(Nullable(Type.Object({ horizontalCRSId: Type.String({
+          maxLength: 255,
+          // A code of the EPSG register, or the name of a system in the dictionaries of iTwin.js.
+          pattern: '^([eE][pP][sS][gG]:[1-9][0-9]{3,6}|[A-Za-z0-9][A-Za-z0-9_./+-]*)$',
+          explain: "'horizontalCRSId' must be an EPSG code, such as 'EPSG:3857', or the name of a coordinate system.",
+        }) }))),
   }),
   response: {
     status: 201,
@@ -156,10 +161,8 @@ const createIModel = itwinRoute({
   },
   errors: ['iModelExists', 'iModelNotFound', 'iModelNotInitialized', 'ChangesetNotFound'],
   async handler({ access, caller, body, links, services, reply, invalid }) {
-    const mode = (body.creationMode ?? '').toLowerCase();
-    if (body.template != null && body.baselineFile != null) throw invalid([detail.exclusiveProperties(['template', 'baselineFile'])]);
-    if (mode === 'fromimodelversion' && body.template == null) throw invalid([detail.missingProperty('template')]);
-    if (mode === 'frombaseline' && body.baselineFile == null) throw invalid([detail.missingProperty('baselineFile')]);
+    const faults = contradictionsIn(body);
+    if (faults.length > 0) throw invalid(faults);
     const wanted = {
       name: body.name,
       description: emptyToNull(body.description),
@@ -167,10 +170,10 @@ const createIModel = itwinRoute({
       containersEnabled: body.containersEnabled ?? 0,
       geographicCrs: body.geographicCoordinateSystem?.horizontalCRSId ?? null,
     };
-    const template = mode === 'empty' || mode === 'frombaseline' ? undefined : (body.template ?? undefined);
+    const template = body.template ?? undefined;
     const { imodel, uploadBlobId } =
       template === undefined
-        ? await services.iModels.create(caller, access, { ...wanted, baselineFileSize: mode === 'empty' ? undefined : body.baselineFile?.size })
+        ? await services.iModels.create(caller, access, { ...wanted, baselineFileSize: body.baselineFile?.size })
         : { imodel: await createFromTemplate({ services, caller, access, invalid }, template, wanted), uploadBlobId: undefined };
     reply.header('location', links.imodel(imodel.id));
     const answer = toIModel(imodel, access.itwin.data_center, links);
@@ -186,6 +189,27 @@ const createIModel = itwinRoute({
     };
   },
 });
+
+/** What each way to create an iModel is made from; in lower case, because the API's own texts spell them differently. */
+const sources = { empty: undefined, fromimodelversion: 'template', frombaseline: 'baselineFile' } as const;
+
+/**
+ * Where a creation says two things. Rule of the API: an iModel is empty, from a template or from a baseline file; without
+ * `creationMode` the properties tell which, and an empty one then carries no coordinate system.
+ */
+function contradictionsIn(body: { creationMode?: string | null; template?: unknown; baselineFile?: unknown; geographicCoordinateSystem?: unknown }): ErrorDetail[] {
+  const { template, baselineFile, geographicCoordinateSystem } = body;
+  const mode = body.creationMode == null ? undefined : (body.creationMode.toLowerCase() as keyof typeof sources);
+  if (template != null && baselineFile != null) return [detail.exclusiveProperties(['template', 'baselineFile'])];
+  const given = template != null ? 'template' : baselineFile != null ? 'baselineFile' : undefined;
+  if (mode === undefined)
+    return geographicCoordinateSystem == null || given !== undefined
+      ? []
+      : [detail.invalidValue('geographicCoordinateSystem', "Provided 'geographicCoordinateSystem' value is not valid. For empty iModels it can only be set when 'creationMode' is 'empty'.")];
+  const needed = sources[mode];
+  if (given !== undefined && given !== needed) return [detail.invalidValue(given, `Provided '${given}' value is not valid. It cannot be used when 'creationMode' is '${body.creationMode}'.`)];
+  return needed !== undefined && given === undefined ? [detail.missingProperty(needed)] : [];
+}
 
 /** Rule of the API: whoever creates from a template may read it. */
 async function createFromTemplate(

@@ -3,6 +3,7 @@ import { createWriteStream } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { raiseBriefcaseCountersOn } from '../briefcases/counter.ts';
 import type { Database } from '../db/database.ts';
 import type { ChangesetTable, CheckpointTable, IModelTable } from '../db/schema.ts';
 import { listChangesets } from '../db/statements/listChangesets.ts';
@@ -87,7 +88,9 @@ export class Generator {
       return async (tx) => {
         const fileId = await this.#files.record(tx, stored);
         await tx.updateTable('checkpoint').set({ state: 'successful', file_id: fileId, finished_at: Date.now() }).where('id', '=', row.id).execute();
-        if (baselineId !== null) await endBaseline(tx, baselineId, 'initialized');
+        if (baselineId === null) return;
+        await raiseBriefcaseCountersOn(tx, baselineId, made.highestBriefcaseId + 1);
+        await endBaseline(tx, baselineId, 'initialized');
       };
     });
   }

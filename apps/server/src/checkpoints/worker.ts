@@ -9,6 +9,7 @@ import { IModelNative } from '@itwin/core-backend';
 import { OpenMode } from '@itwin/core-bentley';
 import { firstBriefcaseId } from '../briefcases/counter.ts';
 import { startITwinJs } from './itwinjs.ts';
+import { highestBriefcaseIn } from './usedBriefcases.ts';
 import { findInFile, guidBytes, writeAt, type IdentityOffsets } from './identity.ts';
 import { iTwinJsVersion } from './itwinjsVersion.ts';
 
@@ -35,6 +36,8 @@ export interface WorkRequest {
 /** A finished file and where its ids lie, proven by the library itself. */
 export interface WorkResult extends IdentityOffsets {
   missingGuids: number;
+  /** The highest briefcase that made anything in the file. */
+  highestBriefcaseId: number;
 }
 
 /**
@@ -87,13 +90,13 @@ function work(request: WorkRequest): WorkResult {
   // A baseline that needs nothing stays as it is, byte for byte: then its blocks are those of the file in the store.
   if (request.changesets.length === 0 && isClean(file)) {
     const places = identityByBytes(file, '');
-    if (places !== undefined) return { ...places, missingGuids: missing() };
+    if (places !== undefined) return { ...places, missingGuids: missing(), highestBriefcaseId: highestBriefcaseIn(file) };
   }
   const changesetId = prepare(request);
   const places = findIdentity(file, changesetId);
   // Like in every other file, so that equal content gives equal blocks.
   for (const offset of [places.iModelIdOffset, places.iTwinIdOffset]) writeAt(file, offset, Buffer.alloc(16));
-  return { ...places, missingGuids: missing() };
+  return { ...places, missingGuids: missing(), highestBriefcaseId: highestBriefcaseIn(file) };
 }
 
 /** Profiles of an iModel file, each on top of the one before it. */

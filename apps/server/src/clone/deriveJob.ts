@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
+import { raiseBriefcaseCounter } from '../briefcases/counter.ts';
 import type { Generator, MadeFile, Retries } from '../checkpoints/generate.ts';
 import type { ModelFiles } from '../checkpoints/modelFiles.ts';
 import { FileFaultError } from '../checkpoints/workerProcess.ts';
@@ -52,7 +53,12 @@ async function run(parts: Parts, job: RunningJob): Promise<Effect> {
       const reason = `${made.missingGuids} ${made.missingGuids === 1 ? 'element has' : 'elements have'} no FederationGuid.`;
       return (tx: Tx) => fail(parts, tx, imodel.id, 'mainIModelIsMissingFederationGuids', reason);
     }
-    return work.squash ? squash(parts, imodel, store, made, job) : keep(parts, imodel, store, work, made, job);
+    const effect = await (work.squash ? squash(parts, imodel, store, made, job) : keep(parts, imodel, store, work, made, job));
+    return async (tx: Tx) => {
+      // The source may not have known what its file holds: one that was uploaded where nothing could read it.
+      await raiseBriefcaseCounter(tx, imodel.id, made.highestBriefcaseId + 1);
+      await effect(tx);
+    };
   });
   return effect.catch(async (error: unknown) => {
     // What this server's iTwin.js cannot read is not looked through, as on a server without it. A new baseline cannot be made so.

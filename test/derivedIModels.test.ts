@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
+import path from 'node:path';
 import { test } from 'node:test';
 import { LockLevel, type LocksError } from '@itwin/imodels-client-authoring';
 import { sql } from 'kysely';
 import { raiseBriefcaseCounter } from '../apps/server/src/briefcases/counter.ts';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
 import { briefcaseNumbersMigration } from '../apps/server/src/db/migrations/0009-briefcase-numbers.ts';
 import type { WireError } from './support/api.ts';
-import { all, makeIModel, pushMore, type MadeIModel } from './support/clients.ts';
+import { all, makeIModel, pushMore, workFolder, type MadeIModel } from './support/clients.ts';
+import type * as Scenario from './support/scenario.ts';
 import { otherStore } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
@@ -14,7 +17,7 @@ const west = 'West Europe';
 
 /**
  * What a derived iModel (clone, fork, iModel from a template) continues of its source: its history goes on, so whatever must
- * not be repeated within a history goes on too. The server has no iTwin.js here; `realModel.test.ts` does the same with it.
+ * not be repeated within a history goes on too. The server makes no checkpoints here; with real iTwin.js it is proven below.
  */
 onEachDatabase('Derived iModels continue their source', (setup) => ({ dataCenters: { [west]: otherStore(setup) } }), (context) => {
   const as = () => ({ authorization: context.olivia.authorization });
@@ -167,5 +170,27 @@ onEachDatabase('Derived iModels continue their source', (setup) => ({ dataCenter
     await raise(2 ** 40);
     const { status, body } = await context.api.post(`/imodels/${id}/briefcases`, {});
     assert.deepEqual([status, (body as WireError).error.code, (body as WireError).error.details?.[0]?.code], [422, 'InvalidiModelsRequest', 'ResourceQuotaExceeded']);
+  });
+});
+
+/** iTwin.js is optional: where its native part is missing, only the counters can be compared. */
+const scenario: typeof Scenario | undefined = isITwinJsInstalled() ? await import('./support/scenario.ts') : undefined;
+
+onEachDatabase('Elements in derived iModels', (setup) => ({ checkpoints: { generate: 'auto', delaySeconds: 0.2 }, dataCenters: { [west]: otherStore(setup) } }), (context) => {
+  test('that iTwin.js inserts behind inherited changesets have ids of their own and survive the pull', { skip: scenario === undefined ? 'iTwin.js is not installed' : false }, async () => {
+    const work = workFolder();
+    try {
+      await scenario?.runScenario({
+        part: 'numbering',
+        folder: path.join(work.path, 'numbering'),
+        origin: context.server.origin,
+        token: await context.server.token('olivia'),
+        iTwinId: context.iTwinId,
+        otherITwinId: await context.server.iTwin('olivia', undefined, west),
+        notes: path.join(work.path, 'notes.json'),
+      });
+    } finally {
+      work.remove();
+    }
   });
 });

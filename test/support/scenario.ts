@@ -14,6 +14,7 @@ import { clientsOf } from '../../scripts/clients.ts';
 import { RealModels } from '../../scripts/realModel.ts';
 import { branches } from './branchScenario.ts';
 import { imports } from './importScenario.ts';
+import { numbering } from './numberingScenario.ts';
 
 /** What a part is given, and leaves behind for the next. */
 export interface ScenarioInput {
@@ -240,6 +241,9 @@ const parts = {
 
   /** Main iModel and branches of all kinds exchange their changes. */
   branches,
+
+  /** Elements inserted behind what a derived iModel inherited survive; no id is used twice. */
+  numbering,
 };
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

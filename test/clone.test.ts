@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import type { ContainerTypes } from '@itwin/imodels-client-management';
-import type { Api, WireError } from './support/api.ts';
+import sharp from 'sharp';
+import type { Answer, Api, WireError } from './support/api.ts';
 import { all, makeIModel, official, pushMore, workFolder, type MadeIModel, type Official } from './support/clients.ts';
 import { identityIn } from './support/identity.ts';
 import { bootServer, endServer, engines, people, type TestServer } from './support/server.ts';
@@ -157,18 +158,112 @@ for (const engine of engines) {
       assert.ok(ofClone.length === ofSource.length && differing <= 32, `${differing} bytes differ`);
     });
 
-    test('starts with no briefcases and no permissions of its own, and only its creator as a user', async () => {
-      await api.put(`/imodels/${source.id}/userpermissions`, { userPermissions: [{ userId: people.olivia.id, permissions: ['imodels_manage'] }] });
-      try {
-        const id = await cloneRaw({});
-        assert.deepEqual(await all(olivia.client.briefcases.getMinimalList({ authorization: olivia.authorization, iModelId: id })), []);
-        const { iModel } = (await api.get(`/imodels/${id}`)).body as { iModel: { isSecured: boolean } };
-        assert.equal(iModel.isSecured, false);
-        const users = await all(olivia.client.users.getMinimalList({ authorization: olivia.authorization, iModelId: id }));
-        assert.deepEqual(users.map((user) => user.id), [people.olivia.id]);
-      } finally {
-        await api.put(`/imodels/${source.id}/userpermissions`, { userPermissions: [] });
+    test('finds nothing by its id that its source has beyond the cut, however it is asked', async () => {
+      const id = await cloneRaw({ changesetIndex: 3 });
+      const [inside, beyond] = [source.changesets[2]?.id ?? '', source.changesets[3]?.id ?? ''];
+      const briefcase = (await api.post(`/imodels/${id}/briefcases`, {})).body as { briefcase: { briefcaseId: number } };
+      const { briefcaseId } = briefcase.briefcase;
+      const locked = { briefcaseId, lockedObjects: [{ lockLevel: 'shared', objectIds: ['0x1'] }] };
+      const asked: Record<string, (changesetId: string) => Promise<Answer>> = {
+        changeset: (changeset) => api.get(`/imodels/${id}/changesets/${changeset}`),
+        checkpoint: (changeset) => api.get(`/imodels/${id}/changesets/${changeset}/checkpoint`),
+        'extended data': (changeset) => api.post(`/imodels/${id}/changesets/${changeset}/extendeddata`, { data: Buffer.from('{}').toString('base64') }),
+        'named version': (changesetId) => api.post(`/imodels/${id}/namedversions`, { name: randomUUID(), changesetId }),
+        clone: (changesetId) => api.post(`/imodels/${id}/clone`, { iTwinId: otherITwinId, name: randomUUID(), changesetId }),
+        fork: (changesetId) => api.post(`/imodels/${id}/fork`, { iTwinId: otherITwinId, name: randomUUID(), changesetId, preserveHistory: true }),
+        locks: (changesetId) => api.patch(`/imodels/${id}/locks`, { ...locked, changesetId }),
+      };
+      for (const [what, ask] of Object.entries(asked)) {
+        const refused = await ask(beyond);
+        assert.deepEqual([refused.status, (refused.body as WireError).error.code], [404, 'ChangesetNotFound'], what);
+        const found = await ask(inside);
+        assert.ok(found.status < 300, `${what} of the last one that it has: ${found.status} ${JSON.stringify(found.body)}`);
       }
+      const template = { iTwinId: otherITwinId, name: randomUUID(), template: { iModelId: id, changesetId: beyond } };
+      assert.equal(((await api.post('/imodels', template)).body as WireError).error.code, 'ChangesetNotFound');
+    });
+
+    describe('does not copy the rest of the source:', () => {
+      let full: MadeIModel;
+      let copy: string;
+      before(async () => {
+        full = await makeIModel(olivia, iTwinId, { changesets: 2 });
+        const [first] = full.changesets;
+        const { changesetGroup } = (await api.post(`/imodels/${full.id}/changesetgroups`, { description: 'a group' })).body as { changesetGroup: { id: string } };
+        const bytes = Buffer.from('of the group');
+        const id = createHash('sha1').update(full.changesets[1]?.id ?? '').update(bytes).digest('hex');
+        const begun = await api.post(`/imodels/${full.id}/changesets`, { id, parentId: full.changesets[1]?.id, briefcaseId: full.briefcaseId, fileSize: bytes.length, groupId: changesetGroup.id });
+        const links = (begun.body as { changeset: { _links: Record<'upload' | 'complete', { href: string }> } }).changeset._links;
+        await api.put(links.upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob' });
+        const put = async (what: string, sent: Promise<Answer>) => {
+          const { status, body } = await sent;
+          assert.ok(status < 300, `${what}: ${status} ${JSON.stringify(body)}`);
+        };
+        await put('the changeset of a group', api.patch(links.complete.href, { state: 'fileUploaded', briefcaseId: full.briefcaseId }));
+        await put('a named version', api.post(`/imodels/${full.id}/namedversions`, { name: 'a version', changesetId: first?.id }));
+        await put('a lock', api.patch(`/imodels/${full.id}/locks`, { briefcaseId: full.briefcaseId, changesetId: id, lockedObjects: [{ lockLevel: 'exclusive', objectIds: ['0x5'] }] }));
+        await put('extended data', api.post(`/imodels/${full.id}/changesets/1/extendeddata`, { data: Buffer.from('{}').toString('base64') }));
+        await put('a share', api.post(`/imodels/${full.id}/shares`, { name: 'a share', permission: 'imodels_read', expiresAt: new Date(Date.now() + 3_600_000).toISOString() }));
+        await put('a picture', api.put(`/imodels/${full.id}/thumbnail`, await sharp({ create: { width: 400, height: 250, channels: 3, background: 'red' } }).png().toBuffer(), { 'content-type': 'image/png' }));
+        for (const [method, marks] of [['PUT', 'favorites'], ['POST', 'recents']] as const) await put(marks, api.send(method, `/imodels/${marks}/${full.id}`));
+        // Another user looks at the source; permissions of its own come last, for they shut others out.
+        await server.grant(iTwinId, 'max', ['imodels_read']);
+        await put('another user', (await server.as('max')).get(`/imodels/${full.id}`));
+        await put('permissions', api.put(`/imodels/${full.id}/userpermissions`, { userPermissions: [{ userId: people.olivia.id, permissions: ['imodels_manage'] }] }));
+        const cloned = await api.post(`/imodels/${full.id}/clone`, { iTwinId, name: randomUUID() });
+        assert.equal(cloned.status, 202, JSON.stringify(cloned.body));
+        copy = idIn(cloned.headers.get('location'));
+      });
+
+      const lists: [what: string, address: (id: string) => string, key: string][] = [
+        ['named versions', (id) => `/imodels/${id}/namedversions`, 'namedVersions'],
+        ['briefcases', (id) => `/imodels/${id}/briefcases`, 'briefcases'],
+        ['locks', (id) => `/imodels/${id}/locks`, 'locks'],
+        ['changeset groups', (id) => `/imodels/${id}/changesetgroups`, 'changesetGroups'],
+        ['extended data', (id) => `/imodels/${id}/changesets/extendeddata`, 'extendedData'],
+        ['shares', (id) => `/imodels/${id}/shares`, 'shares'],
+        ['permissions of users', (id) => `/imodels/${id}/userpermissions`, 'userPermissions'],
+        ['permissions of roles', (id) => `/imodels/${id}/rolepermissions`, 'rolePermissions'],
+      ];
+      for (const [what, address, key] of lists)
+        test(what, async () => {
+          const listed = async (id: string): Promise<unknown[]> => {
+            const { status, body } = await api.get(address(id));
+            assert.equal(status, 200, JSON.stringify(body));
+            return (body as Record<string, unknown[]>)[key] ?? assert.fail(`no ${key} in ${JSON.stringify(body)}`);
+          };
+          // An iModel has permissions of users or of roles.
+          if (key !== 'rolePermissions') assert.ok((await listed(full.id)).length > 0, 'the source has some');
+          assert.deepEqual(await listed(copy), []);
+        });
+
+      test('users: only its creator is one', async () => {
+        const users = async (id: string) => ((await api.get(`/imodels/${id}/users`)).body as { users: { id: string }[] }).users.map((user) => user.id).toSorted();
+        assert.deepEqual(await users(full.id), [people.olivia.id, people.max.id].toSorted());
+        assert.deepEqual(await users(copy), [people.olivia.id]);
+      });
+
+      test('the group of a changeset and its named version, while the changeset is the same', async () => {
+        const read = async (id: string, index: number) => ((await api.get(`/imodels/${id}/changesets/${index}`)).body as { changeset: { id: string; groupId: string | null; _links: { namedVersion: unknown } } }).changeset;
+        const [grouped, named] = [await read(full.id, 3), await read(full.id, 1)];
+        assert.ok(grouped.groupId !== null && named._links.namedVersion !== null);
+        const [copied, first] = [await read(copy, 3), await read(copy, 1)];
+        assert.deepEqual([copied.id, copied.groupId, first.id, first._links.namedVersion], [grouped.id, null, named.id, null]);
+      });
+
+      test('the picture', async () => {
+        const picture = async (id: string) => (await api.get(`/imodels/${id}/thumbnail`)).body;
+        assert.notDeepEqual(await picture(copy), await picture(full.id));
+        assert.deepEqual(await picture(copy), await picture(source.id));
+      });
+
+      test('favorites and recents', async () => {
+        for (const marks of ['favorites', 'recents']) {
+          const { iModels } = (await api.get(`/imodels/${marks}?iTwinId=${iTwinId}`)).body as { iModels: { id: string }[] };
+          const ids = iModels.map((iModel) => iModel.id);
+          assert.deepEqual([ids.includes(full.id), ids.includes(copy)], [true, false], marks);
+        }
+      });
     });
 
     test('goes its own way: neither side sees what is pushed to the other', async () => {

@@ -20,6 +20,7 @@ const FullUser = Type.Object({
     lastChangesetPushDate: Nullable(TimeSchema),
     createdVersionsCount: Type.Integer(),
     briefcasesCount: Type.Integer(),
+    lastAccessTime: Nullable(Type.String({ format: 'date-time', description: 'To the minute.' })),
     applications: Type.Array(Type.Object({ id: Type.String(), name: Type.String(), ownsLocks: Type.Boolean(), ownsExclusiveRootElementLock: Type.Boolean() })),
   }),
 });
@@ -39,6 +40,7 @@ function toFull(iModelId: string, row: UserAccountTable, statistics: UserStatist
       lastChangesetPushDate: statistics?.lastPushedAt == null ? null : time(statistics.lastPushedAt),
       createdVersionsCount: statistics?.createdVersionsCount ?? 0,
       briefcasesCount: statistics?.briefcasesCount ?? 0,
+      lastAccessTime: statistics?.lastAccessAt == null ? null : time(statistics.lastAccessAt),
       applications: statistics?.applications ?? [],
     },
   };

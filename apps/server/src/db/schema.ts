@@ -111,6 +111,12 @@ export interface RepositoryTable {
   class: string;
   sub_class: string | null;
   uri: string;
+  /** Null: its address stands for it. */
+  display_name: string | null;
+  /** JSON: what a client needs to use it, whatever that is. */
+  options: string | null;
+  /** JSON: the key or password that members use it with. */
+  authentication: string | null;
 }
 
 export interface ITwinImageTable {
@@ -260,6 +266,8 @@ export interface IModelUserTable {
   imodel_id: string;
   user_id: string;
   first_access_at: number;
+  /** To the minute. Null only in rows that an earlier version wrote beside this one. */
+  last_access_at: number | null;
 }
 
 /** The one push in progress on an iModel: its row is the turn to push, a lease that runs out. */

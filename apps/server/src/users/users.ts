@@ -11,17 +11,25 @@ export interface UserStatistics {
   pushedChangesetsCount: number;
   lastPushedAt: number | null;
   briefcasesCount: number;
+  /** Milliseconds, to the minute; null for a user who never connected. */
+  lastAccessAt: number | null;
   createdVersionsCount: number;
   /** By the application that acquired the briefcases. */
   applications: { id: string; name: string; ownsLocks: boolean; ownsExclusiveRootElementLock: boolean }[];
 }
+
+/**
+ * How exactly the last access is known. Every request accesses an iModel; a write for each would make reads wait for the
+ * writer, so one a minute is written for a user on an iModel and server.
+ */
+const accessResolutionMs = 60_000;
 
 /** The users that tokens made known, and who ever connected to which iModel. */
 export class Users {
   readonly #db: Db;
   /** What this process has written already, so that a request of a known user writes nothing. */
   readonly #known = new LRUCache<string, string>({ max: 10_000 });
-  readonly #connected = new LRUCache<string, true>({ max: 50_000 });
+  readonly #connected = new LRUCache<string, true>({ max: 50_000, ttl: accessResolutionMs });
 
   constructor(db: Db) {
     this.#db = db;
@@ -42,16 +50,17 @@ export class Users {
     if (noted) this.#known.set(user.id, described);
   }
 
-  /** Notes that a user connected to an iModel. Rule of the API: users of an iModel are all who ever did. */
+  /** Notes that a user accessed an iModel, once a minute. Rule of the API: users of an iModel are all who ever did. */
   async connect(imodelId: string, userId: string): Promise<void> {
     const key = `${imodelId}/${userId}`;
     if (this.#connected.has(key)) return;
+    const now = Date.now();
     const noted = await this.#note(async () => {
       try {
         await this.#db
           .insertInto('imodel_user')
-          .values({ imodel_id: imodelId, user_id: userId, first_access_at: Date.now() })
-          .onConflict((conflict) => conflict.doNothing())
+          .values({ imodel_id: imodelId, user_id: userId, first_access_at: now, last_access_at: now })
+          .onConflict((conflict) => conflict.columns(['imodel_id', 'user_id']).doUpdateSet({ last_access_at: now }))
           .execute();
       } catch (error) {
         if (!isForeignKeyError(error)) throw error; // Deleted in the meantime: nobody asks any more.
@@ -126,7 +135,7 @@ export class Users {
 
   /** What users did on this iModel itself; what came with a clone was done elsewhere. */
   async statistics(imodelId: string, userIds: readonly string[]): Promise<Map<string, UserStatistics>> {
-    const result = new Map(userIds.map((id): [string, UserStatistics] => [id, { pushedChangesetsCount: 0, lastPushedAt: null, briefcasesCount: 0, createdVersionsCount: 0, applications: [] }]));
+    const result = new Map(userIds.map((id): [string, UserStatistics] => [id, { pushedChangesetsCount: 0, lastPushedAt: null, briefcasesCount: 0, lastAccessAt: null, createdVersionsCount: 0, applications: [] }]));
     if (userIds.length === 0) return result;
     const pushes = await this.#db
       .selectFrom('segment as s')
@@ -145,6 +154,8 @@ export class Users {
       .groupBy('creator_id')
       .execute();
     for (const row of versions) Object.assign(result.get(row.creator_id) ?? {}, { createdVersionsCount: Number(row.count) });
+    const accesses = await this.#db.selectFrom('imodel_user').select(['user_id', 'first_access_at', 'last_access_at']).where('imodel_id', '=', imodelId).where('user_id', 'in', userIds).execute();
+    for (const row of accesses) Object.assign(result.get(row.user_id) ?? {}, { lastAccessAt: row.last_access_at ?? row.first_access_at });
     for (const row of await this.#briefcases(imodelId, userIds)) {
       const statistics = result.get(row.owner_id) as UserStatistics;
       statistics.briefcasesCount++;

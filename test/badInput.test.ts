@@ -205,6 +205,24 @@ onEachDatabase('Bad input', {}, (context) => {
     assert.equal((await context.api.patch(at, { name: '\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \ud83d\udc68\u200d\ud83d\udc69' })).status, 200);
   });
 
+  test('on any route: a query option that there is not is refused, not ignored, and declared ones count in any letters', async () => {
+    const made = await makeIModel(context.olivia, context.iTwinId);
+    for (const route of routes.filter(({ method }) => method === 'GET')) {
+      const url = route.path.replace(':iTwinId', context.iTwinId).replace(':iModelId', made.id).replace(':changeset', '0').replace(/:\w+/g, 'x');
+      const answer = await context.api.get(`${url}?iTwinId=${context.iTwinId}&$nonsense=1`);
+      const { error } = answer.body as WireError;
+      // What the path names and is not there may be told first.
+      const told = error.details?.some(({ code, target }) => code === 'InvalidParameter' && target === '$nonsense') === true;
+      assert.ok(told || (answer.status === 404 && route.path.replace(/:(iTwinId|iModelId|changeset)/g, '').includes(':')), `${route.operationId} answers ${answer.status} ${JSON.stringify(answer.body)}`);
+      if ((route.query as { properties?: object } | undefined)?.properties !== undefined && '$top' in ((route.query as { properties: object }).properties)) {
+        const top = await context.api.get(`${url}?ITWINID=${context.iTwinId}&afterChangesetIndex=0&$TOP=0`);
+        assert.ok(top.status === 422 || top.status === 404, `${route.operationId} ignores $TOP: ${top.status}`);
+        const twice = await context.api.get(`${url}?itwinid=${context.iTwinId}&afterChangesetIndex=0&$top=1&$Top=2`);
+        assert.ok(twice.status === 422 || twice.status === 404, `${route.operationId} takes $top twice: ${twice.status}`);
+      }
+    }
+  });
+
   test('tokens of lists that were made up give 422, never a 5xx', async () => {
     const token = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString('base64url');
     const made = await makeIModel(context.olivia, context.iTwinId);

@@ -32,6 +32,8 @@ export const errorTable = {
   // 404
   NotFound: [404, 'There is nothing at this address.'],
   iTwinNotFound: [404, 'Requested iTwin is not available.'],
+  // The access control API spells it in its own way.
+  ItwinNotFound: [404, 'Requested iTwin is not available.'],
   iModelNotFound: [404, 'Requested iModel is not available.'],
   ChangesetNotFound: [404, 'Requested Changeset is not available.'],
   ChangesetGroupNotFound: [404, 'Requested Changeset Group is not available.'],
@@ -44,7 +46,8 @@ export const errorTable = {
   ShareNotFound: [404, 'Requested Share is not available.'],
   UserNotFound: [404, 'Requested User is not available.'],
   RoleNotFound: [404, 'Requested Role is not available.'],
-  MemberNotFound: [404, 'Requested Member is not available.'],
+  TeamMemberNotFound: [404, 'Requested Team Member is not available.'],
+  InvitationNotFound: [404, 'Requested invitation is not available.'],
   GroupNotFound: [404, 'Requested Group is not available.'],
   OwnerNotFound: [404, 'Requested Owner is not available.'],
   WebhookNotFound: [404, 'Requested Webhook is not available.'],
@@ -76,6 +79,7 @@ export const errorTable = {
   InvalidiModelsRequest: [422, 'The request is not valid.'],
   InvalidiTwinsRequest: [422, 'The request is not valid.'],
   InvalidAccessControlRequest: [422, 'The request is not valid.'],
+  InvalidiTwinsGroupRequest: [422, 'The request is not valid.'],
   MissingRequestBody: [422, 'Request body was not provided.'],
   // 429
   RateLimitExceeded: [429, 'The client sent more requests than allowed by this API for the current tier of the client.'],
@@ -131,9 +135,10 @@ export class ApiError extends Error {
 
 /** Details of refused bodies and parameters, worded as clients know them. */
 export const detail = {
-  missingProperty: (target: string): ErrorDetail => ({ code: 'MissingRequiredProperty', message: 'Required property is missing.', target }),
+  missingProperty: (target: string, message = 'Required property is missing.'): ErrorDetail => ({ code: 'MissingRequiredProperty', message, target }),
   missingParameter: (target: string): ErrorDetail => ({ code: 'MissingRequiredParameter', message: 'Required parameter is missing.', target }),
   invalidValue: (target: string, message: string): ErrorDetail => ({ code: 'InvalidValue', message, target }),
+  unknownOption: (name: string): ErrorDetail => ({ code: 'InvalidParameter', message: `'${name}' is not a query option of this operation.`, target: name }),
   invalidBody: (): ErrorDetail => ({ code: 'InvalidRequestBody', message: 'Failed to parse request body. Make sure it is a valid JSON.' }),
   contentType: (given: string, ...supported: string[]): ErrorDetail => ({
     code: 'InvalidHeaderValue',

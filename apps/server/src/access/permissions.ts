@@ -2,7 +2,7 @@ import { sql } from 'kysely';
 import type { Db } from '../db/database.ts';
 import type { IModelTable, ITwinTable } from '../db/schema.ts';
 import { administrationPermissions, imodelPermissions, type Caller, type IModelPermission, type Permission } from '../domain.ts';
-import { ApiError } from '../errors.ts';
+import { ApiError, type ErrorCode } from '../errors.ts';
 
 /** What a caller may do on an iTwin. */
 export interface ITwinAccess {
@@ -195,26 +195,30 @@ interface HeldRole {
 const everythingOfOwners: ReadonlySet<Permission> = new Set<Permission>([...imodelPermissions, ...administrationPermissions, 'administrator']);
 const everything: ReadonlySet<Permission> = new Set<Permission>([...everythingOfOwners, 'organization_administrator']);
 
+/** Which of the iTwins that a caller may see: those of which it is an owner or member, those that it administers, or all. */
+export type QueryScope = 'member' | 'administrator' | 'all';
+
 /** Condition on an iTwin row that holds when the caller may see it: its owner, a member, or its administrator. */
-export function seenBy(caller: Caller) {
+export function seenBy(caller: Caller, scope: QueryScope = 'all') {
   const { id } = caller.user;
   const administered = caller.administeredOrganizationIds;
   const ofAdministered = administered.length === 0 ? sql`false` : sql`itwin.organization_id in (${sql.join(administered)})`;
-  return sql<boolean>`itwin.deleted_at is null and (
-    exists (select 1 from owner where owner.itwin_id = itwin.id and owner.user_id = ${id})
+  const ofMember = sql`exists (select 1 from owner where owner.itwin_id = itwin.id and owner.user_id = ${id})
     or exists (select 1 from member where member.itwin_id = itwin.id and member.user_id = ${id})
-    or exists (select 1 from group_user u join group_member g on g.group_id = u.group_id where g.itwin_id = itwin.id and u.user_id = ${id})
-    or ${ofAdministered})`;
+    or exists (select 1 from group_user u join group_member g on g.group_id = u.group_id where g.itwin_id = itwin.id and u.user_id = ${id})`;
+  const seen = scope === 'member' ? ofMember : scope === 'administrator' ? ofAdministered : sql`${ofMember} or ${ofAdministered}`;
+  return sql<boolean>`itwin.deleted_at is null and (${seen})`;
 }
 
 /**
  * Rule of this server: what a caller may not see answers 404, what it may see but not do answers 403. Holding the
  * permission itself is enough, also for a caller who sees nothing else.
+ * @param notFound code of the 404, where the operation has one of its own
  * @throws ApiError
  */
-export function requireITwin(access: ITwinAccess | undefined, permission: Permission): ITwinAccess {
+export function requireITwin(access: ITwinAccess | undefined, permission: Permission, notFound: ErrorCode = 'iTwinNotFound'): ITwinAccess {
   if (access?.permissions.has(permission) === true) return access;
-  throw new ApiError(access?.visible === true ? 'InsufficientPermissions' : 'iTwinNotFound');
+  throw new ApiError(access?.visible === true ? 'InsufficientPermissions' : notFound);
 }
 
 /** The same for an iModel; with `level: 'iTwin'` the permission must be held on its iTwin, whatever the iModel's own say. */

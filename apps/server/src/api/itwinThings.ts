@@ -1,24 +1,41 @@
-import { Type } from 'typebox';
+import { Type, type Static } from 'typebox';
 import type { ITwinImageTable, RepositoryTable } from '../db/schema.ts';
-import { parseGuid, type Caller } from '../domain.ts';
-import { ApiError, detail } from '../errors.ts';
-import type { Services } from '../services.ts';
-import { maxThumbnailBytes, NotAPictureError } from '../thumbnails/thumbnails.ts';
-import { MinimalITwin } from './itwins.ts';
+import { parseGuid } from '../domain.ts';
+import { ApiError, detail, type ErrorDetail } from '../errors.ts';
+import type { NewRepository } from '../itwins/things.ts';
+import { maxThumbnailBytes, NotAPictureError, ProportionsError } from '../thumbnails/thumbnails.ts';
+import { FullITwin, imageNames, MinimalITwin } from './itwins.ts';
 import type { Links, StorageLink } from './links.ts';
 import { madeIn } from './made.ts';
-import { callerRoute, itwinRoute, type Route } from './route.ts';
-import { Nullable } from './schemas.ts';
+import type { ApiErrorOf } from './paging.ts';
+import { callerRoute, itwinRoute, type Call, type Route } from './route.ts';
+import { emptyToNull, LabelText, Nullable, NullableWord, time } from './schemas.ts';
 
 const tag = 'iTwins';
 
-const AccountResponse = Type.Object({ iTwin: MinimalITwin });
+const AccountResponse = Type.Object({ iTwin: Type.Union([FullITwin, MinimalITwin]) });
 
 /** An organization in the form of an iTwin. Rule of the API: that is how accounts are told. */
-function accountOf({ directory }: Services, organizationId: string | null) {
+async function accountOf({ services, representation }: Pick<Call<unknown, unknown>, 'services' | 'representation'>, organizationId: string | null) {
   if (organizationId === null) throw new ApiError('iTwinNotFound');
-  const name = directory.data.organizations.find(({ id }) => id === organizationId)?.name ?? organizationId;
-  return { iTwin: { id: organizationId, class: 'Account', subClass: 'Account', type: null, number: name, displayName: name } };
+  const name = services.directory.data.organizations.find(({ id }) => id === organizationId)?.name ?? organizationId;
+  const account = { id: organizationId, class: 'Account', subClass: 'Account', type: null, number: name, displayName: name };
+  if (!representation) return { iTwin: account };
+  return {
+    iTwin: {
+      ...account,
+      geographicLocation: null,
+      dataCenterLocation: services.config.dataCenter,
+      status: 'Active',
+      parentId: null,
+      iTwinAccountId: organizationId,
+      imageName: null,
+      image: null,
+      // An organization is a line of the users file, which says nothing of its beginning: it is known since its first iTwin.
+      createdDateTime: time(await services.iTwins.firstOf(organizationId)),
+      createdBy: null,
+    },
+  };
 }
 
 const getAccount = itwinRoute({
@@ -29,10 +46,9 @@ const getAccount = itwinRoute({
   summary: 'Get the account that an iTwin belongs to: its organization',
   access: { on: 'itwin', permission: 'member', from: 'path' },
   invalid: 'Cannot get Account.',
+  prefer: true,
   response: { status: 200, description: 'The account.', schema: AccountResponse },
-  async handler({ access, services }) {
-    return accountOf(services, access.itwin.organization_id);
-  },
+  handler: (call) => accountOf(call, call.access.itwin.organization_id),
 });
 
 const getPrimaryAccount = callerRoute({
@@ -43,11 +59,10 @@ const getPrimaryAccount = callerRoute({
   summary: "Get the caller's own account",
   access: { on: 'caller' },
   invalid: 'Cannot get Account.',
+  prefer: true,
   response: { status: 200, description: 'The account.', schema: AccountResponse },
   errors: ['iTwinNotFound'],
-  async handler({ caller, services }: { caller: Caller; services: Services }) {
-    return accountOf(services, caller.user.organizationId);
-  },
+  handler: (call) => accountOf(call, call.caller.user.organizationId),
 });
 
 const imagePath = '/itwins/:iTwinId/image';
@@ -56,7 +71,7 @@ const ImageResponse = Type.Object({
 });
 
 async function toImage(row: ITwinImageTable, links: Links) {
-  const [small, large] = [`small_${row.id}.png`, `large_${row.id}.png`];
+  const { small, large } = imageNames(row.id);
   const files = [
     { blobId: row.small_blob_id, fileName: small },
     { blobId: row.large_blob_id, fileName: large },
@@ -96,12 +111,14 @@ const uploadImage = itwinRoute({
   summary: 'Upload a picture of an iTwin',
   access: { on: 'itwin', permission: 'itwins_modify', from: 'path' },
   invalid: 'Cannot create iTwin Image.',
-  file: { types: ['image/png', 'image/jpeg'], limit: maxThumbnailBytes },
+  file: { types: ['image/png', 'image/jpeg'], limit: maxThumbnailBytes, tooLarge: 'Provided file is greater than the maximum allowed file size of 5MB.' },
   response: { status: 201, description: 'The picture.', schema: ImageResponse },
   async handler({ access, caller, body, links, services, invalid }) {
     try {
       return toImage(await services.iTwinThings.setImage(caller, access.itwin, body as Buffer), links);
     } catch (error) {
+      if (error instanceof ProportionsError)
+        throw invalid([detail.invalidValue('image', 'The width or height dimensions of the image cannot be greater than 5 times the size of each other.')]);
       if (!(error instanceof NotAPictureError)) throw error;
       throw invalid([{ code: 'InvalidRequestBody', message: 'The iTwin Image is not a PNG or JPEG picture.', target: 'image' }]);
     }
@@ -123,13 +140,100 @@ const deleteImage = itwinRoute({
   },
 });
 
-const classes = ['RealityData', 'iModels', 'Storage', 'Forms', 'Issues', 'ProjectWise', 'GeographicInformationSystem'];
-const subClasses = ['WebMapService', 'WebMapTileService', 'MapServer'];
-const Repository = Type.Object({ id: Type.String(), class: Type.String(), subClass: Nullable(Type.String()), uri: Type.String() });
+const classes = [
+  'RealityData',
+  'iModels',
+  'Storage',
+  'Forms',
+  'Issues',
+  'ProjectWise',
+  'GeographicInformationSystem',
+  'Construction',
+  'Subsurface',
+  'GeospatialFeatures',
+  'CesiumCuratedContent',
+  'SensorData',
+  'PdfPlansets',
+  'IndexedMedia',
+  'Performance',
+];
+/** The classes that each subclass may stand with; any where none is named. */
+const classesOf: Readonly<Record<string, readonly string[]>> = {
+  WebMapService: ['GeographicInformationSystem'],
+  WebMapTileService: ['GeographicInformationSystem'],
+  MapServer: ['GeographicInformationSystem'],
+  ArcGIS: ['GeographicInformationSystem'],
+  UrlTemplate: ['GeographicInformationSystem'],
+  WebFeatureService: ['GeographicInformationSystem', 'GeospatialFeatures'],
+  OgcApiFeatures: ['GeographicInformationSystem', 'GeospatialFeatures'],
+  EvoWorkspace: ['Subsurface'],
+  Performance: [],
+};
+const subClasses = Object.keys(classesOf);
+
+function fits(repositoryClass: string, subClass: string): boolean {
+  const allowed = classesOf[subClass] ?? [];
+  return allowed.length === 0 || allowed.includes(repositoryClass);
+}
+
+const maxOptionsCharacters = 10_000;
+const Secret = Type.String({ maxLength: 4000 });
+const Authentication = Type.Object({
+  type: Type.String({ enum: ['Header', 'QueryParameter', 'Basic'] }),
+  key: Type.Optional(Secret),
+  value: Type.Optional(Secret),
+  username: Type.Optional(Secret),
+  password: Type.Optional(Secret),
+});
+const wrongAuthentication = "Authentication value is incorrect. It has a type, and 'key' and 'value' for Header and QueryParameter, 'username' and 'password' for Basic.";
+const Options = Type.Unsafe<Record<string, unknown>>({ type: 'object', description: `Whatever a client needs to use it, as JSON of at most ${maxOptionsCharacters} characters.` });
+const Repository = Type.Object({
+  id: Type.String(),
+  class: Type.String(),
+  subClass: Type.Optional(Type.String()),
+  displayName: Type.String({ description: 'Its address where it was given no name.' }),
+  uri: Type.String(),
+  options: Type.Optional(Options),
+  authentication: Type.Optional(Authentication),
+  capabilities: Type.Object({}, { description: 'Empty: this server lists no resources of repositories and no graphics.' }),
+});
+const RepositoryResponse = Type.Object({ repository: Repository });
 const repositoriesPath = '/itwins/:iTwinId/repositories';
 
-function toRepository({ id, class: kind, sub_class, uri }: RepositoryTable) {
-  return { id, class: kind, subClass: sub_class, uri };
+function toRepository(row: RepositoryTable): Static<typeof Repository> {
+  return {
+    id: row.id,
+    class: row.class,
+    ...(row.sub_class !== null && { subClass: row.sub_class }),
+    displayName: row.display_name ?? row.uri,
+    uri: row.uri,
+    ...(row.options !== null && { options: JSON.parse(row.options) as Record<string, unknown> }),
+    ...(row.authentication !== null && { authentication: JSON.parse(row.authentication) as Static<typeof Authentication> }),
+    capabilities: {},
+  };
+}
+
+const missing = 'A required property is missing or empty.';
+const described = {
+  displayName: Type.Optional(Nullable(LabelText({ tooLong: 'DisplayName cannot be more than 255 characters.' }))),
+  options: Type.Optional(Nullable(Options)),
+  authentication: Type.Optional(Nullable(Type.Object(Authentication.properties, { refusal: wrongAuthentication }))),
+};
+const Uri = Type.String({ minLength: 1, maxLength: 2000, pattern: '\\S', tooLong: 'Uri cannot be more than 2000 characters.', missing });
+
+/** The columns of what a body describes; absent stays. @throws ApiError 422 */
+function describedColumns(body: { displayName?: string | null | undefined; options?: Record<string, unknown> | null | undefined; authentication?: Static<typeof Authentication> | null | undefined }, invalid: ApiErrorOf): Partial<Pick<NewRepository, 'display_name' | 'options' | 'authentication'>> {
+  const json = (value: unknown): string | null => (value === null ? null : JSON.stringify(value));
+  const options = body.options === undefined ? undefined : json(body.options);
+  if (options != null && options.length > maxOptionsCharacters) throw invalid([detail.invalidValue('options', `Options cannot be more than ${maxOptionsCharacters} characters of JSON.`)]);
+  const { authentication } = body;
+  const needed = authentication?.type === 'Basic' ? (['username', 'password'] as const) : (['key', 'value'] as const);
+  if (authentication != null && needed.some((name) => authentication[name] === undefined)) throw invalid([detail.invalidValue('authentication', wrongAuthentication)]);
+  return {
+    ...(body.displayName !== undefined && { display_name: emptyToNull(body.displayName) }),
+    ...(options !== undefined && { options }),
+    ...(authentication !== undefined && { authentication: json(authentication) }),
+  };
 }
 
 const listRepositories = itwinRoute({
@@ -145,8 +249,26 @@ const listRepositories = itwinRoute({
     subClass: Type.Optional(Type.String({ enum: subClasses, refusal: 'A valid iTwin Repository SubClass was not specified in the query.' })),
   }),
   response: { status: 200, description: 'Repositories.', schema: Type.Object({ repositories: Type.Array(Repository) }) },
-  async handler({ access, query, services }) {
+  async handler({ access, query, services, invalid }) {
+    if (query.class !== undefined && query.subClass !== undefined && !fits(query.class, query.subClass))
+      throw invalid([detail.invalidValue('subClass', 'A valid iTwin Repository SubClass was not specified in the query.')]);
     return { repositories: (await services.iTwinThings.repositories(access.itwin.id, query)).map(toRepository) };
+  },
+});
+
+const getRepository = itwinRoute({
+  operationId: 'get-repository',
+  method: 'GET',
+  path: `${repositoriesPath}/:repositoryId`,
+  tag,
+  summary: 'Get a repository',
+  access: { on: 'itwin', permission: 'member', from: 'path' },
+  invalid: 'Cannot get iTwin Repository.',
+  iTwinNotFound: 'iTwinRepositoryNotFound',
+  response: { status: 200, description: 'The repository.', schema: RepositoryResponse },
+  errors: ['iTwinRepositoryNotFound'],
+  async handler({ access, params, services }) {
+    return { repository: toRepository(await services.iTwinThings.repository(access.itwin.id, parseGuid(params.repositoryId ?? ''))) };
   },
 });
 
@@ -156,19 +278,61 @@ const createRepository = itwinRoute({
   path: repositoriesPath,
   tag,
   summary: 'Add a repository',
+  description: 'Every member of the iTwin sees it with its `authentication`.',
   access: { on: 'itwin', permission: 'itwins_modify', from: 'path' },
   invalid: 'Cannot add iTwin Repository.',
   made: madeIn('repository', 'repository'),
-  body: Type.Object({ class: Type.String({ maxLength: 100 }), subClass: Type.Optional(Nullable(Type.String({ maxLength: 100 }))), uri: Type.String({ minLength: 1, maxLength: 2000 }) }),
-  response: { status: 201, description: 'The repository.', schema: Type.Object({ repository: Repository }) },
+  body: Type.Object({
+    class: Type.String({ enum: classes, refusal: 'Class value is incorrect.', missing }),
+    subClass: Type.Optional(NullableWord(subClasses, { refusal: 'SubClass value is incorrect.' })),
+    uri: Uri,
+    ...described,
+  }),
+  response: { status: 201, description: 'The repository.', schema: RepositoryResponse },
   errors: ['iTwinRepositoryExists'],
   async handler({ access, caller, body, services, invalid }) {
-    const details = [
-      ...(classes.includes(body.class) ? [] : [detail.invalidValue('class', 'Class value is incorrect.')]),
-      ...(body.subClass == null || subClasses.includes(body.subClass) ? [] : [detail.invalidValue('subClass', 'SubClass value is incorrect.')]),
-    ];
-    if (details.length > 0) throw invalid(details);
-    const row = await services.iTwinThings.addRepository(caller, access.itwin.id, { class: body.class, sub_class: body.subClass ?? null, uri: body.uri });
+    if (body.subClass != null && !fits(body.class, body.subClass)) throw invalid([detail.invalidValue('subClass', 'SubClass value is incorrect.')]);
+    const row = await services.iTwinThings.addRepository(caller, access.itwin.id, {
+      class: body.class,
+      sub_class: body.subClass ?? null,
+      uri: body.uri,
+      display_name: null,
+      options: null,
+      authentication: null,
+      ...describedColumns(body, invalid),
+    });
+    return { repository: toRepository(row) };
+  },
+});
+
+const updateRepository = itwinRoute({
+  operationId: 'update-repository',
+  method: 'PATCH',
+  path: `${repositoriesPath}/:repositoryId`,
+  tag,
+  summary: 'Change a repository',
+  description: 'What is not named stays; `options` and `authentication` are replaced as a whole.',
+  access: { on: 'itwin', permission: 'itwins_modify', from: 'path' },
+  invalid: 'Cannot update iTwin Repository.',
+  iTwinNotFound: 'iTwinRepositoryNotFound',
+  body: Type.Object({
+    uri: Type.Optional(Uri),
+    ...described,
+    id: Type.Optional(Nullable(Type.String())),
+    class: Type.Optional(Nullable(Type.String())),
+    subClass: Type.Optional(Nullable(Type.String())),
+  }),
+  bodyTypes: ['application/json', 'application/json-patch+json', 'application/merge-patch+json'],
+  response: { status: 200, description: 'The repository as it is now.', schema: RepositoryResponse },
+  errors: ['iTwinRepositoryNotFound', 'iTwinRepositoryExists'],
+  async handler({ access, caller, params, body, services, invalid }) {
+    const before = await services.iTwinThings.repository(access.itwin.id, parseGuid(params.repositoryId ?? ''));
+    // Clients send the whole repository back: naming what these are is no attempt to change them.
+    const refused = ([['id', before.id], ['class', before.class], ['subClass', before.sub_class]] as const)
+      .filter(([name, value]) => body[name] !== undefined && body[name] !== value)
+      .map(([target]): ErrorDetail => ({ code: 'ReadOnlyProperty', message: `${target[0]?.toUpperCase() ?? ''}${target.slice(1)} is read only and cannot be modified.`, target }));
+    if (refused.length > 0) throw invalid(refused);
+    const row = await services.iTwinThings.updateRepository(caller, before, { ...(body.uri !== undefined && { uri: body.uri }), ...describedColumns(body, invalid) });
     return { repository: toRepository(row) };
   },
 });
@@ -181,6 +345,7 @@ const deleteRepository = itwinRoute({
   summary: 'Remove a repository',
   access: { on: 'itwin', permission: 'itwins_modify', from: 'path' },
   invalid: 'Cannot delete iTwin Repository.',
+  iTwinNotFound: 'iTwinRepositoryNotFound',
   response: { status: 204, description: 'Gone.' },
   errors: ['iTwinRepositoryNotFound'],
   async handler({ access, caller, params, services }) {
@@ -203,4 +368,4 @@ const deleteITwin = itwinRoute({
   },
 });
 
-export const itwinThingRoutes: Route[] = [getPrimaryAccount, getAccount, getImage, uploadImage, deleteImage, listRepositories, createRepository, deleteRepository, deleteITwin];
+export const itwinThingRoutes: Route[] = [getPrimaryAccount, getAccount, getImage, uploadImage, deleteImage, listRepositories, getRepository, createRepository, updateRepository, deleteRepository, deleteITwin];

@@ -1,57 +1,166 @@
 import { Type, type Static } from 'typebox';
 import type { ITwinTable } from '../db/schema.ts';
-import { detail } from '../errors.ts';
+import { parseGuid, type Caller } from '../domain.ts';
+import { ApiError, detail, type ErrorDetail } from '../errors.ts';
+import type { ITwinFilter, QueryScope } from '../itwins/itwins.ts';
+import { filterProperties } from '../itwins/itwins.ts';
+import type { Services } from '../services.ts';
+import type { Links } from './links.ts';
 import { madeIn } from './made.ts';
-import { pageRequest, pagingParameters, sortKeys } from './paging.ts';
-import { callerRoute, itwinRoute, type Route } from './route.ts';
-import { LabelText, NameText, Nullable, PageLinks, SearchText, time, TimeSchema } from './schemas.ts';
+import { FilterError, filterCondition, namesInFilter } from './odata.ts';
+import { pageRequest, pagingParameters, sortKeys, type ApiErrorOf } from './paging.ts';
+import { callerRoute, itwinRoute, type Call, type Route } from './route.ts';
+import { Fixed, LabelText, NameText, Nullable, NullableWord, PageLinks, SearchText, time, TimeSchema } from './schemas.ts';
 
 const tag = 'iTwins';
-const classes = ['Account', 'Thing', 'Endeavor'];
-const subClasses = ['Account', 'Portfolio', 'Asset', 'Program', 'Project', 'WorkPackage'];
-const statuses = ['Active', 'Inactive', 'Trial'];
+const classes = ['Account', 'Thing', 'Endeavor'] as const;
+/** Rule of the API: which classes there are, and the subclasses of each. */
+const subClassesOf: Readonly<Record<(typeof classes)[number], readonly string[]>> = {
+  Account: ['Account'],
+  Thing: ['Portfolio', 'Asset'],
+  Endeavor: ['Program', 'Project', 'WorkPackage'],
+};
+const subClasses = Object.values(subClassesOf).flat();
+const statuses = ['Active', 'Inactive', 'Trial'] as const;
 
 export const MinimalITwin = Type.Object({
   id: Type.String(),
-  class: Type.String({ enum: classes }),
+  class: Type.String({ enum: [...classes] }),
   subClass: Type.String({ enum: subClasses }),
   type: Nullable(Type.String()),
   number: Type.String(),
   displayName: Type.String(),
 });
-const FullITwin = Type.Object({
+export const FullITwin = Type.Object({
   ...MinimalITwin.properties,
   geographicLocation: Nullable(Type.String()),
   dataCenterLocation: Type.String(),
-  status: Type.String({ enum: statuses }),
-  parentId: Nullable(Type.String()),
+  status: Type.String({ enum: [...statuses] }),
+  parentId: Nullable(Type.String({ description: 'The iTwin above it; its account where none was named. Null only without an organization.' })),
   iTwinAccountId: Nullable(Type.String({ description: 'The organization that the iTwin belongs to.' })),
-  imageName: Type.Null(),
-  image: Type.Null(),
+  imageName: Nullable(Type.String()),
+  image: Nullable(Type.String({ description: 'Address of the small picture, for a while.' })),
   createdDateTime: TimeSchema,
-  createdBy: Nullable(Type.String({ description: 'User id of the creator, who is its owner.' })),
+  createdBy: Nullable(Type.String({ description: 'User id of the creator.' })),
 });
 const ITwinResponse = Type.Object({ iTwin: FullITwin });
+/** An iTwin of a list: the short form, the full form, or the properties that `$select` names. */
+const ListedITwin = Type.Partial(FullITwin);
+export const ITwinListResponse = Type.Object({ iTwins: Type.Array(ListedITwin), _links: PageLinks });
 
-/** An iTwin in its short form. */
-export function toMinimalITwin(row: ITwinTable): Static<typeof MinimalITwin> {
+function toMinimalITwin(row: ITwinTable): Static<typeof MinimalITwin> {
   return { id: row.id, class: row.class, subClass: row.sub_class, type: row.type, number: row.number, displayName: row.display_name };
 }
 
-/** An iTwin in its full form. */
-export function toITwin(row: ITwinTable): Static<typeof FullITwin> {
-  return {
+/** File names of a picture in its two sizes. */
+export const imageNames = (imageId: string): { small: string; large: string } => ({ small: `small_${imageId}.png`, large: `large_${imageId}.png` });
+
+/** iTwins in their full form, each with a fresh address of its picture. */
+async function toITwins(rows: readonly ITwinTable[], { links, services }: { links: Links; services: Services }): Promise<Static<typeof FullITwin>[]> {
+  const images = await services.iTwinThings.images(rows.map(({ id }) => id));
+  const addresses = await links.downloads(images.map((image) => ({ blobId: image.small_blob_id, fileName: imageNames(image.id).small })));
+  const imageOf = new Map(images.map((image, index) => [image.itwin_id, { imageName: imageNames(image.id).small, image: addresses[index]?.href ?? null }]));
+  return rows.map((row) => ({
     ...toMinimalITwin(row),
     geographicLocation: row.geographic_location,
     dataCenterLocation: row.data_center,
     status: row.status,
-    parentId: row.parent_id,
+    parentId: row.parent_id ?? row.organization_id,
     iTwinAccountId: row.organization_id,
-    imageName: null,
-    image: null,
+    ...(imageOf.get(row.id) ?? { imageName: null, image: null }),
     createdDateTime: time(row.created_at),
     createdBy: row.owner_id,
+  }));
+}
+
+async function toITwin(row: ITwinTable, call: { links: Links; services: Services }): Promise<{ iTwin: Static<typeof FullITwin> }> {
+  const [iTwin] = await toITwins([row], call);
+  return { iTwin: iTwin as Static<typeof FullITwin> };
+}
+
+const wrongStatus = 'Status value is incorrect. Valid values are Active, Inactive and Trial.';
+const wrongSubClass = 'A valid iTwin SubClass was not specified in the query.';
+
+/** Parameters of the lists of iTwins: all, favorites, recents. */
+export const iTwinListParameters = {
+  displayName: Type.Optional(SearchText()),
+  number: Type.Optional(SearchText()),
+  $search: Type.Optional(SearchText({ minLength: 1, description: 'Part of display name or number, in any case.' })),
+  class: Type.Optional(Type.String({ enum: [...classes], refusal: 'A valid iTwin Class was not specified in the query.' })),
+  subClass: Type.Optional(Type.String({ maxLength: 255, description: 'One or several, joined by commas.' })),
+  type: Type.Optional(Type.String({ maxLength: 100 })),
+  parentId: Type.Optional(Type.String({ maxLength: 255 })),
+  iTwinAccountId: Type.Optional(Type.String({ maxLength: 255 })),
+  status: Type.Optional(Type.String({ enum: [...statuses], refusal: wrongStatus })),
+  includeInactive: Type.Optional(Type.Boolean({ description: 'Inactive ones too.' })),
+  $filter: Type.Optional(
+    Type.String({ minLength: 1, maxLength: 2000, description: "OData: `eq`, `ne`, `gt`, `ge`, `lt`, `le`, `in`, `contains`, `startswith`, `endswith`, `and`, `or`, `not`. As `status eq 'Trial' and contains(displayName, 'plant')`." }),
+  ),
+  $select: Type.Optional(Type.String({ minLength: 1, maxLength: 1000, description: 'Names of the properties to answer, joined by commas.' })),
+  ...pagingParameters,
+  // Rule of the API: iTwins have words of their own for these two.
+  $top: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, description: 'Items on a page.', refusal: 'The $top query option must be a positive integer that does not exceed 1000.' })),
+  $skip: Type.Optional(
+    Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER, description: 'Items to leave out first.', refusal: 'The $skip query option must be a non-negative integer.' }),
+  ),
+};
+export type ITwinListQuery = Static<ReturnType<typeof Type.Object<typeof iTwinListParameters>>>;
+
+/** Rule of the API: a header says whose iTwins are meant. Without it this server answers all that the caller may see. */
+const queryScopes: Readonly<Record<string, QueryScope>> = { memberofitwin: 'member', all: 'all', organizationadmin: 'administrator' };
+
+/** What a list of iTwins is asked for. @throws ApiError 422 for parameters that are wrong or contradict each other */
+export function iTwinFilterOf(query: ITwinListQuery, { reply, invalid }: Pick<Call<unknown, unknown>, 'reply' | 'invalid'>): ITwinFilter {
+  const details: ErrorDetail[] = [];
+  if (query.$search !== undefined && (query.displayName !== undefined || query.number !== undefined))
+    details.push({ code: 'InvalidParameter', message: '$search cannot be used in conjuction with displayName or number.', target: '$search' });
+  if (query.status !== undefined && query.includeInactive !== undefined)
+    details.push({
+      code: 'InvalidParameter',
+      message: 'The includeInactive parameter should not be used at the same time as the status parameter.',
+      target: 'includeInactive',
+    });
+  const wanted = query.subClass?.split(',').map((name) => name.trim());
+  if (wanted?.some((name) => !subClasses.includes(name)) === true) details.push(detail.invalidValue('subClass', wrongSubClass));
+  const given = reply.request.headers['x-itwin-query-scope'];
+  const scope = given === undefined ? 'all' : queryScopes[String(given).toLowerCase()];
+  if (scope === undefined)
+    details.push({ code: 'InvalidHeaderValue', message: "The value of 'x-itwin-query-scope' is incorrect. Valid values are memberOfItwin, all and OrganizationAdmin.", target: 'x-itwin-query-scope' });
+  const condition = query.$filter === undefined ? undefined : conditionOf(query.$filter, details);
+  if (details.length > 0) throw invalid(details);
+  return {
+    ...query,
+    search: query.$search,
+    subClass: wanted,
+    condition,
+    scope: scope ?? 'all',
+    // Who asks for a status in words has said which ones are wanted.
+    includeInactive: query.includeInactive ?? (query.$filter !== undefined && namesInFilter(query.$filter).includes('status')),
   };
+}
+
+function conditionOf(filter: string, details: ErrorDetail[]): ITwinFilter['condition'] {
+  try {
+    return filterCondition(filter, filterProperties);
+  } catch (error) {
+    if (!(error instanceof FilterError)) throw error;
+    details.push(detail.invalidValue('$filter', `The $filter query option is not valid: ${error.message}.`));
+    return undefined;
+  }
+}
+
+/** iTwins of a page as they are asked for: short, full, or the selected properties. */
+export async function listedITwins(rows: readonly ITwinTable[], query: ITwinListQuery, call: Pick<Call<unknown, unknown>, 'links' | 'services' | 'representation'>) {
+  if (query.$select === undefined) return call.representation ? toITwins(rows, call) : rows.map(toMinimalITwin);
+  const selected = query.$select.split(',').map((name) => name.trim());
+  return (await toITwins(rows, call)).map((iTwin) => Object.fromEntries(Object.entries(iTwin).filter(([name]) => selected.includes(name))));
+}
+
+/** @throws ApiError 422 for a property that there is not */
+export function requireSelectable(query: ITwinListQuery, invalid: ApiErrorOf): void {
+  const names = query.$select?.split(',').map((name) => name.trim()) ?? [];
+  const unknown = names.filter((name) => !Object.hasOwn(FullITwin.properties, name));
+  if (unknown.length > 0) throw invalid([detail.invalidValue('$select', `'${(unknown[0] as string).slice(0, 100)}' is not a property of an iTwin.`)]);
 }
 
 const listITwins = callerRoute({
@@ -60,62 +169,49 @@ const listITwins = callerRoute({
   path: '/itwins',
   tag,
   summary: 'List iTwins that the caller may see',
+  description: 'The header `x-itwin-query-scope` narrows it: `memberOfItwin` leaves out those that are seen as an administrator only, `OrganizationAdmin` all others.',
   access: { on: 'caller' },
   invalid: 'Cannot query iTwins.',
   prefer: true,
   query: Type.Object({
-    displayName: Type.Optional(SearchText()),
-    number: Type.Optional(SearchText()),
-    $search: Type.Optional(SearchText({ minLength: 1, description: 'Part of display name or number, in any case.' })),
-    class: Type.Optional(Type.String({ enum: classes })),
-    subClass: Type.Optional(Type.String({ maxLength: 255, description: 'One or several, joined by commas.' })),
-    type: Type.Optional(Type.String({ maxLength: 100 })),
-    parentId: Type.Optional(Type.String({ maxLength: 255 })),
-    status: Type.Optional(Type.String({ enum: statuses })),
-    includeInactive: Type.Optional(Type.Boolean({ description: 'Inactive ones too.' })),
-    $orderBy: Type.Optional(Type.String({ maxLength: 255, description: '`displayName`, `number`, `createdDateTime`, each with `asc` or `desc`.' })),
-    ...pagingParameters,
+    ...iTwinListParameters,
+    $orderBy: Type.Optional(Type.String({ maxLength: 255, description: '`displayName`, `number`, `createdDateTime`, `class`, `subClass`, `status`, `dataCenterLocation`, each with `asc` or `desc`.' })),
   }),
-  response: { status: 200, description: 'A page of iTwins.', schema: Type.Object({ iTwins: Type.Array(MinimalITwin), _links: PageLinks }) },
-  async handler({ caller, query, rawQuery, representation, links, services, invalid }) {
-    const details = [];
-    if (query.$search !== undefined && (query.displayName !== undefined || query.number !== undefined))
-      details.push({ code: 'InvalidParameter', message: '$search cannot be used in conjuction with displayName or number.', target: '$search' });
-    if (query.status !== undefined && query.includeInactive !== undefined)
-      details.push({
-        code: 'InvalidParameter',
-        message: 'The includeInactive parameter should not be used at the same time as the status parameter.',
-        target: 'includeInactive',
-      });
-    const wanted = query.subClass?.split(',').map((name) => name.trim());
-    if (wanted?.some((name) => !subClasses.includes(name)) === true)
-      details.push(detail.invalidValue('subClass', 'A valid iTwin SubClass was not specified in the query.'));
-    if (details.length > 0) throw invalid(details);
-
+  response: { status: 200, description: 'A page of iTwins.', schema: ITwinListResponse },
+  async handler(call) {
+    const { caller, query, rawQuery, links, services, invalid } = call;
+    requireSelectable(query, invalid);
+    const filter = iTwinFilterOf(query, call);
+    const text = (column: string) => ({ column, type: 'text' }) as const;
     const keys = sortKeys(
       query.$orderBy,
       {
-        displayName: { column: 'display_name', type: 'text' },
-        number: { column: 'number', type: 'text' },
+        // By lower-case text, as every order by a name.
+        displayName: text('search_text'),
+        number: text('number'),
         createdDateTime: { column: 'created_at', type: 'number' },
+        class: text('class'),
+        subClass: text('sub_class'),
+        status: text('status'),
+        dataCenterLocation: text('data_center'),
       },
       'createdDateTime',
-      { column: 'id', type: 'text' },
+      text('id'),
       invalid,
     );
-    const filter = { ...query, search: query.$search, subClass: wanted, includeInactive: query.includeInactive ?? false };
     const page = await services.iTwins.list(caller, filter, pageRequest(query, keys, invalid));
-    return { iTwins: page.items.map((row) => (representation ? toITwin(row) : toMinimalITwin(row))), _links: links.page('/itwins', rawQuery, page) };
+    return { iTwins: await listedITwins(page.items, query, call), _links: links.page('/itwins', rawQuery, page) };
   },
 });
 
-const wrongStatus = () => detail.invalidValue('status', 'Status value is incorrect. Valid values are Active, Inactive and Trial.');
-
-const createBody = {
-  displayName: NameText('Unique within organization and subclass.', { tooLong: 'DisplayName cannot be more than 255 characters.' }),
+const missing = 'A required property is missing or empty.';
+const common = {
   type: Type.Optional(Nullable(LabelText({ maxLength: 100, tooLong: 'Type cannot be more than 100 characters.' }))),
   geographicLocation: Type.Optional(Nullable(LabelText({ tooLong: 'GeographicLocation cannot be more than 255 characters.' }))),
+  status: Type.Optional(NullableWord(statuses, { refusal: wrongStatus })),
 };
+const DisplayName = NameText('Unique within organization and subclass.', { tooLong: 'DisplayName cannot be more than 255 characters.', missing });
+const numberTooLong = 'Number cannot be more than 255 characters.';
 
 const createITwin = callerRoute({
   operationId: 'create-itwin',
@@ -123,38 +219,62 @@ const createITwin = callerRoute({
   path: '/itwins',
   tag,
   summary: 'Create an iTwin',
-  description: "It belongs to the caller's organization; the caller becomes its owner.",
+  description: "It belongs to the organization of its parent; without one, to the caller's. The caller becomes its owner.",
   access: { on: 'caller' },
   invalid: 'Cannot create iTwin.',
   made: madeIn('itwin', 'iTwin'),
   body: Type.Object({
-    ...createBody,
-    class: Type.String({ enum: classes }),
-    subClass: Type.String({ enum: subClasses }),
-    number: Type.Optional(Nullable(LabelText({ tooLong: 'Number cannot be more than 255 characters.', description: 'Its id by default.' }))),
+    ...common,
+    displayName: DisplayName,
+    class: Type.String({ enum: [...classes], refusal: 'Class value is incorrect.', missing }),
+    subClass: Type.String({ enum: subClasses, refusal: 'SubClass value is incorrect.', missing }),
+    number: Type.Optional(Nullable(LabelText({ tooLong: numberTooLong, description: 'Its id by default.' }))),
     dataCenterLocation: Type.Optional(Nullable(Type.String({ maxLength: 255 }))),
-    status: Type.Optional(Nullable(Type.String())),
-    parentId: Type.Optional(Nullable(Type.String({ maxLength: 255 }))),
+    parentId: Type.Optional(Nullable(Type.String({ maxLength: 255, description: 'An iTwin of an organization of the caller, or the id of the organization.' }))),
   }),
   response: { status: 201, description: 'The iTwin.', schema: ITwinResponse },
-  errors: ['iTwinExists'],
-  async handler({ caller, body, services, invalid }) {
-    const status = body.status ?? 'Active';
-    if (!statuses.includes(status)) throw invalid([wrongStatus()]);
+  errors: ['iTwinExists', 'InsufficientPermissions'],
+  async handler(call) {
+    const { caller, body, services, invalid } = call;
+    if (body.class === 'Account' || body.subClass === 'Account') {
+      // An account is an organization, and those are written in the users file.
+      if (caller.administeredOrganizationIds.length === 0) throw new ApiError('InsufficientPermissions');
+      throw invalid([detail.invalidValue('class', 'Class value is incorrect. Accounts are the organizations of the users file.')]);
+    }
+    const ofClass: readonly string[] = subClassesOf[body.class as (typeof classes)[number]];
+    if (!ofClass.includes(body.subClass)) throw invalid([detail.invalidValue('subClass', 'SubClass value is incorrect.')]);
+    const parent = await parentOf(caller, body.parentId, services, invalid);
     const row = await services.iTwins.create(caller, {
       class: body.class,
       subClass: body.subClass,
       displayName: body.displayName,
-      number: body.number == null || body.number === '' ? undefined : body.number,
+      number: body.number == null || body.number.trim() === '' ? undefined : body.number,
       type: body.type ?? null,
       geographicLocation: body.geographicLocation ?? null,
       dataCenterLocation: body.dataCenterLocation ?? undefined,
-      status,
-      parentId: body.parentId ?? null,
+      status: body.status ?? 'Active',
+      ...parent,
     });
-    return { iTwin: toITwin(row) };
+    return toITwin(row, call);
   },
 });
+
+/**
+ * The parent of a new iTwin and the organization that it gives. Rule of the API: without one, the account is the parent; the
+ * account is the root of every hierarchy, so an iTwin belongs to the account of its parent.
+ * @throws ApiError 422 for a parent that the caller cannot see, 403 for one of an organization that is not the caller's
+ */
+async function parentOf(caller: Caller, parentId: string | null | undefined, services: Services, invalid: ApiErrorOf): Promise<{ parentId: string | null; organizationId: string | null }> {
+  const own = caller.user.organizationId;
+  if (parentId == null || parentId === '') return { parentId: null, organizationId: own };
+  const isOwn = (organizationId: string | null): boolean => organizationId === own || (organizationId !== null && caller.administeredOrganizationIds.includes(organizationId));
+  if (isOwn(parentId)) return { parentId, organizationId: parentId };
+  const id = parseGuid(parentId);
+  const found = id === undefined ? undefined : await services.permissions.onITwin(caller, id);
+  if (found?.visible !== true) throw invalid([detail.invalidValue('parentId', 'ParentId value is incorrect.')]);
+  if (!isOwn(found.itwin.organization_id)) throw new ApiError('InsufficientPermissions');
+  return { parentId: found.itwin.id, organizationId: found.itwin.organization_id };
+}
 
 const getITwin = itwinRoute({
   operationId: 'get-itwin',
@@ -165,19 +285,8 @@ const getITwin = itwinRoute({
   access: { on: 'itwin', permission: 'member', from: 'path' },
   invalid: 'Cannot get iTwin.',
   response: { status: 200, description: 'The iTwin.', schema: ITwinResponse },
-  async handler({ access }) {
-    return { iTwin: toITwin(access.itwin) };
-  },
+  handler: (call) => toITwin(call.access.itwin, call),
 });
-
-/** Rule of the API: these are given once. Each attempt to change one is told by its name. */
-const readOnly: Record<string, string> = {
-  id: 'Id is read only and cannot be modified.',
-  class: 'Class is read only and cannot be modified.',
-  subClass: 'SubClass is read only and cannot be modified.',
-  createdDateTime: 'CreatedDateTime is read only and should not be set.',
-  dataCenterLocation: 'DataCenterLocation is read only and should not be set.',
-};
 
 const updateITwin = itwinRoute({
   operationId: 'update-itwin',
@@ -189,29 +298,34 @@ const updateITwin = itwinRoute({
   access: { on: 'itwin', permission: 'itwins_modify', from: 'path' },
   invalid: 'Cannot update iTwin.',
   body: Type.Object({
-    displayName: Type.Optional(createBody.displayName),
-    number: Type.Optional(NameText('Unique within organization and subclass.', { tooLong: 'Number cannot be more than 255 characters.' })),
-    type: createBody.type,
-    geographicLocation: createBody.geographicLocation,
-    status: Type.Optional(Type.String()),
+    ...common,
+    displayName: Type.Optional(DisplayName),
+    number: Type.Optional(NameText('Unique within organization and subclass.', { tooLong: numberTooLong, missing })),
+    // Rule of the API: these are given once. Each attempt to change one is told by its name.
+    id: Fixed('Id is read only and cannot be modified.'),
+    class: Fixed('Class is read only and cannot be modified.'),
+    subClass: Fixed('SubClass is read only and cannot be modified.'),
+    createdDateTime: Fixed('CreatedDateTime is read only and should not be set.'),
+    dataCenterLocation: Fixed('DataCenterLocation is read only and should not be set.'),
+    createdBy: Fixed('CreatedBy is read only and should not be set.'),
+    iTwinAccountId: Fixed('ITwinAccountId is read only and should not be set.'),
+    parentId: Fixed('ParentId is read only and cannot be modified.'),
+    imageName: Fixed('ImageName is read only and should not be set.'),
+    image: Fixed('Image is read only and should not be set.'),
   }),
   bodyTypes: ['application/json', 'application/json-patch+json', 'application/merge-patch+json'],
   response: { status: 200, description: 'The iTwin as it is now.', schema: ITwinResponse },
   errors: ['iTwinExists'],
-  async handler({ access, caller, body, services, invalid }) {
-    const refused = Object.entries(readOnly)
-      .filter(([property]) => property in body)
-      .map(([target, message]) => ({ code: 'ReadOnlyProperty', message, target }));
-    if (refused.length > 0) throw invalid(refused);
-    if (body.status !== undefined && !statuses.includes(body.status)) throw invalid([wrongStatus()]);
+  async handler(call) {
+    const { access, caller, body, services } = call;
     const row = await services.iTwins.update(caller, access.itwin, {
       display_name: body.displayName,
       number: body.number,
       type: body.type,
       geographic_location: body.geographicLocation,
-      status: body.status,
+      status: body.status ?? undefined,
     });
-    return { iTwin: toITwin(row) };
+    return toITwin(row, call);
   },
 });
 

@@ -2,7 +2,7 @@ import { Type } from 'typebox';
 import type { MarkKind } from '../marks/marks.ts';
 import { MinimalIModel, toIModel, toMinimal } from './imodels.ts';
 import { pageRequest, pagingParameters, type SortKey } from './paging.ts';
-import { MinimalITwin, toITwin, toMinimalITwin } from './itwins.ts';
+import { iTwinFilterOf, iTwinListParameters, ITwinListResponse, listedITwins, requireSelectable } from './itwins.ts';
 import { callerRoute, imodelRoute, itwinRoute, type Route } from './route.ts';
 import { guidPattern, PageLinks } from './schemas.ts';
 
@@ -87,11 +87,13 @@ function iTwinMarkRoutesOf(kind: MarkKind): Route[] {
       access: { on: 'caller' },
       invalid: 'Cannot query iTwins.',
       prefer: true,
-      query: Type.Object(pagingParameters),
-      response: { status: 200, description: 'A page of iTwins.', schema: Type.Object({ iTwins: Type.Array(MinimalITwin), _links: PageLinks }) },
-      async handler({ caller, query, rawQuery, representation, links, services, invalid }) {
-        const page = await services.marks.iTwins(caller, kind, pageRequest(query, byTime(latestFirst, 'itwin'), invalid));
-        return { iTwins: page.items.map((row) => (representation ? toITwin(row) : toMinimalITwin(row))), _links: links.page(`/itwins/${path}`, rawQuery, page) };
+      query: Type.Object(iTwinListParameters),
+      response: { status: 200, description: 'A page of iTwins.', schema: ITwinListResponse },
+      async handler(call) {
+        const { caller, query, rawQuery, links, services, invalid } = call;
+        requireSelectable(query, invalid);
+        const page = await services.marks.iTwins(caller, kind, iTwinFilterOf(query, call), pageRequest(query, byTime(latestFirst, 'itwin'), invalid));
+        return { iTwins: await listedITwins(page.items, query, call), _links: links.page(`/itwins/${path}`, rawQuery, page) };
       },
     }),
     itwinRoute({

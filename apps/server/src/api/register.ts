@@ -7,13 +7,14 @@ import { ApiError, detail, errorTable, type ErrorCode, type ErrorDetail } from '
 import { outageError, outageOf } from '../faults.ts';
 import { continueIfExpected } from '../http/unreadBodies.ts';
 import type { Services } from '../services.ts';
+import { registerAbsent } from './absent.ts';
 import { baseUrlOf } from './baseUrl.ts';
 import { Links } from './links.ts';
 import { answerAgain, answerUnlessLost, answerWithKey, faultOfKey, idempotencyKeyOf, keptAnswer, keyDescription } from './repeats.ts';
 import type { Access, Call, Route } from './route.ts';
 import { ErrorSchema } from './schemas.ts';
 import { decodeUtf8, isUtf8Type, undecodable } from './text.ts';
-import { bodyCheck, parameterCheck } from './validation.ts';
+import { bodyCheck, parameterCheck, parameterNames } from './validation.ts';
 
 /** What the hooks of a request leave for its handler. */
 interface RequestState {
@@ -47,10 +48,12 @@ export function registerRoutes(app: FastifyInstance, services: Services, routes:
   });
   app.setErrorHandler((error, request, reply) => sendError(error as Error, request, reply));
   for (const route of routes) registerRoute(app, services, route, options);
+  registerAbsent(app);
 }
 
 function registerRoute(app: FastifyInstance, services: Services, route: Route, options: RegisterOptions): void {
   const invalid = (details: ErrorDetail[]): ApiError => new ApiError(umbrellaOf(route), { message: route.invalid, details });
+  const checkNames = parameterNames(route.query);
   const checkQuery = parameterCheck(route.query ?? Type.Object({}));
   const checkBody = route.body === undefined ? undefined : bodyCheck(route.body);
   const checkAnswer = options.checkResponses === true && route.response.schema !== undefined ? bodyCheck(route.response.schema) : undefined;
@@ -79,7 +82,9 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
     errorHandler: (error, request, reply) => {
       const malformed = error.code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE';
       const types = route.file?.types ?? route.bodyTypes ?? ['application/json'];
-      sendError(malformed ? invalid([detail.contentType((request.headers['content-type'] ?? '').slice(0, 100), ...types)]) : error, request, reply);
+      const tooLarge = error.statusCode === 413 ? route.file?.tooLarge : undefined;
+      if (tooLarge !== undefined) sendError(new ApiError('RequestTooLarge', { message: tooLarge }), request, reply);
+      else sendError(malformed ? invalid([detail.contentType((request.headers['content-type'] ?? '').slice(0, 100), ...types)]) : error, request, reply);
     },
 
     onRequest: async (request) => {
@@ -91,14 +96,14 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       const state: RequestState = { caller, access: undefined, body: undefined };
       states.set(request, state);
       await unlessRepeated(request, state, async () => {
-        state.access = await accessByPath(services, route.access, caller, request);
+        state.access = await accessByPath(services, route, caller, request);
       });
     },
 
     preHandler: async (request) => {
       const state = states.get(request) as RequestState;
       if (state.refusal !== undefined) return;
-      const details = [...faultOfKey(idempotencyKeyOf(request, route)), ...faultsOfEncoding(request.query), ...checkQuery(request.query)];
+      const details = [...faultOfKey(idempotencyKeyOf(request, route)), ...faultsOfEncoding(request.query), ...checkNames(request.query as Record<string, unknown>), ...checkQuery(request.query)];
       if (route.body !== undefined) {
         state.body = parseBody(request, route, invalid);
         details.push(...(checkBody?.(state.body) ?? []));
@@ -110,7 +115,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
         const { from, permission } = route.access;
         const named = (from === 'query' ? request.query : state.body) as { iTwinId: string };
         await unlessRepeated(request, state, async () => {
-          state.access = await iTwinAccess(services, state.caller, named.iTwinId, permission);
+          state.access = await iTwinAccess(services, route, state.caller, named.iTwinId, permission);
         });
       }
       await requireSpace(services, route);
@@ -167,9 +172,10 @@ export function needsInitialized(access: Access): boolean {
 }
 
 /** Access to what the path names; routes whose iTwin is in the query or body are checked once those are. */
-async function accessByPath(services: Services, access: Access, caller: Caller, request: FastifyRequest): Promise<IModelAccess | ITwinAccess | undefined> {
+async function accessByPath(services: Services, route: Route, caller: Caller, request: FastifyRequest): Promise<IModelAccess | ITwinAccess | undefined> {
+  const { access } = route;
   const params = request.params as Record<string, string>;
-  if (access.on === 'itwin') return access.from === 'path' ? iTwinAccess(services, caller, params.iTwinId ?? '', access.permission) : undefined;
+  if (access.on === 'itwin') return access.from === 'path' ? iTwinAccess(services, route, caller, params.iTwinId ?? '', access.permission) : undefined;
   if (access.on === 'caller') return undefined;
   const id = parseGuid(params.iModelId ?? '');
   const found = requireIModel(id === undefined ? undefined : await services.permissions.onIModel(caller, id), access.permission, access.level);
@@ -177,12 +183,17 @@ async function accessByPath(services: Services, access: Access, caller: Caller, 
   return found;
 }
 
-async function iTwinAccess(services: Services, caller: Caller, text: string, permission: Extract<Access, { on: 'itwin' }>['permission']): Promise<ITwinAccess> {
+async function iTwinAccess(services: Services, route: Route, caller: Caller, text: string, permission: Extract<Access, { on: 'itwin' }>['permission']): Promise<ITwinAccess> {
   const id = parseGuid(text);
   const found = id === undefined ? undefined : await services.permissions.onITwin(caller, id);
-  if (permission !== 'member') return requireITwin(found, permission);
-  if (found?.visible !== true) throw new ApiError('iTwinNotFound');
+  if (permission !== 'member') return requireITwin(found, permission, iTwinNotFoundOf(route));
+  if (found?.visible !== true) throw new ApiError(iTwinNotFoundOf(route));
   return found;
+}
+
+/** Code of the 404 where the caller may not see the iTwin. Rule of the API: that of what is asked for, where there is such a code. */
+function iTwinNotFoundOf(route: Route): ErrorCode {
+  return route.iTwinNotFound ?? (route.path.startsWith('/accesscontrol') ? 'ItwinNotFound' : 'iTwinNotFound');
 }
 
 function parseFile(request: FastifyRequest, { types }: NonNullable<Route['file']>, invalid: (details: ErrorDetail[]) => ApiError): Buffer {
@@ -221,6 +232,7 @@ function faultsOfEncoding(query: unknown): ErrorDetail[] {
 
 function umbrellaOf(route: Route): ErrorCode {
   if (route.path.startsWith('/itwins')) return 'InvalidiTwinsRequest';
+  if (/^\/accesscontrol\/itwins\/:iTwinId\/groups\b/.test(route.path)) return 'InvalidiTwinsGroupRequest';
   return route.path.startsWith('/accesscontrol') ? 'InvalidAccessControlRequest' : 'InvalidiModelsRequest';
 }
 
@@ -248,10 +260,10 @@ export function errorsOf(route: Route): ErrorCode[] {
   const codes = new Set<ErrorCode>(['HeaderNotFound', 'Unauthorized', 'RateLimitExceeded', ...(route.errors ?? [])]);
   if (route.access.on === 'imodel') codes.add('iModelNotFound');
   if (needsInitialized(route.access)) codes.add('iModelNotInitialized');
-  if (route.access.on === 'itwin') codes.add('iTwinNotFound');
+  if (route.access.on === 'itwin') codes.add(iTwinNotFoundOf(route));
   if (route.access.on !== 'caller' && !(route.access.on === 'itwin' && route.access.permission === 'member')) codes.add('InsufficientPermissions');
   if (route.method === 'POST') codes.add('RequestInProgress');
-  if (route.method === 'POST' || route.body !== undefined || route.file !== undefined || route.query !== undefined) codes.add(umbrellaOf(route));
+  codes.add(umbrellaOf(route));
   if (route.body !== undefined || route.file !== undefined) codes.add('RequestTooLarge');
   if (route.body !== undefined && route.bodyOptional !== true) codes.add('MissingRequestBody');
   return [...codes];

@@ -70,8 +70,8 @@ interface RouteBase<Body extends TSchema, Query extends TSchema> {
   /** Message of the operation's 422. */
   invalid: string;
   body?: Body;
-  /** The body is a file of one of these media types, at most `limit` bytes; the handler gets it as a Buffer. */
-  file?: { types: readonly string[]; limit: number };
+  /** The body is a file of one of these media types, at most `limit` bytes; the handler gets it as a Buffer. `tooLarge` is the message of its 413. */
+  file?: { types: readonly string[]; limit: number; tooLarge?: string };
   /** Media types that the JSON body may come as; `application/json` by default. */
   bodyTypes?: readonly string[];
   /** An empty body counts as `{}`. */
@@ -82,6 +82,8 @@ interface RouteBase<Body extends TSchema, Query extends TSchema> {
   response: RouteResponse;
   /** POST: what it makes where that has a name or address of its own, by which a repetition finds it. */
   made?: { table: MadeTable; idIn: (body: unknown, headers: Readonly<Record<string, string>>) => string };
+  /** Code of the 404 where the caller may not see the iTwin, if not the usual one. */
+  iTwinNotFound?: ErrorCode;
   /** Refusals besides those that follow from access, body and query. */
   errors?: readonly ErrorCode[];
 }

@@ -19,6 +19,13 @@ export const FreeText = (description: string, options: Wording & { minLength?: n
 export const LabelText = (options: Wording & { description?: string; maxLength?: number } = {}) => Type.String({ maxLength: 255, text: 'label' satisfies TextKind, ...options });
 /** A parameter that is compared with names or descriptions. */
 export const SearchText = (options: { description?: string; minLength?: number } = {}) => Type.String({ maxLength: 255, text: 'search' satisfies TextKind, ...options });
+/** One of some words, or null. */
+export function NullableWord<W extends string>(words: readonly W[], wording: Wording = {}) {
+  return Type.Unsafe<W | null>({ type: ['string', 'null'], enum: [...words, null], ...wording });
+}
+
+/** A property that a body must not have, because it cannot be changed. */
+export const Fixed = (message: string) => Type.Optional(Type.Unsafe<undefined>({ not: {}, fixed: message }));
 
 /** An id of an iTwin or iModel in a query. */
 export const guidPattern = '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';

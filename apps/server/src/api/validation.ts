@@ -7,14 +7,18 @@ import { faultOfText, normalizeText, type TextKind } from './text.ts';
  * Annotations of a property's schema that word its refusal:
  * `explain` follows "Provided 'x' value is not valid." (or, for parameters, "'v' is not a valid 'x' value.");
  * `tooLong` replaces the sentence about the 255 characters; `pick` follows "'v' is not a valid 'x' value.";
- * `refusal` replaces the whole message, with `{value}` for what was given.
+ * `refusal` replaces the whole message, with `{value}` for what was given;
+ * `fixed` is the message for a property that cannot be set, `missing` the one for a required property that is absent, null or blank, which then counts as missing.
  */
 export interface Wording {
   explain?: string;
   tooLong?: string;
   pick?: string;
   refusal?: string;
+  fixed?: string;
+  missing?: string;
 }
+const wordings = ['explain', 'tooLong', 'pick', 'refusal', 'fixed', 'missing'] as const satisfies readonly (keyof Wording)[];
 
 const forBodies = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false });
 /** Parameters arrive as text: `'5'` becomes 5 where a number is declared. */
@@ -35,6 +39,27 @@ export function bodyCheck(schema: TSchema): Check {
 /** The same for query parameters; the checked object is changed in place to the declared types. */
 export function parameterCheck(schema: TSchema): Check {
   return checkWith(forParameters.compile(schema), schema, 'parameter');
+}
+
+/**
+ * Spells parameters as they are declared: the API takes their names in any letters, and a `$orderby` that is ignored would
+ * answer the wrong page with 200. An unknown query option, whose name begins with `$`, is refused for the same reason.
+ * The object is changed in place. @returns a detail for each parameter at fault
+ */
+export function parameterNames(schema: TSchema | undefined): (query: Record<string, unknown>) => ErrorDetail[] {
+  const declared = new Map(Object.keys(schema === undefined ? {} : propertiesOf(schema)).map((name) => [name.toLowerCase(), name]));
+  return (query) => {
+    const details: ErrorDetail[] = [];
+    for (const given of Object.keys(query)) {
+      const name = declared.get(given.toLowerCase());
+      if (name === undefined && given.startsWith('$')) details.push(detail.unknownOption(given.slice(0, 100)));
+      if (name === undefined || name === given) continue;
+      if (name in query) details.push(detail.invalidValue(name, `'${name}' is given more than once.`));
+      query[name] = query[given];
+      Reflect.deleteProperty(query, given);
+    }
+    return details;
+  };
 }
 
 function checkWith(validate: ValidateFunction, schema: TSchema, kind: 'property' | 'parameter'): Check {
@@ -63,16 +88,18 @@ function describe(error: ErrorObject, schema: TSchema, kind: 'property' | 'param
     const missing = (error.params as { missingProperty: string }).missingProperty;
     // A missing inner property is told with its way, `baselineFile.size`.
     const target = [...error.instancePath.slice(1).split('/').filter(Boolean), missing].join('.');
-    return kind === 'parameter' ? detail.missingParameter(target) : detail.missingProperty(target);
+    return kind === 'parameter' ? detail.missingParameter(target) : detail.missingProperty(target, propertiesOf(schema)[target]?.missing);
   }
   if (top === '') return detail.invalidBody();
   const wording = wordingOf(error, schema, top);
+  if (wording.fixed !== undefined) return { code: 'ReadOnlyProperty', message: wording.fixed, target: top };
+  if (wording.missing !== undefined && (isBlank(error.data) || isInvisible(error))) return detail.missingProperty(top, wording.missing);
   if (wording.refusal !== undefined) return detail.invalidValue(top, wording.refusal.replace('{value}', shown(error.data)));
   if (error.keyword === 'maxLength')
     return detail.invalidValue(top, wording.tooLong ?? `Provided '${top}' value is not valid. The value exceeds allowed ${String(error.schema)} characters.`);
   const textFault = error.keyword === 'text' ? faultOfText(error.schema as TextKind, error.data as string) : undefined;
   if (textFault === 'control') return detail.invalidValue(top, `Provided '${top}' value is not valid. The value cannot contain control characters.`);
-  const blank = textFault === 'blank' || (typeof error.data === 'string' && error.data.trim() === '' && (error.keyword === 'minLength' || error.keyword === 'pattern'));
+  const blank = textFault === 'blank' || (typeof error.data === 'string' && isBlank(error.data) && (error.keyword === 'minLength' || error.keyword === 'pattern'));
   if (blank && wording.explain === undefined)
     return detail.invalidValue(top, `'${error.data as string}' is not a valid '${top}' value. The value cannot be empty or consist only of whitespace characters.`);
   if (wording.explain !== undefined && kind === 'property') return detail.invalidValue(top, `Provided '${top}' value is not valid. ${wording.explain}`);
@@ -84,9 +111,21 @@ function describe(error: ErrorObject, schema: TSchema, kind: 'property' | 'param
 /** The annotation nearest to the fault: of the schema that refused, else of the property it belongs to. */
 function wordingOf(error: ErrorObject, schema: TSchema, top: string): Wording {
   const nearest = error.parentSchema as Wording | undefined;
-  if (nearest !== undefined && ['explain', 'tooLong', 'pick', 'refusal'].some((word) => word in nearest)) return nearest;
-  const properties = (schema as { properties?: Record<string, Wording> }).properties;
-  return properties?.[top] ?? {};
+  if (nearest !== undefined && wordings.some((word) => word in nearest)) return nearest;
+  return propertiesOf(schema)[top] ?? {};
+}
+
+function propertiesOf(schema: TSchema): Record<string, Wording | undefined> {
+  return (schema as { properties?: Record<string, Wording> }).properties ?? {};
+}
+
+/** Whether a text was refused because nobody could see it. */
+function isInvisible(error: ErrorObject): boolean {
+  return error.keyword === 'text' && faultOfText(error.schema as TextKind, error.data as string) === 'blank';
+}
+
+function isBlank(value: unknown): boolean {
+  return value === null || (typeof value === 'string' && value.trim() === '');
 }
 
 function shown(value: unknown): string {

@@ -109,6 +109,7 @@ async function prepare(config: Config, files: number, size: number): Promise<Sou
       dataCenterLocation: west,
       status: 'Active',
       parentId: null,
+      organizationId: caller.user.organizationId,
     });
     const access = await services.permissions.onITwin(caller, iTwinId);
     if (access === undefined) throw new Error('the iTwin of the benchmark is gone');

@@ -25,6 +25,7 @@ export async function ensureFirstITwin(services: Services): Promise<{ id: string
       dataCenterLocation: undefined,
       status: 'Active',
       parentId: null,
+      organizationId,
     },
   );
   return { id: row.id, name: row.display_name };

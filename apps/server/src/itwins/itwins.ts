@@ -1,5 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import { seenBy } from '../access/permissions.ts';
+import { sql, type RawBuilder } from 'kysely';
+import { seenBy, type QueryScope } from '../access/permissions.ts';
+import type { FilterProperty } from '../api/odata.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
 import { audit } from '../audit.ts';
 import type { Config } from '../config.ts';
@@ -19,8 +21,12 @@ export interface ITwinRequest {
   geographicLocation: string | null;
   dataCenterLocation: string | undefined;
   status: string;
+  /** An iTwin or an account; null for none but the account. */
   parentId: string | null;
+  organizationId: string | null;
 }
+
+export type { QueryScope };
 
 /** What may be changed of an iTwin; absent stays. */
 export type ITwinChange = { [K in 'display_name' | 'number' | 'type' | 'geographic_location' | 'status']?: ITwinTable[K] | undefined };
@@ -34,7 +40,50 @@ export interface ITwinFilter {
   type?: string | undefined;
   status?: string | undefined;
   parentId?: string | undefined;
+  iTwinAccountId?: string | undefined;
+  /** A further condition, from `$filter`. */
+  condition?: RawBuilder<boolean> | undefined;
+  scope: QueryScope;
   includeInactive: boolean;
+}
+
+/** The account is the parent of whatever has none below it. */
+const parentOfRow = sql`coalesce(itwin.parent_id, itwin.organization_id)`;
+
+/** What `$filter` may name. */
+export const filterProperties: Readonly<Record<string, FilterProperty>> = {
+  id: { value: sql`itwin.id` },
+  class: { value: sql`itwin.class` },
+  subClass: { value: sql`itwin.sub_class` },
+  type: { value: sql`itwin.type` },
+  number: { value: sql`itwin.number` },
+  displayName: { value: sql`itwin.display_name` },
+  geographicLocation: { value: sql`itwin.geographic_location` },
+  dataCenterLocation: { value: sql`itwin.data_center` },
+  status: { value: sql`itwin.status` },
+  parentId: { value: parentOfRow },
+  iTwinAccountId: { value: sql`itwin.organization_id` },
+  createdDateTime: { value: sql`itwin.created_at`, isTime: true },
+  createdBy: { value: sql`itwin.owner_id` },
+};
+
+/** Conditions on an iTwin row that a caller may see and a filter lets through. Rule of the API: inactive ones only when asked for. */
+export function iTwinConditions(database: Pick<Database, 'engine'>, caller: Caller, filter: ITwinFilter): RawBuilder<boolean>[] {
+  const equals = (column: RawBuilder<unknown>, value: string | undefined) => (value === undefined ? [] : [sql<boolean>`${column} = ${value}`]);
+  return [
+    seenBy(caller, filter.scope),
+    ...equals(sql`itwin.display_name`, filter.displayName),
+    ...equals(sql`itwin.number`, filter.number),
+    ...(filter.search === undefined ? [] : [contains(database, 'itwin.search_text', filter.search)]),
+    ...equals(sql`itwin.class`, filter.class),
+    ...(filter.subClass === undefined ? [] : [sql<boolean>`itwin.sub_class in (${sql.join([...filter.subClass])})`]),
+    ...equals(sql`itwin.type`, filter.type),
+    ...equals(parentOfRow, filter.parentId),
+    ...equals(sql`itwin.organization_id`, filter.iTwinAccountId),
+    ...equals(sql`itwin.status`, filter.status),
+    ...(filter.status !== undefined || filter.includeInactive ? [] : [sql<boolean>`itwin.status <> 'Inactive'`]),
+    ...(filter.condition === undefined ? [] : [filter.condition]),
+  ];
 }
 
 /** What `$search` looks in. */
@@ -53,7 +102,7 @@ export class ITwins {
   }
 
   /**
-   * Creates an iTwin in the caller's organization; the caller becomes its owner.
+   * Creates an iTwin; the caller becomes its owner.
    * @throws ApiError InvalidiTwinsRequest (data center), iTwinExists
    */
   async create(caller: Caller, request: ITwinRequest): Promise<ITwinTable> {
@@ -67,7 +116,7 @@ export class ITwins {
     const number = request.number ?? id;
     const row: ITwinTable = {
       id,
-      organization_id: caller.user.organizationId,
+      organization_id: request.organizationId,
       owner_id: caller.user.id,
       class: request.class,
       sub_class: request.subClass,
@@ -93,6 +142,12 @@ export class ITwins {
       if (isUniqueError(error)) throw await this.#exists(row);
       throw error;
     }
+  }
+
+  /** When the first iTwin of an organization was made, in milliseconds; now for one without any. */
+  async firstOf(organizationId: string): Promise<number> {
+    const row = await this.#database.db.selectFrom('itwin').select((eb) => eb.fn.min('created_at').as('at')).where('organization_id', '=', organizationId).executeTakeFirst();
+    return row?.at == null ? Date.now() : Number(row.at);
   }
 
   /** @throws ApiError iTwinExists */
@@ -130,32 +185,24 @@ export class ITwins {
     });
   }
 
-  /** iTwins that the caller may see. Rule of the API: inactive ones only when asked for. */
   async list(caller: Caller, filter: ITwinFilter, request: PageRequest): Promise<Page<ITwinTable>> {
-    let query = this.#database.db.selectFrom('itwin').selectAll().where(seenBy(caller));
-    if (filter.displayName !== undefined) query = query.where('display_name', '=', filter.displayName);
-    if (filter.number !== undefined) query = query.where('number', '=', filter.number);
-    if (filter.search !== undefined) query = query.where(contains(this.#database, 'search_text', filter.search));
-    if (filter.class !== undefined) query = query.where('class', '=', filter.class);
-    if (filter.subClass !== undefined) query = query.where('sub_class', 'in', filter.subClass);
-    if (filter.type !== undefined) query = query.where('type', '=', filter.type);
-    if (filter.parentId !== undefined) query = query.where('parent_id', '=', filter.parentId);
-    if (filter.status !== undefined) query = query.where('status', '=', filter.status);
-    else if (!filter.includeInactive) query = query.where('status', '!=', 'Inactive');
+    let query = this.#database.db.selectFrom('itwin').selectAll();
+    for (const condition of iTwinConditions(this.#database, caller, filter)) query = query.where(condition);
     return readPage(query, request);
   }
 
+  /** Rule of the API: `number` is named before `displayName` where both are taken. */
   async #exists(row: ITwinTable): Promise<ApiError> {
-    const sameName = await this.#database.db
+    const others = await this.#database.db
       .selectFrom('itwin')
-      .select('id')
+      .select(['number', 'display_name'])
       .where('organization_id', '=', row.organization_id)
       .where('sub_class', '=', row.sub_class)
-      .where('display_name', '=', row.display_name)
+      .where((eb) => eb.or([eb('number', '=', row.number), eb('display_name', '=', row.display_name)]))
       .where('id', '!=', row.id)
       .where('deleted_at', 'is', null)
-      .executeTakeFirst();
-    const property = sameName === undefined ? 'number' : 'displayName';
-    return new ApiError('iTwinExists', { details: [detail.invalidValue(property, `An iTwin with the specified ${property} already exists.`)] });
+      .execute();
+    const taken = [...(others.some(({ number }) => number === row.number) ? ['number'] : []), ...(others.some(({ display_name }) => display_name === row.display_name) ? ['displayName'] : [])];
+    return new ApiError('iTwinExists', { details: taken.map((property) => detail.invalidValue(property, `An iTwin with the specified ${property} already exists.`)) });
   }
 }

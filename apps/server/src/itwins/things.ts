@@ -1,11 +1,17 @@
 import { randomUUID } from 'node:crypto';
 import { audit } from '../audit.ts';
-import { isUniqueError, type Database } from '../db/database.ts';
+import { isUniqueError, type Database, type Tx } from '../db/database.ts';
 import type { ITwinImageTable, ITwinTable, RepositoryTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
-import { insertPictures, storePictures } from '../thumbnails/thumbnails.ts';
+import { insertPictures, requireProportions, storePictures } from '../thumbnails/thumbnails.ts';
+
+/** Rule of the API: neither side of a picture is longer than this many times the other. */
+const maxProportion = 5;
+
+/** A repository as it is described, without what the server gives it. */
+export type NewRepository = Omit<RepositoryTable, 'id' | 'itwin_id'>;
 
 /** What an iTwin has besides iModels: a picture, and repositories, places outside with more of its data. */
 export class ITwinThings {
@@ -24,9 +30,16 @@ export class ITwinThings {
     return row;
   }
 
-  /** @throws NotAPictureError */
+  /** The pictures of some iTwins, in no order. */
+  async images(iTwinIds: readonly string[]): Promise<ITwinImageTable[]> {
+    if (iTwinIds.length === 0) return [];
+    return this.#database.db.selectFrom('itwin_image').selectAll().where('itwin_id', 'in', iTwinIds).execute();
+  }
+
+  /** @throws NotAPictureError, ProportionsError */
   async setImage(caller: Caller, { id: iTwinId, data_center }: ITwinTable, picture: Buffer): Promise<ITwinImageTable> {
     const store = this.#blobs.stores.ofDataCenter(data_center);
+    await requireProportions(picture, maxProportion);
     const stored = await storePictures(store, picture);
     return this.#database.db.transaction().execute(async (tx) => {
       const before = await tx.deleteFrom('itwin_image').where('itwin_id', '=', iTwinId).returningAll().executeTakeFirst();
@@ -55,13 +68,36 @@ export class ITwinThings {
     return query.execute();
   }
 
+  /** @throws ApiError iTwinRepositoryNotFound */
+  async repository(iTwinId: string, id: string | undefined): Promise<RepositoryTable> {
+    const row = await this.#database.db.selectFrom('repository').selectAll().where('itwin_id', '=', iTwinId).where('id', '=', id ?? '').executeTakeFirst();
+    if (row === undefined) throw new ApiError('iTwinRepositoryNotFound');
+    return row;
+  }
+
   /** @throws ApiError iTwinRepositoryExists */
-  async addRepository(caller: Caller, iTwinId: string, repository: Pick<RepositoryTable, 'class' | 'sub_class' | 'uri'>): Promise<RepositoryTable> {
+  async addRepository(caller: Caller, iTwinId: string, repository: NewRepository): Promise<RepositoryTable> {
     const row: RepositoryTable = { id: randomUUID(), itwin_id: iTwinId, ...repository };
+    return this.#writeRepository(caller, 'repository.create', row, async (tx) => {
+      await tx.insertInto('repository').values(row).execute();
+    });
+  }
+
+  /** @throws ApiError iTwinRepositoryExists */
+  async updateRepository(caller: Caller, before: RepositoryTable, change: Partial<NewRepository>): Promise<RepositoryTable> {
+    const row = { ...before, ...change };
+    const { id, itwin_id, ...columns } = row;
+    return this.#writeRepository(caller, 'repository.update', row, async (tx) => {
+      await tx.updateTable('repository').set(columns).where('id', '=', id).where('itwin_id', '=', itwin_id).execute();
+    });
+  }
+
+  async #writeRepository(caller: Caller, action: string, row: RepositoryTable, write: (tx: Tx) => Promise<void>): Promise<RepositoryTable> {
     try {
       return await this.#database.db.transaction().execute(async (tx) => {
-        await tx.insertInto('repository').values(row).execute();
-        await audit(tx, caller, { at: Date.now(), action: 'repository.create', iTwinId, detail: { ...row } });
+        await write(tx);
+        // Not with the key or password: the audit is read by more people than those who may use it.
+        await audit(tx, caller, { at: Date.now(), action, iTwinId: row.itwin_id, detail: { ...row, authentication: row.authentication !== null } });
         return row;
       });
     } catch (error) {

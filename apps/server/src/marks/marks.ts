@@ -1,8 +1,8 @@
-import { seenBy } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
 import type { Database } from '../db/database.ts';
 import type { IModelTable, ITwinTable, MarkTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
+import { iTwinConditions, type ITwinFilter } from '../itwins/itwins.ts';
 
 export type MarkKind = MarkTable['kind'];
 export type MarkSubject = MarkTable['subject'];
@@ -65,17 +65,17 @@ export class Marks {
     return readPage(query, request);
   }
 
-  /** Marked iTwins that the caller may still see. */
-  async iTwins(caller: Caller, kind: MarkKind, request: PageRequest): Promise<Page<ITwinTable & { marked_at: number }>> {
-    const query = this.#database.db
+  /** Marked iTwins that the caller may still see and the filter lets through. */
+  async iTwins(caller: Caller, kind: MarkKind, filter: ITwinFilter, request: PageRequest): Promise<Page<ITwinTable & { marked_at: number }>> {
+    let query = this.#database.db
       .selectFrom('itwin')
       .innerJoin('mark', 'mark.subject_id', 'itwin.id')
       .selectAll('itwin')
       .select('mark.marked_at')
       .where('mark.user_id', '=', caller.user.id)
       .where('mark.kind', '=', kind)
-      .where('mark.subject', '=', 'itwin')
-      .where(seenBy(caller));
+      .where('mark.subject', '=', 'itwin');
+    for (const condition of iTwinConditions(this.#database, caller, filter)) query = query.where(condition);
     return readPage(query, request);
   }
 }

@@ -120,6 +120,25 @@ export class NotAPictureError extends Error {
   }
 }
 
+/** A picture is much longer than it is high, or the other way round. */
+export class ProportionsError extends Error {
+  constructor() {
+    super('one side of the picture is too long for the other');
+    this.name = 'ProportionsError';
+  }
+}
+
+/** Refuses a picture of which one side is more than `limit` times the other. @throws ProportionsError, NotAPictureError */
+export async function requireProportions(picture: Buffer, limit: number): Promise<void> {
+  const sharp = await imageLibrary();
+  const { width, height } = await sharp(picture, { limitInputPixels: maxPixels })
+    .metadata()
+    .catch((error: unknown) => {
+      throw new NotAPictureError(error);
+    });
+  if (width > limit * height || height > limit * width) throw new ProportionsError();
+}
+
 /** Takes an iModel's picture away; its bytes go with the collector. */
 export async function removeThumbnail(tx: Tx, imodelId: string, now: number): Promise<void> {
   const row = await tx.selectFrom('thumbnail').selectAll().where('imodel_id', '=', imodelId).executeTakeFirst();

@@ -1,0 +1,32 @@
+import type { FastifyInstance } from 'fastify';
+import { ApiError } from '../errors.ts';
+
+/**
+ * Addresses of the platform that its clients ask for and that are not here, with what is said of them. Without these,
+ * `exports` would be taken for the id of an iTwin, and the answer would be that the iTwin is not available.
+ */
+export const absentAddresses: readonly { paths: readonly string[]; message: string }[] = [
+  { paths: ['/itwins/exports', '/itwins/exports/*'], message: 'Exports of iTwins are not available on this server.' },
+  { paths: ['/itwins/repositories', '/itwins/repositories/*'], message: 'Global repositories are not available on this server; iTwins have repositories of their own.' },
+  {
+    paths: ['/itwins/:iTwinId/repositories/:repositoryId/resources', '/itwins/:iTwinId/repositories/:repositoryId/resources/*'],
+    message: 'Resources of repositories and their graphics are not available on this server.',
+  },
+  { paths: ['/accesscontrol/itwins/:iTwinId/jobs', '/accesscontrol/itwins/:iTwinId/jobs/*'], message: 'Access control jobs are not available on this server; change members one request at a time.' },
+  { paths: ['/accesscontrol/itwins/:iTwinId/shares', '/accesscontrol/itwins/:iTwinId/shares/*'], message: 'Shares of a whole iTwin are not available on this server; iModels can be shared one by one.' },
+];
+
+/** Answers 404 with the reason at the addresses of the platform that are not here, whatever the method and before a body is read. */
+export function registerAbsent(app: FastifyInstance): void {
+  for (const { paths, message } of absentAddresses) {
+    for (const url of paths) {
+      app.route({
+        method: ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'],
+        url,
+        schema: { hide: true },
+        onRequest: () => Promise.reject(new ApiError('NotFound', { message })),
+        handler: () => undefined,
+      });
+    }
+  }
+}

@@ -102,6 +102,28 @@ onEachDatabase('Users', {}, (context) => {
     assert.equal(single.email, people.max.email);
   });
 
+  test('tell when they last accessed the iModel, to the minute', async (t) => {
+    const iTwinId = await context.server.iTwin();
+    await context.server.grant(iTwinId, 'max', ['imodels_read']);
+    const { id: iModelId } = await makeIModel(context.olivia, iTwinId, { changesets: 1 });
+    const max = await context.server.as('max');
+    const lastAccess = async (): Promise<number> => {
+      const { user } = (await context.api.get(`/imodels/${iModelId}/users/${people.max.id}`)).body as { user: { statistics: { lastAccessTime: string } } };
+      return Date.parse(user.statistics.lastAccessTime);
+    };
+    const before = Date.now();
+    await max.get(`/imodels/${iModelId}`);
+    const first = await lastAccess();
+    assert.ok(first >= before && first <= Date.now(), `${first}`);
+    const later = Date.now() + 120_000;
+    t.mock.method(Date, 'now', () => later);
+    t.mock.method(performance, 'now', () => later);
+    await max.get(`/imodels/${iModelId}`);
+    assert.equal(await lastAccess(), later);
+    const listed = (await context.api.get(`/imodels/${iModelId}/users`, { prefer: 'return=representation' })).body as { users: { id: string; statistics: { lastAccessTime: string } }[] };
+    assert.equal(listed.users.find(({ id }) => id === people.max.id)?.statistics.lastAccessTime, new Date(later).toISOString());
+  });
+
   test('that never were here answer UserNotFound', async () => {
     const { id } = await makeIModel(context.olivia, context.iTwinId);
     for (const name of [people.eve.id, randomUUID(), 'nobody', '%00']) {
@@ -133,7 +155,7 @@ onEachDatabase('iTwins', {}, (context) => {
       geographicLocation: 'Exton',
       dataCenterLocation: 'East US',
       status: 'Trial',
-      parentId: null,
+      parentId: people.olivia.organizationId,
       iTwinAccountId: people.olivia.organizationId,
       imageName: null,
       image: null,

@@ -35,14 +35,22 @@ function verdictOf(route: Route, held: Permission[] | 'no role'): Verdict {
 function verdictIn(answer: { status: number; body: unknown }): Verdict {
   const code = (answer.body as WireError | undefined)?.error?.code;
   if (code === 'InsufficientPermissions') return 403;
-  if (code === 'iModelNotFound' || code === 'iTwinNotFound') return 404;
+  // The repositories of the fixture are there, so that only who may not see the iTwin is told that they are not.
+  if (code !== undefined && ['iModelNotFound', 'iTwinNotFound', 'ItwinNotFound', 'iTwinRepositoryNotFound'].includes(code)) return 404;
   return 'allowed';
 }
 
 onEachDatabase('The permission matrix', {}, (context) => {
+  /** A repository of an iTwin, put there by its owner. */
+  async function repositoryIn(iTwinId: string, owner: 'olivia' | 'eve'): Promise<string> {
+    const api = await context.server.as(owner);
+    const { repository } = (await api.post(`/itwins/${iTwinId}/repositories`, { class: 'Forms', uri: `https://${randomUUID()}.example` })).body as { repository: { id: string } };
+    return repository.id;
+  }
+
   /** A request of a route against one iModel in one iTwin, as little of a request as its access check needs. */
-  function send(api: Api, route: Route, iTwinId: string, iModelId: string) {
-    const named: Record<string, string> = { iTwinId, iModelId, changeset: '1', briefcaseId: '9999', userId: randomUUID(), roleId: randomUUID(), namedVersionId: randomUUID(), groupId: randomUUID(), shareId: randomUUID(), webhookId: randomUUID(), messageId: randomUUID(), repositoryId: randomUUID(), ownerId: randomUUID() };
+  function send(api: Api, route: Route, iTwinId: string, iModelId: string, repositoryId: string = randomUUID()) {
+    const named: Record<string, string> = { iTwinId, iModelId, changeset: '1', briefcaseId: '9999', userId: randomUUID(), roleId: randomUUID(), namedVersionId: randomUUID(), groupId: randomUUID(), shareId: randomUUID(), webhookId: randomUUID(), messageId: randomUUID(), invitationId: randomUUID(), repositoryId, ownerId: randomUUID() };
     let url = route.path.replace(/:(\w+)/g, (_, name: string) => named[name] ?? assert.fail(`no sample for :${name}`));
     if (route.access.on === 'itwin' && route.access.from === 'query') url += `?iTwinId=${iTwinId}`;
     const bodies: Record<string, unknown> = {
@@ -61,10 +69,11 @@ onEachDatabase('The permission matrix', {}, (context) => {
       const foreignITwin = await context.server.iTwin('eve');
       const foreignModel = await makeIModel(await official(context.server, 'eve'), foreignITwin);
       const max = await context.server.as('max');
+      const [ownRepository, foreignRepository] = [await repositoryIn(own, 'olivia'), await repositoryIn(foreignITwin, 'eve')];
       for (const route of routes) {
-        const here = await send(max, route, own, ownModel.id);
+        const here = await send(max, route, own, ownModel.id, ownRepository);
         assert.equal(verdictIn(here), verdictOf(route, permissions), `${route.operationId}: ${here.status} ${JSON.stringify(here.body)}`);
-        const there = await send(max, route, foreignITwin, foreignModel.id);
+        const there = await send(max, route, foreignITwin, foreignModel.id, foreignRepository);
         assert.equal(verdictIn(there), verdictOf(route, 'no role'), `${route.operationId} in another tenant: ${there.status} ${JSON.stringify(there.body)}`);
         if (route.operationId === 'delete-imodel' && here.status === 204) Object.assign(ownModel, await makeIModel(context.olivia, own));
       }
@@ -78,12 +87,13 @@ onEachDatabase('The permission matrix', {}, (context) => {
       const foreignITwin = await context.server.iTwin('eve');
       const foreignModel = await makeIModel(await official(context.server, 'eve'), foreignITwin);
       const api = await context.server.as(who);
+      const [ownRepository, foreignRepository] = [await repositoryIn(own, 'olivia'), await repositoryIn(foreignITwin, 'eve')];
       for (const route of routes) {
         // Only an administrator may delete an iTwin, and does so at the end.
         if (['delete-imodel', 'delete-itwin'].includes(route.operationId)) continue;
-        const here = await send(api, route, own, ownModel.id);
+        const here = await send(api, route, own, ownModel.id, ownRepository);
         assert.equal(verdictIn(here), 'allowed', `${route.operationId}: ${here.status} ${JSON.stringify(here.body)}`);
-        const there = await send(api, route, foreignITwin, foreignModel.id);
+        const there = await send(api, route, foreignITwin, foreignModel.id, foreignRepository);
         assert.equal(verdictIn(there), verdictOf(route, 'no role'), route.operationId);
       }
       assert.equal((await api.delete(`/imodels/${ownModel.id}`)).status, 204);

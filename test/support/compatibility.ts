@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { absentAddresses } from '../../apps/server/src/api/absent.ts';
 import type { Route } from '../../apps/server/src/api/route.ts';
 import { routes } from '../../apps/server/src/api/routes.ts';
 import type { Seen } from './coverage.ts';
@@ -27,11 +28,23 @@ const deviations: Record<string, string> = {
   'create-imodel-changeset': 'from the own briefcase only; adds `recordedBriefcaseId`, with which an import keeps the briefcase that made a changeset',
   'update-imodel-changeset': 'may be repeated: a lost answer is given again; `DataConflict` too when the bytes do not give the id',
   'get-imodel-rolepermissions-by-role': 'answers all roles, as the sample of the reference does',
-  'create-itwin': 'data centers are those of the configuration',
+  'create-itwin': 'data centers are those of the configuration; a parent must be of an organization of the caller; accounts are the organizations of the users file, so none is created; `ianaTimeZone` and coordinates are not kept',
+  'get-my-itwins': 'without `x-itwin-query-scope` all that the caller may see, as with `all`; accounts are not listed',
+  'get-itwin-account': 'in full representation the account has no creator, and was created with its first iTwin',
+  'get-my-primary-account': 'as `get-itwin-account`',
+  'create-repository': '`capabilities` are empty: no resources, no graphics; no repositories are there by themselves',
   'delete-itwin': 'deletes its iModels too',
   'upload-itwin-image': 'PNG out, 400 × 250 and 800 × 500',
   'create-itwin-group': 'no groups of an outside directory; groups belong to one iTwin',
-  'add-itwin-members': 'users are known or not: there are no invitations',
+  'add-itwin-members': 'users are known or not: there are no invitations; who is not known is refused, 422',
+  'add-itwin-owner': 'as `add-itwin-members`',
+  'get-itwin-roles': 'every role is of the type `Custom`; without paging parameters up to 1,000',
+  'get-itwin-groups': 'without paging parameters up to 1,000',
+  'get-itwin-member-invitations': 'always empty',
+  'get-itwin-member-invitation': 'always 404 `InvitationNotFound`',
+  'delete-itwin-member-invitation': 'always 404 `InvitationNotFound`',
+  'get-itwin-group-member-invitations': 'always empty',
+  'delete-itwin-group-member-invitation': 'always 404 `InvitationNotFound`',
   'create-itwin-webhook': 'webhooks of one iTwin, at an address of this server; names of the events for pushes and versions are not documented publicly',
 };
 
@@ -56,6 +69,7 @@ export function compatibilityTable(folder: string): string {
   if (stray.length > 0) throw new Error(`deviations of routes that are not there: ${stray.join(', ')}`);
   const untried = routes.filter((route) => callersOf(route, seen) === 'HTTP: ').map(({ operationId }) => operationId);
   if (untried.length > 0) throw new Error(`no suite gets a good answer from ${untried.join(', ')}`);
+  const absent = absentAddresses.map(({ paths, message }) => `| \`${(paths[0] as string).replace(/:(\w+)/g, '{$1}')}\` and below | ${message} |`);
   const rows = routes.map((route) => `| ${route.method} | \`${route.path.replace(/:(\w+)/g, '{$1}')}\` | ${callersOf(route, seen)} | ${deviations[route.operationId] ?? ''} |`);
   return [
     '# Compatibility',
@@ -66,12 +80,22 @@ export function compatibilityTable(folder: string): string {
     'input (`test/badInput.test.ts`). All of it on SQLite with files, PostgreSQL with S3, and PostgreSQL with Azure Blob. An empty last',
     'column means that no difference is known.',
     '',
+    '`test/platformClients.test.ts` calls every method of `@itwin/itwins-client` 1.1.0 and 1.6.1, the first and the newest version that the',
+    'npm registry offers. It does not offer `@itwin/itwins-client` 3.0 and `@itwin/access-control-client` 3.7 and 4.1: their requests are',
+    'sent as their public source sends them, and the table names these "by its requests".',
+    '',
     '`test/browser.test.ts` runs the management client and `@itwin/imodels-access-frontend` in Chromium, from another origin.',
     '`test/checkpoints.test.ts` runs iTwin.js itself: briefcases, pushes, read-only opens from checkpoints, on sources, clones and forks.',
     '',
     '| | address | verified by | differs |',
     '| --- | --- | --- | --- |',
     ...rows,
+    '',
+    'Addresses of the platform that clients ask for and that are not there. They answer 404 `NotFound` with the reason:',
+    '',
+    '| address | answer |',
+    '| --- | --- |',
+    ...absent,
     '',
   ].join('\n');
 }

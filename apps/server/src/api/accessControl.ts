@@ -1,10 +1,12 @@
 import { Type, type Static } from 'typebox';
 import { administrationPermissions, imodelPermissions, type Permission } from '../domain.ts';
 import { detail } from '../errors.ts';
-import type { Member } from '../itwins/members.ts';
-import { idOf, managesMembers, managesRoles, roleIds, RoleOfMember, seenByMembers } from './accessControlParts.ts';
+import type { Member, Role } from '../itwins/members.ts';
+import type { Services } from '../services.ts';
+import { idOf, managesMembers, managesRoles, maxAssignments, NoInvitations, roleIds, RoleOfMember, seenByMembers, toUser, unknownUser, UserSchema } from './accessControlParts.ts';
+import { pageRequest, pagingParameters, unpagedTop } from './paging.ts';
 import { callerRoute, itwinRoute, type Route } from './route.ts';
-import { DescriptionSchema, NameText, Nullable, ReferenceText } from './schemas.ts';
+import { DescriptionSchema, NameText, Nullable, PageLinks, ReferenceText } from './schemas.ts';
 
 const tag = 'Access control';
 const permissionNames = [...imodelPermissions, ...administrationPermissions];
@@ -14,28 +16,26 @@ const RoleSchema = Type.Object({
   displayName: Type.String(),
   description: Nullable(Type.String()),
   permissions: Type.Array(Type.String({ enum: permissionNames })),
+  type: Type.Literal('Custom', { description: 'Every role here was made by somebody.' }),
 });
-const MemberSchema = Type.Object({
-  id: Type.String(),
-  email: Type.String(),
-  givenName: Type.String(),
-  surname: Type.String(),
-  organization: Nullable(Type.String()),
-  roles: Type.Array(RoleOfMember),
-});
+const MemberSchema = Type.Object({ ...UserSchema.properties, roles: Type.Array(RoleOfMember) });
+const MembersResponse = Type.Object({ members: Type.Array(MemberSchema), _links: PageLinks });
 
-function toMember({ user, roles }: Member): Static<typeof MemberSchema> {
-  return {
-    id: user.id,
-    email: user.email,
-    givenName: user.given_name,
-    surname: user.surname,
-    organization: user.organization_id,
-    roles: roles.map(({ id, displayName, description }) => ({ id, displayName, description })),
-  };
+function toRole(role: Role): Static<typeof RoleSchema> {
+  return { ...role, type: 'Custom' };
+}
+function toMember({ user, roles }: Member, { directory }: Services): Static<typeof MemberSchema> {
+  return { ...toUser(user, directory), roles: roles.map(({ id, displayName, description }) => ({ id, displayName, description })) };
 }
 
 const base = '/accesscontrol/itwins/:iTwinId';
+const listPath = { roles: `${base}/roles`, users: `${base}/members/users` };
+const byText = (column: string) => ({ column, type: 'text', descending: false }) as const;
+
+/** The address of a list for its links. */
+export function pathOf(path: string, params: Record<string, string>): string {
+  return path.replace(/:(\w+)/g, (_, name: string) => encodeURIComponent(params[name] ?? ''));
+}
 
 const PermissionList = Type.Array(Type.String({ enum: permissionNames }), { uniqueItems: true });
 const RoleBody = {
@@ -47,7 +47,7 @@ const RoleBody = {
 const listPermissions = callerRoute({
   operationId: 'get-all-permissions',
   method: 'GET',
-  path: '/accesscontrol/permissions',
+  path: '/accesscontrol/itwins/permissions',
   tag,
   summary: 'List every permission that a role may hold',
   access: { on: 'caller' },
@@ -57,6 +57,9 @@ const listPermissions = callerRoute({
     return { permissions: permissionNames };
   },
 });
+
+/** Where this server had it before it had the address that the clients ask. */
+const listPermissionsAtOtherAddress: Route = { ...listPermissions, operationId: 'get-all-permissions-at-other-address', path: '/accesscontrol/permissions', summary: `${listPermissions.summary} (other address)` };
 
 const getMyPermissions = itwinRoute({
   operationId: 'get-my-itwin-permissions',
@@ -75,14 +78,16 @@ const getMyPermissions = itwinRoute({
 const listRoles = itwinRoute({
   operationId: 'get-itwin-roles',
   method: 'GET',
-  path: `${base}/roles`,
+  path: listPath.roles,
   tag,
   summary: 'List the roles of an iTwin',
   access: seenByMembers,
   invalid: 'Cannot get Roles.',
-  response: { status: 200, description: 'Roles.', schema: Type.Object({ roles: Type.Array(RoleSchema) }) },
-  async handler({ access, services }) {
-    return { roles: await services.members.roles(access.itwin.id) };
+  query: Type.Object(pagingParameters),
+  response: { status: 200, description: 'A page of roles; without paging parameters as many as a page may have.', schema: Type.Object({ roles: Type.Array(RoleSchema), _links: PageLinks }) },
+  async handler({ access, query, rawQuery, params, links, services, invalid }) {
+    const page = await services.members.rolesPage(access.itwin.id, pageRequest(query, [byText('display_name'), byText('id')], invalid, unpagedTop));
+    return { roles: page.items.map(toRole), _links: links.page(pathOf(listPath.roles, params), rawQuery, page) };
   },
 });
 
@@ -97,7 +102,7 @@ const getRole = itwinRoute({
   response: { status: 200, description: 'The role.', schema: Type.Object({ role: RoleSchema }) },
   errors: ['RoleNotFound'],
   async handler({ access, params, services }) {
-    return { role: await services.members.role(access.itwin.id, idOf(params.roleId)) };
+    return { role: toRole(await services.members.role(access.itwin.id, idOf(params.roleId))) };
   },
 });
 
@@ -113,7 +118,7 @@ const createRole = itwinRoute({
   response: { status: 201, description: 'The role.', schema: Type.Object({ role: RoleSchema }) },
   async handler({ access, caller, body, services }) {
     const role = { displayName: body.displayName, description: body.description ?? null, permissions: (body.permissions ?? []) as Permission[] };
-    return { role: await services.members.createRole(caller, access.itwin.id, role) };
+    return { role: toRole(await services.members.createRole(caller, access.itwin.id, role)) };
   },
 });
 
@@ -134,7 +139,7 @@ const updateRole = itwinRoute({
       ...(body.description !== undefined && { description: body.description }),
       ...(body.permissions !== undefined && { permissions: body.permissions as Permission[] }),
     };
-    return { role: await services.members.updateRole(caller, access.itwin.id, idOf(params.roleId), change) };
+    return { role: toRole(await services.members.updateRole(caller, access.itwin.id, idOf(params.roleId), change)) };
   },
 });
 
@@ -162,9 +167,11 @@ const listMembers = itwinRoute({
   summary: 'List members and their roles',
   access: seenByMembers,
   invalid: 'Cannot get Members.',
-  response: { status: 200, description: 'Members.', schema: Type.Object({ members: Type.Array(MemberSchema) }) },
-  async handler({ access, services }) {
-    return { members: (await services.members.list(access.itwin.id)).map(toMember) };
+  query: Type.Object(pagingParameters),
+  response: { status: 200, description: 'A page of members.', schema: MembersResponse },
+  async handler({ access, query, rawQuery, params, links, services, invalid }) {
+    const page = await services.members.list(access.itwin.id, pageRequest(query, [byText('email'), byText('id')], invalid));
+    return { members: page.items.map((member) => toMember(member, services)), _links: links.page(pathOf(listPath.users, params), rawQuery, page) };
   },
 });
 
@@ -177,9 +184,9 @@ const getMember = itwinRoute({
   access: seenByMembers,
   invalid: 'Cannot get Member.',
   response: { status: 200, description: 'The member.', schema: Type.Object({ member: MemberSchema }) },
-  errors: ['MemberNotFound'],
+  errors: ['TeamMemberNotFound'],
   async handler({ access, params, services }) {
-    return { member: toMember(await services.members.get(access.itwin.id, idOf(params.userId))) };
+    return { member: toMember(await services.members.get(access.itwin.id, idOf(params.userId)), services) };
   },
 });
 
@@ -195,18 +202,21 @@ const addMembers = itwinRoute({
   body: Type.Object({
     members: Type.Array(
       Type.Object({ email: Type.Optional(ReferenceText('E-mail of the user.')), userId: Type.Optional(ReferenceText('Id of the user, instead.')), roleIds }),
-      { minItems: 1, maxItems: 50, description: 'At most 50 a call.' },
+      { minItems: 1, maxItems: 50, description: 'At most 50 a call, with at most 50 roles together.' },
     ),
+    customMessage: Type.Optional(Nullable(Type.String({ maxLength: 2000, description: 'Text of invitations, of which there are none.' }))),
   }),
-  response: { status: 201, description: 'The members added.', schema: Type.Object({ members: Type.Array(MemberSchema) }) },
+  response: { status: 201, description: 'The members added.', schema: Type.Object({ members: Type.Array(MemberSchema), invitations: NoInvitations }) },
   errors: ['RoleNotFound'],
   async handler({ access, caller, body, services, invalid }) {
     if (body.members.some(({ email, userId }) => (email === undefined) === (userId === undefined)))
       throw invalid([detail.invalidValue('members', "Provided 'members' value is not valid. Each entry names either 'email' or 'userId'.")]);
+    if (body.members.reduce((count, entry) => count + entry.roleIds.length, 0) > maxAssignments)
+      throw invalid([detail.invalidValue('members', `Provided 'members' value is not valid. At most ${maxAssignments} roles can be assigned in one request.`)]);
     const additions = body.members.map((entry) => ({ user: entry.userId ?? entry.email ?? '', roleIds: entry.roleIds }));
     const { members, unknown } = await services.members.add(caller, access.itwin.id, additions);
-    if (unknown.length > 0) throw invalid(unknown.map((user) => detail.invalidValue('members', `'${user}' is not a known user.`)));
-    return { members: members.map(toMember) };
+    if (unknown.length > 0) throw invalid(unknown.map((user) => detail.invalidValue('members', unknownUser(user))));
+    return { members: members.map((member) => toMember(member, services)), invitations: [] };
   },
 });
 
@@ -220,9 +230,9 @@ const updateMember = itwinRoute({
   invalid: 'Cannot update Member.',
   body: Type.Object({ roleIds }),
   response: { status: 200, description: 'The member as it is now.', schema: Type.Object({ member: MemberSchema }) },
-  errors: ['MemberNotFound', 'RoleNotFound'],
+  errors: ['TeamMemberNotFound', 'RoleNotFound'],
   async handler({ access, caller, params, body, services }) {
-    return { member: toMember(await services.members.setRoles(caller, access.itwin.id, idOf(params.userId), body.roleIds)) };
+    return { member: toMember(await services.members.setRoles(caller, access.itwin.id, idOf(params.userId), body.roleIds), services) };
   },
 });
 
@@ -235,7 +245,7 @@ const removeMember = itwinRoute({
   access: managesMembers,
   invalid: 'Cannot remove Member.',
   response: { status: 204, description: 'Removed.' },
-  errors: ['MemberNotFound'],
+  errors: ['TeamMemberNotFound'],
   async handler({ access, caller, params, services }) {
     await services.members.remove(caller, access.itwin.id, idOf(params.userId));
   },
@@ -243,6 +253,7 @@ const removeMember = itwinRoute({
 
 export const accessControlRoutes: Route[] = [
   listPermissions,
+  listPermissionsAtOtherAddress,
   getMyPermissions,
   listRoles,
   getRole,

@@ -1,4 +1,6 @@
-import { Type } from 'typebox';
+import { Type, type Static } from 'typebox';
+import type { Directory } from '../access/directory.ts';
+import type { UserAccountTable } from '../db/schema.ts';
 import { Nullable } from './schemas.ts';
 
 /** A role as members have it. */
@@ -6,6 +8,23 @@ export const RoleOfMember = Type.Object({ id: Type.String(), displayName: Type.S
 
 /** Rule of the API: at most 50 roles are given in one call. */
 export const roleIds = Type.Array(Type.String({ minLength: 1, maxLength: 255 }), { minItems: 1, maxItems: 50 });
+
+/** Rule of the API: the roles of all entries of one call count together. */
+export const maxAssignments = 50;
+
+/** A user as access control shows them: the organization by its name. */
+export const UserSchema = Type.Object({ id: Type.String(), email: Type.String(), givenName: Type.String(), surname: Type.String(), organization: Nullable(Type.String()) });
+
+export function toUser(row: UserAccountTable, directory: Directory): Static<typeof UserSchema> {
+  const organization = directory.data.organizations.find(({ id }) => id === row.organization_id)?.name ?? row.organization_id;
+  return { id: row.id, email: row.email, givenName: row.given_name, surname: row.surname, organization };
+}
+
+/** Rule of this server, told to whoever names a user that it does not know. */
+export const unknownUser = (user: string): string => `'${user}' is not a known user. This server sends no invitations: users are known once they signed in or stand in the users file.`;
+
+/** Rule of the API: who is invited stands beside who was added. Nobody ever is here. */
+export const NoInvitations = Type.Array(Type.Object({}), { maxItems: 0, description: 'Always empty: this server sends no invitations.' });
 
 export const seenByMembers = { on: 'itwin', permission: 'member', from: 'path' } as const;
 export const managesRoles = { on: 'itwin', permission: 'administration_manage_roles', from: 'path' } as const;

@@ -1,41 +1,53 @@
 import { Type, type Static } from 'typebox';
-import type { UserAccountTable, UserGroupTable } from '../db/schema.ts';
-import { detail, type ApiError, type ErrorDetail } from '../errors.ts';
-import { UnknownUsersError, type Group, type GroupMember } from '../itwins/groups.ts';
-import { idOf, managesMembers, roleIds, RoleOfMember, seenByMembers } from './accessControlParts.ts';
+import type { UserGroupTable } from '../db/schema.ts';
+import { ApiError, detail, type ErrorDetail } from '../errors.ts';
+import { GroupNameTakenError, UnknownUsersError, type Group, type GroupMember } from '../itwins/groups.ts';
+import type { Services } from '../services.ts';
+import { pathOf } from './accessControl.ts';
+import { idOf, managesMembers, maxAssignments, NoInvitations, roleIds, RoleOfMember, seenByMembers, toUser, unknownUser, UserSchema } from './accessControlParts.ts';
+import { pageRequest, pagingParameters, unpagedTop } from './paging.ts';
 import { itwinRoute, type Route } from './route.ts';
-import { DescriptionSchema, NameText, Nullable, ReferenceText } from './schemas.ts';
+import { DescriptionSchema, NameText, Nullable, PageLinks, ReferenceText } from './schemas.ts';
 
 const tag = 'Access control';
 const base = '/accesscontrol/itwins/:iTwinId';
 
-const UserSchema = Type.Object({ userId: Type.String(), email: Type.String(), givenName: Type.String(), surname: Type.String() });
-const GroupSchema = Type.Object({ id: Type.String(), name: Type.String(), description: Nullable(Type.String()), members: Type.Array(UserSchema) });
+/** Some versions of the client read `userId`, the later ones `id`. */
+const GroupUserSchema = Type.Object({ ...UserSchema.properties, userId: Type.String() });
+const ImsGroups = Type.Array(Type.String(), { maxItems: 0, description: 'Always empty: this server knows no groups of an outside directory.' });
+const GroupSchema = Type.Object({ id: Type.String(), name: Type.String(), description: Nullable(Type.String()), members: Type.Array(GroupUserSchema), imsGroups: ImsGroups });
 const GroupResponse = Type.Object({ group: GroupSchema });
 const GroupMemberSchema = Type.Object({ id: Type.String(), groupName: Type.String(), groupDescription: Nullable(Type.String()), roles: Type.Array(RoleOfMember) });
 const GroupMembersResponse = Type.Object({ members: Type.Array(GroupMemberSchema) });
-const OwnerSchema = Type.Object({ id: Type.String(), email: Type.String(), givenName: Type.String(), surname: Type.String(), organization: Nullable(Type.String()) });
 
-function toUser(row: UserAccountTable): Static<typeof UserSchema> {
-  return { userId: row.id, email: row.email, givenName: row.given_name, surname: row.surname };
-}
-function toGroup({ id, name, description, users }: Group): Static<typeof GroupSchema> {
-  return { id, name, description, members: users.map(toUser) };
+function toGroup({ id, name, description, users }: Group, { directory }: Services): Static<typeof GroupSchema> {
+  return { id, name, description, members: users.map((user) => ({ ...toUser(user, directory), userId: user.id })), imsGroups: [] };
 }
 function toGroupMember({ group, roles }: { group: UserGroupTable; roles: GroupMember['roles'] }): Static<typeof GroupMemberSchema> {
   return { id: group.id, groupName: group.name, groupDescription: group.description, roles: roles.map(({ id, displayName, description }) => ({ id, displayName, description })) };
 }
-function toOwner(row: UserAccountTable): Static<typeof OwnerSchema> {
-  return { id: row.id, email: row.email, givenName: row.given_name, surname: row.surname, organization: row.organization_id };
-}
 
-/** Tells of users that nobody knows, under the property that named them. */
-async function known<T>(target: string, invalid: (details: ErrorDetail[]) => ApiError, work: Promise<T>): Promise<T> {
+/** Tells of users that nobody knows, under the property that named them. Rule of the API: for groups that is a 404. */
+async function known<T>(target: string, refusal: (details: ErrorDetail[]) => ApiError, work: Promise<T>): Promise<T> {
   return work.catch((error: unknown) => {
-    if (error instanceof UnknownUsersError) throw invalid(error.users.map((user) => detail.invalidValue(target, `'${user}' is not a known user.`)));
+    if (error instanceof UnknownUsersError) throw refusal(error.users.map((user) => detail.invalidValue(target, unknownUser(user))));
     throw error;
   });
 }
+const noSuchMember = (details: ErrorDetail[]): ApiError => new ApiError('TeamMemberNotFound', { details });
+
+/** Tells that a group's name is taken. */
+async function uniqueName<T>(invalid: (details: ErrorDetail[]) => ApiError, work: Promise<T>): Promise<T> {
+  return work.catch((error: unknown) => {
+    if (error instanceof GroupNameTakenError) throw invalid([detail.invalidValue('name', 'A group with the specified name already exists.')]);
+    throw error;
+  });
+}
+
+const byText = (column: string) => ({ column, type: 'text', descending: false }) as const;
+const listPath = { groups: `${base}/groups`, members: `${base}/members/groups`, owners: `${base}/members/owners`, invitations: `${base}/members/invitations`, groupInvitations: `${base}/groups/:groupId/invitations` };
+/** Rule of the API: groups of an outside directory may be named; there are none here, so none can be found. */
+const NoImsGroups = Type.Optional(Type.Array(Type.String(), { maxItems: 0, explain: 'This server knows no groups of an outside directory.' }));
 
 const Users = Type.Array(ReferenceText('E-mail or id of a user.'), { maxItems: 1000, description: 'Users of the group.' });
 const Description = Type.Optional(DescriptionSchema);
@@ -48,9 +60,11 @@ const listGroups = itwinRoute({
   summary: 'List the groups of an iTwin',
   access: seenByMembers,
   invalid: 'Cannot get Groups.',
-  response: { status: 200, description: 'Groups.', schema: Type.Object({ groups: Type.Array(GroupSchema) }) },
-  async handler({ access, services }) {
-    return { groups: (await services.groups.list(access.itwin.id)).map(toGroup) };
+  query: Type.Object(pagingParameters),
+  response: { status: 200, description: 'A page of groups; without paging parameters as many as a page may have.', schema: Type.Object({ groups: Type.Array(GroupSchema), _links: PageLinks }) },
+  async handler({ access, query, rawQuery, params, links, services, invalid }) {
+    const page = await services.groups.list(access.itwin.id, pageRequest(query, [byText('name'), byText('id')], invalid, unpagedTop));
+    return { groups: page.items.map((group) => toGroup(group, services)), _links: links.page(pathOf(listPath.groups, params), rawQuery, page) };
   },
 });
 
@@ -65,7 +79,7 @@ const getGroup = itwinRoute({
   response: { status: 200, description: 'The group.', schema: GroupResponse },
   errors: ['GroupNotFound'],
   async handler({ access, params, services }) {
-    return { group: toGroup(await services.groups.get(access.itwin.id, idOf(params.groupId))) };
+    return { group: toGroup(await services.groups.get(access.itwin.id, idOf(params.groupId)), services) };
   },
 });
 
@@ -77,11 +91,12 @@ const createGroup = itwinRoute({
   summary: 'Create a group',
   access: managesMembers,
   invalid: 'Cannot create Group.',
-  body: Type.Object({ name: NameText('Name of the group.'), description: Description, members: Type.Optional(Users) }),
+  body: Type.Object({ name: NameText('Name of the group, unique within the iTwin.'), description: Description, members: Type.Optional(Users), imsGroups: NoImsGroups }),
   response: { status: 201, description: 'The group.', schema: GroupResponse },
+  errors: ['TeamMemberNotFound'],
   async handler({ access, caller, body, services, invalid }) {
     const group = { name: body.name, description: body.description ?? null, users: body.members ?? [] };
-    return { group: toGroup(await known('members', invalid, services.groups.create(caller, access.itwin.id, group))) };
+    return { group: toGroup(await uniqueName(invalid, known('members', noSuchMember, services.groups.create(caller, access.itwin.id, group))), services) };
   },
 });
 
@@ -93,12 +108,12 @@ const updateGroup = itwinRoute({
   summary: 'Change a group; `members` replaces its users',
   access: managesMembers,
   invalid: 'Cannot update Group.',
-  body: Type.Object({ name: Type.Optional(NameText('Name of the group.')), description: Description, members: Type.Optional(Users) }),
+  body: Type.Object({ name: Type.Optional(NameText('Name of the group.')), description: Description, members: Type.Optional(Users), imsGroups: NoImsGroups }),
   response: { status: 200, description: 'The group as it is now.', schema: GroupResponse },
-  errors: ['GroupNotFound'],
+  errors: ['GroupNotFound', 'TeamMemberNotFound'],
   async handler({ access, caller, params, body, services, invalid }) {
     const change = { name: body.name, description: body.description, users: body.members };
-    return { group: toGroup(await known('members', invalid, services.groups.update(caller, access.itwin.id, idOf(params.groupId), change))) };
+    return { group: toGroup(await uniqueName(invalid, known('members', noSuchMember, services.groups.update(caller, access.itwin.id, idOf(params.groupId), change))), services) };
   },
 });
 
@@ -125,9 +140,11 @@ const listGroupMembers = itwinRoute({
   summary: 'List the groups that have roles, with these',
   access: seenByMembers,
   invalid: 'Cannot get Members.',
-  response: { status: 200, description: 'Members.', schema: GroupMembersResponse },
-  async handler({ access, services }) {
-    return { members: (await services.groups.members(access.itwin.id)).map(toGroupMember) };
+  query: Type.Object(pagingParameters),
+  response: { status: 200, description: 'A page of members.', schema: Type.Object({ ...GroupMembersResponse.properties, _links: PageLinks }) },
+  async handler({ access, query, rawQuery, params, links, services, invalid }) {
+    const page = await services.groups.membersPage(access.itwin.id, pageRequest(query, [byText('name'), byText('id')], invalid));
+    return { members: page.items.map(toGroupMember), _links: links.page(pathOf(listPath.members, params), rawQuery, page) };
   },
 });
 
@@ -140,7 +157,7 @@ const getGroupMember = itwinRoute({
   access: seenByMembers,
   invalid: 'Cannot get Member.',
   response: { status: 200, description: 'The member.', schema: Type.Object({ member: GroupMemberSchema }) },
-  errors: ['MemberNotFound'],
+  errors: ['TeamMemberNotFound'],
   async handler({ access, params, services }) {
     return { member: toGroupMember(await services.groups.member(access.itwin.id, idOf(params.groupId))) };
   },
@@ -157,7 +174,9 @@ const addGroupMembers = itwinRoute({
   body: Type.Object({ members: Type.Array(Type.Object({ groupId: Type.String({ minLength: 1, maxLength: 255 }), roleIds }), { minItems: 1, maxItems: 50 }) }),
   response: { status: 201, description: 'The members added.', schema: GroupMembersResponse },
   errors: ['GroupNotFound', 'RoleNotFound'],
-  async handler({ access, caller, body, services }) {
+  async handler({ access, caller, body, services, invalid }) {
+    if (body.members.reduce((count, entry) => count + entry.roleIds.length, 0) > maxAssignments)
+      throw invalid([detail.invalidValue('members', `Provided 'members' value is not valid. At most ${maxAssignments} roles can be assigned in one request.`)]);
     const additions = body.members.map((entry) => ({ ...entry, groupId: idOf(entry.groupId) }));
     return { members: (await services.groups.addMembers(caller, access.itwin.id, additions)).map(toGroupMember) };
   },
@@ -173,7 +192,7 @@ const updateGroupMember = itwinRoute({
   invalid: 'Cannot update Member.',
   body: Type.Object({ roleIds }),
   response: { status: 200, description: 'The member as it is now.', schema: Type.Object({ member: GroupMemberSchema }) },
-  errors: ['MemberNotFound', 'RoleNotFound'],
+  errors: ['TeamMemberNotFound', 'RoleNotFound'],
   async handler({ access, caller, params, body, services }) {
     return { member: toGroupMember(await services.groups.setMemberRoles(caller, access.itwin.id, idOf(params.groupId), body.roleIds)) };
   },
@@ -188,7 +207,7 @@ const removeGroupMember = itwinRoute({
   access: managesMembers,
   invalid: 'Cannot remove Member.',
   response: { status: 204, description: 'Removed.' },
-  errors: ['MemberNotFound'],
+  errors: ['TeamMemberNotFound'],
   async handler({ access, caller, params, services }) {
     await services.groups.removeMember(caller, access.itwin.id, idOf(params.groupId));
   },
@@ -202,9 +221,11 @@ const listOwners = itwinRoute({
   summary: 'List the owners of an iTwin, who may do everything on it',
   access: seenByMembers,
   invalid: 'Cannot get Owners.',
-  response: { status: 200, description: 'Owners.', schema: Type.Object({ members: Type.Array(OwnerSchema) }) },
-  async handler({ access, services }) {
-    return { members: (await services.groups.owners(access.itwin.id)).map(toOwner) };
+  query: Type.Object(pagingParameters),
+  response: { status: 200, description: 'A page of owners.', schema: Type.Object({ members: Type.Array(UserSchema), _links: PageLinks }) },
+  async handler({ access, query, rawQuery, params, links, services, invalid }) {
+    const page = await services.groups.owners(access.itwin.id, pageRequest(query, [byText('email'), byText('id')], invalid));
+    return { members: page.items.map((row) => toUser(row, services.directory)), _links: links.page(pathOf(listPath.owners, params), rawQuery, page) };
   },
 });
 
@@ -217,9 +238,10 @@ const addOwner = itwinRoute({
   access: { on: 'itwin', permission: 'administrator', from: 'path' },
   invalid: 'Cannot add Owner.',
   body: Type.Object({ email: ReferenceText('E-mail or id of the user.') }),
-  response: { status: 201, description: 'The owner.', schema: Type.Object({ member: OwnerSchema }) },
+  response: { status: 201, description: 'The owner.', schema: Type.Object({ member: UserSchema, invitation: Type.Null({ description: 'This server sends no invitations.' }) }) },
   async handler({ access, caller, body, services, invalid }) {
-    return { member: toOwner(await known('email', invalid, services.groups.addOwner(caller, access.itwin.id, body.email))) };
+    const owner = await known('email', invalid, services.groups.addOwner(caller, access.itwin.id, body.email));
+    return { member: toUser(owner, services.directory), invitation: null };
   },
 });
 
@@ -238,6 +260,81 @@ const removeOwner = itwinRoute({
   },
 });
 
+const InvitationsResponse = Type.Object({ invitations: NoInvitations, _links: PageLinks });
+const noPage = { items: [], next: undefined, prev: undefined };
+
+const listInvitations = itwinRoute({
+  operationId: 'get-itwin-member-invitations',
+  method: 'GET',
+  path: listPath.invitations,
+  tag,
+  summary: 'List invitations, of which there are none',
+  description: 'This server sends no invitations; naming a user who is not known is refused.',
+  access: seenByMembers,
+  invalid: 'Cannot get Invitations.',
+  query: Type.Object(pagingParameters),
+  response: { status: 200, description: 'No invitations.', schema: InvitationsResponse },
+  async handler({ rawQuery, params, links }) {
+    return { invitations: [], _links: links.page(pathOf(listPath.invitations, params), rawQuery, noPage) };
+  },
+});
+
+const getInvitation = itwinRoute({
+  operationId: 'get-itwin-member-invitation',
+  method: 'GET',
+  path: `${listPath.invitations}/:invitationId`,
+  tag,
+  summary: 'Get an invitation, of which there are none',
+  access: seenByMembers,
+  invalid: 'Cannot get Invitation.',
+  response: { status: 200, description: 'Never.', schema: Type.Object({}) },
+  errors: ['InvitationNotFound'],
+  handler: () => Promise.reject(new ApiError('InvitationNotFound')),
+});
+
+const deleteInvitation = itwinRoute({
+  operationId: 'delete-itwin-member-invitation',
+  method: 'DELETE',
+  path: `${listPath.invitations}/:invitationId`,
+  tag,
+  summary: 'Delete an invitation, of which there are none',
+  access: managesMembers,
+  invalid: 'Cannot delete Invitation.',
+  response: { status: 204, description: 'Never.' },
+  errors: ['InvitationNotFound'],
+  handler: () => Promise.reject(new ApiError('InvitationNotFound')),
+});
+
+const listGroupInvitations = itwinRoute({
+  operationId: 'get-itwin-group-member-invitations',
+  method: 'GET',
+  path: listPath.groupInvitations,
+  tag,
+  summary: 'List invitations to a group, of which there are none',
+  access: seenByMembers,
+  invalid: 'Cannot get Invitations.',
+  query: Type.Object(pagingParameters),
+  response: { status: 200, description: 'No invitations.', schema: InvitationsResponse },
+  errors: ['GroupNotFound'],
+  async handler({ access, rawQuery, params, links, services }) {
+    await services.groups.get(access.itwin.id, idOf(params.groupId));
+    return { invitations: [], _links: links.page(pathOf(listPath.groupInvitations, params), rawQuery, noPage) };
+  },
+});
+
+const deleteGroupInvitation = itwinRoute({
+  operationId: 'delete-itwin-group-member-invitation',
+  method: 'DELETE',
+  path: `${listPath.groupInvitations}/:invitationId`,
+  tag,
+  summary: 'Delete an invitation to a group, of which there are none',
+  access: managesMembers,
+  invalid: 'Cannot delete Invitation.',
+  response: { status: 204, description: 'Never.' },
+  errors: ['InvitationNotFound'],
+  handler: () => Promise.reject(new ApiError('InvitationNotFound')),
+});
+
 export const groupAndOwnerRoutes: Route[] = [
   listGroups,
   getGroup,
@@ -252,4 +349,9 @@ export const groupAndOwnerRoutes: Route[] = [
   listOwners,
   addOwner,
   removeOwner,
+  listInvitations,
+  getInvitation,
+  deleteInvitation,
+  listGroupInvitations,
+  deleteGroupInvitation,
 ];

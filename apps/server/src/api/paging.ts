@@ -25,6 +25,8 @@ export interface PagingQuery {
 }
 
 const defaultTop = 100;
+/** For lists whose clients do not page: everything, up to the largest page. */
+export const unpagedTop = 1000;
 
 /** One column that a list is ordered by. */
 export interface SortKey {
@@ -83,13 +85,13 @@ export function sortKeys(
 export type ApiErrorOf = (details: ReturnType<typeof detail.invalidBody>[]) => ApiError;
 
 /** Puts a page request together from the parameters. @throws ApiError 422 for a token of another list or order */
-export function pageRequest(query: PagingQuery, keys: readonly SortKey[], umbrella: ApiErrorOf): PageRequest {
+export function pageRequest(query: PagingQuery, keys: readonly SortKey[], umbrella: ApiErrorOf, top = defaultTop): PageRequest {
   const token = query.$continuationToken;
   if (token !== undefined && query.$skip !== undefined) throw umbrella([detail.exclusiveParameters(['$skip', '$continuationToken'])]);
   const cursor = token === undefined || token === '' ? undefined : decodeToken(token, keys);
   if (cursor === 'invalid')
     throw umbrella([detail.invalidValue('$continuationToken', `'${(token ?? '').slice(0, 100)}' is not a valid '$continuationToken' value.`)]);
-  return { keys, top: query.$top ?? defaultTop, skip: query.$skip, cursor };
+  return { keys, top: query.$top ?? top, skip: query.$skip, cursor };
 }
 
 /**

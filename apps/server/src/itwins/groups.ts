@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { readPage, type Page, type PageRequest } from '../api/paging.ts';
 import { audit } from '../audit.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { UserAccountTable, UserGroupTable } from '../db/schema.ts';
@@ -27,6 +28,14 @@ export class UnknownUsersError extends Error {
   }
 }
 
+/** Another group of the iTwin has the name. */
+export class GroupNameTakenError extends Error {
+  constructor() {
+    super('another group of the iTwin has this name');
+    this.name = 'GroupNameTakenError';
+  }
+}
+
 /** Groups of users on an iTwin, the roles that they hold, and its owners. */
 export class Groups {
   readonly #database: Database;
@@ -37,23 +46,25 @@ export class Groups {
     this.#members = members;
   }
 
-  async list(iTwinId: string): Promise<Group[]> {
-    const rows = await this.#database.db.selectFrom('user_group').selectAll().where('itwin_id', '=', iTwinId).orderBy('name').orderBy('id').execute();
-    return Promise.all(rows.map(async (row) => ({ ...row, users: await this.#usersOf(row.id) })));
+  async list(iTwinId: string, request: PageRequest): Promise<Page<Group>> {
+    const page = await readPage(this.#database.db.selectFrom('user_group').selectAll().where('itwin_id', '=', iTwinId), request);
+    const users = await this.#usersOf(page.items.map(({ id }) => id));
+    return { ...page, items: page.items.map((row) => ({ ...row, users: users.filter(({ group_id }) => group_id === row.id) })) };
   }
 
   /** @throws ApiError GroupNotFound */
   async get(iTwinId: string, id: string): Promise<Group> {
     const row = await this.#database.db.selectFrom('user_group').selectAll().where('itwin_id', '=', iTwinId).where('id', '=', id).executeTakeFirst();
     if (row === undefined) throw new ApiError('GroupNotFound');
-    return { ...row, users: await this.#usersOf(id) };
+    return { ...row, users: await this.#usersOf([id]) };
   }
 
-  /** @throws UnknownUsersError */
+  /** @throws UnknownUsersError, GroupNameTakenError */
   async create(caller: Caller, iTwinId: string, group: { name: string; description: string | null; users: readonly string[] }): Promise<Group> {
     const users = await this.#known(group.users);
     const row: UserGroupTable = { id: randomUUID(), itwin_id: iTwinId, name: group.name, description: group.description };
     const id = await this.#change(caller, iTwinId, 'group.create', row.id, async (tx) => {
+      await this.#requireNameFree(tx, row);
       await tx.insertInto('user_group').values(row).execute();
       await setUsers(tx, row.id, users);
       return row.id;
@@ -61,12 +72,14 @@ export class Groups {
     return this.get(iTwinId, id);
   }
 
-  /** @throws ApiError GroupNotFound; UnknownUsersError */
+  /** @throws ApiError GroupNotFound; UnknownUsersError, GroupNameTakenError */
   async update(caller: Caller, iTwinId: string, id: string, change: { name?: string | undefined; description?: string | null | undefined; users?: readonly string[] | undefined }): Promise<Group> {
     const before = await this.get(iTwinId, id);
     const users = change.users === undefined ? undefined : await this.#known(change.users);
     await this.#change(caller, iTwinId, 'group.update', id, async (tx) => {
       const columns = { name: change.name ?? before.name, description: change.description === undefined ? before.description : change.description };
+      // Groups that an earlier version let share a name keep it.
+      if (columns.name !== before.name) await this.#requireNameFree(tx, { id, itwin_id: iTwinId, name: columns.name });
       await tx.updateTable('user_group').set(columns).where('id', '=', id).execute();
       if (users !== undefined) await setUsers(tx, id, users);
     });
@@ -83,31 +96,38 @@ export class Groups {
     });
   }
 
-  async members(iTwinId: string): Promise<GroupMember[]> {
-    const rows = await this.#database.db
-      .selectFrom('group_member as m')
-      .innerJoin('user_group as g', 'g.id', 'm.group_id')
-      .selectAll('g')
-      .select('m.role_id')
-      .where('m.itwin_id', '=', iTwinId)
-      .orderBy('g.name')
-      .orderBy('g.id')
-      .execute();
-    const roles = new Map((await this.#members.roles(iTwinId)).map((role) => [role.id, role]));
-    const members = new Map<string, GroupMember>();
-    for (const { role_id, ...group } of rows) {
-      const member = members.get(group.id) ?? { group, roles: [] };
-      const role = roles.get(role_id);
-      if (role !== undefined) member.roles.push(role);
-      members.set(group.id, member);
-    }
-    return [...members.values()];
+  async membersPage(iTwinId: string, request: PageRequest): Promise<Page<GroupMember>> {
+    const page = await readPage(
+      this.#database.db
+        .selectFrom('user_group')
+        .selectAll()
+        .where('itwin_id', '=', iTwinId)
+        .where((eb) => eb.exists(eb.selectFrom('group_member').select('group_member.group_id').where('group_member.itwin_id', '=', iTwinId).whereRef('group_member.group_id', '=', 'user_group.id'))),
+      request,
+    );
+    return { ...page, items: await this.#withRoles(iTwinId, page.items) };
   }
 
-  /** @throws ApiError MemberNotFound */
+  /** Groups with the roles that they hold on an iTwin, in the order of the groups; which holds none is left out. */
+  async #withRoles(iTwinId: string, groups: readonly UserGroupTable[]): Promise<GroupMember[]> {
+    if (groups.length === 0) return [];
+    const rows = await this.#database.db
+      .selectFrom('group_member')
+      .select(['group_id', 'role_id'])
+      .where('itwin_id', '=', iTwinId)
+      .where('group_id', 'in', groups.map(({ id }) => id))
+      .execute();
+    const roles = await this.#members.roles(iTwinId);
+    return groups
+      .map((group) => ({ group, roles: roles.filter((role) => rows.some((row) => row.group_id === group.id && row.role_id === role.id)) }))
+      .filter((member) => member.roles.length > 0);
+  }
+
+  /** @throws ApiError TeamMemberNotFound */
   async member(iTwinId: string, groupId: string): Promise<GroupMember> {
-    const member = (await this.members(iTwinId)).find(({ group }) => group.id === groupId);
-    if (member === undefined) throw new ApiError('MemberNotFound');
+    const group = await this.#database.db.selectFrom('user_group').selectAll().where('itwin_id', '=', iTwinId).where('id', '=', groupId).executeTakeFirst();
+    const [member] = group === undefined ? [] : await this.#withRoles(iTwinId, [group]);
+    if (member === undefined) throw new ApiError('TeamMemberNotFound');
     return member;
   }
 
@@ -118,11 +138,12 @@ export class Groups {
     await this.#change(caller, iTwinId, 'groupMember.add', additions.map(({ groupId }) => groupId).join(), async (tx) => {
       for (const { groupId, roleIds } of additions) await giveRoles(tx, iTwinId, groupId, roleIds);
     });
-    const named = new Set(additions.map(({ groupId }) => groupId));
-    return (await this.members(iTwinId)).filter(({ group }) => named.has(group.id));
+    const named = [...new Set(additions.map(({ groupId }) => groupId))];
+    const groups = await this.#database.db.selectFrom('user_group').selectAll().where('itwin_id', '=', iTwinId).where('id', 'in', named).orderBy('name').orderBy('id').execute();
+    return this.#withRoles(iTwinId, groups);
   }
 
-  /** @throws ApiError MemberNotFound, RoleNotFound */
+  /** @throws ApiError TeamMemberNotFound, RoleNotFound */
   async setMemberRoles(caller: Caller, iTwinId: string, groupId: string, roleIds: readonly string[]): Promise<GroupMember> {
     await this.member(iTwinId, groupId);
     await this.#members.requireRoles(iTwinId, roleIds);
@@ -133,7 +154,7 @@ export class Groups {
     return this.member(iTwinId, groupId);
   }
 
-  /** @throws ApiError MemberNotFound */
+  /** @throws ApiError TeamMemberNotFound */
   async removeMember(caller: Caller, iTwinId: string, groupId: string): Promise<void> {
     await this.member(iTwinId, groupId);
     await this.#change(caller, iTwinId, 'groupMember.remove', groupId, async (tx) => {
@@ -141,15 +162,14 @@ export class Groups {
     });
   }
 
-  async owners(iTwinId: string): Promise<UserAccountTable[]> {
-    return this.#database.db
-      .selectFrom('owner as o')
-      .innerJoin('user_account as u', 'u.id', 'o.user_id')
-      .selectAll('u')
-      .where('o.itwin_id', '=', iTwinId)
-      .orderBy('u.email')
-      .orderBy('u.id')
-      .execute();
+  async owners(iTwinId: string, request: PageRequest): Promise<Page<UserAccountTable>> {
+    return readPage(
+      this.#database.db
+        .selectFrom('user_account')
+        .selectAll()
+        .where((eb) => eb.exists(eb.selectFrom('owner').select('owner.user_id').where('owner.itwin_id', '=', iTwinId).whereRef('owner.user_id', '=', 'user_account.id'))),
+      request,
+    );
   }
 
   /** @throws UnknownUsersError */
@@ -179,15 +199,27 @@ export class Groups {
     });
   }
 
-  async #usersOf(groupId: string): Promise<UserAccountTable[]> {
+  /** The users of some groups, each with the group. */
+  async #usersOf(groupIds: readonly string[]): Promise<(UserAccountTable & { group_id: string })[]> {
+    if (groupIds.length === 0) return [];
     return this.#database.db
       .selectFrom('group_user as g')
       .innerJoin('user_account as u', 'u.id', 'g.user_id')
       .selectAll('u')
-      .where('g.group_id', '=', groupId)
+      .select('g.group_id')
+      .where('g.group_id', 'in', groupIds)
       .orderBy('u.email')
       .orderBy('u.id')
       .execute();
+  }
+
+  /** @throws GroupNameTakenError */
+  async #requireNameFree(tx: Tx, { id, itwin_id, name }: Pick<UserGroupTable, 'id' | 'itwin_id' | 'name'>): Promise<void> {
+    // Two creations at once must not both find the name free: the iTwin's row is locked for one after the other.
+    const itwin = tx.selectFrom('itwin').select('id').where('id', '=', itwin_id);
+    await (this.#database.engine === 'postgres' ? itwin.forUpdate() : itwin).execute();
+    const other = await tx.selectFrom('user_group').select('id').where('itwin_id', '=', itwin_id).where('name', '=', name).where('id', '!=', id).executeTakeFirst();
+    if (other !== undefined) throw new GroupNameTakenError();
   }
 
   async #known(users: readonly string[]): Promise<UserAccountTable[]> {

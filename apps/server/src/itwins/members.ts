@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { sql } from 'kysely';
 import type { Directory, DirectoryUser } from '../access/directory.ts';
+import { readPage, type Page, type PageRequest } from '../api/paging.ts';
 import { audit } from '../audit.ts';
 import type { Database } from '../db/database.ts';
 import type { RoleTable, UserAccountTable } from '../db/schema.ts';
@@ -35,6 +36,11 @@ export class Members {
   async roles(iTwinId: string): Promise<Role[]> {
     const rows = await this.#database.db.selectFrom('role').selectAll().where('itwin_id', '=', iTwinId).orderBy('display_name').orderBy('id').execute();
     return rows.map(toRole);
+  }
+
+  async rolesPage(iTwinId: string, request: PageRequest): Promise<Page<Role>> {
+    const page = await readPage(this.#database.db.selectFrom('role').selectAll().where('itwin_id', '=', iTwinId), request);
+    return { ...page, items: page.items.map(toRole) };
   }
 
   /** @throws ApiError RoleNotFound */
@@ -84,25 +90,31 @@ export class Members {
     });
   }
 
-  async list(iTwinId: string): Promise<Member[]> {
+  async list(iTwinId: string, request: PageRequest): Promise<Page<Member>> {
+    const page = await readPage(
+      this.#database.db
+        .selectFrom('user_account')
+        .selectAll()
+        .where((eb) => eb.exists(eb.selectFrom('member').select('member.user_id').where('member.itwin_id', '=', iTwinId).whereRef('member.user_id', '=', 'user_account.id'))),
+      request,
+    );
+    return { ...page, items: await this.#withRoles(iTwinId, page.items) };
+  }
+
+  /** Users with the roles that they hold on an iTwin, in the order of the users; who holds none is left out. */
+  async #withRoles(iTwinId: string, users: readonly UserAccountTable[]): Promise<Member[]> {
+    if (users.length === 0) return [];
     const rows = await this.#database.db
       .selectFrom('member')
-      .innerJoin('user_account', 'user_account.id', 'member.user_id')
-      .selectAll('user_account')
-      .select('member.role_id')
+      .innerJoin('role', 'role.id', 'member.role_id')
+      .selectAll('role')
+      .select('member.user_id')
       .where('member.itwin_id', '=', iTwinId)
-      .orderBy('user_account.email')
-      .orderBy('user_account.id')
+      .where('member.user_id', 'in', users.map(({ id }) => id))
+      .orderBy('role.display_name')
+      .orderBy('role.id')
       .execute();
-    const roles = new Map((await this.roles(iTwinId)).map((role) => [role.id, role]));
-    const members = new Map<string, Member>();
-    for (const { role_id, ...user } of rows) {
-      const member = members.get(user.id) ?? { user, roles: [] };
-      const role = roles.get(role_id);
-      if (role !== undefined) member.roles.push(role);
-      members.set(user.id, member);
-    }
-    return [...members.values()];
+    return users.map((user) => ({ user, roles: rows.filter((row) => row.user_id === user.id).map(toRole) })).filter(({ roles }) => roles.length > 0);
   }
 
   /**
@@ -128,10 +140,11 @@ export class Members {
         await audit(tx, caller, { at: Date.now(), action: 'member.add', iTwinId, detail: { userId, roleIds } });
       }
     });
-    return { members: (await this.list(iTwinId)).filter(({ user }) => ids.has(user.id)), unknown: [] };
+    const users = await this.#database.db.selectFrom('user_account').selectAll().where('id', 'in', [...ids]).orderBy('email').orderBy('id').execute();
+    return { members: await this.#withRoles(iTwinId, users), unknown: [] };
   }
 
-  /** Replaces the roles of a member. @throws ApiError MemberNotFound, RoleNotFound */
+  /** Replaces the roles of a member. @throws ApiError TeamMemberNotFound, RoleNotFound */
   async setRoles(caller: Caller, iTwinId: string, userId: string, roleIds: readonly string[]): Promise<Member> {
     await this.#requireMember(iTwinId, userId);
     await this.requireRoles(iTwinId, roleIds);
@@ -143,14 +156,15 @@ export class Members {
     return this.get(iTwinId, userId);
   }
 
-  /** @throws ApiError MemberNotFound */
+  /** @throws ApiError TeamMemberNotFound */
   async get(iTwinId: string, userId: string): Promise<Member> {
-    const member = (await this.list(iTwinId)).find(({ user }) => user.id === userId);
-    if (member === undefined) throw new ApiError('MemberNotFound');
+    const user = await this.#users.find(userId);
+    const [member] = user === undefined ? [] : await this.#withRoles(iTwinId, [user]);
+    if (member === undefined) throw new ApiError('TeamMemberNotFound');
     return member;
   }
 
-  /** @throws ApiError MemberNotFound */
+  /** @throws ApiError TeamMemberNotFound */
   async remove(caller: Caller, iTwinId: string, userId: string): Promise<void> {
     await this.#requireMember(iTwinId, userId);
     await this.#database.db.transaction().execute(async (tx) => {
@@ -181,7 +195,7 @@ export class Members {
 
   async #requireMember(iTwinId: string, userId: string): Promise<void> {
     const row = await this.#database.db.selectFrom('member').select(sql.lit(1).as('one')).where('itwin_id', '=', iTwinId).where('user_id', '=', userId).executeTakeFirst();
-    if (row === undefined) throw new ApiError('MemberNotFound');
+    if (row === undefined) throw new ApiError('TeamMemberNotFound');
   }
 
   /** @throws ApiError RoleNotFound */

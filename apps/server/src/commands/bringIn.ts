@@ -77,11 +77,14 @@ export async function bringIn(connection: Connection, iTwinId: string, source: S
       pushed++;
       bar?.update(there + pushed);
     }
+  } catch (error) {
+    // A push that broke off gives its turn back with the briefcase; what went wrong first is what is told.
+    if (briefcaseId !== undefined) await connection.request('DELETE', `/imodels/${id}/briefcases/${briefcaseId}`).catch(() => undefined);
+    throw error;
   } finally {
     bar?.stop();
-    // A push that broke off gives its turn back with it.
-    if (briefcaseId !== undefined) await connection.request('DELETE', `/imodels/${id}/briefcases/${briefcaseId}`);
   }
+  if (briefcaseId !== undefined) await connection.request('DELETE', `/imodels/${id}/briefcases/${briefcaseId}`);
   if (there + pushed !== source.ids.length) throw new ExitError(exitCodes.failed, `only ${there + pushed} of ${source.ids.length} changesets came; run the command again to go on`);
   return { id, created: found === undefined, pushed, changesets: there + pushed };
 }
@@ -162,7 +165,12 @@ async function upload(url: string, file: string): Promise<void> {
   const put = async (address: string, body: Blob | string, type?: string): Promise<void> => {
     // Blocks have no type, only what is whole does.
     const headers = { 'content-type': 'application/octet-stream', ...(type !== undefined && { 'x-ms-blob-type': type }) };
-    const response = await fetch(address, { method: 'PUT', headers, body });
+    let response: Response;
+    try {
+      response = await fetch(address, { method: 'PUT', headers, body });
+    } catch (error) {
+      throw new ExitError(exitCodes.unreachable, `the upload of ${file} broke off; run the command again to go on`, error);
+    }
     if (response.status !== 201) throw new ExitError(exitCodes.failed, `the upload of ${file} was answered ${response.status}: ${await response.text()}`);
   };
   if (whole.size <= blockBytes) return put(url, whole, 'BlockBlob');

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
+import { Readable } from 'node:stream';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { exitCodes, ExitError } from './exit.ts';
@@ -21,6 +22,12 @@ export function withConnection(command: Command): Command {
 
 /** Longest wait for a rate limit, seconds: the longest window of a tier is an hour. */
 const longestWaitSeconds = 3700;
+
+/** Longest wait for an answer: the completion of a push reads the whole file, for two minutes at most. */
+const requestTimeoutMs = 300_000;
+
+/** Longest answer that is read, bytes; a page of 1,000 changesets in full has about 2 MiB. */
+const longestAnswerBytes = 256 * 2 ** 20;
 
 const tokenSeconds = 3600;
 
@@ -47,6 +54,7 @@ export class Connection {
   async request(method: string, pathOrUrl: string, body?: unknown, prefer: 'minimal' | 'representation' = 'representation'): Promise<{ body: unknown; headers: Headers }> {
     const url = pathOrUrl.startsWith('http') ? pathOrUrl : `${this.#base}${pathOrUrl}`;
     let response: Response;
+    let text: string;
     try {
       response = await fetch(url, {
         method,
@@ -57,11 +65,14 @@ export class Connection {
           ...(body !== undefined && { 'content-type': 'application/json' }),
         },
         ...(body !== undefined && { body: JSON.stringify(body) }),
+        signal: AbortSignal.timeout(requestTimeoutMs),
       });
+      text = await readBounded(response);
     } catch (error) {
+      if (error instanceof ExitError) throw error;
+      if ((error as Error).name === 'TimeoutError') throw new ExitError(exitCodes.unreachable, `the server at ${this.#base} gave no answer within ${requestTimeoutMs / 1000} s`, error);
       throw new ExitError(exitCodes.unreachable, `no server answers at ${this.#base}; is one started (npm start)?`, error);
     }
-    const text = await response.text();
     const waitSeconds = Number(response.headers.get('retry-after') ?? NaN);
     if (response.status === 429 && this.#patient && waitSeconds <= longestWaitSeconds) {
       await pause(waitSeconds * 1000);
@@ -85,6 +96,19 @@ export class Connection {
       next = page._links?.next?.href;
     }
   }
+}
+
+/** @throws ExitError when the answer is longer than any of the API */
+async function readBounded(response: Response): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  const body: AsyncIterable<Uint8Array> = response.body ?? Readable.from([]);
+  for await (const chunk of body) {
+    bytes += chunk.length;
+    if (bytes > longestAnswerBytes) throw new ExitError(exitCodes.failed, `an answer of the server is longer than ${longestAnswerBytes / 2 ** 20} MiB`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString('utf8');
 }
 
 function parseAnswer(text: string, url: string): unknown {

@@ -67,6 +67,7 @@ export class Generator {
       giveUp: async (tx, { subjectId }, reason, error) => {
         await tx.updateTable('checkpoint').set({ state: 'failed', failure_reason: reason, finished_at: Date.now() }).where('id', '=', subjectId).where('state', '=', 'scheduled').execute();
         const row = await tx.selectFrom('checkpoint').select('baseline_id').where('id', '=', subjectId).executeTakeFirst();
+        if (row?.baseline_id != null && error instanceof FileFaultError) await raiseBriefcaseCountersOn(tx, row.baseline_id, error.highestBriefcaseId + 1);
         // Whether a file may be stored is for the file to say: one that this server's iTwin.js cannot open is kept, without a checkpoint.
         if (row?.baseline_id != null) await endBaseline(tx, row.baseline_id, error instanceof FileFaultError ? baselineStates[error.kind] : 'initialized', reason);
       },

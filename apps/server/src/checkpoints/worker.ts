@@ -47,11 +47,13 @@ export interface WorkResult extends IdentityOffsets {
 export type FaultKind = 'notAnIModel' | 'briefcase' | 'unreadable';
 
 /** What the process tells: each `applied` as it happens, one of the last two at the end. `fault` is for users, `detail` for the log. */
-export type WorkerMessage = { applied: number } | { result: WorkResult } | { fault: string; kind: FaultKind; detail: string };
+export type WorkerMessage = { applied: number } | { result: WorkResult } | { fault: string; kind: FaultKind; detail: string; highestBriefcaseId: number };
 
 /** A fault of the files, in words for users. */
 class FileFault extends Error {
   readonly kind: FaultKind;
+  /** The highest briefcase that made anything in a baseline that is kept all the same; 0 otherwise. */
+  highestBriefcaseId = 0;
   constructor(message: string, kind: FaultKind, options?: ErrorOptions) {
     super(message, options);
     this.kind = kind;
@@ -64,10 +66,10 @@ const changesType = (changeset: ChangesetFile): number => (changeset.schema ? 1 
 process.on('message', (request: WorkRequest | 'end') => {
   if (request === 'end') process.exit(0);
   started
-    .then(() => work(request))
+    .then(() => workOrFault(request))
     .then(
       (result) => tell({ result }),
-      (error: unknown) => (error instanceof FileFault ? tell({ fault: error.message, kind: error.kind, detail: inspect(error) }) : crash(error)),
+      (error: unknown) => (error instanceof FileFault ? tell({ fault: error.message, kind: error.kind, detail: inspect(error), highestBriefcaseId: error.highestBriefcaseId }) : crash(error)),
     );
 });
 process.on('disconnect', () => process.exit(0));
@@ -81,6 +83,16 @@ function tell(message: WorkerMessage): void {
 function crash(error: unknown): never {
   console.error(error);
   process.exit(1);
+}
+
+/** A baseline that iTwin.js cannot open is kept: the ids in it are taken all the same. */
+function workOrFault(request: WorkRequest): WorkResult {
+  try {
+    return work(request);
+  } catch (error) {
+    if (error instanceof FileFault && error.kind === 'unreadable' && request.purpose === 'baseline') error.highestBriefcaseId = highestBriefcaseIn(request.file);
+    throw error;
+  }
 }
 
 function work(request: WorkRequest): WorkResult {

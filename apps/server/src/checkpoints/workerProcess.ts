@@ -19,10 +19,13 @@ export interface WorkerLimits {
 /** A file cannot be worked on. The message is for users; the cause has what the process said. */
 export class FileFaultError extends FinalError {
   readonly kind: FaultKind;
-  constructor(message: string, kind: FaultKind, detail: string) {
+  /** The highest briefcase that made anything in a baseline that is kept all the same; 0 otherwise. */
+  readonly highestBriefcaseId: number;
+  constructor(message: string, kind: FaultKind, detail: string, highestBriefcaseId: number) {
     super(message, { cause: new Error(detail) });
     this.name = 'FileFaultError';
     this.kind = kind;
+    this.highestBriefcaseId = highestBriefcaseId;
   }
 }
 
@@ -107,7 +110,7 @@ export class WorkerProcess {
           if ('applied' in message) return onApplied(message.applied);
           settle();
           if ('result' in message) resolve(message.result);
-          else reject(new FileFaultError(message.fault, message.kind, message.detail));
+          else reject(new FileFaultError(message.fault, message.kind, message.detail, message.highestBriefcaseId));
         };
         const onExit = (code: number | null, killedBy: string | null): void => {
           settle();

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { execFile, spawn } from 'node:child_process';
-import { readFileSync, statSync } from 'node:fs';
+import { execFile, execFileSync, spawn } from 'node:child_process';
+import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -16,11 +16,11 @@ interface Ran {
   stderr: string;
 }
 
-function run(args: string[], env: NodeJS.ProcessEnv = {}): Promise<Ran> {
+function run(args: string[], env: NodeJS.ProcessEnv = {}, options: { uid?: number; gid?: number; cwd?: string } = {}): Promise<Ran> {
   // What the developer who runs the tests has set for a server of their own does not count here.
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('OFFSHOOT_')));
   return new Promise((resolve) => {
-    const child = execFile(process.execPath, [cli, ...args], { env: { ...inherited, ...env } }, (_error, stdout, stderr) => resolve({ code: child.exitCode ?? -1, stdout, stderr }));
+    const child = execFile(process.execPath, [cli, ...args], { env: { ...inherited, ...env }, ...options }, (_error, stdout, stderr) => resolve({ code: child.exitCode ?? -1, stdout, stderr }));
   });
 }
 
@@ -56,6 +56,51 @@ describe('The command line', () => {
     assert.deepEqual([nobody.code, nobody.stdout], [2, '']);
     assert.match(nobody.stderr, /no user 'nobody@example.test'/);
     assert.equal((await run(['token', '--data', data, '--expires-in', 'soon'])).code, 2);
+  });
+
+  test('commands that are given a data folder where no installation is say so, and make nothing', async () => {
+    const work = workFolder();
+    try {
+      const typo = path.join(work.path, 'typo');
+      for (const args of [['token'], ['verify'], ['backup', path.join(work.path, 'copy')], ['migrate-database', '--to', 'postgres://localhost:9/none'], ['imodels', '--url', server.origin]]) {
+        const ran = await run([...args, '--data', typo]);
+        assert.ok(ran.code === 1 || ran.code === 2, `${args[0]} ends with ${ran.code}`);
+        assert.equal(ran.stdout, '');
+        assert.ok(ran.stderr.includes(typo), ran.stderr);
+      }
+      assert.deepEqual(readdirSync(work.path), []);
+    } finally {
+      work.remove();
+    }
+  });
+
+  test('the address of the server may end as clients want it', async () => {
+    const token = connection.slice(2);
+    for (const url of [`${server.origin}/`, `${server.origin}/imodels`, `${server.origin}/iModels/`]) assert.match((await run(['imodels', '--url', url, ...token])).stdout, /from the shell/);
+    const wrong = await run(['imodels', '--url', 'localhost:4700', ...token]);
+    assert.deepEqual([wrong.code, wrong.stderr.includes("'localhost:4700' is no address")], [2, true]);
+  });
+
+  test('start says in plain words why a data folder cannot be used', async () => {
+    const work = workFolder();
+    try {
+      const file = path.join(work.path, 'file');
+      writeFileSync(file, '');
+      for (const data of [file, path.join(file, 'below')]) {
+        const { code, stderr } = await run(['start', '--data', data, '--port', '0']);
+        assert.equal(code, 1);
+        assert.match(stderr, /^offshoot: The data folder .* cannot be used: a file is in its place/);
+      }
+      const locked = path.join(work.path, 'locked');
+      mkdirSync(locked, { mode: 0o555 });
+      // Root may write everywhere, so root asks as somebody else.
+      chmodSync(work.path, 0o755);
+      const asNobody = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {};
+      const { code, stderr } = await run(['start', '--data', locked, '--port', '0'], {}, { ...asNobody, cwd: work.path });
+      assert.deepEqual([code, stderr.split('\n')[0]], [1, `offshoot: The data folder ${locked} cannot be used: this user may not write it. Name another one with --data, or see to it that this one can be written.`]);
+    } finally {
+      work.remove();
+    }
   });
 
   test('clone --json prints one object with the clone, ready to use', async () => {
@@ -109,7 +154,7 @@ describe('The command line', () => {
   test('start prints where everything is, makes a first iTwin, and guards its keys', async () => {
     const work = workFolder();
     try {
-      const data = path.join(work.path, 'data');
+      const data = path.join(work.path, "Olivia's data");
       const child = spawn(process.execPath, [cli, 'start', '--data', data, '--port', '0', '--host', '127.0.0.1'], { stdio: ['ignore', 'pipe', 'inherit'] });
       let printed = '';
       const ready = new Promise<void>((resolve, reject) => {
@@ -123,6 +168,9 @@ describe('The command line', () => {
       const origin = /API +(http:\/\/localhost:\d+)\/imodels/.exec(printed)?.[1];
       assert.match(printed, /Document +http.*\/docs/);
       assert.match(printed, /iTwin +[0-9a-f-]{36} +My iTwin/);
+      // What it prints can be pasted into a shell.
+      const pasted = /npx offshoot (token --data '.*') +\(users:/.exec(printed)?.[1] ?? '';
+      assert.match(execFileSync('sh', ['-c', `"${process.execPath}" "${cli}" ${pasted}`], { encoding: 'utf8' }), /^[\w-]+\.[\w-]+\.[\w-]+\n$/);
       const listed = await run(['imodels', '--url', origin ?? '', '--data', data]);
       assert.match(listed.stdout, /^My iTwin/);
       for (const secret of ['issuer.json', 'users.json']) assert.equal(statSync(path.join(data, secret)).mode & 0o777, 0o600);

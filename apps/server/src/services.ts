@@ -16,6 +16,7 @@ import { ModelFiles } from './checkpoints/modelFiles.ts';
 import { isITwinJsInstalled, WorkerProcess } from './checkpoints/workerProcess.ts';
 import { deriveHandler } from './clone/deriveJob.ts';
 import type { Config } from './config.ts';
+import { openDataFolder } from './dataFolder.ts';
 import { openDatabase, type Database } from './db/database.ts';
 import { observeTransactions } from './db/requestOutcomes.ts';
 import { deliveryHandler } from './events/deliver.ts';
@@ -113,7 +114,7 @@ const closeMs = 2000;
 export async function openServices(config: Config, log: FastifyBaseLogger): Promise<Services> {
   const ending = new AbortController();
   let endingLate: NodeJS.Timeout | undefined;
-  mkdirSync(config.dataDir, { recursive: true, mode: 0o700 });
+  openDataFolder(config.dataDir);
   const space = new DiskSpace(config.dataDir, config.diskSpace, config.databaseUrl === undefined ? path.join(config.dataDir, 'reserve') : undefined);
   // Opening an embedded database takes some room as well.
   await space.makeRoom();

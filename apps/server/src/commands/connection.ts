@@ -47,7 +47,7 @@ export class Connection {
   static async open(options: ConnectionOptions, patient = false): Promise<Connection> {
     const given = options.token ?? process.env.OFFSHOOT_TOKEN;
     const token = given === undefined ? await mintedTokens(options.data) : async () => given;
-    return new Connection(options.url.replace(/\/+$/, ''), token, patient);
+    return new Connection(baseOf(options.url), token, patient);
   }
 
   /** @throws ExitError refused or unreachable, with what the server said */
@@ -128,6 +128,12 @@ function refusalText(response: Response, text: string): string {
   } catch {
     return `the server answered ${response.status}`;
   }
+}
+
+/** The server's address: what people copy ends in `/imodels`, as clients want it, as often as not. @throws ExitError */
+function baseOf(url: string): string {
+  if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) throw new ExitError(exitCodes.usage, `'${url}' is no address; write it like http://localhost:4700`);
+  return url.replace(/\/+$/, '').replace(/\/imodels$/i, '').replace(/\/+$/, '');
 }
 
 /** Tokens of the data folder's issuer, each used for half its life, so that long work does not outlive one. */

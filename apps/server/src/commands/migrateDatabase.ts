@@ -1,5 +1,7 @@
+import { existsSync } from 'node:fs';
+import path from 'node:path';
 import { Command } from 'commander';
-import { DataFolderInUseError, openDatabase } from '../db/database.ts';
+import { databaseFile, DataFolderInUseError, openDatabase } from '../db/database.ts';
 import { copyDatabase, CopyMismatchError, NotEmptyError } from '../migrate/copyDatabase.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
@@ -12,6 +14,8 @@ export function migrateDatabaseCommand(): Command {
     .action(async (options: InstallationOptions & { to: string }) => {
       const { dataDir, databasePool, databasePrepares, databaseWaitSeconds } = configOf(options);
       const settings = { dataDir, databasePool, databasePrepares, databaseWaitSeconds };
+      // Opening it would make an empty one, which would be copied.
+      if (!existsSync(path.join(dataDir, databaseFile))) throw new ExitError(exitCodes.usage, `there is no embedded installation at ${dataDir}`);
       try {
         const from = await openDatabase(settings);
         const to = await openDatabase({ ...settings, databaseUrl: options.to });

@@ -3,6 +3,7 @@ import path from 'node:path';
 import { Command } from 'commander';
 import { startServer, type RunningServer } from '../app.ts';
 import { ConfigError, loadConfig, type ConfigInput } from '../config.ts';
+import { DataFolderError } from '../dataFolder.ts';
 import { DataFolderInUseError, NewerSchemaError } from '../db/database.ts';
 import { ForeignStoreError, OtherStoreError, StoreUnavailableError } from '../storage/stores.ts';
 import { ensureFirstITwin } from '../itwins/firstITwin.ts';
@@ -57,7 +58,7 @@ async function run(options: StartOptions, role: 'server' | 'worker'): Promise<vo
     server = await startServer(role === 'worker' ? { ...config, jobs: { ...config.jobs, here: true } } : config, { role });
   } catch (error) {
     if (error instanceof ConfigError) throw new ExitError(exitCodes.usage, error.message, error);
-    if (error instanceof DataFolderInUseError || error instanceof NewerSchemaError || error instanceof OtherStoreError || error instanceof ForeignStoreError || error instanceof StoreUnavailableError)
+    if (error instanceof DataFolderInUseError || error instanceof NewerSchemaError || error instanceof OtherStoreError || error instanceof ForeignStoreError || error instanceof StoreUnavailableError || error instanceof DataFolderError)
       throw new ExitError(exitCodes.failed, error.message, error);
     if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE')
       throw new ExitError(exitCodes.failed, `${(error as Error).message}. Something else listens there; choose another port with --port.`, error);
@@ -131,8 +132,14 @@ function serverLines({ origin, services }: RunningServer, firstITwin: { id: stri
   ];
   if (firstITwin !== undefined) lines.push(['iTwin', `${firstITwin.id}   ${firstITwin.name}`]);
   if (config.embeddedIssuer) {
-    const elsewhere = config.dataDir === path.resolve('offshoot-data') ? '' : ` --data ${config.dataDir}`;
+    const elsewhere = config.dataDir === path.resolve('offshoot-data') ? '' : ` --data ${shellWord(config.dataDir)}`;
     lines.push(['Token', `npx offshoot token${elsewhere}   (users: ${directory.file})`]);
   }
   return lines;
+}
+
+/** A word as a shell takes it, to be copied from the terminal. */
+function shellWord(text: string): string {
+  if (/^[\w@%+=:,./~-]+$/.test(text) && !text.startsWith('~')) return text;
+  return process.platform === 'win32' ? `"${text}"` : `'${text.replaceAll("'", `'\\''`)}'`;
 }

@@ -1,7 +1,8 @@
 import { Command } from 'commander';
-import { mkdirSync } from 'node:fs';
+import path from 'node:path';
 import { Directory } from '../access/directory.ts';
 import { EmbeddedIssuer } from '../access/embeddedIssuer.ts';
+import { hasIssuer } from '../dataFolder.ts';
 import { exitCodes, ExitError } from './exit.ts';
 
 const units: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86_400 };
@@ -21,9 +22,11 @@ export function tokenCommand(): Command {
     });
 }
 
-/** Mints a token with the key of a data folder, which is made if there is none. @throws ExitError for an unknown user */
+/** Mints a token with the key of a data folder. @throws ExitError where no server was ever started on it, and for an unknown user */
 export async function mintToken(options: { data: string; user?: string; application?: string; scope?: string; lifeSeconds: number }): Promise<string> {
-  mkdirSync(options.data, { recursive: true, mode: 0o700 });
+  // A key made here would be one that no server takes tokens of.
+  if (!hasIssuer(options.data))
+    throw new ExitError(exitCodes.usage, `there is no installation with an issuer of tokens at ${path.resolve(options.data)}: name the server's data folder with --data, or start the server first`);
   const directory = Directory.open(options.data, (message) => process.stderr.write(`offshoot: ${message}\n`));
   const user = options.user === undefined ? directory.data.users[0] : directory.findUser(options.user);
   if (user === undefined) throw new ExitError(exitCodes.usage, `there is no user '${options.user ?? ''}' in ${directory.file}`);

@@ -1,8 +1,15 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { Readable } from 'node:stream';
 import { test } from 'node:test';
+import type { Schema } from '../apps/server/src/db/schema.ts';
+import { giveUp } from '../apps/server/src/history/changesets.ts';
 import { collect } from '../apps/server/src/history/collect.ts';
+import { orphanRules } from '../apps/server/src/history/orphans.ts';
+import { enqueue } from '../apps/server/src/operations/jobs.ts';
+import { releaseBlobs } from '../apps/server/src/storage/blobs.ts';
+import { verify } from '../apps/server/src/verify/verify.ts';
 import { sampleBaseline } from '../scripts/sample.ts';
 import { all, makeIModel, pushMore, workFolder, type MadeIModel } from './support/clients.ts';
 import { onEachDatabase } from './support/suite.ts';
@@ -10,7 +17,7 @@ import { onEachDatabase } from './support/suite.ts';
 onEachDatabase('The collector', {}, (context) => {
   const as = () => ({ authorization: context.olivia.authorization });
 
-  async function run(options: { graceMs?: number; uploadLifeMs?: number } = {}) {
+  async function run(options: { graceMs?: number; uploadLifeMs?: number; thorough?: boolean; signal?: AbortSignal } = {}) {
     const { database, blobs } = context.server.services;
     const seed = await database.db.selectFrom('baseline').select('id').where('id', 'like', 'seed-%').executeTakeFirstOrThrow();
     return collect(database, blobs.stores, { graceMs: 0, uploadLifeMs: 3_600_000, seeds: new Map([[blobs.stores.home.id, seed.id]]), groupLifeMs: 3_600_000, thorough: true, ...options });
@@ -119,5 +126,143 @@ onEachDatabase('The collector', {}, (context) => {
     await assertWhole(made);
     await assertWhole(empty);
     assert.ok((await all(context.olivia.client.changesets.getMinimalList({ ...as(), iModelId: made.id }))).length === 2);
+  });
+
+  const count = async (table: keyof Schema): Promise<number> => Number((await context.server.services.database.db.selectFrom(table).select((eb) => eb.fn.countAll().as('count')).executeTakeFirstOrThrow()).count);
+
+  test('has a rule for every table', async () => {
+    const tables = (await context.server.services.database.db.introspection.getTables()).map(({ name }) => name).filter((name) => name !== 'rate_limit');
+    assert.deepEqual(Object.keys(orphanRules).toSorted(), tables.toSorted());
+  });
+
+  test('finds what nothing refers to, though no deletion left it, and verification tells of it', async () => {
+    await run();
+    const { database, blobs } = context.server.services;
+    const { db } = database;
+    const store = blobs.stores.home;
+    const before = await files();
+    const tables = ['blob', 'baseline', 'checkpoint', 'model_file', 'model_file_block', 'block', 'history', 'segment', 'changeset', 'job', 'mark'] as const;
+    const counts = async (): Promise<Record<string, number>> => Object.fromEntries(await Promise.all(tables.map(async (table) => [table, await count(table)] as const)));
+    const rows = await counts();
+    const id = randomUUID();
+    const blob = async () => {
+      const stored = { id: randomUUID(), key: randomUUID(), store: store.id, state: 'stored' as const, created_at: 1, released_at: null };
+      await db.insertInto('blob').values({ ...stored, ...(await store.put(stored.key, Readable.from([Buffer.from(stored.id)]), 36)) }).execute();
+      return stored.id;
+    };
+    // As a fork that was deleted while its baseline was made would leave it.
+    const baselineBlob = await blob();
+    await db.insertInto('baseline').values({ id, blob_id: baselineBlob, state: 'initialized', created_at: 1 }).execute();
+    await db.insertInto('block').values({ id, store: store.id, sha256: id, blob_id: baselineBlob, start: 0 }).execute();
+    await db.insertInto('model_file').values({ id, size: 36, imodel_id_offset: 0, itwin_id_offset: 16, created_at: 1 }).execute();
+    await db.insertInto('model_file_block').values({ file_id: id, position: 0, block_id: id }).execute();
+    const checkpoint = { id, segment_id: null, baseline_id: id, changeset_index: 0, state: 'successful' as const, file_id: id, applied: 0, to_apply: 0, failure_reason: null, created_at: 1, finished_at: 1 };
+    await db.insertInto('checkpoint').values(checkpoint).execute();
+    // Alone: a blob, a history, a changeset of nobody's segment, work for nobody, a mark on nothing.
+    await blob();
+    await db.insertInto('history').values({ id, created_at: 1 }).execute();
+    await db.insertInto('segment').values({ id, owner_imodel_id: null }).execute();
+    await db
+      .insertInto('changeset')
+      .values({
+        segment_id: id,
+        index: 1,
+        id: 'a',
+        parent_id: '',
+        blob_id: await blob(),
+        file_size: 36,
+        description: null,
+        containing_changes: 0,
+        briefcase_id: 2,
+        creator_id: id,
+        pushed_at: 1,
+        application_id: id,
+        application_name: id,
+        synchronization_info: null,
+      })
+      .execute();
+    await db.transaction().execute((tx) => enqueue(tx, { kind: 'derive', subjectId: id, tenant: id }));
+    await db.insertInto('mark').values({ user_id: id, kind: 'recent', subject: 'imodel', subject_id: id, marked_at: 1 }).execute();
+
+    const { orphans } = await verify(db, blobs.stores, false);
+    assert.deepEqual(orphans, { blob: 1, baseline: 1, history: 1, changeset: 1, job: 1, mark: 1 });
+    await run({ thorough: false });
+    assert.equal(await files(), before + 3);
+    await run();
+    await run();
+    assert.deepEqual(await counts(), rows);
+    assert.equal(await files(), before);
+    assert.deepEqual((await verify(db, blobs.stores, false)).orphans, {});
+  });
+
+  test('lets nobody keep a blob that two let go of at once', { skip: context.engine === 'sqlite' ? 'one transaction at a time' : false }, async () => {
+    const { db } = context.server.services.database;
+    const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
+    const { history_id } = await db.selectFrom('imodel').select('history_id').where('id', '=', made.id).executeTakeFirstOrThrow();
+    const { segment_id } = await db.selectFrom('history_segment').select('segment_id').where('history_id', '=', history_id).executeTakeFirstOrThrow();
+    const [first, second] = await db.selectFrom('changeset').selectAll().where('segment_id', '=', segment_id).orderBy('index').execute();
+    const blobId = first?.blob_id ?? '';
+    await db.updateTable('changeset').set({ blob_id: blobId }).where('segment_id', '=', segment_id).execute();
+    await db.deleteFrom('blob').where('id', '=', second?.blob_id ?? '').execute();
+    let bothDeleted!: () => void;
+    const both = new Promise<void>((resolve) => (bothDeleted = resolve));
+    let deleted = 0;
+    const drop = (index: number) =>
+      db.transaction().execute(async (tx) => {
+        await tx.deleteFrom('changeset').where('segment_id', '=', segment_id).where('index', '=', index).execute();
+        if (++deleted === 2) bothDeleted();
+        await both;
+        await releaseBlobs(tx, [blobId], 1);
+      });
+    await Promise.all([drop(1), drop(2)]);
+    assert.equal((await db.selectFrom('blob').select('released_at').where('id', '=', blobId).executeTakeFirstOrThrow()).released_at, 1);
+    await remove(made);
+    await run();
+  });
+
+  test('takes an abandoned push away, and not the one that took its place meanwhile', async () => {
+    const { db } = context.server.services.database;
+    const made = await makeIModel(context.olivia, context.iTwinId);
+    const { briefcaseId } = await context.olivia.client.briefcases.acquire({ ...as(), iModelId: made.id });
+    const begin = async () => {
+      await context.api.post(`/imodels/${made.id}/changesets`, { id: randomBytes(20).toString('hex'), briefcaseId, fileSize: 9 });
+      return db.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', made.id).executeTakeFirstOrThrow();
+    };
+    const [older, newer] = [await begin(), await begin()];
+    await db.transaction().execute((tx) => giveUp(tx, older, Date.now()));
+    const left = await db.selectFrom('pending_changeset').select('blob_id').where('imodel_id', '=', made.id).execute();
+    assert.deepEqual(left.map(({ blob_id }) => blob_id), [newer.blob_id]);
+    await remove(made);
+  });
+
+  test('leaves objects alone that no row knows yet', async () => {
+    const { stores } = context.server.services.blobs;
+    const key = randomUUID();
+    await stores.home.put(key, Readable.from([Buffer.from('young')]), 5);
+    assert.equal((await run()).strays, 0);
+    assert.equal((await stores.home.read(key)).destroy() !== undefined, true);
+    await stores.home.delete(key);
+  });
+
+  test('ends between two steps when it is told to, and the next run does the rest', async () => {
+    const abort = new AbortController();
+    const made = await Promise.all(Array.from({ length: 3 }, () => makeIModel(context.olivia, context.iTwinId)));
+    for (const each of made) await remove(each);
+    abort.abort(new Error('told to end'));
+    await assert.rejects(run({ signal: abort.signal }), /told to end/);
+    assert.equal((await run()).iModels, 3);
+  });
+
+  test('of a deleted iTwin takes every iModel; nobody reaches one from the deletion on', async () => {
+    const iTwinId = await context.server.iTwin();
+    const made = await makeIModel(context.olivia, iTwinId, { changesets: 1 });
+    const { db } = context.server.services.database;
+    // As a server leaves it that dies right after it has marked the iTwin.
+    await db.updateTable('itwin').set({ deleted_at: Date.now() }).where('id', '=', iTwinId).execute();
+    assert.equal((await context.api.get(`/imodels/${made.id}`)).status, 404);
+    assert.equal((await context.api.get(`/imodels?iTwinId=${iTwinId}`)).status, 404);
+    assert.equal((await run()).iModels, 1);
+    assert.equal((await run()).iTwins + 1, 1);
+    assert.deepEqual(await db.selectFrom('itwin').select('id').where('id', '=', iTwinId).execute(), []);
   });
 });

@@ -100,6 +100,78 @@ for (const engine of engines) {
       assert.deepEqual(await notes(kind), ['job']);
     });
 
+    test('that another server has by now are not ended by the one that lost them', async () => {
+      const kind = randomUUID();
+      const ends: Record<string, () => void> = {};
+      const held = (who: string) =>
+        noting(kind, {
+          run: async () => {
+            await new Promise<void>((resolve) => (ends[who] = resolve));
+            return (tx) => note(tx, kind, who);
+          },
+        });
+      const loser = start(held('the one that lost it'), { slots: 1, times: { renew: 1e6 } });
+      await accept(kind, 'job');
+      await until('the claim', () => ends['the one that lost it']);
+      const owner = start(held('the one that has it'));
+      await until('the take-over', () => ends['the one that has it']);
+      const [row] = await left(kind);
+      ends['the one that lost it']?.();
+      await loser.stop(1000);
+      assert.deepEqual([await notes(kind), (await left(kind)).map(({ lease_owner, attempt }) => [lease_owner, attempt])], [[], [[row?.lease_owner, 2]]]);
+      ends['the one that has it']?.();
+      await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
+      await owner.stop(1000);
+      assert.deepEqual(await notes(kind), ['the one that has it']);
+    });
+
+    test('that the same server began anew are not ended by their earlier run', async () => {
+      const kind = randomUUID();
+      const ends: (() => void)[] = [];
+      const runs: string[] = [];
+      const jobs = start(
+        noting(kind, {
+          run: async (job) => {
+            runs.push(job.subjectId);
+            if (job.subjectId === 'another') return async () => undefined;
+            await new Promise<void>((resolve) => (ends[job.attempt] = resolve));
+            return (tx) => note(tx, kind, String(job.attempt));
+          },
+        }),
+        { times: { renew: 1e6, lease: 100_000 } },
+      );
+      await accept(kind, 'job');
+      await until('the first run', () => ends[1]);
+      // As if its end could not be written, and its lease had run out.
+      await database.db.updateTable('job').set({ lease_owner: 'nobody', lease_until: 0 }).where('kind', '=', kind).execute();
+      jobs.wake();
+      await until('the second run', () => ends[2]);
+      ends[1]?.();
+      // Claimed and done after that, on the same connections.
+      await accept(kind, 'another');
+      await until('the end of another', async () => (runs.includes('another') && (await left(kind)).length === 1 ? true : undefined));
+      assert.deepEqual([await notes(kind), (await left(kind)).map(({ attempt }) => attempt)], [[], [2]]);
+      ends[2]?.();
+      await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
+      assert.deepEqual(await notes(kind), ['2']);
+    });
+
+    test('that make no progress are abandoned and tried again, whether or not they heed that', async () => {
+      const kind = randomUUID();
+      start(
+        noting(kind, {
+          run: async (job) => {
+            if (job.attempt === 1) await new Promise(() => undefined);
+            return (tx) => note(tx, kind, `${job.attempt}: ${job.lastError}`);
+          },
+        }),
+        { slots: 1, times: { progress: 200 } },
+      );
+      await accept(kind, 'hangs');
+      await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
+      assert.deepEqual(await notes(kind), ['2: There was no progress for 0.2 s.']);
+    });
+
     test('that fail are tried again after a wait, given up in the end, and at once when nothing can mend them', async () => {
       const kind = randomUUID();
       const attempts: Record<string, number> = {};

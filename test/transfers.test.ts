@@ -265,6 +265,34 @@ for (const setup of setups)
       });
     });
 
+    test('whose target is deleted leaves no file that had come over and was not written down', async () => {
+      await onInstallation(async (start) => {
+        const server = await start();
+        const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 3 });
+        const far = await server.iTwin('olivia', undefined, west);
+        const { west: store } = storesOf(server);
+        const empty = await objectsIn(store);
+        const put = store.put.bind(store);
+        let goOn!: () => void;
+        const gate = new Promise<void>((resolve) => (goOn = resolve));
+        const held: typeof put = async (...call) => {
+          const stored = await put(...call);
+          await gate;
+          return stored;
+        };
+        Object.assign(store, { put: held });
+        const api = await server.as('olivia');
+        const clone = await order(api, source.id, { iTwinId: far });
+        await until('files that came over', async () => ((await objectsIn(store)) - empty === 3 ? true : undefined));
+        assert.equal((await api.delete(`/imodels/${clone}`)).status, 204);
+        const { db } = server.services.database;
+        await until('the end of the job', async () => ((await db.selectFrom('job').select('id').where('subject_id', '=', clone).executeTakeFirst()) === undefined ? true : undefined));
+        goOn();
+        await until('the end of the files', async () => ((await objectsIn(store)) === empty ? true : undefined));
+        Reflect.deleteProperty(store, 'put');
+      });
+    });
+
     test('is made although the source is deleted before its turn comes', async () => {
       await onInstallation(async (start) => {
         let server = await start(idle);

@@ -8,6 +8,7 @@ import { FileFaultError } from '../checkpoints/workerProcess.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { BlobTable, IModelTable } from '../db/schema.ts';
+import { lockIModel } from '../db/statements/lockIModel.ts';
 import { raiseCreated } from '../events/events.ts';
 import { dropBaseline } from '../history/collect.ts';
 import { failCreation, type CreationFailure } from '../imodels/failedCreation.ts';
@@ -78,11 +79,14 @@ async function squash({ database: { engine }, files, seeds }: Parts, imodel: IMo
   const stored = await files.store(store, made.path, made, { blobId: blob.id, row: blob }, options);
   return async (tx) => {
     const baselineId = randomUUID();
+    const wanted = await lockIModel(tx, engine, imodel.id, 'push');
     await tx
       .insertInto('blob')
-      .values(blob)
+      // Deleted meanwhile: nothing will refer to the file, unless a block of another one lies in it already.
+      .values(wanted === undefined ? { ...blob, released_at: now } : blob)
       .onConflict((conflict) => conflict.doNothing())
       .execute();
+    if (wanted === undefined) return;
     await tx.insertInto('baseline').values({ id: baselineId, blob_id: blob.id, state: 'initialized', created_at: now }).execute();
     await insertMade(tx, { baseline_id: baselineId, segment_id: null, changeset_index: 0 }, await files.record(tx, stored));
     await finish(tx, imodel, { baseline_id: baselineId, ...baselineSight });
@@ -94,11 +98,13 @@ async function squash({ database: { engine }, files, seeds }: Parts, imodel: IMo
  * The history stays; the file that was looked through is the checkpoint of its last changeset, if that has none. What lies in
  * another data center has still to come over.
  */
-async function keep({ files, checkpoints, generator }: Parts, imodel: IModelTable, store: BlobStore, work: DeriveWork, made: MadeFile, options: CallOptions): Promise<Effect> {
+async function keep({ database: { engine }, files, checkpoints, generator }: Parts, imodel: IModelTable, store: BlobStore, work: DeriveWork, made: MadeFile, options: CallOptions): Promise<Effect> {
   const place = await checkpoints.placeOf(imodel, imodel.head_index);
   const source = await generator.storeOf(imodel);
   const stored = place === undefined ? undefined : await files.store(source, made.path, made, made.whole, options);
   return async (tx) => {
+    // Deleted meanwhile: what was stored is named by nothing, and goes with the collector.
+    if ((await lockIModel(tx, engine, imodel.id, 'push')) === undefined) return;
     if (place !== undefined && stored !== undefined && (await checkpoints.placeOf(imodel, imodel.head_index, tx)) !== undefined)
       await insertMade(tx, place, await files.record(tx, stored));
     await goOn(tx, imodel, source, store, work);

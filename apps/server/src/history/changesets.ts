@@ -214,7 +214,8 @@ export class Changesets {
 
 /** Takes an unfinished push away; its upload link leads nowhere from now on. */
 export async function giveUp(tx: Tx, pending: PendingChangesetTable, now: number): Promise<void> {
-  await tx.deleteFrom('pending_changeset').where('imodel_id', '=', pending.imodel_id).execute();
+  // This push and no newer one, which may have taken its place meanwhile.
+  await tx.deleteFrom('pending_changeset').where('imodel_id', '=', pending.imodel_id).where('blob_id', '=', pending.blob_id).execute();
   await releaseBlobs(tx, [pending.blob_id], now);
 }
 

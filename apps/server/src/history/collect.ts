@@ -8,6 +8,7 @@ import { failCreation } from '../imodels/failedCreation.ts';
 import { purgeITwin } from '../itwins/purge.ts';
 import { dropExpiredRequests } from '../idempotency/repeatableRequests.ts';
 import type { Seeds } from './baselines.ts';
+import { deleteOrphans, orphanIds } from './orphans.ts';
 import { giveUp } from './changesets.ts';
 
 /** Rows that one transaction of the collector touches at most, so that it never keeps others waiting for long. */
@@ -47,6 +48,8 @@ export interface Collected {
   checkpoints: number;
   modelFiles: number;
   blocks: number;
+  /** Rows that nothing referred to any more, found by a thorough run: what went wrong elsewhere left them. */
+  orphans: number;
   strays: number;
 }
 
@@ -71,24 +74,29 @@ export interface CollectorOptions {
  * looks at it, and at last, after a grace, the bytes. References are the foreign keys themselves; nothing is counted.
  */
 export async function collect(database: Database, stores: Stores, options: CollectorOptions): Promise<Collected> {
-  const collected: Collected = { iModels: 0, iTwins: 0, histories: 0, segments: 0, changesets: 0, blobs: 0, uploads: 0, groups: 0, requests: 0, checkpoints: 0, modelFiles: 0, blocks: 0, strays: 0 };
-  await endIModelsOfITwins(database);
+  const collected: Collected = { iModels: 0, iTwins: 0, histories: 0, segments: 0, changesets: 0, blobs: 0, uploads: 0, groups: 0, requests: 0, checkpoints: 0, modelFiles: 0, blocks: 0, orphans: 0, strays: 0 };
+  await endIModelsOfITwins(database, options);
   collected.iModels = await purgeIModels(database, options);
-  collected.iTwins = await purgeITwins(database);
+  collected.iTwins = await purgeITwins(database, options);
   collected.uploads = await endUploads(database, options);
   collected.groups = await endGroups(database, options);
-  for (let dropped = chunk; dropped === chunk; collected.requests += dropped) dropped = await dropExpiredRequests(database, chunk);
+  for (let dropped = chunk; dropped === chunk; collected.requests += dropped) {
+    options.signal?.throwIfAborted();
+    dropped = await dropExpiredRequests(database, chunk);
+  }
   if (collected.iModels > 0 || options.thorough) {
-    collected.histories = await unlessInUse(() => dropHistories(database));
-    await dropChangesets(database, collected);
-    collected.segments = await unlessInUse(() => dropSegments(database));
-    collected.modelFiles = await dropModelFiles(database);
+    if (options.thorough) collected.orphans += await dropOrphans(database, options);
+    collected.histories = await dropChunks(database, 'history', options);
+    await dropChangesets(database, collected, options);
+    collected.segments = await dropChunks(database, 'segment', options);
+    collected.modelFiles = await dropModelFiles(database, options);
     collected.blocks = await dropBlocks(database, options);
+    if (options.thorough) collected.orphans += await releaseOrphans(database, options);
   }
   for (const store of stores.all) {
     collected.blobs += await dropBlobs(database, store, options);
-    await store.dropUnfinished(Date.now() - options.uploadLifeMs, { isAwaited: (upload) => isAwaited(database, upload) });
-    if (options.thorough) collected.strays += await dropStrays(database, store);
+    await store.dropUnfinished(Date.now() - options.uploadLifeMs, { signal: options.signal, isAwaited: (upload) => isAwaited(database, upload) });
+    if (options.thorough) collected.strays += await dropStrays(database, store, options);
   }
   return collected;
 }
@@ -104,17 +112,60 @@ async function unlessInUse(drop: () => Promise<number>): Promise<number> {
 }
 
 /** What came into a deleted iTwin in the very moment of its deletion goes with it. */
-async function endIModelsOfITwins({ db }: Database): Promise<void> {
-  await db
-    .updateTable('imodel')
-    .set({ deleted_at: Date.now(), history_id: null })
-    .where('deleted_at', 'is', null)
-    .where('itwin_id', 'in', (eb) => eb.selectFrom('itwin').select('id').where('deleted_at', 'is not', null))
-    .execute();
+async function endIModelsOfITwins({ db }: Database, { signal }: CollectorOptions): Promise<void> {
+  for (;;) {
+    signal?.throwIfAborted();
+    const ended = await db
+      .updateTable('imodel')
+      .set({ deleted_at: Date.now(), history_id: null })
+      .where('id', 'in', (eb) =>
+        eb.selectFrom('imodel as m').innerJoin('itwin as t', 't.id', 'm.itwin_id').select('m.id').where('m.deleted_at', 'is', null).where('t.deleted_at', 'is not', null).limit(chunk),
+      )
+      .executeTakeFirst();
+    if (ended.numUpdatedRows < BigInt(chunk)) return;
+  }
+}
+
+/** Orphans that a row of the same run may follow: what hangs on nothing, and baselines of no iModel. */
+async function dropOrphans({ db, engine }: Database, { seeds, uploadLifeMs, signal }: CollectorOptions): Promise<number> {
+  const before = Date.now() - uploadLifeMs;
+  let dropped = await deleteOrphans(db, before, signal);
+  for (const id of await orphanIds(db, 'baseline', before, chunk)) {
+    signal?.throwIfAborted();
+    await unlessInUse(() => db.transaction().execute(async (tx) => dropBaseline(tx, engine, id, seeds)).then(() => 1));
+    dropped++;
+  }
+  return dropped;
+}
+
+/** Blobs that nothing names, though nobody released them. */
+async function releaseOrphans({ db }: Database, { uploadLifeMs, signal }: CollectorOptions): Promise<number> {
+  let released = 0;
+  for (;;) {
+    signal?.throwIfAborted();
+    const ids = await orphanIds(db, 'blob', Date.now() - uploadLifeMs, chunk);
+    await db.transaction().execute((tx) => releaseBlobs(tx, ids, Date.now()));
+    released += ids.length;
+    if (ids.length < chunk) return released;
+  }
+}
+
+/** Histories and segments that nothing names, some at a time. */
+async function dropChunks({ db }: Database, table: 'history' | 'segment', { signal }: CollectorOptions): Promise<number> {
+  let dropped = 0;
+  for (;;) {
+    signal?.throwIfAborted();
+    const ids = await orphanIds(db, table, Date.now() + 1, chunk);
+    if (ids.length === 0) return dropped;
+    // An insert that refers to one in this moment locks it first, so one of the two fails by its foreign key.
+    const gone = await unlessInUse(async () => Number((await db.deleteFrom(table).where('id', 'in', ids).executeTakeFirst()).numDeletedRows));
+    dropped += gone;
+    if (gone < ids.length || ids.length < chunk) return dropped;
+  }
 }
 
 /** Rows of deleted iTwins that hold no iModels any more. */
-async function purgeITwins({ db }: Database): Promise<number> {
+async function purgeITwins({ db }: Database, { signal }: CollectorOptions): Promise<number> {
   const gone = await db
     .selectFrom('itwin as t')
     .select('t.id')
@@ -122,15 +173,19 @@ async function purgeITwins({ db }: Database): Promise<number> {
     .where((eb) => eb.not(eb.exists(eb.selectFrom('imodel as m').select('m.id').whereRef('m.itwin_id', '=', 't.id'))))
     .limit(chunk)
     .execute();
-  for (const { id } of gone) await db.transaction().execute((tx) => purgeITwin(tx, id));
+  for (const { id } of gone) {
+    signal?.throwIfAborted();
+    await db.transaction().execute((tx) => purgeITwin(tx, id));
+  }
   return gone.length;
 }
 
-async function purgeIModels({ db, engine }: Database, { seeds }: CollectorOptions): Promise<number> {
+async function purgeIModels({ db, engine }: Database, { seeds, signal }: CollectorOptions): Promise<number> {
   let purged = 0;
   for (;;) {
     const gone = await db.selectFrom('imodel').select(['id', 'baseline_id']).where('deleted_at', 'is not', null).limit(chunk).execute();
     for (const imodel of gone) {
+      signal?.throwIfAborted();
       await db.transaction().execute(async (tx) => {
         const pending = await tx.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', imodel.id).executeTakeFirst();
         if (pending !== undefined) await giveUp(tx, pending, Date.now());
@@ -168,6 +223,7 @@ async function endUploads({ db }: Database, options: CollectorOptions): Promise<
   const before = Date.now() - options.uploadLifeMs;
   const pushes = await db.selectFrom('pending_changeset').selectAll().where('created_at', '<', before).where('lease_until', '<', Date.now()).limit(chunk).execute();
   for (const push of pushes) {
+    options.signal?.throwIfAborted();
     await db.transaction().execute(async (tx) => {
       const still = await tx.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', push.imodel_id).where('blob_id', '=', push.blob_id).executeTakeFirst();
       if (still !== undefined) await giveUp(tx, still, Date.now());
@@ -175,6 +231,7 @@ async function endUploads({ db }: Database, options: CollectorOptions): Promise<
   }
   const baselines = await db.selectFrom('baseline').select('id').where('state', '=', 'waitingForFile').where('created_at', '<', before).limit(chunk).execute();
   for (const { id } of baselines) {
+    options.signal?.throwIfAborted();
     await db.transaction().execute(async (tx) => {
       const ended = await tx.updateTable('baseline').set({ state: 'initializationFailed' }).where('id', '=', id).where('state', '=', 'waitingForFile').executeTakeFirst();
       if (ended.numUpdatedRows === 0n) return;
@@ -212,18 +269,8 @@ async function endGroups({ db }: Database, { groupLifeMs }: CollectorOptions): P
   return Number(ended.numUpdatedRows);
 }
 
-async function dropHistories({ db }: Database): Promise<number> {
-  // An insert of an iModel locks the history that it refers to, so a clone under way either keeps this one or starts over.
-  const dropped = await db
-    .deleteFrom('history')
-    .where((eb) => eb.not(eb.exists(eb.selectFrom('imodel').select('imodel.id').whereRef('imodel.history_id', '=', 'history.id'))))
-    .where((eb) => eb.not(eb.exists(eb.selectFrom('transfer').select('transfer.imodel_id').whereRef('transfer.history_id', '=', 'history.id'))))
-    .executeTakeFirst();
-  return Number(dropped.numDeletedRows);
-}
-
 /** Changesets of orphaned segments that no iModel's head reaches, and their checkpoints; of segments in no history, all of them. */
-async function dropChangesets({ db }: Database, collected: Collected): Promise<void> {
+async function dropChangesets({ db }: Database, collected: Collected, { signal }: CollectorOptions): Promise<void> {
   const orphans = await db
     .selectFrom('segment')
     .select((eb) => [
@@ -245,9 +292,11 @@ async function dropChangesets({ db }: Database, collected: Collected): Promise<v
     .where('segment.owner_imodel_id', 'is', null)
     .execute();
   for (const { id, reach } of orphans) {
+    signal?.throwIfAborted();
     const checkpoints = await db.deleteFrom('checkpoint').where('segment_id', '=', id).where('changeset_index', '>', reach ?? 0).executeTakeFirst();
     collected.checkpoints += Number(checkpoints.numDeletedRows);
     for (;;) {
+      signal?.throwIfAborted();
       const taken = await db.transaction().execute(async (tx) => {
         const rows = await tx
           .selectFrom('changeset')
@@ -271,9 +320,10 @@ async function dropChangesets({ db }: Database, collected: Collected): Promise<v
 }
 
 /** Model files of no checkpoint. */
-async function dropModelFiles({ db }: Database): Promise<number> {
+async function dropModelFiles({ db }: Database, { signal }: CollectorOptions): Promise<number> {
   let dropped = 0;
   for (;;) {
+    signal?.throwIfAborted();
     const files = await db
       .selectFrom('model_file as f')
       .select('f.id')
@@ -287,7 +337,7 @@ async function dropModelFiles({ db }: Database): Promise<number> {
 }
 
 /** Blocks of no file, those left out that a job may be about to name. */
-async function dropBlocks({ db }: Database, { uploadLifeMs }: CollectorOptions): Promise<number> {
+async function dropBlocks({ db }: Database, { uploadLifeMs, signal }: CollectorOptions): Promise<number> {
   let dropped = 0;
   for (;;) {
     const blocks = await db
@@ -299,6 +349,7 @@ async function dropBlocks({ db }: Database, { uploadLifeMs }: CollectorOptions):
       .limit(chunk)
       .execute();
     for (const { id, blob_id } of blocks) {
+      signal?.throwIfAborted();
       // A job that names the block in this instant keeps it, by its foreign key.
       dropped += await unlessInUse(() =>
         db.transaction().execute(async (tx) => {
@@ -312,17 +363,7 @@ async function dropBlocks({ db }: Database, { uploadLifeMs }: CollectorOptions):
   }
 }
 
-async function dropSegments({ db }: Database): Promise<number> {
-  const dropped = await db
-    .deleteFrom('segment')
-    .where('owner_imodel_id', 'is', null)
-    .where((eb) => eb.not(eb.exists(eb.selectFrom('history_segment').select('segment_id').whereRef('segment_id', '=', 'segment.id'))))
-    .where((eb) => eb.not(eb.exists(eb.selectFrom('changeset').select('changeset.id').whereRef('changeset.segment_id', '=', 'segment.id'))))
-    .executeTakeFirst();
-  return Number(dropped.numDeletedRows);
-}
-
-async function dropBlobs({ db }: Database, store: BlobStore, { graceMs }: CollectorOptions): Promise<number> {
+async function dropBlobs({ db }: Database, store: BlobStore, { graceMs, signal }: CollectorOptions): Promise<number> {
   let dropped = 0;
   for (;;) {
     const released = await db
@@ -334,17 +375,18 @@ async function dropBlobs({ db }: Database, store: BlobStore, { graceMs }: Collec
       .limit(chunk)
       .execute();
     for (const { id, key } of released) {
+      signal?.throwIfAborted();
       // The row first: a crash in between leaves a stray object, never a row without its bytes.
       const gone = await unlessInUse(async () => Number((await db.deleteFrom('blob').where('id', '=', id).executeTakeFirst()).numDeletedRows));
       if (gone === 0) await db.updateTable('blob').set({ released_at: null }).where('id', '=', id).execute();
-      else if (key !== null) await store.delete(key);
+      else if (key !== null) await store.delete(key, { signal });
     }
     dropped += released.length;
     if (released.length < chunk) return dropped;
   }
 }
 
-async function dropStrays({ db }: Database, store: BlobStore): Promise<number> {
+async function dropStrays({ db }: Database, store: BlobStore, { signal }: CollectorOptions): Promise<number> {
   const before = Date.now() - strayAgeMs;
   let dropped = 0;
   let batch: string[] = [];
@@ -352,12 +394,12 @@ async function dropStrays({ db }: Database, store: BlobStore): Promise<number> {
     if (batch.length === 0) return;
     const known = new Set((await db.selectFrom('blob').select('key').where('key', 'in', batch).execute()).map(({ key }) => key));
     for (const key of batch.filter((candidate) => !known.has(candidate))) {
-      await store.delete(key);
+      await store.delete(key, { signal });
       dropped++;
     }
     batch = [];
   };
-  for await (const { key, modifiedAt } of store.list()) {
+  for await (const { key, modifiedAt } of store.list({ signal })) {
     if (modifiedAt >= before) continue;
     batch.push(key);
     if (batch.length >= chunk) await check();

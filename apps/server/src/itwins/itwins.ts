@@ -92,6 +92,9 @@ function searchText(row: Pick<ITwinTable, 'display_name' | 'number'>): string {
 }
 
 /** Creates, changes and lists iTwins: what owns iModels, decides who may do what with them, and says where their files lie. */
+/** iModels that one transaction of the deletion of their iTwin takes. */
+const iModelsAtATime = 50;
+
 export class ITwins {
   readonly #database: Database;
   readonly #config: Pick<Config, 'dataCenter' | 'dataCenters'>;
@@ -174,15 +177,23 @@ export class ITwins {
   async delete(caller: Caller, id: string): Promise<void> {
     await this.#database.db.transaction().execute(async (tx) => {
       const now = Date.now();
-      // As for the deletion of one: no clone is made of what is going away.
-      const going = tx.selectFrom('imodel').select('id').where('itwin_id', '=', id).where('deleted_at', 'is', null);
-      if (this.#database.engine === 'postgres') await going.forUpdate().execute();
       const deleted = await tx.updateTable('itwin').set({ deleted_at: now }).where('id', '=', id).where('deleted_at', 'is', null).executeTakeFirst();
       if (deleted.numUpdatedRows === 0n) throw new ApiError('iTwinNotFound');
-      const iModels = await tx.updateTable('imodel').set({ deleted_at: now, history_id: null }).where('itwin_id', '=', id).where('deleted_at', 'is', null).returning(['id', 'itwin_id']).execute();
-      for (const imodel of iModels) await raiseDeleted(tx, imodel, caller.user.id);
+      const iModels = await tx.selectFrom('imodel').select('id').where('itwin_id', '=', id).where('deleted_at', 'is', null).execute();
       await audit(tx, caller, { at: now, action: 'iTwin.delete', iTwinId: id, detail: { iModels: iModels.map((imodel) => imodel.id) } });
     });
+    // Nobody reaches an iModel of a deleted iTwin. Each is now deleted for itself, some at a time, so that nobody waits long to
+    // write; what a crash leaves of this is the collector's.
+    for (let deleted = iModelsAtATime; deleted === iModelsAtATime; )
+      deleted = await this.#database.db.transaction().execute(async (tx) => {
+        const going = tx.selectFrom('imodel').select('id').where('itwin_id', '=', id).where('deleted_at', 'is', null).orderBy('id').limit(iModelsAtATime);
+        // As for the deletion of one: no clone is made of what is going away.
+        const ids = (await (this.#database.engine === 'postgres' ? going.forUpdate() : going).execute()).map((imodel) => imodel.id);
+        if (ids.length === 0) return 0;
+        await tx.updateTable('imodel').set({ deleted_at: Date.now(), history_id: null }).where('id', 'in', ids).execute();
+        for (const imodelId of ids) await raiseDeleted(tx, { id: imodelId, itwin_id: id }, caller.user.id);
+        return ids.length;
+      });
   }
 
   async list(caller: Caller, filter: ITwinFilter, request: PageRequest): Promise<Page<ITwinTable>> {

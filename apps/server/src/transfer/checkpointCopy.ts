@@ -224,6 +224,9 @@ class Blocks {
       }
       // Two copies of one baseline fill the same file.
       await tx.insertInto('model_file_block').values({ file_id: fileId, position: block.position, block_id: id }).onConflict((conflict) => conflict.doNothing()).execute();
+    }).catch(async (error: unknown) => {
+      if (row?.key != null) await this.#run.discard(this.#store, row.key).catch(() => undefined);
+      throw error;
     });
     if (!used && row !== undefined) await this.#store.delete(row.key as string, this.#run.options);
   }

@@ -218,8 +218,19 @@ class Files {
     const { size, sha256 } = blob;
     const expected = { what, size, sha256 };
     const key = keyOf(transfer, blob);
-    if (!(this.#perhapsThere-- > 0 && (await carrier.has(this.#store, key, expected, options)))) await carrier.carry(blob, undefined, expected, this.#store, key, options, passed);
+    if (!(this.#perhapsThere-- > 0 && (await carrier.has(this.#store, key, expected, options)))) await this.#unlessEnded(key, () => carrier.carry(blob, undefined, expected, this.#store, key, options, passed));
     return { id: randomUUID(), store: this.#store.id, key, size, sha256, state: 'stored', created_at: Date.now(), released_at: null };
+  }
+
+  /** A file that arrives, whole or not, after the end of the run is nobody's. */
+  async #unlessEnded(key: string, carry: () => Promise<void>): Promise<void> {
+    try {
+      await carry();
+      this.#run.signal.throwIfAborted();
+    } catch (error) {
+      await this.#run.discard(this.#store, key).catch(() => undefined);
+      throw error;
+    }
   }
 
   /** The baseline as the store has it, with its checkpoint if it has one, or else brought over. */
@@ -268,7 +279,10 @@ class Files {
       while (this.#arrived.length > 0) {
         const batch = this.#arrived.splice(0, pageSize);
         const bytes = batch.reduce((sum, { changeset }) => sum + changeset.file_size, 0);
-        await this.#run.record({ bytes, changesets: batch.length }, (tx) => this.#insert(tx, batch));
+        await this.#run.record({ bytes, changesets: batch.length }, (tx) => this.#insert(tx, batch)).catch(async (error: unknown) => {
+          for (const { row } of [...batch, ...this.#arrived]) if (row?.key != null) await this.#run.discard(this.#store, row.key).catch(() => undefined);
+          throw error;
+        });
       }
     } catch (error) {
       this.#failure = error as Error;

@@ -2,7 +2,7 @@ import type { Database, Db, Tx } from '../db/database.ts';
 import type { TransferTable } from '../db/schema.ts';
 import type { RunningJob } from '../operations/jobs.ts';
 import { FinalError } from '../operations/reasons.ts';
-import type { CallOptions } from '../storage/blobStore.ts';
+import type { BlobStore, CallOptions } from '../storage/blobStore.ts';
 
 /** How often bytes under way are told and the end of the target is looked for. */
 const tickMs = 1000;
@@ -94,6 +94,14 @@ export class TransferRun {
     });
     this.#underWay -= done.bytes;
     this.options.onProgress?.();
+  }
+
+  /**
+   * Takes back a file that came over and was not written down, if the target is gone: nobody else will come for it. Of a run
+   * that only ended, or gave way to another, files stay: the next one finds them.
+   */
+  async discard(store: BlobStore, key: string): Promise<void> {
+    if (!(await isWanted(this.#database.db, this.transfer.imodel_id))) await store.delete(key);
   }
 
   /** Ends the run, and whatever of it is still under way. */

@@ -1,5 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Db } from '../db/database.ts';
+import type { Schema } from '../db/schema.ts';
+import { countOrphans } from '../history/orphans.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
 import type { Stores } from '../storage/stores.ts';
 
@@ -21,6 +23,8 @@ export interface Verified {
   faults: Fault[];
   /** Objects that no row knows: left by a crash or a restored backup. The collector takes them after 7 days. */
   strays: string[];
+  /** By table, rows that nothing refers to. The thorough run of the collector, once a day, takes them. */
+  orphans: Partial<Record<keyof Schema, number>>;
 }
 
 const pageSize = 1000;
@@ -32,7 +36,7 @@ const uploadMs = 3_600_000;
  * @param deep also reads every file and compares its hash
  */
 export async function verify(db: Db, stores: Stores, deep: boolean, onFile: (checked: number) => void = () => undefined): Promise<Verified> {
-  const found: Verified = { files: 0, bytes: 0, faults: [], strays: [] };
+  const found: Verified = { files: 0, bytes: 0, faults: [], strays: [], orphans: await countOrphans(db, Date.now() - uploadMs) };
   for (const store of stores.all) await verifyStore(db, store, deep, found, onFile);
   return found;
 }

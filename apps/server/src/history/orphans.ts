@@ -1,0 +1,165 @@
+import { sql, type RawBuilder } from 'kysely';
+import type { Db } from '../db/database.ts';
+import type { Schema } from '../db/schema.ts';
+
+type Table = keyof Schema;
+
+/**
+ * How rows of a table come to be of no use. `kept`: never by themselves, for this reason. Otherwise a condition on the table's own
+ * columns, under which nothing refers to a row any more; `by` says what takes such rows: `deletion` here, or a step of the
+ * collector that has more to do than delete.
+ */
+type Rule = { kept: string } | { orphan: (before: number) => RawBuilder<boolean>; by: 'deletion' | 'collector' };
+
+/** Rows that hang on one row of another table, and go with it. */
+function partOf(parent: Table, column: string, parentColumn = 'id'): Rule {
+  return { by: 'deletion', orphan: () => sql<boolean>`not exists (select 1 from ${sql.table(parent)} as parent where parent.${sql.ref(parentColumn)} = ${sql.ref(column)})` };
+}
+
+const ofIModel = partOf('imodel', 'imodel_id');
+const ofITwin = partOf('itwin', 'itwin_id');
+
+const referredBlob = [
+  ['changeset', 'blob_id'],
+  ['baseline', 'blob_id'],
+  ['pending_changeset', 'blob_id'],
+  ['block', 'blob_id'],
+  ['thumbnail', 'small_blob_id'],
+  ['thumbnail', 'large_blob_id'],
+  ['itwin_image', 'small_blob_id'],
+  ['itwin_image', 'large_blob_id'],
+] as const;
+
+/** What a job works on, by its kind. */
+const jobSubjects: Record<string, Table> = { checkpoint: 'checkpoint', derive: 'imodel', transferFiles: 'imodel', transferCheckpoints: 'imodel', deliver: 'webhook' };
+
+/** One rule for every table: a new table does not compile without one, and a test compares with the database. */
+export const orphanRules: Record<Table, Rule> = {
+  user_account: { kept: 'people stay known as creators' },
+  itwin: { kept: 'the collector takes deleted ones apart' },
+  imodel: { kept: 'the collector takes deleted ones apart' },
+  role: ofITwin,
+  member: ofITwin,
+  owner: ofITwin,
+  user_group: ofITwin,
+  group_user: partOf('user_group', 'group_id'),
+  group_member: ofITwin,
+  repository: ofITwin,
+  webhook: ofITwin,
+  itwin_image: ofITwin,
+  imodel_grant: ofIModel,
+  imodel_user: ofIModel,
+  pending_changeset: ofIModel,
+  briefcase: ofIModel,
+  named_version: ofIModel,
+  object_lock: ofIModel,
+  released_lock: ofIModel,
+  changeset_group: ofIModel,
+  grouped_changeset: ofIModel,
+  extended_data: ofIModel,
+  thumbnail: ofIModel,
+  share: ofIModel,
+  transfer: ofIModel,
+  operation: ofIModel,
+  mark: {
+    by: 'deletion',
+    orphan: () => sql<boolean>`not exists (select 1 from imodel where imodel.id = subject_id) and not exists (select 1 from itwin where itwin.id = subject_id)`,
+  },
+  // One that no table names is marked as released; its bytes follow after the grace.
+  blob: {
+    by: 'collector',
+    orphan: (before) =>
+      sql<boolean>`released_at is null and created_at < ${before} and ${sql.join(
+        referredBlob.map(([table, column]) => sql`not exists (select 1 from ${sql.table(table)} as referring where referring.${sql.ref(column)} = blob.id)`),
+        sql` and `,
+      )}`,
+  },
+  // Seeds of this and other versions stay for the next new iModel.
+  baseline: {
+    by: 'collector',
+    orphan: (before) => sql<boolean>`created_at < ${before} and id not like 'seed-%' and not exists (select 1 from imodel where imodel.baseline_id = baseline.id)
+      and not exists (select 1 from transfer where transfer.baseline_id = baseline.id or transfer.from_baseline_id = baseline.id)`,
+  },
+  history: {
+    by: 'collector',
+    orphan: (before) => sql<boolean>`created_at < ${before} and not exists (select 1 from imodel where imodel.history_id = history.id) and not exists (select 1 from transfer where transfer.history_id = history.id)`,
+  },
+  history_segment: partOf('history', 'history_id'),
+  segment: {
+    by: 'collector',
+    orphan: () => sql<boolean>`(owner_imodel_id is null or not exists (select 1 from imodel where imodel.id = owner_imodel_id))
+      and not exists (select 1 from history_segment as h where h.segment_id = segment.id) and not exists (select 1 from changeset as c where c.segment_id = segment.id)`,
+  },
+  // Above every head that looks at an abandoned segment.
+  changeset: {
+    by: 'collector',
+    orphan: () => sql<boolean>`segment_id in (select id from segment where owner_imodel_id is null) and not exists (
+      select 1 from history_segment as h where h.segment_id = changeset.segment_id and h.first_index <= changeset."index" and h.last_index >= changeset."index"
+      and (exists (select 1 from imodel where imodel.history_id = h.history_id and imodel.head_index >= changeset."index")
+        or exists (select 1 from transfer where transfer.history_id = h.history_id and transfer.head_index >= changeset."index")))`,
+  },
+  checkpoint: {
+    by: 'deletion',
+    orphan: () => sql<boolean>`(segment_id is not null and not exists (select 1 from changeset as c where c.segment_id = checkpoint.segment_id and c."index" = changeset_index))
+      or (baseline_id is not null and not exists (select 1 from baseline where baseline.id = checkpoint.baseline_id))`,
+  },
+  model_file: {
+    by: 'collector',
+    orphan: (before) => sql<boolean>`created_at < ${before} and not exists (select 1 from checkpoint where checkpoint.file_id = model_file.id)`,
+  },
+  model_file_block: partOf('model_file', 'file_id'),
+  block: {
+    by: 'collector',
+    orphan: (before) => sql<boolean>`not exists (select 1 from model_file_block as f where f.block_id = block.id) and exists (select 1 from blob where blob.id = block.blob_id and blob.created_at < ${before})`,
+  },
+  job: {
+    by: 'deletion',
+    orphan: () =>
+      sql<boolean>`state <> 'running' and (${sql.join(
+        Object.entries(jobSubjects).map(([kind, table]) => sql`(kind = ${kind} and not exists (select 1 from ${sql.table(table)} as subject where subject.id = subject_id))`),
+        sql` or `,
+      )})`,
+  },
+  repeatable_request: { kept: 'the collector takes those whose time is over' },
+  audit: { kept: 'what happened stays known' },
+  secret: { kept: 'keys of the installation' },
+};
+
+/** Tables with a rule by which rows can become orphans, and its condition. */
+function conditions(before: number): { table: Table; by: 'deletion' | 'collector'; condition: RawBuilder<boolean> }[] {
+  return (Object.entries(orphanRules) as [Table, Rule][]).flatMap(([table, rule]) => ('kept' in rule ? [] : [{ table, by: rule.by, condition: rule.orphan(before) }]));
+}
+
+/**
+ * Counts the rows to which nothing refers, by table; tables without any are left out.
+ * @param before younger rows (ms since 1970) may still come to be referred to
+ */
+export async function countOrphans(db: Db, before: number): Promise<Partial<Record<Table, number>>> {
+  const found: Partial<Record<Table, number>> = {};
+  for (const { table, condition } of conditions(before)) {
+    const { rows } = await sql<{ count: number }>`select count(*) as count from ${sql.table(table)} where ${condition}`.execute(db);
+    const count = Number(rows[0]?.count ?? 0);
+    if (count > 0) found[table] = count;
+  }
+  return found;
+}
+
+/** Deletes orphans of the tables from which they can simply be deleted. @returns how many */
+export async function deleteOrphans(db: Db, before: number, signal: AbortSignal | undefined): Promise<number> {
+  let deleted = 0;
+  for (const { table, by, condition } of conditions(before)) {
+    if (by !== 'deletion') continue;
+    signal?.throwIfAborted();
+    const { numAffectedRows } = await sql`delete from ${sql.table(table)} where ${condition}`.execute(db);
+    deleted += Number(numAffectedRows ?? 0n);
+  }
+  return deleted;
+}
+
+/** Ids of some orphans of a table that the collector has to take apart. */
+export async function orphanIds(db: Db, table: 'blob' | 'baseline' | 'segment' | 'history', before: number, limit: number): Promise<string[]> {
+  const rule = orphanRules[table];
+  if ('kept' in rule) return [];
+  const { rows } = await sql<{ id: string }>`select id from ${sql.table(table)} where ${rule.orphan(before)} limit ${limit}`.execute(db);
+  return rows.map(({ id }) => id);
+}

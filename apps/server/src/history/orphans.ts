@@ -4,6 +4,9 @@ import type { Schema } from '../db/schema.ts';
 
 type Table = keyof Schema;
 
+/** How long a push that lost its turn is remembered. */
+const abandonedMs = 24 * 3_600_000;
+
 /**
  * How rows of a table come to be of no use. `kept`: never by themselves, for this reason. Otherwise a condition on the table's own
  * columns, under which nothing refers to a row any more; `by` says what takes such rows: `deletion` here, or a step of the
@@ -50,6 +53,9 @@ export const orphanRules: Record<Table, Rule> = {
   imodel_grant: ofIModel,
   imodel_user: ofIModel,
   pending_changeset: ofIModel,
+  upload: partOf('blob', 'blob_id'),
+  // Kept so that whoever lost the turn is told why.
+  abandoned_push: { by: 'deletion', orphan: (before) => sql<boolean>`abandoned_at < ${before - abandonedMs} or not exists (select 1 from imodel where imodel.id = imodel_id)` },
   briefcase: ofIModel,
   named_version: ofIModel,
   object_lock: ofIModel,

@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { test } from 'node:test';
+import { DatabaseSync } from 'node:sqlite';
+import { describe, test } from 'node:test';
 import { IModelOrderByProperty, IModelState, OrderByOperator, type ContainerTypes, type IModel, type IModelPropertiesForUpdate } from '@itwin/imodels-client-management';
 import { sampleBaseline } from '../scripts/sample.ts';
 import type { WireError } from './support/api.ts';
-import { all, makeIModel, workFolder } from './support/clients.ts';
-import { people } from './support/server.ts';
+import { all, makeIModel, official, workFolder } from './support/clients.ts';
+import { identityIn } from './support/identity.ts';
+import { Installation, people, setups } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
 const extent = { southWest: { latitude: 46.1, longitude: 7.6 }, northEast: { latitude: 46.3, longitude: 7.8 } };
@@ -452,3 +454,49 @@ onEachDatabase('Listing iModels', {}, (context) => {
     assert.deepEqual(answer.body, { error: { code: 'iTwinNotFound', message: 'Requested iTwin is not available.' } });
   });
 });
+
+for (const setup of setups)
+  describe(`A seed of the installation's own on ${setup.engine} and ${setup.store}`, () => {
+    test("is what new empty iModels begin with, with their own ids; another file is refused at start with the reason", async () => {
+      const installation = await Installation.create(setup);
+      const work = workFolder();
+      try {
+        const file = path.join(work.path, 'seed.bim');
+        const altered = (sql: string): string => {
+          writeFileSync(file, sampleBaseline());
+          const db = new DatabaseSync(file);
+          db.exec(sql);
+          db.close();
+          return file;
+        };
+        const refused: [seedFile: string, why: RegExp][] = [
+          [path.join(work.path, 'none.bim'), /cannot be read/],
+          [altered('drop table be_Prop'), /is no iModel/],
+        ];
+        for (const [seedFile, why] of refused) await assert.rejects(installation.start({ seedFile }), why);
+        await assert.rejects(installation.start({ seedFile: altered("update be_Local set Val = x'0500000000000000' where Name = 'be_repositoryid'") }), /is somebody's briefcase/);
+        await assert.rejects(installation.start({ seedFile: altered("delete from be_Prop where Name = 'ProjectGuid'") }), /the places of its ids cannot be found/);
+        writeFileSync(file, 'x'.repeat(5000));
+        await assert.rejects(installation.start({ seedFile: file }), /is no SQLite file/);
+
+        // More than one block of 4 MiB.
+        const seedFile = altered('create table filler as select zeroblob(5000000) as bytes');
+        const server = await installation.start({ seedFile });
+        const { client, authorization } = await official(server);
+        const iTwinId = await server.iTwin();
+        const { id } = await client.iModels.createEmpty({ authorization, iModelProperties: { iTwinId, name: 'of the own seed' } });
+        const { _links } = await client.baselineFiles.getSingle({ authorization, iModelId: id });
+        const bytes = Buffer.from(await (await fetch(_links.download?.href ?? '')).arrayBuffer());
+        const given = readFileSync(seedFile);
+        assert.equal(bytes.length, given.length);
+        const differing = bytes.reduce((count, byte, at) => count + (byte === given[at] ? 0 : 1), 0);
+        assert.ok(differing > 0 && differing <= 32, `${differing} bytes differ`);
+        assert.deepEqual(identityIn(bytes), { iModelId: id, iTwinId });
+        assert.equal((await client.checkpoints.getSingle({ authorization, iModelId: id, changesetIndex: 0 })).state, 'successful');
+        await server.close();
+      } finally {
+        work.remove();
+        installation.remove();
+      }
+    });
+  });

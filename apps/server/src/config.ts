@@ -155,6 +155,7 @@ const ConfigSchema = Type.Object(
       { keepDays: Type.Number({ minimum: 0, default: 400, description: 'How long entries of the audit log are kept; 0 keeps them for ever.' }) },
       { additionalProperties: false, default: {} },
     ),
+    seedFile: Type.Optional(Type.String({ minLength: 1, description: 'iModel file that new empty iModels begin with, in place of the shipped one; checked at start.' })),
     changesetGroupHours: Type.Number({ minimum: 0, default: 168, description: 'A changeset group that no changeset joined for so long is closed.' }),
     collector: Type.Object(
       {

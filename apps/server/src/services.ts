@@ -127,7 +127,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const blobs = new Blobs(database.db, stores);
     const uploads = new Uploads(database.db, stores, log, config);
     const modelFiles = new ModelFiles(database, blobs);
-    const seeds = await ensureSeeds(database, blobs, modelFiles);
+    const seeds = await ensureSeeds(database, blobs, modelFiles, config.seedFile);
     const { generate } = config.checkpoints;
     const here = config.jobs.here && (generate === 'here' || (generate === 'auto' && isITwinJsInstalled()));
     const checkpoints = new Checkpoints(database, {

@@ -13,11 +13,12 @@ import { ApiError } from '../errors.ts';
 import { raiseCreated } from '../events/events.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { IdentityOffsets } from '../checkpoints/identity.ts';
-import { blockIn, forgetFile, type ModelFiles } from '../checkpoints/modelFiles.ts';
+import { blockBytes, blockIn, forgetFile, type ModelFiles } from '../checkpoints/modelFiles.ts';
 import { failCreation } from '../imodels/failedCreation.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
 import type { Blobs } from '../storage/blobs.ts';
 import type { Uploads } from '../storage/uploads.ts';
+import { readSeedFile } from './seedFile.ts';
 
 /** The empty iModel that new ones start from, made by `scripts/make-seed.ts` with iTwin.js and shipped compressed. */
 const seedFile = new URL('../../assets/seed.bim.br', import.meta.url);
@@ -35,40 +36,53 @@ export type Seeds = ReadonlyMap<string, string>;
  * Makes sure that each store holds the seed and the database knows it, with a checkpoint: every new iModel has one from its
  * first moment, without anything being made for it. Its id follows from the shipped file and the store, so servers that
  * start together agree, and a release with another seed leaves the old one to the iModels that have it.
+ * @param ownSeed file of the installation's own, in place of the shipped one
+ * @throws ConfigError when that cannot be a seed
  */
-export async function ensureSeeds(database: Database, blobs: Blobs, files: ModelFiles): Promise<Seeds> {
-  const packed = await readFile(seedFile);
+export async function ensureSeeds(database: Database, blobs: Blobs, files: ModelFiles, ownSeed?: string): Promise<Seeds> {
+  const own = ownSeed === undefined ? undefined : await readSeedFile(ownSeed);
+  const packed = own === undefined ? await readFile(seedFile) : own.bytes;
+  const seed: Seed = own === undefined ? { unpacked: () => brotliDecompressSync(packed), offsets: seedOffsets } : { unpacked: () => own.bytes, offsets: own.offsets };
   const shipped = sha256Of(packed).slice(0, 32);
   const seeds = new Map<string, string>();
   for (const store of blobs.stores.all) {
     const id = store === blobs.stores.home ? `seed-${shipped}` : `seed-${shipped}-${sha256Of(store.id).slice(0, 16)}`;
-    await ensureSeed(database, store, files, packed, id);
+    await ensureSeed(database, store, files, seed, id);
     seeds.set(store.id, id);
   }
   return seeds;
 }
 
-async function ensureSeed(database: Database, store: BlobStore, files: ModelFiles, packed: Buffer, id: string): Promise<void> {
+/** What a seed is made known from. */
+interface Seed {
+  unpacked: () => Buffer;
+  offsets: IdentityOffsets;
+}
+
+async function ensureSeed(database: Database, store: BlobStore, files: ModelFiles, { unpacked, offsets }: Seed, id: string): Promise<void> {
   const { db } = database;
   if ((await db.selectFrom('checkpoint').select('id').where('baseline_id', '=', id).executeTakeFirst()) !== undefined) return;
 
   // Unpacked only where it is not known yet: most starts have nothing to do here.
-  const seed = brotliDecompressSync(packed);
+  const seed = unpacked();
   if ((await db.selectFrom('baseline').select('id').where('id', '=', id).executeTakeFirst()) === undefined) await storeSeed(database, store, id, seed);
-  const sha256 = sha256Of(seed);
   await db.transaction().execute(async (tx) => {
     const now = Date.now();
-    const named = { id: sha256Of(`${sha256}/${id}`).slice(0, 32).toUpperCase(), store: store.id, sha256, blob_id: id, start: 0 };
-    await tx.insertInto('block').values(named).onConflict((conflict) => conflict.doNothing()).execute();
-    // The same bytes may have come in before, as somebody's baseline.
-    const block = (await blockIn(tx, store.id, sha256)) as { id: string };
+    const blockIds: string[] = [];
+    for (let start = 0; start < seed.length; start += blockBytes) {
+      const sha256 = sha256Of(seed.subarray(start, start + blockBytes));
+      const named = { id: sha256Of(`${sha256}/${id}`).slice(0, 32).toUpperCase(), store: store.id, sha256, blob_id: id, start };
+      await tx.insertInto('block').values(named).onConflict((conflict) => conflict.doNothing()).execute();
+      // The same bytes may have come in before, as somebody's baseline.
+      blockIds.push(((await blockIn(tx, store.id, sha256)) as { id: string }).id);
+    }
     const row = {
       id,
       segment_id: null,
       baseline_id: id,
       changeset_index: 0,
       state: 'successful' as const,
-      file_id: await files.record(tx, { size: seed.length, blockIds: [block.id], ...seedOffsets }),
+      file_id: await files.record(tx, { size: seed.length, blockIds, ...offsets }),
       applied: 0,
       to_apply: 0,
       failure_reason: null,

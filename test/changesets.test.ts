@@ -328,6 +328,6 @@ onEachDatabase('An unfinished push', { pushLeaseSeconds: 1 }, (context) => {
       taken = await begin(second.briefcaseId);
     }
     const late = await context.api.patch((abandoned.body as Created).changeset._links.complete.href, { state: 'fileUploaded', briefcaseId: first.briefcaseId });
-    assert.equal((late.body as WireError).error.code, 'ChangesetNotFound');
+    assert.deepEqual([late.status, (late.body as WireError).error.code], [409, 'ConflictWithAnotherUser']);
   });
 });

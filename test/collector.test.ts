@@ -17,7 +17,7 @@ import { onEachDatabase } from './support/suite.ts';
 onEachDatabase('The collector', {}, (context) => {
   const as = () => ({ authorization: context.olivia.authorization });
 
-  async function run(options: { graceMs?: number; uploadLifeMs?: number; thorough?: boolean; signal?: AbortSignal } = {}) {
+  async function run(options: { graceMs?: number; uploadLifeMs?: number; completionLifeMs?: number; thorough?: boolean; signal?: AbortSignal } = {}) {
     const { database, blobs } = context.server.services;
     const seed = await database.db.selectFrom('baseline').select('id').where('id', 'like', 'seed-%').executeTakeFirstOrThrow();
     return collect(database, blobs.stores, { graceMs: 0, uploadLifeMs: 3_600_000, seeds: new Map([[blobs.stores.home.id, seed.id]]), groupLifeMs: 3_600_000, thorough: true, ...options });
@@ -111,10 +111,10 @@ onEachDatabase('The collector', {}, (context) => {
     const { id } = (created.body as { iModel: { id: string } }).iModel;
     const { db } = context.server.services.database;
     await db.updateTable('pending_changeset').set({ lease_until: 0 }).execute();
-    await run({ uploadLifeMs: -1000 });
+    await run({ uploadLifeMs: -1000, completionLifeMs: -1000 });
     assert.deepEqual(await db.selectFrom('pending_changeset').selectAll().execute(), []);
     const { createOperation } = (await context.api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string; failureReason: string } };
-    assert.deepEqual([createOperation.state, createOperation.failureReason], ['failed', 'The baseline file was not uploaded while its link was good.']);
+    assert.deepEqual([createOperation.state, createOperation.failureReason], ['failed', 'The baseline file was not uploaded before its upload link expired.']);
     await pushMore(context.olivia, made, 1);
     await assertWhole(made);
   });

@@ -123,7 +123,7 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
       const { id } = await database.db.selectFrom('blob').select('id').where('state', '=', 'pending').executeTakeFirstOrThrow();
       // What a push still waits for stays, however old it is.
       await database.db.updateTable('pending_changeset').set({ lease_until: 0 }).execute();
-      const options = { graceMs: 0, uploadLifeMs: -1000, groupLifeMs: 1e9, seeds: new Map<string, string>(), thorough: true };
+      const options = { graceMs: 0, uploadLifeMs: -1000, completionLifeMs: -1000, groupLifeMs: 1e9, seeds: new Map<string, string>(), thorough: true };
       await collect(database, blobs.stores, options);
       await assert.rejects(direct.takeIn(id, randomUUID(), 20), /has no object/);
     });

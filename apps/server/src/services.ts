@@ -189,7 +189,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       iModels: new IModels(database, blobs, seeds),
       iModelPermissions: new IModelPermissions(database, members),
       baselines: new Baselines(database, blobs, uploads, checkpoints),
-      changesets: new Changesets({ database, blobs, uploads, checkpoints, verifier }, config),
+      changesets: new Changesets({ database, blobs, uploads, checkpoints, verifier }),
       changesetGroups: new ChangesetGroups(database),
       extendedData: new ExtendedData(database),
       marks: new Marks(database),

@@ -1,6 +1,7 @@
 import type { DirectAccess } from '../storage/blobStore.ts';
 import type { Blobs, Placed } from '../storage/blobs.ts';
 import { account, type SignedLinks } from '../storage/signedLinks.ts';
+import { completionMs } from '../storage/uploads.ts';
 import type { Page } from './paging.ts';
 
 export interface Link {
@@ -95,7 +96,8 @@ export class Links {
     const href =
       uploads === undefined
         ? this.#signed.make(this.#origin, { resource: `blobs/${blobId}`, fileName, permission: 'w' })
-        : await uploads.link(blobId, this.#signed.expiry());
+        : // The store cannot tell whether an upload began in time: its link is good for as long as the file is waited for.
+          await uploads.link(blobId, Math.max(this.#signed.expiry(), Date.now() + completionMs));
     this.#uploads.set(href, { blobId, fileName });
     return { href, storageType: 'azure' };
   }

@@ -1,7 +1,6 @@
 import type { IModelAccess } from '../access/permissions.ts';
 import { audit } from '../audit.ts';
 import type { ChangesetVerifier } from '../changesetFiles/verifier.ts';
-import type { Config } from '../config.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { ChangesetTable, IModelTable, PendingChangesetTable } from '../db/schema.ts';
@@ -40,15 +39,13 @@ export class Changesets {
   readonly #uploads: Uploads;
   readonly #checkpoints: Checkpoints;
   readonly #verifier: ChangesetVerifier;
-  readonly #leaseMs: number;
 
-  constructor(parts: { database: Database; blobs: Blobs; uploads: Uploads; checkpoints: Checkpoints; verifier: ChangesetVerifier }, config: Pick<Config, 'pushLeaseSeconds'>) {
+  constructor(parts: { database: Database; blobs: Blobs; uploads: Uploads; checkpoints: Checkpoints; verifier: ChangesetVerifier }) {
     this.#database = parts.database;
     this.#blobs = parts.blobs;
     this.#uploads = parts.uploads;
     this.#checkpoints = parts.checkpoints;
     this.#verifier = parts.verifier;
-    this.#leaseMs = config.pushLeaseSeconds * 1000;
   }
 
   /** @throws ApiError ChangesetNotFound */
@@ -79,10 +76,11 @@ export class Changesets {
       const unfinished = await tx.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', imodel.id).executeTakeFirst();
       if (unfinished !== undefined) {
         if (unfinished.briefcase_id !== request.briefcaseId && unfinished.lease_until > now) throw new ApiError('ConflictWithAnotherUser');
-        await giveUp(tx, unfinished, now);
+        await giveUp(tx, unfinished, now, unfinished.briefcase_id === request.briefcaseId ? 'begunAgain' : 'lost');
       }
       if (request.parentId !== imodel.head_changeset_id) throw new ApiError('NewerChangesExist');
-      const blobId = await this.#blobs.expect(tx, this.#blobs.stores.ofDataCenter(access.onITwin.itwin.data_center), request.fileSize, now);
+      const store = this.#blobs.stores.ofDataCenter(access.onITwin.itwin.data_center);
+      const blobId = await this.#blobs.expect(tx, store, request.fileSize, now);
       const pending: PendingChangesetTable = {
         imodel_id: imodel.id,
         changeset_id: request.id,
@@ -96,7 +94,7 @@ export class Changesets {
         application_name: caller.application.name,
         synchronization_info: request.synchronizationInfo,
         created_at: now,
-        lease_until: now + this.#leaseMs,
+        lease_until: now + this.#uploads.leaseMs(store, request.fileSize),
         group_id: request.groupId === null ? null : request.groupId.toLowerCase(),
         recorded_briefcase_id: request.recordedBriefcaseId,
       };
@@ -128,7 +126,7 @@ export class Changesets {
         .executeTakeFirst();
       if (pending === undefined) {
         const done = await findChangeset(tx, imodel, { id: changesetId });
-        if (done === undefined) throw new ApiError('ChangesetNotFound');
+        if (done === undefined) throw await whyAbandoned(tx, imodel, changesetId, briefcaseId);
         if (done.creator_id === caller.user.id && (done.briefcase_id === briefcaseId || (await findBriefcase(tx, imodel.id, done.briefcase_id)) === undefined)) return done;
         throw new ApiError('ChangesetExists');
       }
@@ -212,11 +210,34 @@ export class Changesets {
   }
 }
 
-/** Takes an unfinished push away; its upload link leads nowhere from now on. */
-export async function giveUp(tx: Tx, pending: PendingChangesetTable, now: number): Promise<void> {
+/**
+ * Takes an unfinished push away; its upload link leads nowhere from now on.
+ * @param why `lost`: its lease ran out, which its client is told when it goes on; else its client knows, or is gone
+ */
+export async function giveUp(tx: Tx, pending: PendingChangesetTable, now: number, why: 'lost' | 'begunAgain' | 'ended' = 'ended'): Promise<void> {
+  const { imodel_id, changeset_id, briefcase_id, parent_id, blob_id } = pending;
+  if (why === 'lost')
+    await tx
+      .insertInto('abandoned_push')
+      .values({ imodel_id, changeset_id, briefcase_id, parent_id, blob_id, abandoned_at: now })
+      .onConflict((conflict) => conflict.columns(['imodel_id', 'changeset_id', 'briefcase_id']).doUpdateSet({ parent_id, blob_id, abandoned_at: now }))
+      .execute();
   // This push and no newer one, which may have taken its place meanwhile.
   await tx.deleteFrom('pending_changeset').where('imodel_id', '=', pending.imodel_id).where('blob_id', '=', pending.blob_id).execute();
   await releaseBlobs(tx, [pending.blob_id], now);
+}
+
+/** What a push is told that is not there (any more). Rule of this server: one that lost its turn is told to pull, or to begin again. */
+async function whyAbandoned(tx: Tx, imodel: IModelTable, changesetId: string, briefcaseId: number): Promise<ApiError> {
+  const abandoned = await tx
+    .selectFrom('abandoned_push')
+    .select('parent_id')
+    .where('imodel_id', '=', imodel.id)
+    .where('changeset_id', '=', changesetId)
+    .where('briefcase_id', '=', briefcaseId)
+    .executeTakeFirst();
+  if (abandoned === undefined) return new ApiError('ChangesetNotFound');
+  return new ApiError(abandoned.parent_id === imodel.head_changeset_id ? 'ConflictWithAnotherUser' : 'NewerChangesExist');
 }
 
 /** Rule of this server: a push comes from a briefcase of the one who pushes. */

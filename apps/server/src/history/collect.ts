@@ -4,12 +4,12 @@ import type { Stores } from '../storage/stores.ts';
 import { releaseBlobs } from '../storage/blobs.ts';
 import { removeThumbnail } from '../thumbnails/thumbnails.ts';
 import { forgetFile } from '../checkpoints/modelFiles.ts';
-import { failCreation } from '../imodels/failedCreation.ts';
 import { purgeITwin } from '../itwins/purge.ts';
 import { dropExpiredRequests } from '../idempotency/repeatableRequests.ts';
 import type { Seeds } from './baselines.ts';
 import { deleteOrphans, orphanIds } from './orphans.ts';
 import { giveUp } from './changesets.ts';
+import { endUploads, isAwaited, type EndUploadsOptions } from './endUploads.ts';
 
 /** Rows that one transaction of the collector touches at most, so that it never keeps others waiting for long. */
 const chunk = 1000;
@@ -53,17 +53,13 @@ export interface Collected {
   strays: number;
 }
 
-export interface CollectorOptions {
+export interface CollectorOptions extends EndUploadsOptions {
   /** Least age of a release before the bytes go; longer than any signed link lives. */
   graceMs: number;
-  /** How long an upload link lives: what is unfinished for longer never will be finished. */
-  uploadLifeMs: number;
   /** How long a changeset group stays open without a changeset. */
   groupLifeMs: number;
   /** The baselines of new iModels stay, whether or not one has them. */
   seeds: Seeds;
-  /** Ends the run between two steps. */
-  signal?: AbortSignal | undefined;
   /** Also walk what no deletion has touched: every orphan, and every object of the store. Wanted now and then only. */
   thorough: boolean;
 }
@@ -78,7 +74,7 @@ export async function collect(database: Database, stores: Stores, options: Colle
   await endIModelsOfITwins(database, options);
   collected.iModels = await purgeIModels(database, options);
   collected.iTwins = await purgeITwins(database, options);
-  collected.uploads = await endUploads(database, options);
+  collected.uploads = await endUploads(database, stores, options);
   collected.groups = await endGroups(database, options);
   for (let dropped = chunk; dropped === chunk; collected.requests += dropped) {
     options.signal?.throwIfAborted();
@@ -95,7 +91,7 @@ export async function collect(database: Database, stores: Stores, options: Colle
   }
   for (const store of stores.all) {
     collected.blobs += await dropBlobs(database, store, options);
-    await store.dropUnfinished(Date.now() - options.uploadLifeMs, { signal: options.signal, isAwaited: (upload) => isAwaited(database, upload) });
+    await store.dropUnfinished(Date.now() - options.uploadLifeMs, { signal: options.signal, isAwaited: (upload) => isAwaited(database.db, upload) });
     if (options.thorough) collected.strays += await dropStrays(database, store, options);
   }
   return collected;
@@ -216,46 +212,6 @@ export async function dropBaseline(tx: Tx, engine: Engine, id: string, seeds: Se
   await tx.deleteFrom('checkpoint').where('baseline_id', '=', id).execute();
   await tx.deleteFrom('baseline').where('id', '=', id).execute();
   await releaseBlobs(tx, [baseline.blob_id], Date.now());
-}
-
-/** Uploads whose link ran out: a push gives its turn back, a new iModel's creation fails with the reason. */
-async function endUploads({ db }: Database, options: CollectorOptions): Promise<number> {
-  const before = Date.now() - options.uploadLifeMs;
-  const pushes = await db.selectFrom('pending_changeset').selectAll().where('created_at', '<', before).where('lease_until', '<', Date.now()).limit(chunk).execute();
-  for (const push of pushes) {
-    options.signal?.throwIfAborted();
-    await db.transaction().execute(async (tx) => {
-      const still = await tx.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', push.imodel_id).where('blob_id', '=', push.blob_id).executeTakeFirst();
-      if (still !== undefined) await giveUp(tx, still, Date.now());
-    });
-  }
-  const baselines = await db.selectFrom('baseline').select('id').where('state', '=', 'waitingForFile').where('created_at', '<', before).limit(chunk).execute();
-  for (const { id } of baselines) {
-    options.signal?.throwIfAborted();
-    await db.transaction().execute(async (tx) => {
-      const ended = await tx.updateTable('baseline').set({ state: 'initializationFailed' }).where('id', '=', id).where('state', '=', 'waitingForFile').executeTakeFirst();
-      if (ended.numUpdatedRows === 0n) return;
-      for (const imodel of await tx.selectFrom('imodel').select('id').where('baseline_id', '=', id).execute())
-        await failCreation(tx, imodel.id, { state: 'failed', reason: 'The baseline file was not uploaded while its link was good.' });
-    });
-  }
-  return pushes.length + baselines.length;
-}
-
-/** Whether a push or a baseline still waits for an upload: what came of it so far stays. */
-async function isAwaited({ db }: Database, blobId: string): Promise<boolean> {
-  const row = await db
-    .selectFrom('blob as b')
-    .select('b.id')
-    .where('b.id', '=', blobId)
-    .where((eb) =>
-      eb.or([
-        eb.exists(eb.selectFrom('pending_changeset as p').select('p.blob_id').whereRef('p.blob_id', '=', 'b.id')),
-        eb.exists(eb.selectFrom('baseline as l').select('l.id').whereRef('l.blob_id', '=', 'b.id').where('l.state', '=', 'waitingForFile')),
-      ]),
-    )
-    .executeTakeFirst();
-  return row !== undefined;
 }
 
 /** Rule of the API: a group that nobody completes is closed as `timedOut` in the end. */

@@ -27,6 +27,8 @@ export class FileStore implements BlobStore {
   readonly #objects: string;
   readonly #unfinished: string;
   readonly #owner: string;
+  /** Names in `unfinished/` that this process is writing: a slow upload may leave its file untouched for a while. */
+  readonly #writing = new Set<string>();
   readonly #staged = new StagedBlocks({
     list: (upload) => blocksIn(this.#uploadFolder(upload)),
     remove: (upload, name) => rm(path.join(this.#uploadFolder(upload), name), { force: true }),
@@ -57,8 +59,7 @@ export class FileStore implements BlobStore {
     await this.#space?.require();
     const name = blockName(blockId);
     await this.#staged.stage(upload, name, size, options, async () => {
-      const aside = path.join(this.#unfinished, randomUUID());
-      const file = await open(aside, 'wx', 0o600);
+      const { aside, file } = await this.#openAside();
       try {
         const sink = new Sink(file, size, false, options, this.#space);
         await sink.takeAll(body);
@@ -71,6 +72,8 @@ export class FileStore implements BlobStore {
         await file.close().catch(() => undefined);
         await rm(aside, { force: true });
         throw error;
+      } finally {
+        this.#writing.delete(path.basename(aside));
       }
     });
   }
@@ -150,6 +153,7 @@ export class FileStore implements BlobStore {
     for (const name of await readdir(this.#unfinished)) {
       signal?.throwIfAborted();
       onProgress?.();
+      if (this.#writing.has(name)) continue;
       const found = path.join(this.#unfinished, name);
       const about = await stat(found).catch(() => undefined);
       if (about === undefined || about.mtimeMs >= before) continue;
@@ -163,8 +167,7 @@ export class FileStore implements BlobStore {
   async #write(key: string, size: number, options: CommitOptions, fill: (sink: Sink) => Promise<void>): Promise<StoredObject> {
     await this.#space?.require(size);
     const target = this.#path(key);
-    const aside = path.join(this.#unfinished, randomUUID());
-    const file = await open(aside, 'wx', 0o600);
+    const { aside, file } = await this.#openAside();
     try {
       const sink = new Sink(file, size, options.md5 !== undefined, options, this.#space);
       await fill(sink);
@@ -179,6 +182,21 @@ export class FileStore implements BlobStore {
     } catch (error) {
       await file.close().catch(() => undefined);
       await rm(aside, { force: true });
+      throw error;
+    } finally {
+      this.#writing.delete(path.basename(aside));
+    }
+  }
+
+  /** A new file in `unfinished/`, in `#writing` until the caller takes it out. */
+  async #openAside(): Promise<{ aside: string; file: FileHandle }> {
+    const name = randomUUID();
+    const aside = path.join(this.#unfinished, name);
+    this.#writing.add(name);
+    try {
+      return { aside, file: await open(aside, 'wx', 0o600) };
+    } catch (error) {
+      this.#writing.delete(name);
       throw error;
     }
   }

@@ -29,6 +29,10 @@ export interface Upload {
 /** What became of an upload. `conflict`: other bytes are there already. `lost`: nothing waits for it any more. */
 export type UploadOutcome = 'stored' | 'conflict' | 'lost';
 
+/** How long a stored file waits for its completion, and how long one is waited for that clients put into a store by themselves. */
+export const completionMs = 24 * 3600 * 1000;
+/** What is expected of uploads that the server cannot see. */
+const slowestDirectBytesPerSecond = 1024 * 1024;
 /** Uploads whose last note is remembered. */
 const notedUploads = 10_000;
 
@@ -57,6 +61,15 @@ export class Uploads {
     this.#leaseMs = config.pushLeaseSeconds * 1000;
     this.#linkLifeMs = config.signedLinkSeconds * 1000;
     this.#noteEveryMs = Math.min(this.#leaseMs, this.#linkLifeMs) / 3;
+  }
+
+  /**
+   * How long a push that begins now keeps others out, if its upload does not renew that. One that goes straight to the store cannot:
+   * it gets a second more for each MiB, up to the life of a link.
+   */
+  leaseMs({ direct }: BlobStore, size: number): number {
+    if (direct?.uploads === undefined) return this.#leaseMs;
+    return Math.max(this.#leaseMs, Math.min(this.#leaseMs + Math.ceil(size / slowestDirectBytesPerSecond) * 1000, this.#linkLifeMs));
   }
 
   /** The upload of a blob; undefined when there is no such blob, or nothing waits for it any more. */

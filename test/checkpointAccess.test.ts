@@ -4,13 +4,17 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { DatabaseSync } from 'node:sqlite';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
 import { describe, test } from 'node:test';
 import { CheckpointState, type Checkpoint } from '@itwin/imodels-client-management';
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
+import { NoSuchObjectError } from '../apps/server/src/storage/blobStore.ts';
 import { pushSample, sampleBaseline, sampleChangesets } from '../scripts/sample.ts';
 import type { WireError } from './support/api.ts';
 import { makeIModel, official, pushMore, workFolder } from './support/clients.ts';
 import { identityIn } from './support/identity.ts';
+import { errorsLogged } from './support/logs.ts';
 import { Installation, setups } from './support/server.ts';
 import { onEachDatabase, type Context } from './support/suite.ts';
 import { until } from './support/until.ts';
@@ -156,6 +160,32 @@ onEachDatabase('Checkpoints on the wire', { checkpoints: { generate, delaySecond
     assert.deepEqual({ ...sqlite.prepare('pragma integrity_check').get() }, { integrity_check: 'ok' });
     sqlite.close();
     folder.remove();
+  });
+
+  test('of a changeset whose file is damaged or gone in the store fail with the reason, and the log says so', { skip }, async (t) => {
+    const { blobs, database } = context.server.services;
+    const logged = errorsLogged(t, context.server);
+    const store = blobs.stores.home;
+    const read = store.read.bind(store);
+    let damage: 'damaged' | 'missing' = 'damaged';
+    let key = '';
+    t.mock.method(store, 'read', async (...parameters: Parameters<typeof read>) => {
+      if (parameters[0] !== key) return read(...parameters);
+      if (damage === 'missing') throw new NoSuchObjectError(key);
+      const bytes = await buffer(await read(...parameters));
+      bytes[3] = (bytes[3] as number) ^ 1;
+      return Readable.from([bytes]);
+    });
+    for (damage of ['damaged', 'missing'] as const) {
+      const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
+      const row = await database.db.selectFrom('changeset as c').innerJoin('blob as b', 'b.id', 'c.blob_id').select('b.key').where('c.id', '=', made.changesets[0]?.id ?? '').executeTakeFirstOrThrow();
+      key = row.key ?? '';
+      await nameVersion(context, made.id, made.changesets[0]?.id);
+      assert.equal((await settled(context, made.id, 1)).state, 'failed');
+      const { checkpoint } = (await context.api.get(`/imodels/${made.id}/changesets/1/checkpoint`)).body as { checkpoint: { failureReason: string } };
+      assert.equal(checkpoint.failureReason, `The file of changeset 1 is ${damage} in its store.`);
+    }
+    assert.equal(logged.filter(({ msg }) => msg === 'a job was given up').length, 2);
   });
 
   test('of a changeset that is damaged fail with the reason, alone, and can be asked for again', { skip }, async () => {

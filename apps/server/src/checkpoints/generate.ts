@@ -1,8 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { createWriteStream } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { raiseBriefcaseCountersOn } from '../briefcases/counter.ts';
 import type { Database } from '../db/database.ts';
 import type { ChangesetTable, CheckpointTable, IModelTable } from '../db/schema.ts';
@@ -13,6 +11,7 @@ import type { BlobStore, CallOptions } from '../storage/blobStore.ts';
 import type { Blobs } from '../storage/blobs.ts';
 import { checkpointJob, type Checkpoints } from './checkpoints.ts';
 import { blockHashes, type ModelFiles, type WholeBlob } from './modelFiles.ts';
+import { DamagedFileError, readVerified, writeVerified } from '../storage/verifiedReads.ts';
 import type { FaultKind, WorkRequest, WorkResult } from './worker.ts';
 import { FileFaultError, type WorkerProcess } from './workerProcess.ts';
 
@@ -69,7 +68,8 @@ export class Generator {
         const row = await tx.selectFrom('checkpoint').select('baseline_id').where('id', '=', subjectId).executeTakeFirst();
         if (row?.baseline_id != null && error instanceof FileFaultError) await raiseBriefcaseCountersOn(tx, row.baseline_id, error.highestBriefcaseId + 1);
         // Whether a file may be stored is for the file to say: one that this server's iTwin.js cannot open is kept, without a checkpoint.
-        if (row?.baseline_id != null) await endBaseline(tx, row.baseline_id, error instanceof FileFaultError ? baselineStates[error.kind] : 'initialized', reason);
+        const otherwise = error instanceof DamagedFileError ? 'initializationFailed' : 'initialized';
+        if (row?.baseline_id != null) await endBaseline(tx, row.baseline_id, error instanceof FileFaultError ? baselineStates[error.kind] : otherwise, reason);
       },
     };
   }
@@ -160,11 +160,12 @@ export class Generator {
     const nearest = await this.#checkpoints.nearest(imodel, index);
     const known = nearest?.file_id == null ? undefined : await this.#files.find(nearest.file_id);
     if (nearest !== undefined && known !== undefined) {
-      await this.#files.writeTo(known, nobody, file, options);
+      const what = nearest.changeset_index === 0 ? 'the checkpoint of the baseline' : `the checkpoint of changeset ${nearest.changeset_index}`;
+      await readVerified(what, () => this.#files.writeTo(known, nobody, file, options));
       return { index: nearest.changeset_index, whole: undefined };
     }
     const { blob_id } = await this.#database.db.selectFrom('baseline').select('blob_id').where('id', '=', imodel.baseline_id).executeTakeFirstOrThrow();
-    await this.#fetchBlob(blob_id, file, options);
+    await this.#fetchBlob(blob_id, 'the baseline', file, options);
     return { index: 0, whole: { blobId: blob_id, hashes: await blockHashes(file) } };
   }
 
@@ -175,16 +176,16 @@ export class Generator {
     const changesets: WorkRequest['changesets'] = [];
     for (const row of rows) {
       const target = path.join(folder, `${row.id}.cs`);
-      await this.#fetchBlob(row.blob_id, target, options);
+      await this.#fetchBlob(row.blob_id, `changeset ${row.index}`, target, options);
       changesets.push(toFile(row, target));
     }
     return changesets;
   }
 
-  async #fetchBlob(blobId: string, target: string, options: CallOptions): Promise<void> {
+  async #fetchBlob(blobId: string, what: string, target: string, options: CallOptions): Promise<void> {
     const blob = await this.#blobs.findReadable(blobId);
     if (blob === undefined) throw new Error(`blob ${blobId} is gone`);
-    await pipeline(await this.#blobs.read(blob, undefined, options), createWriteStream(target), { signal: options.signal });
+    await readVerified(what, async () => writeVerified(await this.#blobs.read(blob, undefined, options), blob, target, options.signal));
   }
 
   /** Writes progress down, at most once a second: it is to be seen, not to be resumed from. */

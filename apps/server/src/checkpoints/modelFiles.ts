@@ -7,6 +7,7 @@ import type { Database, Db, Tx } from '../db/database.ts';
 import type { BlobTable } from '../db/schema.ts';
 import type { BlobStore, ByteRange, CallOptions } from '../storage/blobStore.ts';
 import type { BlobPlace, Blobs } from '../storage/blobs.ts';
+import { ContentMismatchError } from '../storage/verifiedReads.ts';
 import { writeIdentity, type Identity, type IdentityOffsets } from './identity.ts';
 
 /** Bytes of a block: what iTwin.js fetches at a time from a checkpoint. */
@@ -24,6 +25,8 @@ export interface StoredBlock extends BlobPlace {
   /** Its name in containers: 32 hex digits, upper case. */
   id: string;
   start: number;
+  /** Hex. */
+  sha256: string;
 }
 
 /** A file whose blocks are in the store, not yet known to the database. */
@@ -125,7 +128,7 @@ export class ModelFiles {
       .selectFrom('model_file_block as f')
       .innerJoin('block as k', 'k.id', 'f.block_id')
       .innerJoin('blob as b', 'b.id', 'k.blob_id')
-      .select(['k.id', 'k.start', 'b.store', 'b.key'])
+      .select(['k.id', 'k.start', 'k.sha256', 'b.store', 'b.key'])
       .where('f.file_id', '=', id)
       .orderBy('f.position')
       .execute();
@@ -134,29 +137,30 @@ export class ModelFiles {
       size: row.size,
       iModelIdOffset: row.imodel_id_offset,
       iTwinIdOffset: row.itwin_id_offset,
-      blocks: blocks.map(({ id: blockId, store, key, start }) => ({ id: blockId, store, key: key as string, start })),
+      blocks: blocks.map(({ id: blockId, store, key, start, sha256 }) => ({ id: blockId, store, key: key as string, start, sha256 })),
     };
   }
 
   /** One block of a file, with the ids written over it. */
-  async readBlock(file: ModelFile, position: number, identity: Identity, options?: CallOptions): Promise<Buffer> {
+  async readBlock(file: ModelFile, position: number, identity: Identity, options?: CallOptions & { verify?: boolean }): Promise<Buffer> {
     const block = file.blocks[position] as StoredBlock;
     const start = position * blockBytes;
     const length = Math.min(blockBytes, file.size - start);
     const bytes = Buffer.alloc(length);
     let filled = 0;
     for await (const chunk of await this.#blobs.read(block, { start: block.start, end: block.start + length - 1 }, options)) filled += (chunk as Buffer).copy(bytes, filled);
-    if (filled !== length) throw new Error(`block ${block.id} has ${filled} bytes, not ${length}`);
+    if (filled !== length) throw new ContentMismatchError();
+    if (options?.verify === true && createHash('sha256').update(bytes).digest('hex') !== block.sha256) throw new ContentMismatchError();
     writeIdentity(bytes, start, file, identity);
     return bytes;
   }
 
   /** The file, or a range of it, as it is for one iModel. One block at a time is in memory. */
-  read(file: ModelFile, identity: Identity, range: ByteRange = { start: 0, end: file.size - 1 }, options?: CallOptions): Readable {
+  read(file: ModelFile, identity: Identity, range: ByteRange = { start: 0, end: file.size - 1 }, options?: CallOptions & { verify?: boolean }): Readable {
     return Readable.from(this.#pieces(file, identity, range, options), { objectMode: false, highWaterMark: blockBytes });
   }
 
-  async *#pieces(file: ModelFile, identity: Identity, range: ByteRange, options: CallOptions | undefined): AsyncGenerator<Buffer> {
+  async *#pieces(file: ModelFile, identity: Identity, range: ByteRange, options: (CallOptions & { verify?: boolean }) | undefined): AsyncGenerator<Buffer> {
     for (let position = Math.floor(range.start / blockBytes); position * blockBytes <= range.end; position++) {
       const bytes = await this.readBlock(file, position, identity, options);
       const start = position * blockBytes;
@@ -164,9 +168,9 @@ export class ModelFiles {
     }
   }
 
-  /** Writes a file to disk, for work on it. */
+  /** Writes a file to disk, for work on it. @throws ContentMismatchError when a block is not what it was */
   async writeTo(file: ModelFile, identity: Identity, target: string, options: CallOptions): Promise<void> {
-    await pipeline(this.read(file, identity, undefined, options), createWriteStream(target), { signal: options.signal });
+    await pipeline(this.read(file, identity, undefined, { ...options, verify: true }), createWriteStream(target), { signal: options.signal });
   }
 }
 

@@ -12,11 +12,11 @@ export interface Sendable {
   read(range: ByteRange | undefined): Readable | Promise<Readable>;
 }
 
-/** A stored file has not the bytes that the database knows. */
-export class DamagedFileError extends Error {
+/** A stored file has not as many bytes as the database knows. */
+export class ShortFileError extends Error {
   constructor(expected: number, found: number) {
     super(`a stored file gave ${found} bytes where ${expected} were expected`);
-    this.name = 'DamagedFileError';
+    this.name = 'ShortFileError';
   }
 }
 
@@ -51,7 +51,7 @@ function exactly(length: number, isRange: boolean, source: Readable, request: Fa
   reply.raw.once('close', () => (left = true));
   source.once('error', (error) => left || log(error));
   pipeline(source, counted, (error) => {
-    if (error instanceof DamagedFileError) log(error);
+    if (error instanceof ShortFileError) log(error);
   });
   return counted;
 }
@@ -72,11 +72,11 @@ class Counted extends Transform {
     // Some S3 servers give more than a range that ends at byte 0.
     const bytes = this.#isRange ? chunk.subarray(0, left) : chunk;
     this.#passed += bytes.length;
-    if (this.#passed > this.#length) done(new DamagedFileError(this.#length, this.#passed));
+    if (this.#passed > this.#length) done(new ShortFileError(this.#length, this.#passed));
     else done(null, bytes);
   }
 
   override _flush(done: TransformCallback): void {
-    done(this.#passed === this.#length ? null : new DamagedFileError(this.#length, this.#passed));
+    done(this.#passed === this.#length ? null : new ShortFileError(this.#length, this.#passed));
   }
 }

@@ -10,6 +10,7 @@ import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import type { BlobStore, StoredObject } from '../storage/blobStore.ts';
 import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
+import { ContentMismatchError } from '../storage/verifiedReads.ts';
 
 /** Rule of the API: two sizes, pixels. */
 const sizes = { small: { width: 400, height: 250 }, large: { width: 800, height: 500 } } as const;
@@ -56,7 +57,9 @@ export class Thumbnails {
     const row = await this.#database.db.selectFrom('thumbnail').selectAll().where('imodel_id', '=', imodelId).executeTakeFirst();
     const blob = row === undefined ? undefined : await this.#blobs.findReadable(size === 'small' ? row.small_blob_id : row.large_blob_id);
     if (blob === undefined) return this.#default(size);
-    return buffer(await this.#blobs.read(blob));
+    const bytes = await buffer(await this.#blobs.read(blob));
+    if (bytes.length !== blob.size) throw new ContentMismatchError();
+    return bytes;
   }
 
   /** @throws ApiError iModelNotFound, iModelNotInitialized; NotAPictureError */

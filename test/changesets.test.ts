@@ -251,6 +251,15 @@ onEachDatabase('Changesets', {}, (context) => {
     assert.equal((await post({ id: newId(), parentId: id, briefcaseId: other })).status, 201);
   });
 
+  test('a push keeps its turn no longer than it should when a clock was ahead and is set back', async () => {
+    const { made, post } = await fresh();
+    const other = (await context.olivia.client.briefcases.acquire({ ...as(), iModelId: made.id })).briefcaseId;
+    await post({ id: newId() });
+    const threeHoursAhead = Date.now() + 3 * 3_600_000;
+    await context.server.services.database.db.updateTable('pending_changeset').set({ lease_until: threeHoursAhead, created_at: threeHoursAhead }).where('imodel_id', '=', made.id).execute();
+    assert.equal((await post({ id: newId(), briefcaseId: other })).status, 201);
+  });
+
   test('releasing a briefcase gives back the push that it left unfinished', async () => {
     const { made, post } = await fresh();
     const other = (await context.olivia.client.briefcases.acquire({ ...as(), iModelId: made.id })).briefcaseId;

@@ -8,6 +8,7 @@ import { giveUp } from '../apps/server/src/history/changesets.ts';
 import { collect } from '../apps/server/src/history/collect.ts';
 import { orphanRules } from '../apps/server/src/history/orphans.ts';
 import { enqueue } from '../apps/server/src/operations/jobs.ts';
+import { steadyClock } from '../apps/server/src/operations/steadyClock.ts';
 import { releaseBlobs } from '../apps/server/src/storage/blobs.ts';
 import { verify } from '../apps/server/src/verify/verify.ts';
 import { sampleBaseline } from '../scripts/sample.ts';
@@ -265,4 +266,19 @@ onEachDatabase('The collector', {}, (context) => {
     assert.equal((await run()).iTwins + 1, 1);
     assert.deepEqual(await db.selectFrom('itwin').select('id').where('id', '=', iTwinId).execute(), []);
   });
+});
+
+test('The time that ages are counted from is not set ahead before that has lasted, and is set back at once', () => {
+  let [wall, passed] = [1_000_000_000, 0];
+  const now = steadyClock(60_000, () => wall, () => passed);
+  const pass = (ms: number, step = 0) => {
+    passed += ms;
+    wall += ms + step;
+    return now();
+  };
+  assert.equal(pass(1000), 1_000_001_000);
+  assert.equal(pass(1000, 3 * 3_600_000), 1_000_002_000);
+  assert.equal(pass(59_000), 1_000_061_000);
+  assert.equal(pass(1000), wall);
+  assert.equal(pass(1000, -3_600_000), wall);
 });

@@ -172,6 +172,48 @@ for (const engine of engines) {
       assert.deepEqual(await notes(kind), ['2: There was no progress for 0.2 s.']);
     });
 
+    test('wait no longer than they should when a clock was ahead and is set back', async () => {
+      const kind = randomUUID();
+      const hour = 3_600_000;
+      await database.db.transaction().execute((tx) => enqueue(tx, { kind, subjectId: 'queued', tenant: 'tenant', delayMs: 1000 }));
+      await accept(kind, 'leased');
+      await database.db.updateTable('job').set({ run_at: Date.now() + hour }).where('kind', '=', kind).execute();
+      await database.db.updateTable('job').set({ state: 'running', lease_owner: 'a dead server', lease_until: Date.now() + hour, wait_ms: 30_000, attempt: 1 }).where('kind', '=', kind).where('subject_id', '=', 'leased').execute();
+      // A wait that is as long as it was meant to be is kept.
+      await database.db.transaction().execute((tx) => enqueue(tx, { kind, subjectId: 'waits', tenant: 'tenant', delayMs: hour }));
+      start(noting(kind));
+      await until('the end of both', async () => ((await left(kind)).length === 1 ? true : undefined));
+      assert.deepEqual((await notes(kind)).toSorted(), ['leased', 'queued']);
+      await database.db.deleteFrom('job').where('kind', '=', kind).execute();
+    });
+
+    test('that run here are not begun a second time when the clock is set ahead', async () => {
+      const kind = randomUUID();
+      let runs = 0;
+      let end!: () => void;
+      const held = new Promise<void>((resolve) => (end = resolve));
+      start(
+        noting(kind, {
+          run: async (job) => {
+            if (job.subjectId === 'held') {
+              runs++;
+              await held;
+            }
+            return (tx) => note(tx, kind, job.subjectId);
+          },
+        }),
+        { times: { renew: 1e6, lease: 60_000 } },
+      );
+      await accept(kind, 'held');
+      await until('the claim', async () => (runs > 0 ? true : undefined));
+      await database.db.updateTable('job').set({ lease_until: 1 }).where('kind', '=', kind).execute();
+      for (let n = 0; n < 3; n++) await accept(kind, String(n));
+      await until('the end of the others', async () => ((await left(kind)).length === 1 ? true : undefined));
+      end();
+      await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
+      assert.equal(runs, 1);
+    });
+
     test('that fail are tried again after a wait, given up in the end, and at once when nothing can mend them', async () => {
       const kind = randomUUID();
       const attempts: Record<string, number> = {};

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { test } from 'node:test';
+import { mock, test } from 'node:test';
 import type { Answer, WireError } from './support/api.ts';
 import { makeIModel } from './support/clients.ts';
 import { onEachDatabase } from './support/suite.ts';
@@ -68,5 +68,23 @@ onEachDatabase('The general limit', { tiers: { Unlimited: { general: [{ requests
     assertLimited(limited[0] as Answer, 'Unlimited', limited[0] === answers.at(-10) ? 'get-my-itwins' : 'get-imodel-details', 'suite');
     assert.equal((await (await context.server.as('olivia', 'enterprise-app')).get('/itwins')).status, 200);
     assert.equal((limited[0]?.body as WireError).error.code, 'RateLimitExceeded');
+  });
+});
+
+onEachDatabase('A window', { tiers: { Unlimited: { general: [{ requests: 1000, seconds: 60 }], operations: {} }, Trial: { general: [{ requests: 3, seconds: 60 }], operations: {} }, Enterprise: { general: [], operations: {} } } }, (context) => {
+  test('is no longer than it should be when a clock was ahead and is set back', async () => {
+    const api = await context.server.as('olivia', 'trial-app');
+    const ask = async (): Promise<Answer> => api.get('/itwins');
+    const real = Date.now;
+    const ahead = mock.method(Date, 'now', () => real() + 1_800_000);
+    try {
+      for (let n = 0; n < 3; n++) assert.equal((await ask()).status, 200);
+      assertLimited(await ask(), 'Trial', 'get-my-itwins', 'trial-app');
+    } finally {
+      ahead.mock.restore();
+    }
+    // PostgreSQL has a clock of its own, which was right all the time; SQLite begins the window anew.
+    if (context.engine === 'postgres') assertLimited(await ask(), 'Trial', 'get-my-itwins', 'trial-app');
+    else assert.equal((await ask()).status, 200);
   });
 });

@@ -38,6 +38,7 @@ import { Locks } from './locks/locks.ts';
 import { Marks } from './marks/marks.ts';
 import { NamedVersions } from './namedVersions/namedVersions.ts';
 import { doubling, Jobs } from './operations/jobs.ts';
+import { steadyClock } from './operations/steadyClock.ts';
 import { within } from './operations/within.ts';
 import { Shares } from './shares/shares.ts';
 import { DiskSpace } from './storage/diskSpace.ts';
@@ -156,17 +157,20 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const members = new Members(database, users, directory);
     const rateLimits = new RateLimits(config, database);
     const shares = new Shares(database);
-    let thoroughAt = Date.now();
+    const now = steadyClock(Math.max(config.signedLinkSeconds, config.collector.graceSeconds) * 1000);
+    // By the time that passes, whatever the clock says.
+    let thoroughAt = performance.now();
     const collector = new Collector(async (signal) => {
       await space.makeRoom();
       await space.keepReserve();
-      const thorough = Date.now() >= thoroughAt;
-      if (thorough) thoroughAt = Date.now() + thoroughEveryMs;
+      const thorough = performance.now() >= thoroughAt;
+      if (thorough) thoroughAt = performance.now() + thoroughEveryMs;
       return collect(database, stores, {
         graceMs: config.collector.graceSeconds * 1000,
         uploadLifeMs: config.signedLinkSeconds * 1000,
         groupLifeMs: config.changesetGroupHours * 3_600_000,
         seeds,
+        now,
         thorough,
         signal,
       });

@@ -38,9 +38,13 @@ export class RateLimits {
       const file = openLimits(path.join(config.dataDir, 'limits.db'));
       this.#file = file;
       // SQLite takes `$1` for a name.
-      this.#client = { query: async ({ text, values }) => file.execute(text, Object.fromEntries(values.map((value, index) => [`$${index + 1}`, value]))) };
+      this.#client = { query: async (query) => {
+        const { text, values } = steady(query, 'sqlite');
+        return file.execute(text, Object.fromEntries(values.map((value, index) => [`$${index + 1}`, value])));
+      } };
     } else {
-      this.#client = database.pool;
+      const { pool } = database;
+      this.#client = { query: (query) => pool.query(steady(query, 'postgres')) };
     }
   }
 
@@ -105,6 +109,28 @@ export class RateLimits {
     }
     return limiter;
   }
+}
+
+/** `now` of a database that counts, ms since 1970: PostgreSQL's own, because the clocks of several servers may differ; SQLite's one server tells its own. */
+const nowOf = { postgres: 'cast(extract(epoch from clock_timestamp()) * 1000 as bigint)', sqlite: 'cast($4 as bigint)' };
+
+/**
+ * The library's statement that counts, made safe against clocks: a window that ends later than one begun now was begun before
+ * a clock was set back, and is over. What is left of a window is told from this server's time, which the library compares
+ * with. Parameters as the library gives them: key, points, end of a window begun now, now.
+ */
+function countingStatement(now: string): string {
+  const length = '(cast($3 as bigint) - cast($4 as bigint))';
+  const isOver = `w.expire <= ${now} or w.expire > ${now} + ${length}`;
+  return `insert into rate_limit as w (key, points, expire) values ($1, $2, ${now} + ${length})
+    on conflict (key) do update set points = case when ${isOver} then excluded.points else w.points + excluded.points end,
+      expire = case when ${isOver} then excluded.expire else w.expire end
+    returning points, expire - ${now} + cast($4 as bigint) as expire`;
+}
+
+/** Puts the statement that counts in the place of the library's; others stay. */
+function steady({ text, values }: { text: string; values: unknown[] }, engine: keyof typeof nowOf): { text: string; values: unknown[] } {
+  return { text: /^\s*insert into/i.test(text) ? countingStatement(nowOf[engine]) : text, values };
 }
 
 /** A file that a power cut damaged is made anew: it holds nothing but the last minutes' counts. */

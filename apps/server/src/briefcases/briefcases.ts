@@ -61,9 +61,10 @@ export class Briefcases {
     if (Number(count) >= this.#limits.perUser)
       throw quotaExceeded('Maximum number of Briefcases per user limit reached.', { code: 'MaximumNumberOfBriefcasesPerUser' });
     const since = Date.now() - minuteMs;
-    const recent = await own.select('acquired_at').where('acquired_at', '>', since).orderBy('acquired_at', 'desc').limit(this.#limits.perMinute).execute();
+    const recent = await own.select('acquired_at').where('acquired_at', '>', since).where('acquired_at', '<=', since + 2 * minuteMs).orderBy('acquired_at', 'desc').limit(this.#limits.perMinute).execute();
     if (recent.length < this.#limits.perMinute) return;
-    const waitMs = (recent.at(-1)?.acquired_at ?? since) - since;
+    // What is further ahead than a minute was acquired before the clock was set back.
+    const waitMs = Math.min(minuteMs, (recent.at(-1)?.acquired_at ?? since) - since);
     throw new ApiError('RateLimitExceeded', {
       message: 'Maximum number of briefcases per user per minute reached.',
       headers: { 'retry-after': String(Math.max(1, Math.ceil(waitMs / 1000))) },

@@ -474,6 +474,8 @@ export interface JobTable {
   attempt: number;
   lease_owner: string | null;
   lease_until: number | null;
+  /** Length of the wait or lease that `run_at` or `lease_until` ends, ms: one that ends later than this from now was made on a clock that has been set back, and is over. */
+  wait_ms: number;
   last_error: string | null;
   created_at: number;
   /** `traceparent` of the request that accepted it, so that its spans go on from there. */

@@ -72,14 +72,14 @@ export class Changesets {
       if (request.recordedBriefcaseId !== null) await requireFreeRecord(tx, imodel, request.recordedBriefcaseId, request.briefcaseId);
       if (request.groupId !== null && (await findGroup(tx, imodel.id, parseGuid(request.groupId))).state !== 'inProgress') throw new ApiError('ChangesetGroupIsClosed');
       if ((await findChangeset(tx, imodel, { id: request.id })) !== undefined) throw new ApiError('ChangesetExists');
+      const store = this.#blobs.stores.ofDataCenter(access.onITwin.itwin.data_center);
       const now = Date.now();
       const unfinished = await tx.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', imodel.id).executeTakeFirst();
       if (unfinished !== undefined) {
-        if (unfinished.briefcase_id !== request.briefcaseId && unfinished.lease_until > now) throw new ApiError('ConflictWithAnotherUser');
+        if (unfinished.briefcase_id !== request.briefcaseId && holds(unfinished, now, this.#uploads.leaseMs(store, Infinity))) throw new ApiError('ConflictWithAnotherUser');
         await giveUp(tx, unfinished, now, unfinished.briefcase_id === request.briefcaseId ? 'begunAgain' : 'lost');
       }
       if (request.parentId !== imodel.head_changeset_id) throw new ApiError('NewerChangesExist');
-      const store = this.#blobs.stores.ofDataCenter(access.onITwin.itwin.data_center);
       const blobId = await this.#blobs.expect(tx, store, request.fileSize, now);
       const pending: PendingChangesetTable = {
         imodel_id: imodel.id,
@@ -208,6 +208,11 @@ export class Changesets {
     });
     throw new ApiError('DataConflict', { message: `The uploaded file is not the Changeset ${changesetId}: ${fault}. Begin the push again.` });
   }
+}
+
+/** Whether a push still has its turn. A lease that ends later than one begun now was given by a clock that has been set back: it is over. */
+function holds({ lease_until }: PendingChangesetTable, now: number, leaseMs: number): boolean {
+  return lease_until > now && lease_until <= now + leaseMs;
 }
 
 /**

@@ -91,11 +91,13 @@ export async function collect(database: Database, stores: Stores, options: Colle
   }
   for (const store of stores.all) {
     collected.blobs += await dropBlobs(database, store, options);
-    await store.dropUnfinished(Date.now() - options.uploadLifeMs, { signal: options.signal, isAwaited: (upload) => isAwaited(database.db, upload) });
+    await store.dropUnfinished(timeOf(options) - options.uploadLifeMs, { signal: options.signal, isAwaited: (upload) => isAwaited(database.db, upload) });
     if (options.thorough) collected.strays += await dropStrays(database, store, options);
   }
   return collected;
 }
+
+const timeOf = ({ now = Date.now }: CollectorOptions): number => now();
 
 /** A row that came into use while it was being deleted stays, by its foreign key; the next thorough run sees to the others. */
 async function unlessInUse(drop: () => Promise<number>): Promise<number> {
@@ -123,8 +125,9 @@ async function endIModelsOfITwins({ db }: Database, { signal }: CollectorOptions
 }
 
 /** Orphans that a row of the same run may follow: what hangs on nothing, and baselines of no iModel. */
-async function dropOrphans({ db, engine }: Database, { seeds, uploadLifeMs, signal }: CollectorOptions): Promise<number> {
-  const before = Date.now() - uploadLifeMs;
+async function dropOrphans({ db, engine }: Database, options: CollectorOptions): Promise<number> {
+  const { seeds, uploadLifeMs, signal } = options;
+  const before = timeOf(options) - uploadLifeMs;
   let dropped = await deleteOrphans(db, before, signal);
   for (const id of await orphanIds(db, 'baseline', before, chunk)) {
     signal?.throwIfAborted();
@@ -135,11 +138,12 @@ async function dropOrphans({ db, engine }: Database, { seeds, uploadLifeMs, sign
 }
 
 /** Blobs that nothing names, though nobody released them. */
-async function releaseOrphans({ db }: Database, { uploadLifeMs, signal }: CollectorOptions): Promise<number> {
+async function releaseOrphans({ db }: Database, options: CollectorOptions): Promise<number> {
+  const { uploadLifeMs, signal } = options;
   let released = 0;
   for (;;) {
     signal?.throwIfAborted();
-    const ids = await orphanIds(db, 'blob', Date.now() - uploadLifeMs, chunk);
+    const ids = await orphanIds(db, 'blob', timeOf(options) - uploadLifeMs, chunk);
     await db.transaction().execute((tx) => releaseBlobs(tx, ids, Date.now()));
     released += ids.length;
     if (ids.length < chunk) return released;
@@ -215,12 +219,12 @@ export async function dropBaseline(tx: Tx, engine: Engine, id: string, seeds: Se
 }
 
 /** Rule of the API: a group that nobody completes is closed as `timedOut` in the end. */
-async function endGroups({ db }: Database, { groupLifeMs }: CollectorOptions): Promise<number> {
+async function endGroups({ db }: Database, options: CollectorOptions): Promise<number> {
   const ended = await db
     .updateTable('changeset_group')
     .set({ state: 'timedOut' })
     .where('state', '=', 'inProgress')
-    .where((eb) => eb(eb.fn.coalesce('touched_at', 'created_at'), '<', Date.now() - groupLifeMs))
+    .where((eb) => eb(eb.fn.coalesce('touched_at', 'created_at'), '<', timeOf(options) - options.groupLifeMs))
     .executeTakeFirst();
   return Number(ended.numUpdatedRows);
 }
@@ -293,14 +297,15 @@ async function dropModelFiles({ db }: Database, { signal }: CollectorOptions): P
 }
 
 /** Blocks of no file, those left out that a job may be about to name. */
-async function dropBlocks({ db }: Database, { uploadLifeMs, signal }: CollectorOptions): Promise<number> {
+async function dropBlocks({ db }: Database, options: CollectorOptions): Promise<number> {
+  const { uploadLifeMs, signal } = options;
   let dropped = 0;
   for (;;) {
     const blocks = await db
       .selectFrom('block as k')
       .innerJoin('blob as b', 'b.id', 'k.blob_id')
       .select(['k.id', 'k.blob_id'])
-      .where('b.created_at', '<', Date.now() - uploadLifeMs)
+      .where('b.created_at', '<', timeOf(options) - uploadLifeMs)
       .where((eb) => eb.not(eb.exists(eb.selectFrom('model_file_block as f').select('f.file_id').whereRef('f.block_id', '=', 'k.id'))))
       .limit(chunk)
       .execute();
@@ -319,14 +324,15 @@ async function dropBlocks({ db }: Database, { uploadLifeMs, signal }: CollectorO
   }
 }
 
-async function dropBlobs({ db }: Database, store: BlobStore, { graceMs, signal }: CollectorOptions): Promise<number> {
+async function dropBlobs({ db }: Database, store: BlobStore, options: CollectorOptions): Promise<number> {
+  const { graceMs, signal } = options;
   let dropped = 0;
   for (;;) {
     const released = await db
       .selectFrom('blob')
       .select(['id', 'key'])
       .where('released_at', 'is not', null)
-      .where('released_at', '<=', Date.now() - graceMs)
+      .where('released_at', '<=', timeOf(options) - graceMs)
       .where('store', '=', store.id)
       .limit(chunk)
       .execute();
@@ -342,8 +348,9 @@ async function dropBlobs({ db }: Database, store: BlobStore, { graceMs, signal }
   }
 }
 
-async function dropStrays({ db }: Database, store: BlobStore, { signal }: CollectorOptions): Promise<number> {
-  const before = Date.now() - strayAgeMs;
+async function dropStrays({ db }: Database, store: BlobStore, options: CollectorOptions): Promise<number> {
+  const { signal } = options;
+  const before = timeOf(options) - strayAgeMs;
   let dropped = 0;
   let batch: string[] = [];
   const check = async (): Promise<void> => {

@@ -12,6 +12,8 @@ export interface EndUploadsOptions {
   uploadLifeMs: number;
   /** How long a stored file waits to be completed, milliseconds; a day by default. */
   completionLifeMs?: number;
+  /** The time from which ages are counted, ms since 1970; one that was set ahead must not make anything old. */
+  now?: () => number;
   /** Ends the run between two steps. */
   signal?: AbortSignal | undefined;
 }
@@ -22,8 +24,8 @@ export interface EndUploadsOptions {
  * clients put straight into a store, where it cannot be seen.
  * @returns how many were ended
  */
-export async function endUploads({ db }: Database, stores: Stores, { uploadLifeMs, completionLifeMs = completionMs, signal }: EndUploadsOptions): Promise<number> {
-  const now = Date.now();
+export async function endUploads({ db }: Database, stores: Stores, { uploadLifeMs, completionLifeMs = completionMs, now: clock = Date.now, signal }: EndUploadsOptions): Promise<number> {
+  const now = clock();
   const unseen = stores.all.filter(({ direct }) => direct?.uploads !== undefined).map(({ id }) => id);
   const silent = (on: Db) =>
     on

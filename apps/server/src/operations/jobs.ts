@@ -2,8 +2,9 @@ import { randomUUID } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import type { FastifyBaseLogger } from 'fastify';
 import { SpanKind } from '@opentelemetry/api';
-import { sql } from 'kysely';
-import type { Database, Tx } from '../db/database.ts';
+import { sql, type RawBuilder } from 'kysely';
+import { databaseNow } from '../db/clock.ts';
+import type { Database, Db, Tx } from '../db/database.ts';
 import { outsideRequest } from '../db/requestOutcomes.ts';
 import type { JobTable } from '../db/schema.ts';
 import { continuing, currentTrace, traced } from '../traces/traces.ts';
@@ -103,6 +104,7 @@ export class Jobs {
   readonly #log: FastifyBaseLogger;
   readonly #times: JobTimes;
   readonly #owner = randomUUID();
+  readonly #lease: number;
   readonly #lanes: Lane[] = [];
   #timer: NodeJS.Timeout | undefined;
   #stopping = false;
@@ -111,6 +113,7 @@ export class Jobs {
     this.#database = database;
     this.#log = log;
     this.#times = { ...standardTimes, ...times };
+    this.#lease = Math.round(this.#times.lease);
   }
 
   /** Lets this server run jobs of some kinds, `slots` of them at a time. */
@@ -183,16 +186,20 @@ export class Jobs {
   }
 
   async #claim(lane: Lane): Promise<JobTable | undefined> {
-    const now = Date.now();
     const { db, engine } = this.#database;
+    const now = databaseNow(db);
+    const isOver = (end: 'run_at' | 'lease_until') => sql`(${sql.ref(end)} <= ${now} or ${sql.ref(end)} > ${now} + wait_ms)`;
+    // A clock that was set ahead ends leases early; what still runs here is not begun a second time.
+    const here = [...lane.running.values()].map(({ id }) => id);
+    const notHere = here.length === 0 ? sql`1 = 1` : sql`id not in (${sql.join(here)})`;
     const busy = (kind: string, limit: number) =>
-      sql<string>`(select tenant from job where kind = ${kind} and state = 'running' and lease_until > ${now} group by tenant having count(*) >= ${limit})`;
+      sql<string>`(select tenant from job where kind = ${kind} and state = 'running' and not ${isOver('lease_until')} group by tenant having count(*) >= ${limit})`;
     // Over all kinds by the time at which they were due: no kind waits for ever behind one whose jobs fail again and again.
     const kinds = [...lane.handlers.values()].map(({ kind, perTenant }) => sql`(kind = ${kind} and tenant not in ${busy(kind, perTenant)})`);
     const candidate = sql`select id from job where (${sql.join(kinds, sql` or `)})
-      and ((state = 'ready' and run_at <= ${now}) or (state = 'running' and lease_until <= ${now}))
+      and ((state = 'ready' and ${isOver('run_at')}) or (state = 'running' and ${isOver('lease_until')} and (lease_owner <> ${this.#owner} or ${notHere})))
       order by run_at, id limit 1 ${sql.raw(engine === 'postgres' ? 'for update skip locked' : '')}`;
-    const { rows } = await sql<JobTable>`update job set state = 'running', lease_owner = ${this.#owner}, lease_until = ${now + this.#times.lease}, attempt = attempt + 1
+    const { rows } = await sql<JobTable>`update job set state = 'running', lease_owner = ${this.#owner}, lease_until = ${now} + ${this.#lease}, wait_ms = ${this.#lease}, attempt = attempt + 1
       where id = (${candidate}) returning *`.execute(db);
     return rows[0];
   }
@@ -227,7 +234,7 @@ export class Jobs {
         lane.running.delete(run);
         if (!this.#stopping) this.#fill(lane);
       });
-    lane.running.set(run, { abort, ended });
+    lane.running.set(run, { id: row.id, abort, ended });
   }
 
   async #finish(handler: JobHandler, job: RunningJob, row: JobTable): Promise<void> {
@@ -254,7 +261,8 @@ export class Jobs {
     const reason = reasonForUsers(error, row.id);
     if (!(error instanceof FinalError) && row.attempt < handler.attempts) {
       this.#log.warn({ err: error, job: row.id, kind: row.kind, attempt: row.attempt }, 'a job failed; it is tried again');
-      const again = { state: 'ready' as const, lease_owner: null, lease_until: null, last_error: reason, run_at: Date.now() + handler.backoffMs(row.attempt) };
+      const waitMs = Math.round(handler.backoffMs(row.attempt));
+      const again = { state: 'ready' as const, lease_owner: null, lease_until: null, last_error: reason, run_at: later(db, waitMs), wait_ms: waitMs };
       await fenced(db.updateTable('job').set(again), row).execute();
       return;
     }
@@ -270,12 +278,12 @@ export class Jobs {
 
   /** Gives a job to whoever looks next, as if it had not been begun. */
   async #handBack(row: JobTable): Promise<void> {
-    const again = { state: 'ready' as const, lease_owner: null, lease_until: null, attempt: row.attempt - 1, run_at: Date.now() };
+    const again = { state: 'ready' as const, lease_owner: null, lease_until: null, attempt: row.attempt - 1, run_at: later(this.#database.db, 0), wait_ms: 0 };
     await fenced(this.#database.db.updateTable('job').set(again), row).execute();
   }
 
   async #renew(row: JobTable): Promise<boolean> {
-    const renewed = await fenced(this.#database.db.updateTable('job').set({ lease_until: Date.now() + this.#times.lease }), row).executeTakeFirst();
+    const renewed = await fenced(this.#database.db.updateTable('job').set({ lease_until: later(this.#database.db, this.#lease), wait_ms: this.#lease }), row).executeTakeFirst();
     return renewed.numUpdatedRows > 0n;
   }
 }
@@ -284,7 +292,7 @@ interface Lane {
   slots: number;
   handlers: Map<string, JobHandler>;
   /** By job and attempt. */
-  running: Map<string, { abort: AbortController; ended: Promise<void> }>;
+  running: Map<string, { id: string; abort: AbortController; ended: Promise<void> }>;
   claiming: Promise<void> | undefined;
   again: boolean;
 }
@@ -312,9 +320,14 @@ function fenced<Q extends { where(column: 'id' | 'lease_owner' | 'attempt', oper
   return query.where('id', '=', row.id).where('lease_owner', '=', row.lease_owner).where('attempt', '=', row.attempt);
 }
 
+/** So many milliseconds from now, by the clock that all servers compare with. */
+function later(db: Db, ms: number): RawBuilder<number> {
+  return sql<number>`${databaseNow(db)} + ${ms}`;
+}
+
 /** Accepts a job, in the transaction of whoever wants it. */
 export async function enqueue(tx: Tx, job: NewJob): Promise<void> {
-  const now = Date.now();
+  const delayMs = Math.round(job.delayMs ?? 0);
   await tx
     .insertInto('job')
     .values({
@@ -324,12 +337,13 @@ export async function enqueue(tx: Tx, job: NewJob): Promise<void> {
       tenant: job.tenant,
       payload: JSON.stringify(job.payload ?? {}),
       state: 'ready',
-      run_at: now + (job.delayMs ?? 0),
+      run_at: later(tx, delayMs),
+      wait_ms: delayMs,
       attempt: 0,
       lease_owner: null,
       lease_until: null,
       last_error: null,
-      created_at: now,
+      created_at: Date.now(),
       trace: currentTrace(),
     })
     .execute();

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Readable } from 'node:stream';
-import { PostgresAdapter } from 'kysely';
+import { isPostgres } from '../db/clock.ts';
 import type { Db, Tx } from '../db/database.ts';
 import type { BlobStore, ByteRange, CallOptions } from './blobStore.ts';
 import type { Stores } from './stores.ts';
@@ -85,7 +85,7 @@ export async function releaseBlobs(tx: Tx, ids: readonly string[], now: number):
   if (ids.length === 0) return;
   // Two that let go of one blob at once must not each see the other's row, which is just going: the second waits here, and
   // what it reads afterwards shows what the first has done. SQLite runs one transaction at a time.
-  if (tx.getExecutor().adapter instanceof PostgresAdapter) await tx.selectFrom('blob').select('id').where('id', 'in', ids).orderBy('id').forUpdate().execute();
+  if (isPostgres(tx)) await tx.selectFrom('blob').select('id').where('id', 'in', ids).orderBy('id').forUpdate().execute();
   await tx
     .updateTable('blob as b')
     .set({ released_at: now })

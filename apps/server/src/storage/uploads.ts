@@ -107,7 +107,9 @@ export class Uploads {
    */
   async begins(upload: Upload, inBlocks: boolean): Promise<void> {
     if (upload.state !== 'open' || this.#isNoted(upload.id)) return;
-    const fresh = upload.leaseUntil !== null && upload.leaseUntil - Date.now() > this.#leaseMs - this.#noteEveryMs;
+    const leftMs = (upload.leaseUntil ?? 0) - Date.now();
+    // One that ends later than any begun now was given by a clock that has been set back.
+    const fresh = leftMs > this.#leaseMs - this.#noteEveryMs && leftMs <= Math.max(this.#leaseMs, this.#linkLifeMs);
     if (fresh && !inBlocks) this.#noted.set(upload.id, performance.now());
     else await this.#note(upload.id);
   }

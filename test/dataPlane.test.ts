@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { closeSync, ftruncateSync, openSync } from 'node:fs';
 import { request, type RequestOptions } from 'node:http';
+import { connect } from 'node:net';
 import path from 'node:path';
 import { Readable } from 'node:stream';
 import { test } from 'node:test';
@@ -383,16 +384,22 @@ onEachDatabase('A refused body', through, (context) => {
   });
 });
 
-/** The status of a request whose client reads the answer only when it has sent everything. */
-function statusOf(url: string, options: RequestOptions, body: Buffer): Promise<number> {
+/** The status of a request whose client does not look for an answer before it has sent everything, as many do. */
+function statusOf(url: string, { method = '', headers = {} }: { method?: string; headers?: Record<string, string> }, body: Buffer): Promise<number> {
+  const { hostname, port, pathname, search } = new URL(url);
+  const lines = [`${method} ${pathname}${search} HTTP/1.1`, `host: ${hostname}:${port}`, `content-length: ${body.length}`, ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`)];
   return new Promise((resolve, reject) => {
-    const asking = request(url, { ...options, agent: false, headers: { ...options.headers, 'content-length': body.length } }, (response) => {
-      response.resume();
-      response.once('end', () => resolve(response.statusCode ?? 0));
-      response.once('error', reject);
+    const socket = connect(Number(port), hostname);
+    socket.once('error', reject);
+    socket.write(`${lines.join('\r\n')}\r\n\r\n`);
+    socket.write(body, (error) => {
+      if (error != null) return reject(error);
+      socket.once('data', (answer: Buffer) => {
+        socket.destroy();
+        resolve(Number(answer.toString('latin1').split(' ', 2)[1]));
+      });
+      socket.once('end', () => reject(new Error('the connection ended without an answer')));
     });
-    asking.once('error', reject);
-    asking.end(body);
   });
 }
 

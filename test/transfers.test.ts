@@ -293,6 +293,23 @@ for (const setup of setups)
       });
     });
 
+    test('that no server runs is told by the readiness of the server, until one does', async () => {
+      await onInstallation(async (start) => {
+        let server = await start(idle);
+        const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 1 });
+        const clone = await order(await server.as('olivia'), source.id, { iTwinId: await server.iTwin('olivia', undefined, west) });
+        const { db, engine } = server.services.database;
+        // Where there may be other servers they have ten minutes.
+        if (engine === 'postgres') await db.updateTable('job').set({ run_at: Date.now() - 700_000 }).where('subject_id', '=', clone).execute();
+        const ready = async (): Promise<unknown> => (await fetch(`${server.origin}/health/ready`)).json();
+        assert.match(JSON.stringify(await ready()), /"status":"ok".*"warnings":\["Copies into other data centers wait/);
+        await server.close();
+        server = await start();
+        await ended(await server.as('olivia'), clone);
+        assert.doesNotMatch(JSON.stringify(await ready()), /warnings/);
+      });
+    });
+
     test('is made although the source is deleted before its turn comes', async () => {
       await onInstallation(async (start) => {
         let server = await start(idle);

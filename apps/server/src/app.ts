@@ -38,6 +38,8 @@ export interface ServerOptions extends RegisterOptions {
 /** How long connections may take to end once they are cut, and the last spans to be sent, milliseconds. */
 const connectionsMs = 1000;
 const lastSpansMs = 500;
+/** How long an answer about readiness waits for its warnings, milliseconds. */
+const warningsMs = 500;
 
 /** Largest body of an API request, bytes. Files do not come this way. */
 const bodyLimit = 1024 * 1024;
@@ -91,6 +93,10 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
   }
   services.collector.start(config.collector.intervalSeconds);
   services.jobs.start();
+  warningsOf(services).then(
+    ({ warnings = [] }) => warnings.forEach((warning) => app.log.warn(warning)),
+    (error: unknown) => app.log.error({ err: error }, 'cannot look for work that nobody does'),
+  );
   const ending = new AbortController();
   const catchingUp = services.checkpoints.catchUp(ending.signal).then(
     (ordered) => ordered === 0 || app.log.info({ ordered }, 'ordered checkpoints that were missing'),
@@ -159,7 +165,7 @@ async function wire(app: FastifyInstance, services: Services, options: ServerOpt
   ]);
   app.get('/health/ready', { schema: { hide: true } }, async (request, reply) => {
     const missing = await readiness.missing();
-    if (missing.length === 0) return { status: 'ok', version };
+    if (missing.length === 0) return { status: 'ok', version, ...(await warningsInTime(services)) };
     for (const { reason, cause } of missing) request.log.warn({ err: cause }, `not ready: ${reason}`);
     return reply.code(503).header('retry-after', '5').send({ status: 'unavailable', version, reasons: [...new Set(missing.map(({ reason }) => reason))] });
   });
@@ -188,6 +194,31 @@ function corsOptions({ corsOrigins }: Config): FastifyCorsOptions {
     // Other uses of OPTIONS are answered as well; the alternative is a refusal in plain text.
     strictPreflight: false,
   };
+}
+
+/** What a job of each kind does, for the people who run an installation. */
+const workOf: Record<string, string> = {
+  checkpoint: 'Checkpoints and uploaded baselines wait: no server of this installation has iTwin.js and makes them.',
+  derive: 'Forks and iModels from templates wait: no server of this installation has iTwin.js and makes them.',
+  transferFiles: 'Copies into other data centers wait: no server of this installation runs them (transfers.slots, jobs.here, workers).',
+  transferCheckpoints: 'Checkpoints of copies into other data centers wait: no server of this installation runs them (transfers.slots, jobs.here, workers).',
+  deliver: 'Messages to webhooks wait: no server of this installation sends them (jobs.here, workers).',
+};
+
+/** Work that waits for a server that can do it. The server is ready all the same: it is not its fault, and a restart is no cure. */
+async function warningsOf({ jobs }: Services): Promise<{ warnings?: string[] }> {
+  const kinds = await jobs.unserved();
+  return kinds.length === 0 ? {} : { warnings: kinds.map((kind) => workOf[kind] ?? `Jobs of kind ${kind} wait: no server of this installation runs them.`) };
+}
+
+/** The same within the time that readiness has; a database that is slow in this moment only costs the warnings. */
+async function warningsInTime(services: Services): Promise<{ warnings?: string[] }> {
+  let found = {};
+  await within(
+    warningsOf(services).then((warnings) => (found = warnings)),
+    warningsMs,
+  );
+  return found;
 }
 
 async function wireApi(app: FastifyInstance, services: Services, options: RegisterOptions): Promise<void> {

@@ -70,6 +70,8 @@ const commitMs = 30;
 
 /** How long a job may take to end once it was told to; then it is abandoned: it may go on, but nobody waits for it and nothing of it counts. */
 const abortMs = 2000;
+/** How long a job is due, with none of its kind running, until nobody seems to run it. */
+const unservedMs = 600_000;
 /** How long a stopping server tries to hand back what it has; what it cannot is taken over when its lease has run out. */
 const handBackMs = 1000;
 
@@ -161,6 +163,20 @@ export class Jobs {
     await within(ended, graceMs);
     for (const { abort } of running) abort.abort(new Error('the server ends'));
     await within(ended, abortMs + handBackMs);
+  }
+
+  /**
+   * Kinds of jobs that are due and that no server seems to run: by itself where there is one server, else when a job has been due
+   * for ten minutes and none of its kind runs anywhere.
+   */
+  async unserved(): Promise<string[]> {
+    const { db, engine } = this.#database;
+    const alone = engine === 'sqlite';
+    const now = databaseNow(db);
+    const own = this.#lanes.flatMap(({ slots, handlers }) => (slots > 0 ? [...handlers.keys()] : []));
+    const { rows } = await sql<{ kind: string }>`select distinct kind from job where state = 'ready' and run_at <= ${now} - ${alone ? 0 : unservedMs}
+      and not exists (select 1 from job as other where other.kind = job.kind and other.state = 'running') order by kind`.execute(db);
+    return rows.map(({ kind }) => kind).filter((kind) => !alone || !own.includes(kind));
   }
 
   #fill(lane: Lane): void {

@@ -35,8 +35,8 @@ function overlay(piece: Buffer, start: number, offset: number, bytes: Buffer): v
 /** Bytes that are looked through at a time. */
 const window = 8 * 1024 * 1024;
 
-/** Every place of some bytes in a file. Reads it through once, synchronously: for the worker process. */
-export function findInFile(file: string, wanted: Buffer): number[] {
+/** Places of some bytes in a file, at most `most` of them. Reads it through once, synchronously: for the worker process. */
+export function findInFile(file: string, wanted: Buffer, most = Infinity): number[] {
   const found: number[] = [];
   const fd = openSync(file, 'r');
   try {
@@ -44,7 +44,10 @@ export function findInFile(file: string, wanted: Buffer): number[] {
     for (let start = 0; ; start += window) {
       const length = readSync(fd, buffer, 0, buffer.length, start);
       const piece = buffer.subarray(0, length);
-      for (let at = piece.indexOf(wanted); at >= 0 && at < window; at = piece.indexOf(wanted, at + 1)) found.push(start + at);
+      for (let at = piece.indexOf(wanted); at >= 0 && at < window; at = piece.indexOf(wanted, at + 1)) {
+        found.push(start + at);
+        if (found.length >= most) return found;
+      }
       if (length < buffer.length) return found;
     }
   } finally {

@@ -8,6 +8,7 @@ import { inspect } from 'node:util';
 import { IModelNative } from '@itwin/core-backend';
 import { OpenMode } from '@itwin/core-bentley';
 import { firstBriefcaseId } from '../briefcases/counter.ts';
+import { checkDdl, checkSchema, ForbiddenDdlError, type SchemaEntry } from './ddl.ts';
 import { startITwinJs } from './itwinjs.ts';
 import { highestBriefcaseIn } from './usedBriefcases.ts';
 import { findInFile, guidBytes, writeAt, type IdentityOffsets } from './identity.ts';
@@ -60,6 +61,11 @@ class FileFault extends Error {
   }
 }
 
+/** Bytes of a changeset when it is unpacked. */
+const largestContents = 8 * 2 ** 30;
+/** Places at which an id is looked for: a real file has one or two; one in which its id was planted many times must not be opened for each. */
+const mostPlaces = 8;
+
 /** How changesets are told to the library: 0 data, 1 with schemas. */
 const changesType = (changeset: ChangesetFile): number => (changeset.schema ? 1 : 0);
 
@@ -97,6 +103,7 @@ function workOrFault(request: WorkRequest): WorkResult {
 
 function work(request: WorkRequest): WorkResult {
   const { file } = request;
+  checkFile(file);
   if (request.purpose === 'baseline') requireBaseline(file);
   const missing = (): number => (request.countMissingGuids ? countMissingGuids(file) : 0);
   // A baseline that needs nothing stays as it is, byte for byte: then its blocks are those of the file in the store.
@@ -175,6 +182,24 @@ function keyOf(error: unknown): string {
   return iTwinErrorId?.key ?? (errorNumber === undefined ? 'unknown error' : `error ${errorNumber}`);
 }
 
+/**
+ * Looks at the schema of a file before the library opens it: triggers, defaults and views of an uploaded file would run with
+ * whatever the library does to it.
+ */
+function checkFile(file: string): void {
+  let db: DatabaseSync | undefined;
+  try {
+    db = new DatabaseSync(file, { readOnly: true });
+    db.exec('pragma trusted_schema = off; pragma cell_size_check = on');
+    checkSchema(db.prepare('select type, name, sql from sqlite_schema').iterate() as Iterable<unknown> as Iterable<SchemaEntry>);
+  } catch (error) {
+    // What else is wrong with it is told by what follows.
+    if (error instanceof ForbiddenDdlError) throw new FileFault(`The file cannot be used as an iModel: ${error.message}.`, 'unreadable', { cause: error });
+  } finally {
+    db?.close();
+  }
+}
+
 /** Whether a file is a baseline as it should be: nobody's briefcase, nothing unsaved, at no changeset, with both ids. */
 function isClean(file: string): boolean {
   const db = open(file, OpenMode.Readonly);
@@ -230,12 +255,32 @@ function open(file: string, mode: OpenMode): NativeFile {
 function apply(db: NativeFile, changeset: ChangesetFile): void {
   const { id, parentId, index, path: pathname } = changeset;
   try {
+    checkContents(changeset);
     if (IModelNative.platform.DgnDb.computeChangesetId({ parentId, pathname }) !== id) throw new FileFault(`Changeset ${index} (${id}) cannot be applied: its bytes do not give its id.`, 'unreadable');
     db.applyChangeset({ id, parentId, index, pathname, changesType: changesType(changeset), description: '', pushDate: '', userCreated: '', briefcaseId: 0 }, false);
   } catch (error) {
     db.abandonChanges();
     if (error instanceof FileFault) throw error;
     throw new FileFault(`Changeset ${index} (${id}) cannot be applied: iTwin.js ${iTwinJsVersion()} refuses it (${keyOf(error)}).`, 'unreadable', { cause: error });
+  }
+}
+
+/**
+ * What a changeset would have the library do, looked at before it does it. The library's own reader tells the statements, so
+ * that they are the ones that it would execute.
+ */
+function checkContents({ id, index, path: pathname }: ChangesetFile): void {
+  const refused = (why: string, cause?: unknown): FileFault => new FileFault(`Changeset ${index} (${id}) cannot be applied: ${why}.`, 'unreadable', { cause });
+  const bytes = Number(IModelNative.platform.RevisionUtility.getUncompressSize(pathname));
+  if (bytes > largestContents) throw refused(`its contents have more than ${largestContents / 2 ** 30} GiB`);
+  const reader = new IModelNative.platform.ChangesetReader();
+  try {
+    reader.openFile(pathname, false);
+    checkDdl(reader.getDdlChanges() ?? '');
+  } catch (error) {
+    throw error instanceof ForbiddenDdlError ? refused(error.message, error) : error;
+  } finally {
+    reader.close();
   }
 }
 
@@ -257,8 +302,11 @@ function findIdentity(file: string, changesetId: string): IdentityOffsets {
 
 function identityByBytes(file: string, changesetId: string): IdentityOffsets | undefined {
   const before = identityOf(file);
-  for (const iModelIdOffset of findInFile(file, guidBytes(before.iModelId))) {
-    for (const iTwinIdOffset of findInFile(file, guidBytes(before.iTwinId))) {
+  const iModelIdOffsets = findInFile(file, guidBytes(before.iModelId), mostPlaces + 1);
+  const iTwinIdOffsets = findInFile(file, guidBytes(before.iTwinId), mostPlaces + 1);
+  if (iModelIdOffsets.length > mostPlaces || iTwinIdOffsets.length > mostPlaces) return undefined;
+  for (const iModelIdOffset of iModelIdOffsets) {
+    for (const iTwinIdOffset of iTwinIdOffsets) {
       const other = { iModelId: randomUUID(), iTwinId: randomUUID() };
       writeAt(file, iModelIdOffset, guidBytes(other.iModelId));
       writeAt(file, iTwinIdOffset, guidBytes(other.iTwinId));

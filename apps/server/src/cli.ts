@@ -13,6 +13,9 @@ import { tokenCommand } from './commands/token.ts';
 import { verifyCommand } from './commands/verify.ts';
 import { version } from './version.ts';
 
+// Keys, users and models are nobody else's, whatever the umask of the shell.
+process.umask(0o077);
+
 const program = new Command('offshoot')
   .description('A server for iModels that speaks the iModels API v2 and clones at once.')
   .version(version)

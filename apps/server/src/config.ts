@@ -3,6 +3,7 @@ import path from 'node:path';
 import { Ajv, type ErrorObject } from 'ajv';
 import secureJson from 'secure-json-parse';
 import { Type, type Static } from 'typebox';
+import { isolationLevels } from './checkpoints/isolation.ts';
 import { storeId } from './storage/stores.ts';
 
 const Window = Type.Object(
@@ -113,6 +114,11 @@ const ConfigSchema = Type.Object(
         firstRetrySeconds: Type.Number({ minimum: 0, default: 2, description: 'Wait before the second attempt; each further wait is twice as long, a minute at most.' }),
         memoryMiB: Type.Integer({ minimum: 128, default: 4096, description: 'Memory above which the iTwin.js process is ended.' }),
         silenceSeconds: Type.Integer({ minimum: 1, default: 600, description: 'Longest time that one changeset may take to apply.' }),
+        workSeconds: Type.Integer({ minimum: 1, default: 3600, description: 'Longest time for one piece of work of the iTwin.js process: a file and at most 500 changesets.' }),
+        isolation: Type.Enum([...isolationLevels], {
+          default: 'process',
+          description: 'Level of isolation of the iTwin.js process below which no checkpoint is made. The strongest level that works is always used: `namespaces` (bubblewrap), `user` (where the server runs as root), `process`.',
+        }),
         tokenSeconds: Type.Integer({ minimum: 7200, maximum: 604_800, default: 43_200, description: 'Life of the tokens that open checkpoints; iTwin.js renews them an hour before their end.' }),
       },
       { additionalProperties: false, default: {} },

@@ -1,4 +1,4 @@
-import { accessSync, constants, existsSync, mkdirSync, statSync } from 'node:fs';
+import { accessSync, chmodSync, constants, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
 import path from 'node:path';
 
 /** Thrown when the data folder cannot be made or written. */
@@ -19,12 +19,19 @@ const reasons: Readonly<Record<string, string>> = {
   ENAMETOOLONG: 'its name is too long',
 };
 
-/** Makes the data folder where it is not there yet. @throws DataFolderError when it cannot be made or written */
+/** What the server keeps in its data folder: files of these names, with what SQLite puts beside them, and folders. */
+const own = /^(offshoot\.db|limits\.db|server\.lock)(-wal|-shm|-journal)?$|^(users|issuer)\.json$|^reserve$|^(blobs|work)$/;
+
+/**
+ * Makes the data folder where it is not there yet, and keeps everybody else out of what the server keeps in it.
+ * @throws DataFolderError when it cannot be made or written
+ */
 export function openDataFolder(folder: string): void {
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     if (!statSync(folder).isDirectory()) throw Object.assign(new Error('not a folder'), { code: 'EEXIST' });
     accessSync(folder, constants.R_OK | constants.W_OK | constants.X_OK);
+    seal(folder);
   } catch (error) {
     const reason = reasons[(error as NodeJS.ErrnoException).code ?? ''];
     if (reason === undefined) throw error;
@@ -35,4 +42,29 @@ export function openDataFolder(folder: string): void {
 /** Whether a server has been started on a folder with an issuer of its own. */
 export function hasIssuer(folder: string): boolean {
   return existsSync(path.join(folder, 'issuer.json'));
+}
+
+/**
+ * Takes everybody else's rights on what the server keeps in its folder, whatever mode an earlier version, a restored copy or the
+ * umask of that day gave it. Files of others in the same folder stay as they are.
+ */
+function seal(folder: string): void {
+  for (const name of readdirSync(folder)) {
+    if (own.test(name)) restrict(path.join(folder, name), 0o700);
+  }
+  // As root the server gives the iTwin.js process a user of its own, which must reach its working folder: it may pass, not look.
+  if (process.getuid?.() !== 0) return;
+  const work = path.join(folder, 'work');
+  mkdirSync(work, { recursive: true, mode: 0o700 });
+  for (const each of [folder, work]) chmodSync(each, (statSync(each).mode & 0o777) | 0o011);
+}
+
+function restrict(file: string, mask: number): void {
+  try {
+    const { mode } = statSync(file);
+    if ((mode & 0o777 & ~mask) !== 0) chmodSync(file, mode & mask);
+  } catch (error) {
+    // Somebody else's file by one of these names, or gone: whoever opens it next says what is wrong.
+    if (!['EPERM', 'ENOENT', 'EROFS'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+  }
 }

@@ -12,6 +12,7 @@ import { ChangesetVerifier } from './changesetFiles/verifier.ts';
 import { Checkpoints } from './checkpoints/checkpoints.ts';
 import { Containers } from './checkpoints/containers.ts';
 import { Generator } from './checkpoints/generate.ts';
+import { findIsolation } from './checkpoints/isolation.ts';
 import { ModelFiles } from './checkpoints/modelFiles.ts';
 import { isITwinJsInstalled, WorkerProcess } from './checkpoints/workerProcess.ts';
 import { deriveHandler } from './clone/deriveJob.ts';
@@ -144,7 +145,11 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     if (config.jobs.here) jobs.handle(deliverySlots, [deliveryHandler(database, config.webhooks)]);
     const workDir = prepareWorkDir(config.dataDir, database.engine);
     const worker = here
-      ? new WorkerProcess(path.join(workDir, 'itwinjs'), { memoryBytes: config.checkpoints.memoryMiB * 2 ** 20, silenceMs: config.checkpoints.silenceSeconds * 1000 })
+      ? new WorkerProcess(
+          path.join(workDir, 'itwinjs'),
+          { memoryBytes: config.checkpoints.memoryMiB * 2 ** 20, silenceMs: config.checkpoints.silenceSeconds * 1000, workMs: config.checkpoints.workSeconds * 1000 },
+          findIsolation(workDir, config.checkpoints.isolation),
+        )
       : undefined;
     const retries = { attempts: config.checkpoints.attempts, backoffMs: doubling(config.checkpoints.firstRetrySeconds * 1000, longestRetryMs) };
     const generator = worker === undefined ? undefined : new Generator({ database, blobs, checkpoints, files: modelFiles, worker, workDir, retries });

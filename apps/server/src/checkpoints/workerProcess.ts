@@ -1,9 +1,10 @@
-import { fork, type ChildProcess } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { Isolation, IsolationLevel } from './isolation.ts';
 import { FinalError, PublicError } from '../operations/reasons.ts';
 import { within } from '../operations/within.ts';
 import type { CallOptions } from '../storage/blobStore.ts';
@@ -14,6 +15,8 @@ export interface WorkerLimits {
   memoryBytes: number;
   /** Longest time between two signs of life, milliseconds. */
   silenceMs: number;
+  /** Longest time for one piece of work (a file and at most 500 changesets), milliseconds. */
+  workMs: number;
 }
 
 /** A file cannot be worked on. The message is for users; the cause has what the process said. */
@@ -28,6 +31,10 @@ export class FileFaultError extends FinalError {
     this.highestBriefcaseId = highestBriefcaseId;
   }
 }
+/** What a piece of work may add to its folder: files grow while changesets are applied, and are written anew once (vacuum). */
+const growth = { times: 4, bytes: 2 * 2 ** 30 };
+/** How often the folder is measured, in rounds of the watch. */
+const measureEvery = 3;
 
 /** An idle process is ended after this long; starting one takes about 0.5 s. */
 const idleMs = 60_000;
@@ -52,18 +59,28 @@ export function isITwinJsInstalled(): boolean {
 export class WorkerProcess {
   readonly #cacheDir: string;
   readonly #limits: WorkerLimits;
+  readonly #isolation: Promise<Isolation>;
   #child: ChildProcess | undefined;
   #idle: NodeJS.Timeout | undefined;
   #tail: Promise<unknown> = Promise.resolve();
 
-  constructor(cacheDir: string, limits: WorkerLimits) {
+  /** @param isolation how the process is kept apart; found out beside the start of the server */
+  constructor(cacheDir: string, limits: WorkerLimits, isolation: Promise<Isolation>) {
     this.#cacheDir = cacheDir;
     this.#limits = limits;
+    this.#isolation = isolation;
+    // Told by the first piece of work, and by whoever asks for the level.
+    isolation.catch(() => undefined);
+  }
+
+  /** The level of isolation in force. */
+  async level(): Promise<IsolationLevel> {
+    return (await this.#isolation).level;
   }
 
   /** The process that works at the moment, for tests that end it. */
   get pid(): number | undefined {
-    return this.#child?.pid;
+    return this.#child === undefined ? undefined : treeOf(this.#child).at(-1);
   }
 
   /**
@@ -80,23 +97,32 @@ export class WorkerProcess {
   async #work(request: WorkRequest, { signal, onProgress }: CallOptions & { signal: AbortSignal }, onApplied: (index: number) => void): Promise<WorkResult> {
     signal.throwIfAborted();
     clearTimeout(this.#idle);
-    const child = (this.#child ??= this.#start());
+    const isolation = await this.#isolation;
+    const folder = path.dirname(request.file);
+    await isolation.lend(folder);
+    const mostBytes = growth.times * bytesIn(folder) + growth.bytes;
+    const child = (this.#child ??= this.#start(isolation));
     let complaint = '';
     const listen = (text: Buffer): void => void (complaint = `${complaint}${text.toString()}`.slice(-2000));
     child.stderr?.on('data', listen);
     try {
       return await new Promise<WorkResult>((resolve, reject) => {
         let reason: Error | undefined;
-        let heardAt = Date.now();
+        let heardAt = performance.now();
         const end = (why: Error): void => {
           reason ??= why;
           child.kill('SIGKILL');
         };
+        const begunAt = performance.now();
+        let rounds = 0;
+        // Another attempt on the same files would meet the same limit, so each of these is final.
         const watch = setInterval(() => {
           onProgress?.();
-          if (Date.now() - heardAt > this.#limits.silenceMs) end(new PublicError(`The process that makes checkpoints was silent for ${this.#limits.silenceMs / 1000} s and was ended.`));
+          if (performance.now() - heardAt > this.#limits.silenceMs) end(new FinalError(`Making the file showed no progress for ${this.#limits.silenceMs / 1000} s and was stopped.`));
+          if (performance.now() - begunAt > this.#limits.workMs) end(new FinalError(`Making the file took longer than ${this.#limits.workMs / 1000} s and was stopped.`));
           const memory = memoryOf(child);
-          if (memory > this.#limits.memoryBytes) end(new PublicError(`The process that makes checkpoints took ${Math.round(memory / 2 ** 20)} MiB, more than it may, and was ended.`));
+          if (memory > this.#limits.memoryBytes) end(new FinalError(`Making the file took more than ${Math.round(this.#limits.memoryBytes / 2 ** 20)} MiB of memory and was stopped.`));
+          if (rounds++ % measureEvery === 0 && bytesIn(folder) > mostBytes) end(new FinalError(`Making the file took more than ${Math.round(mostBytes / 2 ** 20)} MiB of disk and was stopped.`));
         }, watchEveryMs);
         const onAbort = (): void => end(signal.reason as Error);
         const settle = (): void => {
@@ -106,7 +132,7 @@ export class WorkerProcess {
           child.off('exit', onExit);
         };
         const onMessage = (message: WorkerMessage): void => {
-          heardAt = Date.now();
+          heardAt = performance.now();
           if ('applied' in message) return onApplied(message.applied);
           settle();
           if ('result' in message) resolve(message.result);
@@ -144,10 +170,11 @@ export class WorkerProcess {
     this.#child?.kill('SIGKILL');
   }
 
-  #start(): ChildProcess {
+  #start(isolation: Isolation): ChildProcess {
     // From the sources this is worker.ts, from the build worker.js: the same ending as this module.
     const ending = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
-    const child = fork(new URL(`./worker${ending}`, import.meta.url), [this.#cacheDir], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'], serialization: 'json' });
+    const { file, args, options } = isolation.command(fileURLToPath(new URL(`./worker${ending}`, import.meta.url)), [this.#cacheDir], true);
+    const child = spawn(file, args, { ...options, stdio: ['ignore', 'ignore', 'pipe', 'ipc'], serialization: 'json' });
     child.once('exit', () => {
       if (this.#child === child) this.#child = undefined;
     });
@@ -164,11 +191,35 @@ export class WorkerProcess {
 
 const pageBytes = 4096;
 
-/** Resident memory of a process, bytes; 0 where the system does not tell it this way (only Linux does). */
-function memoryOf(child: ChildProcess): number {
-  try {
-    return Number(readFileSync(`/proc/${child.pid}/statm`, 'utf8').split(' ')[1]) * pageBytes;
-  } catch {
-    return 0;
+/** A process and what it started, in this order: bubblewrap is the parent of the process that it isolates. */
+function treeOf(child: ChildProcess): number[] {
+  const pids = child.pid === undefined ? [] : [child.pid];
+  for (const pid of pids) {
+    try {
+      pids.push(...readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number));
+    } catch {
+      // It has ended meanwhile, or this is not Linux.
+    }
   }
+  return pids;
+}
+
+/** Resident memory of a process and what it started, bytes; 0 where the system does not tell it this way (only Linux does). */
+function memoryOf(child: ChildProcess): number {
+  let pages = 0;
+  for (const pid of treeOf(child)) {
+    try {
+      pages += Number(readFileSync(`/proc/${pid}/statm`, 'utf8').split(' ')[1]);
+    } catch {
+      // It has ended meanwhile, or this is not Linux.
+    }
+  }
+  return pages * pageBytes;
+}
+
+/** Bytes of the files in a folder. */
+function bytesIn(folder: string): number {
+  let bytes = 0;
+  for (const name of readdirSync(folder)) bytes += statSync(path.join(folder, name), { throwIfNoEntry: false })?.size ?? 0;
+  return bytes;
 }

@@ -7,7 +7,9 @@ import { DataFolderError } from '../dataFolder.ts';
 import { DataFolderInUseError, NewerSchemaError } from '../db/database.ts';
 import { ForeignStoreError, OtherStoreError, StoreUnavailableError } from '../storage/stores.ts';
 import { ensureFirstITwin } from '../itwins/firstITwin.ts';
+import type { Services } from '../services.ts';
 import { version } from '../version.ts';
+import { IsolationError, type IsolationLevel } from '../checkpoints/isolation.ts';
 import { exitCodes, ExitError } from './exit.ts';
 
 interface StartOptions {
@@ -64,7 +66,7 @@ async function run(options: StartOptions, role: 'server' | 'worker'): Promise<vo
       throw new ExitError(exitCodes.failed, `${(error as Error).message}. Something else listens there; choose another port with --port.`, error);
     throw error;
   }
-  process.stdout.write(banner(server, role === 'worker' ? workerLines(server) : serverLines(server, await ensureFirstITwin(server.services))));
+  process.stdout.write(banner(server, role === 'worker' ? await workerLines(server) : await serverLines(server, await ensureFirstITwin(server.services))));
   // Whoever started this process (the demo, a benchmark, a test) learns the address.
   process.send?.({ origin: server.origin });
 
@@ -116,19 +118,19 @@ function banner({ services: { config, blobs } }: RunningServer, own: readonly Li
   return `\nOffshoot ${version}\n\n${lines.map(([name, value]) => `  ${name.padEnd(13)}${value}`).join('\n')}\n\n`;
 }
 
-function workerLines({ origin, services: { generator } }: RunningServer): Line[] {
+async function workerLines({ origin, services }: RunningServer): Promise<Line[]> {
   return [
     ['Worker', `its health: ${origin}/health`],
-    ['Checkpoints', generator === undefined ? 'not made: iTwin.js is not installed, or switched off' : 'made here, with iTwin.js'],
+    ['Checkpoints', await checkpointsLine(services)],
   ];
 }
 
-function serverLines({ origin, services }: RunningServer, firstITwin: { id: string; name: string } | undefined): Line[] {
+async function serverLines({ origin, services }: RunningServer, firstITwin: { id: string; name: string } | undefined): Promise<Line[]> {
   const { config, directory } = services;
   const lines: Line[] = [
     ['API', `${origin}/imodels`],
     ['Document', `${origin}/docs   (OpenAPI: ${origin}/openapi.json)`],
-    ['Checkpoints', services.generator !== undefined ? 'made here, with iTwin.js' : services.checkpoints.enabled ? 'made by another server' : 'not made: iTwin.js is not installed, or switched off'],
+    ['Checkpoints', await checkpointsLine(services)],
   ];
   if (firstITwin !== undefined) lines.push(['iTwin', `${firstITwin.id}   ${firstITwin.name}`]);
   if (config.embeddedIssuer) {
@@ -143,3 +145,20 @@ function shellWord(text: string): string {
   if (/^[\w@%+=:,./~-]+$/.test(text) && !text.startsWith('~')) return text;
   return process.platform === 'win32' ? `"${text}"` : `'${text.replaceAll("'", `'\\''`)}'`;
 }
+
+/** Where checkpoints are made, and how far the native code that makes them is kept from the server. */
+async function checkpointsLine({ worker, checkpoints }: Services): Promise<string> {
+  if (worker === undefined) return checkpoints.enabled ? 'made by another server' : 'not made: iTwin.js is not installed, or switched off';
+  try {
+    return `made here, with iTwin.js, ${isolationWords[await worker.level()]}`;
+  } catch (error) {
+    if (error instanceof IsolationError) return error.message;
+    throw error;
+  }
+}
+
+const isolationWords: Record<IsolationLevel, string> = {
+  namespaces: 'isolated: it sees its own files only, and no network',
+  user: 'as a user of its own (install bubblewrap to isolate it further)',
+  process: 'in a process of its own (install bubblewrap to isolate it)',
+};

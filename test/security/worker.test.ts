@@ -1,0 +1,180 @@
+/**
+ * Attacks on the process that makes checkpoints, by somebody who may push changesets and upload baselines to an iModel of their
+ * own: it runs nothing but what iTwin.js itself writes, sees nothing of the server, and ends within its limits.
+ */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { brotliDecompressSync } from 'node:zlib';
+import { CheckpointState, type Checkpoint } from '@itwin/imodels-client-management';
+import { findIsolation, IsolationError, type Isolation } from '../../apps/server/src/checkpoints/isolation.ts';
+import { isITwinJsInstalled } from '../../apps/server/src/checkpoints/workerProcess.ts';
+import { changesetFile, realIdOf } from '../support/changesetFile.ts';
+import { official, type Official } from '../support/clients.ts';
+import { bootServer, endServer, type TestServer } from '../support/server.ts';
+import { until } from '../support/until.ts';
+
+const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
+
+describe('hostile changesets', { skip }, () => {
+  let server: TestServer;
+  let olivia: Official;
+  const work = mkdtempSync(path.join(tmpdir(), 'offshoot-hostile-'));
+
+  before(async () => {
+    server = await bootServer('sqlite', { checkpoints: { generate: 'here', delaySeconds: 0, attempts: 2, firstRetrySeconds: 0, workSeconds: 20 } });
+    olivia = await official(server);
+  });
+  after(async () => {
+    await endServer(server);
+    rmSync(work, { recursive: true, force: true });
+  });
+
+  /** Pushes a changeset with a prefix and no changes to a new iModel, and waits for the end of its checkpoint. */
+  async function checkpointOf(prefix: object): Promise<Checkpoint> {
+    const { client, authorization } = olivia;
+    const { id: iModelId } = await client.iModels.createEmpty({ authorization, iModelProperties: { iTwinId: await server.iTwin(), name: 'hostile' } });
+    const { briefcaseId } = await client.briefcases.acquire({ authorization, iModelId });
+    const [changes, start] = [Buffer.alloc(0), Buffer.from(`${JSON.stringify(prefix)}\0`)];
+    const id = realIdOf('', changes, start);
+    const filePath = path.join(work, `${id}.cs`);
+    writeFileSync(filePath, changesetFile(changes, start));
+    // Said to hold no schema changes: what counts is what is in the file.
+    await client.changesets.create({ authorization, iModelId, changesetProperties: { id, briefcaseId, filePath, containingChanges: 0 } });
+    await client.namedVersions.create({ authorization, iModelId, namedVersionProperties: { name: 'version', changesetId: id } });
+    return until('the checkpoint is decided', async () => {
+      const checkpoint = await client.checkpoints.getSingle({ authorization, iModelId, changesetIndex: 1 });
+      return checkpoint.state === CheckpointState.Scheduled ? undefined : checkpoint;
+    });
+  }
+
+  test('whose statements are those of a schema change are applied', async () => {
+    const { state } = await checkpointOf({ ContainsSchemaChanges: true, DDL: 'CREATE TABLE [t]([Id] INTEGER PRIMARY KEY);CREATE INDEX [i] ON [t]([Id])' });
+    assert.equal(state, CheckpointState.Successful);
+  });
+
+  for (const [what, ddl] of Object.entries({
+    'attaches the database of the server': "CREATE TABLE a(x); COMMIT; ATTACH DATABASE '../../offshoot.db' AS server; CREATE TABLE copied AS SELECT * FROM server.secret",
+    'copies a table': 'CREATE TABLE copied AS SELECT * FROM be_Local',
+    'never ends': 'CREATE TABLE t AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c',
+    'takes memory': 'CREATE TABLE t(a DEFAULT (zeroblob(1000000000)))',
+    'writes a file': "VACUUM INTO 'copy.db'",
+  }))
+    test(`whose statement ${what} fail their checkpoint with a plain reason, and nothing of it is run`, async () => {
+      const checkpoint = (await checkpointOf({ ContainsSchemaChanges: true, DDL: ddl })) as Checkpoint & { failureReason?: string };
+      assert.equal(checkpoint.state, CheckpointState.Failed);
+      assert.match(checkpoint.failureReason ?? '', /it holds .*, which no schema of an iModel needs/);
+      assert.doesNotMatch(checkpoint.failureReason ?? '', /\/tmp|\.ts:|node_modules/);
+    });
+});
+
+describe('hostile baselines', { skip }, () => {
+  let server: TestServer;
+  let olivia: Official;
+  const work = mkdtempSync(path.join(tmpdir(), 'offshoot-hostile-'));
+
+  before(async () => {
+    server = await bootServer('sqlite', { checkpoints: { generate: 'here', delaySeconds: 0, attempts: 2, firstRetrySeconds: 0, workSeconds: 20 } });
+    olivia = await official(server);
+  });
+  after(async () => {
+    await endServer(server);
+    rmSync(work, { recursive: true, force: true });
+  });
+
+  for (const [what, sql] of Object.entries({
+    'never ends': 'create trigger x after update on be_Prop begin insert into be_Prop(Namespace, Name, Id, SubId) select x, x, x, x from (with recursive c(x) as (select 1 union all select x + 1 from c) select x from c); end',
+    'fills the disk': "create trigger x after insert on be_Local begin update be_Local set Val = zeroblob(1000000000) where Name = new.Name; end",
+    'is hidden in a view': 'create view [a.b] as with recursive c(x) as (select 1 union all select x + 1 from c) select x from c',
+    'is a view by the name of a table': 'create view bis_Secret as select 1',
+  }))
+    test(`whose schema holds what ${what} get no checkpoint, and nothing of it is run`, async () => {
+      const file = path.join(work, 'hostile.bim');
+      writeFileSync(file, brotliDecompressSync(readFileSync(new URL('../../apps/server/assets/seed.bim.br', import.meta.url))));
+      const db = new DatabaseSync(file);
+      db.exec(sql);
+      db.close();
+      const { client, authorization } = olivia;
+      const iTwinId = await server.iTwin();
+      const created = await client.iModels.createFromBaseline({ authorization, iModelProperties: { iTwinId, name: 'hostile', filePath: file } }).then(
+        ({ id }) => id,
+        () => undefined,
+      );
+      const { body } = await (await server.as('olivia')).get(`/imodels?iTwinId=${iTwinId}`);
+      const id = created ?? (body as { iModels: { id: string }[] }).iModels[0]?.id;
+      const { body: operation } = await (await server.as('olivia')).get(`/imodels/${id}/operations/create`);
+      const checkpoint = await (await server.as('olivia')).get(`/imodels/${id}/changesets/0/checkpoint`);
+      assert.match(JSON.stringify([operation, checkpoint.body]), /it holds .*, which no schema of an iModel needs/);
+    });
+});
+
+describe('the isolation of the iTwin.js process', { skip }, () => {
+  const root = mkdtempSync(path.join(tmpdir(), 'offshoot-isolation-'));
+  const folder = path.join(root, 'work');
+  const secret = path.join(root, 'secret');
+  let isolation: Isolation;
+
+  before(async () => {
+    mkdirSync(folder);
+    // What the server does with its data folder: others may pass through, and read nothing.
+    chmodSync(root, 0o711);
+    writeFileSync(secret, 'the key that signs links', { mode: 0o600 });
+    isolation = await findIsolation(folder, 'process');
+  });
+  after(() => rmSync(root, { recursive: true, force: true }));
+
+  /** Runs code at the level in force. @returns what it printed */
+  function run(code: string): string {
+    const script = path.join(folder, 'probe.mjs');
+    writeFileSync(script, code);
+    const { file, args, options } = isolation.command(script, [], false);
+    const { stdout, stderr, status } = spawnSync(file, args, { ...options, encoding: 'utf8', timeout: 30_000 });
+    assert.equal(status, 0, stderr);
+    return stdout.trim();
+  }
+
+  test('hands nothing of the environment of the server over', () => {
+    process.env.OFFSHOOT_TEST_SECRET = 'a secret of the cloud';
+    try {
+      assert.doesNotMatch(run('console.log(JSON.stringify(process.env))'), /secret/i);
+    } finally {
+      delete process.env.OFFSHOOT_TEST_SECRET;
+    }
+  });
+
+  test('lets the process write to its own folder', () => {
+    run("import { writeFileSync } from 'node:fs'; writeFileSync('made', 'x');");
+    assert.equal(readFileSync(path.join(folder, 'made'), 'utf8'), 'x');
+  });
+
+  test('hides the files of the server', (t) => {
+    if (isolation.level === 'process') return t.skip('neither bubblewrap nor another user is to be had here');
+    assert.equal(run(`import { readFileSync } from 'node:fs'; try { console.log(readFileSync(${JSON.stringify(secret)}, 'utf8')); } catch { console.log('refused'); }`), 'refused');
+  });
+
+  test('shows nothing but the system, the packages and the own folder, and no network', (t) => {
+    if (isolation.level !== 'namespaces') return t.skip('bubblewrap is not to be had here');
+    const seen = JSON.parse(run("import { readdirSync } from 'node:fs'; import { networkInterfaces } from 'node:os'; console.log(JSON.stringify({ root: readdirSync('/'), etc: readdirSync('/etc'), network: networkInterfaces() }));")) as Record<string, unknown>;
+    assert.deepEqual(seen.etc, ['ld.so.cache']);
+    assert.ok(!(seen.root as string[]).includes('home') && !(seen.root as string[]).includes('var') && !(seen.root as string[]).includes('root'));
+    assert.ok(Object.keys(seen.network as object).every((name) => name === 'lo'));
+    const server = fileURLToPath(new URL('../../', import.meta.url));
+    assert.equal(run(`import { existsSync } from 'node:fs'; console.log(existsSync(${JSON.stringify(path.join(server, 'test'))}))`), 'false');
+  });
+
+  test('refuses to run below the level that the configuration asks for', async () => {
+    const saved = process.env.PATH;
+    process.env.PATH = '/nowhere';
+    try {
+      await assert.rejects(findIsolation(folder, 'namespaces'), IsolationError);
+    } finally {
+      process.env.PATH = saved;
+    }
+    assert.ok(existsSync(folder));
+  });
+});

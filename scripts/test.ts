@@ -9,24 +9,30 @@ import path from 'node:path';
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
 import { compatibilityTable, tableFile } from '../test/support/compatibility.ts';
 import { startPostgres } from '../test/support/postgres.ts';
+import { startTogether, stopAll } from '../test/support/services.ts';
 import { startAzurite, startS3 } from '../test/support/stores.ts';
 
 const named = process.argv.slice(2);
 const files = named.some((argument) => !argument.startsWith('--')) ? [] : globSync('test/**/*.test.ts').sort();
-const [postgres, s3, azurite] = await Promise.all([startPostgres(), startS3(), startAzurite()]);
+// Told to end while they start, it stops what has started once that is known.
+let told: NodeJS.Signals | undefined;
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => (told ??= signal));
+const services = await startTogether(startPostgres, startS3, startAzurite);
+const [postgres, s3, azurite] = services;
 const coverage = mkdtempSync(path.join(tmpdir(), 'offshoot-coverage-'));
 let code = 1;
 try {
+  if (told !== undefined) throw new Error(`ended by ${told}`);
   const runner = spawn(process.execPath, ['--test', '--test-concurrency=2', '--test-timeout=300000', ...named, ...files], {
     stdio: 'inherit',
     env: { ...process.env, OFFSHOOT_TEST_POSTGRES: postgres.url, OFFSHOOT_TEST_S3: s3.address, OFFSHOOT_TEST_AZURE: azurite.address, OFFSHOOT_TEST_COVERAGE: coverage },
   });
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => runner.kill(signal));
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => runner.kill(signal));
   code = await new Promise<number>((resolve) => runner.once('exit', (status) => resolve(status ?? 1)));
   if (code === 0 && files.length > 0 && isITwinJsInstalled()) code = checkCompatibility();
 } finally {
   rmSync(coverage, { recursive: true, force: true });
-  await Promise.all([postgres, s3, azurite].map((service) => service.stop()));
+  await stopAll(services);
 }
 process.exitCode = code;
 

@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { open, type FileHandle } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { Readable } from 'node:stream';
+import { after, before, test } from 'node:test';
+import { FileStore } from '../apps/server/src/storage/fileStore.ts';
+
+/**
+ * A power cut cannot be made here; what decides whether a file survives one is whether its bytes and the names that lead to it
+ * were synced before the store said that it has it. So the syncs are watched.
+ */
+const synced = new Set<number>();
+let restore = (): void => undefined;
+const root = mkdtempSync(path.join(tmpdir(), 'offshoot-sync-'));
+
+before(async () => {
+  const handle = await open(root, 'r');
+  const prototype = Object.getPrototypeOf(handle) as Pick<FileHandle, 'sync' | 'datasync' | 'stat'>;
+  await handle.close();
+  const { sync, datasync } = prototype;
+  const watched = (original: () => Promise<void>) =>
+    async function (this: FileHandle): Promise<void> {
+      const { ino } = await this.stat();
+      await original.call(this);
+      synced.add(ino);
+    };
+  Object.assign(prototype, { sync: watched(sync), datasync: watched(datasync) });
+  restore = () => void Object.assign(prototype, { sync, datasync });
+});
+after(() => {
+  restore();
+  rmSync(root, { recursive: true, force: true });
+});
+
+/** The file of the one object of a store, and the folders above it that the store made. */
+function chainOf(folder: string): string[] {
+  const [file] = readdirSync(path.join(folder, 'objects'), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  assert.ok(file);
+  const chain = [path.join(file.parentPath, file.name)];
+  for (let at = file.parentPath; at !== path.dirname(folder); at = path.dirname(at)) chain.push(at);
+  return chain;
+}
+
+for (const how of ['in one piece', 'in blocks'] as const)
+  test(`a file that is stored ${how} is synced with every new folder that leads to it, before the store says that it has it`, async () => {
+    synced.clear();
+    const folder = path.join(root, how.replaceAll(' ', '-'));
+    const store = await FileStore.open('files', folder);
+    const upload = randomUUID();
+    const bytes = Buffer.from('every byte of this counts');
+    if (how === 'in one piece') await store.put(randomUUID(), Readable.from([bytes]), bytes.length);
+    else {
+      await store.stageBlock(upload, 'YQ==', Readable.from([bytes]), bytes.length);
+      await store.commitBlocks(upload, randomUUID(), ['YQ=='], bytes.length);
+    }
+    for (const name of chainOf(folder)) assert.ok(synced.has(statSync(name).ino), `${path.relative(root, name)} was not synced`);
+  });

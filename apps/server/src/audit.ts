@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import type { Tx } from './db/database.ts';
+import type { Db, Tx } from './db/database.ts';
+import type { AuditTable } from './db/schema.ts';
 import type { Caller } from './domain.ts';
 
 /** Notes who did what, in the transaction that does it. */
@@ -21,4 +22,65 @@ export async function audit(
       detail: JSON.stringify(entry.detail ?? {}),
     })
     .execute();
+}
+
+/** Which entries of the audit log are wanted; what is not named does not matter. */
+export interface AuditFilter {
+  iTwinId?: string | undefined;
+  iModelId?: string | undefined;
+  actorId?: string | undefined;
+  /** Such as `iModel.delete`, or `iModel.` for all that begin so. */
+  action?: string | undefined;
+  /** Milliseconds since 1970; the first is included, the second is not. */
+  since?: number | undefined;
+  until?: number | undefined;
+}
+
+/** An entry with the e-mail of its actor, where the server still knows that. */
+export type AuditEntry = AuditTable & { actor_email: string | null };
+
+/** Entries that are read or removed at a time. */
+const chunk = 1000;
+
+/** Reads the audit log, oldest first. */
+export async function* readAudit(db: Db, filter: AuditFilter): AsyncIterable<AuditEntry> {
+  const { iTwinId, iModelId, actorId, action, since, until } = filter;
+  let last: AuditEntry | undefined;
+  for (;;) {
+    let query = db
+      .selectFrom('audit as a')
+      .leftJoin('user_account as u', 'u.id', 'a.actor_id')
+      .selectAll('a')
+      .select('u.email as actor_email')
+      .orderBy('a.at')
+      .orderBy('a.id')
+      .limit(chunk);
+    if (iTwinId !== undefined) query = query.where('a.itwin_id', '=', iTwinId);
+    if (iModelId !== undefined) query = query.where('a.imodel_id', '=', iModelId);
+    if (actorId !== undefined) query = query.where('a.actor_id', '=', actorId);
+    if (action?.endsWith('.') === true) query = query.where('a.action', '>=', action).where('a.action', '<', `${action.slice(0, -1)}/`);
+    else if (action !== undefined) query = query.where('a.action', '=', action);
+    if (since !== undefined) query = query.where('a.at', '>=', since);
+    if (until !== undefined) query = query.where('a.at', '<', until);
+    const { at, id } = last ?? {};
+    if (at !== undefined && id !== undefined) query = query.where((eb) => eb.or([eb('a.at', '>', at), eb.and([eb('a.at', '=', at), eb('a.id', '>', id)])]));
+    const entries = await query.execute();
+    yield* entries;
+    if (entries.length < chunk) return;
+    last = entries.at(-1);
+  }
+}
+
+/** Removes entries from before `before` (ms since 1970), in small steps, so that nobody waits for long. @returns how many */
+export async function removeOldAudit(db: Db, before: number, signal: AbortSignal): Promise<number> {
+  let removed = 0;
+  while (!signal.aborted) {
+    const { numDeletedRows } = await db
+      .deleteFrom('audit')
+      .where('id', 'in', (eb) => eb.selectFrom('audit').select('id').where('at', '<', before).orderBy('at').limit(chunk))
+      .executeTakeFirstOrThrow();
+    removed += Number(numDeletedRows);
+    if (Number(numDeletedRows) < chunk) break;
+  }
+  return removed;
 }

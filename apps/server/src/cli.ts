@@ -1,8 +1,10 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander';
+import { auditCommand } from './commands/audit.ts';
 import { backupCommand } from './commands/backup.ts';
 import { benchCommand } from './commands/bench.ts';
 import { cloneCommand } from './commands/clone.ts';
+import { compactCommand } from './commands/compact.ts';
 import { exitCodes, ExitError } from './commands/exit.ts';
 import { imodelsCommand } from './commands/imodels.ts';
 import { importCommand } from './commands/import.ts';
@@ -22,7 +24,7 @@ const program = new Command('offshoot')
   .showHelpAfterError('(see offshoot --help)')
   .addHelpText('after', `\nExit codes: 0 done, ${exitCodes.failed} failed, ${exitCodes.usage} wrong use, ${exitCodes.refused} refused by the server, ${exitCodes.unreachable} server not reached or too slow.`)
   .exitOverride();
-for (const command of [startCommand(), workCommand(), tokenCommand(), cloneCommand(), imodelsCommand(), importCommand(), mirrorCommand(), verifyCommand(), backupCommand(), migrateDatabaseCommand(), benchCommand()]) {
+for (const command of [startCommand(), workCommand(), tokenCommand(), cloneCommand(), imodelsCommand(), importCommand(), mirrorCommand(), verifyCommand(), auditCommand(), backupCommand(), compactCommand(), migrateDatabaseCommand(), benchCommand()]) {
   command.exitOverride();
   for (const inner of command.commands) inner.exitOverride();
   program.addCommand(command);

@@ -2,6 +2,7 @@ import path from 'node:path';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
 import type { FastifyBaseLogger } from 'fastify';
+import { removeOldAudit } from './audit.ts';
 import { Directory } from './access/directory.ts';
 import { EmbeddedIssuer } from './access/embeddedIssuer.ts';
 import { Permissions } from './access/permissions.ts';
@@ -19,6 +20,7 @@ import { deriveHandler } from './clone/deriveJob.ts';
 import type { Config } from './config.ts';
 import { openDataFolder } from './dataFolder.ts';
 import { openDatabase, type Database } from './db/database.ts';
+import { returnFreeSpace } from './db/sqlite/freeSpace.ts';
 import { observeTransactions } from './db/requestOutcomes.ts';
 import { deliveryHandler } from './events/deliver.ts';
 import { Webhooks } from './events/webhooks.ts';
@@ -170,7 +172,9 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       await space.keepReserve();
       const thorough = performance.now() >= thoroughAt;
       if (thorough) thoroughAt = performance.now() + thoroughEveryMs;
-      return collect(database, stores, {
+      const { keepDays } = config.audit;
+      if (keepDays > 0) await removeOldAudit(database.db, now() - keepDays * 24 * 3_600_000, signal);
+      const collected = await collect(database, stores, {
         graceMs: config.collector.graceSeconds * 1000,
         uploadLifeMs: config.signedLinkSeconds * 1000,
         groupLifeMs: config.changesetGroupHours * 3_600_000,
@@ -179,6 +183,8 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
         thorough,
         signal,
       });
+      if (database.writer !== undefined) await returnFreeSpace(database.writer, signal);
+      return collected;
     }, log);
     return {
       config,

@@ -8,6 +8,7 @@ import { migrationsFor } from './migrations/index.ts';
 import { Pool } from './postgres/pool.ts';
 import { RetryingKysely } from './retrying.ts';
 import type { Schema } from './schema.ts';
+import { compactAtStart } from './sqlite/freeSpace.ts';
 import { sqliteDialect } from './sqlite/dialect.ts';
 import { Writer } from './sqlite/writerQueue.ts';
 
@@ -63,6 +64,7 @@ export async function openDatabase(config: Pick<Config, 'dataDir' | 'databaseUrl
   const database = config.databaseUrl === undefined ? openSqlite(config.dataDir, beside) : openPostgres(config.databaseUrl, config);
   try {
     await (beside ? requireCurrent(database) : migrate(database, config));
+    if (!beside && database.writer !== undefined) await compactAtStart(database.writer, path.join(config.dataDir, databaseFile));
     return database;
   } catch (error) {
     await database.close();

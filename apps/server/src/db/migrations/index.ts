@@ -11,6 +11,7 @@ import { transfersMigration } from './0008-transfers.ts';
 import { briefcaseNumbersMigration } from './0009-briefcase-numbers.ts';
 import { recordedBriefcasesMigration } from './0010-recorded-briefcases.ts';
 import { uploadsMigration } from './0011-uploads.ts';
+import { auditByTimeMigration } from './0012-audit-by-time.ts';
 import { jobWaitsMigration } from './0013-job-waits.ts';
 import { failedCreationsMigration } from './0014-failed-creations.ts';
 import { iTwinSurfaceMigration } from './0015-itwin-surface.ts';
@@ -30,6 +31,7 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0009-briefcase-numbers': briefcaseNumbersMigration(engine),
     '0010-recorded-briefcases': recordedBriefcasesMigration(engine),
     '0011-uploads': uploadsMigration(engine),
+    '0012-audit-by-time': auditByTimeMigration(),
     '0013-job-waits': jobWaitsMigration(engine),
     '0014-failed-creations': failedCreationsMigration(engine),
     '0015-itwin-surface': iTwinSurfaceMigration(engine),

@@ -71,6 +71,8 @@ function openFile(file: string, use: 'writer' | 'reader' | 'forgetful'): Databas
   const database = new DatabaseSync(file, { readOnly: use === 'reader', timeout: 5000, enableForeignKeyConstraints: true });
   try {
     if (use !== 'reader') {
+      // Of a new file only, before anything is in it; see freeSpace.ts.
+      database.exec('pragma auto_vacuum = incremental');
       database.exec('pragma journal_mode = wal');
       database.exec(`pragma synchronous = ${use === 'writer' ? 'full' : 'off'}`);
     }

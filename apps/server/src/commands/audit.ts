@@ -1,0 +1,76 @@
+import { Command } from 'commander';
+import { readAudit, type AuditEntry } from '../audit.ts';
+import { openDatabase, type Db } from '../db/database.ts';
+import { exitCodes, ExitError } from './exit.ts';
+import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
+
+interface AuditOptions extends InstallationOptions {
+  itwin?: string;
+  imodel?: string;
+  actor?: string;
+  action?: string;
+  since?: string;
+  until?: string;
+  json?: boolean;
+}
+
+const dayMs = 24 * 3600 * 1000;
+
+/** `offshoot audit`: who changed what, and when. */
+export function auditCommand(): Command {
+  return withInstallation(new Command('audit'))
+    .description('Print the audit log, oldest entry first. Changes nothing; the server may run.')
+    .option('--itwin <id>', 'of one iTwin')
+    .option('--imodel <id>', 'of one iModel')
+    .option('--actor <id or e-mail>', 'of one user')
+    .option('--action <name>', 'such as iModel.delete; with a dot at its end all that begin so: iModel.')
+    .option('--since <time>', 'from then on: 2026-01-31, 2026-01-31T12:00:00Z, or 30d for the last 30 days')
+    .option('--until <time>', 'before then')
+    .option('--json', 'print one JSON object a line')
+    .action(print);
+}
+
+async function print(options: AuditOptions): Promise<void> {
+  const [since, until] = [timeOf(options.since, '--since'), timeOf(options.until, '--until')];
+  const database = await openDatabase(configOf(options), 'beside a server');
+  try {
+    const actorId = options.actor === undefined ? undefined : await actorOf(database.db, options.actor);
+    const filter = { iTwinId: options.itwin?.toLowerCase(), iModelId: options.imodel?.toLowerCase(), actorId, action: options.action, since, until };
+    for await (const entry of readAudit(database.db, filter)) {
+      const line = options.json === true ? JSON.stringify(asJson(entry)) : asLine(entry);
+      // Waits for a pipe whose reader is slower.
+      if (!process.stdout.write(`${line}\n`)) await new Promise<void>((resolve) => process.stdout.once('drain', resolve));
+    }
+  } finally {
+    await database.close();
+  }
+}
+
+/** @throws ExitError */
+function timeOf(text: string | undefined, option: string): number | undefined {
+  if (text === undefined) return undefined;
+  const days = /^(\d{1,5})d$/.exec(text)?.[1];
+  const time = days === undefined ? (/^\d{4}-\d{2}-\d{2}(T\S+)?$/.test(text) ? Date.parse(text) : NaN) : Date.now() - Number(days) * dayMs;
+  if (Number.isNaN(time)) throw new ExitError(exitCodes.usage, `${option} must be a date, a date with time, or a number of days such as 30d`);
+  return time;
+}
+
+/** The id of a user; a text that is no known e-mail is taken for one. */
+async function actorOf(db: Db, text: string): Promise<string> {
+  const found = await db.selectFrom('user_account').select('id').where('email', '=', text).orderBy('created_at').limit(1).executeTakeFirst();
+  return found?.id ?? text;
+}
+
+function asJson({ id, at, actor_id, actor_email, application_id, action, itwin_id, imodel_id, detail }: AuditEntry) {
+  return { id, at: new Date(at).toISOString(), action, actor: { id: actor_id, email: actor_email }, applicationId: application_id, iTwinId: itwin_id, iModelId: imodel_id, detail: JSON.parse(detail) as unknown };
+}
+
+function asLine({ at, actor_id, actor_email, application_id, action, itwin_id, imodel_id, detail }: AuditEntry): string {
+  const parts = [new Date(at).toISOString(), action.padEnd(22), actor_email ?? actor_id, application_id, `iTwin ${itwin_id}`, ...(imodel_id === null ? [] : [`iModel ${imodel_id}`]), ...(detail === '{}' ? [] : [detail])];
+  return printable(parts.join('  '));
+}
+
+/** Names and descriptions are of users' choice: nothing in them may move the cursor, ring, or turn the writing direction. */
+function printable(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu, (character) => `\\u{${(character.codePointAt(0) as number).toString(16)}}`);
+}

@@ -1,0 +1,35 @@
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { Command } from 'commander';
+import { databaseFile, DataFolderInUseError, openDatabase } from '../db/database.ts';
+import { compact, NoRoomToCompactError } from '../db/sqlite/freeSpace.ts';
+import { exitCodes, ExitError } from './exit.ts';
+import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
+
+/** `offshoot compact`: rewrites the embedded database without gaps. */
+export function compactCommand(): Command {
+  return withInstallation(new Command('compact'))
+    .description('Rewrite the embedded database without gaps; from then on it returns space by itself. Stop the server first. Needs twice the size of the database as free disk space.')
+    .option('--json', 'print one JSON object')
+    .action(async (options: InstallationOptions & { json?: boolean }) => {
+      const config = configOf(options);
+      if (config.databaseUrl !== undefined) throw new ExitError(exitCodes.usage, 'this installation is on PostgreSQL, which returns space by itself (autovacuum)');
+      const file = path.join(config.dataDir, databaseFile);
+      if (!existsSync(file)) throw new ExitError(exitCodes.usage, `there is no installation at ${config.dataDir}`);
+      try {
+        const database = await openDatabase(config);
+        try {
+          if (database.writer === undefined) return;
+          const sizes = await compact(database.writer, file);
+          const inMB = (bytes: number): string => (bytes / 1e6).toFixed(1);
+          process.stdout.write(options.json === true ? `${JSON.stringify(sizes)}\n` : `${file}\n  ${inMB(sizes.before)} MB before, ${inMB(sizes.after)} MB now\n`);
+        } finally {
+          await database.close();
+        }
+      } catch (error) {
+        if (error instanceof DataFolderInUseError) throw new ExitError(exitCodes.usage, error.message, error);
+        if (error instanceof NoRoomToCompactError) throw new ExitError(exitCodes.failed, error.message, error);
+        throw error;
+      }
+    });
+}

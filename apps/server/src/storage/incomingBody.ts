@@ -30,6 +30,8 @@ export function incomingBody(request: FastifyRequest, reply: FastifyReply, md5s:
   finished(raw, { writable: false }, (error) => {
     if (error != null) body.destroy(error);
   });
+  // A store that refuses the upload before it reads any of it leaves the body behind, with its timer.
+  reply.raw.once('finish', () => body.destroy());
   continueIfExpected(raw, reply.raw);
   return raw.pipe(body);
 }
@@ -45,7 +47,7 @@ class IncomingBody extends Transform {
     this.#expected = md5s;
     this.#md5 = md5s.length === 0 ? undefined : createHash('md5');
     this.#onBytes = onBytes;
-    this.#silence = setTimeout(() => this.#onSilence(), longestSilenceMs);
+    this.#silence = this.#wait();
   }
 
   override _transform(chunk: Buffer, _encoding: string, done: TransformCallback): void {
@@ -66,9 +68,14 @@ class IncomingBody extends Transform {
     done(error);
   }
 
+  /** The connection keeps the process alive; the wait for it need not. */
+  #wait(): NodeJS.Timeout {
+    return setTimeout(() => this.#onSilence(), longestSilenceMs).unref();
+  }
+
   /** Only the client is held to bring something: a store that is slow has time limits of its own. */
   #onSilence(): void {
-    if (this.writableLength > 0 || this.readableLength > 0) this.#silence = setTimeout(() => this.#onSilence(), longestSilenceMs);
+    if (this.writableLength > 0 || this.readableLength > 0) this.#silence = this.#wait();
     else this.destroy(new SilentUploadError());
   }
 }

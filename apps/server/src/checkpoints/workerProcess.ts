@@ -4,7 +4,7 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { Isolation, IsolationLevel } from './isolation.ts';
+import { IsolationError, type Isolation, type IsolationLevel } from './isolation.ts';
 import { FinalError, PublicError } from '../operations/reasons.ts';
 import { within } from '../operations/within.ts';
 import type { CallOptions } from '../storage/blobStore.ts';
@@ -95,11 +95,15 @@ export class WorkerProcess {
   }
 
   async #work(request: WorkRequest, { signal, onProgress }: CallOptions & { signal: AbortSignal }, onApplied: (index: number) => void): Promise<WorkResult> {
-    signal.throwIfAborted();
-    clearTimeout(this.#idle);
-    const isolation = await this.#isolation;
+    const isolation = await this.#isolation.catch((error: unknown) => {
+      // What the operator has to do stands in the start banner and in the log; another attempt here would meet it again.
+      throw error instanceof IsolationError ? new FinalError('This server cannot isolate the process that makes checkpoints as its configuration asks.', { cause: error }) : error;
+    });
     const folder = path.dirname(request.file);
     await isolation.lend(folder);
+    // After every wait: a signal that was aborted before somebody listens is never heard.
+    signal.throwIfAborted();
+    clearTimeout(this.#idle);
     const mostBytes = growth.times * bytesIn(folder) + growth.bytes;
     const child = (this.#child ??= this.#start(isolation));
     let complaint = '';
@@ -130,6 +134,7 @@ export class WorkerProcess {
           signal.removeEventListener('abort', onAbort);
           child.off('message', onMessage);
           child.off('exit', onExit);
+          child.off('error', onError);
         };
         const onMessage = (message: WorkerMessage): void => {
           heardAt = performance.now();
@@ -143,7 +148,15 @@ export class WorkerProcess {
           this.#child = undefined;
           reject(reason ?? new PublicError(`The process that makes checkpoints ended unexpectedly (${killedBy ?? code}).`, { cause: complaint === '' ? undefined : new Error(complaint) }));
         };
+        // One that cannot be started never exits.
+        const onError = (error: Error): void => {
+          if (child.pid !== undefined) return;
+          settle();
+          this.#child = undefined;
+          reject(new PublicError('The process that makes checkpoints could not be started.', { cause: error }));
+        };
         signal.addEventListener('abort', onAbort, { once: true });
+        child.on('error', onError);
         child.on('message', onMessage);
         child.once('exit', onExit);
         child.send(request, (error) => error !== null && end(error));
@@ -217,8 +230,9 @@ function memoryOf(child: ChildProcess): number {
   return pages * pageBytes;
 }
 
-/** Bytes of the files in a folder. */
+/** Bytes of the files in a folder; 0 where it is gone, as when the server ends while work goes on. */
 function bytesIn(folder: string): number {
+  if (!existsSync(folder)) return 0;
   let bytes = 0;
   for (const name of readdirSync(folder)) bytes += statSync(path.join(folder, name), { throwIfNoEntry: false })?.size ?? 0;
   return bytes;

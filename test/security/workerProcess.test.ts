@@ -1,0 +1,34 @@
+/** The process that makes checkpoints, where it cannot be had or is not wanted any more: nobody waits for it. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, describe, test } from 'node:test';
+import { IsolationError, type Isolation } from '../../apps/server/src/checkpoints/isolation.ts';
+import type { WorkRequest } from '../../apps/server/src/checkpoints/worker.ts';
+import { WorkerProcess } from '../../apps/server/src/checkpoints/workerProcess.ts';
+import { FinalError, PublicError } from '../../apps/server/src/operations/reasons.ts';
+
+describe('work for an iTwin.js process', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-worker-'));
+  after(() => rmSync(folder, { recursive: true, force: true }));
+  const request: WorkRequest = { file: path.join(folder, 'model.bim'), changesets: [], purpose: 'checkpoint', countMissingGuids: false };
+  const limits = { memoryBytes: 2 ** 30, silenceMs: 60_000, workMs: 60_000 };
+  /** A process whose program is not there. */
+  const absent = (lend: Isolation['lend'] = async () => undefined): Isolation => ({ level: 'process', lend, command: () => ({ file: path.join(folder, 'no-such-program'), args: [], options: {} }) });
+  const work = (isolation: Promise<Isolation>, signal = new AbortController().signal) => new WorkerProcess(folder, limits, isolation).work(request, { signal }, () => undefined);
+
+  test('fails at once when the process cannot be started', { timeout: 20_000 }, async () => {
+    await assert.rejects(work(Promise.resolve(absent())), (error) => error instanceof PublicError && /could not be started/.test(error.message));
+  });
+
+  test('is not begun when it was called off while the process was being prepared', { timeout: 20_000 }, async () => {
+    const abort = new AbortController();
+    const calledOff = new Error('called off');
+    await assert.rejects(work(Promise.resolve(absent(async () => abort.abort(calledOff))), abort.signal), calledOff);
+  });
+
+  test('fails for good, with a reason for users, where the wanted isolation is not to be had', async () => {
+    await assert.rejects(work(Promise.reject(new IsolationError('process', 'namespaces'))), (error) => error instanceof FinalError && !/bubblewrap|'/.test(error.message) && error.cause instanceof IsolationError);
+  });
+});

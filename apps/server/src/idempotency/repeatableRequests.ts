@@ -1,6 +1,7 @@
 import { createCipheriv, createDecipheriv, createHash, randomBytes, randomUUID } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
-import { sql, type RawBuilder } from 'kysely';
+import { sql } from 'kysely';
+import { databaseNow } from '../db/clock.ts';
 import type { Database, Tx } from '../db/database.ts';
 import { withOutcomes, type OutcomeKeeper } from '../db/requestOutcomes.ts';
 import type { Caller } from '../domain.ts';
@@ -62,12 +63,9 @@ interface Reference {
  */
 export class RepeatableRequests {
   readonly #database: Database;
-  /** PostgreSQL: the database's clock, which all servers share. */
-  readonly #now: () => RawBuilder<number>;
 
   constructor(database: Database) {
     this.#database = database;
-    this.#now = () => (database.engine === 'postgres' ? sql<number>`(extract(epoch from clock_timestamp()) * 1000)::bigint` : sql<number>`${Date.now()}`);
   }
 
   /** Lets go of what was running: for the start of a server that runs alone on its database. */
@@ -106,7 +104,7 @@ export class RepeatableRequests {
     const own = () => this.#database.db.updateTable('repeatable_request').where('id', '=', reference.id).where('run_id', '=', runId);
     const renewal = setInterval(() => {
       own()
-        .set({ lease_until: sql`${this.#now()} + ${leaseMs}` })
+        .set({ lease_until: sql`${databaseNow(this.#database.db)} + ${leaseMs}` })
         .execute()
         // The lease then runs out, and the fence in `keep` decides.
         .catch(() => undefined);
@@ -122,7 +120,7 @@ export class RepeatableRequests {
     };
     try {
       const answer = await withOutcomes(keeper, handler);
-      if (lasts(answer)) await own().set({ answer: seal(answer, reference), lease_until: 0, expires_at: sql`${this.#now()} + ${lifeMs}` }).execute();
+      if (lasts(answer)) await own().set({ answer: seal(answer, reference), lease_until: 0, expires_at: sql`${databaseNow(this.#database.db)} + ${lifeMs}` }).execute();
       else await own().set({ lease_until: 0 }).execute();
       return { answer, repeated: committed.length > 0 };
     } catch (error) {
@@ -140,11 +138,11 @@ export class RepeatableRequests {
   async #claim(reference: Reference): Promise<{ answer: KeptAnswer } | { runId: string; committed: unknown[] }> {
     const { id, fingerprint } = reference;
     const runId = randomUUID();
-    const lease = sql<number>`${this.#now()} + ${leaseMs}`;
+    const lease = sql<number>`${databaseNow(this.#database.db)} + ${leaseMs}`;
     for (const waits = [...waitsMs]; ; ) {
       const inserted = await this.#database.db
         .insertInto('repeatable_request')
-        .values({ id, fingerprint, run_id: runId, lease_until: lease, outcomes: null, answer: null, made: null, expires_at: sql<number>`${this.#now()} + ${lifeMs}` })
+        .values({ id, fingerprint, run_id: runId, lease_until: lease, outcomes: null, answer: null, made: null, expires_at: sql<number>`${databaseNow(this.#database.db)} + ${lifeMs}` })
         .onConflict((conflict) => conflict.doNothing())
         .executeTakeFirst();
       if ((inserted.numInsertedOrUpdatedRows ?? 0n) > 0n) return { runId, committed: [] };
@@ -172,7 +170,7 @@ export class RepeatableRequests {
   /** Notes that the client of a request without a key has gone while the request runs: its repetition waits for the answer. */
   async announceLost(request: RequestIdentity): Promise<void> {
     const { id, fingerprint } = withoutKey(request);
-    const lease_until = sql<number>`${this.#now()} + ${leaseMs}`;
+    const lease_until = sql<number>`${databaseNow(this.#database.db)} + ${leaseMs}`;
     await this.#database.db
       .insertInto('repeatable_request')
       .values({ id, fingerprint, run_id: randomUUID(), lease_until, outcomes: null, answer: null, made: null, expires_at: lease_until })
@@ -191,7 +189,7 @@ export class RepeatableRequests {
    */
   async keepLost(request: RequestIdentity, answer: KeptAnswer, made: string): Promise<void> {
     const reference = withoutKey(request);
-    const row = { run_id: randomUUID(), answer: seal(answer, reference), made: hash('made', made), expires_at: sql<number>`${this.#now()} + ${lifeMs}`, lease_until: 0 };
+    const row = { run_id: randomUUID(), answer: seal(answer, reference), made: hash('made', made), expires_at: sql<number>`${databaseNow(this.#database.db)} + ${lifeMs}`, lease_until: 0 };
     await this.#database.db
       .insertInto('repeatable_request')
       .values({ id: reference.id, fingerprint: reference.fingerprint, outcomes: null, ...row })
@@ -224,7 +222,7 @@ export class RepeatableRequests {
     const row = await this.#database.db
       .selectFrom('repeatable_request')
       .selectAll()
-      .select([sql<number>`case when lease_until > ${this.#now()} then 1 else 0 end`.as('held'), sql<number>`case when expires_at <= ${this.#now()} then 1 else 0 end`.as('expired')])
+      .select([sql<number>`case when lease_until > ${databaseNow(this.#database.db)} then 1 else 0 end`.as('held'), sql<number>`case when expires_at <= ${databaseNow(this.#database.db)} then 1 else 0 end`.as('expired')])
       .where('id', '=', id)
       .executeTakeFirst();
     return row === undefined ? undefined : { ...row, held: row.held === 1, expired: row.expired === 1 };
@@ -233,7 +231,7 @@ export class RepeatableRequests {
 
 /** Removes answers whose time is over, at most `limit`. @returns how many */
 export async function dropExpiredRequests(database: Database, limit: number): Promise<number> {
-  const now = database.engine === 'postgres' ? sql<number>`(extract(epoch from clock_timestamp()) * 1000)::bigint` : sql<number>`${Date.now()}`;
+  const now = databaseNow(database.db);
   const expired = database.db.selectFrom('repeatable_request').select('id').where('expires_at', '<=', now).where('lease_until', '<=', now).limit(limit);
   const dropped = await database.db.deleteFrom('repeatable_request').where('id', 'in', expired).executeTakeFirst();
   return Number(dropped.numDeletedRows);

@@ -59,22 +59,14 @@ export class FileStore implements BlobStore {
     await this.#space?.require();
     const name = blockName(blockId);
     await this.#staged.stage(upload, name, size, options, async () => {
-      const { aside, file } = await this.#openAside();
-      try {
+      const target = path.join(this.#uploadFolder(upload), name);
+      return this.#writeAside(target, async (file) => {
         const sink = new Sink(file, size, false, options, this.#space);
         await sink.takeAll(body);
         // The client will not send it again once it has its answer.
         await file.datasync();
-        await file.close();
-        await renameInto(aside, path.join(this.#uploadFolder(upload), name));
         return sink.size;
-      } catch (error) {
-        await file.close().catch(() => undefined);
-        await rm(aside, { force: true });
-        throw error;
-      } finally {
-        this.#writing.delete(path.basename(aside));
-      }
+      });
     });
   }
 
@@ -167,37 +159,37 @@ export class FileStore implements BlobStore {
   async #write(key: string, size: number, options: CommitOptions, fill: (sink: Sink) => Promise<void>): Promise<StoredObject> {
     await this.#space?.require(size);
     const target = this.#path(key);
-    const { aside, file } = await this.#openAside();
-    try {
+    const stored = await this.#writeAside(target, async (file) => {
       const sink = new Sink(file, size, options.md5 !== undefined, options, this.#space);
       await fill(sink);
       if (sink.size !== size) throw new SizeMismatchError(size);
       if (sink.md5() !== options.md5) throw new ChecksumMismatchError();
       options.signal?.throwIfAborted();
       await file.sync();
-      await file.close();
-      await renameInto(aside, target);
-      await syncFolder(path.dirname(target));
       return { size, sha256: sink.digest() };
-    } catch (error) {
-      await file.close().catch(() => undefined);
-      await rm(aside, { force: true });
-      throw error;
-    } finally {
-      this.#writing.delete(path.basename(aside));
-    }
+    });
+    await syncFolder(path.dirname(target));
+    return stored;
   }
 
-  /** A new file in `unfinished/`, in `#writing` until the caller takes it out. */
-  async #openAside(): Promise<{ aside: string; file: FileHandle }> {
+  /** Writes a new file in `unfinished/` and gives it its name in `target` once it is whole; nothing of one that fails stays. */
+  async #writeAside<T>(target: string, write: (file: FileHandle) => Promise<T>): Promise<T> {
     const name = randomUUID();
     const aside = path.join(this.#unfinished, name);
     this.#writing.add(name);
+    let file: FileHandle | undefined;
     try {
-      return { aside, file: await open(aside, 'wx', 0o600) };
+      file = await open(aside, 'wx', 0o600);
+      const written = await write(file);
+      await file.close();
+      await renameInto(aside, target);
+      return written;
     } catch (error) {
-      this.#writing.delete(name);
+      await file?.close().catch(() => undefined);
+      await rm(aside, { force: true });
       throw error;
+    } finally {
+      this.#writing.delete(name);
     }
   }
 

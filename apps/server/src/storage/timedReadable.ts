@@ -8,17 +8,16 @@ import type { CallOptions } from './blobStore.ts';
  * @param fault what the stream ends with when the wait is over
  * @param options.signal ends the stream with its reason
  * @param options.onProgress hears of each piece
- * @param options.keepSource leaves the source alone when the stream is destroyed: a request that still has to be answered
  */
 export class TimedReadable extends Readable {
   readonly #source: Readable;
   readonly #timeoutMs: number;
   readonly #fault: () => Error;
-  readonly #options: CallOptions & { keepSource?: boolean };
+  readonly #options: CallOptions;
   #timer: NodeJS.Timeout | undefined;
   #wanted = false;
 
-  constructor(source: Readable, timeoutMs: number, fault: () => Error, options: CallOptions & { keepSource?: boolean } = {}) {
+  constructor(source: Readable, timeoutMs: number, fault: () => Error, options: CallOptions = {}) {
     super();
     this.#source = source;
     this.#timeoutMs = timeoutMs;
@@ -46,7 +45,7 @@ export class TimedReadable extends Readable {
     // What the source says of its own end after this is nobody's concern, but must not end the process.
     this.#source.off('error', this.#onError).on('error', () => undefined);
     this.#source.off('close', this.#onClose);
-    if (this.#options.keepSource !== true) this.#source.destroy();
+    this.#source.destroy();
     done(error);
   }
 

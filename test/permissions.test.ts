@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { test } from 'node:test';
 import type { WireError } from './support/api.ts';
-import { all, makeIModel, official } from './support/clients.ts';
+import { all, makeIModel, official, type MadeIModel } from './support/clients.ts';
 import { people } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
@@ -118,13 +118,19 @@ onEachDatabase('Permissions', {}, (context) => {
     });
   }
 
-  test('an iModel whose only role was deleted stays closed after an update that names no role', async () => {
+  /** An iModel that named one role of Max, who has another one on the iTwin; then the first role was deleted. */
+  const closedByDeletedRole = async (): Promise<MadeIModel> => {
     const own = await context.server.iTwin();
     const role = await context.server.grant(own, 'max', ['imodels_webview']);
     await context.server.grant(own, 'max', ['imodels_write']);
     const made = await makeIModel(context.olivia, own);
     await context.api.put(`/imodels/${made.id}/rolepermissions`, { rolePermissions: [{ roleId: role, permissions: ['imodels_webview'] }] });
     await context.api.delete(`/accesscontrol/itwins/${own}/roles/${role}`);
+    return made;
+  };
+
+  test('an iModel whose only role was deleted stays closed after an update that names no role', async () => {
+    const made = await closedByDeletedRole();
     assert.equal((await context.api.patch(`/imodels/${made.id}/rolepermissions`, { rolePermissions: [] })).status, 200);
     assert.equal((await (await context.server.as('max')).get(`/imodels/${made.id}`)).status, 404);
   });
@@ -155,12 +161,7 @@ onEachDatabase('Permissions', {}, (context) => {
   });
 
   test('a role taken away leaves an iModel that named it closed, not open', async () => {
-    const own = await context.server.iTwin();
-    const role = await context.server.grant(own, 'max', ['imodels_webview']);
-    await context.server.grant(own, 'max', ['imodels_write']);
-    const made = await makeIModel(context.olivia, own);
-    await context.api.put(`/imodels/${made.id}/rolepermissions`, { rolePermissions: [{ roleId: role, permissions: ['imodels_webview'] }] });
-    await context.api.delete(`/accesscontrol/itwins/${own}/roles/${role}`);
+    const made = await closedByDeletedRole();
     assert.equal((await (await context.server.as('max')).get(`/imodels/${made.id}`)).status, 404);
   });
 

@@ -21,24 +21,28 @@ import { until } from '../support/until.ts';
 
 const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
 
-describe('hostile changesets', { skip }, () => {
-  let server: TestServer;
-  let olivia: Official;
+/** A server that makes checkpoints, and a folder for the attacker's files, for the tests of one suite. */
+function attackedServer(): { work: string; context: { server: TestServer; olivia: Official } } {
   const work = mkdtempSync(path.join(tmpdir(), 'offshoot-hostile-'));
-
+  const context = {} as { server: TestServer; olivia: Official };
   before(async () => {
-    server = await bootServer('sqlite', { checkpoints: { generate: 'here', delaySeconds: 0, attempts: 2, firstRetrySeconds: 0, workSeconds: 20 } });
-    olivia = await official(server);
+    context.server = await bootServer('sqlite', { checkpoints: { generate: 'here', delaySeconds: 0, attempts: 2, firstRetrySeconds: 0, workSeconds: 20 } });
+    context.olivia = await official(context.server);
   });
   after(async () => {
-    await endServer(server);
+    await endServer(context.server);
     rmSync(work, { recursive: true, force: true });
   });
+  return { work, context };
+}
+
+describe('hostile changesets', { skip }, () => {
+  const { work, context } = attackedServer();
 
   /** Pushes a changeset with a prefix and no changes to a new iModel, and waits for the end of its checkpoint. */
   async function checkpointOf(prefix: object): Promise<Checkpoint> {
-    const { client, authorization } = olivia;
-    const { id: iModelId } = await client.iModels.createEmpty({ authorization, iModelProperties: { iTwinId: await server.iTwin(), name: 'hostile' } });
+    const { client, authorization } = context.olivia;
+    const { id: iModelId } = await client.iModels.createEmpty({ authorization, iModelProperties: { iTwinId: await context.server.iTwin(), name: 'hostile' } });
     const { briefcaseId } = await client.briefcases.acquire({ authorization, iModelId });
     const [changes, start] = [Buffer.alloc(0), Buffer.from(`${JSON.stringify(prefix)}\0`)];
     const id = realIdOf('', changes, start);
@@ -74,18 +78,7 @@ describe('hostile changesets', { skip }, () => {
 });
 
 describe('hostile baselines', { skip }, () => {
-  let server: TestServer;
-  let olivia: Official;
-  const work = mkdtempSync(path.join(tmpdir(), 'offshoot-hostile-'));
-
-  before(async () => {
-    server = await bootServer('sqlite', { checkpoints: { generate: 'here', delaySeconds: 0, attempts: 2, firstRetrySeconds: 0, workSeconds: 20 } });
-    olivia = await official(server);
-  });
-  after(async () => {
-    await endServer(server);
-    rmSync(work, { recursive: true, force: true });
-  });
+  const { work, context } = attackedServer();
 
   for (const [what, sql] of Object.entries({
     'never ends': 'create trigger x after update on be_Prop begin insert into be_Prop(Namespace, Name, Id, SubId) select x, x, x, x from (with recursive c(x) as (select 1 union all select x + 1 from c) select x from c); end',
@@ -99,16 +92,17 @@ describe('hostile baselines', { skip }, () => {
       const db = new DatabaseSync(file);
       db.exec(sql);
       db.close();
-      const { client, authorization } = olivia;
-      const iTwinId = await server.iTwin();
+      const { client, authorization } = context.olivia;
+      const api = await context.server.as('olivia');
+      const iTwinId = await context.server.iTwin();
       const created = await client.iModels.createFromBaseline({ authorization, iModelProperties: { iTwinId, name: 'hostile', filePath: file } }).then(
         ({ id }) => id,
         () => undefined,
       );
-      const { body } = await (await server.as('olivia')).get(`/imodels?iTwinId=${iTwinId}`);
+      const { body } = await api.get(`/imodels?iTwinId=${iTwinId}`);
       const id = created ?? (body as { iModels: { id: string }[] }).iModels[0]?.id;
-      const { body: operation } = await (await server.as('olivia')).get(`/imodels/${id}/operations/create`);
-      const checkpoint = await (await server.as('olivia')).get(`/imodels/${id}/changesets/0/checkpoint`);
+      const { body: operation } = await api.get(`/imodels/${id}/operations/create`);
+      const checkpoint = await api.get(`/imodels/${id}/changesets/0/checkpoint`);
       assert.match(JSON.stringify([operation, checkpoint.body]), /it holds .*, which no schema of an iModel needs/);
     });
 });

@@ -14,7 +14,7 @@ import { startAzurite, startS3 } from '../test/support/stores.ts';
 
 const named = process.argv.slice(2);
 const files = named.some((argument) => !argument.startsWith('--')) ? [] : globSync('test/**/*.test.ts').sort();
-// Told to end while they start, it stops what has started once that is known.
+// A signal that arrives while they start is acted on once it is known what has started.
 let told: NodeJS.Signals | undefined;
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => (told ??= signal));
 const services = await startTogether(startPostgres, startS3, startAzurite);

@@ -141,7 +141,7 @@ for (const { store: kind } of setups.filter(({ store }) => store !== 'files')) {
       }
     });
 
-    test('do not keep a server that is told to end', async () => {
+    test('do not keep a server from exiting after SIGTERM', async () => {
       const { proxy, settings } = await behindProxy(kind);
       const installation = await Installation.create('sqlite');
       const input: ConfigInput = { dataCenters: { West: settings }, shutdownSeconds: 1 };
@@ -203,7 +203,7 @@ describe('A PostgreSQL that stops answering', { timeout, skip: setups.some(({ en
     await db.destroy();
   });
 
-  test('does not keep a server that is told to end', async () => {
+  test('does not keep a server from exiting after SIGTERM', async () => {
     const child = new ServerProcess({ ...installation.config({ shutdownSeconds: 1 }), databaseUrl: url });
     await child.start();
     proxy.freeze();

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { FileStore } from '../apps/server/src/storage/fileStore.ts';
 import { blobStoreSuite } from './suites/blobStore.ts';
 import { loadConfig } from '../apps/server/src/config.ts';
-import { openDatabase } from '../apps/server/src/db/database.ts';
+import { openDatabase, type Database } from '../apps/server/src/db/database.ts';
 import type { BlobStore } from '../apps/server/src/storage/blobStore.ts';
 import { ForeignStoreError, openStores, OtherStoreError, StoreUnavailableError } from '../apps/server/src/storage/stores.ts';
 import { workFolder } from './support/clients.ts';
@@ -62,6 +62,37 @@ for (const setup of setups)
     second.remove();
     first.remove();
   });
+
+for (const setup of setups) {
+  /** Opens one new store by servers that start at the same time. */
+  const startTogether = async (servers: readonly Installation[]): Promise<PromiseSettledResult<unknown>[]> => {
+    const [first] = servers as [Installation];
+    const store = setup.store === 'files' ? { type: 'files' as const, folder: path.join(first.dataDir, 'shared') } : storeConfig(setup.store);
+    const databases = await Promise.all([...new Set(servers)].map(async (installation) => [installation, await openDatabase(installation.config())] as const));
+    try {
+      return await Promise.allSettled(servers.map(async (installation) => openStores(installation.config({ store }), (new Map(databases).get(installation) as Database).db)));
+    } finally {
+      await Promise.all(databases.map(([, database]) => database.close()));
+      for (const [installation] of databases) installation.remove();
+    }
+  };
+
+  // Unlike S3, s3rver ignores the condition of a write and shows an object before it is whole.
+  const skip = setup.store === 's3' ? 'the S3 server of the tests has no atomic writes' : false;
+
+  test(`servers of one installation that start at once on a new store all have it, on ${setup.engine} and ${setup.store}`, { skip }, async () => {
+    const installation = await Installation.create(setup.engine);
+    const started = await startTogether(Array.from({ length: 6 }, () => installation));
+    assert.deepEqual(started.filter(({ status }) => status === 'rejected'), []);
+  });
+
+  test(`of installations that start at once on a new store one has it, on ${setup.engine} and ${setup.store}`, { skip }, async () => {
+    const started = await startTogether(await Promise.all(Array.from({ length: 6 }, () => Installation.create(setup.engine))));
+    const refused = started.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as Error] : []));
+    assert.equal(refused.length, 5);
+    assert.ok(refused.every((error) => error instanceof ForeignStoreError), String(refused[0]));
+  });
+}
 
 test('the blob store of files never leaves its folder', async () => {
   const work = workFolder();

@@ -1,5 +1,5 @@
 import { createHash, randomUUID, type Hash } from 'node:crypto';
-import { open, readdir, readFile, rename, rm, stat, writeFile, type FileHandle } from 'node:fs/promises';
+import { open, readdir, readFile, rename, rm, stat, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import type { Readable } from 'node:stream';
 import {
@@ -15,7 +15,7 @@ import {
   type StoredObject,
 } from './blobStore.ts';
 import { lookEveryBytes, type DiskSpace } from './diskSpace.ts';
-import { makeFolder, syncFolder } from './durable.ts';
+import { createFileDurably, makeFolder, syncFolder } from './durable.ts';
 import { StagedBlocks, type StagedBlock } from './stagedBlocks.ts';
 
 /**
@@ -119,11 +119,7 @@ export class FileStore implements BlobStore {
       });
     const found = await read();
     if (found !== undefined) return found;
-    // Complete before it has its name: a start that is cut off leaves no empty mark.
-    const aside = path.join(this.#unfinished, randomUUID());
-    await writeFile(aside, installation, { flush: true, mode: 0o600 });
-    await rename(aside, this.#owner);
-    await syncFolder(path.dirname(this.#owner));
+    createFileDurably(this.#owner, installation);
     return (await read()) ?? installation;
   }
 

@@ -24,6 +24,8 @@ export interface ObjectLinks {
 export interface ObjectService {
   /** Writes one object, visible only when whole; rejects, and leaves nothing, when the stream fails. */
   put(name: string, body: Readable, options?: CallOptions): Promise<void>;
+  /** Writes a small object unless there is one of that name, which then stays; of several at once one wins. */
+  create(name: string, content: Buffer, options?: CallOptions): Promise<void>;
   /** Rejects with NoSuchObjectError. */
   get(name: string, range?: ByteRange, options?: CallOptions): Promise<Readable>;
   /** Rejects when bucket or container cannot be reached. */
@@ -177,7 +179,7 @@ export class ObjectStore implements BlobStore {
   async claim(installation: string, options?: CallOptions): Promise<string> {
     const found = await this.#ownerNow(options);
     if (found !== undefined) return found;
-    await this.#service.put(owner, Readable.from([Buffer.from(installation)], { objectMode: false }), options);
+    await this.#service.create(owner, Buffer.from(installation), options);
     return (await this.#ownerNow(options)) ?? installation;
   }
 

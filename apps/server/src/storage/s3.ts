@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream';
-import { CopyObjectCommand, CreateBucketCommand, DeleteObjectCommand, GetObjectCommand, HeadBucketCommand, HeadObjectCommand, ListObjectsV2Command, NotFound, S3Client } from '@aws-sdk/client-s3';
+import { CopyObjectCommand, CreateBucketCommand, DeleteObjectCommand, GetObjectCommand, HeadBucketCommand, HeadObjectCommand, ListObjectsV2Command, NotFound, PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { Upload } from '@aws-sdk/lib-storage';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { NoSuchObjectError, SizeMismatchError, type ByteRange, type CallOptions } from './blobStore.ts';
@@ -86,6 +86,18 @@ export class S3Service implements ObjectService {
       await upload.done();
     } finally {
       signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  async create(name: string, content: Buffer, options?: CallOptions): Promise<void> {
+    const write = (condition: { IfNoneMatch?: string }): Promise<unknown> => this.#client.send(new PutObjectCommand({ ...this.#at(name), Body: content, ...condition }), ending(options));
+    try {
+      await write({ IfNoneMatch: '*' });
+    } catch (error) {
+      const status = (error as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode;
+      // A server that does not implement the condition writes the object whole all the same; the last of several wins there.
+      if (status === 501) await write({});
+      else if (status !== 409 && status !== 412) throw error;
     }
   }
 

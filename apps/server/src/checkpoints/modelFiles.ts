@@ -1,5 +1,4 @@
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
-import { createWriteStream } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -8,6 +7,7 @@ import type { BlobTable } from '../db/schema.ts';
 import type { BlobStore, ByteRange, CallOptions } from '../storage/blobStore.ts';
 import type { BlobPlace, Blobs } from '../storage/blobs.ts';
 import { ContentMismatchError } from '../storage/verifiedReads.ts';
+import { intoFile } from '../storage/intoFile.ts';
 import { writeIdentity, type Identity, type IdentityOffsets } from './identity.ts';
 
 /** Bytes of a block: what iTwin.js fetches at a time from a checkpoint. */
@@ -170,7 +170,7 @@ export class ModelFiles {
 
   /** Writes a file to disk, for work on it. @throws ContentMismatchError when a block is not what it was */
   async writeTo(file: ModelFile, identity: Identity, target: string, options: CallOptions): Promise<void> {
-    await pipeline(this.read(file, identity, undefined, { ...options, verify: true }), createWriteStream(target), { signal: options.signal });
+    await intoFile(target, 'w', (sink) => pipeline(this.read(file, identity, undefined, { ...options, verify: true }), sink, { signal: options.signal }));
   }
 }
 

@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
-import { createReadStream, createWriteStream } from 'node:fs';
+import { createReadStream } from 'node:fs';
 import { stat, truncate } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as pause } from 'node:timers/promises';
+import { intoFile } from '../storage/intoFile.ts';
 import { exitCodes, ExitError } from './exit.ts';
 
 /** How often one file is begun or gone on with. */
@@ -72,7 +73,8 @@ async function attemptDownload({ url, size, what }: RemoteFile, target: string, 
       throw new BrokenOff('the file changed meanwhile');
     }
     if (response.status >= 400 && response.status < 500) throw new ExitError(exitCodes.refused, `the download of ${what} was answered ${response.status}`);
-    if (!response.ok || response.body === null) throw new BrokenOff(`it was answered ${response.status}`);
+    const { body } = response;
+    if (!response.ok || body === null) throw new BrokenOff(`it was answered ${response.status}`);
     if (response.status !== 206) Object.assign(state, fresh);
     else if (!continues(response, state, size)) {
       Object.assign(state, fresh, { etag: null });
@@ -82,20 +84,21 @@ async function attemptDownload({ url, size, what }: RemoteFile, target: string, 
     if (length !== null && response.headers.get('content-encoding') === null && state.bytes + Number(length) !== size)
       throw new ExitError(exitCodes.failed, `${what} has ${state.bytes + Number(length)} bytes, and was announced with ${size}`);
     if (state.bytes > 0) await truncate(target, state.bytes);
-    const sink = createWriteStream(target, { flags: state.bytes > 0 ? 'a' : 'w' });
-    await pipeline(
-      response.body,
-      async function* bounded(body: AsyncIterable<Uint8Array>) {
-        for await (const chunk of body) {
-          clearTimeout(timer);
-          timer = setTimeout(expired, silenceMs);
-          if (state.bytes + chunk.length > size) throw new ExitError(exitCodes.failed, `${what} has more than the announced ${size} bytes`);
-          yield chunk;
-          state.bytes += chunk.length;
-        }
-      },
-      sink,
-      { signal: silence.signal },
+    await intoFile(target, state.bytes > 0 ? 'a' : 'w', (sink) =>
+      pipeline(
+        body,
+        async function* bounded(chunks: AsyncIterable<Uint8Array>) {
+          for await (const chunk of chunks) {
+            clearTimeout(timer);
+            timer = setTimeout(expired, silenceMs);
+            if (state.bytes + chunk.length > size) throw new ExitError(exitCodes.failed, `${what} has more than the announced ${size} bytes`);
+            yield chunk;
+            state.bytes += chunk.length;
+          }
+        },
+        sink,
+        { signal: silence.signal },
+      ),
     );
     if (state.bytes < size) throw new BrokenOff(`${state.bytes} of ${size} bytes came`);
   } catch (error) {

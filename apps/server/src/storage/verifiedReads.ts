@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
-import { createWriteStream } from 'node:fs';
 import { Transform, type Readable, type TransformCallback } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { FinalError } from '../operations/reasons.ts';
 import { NoSuchObjectError } from './blobStore.ts';
+import { intoFile } from './intoFile.ts';
 
 /** A file that work needs is not in its store as the database knows it; another attempt would find the same. */
 export class DamagedFileError extends FinalError {
@@ -41,7 +41,7 @@ export async function readVerified<T>(what: string, read: () => Promise<T>): Pro
 
 /** Writes a file from a store to disk. @throws ContentMismatchError */
 export async function writeVerified(source: Readable, expected: { size: number; sha256: string }, target: string, signal: AbortSignal | undefined): Promise<void> {
-  await pipeline(source, new Verified(expected), createWriteStream(target), { signal });
+  await intoFile(target, 'w', (sink) => pipeline(source, new Verified(expected), sink, { signal }));
 }
 
 /** Passes bytes on and fails at the end when they are not the expected ones. */

@@ -17,6 +17,7 @@ import { within } from './operations/within.ts';
 import { Readiness } from './readiness.ts';
 import { openServices, type Services } from './services.ts';
 import { dataPlane } from './storage/dataPlane.ts';
+import { Downloads } from './storage/downloads.ts';
 import { exportTraces, traceOfLog, traceRequests } from './traces/traces.ts';
 import { version } from './version.ts';
 
@@ -236,7 +237,7 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
     },
   });
   await app.register(async (api) => registerRoutes(api, services, routes, options));
-  await app.register(dataPlane, { blobs: services.blobs, uploads: services.uploads, links: services.signedLinks, containers: services.containers });
+  await app.register(dataPlane, { blobs: services.blobs, uploads: services.uploads, links: services.signedLinks, containers: services.containers, downloads: new Downloads(services.config.downloads) });
   app.get('/openapi.json', { schema: { hide: true } }, (request) => ({ ...app.swagger(), servers: [{ url: baseUrlOf(request, services.config) }] }));
   // Relative where nothing says below which path a proxy serves this server.
   const toDocument = (request: FastifyRequest, reply: FastifyReply): FastifyReply => {

@@ -89,6 +89,14 @@ const ConfigSchema = Type.Object(
       },
     }),
     signedLinkSeconds: Type.Integer({ minimum: 10, maximum: 86_400, default: 3600, description: 'Life of upload and download links.' }),
+    downloads: Type.Object(
+      {
+        simultaneous: Type.Integer({ minimum: 1, maximum: 1024, default: 256, description: 'Downloads that this server sends at a time. When all places are taken, the slowest one below 64 KiB a second gives way, else a new one is answered 503.' }),
+        perLink: Type.Integer({ minimum: 1, maximum: 1024, default: 64, description: 'Downloads at a time through one link, or with the token of one container.' }),
+        stallSeconds: Type.Number({ minimum: 0.1, maximum: 3600, default: 60, description: 'A download whose client takes less than 4 KiB a second for so long is ended.' }),
+      },
+      { additionalProperties: false, default: {} },
+    ),
     verifyChangesets: Type.Enum(['all', 'recognized', 'off'], {
       default: 'recognized',
       description: 'Whether a push is refused when the bytes of its file do not give its id. `recognized`: of files that begin as changesets of iTwin.js; others are kept as they are. `all`: others are refused.',
@@ -177,7 +185,7 @@ const ConfigSchema = Type.Object(
 /** The configuration, complete, after defaults, file, environment and command line. */
 export type Config = Static<typeof ConfigSchema>;
 /** What a config file, a test or an embedder may leave out: everything. */
-type Nested = 'collector' | 'diskSpace' | 'audit' | 'jobs' | 'briefcases' | 'checkpoints' | 'transfers' | 'webhooks' | 'store';
+type Nested = 'collector' | 'downloads' | 'diskSpace' | 'audit' | 'jobs' | 'briefcases' | 'checkpoints' | 'transfers' | 'webhooks' | 'store';
 export type ConfigInput = Partial<Omit<Config, Nested | 'dataCenters'>> & { [K in Nested]?: Partial<Config[K]> } & { dataCenters?: Record<string, Partial<Config['store']>> };
 export type IssuerConfig = Static<typeof Issuer>;
 

@@ -1,11 +1,10 @@
 import { createHash } from 'node:crypto';
-import { Readable } from 'node:stream';
 import { LRUCache } from 'lru-cache';
 import type { Database } from '../db/database.ts';
 import { findChangeset } from '../db/statements/findChangeset.ts';
 import type { IModelTable } from '../db/schema.ts';
 import { parseGuid } from '../domain.ts';
-import type { Sendable } from '../storage/sendFile.ts';
+import { readInPieces, type Sendable } from '../storage/sendFile.ts';
 import { databaseName, type Checkpoints } from './checkpoints.ts';
 import type { Identity } from './identity.ts';
 import { writeManifest } from './manifest.ts';
@@ -126,5 +125,5 @@ function etagOf(what: string, { iModelId, iTwinId }: Identity): string {
 }
 
 function toSendable(etag: string, bytes: Buffer): Sendable {
-  return { etag, size: bytes.length, read: (range) => Readable.from([range === undefined ? bytes : bytes.subarray(range.start, range.end + 1)]) };
+  return { etag, size: bytes.length, read: (range) => readInPieces(range === undefined ? bytes : bytes.subarray(range.start, range.end + 1)) };
 }

@@ -8,6 +8,7 @@ import type { BlobStore, ByteRange, CallOptions } from '../storage/blobStore.ts'
 import type { BlobPlace, Blobs } from '../storage/blobs.ts';
 import { ContentMismatchError } from '../storage/verifiedReads.ts';
 import { intoFile } from '../storage/intoFile.ts';
+import { piecesOf } from '../storage/sendFile.ts';
 import { writeIdentity, type Identity, type IdentityOffsets } from './identity.ts';
 
 /** Bytes of a block: what iTwin.js fetches at a time from a checkpoint. */
@@ -157,14 +158,14 @@ export class ModelFiles {
 
   /** The file, or a range of it, as it is for one iModel. One block at a time is in memory. */
   read(file: ModelFile, identity: Identity, range: ByteRange = { start: 0, end: file.size - 1 }, options?: CallOptions & { verify?: boolean }): Readable {
-    return Readable.from(this.#pieces(file, identity, range, options), { objectMode: false, highWaterMark: blockBytes });
+    return Readable.from(this.#pieces(file, identity, range, options), { objectMode: false });
   }
 
   async *#pieces(file: ModelFile, identity: Identity, range: ByteRange, options: (CallOptions & { verify?: boolean }) | undefined): AsyncGenerator<Buffer> {
     for (let position = Math.floor(range.start / blockBytes); position * blockBytes <= range.end; position++) {
       const bytes = await this.readBlock(file, position, identity, options);
       const start = position * blockBytes;
-      yield bytes.subarray(Math.max(0, range.start - start), Math.min(bytes.length, range.end + 1 - start));
+      yield* piecesOf(bytes.subarray(Math.max(0, range.start - start), Math.min(bytes.length, range.end + 1 - start)));
     }
   }
 

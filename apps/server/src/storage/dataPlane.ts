@@ -3,6 +3,7 @@ import type { Containers } from '../checkpoints/containers.ts';
 import { outageOf } from '../faults.ts';
 import { ChecksumMismatchError, SizeMismatchError, UnknownBlockError } from './blobStore.ts';
 import type { Blobs } from './blobs.ts';
+import type { Downloads } from './downloads.ts';
 import { incomingBody, SilentUploadError } from './incomingBody.ts';
 import { sendFile } from './sendFile.ts';
 import { blobPath, containerPath, filePath, type LinkFault, type LinkGrant, type SignedLinks } from './signedLinks.ts';
@@ -18,6 +19,7 @@ interface DataPlaneOptions {
   uploads: Uploads;
   links: SignedLinks;
   containers: Containers;
+  downloads: Downloads;
 }
 
 type Query = { Querystring: Record<string, unknown> };
@@ -31,7 +33,7 @@ type ContainerRequest = FastifyRequest<{ Params: { container: string; name: stri
  * whatever content type an upload claims, its bytes go to the store as they are. Also the containers of checkpoints, for
  * Cloud Backed SQLite.
  */
-export async function dataPlane(app: FastifyInstance, { blobs, uploads, links, containers }: DataPlaneOptions): Promise<void> {
+export async function dataPlane(app: FastifyInstance, { blobs, uploads, links, containers, downloads }: DataPlaneOptions): Promise<void> {
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request, payload, done) => done(null, payload));
 
@@ -72,24 +74,28 @@ export async function dataPlane(app: FastifyInstance, { blobs, uploads, links, c
     if (blob === undefined) throw new StorageError(404, 'BlobNotFound', 'The blob does not exist.');
     const elsewhere = followsRedirects(request) ? await blobs.redirectTo(blob, request.params.fileName, request.headers.origin !== undefined) : undefined;
     if (elsewhere !== undefined) return reply.header('cache-control', 'no-store').redirect(elsewhere, 307);
-    return sendFile({ etag: blob.sha256.slice(0, 32), size: blob.size, read: (range) => blobs.read(blob, range) }, request, reply);
+    const download = downloads.begin(signatureOf(request), reply.raw);
+    return sendFile({ etag: blob.sha256.slice(0, 32), size: blob.size, read: (range) => blobs.read(blob, range) }, request, reply, download);
   });
 
   app.get(filePath, { schema: { hide: true } }, async (request: FileRequest, reply) => {
     const { fileId, iModelId, fileName } = request.params;
     requireGrant(links.check({ resource: `files/${fileId}/${iModelId}`, fileName, query: request.query }), 'r');
+    const download = downloads.begin(signatureOf(request), reply.raw);
     const file = await containers.file(fileId, iModelId);
     if (file === undefined) throw new StorageError(404, 'BlobNotFound', 'The file does not exist.');
-    return sendFile(file, request, reply);
+    return sendFile(file, request, reply, download);
   });
 
   app.get(containerPath, { schema: { hide: true } }, async (request: ContainerRequest, reply) => {
     const { container, name } = request.params;
     const verdict = links.checkContainer(container, request.query);
     if (verdict !== 'good') throw refusal(verdict);
+    // Before a block is read: it is whole in memory until it is sent.
+    const download = downloads.begin(signatureOf(request), reply.raw);
     const found = await containers.find(container, name);
     if (found === undefined) throw new StorageError(404, 'BlobNotFound', 'The blob does not exist.');
-    return sendFile(found, request, reply);
+    return sendFile(found, request, reply, download);
   });
 
   app.put(blobPath, { schema: { hide: true } }, async (request: LinkRequest, reply) => {
@@ -168,6 +174,11 @@ function refusal(fault: LinkFault): StorageError {
   return fault === 'tampered'
     ? new StorageError(403, 'AuthenticationFailed', 'The signature of this link is not valid.')
     : new StorageError(403, 'AuthenticationFailed', 'This link has expired. Ask the API for a new one.');
+}
+
+/** What tells one link or token from others, once it was found to be good. */
+function signatureOf({ query }: FastifyRequest<Query>): string {
+  return query.sig as string;
 }
 
 /** Whether a client can be led to the store itself: Azure's takes a redirect for an error. */

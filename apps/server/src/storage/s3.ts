@@ -17,6 +17,14 @@ export interface S3Settings {
   prefix: string;
 }
 
+/**
+ * Connections at a time. Twice the downloads that a server may send (`downloads.simultaneous`), each of which holds one for as long
+ * as its client takes: they never take those that uploads and jobs need. The library's own limit is 50.
+ */
+const connections = 2048;
+/** Of the client that only looks whether the bucket is there. */
+const checkConnections = 4;
+
 /** Parts of large objects, bytes: two in memory for each upload. */
 const partBytes = 8 * 1024 * 1024;
 /** Rule of S3: what can be copied in one call. */
@@ -38,13 +46,16 @@ export class S3Service implements ObjectService {
       ),
   };
   readonly #client: S3Client;
+  /** Asks whether the bucket can be reached, and waits behind no other request. */
+  readonly #checks: S3Client;
   readonly #bucket: string;
   readonly #prefix: string;
   /** Who asks whom: what has the same can copy from here. */
   readonly #account: string;
 
-  private constructor(client: S3Client, settings: S3Settings) {
-    this.#client = client;
+  private constructor(settings: S3Settings) {
+    this.#client = clientOf(settings, connections);
+    this.#checks = clientOf(settings, checkConnections);
     this.#bucket = settings.bucket;
     this.#prefix = settings.prefix;
     this.#account = JSON.stringify([settings.endpoint ?? 'aws', settings.accessKeyId ?? 'default']);
@@ -52,28 +63,19 @@ export class S3Service implements ObjectService {
 
   /** Makes the bucket if it is not there. @throws what the server says when it cannot be used */
   static async open(settings: S3Settings, options?: CallOptions): Promise<S3Service> {
-    const { endpoint, accessKeyId, secretAccessKey, region } = settings;
-    const client = new S3Client({
-      region,
-      ...(endpoint !== undefined && { endpoint, forcePathStyle: true }),
-      ...(accessKeyId !== undefined && secretAccessKey !== undefined && { credentials: { accessKeyId, secretAccessKey } }),
-      // Not every server knows the newer checksums; ours are kept in the database.
-      requestChecksumCalculation: 'WHEN_REQUIRED',
-      responseChecksumValidation: 'WHEN_REQUIRED',
-    });
-    const service = new S3Service(client, settings);
+    const service = new S3Service(settings);
     try {
       await service.check(options);
     } catch (error) {
       if (!(error instanceof NotFound)) throw error;
       // Another server may be making it in this moment.
-      await client.send(new CreateBucketCommand({ Bucket: settings.bucket }), ending(options)).catch(() => service.check(options));
+      await service.#client.send(new CreateBucketCommand({ Bucket: settings.bucket }), ending(options)).catch(() => service.check(options));
     }
     return service;
   }
 
   async check(options?: CallOptions): Promise<void> {
-    await this.#client.send(new HeadBucketCommand({ Bucket: this.#bucket }), ending(options));
+    await this.#checks.send(new HeadBucketCommand({ Bucket: this.#bucket }), ending(options));
   }
 
   async put(name: string, body: Readable, { signal, onProgress }: CallOptions = {}): Promise<void> {
@@ -149,6 +151,18 @@ export class S3Service implements ObjectService {
   #at(name: string): { Bucket: string; Key: string } {
     return { Bucket: this.#bucket, Key: this.#prefix + name };
   }
+}
+
+function clientOf({ endpoint, accessKeyId, secretAccessKey, region }: S3Settings, maxSockets: number): S3Client {
+  return new S3Client({
+    region,
+    requestHandler: { httpAgent: { maxSockets }, httpsAgent: { maxSockets } },
+    ...(endpoint !== undefined && { endpoint, forcePathStyle: true }),
+    ...(accessKeyId !== undefined && secretAccessKey !== undefined && { credentials: { accessKeyId, secretAccessKey } }),
+    // Not every server knows the newer checksums; ours are kept in the database.
+    requestChecksumCalculation: 'WHEN_REQUIRED',
+    responseChecksumValidation: 'WHEN_REQUIRED',
+  });
 }
 
 /** The client's way to say when a request ends. */

@@ -1,8 +1,12 @@
 import { pipeline, Readable, Transform, type TransformCallback } from 'node:stream';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { ByteRange } from './blobStore.ts';
+import type { Download } from './downloads.ts';
 import { namesEntityTag, wantedRange } from './httpConditions.ts';
 import { StorageError } from './storageError.ts';
+
+/** Bytes that are handed to a response at a time: what a client takes is told by them. */
+const pieceBytes = 64 * 1024;
 
 /** Bytes that can be sent, whole or in part. */
 export interface Sendable {
@@ -23,8 +27,9 @@ export class ShortFileError extends Error {
 /**
  * Sends a file, or the range of it that is asked for, under the conditions of the request (RFC 9110, 13.2.2). A file that turns
  * out to be too short ends the connection, so that the client does not take it for whole or wait for the rest.
+ * @param download hears of every piece that is handed on
  */
-export async function sendFile(file: Sendable, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+export async function sendFile(file: Sendable, request: FastifyRequest, reply: FastifyReply, download: Download): Promise<FastifyReply> {
   const etag = `"${file.etag}"`;
   const { 'if-match': ifMatch, 'if-none-match': ifNoneMatch } = request.headers;
   if (ifMatch !== undefined && !namesEntityTag(ifMatch, etag, false)) throw new StorageError(412, 'ConditionNotMet', 'The blob is not the one that If-Match names.');
@@ -35,7 +40,7 @@ export async function sendFile(file: Sendable, request: FastifyRequest, reply: F
   const range = request.method === 'GET' ? wantedRange(request.headers, etag, file.size) : undefined;
   if (range === 'unsatisfiable') throw new StorageError(416, 'InvalidRange', 'The range is not within the blob.', { 'content-range': `bytes */${file.size}` });
   const length = range === undefined ? file.size : range.end - range.start + 1;
-  const body = request.method === 'HEAD' || length === 0 ? Readable.from([]) : exactly(length, range !== undefined, await file.read(range), request, reply);
+  const body = request.method === 'HEAD' || length === 0 ? Readable.from([]) : exactly(length, range !== undefined, await file.read(range), request, reply, download);
   if (range !== undefined) reply.code(206).header('content-range', `bytes ${range.start}-${range.end}/${file.size}`);
   reply.headers({ 'content-type': 'application/octet-stream', 'content-length': length });
   // A stream in any case: for an empty body Fastify would set a length of 0 over the one that HEAD must tell.
@@ -43,8 +48,9 @@ export async function sendFile(file: Sendable, request: FastifyRequest, reply: F
 }
 
 /** Passes bytes on and fails, after a line in the log, when the store cannot give as many as announced. */
-function exactly(length: number, isRange: boolean, source: Readable, request: FastifyRequest, reply: FastifyReply): Readable {
-  const counted = new Counted(length, isRange);
+function exactly(length: number, isRange: boolean, source: Readable, request: FastifyRequest, reply: FastifyReply, download: Download): Readable {
+  const counted = new Counted(length, isRange, download);
+  download.sends(counted);
   const log = (error: Error): void => request.log.error({ err: error, url: request.url.split('?', 1)[0] }, 'a file could not be sent to its end; its connection is closed');
   // A client that goes away is no fault of the server.
   let left = false;
@@ -59,12 +65,14 @@ function exactly(length: number, isRange: boolean, source: Readable, request: Fa
 class Counted extends Transform {
   readonly #length: number;
   readonly #isRange: boolean;
+  readonly #download: Download;
   #passed = 0;
 
-  constructor(length: number, isRange: boolean) {
+  constructor(length: number, isRange: boolean, download: Download) {
     super();
     this.#length = length;
     this.#isRange = isRange;
+    this.#download = download;
   }
 
   override _transform(chunk: Buffer, _encoding: string, done: TransformCallback): void {
@@ -72,6 +80,7 @@ class Counted extends Transform {
     // Some S3 servers give more than a range that ends at byte 0.
     const bytes = this.#isRange ? chunk.subarray(0, left) : chunk;
     this.#passed += bytes.length;
+    this.#download.passed(bytes.length);
     if (this.#passed > this.#length) done(new ShortFileError(this.#length, this.#passed));
     else done(null, bytes);
   }
@@ -79,4 +88,14 @@ class Counted extends Transform {
   override _flush(done: TransformCallback): void {
     done(this.#passed === this.#length ? null : new ShortFileError(this.#length, this.#passed));
   }
+}
+
+/** Bytes of the memory as a stream, piece by piece. */
+export function readInPieces(bytes: Buffer): Readable {
+  return Readable.from(piecesOf(bytes), { objectMode: false });
+}
+
+/** A large buffer, piece by piece. */
+export function* piecesOf(bytes: Buffer): Generator<Buffer> {
+  for (let start = 0; start < bytes.length; start += pieceBytes) yield bytes.subarray(start, start + pieceBytes);
 }

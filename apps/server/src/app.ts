@@ -237,7 +237,7 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
     },
   });
   await app.register(async (api) => registerRoutes(api, services, routes, options));
-  await app.register(dataPlane, { blobs: services.blobs, uploads: services.uploads, links: services.signedLinks, containers: services.containers, downloads: new Downloads(services.config.downloads) });
+  await app.register(dataPlane, { blobs: services.blobs, uploads: services.uploads, links: services.signedLinks, containers: services.containers, downloads: new Downloads(services.config.downloads), shares: services.shares });
   app.get('/openapi.json', { schema: { hide: true } }, (request) => ({ ...app.swagger(), servers: [{ url: baseUrlOf(request, services.config) }] }));
   // Relative where nothing says below which path a proxy serves this server.
   const toDocument = (request: FastifyRequest, reply: FastifyReply): FastifyReply => {

@@ -74,7 +74,25 @@ export interface Caller {
   /** Ids of the organizations whose Organization Administrator this is: may do everything on all their iTwins. Often empty. */
   administeredOrganizationIds: readonly string[];
   /** Set when nobody in person asks but whoever holds the key of a share: one iModel, to look at or read. */
-  share?: { iModelId: string; permission: IModelPermission };
+  share?: HeldShare;
+}
+
+/** What permissions are held by: a user, with the organizations that this one administers. */
+export interface Principal {
+  id: string;
+  administeredOrganizationIds: readonly string[];
+}
+
+/** A share as its holder has it. */
+export interface HeldShare {
+  id: string;
+  name: string;
+  iModelId: string;
+  permission: IModelPermission;
+  /** Milliseconds since 1970. */
+  expiresAt: number;
+  /** Its creator, with what the server knows of them without a token. */
+  creator: Principal;
 }
 
 const guidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;

@@ -163,7 +163,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const users = new Users(database.db);
     const members = new Members(database, users, directory);
     const rateLimits = new RateLimits(config, database);
-    const shares = new Shares(database);
+    const shares = new Shares({ database, permissions, directory, usersFileOnly: config.issuers.length === 0 });
     const now = steadyClock(Math.max(config.signedLinkSeconds, config.collector.graceSeconds) * 1000);
     // By the time that passes, whatever the clock says.
     let thoroughAt = performance.now();

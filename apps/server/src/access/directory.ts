@@ -71,6 +71,15 @@ export class Directory {
     return this.findUserById(idOrEmail) ?? this.findUserByEmail(idOrEmail);
   }
 
+  /** Ids of the organizations that a user of the file administers; undefined when it does not name the user. */
+  administeredBy(id: string): readonly string[] | undefined {
+    const user = this.findUserById(id);
+    if (user === undefined) return undefined;
+    const { organizationId, organizationAdministrator } = user;
+    if (organizationAdministrator !== true) return organizationAdministrator === false ? [] : (organizationAdministrator ?? []);
+    return organizationId === undefined ? [] : [organizationId];
+  }
+
   findApplication(id: string): DirectoryApplication | undefined {
     return this.#current().applications.find((application) => application.id === id);
   }

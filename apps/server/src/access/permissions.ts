@@ -1,7 +1,7 @@
 import { sql } from 'kysely';
 import type { Db } from '../db/database.ts';
 import type { IModelTable, ITwinTable } from '../db/schema.ts';
-import { administrationPermissions, imodelPermissions, type Caller, type IModelPermission, type Permission } from '../domain.ts';
+import { administrationPermissions, imodelPermissions, type Caller, type HeldShare, type IModelPermission, type Permission, type Principal } from '../domain.ts';
 import { ApiError, type ErrorCode } from '../errors.ts';
 
 /** What a caller may do on an iTwin. */
@@ -45,27 +45,44 @@ export class Permissions {
   /** Undefined when there is no such iTwin. */
   async onITwin(caller: Caller, itwinId: string): Promise<ITwinAccess | undefined> {
     if (caller.share !== undefined) return undefined;
+    const principal = principalOf(caller);
     const row = await this.#db
       .selectFrom('itwin')
       .selectAll()
-      .select(ownedBy(caller, 'itwin'))
+      .select(ownedBy(principal, 'itwin'))
       .where('id', '=', itwinId)
       .where('deleted_at', 'is', null)
       .executeTakeFirst();
     if (row === undefined) return undefined;
     const { owned, ...itwin } = row;
-    return (await this.#accessTo(itwin, caller, Boolean(owned))).access;
+    return (await this.#accessTo(itwin, principal, Boolean(owned))).access;
   }
 
   /** Undefined when there is no such iModel (any more). */
   async onIModel(caller: Caller, imodelId: string): Promise<IModelAccess | undefined> {
+    return caller.share === undefined ? this.#ofPrincipal(principalOf(caller), imodelId) : this.byShare(caller.share, imodelId);
+  }
+
+  /**
+   * What the holder of a share may do. Rule of shares: the one iModel, nothing of its iTwin, and nothing that the creator of
+   * the share may not do now. Undefined when that is nothing.
+   */
+  async byShare({ iModelId, permission, creator }: HeldShare, imodelId: string): Promise<IModelAccess | undefined> {
+    const ofCreator = iModelId === imodelId ? await this.#ofPrincipal(creator, imodelId) : undefined;
+    const permissions = new Set([...withIncluded([permission])].filter((each) => ofCreator?.permissions.has(each)));
+    if (ofCreator === undefined || permissions.size === 0) return undefined;
+    const onITwin: ITwinAccess = { itwin: ofCreator.onITwin.itwin, visible: false, administrator: false, permissions: new Set() };
+    return { imodel: ofCreator.imodel, onITwin, visible: true, permissions };
+  }
+
+  async #ofPrincipal(principal: Principal, imodelId: string): Promise<IModelAccess | undefined> {
     // In one go: on PostgreSQL each statement is a way there and back, and every request begins with this.
     const found = await this.#db
       .selectFrom('imodel as m')
       .innerJoin('itwin as i', 'i.id', 'm.itwin_id')
       .selectAll('m')
       .select(itwinColumns.map((column) => `i.${column} as itwin: ${column}` as const))
-      .select(ownedBy(caller, 'i'))
+      .select(ownedBy(principal, 'i'))
       .where('m.id', '=', imodelId)
       .where('m.deleted_at', 'is', null)
       .where('i.deleted_at', 'is', null)
@@ -74,9 +91,8 @@ export class Permissions {
     const { itwin, owned, row } = apart(found);
     // One in the making holds on to what it is made from; it shows nothing of that.
     const imodel = row.state === 'initialized' ? row : { ...row, history_id: null, head_index: 0, head_changeset_id: '' };
-    if (caller.share !== undefined) return accessByShare(imodel, itwin, caller.share);
-    const { access: onITwin, roles } = await this.#accessTo(itwin, caller, owned);
-    const permissions = await this.#effective(caller, imodel, onITwin, roles);
+    const { access: onITwin, roles } = await this.#accessTo(itwin, principal, owned);
+    const permissions = await this.#effective(principal, imodel, onITwin, roles);
     return { imodel, onITwin, permissions, visible: permissions.has('imodels_webview') || onITwin.permissions.has('imodels_manage') };
   }
 
@@ -92,48 +108,49 @@ export class Permissions {
       .where('secured_by', 'is not', null)
       .execute();
     if (secured.length === 0) return [];
-    const roles = await this.#rolesOf(caller, access.itwin.id);
+    const principal = principalOf(caller);
+    const roles = await this.#rolesOf(principal, access.itwin.id);
     const hidden: string[] = [];
     for (const imodel of secured) {
-      if (!(await this.#effective(caller, imodel, access, roles)).has('imodels_webview')) hidden.push(imodel.id);
+      if (!(await this.#effective(principal, imodel, access, roles)).has('imodels_webview')) hidden.push(imodel.id);
     }
     return hidden;
   }
 
 
   /** Rule of the API: permissions set on an iModel replace the iTwin's for it; deleting stays with the iTwin. */
-  async #effective(caller: Caller, imodel: IModelTable, onITwin: ITwinAccess, roles: readonly HeldRole[]): Promise<ReadonlySet<Permission>> {
+  async #effective(principal: Principal, imodel: IModelTable, onITwin: ITwinAccess, roles: readonly HeldRole[]): Promise<ReadonlySet<Permission>> {
     if (onITwin.administrator || imodel.secured_by === null) return onITwin.permissions;
-    const permissions = withIncluded(await this.#grantedOn(imodel, caller, onITwin, roles));
+    const permissions = withIncluded(await this.#grantedOn(imodel, principal, onITwin, roles));
     if (onITwin.permissions.has('imodels_delete')) permissions.add('imodels_delete');
     return permissions;
   }
 
   /** Rule of the API: with role permissions on the iModel, webview on the iTwin is needed besides. */
-  async #grantedOn(imodel: IModelTable, caller: Caller, onITwin: ITwinAccess, roles: readonly HeldRole[]): Promise<Permission[]> {
-    const holders = imodel.secured_by === 'users' ? [caller.user.id] : onITwin.permissions.has('imodels_webview') ? roles.map((role) => role.id) : [];
+  async #grantedOn(imodel: IModelTable, principal: Principal, onITwin: ITwinAccess, roles: readonly HeldRole[]): Promise<Permission[]> {
+    const holders = imodel.secured_by === 'users' ? [principal.id] : onITwin.permissions.has('imodels_webview') ? roles.map((role) => role.id) : [];
     if (holders.length === 0) return [];
     const rows = await this.#db.selectFrom('imodel_grant').select('permissions').where('imodel_id', '=', imodel.id).where('holder_id', 'in', holders).execute();
     return rows.flatMap((row) => JSON.parse(row.permissions) as Permission[]);
   }
 
   /** Owners and administrators may do everything; roles are read for the others only. */
-  async #accessTo(itwin: ITwinTable, caller: Caller, owner: boolean): Promise<{ access: ITwinAccess; roles: readonly HeldRole[] }> {
-    const withoutRoles = accessTo(itwin, caller, [], owner);
+  async #accessTo(itwin: ITwinTable, principal: Principal, owner: boolean): Promise<{ access: ITwinAccess; roles: readonly HeldRole[] }> {
+    const withoutRoles = accessTo(itwin, principal, [], owner);
     if (withoutRoles.administrator) return { access: withoutRoles, roles: [] };
-    const roles = await this.#rolesOf(caller, itwin.id);
-    return { access: accessTo(itwin, caller, roles, owner), roles };
+    const roles = await this.#rolesOf(principal, itwin.id);
+    return { access: accessTo(itwin, principal, roles, owner), roles };
   }
 
   /** Roles that the caller has on an iTwin, of the own or of a group. */
-  async #rolesOf(caller: Caller, itwinId: string): Promise<HeldRole[]> {
-    const own = this.#db.selectFrom('member').select('role_id').where('itwin_id', '=', itwinId).where('user_id', '=', caller.user.id);
+  async #rolesOf(principal: Principal, itwinId: string): Promise<HeldRole[]> {
+    const own = this.#db.selectFrom('member').select('role_id').where('itwin_id', '=', itwinId).where('user_id', '=', principal.id);
     const ofGroups = this.#db
       .selectFrom('group_user as u')
       .innerJoin('group_member as g', 'g.group_id', 'u.group_id')
       .select('g.role_id')
       .where('g.itwin_id', '=', itwinId)
-      .where('u.user_id', '=', caller.user.id);
+      .where('u.user_id', '=', principal.id);
     const rows = await this.#db.selectFrom('role').select(['id', 'permissions']).where('id', 'in', own.union(ofGroups)).execute();
     return rows.map((row) => ({ id: row.id, permissions: JSON.parse(row.permissions) as Permission[] }));
   }
@@ -157,9 +174,9 @@ const itwinColumns = [
   'deleted_at',
 ] as const satisfies readonly (keyof ITwinTable)[];
 
-/** Whether the caller owns the iTwin of a row. */
-function ownedBy(caller: Caller, itwin: 'i' | 'itwin') {
-  return sql<boolean | number>`exists (select 1 from owner where owner.itwin_id = ${sql.ref(`${itwin}.id`)} and owner.user_id = ${caller.user.id})`.as('owned');
+/** Whether somebody owns the iTwin of a row. */
+function ownedBy(principal: Principal, itwin: 'i' | 'itwin') {
+  return sql<boolean | number>`exists (select 1 from owner where owner.itwin_id = ${sql.ref(`${itwin}.id`)} and owner.user_id = ${principal.id})`.as('owned');
 }
 
 /** Takes a row of an iModel and its iTwin apart. */
@@ -172,19 +189,16 @@ function apart({ owned, ...rest }: Record<string, unknown>): { row: IModelTable;
   return { row: rest as unknown as IModelTable, itwin: itwin as unknown as ITwinTable, owned: Boolean(owned) };
 }
 
-function accessTo(itwin: ITwinTable, caller: Caller, roles: readonly HeldRole[], owner: boolean): ITwinAccess {
-  const organization = itwin.organization_id !== null && caller.administeredOrganizationIds.includes(itwin.organization_id);
+function principalOf({ user, administeredOrganizationIds }: Caller): Principal {
+  return { id: user.id, administeredOrganizationIds };
+}
+
+function accessTo(itwin: ITwinTable, principal: Principal, roles: readonly HeldRole[], owner: boolean): ITwinAccess {
+  const organization = itwin.organization_id !== null && principal.administeredOrganizationIds.includes(itwin.organization_id);
   // An iTwin of no organization has no administrator but its owners.
   if (organization || (owner && itwin.organization_id === null)) return { itwin, visible: true, administrator: true, permissions: everything };
   if (owner) return { itwin, visible: true, administrator: true, permissions: everythingOfOwners };
   return { itwin, visible: roles.length > 0, administrator: false, permissions: withIncluded(roles.flatMap((role) => role.permissions)) };
-}
-
-/** Rule of shares: the one iModel, nothing of its iTwin. */
-function accessByShare(imodel: IModelTable, itwin: ITwinTable, share: NonNullable<Caller['share']>): IModelAccess | undefined {
-  if (share.iModelId !== imodel.id) return undefined;
-  const onITwin: ITwinAccess = { itwin, visible: false, administrator: false, permissions: new Set() };
-  return { imodel, onITwin, visible: true, permissions: withIncluded([share.permission]) };
 }
 
 interface HeldRole {

@@ -74,7 +74,7 @@ export class Tokens {
       user: { id, email: id, givenName: 'Share', surname: share.name, organizationId: null },
       application: { id, name: 'Share', tier: this.#config.defaultTier },
       administeredOrganizationIds: [],
-      share: { iModelId: share.imodel_id, permission: share.permission },
+      share,
     };
   }
 

@@ -50,7 +50,7 @@ const listBriefcases = imodelRoute({
   path: '/imodels/:iModelId/briefcases',
   tag,
   summary: 'List briefcases',
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel' },
+  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', personal: true },
   invalid: 'Cannot get Briefcases.',
   prefer: true,
   query: Type.Object({
@@ -116,7 +116,7 @@ const getBriefcase = imodelRoute({
   path: '/imodels/:iModelId/briefcases/:briefcaseId',
   tag,
   summary: 'Get a briefcase',
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel' },
+  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', personal: true },
   invalid: 'Cannot get Briefcase.',
   response: { status: 200, description: 'The briefcase.', schema: BriefcaseResponse },
   errors: ['BriefcaseNotFound'],

@@ -1,6 +1,6 @@
 import type { DirectAccess } from '../storage/blobStore.ts';
 import type { Blobs, Placed } from '../storage/blobs.ts';
-import { account, type SignedLinks } from '../storage/signedLinks.ts';
+import { account, type LinkOrigin, type SignedLinks } from '../storage/signedLinks.ts';
 import { completionMs } from '../storage/uploads.ts';
 import type { Page } from './paging.ts';
 
@@ -26,16 +26,19 @@ export class Links {
   readonly #signed: SignedLinks;
   readonly #blobs: Blobs;
   readonly #forPage: boolean;
+  readonly #through: LinkOrigin | undefined;
   /** Upload links given out by this response. */
   readonly #uploads = new Map<string, { blobId: string; fileName: string }>();
 
   /**
    * @param origin the server as the client reaches it, without a slash at the end
    * @param forPage whether a page in a browser asks, which stores may not answer
+   * @param through the share that the asker holds: links end with it, so they lead to this server, which knows when that is
    */
-  constructor(origin: string, forPage: boolean, signed: SignedLinks, blobs: Blobs) {
+  constructor(origin: string, forPage: boolean, signed: SignedLinks, blobs: Blobs, through: LinkOrigin | undefined) {
     this.#origin = origin;
     this.#forPage = forPage;
+    this.#through = through;
     this.#signed = signed;
     this.#blobs = blobs;
   }
@@ -72,7 +75,7 @@ export class Links {
       const href =
         direct?.downloads === 'link' && place?.key != null
           ? await direct.downloadLink(place.key, fileName, this.#signed.expiry())
-          : this.#signed.make(this.#origin, { resource: `blobs/${blobId}`, fileName, permission: 'r' });
+          : this.#signed.make(this.#origin, { resource: `blobs/${blobId}`, fileName, permission: 'r' }, this.#through);
       links.push({ href, storageType: direct?.downloads === 'redirect' ? 'google' : 'azure' });
     }
     return links;
@@ -80,12 +83,12 @@ export class Links {
 
   /** A fresh download link of a whole model file, as it is for one iModel. */
   modelFile(fileId: string, iModelId: string, fileName: string): StorageLink {
-    return { href: this.#signed.make(this.#origin, { resource: `files/${fileId}/${iModelId}`, fileName, permission: 'r' }), storageType: 'azure' };
+    return { href: this.#signed.make(this.#origin, { resource: `files/${fileId}/${iModelId}`, fileName, permission: 'r' }, this.#through), storageType: 'azure' };
   }
 
   /** Where the containers of checkpoints are, and a token for one of them. */
   container(container: string, lifeSeconds: number): { baseUrl: string; token: string } {
-    return { baseUrl: `${this.#origin}/${account}`, token: this.#signed.containerToken(container, lifeSeconds) };
+    return { baseUrl: `${this.#origin}/${account}`, token: this.#signed.containerToken(container, lifeSeconds, this.#through) };
   }
 
   /** A link to upload one file, to the store itself where clients can. */
@@ -109,7 +112,7 @@ export class Links {
 
   /** How the asking client reaches the store of a blob by itself, if it may. */
   #direct(place: Placed | undefined): DirectAccess | undefined {
-    const direct = place === undefined ? undefined : this.#blobs.stores.get(place.store).direct;
+    const direct = place === undefined || this.#through !== undefined ? undefined : this.#blobs.stores.get(place.store).direct;
     return direct !== undefined && this.#forPage && !direct.pages ? undefined : direct;
   }
 

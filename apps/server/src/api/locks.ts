@@ -31,7 +31,7 @@ const listLocks = imodelRoute({
   tag,
   summary: 'List locks',
   description: 'A page counts object ids, so that the locks of one briefcase may go on over several pages.',
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel' },
+  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', personal: true },
   invalid: 'Cannot get Locks.',
   query: Type.Object({
     briefcaseId: Type.Optional(Type.Integer({ minimum: 0, maximum: 2_147_483_647 })),
@@ -111,7 +111,7 @@ const listReleased = imodelRoute({
   path: '/imodels/:iModelId/locks/released-locks',
   tag,
   summary: 'List objects whose lock was released after a changeset',
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel' },
+  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', personal: true },
   invalid: 'Cannot get released Locks.',
   query: Type.Object({ afterChangesetIndex: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }), ...pagingParameters }),
   response: { status: 200, description: 'A page of released locks, by the level they were released from.', schema: Type.Object({ releasedLocks: LockedObjects, _links: PageLinks }) },

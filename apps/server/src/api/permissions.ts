@@ -15,7 +15,7 @@ const getPermissions = imodelRoute({
   tag,
   summary: "The caller's permissions on an iModel",
   description: "The iModel's own where it has some, the iTwin's otherwise.",
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', beforeInitialized: 'Permissions are its own, or those of the iTwin.' },
+  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', personal: true, beforeInitialized: 'Permissions are its own, or those of the iTwin.' },
   invalid: 'Cannot get User permissions.',
   response: { status: 200, description: 'Permissions.', schema: Type.Object({ permissions: Type.Array(Type.String()) }) },
   async handler({ access }) {
@@ -60,7 +60,7 @@ function permissionRoutesOf(kind: GrantKind): Route[] {
       path: shared.path,
       tag,
       summary: `${label} permissions of an iModel`,
-      access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', beforeInitialized: 'Permissions are its own.' },
+      access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', personal: true, beforeInitialized: 'Permissions are its own.' },
       invalid: `Cannot get ${label} permissions.`,
       response: { status: 200, description: `${label} permissions.`, schema },
       async handler({ access, services }) {

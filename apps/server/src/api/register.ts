@@ -91,8 +91,8 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       const caller = await services.tokens.authenticate(request.headers.authorization);
       await services.rateLimits.count(caller.application, route.operationId);
       if (caller.share === undefined) await services.users.remember(caller.user);
-      // Rule of shares: to look and to read; whatever changes something wants a person.
-      else if (route.method !== 'GET') throw new ApiError('InsufficientPermissions');
+      // Rule of shares: to look at the model and to read it; whatever changes something, or tells of people, wants a person.
+      else if (route.method !== 'GET' || isPersonal(route.access)) throw new ApiError('InsufficientPermissions');
       const state: RequestState = { caller, access: undefined, body: undefined };
       states.set(request, state);
       await unlessRepeated(request, state, async () => {
@@ -124,7 +124,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
     handler: async (request, reply) => {
       const { caller, access, body, refusal } = states.get(request) as RequestState;
       const rawQuery = request.query as Record<string, unknown>;
-      const links = new Links(baseUrlOf(request, services.config), request.headers.origin !== undefined, services.signedLinks, services.blobs);
+      const links = new Links(baseUrlOf(request, services.config), request.headers.origin !== undefined, services.signedLinks, services.blobs, caller.share);
       const call: Call<unknown, unknown> & { access?: IModelAccess | ITwinAccess } = {
         caller,
         params: request.params as Record<string, string>,
@@ -169,6 +169,11 @@ async function requireSpace({ database, space }: Services, { method }: Route): P
 /** Whether a route is closed until its iModel is initialized, which is the rule; exceptions give their reason. */
 export function needsInitialized(access: Access): boolean {
   return access.on === 'imodel' && access.beforeInitialized === undefined;
+}
+
+/** Whether a route is closed to holders of shares although it only reads. */
+export function isPersonal(access: Access): boolean {
+  return access.on === 'imodel' && access.personal === true;
 }
 
 /** Access to what the path names; routes whose iTwin is in the query or body are checked once those are. */
@@ -272,7 +277,7 @@ export function errorsOf(route: Route): ErrorCode[] {
 function permissionText(access: Access): string {
   if (access.on === 'caller') return 'Permission: any valid token.';
   const also = access.on === 'imodel' && access.also !== undefined ? ` ${access.also}` : '';
-  if (access.on === 'imodel') return `Permission: \`${access.permission}\` on the iModel${access.level === 'iTwin' ? "'s iTwin" : ''}.${also}`;
+  if (access.on === 'imodel') return `Permission: \`${access.permission}\` on the iModel${access.level === 'iTwin' ? "'s iTwin" : ''}.${also}${isPersonal(access) ? ' Not for holders of a share.' : ''}`;
   return access.permission === 'member' ? 'Permission: any role on the iTwin.' : `Permission: \`${access.permission}\` on the iTwin.`;
 }
 

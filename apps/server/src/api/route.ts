@@ -25,6 +25,8 @@ export type Access =
        * `iModelNotInitialized` then, because until that moment an iModel may refer to the files of its source.
        */
       beforeInitialized?: string;
+      /** Tells who works on the iModel and how, which is nothing for holders of a share. */
+      personal?: true;
     }
   /** The iTwin named in the path, in the query or in the body. `member` = whoever may see it. */
   | { on: 'itwin'; permission: Permission | 'member'; from: 'path' | 'query' | 'body' }

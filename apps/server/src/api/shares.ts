@@ -15,12 +15,13 @@ const ShareSchema = Type.Object({
   name: Type.String(),
   expiresAt: TimeSchema,
   permission: Type.String({ enum: ['imodels_webview', 'imodels_read'] }),
+  creatorId: Type.String({ description: 'Whoever made it, and on whose permissions it rests.' }),
 });
 const ShareResponse = Type.Object({ share: ShareSchema });
 const ExpiresAt = Type.String({ maxLength: 100, description: 'ISO 8601; in the future, six months away at most.' });
 
 function toShare(row: ShareTable) {
-  return { id: row.id, displayName: row.name, name: row.name, expiresAt: time(row.expires_at), permission: row.permission };
+  return { id: row.id, displayName: row.name, name: row.name, expiresAt: time(row.expires_at), permission: row.permission, creatorId: row.owner_id };
 }
 
 function expiryOf(text: string, invalid: (details: ErrorDetail[]) => ApiError): number {
@@ -38,7 +39,8 @@ const createShare = imodelRoute({
   path: '/imodels/:iModelId/shares',
   tag,
   summary: 'Make a key that lets anyone who has it look at the iModel',
-  description: 'The key is in this answer only. It goes into `Authorization: Basic {shareKey}`.',
+  description:
+    'The key is in this answer only. It goes into `Authorization: Basic {shareKey}`. It opens no more than whoever made it may see at the moment, by roles, ownership or the users file.',
   access: { on: 'imodel', permission: 'imodels_manage', level: 'iTwin' },
   invalid: 'Cannot create Share.',
   body: Type.Object({
@@ -60,17 +62,19 @@ const listShares = imodelRoute({
   method: 'GET',
   path: '/imodels/:iModelId/shares',
   tag,
-  summary: "List the caller's own shares",
+  summary: 'List the shares of an iModel',
+  description: 'The own ones; administrators of the iTwin see all.',
   access,
   invalid: 'Cannot get Shares.',
   query: Type.Object(pagingParameters),
   response: { status: 200, description: 'A page of shares.', schema: Type.Object({ shares: Type.Array(ShareSchema), _links: PageLinks }) },
-  async handler({ access: { imodel }, caller, query, rawQuery, links, services, invalid }) {
+  async handler({ access: onIModel, caller, query, rawQuery, links, services, invalid }) {
+    const { imodel } = onIModel;
     const keys = [
       { column: 'created_at', type: 'number' as const, descending: false },
       { column: 'id', type: 'text' as const, descending: false },
     ];
-    const page = await services.shares.list(caller, imodel.id, pageRequest(query, keys, invalid));
+    const page = await services.shares.list(caller, onIModel, pageRequest(query, keys, invalid));
     return { shares: page.items.map(toShare), _links: links.page(`/imodels/${imodel.id}/shares`, rawQuery, page) };
   },
 });
@@ -80,13 +84,14 @@ const getShare = imodelRoute({
   method: 'GET',
   path: '/imodels/:iModelId/shares/:shareId',
   tag,
-  summary: "Get one of the caller's own shares",
+  summary: 'Get a share',
+  description: "One of the own; administrators of the iTwin also others'.",
   access,
   invalid: 'Cannot get Share.',
   response: { status: 200, description: 'The share.', schema: ShareResponse },
   errors: ['ShareNotFound'],
-  async handler({ access: { imodel }, caller, params, services }) {
-    return { share: toShare(await services.shares.get(caller, imodel.id, parseGuid(params.shareId ?? ''))) };
+  async handler({ access: onIModel, caller, params, services }) {
+    return { share: toShare(await services.shares.get(caller, onIModel, parseGuid(params.shareId ?? ''))) };
   },
 });
 
@@ -96,13 +101,13 @@ const updateShare = imodelRoute({
   path: '/imodels/:iModelId/shares/:shareId',
   tag,
   summary: "Change when one of the caller's own shares expires",
-  access,
+  access: { ...access, also: "`imodels_manage` on the iTwin for a later end, as for a new share." },
   invalid: 'Cannot update Share.',
   body: Type.Object({ expiresAt: ExpiresAt }),
   response: { status: 200, description: 'The share as it is now.', schema: ShareResponse },
   errors: ['ShareNotFound'],
-  async handler({ access: { imodel }, caller, params, body, services, invalid }) {
-    return { share: toShare(await services.shares.extend(caller, imodel.id, parseGuid(params.shareId ?? ''), expiryOf(body.expiresAt, invalid))) };
+  async handler({ access: onIModel, caller, params, body, services, invalid }) {
+    return { share: toShare(await services.shares.changeExpiry(caller, onIModel, parseGuid(params.shareId ?? ''), expiryOf(body.expiresAt, invalid))) };
   },
 });
 
@@ -111,13 +116,14 @@ const revokeShare = imodelRoute({
   method: 'DELETE',
   path: '/imodels/:iModelId/shares/:shareId',
   tag,
-  summary: "Revoke one of the caller's own shares",
+  summary: 'Revoke a share',
+  description: "One of the own; administrators of the iTwin also others'.",
   access,
   invalid: 'Cannot revoke Share.',
-  response: { status: 204, description: 'Its key opens nothing any more.' },
+  response: { status: 204, description: 'Its key opens nothing any more, nor do the links and tokens that were given out through it.' },
   errors: ['ShareNotFound'],
-  async handler({ access: { imodel }, caller, params, services }) {
-    await services.shares.revoke(caller, imodel.id, parseGuid(params.shareId ?? ''));
+  async handler({ access: onIModel, caller, params, services }) {
+    await services.shares.revoke(caller, onIModel, parseGuid(params.shareId ?? ''));
   },
 });
 

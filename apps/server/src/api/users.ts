@@ -52,7 +52,7 @@ const listUsers = imodelRoute({
   path: '/imodels/:iModelId/users',
   tag,
   summary: 'List everyone who ever connected',
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', beforeInitialized: 'Users are its own.' },
+  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', personal: true, beforeInitialized: 'Users are its own.' },
   invalid: 'Cannot get Users.',
   prefer: true,
   query: Type.Object({
@@ -84,7 +84,7 @@ const getUser = imodelRoute({
   path: '/imodels/:iModelId/users/:userId',
   tag,
   summary: 'Get a user of the iModel',
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', beforeInitialized: 'The link to its creator leads here.' },
+  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', personal: true, beforeInitialized: 'The link to its creator leads here.' },
   invalid: 'Cannot get User.',
   response: { status: 200, description: 'The user.', schema: Type.Object({ user: FullUser }) },
   errors: ['UserNotFound'],

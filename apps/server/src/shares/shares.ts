@@ -1,11 +1,12 @@
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
-import type { IModelAccess } from '../access/permissions.ts';
+import type { Directory } from '../access/directory.ts';
+import { Permissions, type IModelAccess } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
 import { audit } from '../audit.ts';
 import type { Database } from '../db/database.ts';
 import type { ShareTable } from '../db/schema.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
-import type { Caller } from '../domain.ts';
+import type { Caller, HeldShare } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 
 /** Rule of the API: a share lasts six months at most. */
@@ -15,15 +16,32 @@ export function latestExpiry(now: number): number {
   return latest.getTime();
 }
 
-/** Keys to one iModel each, shown once, for looking and reading only. Everyone sees the own shares only. */
+interface SharesParts {
+  database: Database;
+  permissions: Permissions;
+  directory: Directory;
+  /** Whether nobody is a user but those of the users file, so that whoever is taken out of it is nobody. */
+  usersFileOnly: boolean;
+}
+
+/**
+ * Keys to one iModel each, shown once, for looking and reading only. A share is worth at most what its creator may do now, by
+ * roles, ownership and the users file; what a token said of the creator does not outlive the token. Everyone sees the own
+ * shares, administrators of the iTwin see and revoke all.
+ */
 export class Shares {
+  readonly #parts: SharesParts;
   readonly #database: Database;
 
-  constructor(database: Database) {
-    this.#database = database;
+  constructor(parts: SharesParts) {
+    this.#parts = parts;
+    this.#database = parts.database;
   }
 
-  /** @returns the share and its key, which is not kept. @throws ApiError iModelNotFound, iModelNotInitialized */
+  /**
+   * @returns the share and its key, which is not kept
+   * @throws ApiError InsufficientPermissions (the share would be worth nothing), iModelNotFound, iModelNotInitialized
+   */
   async create(caller: Caller, access: IModelAccess, request: Pick<ShareTable, 'name' | 'permission' | 'expires_at'>): Promise<{ share: ShareTable; key: string }> {
     const key = randomBytes(32).toString('base64url');
     const share: ShareTable = {
@@ -36,6 +54,8 @@ export class Shares {
     };
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'clone');
+      if ((await this.#worthOf(share, new Permissions(tx))) !== share.permission)
+        throw new ApiError('InsufficientPermissions', { message: 'A share gives what its creator holds by roles, ownership or the users file of the server. What the token alone says does not count.' });
       await tx.insertInto('share').values(share).execute();
       const { id, permission } = share;
       await audit(tx, caller, { at: share.created_at, action: 'share.create', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id, permission } });
@@ -43,36 +63,71 @@ export class Shares {
     });
   }
 
-  /** The share that a key opens, while it lasts. */
-  async open(key: string): Promise<ShareTable | undefined> {
-    return this.#database.db.selectFrom('share').selectAll().where('key_hash', '=', hashOf(key)).where('expires_at', '>', Date.now()).executeTakeFirst();
+  /** The share that a key opens, while it lasts and its creator is a user. */
+  async open(key: string): Promise<HeldShare | undefined> {
+    const share = await this.#database.db.selectFrom('share').selectAll().where('key_hash', '=', hashOf(key)).where('expires_at', '>', Date.now()).executeTakeFirst();
+    return share === undefined ? undefined : this.#held(share);
   }
 
-  /** @throws ApiError ShareNotFound, also for somebody else's */
-  async get(caller: Caller, imodelId: string, id: string | undefined): Promise<ShareTable> {
-    const row =
-      id === undefined
-        ? undefined
-        : await this.#database.db.selectFrom('share').selectAll().where('id', '=', id).where('imodel_id', '=', imodelId).where('owner_id', '=', caller.user.id).executeTakeFirst();
+  /** Whether what a share gave out may still be read: links and tokens end with the share, and with the permission it rests on. */
+  async allowsReading(id: string): Promise<boolean> {
+    const share = await this.#database.db.selectFrom('share').selectAll().where('id', '=', id).where('expires_at', '>', Date.now()).executeTakeFirst();
+    return share !== undefined && (await this.#worthOf(share, this.#parts.permissions)) === 'imodels_read';
+  }
+
+  /** @throws ApiError ShareNotFound, also for one that the caller may not see */
+  async get(caller: Caller, access: IModelAccess, id: string | undefined): Promise<ShareTable> {
+    const row = id === undefined ? undefined : await this.#seen(caller, access).where('id', '=', id).executeTakeFirst();
     if (row === undefined) throw new ApiError('ShareNotFound');
     return row;
   }
 
-  async list(caller: Caller, imodelId: string, request: PageRequest): Promise<Page<ShareTable>> {
-    return readPage(this.#database.db.selectFrom('share').selectAll().where('imodel_id', '=', imodelId).where('owner_id', '=', caller.user.id), request);
+  async list(caller: Caller, access: IModelAccess, request: PageRequest): Promise<Page<ShareTable>> {
+    return readPage(this.#seen(caller, access), request);
   }
 
-  /** @throws ApiError ShareNotFound */
-  async extend(caller: Caller, imodelId: string, id: string | undefined, expiresAt: number): Promise<ShareTable> {
-    const share = await this.get(caller, imodelId, id);
-    await this.#database.db.updateTable('share').set({ expires_at: expiresAt }).where('id', '=', share.id).execute();
+  /**
+   * Rule of this server: only whoever made a share changes it; a later end is given like a new share.
+   * @throws ApiError ShareNotFound, InsufficientPermissions
+   */
+  async changeExpiry(caller: Caller, access: IModelAccess, id: string | undefined, expiresAt: number): Promise<ShareTable> {
+    const share = await this.get(caller, access, id);
+    const longer = expiresAt > share.expires_at;
+    if (share.owner_id !== caller.user.id || (longer && !access.onITwin.permissions.has('imodels_manage'))) throw new ApiError('InsufficientPermissions');
+    await this.#database.db.transaction().execute(async (tx) => {
+      await tx.updateTable('share').set({ expires_at: expiresAt }).where('id', '=', share.id).execute();
+      await audit(tx, caller, { at: Date.now(), action: 'share.update', iTwinId: access.imodel.itwin_id, iModelId: share.imodel_id, detail: { id: share.id, expiresAt } });
+    });
     return { ...share, expires_at: expiresAt };
   }
 
   /** @throws ApiError ShareNotFound */
-  async revoke(caller: Caller, imodelId: string, id: string | undefined): Promise<void> {
-    const share = await this.get(caller, imodelId, id);
-    await this.#database.db.deleteFrom('share').where('id', '=', share.id).execute();
+  async revoke(caller: Caller, access: IModelAccess, id: string | undefined): Promise<void> {
+    const share = await this.get(caller, access, id);
+    await this.#database.db.transaction().execute(async (tx) => {
+      await tx.deleteFrom('share').where('id', '=', share.id).execute();
+      await audit(tx, caller, { at: Date.now(), action: 'share.revoke', iTwinId: access.imodel.itwin_id, iModelId: share.imodel_id, detail: { id: share.id, creatorId: share.owner_id } });
+    });
+  }
+
+  #seen(caller: Caller, { imodel, onITwin }: IModelAccess) {
+    const ofIModel = this.#database.db.selectFrom('share').selectAll().where('imodel_id', '=', imodel.id);
+    return onITwin.administrator ? ofIModel : ofIModel.where('owner_id', '=', caller.user.id);
+  }
+
+  /** What a share gives now; undefined when its creator may not even look at the iModel. */
+  async #worthOf(share: ShareTable, permissions: Permissions): Promise<ShareTable['permission'] | undefined> {
+    const held = this.#held(share);
+    const given = held === undefined ? undefined : (await permissions.byShare(held, share.imodel_id))?.permissions;
+    return given === undefined ? undefined : given.has('imodels_read') ? 'imodels_read' : 'imodels_webview';
+  }
+
+  /** The share with its creator as the users file knows them now. */
+  #held({ id, name, imodel_id, permission, expires_at, owner_id }: ShareTable): HeldShare | undefined {
+    const { directory, usersFileOnly } = this.#parts;
+    const administered = directory.administeredBy(owner_id);
+    if (administered === undefined && usersFileOnly) return undefined;
+    return { id, name, iModelId: imodel_id, permission, expiresAt: expires_at, creator: { id: owner_id, administeredOrganizationIds: administered ?? [] } };
   }
 }
 

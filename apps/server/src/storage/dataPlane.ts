@@ -5,6 +5,7 @@ import { ChecksumMismatchError, SizeMismatchError, UnknownBlockError } from './b
 import type { Blobs } from './blobs.ts';
 import type { Downloads } from './downloads.ts';
 import { incomingBody, SilentUploadError } from './incomingBody.ts';
+import type { Shares } from '../shares/shares.ts';
 import { sendFile } from './sendFile.ts';
 import { blobPath, containerPath, filePath, type LinkFault, type LinkGrant, type SignedLinks } from './signedLinks.ts';
 import { StorageError } from './storageError.ts';
@@ -20,6 +21,7 @@ interface DataPlaneOptions {
   links: SignedLinks;
   containers: Containers;
   downloads: Downloads;
+  shares: Shares;
 }
 
 type Query = { Querystring: Record<string, unknown> };
@@ -33,7 +35,7 @@ type ContainerRequest = FastifyRequest<{ Params: { container: string; name: stri
  * whatever content type an upload claims, its bytes go to the store as they are. Also the containers of checkpoints, for
  * Cloud Backed SQLite.
  */
-export async function dataPlane(app: FastifyInstance, { blobs, uploads, links, containers, downloads }: DataPlaneOptions): Promise<void> {
+export async function dataPlane(app: FastifyInstance, { blobs, uploads, links, containers, downloads, shares }: DataPlaneOptions): Promise<void> {
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request, payload, done) => done(null, payload));
 
@@ -47,9 +49,14 @@ export async function dataPlane(app: FastifyInstance, { blobs, uploads, links, c
   });
 
   /** Rule of the data plane: a link is good for one thing, one direction and its time, whatever else is said. */
-  function requireGrant(grant: LinkGrant | LinkFault, permission: 'r' | 'w'): void {
+  function requireGrant(grant: LinkGrant | LinkFault, permission: 'r' | 'w'): asserts grant is LinkGrant {
     if (grant === 'tampered' || grant === 'expired') throw refusal(grant);
     if (grant.permission !== permission) throw new StorageError(403, 'AuthorizationPermissionMismatch', 'This link does not allow this operation.');
+  }
+
+  /** Rule of shares: what was given out through one ends with it. */
+  async function requireShare({ share }: Pick<LinkGrant, 'share'>): Promise<void> {
+    if (share !== undefined && !(await shares.allowsReading(share))) throw new StorageError(403, 'AuthenticationFailed', 'The share that this link was given out through has ended.');
   }
 
   const grantOf = ({ params: { blobId, fileName }, query }: LinkRequest): LinkGrant | LinkFault => links.check({ resource: `blobs/${blobId}`, fileName, query });
@@ -69,10 +76,12 @@ export async function dataPlane(app: FastifyInstance, { blobs, uploads, links, c
   }
 
   app.get(blobPath, { schema: { hide: true } }, async (request: LinkRequest, reply) => {
-    requireGrant(grantOf(request), 'r');
+    const grant = grantOf(request);
+    requireGrant(grant, 'r');
+    await requireShare(grant);
     const blob = await blobs.findReadable(request.params.blobId);
     if (blob === undefined) throw new StorageError(404, 'BlobNotFound', 'The blob does not exist.');
-    const elsewhere = followsRedirects(request) ? await blobs.redirectTo(blob, request.params.fileName, request.headers.origin !== undefined) : undefined;
+    const elsewhere = grant.share === undefined && followsRedirects(request) ? await blobs.redirectTo(blob, request.params.fileName, request.headers.origin !== undefined) : undefined;
     if (elsewhere !== undefined) return reply.header('cache-control', 'no-store').redirect(elsewhere, 307);
     const download = downloads.begin(signatureOf(request), reply.raw);
     return sendFile({ etag: blob.sha256.slice(0, 32), size: blob.size, read: (range) => blobs.read(blob, range) }, request, reply, download);
@@ -80,7 +89,9 @@ export async function dataPlane(app: FastifyInstance, { blobs, uploads, links, c
 
   app.get(filePath, { schema: { hide: true } }, async (request: FileRequest, reply) => {
     const { fileId, iModelId, fileName } = request.params;
-    requireGrant(links.check({ resource: `files/${fileId}/${iModelId}`, fileName, query: request.query }), 'r');
+    const grant = links.check({ resource: `files/${fileId}/${iModelId}`, fileName, query: request.query });
+    requireGrant(grant, 'r');
+    await requireShare(grant);
     const download = downloads.begin(signatureOf(request), reply.raw);
     const file = await containers.file(fileId, iModelId);
     if (file === undefined) throw new StorageError(404, 'BlobNotFound', 'The file does not exist.');
@@ -90,7 +101,8 @@ export async function dataPlane(app: FastifyInstance, { blobs, uploads, links, c
   app.get(containerPath, { schema: { hide: true } }, async (request: ContainerRequest, reply) => {
     const { container, name } = request.params;
     const verdict = links.checkContainer(container, request.query);
-    if (verdict !== 'good') throw refusal(verdict);
+    if (typeof verdict === 'string') throw refusal(verdict);
+    await requireShare(verdict);
     // Before a block is read: it is whole in memory until it is sent.
     const download = downloads.begin(signatureOf(request), reply.raw);
     const found = await containers.find(container, name);

@@ -7,6 +7,15 @@ export interface LinkGrant {
   /** Last part of the address. Rule of the API: a changeset's link contains the changeset's id. */
   fileName: string;
   permission: 'r' | 'w';
+  /** Id of the share through which it was given out, and with which it ends. */
+  share?: string;
+}
+
+/** What an answer is given out through, where that is a share: nothing of it outlives the share. */
+export interface LinkOrigin {
+  id: string;
+  /** Milliseconds since 1970. */
+  expiresAt: number;
 }
 
 /** Why a link was refused. */
@@ -39,23 +48,18 @@ export class SignedLinks {
   }
 
   /** An absolute link below `origin` (`http://host:port`, without a slash at its end). */
-  make(origin: string, grant: LinkGrant): string {
-    const expires = new Date(this.expiry()).toISOString();
-    const nonce = randomBytes(9).toString('base64url');
-    const query = new URLSearchParams({ sp: grant.permission, se: expires, nonce, sig: this.#sign(partsOf(grant), expires, nonce).toString('base64url') });
-    return `${origin}/${account}/${grant.resource}/${encodeURIComponent(grant.fileName)}?${query.toString()}`;
+  make(origin: string, grant: Omit<LinkGrant, 'share'>, through?: LinkOrigin): string {
+    return `${origin}/${account}/${grant.resource}/${encodeURIComponent(grant.fileName)}?${this.#query(grant.permission, partsOf(grant), this.expiry(), through)}`;
   }
 
   /** A token that lets its holder read a container: the query of every request for it. iTwin.js reads its end from `se`. */
-  containerToken(container: string, lifeSeconds: number): string {
-    const expires = new Date(Date.now() + lifeSeconds * 1000).toISOString();
-    const nonce = randomBytes(9).toString('base64url');
-    return new URLSearchParams({ sp: 'r', se: expires, nonce, sig: this.#sign(['container', container], expires, nonce).toString('base64url') }).toString();
+  containerToken(container: string, lifeSeconds: number, through?: LinkOrigin): string {
+    return this.#query('r', partsOfContainer(container), Date.now() + lifeSeconds * 1000, through);
   }
 
   /** Checks a token that came back. */
-  checkContainer(container: string, query: Record<string, unknown>): 'good' | LinkFault {
-    return this.#check(['container', container], query);
+  checkContainer(container: string, query: Record<string, unknown>): Pick<LinkGrant, 'share'> | LinkFault {
+    return this.#check(partsOfContainer(container), query);
   }
 
   /** Checks the parts of a link that came back. A link is judged tampered before it is judged expired. */
@@ -64,20 +68,32 @@ export class SignedLinks {
     if (sp !== 'r' && sp !== 'w') return 'tampered';
     const grant: LinkGrant = { resource: parts.resource, fileName: parts.fileName, permission: sp };
     const verdict = this.#check(partsOf(grant), parts.query);
-    return verdict === 'good' ? grant : verdict;
+    return typeof verdict === 'string' ? verdict : { ...grant, ...verdict };
   }
 
-  #check(signed: string[], { se, nonce, sig }: Record<string, unknown>): 'good' | LinkFault {
-    if (typeof se !== 'string' || typeof nonce !== 'string' || typeof sig !== 'string') return 'tampered';
-    const expected = this.#sign(signed, se, nonce);
+  #query(permission: LinkGrant['permission'], signed: string[], until: number, through: LinkOrigin | undefined): string {
+    const expires = new Date(Math.min(until, through?.expiresAt ?? Infinity)).toISOString();
+    const nonce = randomBytes(9).toString('base64url');
+    const share = through && { share: through.id };
+    return new URLSearchParams({ sp: permission, se: expires, nonce, ...share, sig: this.#sign([...signed, ...Object.values(share ?? {})], expires, nonce).toString('base64url') }).toString();
+  }
+
+  #check(signed: string[], { se, nonce, sig, share }: Record<string, unknown>): Pick<LinkGrant, 'share'> | LinkFault {
+    if (typeof se !== 'string' || typeof nonce !== 'string' || typeof sig !== 'string' || (share !== undefined && typeof share !== 'string')) return 'tampered';
+    const expected = this.#sign(share === undefined ? signed : [...signed, share], se, nonce);
     const given = Buffer.from(sig, 'base64url');
     if (given.length !== expected.length || !timingSafeEqual(given, expected)) return 'tampered';
-    return Date.parse(se) > Date.now() ? 'good' : 'expired';
+    if (Date.parse(se) <= Date.now()) return 'expired';
+    return share === undefined ? {} : { share };
   }
 
   #sign(signed: string[], expires: string, nonce: string): Buffer {
     return createHmac('sha256', this.#key).update(JSON.stringify([...signed, expires, nonce])).digest();
   }
+}
+
+function partsOfContainer(container: string): string[] {
+  return ['container', container];
 }
 
 function partsOf(grant: LinkGrant): string[] {

@@ -66,7 +66,13 @@ async function run(options: StartOptions, role: 'server' | 'worker'): Promise<vo
       throw new ExitError(exitCodes.failed, `${(error as Error).message}. Something else listens there; choose another port with --port.`, error);
     throw error;
   }
-  process.stdout.write(banner(server, role === 'worker' ? await workerLines(server) : await serverLines(server, await ensureFirstITwin(server.services))));
+  const lines = await (role === 'worker' ? workerLines(server) : serverLines(server)).catch(async (error: unknown) => {
+    // It listens by now. What has not started whole must not answer, nor keep the process.
+    endInTime(server);
+    await server.close();
+    throw error;
+  });
+  process.stdout.write(banner(server, lines));
   // Whoever started this process (the demo, a benchmark, a test) learns the address.
   process.send?.({ origin: server.origin });
 
@@ -125,7 +131,8 @@ async function workerLines({ origin, services }: RunningServer): Promise<Line[]>
   ];
 }
 
-async function serverLines({ origin, services }: RunningServer, firstITwin: { id: string; name: string } | undefined): Promise<Line[]> {
+async function serverLines({ origin, services }: RunningServer): Promise<Line[]> {
+  const firstITwin = await ensureFirstITwin(services);
   const { config, directory } = services;
   const lines: Line[] = [
     ['API', `${origin}/imodels`],

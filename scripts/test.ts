@@ -12,6 +12,10 @@ import { startPostgres } from '../test/support/postgres.ts';
 import { startTogether, stopAll } from '../test/support/services.ts';
 import { startAzurite, startS3 } from '../test/support/stores.ts';
 
+/** The whole run takes less than half of this on two cores; what still runs then hangs. Milliseconds. */
+const runMs = 45 * 60_000;
+const leftOpen = new URL('../test/support/leftOpen.ts', import.meta.url).href;
+
 const named = process.argv.slice(2);
 const files = named.some((argument) => !argument.startsWith('--')) ? [] : globSync('test/**/*.test.ts').sort();
 // A signal that arrives while they start is acted on once it is known what has started.
@@ -23,12 +27,18 @@ const coverage = mkdtempSync(path.join(tmpdir(), 'offshoot-coverage-'));
 let code = 1;
 try {
   if (told !== undefined) throw new Error(`ended by ${told}`);
-  const runner = spawn(process.execPath, ['--test', '--test-concurrency=2', '--test-timeout=300000', ...named, ...files], {
+  const runner = spawn(process.execPath, ['--test', '--test-concurrency=2', '--test-timeout=300000', `--import=${leftOpen}`, ...named, ...files], {
     stdio: 'inherit',
     env: { ...process.env, OFFSHOOT_TEST_POSTGRES: postgres.url, OFFSHOOT_TEST_S3: s3.address, OFFSHOOT_TEST_AZURE: azurite.address, OFFSHOOT_TEST_COVERAGE: coverage },
   });
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => runner.kill(signal));
+  const late = setTimeout(() => {
+    console.error(`The tests did not end within ${runMs / 60_000} minutes.`);
+    // It tells which files were still running.
+    runner.kill('SIGTERM');
+  }, runMs);
   code = await new Promise<number>((resolve) => runner.once('exit', (status) => resolve(status ?? 1)));
+  clearTimeout(late);
   if (code === 0 && files.length > 0 && isITwinJsInstalled()) code = checkCompatibility();
 } finally {
   rmSync(coverage, { recursive: true, force: true });

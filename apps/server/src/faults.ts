@@ -1,3 +1,4 @@
+import { ConnectionLimitError } from './db/postgres/connectionLimits.ts';
 import { UnreachableDatabaseError } from './db/postgres/pool.ts';
 import { LostTransactionError, WriterUnavailableError } from './db/sqlite/writerQueue.ts';
 import { ApiError } from './errors.ts';
@@ -12,8 +13,8 @@ export type Outage = 'noSpace' | 'unavailable';
 /** Primary result codes of SQLite: busy, locked, out of memory, read-only, I/O error, cannot open. */
 const sqliteUnavailable = new Set([5, 6, 7, 8, 10, 14]);
 const sqliteFull = 13;
-/** PostgreSQL: read-only, cancelled by a limit, ended for idleness, and how `pg` says that it waited too long. */
-const postgresUnavailable = new Set(['25006', '57014', '25P03']);
+/** PostgreSQL: read-only, cancelled by a limit, a lock not had in time, ended for idleness, and how `pg` says that it waited too long. */
+const postgresUnavailable = new Set(['25006', '57014', '55P03', '25P03']);
 const waitedTooLong = /^(timeout exceeded when trying to connect|Query read timeout)$/;
 /** Causes that are followed: more than any error of ours has. */
 const mostCauses = 5;
@@ -30,7 +31,7 @@ export function outageOf(error: unknown): Outage | undefined {
 }
 
 function classify(error: object): Outage | undefined {
-  if (error instanceof UnreachableDatabaseError || error instanceof WriterUnavailableError || error instanceof LostTransactionError || error instanceof StoreTimeoutError) return 'unavailable';
+  if (error instanceof UnreachableDatabaseError || error instanceof ConnectionLimitError || error instanceof WriterUnavailableError || error instanceof LostTransactionError || error instanceof StoreTimeoutError) return 'unavailable';
   const { code, errcode, message } = error as { code?: unknown; errcode?: unknown; message?: unknown };
   if (typeof errcode === 'number') {
     const primary = errcode & 0xff;

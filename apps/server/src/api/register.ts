@@ -2,6 +2,7 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 import secureJson from 'secure-json-parse';
 import { Type } from 'typebox';
 import { requireIModel, requireITwin, type IModelAccess, type ITwinAccess } from '../access/permissions.ts';
+import { onBehalfOf, type Party } from '../db/postgres/connectionLimits.ts';
 import { parseGuid, type Caller } from '../domain.ts';
 import { ApiError, detail, errorTable, type ErrorCode, type ErrorDetail } from '../errors.ts';
 import { outageError, outageOf } from '../faults.ts';
@@ -90,13 +91,15 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
     onRequest: async (request) => {
       const caller = await services.tokens.authenticate(request.headers.authorization);
       await services.rateLimits.count(caller.application, route.operationId);
-      if (caller.share === undefined) await services.users.remember(caller.user);
-      // Rule of shares: to look at the model and to read it; whatever changes something, or tells of people, wants a person.
-      else if (route.method !== 'GET' || isPersonal(route.access)) throw new ApiError('InsufficientPermissions');
       const state: RequestState = { caller, access: undefined, body: undefined };
       states.set(request, state);
-      await unlessRepeated(request, state, async () => {
-        state.access = await accessByPath(services, route, caller, request);
+      await onBehalfOf(partyOf(state), async () => {
+        if (caller.share === undefined) await services.users.remember(caller.user);
+        // Rule of shares: to look at the model and to read it; whatever changes something, or tells of people, wants a person.
+        else if (route.method !== 'GET' || isPersonal(route.access)) throw new ApiError('InsufficientPermissions');
+        await unlessRepeated(request, state, async () => {
+          state.access = await accessByPath(services, route, caller, request);
+        });
       });
     },
 
@@ -114,14 +117,16 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       if (route.access.on === 'itwin' && route.access.from !== 'path') {
         const { from, permission } = route.access;
         const named = (from === 'query' ? request.query : state.body) as { iTwinId: string };
-        await unlessRepeated(request, state, async () => {
-          state.access = await iTwinAccess(services, route, state.caller, named.iTwinId, permission);
-        });
+        await onBehalfOf(partyOf(state), () =>
+          unlessRepeated(request, state, async () => {
+            state.access = await iTwinAccess(services, route, state.caller, named.iTwinId, permission);
+          }),
+        );
       }
       await requireSpace(services, route);
     },
 
-    handler: async (request, reply) => {
+    handler: onItsBehalf(async (request, reply) => {
       const { caller, access, body, refusal } = states.get(request) as RequestState;
       const rawQuery = request.query as Record<string, unknown>;
       const links = new Links(baseUrlOf(request, services.config), request.headers.origin !== undefined, services.signedLinks, services.blobs, caller.share);
@@ -155,8 +160,22 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       reply.code(route.response.status);
       if (route.response.binary !== undefined) reply.type(route.response.binary);
       return answer === undefined ? reply.send() : reply.send(answer);
-    },
+    }),
   });
+}
+
+/** Counts what a handler does with the database to whoever sent the request, and to what it is about. */
+function onItsBehalf<T>(handler: (request: FastifyRequest, reply: FastifyReply) => Promise<T>): (request: FastifyRequest, reply: FastifyReply) => Promise<T> {
+  return (request, reply) => onBehalfOf(partyOf(states.get(request) as RequestState), () => handler(request, reply));
+}
+
+/**
+ * An iModel or iTwin only counts once the caller has access to it: nobody takes the connections of what they may not see. All shares
+ * of one creator are one party, because anyone makes shares.
+ */
+function partyOf({ caller: { user, share }, access }: RequestState): Party {
+  const subject = access === undefined ? undefined : 'imodel' in access ? access.imodel.id : access.itwin.id;
+  return { organizationId: user.organizationId, userId: share === undefined ? user.id : `shares of ${share.creator.id}`, subject };
 }
 
 /** What deletes may use the last of the disk of the embedded database; what only reads needs nothing; all else leaves the floor free. */

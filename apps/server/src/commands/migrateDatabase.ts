@@ -12,8 +12,8 @@ export function migrateDatabaseCommand(): Command {
     .description('Move an embedded installation to PostgreSQL. Stop the server first; files stay where they are.')
     .requiredOption('--to <url>', 'postgres://… of an empty database')
     .action(async (options: InstallationOptions & { to: string }) => {
-      const { dataDir, databasePool, databasePrepares, databaseWaitSeconds } = configOf(options);
-      const settings = { dataDir, databasePool, databasePrepares, databaseWaitSeconds };
+      const { dataDir, databasePool, databasePrepares, databaseWaitSeconds, databaseLockSeconds } = configOf(options);
+      const settings = { dataDir, databasePool, databasePrepares, databaseWaitSeconds, databaseLockSeconds };
       // Opening it would make an empty one, which would be copied.
       if (!existsSync(path.join(dataDir, databaseFile))) throw new ExitError(exitCodes.usage, `there is no embedded installation at ${dataDir}`);
       try {

@@ -30,6 +30,8 @@ export const databaseFile = 'offshoot.db';
 export interface Database {
   readonly engine: Engine;
   readonly db: Db;
+  /** The same by a connection of its own on PostgreSQL: tells whether the database answers, also while all others are taken. */
+  readonly watchDb: Db;
   /** PostgreSQL only: the pool, for parts that speak to it themselves (rate limits). */
   readonly pool: Pool | undefined;
   /** SQLite only: the one connection that writes, for what is not a query. */
@@ -59,7 +61,7 @@ export class DataFolderInUseError extends Error {
  * @param how `beside a server`: for reading, where a server may run; the schema must be this version's
  * @throws NewerSchemaError, DataFolderInUseError; Error when the schema is an older one and must not be touched
  */
-export async function openDatabase(config: Pick<Config, 'dataDir' | 'databaseUrl' | 'databasePool' | 'databasePrepares' | 'databaseWaitSeconds'>, how: 'as the server' | 'beside a server' = 'as the server'): Promise<Database> {
+export async function openDatabase(config: Pick<Config, 'dataDir' | 'databaseUrl'> & PoolConfig, how: 'as the server' | 'beside a server' = 'as the server'): Promise<Database> {
   const beside = how === 'beside a server';
   const database = config.databaseUrl === undefined ? openSqlite(config.dataDir, beside) : openPostgres(config.databaseUrl, config);
   try {
@@ -82,6 +84,7 @@ function openSqlite(folder: string, beside: boolean): Database {
   return {
     engine: 'sqlite',
     db,
+    watchDb: db,
     pool: undefined,
     writer,
     close: async () => {
@@ -111,13 +114,20 @@ export function lockFolder(folder: string): DatabaseSync {
 function openPostgres(url: string, config: PoolConfig): Database {
   const pool = openPool(url, config);
   const db = new RetryingKysely<Schema>({ dialect: new PostgresDialect({ pool }) });
-  return { engine: 'postgres', db, pool, writer: undefined, close: () => db.destroy() };
+  const watchDb = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: openPool(url, { ...config, databasePool: 1 }, { idleMs: 0 }) }) });
+  const close = async (): Promise<void> => {
+    await Promise.all([db.destroy(), watchDb.destroy()]);
+  };
+  return { engine: 'postgres', db, watchDb, pool, writer: undefined, close };
 }
 
-type PoolConfig = Pick<Config, 'databasePool' | 'databasePrepares' | 'databaseWaitSeconds'>;
+type PoolConfig = Pick<Config, 'databasePool' | 'databasePrepares' | 'databaseWaitSeconds' | 'databaseLockSeconds'>;
 
-/** @param limitMs longest time of a statement, and of a transaction without one; 0 is none */
-function openPool(url: string, { databasePool, databasePrepares, databaseWaitSeconds }: PoolConfig, limitMs = statementMs): Pool {
+/**
+ * @param options.limitMs longest time of a statement, and of a transaction without one; 0 is none
+ * @param options.idleMs after which a connection that nobody uses is closed; 0 keeps it
+ */
+function openPool(url: string, { databasePool, databasePrepares, databaseWaitSeconds, databaseLockSeconds }: PoolConfig, { limitMs = statementMs, idleMs = 10_000 } = {}): Pool {
   const waitMs = databaseWaitSeconds * 1000;
   const int8 = 20;
   const pool = new pg.Pool({
@@ -126,9 +136,12 @@ function openPool(url: string, { databasePool, databasePrepares, databaseWaitSec
     // A statement of ours takes milliseconds; one that hangs must not hold its connection, nor a dead client its locks.
     statement_timeout: limitMs,
     idle_in_transaction_session_timeout: limitMs,
+    // Who waits for a row that somebody else has locked keeps a connection from everybody.
+    ...(limitMs > 0 && { lock_timeout: Math.round(databaseLockSeconds * 1000) }),
     // A database that is frozen, or behind a broken network, cancels nothing.
     ...(limitMs > 0 && { query_timeout: limitMs + unansweredMs }),
     connectionTimeoutMillis: waitMs,
+    idleTimeoutMillis: idleMs,
     keepAlive: true,
     // Counts and times come as int8; all of ours are safe integers.
     types: { getTypeParser: ((oid: number, format: 'text') => (oid === int8 ? Number : (pg.types.getTypeParser(oid, format) as unknown))) as typeof pg.types.getTypeParser },
@@ -157,7 +170,7 @@ async function requireCurrent({ db, engine }: Database): Promise<void> {
  */
 async function migrate(database: Database, config: PoolConfig & Pick<Config, 'databaseUrl'>): Promise<void> {
   if (config.databaseUrl === undefined) return database.writer?.withoutLimits(() => migrateStepwise(migratorOf(database.db, 'sqlite')));
-  const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: openPool(config.databaseUrl, { ...config, databasePool: 1 }, 0) }) });
+  const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: openPool(config.databaseUrl, { ...config, databasePool: 1 }, { limitMs: 0 }) }) });
   try {
     await migrateStepwise(migratorOf(db, 'postgres'));
   } finally {

@@ -170,7 +170,7 @@ export class Jobs {
    * for ten minutes and none of its kind runs anywhere.
    */
   async unserved(): Promise<string[]> {
-    const { db, engine } = this.#database;
+    const { watchDb: db, engine } = this.#database;
     const alone = engine === 'sqlite';
     const now = databaseNow(db);
     const own = this.#lanes.flatMap(({ slots, handlers }) => (slots > 0 ? [...handlers.keys()] : []));

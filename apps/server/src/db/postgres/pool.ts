@@ -2,6 +2,7 @@ import type { Socket } from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { PostgresCursor, PostgresPool, PostgresPoolClient, PostgresQueryResult } from 'kysely';
 import type pg from 'pg';
+import { ConnectionLimits } from './connectionLimits.ts';
 
 /** Attempts of a connection, a read or a transaction; the waits between them grow to about 1 s in all, the time a database takes to be back. */
 const attempts = 6;
@@ -70,6 +71,7 @@ export class Pool implements PostgresPool {
   readonly #pool: pg.Pool;
   readonly #prepares: boolean;
   readonly #waitMs: number;
+  readonly #limits: ConnectionLimits;
   /** The same for each connection, by which Kysely knows it. */
   readonly #clients = new WeakMap<pg.PoolClient, Client>();
   readonly #numbers = new Map<string, number>();
@@ -80,6 +82,7 @@ export class Pool implements PostgresPool {
     this.#pool = pool;
     this.#prepares = prepares;
     this.#waitMs = waitMs;
+    this.#limits = new ConnectionLimits(pool.options.max, waitMs);
     pool.on('connect', (client) => this.#open.add(client));
     pool.on('remove', (client) => this.#open.delete(client));
   }
@@ -95,10 +98,23 @@ export class Pool implements PostgresPool {
   }
 
   /**
-   * Waits for a connection: one of the pool, one that PostgreSQL has left, or for PostgreSQL itself.
-   * @throws UnreachableDatabaseError when there is none within the time
+   * Waits for a connection: until the organization, the user and the iModel of the present request may have one more, then for one of
+   * the pool, one that PostgreSQL has left, or PostgreSQL itself.
+   * @throws ConnectionLimitError, UnreachableDatabaseError when there is none within the time
    */
   async connect(): Promise<Client> {
+    const leave = await this.#limits.enter();
+    try {
+      const client = await this.#connect();
+      client.onRelease = leave;
+      return client;
+    } catch (error) {
+      leave();
+      throw error;
+    }
+  }
+
+  async #connect(): Promise<Client> {
     const deadline = performance.now() + this.#waitMs;
     const inTime = (): boolean => performance.now() < deadline;
     const take = async (): Promise<pg.PoolClient> => {
@@ -150,6 +166,8 @@ class Client implements PostgresPoolClient {
   readonly #pool: Pool;
   #inTransaction = false;
   #unanswered = false;
+  /** Hears that whoever had this connection is done with it. */
+  onRelease: () => void = () => undefined;
   /** Part of each name: a new one leaves everything behind that was prepared. */
   #generation = 0;
 
@@ -168,6 +186,7 @@ class Client implements PostgresPoolClient {
   release(): void {
     // The answer that did not come in time would be taken for that to the next statement.
     this.#client.release(this.#unanswered);
+    this.onRelease();
   }
 
   async #run<R>(text: string, values: readonly unknown[]): Promise<PostgresQueryResult<R>> {

@@ -11,11 +11,11 @@ import { ChangesetVerifier } from '../apps/server/src/changesetFiles/verifier.ts
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
 import { sampleChangesets } from '../scripts/sample.ts';
 import type * as RealModel from '../scripts/realModel.ts';
-import { changesetFile, insertedElements, makeChangeset, realIdOf } from './support/changesetFile.ts';
-import type { Answer, WireError } from './support/api.ts';
+import { changesetFile, insertedElements, makeChangeset, pushFile, realIdOf } from './support/changesetFile.ts';
+import type { WireError } from './support/api.ts';
 import { all, changesetIdOf, makeIModel, official, workFolder } from './support/clients.ts';
 import { bootServer, endServer } from './support/server.ts';
-import { onEachDatabase, type Context } from './support/suite.ts';
+import { onEachDatabase } from './support/suite.ts';
 
 /** iTwin.js is optional: where it is installed, it is asked for the same ids. */
 const iTwinJs: typeof RealModel | undefined = isITwinJsInstalled() ? await import('../scripts/realModel.ts') : undefined;
@@ -93,16 +93,6 @@ describe('The id of a changeset', () => {
   });
 });
 
-/** Pushes a file through plain HTTP. @returns the answer to the completion */
-async function push(context: Context, iModelId: string, briefcaseId: number, changeset: { id: string; parentId: string; bytes: Buffer }): Promise<Answer> {
-  const { id, parentId, bytes } = changeset;
-  const begun = await context.api.post(`/imodels/${iModelId}/changesets`, { id, parentId, briefcaseId, fileSize: bytes.length });
-  assert.equal(begun.status, 201, JSON.stringify(begun.body));
-  const { _links } = (begun.body as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } }).changeset;
-  assert.equal((await context.api.put(_links.upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob', 'content-type': 'application/octet-stream' })).status, 201);
-  return context.api.patch(_links.complete.href, { state: 'fileUploaded', briefcaseId });
-}
-
 const random = (parentId: string) => {
   const bytes = randomBytes(200);
   return { id: changesetIdOf(parentId, bytes), parentId, bytes };
@@ -126,18 +116,18 @@ onEachDatabase('A push is verified:', {}, (context) => {
       [{ ...makeChangeset('1'.repeat(40)), parentId: '' }, /gives the id/],
     ];
     for (const [changeset, message] of wrong) {
-      const { status, body } = await push(context, made.id, own, changeset);
+      const { status, body } = await pushFile(context.api, made.id, own, changeset);
       const { error } = body as WireError;
       assert.deepEqual([status, error.code, message.test(error.message)], [409, 'DataConflict', true], error.message);
       assert.deepEqual(await all(context.olivia.client.changesets.getMinimalList({ authorization: context.olivia.authorization, iModelId: made.id })), []);
     }
     // The turn is free, for another briefcase too.
-    assert.equal((await push(context, made.id, other, right)).status, 200);
-    assert.equal((await push(context, made.id, own, flipped(makeChangeset(right.id), 60))).status, 409);
+    assert.equal((await pushFile(context.api, made.id, other, right)).status, 200);
+    assert.equal((await pushFile(context.api, made.id, own, flipped(makeChangeset(right.id), 60))).status, 409);
     const next = makeChangeset(right.id);
-    assert.equal((await push(context, made.id, own, next)).status, 200);
+    assert.equal((await pushFile(context.api, made.id, own, next)).status, 200);
     // A file of another format is kept as it is.
-    assert.equal((await push(context, made.id, own, random(next.id))).status, 200);
+    assert.equal((await pushFile(context.api, made.id, own, random(next.id))).status, 200);
     const { db } = context.server.services.database;
     const refused = await db.selectFrom('audit').select('detail').where('imodel_id', '=', made.id).where('action', '=', 'changeset.refuse').execute();
     assert.equal(refused.length, wrong.length + 1);
@@ -146,7 +136,7 @@ onEachDatabase('A push is verified:', {}, (context) => {
   test('one whose file comes in many pieces is taken when they give its id', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const { briefcaseId } = await context.olivia.client.briefcases.acquire({ authorization: context.olivia.authorization, iModelId: made.id });
-    assert.equal((await push(context, made.id, briefcaseId, makeChangeset('', randomBytes(8_000_000)))).status, 200);
+    assert.equal((await pushFile(context.api, made.id, briefcaseId, makeChangeset('', randomBytes(8_000_000)))).status, 200);
   });
 });
 
@@ -163,7 +153,7 @@ test('files of any other format are refused where all are verified, and nothing 
       for (const changeset of [random(''), flipped(makeChangeset(''), 60), makeChangeset('')]) {
         const { id } = await makeIModel(olivia, iTwinId);
         const { briefcaseId } = await olivia.client.briefcases.acquire({ authorization: olivia.authorization, iModelId: id });
-        statuses.push((await push({ api } as Context, id, briefcaseId, changeset)).status);
+        statuses.push((await pushFile(api, id, briefcaseId, changeset)).status);
       }
       assert.deepEqual(statuses, expected, verifyChangesets);
     } finally {

@@ -1,6 +1,8 @@
+import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
+import type { Answer, Api } from './api.ts';
 import { workFolder, type MadeIModel, type Official } from './clients.ts';
 
 /** Header of a changeset file, and the size of the dictionary (16 MiB). */
@@ -59,4 +61,14 @@ export async function pushVerifiable({ client, authorization }: Official, made: 
   } finally {
     work.remove();
   }
+}
+
+/** Pushes a file through plain HTTP. @returns the answer to the completion */
+export async function pushFile(api: Api, iModelId: string, briefcaseId: number, changeset: { id: string; parentId: string; bytes: Buffer }): Promise<Answer> {
+  const { id, parentId, bytes } = changeset;
+  const begun = await api.post(`/imodels/${iModelId}/changesets`, { id, parentId, briefcaseId, fileSize: bytes.length });
+  assert.equal(begun.status, 201, JSON.stringify(begun.body));
+  const { _links } = (begun.body as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } }).changeset;
+  assert.equal((await api.put(_links.upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob', 'content-type': 'application/octet-stream' })).status, 201);
+  return api.patch(_links.complete.href, { state: 'fileUploaded', briefcaseId });
 }

@@ -100,7 +100,7 @@ const ConfigSchema = Type.Object(
     ),
     verifyChangesets: Type.Enum(['all', 'recognized', 'off'], {
       default: 'recognized',
-      description: 'Whether a push is refused when the bytes of its file do not give its id. `recognized`: of files that begin as changesets of iTwin.js; others are kept as they are. `all`: others are refused.',
+      description: 'Whether a push is refused when the bytes of its file do not give its id, or hold statements that no schema of an iModel needs. `recognized`: of files that begin as changesets of iTwin.js; others are kept as they are. `all`: others are refused.',
     }),
     pushLeaseSeconds: Type.Integer({ minimum: 1, default: 600, description: 'How long an unfinished push keeps others out.' }),
     shutdownSeconds: Type.Number({ minimum: 0, default: 10, description: 'How long requests under way may still take when the server is told to end.' }),

@@ -3,8 +3,10 @@ import { DamagedStreamError, Lzma2Decoder } from './lzma2.ts';
 
 /** Header of a changeset file: its own size, `ChangeSetLzma`, version 0x10 of the format, 2 for LZMA2; 22 bytes, little-endian. */
 const header = Buffer.concat([Buffer.from([22, 0]), Buffer.from('ChangeSetLzma\0\0\0', 'latin1'), Buffer.from([0x10, 0, 2, 0])]);
-/** Largest prefix that is taken, bytes: it holds the statements that change tables. */
-const maxPrefixBytes = 256 * 1024 * 1024;
+/** Largest prefix that is taken, bytes: it holds the statements that change tables, of which 8 MiB are let through when they are applied. */
+const maxPrefixBytes = 32 * 2 ** 20;
+/** Most bytes that a file may unpack to: no more are applied. */
+const maxUnpackedBytes = 8 * 2 ** 30;
 
 /** The file is none that iTwin.js writes, or is damaged: no id can be computed for it. */
 export class ChangesetFileError extends Error {
@@ -17,6 +19,14 @@ export class ChangesetFileError extends Error {
   }
 }
 
+/** Who reads along while an id is computed. */
+export interface ChangesetReaders {
+  /** Gets the prefix once, without the zero that ends it; what it throws ends the computation. */
+  onPrefix?: (prefix: Buffer) => void;
+  /** Gets the changes, piece by piece; a piece is valid only during the call. */
+  onChanges?: (changes: Uint8Array) => void;
+}
+
 /**
  * Computes the id of a changeset file as iTwin.js does: SHA-1 over the parent's id (20 bytes, zeros for none), the prefix (a
  * C string that tells of schema changes, its end included) and the changes, both unpacked. The file may be packed differently and
@@ -24,19 +34,16 @@ export class ChangesetFileError extends Error {
  */
 export class ChangesetIdComputer {
   readonly #hash: Hash;
-  readonly #onChanges: ((changes: Uint8Array) => void) | undefined;
+  readonly #readers: ChangesetReaders;
   #head: Buffer = Buffer.alloc(0);
   #decoder: Lzma2Decoder | undefined;
   #prefix: PrefixReader = new PrefixReader();
   #unpackedBytes = 0;
 
-  /**
-   * @param parentId 40 hex digits, `""` for the first changeset
-   * @param onChanges gets the changes, piece by piece; a piece is valid only during the call
-   */
-  constructor(parentId: string, onChanges?: (changes: Uint8Array) => void) {
+  /** @param parentId 40 hex digits, `""` for the first changeset */
+  constructor(parentId: string, readers: ChangesetReaders = {}) {
     this.#hash = createHash('sha1').update(parentId === '' ? Buffer.alloc(20) : Buffer.from(parentId, 'hex'));
-    this.#onChanges = onChanges;
+    this.#readers = readers;
   }
 
   /** Bytes unpacked so far. */
@@ -70,33 +77,49 @@ export class ChangesetIdComputer {
 
   #take(unpacked: Uint8Array): void {
     this.#unpackedBytes += unpacked.length;
-    const changes = this.#prefix.complete ? unpacked : this.#prefix.take(unpacked, this.#hash);
+    if (this.#unpackedBytes > maxUnpackedBytes) throw new ChangesetFileError(`its contents have more than ${maxUnpackedBytes / 2 ** 30} GiB`, { unknownFormat: false });
+    const changes = this.#prefix.complete ? unpacked : this.#takePrefix(unpacked);
     if (changes.length === 0) return;
     this.#hash.update(changes);
-    this.#onChanges?.(changes);
+    this.#readers.onChanges?.(changes);
+  }
+
+  #takePrefix(unpacked: Uint8Array): Uint8Array {
+    const { prefix, rest } = this.#prefix.take(unpacked);
+    if (prefix !== undefined && prefix.length > 0) {
+      this.#hash.update(prefix).update('\0');
+      this.#readers.onPrefix?.(prefix);
+    }
+    return rest;
   }
 }
 
 /** Reads what stands before the changes: its length (4 bytes, big-endian), and a string that ends with a zero byte. */
 class PrefixReader {
   complete = false;
-  #bytes: Buffer = Buffer.alloc(0);
+  readonly #pieces: Buffer[] = [];
+  #length = 0;
+  #end = Infinity;
 
-  /** Hashes the prefix once it is there. @returns what follows it */
-  take(unpacked: Uint8Array, hash: Hash): Uint8Array {
-    this.#bytes = Buffer.concat([this.#bytes, unpacked]);
-    if (this.#bytes.length < 4) return this.#bytes.subarray(0, 0);
-    const end = 4 + this.#bytes.readUInt32BE(0);
-    if (end > maxPrefixBytes) throw new ChangesetFileError('the description of its schema changes is too long', { unknownFormat: false });
-    if (this.#bytes.length < end) return this.#bytes.subarray(0, 0);
+  /** @returns the prefix once it is there, without the zero that ends it, and what follows it */
+  take(unpacked: Uint8Array): { prefix?: Buffer; rest: Uint8Array } {
+    this.#pieces.push(Buffer.from(unpacked));
+    this.#length += unpacked.length;
+    if (this.#end === Infinity && this.#length >= 4) {
+      this.#end = 4 + this.#joined().readUInt32BE(0);
+      if (this.#end > maxPrefixBytes) throw new ChangesetFileError('the description of its schema changes is too long', { unknownFormat: false });
+    }
+    if (this.#length < this.#end) return { rest: Buffer.alloc(0) };
     this.complete = true;
-    const prefix = this.#bytes.subarray(4, end);
-    const zero = prefix.indexOf(0);
-    const text = zero < 0 ? prefix : prefix.subarray(0, zero);
-    if (text.length > 0) hash.update(text).update('\0');
-    const rest = this.#bytes.subarray(end);
-    this.#bytes = Buffer.alloc(0);
-    return rest;
+    const bytes = this.#joined();
+    this.#pieces.length = 0;
+    const whole = bytes.subarray(4, this.#end);
+    const zero = whole.indexOf(0);
+    return { prefix: zero < 0 ? whole : whole.subarray(0, zero), rest: bytes.subarray(this.#end) };
+  }
+
+  #joined(): Buffer {
+    return this.#pieces.length === 1 ? (this.#pieces[0] as Buffer) : Buffer.concat(this.#pieces);
   }
 }
 

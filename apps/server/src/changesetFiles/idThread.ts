@@ -3,6 +3,7 @@
  * requests must not spend. Files come in pieces, those of several files in turn, so a large one does not hold up the others.
  */
 import { parentPort } from 'node:worker_threads';
+import { checkDdl, ForbiddenDdlError } from '../checkpoints/ddl.ts';
 import { ChangesetFileError, ChangesetIdComputer } from './changesetId.ts';
 
 /** A piece of a file; `parentId` comes with the first one, `end` with the last. */
@@ -31,7 +32,7 @@ parentPort?.on('message', (request: IdRequest) => {
   if (request.forget === true) return void computers.delete(file);
   const reply: IdReply = { file };
   try {
-    const computer = computers.get(file) ?? new ChangesetIdComputer(request.parentId ?? '');
+    const computer = computers.get(file) ?? new ChangesetIdComputer(request.parentId ?? '', { onPrefix: checkPrefix });
     computers.set(file, computer);
     if (request.bytes !== undefined) computer.update(Buffer.from(request.bytes.buffer, request.bytes.byteOffset, request.bytes.byteLength));
     if (request.end === true) {
@@ -40,8 +41,25 @@ parentPort?.on('message', (request: IdRequest) => {
     }
   } catch (error) {
     computers.delete(file);
-    if (error instanceof ChangesetFileError) reply.fault = { unknownFormat: error.unknownFormat, message: error.message };
+    if (error instanceof ForbiddenDdlError) reply.fault = { unknownFormat: false, message: error.message };
+    else if (error instanceof ChangesetFileError) reply.fault = { unknownFormat: error.unknownFormat, message: error.message };
     else reply.failure = (error as Error).message;
   }
   parentPort?.postMessage(reply);
 });
+
+/**
+ * Checks the statements that a changeset carries, as before it is applied: whoever pushed it learns at once that it would never be.
+ * What is not understood here passes. What counts is the check before the changeset is applied, of what iTwin.js itself reads.
+ * @throws ForbiddenDdlError
+ */
+function checkPrefix(prefix: Buffer): void {
+  let described: unknown;
+  try {
+    described = JSON.parse(prefix.toString('utf8'));
+  } catch {
+    return;
+  }
+  const ddl = typeof described === 'object' && described !== null && 'DDL' in described ? described.DDL : undefined;
+  if (typeof ddl === 'string') checkDdl(ddl);
+}

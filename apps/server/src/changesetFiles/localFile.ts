@@ -18,7 +18,7 @@ export interface ChangesetContents {
 /** Reads a changeset file through. @throws ChangesetFileError */
 export async function readChangesetFile(file: string, parentId: string, wanted: { briefcases: boolean }): Promise<ChangesetContents> {
   const elements = wanted.briefcases ? new InsertedElements() : undefined;
-  const computer = new ChangesetIdComputer(parentId, elements && ((changes) => elements.push(changes)));
+  const computer = new ChangesetIdComputer(parentId, elements && { onChanges: (changes) => elements.push(changes) });
   const fd = openSync(file, 'r');
   try {
     const buffer = Buffer.alloc(pieceBytes);

@@ -206,7 +206,7 @@ export class Changesets {
       await giveUp(tx, still, now);
       await audit(tx, caller, { at: now, action: 'changeset.refuse', iTwinId: imodel.itwin_id, iModelId, detail: { id: changesetId, fault } });
     });
-    throw new ApiError('DataConflict', { message: `The uploaded file is not the Changeset ${changesetId}: ${fault}. Begin the push again.` });
+    throw new ApiError('DataConflict', { message: `The uploaded file is refused for the Changeset ${changesetId}: ${fault}. Begin the push again.` });
   }
 }
 

@@ -198,7 +198,7 @@ describe('An OpenID Connect issuer', () => {
 
   test('is discovered, and its users and organizations are known by their claims', async () => {
     const sub = randomUUID();
-    const api = new Api(server.origin, await token({ sub, email: 'ada@example.test', given_name: 'Ada', family_name: 'Lovelace', org: 'org-1' }));
+    const api = new Api(server.origin, await token({ sub, email: 'ada@example.test', email_verified: true, given_name: 'Ada', family_name: 'Lovelace', org: 'org-1' }));
     const { iTwin } = (await api.post('/itwins', { displayName: 'From outside', class: 'Endeavor', subClass: 'Project' })).body as { iTwin: { id: string; iTwinAccountId: string; createdBy: string } };
     assert.deepEqual([iTwin.iTwinAccountId, iTwin.createdBy], ['org-1', sub]);
     const { iModel } = (await api.post('/imodels', { iTwinId: iTwin.id, name: 'theirs' })).body as { iModel: { id: string } };

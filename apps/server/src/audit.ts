@@ -36,7 +36,7 @@ export interface AuditFilter {
   until?: number | undefined;
 }
 
-/** An entry with the e-mail of its actor, where the server still knows that. */
+/** An entry with the verified e-mail of its actor, where there is one. */
 export type AuditEntry = AuditTable & { actor_email: string | null };
 
 /** Entries that are read or removed at a time. */
@@ -51,7 +51,7 @@ export async function* readAudit(db: Db, filter: AuditFilter): AsyncIterable<Aud
       .selectFrom('audit as a')
       .leftJoin('user_account as u', 'u.id', 'a.actor_id')
       .selectAll('a')
-      .select('u.email as actor_email')
+      .select('u.verified_email as actor_email')
       .orderBy('a.at')
       .orderBy('a.id')
       .limit(chunk);

@@ -33,6 +33,9 @@ const Issuer = Type.Object(
     jwksUri: Type.Optional(Type.String({ minLength: 1, description: 'Skips discovery.' })),
     organizationClaim: Type.String({ default: 'org', description: 'Claim that names the organization of the user, or lists several; iTwins that the user creates belong to the first.' }),
     administratorClaim: Type.String({ default: 'org_admin', description: 'Claim that is true for Organization Administrators, or lists the organizations that the user administers.' }),
+    emailsVerified: Type.Optional(Type.Boolean({ default: false, description: 'Every `email` in its tokens is verified. By default those beside which `email_verified` is true.' })),
+    tokenType: Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: 'The `typ` in the header of its access tokens, such as at+jwt. By default at+jwt, JWT or none.' })),
+    claimsEarlierUsers: Type.Optional(Type.Boolean({ description: 'Users of a version that knew them by subject alone are its own. By default if it is the only one of `issuers`.' })),
   },
   { additionalProperties: false },
 );
@@ -78,7 +81,7 @@ const ConfigSchema = Type.Object(
     metrics: Type.Boolean({ default: false, description: 'Serve /metrics for Prometheus, to everyone who reaches the port.' }),
     corsOrigins: Type.Array(Type.String({ minLength: 1 }), { default: ['*'] }),
     embeddedIssuer: Type.Boolean({ default: true, description: 'Accept tokens minted by `offshoot token`.' }),
-    issuers: Type.Array(Issuer, { default: [], description: 'Trusted alike: a subject is the same user whichever of them names it.' }),
+    issuers: Type.Array(Issuer, { default: [], description: 'A subject is a user of the issuer that names it.' }),
     requiredScope: Type.Union([Type.String({ minLength: 1 }), Type.Null()], { default: 'itwin-platform' }),
     defaultTier: Type.String({ default: 'Enterprise', description: 'Tier of applications that the users file does not name.' }),
     tiers: Type.Record(Type.String({ minLength: 1 }), Tier, {
@@ -271,6 +274,8 @@ function checkConfig(value: Record<string, unknown>, env: NodeJS.ProcessEnv, fau
     if (config.collector.graceSeconds > 0 && config.collector.graceSeconds <= config.signedLinkSeconds)
       faults.push(`collector.graceSeconds (${config.collector.graceSeconds}) must be longer than signedLinkSeconds (${config.signedLinkSeconds})`);
     faults.push(...storeFaults(config));
+    const claiming = config.issuers.filter(({ claimsEarlierUsers }) => claimsEarlierUsers === true);
+    if (claiming.length > 1) faults.push(`issuers: more than one has claimsEarlierUsers: ${claiming.map(({ issuer }) => issuer).join(', ')}`);
     if (!config.embeddedIssuer && config.issuers.length === 0) faults.push('no issuer of tokens: configure issuers or leave embeddedIssuer on');
   }
   if (faults.length > 0) throw new ConfigError(faults);

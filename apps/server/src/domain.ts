@@ -51,13 +51,26 @@ export interface Extent {
   northEast: GeoPoint;
 }
 
+/** Who names a user, and how: a subject alone is a user of any issuer that gives it out. */
+export interface Identity {
+  issuer: string;
+  subject: string;
+}
+
 /** A user as tokens and the users file describe it. */
 export interface User {
   id: string;
+  identity: Identity;
+  /** One that the issuer has verified, or of the users file; empty where there is none. */
   email: string;
   givenName: string;
   surname: string;
   organizationId: string | null;
+}
+
+/** An e-mail in the form in which two are compared. Only ASCII letters are folded: others fold into them, and would be somebody else's. */
+export function emailKey(email: string): string {
+  return email.replace(/[A-Z]/g, (letter) => letter.toLowerCase());
 }
 
 /** The OAuth client that a token was issued to. */

@@ -194,7 +194,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       space,
       signedLinks: new SignedLinks(await linkKey(database), config.signedLinkSeconds),
       directory,
-      tokens: new Tokens(config, directory, embedded, shares),
+      tokens: new Tokens(config, directory, embedded, shares, users),
       permissions,
       rateLimits,
       repeatableRequests,

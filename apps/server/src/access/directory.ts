@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { Ajv } from 'ajv';
 import secureJson from 'secure-json-parse';
 import { Type, type Static } from 'typebox';
+import { emailKey, type User } from '../domain.ts';
 import { createFileDurably } from '../storage/durable.ts';
 
 const Text = Type.String({ minLength: 1, maxLength: 255 });
@@ -16,6 +17,8 @@ const DirectorySchema = Type.Object({
       email: Text,
       givenName: Text,
       surname: Text,
+      /** Whose tokens name this user by `id`, beside those of `offshoot token`. By default the issuer of the installation, if there is but one. */
+      issuer: Type.Optional(Text),
       organizationId: Type.Optional(Text),
       /** `true`: of the own organization. A list: of each organization that it names. */
       organizationAdministrator: Type.Optional(Type.Union([Type.Boolean(), Type.Array(Text, { maxItems: 1000 })])),
@@ -27,6 +30,14 @@ const DirectorySchema = Type.Object({
 export type DirectoryData = Static<typeof DirectorySchema>;
 export type DirectoryUser = DirectoryData['users'][number];
 export type DirectoryApplication = DirectoryData['applications'][number];
+
+/** Stands for the users file where the issuer of a user is written down. */
+export const usersFileIssuer = 'urn:offshoot:users-file';
+
+/** A user as an entry of the users file describes it. */
+export function userOfEntry({ id, email, givenName, surname, organizationId }: DirectoryUser): User {
+  return { id, identity: { issuer: usersFileIssuer, subject: id }, email, givenName, surname, organizationId: organizationId ?? null };
+}
 
 const fileName = 'users.json';
 /** How often the file is looked at for changes, at most. */
@@ -62,8 +73,8 @@ export class Directory {
   }
 
   findUserByEmail(email: string): DirectoryUser | undefined {
-    const wanted = email.toLowerCase();
-    return this.#current().users.find((user) => user.email.toLowerCase() === wanted);
+    const wanted = emailKey(email);
+    return this.#current().users.find((user) => emailKey(user.email) === wanted);
   }
 
   /** The user by whichever of the two a person wrote. Not for claims of tokens, whose subject may look like an e-mail. */
@@ -121,7 +132,7 @@ function repetitions({ organizations, users, applications }: DirectoryData): str
   return [
     ...repeated(organizations.map(({ id }) => id)).map((id) => `organization '${id}' has more than one entry`),
     ...repeated(users.map(({ id }) => id)).map((id) => `user '${id}' has more than one entry; to name several organizations, list them in 'organizationAdministrator'`),
-    ...repeated(users.map(({ email }) => email.toLowerCase())).map((email) => `more than one user has the e-mail '${email}'`),
+    ...repeated(users.map(({ email }) => emailKey(email))).map((email) => `more than one user has the e-mail '${email}'`),
     ...repeated(applications.map(({ id }) => id)).map((id) => `application '${id}' has more than one entry`),
   ];
 }

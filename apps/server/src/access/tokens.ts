@@ -1,11 +1,13 @@
-import { createRemoteJWKSet, decodeJwt, errors, jwtVerify, type JWTPayload, type JWTVerifyGetKey } from 'jose';
+import { decodeJwt, errors, jwtVerify, type JWTPayload, type JWTVerifyResult } from 'jose';
 import { LRUCache } from 'lru-cache';
 import type { Config, IssuerConfig } from '../config.ts';
-import type { Caller } from '../domain.ts';
+import type { Caller, User } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import type { Shares } from '../shares/shares.ts';
-import type { Directory } from './directory.ts';
+import type { Users } from '../users/users.ts';
+import { userOfEntry, type Directory, type DirectoryUser } from './directory.ts';
 import { embeddedAudience, type EmbeddedIssuer } from './embeddedIssuer.ts';
+import { issuerKeys, IssuerUnavailableError } from './issuerKeys.ts';
 
 /** A checked token is believed again without a new check for this long; then its issuer's keys are asked anew. */
 const believeMs = 60_000;
@@ -25,11 +27,18 @@ const tokenFaults = [
 ] as const;
 
 interface TrustedIssuer {
+  name: string;
+  /** The claims of an access token. @throws what the library throws, and IssuerUnavailableError */
   verify(token: string): Promise<JWTPayload>;
   organizationClaim: string;
   administratorClaim: string;
-  /** Users of the embedded issuer live in the users file only: whoever is taken out of it is out. */
-  usersFileOnly: boolean;
+  /** The installation itself. Its users live in the users file only: whoever is taken out of it is out. */
+  isEmbedded: boolean;
+  /** Entries of the users file that name no issuer are subjects of this one. */
+  isDefault: boolean;
+  emailsVerified: boolean;
+  /** Users of an earlier version, of whom only the subject is known, are its own. */
+  claimsEarlierUsers: boolean;
 }
 
 /** Turns the Authorization header of a request into the caller behind it. */
@@ -37,14 +46,17 @@ export class Tokens {
   readonly #config: Pick<Config, 'requiredScope' | 'defaultTier' | 'tiers'>;
   readonly #directory: Directory;
   readonly #shares: Shares;
+  readonly #users: Users;
   readonly #issuers = new Map<string, TrustedIssuer>();
   readonly #believed = new LRUCache<string, { payload: JWTPayload; issuer: TrustedIssuer }>({ max: 5000, ttl: believeMs });
 
-  constructor(config: Pick<Config, 'requiredScope' | 'defaultTier' | 'tiers' | 'issuers'>, directory: Directory, embedded: EmbeddedIssuer | undefined, shares: Shares) {
+  constructor(config: Pick<Config, 'requiredScope' | 'defaultTier' | 'tiers' | 'issuers'>, directory: Directory, embedded: EmbeddedIssuer | undefined, shares: Shares, users: Users) {
     this.#config = config;
     this.#directory = directory;
     this.#shares = shares;
-    for (const issuer of config.issuers) this.#issuers.set(issuer.issuer, oidcIssuer(issuer));
+    this.#users = users;
+    const isOnly = { ofAll: config.issuers.length === 1 && embedded === undefined, ofItsKind: config.issuers.length === 1 };
+    for (const issuer of config.issuers) this.#issuers.set(issuer.issuer, oidcIssuer(issuer, isOnly));
     if (embedded !== undefined) this.#issuers.set(embedded.issuer, embeddedIssuer(embedded));
   }
 
@@ -71,7 +83,7 @@ export class Tokens {
     if (share === undefined) throw new ApiError('Unauthorized');
     const id = `share:${share.id}`;
     return {
-      user: { id, email: id, givenName: 'Share', surname: share.name, organizationId: null },
+      user: { id, identity: { issuer: 'share', subject: share.id }, email: id, givenName: 'Share', surname: share.name, organizationId: null },
       application: { id, name: 'Share', tier: this.#config.defaultTier },
       administeredOrganizationIds: [],
       share,
@@ -90,7 +102,8 @@ export class Tokens {
     } catch (error) {
       // What is wrong with the token is told by these; anything else is a fault of the issuer or of the way to it.
       if (tokenFaults.some((fault) => error instanceof fault)) throw new ApiError('Unauthorized', { cause: error });
-      throw new ApiError('Unavailable', { message: 'The keys of the token issuer cannot be fetched. Try again.', cause: error });
+      const waitMs = error instanceof IssuerUnavailableError ? error.waitMs : 1000;
+      throw new ApiError('Unavailable', { message: 'The keys of the token issuer cannot be fetched. Try again.', headers: { 'retry-after': String(Math.ceil(waitMs / 1000)) }, cause: error });
     }
   }
 
@@ -110,34 +123,43 @@ export class Tokens {
     if (!scopes.includes(required)) throw new ApiError('RequiredScopeMissing');
   }
 
-  #callerOf(payload: JWTPayload, issuer: TrustedIssuer): Caller {
+  async #callerOf(payload: JWTPayload, issuer: TrustedIssuer): Promise<Caller> {
     const subject = payload.sub as string;
-    // An id is kept as it is or not at all: without the characters that no database can hold it would be somebody else's.
-    if (subject.includes('\0') || !subject.isWellFormed()) throw new ApiError('Unauthorized');
-    const email = textClaim(payload, 'email');
     // An e-mail that its issuer did not verify could be anybody's, an administrator's of the users file among them.
-    const verifiedEmail = payload.email_verified === true ? email : undefined;
-    const listed = this.#directory.findUserById(subject) ?? (verifiedEmail === undefined ? undefined : this.#directory.findUserByEmail(verifiedEmail));
-    if (listed === undefined && issuer.usersFileOnly) throw new ApiError('Unauthorized');
+    const verified = issuer.emailsVerified || payload.email_verified === true || payload.email_verified === 'true';
+    const email = verified ? exactText(payload.email) : undefined;
+    const listed = this.#listed(issuer, subject, email);
+    if (listed === undefined && issuer.isEmbedded) throw new ApiError('Unauthorized');
 
-    const applicationId = textClaim(payload, 'client_id') ?? textClaim(payload, 'azp') ?? 'unknown';
+    const applicationId = exactText(payload.client_id) ?? exactText(payload.azp) ?? 'unknown';
     const known = this.#directory.findApplication(applicationId);
     const tier = known?.tier ?? this.#config.defaultTier;
     if (!(tier in this.#config.tiers)) throw new ApiError('InvalidApplicationTier');
 
     const organizationIds = listed?.organizationId === undefined ? textsClaim(payload, issuer.organizationClaim) : [listed.organizationId];
-    const name = listed?.email ?? email ?? textClaim(payload, 'preferred_username') ?? subject;
     return {
-      user: {
-        id: listed?.id ?? subject,
-        email: name,
-        givenName: listed?.givenName ?? textClaim(payload, 'given_name') ?? name,
-        surname: listed?.surname ?? textClaim(payload, 'family_name') ?? name,
-        organizationId: organizationIds[0] ?? null,
-      },
+      user: listed === undefined ? await this.#userOf(payload, issuer, email, organizationIds[0] ?? null) : { ...userOfEntry(listed), organizationId: organizationIds[0] ?? null },
       application: { id: applicationId, name: known?.name ?? applicationId, tier },
       administeredOrganizationIds: administered(organizationIds, listed?.organizationAdministrator, payload, issuer),
     };
+  }
+
+  /** The entry of the users file of whoever a token names. An entry that names an issuer is of that issuer's tokens, and of minted ones. */
+  #listed(issuer: TrustedIssuer, subject: string, verifiedEmail: string | undefined): DirectoryUser | undefined {
+    const named = this.#directory.findUserById(subject);
+    if (named !== undefined && (issuer.isEmbedded || (named.issuer === undefined ? issuer.isDefault : named.issuer === issuer.name))) return named;
+    const byEmail = verifiedEmail === undefined ? undefined : this.#directory.findUserByEmail(verifiedEmail);
+    return byEmail?.issuer === undefined || byEmail.issuer === issuer.name ? byEmail : undefined;
+  }
+
+  /** A user that the users file does not list, by what the token says. */
+  async #userOf(payload: JWTPayload, issuer: TrustedIssuer, email: string | undefined, organizationId: string | null): Promise<User> {
+    const identity = { issuer: issuer.name, subject: payload.sub as string };
+    // An id of the users file is of whom that file says, and of nobody else who happens to have it for a subject.
+    const isReserved = (id: string): boolean => this.#directory.findUserById(id) !== undefined;
+    const id = await this.#users.idOf(identity, { isReserved, claimsEarlier: issuer.claimsEarlierUsers });
+    const name = email ?? shownText(payload.name) ?? shownText(payload.preferred_username) ?? id;
+    return { id, identity, email: email ?? '', givenName: shownText(payload.given_name) ?? name, surname: shownText(payload.family_name) ?? name, organizationId };
   }
 }
 
@@ -158,70 +180,84 @@ const maxOrganizations = 1000;
 function textsClaim(payload: JWTPayload, name: string): string[] {
   const value = payload[name];
   const values: unknown[] = Array.isArray(value) ? value.slice(0, maxOrganizations) : [value];
-  return values.filter((each) => typeof each === 'string' && each !== '').map(cleaned);
+  return values.map(exactText).filter((text) => text !== undefined);
 }
 
-/** A text claim without the characters that no database text can hold, at most 255 of them; undefined when absent. */
-function textClaim(payload: JWTPayload, name: string): string | undefined {
-  const value = payload[name];
-  return typeof value === 'string' && value !== '' ? cleaned(value) : undefined;
+const maxTextLength = 255;
+
+/** A claim by which something is found: as it is or not at all, because cut or cleaned it could be somebody else's. */
+function exactText(value: unknown): string | undefined {
+  return typeof value === 'string' && value !== '' && value.length <= maxTextLength && !/\p{Cc}/u.test(value) && value.isWellFormed() ? value : undefined;
 }
 
-function cleaned(text: unknown): string {
-  return (text as string).replaceAll('\0', '').slice(0, 255).toWellFormed();
+/** A claim that is only shown, without control characters, at most 255 characters of it; undefined when absent. */
+function shownText(value: unknown): string | undefined {
+  const text = typeof value === 'string' ? value.replace(/\p{Cc}/gu, '').slice(0, maxTextLength).toWellFormed() : '';
+  return text === '' ? undefined : text;
 }
 
 function embeddedIssuer(embedded: EmbeddedIssuer): TrustedIssuer {
   return {
+    name: embedded.issuer,
+    isEmbedded: true,
+    isDefault: true,
+    emailsVerified: false,
+    claimsEarlierUsers: false,
     verify: async (token) =>
-      (
+      accessToken(
         await jwtVerify(token, embedded.publicKey, {
           issuer: embedded.issuer,
           audience: embeddedAudience,
           algorithms: [embedded.algorithm],
+          typ: 'JWT',
           requiredClaims: ['exp', 'sub'],
           clockTolerance: clockToleranceSeconds,
-        })
-      ).payload,
+        }),
+      ),
     organizationClaim: 'org',
     administratorClaim: 'org_admin',
-    usersFileOnly: true,
   };
 }
 
-/** Any OpenID Connect issuer: its keys come from its discovery document (or `jwksUri`), fetched when first needed. */
-function oidcIssuer(config: IssuerConfig): TrustedIssuer {
-  let keys: Promise<JWTVerifyGetKey> | undefined;
-  const keysOf = (): Promise<JWTVerifyGetKey> => {
-    keys ??= discover(config).catch((error: unknown) => {
-      keys = undefined; // The next request tries again.
-      throw error;
-    });
-    return keys;
-  };
+/** Any OpenID Connect issuer. @param isOnly whether no other issuer is configured, and whether no other of its kind is */
+function oidcIssuer(config: IssuerConfig, isOnly: { ofAll: boolean; ofItsKind: boolean }): TrustedIssuer {
+  const keys = issuerKeys(config);
   return {
+    name: config.issuer,
+    isEmbedded: false,
+    isDefault: isOnly.ofAll,
+    emailsVerified: config.emailsVerified ?? false,
+    claimsEarlierUsers: config.claimsEarlierUsers ?? isOnly.ofItsKind,
     verify: async (token) =>
-      (
-        await jwtVerify(token, await keysOf(), {
+      accessToken(
+        await jwtVerify(token, keys, {
           issuer: config.issuer,
           audience: config.audience,
           algorithms: config.algorithms,
+          ...(config.tokenType !== undefined && { typ: config.tokenType }),
           requiredClaims: ['exp', 'sub'],
           clockTolerance: clockToleranceSeconds,
-        })
-      ).payload,
+        }),
+      ),
     organizationClaim: config.organizationClaim,
     administratorClaim: config.administratorClaim,
-    usersFileOnly: false,
   };
 }
 
-async function discover(config: IssuerConfig): Promise<JWTVerifyGetKey> {
-  if (config.jwksUri !== undefined) return createRemoteJWKSet(new URL(config.jwksUri));
-  const address = `${config.issuer.replace(/\/$/, '')}/.well-known/openid-configuration`;
-  const response = await fetch(address, { signal: AbortSignal.timeout(5000), redirect: 'error' });
-  if (!response.ok) throw new Error(`${address} answered ${response.status}`);
-  const document = (await response.json()) as { issuer?: unknown; jwks_uri?: unknown };
-  if (document.issuer !== config.issuer || typeof document.jwks_uri !== 'string') throw new Error(`${address} is not the discovery document of ${config.issuer}`);
-  return createRemoteJWKSet(new URL(document.jwks_uri));
+/** Types of access tokens in the header (RFC 9068; before it they had none of their own), and in the claims of Keycloak and its kin. */
+const headerTypes: readonly unknown[] = [undefined, 'at+jwt', 'jwt'];
+const claimTypes: readonly unknown[] = [undefined, 'at+jwt', 'jwt', 'bearer'];
+/** Claims that only ID tokens have (OpenID Connect Core, 3.1.3.6 and 3.3.2.11). */
+const idTokenClaims = ['at_hash', 'c_hash'];
+
+/**
+ * The claims of a token whose signature is good, if it is an access token and names a user.
+ * @throws JWTInvalid for ID, refresh and logout tokens, and for a subject that is no text of 1 to 255 characters
+ */
+function accessToken({ payload, protectedHeader }: JWTVerifyResult): JWTPayload {
+  const typeIn = (value: unknown): unknown => (typeof value === 'string' ? value.toLowerCase().replace(/^application\//, '') : value);
+  if (!headerTypes.includes(typeIn(protectedHeader.typ)) || !claimTypes.includes(typeIn(payload.typ))) throw new errors.JWTInvalid('not an access token, by its type');
+  if (idTokenClaims.some((claim) => claim in payload)) throw new errors.JWTInvalid('not an access token, but an ID token');
+  if (exactText(payload.sub) === undefined) throw new errors.JWTInvalid('the subject is not usable');
+  return payload;
 }

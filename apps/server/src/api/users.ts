@@ -26,7 +26,8 @@ const FullUser = Type.Object({
 });
 
 function toMinimal(iModelId: string, row: UserAccountTable, links: Links) {
-  return { id: row.id, displayName: row.email, _links: { self: links.user(iModelId, row.id) } };
+  // Names are as anybody says; an e-mail is here only where it was verified.
+  return { id: row.id, displayName: row.email === '' ? row.id : row.email, _links: { self: links.user(iModelId, row.id) } };
 }
 
 function toFull(iModelId: string, row: UserAccountTable, statistics: UserStatistics | undefined, links: Links) {

@@ -3,6 +3,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { userOfEntry, type DirectoryUser } from '../access/directory.ts';
 import { EmbeddedIssuer } from '../access/embeddedIssuer.ts';
 import type { Caller } from '../domain.ts';
 import { ensureFirstITwin } from '../itwins/firstITwin.ts';
@@ -55,8 +56,7 @@ export const raisedTiers = {
 export async function firstOwner(services: Services): Promise<{ iTwinId: string; caller: Caller }> {
   const iTwin = await ensureFirstITwin(services);
   if (iTwin === undefined) throw new Error('the benchmark needs an empty database');
-  const owner = await services.database.db.selectFrom('user_account').selectAll().executeTakeFirstOrThrow();
-  const user = { id: owner.id, email: owner.email, givenName: owner.given_name, surname: owner.surname, organizationId: owner.organization_id };
+  const user = userOfEntry(services.directory.data.users[0] as DirectoryUser);
   return { iTwinId: iTwin.id, caller: { user, application: { id: 'bench', name: 'Benchmark', tier: services.config.defaultTier }, administeredOrganizationIds: [] } };
 }
 

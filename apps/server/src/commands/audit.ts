@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { readAudit, type AuditEntry } from '../audit.ts';
 import { openDatabase, type Db } from '../db/database.ts';
+import { emailKey } from '../domain.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
 
@@ -57,7 +58,7 @@ function timeOf(text: string | undefined, option: string): number | undefined {
 
 /** The id of a user; a text that is no known e-mail is taken for one. */
 async function actorOf(db: Db, text: string): Promise<string> {
-  const found = await db.selectFrom('user_account').select('id').where('email', '=', text).orderBy('created_at').limit(1).executeTakeFirst();
+  const found = await db.selectFrom('user_account').select('id').where('verified_email', '=', emailKey(text)).orderBy('created_at').limit(1).executeTakeFirst();
   return found?.id ?? text;
 }
 

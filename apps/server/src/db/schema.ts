@@ -52,7 +52,13 @@ export interface Schema {
 
 export interface UserAccountTable {
   id: string;
+  /** Who names the user in tokens, and how; both null until a user of an earlier version comes again. */
+  issuer: string | null;
+  subject: string | null;
+  /** As it is shown; empty where there is none that anybody has verified. */
   email: string;
+  /** In lower case: by which the user is found. */
+  verified_email: string | null;
   given_name: string;
   surname: string;
   organization_id: string | null;

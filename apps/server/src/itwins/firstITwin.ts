@@ -1,3 +1,4 @@
+import { userOfEntry } from '../access/directory.ts';
 import { ApiError } from '../errors.ts';
 import type { Services } from '../services.ts';
 
@@ -19,8 +20,7 @@ function firstTwo({ database }: Services): Promise<{ id: string; display_name: s
 async function makeFirst(services: Services): Promise<void> {
   const listed = services.directory.data.users[0];
   if (!services.config.embeddedIssuer || listed === undefined) return;
-  const { id, email, givenName, surname, organizationId = null } = listed;
-  const user = { id, email, givenName, surname, organizationId };
+  const user = userOfEntry(listed);
   await services.users.remember(user);
   try {
     await services.iTwins.create(
@@ -35,7 +35,7 @@ async function makeFirst(services: Services): Promise<void> {
         dataCenterLocation: undefined,
         status: 'Active',
         parentId: null,
-        organizationId,
+        organizationId: user.organizationId,
       },
     );
   } catch (error) {

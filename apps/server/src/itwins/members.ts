@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { sql } from 'kysely';
-import type { Directory, DirectoryUser } from '../access/directory.ts';
+import { userOfEntry, type Directory, type DirectoryUser } from '../access/directory.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
 import { audit } from '../audit.ts';
 import type { Database } from '../db/database.ts';
@@ -173,11 +173,9 @@ export class Members {
     });
   }
 
-  /** A user by id or e-mail: one who has been here, or one of the users file who has not come yet. */
-  async account(idOrEmail: string): Promise<UserAccountTable | undefined> {
-    const seen = (await this.#users.find(idOrEmail)) ?? (await this.#users.findByEmail(idOrEmail));
-    if (seen !== undefined) return seen;
-    return this.#fromDirectory(this.#directory.findUser(idOrEmail));
+  /** A user by e-mail or id: one who has been here, or one of the users file who has not come yet. Rule of this server: an id is never an e-mail. */
+  async account(reference: string): Promise<UserAccountTable | undefined> {
+    return reference.includes('@') ? this.#accountByEmail(reference) : this.accountById(reference);
   }
 
   /** The same by id alone. */
@@ -185,12 +183,20 @@ export class Members {
     return (await this.#users.find(id)) ?? this.#fromDirectory(this.#directory.findUserById(id));
   }
 
-  /** The account of a user of the users file, written down if this is the first time that anybody names them. */
+  /** Rule of this server: the users file is asked first, and only verified e-mails count beside it. */
+  async #accountByEmail(email: string): Promise<UserAccountTable | undefined> {
+    const listed = this.#directory.findUserByEmail(email);
+    if (listed !== undefined) return this.#fromDirectory(listed);
+    const seen = await this.#users.findByEmail(email);
+    // Whoever the file lists has the e-mail that stands there.
+    return seen === undefined || this.#directory.findUserById(seen.id) !== undefined ? undefined : seen;
+  }
+
+  /** The account of a user of the users file, as the file has it, also if this is the first time that anybody names them. */
   async #fromDirectory(listed: DirectoryUser | undefined): Promise<UserAccountTable | undefined> {
     if (listed === undefined) return undefined;
-    const { id, email, givenName, surname, organizationId } = listed;
-    await this.#users.remember({ id, email, givenName, surname, organizationId: organizationId ?? null });
-    return this.#users.find(id);
+    await this.#users.remember(userOfEntry(listed));
+    return this.#users.find(listed.id);
   }
 
   async #requireMember(iTwinId: string, userId: string): Promise<void> {

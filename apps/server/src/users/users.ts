@@ -1,9 +1,11 @@
+import { createHash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import type { Page, PageRequest } from '../api/paging.ts';
 import { readPage } from '../api/paging.ts';
 import { isForeignKeyError, type Db } from '../db/database.ts';
 import type { IModelTable, UserAccountTable } from '../db/schema.ts';
-import type { User } from '../domain.ts';
+import { usersFileIssuer } from '../access/directory.ts';
+import { emailKey, type Identity, type User } from '../domain.ts';
 import { outageOf } from '../faults.ts';
 
 /** What a user did on one iModel. */
@@ -29,6 +31,8 @@ export class Users {
   readonly #db: Db;
   /** What this process has written already, so that a request of a known user writes nothing. */
   readonly #known = new LRUCache<string, string>({ max: 10_000 });
+  /** Ids by issuer and subject. */
+  readonly #ids = new LRUCache<string, string>({ max: 10_000 });
   readonly #connected = new LRUCache<string, true>({ max: 50_000, ttl: accessResolutionMs });
 
   constructor(db: Db) {
@@ -39,15 +43,63 @@ export class Users {
   async remember(user: User): Promise<void> {
     const described = JSON.stringify(user);
     if (this.#known.get(user.id) === described) return;
-    const columns = { email: user.email, given_name: user.givenName, surname: user.surname, organization_id: user.organizationId };
+    const columns = {
+      email: user.email,
+      verified_email: user.email === '' ? null : emailKey(user.email),
+      given_name: user.givenName,
+      surname: user.surname,
+      organization_id: user.organizationId,
+    };
     const noted = await this.#note(() =>
       this.#db
         .insertInto('user_account')
-        .values({ id: user.id, ...columns, created_at: Date.now() })
-        .onConflict((conflict) => conflict.column('id').doUpdateSet(columns))
+        .values({ id: user.id, ...user.identity, ...columns, created_at: Date.now() })
+        .onConflict((conflict) =>
+          conflict.column('id').doUpdateSet((eb) => ({ ...columns, issuer: eb.fn.coalesce('user_account.issuer', 'excluded.issuer'), subject: eb.fn.coalesce('user_account.subject', 'excluded.subject') })),
+        )
         .execute(),
     );
     if (noted) this.#known.set(user.id, described);
+  }
+
+  /**
+   * Id of the user that an issuer names by a subject; a new one is written down. It is the subject itself where that is nobody's
+   * id, which is what clients of one issuer expect.
+   * @param isReserved ids that are somebody else's by the users file
+   * @param claimsEarlier whether users of an earlier version, of whom only the subject is known, are this issuer's
+   */
+  async idOf(identity: Identity, { isReserved, claimsEarlier }: { isReserved: (id: string) => boolean; claimsEarlier: boolean }): Promise<string> {
+    const key = JSON.stringify([identity.issuer, identity.subject]);
+    const known = this.#ids.get(key) ?? (await this.#findByIdentity(identity));
+    if (known !== undefined && !isReserved(known)) {
+      this.#ids.set(key, known);
+      return known;
+    }
+    const { issuer, subject } = identity;
+    const derived = derivedId(identity);
+    const candidates = isPlainId(subject) && !isReserved(subject) ? [subject, derived] : [derived];
+    const noted = await this.#note(async () => {
+      // The users file has taken the id: whoever had it is somebody else from now on.
+      if (known !== undefined) await this.#db.updateTable('user_account').set({ issuer: usersFileIssuer, subject: known }).where('id', '=', known).execute();
+      if (claimsEarlier && candidates[0] === subject) await this.#db.updateTable('user_account').set(identity).where('id', '=', subject).where('issuer', 'is', null).execute();
+      for (const id of candidates) {
+        await this.#db
+          .insertInto('user_account')
+          .values({ id, issuer, subject, email: '', verified_email: null, given_name: '', surname: '', organization_id: null, created_at: Date.now() })
+          .onConflict((conflict) => conflict.doNothing())
+          .execute();
+        if ((await this.#findByIdentity(identity)) !== undefined) return;
+      }
+    });
+    const id = noted ? await this.#findByIdentity(identity) : undefined;
+    if (id === undefined) return derived;
+    this.#ids.set(key, id);
+    return id;
+  }
+
+  async #findByIdentity({ issuer, subject }: Identity): Promise<string | undefined> {
+    const row = await this.#db.selectFrom('user_account').select('id').where('issuer', '=', issuer).where('subject', '=', subject).executeTakeFirst();
+    return row?.id;
   }
 
   /** Notes that a user accessed an iModel, once a minute. Rule of the API: users of an iModel are all who ever did. */
@@ -80,8 +132,10 @@ export class Users {
     }
   }
 
+  /** The one user with an e-mail that was verified; nobody where several have it. */
   async findByEmail(email: string): Promise<UserAccountTable | undefined> {
-    return this.#db.selectFrom('user_account').selectAll().where('email', '=', email).orderBy('created_at').limit(1).executeTakeFirst();
+    const [only, ...others] = await this.#db.selectFrom('user_account').selectAll().where('verified_email', '=', emailKey(email)).limit(2).execute();
+    return others.length === 0 ? only : undefined;
   }
 
   async find(id: string): Promise<UserAccountTable | undefined> {
@@ -189,4 +243,15 @@ export class Users {
       .orderBy('b.briefcase_id')
       .execute();
   }
+}
+
+/** Whether a subject may be the id of its user: nothing that could be taken for an e-mail, or for the holder of a share. */
+function isPlainId(subject: string): boolean {
+  return !subject.includes('@') && !subject.startsWith('share:');
+}
+
+/** An id of a user's own: a UUID (version 8) that follows from issuer and subject, so that every server finds the same. */
+function derivedId({ issuer, subject }: Identity): string {
+  const digits = createHash('sha256').update(`${issuer}\0${subject}`).digest('hex');
+  return [digits.slice(0, 8), digits.slice(8, 12), `8${digits.slice(13, 16)}`, `8${digits.slice(17, 20)}`, digits.slice(20, 32)].join('-');
 }

@@ -16,6 +16,7 @@ import { jobWaitsMigration } from './0013-job-waits.ts';
 import { failedCreationsMigration } from './0014-failed-creations.ts';
 import { iTwinSurfaceMigration } from './0015-itwin-surface.ts';
 import { idempotencyMigration } from './0016-idempotency.ts';
+import { identitiesMigration } from './0017-identities.ts';
 
 /** All migrations in order of their names. A released one never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -36,5 +37,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0014-failed-creations': failedCreationsMigration(engine),
     '0015-itwin-surface': iTwinSurfaceMigration(engine),
     '0016-idempotency': idempotencyMigration(engine),
+    '0017-identities': identitiesMigration(engine),
   };
 }

@@ -236,6 +236,8 @@ onEachDatabase('iTwins in the words of the reference', {}, (context) => {
       assert.deepEqual(detailsOf(await upload(width, height)), { image: ['InvalidValue', 'The width or height dimensions of the image cannot be greater than 5 times the size of each other.'] });
     const tooLarge = await context.api.put(`/itwins/${iTwinId}/image`, Buffer.alloc(5_242_881), { 'content-type': 'image/png' });
     assert.deepEqual([tooLarge.status, (tooLarge.body as WireError).error.message], [413, 'Provided file is greater than the maximum allowed file size of 5MB.']);
+    // Bytes of none and of other kinds are a fault of the client alike.
+    for (const bytes of [Buffer.alloc(0), Buffer.from('no picture')]) assert.equal((await context.api.put(`/itwins/${iTwinId}/image`, bytes, { 'content-type': 'image/png' })).status, 422);
     assert.equal((await upload(500, 100)).status, 201);
     const { image } = (await context.api.get(`/itwins/${iTwinId}/image`)).body as { image: { smallImageName: string } };
     await context.api.post(`/itwins/favorites/${iTwinId}`);

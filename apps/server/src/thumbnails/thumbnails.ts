@@ -134,11 +134,10 @@ export class ProportionsError extends Error {
 /** Refuses a picture of which one side is more than `limit` times the other. @throws ProportionsError, NotAPictureError */
 export async function requireProportions(picture: Buffer, limit: number): Promise<void> {
   const sharp = await imageLibrary();
-  const { width, height } = await sharp(picture, { limitInputPixels: maxPixels })
-    .metadata()
-    .catch((error: unknown) => {
-      throw new NotAPictureError(error);
-    });
+  const { width, height } = await (async () => sharp(picture, { limitInputPixels: maxPixels }).metadata())().catch((error: unknown) => {
+    // The library refuses some bytes, such as none, before it reads them.
+    throw new NotAPictureError(error);
+  });
   if (width > limit * height || height > limit * width) throw new ProportionsError();
 }
 

@@ -281,11 +281,13 @@ function fromHttpLayer(error: Error, request: FastifyRequest): ApiError {
 
 /** Every refusal that a route can answer: its own, and those that follow from its declaration. */
 export function errorsOf(route: Route): ErrorCode[] {
-  const codes = new Set<ErrorCode>(['HeaderNotFound', 'Unauthorized', 'RateLimitExceeded', ...(route.errors ?? [])]);
+  const codes = new Set<ErrorCode>(['BadRequest', 'HeaderNotFound', 'Unauthorized', 'RateLimitExceeded', 'RequestHeadersTooLarge', ...(route.errors ?? [])]);
   if (route.access.on === 'imodel') codes.add('iModelNotFound');
   if (needsInitialized(route.access)) codes.add('iModelNotInitialized');
   if (route.access.on === 'itwin') codes.add(iTwinNotFoundOf(route));
   if (route.access.on !== 'caller' && !(route.access.on === 'itwin' && route.access.permission === 'member')) codes.add('InsufficientPermissions');
+  // The holder of a share, whoever else may.
+  if (route.method !== 'GET') codes.add('InsufficientPermissions');
   if (route.method === 'POST') codes.add('RequestInProgress');
   codes.add(umbrellaOf(route));
   if (route.body !== undefined || route.file !== undefined) codes.add('RequestTooLarge');

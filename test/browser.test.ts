@@ -1,20 +1,16 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { existsSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
+import { chromium, chromiumFlags } from './support/chromium.ts';
 import type { PageInput, PageResult } from './support/page.ts';
 import { makeIModel, workFolder } from './support/clients.ts';
 import { onEachDatabase } from './support/suite.ts';
-
-const chromium = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find((file) => file !== undefined && existsSync(file));
-/** Alone, quiet and without a network of its own. */
-const flags = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage'];
 
 /** Opens a page of the bundled clients, on an origin that is not the server's, and gives what it reports. */
 async function inChromium(input: PageInput): Promise<PageResult> {
@@ -47,7 +43,7 @@ async function inChromium(input: PageInput): Promise<PageResult> {
     response.end(page ? script : `<!doctype html><meta charset="utf-8"><script>window.input = ${JSON.stringify(input)}</script><script src="/page.js"></script>`);
   });
   await new Promise<void>((resolve) => host.listen(0, '127.0.0.1', resolve));
-  const browser = spawn(chromium as string, [...flags, `--user-data-dir=${path.join(folder.path, 'profile')}`, `http://127.0.0.1:${(host.address() as AddressInfo).port}/`], { stdio: 'ignore' });
+  const browser = spawn(chromium as string, [...chromiumFlags, `--user-data-dir=${path.join(folder.path, 'profile')}`, `http://127.0.0.1:${(host.address() as AddressInfo).port}/`], { stdio: 'ignore' });
   const ended = new Promise<void>((resolve) => browser.once('exit', () => resolve()));
   try {
     return await Promise.race([reported, ended.then(() => ({ fault: 'the browser ended without a report' }))]);

@@ -11,6 +11,7 @@ import { parseQuery } from './api/text.ts';
 import { iTwinJsVersion } from './checkpoints/itwinjsVersion.ts';
 import type { Config } from './config.ts';
 import { ApiError } from './errors.ts';
+import { addSecurityHeaders, pagePolicy } from './http/securityHeaders.ts';
 import { discardUnreadBodies } from './http/unreadBodies.ts';
 import { serveMetrics } from './metrics.ts';
 import { within } from './operations/within.ts';
@@ -79,6 +80,7 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
   });
   if (traces !== undefined) traceRequests(app);
   discardUnreadBodies(app);
+  addSecurityHeaders(app.server);
   const services = await openServices(config, app.log).catch(async (error: unknown) => {
     await traces?.stop();
     throw error;
@@ -245,27 +247,33 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
     return reply.redirect(publicUrl !== undefined || trustProxy ? `${baseUrlOf(request, services.config)}/docs/` : 'docs/');
   };
   app.get('/', { schema: { hide: true } }, toDocument);
-  await app.register(scalar, {
-    routePrefix: '/docs',
-    hooks: {
-      // The page finds its parts beside itself, so its address needs the slash.
-      onRequest: (request, reply, done) => {
-        if (/\/docs$/i.test(request.url.split('?', 1)[0] ?? '')) toDocument(request, reply);
-        else done();
+  await app.register(async (pages) => {
+    pages.addHook('onSend', async (_request, reply, payload) => {
+      if (typeof payload === 'string' && String(reply.getHeader('content-type')).startsWith('text/html')) reply.header('content-security-policy', pagePolicy(payload));
+      return payload;
+    });
+    await pages.register(scalar, {
+      routePrefix: '/docs',
+      hooks: {
+        // The page finds its parts beside itself, so its address needs the slash.
+        onRequest: (request, reply, done) => {
+          if (/\/docs$/i.test(request.url.split('?', 1)[0] ?? '')) toDocument(request, reply);
+          else done();
+        },
       },
-    },
-    // Served from the package: the page needs no network, and offers nothing that would send the document elsewhere.
-    configuration: {
-      url: '../openapi.json',
-      title: 'Offshoot',
-      withDefaultFonts: false,
-      telemetry: false,
-      hideClientButton: true,
-      showDeveloperTools: 'never',
-      agent: { disabled: true },
-      mcp: { disabled: true },
-      authentication: { preferredSecurityScheme: 'bearer' },
-    },
+      // Served from the package: the page needs no network, and offers nothing that would send the document elsewhere.
+      configuration: {
+        url: '../openapi.json',
+        title: 'Offshoot',
+        withDefaultFonts: false,
+        telemetry: false,
+        hideClientButton: true,
+        showDeveloperTools: 'never',
+        agent: { disabled: true },
+        mcp: { disabled: true },
+        authentication: { preferredSecurityScheme: 'bearer' },
+      },
+    });
   });
 }
 

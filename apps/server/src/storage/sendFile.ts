@@ -33,7 +33,7 @@ export async function sendFile(file: Sendable, request: FastifyRequest, reply: F
   const etag = `"${file.etag}"`;
   const { 'if-match': ifMatch, 'if-none-match': ifNoneMatch } = request.headers;
   if (ifMatch !== undefined && !namesEntityTag(ifMatch, etag, false)) throw new StorageError(412, 'ConditionNotMet', 'The blob is not the one that If-Match names.');
-  reply.headers({ etag, 'accept-ranges': 'bytes', 'cache-control': 'private, max-age=0', 'x-content-type-options': 'nosniff' });
+  reply.headers({ etag, 'accept-ranges': 'bytes', 'cache-control': 'private, max-age=0' });
   if (ifNoneMatch !== undefined && namesEntityTag(ifNoneMatch, etag, true)) return reply.code(304).send();
 
   // Rule of RFC 9110, 14.2: ranges are for GET alone.

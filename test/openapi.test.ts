@@ -59,11 +59,11 @@ describe('The API document', () => {
     }
   });
 
-  test('says in each 429 how long to wait, and on each POST how to repeat it', () => {
+  test('says in each 429 and 503 how long to wait, and on each POST how to repeat it', () => {
     for (const route of routes) {
       const operation = document.paths[route.path.replace(/:(\w+)/g, '{$1}')]?.[route.method.toLowerCase()];
-      assert.ok(operation?.responses['429']?.headers?.['Retry-After'], route.operationId);
-      const repeatable = operation.parameters?.some(({ name, in: place }) => place === 'header' && name === 'idempotency-key') ?? false;
+      for (const status of ['429', '503']) assert.ok(operation?.responses[status]?.headers?.['Retry-After'], `${route.operationId} ${status}`);
+      const repeatable = operation?.parameters?.some(({ name, in: place }) => place === 'header' && name === 'idempotency-key') ?? false;
       assert.equal(repeatable, route.method === 'POST', route.operationId);
     }
   });

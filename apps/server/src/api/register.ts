@@ -281,7 +281,7 @@ function fromHttpLayer(error: Error, request: FastifyRequest): ApiError {
 
 /** Every refusal that a route can answer: its own, and those that follow from its declaration. */
 export function errorsOf(route: Route): ErrorCode[] {
-  const codes = new Set<ErrorCode>(['BadRequest', 'HeaderNotFound', 'Unauthorized', 'RateLimitExceeded', 'RequestHeadersTooLarge', ...(route.errors ?? [])]);
+  const codes = new Set<ErrorCode>(['BadRequest', 'HeaderNotFound', 'Unauthorized', 'RateLimitExceeded', 'RequestHeadersTooLarge', 'Unavailable', ...(route.errors ?? [])]);
   if (route.access.on === 'imodel') codes.add('iModelNotFound');
   if (needsInitialized(route.access)) codes.add('iModelNotInitialized');
   if (route.access.on === 'itwin') codes.add(iTwinNotFoundOf(route));
@@ -335,7 +335,7 @@ function documentOf(route: Route) {
     }),
     response: {
       [route.response.status]: success,
-      ...Object.fromEntries([...byStatus].map(([status, codes]) => [status, { ...ErrorSchema, ...(status === 429 && { headers: retryAfter }), description: codes.map((code) => `\`${code}\`: ${errorTable[code][1]}`).join('\n\n') }])),
+      ...Object.fromEntries([...byStatus].map(([status, codes]) => [status, { ...ErrorSchema, ...((status === 429 || status === 503) && { headers: retryAfter }), description: codes.map((code) => `\`${code}\`: ${errorTable[code][1]}`).join('\n\n') }])),
     },
   };
 }

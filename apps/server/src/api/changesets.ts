@@ -2,7 +2,8 @@ import { Type } from 'typebox';
 import { lastBriefcaseId } from '../briefcases/counter.ts';
 import type { ChangesetTable, IModelTable, PendingChangesetTable } from '../db/schema.ts';
 import { parseChangesetId, parseChangesetRef } from '../domain.ts';
-import { ApiError } from '../errors.ts';
+import { ApiError, detail } from '../errors.ts';
+import { maxExtendedDataBytes } from '../history/extendedData.ts';
 import type { Services } from '../services.ts';
 import type { Links, StorageLink } from './links.ts';
 import { pageOf, pageRequest, pagingParameters, sortKeys } from './paging.ts';
@@ -57,6 +58,9 @@ const CreatedChangeset = Type.Object({
     complete: LinkSchema,
   }),
 });
+
+/** Bytes of JSON that one changeset keeps of its synchronization: of the API's own limits the one for such data. */
+const maxSynchronizationInfoBytes = maxExtendedDataBytes;
 
 const path = (id: string): string => `/changesets/${id}`;
 const syncInfo = (json: string | null) => (json === null ? null : (JSON.parse(json) as { taskId: string; changedFiles: string[] | null }));
@@ -149,8 +153,8 @@ const listChangesets = imodelRoute({
       if (descending !== backward) last = Math.min(last, at - 1);
       else first = Math.max(first, at + 1);
     }
-    const rows = await services.changesets.list(access.imodel, { first, last, limit: top + 1, offset: skip ?? 0, descending: descending !== backward });
-    const page = pageOf(rows, request, (row) => row.index);
+    const { rows, fitting } = await services.changesets.list(access.imodel, { first, last, top, offset: skip ?? 0, descending: descending !== backward });
+    const page = pageOf(rows, request, (row) => row.index, fitting);
     const id = access.imodel.id;
     const own = await ownFacts(services, access.imodel, page.items.map((row) => row.index));
     const downloads = representation && access.permissions.has('imodels_read') ? await links.downloads(page.items.map(fileOf)) : undefined;
@@ -228,8 +232,11 @@ const createChangeset = imodelRoute({
     'NewerChangesExist',
     'iModelNotInitialized',
   ],
-  async handler({ access, caller, body, links, services }) {
-    const { synchronizationInfo } = body;
+  async handler({ access, caller, body, links, services, invalid }) {
+    const { synchronizationInfo: info } = body;
+    const synchronizationInfo = info == null ? null : JSON.stringify({ taskId: info.taskId, changedFiles: info.changedFiles ?? null });
+    if (synchronizationInfo !== null && Buffer.byteLength(synchronizationInfo) > maxSynchronizationInfoBytes)
+      throw invalid([detail.invalidValue('synchronizationInfo', `Provided 'synchronizationInfo' value is not valid. It cannot be longer than ${maxSynchronizationInfoBytes} bytes.`)]);
     const recordedBriefcaseId = body.recordedBriefcaseId ?? null;
     if (recordedBriefcaseId !== null && !access.permissions.has('imodels_manage')) throw new ApiError('InsufficientPermissions');
     const { blobId, pending } = await services.changesets.begin(caller, access, {
@@ -240,8 +247,7 @@ const createChangeset = imodelRoute({
       fileSize: body.fileSize,
       description: emptyToNull(body.description),
       containingChanges: body.containingChanges ?? 0,
-      synchronizationInfo:
-        synchronizationInfo == null ? null : JSON.stringify({ taskId: synchronizationInfo.taskId, changedFiles: synchronizationInfo.changedFiles ?? null }),
+      synchronizationInfo,
       groupId: body.groupId ?? null,
     });
     const upload = await links.upload(blobId, `${pending.changeset_id}.cs`);

@@ -7,13 +7,13 @@ import { parseGuid } from '../domain.ts';
 import { ApiError, detail } from '../errors.ts';
 import { madeIModel } from './made.ts';
 import { imodelRoute, type IModelCall, type Route } from './route.ts';
-import { ContainersEnabled, FreeText, NameText, Nullable } from './schemas.ts';
+import { ContainersEnabled, FreeText, IdText, NameText, Nullable } from './schemas.ts';
 
 const CopyBody = Type.Object({
-  iTwinId: Type.String({ minLength: 1, description: 'iTwin that will hold the new iModel.' }),
+  iTwinId: IdText({ minLength: 1, description: 'iTwin that will hold the new iModel.' }),
   name: Type.Optional(Nullable(NameText("Name of the new iModel; the source's by default. Unique within the iTwin."))),
   description: Type.Optional(Nullable(FreeText("Its description; the source's by default.", { minLength: 1, pattern: '\\S' }))),
-  changesetId: Type.Optional(Nullable(Type.String({ description: 'Last changeset to copy; `""` copies the baseline only. All by default.' }))),
+  changesetId: Type.Optional(Nullable(IdText({ description: 'Last changeset to copy; `""` copies the baseline only. All by default.' }))),
   changesetIndex: Type.Optional(
     Nullable(
       Type.Integer({

@@ -2,7 +2,7 @@ import { Type } from 'typebox';
 import type { ExtendedDataTable } from '../db/schema.ts';
 import { parseChangesetRef } from '../domain.ts';
 import { detail } from '../errors.ts';
-import { maxExtendedDataBytes } from '../history/extendedData.ts';
+import { maxExtendedDataBytes, maxExtendedDataCharacters } from '../history/extendedData.ts';
 import { pageRequest, pagingParameters } from './paging.ts';
 import { imodelRoute, type Route } from './route.ts';
 import { PageLinks } from './schemas.ts';
@@ -16,14 +16,16 @@ function toWire(row: ExtendedDataTable) {
   return { changesetId: row.changeset_id, changesetIndex: row.changeset_index, data: row.data };
 }
 
+const tooLong = `'data' cannot be longer than ${maxExtendedDataBytes} bytes.`;
+
 /** What is wrong with data to be attached; undefined when nothing is. */
 function faultOf(data: string): string | undefined {
   const bytes = Buffer.from(data, 'base64');
-  if (bytes.length > maxExtendedDataBytes) return `'data' cannot be longer than ${maxExtendedDataBytes} bytes.`;
-  // Node reads base64 leniently; what does not come out again the same was none.
-  const canonical = bytes.toString('base64').replace(/=+$/, '') === data.replace(/=+$/, '');
+  if (bytes.length > maxExtendedDataBytes) return tooLong;
+  // Node reads base64 leniently; what does not come out again the same, with or without padding, was none.
+  const canonical = bytes.toString('base64');
   try {
-    if (!canonical || data === '') throw new SyntaxError('no base64');
+    if (data === '' || (data !== canonical && data !== canonical.replaceAll('=', ''))) throw new SyntaxError('no base64');
     JSON.parse(bytes.toString('utf8'));
     return undefined;
   } catch {
@@ -73,7 +75,7 @@ const createData = imodelRoute({
   summary: 'Attach extended data to a changeset, once',
   access: { on: 'imodel', permission: 'imodels_write', level: 'iModel', also: 'Only whoever pushed the changeset.' },
   invalid: 'Cannot create Changeset Extended Data.',
-  body: Type.Object({ data: Type.String({ description: `Base64 of JSON, at most ${maxExtendedDataBytes} bytes of it.`, explain: "'data' must be a valid base64 encoded json." }) }),
+  body: Type.Object({ data: Type.String({ description: `Base64 of JSON, at most ${maxExtendedDataBytes} bytes of it.`, maxLength: maxExtendedDataCharacters, tooLong: `Provided 'data' value is not valid. ${tooLong}`, explain: "'data' must be a valid base64 encoded json." }) }),
   response: { status: 201, description: 'The extended data.', schema: DataResponse },
   errors: ['ChangesetNotFound', 'ChangesetExtendedDataExists', 'iModelNotInitialized'],
   async handler({ access, caller, params, body, services, invalid }) {

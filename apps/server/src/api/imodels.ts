@@ -14,6 +14,7 @@ import {
   emptyToNull,
   ExtentSchema,
   guidPattern,
+  IdText,
   LinkSchema,
   NameSchema,
   Nullable,
@@ -124,7 +125,7 @@ const createIModel = itwinRoute({
   invalid: 'Cannot create iModel.',
   made: madeIModel,
   body: Type.Object({
-    iTwinId: Type.String({ minLength: 1, description: 'iTwin that will hold it.' }),
+    iTwinId: IdText({ minLength: 1, description: 'iTwin that will hold it.' }),
     name: NameSchema,
     description: Type.Optional(DescriptionSchema),
     extent: Type.Optional(Nullable(ExtentSchema)),
@@ -141,7 +142,7 @@ const createIModel = itwinRoute({
     template: Type.Optional(
       Nullable(
         Type.Object(
-          { iModelId: Type.String({ minLength: 1 }), changesetId: Type.Optional(Nullable(Type.String({ description: 'State to begin with; the baseline by default.' }))) },
+          { iModelId: IdText({ minLength: 1 }), changesetId: Type.Optional(Nullable(IdText({ description: 'State to begin with; the baseline by default.' }))) },
           { description: 'iModel to begin with. The changesets become part of the new baseline.' },
         ),
       ),

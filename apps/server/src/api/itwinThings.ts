@@ -9,7 +9,7 @@ import type { Links, StorageLink } from './links.ts';
 import { madeIn } from './made.ts';
 import type { ApiErrorOf } from './paging.ts';
 import { callerRoute, itwinRoute, type Call, type Route } from './route.ts';
-import { emptyToNull, LabelText, Nullable, NullableWord, time } from './schemas.ts';
+import { emptyToNull, IdText, LabelText, Nullable, NullableWord, time } from './schemas.ts';
 
 const tag = 'iTwins';
 
@@ -318,9 +318,9 @@ const updateRepository = itwinRoute({
   body: Type.Object({
     uri: Type.Optional(Uri),
     ...described,
-    id: Type.Optional(Nullable(Type.String())),
-    class: Type.Optional(Nullable(Type.String())),
-    subClass: Type.Optional(Nullable(Type.String())),
+    id: Type.Optional(Nullable(IdText())),
+    class: Type.Optional(Nullable(IdText())),
+    subClass: Type.Optional(Nullable(IdText())),
   }),
   bodyTypes: ['application/json', 'application/json-patch+json', 'application/merge-patch+json'],
   response: { status: 200, description: 'The repository as it is now.', schema: RepositoryResponse },

@@ -25,6 +25,8 @@ export interface PagingQuery {
 }
 
 const defaultTop = 100;
+/** Bytes of large columns that make a page. Reading and writing so many takes the server's one thread some 30 ms. */
+const pageBytes = 4 * 2 ** 20;
 /** For lists whose clients do not page: everything, up to the largest page. */
 export const unpagedTop = 1000;
 
@@ -97,26 +99,41 @@ export function pageRequest(query: PagingQuery, keys: readonly SortKey[], umbrel
 /**
  * Reads one page. Pages go by the sort values of the item at their edge, not by counting, so that they stay right while
  * items come and go; only a request with `$skip` counts.
+ * @param large columns whose values may be so long that a page is cut by their bytes, before they are read
  */
-export async function readPage<DB, TB extends keyof DB, Row extends object>(query: SelectQueryBuilder<DB, TB, Row>, request: PageRequest): Promise<Page<Row>> {
+export async function readPage<DB, TB extends keyof DB, Row extends object>(query: SelectQueryBuilder<DB, TB, Row>, request: PageRequest, large: readonly string[] = []): Promise<Page<Row>> {
   const { keys, top, cursor, skip } = request;
   const backward = cursor?.backward ?? false;
   let ordered = query;
   if (cursor !== undefined) ordered = ordered.where(beyond(keys, cursor));
   for (const key of keys) ordered = ordered.orderBy(sql.ref(key.column), key.descending !== backward ? 'desc' : 'asc');
-  ordered = ordered.limit(top + 1);
   if (skip !== undefined) ordered = ordered.offset(skip);
-  return pageOf(await ordered.execute(), request, (row, key) => (row as Record<string, string | number>)[key.column.replace(/^.*\./, '')] as string | number);
+  const sizes = large.length === 0 ? undefined : ((await ordered.limit(top).clearSelect().select(bytesOf(large)).execute()) as { bytes: number }[]).map(({ bytes }) => bytes);
+  const fitting = sizes === undefined ? top : itemsThatFit(sizes);
+  const rows = await ordered.limit(fitting + 1).execute();
+  return pageOf(rows, request, (row, key) => (row as Record<string, string | number>)[key.column.replace(/^.*\./, '')] as string | number, fitting);
 }
 
-/** Makes the page out of up to `top + 1` rows read in the cursor's direction. */
-export function pageOf<Row>(rows: readonly Row[], { keys, top, cursor, skip }: PageRequest, valueOf: (row: Row, key: SortKey) => string | number): Page<Row> {
-  const more = rows.length > top;
-  const items = rows.slice(0, top);
+/** Bytes of some columns of a row, which takes neither database a look at their values. */
+export function bytesOf(columns: readonly string[]) {
+  return sql<number>`${sql.join(columns.map((column) => sql`coalesce(octet_length(${sql.ref(column)}), 0)`), sql` + `)}`.as('bytes');
+}
+
+/** How many items of these sizes a page takes: one at least, so that every list comes to its end. */
+export function itemsThatFit(sizes: readonly number[]): number {
+  let bytes = 0;
+  const beyond = sizes.findIndex((size, n) => (bytes += size) > pageBytes && n > 0);
+  return beyond === -1 ? Math.max(1, sizes.length) : beyond;
+}
+
+/** Makes the page out of up to `fitting + 1` rows read in the cursor's direction. @param fitting items that the page takes, where that is fewer than asked for */
+export function pageOf<Row>(rows: readonly Row[], { keys, top, cursor, skip }: PageRequest, valueOf: (row: Row, key: SortKey) => string | number, fitting = top): Page<Row> {
+  const more = rows.length > fitting;
+  const items = rows.slice(0, fitting);
   if (skip !== undefined) {
     return {
       items,
-      next: more ? { $skip: String(skip + top), $top: String(top) } : undefined,
+      next: more ? { $skip: String(skip + items.length), $top: String(top) } : undefined,
       prev: skip > 0 ? { $skip: String(Math.max(0, skip - top)), $top: String(top) } : undefined,
     };
   }

@@ -15,7 +15,7 @@ import { answerAgain, answerUnlessLost, answerWithKey, faultOfKey, idempotencyKe
 import type { Access, Call, Route } from './route.ts';
 import { ErrorSchema } from './schemas.ts';
 import { decodeUtf8, isUtf8Type, undecodable } from './text.ts';
-import { bodyCheck, parameterCheck, parameterNames } from './validation.ts';
+import { answerCheck, bodyCheck, parameterCheck, parameterNames } from './validation.ts';
 
 /** What the hooks of a request leave for its handler. */
 interface RequestState {
@@ -57,7 +57,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
   const checkNames = parameterNames(route.query);
   const checkQuery = parameterCheck(route.query ?? Type.Object({}));
   const checkBody = route.body === undefined ? undefined : bodyCheck(route.body);
-  const checkAnswer = options.checkResponses === true && route.response.schema !== undefined ? bodyCheck(route.response.schema) : undefined;
+  const checkAnswer = options.checkResponses === true && route.response.schema !== undefined ? answerCheck(route.response.schema) : undefined;
 
   /** A refusal that a repetition with a key may be spared: only its body tells whether it is one. */
   const unlessRepeated = async (request: FastifyRequest, state: RequestState, check: () => Promise<void>): Promise<void> => {

@@ -27,6 +27,9 @@ export function NullableWord<W extends string>(words: readonly W[], wording: Wor
 /** A property that a body must not have, because it cannot be changed. */
 export const Fixed = (message: string) => Type.Optional(Type.Unsafe<undefined>({ not: {}, fixed: message }));
 
+/** An id that a body names; whether there is such a thing is told later. */
+export const IdText = (options: { description?: string; minLength?: number } = {}) => Type.String({ maxLength: 255, ...options });
+
 /** An id of an iTwin or iModel in a query. */
 export const guidPattern = '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';
 

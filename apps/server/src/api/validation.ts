@@ -20,20 +20,28 @@ export interface Wording {
 }
 const wordings = ['explain', 'tooLong', 'pick', 'refusal', 'fixed', 'missing'] as const satisfies readonly (keyof Wording)[];
 
-const forBodies = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false });
+/** What a body does not declare is taken out of it, at every depth: nothing that nobody knows of is stored, copied and sent out again. */
+const forBodies = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false, removeAdditional: 'all' });
+/** Answers are looked at and stay as they are. */
+const forAnswers = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false });
 /** Parameters arrive as text: `'5'` becomes 5 where a number is declared. */
 const forParameters = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false, coerceTypes: true });
 
-for (const ajv of [forBodies, forParameters]) ajv.addKeyword({ keyword: 'text', type: 'string', validate: (kind: TextKind, value: string) => faultOfText(kind, value) === undefined });
+for (const ajv of [forBodies, forAnswers, forParameters]) ajv.addKeyword({ keyword: 'text', type: 'string', validate: (kind: TextKind, value: string) => faultOfText(kind, value) === undefined });
 
 export type Check = (value: unknown) => ErrorDetail[];
 
 /**
- * Compiles a body schema into a check that returns one detail for each property at fault, in the API's words. Names and
- * descriptions of the checked object are brought into the form in which they are kept.
+ * Compiles a body schema into a check that returns one detail for each property at fault, in the API's words. The checked object
+ * is changed in place: undeclared properties go, names and descriptions are brought into the form in which they are kept.
  */
 export function bodyCheck(schema: TSchema): Check {
   return checkWith(forBodies.compile(schema), schema, 'property');
+}
+
+/** The same for what the server answers, which is not changed. */
+export function answerCheck(schema: TSchema): Check {
+  return checkWith(forAnswers.compile(schema), schema, 'property');
 }
 
 /** The same for query parameters; the checked object is changed in place to the declared types. */

@@ -1,4 +1,5 @@
 import type { IModelAccess } from '../access/permissions.ts';
+import { itemsThatFit } from '../api/paging.ts';
 import { audit } from '../audit.ts';
 import type { ChangesetVerifier } from '../changesetFiles/verifier.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
@@ -6,7 +7,7 @@ import type { Database, Tx } from '../db/database.ts';
 import type { ChangesetTable, IModelTable, PendingChangesetTable } from '../db/schema.ts';
 import { appendChangeset } from '../db/statements/appendChangeset.ts';
 import { findChangeset, type Sight } from '../db/statements/findChangeset.ts';
-import { listChangesets } from '../db/statements/listChangesets.ts';
+import { listChangesets, listedSizes, type ChangesetPage } from '../db/statements/listChangesets.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import { parseGuid, type Caller, type ChangesetRef } from '../domain.ts';
 import { ApiError, detail } from '../errors.ts';
@@ -55,8 +56,10 @@ export class Changesets {
     return changeset;
   }
 
-  async list(sight: Sight, page: Parameters<typeof listChangesets>[2]): Promise<ChangesetTable[]> {
-    return listChangesets(this.#database, sight, page);
+  /** Up to `top` changesets and one more, fewer where their synchronization info takes a page by itself; `fitting` of them make a page. */
+  async list(sight: Sight, { top, ...page }: Omit<ChangesetPage, 'limit'> & { top: number }): Promise<{ rows: ChangesetTable[]; fitting: number }> {
+    const fitting = itemsThatFit(await listedSizes(this.#database, sight, { ...page, limit: top }));
+    return { rows: await listChangesets(this.#database, sight, { ...page, limit: fitting + 1 }), fitting };
   }
 
   /**

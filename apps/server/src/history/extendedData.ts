@@ -7,6 +7,8 @@ import { ApiError } from '../errors.ts';
 
 /** Rule of the API: bytes of JSON that one changeset may carry. */
 export const maxExtendedDataBytes = 204_800;
+/** The same in base64. */
+export const maxExtendedDataCharacters = Math.ceil(maxExtendedDataBytes / 3) * 4;
 
 /** JSON that whoever pushed a changeset may attach to it, once. */
 export class ExtendedData {
@@ -48,6 +50,6 @@ export class ExtendedData {
   }
 
   async list(imodelId: string, request: PageRequest): Promise<Page<ExtendedDataTable>> {
-    return readPage(this.#database.db.selectFrom('extended_data').selectAll().where('imodel_id', '=', imodelId), request);
+    return readPage(this.#database.db.selectFrom('extended_data').selectAll().where('imodel_id', '=', imodelId), request, ['data']);
   }
 }

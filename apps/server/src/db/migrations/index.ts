@@ -17,6 +17,7 @@ import { failedCreationsMigration } from './0014-failed-creations.ts';
 import { iTwinSurfaceMigration } from './0015-itwin-surface.ts';
 import { idempotencyMigration } from './0016-idempotency.ts';
 import { identitiesMigration } from './0017-identities.ts';
+import { declaredPropertiesMigration } from './0019-declared-properties.ts';
 
 /** All migrations in order of their names. A released one never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -38,5 +39,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0015-itwin-surface': iTwinSurfaceMigration(engine),
     '0016-idempotency': idempotencyMigration(engine),
     '0017-identities': identitiesMigration(engine),
+    '0019-declared-properties': declaredPropertiesMigration(),
   };
 }

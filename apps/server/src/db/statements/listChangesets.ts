@@ -1,7 +1,17 @@
 import { sql } from 'kysely';
+import { bytesOf } from '../../api/paging.ts';
 import type { Database } from '../database.ts';
 import type { ChangesetTable } from '../schema.ts';
 import type { Sight } from './findChangeset.ts';
+
+/** Which changesets are wanted, and how many. */
+export interface ChangesetPage {
+  first: number;
+  last: number;
+  limit: number;
+  offset: number;
+  descending: boolean;
+}
 
 /**
  * Up to `limit` changesets that an iModel sees with `first` <= index <= `last`, in order of index.
@@ -11,21 +21,25 @@ import type { Sight } from './findChangeset.ts';
  * limit by itself; it has no LATERAL. The bounds of a range and of the page are put together in one comparison: of two it
  * would use one and walk to the other (2.8 ms against 0.3 ms in the middle of 100,000 changesets).
  */
-export async function listChangesets(
-  { db, engine }: Pick<Database, 'db' | 'engine'>,
-  sight: Sight,
-  page: { first: number; last: number; limit: number; offset: number; descending: boolean },
-): Promise<ChangesetTable[]> {
+export async function listChangesets(database: Pick<Database, 'db' | 'engine'>, sight: Sight, page: ChangesetPage): Promise<ChangesetTable[]> {
+  return (await listed(database, sight, page)?.selectAll('c').execute()) ?? [];
+}
+
+/** Bytes of the synchronization info of the same changesets. */
+export async function listedSizes(database: Pick<Database, 'db' | 'engine'>, sight: Sight, page: ChangesetPage): Promise<number[]> {
+  return ((await listed(database, sight, page)?.select(bytesOf(['c.synchronization_info'])).execute()) ?? []).map(({ bytes }) => bytes);
+}
+
+function listed({ db, engine }: Pick<Database, 'db' | 'engine'>, sight: Sight, page: ChangesetPage) {
   const { first, descending } = page;
   const last = Math.min(page.last, sight.head_index);
-  if (sight.history_id === null || first > last) return [];
+  if (sight.history_id === null || first > last) return undefined;
   const direction = descending ? 'desc' : 'asc';
 
   if (engine === 'sqlite')
     return db
       .selectFrom('history_segment as h')
       .innerJoin('changeset as c', 'c.segment_id', 'h.segment_id')
-      .selectAll('c')
       .where('h.history_id', '=', sight.history_id)
       .where('h.last_index', '>=', first)
       .where('h.first_index', '<=', last)
@@ -34,8 +48,7 @@ export async function listChangesets(
       .orderBy('h.first_index', direction)
       .orderBy('c.index', direction)
       .limit(page.limit)
-      .offset(page.offset)
-      .execute();
+      .offset(page.offset);
 
   return db
     .selectFrom('history_segment as h')
@@ -50,13 +63,11 @@ export async function listChangesets(
         .limit(page.limit + page.offset)
         .as('c'),
     )
-    .selectAll('c')
     .where('h.history_id', '=', sight.history_id)
     .where('h.last_index', '>=', first)
     .where('h.first_index', '<=', last)
     .orderBy('h.first_index', direction)
     .orderBy('c.index', direction)
     .limit(page.limit)
-    .offset(page.offset)
-    .execute();
+    .offset(page.offset);
 }

@@ -241,3 +241,8 @@ export function requireIModel(access: IModelAccess | undefined, permission: Perm
   if (access !== undefined && held?.has(permission) === true) return access;
   throw new ApiError(access?.visible === true ? 'InsufficientPermissions' : 'iModelNotFound');
 }
+
+/** Rule of this server: nobody grants more than they hold, by whichever way. @throws ApiError InsufficientPermissions */
+export function requireHeld({ permissions }: Pick<ITwinAccess, 'permissions'>, granted: Iterable<Permission>): void {
+  for (const permission of withIncluded(granted)) if (!permissions.has(permission)) throw new ApiError('InsufficientPermissions');
+}

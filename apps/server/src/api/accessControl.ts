@@ -118,7 +118,7 @@ const createRole = itwinRoute({
   response: { status: 201, description: 'The role.', schema: Type.Object({ role: RoleSchema }) },
   async handler({ access, caller, body, services }) {
     const role = { displayName: body.displayName, description: body.description ?? null, permissions: (body.permissions ?? []) as Permission[] };
-    return { role: toRole(await services.members.createRole(caller, access.itwin.id, role)) };
+    return { role: toRole(await services.members.createRole(caller, access, role)) };
   },
 });
 
@@ -139,7 +139,7 @@ const updateRole = itwinRoute({
       ...(body.description !== undefined && { description: body.description }),
       ...(body.permissions !== undefined && { permissions: body.permissions as Permission[] }),
     };
-    return { role: toRole(await services.members.updateRole(caller, access.itwin.id, idOf(params.roleId), change)) };
+    return { role: toRole(await services.members.updateRole(caller, access, idOf(params.roleId), change)) };
   },
 });
 
@@ -214,7 +214,7 @@ const addMembers = itwinRoute({
     if (body.members.reduce((count, entry) => count + entry.roleIds.length, 0) > maxAssignments)
       throw invalid([detail.invalidValue('members', `Provided 'members' value is not valid. At most ${maxAssignments} roles can be assigned in one request.`)]);
     const additions = body.members.map((entry) => ({ user: entry.userId ?? entry.email ?? '', roleIds: entry.roleIds }));
-    const { members, unknown } = await services.members.add(caller, access.itwin.id, additions);
+    const { members, unknown } = await services.members.add(caller, access, additions);
     if (unknown.length > 0) throw invalid(unknown.map((user) => detail.invalidValue('members', unknownUser(user))));
     return { members: members.map((member) => toMember(member, services)), invitations: [] };
   },
@@ -232,7 +232,7 @@ const updateMember = itwinRoute({
   response: { status: 200, description: 'The member as it is now.', schema: Type.Object({ member: MemberSchema }) },
   errors: ['TeamMemberNotFound', 'RoleNotFound'],
   async handler({ access, caller, params, body, services }) {
-    return { member: toMember(await services.members.setRoles(caller, access.itwin.id, idOf(params.userId), body.roleIds), services) };
+    return { member: toMember(await services.members.setRoles(caller, access, idOf(params.userId), body.roleIds), services) };
   },
 });
 

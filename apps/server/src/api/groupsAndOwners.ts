@@ -113,7 +113,7 @@ const updateGroup = itwinRoute({
   errors: ['GroupNotFound', 'TeamMemberNotFound'],
   async handler({ access, caller, params, body, services, invalid }) {
     const change = { name: body.name, description: body.description, users: body.members };
-    return { group: toGroup(await uniqueName(invalid, known('members', noSuchMember, services.groups.update(caller, access.itwin.id, idOf(params.groupId), change))), services) };
+    return { group: toGroup(await uniqueName(invalid, known('members', noSuchMember, services.groups.update(caller, access, idOf(params.groupId), change))), services) };
   },
 });
 
@@ -178,7 +178,7 @@ const addGroupMembers = itwinRoute({
     if (body.members.reduce((count, entry) => count + entry.roleIds.length, 0) > maxAssignments)
       throw invalid([detail.invalidValue('members', `Provided 'members' value is not valid. At most ${maxAssignments} roles can be assigned in one request.`)]);
     const additions = body.members.map((entry) => ({ ...entry, groupId: idOf(entry.groupId) }));
-    return { members: (await services.groups.addMembers(caller, access.itwin.id, additions)).map(toGroupMember) };
+    return { members: (await services.groups.addMembers(caller, access, additions)).map(toGroupMember) };
   },
 });
 
@@ -194,7 +194,7 @@ const updateGroupMember = itwinRoute({
   response: { status: 200, description: 'The member as it is now.', schema: Type.Object({ member: GroupMemberSchema }) },
   errors: ['TeamMemberNotFound', 'RoleNotFound'],
   async handler({ access, caller, params, body, services }) {
-    return { member: toGroupMember(await services.groups.setMemberRoles(caller, access.itwin.id, idOf(params.groupId), body.roleIds)) };
+    return { member: toGroupMember(await services.groups.setMemberRoles(caller, access, idOf(params.groupId), body.roleIds)) };
   },
 });
 

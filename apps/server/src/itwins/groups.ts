@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { requireHeld, type ITwinAccess } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
 import { audit } from '../audit.ts';
 import type { Database, Tx } from '../db/database.ts';
@@ -72,10 +73,15 @@ export class Groups {
     return this.get(iTwinId, id);
   }
 
-  /** @throws ApiError GroupNotFound; UnknownUsersError, GroupNameTakenError */
-  async update(caller: Caller, iTwinId: string, id: string, change: { name?: string | undefined; description?: string | null | undefined; users?: readonly string[] | undefined }): Promise<Group> {
+  /** Whoever joins a group gets what it has. @throws ApiError GroupNotFound, InsufficientPermissions; UnknownUsersError, GroupNameTakenError */
+  async update(caller: Caller, access: ITwinAccess, id: string, change: { name?: string | undefined; description?: string | null | undefined; users?: readonly string[] | undefined }): Promise<Group> {
+    const iTwinId = access.itwin.id;
     const before = await this.get(iTwinId, id);
     const users = change.users === undefined ? undefined : await this.#known(change.users);
+    if (users?.some((user) => !before.users.some(({ id: userId }) => userId === user.id)) === true) {
+      const [member] = await this.#withRoles(iTwinId, [before]);
+      requireHeld(access, (member?.roles ?? []).flatMap(({ permissions }) => permissions));
+    }
     await this.#change(caller, iTwinId, 'group.update', id, async (tx) => {
       const columns = { name: change.name ?? before.name, description: change.description === undefined ? before.description : change.description };
       // Groups that an earlier version let share a name keep it.
@@ -131,10 +137,11 @@ export class Groups {
     return member;
   }
 
-  /** Gives groups roles beside those they hold. @throws ApiError GroupNotFound, RoleNotFound */
-  async addMembers(caller: Caller, iTwinId: string, additions: readonly { groupId: string; roleIds: readonly string[] }[]): Promise<GroupMember[]> {
+  /** Gives groups roles beside those they hold. @throws ApiError GroupNotFound, RoleNotFound, InsufficientPermissions */
+  async addMembers(caller: Caller, access: ITwinAccess, additions: readonly { groupId: string; roleIds: readonly string[] }[]): Promise<GroupMember[]> {
+    const iTwinId = access.itwin.id;
     for (const { groupId } of additions) await this.get(iTwinId, groupId);
-    await this.#members.requireRoles(iTwinId, additions.flatMap(({ roleIds }) => [...roleIds]));
+    await this.#members.requireGrantable(access, additions.flatMap(({ roleIds }) => [...roleIds]));
     await this.#change(caller, iTwinId, 'groupMember.add', additions.map(({ groupId }) => groupId).join(), async (tx) => {
       for (const { groupId, roleIds } of additions) await giveRoles(tx, iTwinId, groupId, roleIds);
     });
@@ -143,10 +150,11 @@ export class Groups {
     return this.#withRoles(iTwinId, groups);
   }
 
-  /** @throws ApiError TeamMemberNotFound, RoleNotFound */
-  async setMemberRoles(caller: Caller, iTwinId: string, groupId: string, roleIds: readonly string[]): Promise<GroupMember> {
-    await this.member(iTwinId, groupId);
-    await this.#members.requireRoles(iTwinId, roleIds);
+  /** @throws ApiError TeamMemberNotFound, RoleNotFound, InsufficientPermissions */
+  async setMemberRoles(caller: Caller, access: ITwinAccess, groupId: string, roleIds: readonly string[]): Promise<GroupMember> {
+    const iTwinId = access.itwin.id;
+    const { roles } = await this.member(iTwinId, groupId);
+    await this.#members.requireGrantable(access, roleIds, roles);
     await this.#change(caller, iTwinId, 'groupMember.setRoles', groupId, async (tx) => {
       await tx.deleteFrom('group_member').where('itwin_id', '=', iTwinId).where('group_id', '=', groupId).execute();
       await giveRoles(tx, iTwinId, groupId, roleIds);

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { sql } from 'kysely';
 import { userOfEntry, type Directory, type DirectoryUser } from '../access/directory.ts';
+import { requireHeld, withIncluded, type ITwinAccess } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
 import { audit } from '../audit.ts';
 import type { Database } from '../db/database.ts';
@@ -50,7 +51,10 @@ export class Members {
     return toRole(row);
   }
 
-  async createRole(caller: Caller, iTwinId: string, role: Omit<Role, 'id'>): Promise<Role> {
+  /** @throws ApiError InsufficientPermissions */
+  async createRole(caller: Caller, access: ITwinAccess, role: Omit<Role, 'id'>): Promise<Role> {
+    requireHeld(access, role.permissions);
+    const iTwinId = access.itwin.id;
     const created = { id: randomUUID(), ...role };
     return this.#database.db.transaction().execute(async (tx) => {
       await tx
@@ -62,9 +66,13 @@ export class Members {
     });
   }
 
-  /** @throws ApiError RoleNotFound */
-  async updateRole(caller: Caller, iTwinId: string, roleId: string, change: Partial<Omit<Role, 'id'>>): Promise<Role> {
-    const role = { ...(await this.role(iTwinId, roleId)), ...change };
+  /** @throws ApiError RoleNotFound, InsufficientPermissions */
+  async updateRole(caller: Caller, access: ITwinAccess, roleId: string, change: Partial<Omit<Role, 'id'>>): Promise<Role> {
+    const iTwinId = access.itwin.id;
+    const before = await this.role(iTwinId, roleId);
+    const role = { ...before, ...change };
+    const given = withIncluded(before.permissions);
+    requireHeld(access, role.permissions.filter((permission) => !given.has(permission)));
     await this.#database.db.transaction().execute(async (tx) => {
       await tx
         .updateTable('role')
@@ -120,14 +128,15 @@ export class Members {
   /**
    * Gives users roles beside those they hold.
    * @returns the members after it, and the e-mails and ids that no user is known by
-   * @throws ApiError RoleNotFound
+   * @throws ApiError RoleNotFound, InsufficientPermissions
    */
-  async add(caller: Caller, iTwinId: string, additions: readonly { user: string; roleIds: readonly string[] }[]): Promise<{ members: Member[]; unknown: string[] }> {
+  async add(caller: Caller, access: ITwinAccess, additions: readonly { user: string; roleIds: readonly string[] }[]): Promise<{ members: Member[]; unknown: string[] }> {
+    const iTwinId = access.itwin.id;
     const found = await Promise.all(additions.map(async (addition) => ({ ...addition, account: await this.account(addition.user) })));
     const unknown = found.filter(({ account }) => account === undefined).map(({ user }) => user);
     if (unknown.length > 0) return { members: [], unknown };
     const ids = new Set(found.map(({ account }) => (account as UserAccountTable).id));
-    await this.requireRoles(iTwinId, additions.flatMap(({ roleIds }) => [...roleIds]));
+    await this.requireGrantable(access, additions.flatMap(({ roleIds }) => [...roleIds]));
     await this.#database.db.transaction().execute(async (tx) => {
       for (const { account, roleIds } of found) {
         const userId = (account as UserAccountTable).id;
@@ -144,10 +153,11 @@ export class Members {
     return { members: await this.#withRoles(iTwinId, users), unknown: [] };
   }
 
-  /** Replaces the roles of a member. @throws ApiError TeamMemberNotFound, RoleNotFound */
-  async setRoles(caller: Caller, iTwinId: string, userId: string, roleIds: readonly string[]): Promise<Member> {
-    await this.#requireMember(iTwinId, userId);
-    await this.requireRoles(iTwinId, roleIds);
+  /** Replaces the roles of a member. @throws ApiError TeamMemberNotFound, RoleNotFound, InsufficientPermissions */
+  async setRoles(caller: Caller, access: ITwinAccess, userId: string, roleIds: readonly string[]): Promise<Member> {
+    const iTwinId = access.itwin.id;
+    const { roles } = await this.get(iTwinId, userId);
+    await this.requireGrantable(access, roleIds, roles);
     await this.#database.db.transaction().execute(async (tx) => {
       await tx.deleteFrom('member').where('itwin_id', '=', iTwinId).where('user_id', '=', userId).execute();
       for (const roleId of new Set(roleIds)) await tx.insertInto('member').values({ itwin_id: iTwinId, user_id: userId, role_id: roleId }).execute();
@@ -204,10 +214,17 @@ export class Members {
     if (row === undefined) throw new ApiError('TeamMemberNotFound');
   }
 
-  /** @throws ApiError RoleNotFound */
-  async requireRoles(iTwinId: string, roleIds: readonly string[]): Promise<void> {
-    const known = new Set((await this.roles(iTwinId)).map(({ id }) => id));
-    if (roleIds.some((id) => !known.has(id))) throw new ApiError('RoleNotFound');
+  /**
+   * Checks roles that are to be given.
+   * @param held those that are kept, whatever they allow
+   * @throws ApiError RoleNotFound, InsufficientPermissions
+   */
+  async requireGrantable(access: ITwinAccess, roleIds: readonly string[], held: readonly Role[] = []): Promise<void> {
+    const roles = new Map((await this.roles(access.itwin.id)).map((role) => [role.id, role]));
+    const kept = new Set(held.map(({ id }) => id));
+    const named = roleIds.map((id) => roles.get(id));
+    if (named.includes(undefined)) throw new ApiError('RoleNotFound');
+    requireHeld(access, named.flatMap((role) => (role === undefined || kept.has(role.id) ? [] : role.permissions)));
   }
 }
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { test } from 'node:test';
 import { routes } from '../apps/server/src/api/routes.ts';
+import { Api } from './support/api.ts';
 import { makeIModel } from './support/clients.ts';
 import { people } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
@@ -14,16 +15,6 @@ const unaudited: Record<string, string> = {
     ),
   ),
   'create-imodel-changeset': 'the push is noted when it is complete, or refused',
-  'acquire-imodel-briefcase': 'not audited yet',
-  'release-imodel-briefcase': 'not audited yet',
-  'update-imodel-locks': 'not audited yet',
-  'release-imodel-locks-chunk': 'not audited yet',
-  'create-imodel-changeset-group': 'not audited yet',
-  'update-imodel-changeset-group': 'not audited yet',
-  'create-imodel-changeset-extended-data': 'not audited yet',
-  'update-imodel-share': 'not audited yet',
-  'revoke-imodel-share': 'not audited yet',
-  'redeliver-itwin-webhook-dead-letter': 'not audited yet',
   'delete-itwin-member-invitation': 'there are no invitations',
   'delete-itwin-group-member-invitation': 'there are no invitations',
   'upload-itwin-image': 'tried in itwins.test.ts; it needs a picture',
@@ -79,6 +70,10 @@ onEachDatabase('The audit log', {}, (context) => {
     await change({ operationId: 'delete-repository', method: 'DELETE', path: `/itwins/${iTwin.id}/repositories/${repository.id}`, action: 'repository.delete' });
     const { webhook } = await change<{ webhook: { id: string } }>({ operationId: 'create-itwin-webhook', method: 'POST', path: `/itwins/${iTwin.id}/webhooks`, body: { callbackUrl: 'https://hooks.example.test/', eventTypes: ['iModels.iModelCreated.v1'] }, action: 'webhook.create' });
     await change({ operationId: 'update-itwin-webhook', method: 'PATCH', path: `/itwins/${iTwin.id}/webhooks/${webhook.id}`, body: { isActive: false }, action: 'webhook.update' });
+    const messageId = randomUUID();
+    const failed = { kind: 'deliver', subject_id: webhook.id, tenant: iTwin.id, payload: '{}', state: 'failed', run_at: 1, attempt: 1, lease_owner: null, lease_until: null, wait_ms: 0, last_error: 'gone', created_at: 1, trace: null } as const;
+    await db.insertInto('job').values({ id: messageId, ...failed }).execute();
+    await change({ operationId: 'redeliver-itwin-webhook-dead-letter', method: 'POST', path: `/itwins/${iTwin.id}/webhooks/${webhook.id}/deadletters/${messageId}`, action: 'webhook.redeliver' });
     await change({ operationId: 'delete-itwin-webhook', method: 'DELETE', path: `/itwins/${iTwin.id}/webhooks/${webhook.id}`, action: 'webhook.delete' });
 
     const access = `/accesscontrol/itwins/${iTwin.id}`;
@@ -103,7 +98,17 @@ onEachDatabase('The audit log', {}, (context) => {
     await change({ operationId: 'fork-imodel', method: 'POST', path: `/imodels/${id}/fork`, body: { iTwinId, name: randomUUID(), preserveHistory: true }, action: 'iModel.fork', iModel: true });
     const { namedVersion } = await change<{ namedVersion: { id: string } }>({ operationId: 'create-imodel-named-version', method: 'POST', path: `/imodels/${id}/namedversions`, body: { name: 'version', changesetId: made.changesets[0]?.id }, action: 'namedVersion.create', iModel: true });
     await change({ operationId: 'update-imodel-named-version', method: 'PATCH', path: `/imodels/${id}/namedversions/${namedVersion.id}`, body: { description: 'described' }, action: 'namedVersion.update', iModel: true });
-    await change({ operationId: 'create-imodel-share', method: 'POST', path: `/imodels/${id}/shares`, body: { name: 'share', permission: 'imodels_webview', expiresAt: new Date(Date.now() + 86_400_000).toISOString() }, action: 'share.create', iModel: true });
+    const { share } = await change<{ share: { id: string } }>({ operationId: 'create-imodel-share', method: 'POST', path: `/imodels/${id}/shares`, body: { name: 'share', permission: 'imodels_webview', expiresAt: new Date(Date.now() + 86_400_000).toISOString() }, action: 'share.create', iModel: true });
+    await change({ operationId: 'update-imodel-share', method: 'PATCH', path: `/imodels/${id}/shares/${share.id}`, body: { expiresAt: new Date(Date.now() + 3_600_000).toISOString() }, action: 'share.update', iModel: true });
+    await change({ operationId: 'revoke-imodel-share', method: 'DELETE', path: `/imodels/${id}/shares/${share.id}`, action: 'share.revoke', iModel: true });
+    const { briefcase } = await change<{ briefcase: { briefcaseId: number } }>({ operationId: 'acquire-imodel-briefcase', method: 'POST', path: `/imodels/${id}/briefcases`, body: {}, action: 'briefcase.acquire', iModel: true });
+    const { briefcaseId } = briefcase;
+    await change({ operationId: 'update-imodel-locks', method: 'PATCH', path: `/imodels/${id}/locks`, body: { briefcaseId, changesetId: made.changesets[0]?.id, lockedObjects: [{ lockLevel: 'exclusive', objectIds: ['0x20'] }] }, action: 'locks.update', iModel: true });
+    await change({ operationId: 'release-imodel-locks-chunk', method: 'POST', path: `/imodels/${id}/locks/release-chunk`, body: { briefcaseId, changesetId: made.changesets[0]?.id }, action: 'locks.update', iModel: true });
+    await change({ operationId: 'release-imodel-briefcase', method: 'DELETE', path: `/imodels/${id}/briefcases/${briefcaseId}`, action: 'briefcase.release', iModel: true });
+    const { changesetGroup } = await change<{ changesetGroup: { id: string } }>({ operationId: 'create-imodel-changeset-group', method: 'POST', path: `/imodels/${id}/changesetgroups`, body: { description: 'group' }, action: 'changesetGroup.create', iModel: true });
+    await change({ operationId: 'update-imodel-changeset-group', method: 'PATCH', path: `/imodels/${id}/changesetgroups/${changesetGroup.id}`, body: { state: 'completed' }, action: 'changesetGroup.complete', iModel: true });
+    await change({ operationId: 'create-imodel-changeset-extended-data', method: 'POST', path: `/imodels/${id}/changesets/1/extendeddata`, body: { data: Buffer.from('{}').toString('base64') }, action: 'extendedData.create', iModel: true });
     const grant = (operationId: string, method: Step['method'], path: string, body: unknown) => change({ operationId, method, path: `/imodels/${id}/${path}`, body, action: 'iModel.permissions', iModel: true });
     const onIModel = await server.grant(iTwinId, 'max', ['imodels_read']);
     for (const entry of await db.selectFrom('audit').select('id').execute()) seen.add(entry.id);
@@ -133,7 +138,45 @@ onEachDatabase('The audit log', {}, (context) => {
     const { db } = context.server.services.database;
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
     const actions = await db.selectFrom('audit').select(['action', 'actor_id', 'itwin_id', 'detail']).where('imodel_id', '=', made.id).orderBy('at').execute();
-    assert.deepEqual(actions.map(({ action, actor_id, itwin_id }) => [action, actor_id, itwin_id]), ['iModel.create', 'changeset.push', 'changeset.push'].map((action) => [action, people.olivia.id, context.iTwinId]));
-    assert.deepEqual(actions.slice(1).map(({ detail }) => JSON.parse(detail) as unknown), made.changesets.map(({ id }, n) => ({ id, index: n + 1 })));
+    assert.deepEqual(actions.map(({ action, actor_id, itwin_id }) => [action, actor_id, itwin_id]), ['iModel.create', 'briefcase.acquire', 'changeset.push', 'changeset.push'].map((action) => [action, people.olivia.id, context.iTwinId]));
+    assert.deepEqual(actions.slice(2).map(({ detail }) => JSON.parse(detail) as unknown), made.changesets.map(({ id }, n) => ({ id, index: n + 1 })));
+  });
+
+  test('has an entry of each refused attempt on what is there, once a minute, and of none on what is not', async () => {
+    const { server } = context;
+    const { db } = server.services.database;
+    const iTwinId = await server.iTwin();
+    await server.grant(iTwinId, 'max', ['imodels_webview']);
+    const made = await makeIModel(context.olivia, iTwinId, { changesets: 1 });
+    const [max, eve] = [await server.as('max'), await server.as('eve')];
+    const attempts = async (): Promise<void> => {
+      assert.equal((await max.patch(`/imodels/${made.id}`, { description: 'mine' })).status, 403);
+      assert.equal((await max.delete(`/imodels/${made.id}`)).status, 403);
+      assert.equal((await max.delete(`/imodels/${made.id}/briefcases/${made.briefcaseId}`)).status, 403);
+      assert.equal((await max.patch(`/accesscontrol/itwins/${iTwinId}/members/users/${people.max.id}`, { roleIds: [randomUUID()] })).status, 403);
+      assert.equal((await eve.get(`/imodels/${made.id}`)).status, 404);
+      assert.equal((await eve.get(`/imodels?iTwinId=${iTwinId}`)).status, 404);
+      assert.equal((await eve.delete(`/itwins/${iTwinId}`)).status, 404);
+      assert.equal((await eve.get(`/imodels/${randomUUID()}`)).status, 404);
+      assert.equal((await eve.patch(`/itwins/${randomUUID()}`, { displayName: 'x' })).status, 404);
+    };
+    await attempts();
+    await attempts();
+    const expiresAt = new Date(Date.now() + 86_400_000).toISOString();
+    const { share } = (await context.api.post(`/imodels/${made.id}/shares`, { name: 'share', permission: 'imodels_read', expiresAt })).body as { share: { id: string; shareKey: string } };
+    assert.equal((await new Api(server.origin).get(`/imodels/${made.id}/users`, { authorization: `Basic ${share.shareKey}` })).status, 403);
+    const entries = await db.selectFrom('audit').selectAll().where('itwin_id', '=', iTwinId).where('action', '=', 'refused').orderBy('at').execute();
+    const seen = entries.map(({ actor_id, imodel_id, detail }) => `${actor_id} ${imodel_id ?? '-'} ${Object.values(JSON.parse(detail) as object).join(' ')}`);
+    assert.deepEqual(seen.toSorted(), [
+      `${people.max.id} ${made.id} update-imodel InsufficientPermissions`,
+      `${people.max.id} ${made.id} delete-imodel InsufficientPermissions`,
+      `${people.max.id} ${made.id} release-imodel-briefcase InsufficientPermissions`,
+      `${people.max.id} - update-itwin-member InsufficientPermissions`,
+      `${people.eve.id} ${made.id} get-imodel-details iModelNotFound`,
+      `${people.eve.id} - get-itwin-imodels iTwinNotFound`,
+      `${people.eve.id} - delete-itwin iTwinNotFound`,
+      `share:${share.id} ${made.id} get-imodel-users InsufficientPermissions`,
+    ].toSorted());
+    assert.equal((await db.selectFrom('audit').select('id').where('action', '=', 'refused').where('actor_id', '=', people.eve.id).where('itwin_id', '!=', iTwinId).execute()).length, 0);
   });
 });

@@ -1,11 +1,13 @@
 import { randomUUID } from 'node:crypto';
+import { LRUCache } from 'lru-cache';
 import type { Db, Tx } from './db/database.ts';
 import type { AuditTable } from './db/schema.ts';
 import type { Caller } from './domain.ts';
+import { outageOf } from './faults.ts';
 
 /** Notes who did what, in the transaction that does it. */
 export async function audit(
-  tx: Tx,
+  tx: Tx | Db,
   caller: Caller,
   entry: { at: number; action: string; iTwinId: string; iModelId?: string; detail?: Record<string, unknown> },
 ): Promise<void> {
@@ -22,6 +24,31 @@ export async function audit(
       detail: JSON.stringify(entry.detail ?? {}),
     })
     .execute();
+}
+
+/** How often the same attempt of the same user is noted, milliseconds: refused requests must not fill the database. */
+const refusalsEveryMs = 60_000;
+
+/** Notes what was refused for want of permission: whatever names an iTwin or iModel that is there, also one that the caller may not see. */
+export class Refusals {
+  readonly #db: Db;
+  readonly #noted = new LRUCache<string, true>({ max: 10_000, ttl: refusalsEveryMs });
+
+  constructor(db: Db) {
+    this.#db = db;
+  }
+
+  async note(caller: Caller, { operationId, code, iTwinId, iModelId }: { operationId: string; code: string; iTwinId: string; iModelId: string | undefined }): Promise<void> {
+    const key = JSON.stringify([caller.user.id, caller.application.id, operationId, code, iModelId ?? iTwinId]);
+    if (this.#noted.has(key)) return;
+    this.#noted.set(key, true);
+    try {
+      await audit(this.#db, caller, { at: Date.now(), action: 'refused', iTwinId, ...(iModelId !== undefined && { iModelId }), detail: { operation: operationId, code } });
+    } catch (error) {
+      // The refusal stands, also on a full disk.
+      if (outageOf(error) !== 'noSpace') throw error;
+    }
+  }
 }
 
 /** Which entries of the audit log are wanted; what is not named does not matter. */

@@ -2,7 +2,7 @@ import path from 'node:path';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
 import type { FastifyBaseLogger } from 'fastify';
-import { removeOldAudit } from './audit.ts';
+import { Refusals, removeOldAudit } from './audit.ts';
 import { Directory } from './access/directory.ts';
 import { EmbeddedIssuer } from './access/embeddedIssuer.ts';
 import { Permissions } from './access/permissions.ts';
@@ -67,6 +67,7 @@ export interface Services {
   directory: Directory;
   tokens: Tokens;
   permissions: Permissions;
+  refusals: Refusals;
   rateLimits: RateLimits;
   repeatableRequests: RepeatableRequests;
   users: Users;
@@ -196,6 +197,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       directory,
       tokens: new Tokens(config, directory, embedded, shares, users),
       permissions,
+      refusals: new Refusals(database.db),
       rateLimits,
       repeatableRequests,
       users,

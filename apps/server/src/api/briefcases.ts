@@ -141,7 +141,7 @@ const releaseBriefcase = imodelRoute({
     const row = await services.briefcases.get(access.imodel.id, parseBriefcaseId(params.briefcaseId ?? ''));
     // Rule of the API: one's own with webview, anybody's with manage.
     if (row.owner_id !== caller.user.id && !access.permissions.has('imodels_manage')) throw new ApiError('InsufficientPermissions');
-    await services.briefcases.release(access, row);
+    await services.briefcases.release(caller, access, row);
   },
 });
 

@@ -90,8 +90,8 @@ const updateGroup = imodelRoute({
   body: Type.Object({ state: Type.String({ enum: ['completed'], pick: "Valid 'state' values are: 'completed'." }) }),
   response: { status: 200, description: 'The group as it is now.', schema: GroupResponse },
   errors: ['ChangesetGroupNotFound', 'ChangesetGroupIsClosed', 'iModelNotInitialized'],
-  async handler({ access, params, links, services }) {
-    return { changesetGroup: toGroup(await services.changesetGroups.complete(access.imodel.id, parseGuid(params.groupId ?? '')), links) };
+  async handler({ access, caller, params, links, services }) {
+    return { changesetGroup: toGroup(await services.changesetGroups.complete(caller, access, parseGuid(params.groupId ?? '')), links) };
   },
 });
 

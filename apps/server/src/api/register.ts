@@ -3,7 +3,7 @@ import secureJson from 'secure-json-parse';
 import { Type } from 'typebox';
 import { requireIModel, requireITwin, type IModelAccess, type ITwinAccess } from '../access/permissions.ts';
 import { onBehalfOf, type Party } from '../db/postgres/connectionLimits.ts';
-import { parseGuid, type Caller } from '../domain.ts';
+import { parseGuid, type Caller, type HeldShare } from '../domain.ts';
 import { ApiError, detail, errorTable, type ErrorCode, type ErrorDetail } from '../errors.ts';
 import { outageError, outageOf } from '../faults.ts';
 import { continueIfExpected } from '../http/unreadBodies.ts';
@@ -96,7 +96,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       await onBehalfOf(partyOf(state), async () => {
         if (caller.share === undefined) await services.users.remember(caller.user);
         // Rule of shares: to look at the model and to read it; whatever changes something, or tells of people, wants a person.
-        else if (route.method !== 'GET' || isPersonal(route.access)) throw new ApiError('InsufficientPermissions');
+        else if (route.method !== 'GET' || isPersonal(route.access)) throw await refusalOfHolder(services, route, caller, caller.share);
         await unlessRepeated(request, state, async () => {
           state.access = await accessByPath(services, route, caller, request);
         });
@@ -144,7 +144,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
         ...(access !== undefined && { access }),
       };
       const handle = async (): Promise<unknown> => {
-        const answer = await route.handler(call);
+        const answer = await noted(services, route, caller, access, ({ code }) => refusingCodes.includes(code), () => route.handler(call));
         const faults = checkAnswer?.(answer) ?? [];
         if (faults.length > 0) throw new Error(`${route.operationId} answers against its own schema: ${JSON.stringify(faults)}`);
         return answer;
@@ -202,7 +202,8 @@ async function accessByPath(services: Services, route: Route, caller: Caller, re
   if (access.on === 'itwin') return access.from === 'path' ? iTwinAccess(services, route, caller, params.iTwinId ?? '', access.permission) : undefined;
   if (access.on === 'caller') return undefined;
   const id = parseGuid(params.iModelId ?? '');
-  const found = requireIModel(id === undefined ? undefined : await services.permissions.onIModel(caller, id), access.permission, access.level);
+  const seen = id === undefined ? undefined : await services.permissions.onIModel(caller, id);
+  const found = await noted(services, route, caller, seen, () => true, async () => requireIModel(seen, access.permission, access.level));
   if (caller.share === undefined) await services.users.connect(found.imodel.id, caller.user.id);
   return found;
 }
@@ -210,9 +211,37 @@ async function accessByPath(services: Services, route: Route, caller: Caller, re
 async function iTwinAccess(services: Services, route: Route, caller: Caller, text: string, permission: Extract<Access, { on: 'itwin' }>['permission']): Promise<ITwinAccess> {
   const id = parseGuid(text);
   const found = id === undefined ? undefined : await services.permissions.onITwin(caller, id);
-  if (permission !== 'member') return requireITwin(found, permission, iTwinNotFoundOf(route));
-  if (found?.visible !== true) throw new ApiError(iTwinNotFoundOf(route));
-  return found;
+  return noted(services, route, caller, found, () => true, async () => {
+    if (permission !== 'member') return requireITwin(found, permission, iTwinNotFoundOf(route));
+    if (found?.visible !== true) throw new ApiError(iTwinNotFoundOf(route));
+    return found;
+  });
+}
+
+/** What handlers refuse for want of permission: a part of what the path names, or another iTwin or iModel that the body names. */
+const refusingCodes: readonly ErrorCode[] = ['InsufficientPermissions', 'iTwinNotFound', 'ItwinNotFound', 'iModelNotFound'];
+
+/** Judges a request, and notes in the audit log when it is refused. @param subject what it is about, if that is there, whether or not the caller sees it */
+async function noted<T>(services: Services, route: Route, caller: Caller, subject: IModelAccess | ITwinAccess | undefined, isRefusal: (error: ApiError) => boolean, judge: () => Promise<T>): Promise<T> {
+  try {
+    return await judge();
+  } catch (error) {
+    if (error instanceof ApiError && isRefusal(error)) await noteRefusal(services, route, caller, subject, error);
+    throw error;
+  }
+}
+
+async function noteRefusal(services: Services, route: Route, caller: Caller, subject: IModelAccess | ITwinAccess | undefined, { code }: ApiError): Promise<void> {
+  if (subject === undefined) return;
+  const { iTwinId, iModelId } = 'imodel' in subject ? { iTwinId: subject.imodel.itwin_id, iModelId: subject.imodel.id } : { iTwinId: subject.itwin.id, iModelId: undefined };
+  await services.refusals.note(caller, { operationId: route.operationId, code, iTwinId, iModelId });
+}
+
+/** The refusal of what no share is good for, noted on its iModel. */
+async function refusalOfHolder(services: Services, route: Route, caller: Caller, share: HeldShare): Promise<ApiError> {
+  const refusal = new ApiError('InsufficientPermissions');
+  await noteRefusal(services, route, caller, await services.permissions.byShare(share, share.iModelId), refusal);
+  return refusal;
 }
 
 /** Code of the 404 where the caller may not see the iTwin. Rule of the API: that of what is asked for, where there is such a code. */

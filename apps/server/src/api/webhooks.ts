@@ -182,9 +182,9 @@ const redeliver = itwinRoute({
   invalid: 'Cannot redeliver.',
   response: { status: 202, description: 'It is sent again.' },
   errors: ['WebhookNotFound', 'DeliveryNotFound'],
-  async handler({ access: { itwin }, params, services }) {
+  async handler({ access: { itwin }, caller, params, services }) {
     const { id } = await services.webhooks.get(itwin.id, parseGuid(params.webhookId ?? ''));
-    await services.webhooks.redeliver(id, parseGuid(params.messageId ?? ''));
+    await services.webhooks.redeliver(caller, itwin.id, id, parseGuid(params.messageId ?? ''));
     services.jobs.wake();
   },
 });

@@ -1,5 +1,6 @@
 import type { IModelAccess } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+import { audit } from '../audit.ts';
 import type { Config } from '../config.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { BriefcaseTable } from '../db/schema.ts';
@@ -50,6 +51,7 @@ export class Briefcases {
         .set({ next_briefcase_id: briefcaseId + 1, clock: briefcase.acquired_at })
         .where('id', '=', imodel.id)
         .execute();
+      await audit(tx, caller, { at: briefcase.acquired_at, action: 'briefcase.acquire', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { briefcaseId, deviceName } });
       return briefcase;
     });
   }
@@ -93,7 +95,7 @@ export class Briefcases {
   }
 
   /** Takes a briefcase back, and with it its locks and a push that it left unfinished. */
-  async release(access: IModelAccess, briefcase: BriefcaseTable): Promise<void> {
+  async release(caller: Caller, access: IModelAccess, briefcase: BriefcaseTable): Promise<void> {
     await this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       const unfinished = await tx
@@ -105,6 +107,8 @@ export class Briefcases {
       if (unfinished !== undefined) await giveUp(tx, unfinished, Date.now());
       for (const table of ['object_lock', 'briefcase'] as const)
         await tx.deleteFrom(table).where('imodel_id', '=', imodel.id).where('briefcase_id', '=', briefcase.briefcase_id).execute();
+      const detail = { briefcaseId: briefcase.briefcase_id, ownerId: briefcase.owner_id };
+      await audit(tx, caller, { at: Date.now(), action: 'briefcase.release', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail });
     });
   }
 }

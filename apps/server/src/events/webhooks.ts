@@ -94,7 +94,7 @@ export class Webhooks {
   }
 
   /** Sends one of them again, with all its attempts. @throws ApiError DeliveryNotFound */
-  async redeliver(webhookId: string, deliveryId: string | undefined): Promise<void> {
+  async redeliver(caller: Caller, iTwinId: string, webhookId: string, deliveryId: string | undefined): Promise<void> {
     await this.#database.db.transaction().execute(async (tx) => {
       const again = await tx
         .updateTable('job')
@@ -105,6 +105,7 @@ export class Webhooks {
         .where('state', '=', 'failed')
         .executeTakeFirst();
       if (again.numUpdatedRows === 0n) throw new ApiError('DeliveryNotFound');
+      await audit(tx, caller, { at: Date.now(), action: 'webhook.redeliver', iTwinId, detail: { id: webhookId, messageId: deliveryId } });
     });
   }
 }

@@ -1,5 +1,6 @@
 import type { IModelAccess } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+import { audit } from '../audit.ts';
 import { isUniqueError, type Database } from '../db/database.ts';
 import type { ChangesetTable, ExtendedDataTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
@@ -29,6 +30,7 @@ export class ExtendedData {
     try {
       await this.#database.db.transaction().execute(async (tx) => {
         await tx.insertInto('extended_data').values(row).execute();
+        await audit(tx, caller, { at: Date.now(), action: 'extendedData.create', iTwinId: access.imodel.itwin_id, iModelId: row.imodel_id, detail: { changesetIndex: row.changeset_index } });
       });
     } catch (error) {
       if (isUniqueError(error)) throw new ApiError('ChangesetExtendedDataExists', { cause: error });

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { IModelAccess } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+import { audit } from '../audit.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { ChangesetGroupTable } from '../db/schema.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
@@ -23,15 +24,19 @@ export class ChangesetGroups {
       const row: ChangesetGroupTable = { id: randomUUID(), imodel_id: imodel.id, state: 'inProgress', description, creator_id: caller.user.id, created_at: tick(imodel), touched_at: null };
       await tx.insertInto('changeset_group').values(row).execute();
       await tx.updateTable('imodel').set({ clock: row.created_at }).where('id', '=', imodel.id).execute();
+      await audit(tx, caller, { at: row.created_at, action: 'changesetGroup.create', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: row.id } });
       return row;
     });
   }
 
   /** Closes a group for good. @throws ApiError ChangesetGroupNotFound, ChangesetGroupIsClosed */
-  async complete(imodelId: string, id: string | undefined): Promise<ChangesetGroupTable> {
-    const group = await this.get(imodelId, id);
-    const closed = await this.#database.db.updateTable('changeset_group').set({ state: 'completed' }).where('id', '=', group.id).where('state', '=', 'inProgress').executeTakeFirst();
-    if (closed.numUpdatedRows === 0n) throw new ApiError('ChangesetGroupIsClosed');
+  async complete(caller: Caller, { imodel }: IModelAccess, id: string | undefined): Promise<ChangesetGroupTable> {
+    const group = await this.get(imodel.id, id);
+    await this.#database.db.transaction().execute(async (tx) => {
+      const closed = await tx.updateTable('changeset_group').set({ state: 'completed' }).where('id', '=', group.id).where('state', '=', 'inProgress').executeTakeFirst();
+      if (closed.numUpdatedRows === 0n) throw new ApiError('ChangesetGroupIsClosed');
+      await audit(tx, caller, { at: Date.now(), action: 'changesetGroup.complete', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: group.id } });
+    });
     return { ...group, state: 'completed' };
   }
 

@@ -1,5 +1,6 @@
 import type { IModelAccess } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+import { audit } from '../audit.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { HeldLockLevel, IModelTable, ObjectLockTable, ReleasedLockTable } from '../db/schema.ts';
 import { findChangeset } from '../db/statements/findChangeset.ts';
@@ -50,7 +51,7 @@ export class Locks {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       const releasesOnly = [...request.wanted.values()].every((level) => level === 'none');
-      await requireBriefcase(tx, caller, access, request.briefcaseId, releasesOnly);
+      const ownerId = await ownerOf(tx, caller, access, request.briefcaseId, releasesOnly);
       const changesetIndex = await indexOf(tx, imodel, request.changesetId);
       const objects = [...request.wanted.keys()];
       if (objects.length === 0) return [];
@@ -69,6 +70,7 @@ export class Locks {
           .values(taken.map((lock) => ({ ...lock, imodel_id: imodel.id, briefcase_id: request.briefcaseId })))
           .onConflict((conflict) => conflict.columns(['imodel_id', 'object_id', 'briefcase_id']).doUpdateSet((eb) => ({ level: eb.ref('excluded.level') })))
           .execute();
+      await auditLocks(tx, caller, imodel, { briefcaseId: request.briefcaseId, ownerId, taken: taken.length, released: released.length });
       return taken;
     });
   }
@@ -81,7 +83,7 @@ export class Locks {
   async releaseChunk(caller: Caller, access: IModelAccess, briefcaseId: number, changesetId: string | undefined): Promise<boolean> {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
-      await requireBriefcase(tx, caller, access, briefcaseId, true);
+      const ownerId = await ownerOf(tx, caller, access, briefcaseId, true);
       const changesetIndex = await indexOf(tx, imodel, changesetId);
       const held = await tx
         .selectFrom('object_lock')
@@ -90,14 +92,16 @@ export class Locks {
         .where('briefcase_id', '=', briefcaseId)
         .limit(maxObjects + 1)
         .execute();
-      await release(tx, imodel.id, briefcaseId, held.slice(0, maxObjects), changesetIndex);
+      const released = held.slice(0, maxObjects);
+      await release(tx, imodel.id, briefcaseId, released, changesetIndex);
+      if (released.length > 0) await auditLocks(tx, caller, imodel, { briefcaseId, ownerId, taken: 0, released: released.length });
       return held.length <= maxObjects;
     });
   }
 }
 
-/** Rule of the API: one's own briefcase with write; with manage also release what somebody else's holds. */
-async function requireBriefcase(tx: Tx, caller: Caller, access: IModelAccess, briefcaseId: number, releasesOnly: boolean): Promise<void> {
+/** Owner of a briefcase. Rule of the API: one's own with write; with manage also release what somebody else's holds. */
+async function ownerOf(tx: Tx, caller: Caller, access: IModelAccess, briefcaseId: number, releasesOnly: boolean): Promise<string> {
   const briefcase = await tx
     .selectFrom('briefcase')
     .select('owner_id')
@@ -105,8 +109,13 @@ async function requireBriefcase(tx: Tx, caller: Caller, access: IModelAccess, br
     .where('briefcase_id', '=', briefcaseId)
     .executeTakeFirst();
   if (briefcase === undefined) throw new ApiError('BriefcaseNotFound');
-  if (briefcase.owner_id === caller.user.id || (releasesOnly && access.permissions.has('imodels_manage'))) return;
+  if (briefcase.owner_id === caller.user.id || (releasesOnly && access.permissions.has('imodels_manage'))) return briefcase.owner_id;
   throw new ApiError('InsufficientPermissions');
+}
+
+/** The owner tells whether somebody else's locks were released. Objects are counted, not named: there may be a thousand a request. */
+async function auditLocks(tx: Tx, caller: Caller, { id, itwin_id }: IModelTable, detail: { briefcaseId: number; ownerId: string; taken: number; released: number }): Promise<void> {
+  await audit(tx, caller, { at: Date.now(), action: 'locks.update', iTwinId: itwin_id, iModelId: id, detail });
 }
 
 async function indexOf(tx: Tx, imodel: IModelTable, changesetId: string | undefined): Promise<number | undefined> {

@@ -14,10 +14,9 @@ import { brotliDecompressSync } from 'node:zlib';
 import { CheckpointState, type Checkpoint } from '@itwin/imodels-client-management';
 import { findIsolation, IsolationError, type Isolation } from '../../apps/server/src/checkpoints/isolation.ts';
 import { isITwinJsInstalled } from '../../apps/server/src/checkpoints/workerProcess.ts';
-import { changesetFile, realIdOf } from '../support/changesetFile.ts';
+import { checkpointDecided, pushPrefix } from '../support/changesetFile.ts';
 import { official, type Official } from '../support/clients.ts';
 import { bootServer, endServer, type TestServer } from '../support/server.ts';
-import { until } from '../support/until.ts';
 
 const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
 
@@ -42,23 +41,7 @@ function attackedServer(): { work: string; context: { server: TestServer; olivia
 describe('hostile changesets', { skip }, () => {
   const { work, context } = attackedServer();
 
-  /** Pushes a changeset with a prefix and no changes to a new iModel, and waits for the end of its checkpoint. */
-  async function checkpointOf(prefix: object): Promise<Checkpoint> {
-    const { client, authorization } = context.olivia;
-    const { id: iModelId } = await client.iModels.createEmpty({ authorization, iModelProperties: { iTwinId: await context.server.iTwin(), name: 'hostile' } });
-    const { briefcaseId } = await client.briefcases.acquire({ authorization, iModelId });
-    const [changes, start] = [Buffer.alloc(0), Buffer.from(`${JSON.stringify(prefix)}\0`)];
-    const id = realIdOf('', changes, start);
-    const filePath = path.join(work, `${id}.cs`);
-    writeFileSync(filePath, changesetFile(changes, start));
-    // Said to hold no schema changes: what counts is what is in the file.
-    await client.changesets.create({ authorization, iModelId, changesetProperties: { id, briefcaseId, filePath, containingChanges: 0 } });
-    await client.namedVersions.create({ authorization, iModelId, namedVersionProperties: { name: 'version', changesetId: id } });
-    return until('the checkpoint is decided', async () => {
-      const checkpoint = await client.checkpoints.getSingle({ authorization, iModelId, changesetIndex: 1 });
-      return checkpoint.state === CheckpointState.Scheduled ? undefined : checkpoint;
-    });
-  }
+  const checkpointOf = async (prefix: object): Promise<Checkpoint> => checkpointDecided(context.olivia, await pushPrefix(context.olivia, await context.server.iTwin(), work, prefix));
 
   test('whose statements are those of a schema change are applied', async () => {
     const { state } = await checkpointOf({ ContainsSchemaChanges: true, DDL: 'CREATE TABLE [t]([Id] INTEGER PRIMARY KEY);CREATE INDEX [i] ON [t]([Id])' });

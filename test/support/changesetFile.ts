@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { CheckpointState, type Checkpoint } from '@itwin/imodels-client-management';
 import type { Answer, Api } from './api.ts';
 import { workFolder, type MadeIModel, type Official } from './clients.ts';
+import { until } from './until.ts';
 
 /** Header of a changeset file, and the size of the dictionary (16 MiB). */
 const header = Buffer.concat([Buffer.from([22, 0]), Buffer.from('ChangeSetLzma\0\0\0', 'latin1'), Buffer.from([0x10, 0, 2, 0, 24])]);
@@ -71,4 +73,34 @@ export async function pushFile(api: Api, iModelId: string, briefcaseId: number, 
   const { _links } = (begun.body as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } }).changeset;
   assert.equal((await api.put(_links.upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob', 'content-type': 'application/octet-stream' })).status, 201);
   return api.patch(_links.complete.href, { state: 'fileUploaded', briefcaseId });
+}
+
+/**
+ * Pushes a changeset with a prefix and no changes to a new iModel, and names a version there, which orders its checkpoint.
+ * @param work a folder for its file
+ * @returns the id of the iModel
+ */
+export async function pushPrefix({ client, authorization }: Official, iTwinId: string, work: string, prefix: object): Promise<string> {
+  const { id: iModelId } = await client.iModels.createEmpty({ authorization, iModelProperties: { iTwinId, name: randomUUID() } });
+  const { briefcaseId } = await client.briefcases.acquire({ authorization, iModelId });
+  const [changes, start] = [Buffer.alloc(0), Buffer.from(`${JSON.stringify(prefix)}\0`)];
+  const id = realIdOf('', changes, start);
+  const filePath = path.join(work, `${id}.cs`);
+  writeFileSync(filePath, changesetFile(changes, start));
+  // Said to hold no schema changes: what counts is what is in the file.
+  await client.changesets.create({ authorization, iModelId, changesetProperties: { id, briefcaseId, filePath, containingChanges: 0 } });
+  await client.namedVersions.create({ authorization, iModelId, namedVersionProperties: { name: 'version', changesetId: id } });
+  return iModelId;
+}
+
+/** The checkpoint of the first changeset, once it is made or has failed. */
+export function checkpointDecided({ client, authorization }: Official, iModelId: string): Promise<Checkpoint> {
+  return until(
+    'the checkpoint is decided',
+    async () => {
+      const checkpoint = await client.checkpoints.getSingle({ authorization, iModelId, changesetIndex: 1 });
+      return checkpoint.state === CheckpointState.Scheduled ? undefined : checkpoint;
+    },
+    60_000,
+  );
 }

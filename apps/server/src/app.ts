@@ -8,12 +8,14 @@ import { answerClientError } from './api/clientErrors.ts';
 import { registerRoutes, sendError, type RegisterOptions } from './api/register.ts';
 import { routes } from './api/routes.ts';
 import { parseQuery } from './api/text.ts';
-import { iTwinJsVersion } from './checkpoints/itwinjsVersion.ts';
+import { IsolationError, type IsolationLevel } from './checkpoints/isolation.ts';
+import type { ModelWorker } from './checkpoints/modelWorker.ts';
 import type { Config } from './config.ts';
 import { ApiError } from './errors.ts';
 import { addSecurityHeaders, pagePolicy } from './http/securityHeaders.ts';
 import { discardUnreadBodies } from './http/unreadBodies.ts';
 import { serveMetrics } from './metrics.ts';
+import { PublicError } from './operations/reasons.ts';
 import { within } from './operations/within.ts';
 import { Readiness } from './readiness.ts';
 import { openServices, type Services } from './services.ts';
@@ -40,8 +42,8 @@ export interface ServerOptions extends RegisterOptions {
 /** How long connections may take to end once they are cut, and the last spans to be sent, milliseconds. */
 const connectionsMs = 1000;
 const lastSpansMs = 500;
-/** How long an answer about readiness waits for its warnings, milliseconds. */
-const warningsMs = 500;
+/** How long an answer about readiness waits for its details, milliseconds. */
+const detailsMs = 500;
 
 /** Largest body of an API request, bytes. Files do not come this way. */
 const bodyLimit = 1024 * 1024;
@@ -97,7 +99,7 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
   services.collector.start(config.collector.intervalSeconds);
   services.jobs.start();
   warningsOf(services).then(
-    ({ warnings = [] }) => warnings.forEach((warning) => app.log.warn(warning)),
+    (warnings) => warnings.forEach((warning) => app.log.warn(warning)),
     (error: unknown) => app.log.error({ err: error }, 'cannot look for work that nobody does'),
   );
   const ending = new AbortController();
@@ -108,7 +110,7 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
   const retrying =
     services.worker === undefined
       ? undefined
-      : services.checkpoints.retryFailed(iTwinJsVersion(), ending.signal).then(
+      : retryFailed(services, services.worker, ending.signal).then(
           (retried) => retried === 0 || app.log.info({ retried }, 'failed checkpoints are tried again: the installed iTwin.js is a later version'),
           (error: unknown) => app.log.error({ err: error }, 'cannot try failed checkpoints again; done at the next start'),
         );
@@ -125,6 +127,10 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
       if (traces !== undefined) await within(traces.stop(), lastSpansMs);
     },
   };
+}
+
+async function retryFailed({ checkpoints }: Services, worker: ModelWorker, signal: AbortSignal): Promise<number> {
+  return checkpoints.retryFailed(await worker.version(), signal);
 }
 
 /** Lets requests under way finish, but not for ever: a client that stopped reading must not hold the server. */
@@ -168,7 +174,7 @@ async function wire(app: FastifyInstance, services: Services, options: ServerOpt
   ]);
   app.get('/health/ready', { schema: { hide: true } }, async (request, reply) => {
     const missing = await readiness.missing();
-    if (missing.length === 0) return { status: 'ok', version, ...(await warningsInTime(services)) };
+    if (missing.length === 0) return { status: 'ok', version, ...(await detailsInTime(services)) };
     for (const { reason, cause } of missing) request.log.warn({ err: cause }, `not ready: ${reason}`);
     return reply.code(503).header('retry-after', '5').send({ status: 'unavailable', version, reasons: [...new Set(missing.map(({ reason }) => reason))] });
   });
@@ -208,20 +214,30 @@ const workOf: Record<string, string> = {
   deliver: 'Messages to webhooks wait: no server of this installation sends them (jobs.here, workers).',
 };
 
-/** Work that waits for a server that can do it. The server is ready all the same: it is not its fault, and a restart is no cure. */
-async function warningsOf({ jobs }: Services): Promise<{ warnings?: string[] }> {
-  const kinds = await jobs.unserved();
-  return kinds.length === 0 ? {} : { warnings: kinds.map((kind) => workOf[kind] ?? `Jobs of kind ${kind} wait: no server of this installation runs them.`) };
+/** What is told beside that a server is ready. */
+interface Details {
+  warnings?: string[];
+  /** How far iTwin.js is kept from everything else where this server makes checkpoints. */
+  checkpoints?: { isolation: IsolationLevel };
 }
 
-/** The same within the time that readiness has; a database that is slow in this moment only costs the warnings. */
-async function warningsInTime(services: Services): Promise<{ warnings?: string[] }> {
-  let found = {};
-  await within(
-    warningsOf(services).then((warnings) => (found = warnings)),
-    warningsMs,
+/** Work that waits for a server that can do it. The server is ready all the same: it is not its fault, and a restart is no cure. */
+async function warningsOf({ jobs }: Services): Promise<string[]> {
+  return (await jobs.unserved()).map((kind) => workOf[kind] ?? `Jobs of kind ${kind} wait: no server of this installation runs them.`);
+}
+
+/** Details within the time that readiness has: a database or an iTwin.js service that is slow in this moment only costs these. */
+async function detailsInTime(services: Services): Promise<Details> {
+  const details: Details = {};
+  const warn = (warnings: readonly string[]): void => {
+    if (warnings.length > 0) details.warnings = [...(details.warnings ?? []), ...warnings];
+  };
+  const level = services.worker?.level().then(
+    (isolation) => (details.checkpoints = { isolation }),
+    (error: unknown) => warn(error instanceof IsolationError || error instanceof PublicError ? [error.message] : []),
   );
-  return found;
+  await within(Promise.all([warningsOf(services).then(warn), level]), detailsMs);
+  return { ...details };
 }
 
 async function wireApi(app: FastifyInstance, services: Services, options: RegisterOptions): Promise<void> {

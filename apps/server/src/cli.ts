@@ -9,6 +9,7 @@ import { exitCodes, ExitError } from './commands/exit.ts';
 import { imodelsCommand } from './commands/imodels.ts';
 import { importCommand } from './commands/import.ts';
 import { migrateDatabaseCommand } from './commands/migrateDatabase.ts';
+import { iTwinJsCommand } from './commands/itwinjs.ts';
 import { mirrorCommand } from './commands/mirror.ts';
 import { startCommand, workCommand } from './commands/start.ts';
 import { tokenCommand } from './commands/token.ts';
@@ -24,7 +25,7 @@ const program = new Command('offshoot')
   .showHelpAfterError('(see offshoot --help)')
   .addHelpText('after', `\nExit codes: 0 done, ${exitCodes.failed} failed, ${exitCodes.usage} wrong use, ${exitCodes.refused} refused by the server, ${exitCodes.unreachable} server not reached or too slow.`)
   .exitOverride();
-for (const command of [startCommand(), workCommand(), tokenCommand(), cloneCommand(), imodelsCommand(), importCommand(), mirrorCommand(), verifyCommand(), auditCommand(), backupCommand(), compactCommand(), migrateDatabaseCommand(), benchCommand()]) {
+for (const command of [startCommand(), workCommand(), iTwinJsCommand(), tokenCommand(), cloneCommand(), imodelsCommand(), importCommand(), mirrorCommand(), verifyCommand(), auditCommand(), backupCommand(), compactCommand(), migrateDatabaseCommand(), benchCommand()]) {
   command.exitOverride();
   for (const inner of command.commands) inner.exitOverride();
   program.addCommand(command);

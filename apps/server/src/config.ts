@@ -56,6 +56,9 @@ const storeSettings = {
   prefix: Type.String({ default: '', maxLength: 200, description: 'Put before every name in bucket or container.' }),
 };
 
+/** Characters; a random key of 24 bytes in base64. */
+export const shortestServiceKey = 32;
+
 const ConfigSchema = Type.Object(
   {
     dataDir: Type.String({ minLength: 1, default: 'offshoot-data', description: 'Folder of database, files, keys and users.' }),
@@ -131,6 +134,15 @@ const ConfigSchema = Type.Object(
           default: 'process',
           description: 'Level of isolation of the iTwin.js process below which no checkpoint is made. The strongest level that works is always used: `namespaces` (bubblewrap), `user` (where the server runs as root), `process`.',
         }),
+        service: Type.Optional(
+          Type.Object(
+            {
+              url: Type.String({ pattern: '^https?://[^/]', maxLength: 2000, description: 'Address of the iTwin.js service (`offshoot itwinjs`), which runs iTwin.js in place of this server.' }),
+              key: Type.Optional(Type.String({ minLength: shortestServiceKey, maxLength: 1000, description: 'Secret that the service knows too; or in the environment, `OFFSHOOT_ITWINJS_KEY`.' })),
+            },
+            { additionalProperties: false },
+          ),
+        ),
         tokenSeconds: Type.Integer({ minimum: 7200, maximum: 604_800, default: 43_200, description: 'Life of the tokens that open checkpoints; iTwin.js renews them an hour before their end.' }),
       },
       { additionalProperties: false, default: {} },
@@ -185,6 +197,9 @@ const ConfigSchema = Type.Object(
   },
   { additionalProperties: false },
 );
+
+/** Where the key of the iTwin.js service is looked for. */
+export const serviceKeyName = 'OFFSHOOT_ITWINJS_KEY';
 
 /** The configuration, complete, after defaults, file, environment and command line. */
 export type Config = Static<typeof ConfigSchema>;
@@ -270,6 +285,11 @@ function checkConfig(value: Record<string, unknown>, env: NodeJS.ProcessEnv, fau
     // As AWS clients look for their keys by themselves, Azure's find theirs here: secrets need not stand in a file.
     const connectionString = env.AZURE_STORAGE_CONNECTION_STRING;
     if (connectionString !== undefined) for (const store of [config.store, ...Object.values(config.dataCenters)]) if (store.type === 'azure') store.connectionString ??= connectionString;
+    const { service } = config.checkpoints;
+    if (service !== undefined) {
+      service.key ??= env[serviceKeyName] ?? '';
+      if (service.key.length < shortestServiceKey) faults.push(`${serviceKeyName} is missing or shorter than ${shortestServiceKey} characters: checkpoints.service needs it`);
+    }
     if (!(config.defaultTier in config.tiers)) faults.push(`defaultTier '${config.defaultTier}' is not among the tiers`);
     if (config.collector.graceSeconds > 0 && config.collector.graceSeconds <= config.signedLinkSeconds)
       faults.push(`collector.graceSeconds (${config.collector.graceSeconds}) must be longer than signedLinkSeconds (${config.signedLinkSeconds})`);

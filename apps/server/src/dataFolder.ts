@@ -1,4 +1,5 @@
-import { accessSync, chmodSync, constants, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { accessSync, chmodSync, constants, existsSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
 import path from 'node:path';
 
 /** Thrown when the data folder cannot be made or written. */
@@ -67,4 +68,23 @@ function restrict(file: string, mask: number): void {
     // Somebody else's file by one of these names, or gone: whoever opens it next says what is wrong.
     if (!['EPERM', 'ENOENT', 'EROFS'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
   }
+}
+
+/** Age from which files in work are nobody's any more, milliseconds. */
+const abandonedMs = 24 * 3600 * 1000;
+
+/**
+ * A folder of this process's own for files in work. What others left behind goes: all of it where no other process runs on the
+ * data folder, else what nothing has touched for a day.
+ */
+export function openWorkFolder(dataDir: string, company: 'alone' | 'beside others'): string {
+  const all = path.join(dataDir, 'work');
+  mkdirSync(all, { recursive: true, mode: 0o700 });
+  for (const name of readdirSync(all)) {
+    const left = path.join(all, name);
+    if (company === 'alone' || statSync(left).mtimeMs < Date.now() - abandonedMs) rmSync(left, { recursive: true, force: true });
+  }
+  const own = path.join(all, randomUUID());
+  mkdirSync(own, { mode: 0o700 });
+  return own;
 }

@@ -1,6 +1,6 @@
 import path from 'node:path';
-import { randomBytes, randomUUID } from 'node:crypto';
-import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { rmSync } from 'node:fs';
 import type { FastifyBaseLogger } from 'fastify';
 import { Refusals, removeOldAudit } from './audit.ts';
 import { Directory } from './access/directory.ts';
@@ -13,12 +13,13 @@ import { ChangesetVerifier } from './changesetFiles/verifier.ts';
 import { Checkpoints } from './checkpoints/checkpoints.ts';
 import { Containers } from './checkpoints/containers.ts';
 import { Generator } from './checkpoints/generate.ts';
-import { findIsolation } from './checkpoints/isolation.ts';
 import { ModelFiles } from './checkpoints/modelFiles.ts';
-import { isITwinJsInstalled, WorkerProcess } from './checkpoints/workerProcess.ts';
+import type { ModelWorker } from './checkpoints/modelWorker.ts';
+import { isITwinJsInstalled, localWorker } from './checkpoints/workerProcess.ts';
+import { RemoteWorker } from './itwinjsService/remoteWorker.ts';
 import { deriveHandler } from './clone/deriveJob.ts';
 import type { Config } from './config.ts';
-import { openDataFolder } from './dataFolder.ts';
+import { openDataFolder, openWorkFolder } from './dataFolder.ts';
 import { openDatabase, type Database } from './db/database.ts';
 import { returnFreeSpace } from './db/sqlite/freeSpace.ts';
 import { observeTransactions } from './db/requestOutcomes.ts';
@@ -92,7 +93,7 @@ export interface Services {
   containers: Containers;
   /** Makes model files here; undefined where iTwin.js is not installed or not wanted. */
   generator: Generator | undefined;
-  worker: WorkerProcess | undefined;
+  worker: ModelWorker | undefined;
   jobs: Jobs;
   collector: Collector;
   /** Ends jobs and collector, within `graceMs` and 3 s, whatever hangs; after `graceMs` every call of a store ends too, also those of requests. */
@@ -101,8 +102,6 @@ export interface Services {
   close(): Promise<void>;
 }
 
-/** Age from which files in work are nobody's any more. */
-const abandonedMs = 24 * 3600 * 1000;
 /** Longest wait between attempts of the iTwin.js process. */
 const longestRetryMs = 60_000;
 /** Messages that this server posts to webhooks at a time. */
@@ -133,8 +132,8 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const uploads = new Uploads(database.db, stores, log, config);
     const modelFiles = new ModelFiles(database, blobs);
     const seeds = await ensureSeeds(database, blobs, modelFiles, config.seedFile);
-    const { generate } = config.checkpoints;
-    const here = config.jobs.here && (generate === 'here' || (generate === 'auto' && isITwinJsInstalled()));
+    const { generate, service } = config.checkpoints;
+    const here = config.jobs.here && (generate === 'here' || (generate === 'auto' && (service !== undefined || isITwinJsInstalled())));
     const checkpoints = new Checkpoints(database, {
       enabled: here || generate === 'elsewhere' || (!config.jobs.here && generate !== 'off'),
       every: config.checkpoints.everyChangesets,
@@ -146,14 +145,8 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const repeatableRequests = new RepeatableRequests(database);
     if (database.engine === 'sqlite') await Promise.all([jobs.reclaim(), repeatableRequests.reclaim()]);
     if (config.jobs.here) jobs.handle(deliverySlots, [deliveryHandler(database, config.webhooks)]);
-    const workDir = prepareWorkDir(config.dataDir, database.engine);
-    const worker = here
-      ? new WorkerProcess(
-          path.join(workDir, 'itwinjs'),
-          { memoryBytes: config.checkpoints.memoryMiB * 2 ** 20, silenceMs: config.checkpoints.silenceSeconds * 1000, workMs: config.checkpoints.workSeconds * 1000 },
-          findIsolation(workDir, config.checkpoints.isolation),
-        )
-      : undefined;
+    const workDir = openWorkFolder(config.dataDir, database.engine === 'sqlite' ? 'alone' : 'beside others');
+    const worker = here ? modelWorker(config.checkpoints, workDir) : undefined;
     const retries = { attempts: config.checkpoints.attempts, backoffMs: doubling(config.checkpoints.firstRetrySeconds * 1000, longestRetryMs) };
     const generator = worker === undefined ? undefined : new Generator({ database, blobs, checkpoints, files: modelFiles, worker, workDir, retries });
     if (generator !== undefined) jobs.handle(1, [deriveHandler({ database, blobs, files: modelFiles, checkpoints, generator, seeds, retries }), generator.handler()]);
@@ -243,20 +236,10 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
   }
 }
 
-/**
- * A folder of this process's own for files in work. What others left behind goes: on SQLite all of it, because no other
- * server runs on the data folder; on PostgreSQL one may, so only what nothing has touched for a day.
- */
-function prepareWorkDir(dataDir: string, engine: Database['engine']): string {
-  const all = path.join(dataDir, 'work');
-  mkdirSync(all, { recursive: true, mode: 0o700 });
-  for (const name of readdirSync(all)) {
-    const left = path.join(all, name);
-    if (engine === 'sqlite' || statSync(left).mtimeMs < Date.now() - abandonedMs) rmSync(left, { recursive: true, force: true });
-  }
-  const own = path.join(all, randomUUID());
-  mkdirSync(own, { mode: 0o700 });
-  return own;
+/** iTwin.js in the iTwin.js service where there is one, else in a process of this server. */
+function modelWorker(config: Config['checkpoints'], workDir: string): ModelWorker {
+  if (config.service !== undefined) return new RemoteWorker({ url: config.service.url, key: config.service.key ?? '' }, config.isolation, config.workSeconds * 1000);
+  return localWorker(config, workDir);
 }
 
 /** The key that signs links: made by the first server, shared by all through the database. */

@@ -13,7 +13,8 @@ import { checkpointJob, type Checkpoints } from './checkpoints.ts';
 import { blockHashes, type ModelFiles, type WholeBlob } from './modelFiles.ts';
 import { DamagedFileError, readVerified, writeVerified } from '../storage/verifiedReads.ts';
 import type { FaultKind, WorkRequest, WorkResult } from './worker.ts';
-import { FileFaultError, type WorkerProcess } from './workerProcess.ts';
+import type { ModelWorker } from './modelWorker.ts';
+import { FileFaultError } from './workerProcess.ts';
 
 /** Bit of `containingChanges` that says a changeset changes schemas. */
 const schemaChanges = 1;
@@ -42,11 +43,11 @@ export class Generator {
   readonly #blobs: Blobs;
   readonly #checkpoints: Checkpoints;
   readonly #files: ModelFiles;
-  readonly #worker: WorkerProcess;
+  readonly #worker: ModelWorker;
   readonly #workDir: string;
   readonly #retries: Retries;
 
-  constructor(parts: { database: Database; blobs: Blobs; checkpoints: Checkpoints; files: ModelFiles; worker: WorkerProcess; workDir: string; retries: Retries }) {
+  constructor(parts: { database: Database; blobs: Blobs; checkpoints: Checkpoints; files: ModelFiles; worker: ModelWorker; workDir: string; retries: Retries }) {
     this.#database = parts.database;
     this.#blobs = parts.blobs;
     this.#checkpoints = parts.checkpoints;

@@ -4,7 +4,10 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { IsolationError, type Isolation, type IsolationLevel } from './isolation.ts';
+import type { Config } from '../config.ts';
+import { findIsolation, IsolationError, type Isolation, type IsolationLevel } from './isolation.ts';
+import { iTwinJsVersion } from './itwinjsVersion.ts';
+import type { ModelWorker } from './modelWorker.ts';
 import { FinalError, PublicError } from '../operations/reasons.ts';
 import { within } from '../operations/within.ts';
 import type { CallOptions } from '../storage/blobStore.ts';
@@ -56,7 +59,7 @@ export function isITwinJsInstalled(): boolean {
 }
 
 /** The iTwin.js process seen from the server: started when there is work, one piece of work at a time. */
-export class WorkerProcess {
+export class WorkerProcess implements ModelWorker {
   readonly #cacheDir: string;
   readonly #limits: WorkerLimits;
   readonly #isolation: Promise<Isolation>;
@@ -73,21 +76,18 @@ export class WorkerProcess {
     isolation.catch(() => undefined);
   }
 
-  /** The level of isolation in force. */
+  async version(): Promise<string> {
+    return iTwinJsVersion();
+  }
+
   async level(): Promise<IsolationLevel> {
     return (await this.#isolation).level;
   }
 
-  /** The process that works at the moment, for tests that end it. */
   get pid(): number | undefined {
     return this.#child === undefined ? undefined : treeOf(this.#child).at(-1);
   }
 
-  /**
-   * Makes a file what the request says.
-   * @param options.onProgress hears that the process is watched, which its own limits bound: the caller need not time it
-   * @throws FileFaultError when the files are at fault; Error when the process ended, grew too large or fell silent
-   */
   async work(request: WorkRequest, options: CallOptions & { signal: AbortSignal }, onApplied: (index: number) => void): Promise<WorkResult> {
     const turn = this.#tail.then(() => this.#work(request, options, onApplied));
     this.#tail = turn.catch(() => undefined);
@@ -168,7 +168,6 @@ export class WorkerProcess {
     }
   }
 
-  /** Ends the process: what does not end within `graceMs` is killed. */
   async stop(graceMs: number): Promise<void> {
     clearTimeout(this.#idle);
     const child = this.#child;
@@ -178,7 +177,6 @@ export class WorkerProcess {
     if (!(await within(once(child, 'exit'), graceMs))) child.kill('SIGKILL');
   }
 
-  /** Ends the process at once. */
   kill(): void {
     this.#child?.kill('SIGKILL');
   }
@@ -200,6 +198,12 @@ export class WorkerProcess {
     this.#child = undefined;
     if (child?.connected === true) child.send('end', () => undefined);
   }
+}
+
+/** iTwin.js in a process of this one, by the configuration. @param workDir below which the files lie that it works on */
+export function localWorker(config: Config['checkpoints'], workDir: string): WorkerProcess {
+  const limits = { memoryBytes: config.memoryMiB * 2 ** 20, silenceMs: config.silenceSeconds * 1000, workMs: config.workSeconds * 1000 };
+  return new WorkerProcess(path.join(workDir, 'itwinjs'), limits, findIsolation(workDir, config.isolation));
 }
 
 const pageBytes = 4096;

@@ -1,4 +1,3 @@
-import { writeSync } from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
 import { startServer, type RunningServer } from '../app.ts';
@@ -7,9 +6,11 @@ import { DataFolderError } from '../dataFolder.ts';
 import { DataFolderInUseError, NewerSchemaError } from '../db/database.ts';
 import { ForeignStoreError, OtherStoreError, StoreUnavailableError } from '../storage/stores.ts';
 import { ensureFirstITwin } from '../itwins/firstITwin.ts';
+import { PublicError } from '../operations/reasons.ts';
 import type { Services } from '../services.ts';
 import { version } from '../version.ts';
 import { IsolationError, type IsolationLevel } from '../checkpoints/isolation.ts';
+import { closeOnSignal, endInTime, type Ending } from './ending.ts';
 import { exitCodes, ExitError } from './exit.ts';
 
 interface StartOptions {
@@ -68,7 +69,7 @@ async function run(options: StartOptions, role: 'server' | 'worker'): Promise<vo
   }
   const lines = await (role === 'worker' ? workerLines(server) : serverLines(server)).catch(async (error: unknown) => {
     // It listens by now. What has not started whole must not answer, nor keep the process.
-    endInTime(server);
+    endInTime(endingOf(server));
     await server.close();
     throw error;
   });
@@ -76,40 +77,12 @@ async function run(options: StartOptions, role: 'server' | 'worker'): Promise<vo
   // Whoever started this process (the demo, a benchmark, a test) learns the address.
   process.send?.({ origin: server.origin });
 
-  let closing = false;
-  const stop = (): void => {
-    if (closing) return;
-    closing = true;
-    endInTime(server);
-    server
-      .close()
-      .catch((error: unknown) => {
-        process.exitCode = exitCodes.failed;
-        console.error(error);
-      })
-      .finally(() => process.disconnect?.());
-  };
-  process.once('SIGINT', stop);
-  process.once('SIGTERM', stop);
-  process.once('disconnect', stop);
+  closeOnSignal(endingOf(server));
 }
 
-/** How long after `shutdownSeconds` the process is gone at the latest, whatever hangs, milliseconds. */
-const lastEndMs = 5000;
-
-/**
- * Ends the process by force when it is still there after its time: then a disk, a database or a store hangs, and so would
- * every orderly end. Nothing is lost that was answered; jobs go on elsewhere or after the next start.
- */
-function endInTime({ services: { config, worker } }: RunningServer): void {
-  const end = setTimeout(() => {
-    writeSync(process.stderr.fd, 'The server did not end in time and is ended by force.\n');
-    worker?.kill();
-    // Not `process.exit`: it waits for threads, and one of them may be what hangs.
-    process.kill(process.pid, 'SIGKILL');
-  }, config.shutdownSeconds * 1000 + lastEndMs);
-  // What is left open does not keep the process, but must not keep it for ever either.
-  end.unref();
+function endingOf(server: RunningServer): Ending {
+  const { config, worker } = server.services;
+  return { close: () => server.close(), kill: () => worker?.kill(), graceMs: config.shutdownSeconds * 1000 };
 }
 
 type Line = [name: string, value: string];
@@ -154,12 +127,14 @@ function shellWord(text: string): string {
 }
 
 /** Where checkpoints are made, and how far the native code that makes them is kept from the server. */
-async function checkpointsLine({ worker, checkpoints }: Services): Promise<string> {
+async function checkpointsLine({ worker, checkpoints, config }: Services): Promise<string> {
   if (worker === undefined) return checkpoints.enabled ? 'made by another server' : 'not made: iTwin.js is not installed, or switched off';
+  const { service } = config.checkpoints;
   try {
-    return `made here, with iTwin.js, ${isolationWords[await worker.level()]}`;
+    const words = isolationWords[await worker.level()];
+    return service === undefined ? `made here, with iTwin.js, ${words}` : `made by the iTwin.js service at ${service.url}, ${words}`;
   } catch (error) {
-    if (error instanceof IsolationError) return error.message;
+    if (error instanceof IsolationError || error instanceof PublicError) return error.message;
     throw error;
   }
 }

@@ -1,0 +1,66 @@
+import { rmSync } from 'node:fs';
+import { Command } from 'commander';
+import pino from 'pino';
+import { IsolationError } from '../checkpoints/isolation.ts';
+import { isITwinJsInstalled, localWorker } from '../checkpoints/workerProcess.ts';
+import { ConfigError, loadConfig, serviceKeyName, shortestServiceKey } from '../config.ts';
+import { openDataFolder, openWorkFolder } from '../dataFolder.ts';
+import { startITwinJsService } from '../itwinjsService/service.ts';
+import { version } from '../version.ts';
+import { closeOnSignal } from './ending.ts';
+import { exitCodes, ExitError } from './exit.ts';
+
+interface ServiceOptions {
+  data?: string;
+  host?: string;
+  port?: string;
+  config?: string;
+}
+
+/** `offshoot itwinjs`: runs iTwin.js for the servers of an installation until SIGINT or SIGTERM. */
+export function iTwinJsCommand(): Command {
+  return new Command('itwinjs')
+    .description(`Run iTwin.js for servers and workers (checkpoints.service). Files come in and go out; it needs no database and no store, only ${serviceKeyName}.`)
+    .option('--data <folder>', 'folder for files in work')
+    .option('--host <address>', 'address to listen on; localhost by default, 0.0.0.0 for every one')
+    .option('--port <number>', 'port to listen on; 0 takes a free one')
+    .option('--config <file>', 'configuration file (offshoot.json)')
+    .action(run);
+}
+
+async function run(options: ServiceOptions): Promise<void> {
+  const { config, key } = settingsOf(options);
+  if (!isITwinJsInstalled()) throw new ExitError(exitCodes.failed, 'iTwin.js is not installed here, or not with its part for this machine.');
+  openDataFolder(config.dataDir);
+  const workDir = openWorkFolder(config.dataDir, 'beside others');
+  const worker = localWorker(config.checkpoints, workDir);
+  const level = await worker.level().catch((error: unknown) => {
+    throw error instanceof IsolationError ? new ExitError(exitCodes.failed, error.message, error) : error;
+  });
+  // One process of iTwin.js works on one piece at a time.
+  const service = await startITwinJsService({ worker, workDir, key, slots: 1, host: config.host, port: config.port, log: pino({ level: config.logLevel }) });
+  process.stdout.write(`\nOffshoot ${version}: iTwin.js ${await worker.version()} for other servers\n\n  Address      ${service.origin}\n  Isolation    ${level}\n\n`);
+  process.send?.({ origin: service.origin });
+  const close = async (): Promise<void> => {
+    await service.close();
+    rmSync(workDir, { recursive: true, force: true });
+  };
+  closeOnSignal({ close, kill: () => worker.kill(), graceMs: config.shutdownSeconds * 1000 });
+}
+
+/** @throws ExitError when they are not those of a service */
+function settingsOf({ data, host, port, config: file }: ServiceOptions) {
+  try {
+    const overrides = { ...(data !== undefined && { dataDir: data }), ...(host !== undefined && { host }), ...(port !== undefined && { port: Number(port) }) };
+    const config = loadConfig(overrides, file === undefined ? {} : { file });
+    const key = process.env[serviceKeyName] ?? config.checkpoints.service?.key ?? '';
+    const faults: string[] = [];
+    if (key.length < shortestServiceKey) faults.push(`${serviceKeyName} is missing or shorter than ${shortestServiceKey} characters`);
+    // What is not here cannot be taken by a hostile file.
+    if (config.databaseUrl !== undefined) faults.push('databaseUrl is set: the iTwin.js service does not use the database, and must not be given its address');
+    if (faults.length > 0) throw new ConfigError(faults);
+    return { config, key };
+  } catch (error) {
+    throw error instanceof ConfigError ? new ExitError(exitCodes.usage, error.message, error) : error;
+  }
+}

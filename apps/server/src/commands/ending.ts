@@ -6,9 +6,9 @@ const lastEndMs = 5000;
 
 /** A server whose process ends when it is told to. */
 export interface Ending {
-  close(): Promise<void>;
+  close: () => Promise<void>;
   /** Ends the processes that it has started, at once. */
-  kill(): void;
+  kill: () => void;
   /** How long an orderly end may take, milliseconds. */
   graceMs: number;
 }

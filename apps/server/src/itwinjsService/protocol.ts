@@ -134,8 +134,8 @@ export class CountedReader {
   }
 
   async #next(): Promise<Buffer> {
-    const { value, done } = await this.#chunks.next();
-    if (done === true) throw new IncompleteStreamError('ended early');
-    return value;
+    const next = await this.#chunks.next();
+    if (next.done === true) throw new IncompleteStreamError('ended early');
+    return next.value;
   }
 }

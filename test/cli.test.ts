@@ -1,28 +1,15 @@
 import assert from 'node:assert/strict';
-import { execFile, execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { decodeJwt } from 'jose';
 import { makeIModel, official, workFolder, type MadeIModel } from './support/clients.ts';
+import { offshoot as run } from './support/commands.ts';
 import { bootServer, endServer, people, type TestServer } from './support/server.ts';
 
 const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
-
-interface Ran {
-  code: number;
-  stdout: string;
-  stderr: string;
-}
-
-function run(args: string[], env: NodeJS.ProcessEnv = {}, options: { uid?: number; gid?: number; cwd?: string } = {}): Promise<Ran> {
-  // What the developer who runs the tests has set for a server of their own does not count here.
-  const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('OFFSHOOT_')));
-  return new Promise((resolve) => {
-    const child = execFile(process.execPath, [cli, ...args], { env: { ...inherited, ...env }, ...options }, (_error, stdout, stderr) => resolve({ code: child.exitCode ?? -1, stdout, stderr }));
-  });
-}
 
 describe('The command line', () => {
   let server: TestServer;

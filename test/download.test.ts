@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { mock, test } from 'node:test';
 import { downloadFile } from '../apps/server/src/commands/download.ts';
+import { anywhere } from '../apps/server/src/http/outbound.ts';
 import { until } from './support/until.ts';
 
 test('a download that goes on does not meet what the attempt before it still does to the file', async () => {
@@ -35,7 +36,7 @@ test('a download that goes on does not meet what the attempt before it still doe
   }) as typeof open);
   try {
     const target = path.join(folder, 'file');
-    await downloadFile({ url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, size: content.length, what: 'the file' }, target, 10_000);
+    await downloadFile({ url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, size: content.length, what: 'the file' }, target, { silenceMs: 10_000, outlet: anywhere });
     await until('the late opening', () => (openedLate > 0 ? true : undefined));
     assert.ok(readFileSync(target).equals(content));
     assert.equal(requests, 2);

@@ -17,6 +17,7 @@ import { discardUnreadBodies } from './http/unreadBodies.ts';
 import { serveMetrics } from './metrics.ts';
 import { PublicError } from './operations/reasons.ts';
 import { within } from './operations/within.ts';
+import { noteOrigins, originsOf } from './ownAddresses.ts';
 import { Readiness } from './readiness.ts';
 import { openServices, type Services } from './services.ts';
 import { dataPlane } from './storage/dataPlane.ts';
@@ -96,6 +97,7 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
     await traces?.stop();
     throw error;
   }
+  if (options.role !== 'worker') noteAddresses(app, config);
   services.collector.start(config.collector.intervalSeconds);
   services.jobs.start();
   warningsOf(services).then(
@@ -131,6 +133,15 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
 
 async function retryFailed({ checkpoints }: Services, worker: ModelWorker, signal: AbortSignal): Promise<number> {
   return checkpoints.retryFailed(await worker.version(), signal);
+}
+
+/** Notes where the server listens. One that cannot, because the disk is full, serves all the same. */
+function noteAddresses(app: FastifyInstance, config: Config): void {
+  try {
+    noteOrigins(config.dataDir, originsOf(config, portOf(app, config)), config.databaseUrl === undefined);
+  } catch (error) {
+    app.log.warn({ err: error }, 'cannot note the address of the server: commands mint no tokens for it');
+  }
 }
 
 /** Lets requests under way finish, but not for ever: a client that stopped reading must not hold the server. */
@@ -296,9 +307,13 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
 /** Where a client on this machine reaches the server. */
 function originOf(app: FastifyInstance, config: Config): string {
   if (config.publicUrl !== undefined) return config.publicUrl;
-  const address = app.server.address();
-  const port = typeof address === 'object' && address !== null ? address.port : config.port;
+  const port = portOf(app, config);
   const everywhere = config.host === '0.0.0.0' || config.host === '::';
   const host = everywhere || config.host === '127.0.0.1' ? 'localhost' : config.host.includes(':') ? `[${config.host}]` : config.host;
   return `http://${host}:${port}`;
+}
+
+function portOf(app: FastifyInstance, config: Config): number {
+  const address = app.server.address();
+  return typeof address === 'object' && address !== null ? address.port : config.port;
 }

@@ -21,7 +21,7 @@ const reasons: Readonly<Record<string, string>> = {
 };
 
 /** What the server keeps in its data folder: files of these names, with what SQLite puts beside them, and folders. */
-const own = /^(offshoot\.db|limits\.db|server\.lock)(-wal|-shm|-journal)?$|^(users|issuer)\.json$|^reserve$|^(blobs|work)$/;
+const own = /^(offshoot\.db|limits\.db|server\.lock)(-wal|-shm|-journal)?$|^(users|issuer|addresses)\.json$|^reserve$|^(blobs|work)$/;
 
 /**
  * Makes the data folder where it is not there yet, and keeps everybody else out of what the server keeps in it.

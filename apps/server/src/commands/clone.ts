@@ -38,8 +38,8 @@ async function clone(iModelId: string, options: CloneOptions): Promise<void> {
     ...(options.changeset !== undefined && changesetProperty(options.changeset)),
   });
   const acceptedMs = performance.now() - began;
-  const location = headers.get('location') ?? '';
-  const operation = await follow(connection, headers.get('create-imodel-operation') ?? `${location}/operations/create`, began + timeoutMs, options.json !== true);
+  const location = headers.location ?? '';
+  const operation = await follow(connection, String(headers['create-imodel-operation'] ?? `${location}/operations/create`), began + timeoutMs, options.json !== true);
   const elapsedMs = performance.now() - began;
   const id = location.slice(location.lastIndexOf('/') + 1);
 

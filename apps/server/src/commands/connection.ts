@@ -1,8 +1,10 @@
-import { existsSync } from 'node:fs';
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import path from 'node:path';
-import { Readable } from 'node:stream';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Command } from 'commander';
+import { hasIssuer } from '../dataFolder.ts';
+import { anywhere, ForbiddenAddressError, send, type Outlet } from '../http/outbound.ts';
+import { ownOrigins } from '../ownAddresses.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { mintToken } from './token.ts';
 
@@ -22,41 +24,117 @@ export function withConnection(command: Command): Command {
 
 /** Longest wait for a rate limit, seconds: the longest window of a tier is an hour. */
 const longestWaitSeconds = 3700;
+/** Attempts of one request that meets rate limits; each waits at least twice as long as the one before, whatever the server says. */
+const rateLimitAttempts = 8;
+const firstWaitMs = 20;
 
 /** Longest wait for an answer: the completion of a push reads the whole file, for two minutes at most. */
 const requestTimeoutMs = 300_000;
 
 /** Longest answer that is read, bytes; a page of 1,000 changesets in full has about 2 MiB. */
-const longestAnswerBytes = 256 * 2 ** 20;
+const longestAnswerBytes = 64 * 2 ** 20;
+
+/** Items of one list; where a list has fewer, its reader says so. */
+const longestList = 10_000_000;
+/** Pages of a list, one after the other, that hold nothing and still lead on. */
+const emptyPages = 10;
 
 const tokenSeconds = 3600;
+
+/** An answer, whole. */
+interface Answer {
+  status: number;
+  headers: IncomingHttpHeaders;
+  text: string;
+}
+
+/** How a server is spoken to. */
+interface ConnectionSettings {
+  /** For long work: a rate limit is waited for instead of being told. */
+  patient?: boolean;
+  /** Where requests may go. */
+  outlet?: Outlet;
+}
 
 /** A server, as one caller. */
 export class Connection {
   readonly #base: string;
+  /** Origins that the token may be sent to. */
+  readonly #origins: ReadonlySet<string>;
   readonly #token: () => Promise<string>;
   readonly #patient: boolean;
+  readonly #outlet: Outlet;
 
-  private constructor(base: string, token: () => Promise<string>, patient: boolean) {
+  private constructor(base: string, origins: ReadonlySet<string>, token: () => Promise<string>, { patient = false, outlet = anywhere }: ConnectionSettings) {
     this.#base = base;
+    this.#origins = origins;
     this.#token = token;
     this.#patient = patient;
+    this.#outlet = outlet;
   }
 
-  /** @param patient for long work: a rate limit is waited for instead of being told */
-  static async open(options: ConnectionOptions, patient = false): Promise<Connection> {
+  /** @throws ExitError usage: no token, or none can be minted for the address */
+  static async open(options: ConnectionOptions, settings: ConnectionSettings = {}): Promise<Connection> {
+    const base = baseOf(options.url);
+    const { origin } = new URL(base);
     const given = options.token ?? process.env.OFFSHOOT_TOKEN;
-    const token = given === undefined ? await mintedTokens(options.data) : async () => given;
-    return new Connection(baseOf(options.url), token, patient);
+    if (given !== undefined) return new Connection(base, new Set([origin]), async () => given, settings);
+    requireIssuer(options.data);
+    // A token of this installation, good for all that its first user may do, is for nobody else's server.
+    const own = new Set(ownOrigins(options.data));
+    if (!own.has(origin))
+      throw new ExitError(exitCodes.usage, `${origin} is no address of the installation at ${path.resolve(options.data)}, so no token is minted for it (${own.size === 0 ? 'no server has been started there' : `its own: ${[...own].join(', ')}`}). Give another --url, a --token, or set publicUrl on the server`);
+    return new Connection(base, own, await mintedTokens(options.data), settings);
   }
 
-  /** @throws ExitError refused or unreachable, with what the server said */
-  async request(method: string, pathOrUrl: string, body?: unknown, prefer: 'minimal' | 'representation' = 'representation'): Promise<{ body: unknown; headers: Headers }> {
-    const url = pathOrUrl.startsWith('http') ? pathOrUrl : `${this.#base}${pathOrUrl}`;
-    let response: Response;
-    let text: string;
+  /** @throws ExitError refused or unreachable, with what the server said; failed when the address is another server's */
+  async request(method: string, pathOrUrl: string, body?: unknown, prefer: 'minimal' | 'representation' = 'representation'): Promise<{ body: unknown; headers: IncomingHttpHeaders }> {
+    const url = this.#addressOf(pathOrUrl);
+    for (let attempt = 1; ; attempt++) {
+      const { status, headers, text } = await this.#send(method, url, body, prefer);
+      const waitSeconds = Number(headers['retry-after'] ?? NaN);
+      if (status === 429 && this.#patient && attempt < rateLimitAttempts && waitSeconds <= longestWaitSeconds) {
+        await pause(Math.max(waitSeconds * 1000, firstWaitMs * 2 ** attempt));
+        continue;
+      }
+      if (status >= 200 && status < 300) return { body: text === '' ? undefined : parseAnswer(text, url.href), headers };
+      if (status >= 300 && status < 400) throw new ExitError(exitCodes.failed, `the server leads to another address, ${headers.location ?? 'which it does not name'}; the token goes to ${url.origin} only`);
+      throw new ExitError(status >= 500 ? exitCodes.unreachable : exitCodes.refused, refusalText(status, headers, text));
+    }
+  }
+
+  /** All items of a list, page by page. @throws ExitError failed when the list does not end within `most` items */
+  async *list<T>(first: string, key: string, { prefer, most = longestList }: { prefer?: 'minimal'; most?: number } = {}): AsyncIterable<T> {
+    const seen = new Set<string>();
+    let count = 0;
+    let empty = 0;
+    for (let next: string | undefined = first; next !== undefined; ) {
+      if (seen.has(next)) throw new ExitError(exitCodes.failed, `a page of a list leads back to itself: ${next}`);
+      seen.add(next);
+      const { body } = await this.request('GET', next, undefined, prefer);
+      const page = body as Record<string, T[] | undefined> & { _links?: { next?: { href: string } | null } };
+      const items = page[key];
+      if (!Array.isArray(items)) throw new ExitError(exitCodes.failed, `the answer of ${next} has no list of ${key}`);
+      count += items.length;
+      empty = items.length === 0 ? empty + 1 : 0;
+      if (count > most || empty > emptyPages) throw new ExitError(exitCodes.failed, `the list of ${key} does not end: ${count > most ? `it has more than ${most} items` : `${empty} of its pages in a row are empty`}`);
+      yield* items;
+      next = page._links?.next?.href;
+    }
+  }
+
+  /** @throws ExitError failed when an answer led to another server, which must not have the token */
+  #addressOf(pathOrUrl: string): URL {
+    if (pathOrUrl.startsWith('/')) return new URL(`${this.#base}${pathOrUrl}`);
+    const url = URL.canParse(pathOrUrl) ? new URL(pathOrUrl) : undefined;
+    if (url !== undefined && this.#origins.has(url.origin)) return url;
+    throw new ExitError(exitCodes.failed, `an answer of the server leads to another one, ${url?.origin ?? pathOrUrl}, and the token is for ${[...this.#origins].join(', ')}; if that is its own address too, give it with --url`);
+  }
+
+  async #send(method: string, url: URL, body: unknown, prefer: string): Promise<Answer> {
+    const signal = AbortSignal.timeout(requestTimeoutMs);
     try {
-      response = await fetch(url, {
+      const answer = await send(url, this.#outlet, {
         method,
         headers: {
           authorization: `Bearer ${await this.#token()}`,
@@ -65,45 +143,23 @@ export class Connection {
           ...(body !== undefined && { 'content-type': 'application/json' }),
         },
         ...(body !== undefined && { body: JSON.stringify(body) }),
-        signal: AbortSignal.timeout(requestTimeoutMs),
+        signal,
       });
-      text = await readBounded(response);
+      return { status: answer.statusCode ?? 0, headers: answer.headers, text: await readBounded(answer) };
     } catch (error) {
       if (error instanceof ExitError) throw error;
-      if ((error as Error).name === 'TimeoutError') throw new ExitError(exitCodes.unreachable, `the server at ${this.#base} gave no answer within ${requestTimeoutMs / 1000} s`, error);
+      if (error instanceof ForbiddenAddressError) throw new ExitError(exitCodes.usage, error.message, error);
+      if (signal.aborted) throw new ExitError(exitCodes.unreachable, `the server at ${this.#base} gave no answer within ${requestTimeoutMs / 1000} s`, error);
       throw new ExitError(exitCodes.unreachable, `no server answers at ${this.#base}; is one started (npm start)?`, error);
-    }
-    const waitSeconds = Number(response.headers.get('retry-after') ?? NaN);
-    if (response.status === 429 && this.#patient && waitSeconds <= longestWaitSeconds) {
-      await pause(waitSeconds * 1000);
-      return this.request(method, pathOrUrl, body, prefer);
-    }
-    if (response.ok) return { body: text === '' ? undefined : parseAnswer(text, url), headers: response.headers };
-    throw new ExitError(response.status >= 500 ? exitCodes.unreachable : exitCodes.refused, refusalText(response, text));
-  }
-
-  /** All items of a list, page by page. */
-  async *list<T>(first: string, key: string, prefer?: 'minimal'): AsyncIterable<T> {
-    const seen = new Set<string>();
-    for (let next: string | undefined = first; next !== undefined; ) {
-      if (seen.has(next)) throw new ExitError(exitCodes.failed, `a page of a list leads back to itself: ${next}`);
-      seen.add(next);
-      const { body } = await this.request('GET', next, undefined, prefer);
-      const page = body as Record<string, T[] | undefined> & { _links?: { next?: { href: string } | null } };
-      const items = page[key];
-      if (!Array.isArray(items)) throw new ExitError(exitCodes.failed, `the answer of ${next} has no list of ${key}`);
-      yield* items;
-      next = page._links?.next?.href;
     }
   }
 }
 
 /** @throws ExitError when the answer is longer than any of the API */
-async function readBounded(response: Response): Promise<string> {
-  const chunks: Uint8Array[] = [];
+async function readBounded(answer: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
   let bytes = 0;
-  const body: AsyncIterable<Uint8Array> = response.body ?? Readable.from([]);
-  for await (const chunk of body) {
+  for await (const chunk of answer as AsyncIterable<Buffer>) {
     bytes += chunk.length;
     if (bytes > longestAnswerBytes) throw new ExitError(exitCodes.failed, `an answer of the server is longer than ${longestAnswerBytes / 2 ** 20} MiB`);
     chunks.push(chunk);
@@ -119,14 +175,14 @@ function parseAnswer(text: string, url: string): unknown {
   }
 }
 
-function refusalText(response: Response, text: string): string {
+function refusalText(status: number, headers: IncomingHttpHeaders, text: string): string {
   try {
     const { error } = JSON.parse(text) as { error: { code: string; message: string; details?: { message: string; target?: string }[] } };
     const details = (error.details ?? []).map(({ message, target }) => `\n  ${target === undefined ? '' : `${target}: `}${message}`).join('');
-    const wait = response.headers.get('retry-after');
-    return `${error.message} (${response.status} ${error.code})${wait === null ? '' : ` Try again in ${wait} s.`}${details}`;
+    const wait = headers['retry-after'];
+    return `${error.message} (${status} ${error.code})${wait === undefined ? '' : ` Try again in ${wait} s.`}${details}`;
   } catch {
-    return `the server answered ${response.status}`;
+    return `the server answered ${status}`;
   }
 }
 
@@ -136,10 +192,14 @@ function baseOf(url: string): string {
   return url.replace(/\/+$/, '').replace(/\/imodels$/i, '').replace(/\/+$/, '');
 }
 
+/** @throws ExitError usage where no token can be minted */
+function requireIssuer(dataDir: string): void {
+  if (hasIssuer(dataDir)) return;
+  throw new ExitError(exitCodes.usage, `no token: give --token, set OFFSHOOT_TOKEN, or name the server's data folder with --data (there is none at ${path.resolve(dataDir)})`);
+}
+
 /** Tokens of the data folder's issuer, each used for half its life, so that long work does not outlive one. */
 async function mintedTokens(dataDir: string): Promise<() => Promise<string>> {
-  if (!existsSync(path.join(dataDir, 'issuer.json')))
-    throw new ExitError(exitCodes.usage, `no token: give --token, set OFFSHOOT_TOKEN, or name the server's data folder with --data (there is none at ${path.resolve(dataDir)})`);
   const mint = async () => ({ token: await mintToken({ data: dataDir, lifeSeconds: tokenSeconds }), renewAt: Date.now() + (tokenSeconds * 1000) / 2 });
   let current = await mint();
   return async () => {

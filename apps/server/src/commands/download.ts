@@ -1,8 +1,11 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { stat, truncate } from 'node:fs/promises';
+import { stat, statfs, truncate } from 'node:fs/promises';
+import type { IncomingMessage } from 'node:http';
+import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as pause } from 'node:timers/promises';
+import { ForbiddenAddressError, send, type Outlet } from '../http/outbound.ts';
 import { intoFile } from '../storage/intoFile.ts';
 import { exitCodes, ExitError } from './exit.ts';
 
@@ -10,6 +13,13 @@ import { exitCodes, ExitError } from './exit.ts';
 const downloadAttempts = 5;
 /** Wait before the second attempt; each further one is twice as long. */
 const firstPauseMs = 100;
+/** Redirects of one request: a store behind the other server has one. */
+const mostRedirects = 5;
+/** A file takes at most twenty times the longest silence, and the time of its bytes at this rate, all attempts together. */
+const silences = 20;
+const leastBytesPerSecond = 16 * 1024;
+/** Longest time that a timer can have, milliseconds. */
+const longestTimerMs = 2 ** 31 - 1;
 
 /** A file of another server, as that announced it. */
 export interface RemoteFile {
@@ -18,6 +28,14 @@ export interface RemoteFile {
   size: number;
   /** Names it in messages, such as `the baseline`. */
   what: string;
+}
+
+/** How files of another server are fetched. */
+export interface DownloadSettings {
+  /** Longest time without a byte, milliseconds. */
+  silenceMs: number;
+  /** Where requests, and what they are led to, may go. */
+  outlet: Outlet;
 }
 
 /** What of a file is on disk, and of which version. */
@@ -34,19 +52,24 @@ class BrokenOff extends Error {}
 /**
  * Downloads a file. What breaks off goes on where it ended, if the other server sends exactly the missing part of the same file, and
  * begins anew otherwise. Never more than the announced bytes are written.
- * @param silenceMs longest time without a byte
- * @throws ExitError failed (another size or hash than announced), refused (4xx), unreachable
+ * @throws ExitError failed (another size or hash than announced, or larger than the disk), refused (4xx, or an address that it may not
+ * come from), unreachable (also when it does not end)
  */
-export async function downloadFile(file: RemoteFile, target: string, silenceMs: number): Promise<void> {
+export async function downloadFile(file: RemoteFile, target: string, { silenceMs, outlet }: DownloadSettings): Promise<void> {
+  await requireSpace(file, path.dirname(target));
+  const longestMs = Math.ceil(Math.min(silenceMs * silences + (file.size / leastBytesPerSecond) * 1000, longestTimerMs));
+  const deadline = AbortSignal.timeout(longestMs);
   let have: Partial = { bytes: 0, etag: null, md5: null };
   for (let attempt = 1; ; attempt++) {
     const state: Partial = { ...have };
     try {
-      await attemptDownload(file, target, state, silenceMs);
+      await attemptDownload(file, target, state, { silenceMs, outlet, deadline });
       if (state.md5 !== null && (await md5Of(target)) !== state.md5) throw new ExitError(exitCodes.failed, `${file.what} is damaged: its bytes do not have the announced MD5`);
       return;
     } catch (error) {
       if (error instanceof ExitError) throw error;
+      if (error instanceof ForbiddenAddressError) throw new ExitError(exitCodes.refused, `${file.what} is not fetched: ${error.message}`, error);
+      if (deadline.aborted) throw new ExitError(exitCodes.unreachable, `the download of ${file.what} did not end within ${Math.round(longestMs / 1000)} s`, error);
       if (attempt === downloadAttempts) throw new ExitError(exitCodes.unreachable, `the download of ${file.what} failed ${attempt} times; last: ${reasonOf(error)}`, error);
       // Without an ETag nothing shows that the rest would be of the same file. What had come may not all be on disk.
       const onDisk = (await stat(target).catch(() => undefined))?.size ?? 0;
@@ -57,37 +80,38 @@ export async function downloadFile(file: RemoteFile, target: string, silenceMs: 
 }
 
 /** @param state what is on disk; kept up to date while bytes arrive */
-async function attemptDownload({ url, size, what }: RemoteFile, target: string, state: Partial, silenceMs: number): Promise<void> {
+async function attemptDownload({ url, size, what }: RemoteFile, target: string, state: Partial, { silenceMs, outlet, deadline }: DownloadSettings & { deadline: AbortSignal }): Promise<void> {
   const silence = new AbortController();
   const expired = (): void => silence.abort(new BrokenOff(`no byte came for ${silenceMs / 1000} s`));
   let timer = setTimeout(expired, silenceMs);
+  const signal = AbortSignal.any([silence.signal, deadline]);
+  let answer: IncomingMessage | undefined;
   try {
     const resumed = state.bytes > 0 && state.etag !== null;
-    const response = await fetch(url, {
-      headers: { 'accept-encoding': 'identity', ...(resumed && { range: `bytes=${state.bytes}-`, 'if-match': state.etag as string }) },
-      signal: silence.signal,
-    });
-    const fresh = { bytes: 0, etag: response.headers.get('etag'), md5: response.headers.get('content-md5') ?? response.headers.get('x-ms-blob-content-md5') };
-    if (resumed && (response.status === 412 || response.status === 416)) {
+    const headers = { 'accept-encoding': 'identity', ...(resumed && { range: `bytes=${state.bytes}-`, 'if-match': state.etag as string }) };
+    answer = await get(new URL(url), headers, outlet, signal);
+    const { statusCode: status = 0 } = answer;
+    const fresh = { bytes: 0, etag: headerOf(answer, 'etag'), md5: headerOf(answer, 'content-md5') ?? headerOf(answer, 'x-ms-blob-content-md5') };
+    if (resumed && (status === 412 || status === 416)) {
       Object.assign(state, fresh, { etag: null });
       throw new BrokenOff('the file changed meanwhile');
     }
-    if (response.status >= 400 && response.status < 500) throw new ExitError(exitCodes.refused, `the download of ${what} was answered ${response.status}`);
-    const { body } = response;
-    if (!response.ok || body === null) throw new BrokenOff(`it was answered ${response.status}`);
-    if (response.status !== 206) Object.assign(state, fresh);
-    else if (!continues(response, state, size)) {
+    if (status >= 400 && status < 500) throw new ExitError(exitCodes.refused, `the download of ${what} was answered ${status}`);
+    if (status < 200 || status >= 300) throw new BrokenOff(`it was answered ${status}`);
+    const body = answer;
+    if (status !== 206) Object.assign(state, fresh);
+    else if (!continues(answer, state, size)) {
       Object.assign(state, fresh, { etag: null });
       throw new BrokenOff('the part that was sent is not the one that was asked for');
     }
-    const length = response.headers.get('content-length');
-    if (length !== null && response.headers.get('content-encoding') === null && state.bytes + Number(length) !== size)
+    const length = headerOf(answer, 'content-length');
+    if (length !== null && headerOf(answer, 'content-encoding') === null && state.bytes + Number(length) !== size)
       throw new ExitError(exitCodes.failed, `${what} has ${state.bytes + Number(length)} bytes, and was announced with ${size}`);
     if (state.bytes > 0) await truncate(target, state.bytes);
     await intoFile(target, state.bytes > 0 ? 'a' : 'w', (sink) =>
       pipeline(
         body,
-        async function* bounded(chunks: AsyncIterable<Uint8Array>) {
+        async function* bounded(chunks: AsyncIterable<Buffer>) {
           for await (const chunk of chunks) {
             clearTimeout(timer);
             timer = setTimeout(expired, silenceMs);
@@ -97,21 +121,48 @@ async function attemptDownload({ url, size, what }: RemoteFile, target: string, 
           }
         },
         sink,
-        { signal: silence.signal },
+        { signal },
       ),
     );
     if (state.bytes < size) throw new BrokenOff(`${state.bytes} of ${size} bytes came`);
   } catch (error) {
-    throw silence.signal.aborted ? silence.signal.reason : error;
+    throw signal.aborted ? signal.reason : error;
   } finally {
     clearTimeout(timer);
+    answer?.destroy();
   }
 }
 
+/** Follows redirects, each of which has to be allowed. The token of the API is never sent. */
+async function get(url: URL, headers: Record<string, string>, outlet: Outlet, signal: AbortSignal): Promise<IncomingMessage> {
+  for (let redirects = 0; redirects <= mostRedirects; redirects++) {
+    const answer = await send(url, outlet, { headers, signal });
+    // A later error of an answer that is not read must not end the process.
+    answer.on('error', () => undefined);
+    const location = headerOf(answer, 'location');
+    if (![301, 302, 303, 307, 308].includes(answer.statusCode ?? 0) || location === null) return answer;
+    answer.destroy();
+    if (!URL.canParse(location, url.href)) throw new BrokenOff('it was redirected to what is no address');
+    url = new URL(location, url.href);
+  }
+  throw new BrokenOff(`it was redirected more than ${mostRedirects} times`);
+}
+
+function headerOf({ headers }: IncomingMessage, name: string): string | null {
+  const value = headers[name];
+  return typeof value === 'string' ? value : null;
+}
+
+/** @throws ExitError failed when the announced bytes do not fit on the disk */
+async function requireSpace({ size, what }: RemoteFile, folder: string): Promise<void> {
+  const { bavail, bsize } = await statfs(folder);
+  if (size > bavail * bsize) throw new ExitError(exitCodes.failed, `${what} is announced with ${size} bytes, and ${folder} has room for ${bavail * bsize}`);
+}
+
 /** Whether a partial answer is the whole rest of the file that is there in part. */
-function continues(response: Response, { bytes, etag }: Partial, size: number): boolean {
-  const [, start, end, total] = /^bytes (\d+)-(\d+)\/(\d+|\*)$/i.exec(response.headers.get('content-range') ?? '') ?? [];
-  const tag = response.headers.get('etag');
+function continues(answer: IncomingMessage, { bytes, etag }: Partial, size: number): boolean {
+  const [, start, end, total] = /^bytes (\d+)-(\d+)\/(\d+|\*)$/i.exec(headerOf(answer, 'content-range') ?? '') ?? [];
+  const tag = headerOf(answer, 'etag');
   return etag !== null && (tag === null || tag === etag) && Number(start) === bytes && Number(end) === size - 1 && (total === '*' || Number(total) === size);
 }
 

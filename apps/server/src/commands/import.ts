@@ -71,7 +71,7 @@ export function importCommand(): Command {
       const show = options.json !== true;
       const { source, remove } = await readSource(given, options, show);
       try {
-        const connection = await Connection.open(options, true);
+        const connection = await Connection.open(options, { patient: true });
         printBrought(await bringIn(connection, options.itwin, source, show), !show);
       } finally {
         remove();

@@ -6,9 +6,10 @@ import { Type, type Static } from 'typebox';
 import { firstBriefcaseId, lastBriefcaseId } from '../briefcases/counter.ts';
 import { ChangesetFileError } from '../changesetFiles/changesetId.ts';
 import { readChangesetFile } from '../changesetFiles/localFile.ts';
+import { filtered } from '../http/outbound.ts';
 import { bringIn, type Source, type SourceChangeset } from './bringIn.ts';
 import { Connection, withConnection, type ConnectionOptions } from './connection.ts';
-import { downloadFile } from './download.ts';
+import { downloadFile, type DownloadSettings } from './download.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { printBrought } from './import.ts';
 import { expectShape } from './shape.ts';
@@ -21,12 +22,23 @@ const briefcaseRoom = 1000;
 
 const defaultTimeoutSeconds = 60;
 
+/** Changesets, and unreleased briefcases, of one iModel of another server: more than any has, and as many as memory holds. */
+const mostChangesets = 1_000_000;
+const mostBriefcases = 100_000;
+
 interface MirrorOptions extends ConnectionOptions {
   itwin: string;
   name?: string;
   sourceToken?: string;
+  privateSource?: boolean;
   timeout: string;
   json?: boolean;
+}
+
+/** The other server, and how its files are fetched. */
+interface There {
+  connection: Connection;
+  files: DownloadSettings;
 }
 
 /** What is read of the answers of the other server. */
@@ -38,7 +50,7 @@ const requireBaseline = expectShape(Type.Object({ baselineFile: Type.Object({ st
 const ListedChangeset = Type.Object({
   id: ChangesetId,
   parentId: Type.Union([ChangesetId, Type.Literal(''), Type.Null()]),
-  index: Type.Integer({ minimum: 1 }),
+  index: Type.Integer({ minimum: 1, maximum: mostChangesets }),
   briefcaseId: Type.Integer({ minimum: 0, maximum: lastBriefcaseId - 1 }),
   fileSize: Type.Integer({ minimum: 0 }),
 });
@@ -66,6 +78,7 @@ export function mirrorCommand(): Command {
     .requiredOption('--itwin <id>', 'iTwin here that will hold the iModel')
     .option('--name <name>', 'name of the iModel; that of the source by default')
     .option('--source-token <token>', 'bearer token for the other server; by default $OFFSHOOT_SOURCE_TOKEN')
+    .option('--private-source', 'let the other server, and the links that it gives, be on this machine or in a private network, and without encryption')
     .option('--timeout <seconds>', 'longest time without a byte of a file', String(defaultTimeoutSeconds))
     .option('--json', 'print one JSON object and no progress')
     .action(mirror);
@@ -78,36 +91,41 @@ async function mirror(address: string, options: MirrorOptions): Promise<void> {
   if (sourceToken === undefined) throw new ExitError(exitCodes.usage, 'no token for the other server: give --source-token or set OFFSHOOT_SOURCE_TOKEN');
   const silenceMs = Number(options.timeout) * 1000;
   if (!(silenceMs > 0 && silenceMs < 2 ** 31)) throw new ExitError(exitCodes.usage, `--timeout must be a number of seconds, not '${options.timeout}'`);
-  const there = await Connection.open({ url: base.replace(/\/imodels$/i, ''), token: sourceToken, data: options.data }, true);
-  const here = await Connection.open(options, true);
+  const outlet = filtered(options.privateSource === true);
+  const there: There = {
+    connection: await Connection.open({ url: base.replace(/\/imodels$/i, ''), token: sourceToken, data: options.data }, { patient: true, outlet }),
+    files: { silenceMs, outlet },
+  };
+  const here = await Connection.open(options, { patient: true });
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-mirror-'));
   try {
-    printBrought(await bringIn(here, options.itwin, await remote(there, iModelId, folder, options.name, silenceMs), options.json !== true), options.json === true);
+    printBrought(await bringIn(here, options.itwin, await remote(there, iModelId, folder, options.name), options.json !== true), options.json === true);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
 /** An iModel of another server. Its files are fetched one by one, each gone when the next one comes. */
-async function remote(there: Connection, iModelId: string, folder: string, name: string | undefined, silenceMs: number): Promise<Source> {
-  const { iModel } = requireIModel((await there.request('GET', `/imodels/${iModelId}`)).body, 'the iModel of the other server');
-  const listed = await listChangesets(there, iModelId);
+async function remote(there: There, iModelId: string, folder: string, name: string | undefined): Promise<Source> {
+  const { connection, files } = there;
+  const { iModel } = requireIModel((await connection.request('GET', `/imodels/${iModelId}`)).body, 'the iModel of the other server');
+  const listed = await listChangesets(connection, iModelId);
   return {
     name: name ?? iModel.name,
     description: iModel.description ?? null,
     extent: iModel.extent ?? null,
     ids: listed.map(({ id }) => id),
-    minimumBriefcaseId: (await highestBriefcaseId(there, iModelId, listed)) + 1 + briefcaseRoom,
+    minimumBriefcaseId: (await highestBriefcaseId(connection, iModelId, listed)) + 1 + briefcaseRoom,
     async baseline() {
-      const { baselineFile } = requireBaseline((await there.request('GET', `/imodels/${iModelId}/baselinefile`)).body, 'the baseline of the other server');
+      const { baselineFile } = requireBaseline((await connection.request('GET', `/imodels/${iModelId}/baselinefile`)).body, 'the baseline of the other server');
       if (baselineFile.state !== 'initialized') throw new ExitError(exitCodes.failed, `the baseline of the other server cannot be used: it is '${baselineFile.state}'`);
       const target = path.join(folder, 'baseline.bim');
-      await downloadFile({ url: requireLink(baselineFile._links), size: baselineFile.fileSize, what: 'the baseline' }, target, silenceMs);
+      await downloadFile({ url: requireLink(baselineFile._links), size: baselineFile.fileSize, what: 'the baseline' }, target, files);
       return target;
     },
     async *changesets(afterIndex) {
       // Each is asked for when it is wanted: a link of a long list would have run out.
-      for (const expected of listed.slice(afterIndex)) yield fetchChangeset(there, iModelId, expected, path.join(folder, 'changeset.cs'), silenceMs);
+      for (const expected of listed.slice(afterIndex)) yield fetchChangeset(there, iModelId, expected, path.join(folder, 'changeset.cs'));
     },
   };
 }
@@ -119,13 +137,13 @@ async function remote(there: Connection, iModelId: string, folder: string, name:
 async function listChangesets(there: Connection, iModelId: string): Promise<ListedChangeset[]> {
   const address = `/imodels/${iModelId}/changesets`;
   let latest: ListedChangeset | undefined;
-  for await (const item of there.list(`${address}?$top=1&$orderBy=index desc`, 'changesets', 'minimal')) {
+  for await (const item of there.list(`${address}?$top=1&$orderBy=index desc`, 'changesets', { prefer: 'minimal', most: mostChangesets })) {
     latest = requireListed(item, 'the latest changeset of the other server');
     break;
   }
   const listed: ListedChangeset[] = [];
   if (latest === undefined) return listed;
-  for await (const item of there.list(`${address}?$top=1000`, 'changesets', 'minimal')) {
+  for await (const item of there.list(`${address}?$top=1000`, 'changesets', { prefer: 'minimal', most: mostChangesets })) {
     const changeset = requireListed(item, `changeset ${listed.length + 1} of the other server`);
     const parentId = listed.at(-1)?.id ?? '';
     if (changeset.index !== listed.length + 1 || (changeset.parentId ?? '').toLowerCase() !== parentId)
@@ -142,14 +160,14 @@ async function listChangesets(there: Connection, iModelId: string): Promise<List
 async function highestBriefcaseId(there: Connection, iModelId: string, listed: readonly ListedChangeset[]): Promise<number> {
   let highest = firstBriefcaseId - 1;
   for (const { briefcaseId } of listed) highest = Math.max(highest, briefcaseId);
-  for await (const item of there.list(`/imodels/${iModelId}/briefcases?$top=1000`, 'briefcases', 'minimal')) highest = Math.max(highest, Number(requireBriefcase(item, 'a briefcase of the other server').id));
+  for await (const item of there.list(`/imodels/${iModelId}/briefcases?$top=1000`, 'briefcases', { prefer: 'minimal', most: mostBriefcases })) highest = Math.max(highest, Number(requireBriefcase(item, 'a briefcase of the other server').id));
   return highest;
 }
 
-async function fetchChangeset(there: Connection, iModelId: string, expected: ListedChangeset, target: string, silenceMs: number): Promise<SourceChangeset> {
+async function fetchChangeset({ connection, files }: There, iModelId: string, expected: ListedChangeset, target: string): Promise<SourceChangeset> {
   const { id, index, fileSize, briefcaseId } = expected;
   const parentId = expected.parentId ?? '';
-  const { changeset } = requireChangeset((await there.request('GET', `/imodels/${iModelId}/changesets/${id}`)).body, `changeset ${index} of the other server`);
+  const { changeset } = requireChangeset((await connection.request('GET', `/imodels/${iModelId}/changesets/${id}`)).body, `changeset ${index} of the other server`);
   if (changeset.id.toLowerCase() !== id || changeset.index !== index || changeset.fileSize !== fileSize || (changeset.parentId ?? '').toLowerCase() !== parentId)
     throw new ExitError(exitCodes.failed, `the other server describes changeset ${index} (${id}) in two ways`);
   const { description, containingChanges, synchronizationInfo } = changeset;
@@ -162,7 +180,7 @@ async function fetchChangeset(there: Connection, iModelId: string, expected: Lis
     briefcaseId,
     fileSize,
     file: async () => {
-      await downloadFile({ url: requireLink(changeset._links), size: fileSize, what: `changeset ${index}` }, target, silenceMs);
+      await downloadFile({ url: requireLink(changeset._links), size: fileSize, what: `changeset ${index}` }, target, files);
       await requireId(target, id, parentId, index);
       return target;
     },

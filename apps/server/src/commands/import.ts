@@ -118,7 +118,22 @@ function note(text: string): void {
 function onlyBaseline(folder: string): string {
   const files = readdirSync(folder).filter((name) => /\.i?bim$/i.test(name));
   if (files.length !== 1) throw new ExitError(exitCodes.usage, `${path.resolve(folder)} holds ${files.length} .bim files; one is needed, the baseline`);
-  return path.join(folder, files[0] as string);
+  return requireInside(folder, path.join(folder, files[0] as string));
+}
+
+/**
+ * A file of the folder that is imported. Somebody else may have made that: a name or a link in it must not bring in other files of
+ * whoever imports it.
+ * @throws ExitError usage when it leads out of the folder, or is no file
+ */
+function requireInside(folder: string, file: string): string {
+  if (!isInside(realpathSync(file), realpathSync(folder))) throw new ExitError(exitCodes.usage, `${path.relative(folder, file)} leads to a file outside of the folder`);
+  if (!statSync(file).isFile()) throw new ExitError(exitCodes.usage, `${path.resolve(file)} is not a file`);
+  return file;
+}
+
+function isInside(place: string, root: string): boolean {
+  return place.startsWith(root.endsWith(path.sep) ? root : `${root}${path.sep}`);
 }
 
 /** The changesets of a folder in order, each with a file, checked to be one chain. */
@@ -129,7 +144,7 @@ function listedIn(folder: string): FoundChangeset[] {
     if (present.length > 0) throw new ExitError(exitCodes.usage, `${path.resolve(folder)} holds changesets (${present[0]}), but no changesets.json that lists them`);
     return [];
   }
-  const entries = readList(list);
+  const entries = readList(requireInside(folder, list));
   const indexed = entries.filter(({ index }) => index !== undefined).length;
   if (indexed > 0 && indexed < entries.length) throw new ExitError(exitCodes.usage, 'changesets.json: some changesets have an index and some have none');
   const ordered = indexed === 0 ? entries : [...entries].sort((a, b) => (a.index as number) - (b.index as number));
@@ -171,10 +186,9 @@ function readList(list: string): ListedChangeset[] {
 function fileOf(folder: string, listed: ListedChangeset, refuse: (why: string) => ExitError): string {
   const name = listed.fileName ?? listed.file ?? `${listed.id}.cs`;
   const file = [path.resolve(folder, name), path.resolve(folder, 'changesets', name)].find((place) => statSync(place, { throwIfNoEntry: false })?.isFile() === true);
-  const inside = (place: string, root: string): boolean => !path.isAbsolute(name) && place.startsWith(`${root}${path.sep}`);
-  if (!inside(path.resolve(folder, name), path.resolve(folder))) throw refuse(`names a file outside of the folder: ${name}`);
+  if (path.isAbsolute(name) || !isInside(path.resolve(folder, name), path.resolve(folder))) throw refuse(`names a file outside of the folder: ${name}`);
   if (file === undefined) throw new ExitError(exitCodes.usage, `the file of changeset ${listed.id} is missing: ${name}`);
-  if (!inside(realpathSync(file), realpathSync(folder))) throw refuse(`names a file outside of the folder: ${name}`);
+  if (!isInside(realpathSync(file), realpathSync(folder))) throw refuse(`names a file outside of the folder: ${name}`);
   return file;
 }
 

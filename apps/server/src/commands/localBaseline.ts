@@ -1,4 +1,4 @@
-import { copyFileSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { copyFileSync, lstatSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -22,6 +22,9 @@ export interface UploadableFile {
  * @throws ExitError when that cannot be done
  */
 export function settleModelFile(file: string): UploadableFile {
+  // Somebody else may have made the folder: a link would bring in another file of whoever imports it.
+  const linked = companions.find((ending) => lstatSync(file + ending, { throwIfNoEntry: false })?.isFile() === false);
+  if (linked !== undefined) throw new ExitError(exitCodes.usage, `${path.resolve(file)}${linked} is not a file of its own but a link`);
   const filled = companions.filter((ending) => (statSync(file + ending, { throwIfNoEntry: false })?.size ?? 0) > 0);
   if (filled.length === 0) return { path: file, remove: () => undefined };
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-import-'));

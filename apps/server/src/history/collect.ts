@@ -5,6 +5,7 @@ import { releaseBlobs } from '../storage/blobs.ts';
 import { removeThumbnail } from '../thumbnails/thumbnails.ts';
 import { forgetFile } from '../checkpoints/modelFiles.ts';
 import { purgeITwin } from '../itwins/purge.ts';
+import { PastFailures } from '../operations/pastFailures.ts';
 import { dropExpiredRequests } from '../idempotency/repeatableRequests.ts';
 import type { Seeds } from './baselines.ts';
 import { deleteOrphans, orphanIds } from './orphans.ts';
@@ -15,6 +16,9 @@ import { endUploads, isAwaited, type EndUploadsOptions } from './endUploads.ts';
 const chunk = 1000;
 /** Objects that no row knows are kept this long: after a database was restored from a backup they may be all there is. */
 const strayAgeMs = 7 * 24 * 3600 * 1000;
+
+/** What may lie in a store for one upload, as a multiple of its declared size: a whole file, and the blocks of two attempts to write it anew. */
+const uploadedMost = 3;
 
 /** Tables of what is one iModel's alone. */
 const ownTables = [
@@ -89,11 +93,15 @@ export async function collect(database: Database, stores: Stores, options: Colle
     collected.blocks = await dropBlocks(database, options);
     if (options.thorough) collected.orphans += await releaseOrphans(database, options);
   }
+  // One store that cannot be reached, or one object that cannot be removed, keeps nothing else from being taken away.
+  const failures = new PastFailures(options.signal);
   for (const store of stores.all) {
-    collected.blobs += await dropBlobs(database, store, options);
-    await store.dropUnfinished(timeOf(options) - options.uploadLifeMs, { signal: options.signal, isAwaited: (upload) => isAwaited(database.db, upload) });
-    if (options.thorough) collected.strays += await dropStrays(database, store, options);
+    await failures.pass(() => dropBlobs(database, store, options, collected));
+    await failures.pass(() => dropOversized(database, store, options, collected));
+    await failures.pass(() => store.dropUnfinished(timeOf(options) - options.uploadLifeMs, { signal: options.signal, isAwaited: (upload) => isAwaited(database.db, upload) }));
+    if (options.thorough) await failures.pass(() => dropStrays(database, store, options, collected));
   }
+  failures.end();
   return collected;
 }
 
@@ -324,9 +332,9 @@ async function dropBlocks({ db }: Database, options: CollectorOptions): Promise<
   }
 }
 
-async function dropBlobs({ db }: Database, store: BlobStore, options: CollectorOptions): Promise<number> {
+async function dropBlobs({ db }: Database, store: BlobStore, options: CollectorOptions, collected: Collected): Promise<void> {
   const { graceMs, signal } = options;
-  let dropped = 0;
+  const failures = new PastFailures(signal);
   for (;;) {
     const released = await db
       .selectFrom('blob')
@@ -338,28 +346,44 @@ async function dropBlobs({ db }: Database, store: BlobStore, options: CollectorO
       .execute();
     for (const { id, key } of released) {
       signal?.throwIfAborted();
-      // The row first: a crash in between leaves a stray object, never a row without its bytes.
+      // The row first: a crash in between, or an object that cannot be removed, leaves a stray object, never a row without its bytes.
       const gone = await unlessInUse(async () => Number((await db.deleteFrom('blob').where('id', '=', id).executeTakeFirst()).numDeletedRows));
       if (gone === 0) await db.updateTable('blob').set({ released_at: null }).where('id', '=', id).execute();
-      else if (key !== null) await store.delete(key, { signal });
+      else if (key !== null) await failures.pass(() => store.delete(key, { signal }));
     }
-    dropped += released.length;
-    if (released.length < chunk) return dropped;
+    collected.blobs += released.length;
+    if (released.length < chunk) return failures.end();
   }
 }
 
-async function dropStrays({ db }: Database, store: BlobStore, options: CollectorOptions): Promise<number> {
+/** Links to a store itself do not bound what is put there: what is larger than any repeated attempt makes it goes at once, and so does what nothing waits for. */
+async function dropOversized({ db }: Database, store: BlobStore, { signal }: CollectorOptions, collected: Collected): Promise<void> {
+  const uploads = store.direct?.uploads;
+  if (uploads === undefined) return;
+  const failures = new PastFailures(signal);
+  for await (const { upload, bytes } of uploads.uploaded({ signal }))
+    await failures.pass(async () => {
+      const blob = await db.selectFrom('blob').select('size').where('id', '=', upload).executeTakeFirst();
+      if (blob !== undefined && bytes <= uploadedMost * blob.size && (await isAwaited(db, upload))) return;
+      await uploads.drop(upload, { signal });
+      collected.uploads++;
+    });
+  failures.end();
+}
+
+async function dropStrays({ db }: Database, store: BlobStore, options: CollectorOptions, collected: Collected): Promise<void> {
   const { signal } = options;
   const before = timeOf(options) - strayAgeMs;
-  let dropped = 0;
+  const failures = new PastFailures(signal);
   let batch: string[] = [];
   const check = async (): Promise<void> => {
     if (batch.length === 0) return;
     const known = new Set((await db.selectFrom('blob').select('key').where('key', 'in', batch).execute()).map(({ key }) => key));
-    for (const key of batch.filter((candidate) => !known.has(candidate))) {
-      await store.delete(key, { signal });
-      dropped++;
-    }
+    for (const key of batch.filter((candidate) => !known.has(candidate)))
+      await failures.pass(async () => {
+        await store.delete(key, { signal });
+        collected.strays++;
+      });
     batch = [];
   };
   for await (const { key, modifiedAt } of store.list({ signal })) {
@@ -368,5 +392,5 @@ async function dropStrays({ db }: Database, store: BlobStore, options: Collector
     if (batch.length >= chunk) await check();
   }
   await check();
-  return dropped;
+  failures.end();
 }

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import { BlobSASPermissions, BlobServiceClient, StorageSharedKeyCredential, type BlockBlobClient, type ContainerClient, type RestError } from '@azure/storage-blob';
-import { NoSuchObjectError, SizeMismatchError, type ByteRange, type CallOptions } from './blobStore.ts';
-import type { ListedObject, ObjectLinks, ObjectService } from './objectStore.ts';
+import { NoSuchObjectError, SizeMismatchError, UnreadableObjectError, type ByteRange, type CallOptions } from './blobStore.ts';
+import type { ListedObject, ObjectLinks, ObjectService, WrittenObject } from './objectStore.ts';
 
 /** Where a container is and who may use it. */
 export interface AzureSettings {
@@ -33,7 +33,10 @@ export class AzureService implements ObjectService {
       this.links = {
         downloads: 'link',
         read: (name, fileName, expiresOn) => this.#readLink(name, fileName, expiresOn),
-        write: (name, expiresOn) => this.#blob(name).generateSasUrl({ permissions: BlobSASPermissions.from({ create: true, write: true }), expiresOn }),
+        // The least that blocks need. It lets its holder take leases, make snapshots and choose a tier as well, which Azure has no permission for.
+        write: (name, expiresOn) => this.#blob(name).generateSasUrl({ permissions: BlobSASPermissions.from({ write: true }), expiresOn }),
+        written: (prefix, options) => this.#written(prefix, options),
+        discard: (name, options) => this.#discard(name, options),
       };
   }
 
@@ -73,14 +76,56 @@ export class AzureService implements ObjectService {
   }
 
   async remove(name: string, options?: CallOptions): Promise<void> {
-    await this.#blob(name).deleteIfExists(ending(options));
+    await this.#unleased(name, options, () => this.#blob(name).deleteIfExists({ ...ending(options), deleteSnapshots: 'include' }));
+  }
+
+  /** Blocks that were not put together are no blob that can be deleted: an empty one takes their place. An archived one has to go before. */
+  async #discard(name: string, options?: CallOptions): Promise<void> {
+    await this.remove(name, options);
+    await this.#unleased(name, options, () => this.#blob(name).upload('', 0, ending(options)));
+    await this.remove(name, options);
+  }
+
+  /** Does what a lease keeps from being done: whoever may write a blob may also take a lease that never ends. */
+  async #unleased(name: string, options: CallOptions | undefined, work: () => Promise<unknown>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      if ((error as RestError).statusCode !== 412) throw error;
+      await this.#blob(name).getBlobLeaseClient().breakLease(0, ending(options));
+      await work();
+    }
+  }
+
+  async *#written(prefix: string, options: CallOptions = {}): AsyncIterable<WrittenObject> {
+    let last: WrittenObject | undefined;
+    // Snapshots come right beside what they are of.
+    for await (const { name, properties } of this.#container.listBlobsFlat({ prefix: this.#prefix + prefix, includeSnapshots: true, includeUncommitedBlobs: true, ...ending(options) })) {
+      options.onProgress?.();
+      const own = name.slice(this.#prefix.length);
+      if (last !== undefined && last.name !== own) yield { name: last.name, bytes: last.bytes + (await this.#uncommittedBytes(last.name, options)) };
+      last = { name: own, bytes: (last?.name === own ? last.bytes : 0) + (properties.contentLength ?? 0) };
+    }
+    if (last !== undefined) yield { name: last.name, bytes: last.bytes + (await this.#uncommittedBytes(last.name, options)) };
+  }
+
+  async #uncommittedBytes(name: string, options: CallOptions): Promise<number> {
+    try {
+      const { uncommittedBlocks = [] } = await this.#blob(name).getBlockList('uncommitted', ending(options));
+      return uncommittedBlocks.reduce((sum, { size }) => sum + size, 0);
+    } catch (error) {
+      // It is gone, or of a kind that has no blocks.
+      if ([400, 404, 409].includes((error as RestError).statusCode ?? 0)) return 0;
+      throw error;
+    }
   }
 
   async copy(source: ObjectService, sourceName: string, name: string, size: number, options?: CallOptions): Promise<{ sha256?: string } | undefined> {
     if (!(source instanceof AzureService)) return undefined;
     const from = source.#blob(sourceName);
     try {
-      const { contentLength, etag } = await from.getProperties(ending(options));
+      const { contentLength, etag, blobType, accessTier, accessTierInferred } = await from.getProperties(ending(options));
+      if (blobType !== 'BlockBlob' || accessTier === 'Archive') throw new UnreadableObjectError(sourceName);
       if (contentLength !== size) throw new SizeMismatchError(size);
       // The own account needs no signature, another one does.
       const address = from.accountName === this.#container.accountName ? from.url : await source.links?.read(sourceName, '', new Date(Date.now() + copyLinkMs));
@@ -89,6 +134,8 @@ export class AzureService implements ObjectService {
       const copying = await this.#blob(name).beginCopyFromURL(address, {
         ...ending(options),
         intervalInMs: copyPollMs,
+        // Whoever uploaded it may have chosen another tier than the account's own.
+        ...(accessTierInferred !== true && accessTier !== undefined && { tier: 'Hot' }),
         sourceConditions: { ...(etag !== undefined && { ifMatch: etag }) },
         // Each answer about the copy is progress: the account works on it and says so.
         onProgress: () => options?.onProgress?.(),
@@ -97,7 +144,8 @@ export class AzureService implements ObjectService {
       if (copyStatus !== 'success') throw new Error(`the service ended a copy as ${copyStatus ?? 'unknown'}`);
       return {};
     } catch (error) {
-      throw orMissing(error, sourceName);
+      // Such as one that is encrypted with a key of the client's.
+      throw (error as RestError).statusCode === 409 ? new UnreadableObjectError(sourceName, error) : orMissing(error, sourceName);
     }
   }
 

@@ -58,10 +58,13 @@ export interface DirectUploads {
   link(upload: string, expires: number): Promise<string>;
   /**
    * Copies what was uploaded to `key`, within the store, and reads it once for its hash.
-   * @throws NoSuchObjectError when nothing was uploaded, SizeMismatchError when it has another size; nothing is kept then
+   * @throws NoSuchObjectError when nothing was uploaded, UnreadableObjectError, SizeMismatchError when it has another size; nothing is
+   * kept then
    */
   takeIn(upload: string, key: string, size: number, options?: CallOptions): Promise<StoredObject>;
-  /** Removes what was uploaded; nothing there is no error. */
+  /** What lies there, by upload, with all that the service keeps for it: blocks that are not put together yet, snapshots. */
+  uploaded(options?: CallOptions): AsyncIterable<{ upload: string; bytes: number }>;
+  /** Removes what was uploaded, and all that the service keeps for it; nothing there is no error. */
   drop(upload: string, options?: CallOptions): Promise<void>;
 }
 
@@ -169,6 +172,14 @@ export class UnknownBlockError extends Error {
   constructor(blockId: string) {
     super(`block '${blockId}' was not uploaded`);
     this.name = 'UnknownBlockError';
+  }
+}
+
+/** Whoever uploaded an object made it so that the store cannot read it: archived, encrypted with a key of their own. */
+export class UnreadableObjectError extends Error {
+  constructor(key: string, cause?: unknown) {
+    super(`the store cannot read the object '${key}'`, { cause });
+    this.name = 'UnreadableObjectError';
   }
 }
 

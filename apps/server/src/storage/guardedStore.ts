@@ -101,9 +101,13 @@ export class GuardedStore implements BlobStore {
     return this.#call(options, (inner) => this.#store.delete(key, inner));
   }
 
-  async *list(options?: CallOptions): AsyncIterable<{ key: string; size: number; modifiedAt: number }> {
+  list(options?: CallOptions): AsyncIterable<{ key: string; size: number; modifiedAt: number }> {
+    return this.#entries(options, (inner) => this.#store.list(inner));
+  }
+
+  async *#entries<T>(options: CallOptions | undefined, open: (options: CallOptions) => AsyncIterable<T>): AsyncIterable<T> {
     const abort = new AbortController();
-    const entries = this.#store.list({ ...options, signal: abort.signal })[Symbol.asyncIterator]();
+    const entries = open({ ...options, signal: abort.signal })[Symbol.asyncIterator]();
     try {
       for (;;) {
         const next = await this.#call(options, () => entries.next(), { abort });
@@ -131,6 +135,7 @@ export class GuardedStore implements BlobStore {
           link: (upload, expires) => this.#call(undefined, () => uploads.link(upload, expires)),
           takeIn: (upload, key, size, options) =>
             this.#call(options, (inner) => uploads.takeIn(upload, key, size, inner), { timeoutMs: this.#timeoutMs + (size / slowestCopyBytesPerSecond) * 1000 }),
+          uploaded: (options) => this.#entries(options, (inner) => uploads.uploaded(inner)),
           drop: (upload, options) => this.#call(options, (inner) => uploads.drop(upload, inner)),
         },
       }),

@@ -3,6 +3,7 @@ import { pipeline, Readable, Transform, type TransformCallback } from 'node:stre
 import { text } from 'node:stream/consumers';
 import { pipeline as pipelineOf } from 'node:stream/promises';
 import { ChecksumMismatchError, NoSuchObjectError, SizeMismatchError, UnknownBlockError, type BlobStore, type ByteRange, type CallOptions, type CommitOptions, type DirectAccess, type DropOptions, type StoredObject } from './blobStore.ts';
+import { PastFailures } from '../operations/pastFailures.ts';
 import { StagedBlocks, type StagedBlock } from './stagedBlocks.ts';
 
 /** An object as a service lists it. */
@@ -12,12 +13,22 @@ export interface ListedObject {
   modifiedAt: number;
 }
 
+/** What clients wrote by themselves under a name. */
+export interface WrittenObject {
+  name: string;
+  /** All that the service keeps for it: the object, blocks that are not put together yet, snapshots. */
+  bytes: number;
+}
+
 /** Addresses that let whoever has them reach one object of a service for a while. */
 export interface ObjectLinks {
   readonly downloads: DirectAccess['downloads'];
   read: (name: string, fileName: string, expires: Date) => Promise<string>;
-  /** Absent where clients of the API cannot upload to the service. */
+  /** Absent, with what follows, where clients of the API cannot upload to the service. */
   write?: (name: string, expires: Date) => Promise<string>;
+  written?: (prefix: string, options?: CallOptions) => AsyncIterable<WrittenObject>;
+  /** Removes all that the service keeps under a name; nothing there is no error. */
+  discard?: (name: string, options?: CallOptions) => Promise<void>;
 }
 
 /** What a service for objects has to do; everything else of a store is the same for all of them. */
@@ -152,7 +163,7 @@ export class ObjectStore implements BlobStore {
   }
 
   #directAccess(links: ObjectLinks, pages: boolean): DirectAccess {
-    const { write } = links;
+    const { write, written, discard } = links;
     const take = async (upload: string, key: string, size: number, options: CallOptions = {}): Promise<StoredObject> => {
       const stored = await this.#copy(this.#service, uploads + checked(upload), key, size, options);
       if (stored === undefined) throw new Error(`the store '${this.id}' cannot copy within itself`);
@@ -162,11 +173,16 @@ export class ObjectStore implements BlobStore {
       downloads: links.downloads,
       pages,
       downloadLink: (key, fileName, expires) => links.read(objects + checked(key), fileName, new Date(expires)),
-      ...(write !== undefined && {
+      ...(write !== undefined &&
+        written !== undefined &&
+        discard !== undefined && {
         uploads: {
           link: (upload, expires) => write(uploads + checked(upload), new Date(expires)),
           takeIn: take,
-          drop: (upload, options) => this.#service.remove(uploads + checked(upload), options),
+          async *uploaded(options) {
+            for await (const { name, bytes } of written(uploads, options)) yield { upload: name.slice(uploads.length), bytes };
+          },
+          drop: (upload, options) => discard(uploads + checked(upload), options),
         },
       }),
     };
@@ -204,15 +220,17 @@ export class ObjectStore implements BlobStore {
     for (const place of [staged, uploads]) {
       // Blocks of one upload are listed one after the other: each upload is asked for once.
       let asked = { upload: '', awaited: false };
+      const failures = new PastFailures(options.signal);
       for await (const { name, modifiedAt } of this.#service.list(place, options)) {
         options.onProgress?.();
         if (modifiedAt >= before) continue;
         const upload = name.slice(place.length).split('/', 1)[0] ?? '';
         if (upload !== asked.upload) asked = { upload, awaited: (await isAwaited?.(upload)) === true };
         if (asked.awaited) continue;
-        await this.#service.remove(name, options);
+        await failures.pass(() => this.#service.remove(name, options));
         this.#staged.forget(upload);
       }
+      failures.end();
     }
   }
 }

@@ -3,7 +3,7 @@ import type { Readable } from 'node:stream';
 import type { FastifyBaseLogger } from 'fastify';
 import { LRUCache } from 'lru-cache';
 import { isForeignKeyError, type Db } from '../db/database.ts';
-import { NoSuchObjectError, SizeMismatchError, UnknownBlockError, type BlobStore, type StoredObject } from './blobStore.ts';
+import { NoSuchObjectError, SizeMismatchError, UnknownBlockError, UnreadableObjectError, type BlobStore, type StoredObject } from './blobStore.ts';
 import type { Stores } from './stores.ts';
 
 /** The upload behind a link. */
@@ -155,7 +155,7 @@ export class Uploads {
   }
 
   /**
-   * Takes in what a client uploaded straight to the store, before its completion is judged. Nothing there, and another size
+   * Takes in what a client uploaded straight to the store, before its completion is judged. Nothing there, nothing that can be read, and another size
    * than declared, are for the completion to tell.
    */
   async finalize(id: string): Promise<void> {
@@ -167,6 +167,11 @@ export class Uploads {
     try {
       await this.#settle(upload, (_store, key) => this.#whileNoted(upload, () => uploads.takeIn(id, key, upload.size)));
     } catch (error) {
+      if (error instanceof UnreadableObjectError) {
+        // It may be of a kind that cannot be written anew either: whoever is told that nothing is there may upload again.
+        await uploads.drop(id);
+        return;
+      }
       if (error instanceof NoSuchObjectError || error instanceof SizeMismatchError) return;
       throw error;
     }

@@ -1,11 +1,13 @@
 # Offshoot: the server (`start`), and workers for installations on PostgreSQL (`work`).
 # The packages of npm bring all binaries; nothing else is downloaded.
-FROM node:24-bookworm-slim AS build
+# A tag may be moved to another image; docs/operating.md says how to build on one that is pinned by its digest.
+ARG NODE_IMAGE=node:24-bookworm-slim
+FROM ${NODE_IMAGE} AS build
 WORKDIR /offshoot
 COPY . .
 RUN npm ci --ignore-scripts && npm run build -w apps/server
 
-FROM node:24-bookworm-slim
+FROM ${NODE_IMAGE}
 WORKDIR /offshoot
 COPY package.json package-lock.json .npmrc ./
 COPY apps/server/package.json apps/server/
@@ -20,7 +22,7 @@ ENV NODE_ENV=production OFFSHOOT_DATA=/data OFFSHOOT_HOST=0.0.0.0
 RUN mkdir /data && chown node:node /data
 USER node
 VOLUME /data
-EXPOSE 4700
+EXPOSE 4700 4701
 # The process is the server itself, so that it hears SIGTERM and ends its work.
 ENTRYPOINT ["node", "apps/server/dist/cli.js"]
 CMD ["start"]

@@ -40,6 +40,8 @@ test('all faults of a configuration are reported together, each with its place',
 test('settings that contradict each other are refused', () => {
   assert.match(faultsOf(() => loadConfig({ collector: { intervalSeconds: 60, graceSeconds: 100 } }, { env: {} })).join(), /longer than signedLinkSeconds/);
   assert.match(faultsOf(() => loadConfig({ defaultTier: 'Gold' }, { env: {} })).join(), /Gold/);
+  assert.match(faultsOf(() => loadConfig({ port: 4800, metrics: true, metricsPort: 4800 }, { env: {} })).join(), /metricsPort/);
+  assert.match(faultsOf(() => loadConfig({ metricsPort: 4801 }, { env: {} })).join(), /metrics is false/);
   assert.match(faultsOf(() => loadConfig({ embeddedIssuer: false }, { env: {} })).join(), /no issuer/);
 });
 

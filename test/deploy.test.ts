@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { test } from 'node:test';
 import { parse, parseAllDocuments } from 'yaml';
-import { loadConfig, shortestServiceKey } from '../apps/server/src/config.ts';
+import { loadConfig, shortestServiceKey, type Config } from '../apps/server/src/config.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const text = (file: string): string => readFileSync(`${root}${file}`, 'utf8');
@@ -23,12 +23,38 @@ interface Container {
 }
 interface Deployment {
   kind: string;
-  spec: { replicas: number; egress?: unknown[]; template: { spec: { terminationGracePeriodSeconds: number; containers: Container[] } } };
+  spec: {
+    replicas: number;
+    template: {
+      metadata: { labels: Record<string, string>; annotations?: Record<string, string> };
+      spec: { terminationGracePeriodSeconds: number; automountServiceAccountToken?: boolean; containers: Container[] };
+    };
+  };
+}
+type Peer = { ipBlock: { cidr: string; except?: string[] } } | { namespaceSelector: object } | { podSelector: object };
+interface NetworkPolicy {
+  kind: string;
+  spec: {
+    podSelector: { matchLabels: Record<string, string> };
+    policyTypes: string[];
+    ingress: { from?: Peer[]; ports: { port: string }[] }[];
+    egress: { to: Peer[]; ports: { port: number }[] }[];
+  };
 }
 
 const roles = ['itwinjs', 'start', 'work'];
 /** As long as one must be; those of the files stand in a secret. */
 const itwinJsKey = 'k'.repeat(shortestServiceKey);
+const kustomization = parse(text('deploy/kubernetes/kustomization.yaml')) as { resources: string[]; configMapGenerator: { files: string[] }[] };
+
+/** Of the servers (`offshoot.json`) or the workers. */
+const kubernetesConfig = (file: string): Config => loadConfig({}, { file: `${root}deploy/kubernetes/${file}`, env: { OFFSHOOT_ITWINJS_KEY: itwinJsKey } });
+
+/** What is applied to a cluster, of one kind. */
+function manifests<T extends { kind: string }>(wanted: string): T[] {
+  const documents = kustomization.resources.flatMap((file) => parseAllDocuments(text(`deploy/kubernetes/${file}`)).map((document) => document.toJS() as T));
+  return documents.filter(({ kind }) => kind === wanted);
+}
 
 /** There is no container engine here: what can be checked without one is that the files fit the server and each other. */
 test('the image is made of files that are there', () => {
@@ -58,20 +84,25 @@ test('compose starts two servers that leave their jobs to a worker, on a configu
 });
 
 test('the Kubernetes manifests run servers and a worker, probed where they answer, on a configuration that is valid', () => {
-  const config = loadConfig({}, { file: `${root}deploy/kubernetes/offshoot.json`, env: { OFFSHOOT_ITWINJS_KEY: itwinJsKey } });
-  const { resources } = parse(text('deploy/kubernetes/kustomization.yaml')) as { resources: string[] };
-  const documents = resources.flatMap((file) => parseAllDocuments(text(`deploy/kubernetes/${file}`)).map((document) => document.toJS() as Deployment));
-  const deployments = documents.filter(({ kind }) => kind === 'Deployment');
+  const defaults = loadConfig({}, { env: {} });
+  const deployments = manifests<Deployment>('Deployment');
   assert.deepEqual(deployments.map(({ spec }) => spec.template.spec.containers[0]?.args[0]).sort(), roles);
   for (const { spec } of deployments) {
     const { containers, terminationGracePeriodSeconds } = spec.template.spec;
     const [container] = containers;
-    assert.ok(terminationGracePeriodSeconds > config.shutdownSeconds);
-    assert.equal(container?.ports[0]?.containerPort, config.port);
     // The iTwin.js service has nothing to be ready for, and no configuration.
     const isService = container?.args[0] === 'itwinjs';
     assert.deepEqual([container?.livenessProbe.httpGet.path, container?.readinessProbe.httpGet.path], ['/health', isService ? '/health' : '/health/ready']);
-    if (!isService) assert.ok(container?.env.some(({ name, value }) => name === 'OFFSHOOT_CONFIG' && value === '/etc/offshoot/offshoot.json'));
+    assert.ok(terminationGracePeriodSeconds > defaults.shutdownSeconds);
+    assert.equal(container?.ports[0]?.containerPort, defaults.port);
+    if (isService) continue;
+    const file = container?.env.find(({ name }) => name === 'OFFSHOOT_CONFIG')?.value?.replace('/etc/offshoot/', '') ?? assert.fail('there is no OFFSHOOT_CONFIG');
+    assert.ok(kustomization.configMapGenerator[0]?.files.includes(file));
+    const config = kubernetesConfig(file);
+    assert.ok(terminationGracePeriodSeconds > config.shutdownSeconds);
+    // The metrics are on a port of their own, where Prometheus is told to look.
+    assert.deepEqual(container?.ports.map(({ containerPort }) => containerPort), [config.port, config.metricsPort]);
+    assert.deepEqual([spec.template.metadata.annotations?.['prometheus.io/port'], config.metrics], [`${config.metricsPort}`, true]);
   }
 });
 
@@ -82,11 +113,45 @@ test('iTwin.js runs where it gets its own key, and no address or key of the data
   assert.deepEqual([services.itwinjs?.networks, networks.itwinjs?.internal], [['itwinjs'], true]);
   assert.deepEqual(Object.keys(services).filter((name) => services[name]?.networks?.includes('itwinjs')).sort(), ['itwinjs', 'worker']);
 
-  const [deployment, , policy] = parseAllDocuments(text('deploy/kubernetes/itwinjs.yaml')).map((document) => document.toJS() as Deployment);
+  const deployment = manifests<Deployment>('Deployment').find(({ spec }) => spec.template.metadata.labels.part === 'itwinjs');
+  const policy = manifests<NetworkPolicy>('NetworkPolicy').find(({ spec }) => spec.podSelector.matchLabels.part === 'itwinjs');
   assert.deepEqual(deployment?.spec.template.spec.containers[0]?.env.map(({ name }) => name), ['OFFSHOOT_ITWINJS_KEY']);
-  assert.deepEqual([policy?.kind, policy?.spec.egress], ['NetworkPolicy', []]);
+  assert.deepEqual(policy?.spec.egress, []);
   for (const folder of ['compose', 'kubernetes']) {
-    const { service } = loadConfig({}, { file: `${root}deploy/${folder}/offshoot.json`, env: { OFFSHOOT_ITWINJS_KEY: itwinJsKey } }).checkpoints;
+    const { service } = loadConfig({}, { file: `${root}deploy/${folder}/${folder === 'compose' ? 'offshoot' : 'worker'}.json`, env: { OFFSHOOT_ITWINJS_KEY: itwinJsKey } }).checkpoints;
     assert.match(service?.url ?? '', folder === 'compose' ? /^http:\/\/itwinjs:4700$/ : /^http:\/\/offshoot-itwinjs$/);
   }
+});
+
+test('nothing in Kubernetes holds a token of the cluster', () => {
+  for (const { spec } of manifests<Deployment>('Deployment')) assert.equal(spec.template.spec.automountServiceAccountToken, false);
+});
+
+test('in Kubernetes workers reach names, the database, the store and iTwin.js and nothing else, and metrics are for Prometheus', () => {
+  const policies = manifests<NetworkPolicy>('NetworkPolicy');
+  for (const { spec } of manifests<Deployment>('Deployment')) {
+    const { labels } = spec.template.metadata;
+    const policy = policies.find((each) => Object.entries(each.spec.podSelector.matchLabels).every(([name, value]) => labels[name] === value)) ?? assert.fail(`no policy for ${labels.part}`);
+    assert.deepEqual(policy.spec.policyTypes, ['Ingress', 'Egress']);
+    const open = policy.spec.ingress.filter(({ from }) => from === undefined).flatMap(({ ports }) => ports.map(({ port }) => port));
+    assert.deepEqual(open, labels.part === 'server' ? ['http'] : []);
+    const wide = policy.spec.egress.flatMap(({ to }) => to).filter((peer) => 'ipBlock' in peer && !peer.ipBlock.cidr.endsWith('/32'));
+    assert.equal(wide.length, labels.part === 'server' ? 1 : 0);
+    // Clouds hand out credentials at an address of this range.
+    for (const peer of wide) assert.ok('ipBlock' in peer && peer.ipBlock.except?.includes('169.254.0.0/16'));
+  }
+  // What workers may not reach is the work of servers.
+  const [server, worker] = [kubernetesConfig('offshoot.json'), kubernetesConfig('worker.json')];
+  assert.deepEqual([server.jobs.here, server.webhooks.here, worker.webhooks.here], [true, true, false]);
+  assert.deepEqual([server.checkpoints.generate, server.transfers.slots, server.store], ['elsewhere', 0, worker.store]);
+});
+
+test('no secret of the machine that builds gets into an image', () => {
+  const ignored = text('.dockerignore').split('\n');
+  for (const name of ['.git', '.env*', 'offshoot.json', 'offshoot-data']) assert.ok(ignored.includes(name), name);
+});
+
+test('all stages of the image begin with one base, which can be pinned', () => {
+  const bases = [...text('Dockerfile').matchAll(/^FROM (\S+)/gm)].map(([, base]) => base);
+  assert.deepEqual(new Set(bases), new Set(['${NODE_IMAGE}']));
 });

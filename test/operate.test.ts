@@ -14,6 +14,21 @@ import { makeIModel, official } from './support/clients.ts';
 import { bootServer, endServer } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
+test('metrics can have a port of their own, which answers nothing else, and the API none of them', async () => {
+  const server = await bootServer('sqlite', { metrics: true, metricsPort: 0 });
+  try {
+    const metrics = server.running.metricsOrigin ?? assert.fail('there is no port of the metrics');
+    await fetch(`${server.origin}/health`);
+    const page = await fetch(`${metrics}/metrics`);
+    assert.deepEqual([page.status, page.headers.get('x-content-type-options')], [200, 'nosniff']);
+    assert.match(await page.text(), /offshoot_request_duration_seconds_count\{operation="\/health",status="200"\} 1/);
+    assert.equal((await fetch(`${server.origin}/metrics`)).status, 404);
+    for (const path of ['/', '/health', '/imodels', '/openapi.json']) assert.equal((await fetch(`${metrics}${path}`)).status, 404, path);
+  } finally {
+    await endServer(server);
+  }
+});
+
 onEachDatabase('An operator', { metrics: true }, (context) => {
   test('is told whether the server is alive, and whether it is ready', async () => {
     assert.equal((await context.api.get('/health')).status, 200);

@@ -31,6 +31,8 @@ export interface RunningServer {
   services: Services;
   /** `http://host:port`, without a slash at the end. */
   origin: string;
+  /** The same of the port of `/metrics`, where it has one of its own. */
+  metricsOrigin?: string;
   /** Finishes the requests under way, within `shutdownSeconds`, then closes database and store. */
   close(): Promise<void>;
 }
@@ -88,10 +90,13 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
     await traces?.stop();
     throw error;
   });
+  const metrics = metricsServer(app, services);
   try {
     await wire(app, services, options);
+    await metrics?.listen({ host: config.host, port: config.metricsPort ?? 0 });
     await app.listen({ host: config.host, port: config.port });
   } catch (error) {
+    await metrics?.close();
     await app.close();
     await services.close();
     await traces?.stop();
@@ -119,11 +124,12 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
   return {
     app,
     services,
-    origin: originOf(app, config),
+    origin: config.publicUrl ?? localOrigin(app, config),
+    ...(metrics !== undefined && { metricsOrigin: localOrigin(metrics, config) }),
     close: async () => {
       ending.abort();
       const graceMs = config.shutdownSeconds * 1000;
-      await Promise.all([closeApp(app, graceMs), services.stop(graceMs)]);
+      await Promise.all([closeApp(app, graceMs), services.stop(graceMs), metrics?.close()]);
       await services.close();
       await within(Promise.all([catchingUp, retrying]), lastSpansMs);
       if (traces !== undefined) await within(traces.stop(), lastSpansMs);
@@ -152,8 +158,16 @@ async function closeApp(app: FastifyInstance, graceMs: number): Promise<void> {
   if (!(await within(closed, connectionsMs))) app.log.warn('requests under way did not end in time');
 }
 
+/** The server of `/metrics`, which knows no other address; undefined where the server of the API answers it, or nobody. */
+function metricsServer(app: FastifyInstance, { config, database }: Services): FastifyInstance | undefined {
+  if (!config.metrics) return undefined;
+  const own = config.metricsPort === undefined ? undefined : Fastify({ forceCloseConnections: true, bodyLimit });
+  if (own !== undefined) addSecurityHeaders(own.server);
+  serveMetrics(app, own ?? app, database);
+  return own;
+}
+
 async function wire(app: FastifyInstance, services: Services, options: ServerOptions): Promise<void> {
-  if (services.config.metrics) serveMetrics(app, services.database);
   app.setErrorHandler((error, request, reply) => sendError(error as Error, request, reply));
   app.setNotFoundHandler((request, reply) => sendError(new ApiError('NotFound'), request, reply));
   app.server.on('checkExpectation', (_request: IncomingMessage, response: ServerResponse) => {
@@ -222,7 +236,7 @@ const workOf: Record<string, string> = {
   derive: 'Forks and iModels from templates wait: no server of this installation has iTwin.js and makes them.',
   transferFiles: 'Copies into other data centers wait: no server of this installation runs them (transfers.slots, jobs.here, workers).',
   transferCheckpoints: 'Checkpoints of copies into other data centers wait: no server of this installation runs them (transfers.slots, jobs.here, workers).',
-  deliver: 'Messages to webhooks wait: no server of this installation sends them (jobs.here, workers).',
+  deliver: 'Messages to webhooks wait: no server of this installation sends them (webhooks.here, jobs.here, workers).',
 };
 
 /** What is told beside that a server is ready. */
@@ -304,9 +318,8 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
   });
 }
 
-/** Where a client on this machine reaches the server. */
-function originOf(app: FastifyInstance, config: Config): string {
-  if (config.publicUrl !== undefined) return config.publicUrl;
+/** Where a client on this machine reaches a server. */
+function localOrigin(app: FastifyInstance, config: Config): string {
   const port = portOf(app, config);
   const everywhere = config.host === '0.0.0.0' || config.host === '::';
   const host = everywhere || config.host === '127.0.0.1' ? 'localhost' : config.host.includes(':') ? `[${config.host}]` : config.host;

@@ -82,6 +82,7 @@ const ConfigSchema = Type.Object(
     tracesUrl: Type.Optional(Type.String({ pattern: '^https?://', description: 'OpenTelemetry: where spans go (OTLP over HTTP), such as http://localhost:4318/v1/traces.' })),
     tracesRatio: Type.Number({ minimum: 0, maximum: 1, default: 1, description: 'Share of requests that are traced; one that comes with a trace follows its sender.' }),
     metrics: Type.Boolean({ default: false, description: 'Serve /metrics for Prometheus, to everyone who reaches the port.' }),
+    metricsPort: Type.Optional(Type.Integer({ minimum: 0, maximum: 65535, description: 'Serve /metrics here, and not on the port of the API; 0 takes a free one.' })),
     corsOrigins: Type.Array(Type.String({ minLength: 1 }), { default: ['*'] }),
     embeddedIssuer: Type.Boolean({ default: true, description: 'Accept tokens minted by `offshoot token`.' }),
     issuers: Type.Array(Issuer, { default: [], description: 'A subject is a user of the issuer that names it.' }),
@@ -168,6 +169,7 @@ const ConfigSchema = Type.Object(
     ),
     webhooks: Type.Object(
       {
+        here: Type.Boolean({ default: true, description: 'Send messages from this server, where it runs jobs. With false others do, such as those that may call addresses outside.' }),
         allowPrivateAddresses: Type.Boolean({ default: false, description: 'Also post to addresses of this machine and its private networks, and without encryption.' }),
         attempts: Type.Integer({ minimum: 1, maximum: 100, default: 10, description: 'Until a message is put on the list of those given up.' }),
         firstRetrySeconds: Type.Number({ minimum: 0, default: 10, description: 'Wait before the second attempt; each further wait is twice as long, an hour at most.' }),
@@ -228,6 +230,7 @@ const environment: Record<string, { key: keyof Config; kind: 'text' | 'number' |
   OFFSHOOT_DATA: { key: 'dataDir', kind: 'text' },
   OFFSHOOT_HOST: { key: 'host', kind: 'text' },
   OFFSHOOT_PORT: { key: 'port', kind: 'number' },
+  OFFSHOOT_METRICS_PORT: { key: 'metricsPort', kind: 'number' },
   OFFSHOOT_PUBLIC_URL: { key: 'publicUrl', kind: 'text' },
   OFFSHOOT_TRUST_PROXY: { key: 'trustProxy', kind: 'boolean' },
   OFFSHOOT_DATABASE_URL: { key: 'databaseUrl', kind: 'text' },
@@ -294,6 +297,8 @@ function checkConfig(value: Record<string, unknown>, env: NodeJS.ProcessEnv, fau
     if (config.collector.graceSeconds > 0 && config.collector.graceSeconds <= config.signedLinkSeconds)
       faults.push(`collector.graceSeconds (${config.collector.graceSeconds}) must be longer than signedLinkSeconds (${config.signedLinkSeconds})`);
     faults.push(...storeFaults(config));
+    if (config.metricsPort !== undefined && config.metricsPort !== 0 && config.metricsPort === config.port) faults.push(`metricsPort (${config.metricsPort}) must be another one than port`);
+    if (config.metricsPort !== undefined && !config.metrics) faults.push('metricsPort is set, but metrics is false');
     const claiming = config.issuers.filter(({ claimsEarlierUsers }) => claimsEarlierUsers === true);
     if (claiming.length > 1) faults.push(`issuers: more than one has claimsEarlierUsers: ${claiming.map(({ issuer }) => issuer).join(', ')}`);
     if (!config.embeddedIssuer && config.issuers.length === 0) faults.push('no issuer of tokens: configure issuers or leave embeddedIssuer on');

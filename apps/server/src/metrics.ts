@@ -5,8 +5,11 @@ import type { Database } from './db/database.ts';
 /** Bounds of the buckets of request times, seconds: 202 of a clone is near 2 ms. */
 const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
-/** Serves `/metrics` for Prometheus: requests by operation, jobs by kind and state, and the process itself. */
-export function serveMetrics(app: FastifyInstance, { db }: Pick<Database, 'db'>): void {
+/**
+ * Serves `/metrics` for Prometheus: requests by operation, jobs by kind and state, and the process itself.
+ * @param app whose requests are counted @param on which server answers; the same one, or one of its own
+ */
+export function serveMetrics(app: FastifyInstance, on: FastifyInstance, { db }: Pick<Database, 'db'>): void {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   const requests = new Histogram({
@@ -33,5 +36,5 @@ export function serveMetrics(app: FastifyInstance, { db }: Pick<Database, 'db'>)
     const { operationId } = (schema ?? {}) as { operationId?: string };
     requests.observe({ operation: operationId ?? url, status: reply.statusCode }, reply.elapsedTime / 1000);
   });
-  app.get('/metrics', { schema: { hide: true } }, async (_request, reply) => reply.type(registry.contentType).send(await registry.metrics()));
+  on.get('/metrics', { schema: { hide: true } }, async (_request, reply) => reply.type(registry.contentType).send(await registry.metrics()));
 }

@@ -144,7 +144,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     // What ran when the last server on this folder ended runs nowhere now: no lease has to run out first.
     const repeatableRequests = new RepeatableRequests(database);
     if (database.engine === 'sqlite') await Promise.all([jobs.reclaim(), repeatableRequests.reclaim()]);
-    if (config.jobs.here) jobs.handle(deliverySlots, [deliveryHandler(database, config.webhooks)]);
+    if (config.jobs.here && config.webhooks.here) jobs.handle(deliverySlots, [deliveryHandler(database, config.webhooks)]);
     const workDir = openWorkFolder(config.dataDir, database.engine === 'sqlite' ? 'alone' : 'beside others');
     const worker = here ? modelWorker(config.checkpoints, workDir) : undefined;
     const retries = { attempts: config.checkpoints.attempts, backoffMs: doubling(config.checkpoints.firstRetrySeconds * 1000, longestRetryMs) };

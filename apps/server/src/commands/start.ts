@@ -87,12 +87,13 @@ function endingOf(server: RunningServer): Ending {
 
 type Line = [name: string, value: string];
 
-function banner({ services: { config, blobs } }: RunningServer, own: readonly Line[]): string {
+function banner({ services: { config, blobs }, metricsOrigin }: RunningServer, own: readonly Line[]): string {
   const { stores } = blobs;
   const lines: Line[] = [
     ['Data', `${config.dataDir}${config.databaseUrl === undefined ? '' : ' and PostgreSQL'}${config.store.type === 'files' ? '' : `; files in ${stores.home.id}`}`],
     ...Object.keys(config.dataCenters).map((name): Line => ['Data center', `${name}: files in ${stores.ofDataCenter(name).id}`]),
     ...own,
+    ...(metricsOrigin === undefined ? [] : [['Metrics', `${metricsOrigin}/metrics`] satisfies Line]),
   ];
   return `\nOffshoot ${version}\n\n${lines.map(([name, value]) => `  ${name.padEnd(13)}${value}`).join('\n')}\n\n`;
 }

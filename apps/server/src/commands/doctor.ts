@@ -1,0 +1,37 @@
+import { Command } from 'commander';
+import { ConfigError } from '../config.ts';
+import { examine, type Finding } from '../doctor/doctor.ts';
+import { exitCodes, ExitError } from './exit.ts';
+import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
+
+const signs: Record<Finding['state'], string> = { ok: 'ok', warning: 'warning', fault: 'FAULT' };
+
+/** `offshoot doctor`: what is wrong with an installation, and what to do about it. */
+export function doctorCommand(): Command {
+  return withInstallation(new Command('doctor'))
+    .description('Examine configuration, database, store, iTwin.js and address, and tell the remedy of each fault. Changes nothing; the server may run.')
+    .option('--json', 'print one JSON object')
+    .action(async (options: InstallationOptions & { json?: boolean }) => {
+      const findings = await find(options);
+      const faults = findings.filter(({ state }) => state === 'fault').length;
+      if (options.json === true) process.stdout.write(`${JSON.stringify({ findings })}\n`);
+      else for (const each of findings) print(each);
+      if (faults > 0) throw new ExitError(exitCodes.failed, faults === 1 ? 'one fault' : `${faults} faults`);
+    });
+}
+
+/** A configuration with faults is what a server would stop at: nothing else can be looked at. */
+async function find(options: InstallationOptions): Promise<Finding[]> {
+  let config;
+  try {
+    config = configOf(options);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    return error.faults.map((text) => ({ check: 'configuration', state: 'fault', text }));
+  }
+  return [{ check: 'configuration', state: 'ok', text: 'It is valid.' }, ...(await examine(config))];
+}
+
+function print({ check, state, text, remedy }: Finding): void {
+  process.stdout.write(`${signs[state].padEnd(8)} ${check.padEnd(13)} ${text}\n${remedy === undefined ? '' : `${' '.repeat(23)}${remedy}\n`}`);
+}

@@ -1,0 +1,97 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { chmodSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import type { ConfigInput } from '../apps/server/src/config.ts';
+import type { Finding } from '../apps/server/src/doctor/doctor.ts';
+import { bootServer, endServer, setups } from './support/server.ts';
+
+const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
+
+describe('offshoot doctor', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-doctor-'));
+  after(() => rmSync(folder, { recursive: true, force: true }));
+
+  /** Runs it on a configuration file. */
+  async function examine(config: ConfigInput | string): Promise<{ code: number | null; findings: Finding[]; stderr: string }> {
+    const file = path.join(folder, 'offshoot.json');
+    writeFileSync(file, typeof config === 'string' ? config : JSON.stringify(config));
+    return new Promise((resolve) => {
+      const child = execFile(process.execPath, [cli, 'doctor', '--config', file, '--json'], { timeout: 120_000 }, (_error, stdout, stderr) => {
+        resolve({ code: child.exitCode, findings: stdout === '' ? [] : (JSON.parse(stdout) as { findings: Finding[] }).findings, stderr });
+      });
+    });
+  }
+  const of = (findings: readonly Finding[], check: string): Finding => findings.find((each) => each.check === check) ?? assert.fail(`nothing was found of ${check}`);
+  const checkpoints = { generate: 'off' as const };
+
+  for (const setup of setups)
+    test(`finds no fault in an installation on ${setup.engine} and ${setup.store} beside its running server`, async () => {
+      const server = await bootServer(setup);
+      try {
+        const { code, findings, stderr } = await examine({ ...server.running.services.config, checkpoints });
+        assert.deepEqual([code, findings.filter(({ state }) => state === 'fault')], [0, []], stderr);
+        assert.match(of(findings, 'store').text, /answers/);
+      } finally {
+        await endServer(server);
+      }
+    });
+
+  test('makes nothing where no server was started yet', async () => {
+    const dataDir = path.join(folder, 'new');
+    const { code, findings } = await examine({ dataDir, checkpoints });
+    assert.deepEqual([code, of(findings, 'database').state, readdirSync(folder)], [0, 'ok', ['offshoot.json']]);
+  });
+
+  test('tells every fault of a configuration', async () => {
+    const { code, findings } = await examine({ port: 99_999, defaultTier: 'none', nonsense: true } as ConfigInput);
+    assert.equal(code, 1);
+    assert.ok(findings.every(({ check, state }) => check === 'configuration' && state === 'fault'));
+    assert.ok(findings.length > 1, JSON.stringify(findings));
+    assert.equal((await examine('{')).code, 1);
+  });
+
+  test('tells of a users file that is damaged, and of files that others may read', async () => {
+    const dataDir = mkdtempSync(path.join(folder, 'data-'));
+    writeFileSync(path.join(dataDir, 'users.json'), '{');
+    chmodSync(path.join(dataDir, 'users.json'), 0o644);
+    const { code, findings } = await examine({ dataDir, checkpoints });
+    assert.deepEqual([code, of(findings, 'users').state, of(findings, 'data folder').state], [1, 'fault', 'warning']);
+    assert.match(of(findings, 'data folder').text, /users\.json/);
+  });
+
+  test('tells of a database that cannot be reached, and of an issuer that gives no keys', async () => {
+    const dataDir = mkdtempSync(path.join(folder, 'data-'));
+    const closed = createServer().listen(0, '127.0.0.1');
+    await new Promise((resolve) => closed.once('listening', resolve));
+    const { port } = closed.address() as AddressInfo;
+    await new Promise((resolve) => closed.close(resolve));
+    const { code, findings } = await examine({ dataDir, checkpoints, databaseUrl: `postgres://u:secret@127.0.0.1:${port}/none`, issuers: [{ issuer: `http://127.0.0.1:${port}`, audience: 'imodels' }] } as ConfigInput);
+    assert.deepEqual([code, of(findings, 'database').state, of(findings, 'tokens').state], [1, 'fault', 'fault']);
+    assert.doesNotMatch(JSON.stringify(findings), /secret/);
+  });
+
+  test('warns of an address that others reach without encryption, and of the embedded issuer there', async () => {
+    const { code, findings } = await examine({ dataDir: path.join(folder, 'new'), checkpoints, publicUrl: 'http://imodels.example.com' });
+    assert.deepEqual([code, of(findings, 'address').state, of(findings, 'tokens').state], [0, 'warning', 'warning']);
+    assert.ok(findings.filter(({ state }) => state === 'warning').every(({ remedy }) => remedy !== undefined));
+  });
+
+  test('refuses an isolation that cannot be had', async () => {
+    const service = createServer((_request, response) => void response.end(JSON.stringify({ status: 'ok', iTwinJs: '5.1.9', isolation: 'process' })));
+    await new Promise<void>((resolve) => service.listen(0, '127.0.0.1', resolve));
+    try {
+      const url = `http://127.0.0.1:${(service.address() as AddressInfo).port}`;
+      const asked = async (isolation: 'process' | 'namespaces') => of((await examine({ dataDir: path.join(folder, 'new'), checkpoints: { generate: 'here', isolation, service: { url, key: 'k'.repeat(32) } } })).findings, 'iTwin.js').state;
+      assert.deepEqual([await asked('process'), await asked('namespaces')], ['ok', 'fault']);
+    } finally {
+      service.closeAllConnections();
+      service.close();
+    }
+  });
+});

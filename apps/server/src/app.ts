@@ -23,6 +23,7 @@ import { openServices, type Services } from './services.ts';
 import { dataPlane } from './storage/dataPlane.ts';
 import { Downloads } from './storage/downloads.ts';
 import { exportTraces, traceOfLog, traceRequests } from './traces/traces.ts';
+import { printableLog } from './terminal.ts';
 import { version } from './version.ts';
 
 /** A server that listens. */
@@ -64,6 +65,7 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
       level: config.logLevel,
       ...(traces !== undefined && { mixin: traceOfLog }),
       redact: ['req.headers.authorization'],
+      hooks: { streamWrite: printableLog },
       serializers: {
         // Without the query: signed links are as good as keys.
         req: (request: { method: string; url: string; ip?: string }) => ({ method: request.method, url: request.url.split('?', 1)[0] ?? '', remoteAddress: request.ip ?? '' }),

@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { inspect } from 'node:util';
 import { Command, CommanderError } from 'commander';
 import { auditCommand } from './commands/audit.ts';
 import { backupCommand } from './commands/backup.ts';
@@ -15,7 +16,10 @@ import { mirrorCommand } from './commands/mirror.ts';
 import { startCommand, workCommand } from './commands/start.ts';
 import { tokenCommand } from './commands/token.ts';
 import { verifyCommand } from './commands/verify.ts';
+import { cleanOutput } from './terminal.ts';
 import { version } from './version.ts';
+
+cleanOutput(process.stdout, process.stderr);
 
 // Keys, users and models are nobody else's, whatever the umask of the shell.
 process.umask(0o077);
@@ -40,7 +44,7 @@ try {
   } else {
     const known = error instanceof ExitError ? error : new ExitError(exitCodes.failed, (error as Error).message, error);
     process.stderr.write(`offshoot: ${known.message}\n`);
-    if (process.env.OFFSHOOT_DEBUG !== undefined) console.error(known.cause ?? known);
+    if (process.env.OFFSHOOT_DEBUG !== undefined) process.stderr.write(`${inspect(known.cause ?? known)}\n`);
     process.exitCode = known.exitCode;
   }
 }

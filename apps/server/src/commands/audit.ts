@@ -68,10 +68,5 @@ function asJson({ id, at, actor_id, actor_email, application_id, action, itwin_i
 
 function asLine({ at, actor_id, actor_email, application_id, action, itwin_id, imodel_id, detail }: AuditEntry): string {
   const parts = [new Date(at).toISOString(), action.padEnd(22), actor_email ?? actor_id, application_id, `iTwin ${itwin_id}`, ...(imodel_id === null ? [] : [`iModel ${imodel_id}`]), ...(detail === '{}' ? [] : [detail])];
-  return printable(parts.join('  '));
-}
-
-/** Names and descriptions are of users' choice: nothing in them may move the cursor, ring, or turn the writing direction. */
-function printable(text: string): string {
-  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu, (character) => `\\u{${(character.codePointAt(0) as number).toString(16)}}`);
+  return parts.join('  ');
 }

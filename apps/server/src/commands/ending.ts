@@ -1,3 +1,4 @@
+import { inspect } from 'node:util';
 import { writeSync } from 'node:fs';
 import { exitCodes } from './exit.ts';
 
@@ -24,7 +25,7 @@ export function closeOnSignal(server: Ending): void {
       .close()
       .catch((error: unknown) => {
         process.exitCode = exitCodes.failed;
-        console.error(error);
+        process.stderr.write(`${inspect(error)}\n`);
       })
       .finally(() => process.disconnect?.());
   };

@@ -176,6 +176,22 @@ const ConfigSchema = Type.Object(
       },
       { additionalProperties: false, default: {} },
     ),
+    quotas: Type.Object(
+      {
+        baselineGiB: Type.Number({ minimum: 0, maximum: 8_000_000, default: 256, description: 'Largest baseline file. 0 is no limit, here and below.' }),
+        changesetGiB: Type.Number({ minimum: 0, maximum: 8_000_000, default: 32, description: 'Largest file of a changeset.' }),
+        iTwinGiB: Type.Number({ minimum: 0, maximum: 8_000_000, default: 16_384, description: 'Bytes on the account of one iTwin: announced, stored, and deleted ones until the collector has taken them away. What clones share counts once, for whoever had it stored.' }),
+        organizationGiB: Type.Number({ minimum: 0, maximum: 8_000_000, default: 131_072, description: 'The same of one organization, or of one user for iTwins of no organization.' }),
+        iTwinIModels: Type.Integer({ minimum: 0, default: 100_000, description: 'iModels of one iTwin, failed creations included.' }),
+        organizationIModels: Type.Integer({ minimum: 0, default: 1_000_000, description: 'The same of one organization, or of one user for iTwins of no organization.' }),
+        webhooks: Type.Integer({ minimum: 0, default: 100, description: 'Webhooks of one iTwin.' }),
+        repositories: Type.Integer({ minimum: 0, default: 500, description: 'Repositories of one iTwin, which are listed in one piece.' }),
+        shares: Type.Integer({ minimum: 0, default: 1000, description: 'Shares of one iModel that have not expired.' }),
+        briefcases: Type.Integer({ minimum: 0, default: 10_000, description: 'Briefcases of one iModel that are not released, of all users together.' }),
+        namedVersions: Type.Integer({ minimum: 0, default: 10_000, description: 'Named versions of one iModel.' }),
+      },
+      { additionalProperties: false, default: {} },
+    ),
     diskSpace: Type.Object(
       {
         floorMiB: Type.Number({ minimum: 0, default: 1024, description: 'Free space in the data folder, and in stores of type files, below which nothing new is stored; reading and deleting go on. 0 switches it off.' }),
@@ -206,7 +222,7 @@ export const serviceKeyName = 'OFFSHOOT_ITWINJS_KEY';
 /** The configuration, complete, after defaults, file, environment and command line. */
 export type Config = Static<typeof ConfigSchema>;
 /** What a config file, a test or an embedder may leave out: everything. */
-type Nested = 'collector' | 'downloads' | 'diskSpace' | 'audit' | 'jobs' | 'briefcases' | 'checkpoints' | 'transfers' | 'webhooks' | 'store';
+type Nested = 'collector' | 'quotas' | 'downloads' | 'diskSpace' | 'audit' | 'jobs' | 'briefcases' | 'checkpoints' | 'transfers' | 'webhooks' | 'store';
 export type ConfigInput = Partial<Omit<Config, Nested | 'dataCenters'>> & { [K in Nested]?: Partial<Config[K]> } & { dataCenters?: Record<string, Partial<Config['store']>> };
 export type IssuerConfig = Static<typeof Issuer>;
 

@@ -44,6 +44,7 @@ import { NamedVersions } from './namedVersions/namedVersions.ts';
 import { doubling, Jobs } from './operations/jobs.ts';
 import { steadyClock } from './operations/steadyClock.ts';
 import { within } from './operations/within.ts';
+import { Quotas } from './quotas/quotas.ts';
 import { Shares } from './shares/shares.ts';
 import { DiskSpace } from './storage/diskSpace.ts';
 import { Blobs } from './storage/blobs.ts';
@@ -83,6 +84,7 @@ export interface Services {
   marks: Marks;
   thumbnails: Thumbnails;
   shares: Shares;
+  quotas: Quotas;
   briefcases: Briefcases;
   locks: Locks;
   namedVersions: NamedVersions;
@@ -128,7 +130,8 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const directory = Directory.open(config.dataDir, (message) => log.error({ message }, 'the users file has a fault; its last good state stays in force'));
     const embedded = config.embeddedIssuer ? await EmbeddedIssuer.open(config.dataDir) : undefined;
     const stores = await openStores(config, database.db, ending.signal);
-    const blobs = new Blobs(database.db, stores);
+    const quotas = new Quotas(config.quotas);
+    const blobs = new Blobs(database.db, stores, quotas);
     const uploads = new Uploads(database.db, stores, log, config);
     const modelFiles = new ModelFiles(database, blobs);
     const seeds = await ensureSeeds(database, blobs, modelFiles, config.seedFile);
@@ -149,15 +152,15 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const worker = here ? modelWorker(config.checkpoints, workDir) : undefined;
     const retries = { attempts: config.checkpoints.attempts, backoffMs: doubling(config.checkpoints.firstRetrySeconds * 1000, longestRetryMs) };
     const generator = worker === undefined ? undefined : new Generator({ database, blobs, checkpoints, files: modelFiles, worker, workDir, retries });
-    if (generator !== undefined) jobs.handle(1, [deriveHandler({ database, blobs, files: modelFiles, checkpoints, generator, seeds, retries }), generator.handler()]);
+    if (generator !== undefined) jobs.handle(1, [deriveHandler({ database, blobs, files: modelFiles, checkpoints, generator, seeds, quotas, retries }), generator.handler()]);
     const verifier = new ChangesetVerifier(config, log);
     const permissions = new Permissions(database.db);
-    const transfer = { database, blobs, carrier: new Carrier(blobs, config.transfers.bytesPerSecond), permissions, seeds, checkpoints, config: config.transfers };
+    const transfer = { database, blobs, carrier: new Carrier(blobs, config.transfers.bytesPerSecond), permissions, seeds, checkpoints, quotas, config: config.transfers };
     if (config.jobs.here && config.transfers.slots > 0) jobs.handle(config.transfers.slots, [transferFilesHandler(transfer), transferCheckpointsHandler(transfer)]);
     const users = new Users(database.db);
     const members = new Members(database, users, directory);
     const rateLimits = new RateLimits(config, database);
-    const shares = new Shares({ database, permissions, directory, usersFileOnly: config.issuers.length === 0 });
+    const shares = new Shares({ database, permissions, directory, quotas, usersFileOnly: config.issuers.length === 0 });
     const now = steadyClock(Math.max(config.signedLinkSeconds, config.collector.graceSeconds) * 1000);
     // By the time that passes, whatever the clock says.
     let thoroughAt = performance.now();
@@ -196,7 +199,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       users,
       iTwins: new ITwins(database, config),
       members,
-      iModels: new IModels(database, blobs, seeds),
+      iModels: new IModels(database, blobs, seeds, quotas),
       iModelPermissions: new IModelPermissions(database, members),
       baselines: new Baselines(database, blobs, uploads, checkpoints),
       changesets: new Changesets({ database, blobs, uploads, checkpoints, verifier }),
@@ -205,12 +208,13 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       marks: new Marks(database),
       thumbnails: new Thumbnails(database, blobs),
       shares,
-      briefcases: new Briefcases(database, config),
+      quotas,
+      briefcases: new Briefcases(database, config, quotas),
       locks: new Locks(database),
-      namedVersions: new NamedVersions(database, checkpoints),
-      webhooks: new Webhooks(database),
+      namedVersions: new NamedVersions(database, checkpoints, quotas),
+      webhooks: new Webhooks(database, quotas),
       groups: new Groups(database, members),
-      iTwinThings: new ITwinThings(database, blobs),
+      iTwinThings: new ITwinThings(database, blobs, quotas),
       checkpoints,
       containers: new Containers(database, checkpoints, modelFiles),
       generator,

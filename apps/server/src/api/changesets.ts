@@ -237,6 +237,8 @@ const createChangeset = imodelRoute({
     const synchronizationInfo = info == null ? null : JSON.stringify({ taskId: info.taskId, changedFiles: info.changedFiles ?? null });
     if (synchronizationInfo !== null && Buffer.byteLength(synchronizationInfo) > maxSynchronizationInfoBytes)
       throw invalid([detail.invalidValue('synchronizationInfo', `Provided 'synchronizationInfo' value is not valid. It cannot be longer than ${maxSynchronizationInfoBytes} bytes.`)]);
+    const largest = services.quotas.largest('changeset');
+    if (largest !== null && body.fileSize > largest) throw invalid([detail.invalidValue('fileSize', `Provided 'fileSize' value is not valid. 'fileSize' cannot be larger than ${largest} bytes.`)]);
     const recordedBriefcaseId = body.recordedBriefcaseId ?? null;
     if (recordedBriefcaseId !== null && !access.permissions.has('imodels_manage')) throw new ApiError('InsufficientPermissions');
     const { blobId, pending } = await services.changesets.begin(caller, access, {

@@ -1,10 +1,11 @@
 import { Type, type Static } from 'typebox';
 import { requireITwin, type ITwinAccess } from '../access/permissions.ts';
 import { acceptClone } from '../clone/accept.ts';
-import type { CopyRequest } from '../clone/copy.ts';
+import type { CopyParts, CopyRequest } from '../clone/copy.ts';
 import { acceptFork, CannotSquashError } from '../clone/derive.ts';
 import { parseGuid } from '../domain.ts';
 import { ApiError, detail } from '../errors.ts';
+import type { Services } from '../services.ts';
 import { madeIModel } from './made.ts';
 import { imodelRoute, type IModelCall, type Route } from './route.ts';
 import { ContainersEnabled, FreeText, IdText, NameText, Nullable } from './schemas.ts';
@@ -63,6 +64,11 @@ async function readCopy({ access, caller, services, invalid }: IModelCall<unknow
   };
 }
 
+/** What a copy is accepted with. */
+export function copyParts({ database, blobs, quotas }: Services): CopyParts {
+  return { database, stores: blobs.stores, quotas };
+}
+
 function answerWith({ links, reply }: Pick<IModelCall<unknown, unknown>, 'links' | 'reply'>, id: string): void {
   reply.headers({ location: links.imodel(id), 'create-imodel-operation': links.imodel(id, '/operations/create') });
 }
@@ -86,7 +92,7 @@ const clone = imodelRoute({
   body: CopyBody,
   async handler(call) {
     const { target, request } = await readCopy(call, call.body);
-    answerWith(call, await acceptClone(call.services.database, call.services.blobs.stores, call.caller, call.access, target, request));
+    answerWith(call, await acceptClone(copyParts(call.services), call.caller, call.access, target, request));
   },
 });
 
@@ -109,7 +115,7 @@ const fork = imodelRoute({
     const { services, caller, access, body, invalid } = call;
     const { target, request } = await readCopy(call, body);
     const wanted = { ...request, preserveHistory: body.preserveHistory ?? false };
-    const id = await acceptFork(services.database, services.blobs.stores, services.checkpoints.enabled, caller, access, target, wanted).catch((error: unknown) => {
+    const id = await acceptFork(copyParts(services), services.checkpoints.enabled, caller, access, target, wanted).catch((error: unknown) => {
       if (error instanceof CannotSquashError)
         throw invalid([detail.invalidValue('preserveHistory', "Provided 'preserveHistory' value is not valid. This server cannot apply changesets: iTwin.js is not installed.")]);
       throw error;

@@ -4,6 +4,7 @@ import { requireIModel } from '../access/permissions.ts';
 import { acceptTemplate, CannotSquashError, type TemplateRequest } from '../clone/derive.ts';
 import { parseGuid, type Extent } from '../domain.ts';
 import { detail, type ErrorDetail } from '../errors.ts';
+import { copyParts } from './clone.ts';
 import type { Links } from './links.ts';
 import { pageRequest, pagingParameters, sortKeys } from './paging.ts';
 import { madeIModel } from './made.ts';
@@ -164,6 +165,9 @@ const createIModel = itwinRoute({
   async handler({ access, caller, body, links, services, reply, invalid }) {
     const faults = contradictionsIn(body);
     if (faults.length > 0) throw invalid(faults);
+    const largest = services.quotas.largest('baseline');
+    if (body.baselineFile != null && largest !== null && body.baselineFile.size > largest)
+      throw invalid([detail.invalidValue('baselineFile', `Provided 'baselineFile' value is not valid. 'size' cannot be larger than ${largest} bytes.`)]);
     const wanted = {
       name: body.name,
       description: emptyToNull(body.description),
@@ -221,7 +225,7 @@ async function createFromTemplate(
   const templateId = parseGuid(template.iModelId);
   const source = requireIModel(templateId === undefined ? undefined : await services.permissions.onIModel(caller, templateId), 'imodels_read', 'iModel');
   const request = { ...wanted, changesetId: template.changesetId ?? null };
-  const id = await acceptTemplate(services.database, services.blobs.stores, services.checkpoints.enabled, caller, source, access, request).catch((error: unknown) => {
+  const id = await acceptTemplate(copyParts(services), services.checkpoints.enabled, caller, source, access, request).catch((error: unknown) => {
     if (error instanceof CannotSquashError) throw invalid([detail.invalidValue('template', "Provided 'template' value is not valid. This server cannot apply changesets: iTwin.js is not installed.")]);
     throw error;
   });

@@ -7,6 +7,7 @@ import { parseGuid, type Caller, type HeldShare } from '../domain.ts';
 import { ApiError, detail, errorTable, type ErrorCode, type ErrorDetail } from '../errors.ts';
 import { outageError, outageOf } from '../faults.ts';
 import { continueIfExpected } from '../http/unreadBodies.ts';
+import { QuotaExceededError } from '../quotas/quotas.ts';
 import type { Services } from '../services.ts';
 import { registerAbsent } from './absent.ts';
 import { baseUrlOf } from './baseUrl.ts';
@@ -144,7 +145,9 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
         ...(access !== undefined && { access }),
       };
       const handle = async (): Promise<unknown> => {
-        const answer = await noted(services, route, caller, access, ({ code }) => refusingCodes.includes(code), () => route.handler(call));
+        const answer = await noted(services, route, caller, access, ({ code }) => refusingCodes.includes(code), () => route.handler(call)).catch((error: unknown) => {
+          throw error instanceof QuotaExceededError ? invalid([error.detail]) : error;
+        });
         const faults = checkAnswer?.(answer) ?? [];
         if (faults.length > 0) throw new Error(`${route.operationId} answers against its own schema: ${JSON.stringify(faults)}`);
         return answer;

@@ -18,6 +18,7 @@ import type { Route } from './route.ts';
 import { shareRoutes } from './shares.ts';
 import { thumbnailRoutes } from './thumbnails.ts';
 import { userRoutes } from './users.ts';
+import { usageRoutes } from './usage.ts';
 import { webhookRoutes } from './webhooks.ts';
 
 /** Every route of the API: what the server answers, the document shows and the permission matrix test tries. */
@@ -39,6 +40,7 @@ export const routes: readonly Route[] = [
   ...permissionRoutes,
   ...itwinRoutes,
   ...itwinThingRoutes,
+  ...usageRoutes,
   ...webhookRoutes,
   ...accessControlRoutes,
   ...groupAndOwnerRoutes,

@@ -11,6 +11,7 @@ import pino from 'pino';
 import { loadConfig, type Config } from '../config.ts';
 import { openDatabase, type Db } from '../db/database.ts';
 import { openEnd, type BlobTable, type ChangesetTable } from '../db/schema.ts';
+import { nobodysAccount } from '../quotas/accounts.ts';
 import { openServices, type Services } from '../services.ts';
 import { openStores } from '../storage/stores.ts';
 import { verify } from '../verify/verify.ts';
@@ -135,7 +136,7 @@ async function fill({ database: { db }, blobs }: Services, iModelId: string, cre
       async (): Promise<BlobTable> => {
         const key = randomUUID();
         const { sha256 } = await store.put(key, Readable.from([randomBytes(size)]), size);
-        return { id: randomUUID(), store: store.id, key, size, sha256, state: 'stored', created_at: now, released_at: null };
+        return { id: randomUUID(), store: store.id, key, size, sha256, state: 'stored', created_at: now, released_at: null, ...nobodysAccount };
       },
       { concurrency: atATime },
     );

@@ -9,6 +9,7 @@ import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { giveUp } from '../history/changesets.ts';
 import { tick } from '../imodels/imodelRow.ts';
+import { QuotaExceededError, type Quotas } from '../quotas/quotas.ts';
 import { firstBriefcaseId, lastBriefcaseId } from './counter.ts';
 
 const minuteMs = 60_000;
@@ -20,22 +21,25 @@ const minuteMs = 60_000;
 export class Briefcases {
   readonly #database: Database;
   readonly #limits: Config['briefcases'];
+  readonly #quotas: Quotas;
 
-  constructor(database: Database, config: Pick<Config, 'briefcases'>) {
+  constructor(database: Database, config: Pick<Config, 'briefcases'>, quotas: Quotas) {
+    this.#quotas = quotas;
     this.#database = database;
     this.#limits = config.briefcases;
   }
 
   /**
    * @param minimumId lowest id that the briefcase may get: one more than those of changesets that are going to be imported
-   * @throws ApiError iModelNotFound, iModelNotInitialized, InvalidiModelsRequest (quota), RateLimitExceeded
+   * @throws ApiError iModelNotFound, iModelNotInitialized, RateLimitExceeded; QuotaExceededError
    */
   async acquire(caller: Caller, access: IModelAccess, deviceName: string | null, minimumId = firstBriefcaseId): Promise<BriefcaseTable> {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       await this.#requireRoom(tx, caller, imodel.id);
+      await this.#quotas.requireRoom(tx, 'briefcases', imodel.id);
       const briefcaseId = Math.max(imodel.next_briefcase_id, minimumId);
-      if (briefcaseId > lastBriefcaseId) throw quotaExceeded('All Briefcase ids of the iModel have been used.');
+      if (briefcaseId > lastBriefcaseId) throw new QuotaExceededError('All Briefcase ids of the iModel have been used.');
       const briefcase: BriefcaseTable = {
         imodel_id: imodel.id,
         briefcase_id: briefcaseId,
@@ -61,7 +65,7 @@ export class Briefcases {
     const own = tx.selectFrom('briefcase').where('imodel_id', '=', imodelId).where('owner_id', '=', caller.user.id);
     const { count } = await own.select((eb) => eb.fn.countAll<number>().as('count')).executeTakeFirstOrThrow();
     if (Number(count) >= this.#limits.perUser)
-      throw quotaExceeded('Maximum number of Briefcases per user limit reached.', { code: 'MaximumNumberOfBriefcasesPerUser' });
+      throw new QuotaExceededError('Maximum number of Briefcases per user limit reached.', { code: 'MaximumNumberOfBriefcasesPerUser' });
     const since = Date.now() - minuteMs;
     const recent = await own.select('acquired_at').where('acquired_at', '>', since).where('acquired_at', '<=', since + 2 * minuteMs).orderBy('acquired_at', 'desc').limit(this.#limits.perMinute).execute();
     if (recent.length < this.#limits.perMinute) return;
@@ -111,11 +115,4 @@ export class Briefcases {
       await audit(tx, caller, { at: Date.now(), action: 'briefcase.release', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail });
     });
   }
-}
-
-function quotaExceeded(message: string, innerError?: { code: string }): ApiError {
-  return new ApiError('InvalidiModelsRequest', {
-    message: 'Cannot acquire Briefcase.',
-    details: [{ code: 'ResourceQuotaExceeded', message, ...(innerError !== undefined && { innerError }) }],
-  });
 }

@@ -7,6 +7,7 @@ import type { ChangesetTable, CheckpointTable, IModelTable } from '../db/schema.
 import { listChangesets } from '../db/statements/listChangesets.ts';
 import type { Effect, JobHandler, RunningJob } from '../operations/jobs.ts';
 import { endBaseline } from '../history/baselines.ts';
+import { accountOfITwin } from '../quotas/accounts.ts';
 import type { BlobStore, CallOptions } from '../storage/blobStore.ts';
 import type { Blobs } from '../storage/blobs.ts';
 import { checkpointJob, type Checkpoints } from './checkpoints.ts';
@@ -86,7 +87,7 @@ export class Generator {
       };
     const { baseline_id: baselineId } = row;
     return this.withFile(imodel, row.changeset_index, { purpose: baselineId === null ? 'checkpoint' : 'baseline', countMissingGuids: false }, job, row.id, async (made) => {
-      const stored = await this.#files.store(await this.storeOf(imodel), made.path, made, made.whole, job);
+      const stored = await this.#files.store(await this.storeOf(imodel), await accountOfITwin(this.#database.db, job.tenant), made.path, made, made.whole, job);
       return async (tx) => {
         const fileId = await this.#files.record(tx, stored);
         await tx.updateTable('checkpoint').set({ state: 'successful', file_id: fileId, finished_at: Date.now() }).where('id', '=', row.id).execute();

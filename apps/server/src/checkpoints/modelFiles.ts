@@ -4,6 +4,7 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { Database, Db, Tx } from '../db/database.ts';
 import type { BlobTable } from '../db/schema.ts';
+import type { Account } from '../quotas/accounts.ts';
 import type { BlobStore, ByteRange, CallOptions } from '../storage/blobStore.ts';
 import type { BlobPlace, Blobs } from '../storage/blobs.ts';
 import { ContentMismatchError } from '../storage/verifiedReads.ts';
@@ -58,8 +59,9 @@ export class ModelFiles {
   /**
    * Puts the blocks of a file into a store, those left out that it has already: the work before `record`, which may be
    * repeated. Blocks that no file comes to name are collected.
+   * @param account on which the blocks count
    */
-  async store(store: BlobStore, file: string, offsets: IdentityOffsets, whole: WholeBlob | undefined, options: CallOptions = {}): Promise<UnnamedFile> {
+  async store(store: BlobStore, account: Account, file: string, offsets: IdentityOffsets, whole: WholeBlob | undefined, options: CallOptions = {}): Promise<UnnamedFile> {
     const handle = await open(file, 'r');
     try {
       const { size } = await handle.stat();
@@ -71,7 +73,7 @@ export class ModelFiles {
         await handle.read(bytes, 0, bytes.length, start);
         const sha256 = createHash('sha256').update(bytes).digest('hex');
         const inWhole = whole !== undefined && (whole.hashes === undefined || whole.hashes[start / blockBytes] === sha256) ? { blobId: whole.blobId, row: whole.row, start } : undefined;
-        blockIds.push((await this.#known(store, sha256)) ?? (await this.#add(store, bytes, sha256, inWhole, options)));
+        blockIds.push((await this.#known(store, sha256)) ?? (await this.#add(store, account, bytes, sha256, inWhole, options)));
       }
       return { size, blockIds, ...offsets };
     } finally {
@@ -83,7 +85,7 @@ export class ModelFiles {
     return (await blockIn(this.#database.db, store.id, sha256))?.id;
   }
 
-  async #add(store: BlobStore, bytes: Buffer, sha256: string, inWhole: { blobId: string; row: BlobTable | undefined; start: number } | undefined, options: CallOptions): Promise<string> {
+  async #add(store: BlobStore, account: Account, bytes: Buffer, sha256: string, inWhole: { blobId: string; row: BlobTable | undefined; start: number } | undefined, options: CallOptions): Promise<string> {
     const id = randomBytes(16).toString('hex').toUpperCase();
     const place = inWhole ?? { blobId: randomUUID(), start: 0 };
     const key = randomUUID();
@@ -94,7 +96,7 @@ export class ModelFiles {
       if (inWhole === undefined)
         await tx
           .insertInto('blob')
-          .values({ id: place.blobId, store: store.id, key, size: bytes.length, sha256, state: 'stored', created_at: Date.now(), released_at: null })
+          .values({ id: place.blobId, store: store.id, key, size: bytes.length, sha256, state: 'stored', created_at: Date.now(), released_at: null, ...account })
           .execute();
       else if (inWhole.row !== undefined)
         await tx

@@ -1,10 +1,8 @@
 import type { IModelAccess, ITwinAccess } from '../access/permissions.ts';
-import type { Database } from '../db/database.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
-import type { Stores } from '../storage/stores.ts';
 import { beginTransfer } from '../transfer/begin.ts';
-import { inherited, insertCopy, referring, sightUpTo, storeAway, type CopyRequest } from './copy.ts';
+import { inherited, insertCopy, referring, sightUpTo, storeAway, type CopyParts, type CopyRequest } from './copy.ts';
 
 /**
  * Clones an iModel. Within one store that is one transaction: the clone is whole, durable and usable when this returns. Into
@@ -18,14 +16,14 @@ import { inherited, insertCopy, referring, sightUpTo, storeAway, type CopyReques
  * Both sides are authorised by the caller of this function. The set of changesets is fixed here: what is pushed to the
  * source later is not part of the clone.
  * @returns the id of the clone
- * @throws ApiError iModelNotFound, iModelNotInitialized, ChangesetNotFound, iModelExists
+ * @throws ApiError iModelNotFound, iModelNotInitialized, ChangesetNotFound, iModelExists; QuotaExceededError
  */
-export async function acceptClone(database: Database, stores: Stores, caller: Caller, from: IModelAccess, to: ITwinAccess, request: CopyRequest): Promise<string> {
+export async function acceptClone({ database, stores, quotas }: CopyParts, caller: Caller, from: IModelAccess, to: ITwinAccess, request: CopyRequest): Promise<string> {
   return referring(database, async (tx) => {
     const source = await lockInitializedIModel(tx, database.engine, from.imodel.id, 'clone');
     const sight = await sightUpTo(tx, source, request.upTo);
     const away = storeAway(stores, from, to);
-    const id = await insertCopy(tx, caller, {
+    const id = await insertCopy(tx, caller, quotas, {
       source,
       to,
       ...inherited(source, request),

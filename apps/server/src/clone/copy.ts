@@ -8,6 +8,8 @@ import { parseChangesetId, type Caller, type Extent, type IModelState } from '..
 import { ApiError } from '../errors.ts';
 import { raiseCreated } from '../events/events.ts';
 import { insertIModel } from '../imodels/imodelRow.ts';
+import { accountOf } from '../quotas/accounts.ts';
+import type { Quotas } from '../quotas/quotas.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
 import type { Stores } from '../storage/stores.ts';
 
@@ -18,6 +20,13 @@ export interface CopyRequest {
   containersEnabled?: number | undefined;
   /** Last changeset to copy: all when absent; index 0 and id `""` copy the baseline only. */
   upTo?: { index: number } | { id: string } | undefined;
+}
+
+/** What a copy is accepted with. */
+export interface CopyParts {
+  database: Database;
+  stores: Stores;
+  quotas: Quotas;
 }
 
 /** What an iModel sees of a history. */
@@ -71,8 +80,15 @@ export interface Copy {
   operation: Pick<OperationTable, 'kind' | 'changesets'> & Partial<OperationTable>;
 }
 
-/** Inserts the copy, its create operation and who made it. @returns its id. @throws ApiError iModelExists */
-export async function insertCopy(tx: Tx, caller: Caller, copy: Copy): Promise<string> {
+/**
+ * Inserts the copy, its create operation and who made it. What it shares with its source adds no bytes; one that is not whole
+ * at once may, so there must be room for some.
+ * @returns its id
+ * @throws ApiError iModelExists; QuotaExceededError
+ */
+export async function insertCopy(tx: Tx, caller: Caller, quotas: Quotas, copy: Copy): Promise<string> {
+  await quotas.requireIModel(tx, copy.to.itwin);
+  if (copy.state !== 'initialized') await quotas.requireBytes(tx, accountOf(copy.to.itwin), 0);
   const id = randomUUID();
   const now = Date.now();
   const { source, to, operation, sight } = copy;

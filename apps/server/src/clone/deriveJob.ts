@@ -13,6 +13,8 @@ import { raiseCreated } from '../events/events.ts';
 import { dropBaseline } from '../history/collect.ts';
 import { failCreation, type CreationFailure } from '../imodels/failedCreation.ts';
 import type { Effect, JobHandler, RunningJob } from '../operations/jobs.ts';
+import { accountOfITwin } from '../quotas/accounts.ts';
+import type { Quotas } from '../quotas/quotas.ts';
 import type { BlobStore, CallOptions } from '../storage/blobStore.ts';
 import type { Blobs } from '../storage/blobs.ts';
 import { beginTransfer } from '../transfer/begin.ts';
@@ -27,6 +29,7 @@ interface Parts {
   checkpoints: Checkpoints;
   generator: Generator;
   seeds: Seeds;
+  quotas: Quotas;
   retries: Retries;
 }
 
@@ -70,13 +73,15 @@ async function run(parts: Parts, job: RunningJob): Promise<Effect> {
 }
 
 /** The file becomes the baseline of the new iModel, which then sees no changesets. */
-async function squash({ database: { engine }, files, seeds }: Parts, imodel: IModelTable, store: BlobStore, made: MadeFile, options: CallOptions): Promise<Effect> {
+async function squash({ database: { engine, db }, files, seeds, quotas }: Parts, imodel: IModelTable, store: BlobStore, made: MadeFile, options: CallOptions): Promise<Effect> {
   const { size } = await stat(made.path);
+  const account = await accountOfITwin(db, imodel.itwin_id);
+  await quotas.requireBytes(db, account, size);
   const key = randomUUID();
   const { sha256 } = await store.put(key, createReadStream(made.path, { highWaterMark: 1 << 20 }), size, options);
   const now = Date.now();
-  const blob: BlobTable = { id: randomUUID(), store: store.id, key, size, sha256, state: 'stored', created_at: now, released_at: null };
-  const stored = await files.store(store, made.path, made, { blobId: blob.id, row: blob }, options);
+  const blob: BlobTable = { id: randomUUID(), store: store.id, key, size, sha256, state: 'stored', created_at: now, released_at: null, ...account };
+  const stored = await files.store(store, account, made.path, made, { blobId: blob.id, row: blob }, options);
   return async (tx) => {
     const baselineId = randomUUID();
     const wanted = await lockIModel(tx, engine, imodel.id, 'push');
@@ -98,10 +103,10 @@ async function squash({ database: { engine }, files, seeds }: Parts, imodel: IMo
  * The history stays; the file that was looked through is the checkpoint of its last changeset, if that has none. What lies in
  * another data center has still to come over.
  */
-async function keep({ database: { engine }, files, checkpoints, generator }: Parts, imodel: IModelTable, store: BlobStore, work: DeriveWork, made: MadeFile, options: CallOptions): Promise<Effect> {
+async function keep({ database: { engine, db }, files, checkpoints, generator }: Parts, imodel: IModelTable, store: BlobStore, work: DeriveWork, made: MadeFile, options: CallOptions): Promise<Effect> {
   const place = await checkpoints.placeOf(imodel, imodel.head_index);
   const source = await generator.storeOf(imodel);
-  const stored = place === undefined ? undefined : await files.store(source, made.path, made, made.whole, options);
+  const stored = place === undefined ? undefined : await files.store(source, await accountOfITwin(db, imodel.itwin_id), made.path, made, made.whole, options);
   return async (tx) => {
     // Deleted meanwhile: what was stored is named by nothing, and goes with the collector.
     if ((await lockIModel(tx, engine, imodel.id, 'push')) === undefined) return;

@@ -176,6 +176,10 @@ export interface BlobTable {
   created_at: number;
   /** Since when nothing refers to it; the collector removes it after its grace. */
   released_at: number | null;
+  /** iTwin that had it stored, and on whose account it counts; it may be gone. Null: the server's own. */
+  itwin_id: string | null;
+  /** The same for its organization (`org:…`) or, without one, its maker (`user:…`). */
+  account_id: string | null;
 }
 
 export interface BaselineTable {

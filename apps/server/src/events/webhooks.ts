@@ -5,6 +5,7 @@ import type { Database } from '../db/database.ts';
 import type { JobTable, WebhookTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
+import type { Quotas } from '../quotas/quotas.ts';
 import { deliverJob } from './events.ts';
 
 export interface WebhookRequest {
@@ -25,11 +26,14 @@ export interface WebhookChange {
 /** Addresses that hear of what happens in an iTwin, and the deliveries to them that were given up. */
 export class Webhooks {
   readonly #database: Database;
+  readonly #quotas: Quotas;
 
-  constructor(database: Database) {
+  constructor(database: Database, quotas: Quotas) {
+    this.#quotas = quotas;
     this.#database = database;
   }
 
+  /** @throws QuotaExceededError */
   async create(caller: Caller, iTwinId: string, request: WebhookRequest): Promise<WebhookTable> {
     const row: WebhookTable = {
       id: randomUUID(),
@@ -42,6 +46,7 @@ export class Webhooks {
       created_at: Date.now(),
     };
     return this.#database.db.transaction().execute(async (tx) => {
+      await this.#quotas.requireRoom(tx, 'webhooks', iTwinId);
       await tx.insertInto('webhook').values(row).execute();
       await audit(tx, caller, { at: row.created_at, action: 'webhook.create', iTwinId, detail: { id: row.id, callbackUrl: row.callback_url } });
       return row;

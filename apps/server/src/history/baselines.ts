@@ -15,6 +15,7 @@ import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { IdentityOffsets } from '../checkpoints/identity.ts';
 import { blockBytes, blockIn, forgetFile, type ModelFiles } from '../checkpoints/modelFiles.ts';
 import { failCreation } from '../imodels/failedCreation.ts';
+import { nobodysAccount } from '../quotas/accounts.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
 import type { Blobs } from '../storage/blobs.ts';
 import type { Uploads } from '../storage/uploads.ts';
@@ -106,7 +107,7 @@ async function storeSeed({ db }: Database, store: BlobStore, id: string, seed: B
     const now = Date.now();
     const blob = await tx
       .insertInto('blob')
-      .values({ id, store: store.id, key, size, sha256, state: 'stored', created_at: now, released_at: null })
+      .values({ id, store: store.id, key, size, sha256, state: 'stored', created_at: now, released_at: null, ...nobodysAccount })
       .onConflict((conflict) => conflict.doNothing())
       .executeTakeFirst();
     await tx

@@ -83,7 +83,7 @@ export class Changesets {
         await giveUp(tx, unfinished, now, unfinished.briefcase_id === request.briefcaseId ? 'begunAgain' : 'lost');
       }
       if (request.parentId !== imodel.head_changeset_id) throw new ApiError('NewerChangesExist');
-      const blobId = await this.#blobs.expect(tx, store, request.fileSize, now);
+      const blobId = await this.#blobs.expect(tx, store, access.onITwin.itwin, request.fileSize, now);
       const pending: PendingChangesetTable = {
         imodel_id: imodel.id,
         changeset_id: request.id,

@@ -11,6 +11,7 @@ import type { Caller, Extent, IModelState } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import type { Seeds } from '../history/baselines.ts';
 import { raiseCreated, raiseDeleted } from '../events/events.ts';
+import type { Quotas } from '../quotas/quotas.ts';
 import type { Blobs } from '../storage/blobs.ts';
 import { insertIModel, nameColumns } from './imodelRow.ts';
 
@@ -36,9 +37,11 @@ export class IModels {
   readonly #database: Database;
   readonly #blobs: Blobs;
   readonly #seeds: Seeds;
+  readonly #quotas: Quotas;
 
   /** @param seeds the baseline that every new empty iModel starts from */
-  constructor(database: Database, blobs: Blobs, seeds: Seeds) {
+  constructor(database: Database, blobs: Blobs, seeds: Seeds, quotas: Quotas) {
+    this.#quotas = quotas;
     this.#database = database;
     this.#blobs = blobs;
     this.#seeds = seeds;
@@ -47,18 +50,19 @@ export class IModels {
   /**
    * Creates an iModel: an empty one, usable at once, or one that waits for the upload of its baseline file.
    * @returns the new row, and the blob to upload to if there is one
-   * @throws ApiError iModelExists
+   * @throws ApiError iModelExists; QuotaExceededError
    */
   async create(caller: Caller, to: ITwinAccess, request: IModelRequest): Promise<{ imodel: IModelTable; uploadBlobId: string | undefined }> {
     const now = Date.now();
     const store = this.#blobs.stores.ofDataCenter(to.itwin.data_center);
     const { id, uploadBlobId } = await this.#database.db.transaction().execute(async (tx) => {
+      await this.#quotas.requireIModel(tx, to.itwin);
       const id = randomUUID();
       const { baselineFileSize } = request;
       let baselineId = this.#seeds.get(store.id) as string;
       let blobId: string | undefined;
       if (baselineFileSize !== undefined) {
-        blobId = await this.#blobs.expect(tx, store, baselineFileSize, now);
+        blobId = await this.#blobs.expect(tx, store, to.itwin, baselineFileSize, now);
         baselineId = randomUUID();
         await tx.insertInto('baseline').values({ id: baselineId, blob_id: blobId, state: 'waitingForFile', created_at: now }).execute();
       }

@@ -5,6 +5,7 @@ import type { ITwinImageTable, ITwinTable, RepositoryTable } from '../db/schema.
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
+import type { Quotas } from '../quotas/quotas.ts';
 import { insertPictures, requireProportions, storePictures } from '../thumbnails/thumbnails.ts';
 
 /** Rule of the API: neither side of a picture is longer than this many times the other. */
@@ -17,8 +18,10 @@ export type NewRepository = Omit<RepositoryTable, 'id' | 'itwin_id'>;
 export class ITwinThings {
   readonly #database: Database;
   readonly #blobs: Blobs;
+  readonly #quotas: Quotas;
 
-  constructor(database: Database, blobs: Blobs) {
+  constructor(database: Database, blobs: Blobs, quotas: Quotas) {
+    this.#quotas = quotas;
     this.#database = database;
     this.#blobs = blobs;
   }
@@ -37,13 +40,14 @@ export class ITwinThings {
   }
 
   /** @throws NotAPictureError, ProportionsError */
-  async setImage(caller: Caller, { id: iTwinId, data_center }: ITwinTable, picture: Buffer): Promise<ITwinImageTable> {
-    const store = this.#blobs.stores.ofDataCenter(data_center);
+  async setImage(caller: Caller, itwin: ITwinTable, picture: Buffer): Promise<ITwinImageTable> {
+    const iTwinId = itwin.id;
+    const store = this.#blobs.stores.ofDataCenter(itwin.data_center);
     await requireProportions(picture, maxProportion);
     const stored = await storePictures(store, picture);
     return this.#database.db.transaction().execute(async (tx) => {
       const before = await tx.deleteFrom('itwin_image').where('itwin_id', '=', iTwinId).returningAll().executeTakeFirst();
-      const row: ITwinImageTable = { itwin_id: iTwinId, id: randomUUID(), ...(await insertPictures(tx, store, stored)) };
+      const row: ITwinImageTable = { itwin_id: iTwinId, id: randomUUID(), ...(await insertPictures(tx, store, itwin, stored)) };
       await tx.insertInto('itwin_image').values(row).execute();
       if (before !== undefined) await releaseBlobs(tx, [before.small_blob_id, before.large_blob_id], Date.now());
       await audit(tx, caller, { at: Date.now(), action: 'iTwin.setImage', iTwinId });
@@ -75,10 +79,11 @@ export class ITwinThings {
     return row;
   }
 
-  /** @throws ApiError iTwinRepositoryExists */
+  /** @throws ApiError iTwinRepositoryExists; QuotaExceededError */
   async addRepository(caller: Caller, iTwinId: string, repository: NewRepository): Promise<RepositoryTable> {
     const row: RepositoryTable = { id: randomUUID(), itwin_id: iTwinId, ...repository };
     return this.#writeRepository(caller, 'repository.create', row, async (tx) => {
+      await this.#quotas.requireRoom(tx, 'repositories', iTwinId);
       await tx.insertInto('repository').values(row).execute();
     });
   }

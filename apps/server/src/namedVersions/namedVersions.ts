@@ -12,6 +12,7 @@ import { ApiError } from '../errors.ts';
 import { raiseVersion } from '../events/events.ts';
 import { contains } from '../imodels/imodels.ts';
 import { tick } from '../imodels/imodelRow.ts';
+import type { Quotas } from '../quotas/quotas.ts';
 
 export interface NamedVersionRequest {
   name: string;
@@ -30,13 +31,15 @@ export interface NamedVersionChange {
 export class NamedVersions {
   readonly #database: Database;
   readonly #checkpoints: Checkpoints;
+  readonly #quotas: Quotas;
 
-  constructor(database: Database, checkpoints: Checkpoints) {
+  constructor(database: Database, checkpoints: Checkpoints, quotas: Quotas) {
+    this.#quotas = quotas;
     this.#database = database;
     this.#checkpoints = checkpoints;
   }
 
-  /** @throws ApiError ChangesetNotFound, NamedVersionExists, NamedVersionOnChangesetExists, iModelNotInitialized */
+  /** @throws ApiError ChangesetNotFound, NamedVersionExists, NamedVersionOnChangesetExists, iModelNotInitialized; QuotaExceededError */
   async create(caller: Caller, access: IModelAccess, request: NamedVersionRequest): Promise<NamedVersionTable> {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
@@ -44,6 +47,7 @@ export class NamedVersions {
       await requireFreeName(tx, imodel.id, request.name);
       const taken = await tx.selectFrom('named_version').select('id').where('imodel_id', '=', imodel.id).where('changeset_index', '=', changeset.index).executeTakeFirst();
       if (taken !== undefined) throw new ApiError('NamedVersionOnChangesetExists');
+      await this.#quotas.requireRoom(tx, 'namedVersions', imodel.id);
       const row: NamedVersionTable = {
         id: randomUUID(),
         imodel_id: imodel.id,

@@ -8,6 +8,7 @@ import type { ShareTable } from '../db/schema.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller, HeldShare } from '../domain.ts';
 import { ApiError } from '../errors.ts';
+import type { Quotas } from '../quotas/quotas.ts';
 
 /** Rule of the API: a share lasts six months at most. */
 export function latestExpiry(now: number): number {
@@ -20,6 +21,7 @@ interface SharesParts {
   database: Database;
   permissions: Permissions;
   directory: Directory;
+  quotas: Quotas;
   /** Whether nobody is a user but those of the users file, so that whoever is taken out of it is nobody. */
   usersFileOnly: boolean;
 }
@@ -40,7 +42,7 @@ export class Shares {
 
   /**
    * @returns the share and its key, which is not kept
-   * @throws ApiError InsufficientPermissions (the share would be worth nothing), iModelNotFound, iModelNotInitialized
+   * @throws ApiError InsufficientPermissions (the share would be worth nothing), iModelNotFound, iModelNotInitialized; QuotaExceededError
    */
   async create(caller: Caller, access: IModelAccess, request: Pick<ShareTable, 'name' | 'permission' | 'expires_at'>): Promise<{ share: ShareTable; key: string }> {
     const key = randomBytes(32).toString('base64url');
@@ -56,6 +58,9 @@ export class Shares {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'clone');
       if ((await this.#worthOf(share, new Permissions(tx))) !== share.permission)
         throw new ApiError('InsufficientPermissions', { message: 'A share gives what its creator holds by roles, ownership or the users file of the server. What the token alone says does not count.' });
+      // Those that have expired open nothing, and nobody needs them.
+      await tx.deleteFrom('share').where('imodel_id', '=', imodel.id).where('expires_at', '<=', Date.now()).execute();
+      await this.#parts.quotas.requireRoom(tx, 'shares', imodel.id);
       await tx.insertInto('share').values(share).execute();
       const { id, permission } = share;
       await audit(tx, caller, { at: share.created_at, action: 'share.create', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id, permission } });

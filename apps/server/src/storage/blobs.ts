@@ -2,6 +2,8 @@ import { randomUUID } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import { isPostgres } from '../db/clock.ts';
 import type { Db, Tx } from '../db/database.ts';
+import { accountOf, type AccountHolder } from '../quotas/accounts.ts';
+import type { Quotas } from '../quotas/quotas.ts';
 import type { BlobStore, ByteRange, CallOptions } from './blobStore.ts';
 import type { Stores } from './stores.ts';
 
@@ -32,11 +34,13 @@ const redirectMs = 300_000;
 /** Joins the stores with the database rows that make their objects known. Keys are chosen here and nowhere else. */
 export class Blobs {
   readonly #db: Db;
+  readonly #quotas: Quotas;
   readonly stores: Stores;
 
-  constructor(db: Db, stores: Stores) {
+  constructor(db: Db, stores: Stores, quotas: Quotas) {
     this.#db = db;
     this.stores = stores;
+    this.#quotas = quotas;
   }
 
   /** Reads a stored blob, or a range of it. */
@@ -44,12 +48,14 @@ export class Blobs {
     return this.stores.get(store).read(key, range, options);
   }
 
-  /** Inserts the row of a blob that is to be uploaded; its bytes come through a link. */
-  async expect(tx: Tx, store: BlobStore, size: number, now: number): Promise<string> {
+  /** Inserts the row of a blob that is to be uploaded for an iTwin; its bytes come through a link. @throws QuotaExceededError */
+  async expect(tx: Tx, store: BlobStore, itwin: AccountHolder, size: number, now: number): Promise<string> {
     const id = randomUUID();
+    const account = accountOf(itwin);
+    await this.#quotas.requireBytes(tx, account, size);
     await tx
       .insertInto('blob')
-      .values({ id, store: store.id, key: null, size, sha256: null, state: 'pending', created_at: now, released_at: null })
+      .values({ id, store: store.id, key: null, size, sha256: null, state: 'pending', created_at: now, released_at: null, ...account })
       .execute();
     return id;
   }

@@ -8,6 +8,7 @@ import type { Database, Tx } from '../db/database.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
+import { accountOf, type AccountHolder } from '../quotas/accounts.ts';
 import type { BlobStore, StoredObject } from '../storage/blobStore.ts';
 import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
 import { ContentMismatchError } from '../storage/verifiedReads.ts';
@@ -70,7 +71,7 @@ export class Thumbnails {
       await this.#database.db.transaction().execute(async (tx) => {
         const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
         await removeThumbnail(tx, imodel.id, Date.now());
-        await tx.insertInto('thumbnail').values({ imodel_id: imodel.id, ...(await insertPictures(tx, store, stored)) }).execute();
+        await tx.insertInto('thumbnail').values({ imodel_id: imodel.id, ...(await insertPictures(tx, store, access.onITwin.itwin, stored)) }).execute();
         await audit(tx, caller, { at: Date.now(), action: 'thumbnail.set', iTwinId: imodel.itwin_id, iModelId: imodel.id });
       });
     } catch (error) {
@@ -105,13 +106,13 @@ export async function storePictures(store: BlobStore, picture: Buffer): Promise<
 }
 
 /** Makes stored pictures known. @returns the columns that refer to them */
-export async function insertPictures(tx: Tx, store: BlobStore, { small, large }: StoredPictures): Promise<{ small_blob_id: string; large_blob_id: string }> {
+export async function insertPictures(tx: Tx, store: BlobStore, itwin: AccountHolder, { small, large }: StoredPictures): Promise<{ small_blob_id: string; large_blob_id: string }> {
   const ids = { small_blob_id: randomUUID(), large_blob_id: randomUUID() };
   for (const [id, { key, size, sha256 }] of [
     [ids.small_blob_id, small],
     [ids.large_blob_id, large],
   ] as const)
-    await tx.insertInto('blob').values({ id, store: store.id, key, size, sha256, state: 'stored', created_at: Date.now(), released_at: null }).execute();
+    await tx.insertInto('blob').values({ id, store: store.id, key, size, sha256, state: 'stored', created_at: Date.now(), released_at: null, ...accountOf(itwin) }).execute();
   return ids;
 }
 

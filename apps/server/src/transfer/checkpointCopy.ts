@@ -236,7 +236,7 @@ class Blocks {
     // Blocks of their own are copied as whole files are; those within a baseline are parts of it.
     const range = length === block.blobSize ? undefined : { start: block.start, end: block.start + length - 1 };
     await this.#parts.carrier.carry(block, range, { what: 'a checkpoint', size: length, sha256: block.sha256 }, this.#store, key, this.#run.options, this.#run.passed);
-    return { id: randomUUID(), store: this.#store.id, key, size: length, sha256: block.sha256, state: 'stored', created_at: Date.now(), released_at: null };
+    return { id: randomUUID(), store: this.#store.id, key, size: length, sha256: block.sha256, state: 'stored', created_at: Date.now(), released_at: null, ...this.#run.account };
   }
 }
 

@@ -13,6 +13,7 @@ import { failCreation } from '../imodels/failedCreation.ts';
 import type { Seeds } from '../history/baselines.ts';
 import { doubling, enqueue, type Effect, type JobHandler, type RunningJob } from '../operations/jobs.ts';
 import { FinalError } from '../operations/reasons.ts';
+import type { Quotas } from '../quotas/quotas.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
 import type { Blobs, ReadableBlob } from '../storage/blobs.ts';
 import { transferCheckpointsJob, transferFilesJob, type TransferOrder } from './begin.ts';
@@ -35,6 +36,7 @@ export interface TransferParts {
   permissions: Permissions;
   seeds: Seeds;
   checkpoints: Checkpoints;
+  quotas: Quotas;
   config: Config['transfers'];
 }
 
@@ -76,7 +78,7 @@ async function bringFiles(parts: TransferParts, job: RunningJob): Promise<Effect
   const run = await TransferRun.begin(parts.database, job, parts.config.fruitlessAttempts);
   if (run === undefined) return async () => undefined;
   try {
-    await measure(parts, run.transfer);
+    await measure(parts, run);
     const files = new Files(parts, run);
     await pMap(files.missing(), (work) => work(), { concurrency: parts.config.parallelFiles, signal: run.signal });
     await files.settled();
@@ -112,8 +114,8 @@ async function checkAgain({ database, permissions, config }: TransferParts, job:
   }
 }
 
-/** Notes how much there is to bring over. */
-async function measure({ database: { db } }: TransferParts, transfer: TransferTable): Promise<void> {
+/** Notes how much there is to bring over. @throws QuotaExceededError when it is more than the iTwin may have */
+async function measure({ database: { db }, quotas }: TransferParts, { transfer, account }: TransferRun): Promise<void> {
   const baseline = await db.selectFrom('baseline as l').innerJoin('blob as b', 'b.id', 'l.blob_id').select('b.size').where('l.id', '=', transfer.from_baseline_id).executeTakeFirstOrThrow();
   const changesets = await db
     .selectFrom('history_segment as h')
@@ -124,7 +126,10 @@ async function measure({ database: { db } }: TransferParts, transfer: TransferTa
     .whereRef('c.index', '<=', 'h.last_index')
     .where('c.index', '<=', transfer.head_index)
     .executeTakeFirst();
-  await db.updateTable('operation').set({ bytes: baseline.size + Number(changesets?.size ?? 0) }).where('imodel_id', '=', transfer.imodel_id).execute();
+  const bytes = baseline.size + Number(changesets?.size ?? 0);
+  // Later runs have a part of it already.
+  if (transfer.fruitful_attempt === 0 && transfer.baseline_id === null) await quotas.requireBytes(db, account, bytes);
+  await db.updateTable('operation').set({ bytes }).where('imodel_id', '=', transfer.imodel_id).execute();
 }
 
 /** Baseline and changesets of one run. */
@@ -214,12 +219,12 @@ class Files {
 
   async #bring(blob: ReadableBlob, what: string): Promise<BlobTable> {
     const { carrier } = this.#parts;
-    const { transfer, options, passed } = this.#run;
+    const { transfer, account, options, passed } = this.#run;
     const { size, sha256 } = blob;
     const expected = { what, size, sha256 };
     const key = keyOf(transfer, blob);
     if (!(this.#perhapsThere-- > 0 && (await carrier.has(this.#store, key, expected, options)))) await this.#unlessEnded(key, () => carrier.carry(blob, undefined, expected, this.#store, key, options, passed));
-    return { id: randomUUID(), store: this.#store.id, key, size, sha256, state: 'stored', created_at: Date.now(), released_at: null };
+    return { id: randomUUID(), store: this.#store.id, key, size, sha256, state: 'stored', created_at: Date.now(), released_at: null, ...account };
   }
 
   /** A file that arrives, whole or not, after the end of the run is nobody's. */

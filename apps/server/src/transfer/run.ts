@@ -2,6 +2,7 @@ import type { Database, Db, Tx } from '../db/database.ts';
 import type { TransferTable } from '../db/schema.ts';
 import type { RunningJob } from '../operations/jobs.ts';
 import { FinalError } from '../operations/reasons.ts';
+import { accountOfITwin, type Account } from '../quotas/accounts.ts';
 import type { BlobStore, CallOptions } from '../storage/blobStore.ts';
 
 /** How often bytes under way are told and the end of the target is looked for. */
@@ -21,6 +22,8 @@ export class EndedTransferError extends Error {
  */
 export class TransferRun {
   readonly transfer: TransferTable;
+  /** On which what it brings over counts. */
+  readonly account: Account;
   /** Aborted when the job's lease is lost, when the server ends, and when the target is deleted. */
   readonly signal: AbortSignal;
   /** For every call of a store that the run makes. */
@@ -31,9 +34,10 @@ export class TransferRun {
   #ticking = false;
   readonly #timer: NodeJS.Timeout;
 
-  private constructor(database: Database, transfer: TransferTable, job: RunningJob) {
+  private constructor(database: Database, transfer: TransferTable, account: Account, job: RunningJob) {
     this.#database = database;
     this.transfer = transfer;
+    this.account = account;
     this.#cancel = new AbortController();
     this.signal = AbortSignal.any([job.signal, this.#cancel.signal]);
     this.options = { signal: this.signal, onProgress: job.onProgress };
@@ -58,7 +62,7 @@ export class TransferRun {
     await db.updateTable('operation').set({ bytes_under_way: 0 }).where('imodel_id', '=', job.subjectId).execute();
     if (job.attempt - transfer.fruitful_attempt > fruitlessAttempts) 
       throw new FinalError(`Nothing was copied in ${fruitlessAttempts} attempts.${job.lastError === null ? '' : ` The last one: ${job.lastError}`}`);
-    return new TransferRun(database, transfer, job);
+    return new TransferRun(database, transfer, await accountOfITwin(db, job.tenant), job);
   }
 
   /** Whether this is the first run of all. */

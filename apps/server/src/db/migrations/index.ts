@@ -18,6 +18,7 @@ import { iTwinSurfaceMigration } from './0015-itwin-surface.ts';
 import { idempotencyMigration } from './0016-idempotency.ts';
 import { identitiesMigration } from './0017-identities.ts';
 import { declaredPropertiesMigration } from './0019-declared-properties.ts';
+import { blobAccountsMigration } from './0020-blob-accounts.ts';
 
 /** All migrations in order of their names. A released one never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -40,5 +41,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0016-idempotency': idempotencyMigration(engine),
     '0017-identities': identitiesMigration(engine),
     '0019-declared-properties': declaredPropertiesMigration(),
+    '0020-blob-accounts': blobAccountsMigration(engine),
   };
 }

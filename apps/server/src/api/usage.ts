@@ -1,0 +1,58 @@
+import { Type } from 'typebox';
+import { itwinRoute, type Route } from './route.ts';
+import { Nullable } from './schemas.ts';
+
+const Limit = Nullable(Type.Integer({ description: 'How much there may be; null is no limit.' }));
+const UsedSchema = Type.Object({ used: Type.Integer(), limit: Limit });
+const usage = {
+  bytes: Type.Object(UsedSchema.properties, { description: 'Announced and stored ones, and deleted ones until they are taken away. What iModels share counts once, for whoever had it stored.' }),
+  iModels: UsedSchema,
+};
+
+const getUsage = itwinRoute({
+  operationId: 'get-itwin-usage',
+  method: 'GET',
+  path: '/itwins/:iTwinId/usage',
+  tag: 'iTwins',
+  summary: 'What an iTwin uses, and the limits on it',
+  description:
+    'An addition of this server. `organization` tells the same of all iTwins of its organization or, where it belongs to none, of all such iTwins of whoever made it; it is null for administrators of the iTwin alone. What exceeds a limit is refused by 422 with a detail `ResourceQuotaExceeded`.',
+  access: { on: 'itwin', permission: 'administrator', from: 'path' },
+  invalid: 'Cannot get usage.',
+  response: {
+    status: 200,
+    description: 'Usage and limits.',
+    schema: Type.Object({
+      usage: Type.Object({
+        iTwin: Type.Object({ ...usage, webhooks: UsedSchema, repositories: UsedSchema }),
+        organization: Nullable(Type.Object(usage)),
+        limits: Type.Object({
+          baselineFile: Nullable(Type.Integer({ description: 'Bytes of the largest one.' })),
+          changesetFile: Nullable(Type.Integer({ description: 'Bytes of the largest one.' })),
+          sharesPerIModel: Limit,
+          briefcasesPerIModel: Limit,
+          namedVersionsPerIModel: Limit,
+        }),
+      }),
+    }),
+  },
+  async handler({ access: { itwin, permissions }, services: { quotas, database } }) {
+    const { shares, briefcases, namedVersions } = quotas.limits;
+    const orNone = (limit: number): number | null => (limit === 0 ? null : limit);
+    return {
+      usage: {
+        iTwin: await quotas.ofITwin(database.db, itwin),
+        organization: permissions.has('organization_administrator') ? await quotas.ofOrganization(database.db, itwin) : null,
+        limits: {
+          baselineFile: quotas.largest('baseline'),
+          changesetFile: quotas.largest('changeset'),
+          sharesPerIModel: orNone(shares),
+          briefcasesPerIModel: orNone(briefcases),
+          namedVersionsPerIModel: orNone(namedVersions),
+        },
+      },
+    };
+  },
+});
+
+export const usageRoutes: Route[] = [getUsage];

@@ -182,7 +182,7 @@ onEachDatabase('The collector', {}, (context) => {
         synchronization_info: null,
       })
       .execute();
-    await db.transaction().execute((tx) => enqueue(tx, { kind: 'derive', subjectId: id, tenant: id }));
+    await db.transaction().execute((tx) => enqueue(tx, { kind: 'derive', subjectId: id, userId: randomUUID(), tenant: id }));
     await db.insertInto('mark').values({ user_id: id, kind: 'recent', subject: 'imodel', subject_id: id, marked_at: 1 }).execute();
 
     const { orphans } = await verify(db, blobs.stores, false);

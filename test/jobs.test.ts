@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 import pino from 'pino';
 import { openDatabase, type Database } from '../apps/server/src/db/database.ts';
+import { waitingJobs } from '../apps/server/src/db/statements/waitingJobs.ts';
 import { enqueue, Jobs, type JobHandler, type JobTimes } from '../apps/server/src/operations/jobs.ts';
 import { FinalError, PublicError } from '../apps/server/src/operations/reasons.ts';
 import { engines, Installation } from './support/server.ts';
@@ -40,7 +41,6 @@ for (const engine of engines) {
         kind,
         attempts: 3,
         backoffMs: () => 10,
-        perTenant: 100,
         run: async (job) => (tx) => note(tx, kind, job.subjectId),
         giveUp: (tx, job, reason) => note(tx, `${kind} given up`, `${job.subjectId}: ${reason}`),
         ...changes,
@@ -52,8 +52,14 @@ for (const engine of engines) {
     async function notes(kind: string): Promise<string[]> {
       return (await database.db.selectFrom('secret').select('value').where('name', 'like', `${kind}/%`).execute()).map(({ value }) => value);
     }
-    async function accept(kind: string, subjectId: string, tenant = 'tenant'): Promise<void> {
-      await database.db.transaction().execute((tx) => enqueue(tx, { kind, subjectId, tenant }));
+    /** Accounts, one for each organization named; null is none. */
+    async function addUsers(organizations: readonly (string | null)[]): Promise<string[]> {
+      const rows = organizations.map((organization_id) => ({ id: randomUUID(), email: `${randomUUID()}@example.test`, given_name: '', surname: '', organization_id, created_at: 0 }));
+      await database.db.insertInto('user_account').values(rows).execute();
+      return rows.map(({ id }) => id);
+    }
+    async function accept(kind: string, subjectId: string, userId = 'user'): Promise<void> {
+      await database.db.transaction().execute((tx) => enqueue(tx, { kind, subjectId, tenant: 'iTwin', userId }));
     }
     const left = (kind: string) => database.db.selectFrom('job').selectAll().where('kind', '=', kind).execute();
 
@@ -175,12 +181,12 @@ for (const engine of engines) {
     test('wait no longer than they should when a clock was ahead and is set back', async () => {
       const kind = randomUUID();
       const hour = 3_600_000;
-      await database.db.transaction().execute((tx) => enqueue(tx, { kind, subjectId: 'queued', tenant: 'tenant', delayMs: 1000 }));
+      await database.db.transaction().execute((tx) => enqueue(tx, { kind, subjectId: 'queued', tenant: 'iTwin', userId: 'user', delayMs: 1000 }));
       await accept(kind, 'leased');
       await database.db.updateTable('job').set({ run_at: Date.now() + hour }).where('kind', '=', kind).execute();
       await database.db.updateTable('job').set({ state: 'running', lease_owner: 'a dead server', lease_until: Date.now() + hour, wait_ms: 30_000, attempt: 1 }).where('kind', '=', kind).where('subject_id', '=', 'leased').execute();
       // A wait that is as long as it was meant to be is kept.
-      await database.db.transaction().execute((tx) => enqueue(tx, { kind, subjectId: 'waits', tenant: 'tenant', delayMs: hour }));
+      await database.db.transaction().execute((tx) => enqueue(tx, { kind, subjectId: 'waits', tenant: 'iTwin', userId: 'user', delayMs: hour }));
       start(noting(kind));
       await until('the end of both', async () => ((await left(kind)).length === 1 ? true : undefined));
       assert.deepEqual((await notes(kind)).toSorted(), ['leased', 'queued']);
@@ -262,27 +268,65 @@ for (const engine of engines) {
       assert.deepEqual(await notes(`${kind} given up`), ['lost: The server ended during the last attempt.']);
     });
 
-    test('of one tenant do not take every place', async () => {
+    test('of one user, and of one organization, do not take every place, however many there are', async () => {
       const kind = randomUUID();
-      let greedy = 0;
-      let most = 0;
-      start(
+      const organization = randomUUID();
+      const users = await addUsers([organization, organization, null]);
+      const [greedy = '', colleague = '', stranger = ''] = users;
+      const begun = new Map<string, number>(users.map((id) => [id, 0]));
+      let end!: () => void;
+      const held = new Promise<void>((resolve) => (end = resolve));
+      const jobs = start(
         noting(kind, {
-          perTenant: 2,
           run: async (job) => {
-            if (job.tenant === 'greedy') most = Math.max(most, ++greedy);
-            await new Promise((resolve) => setTimeout(resolve, 20));
-            if (job.tenant === 'greedy') greedy--;
-            return (tx) => note(tx, kind, job.tenant);
+            begun.set(job.userId, (begun.get(job.userId) ?? 0) + 1);
+            await held;
+            return (tx) => note(tx, kind, job.userId);
           },
         }),
-        { slots: 6 },
+        { slots: 8 },
       );
-      for (let n = 0; n < 10; n++) await accept(kind, String(n), 'greedy');
-      await accept(kind, 'modest', 'modest');
+      for (const who of [greedy, colleague]) for (let n = 0; n < 10; n++) await accept(kind, String(n), who);
+      await until('all places of the organization', async () => ((begun.get(greedy) ?? 0) + (begun.get(colleague) ?? 0) >= 6 ? true : undefined));
+      for (let n = 0; n < 10; n++) await accept(kind, String(n), stranger);
+      await until('the other places', async () => ((begun.get(stranger) ?? 0) >= 2 ? true : undefined));
+      assert.ok(users.every((id) => (begun.get(id) ?? 0) <= 4));
+      assert.deepEqual([(begun.get(greedy) ?? 0) + (begun.get(colleague) ?? 0), begun.get(stranger)], [6, 2]);
+      end();
       await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
-      assert.equal(most, 2);
-      assert.ok((await notes(kind)).indexOf('modest') >= 0);
+      await jobs.stop(1000);
+      assert.equal((await notes(kind)).length, 30);
+    });
+
+    test('are taken in turn, organization by organization and user by user, whoever queued more of them before', async () => {
+      const kind = randomUUID();
+      const [one, two] = [randomUUID(), randomUUID()];
+      const [first = '', second = '', other = ''] = await addUsers([one, one, two]);
+      for (let n = 0; n < 50; n++) await accept(kind, String(n), first);
+      for (const who of [second, other]) for (let n = 0; n < 4; n++) await accept(kind, String(n), who);
+      const order: string[] = [];
+      start(
+        noting(kind, {
+          run: async (job) => {
+            order.push(job.userId);
+            return async () => undefined;
+          },
+        }),
+        { slots: 1 },
+      );
+      await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
+      // Every second one is the other organization's, and of the first organization every second one the second user's.
+      assert.deepEqual(order.slice(0, 8).map((id) => id === other), order[0] === other ? [true, false, true, false, true, false, true, false] : [false, true, false, true, false, true, false, true]);
+      assert.deepEqual(new Set(order.slice(0, 8).filter((id) => id !== other)), new Set([first, second]));
+    });
+
+    test('are found by user, however many each has queued', async () => {
+      const kind = randomUUID();
+      const rows = Array.from({ length: 500 }, (_, n) => ({ id: `${kind}/${n}`, kind, subject_id: String(n), tenant: 'iTwin', user_id: `user ${n % 3}`, payload: '{}', state: 'ready' as const, run_at: n, wait_ms: 0, attempt: 0, lease_owner: null, lease_until: null, last_error: null, created_at: 0, trace: null }));
+      await database.db.insertInto('job').values(rows).execute();
+      const found = await waitingJobs(database.db, [kind, 'another'], { owner: 'server', ids: [] });
+      assert.deepEqual(found.map(({ user_id, run_at, state }) => [user_id, run_at, state]).toSorted(), [['user 0', 0, 'ready'], ['user 1', 1, 'ready'], ['user 2', 2, 'ready']]);
+      await database.db.deleteFrom('job').where('kind', '=', kind).execute();
     });
 
     test('that a server claims in the moment in which it stops are not kept by it', async () => {

@@ -108,8 +108,12 @@ export class Checkpoints {
     return (await checkpointAt(db, place)) === undefined ? place : undefined;
   }
 
-  /** Orders a checkpoint unless there is one, in the transaction that gives the reason for it. @returns whether it did */
-  async want(tx: Tx, imodel: CheckpointSight & Pick<IModelTable, 'itwin_id'>, index: number, when: 'soon' | 'now' = 'soon'): Promise<boolean> {
+  /**
+   * Orders a checkpoint unless there is one, in the transaction that gives the reason for it.
+   * @param options.userId who gave the reason, on whose account it is made; by default who created the iModel
+   * @returns whether it did
+   */
+  async want(tx: Tx, imodel: CheckpointSight & Pick<IModelTable, 'itwin_id' | 'creator_id'>, index: number, { when = 'soon', userId = imodel.creator_id }: { when?: 'soon' | 'now'; userId?: string } = {}): Promise<boolean> {
     const place = this.#enabled ? await this.placeOf(imodel, index, tx) : undefined;
     if (place === undefined) return false;
     const row: CheckpointTable = {
@@ -129,15 +133,15 @@ export class Checkpoints {
       .onConflict((conflict) => conflict.doNothing())
       .executeTakeFirst();
     if (inserted.numInsertedOrUpdatedRows === 0n) return false;
-    await enqueue(tx, { kind: checkpointJob, subjectId: row.id, tenant: imodel.itwin_id, delayMs: when === 'now' ? 0 : this.#delayMs });
+    await enqueue(tx, { kind: checkpointJob, subjectId: row.id, tenant: imodel.itwin_id, userId, delayMs: when === 'now' ? 0 : this.#delayMs });
     return true;
   }
 
   /** Orders one for the newest changeset when the last one, made or ordered, is `every` changesets behind. */
-  async wantTip(tx: Tx, imodel: IModelTable): Promise<void> {
+  async wantTip(tx: Tx, imodel: IModelTable, userId?: string): Promise<void> {
     if (!this.#enabled || this.#every === 0 || imodel.head_index < this.#every) return;
     const last = await seen(tx, imodel, imodel.head_index).orderBy('c.changeset_index', 'desc').limit(1).executeTakeFirst();
-    if (imodel.head_index - (last?.changeset_index ?? 0) >= this.#every) await this.want(tx, imodel, imodel.head_index);
+    if (imodel.head_index - (last?.changeset_index ?? 0) >= this.#every) await this.want(tx, imodel, imodel.head_index, userId === undefined ? {} : { userId });
   }
 
   /**
@@ -187,12 +191,12 @@ export class Checkpoints {
     let retried = 0;
     for (const row of failed) {
       if (signal.aborted) return retried;
-      const seeing = db.selectFrom('imodel as m').select('m.itwin_id').where('m.deleted_at', 'is', null).where('m.state', '=', 'initialized').limit(1);
+      const seeing = db.selectFrom('imodel as m').select(['m.itwin_id', 'm.creator_id']).where('m.deleted_at', 'is', null).where('m.state', '=', 'initialized').limit(1);
       const imodel = await (row.baseline_id !== null
         ? seeing.where('m.baseline_id', '=', row.baseline_id)
         : seeing.innerJoin('history_segment as h', 'h.history_id', 'm.history_id').where('h.segment_id', '=', row.segment_id).where('m.head_index', '>=', row.changeset_index)
       ).executeTakeFirst();
-      if (imodel !== undefined && (await db.transaction().execute((tx) => this.#retry(tx, row.id, imodel.itwin_id)))) retried++;
+      if (imodel !== undefined && (await db.transaction().execute((tx) => this.#retry(tx, row.id, imodel.itwin_id, imodel.creator_id)))) retried++;
     }
     // Only now: a server that is ended midway begins again.
     await db
@@ -204,7 +208,7 @@ export class Checkpoints {
   }
 
   /** @returns whether it was a failed one */
-  async #retry(tx: Tx, checkpointId: string, tenant: string): Promise<boolean> {
+  async #retry(tx: Tx, checkpointId: string, tenant: string, userId: string): Promise<boolean> {
     const again = await tx
       .updateTable('checkpoint')
       .set({ state: 'scheduled', failure_reason: null, finished_at: null, applied: 0 })
@@ -212,7 +216,7 @@ export class Checkpoints {
       .where('state', '=', 'failed')
       .executeTakeFirst();
     if (again.numUpdatedRows === 0n) return false;
-    await enqueue(tx, { kind: checkpointJob, subjectId: checkpointId, tenant, delayMs: this.#delayMs });
+    await enqueue(tx, { kind: checkpointJob, subjectId: checkpointId, tenant, userId, delayMs: this.#delayMs });
     return true;
   }
 
@@ -224,14 +228,14 @@ export class Checkpoints {
   }
 
   /** Makes a failed checkpoint, or one that never was, be made (again); one that is there or on its way stays as it is. */
-  async restart(tx: Tx, imodel: IModelTable, index: number): Promise<void> {
+  async restart(tx: Tx, imodel: IModelTable, index: number, userId: string): Promise<void> {
     const row = await findCheckpoint(tx, imodel, index);
     if (row === undefined) {
-      await this.want(tx, imodel, index);
+      await this.want(tx, imodel, index, { userId });
       return;
     }
     if (row.state !== 'failed' || !this.#enabled) return;
-    await this.#retry(tx, row.id, imodel.itwin_id);
+    await this.#retry(tx, row.id, imodel.itwin_id, userId);
   }
 }
 

@@ -63,7 +63,6 @@ export class Generator {
     return {
       kind: checkpointJob,
       ...this.#retries,
-      perTenant: 2,
       run: (job) => this.#makeCheckpoint(job),
       giveUp: async (tx, { subjectId }, reason, error) => {
         await tx.updateTable('checkpoint').set({ state: 'failed', failure_reason: reason, finished_at: Date.now() }).where('id', '=', subjectId).where('state', '=', 'scheduled').execute();

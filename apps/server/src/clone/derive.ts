@@ -80,7 +80,7 @@ async function derive(tx: Tx, quotas: Quotas, away: BlobStore | undefined, canWo
   const sight = work.squash ? { ...copy.sight, last_pushed_at: null } : copy.sight.head_index === 0 ? baselineSight : copy.sight;
   const done = !needsJob && away === undefined;
   const id = await insertCopy(tx, caller, quotas, { ...copy, sight, state: done ? 'initialized' : 'notInitialized' });
-  if (needsJob) await enqueue(tx, { kind: deriveJob, subjectId: id, tenant: copy.to.itwin.id, payload: work });
+  if (needsJob) await enqueue(tx, { kind: deriveJob, subjectId: id, tenant: copy.to.itwin.id, userId: caller.user.id, payload: work });
   else if (away !== undefined) await beginTransfer(tx, { ...sight, id, itwin_id: copy.to.itwin.id, baseline_id: copy.source.baseline_id }, away, work.order);
   return id;
 }

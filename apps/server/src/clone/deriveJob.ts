@@ -38,7 +38,6 @@ export function deriveHandler(parts: Parts): JobHandler {
   return {
     kind: deriveJob,
     ...parts.retries,
-    perTenant: 2,
     run: (job) => run(parts, job),
     giveUp: (tx, { subjectId }, reason) => fail(parts, tx, subjectId, 'failed', reason),
   };

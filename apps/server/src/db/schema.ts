@@ -472,8 +472,10 @@ export interface JobTable {
   kind: string;
   /** What it works on: a checkpoint, an iModel, a webhook. */
   subject_id: string;
-  /** iTwin on whose account it runs, so that none keeps the others waiting. */
+  /** iTwin that it is for. */
   tenant: string;
+  /** User on whose account it runs, so that none keeps the others waiting. */
+  user_id: string;
   /** JSON, read by the handler of its kind. */
   payload: string;
   /** `failed` ones stay where their kind keeps them, for people to look at. */

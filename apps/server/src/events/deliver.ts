@@ -26,7 +26,6 @@ export function deliveryHandler(database: Database, config: Config['webhooks']):
     kind: deliverJob,
     attempts: config.attempts,
     backoffMs: doubling(config.firstRetrySeconds * 1000, longestWaitMs),
-    perTenant: 4,
     keepFailed: true,
     giveUp: async () => undefined,
     async run(job: RunningJob) {

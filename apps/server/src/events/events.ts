@@ -22,11 +22,11 @@ export interface EventMessage {
  * event is sent if and only if what it tells was committed.
  */
 async function raise(tx: Tx, iTwinId: string, eventType: EventType, content: Record<string, unknown>): Promise<void> {
-  const webhooks = await tx.selectFrom('webhook').select(['id', 'event_types']).where('itwin_id', '=', iTwinId).where('is_active', '=', 1).execute();
-  for (const { id, event_types } of webhooks) {
+  const webhooks = await tx.selectFrom('webhook').select(['id', 'event_types', 'creator_id']).where('itwin_id', '=', iTwinId).where('is_active', '=', 1).execute();
+  for (const { id, event_types, creator_id } of webhooks) {
     if (!(JSON.parse(event_types) as string[]).includes(eventType)) continue;
     const payload: EventMessage = { eventType, iTwinId, enqueuedAt: Date.now(), content };
-    await enqueue(tx, { kind: deliverJob, subjectId: id, tenant: iTwinId, payload });
+    await enqueue(tx, { kind: deliverJob, subjectId: id, tenant: iTwinId, userId: creator_id, payload });
   }
 }
 

@@ -159,7 +159,7 @@ export class Changesets {
       const index = appended.head_index;
       // Made elsewhere, under locks that are unknown here.
       if (pending.recorded_briefcase_id !== null) await tx.updateTable('imodel').set({ inherited_index: index }).where('id', '=', imodel.id).execute();
-      await this.#checkpoints.wantTip(tx, { ...imodel, ...appended });
+      await this.#checkpoints.wantTip(tx, { ...imodel, ...appended }, caller.user.id);
       if (pending.group_id !== null)
         await joinGroup(tx, imodel.id, index, pending.group_id, pushedAt);
       await raisePushed(tx, imodel, { id: changeset.id, index, briefcaseId: changeset.briefcase_id }, caller.user.id);

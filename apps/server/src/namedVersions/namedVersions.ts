@@ -62,7 +62,7 @@ export class NamedVersions {
       };
       await tx.insertInto('named_version').values(row).execute();
       // Rule of the API: naming a changeset has a checkpoint made of it.
-      await this.#checkpoints.want(tx, imodel, changeset.index);
+      await this.#checkpoints.want(tx, imodel, changeset.index, { userId: caller.user.id });
       await tx.updateTable('imodel').set({ clock: row.created_at }).where('id', '=', imodel.id).execute();
       await raiseVersion(tx, imodel, { id: row.id, name: row.name, changesetId: changeset.id, changesetIndex: changeset.index }, caller.user.id);
       await audit(tx, caller, { at: row.created_at, action: 'namedVersion.create', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: row.id, name: row.name } });
@@ -91,7 +91,7 @@ export class NamedVersions {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       const version = await find(tx, imodel.id, id);
-      await this.#checkpoints.restart(tx, imodel, version.changeset_index);
+      await this.#checkpoints.restart(tx, imodel, version.changeset_index, caller.user.id);
       await audit(tx, caller, { at: Date.now(), action: 'checkpoint.restart', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { index: version.changeset_index } });
       return version;
     });

@@ -7,7 +7,9 @@ import { databaseNow } from '../db/clock.ts';
 import type { Database, Db, Tx } from '../db/database.ts';
 import { outsideRequest } from '../db/requestOutcomes.ts';
 import type { JobTable } from '../db/schema.ts';
+import { isOver, waitingJobs } from '../db/statements/waitingJobs.ts';
 import { continuing, currentTrace, traced } from '../traces/traces.ts';
+import { FairOrder, type Account } from './fairOrder.ts';
 import { FinalError, PublicError, reasonForUsers } from './reasons.ts';
 import { within } from './within.ts';
 
@@ -15,7 +17,10 @@ import { within } from './within.ts';
 export interface NewJob {
   kind: string;
   subjectId: string;
+  /** iTwin that it is for. */
   tenant: string;
+  /** User on whose account it runs. */
+  userId: string;
   payload?: unknown;
   /** Milliseconds from now before which it does not run. */
   delayMs?: number;
@@ -26,6 +31,7 @@ export interface RunningJob {
   id: string;
   subjectId: string;
   tenant: string;
+  userId: string;
   payload: unknown;
   /** 1 for the first. */
   attempt: number;
@@ -46,8 +52,6 @@ export interface JobHandler {
   attempts: number;
   /** Wait before attempt n + 1, milliseconds. */
   backoffMs(attempt: number): number;
-  /** Jobs of one tenant that run at a time, on all servers together. */
-  perTenant: number;
   /** Does the work. What it throws is tried again, a `FinalError` is not. */
   run(job: RunningJob): Promise<Effect>;
   /** What follows when all attempts are spent. @param reason for users */
@@ -118,9 +122,9 @@ export class Jobs {
     this.#lease = Math.round(this.#times.lease);
   }
 
-  /** Lets this server run jobs of some kinds, `slots` of them at a time. */
+  /** Lets this server run jobs of some kinds, `slots` of them at a time, in a fair order among users and organizations (`FairOrder`). */
   handle(slots: number, handlers: readonly JobHandler[]): void {
-    this.#lanes.push({ slots, handlers: new Map(handlers.map((handler) => [handler.kind, handler])), running: new Map(), claiming: undefined, again: false });
+    this.#lanes.push({ slots, order: new FairOrder(slots), handlers: new Map(handlers.map((handler) => [handler.kind, handler])), running: new Map(), claiming: undefined, again: false });
   }
 
   /** Makes every job that was running ready again: for the start of a server that runs alone on its database. */
@@ -190,10 +194,10 @@ export class Jobs {
       while (lane.again && !this.#stopping) {
         lane.again = false;
         while (lane.running.size < lane.slots && !this.#stopping) {
-          const row = await this.#claim(lane);
-          if (row === undefined) break;
-          if (this.#stopping) await this.#handBack(row);
-          else this.#run(lane, row);
+          const claimed = await this.#claim(lane);
+          if (claimed === undefined) break;
+          if (this.#stopping) await this.#handBack(claimed.row);
+          else this.#run(lane, claimed);
         }
       }
     } catch (error) {
@@ -201,26 +205,34 @@ export class Jobs {
     }
   }
 
-  async #claim(lane: Lane): Promise<JobTable | undefined> {
-    const { db, engine } = this.#database;
-    const now = databaseNow(db);
-    const isOver = (end: 'run_at' | 'lease_until') => sql`(${sql.ref(end)} <= ${now} or ${sql.ref(end)} > ${now} + wait_ms)`;
+  /** Takes the job whose turn it is. */
+  async #claim(lane: Lane): Promise<Claimed | undefined> {
+    const running = [...lane.running.values()];
     // A clock that was set ahead ends leases early; what still runs here is not begun a second time.
-    const here = [...lane.running.values()].map(({ id }) => id);
+    const here = { owner: this.#owner, ids: running.map(({ id }) => id) };
+    const waiting = await waitingJobs(this.#database.db, [...lane.handlers.keys()], here);
+    const accounts = waiting.map(({ user_id, organization_id, kind, state, run_at }) => ({ userId: user_id, organizationId: organization_id, kind, state, dueAt: run_at }));
+    for (const next of lane.order.order(accounts, running.map(({ account }) => account))) {
+      const row = await this.#take(next, here.ids);
+      if (row === undefined) continue; // Another server was faster.
+      lane.order.served(next);
+      return { row, account: next };
+    }
+    return undefined;
+  }
+
+  async #take({ userId, kind, state }: { userId: string; kind: string; state: 'ready' | 'running' }, here: readonly string[]): Promise<JobTable | undefined> {
+    const { db, engine } = this.#database;
     const notHere = here.length === 0 ? sql`1 = 1` : sql`id not in (${sql.join(here)})`;
-    const busy = (kind: string, limit: number) =>
-      sql<string>`(select tenant from job where kind = ${kind} and state = 'running' and not ${isOver('lease_until')} group by tenant having count(*) >= ${limit})`;
-    // Over all kinds by the time at which they were due: no kind waits for ever behind one whose jobs fail again and again.
-    const kinds = [...lane.handlers.values()].map(({ kind, perTenant }) => sql`(kind = ${kind} and tenant not in ${busy(kind, perTenant)})`);
-    const candidate = sql`select id from job where (${sql.join(kinds, sql` or `)})
-      and ((state = 'ready' and ${isOver('run_at')}) or (state = 'running' and ${isOver('lease_until')} and (lease_owner <> ${this.#owner} or ${notHere})))
-      order by run_at, id limit 1 ${sql.raw(engine === 'postgres' ? 'for update skip locked' : '')}`;
-    const { rows } = await sql<JobTable>`update job set state = 'running', lease_owner = ${this.#owner}, lease_until = ${now} + ${this.#lease}, wait_ms = ${this.#lease}, attempt = attempt + 1
+    const due = state === 'ready' ? isOver(db, 'run_at') : sql`${isOver(db, 'lease_until')} and (lease_owner <> ${this.#owner} or ${notHere})`;
+    const candidate = sql`select id from job where kind = ${kind} and state = ${state} and user_id = ${userId} and ${due}
+      order by run_at limit 1 ${sql.raw(engine === 'postgres' ? 'for update skip locked' : '')}`;
+    const { rows } = await sql<JobTable>`update job set state = 'running', lease_owner = ${this.#owner}, lease_until = ${databaseNow(db)} + ${this.#lease}, wait_ms = ${this.#lease}, attempt = attempt + 1
       where id = (${candidate}) returning *`.execute(db);
     return rows[0];
   }
 
-  #run(lane: Lane, row: JobTable): void {
+  #run(lane: Lane, { row, account }: Claimed): void {
     const handler = lane.handlers.get(row.kind) as JobHandler;
     const abort = new AbortController();
     // A job whose lease was lost may run here twice at a time.
@@ -236,6 +248,7 @@ export class Jobs {
       id: row.id,
       subjectId: row.subject_id,
       tenant: row.tenant,
+      userId: row.user_id,
       payload: JSON.parse(row.payload),
       attempt: row.attempt,
       lastError: row.last_error,
@@ -250,7 +263,7 @@ export class Jobs {
         lane.running.delete(run);
         if (!this.#stopping) this.#fill(lane);
       });
-    lane.running.set(run, { id: row.id, abort, ended });
+    lane.running.set(run, { id: row.id, account, abort, ended });
   }
 
   async #finish(handler: JobHandler, job: RunningJob, row: JobTable): Promise<void> {
@@ -304,11 +317,17 @@ export class Jobs {
   }
 }
 
+interface Claimed {
+  row: JobTable;
+  account: Account;
+}
+
 interface Lane {
   slots: number;
+  order: FairOrder;
   handlers: Map<string, JobHandler>;
   /** By job and attempt. */
-  running: Map<string, { id: string; abort: AbortController; ended: Promise<void> }>;
+  running: Map<string, { id: string; account: Account; abort: AbortController; ended: Promise<void> }>;
   claiming: Promise<void> | undefined;
   again: boolean;
 }
@@ -351,6 +370,7 @@ export async function enqueue(tx: Tx, job: NewJob): Promise<void> {
       kind: job.kind,
       subject_id: job.subjectId,
       tenant: job.tenant,
+      user_id: job.userId,
       payload: JSON.stringify(job.payload ?? {}),
       state: 'ready',
       run_at: later(tx, delayMs),

@@ -45,5 +45,5 @@ export async function beginTransfer(
       begun_at: null,
     })
     .execute();
-  await enqueue(tx, { kind: transferFilesJob, subjectId: imodel.id, tenant: imodel.itwin_id, payload: order });
+  await enqueue(tx, { kind: transferFilesJob, subjectId: imodel.id, tenant: imodel.itwin_id, userId: order.caller.user.id, payload: order });
 }

@@ -84,8 +84,8 @@ export async function copyFirstCheckpoint(parts: TransferParts, run: TransferRun
   if (!parts.checkpoints.enabled) return 'none';
   const ofBaseline = await parts.checkpoints.find(sourceOf(transfer), 0);
   if (ofBaseline !== undefined) return ofBaseline.state === 'scheduled' ? 'waiting' : 'none';
-  const { itwin_id } = await db.selectFrom('imodel').select('itwin_id').where('id', '=', transfer.imodel_id).executeTakeFirstOrThrow();
-  await db.transaction().execute((tx) => parts.checkpoints.want(tx, { ...sourceOf(transfer), itwin_id }, 0, 'now'));
+  const owners = await db.selectFrom('imodel').select(['itwin_id', 'creator_id']).where('id', '=', transfer.imodel_id).executeTakeFirstOrThrow();
+  await db.transaction().execute((tx) => parts.checkpoints.want(tx, { ...sourceOf(transfer), ...owners }, 0, { when: 'now' }));
   return 'waiting';
 }
 

@@ -47,10 +47,10 @@ interface Arrived {
   row?: BlobTable;
 }
 
-/** How often and how many at a time both jobs of a transfer run. */
-export function transferLimits(config: Config['transfers']): Pick<JobHandler, 'attempts' | 'backoffMs' | 'perTenant'> {
+/** How often both jobs of a transfer run. */
+export function transferLimits(config: Config['transfers']): Pick<JobHandler, 'attempts' | 'backoffMs'> {
   // A run that brings something over is no failed attempt, however it ends: `TransferRun.begin` counts the others.
-  return { attempts: Number.MAX_SAFE_INTEGER, backoffMs: doubling(config.firstRetrySeconds * 1000, longestRetryMs), perTenant: 1 };
+  return { attempts: Number.MAX_SAFE_INTEGER, backoffMs: doubling(config.firstRetrySeconds * 1000, longestRetryMs) };
 }
 
 /** Handles the first job of a transfer: baseline, changesets and one checkpoint, at the end of which the iModel is initialized. */
@@ -313,7 +313,7 @@ const contentOf = ({ sha256, size }: Pick<ReadableBlob, 'sha256' | 'size'>): str
 /** Runs the job once more in a while, when the checkpoint that it waits for may be made. */
 export async function lookAgain(tx: Tx, kind: string, job: RunningJob): Promise<void> {
   await tx.updateTable('transfer').set({ attempt: 0, fruitful_attempt: 0 }).where('imodel_id', '=', job.subjectId).execute();
-  await enqueue(tx, { kind, subjectId: job.subjectId, tenant: job.tenant, payload: job.payload, delayMs: checkpointPollMs });
+  await enqueue(tx, { kind, subjectId: job.subjectId, tenant: job.tenant, userId: job.userId, payload: job.payload, delayMs: checkpointPollMs });
 }
 
 /** Everything is there: the iModel sees its own files from now on, and the rest of its checkpoints follows. */
@@ -348,7 +348,7 @@ async function initialize(parts: TransferParts, transfer: TransferTable): Promis
     await tx.updateTable('operation').set((eb) => ({ changesets_done: eb.ref('changesets'), bytes_done: eb.ref('bytes'), bytes_under_way: 0 })).where('imodel_id', '=', id).execute();
     await scheduleCheckpoints(tx, parts, transfer, imodel);
     await raiseCreated(tx, imodel);
-    await enqueue(tx, { kind: transferCheckpointsJob, subjectId: id, tenant: imodel.itwin_id });
+    await enqueue(tx, { kind: transferCheckpointsJob, subjectId: id, tenant: imodel.itwin_id, userId: imodel.creator_id });
   };
 }
 

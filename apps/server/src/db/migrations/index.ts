@@ -19,6 +19,7 @@ import { idempotencyMigration } from './0016-idempotency.ts';
 import { identitiesMigration } from './0017-identities.ts';
 import { declaredPropertiesMigration } from './0019-declared-properties.ts';
 import { blobAccountsMigration } from './0020-blob-accounts.ts';
+import { jobUsersMigration } from './0021-job-users.ts';
 
 /** All migrations in order of their names. A released one never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -42,5 +43,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0017-identities': identitiesMigration(engine),
     '0019-declared-properties': declaredPropertiesMigration(),
     '0020-blob-accounts': blobAccountsMigration(engine),
+    '0021-job-users': jobUsersMigration(engine),
   };
 }

@@ -1,0 +1,21 @@
+import { sql, type Kysely, type Migration } from 'kysely';
+import type { Engine } from '../database.ts';
+import { columnTypes } from './columnTypes.ts';
+
+/** On whose account a job runs, for a fair order among users and their organizations. */
+export function jobUsersMigration(engine: Engine): Migration {
+  const { text } = columnTypes(engine);
+  const statements = [
+    `alter table job add column user_id ${text} not null default ''`,
+    `update job set user_id = coalesce((select owner_id from itwin where itwin.id = job.tenant), '')`,
+    `create index job_user on job (kind, state, user_id, run_at)`,
+    `drop index job_due`,
+    // Waits that were begun on a clock that has been set back.
+    `create index job_ahead on job ((run_at - wait_ms)) where state = 'ready'`,
+  ];
+  return {
+    async up(db: Kysely<unknown>): Promise<void> {
+      for (const statement of statements) await sql.raw(statement).execute(db);
+    },
+  };
+}

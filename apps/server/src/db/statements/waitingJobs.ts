@@ -1,0 +1,52 @@
+import { sql } from 'kysely';
+import { databaseNow } from '../clock.ts';
+import type { Db } from '../database.ts';
+
+/** Somebody who has jobs of a kind that are due. */
+export interface WaitingJobs {
+  user_id: string;
+  /** Null for users of no organization, and for jobs that an earlier version accepted. */
+  organization_id: string | null;
+  kind: string;
+  state: 'ready' | 'running';
+  /** When the first of them was due. */
+  run_at: number;
+}
+
+/** Condition of a job or lease whose wait is over; one that ends later than its length allows was made on a clock that was set back. */
+export function isOver(db: Db, end: 'run_at' | 'lease_until') {
+  const now = databaseNow(db);
+  return sql<boolean>`(${sql.ref(end)} <= ${now} or ${sql.ref(end)} > ${now} + wait_ms)`;
+}
+
+/** Jobs that wait on a clock that was set back and are looked at together. The limit, and the time as a query of its own, have both databases use the index `job_ahead`. */
+const mostAhead = 1000;
+
+/**
+ * Whose jobs are due, and since when: one row for each user, kind and state. The users are found by skipping from one to the next
+ * in the index `job_user`, so this costs a few look-ups for each user who waits, however many jobs each of them has: with 100,000 jobs
+ * of 10 users 0.3 ms on SQLite and 0.7 ms on PostgreSQL, where grouping the jobs takes 60 and 200 ms.
+ */
+export async function waitingJobs(db: Db, kinds: readonly string[], running: { owner: string; ids: readonly string[] }): Promise<WaitingJobs[]> {
+  const now = databaseNow(db);
+  const ofKinds = sql`kind in (${sql.join(kinds)})`;
+  const asked = sql.join(kinds.map((kind) => sql`select cast(${kind} as text) as kind`), sql` union all `);
+  const notHere = running.ids.length === 0 ? sql`1 = 1` : sql`id not in (${sql.join(running.ids)})`;
+  const { rows } = await sql<WaitingJobs>`
+    with recursive waiting (kind, user_id) as (
+      select k.kind, (select user_id from job where job.kind = k.kind and state = 'ready' order by user_id limit 1) from (${asked}) as k
+      union all
+      select w.kind, (select job.user_id from job where job.kind = w.kind and state = 'ready' and job.user_id > w.user_id order by job.user_id limit 1) from waiting as w where w.user_id is not null
+    ), first (kind, user_id, state, run_at) as (
+      select w.kind, w.user_id, 'ready', (select run_at from job where job.kind = w.kind and state = 'ready' and job.user_id = w.user_id order by run_at limit 1) from waiting as w where w.user_id is not null
+      union all
+      select kind, user_id, 'ready', ${now} from (select kind, user_id from job where state = 'ready' and run_at - wait_ms > (select ${now}) order by run_at - wait_ms desc limit ${sql.lit(mostAhead)}) as ahead where ${ofKinds}
+      union all
+      select kind, user_id, 'running', lease_until from job where state = 'running' and ${ofKinds} and ${isOver(db, 'lease_until')} and (lease_owner <> ${running.owner} or ${notHere})
+    )
+    select f.user_id, u.organization_id, f.kind, f.state, min(f.run_at) as run_at
+      from first as f left join user_account as u on u.id = f.user_id
+      where f.run_at <= ${now} or f.state = 'running'
+      group by f.user_id, u.organization_id, f.kind, f.state`.execute(db);
+  return rows;
+}

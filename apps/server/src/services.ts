@@ -212,7 +212,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       briefcases: new Briefcases(database, config, quotas),
       locks: new Locks(database),
       namedVersions: new NamedVersions(database, checkpoints, quotas),
-      webhooks: new Webhooks(database, quotas),
+      webhooks: new Webhooks(database, quotas, config.webhooks),
       groups: new Groups(database, members),
       iTwinThings: new ITwinThings(database, blobs, quotas),
       checkpoints,

@@ -144,6 +144,10 @@ export interface WebhookTable {
   is_active: 0 | 1;
   creator_id: string;
   created_at: number;
+  /** Deliveries that failed in a row. */
+  failures: number;
+  /** Nothing is sent before this time; null where its receiver does not fail. */
+  paused_until: number | null;
 }
 
 export interface RoleTable {

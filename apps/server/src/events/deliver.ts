@@ -8,6 +8,7 @@ import { doubling, type Effect, type JobHandler, type RunningJob } from '../oper
 import { PublicError } from '../operations/reasons.ts';
 import { deliveryFault } from './deliveryFault.ts';
 import { deliverJob, type EventMessage } from './events.ts';
+import { Receivers } from './receivers.ts';
 
 /** Rule of the API: a receiver answers within 5 s. */
 const answerWithinMs = 5000;
@@ -21,6 +22,7 @@ const longestWaitMs = 3_600_000;
 export function deliveryHandler(database: Database, config: Config['webhooks']): JobHandler {
   const filter = { allowPrivateIPAddress: config.allowPrivateAddresses, allowMetaIPAddress: config.allowPrivateAddresses };
   const agents = { http: new RequestFilteringHttpAgent(filter), https: new RequestFilteringHttpsAgent(filter) };
+  const receivers = new Receivers(database, config);
   const nothing: Effect = async () => undefined;
   return {
     kind: deliverJob,
@@ -31,6 +33,7 @@ export function deliveryHandler(database: Database, config: Config['webhooks']):
     async run(job: RunningJob) {
       const webhook = await database.db.selectFrom('webhook').selectAll().where('id', '=', job.subjectId).executeTakeFirst();
       if (webhook?.is_active !== 1) return nothing;
+      await receivers.require(webhook);
       const message = job.payload as EventMessage;
       const body = JSON.stringify({
         content: message.content,
@@ -41,7 +44,14 @@ export function deliveryHandler(database: Database, config: Config['webhooks']):
         webhookId: webhook.id,
       });
       const url = new URL(webhook.callback_url);
-      await post(url, url.protocol === 'https:' ? agents.https : agents.http, body, signatureOf(webhook.secret, body), job.signal);
+      try {
+        await post(url, url.protocol === 'https:' ? agents.https : agents.http, body, signatureOf(webhook.secret, body), job.signal);
+      } catch (error) {
+        // What this server called off says nothing of the receiver.
+        if (!job.signal.aborted) await receivers.failed(webhook);
+        throw error;
+      }
+      await receivers.succeeded(webhook);
       return nothing;
     },
   };

@@ -1,11 +1,12 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
 import { audit } from '../audit.ts';
-import type { Database } from '../db/database.ts';
+import type { Config } from '../config.ts';
+import type { Database, Tx } from '../db/database.ts';
 import type { JobTable, WebhookTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
-import type { Quotas } from '../quotas/quotas.ts';
+import { QuotaExceededError, type Quotas } from '../quotas/quotas.ts';
 import { deliverJob } from './events.ts';
 
 export interface WebhookRequest {
@@ -27,10 +28,12 @@ export interface WebhookChange {
 export class Webhooks {
   readonly #database: Database;
   readonly #quotas: Quotas;
+  readonly #perUser: number;
 
-  constructor(database: Database, quotas: Quotas) {
-    this.#quotas = quotas;
+  constructor(database: Database, quotas: Quotas, { perUser }: Pick<Config['webhooks'], 'perUser'>) {
     this.#database = database;
+    this.#quotas = quotas;
+    this.#perUser = perUser;
   }
 
   /** @throws QuotaExceededError */
@@ -44,13 +47,27 @@ export class Webhooks {
       is_active: request.isActive ? 1 : 0,
       creator_id: caller.user.id,
       created_at: Date.now(),
+      failures: 0,
+      paused_until: null,
     };
     return this.#database.db.transaction().execute(async (tx) => {
-      await this.#quotas.requireRoom(tx, 'webhooks', iTwinId);
+      await this.#requireRoom(tx, iTwinId, caller.user.id);
       await tx.insertInto('webhook').values(row).execute();
       await audit(tx, caller, { at: row.created_at, action: 'webhook.create', iTwinId, detail: { id: row.id, callbackUrl: row.callback_url } });
       return row;
     });
+  }
+
+  /** Rule of this server: each webhook is one more message for every event, so their number is bounded. */
+  async #requireRoom(tx: Tx, iTwinId: string, userId: string): Promise<void> {
+    if (this.#database.engine === 'postgres') {
+      // Two at a time would both find room.
+      await tx.selectFrom('itwin').select('id').where('id', '=', iTwinId).forNoKeyUpdate().execute();
+      await tx.selectFrom('user_account').select('id').where('id', '=', userId).forNoKeyUpdate().execute();
+    }
+    await this.#quotas.requireRoom(tx, 'webhooks', iTwinId);
+    const { count } = await tx.selectFrom('webhook').select((eb) => eb.fn.countAll<number>().as('count')).where('creator_id', '=', userId).executeTakeFirstOrThrow();
+    if (Number(count) >= this.#perUser) throw new QuotaExceededError(`Maximum number of Webhooks per user limit reached: ${this.#perUser}.`);
   }
 
   async list(iTwinId: string): Promise<WebhookTable[]> {
@@ -73,10 +90,13 @@ export class Webhooks {
       secret: change.secret ?? before.secret,
       event_types: change.eventTypes === undefined ? before.event_types : JSON.stringify(change.eventTypes),
       is_active: change.isActive === undefined ? before.is_active : change.isActive ? 1 : 0,
+      // Whoever has mended the receiver, or names another one, need not wait for the end of a pause.
+      failures: 0,
+      paused_until: null,
     };
     await this.#database.db.transaction().execute(async (tx) => {
-      const { callback_url, secret, event_types, is_active } = row;
-      await tx.updateTable('webhook').set({ callback_url, secret, event_types, is_active }).where('id', '=', row.id).execute();
+      const { callback_url, secret, event_types, is_active, failures, paused_until } = row;
+      await tx.updateTable('webhook').set({ callback_url, secret, event_types, is_active, failures, paused_until }).where('id', '=', row.id).execute();
       await audit(tx, caller, { at: Date.now(), action: 'webhook.update', iTwinId, detail: { id: row.id, callbackUrl: callback_url, isActive: is_active === 1 } });
     });
     return row;

@@ -20,6 +20,7 @@ import { identitiesMigration } from './0017-identities.ts';
 import { declaredPropertiesMigration } from './0019-declared-properties.ts';
 import { blobAccountsMigration } from './0020-blob-accounts.ts';
 import { jobUsersMigration } from './0021-job-users.ts';
+import { webhookPausesMigration } from './0022-webhook-pauses.ts';
 
 /** All migrations in order of their names. A released one never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -44,5 +45,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0019-declared-properties': declaredPropertiesMigration(),
     '0020-blob-accounts': blobAccountsMigration(engine),
     '0021-job-users': jobUsersMigration(engine),
+    '0022-webhook-pauses': webhookPausesMigration(engine),
   };
 }

@@ -71,7 +71,7 @@ onEachDatabase('The audit log', {}, (context) => {
     const { webhook } = await change<{ webhook: { id: string } }>({ operationId: 'create-itwin-webhook', method: 'POST', path: `/itwins/${iTwin.id}/webhooks`, body: { callbackUrl: 'https://hooks.example.test/', eventTypes: ['iModels.iModelCreated.v1'] }, action: 'webhook.create' });
     await change({ operationId: 'update-itwin-webhook', method: 'PATCH', path: `/itwins/${iTwin.id}/webhooks/${webhook.id}`, body: { isActive: false }, action: 'webhook.update' });
     const messageId = randomUUID();
-    const failed = { kind: 'deliver', subject_id: webhook.id, tenant: iTwin.id, payload: '{}', state: 'failed', run_at: 1, attempt: 1, lease_owner: null, lease_until: null, wait_ms: 0, last_error: 'gone', created_at: 1, trace: null } as const;
+    const failed = { kind: 'deliver', subject_id: webhook.id, tenant: iTwin.id, user_id: webhook.id, payload: '{}', state: 'failed', run_at: 1, attempt: 1, lease_owner: null, lease_until: null, wait_ms: 0, last_error: 'gone', created_at: 1, trace: null } as const;
     await db.insertInto('job').values({ id: messageId, ...failed }).execute();
     await change({ operationId: 'redeliver-itwin-webhook-dead-letter', method: 'POST', path: `/itwins/${iTwin.id}/webhooks/${webhook.id}/deadletters/${messageId}`, action: 'webhook.redeliver' });
     await change({ operationId: 'delete-itwin-webhook', method: 'DELETE', path: `/itwins/${iTwin.id}/webhooks/${webhook.id}`, action: 'webhook.delete' });

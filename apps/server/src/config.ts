@@ -158,7 +158,7 @@ const ConfigSchema = Type.Object(
     ),
     transfers: Type.Object(
       {
-        slots: Type.Integer({ minimum: 0, maximum: 100, default: 4, description: 'iModels that this server copies into another data center at a time; 0 leaves it to others. Of one iTwin one at a time, on all servers together.' }),
+        slots: Type.Integer({ minimum: 0, maximum: 100, default: 4, description: 'iModels that this server copies into another data center at a time; 0 leaves it to others.' }),
         parallelFiles: Type.Integer({ minimum: 1, maximum: 256, default: 16, description: 'Files of each that are copied at a time.' }),
         bytesPerSecond: Type.Integer({ minimum: 0, default: 0, description: 'Limit over all copies of this server; 0 is none.' }),
         fruitlessAttempts: Type.Integer({ minimum: 1, default: 10, description: 'Attempts in a row that bring nothing over until a copy is given up.' }),

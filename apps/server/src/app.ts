@@ -13,6 +13,7 @@ import type { ModelWorker } from './checkpoints/modelWorker.ts';
 import type { Config } from './config.ts';
 import { ApiError } from './errors.ts';
 import { addSecurityHeaders, pagePolicy } from './http/securityHeaders.ts';
+import { proxyTrust } from './http/trustedProxies.ts';
 import { discardUnreadBodies } from './http/unreadBodies.ts';
 import { serveMetrics } from './metrics.ts';
 import { PublicError } from './operations/reasons.ts';
@@ -60,7 +61,7 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
   const traces = await exportTraces(config);
   const app = Fastify({
     bodyLimit,
-    trustProxy: config.trustProxy,
+    trustProxy: proxyTrust(config.trustProxy),
     logger: {
       level: config.logLevel,
       ...(traces !== undefined && { mixin: traceOfLog }),
@@ -282,12 +283,12 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
     },
   });
   await app.register(async (api) => registerRoutes(api, services, routes, options));
-  await app.register(dataPlane, { blobs: services.blobs, uploads: services.uploads, links: services.signedLinks, containers: services.containers, downloads: new Downloads(services.config.downloads), shares: services.shares });
+  await app.register(dataPlane, { blobs: services.blobs, uploads: services.uploads, links: services.signedLinks, containers: services.containers, addressLimits: services.addressLimits, downloads: new Downloads(services.config.downloads), shares: services.shares });
   app.get('/openapi.json', { schema: { hide: true } }, (request) => ({ ...app.swagger(), servers: [{ url: baseUrlOf(request, services.config) }] }));
   // Relative where nothing says below which path a proxy serves this server.
   const toDocument = (request: FastifyRequest, reply: FastifyReply): FastifyReply => {
     const { publicUrl, trustProxy } = services.config;
-    return reply.redirect(publicUrl !== undefined || trustProxy ? `${baseUrlOf(request, services.config)}/docs/` : 'docs/');
+    return reply.redirect(publicUrl !== undefined || trustProxy !== false ? `${baseUrlOf(request, services.config)}/docs/` : 'docs/');
   };
   app.get('/', { schema: { hide: true } }, toDocument);
   await app.register(async (pages) => {

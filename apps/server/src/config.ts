@@ -3,6 +3,7 @@ import path from 'node:path';
 import { Ajv, type ErrorObject } from 'ajv';
 import secureJson from 'secure-json-parse';
 import { Type, type Static } from 'typebox';
+import { isNetwork } from './http/trustedProxies.ts';
 import { isolationLevels } from './checkpoints/isolation.ts';
 import { storeId } from './storage/stores.ts';
 
@@ -67,7 +68,10 @@ const ConfigSchema = Type.Object(
     publicUrl: Type.Optional(
       Type.String({ pattern: '^https?://[^\\s?#]+[^\\s?#/]$', description: 'Address in links; by default that of the request.' }),
     ),
-    trustProxy: Type.Boolean({ default: false, description: 'Believe X-Forwarded-* headers.' }),
+    trustProxy: Type.Union([Type.Boolean(), Type.Array(Type.String({ minLength: 1, maxLength: 64 }), { minItems: 1, maxItems: 100 })], {
+      default: false,
+      description: 'Believe X-Forwarded-* headers: `true` those of whoever connects, as behind one proxy; or the addresses and networks of all proxies in a row.',
+    }),
     databaseUrl: Type.Optional(Type.String({ pattern: '^postgres(ql)?://', description: 'PostgreSQL; by default SQLite in the data folder.' })),
     databasePool: Type.Integer({ minimum: 2, maximum: 200, default: 16, description: 'Connections to PostgreSQL; one more tells whether it answers. At most three quarters of them serve one organization at a time, a half one user, a half one iModel.' }),
     databaseWaitSeconds: Type.Number({ minimum: 0.1, maximum: 60, default: 10, description: 'How long a request waits for a connection to PostgreSQL, when all are taken or none can be had; then it is answered 503.' }),
@@ -96,6 +100,14 @@ const ConfigSchema = Type.Object(
         Enterprise: tierOf([{ requests: 5000, seconds: 60 }], 20, 50),
       },
     }),
+    rateLimits: Type.Object(
+      {
+        userShare: Type.Number({ minimum: 0, maximum: 1, default: 0.1, description: 'Share of each window of an application that each of its users has in any case, also when others have used the window up.' }),
+        refused: Type.Object(Window.properties, { additionalProperties: false, default: { requests: 600, seconds: 60 }, description: 'Requests of one address whose token is refused; then its tokens are not looked at any more, but for those that were good before.' }),
+        links: Type.Object(Window.properties, { additionalProperties: false, default: { requests: 12_000, seconds: 60 }, description: 'Requests of one address through links, to files that this server hands out or takes.' }),
+      },
+      { additionalProperties: false, default: {} },
+    ),
     signedLinkSeconds: Type.Integer({ minimum: 10, maximum: 86_400, default: 3600, description: 'Life of upload and download links.' }),
     downloads: Type.Object(
       {
@@ -225,7 +237,7 @@ export const serviceKeyName = 'OFFSHOOT_ITWINJS_KEY';
 /** The configuration, complete, after defaults, file, environment and command line. */
 export type Config = Static<typeof ConfigSchema>;
 /** What a config file, a test or an embedder may leave out: everything. */
-type Nested = 'collector' | 'quotas' | 'downloads' | 'diskSpace' | 'audit' | 'jobs' | 'briefcases' | 'checkpoints' | 'transfers' | 'webhooks' | 'store';
+type Nested = 'rateLimits' | 'collector' | 'quotas' | 'downloads' | 'diskSpace' | 'audit' | 'jobs' | 'briefcases' | 'checkpoints' | 'transfers' | 'webhooks' | 'store';
 export type ConfigInput = Partial<Omit<Config, Nested | 'dataCenters'>> & { [K in Nested]?: Partial<Config[K]> } & { dataCenters?: Record<string, Partial<Config['store']>> };
 export type IssuerConfig = Static<typeof Issuer>;
 
@@ -245,13 +257,13 @@ export class ConfigError extends Error {
   }
 }
 
-const environment: Record<string, { key: keyof Config; kind: 'text' | 'number' | 'boolean' }> = {
+const environment: Record<string, { key: keyof Config; kind: 'text' | 'number' | 'boolean' | 'proxies' }> = {
   OFFSHOOT_DATA: { key: 'dataDir', kind: 'text' },
   OFFSHOOT_HOST: { key: 'host', kind: 'text' },
   OFFSHOOT_PORT: { key: 'port', kind: 'number' },
   OFFSHOOT_METRICS_PORT: { key: 'metricsPort', kind: 'number' },
   OFFSHOOT_PUBLIC_URL: { key: 'publicUrl', kind: 'text' },
-  OFFSHOOT_TRUST_PROXY: { key: 'trustProxy', kind: 'boolean' },
+  OFFSHOOT_TRUST_PROXY: { key: 'trustProxy', kind: 'proxies' },
   OFFSHOOT_DATABASE_URL: { key: 'databaseUrl', kind: 'text' },
   OFFSHOOT_DATA_CENTER: { key: 'dataCenter', kind: 'text' },
   OFFSHOOT_TRACES_URL: { key: 'tracesUrl', kind: 'text' },
@@ -273,10 +285,16 @@ export function loadConfig(overrides: ConfigInput = {}, options: { file?: string
     if (text === undefined || text === '') continue;
     if (kind === 'number' && !/^\d+$/.test(text)) faults.push(`${name} must be a whole number, not '${text}'`);
     else if (kind === 'boolean' && !/^(true|false)$/.test(text)) faults.push(`${name} must be true or false, not '${text}'`);
-    else fromEnv[key] = kind === 'number' ? Number(text) : kind === 'boolean' ? text === 'true' : text;
+    else if (kind === 'proxies' && ![proxiesIn(text)].flat().every((entry) => typeof entry === 'boolean' || isNetwork(entry))) faults.push(`${name} must be true, false, or addresses and networks of proxies, not '${text}'`);
+    else fromEnv[key] = kind === 'number' ? Number(text) : kind === 'boolean' ? text === 'true' : kind === 'proxies' ? proxiesIn(text) : text;
   }
   const given = Object.fromEntries(Object.entries(overrides).filter(([, value]) => value !== undefined));
   return checkConfig({ ...fromFile, ...fromEnv, ...given }, env, faults);
+}
+
+/** `true`, `false`, or addresses and networks with commas between them. */
+function proxiesIn(text: string): Config['trustProxy'] {
+  return text === 'true' || text === 'false' ? text === 'true' : text.split(',').map((entry) => entry.trim());
 }
 
 function readConfigFile(named: string | undefined, faults: string[]): Record<string, unknown> {
@@ -315,6 +333,7 @@ function checkConfig(value: Record<string, unknown>, env: NodeJS.ProcessEnv, fau
     if (!(config.defaultTier in config.tiers)) faults.push(`defaultTier '${config.defaultTier}' is not among the tiers`);
     if (config.collector.graceSeconds > 0 && config.collector.graceSeconds <= config.signedLinkSeconds)
       faults.push(`collector.graceSeconds (${config.collector.graceSeconds}) must be longer than signedLinkSeconds (${config.signedLinkSeconds})`);
+    if (typeof config.trustProxy !== 'boolean') faults.push(...config.trustProxy.filter((entry) => !isNetwork(entry)).map((entry) => `trustProxy: '${entry}' is neither an address nor a network such as 10.0.0.0/8`));
     faults.push(...storeFaults(config));
     if (config.metricsPort !== undefined && config.metricsPort !== 0 && config.metricsPort === config.port) faults.push(`metricsPort (${config.metricsPort}) must be another one than port`);
     if (config.metricsPort !== undefined && !config.metrics) faults.push('metricsPort is set, but metrics is false');

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import type { FastifyBaseLogger } from 'fastify';
 import { Refusals, removeOldAudit } from './audit.ts';
+import { AddressLimits } from './access/addressLimits.ts';
 import { Directory } from './access/directory.ts';
 import { EmbeddedIssuer } from './access/embeddedIssuer.ts';
 import { Permissions } from './access/permissions.ts';
@@ -71,6 +72,7 @@ export interface Services {
   permissions: Permissions;
   refusals: Refusals;
   rateLimits: RateLimits;
+  addressLimits: AddressLimits;
   repeatableRequests: RepeatableRequests;
   users: Users;
   iTwins: ITwins;
@@ -195,6 +197,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       permissions,
       refusals: new Refusals(database.db),
       rateLimits,
+      addressLimits: new AddressLimits(config),
       repeatableRequests,
       users,
       iTwins: new ITwins(database, config),

@@ -4,7 +4,7 @@ import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRes } from 'rate-lim
 import type { Config } from '../config.ts';
 import type { Database } from '../db/database.ts';
 import { openConnection, type Connection } from '../db/sqlite/connection.ts';
-import type { Application } from '../domain.ts';
+import type { Application, Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { outageOf } from '../faults.ts';
 
@@ -19,21 +19,38 @@ interface Limiters {
   own: RateLimiterMemory;
 }
 
+/** The documented refusal. @param application absent where the sender is not known yet */
+export function limitExceeded(waitSeconds: number, operation: string, application?: Application): ApiError {
+  return new ApiError('RateLimitExceeded', {
+    headers: {
+      'retry-after': String(waitSeconds),
+      'itwinplatform-ratelimited-api': 'iModels',
+      'itwinplatform-ratelimited-operation': operation,
+      ...(application !== undefined && {
+        'itwinplatform-ratelimited-tier': application.tier,
+        'itwinplatform-ratelimited-application': application.id.replace(/[^\x20-\x7e]/g, '?'),
+      }),
+    },
+  });
+}
+
 /**
  * The limits of each application by its tier: the general windows over all requests, and own windows of single
- * operations. Counts are kept in the database, so that all servers of an installation count together. They may be lost
+ * operations. When a window is used up, each user of the application still has a share of it. Counts are kept in the database, so that all servers of an installation count together. They may be lost
  * with the power, which spares a disk write on every request: an unlogged table on PostgreSQL, an unsynced file of their
  * own on SQLite. The library's statements for PostgreSQL run on SQLite as they are. Where counts cannot be written, as on a
  * full disk, each server counts for itself, so that reading goes on.
  */
 export class RateLimits {
   readonly #tiers: Config['tiers'];
+  readonly #userShare: number;
   readonly #limiters = new Map<string, Limiters>();
   readonly #client: LimitClient;
   readonly #file: Connection | undefined;
 
-  constructor(config: Pick<Config, 'tiers' | 'dataDir'>, database: Database) {
+  constructor(config: Pick<Config, 'tiers' | 'dataDir' | 'rateLimits'>, database: Database) {
     this.#tiers = config.tiers;
+    this.#userShare = config.rateLimits.userShare;
     if (database.pool === undefined) {
       const file = openLimits(path.join(config.dataDir, 'limits.db'));
       this.#file = file;
@@ -49,39 +66,37 @@ export class RateLimits {
   }
 
   /**
-   * Counts one request of an application.
+   * Counts one request of a user of an application.
    * @throws ApiError 429 with `Retry-After` (whole seconds, at least 1) and the headers that tell which limit it was
    */
-  async count(application: Application, operation: string): Promise<void> {
+  async count({ application, user }: Pick<Caller, 'application' | 'user'>, operation: string): Promise<void> {
     const tier = this.#tiers[application.tier];
     if (tier === undefined) throw new ApiError('InvalidApplicationTier');
     const own = tier.operations[operation];
-    if (own !== undefined) await this.#consume(operation, own, application, operation);
-    for (const window of tier.general) await this.#consume('general', window, application, operation);
+    const windows = [...(own === undefined ? [] : [[operation, own] as const]), ...tier.general.map((window) => ['general', window] as const)];
+    for (const [scope, window] of windows) {
+      const share = { ...window, requests: this.#userShare === 0 ? 0 : Math.max(1, Math.floor(window.requests * this.#userShare)) };
+      const [used, usedByUser] = await Promise.all([this.#consume(this.#limiter(scope, window), application.id), this.#consume(this.#limiter(`user/${scope}`, share), JSON.stringify([application.id, user.id]))]);
+      // Rule of this server: nobody locks out the other users of an application.
+      if (used !== undefined && usedByUser !== undefined) throw limitExceeded(Math.max(1, Math.ceil(Math.min(used, usedByUser) / 1000)), operation, application);
+    }
   }
 
   close(): void {
     this.#file?.close();
   }
 
-  async #consume(scope: string, window: { requests: number; seconds: number }, application: Application, operation: string): Promise<void> {
+  /** Counts one request. @returns milliseconds until the window begins anew, where it is used up */
+  async #consume({ shared, own }: Limiters, key: string): Promise<number | undefined> {
     try {
-      const { shared, own } = this.#limiter(scope, window);
-      await shared.consume(application.id).catch((error: unknown) => {
+      await shared.consume(key).catch((error: unknown) => {
         if (error instanceof RateLimiterRes || !this.#cannotWrite(error)) throw error;
-        return own.consume(application.id);
+        return own.consume(key);
       });
+      return undefined;
     } catch (refused) {
-      if (!(refused instanceof RateLimiterRes)) throw refused;
-      throw new ApiError('RateLimitExceeded', {
-        headers: {
-          'retry-after': String(Math.max(1, Math.ceil(refused.msBeforeNext / 1000))),
-          'itwinplatform-ratelimited-tier': application.tier,
-          'itwinplatform-ratelimited-api': 'iModels',
-          'itwinplatform-ratelimited-operation': operation,
-          'itwinplatform-ratelimited-application': application.id.replace(/[^\x20-\x7e]/g, '?'),
-        },
-      });
+      if (refused instanceof RateLimiterRes) return refused.msBeforeNext;
+      throw refused;
     }
   }
 

@@ -50,6 +50,8 @@ export class Tokens {
   readonly #issuers = new Map<string, TrustedIssuer>();
   readonly #believed = new LRUCache<string, { payload: JWTPayload; issuer: TrustedIssuer }>({ max: 5000, ttl: believeMs });
 
+  readonly #good = new LRUCache<string, true>({ max: 5000 });
+
   constructor(config: Pick<Config, 'requiredScope' | 'defaultTier' | 'tiers' | 'issuers'>, directory: Directory, embedded: EmbeddedIssuer | undefined, shares: Shares, users: Users) {
     this.#config = config;
     this.#directory = directory;
@@ -58,6 +60,11 @@ export class Tokens {
     const isOnly = { ofAll: config.issuers.length === 1 && embedded === undefined, ofItsKind: config.issuers.length === 1 };
     for (const issuer of config.issuers) this.#issuers.set(issuer.issuer, oidcIssuer(issuer, isOnly));
     if (embedded !== undefined) this.#issuers.set(embedded.issuer, embeddedIssuer(embedded));
+  }
+
+  /** Whether a request has a token that was good before, and has not run out: whoever sends such a one floods nobody with forgeries. */
+  isKnown(header: string | undefined): boolean {
+    return header !== undefined && this.#good.has(header.trim());
   }
 
   /**
@@ -73,6 +80,7 @@ export class Tokens {
     if (scheme.toLowerCase() !== 'bearer')
       throw new ApiError('InvalidAuthorizationScheme', { message: `Authorization scheme '${scheme.slice(0, 50)}' is not valid.` });
     const { payload, issuer } = await this.#verify(rest.join(' ').trim());
+    this.#good.set(text, true, { ttl: Math.max(1, (payload.exp as number) * 1000 - Date.now()) });
     this.#requireScope(payload);
     return this.#callerOf(payload, issuer);
   }

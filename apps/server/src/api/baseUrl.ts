@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
+import { proxyTrust } from '../http/trustedProxies.ts';
 
 /**
  * The server's address as the client wrote it, without a slash at the end, unless the configuration fixes one. Behind a proxy
@@ -8,7 +9,7 @@ import type { Config } from '../config.ts';
 export function baseUrlOf(request: FastifyRequest, { publicUrl, trustProxy }: Pick<Config, 'publicUrl' | 'trustProxy'>): string {
   if (publicUrl !== undefined) return publicUrl;
   const host = /^[\w.:[\]-]+$/.test(request.host) ? request.host : 'localhost';
-  if (!trustProxy) return `${request.protocol}://${host}`;
+  if (!proxyTrust(trustProxy)(request.socket.remoteAddress, 0)) return `${request.protocol}://${host}`;
   return `${request.protocol}://${host}${portAfter(host, request)}${prefixOf(request)}`;
 }
 

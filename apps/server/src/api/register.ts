@@ -1,8 +1,10 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import secureJson from 'secure-json-parse';
 import { Type } from 'typebox';
+import { TooManyError } from '../access/addressLimits.ts';
 import { requireIModel, requireITwin, type IModelAccess, type ITwinAccess } from '../access/permissions.ts';
 import { onBehalfOf, type Party } from '../db/postgres/connectionLimits.ts';
+import { limitExceeded } from '../access/rateLimits.ts';
 import { parseGuid, type Caller, type HeldShare } from '../domain.ts';
 import { ApiError, detail, errorTable, type ErrorCode, type ErrorDetail } from '../errors.ts';
 import { outageError, outageOf } from '../faults.ts';
@@ -90,8 +92,8 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
     },
 
     onRequest: async (request) => {
-      const caller = await services.tokens.authenticate(request.headers.authorization);
-      await services.rateLimits.count(caller.application, route.operationId);
+      const caller = await authenticated(services, request, route);
+      await services.rateLimits.count(caller, route.operationId);
       const state: RequestState = { caller, access: undefined, body: undefined };
       states.set(request, state);
       await onBehalfOf(partyOf(state), async () => {
@@ -165,6 +167,19 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       return answer === undefined ? reply.send() : reply.send(answer);
     }),
   });
+}
+
+/** The caller behind a request. Refused tokens count to the address that sends them, and nothing is looked at when there were too many. */
+async function authenticated({ tokens, addressLimits }: Services, request: FastifyRequest, route: Route): Promise<Caller> {
+  const { authorization } = request.headers;
+  try {
+    if (!tokens.isKnown(authorization)) await addressLimits.requireFew(request.ip);
+    return await tokens.authenticate(authorization);
+  } catch (error) {
+    if (error instanceof TooManyError) throw limitExceeded(error.waitSeconds, route.operationId);
+    if (error instanceof ApiError && error.status === 401) await addressLimits.countRefused(request.ip);
+    throw error;
+  }
 }
 
 /** Counts what a handler does with the database to whoever sent the request, and to what it is about. */

@@ -1,4 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { TooManyError, type AddressLimits } from '../access/addressLimits.ts';
 import type { Containers } from '../checkpoints/containers.ts';
 import { outageOf } from '../faults.ts';
 import { ChecksumMismatchError, SizeMismatchError, UnknownBlockError } from './blobStore.ts';
@@ -20,6 +21,7 @@ interface DataPlaneOptions {
   uploads: Uploads;
   links: SignedLinks;
   containers: Containers;
+  addressLimits: AddressLimits;
   downloads: Downloads;
   shares: Shares;
 }
@@ -35,9 +37,11 @@ type ContainerRequest = FastifyRequest<{ Params: { container: string; name: stri
  * whatever content type an upload claims, its bytes go to the store as they are. Also the containers of checkpoints, for
  * Cloud Backed SQLite.
  */
-export async function dataPlane(app: FastifyInstance, { blobs, uploads, links, containers, downloads, shares }: DataPlaneOptions): Promise<void> {
+export async function dataPlane(app: FastifyInstance, { blobs, uploads, links, containers, addressLimits, downloads, shares }: DataPlaneOptions): Promise<void> {
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request, payload, done) => done(null, payload));
+
+  app.addHook('onRequest', async (request) => addressLimits.countLink(request.ip));
 
   app.setErrorHandler(async (error, request, reply) => {
     const known = error instanceof StorageError ? error : toStorageError(error);
@@ -199,6 +203,7 @@ function followsRedirects({ method, headers }: FastifyRequest): boolean {
 }
 
 function toStorageError(error: unknown): StorageError {
+  if (error instanceof TooManyError) return new StorageError(429, 'TooManyRequests', 'This address sent too many requests.', { 'retry-after': String(error.waitSeconds) });
   if (error instanceof SizeMismatchError) return new StorageError(400, 'InvalidInput', 'The upload does not have the size that was declared for it.');
   if (error instanceof ChecksumMismatchError) return new StorageError(400, 'Md5Mismatch', 'The MD5 value specified in the request did not match the MD5 value calculated by the server.');
   if (error instanceof SilentUploadError) return new StorageError(408, 'RequestTimeout', 'The upload brought nothing for too long.');

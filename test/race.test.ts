@@ -4,8 +4,9 @@ import { test } from 'node:test';
 import { collect } from '../apps/server/src/history/collect.ts';
 import { sql } from 'kysely';
 import { lockIModel } from '../apps/server/src/db/statements/lockIModel.ts';
-import type { WireError } from './support/api.ts';
+import type { Answer, WireError } from './support/api.ts';
 import { changesetIdOf, makeIModel, pushMore } from './support/clients.ts';
+import { people } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
 /** Clones that are asked for in all, at most; the race stops by itself then. */
@@ -150,5 +151,44 @@ onEachDatabase('The locks of an iModel', {}, (context) => {
       while ((await waiting()) === 0) assert.ok(!deleted, 'the deletion did not wait');
     });
     assert.equal(await deletion, 204);
+  });
+});
+
+onEachDatabase('A role that is deleted while it is given', {}, (context) => {
+  test('is not found, and nothing is given', async () => {
+    const { api, iTwinId, server } = context;
+    const at = `/accesscontrol/itwins/${iTwinId}`;
+    const newRole = async (): Promise<string> => ((await api.post(`${at}/roles`, { displayName: randomUUID(), permissions: ['imodels_webview'] })).body as { role: { id: string } }).role.id;
+    const kept = await newRole();
+    const userId = people.max.id;
+    const group = (await api.post(`${at}/groups`, { name: randomUUID(), members: [] })).body as { group: { id: string } };
+    const groupId = group.group.id;
+    await api.post(`${at}/members/users`, { members: [{ userId, roleIds: [kept] }] });
+    await api.post(`${at}/members/groups`, { members: [{ groupId, roleIds: [kept] }] });
+    const { members } = server.services;
+    const check = members.requireGrantable.bind(members);
+    // Between the look and the change.
+    members.requireGrantable = async (access, roleIds, held) => {
+      await check(access, roleIds, held);
+      for (const roleId of roleIds) await api.delete(`${at}/roles/${roleId}`);
+    };
+    try {
+      const changes: ((roleId: string) => Promise<Answer>)[] = [
+        (roleId) => api.post(`${at}/members/users`, { members: [{ userId, roleIds: [roleId] }] }),
+        (roleId) => api.patch(`${at}/members/users/${userId}`, { roleIds: [roleId] }),
+        (roleId) => api.post(`${at}/members/groups`, { members: [{ groupId, roleIds: [roleId] }] }),
+        (roleId) => api.patch(`${at}/members/groups/${groupId}`, { roleIds: [roleId] }),
+      ];
+      for (const change of changes) {
+        const { status, body } = await change(await newRole());
+        assert.deepEqual([status, (body as WireError).error?.code], [404, 'RoleNotFound']);
+      }
+    } finally {
+      members.requireGrantable = check;
+    }
+    for (const member of [`users/${userId}`, `groups/${groupId}`]) {
+      const { body } = await api.get(`${at}/members/${member}`);
+      assert.deepEqual((body as { member: { roles: { id: string }[] } }).member.roles.map(({ id }) => id), [kept]);
+    }
   });
 });

@@ -6,7 +6,7 @@ import type { Database, Tx } from '../db/database.ts';
 import type { UserAccountTable, UserGroupTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
-import type { Members, Role } from './members.ts';
+import { namingRoles, type Members, type Role } from './members.ts';
 
 /** A group with its users. */
 export interface Group extends UserGroupTable {
@@ -142,9 +142,11 @@ export class Groups {
     const iTwinId = access.itwin.id;
     for (const { groupId } of additions) await this.get(iTwinId, groupId);
     await this.#members.requireGrantable(access, additions.flatMap(({ roleIds }) => [...roleIds]));
-    await this.#change(caller, iTwinId, 'groupMember.add', additions.map(({ groupId }) => groupId).join(), async (tx) => {
-      for (const { groupId, roleIds } of additions) await giveRoles(tx, iTwinId, groupId, roleIds);
-    });
+    await namingRoles(() =>
+      this.#change(caller, iTwinId, 'groupMember.add', additions.map(({ groupId }) => groupId).join(), async (tx) => {
+        for (const { groupId, roleIds } of additions) await giveRoles(tx, iTwinId, groupId, roleIds);
+      }),
+    );
     const named = [...new Set(additions.map(({ groupId }) => groupId))];
     const groups = await this.#database.db.selectFrom('user_group').selectAll().where('itwin_id', '=', iTwinId).where('id', 'in', named).orderBy('name').orderBy('id').execute();
     return this.#withRoles(iTwinId, groups);
@@ -155,10 +157,12 @@ export class Groups {
     const iTwinId = access.itwin.id;
     const { roles } = await this.member(iTwinId, groupId);
     await this.#members.requireGrantable(access, roleIds, roles);
-    await this.#change(caller, iTwinId, 'groupMember.setRoles', groupId, async (tx) => {
-      await tx.deleteFrom('group_member').where('itwin_id', '=', iTwinId).where('group_id', '=', groupId).execute();
-      await giveRoles(tx, iTwinId, groupId, roleIds);
-    });
+    await namingRoles(() =>
+      this.#change(caller, iTwinId, 'groupMember.setRoles', groupId, async (tx) => {
+        await tx.deleteFrom('group_member').where('itwin_id', '=', iTwinId).where('group_id', '=', groupId).execute();
+        await giveRoles(tx, iTwinId, groupId, roleIds);
+      }),
+    );
     return this.member(iTwinId, groupId);
   }
 

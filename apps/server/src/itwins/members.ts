@@ -4,7 +4,7 @@ import { userOfEntry, type Directory, type DirectoryUser } from '../access/direc
 import { requireHeld, withIncluded, type ITwinAccess } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
 import { audit } from '../audit.ts';
-import type { Database } from '../db/database.ts';
+import { isForeignKeyError, type Database } from '../db/database.ts';
 import type { RoleTable, UserAccountTable } from '../db/schema.ts';
 import type { Caller, Permission } from '../domain.ts';
 import { ApiError } from '../errors.ts';
@@ -137,18 +137,20 @@ export class Members {
     if (unknown.length > 0) return { members: [], unknown };
     const ids = new Set(found.map(({ account }) => (account as UserAccountTable).id));
     await this.requireGrantable(access, additions.flatMap(({ roleIds }) => [...roleIds]));
-    await this.#database.db.transaction().execute(async (tx) => {
-      for (const { account, roleIds } of found) {
-        const userId = (account as UserAccountTable).id;
-        for (const roleId of roleIds)
-          await tx
-            .insertInto('member')
-            .values({ itwin_id: iTwinId, user_id: userId, role_id: roleId })
-            .onConflict((conflict) => conflict.doNothing())
-            .execute();
-        await audit(tx, caller, { at: Date.now(), action: 'member.add', iTwinId, detail: { userId, roleIds } });
-      }
-    });
+    await namingRoles(() =>
+      this.#database.db.transaction().execute(async (tx) => {
+        for (const { account, roleIds } of found) {
+          const userId = (account as UserAccountTable).id;
+          for (const roleId of roleIds)
+            await tx
+              .insertInto('member')
+              .values({ itwin_id: iTwinId, user_id: userId, role_id: roleId })
+              .onConflict((conflict) => conflict.doNothing())
+              .execute();
+          await audit(tx, caller, { at: Date.now(), action: 'member.add', iTwinId, detail: { userId, roleIds } });
+        }
+      }),
+    );
     const users = await this.#database.db.selectFrom('user_account').selectAll().where('id', 'in', [...ids]).orderBy('email').orderBy('id').execute();
     return { members: await this.#withRoles(iTwinId, users), unknown: [] };
   }
@@ -158,11 +160,13 @@ export class Members {
     const iTwinId = access.itwin.id;
     const { roles } = await this.get(iTwinId, userId);
     await this.requireGrantable(access, roleIds, roles);
-    await this.#database.db.transaction().execute(async (tx) => {
-      await tx.deleteFrom('member').where('itwin_id', '=', iTwinId).where('user_id', '=', userId).execute();
-      for (const roleId of new Set(roleIds)) await tx.insertInto('member').values({ itwin_id: iTwinId, user_id: userId, role_id: roleId }).execute();
-      await audit(tx, caller, { at: Date.now(), action: 'member.setRoles', iTwinId, detail: { userId, roleIds } });
-    });
+    await namingRoles(() =>
+      this.#database.db.transaction().execute(async (tx) => {
+        await tx.deleteFrom('member').where('itwin_id', '=', iTwinId).where('user_id', '=', userId).execute();
+        for (const roleId of new Set(roleIds)) await tx.insertInto('member').values({ itwin_id: iTwinId, user_id: userId, role_id: roleId }).execute();
+        await audit(tx, caller, { at: Date.now(), action: 'member.setRoles', iTwinId, detail: { userId, roleIds } });
+      }),
+    );
     return this.get(iTwinId, userId);
   }
 
@@ -225,6 +229,19 @@ export class Members {
     const named = roleIds.map((id) => roles.get(id));
     if (named.includes(undefined)) throw new ApiError('RoleNotFound');
     requireHeld(access, named.flatMap((role) => (role === undefined || kept.has(role.id) ? [] : role.permissions)));
+  }
+}
+
+/**
+ * Carries out a change that gives roles which were there when they were looked at. One may be deleted in the meantime; then
+ * nothing is given.
+ * @throws ApiError RoleNotFound
+ */
+export async function namingRoles(change: () => Promise<void>): Promise<void> {
+  try {
+    await change();
+  } catch (error) {
+    throw isForeignKeyError(error) ? new ApiError('RoleNotFound', { cause: error }) : error;
   }
 }
 

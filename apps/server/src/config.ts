@@ -175,6 +175,10 @@ const ConfigSchema = Type.Object(
         bytesPerSecond: Type.Integer({ minimum: 0, default: 0, description: 'Limit over all copies of this server; 0 is none.' }),
         fruitlessAttempts: Type.Integer({ minimum: 1, default: 10, description: 'Attempts in a row that bring nothing over until a copy is given up.' }),
         firstRetrySeconds: Type.Number({ minimum: 0, default: 1, description: 'Wait before the second attempt; each further wait is twice as long, a minute at most.' }),
+        share: Type.Enum(['organization', 'store'], {
+          default: 'organization',
+          description: 'Whose files a copy takes as they are where the store has them already: those of its own organization, or of everybody. The latter is faster, and by its time tells whoever asks for the copy that somebody else has the same file.',
+        }),
         lateSeconds: Type.Number({ minimum: 0, default: 60, description: 'A copy that begins or goes on later than this has the permissions of whoever asked for it checked again.' }),
       },
       { additionalProperties: false, default: {} },

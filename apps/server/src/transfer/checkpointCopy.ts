@@ -8,6 +8,7 @@ import type { BlobPlace } from '../storage/blobs.ts';
 import { DamagedSourceError } from './carrier.ts';
 import type { TransferParts } from './files.ts';
 import type { TransferRun } from './run.ts';
+import { sharingOf, type Sharing } from './sharing.ts';
 
 /** A block of the file that is copied, and where its bytes lie. */
 interface SourceBlock extends BlobPlace {
@@ -126,7 +127,7 @@ async function announce({ database }: TransferParts, { transfer }: TransferRun, 
 
 /** Copies the blocks of one checkpoint, which is usable afterwards. */
 async function fill(parts: TransferParts, run: TransferRun, transfer: TransferTable, { checkpoint, fileId, size, missing }: Copy): Promise<void> {
-  const blocks = new Blocks(parts, run, await twinBlobs(parts, transfer));
+  const blocks = new Blocks(parts, run, await twinBlobs(parts, transfer), await sharingOf(parts.database.db, transfer, parts.config.share));
   await pMap(missing, (block) => blocks.bring(block, fileId, lengthOf(block.position, size)), { concurrency: parts.config.parallelFiles, signal: run.signal });
   await run.record({ bytes: 0, changesets: 0 }, (tx) => complete(tx, transfer, checkpoint, fileId));
 }
@@ -197,18 +198,22 @@ class Blocks {
   readonly #parts: TransferParts;
   readonly #run: TransferRun;
   readonly #twins: ReadonlyMap<string, string>;
+  readonly #sharing: Sharing;
   readonly #store: BlobStore;
 
-  constructor(parts: TransferParts, run: TransferRun, twins: ReadonlyMap<string, string>) {
+  constructor(parts: TransferParts, run: TransferRun, twins: ReadonlyMap<string, string>, sharing: Sharing) {
     this.#parts = parts;
     this.#run = run;
     this.#twins = twins;
+    this.#sharing = sharing;
     this.#store = parts.blobs.stores.get(run.transfer.store);
   }
 
   /** Puts one block into its place in a file, from wherever the store has its content, or else brought over. */
   async bring(block: SourceBlock, fileId: string, length: number): Promise<void> {
-    const known = await blockIn(this.#parts.database.db, this.#store.id, block.sha256);
+    const { db } = this.#parts.database;
+    // One that only others have is copied all the same, so that it takes its time; what is kept in the end is one block.
+    const known = await db.selectFrom('block as k').select('k.id').where('k.sha256', '=', block.sha256).where('k.store', '=', this.#store.id).where(this.#sharing.block).executeTakeFirst();
     const twin = this.#twins.get(block.blobId);
     const row = known === undefined && twin === undefined ? await this.#carry(block, length) : undefined;
     let used = true;

@@ -20,6 +20,7 @@ import { transferCheckpointsJob, transferFilesJob, type TransferOrder } from './
 import type { Carrier } from './carrier.ts';
 import { copyFirstCheckpoint, scheduleCheckpoints } from './checkpointCopy.ts';
 import { EndedTransferError, TransferRun } from './run.ts';
+import { sharingOf, type Sharing } from './sharing.ts';
 
 /** Changesets that are looked at together: whether they are there, and which of their files the store has. */
 const pageSize = 500;
@@ -79,7 +80,7 @@ async function bringFiles(parts: TransferParts, job: RunningJob): Promise<Effect
   if (run === undefined) return async () => undefined;
   try {
     await measure(parts, run);
-    const files = new Files(parts, run);
+    const files = new Files(parts, run, await sharingOf(parts.database.db, run.transfer, parts.config.share));
     await pMap(files.missing(), (work) => work(), { concurrency: parts.config.parallelFiles, signal: run.signal });
     await files.settled();
     const transfer = await parts.database.db.selectFrom('transfer').selectAll().where('imodel_id', '=', job.subjectId).executeTakeFirst();
@@ -136,6 +137,7 @@ async function measure({ database: { db }, quotas }: TransferParts, { transfer, 
 class Files {
   readonly #parts: TransferParts;
   readonly #run: TransferRun;
+  readonly #sharing: Sharing;
   readonly #store: BlobStore;
   #arrived: Arrived[] = [];
   #writing: Promise<void> | undefined;
@@ -143,9 +145,10 @@ class Files {
   /** Files that an earlier run may have brought over and died before it wrote that down: only the first ones that are missing. */
   #perhapsThere: number;
 
-  constructor(parts: TransferParts, run: TransferRun) {
+  constructor(parts: TransferParts, run: TransferRun, sharing: Sharing) {
     this.#parts = parts;
     this.#run = run;
+    this.#sharing = sharing;
     this.#store = parts.blobs.stores.get(run.transfer.store);
     this.#perhapsThere = run.transfer.attempt === 1 ? 0 : pageSize + parts.config.parallelFiles + 1;
   }
@@ -203,11 +206,12 @@ class Files {
   async #known(blobs: readonly ReadableBlob[]): Promise<Map<string, string>> {
     if (blobs.length === 0) return new Map();
     const rows = await this.#parts.database.db
-      .selectFrom('blob')
-      .select(['id', 'size', 'sha256'])
-      .where('sha256', 'in', [...new Set(blobs.map(({ sha256 }) => sha256))])
-      .where('store', '=', this.#store.id)
-      .where('state', '=', 'stored')
+      .selectFrom('blob as b')
+      .select(['b.id', 'b.size', 'b.sha256'])
+      .where('b.sha256', 'in', [...new Set(blobs.map(({ sha256 }) => sha256))])
+      .where('b.store', '=', this.#store.id)
+      .where('b.state', '=', 'stored')
+      .where(this.#sharing.changeset)
       .execute();
     return new Map(rows.map((row) => [contentOf(row as ReadableBlob), row.id]));
   }
@@ -253,6 +257,7 @@ class Files {
       .where('b.store', '=', this.#store.id)
       .where('b.state', '=', 'stored')
       .where('l.state', '=', 'initialized')
+      .where(this.#sharing.baseline)
       .limit(1)
       .executeTakeFirst();
     const row = same === undefined ? await this.#bring(blob, 'the baseline') : undefined;

@@ -10,6 +10,7 @@ import { exitCodes, ExitError } from './commands/exit.ts';
 import { doctorCommand } from './commands/doctor.ts';
 import { imodelsCommand } from './commands/imodels.ts';
 import { importCommand } from './commands/import.ts';
+import { keysCommand } from './commands/keys.ts';
 import { migrateDatabaseCommand } from './commands/migrateDatabase.ts';
 import { iTwinJsCommand } from './commands/itwinjs.ts';
 import { mirrorCommand } from './commands/mirror.ts';
@@ -30,7 +31,7 @@ const program = new Command('offshoot')
   .showHelpAfterError('(see offshoot --help)')
   .addHelpText('after', `\nExit codes: 0 done, ${exitCodes.failed} failed, ${exitCodes.usage} wrong use, ${exitCodes.refused} refused by the server, ${exitCodes.unreachable} server not reached or too slow.`)
   .exitOverride();
-for (const command of [startCommand(), workCommand(), iTwinJsCommand(), tokenCommand(), cloneCommand(), imodelsCommand(), importCommand(), mirrorCommand(), verifyCommand(), doctorCommand(), auditCommand(), backupCommand(), compactCommand(), migrateDatabaseCommand(), benchCommand()]) {
+for (const command of [startCommand(), workCommand(), iTwinJsCommand(), tokenCommand(), cloneCommand(), imodelsCommand(), importCommand(), mirrorCommand(), verifyCommand(), doctorCommand(), auditCommand(), backupCommand(), compactCommand(), keysCommand(), migrateDatabaseCommand(), benchCommand()]) {
   command.exitOverride();
   for (const inner of command.commands) inner.exitOverride();
   program.addCommand(command);

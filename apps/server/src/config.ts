@@ -5,6 +5,7 @@ import secureJson from 'secure-json-parse';
 import { Type, type Static } from 'typebox';
 import { isNetwork } from './http/trustedProxies.ts';
 import { isolationLevels } from './checkpoints/isolation.ts';
+import { leastContainerSeconds } from './storage/signedLinks.ts';
 import { storeId } from './storage/stores.ts';
 
 const Window = Type.Object(
@@ -156,7 +157,12 @@ const ConfigSchema = Type.Object(
             { additionalProperties: false },
           ),
         ),
-        tokenSeconds: Type.Integer({ minimum: 7200, maximum: 604_800, default: 43_200, description: 'Life of the tokens that open checkpoints; iTwin.js renews them an hour before their end.' }),
+        tokenSeconds: Type.Integer({
+          minimum: leastContainerSeconds,
+          maximum: 604_800,
+          default: leastContainerSeconds,
+          description: 'Longest life of the tokens that open checkpoints. They end with the token that they were given for, but not before two hours: iTwin.js renews them after one hour, or an hour before their end.',
+        }),
       },
       { additionalProperties: false, default: {} },
     ),

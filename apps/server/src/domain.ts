@@ -86,6 +86,8 @@ export interface Caller {
   application: Application;
   /** Ids of the organizations whose Organization Administrator this is: may do everything on all their iTwins. Often empty. */
   administeredOrganizationIds: readonly string[];
+  /** When the token ends by which the caller is known, ms since 1970; absent for the holder of a share, which has an end of its own. */
+  tokenEndsAt?: number;
   /** Set when nobody in person asks but whoever holds the key of a share: one iModel, to look at or read. */
   share?: HeldShare;
 }

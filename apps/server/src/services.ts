@@ -1,5 +1,4 @@
 import path from 'node:path';
-import { randomBytes } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import type { FastifyBaseLogger } from 'fastify';
 import { Refusals, removeOldAudit } from './audit.ts';
@@ -50,6 +49,7 @@ import { Shares } from './shares/shares.ts';
 import { DiskSpace } from './storage/diskSpace.ts';
 import { Blobs } from './storage/blobs.ts';
 import { openStores } from './storage/stores.ts';
+import { LinkKeys } from './storage/linkKeys.ts';
 import { SignedLinks } from './storage/signedLinks.ts';
 import { Uploads } from './storage/uploads.ts';
 import { Thumbnails } from './thumbnails/thumbnails.ts';
@@ -132,6 +132,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const directory = Directory.open(config.dataDir, (message) => log.error({ message }, 'the users file has a fault; its last good state stays in force'));
     const embedded = config.embeddedIssuer ? await EmbeddedIssuer.open(config.dataDir) : undefined;
     const stores = await openStores(config, database.db, ending.signal);
+    const linkKeys = await LinkKeys.open(database.db, log);
     const quotas = new Quotas(config.quotas);
     const blobs = new Blobs(database.db, stores, quotas);
     const uploads = new Uploads(database.db, stores, log, config);
@@ -191,7 +192,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       blobs,
       uploads,
       space,
-      signedLinks: new SignedLinks(await linkKey(database), config.signedLinkSeconds),
+      signedLinks: new SignedLinks(linkKeys, config.signedLinkSeconds),
       directory,
       tokens: new Tokens(config, directory, embedded, shares, users),
       permissions,
@@ -230,6 +231,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       },
       close: async () => {
         clearTimeout(endingLate);
+        linkKeys.close();
         ending.abort(new Error('the server ends'));
         await Promise.all([worker?.stop(workerMs), verifier.close()]);
         rmSync(workDir, { recursive: true, force: true });
@@ -247,15 +249,4 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
 function modelWorker(config: Config['checkpoints'], workDir: string): ModelWorker {
   if (config.service !== undefined) return new RemoteWorker({ url: config.service.url, key: config.service.key ?? '' }, config.isolation, config.workSeconds * 1000);
   return localWorker(config, workDir);
-}
-
-/** The key that signs links: made by the first server, shared by all through the database. */
-async function linkKey({ db }: Database): Promise<Buffer> {
-  await db
-    .insertInto('secret')
-    .values({ name: 'link-key', value: randomBytes(32).toString('base64') })
-    .onConflict((conflict) => conflict.doNothing())
-    .execute();
-  const { value } = await db.selectFrom('secret').select('value').where('name', '=', 'link-key').executeTakeFirstOrThrow();
-  return Buffer.from(value, 'base64');
 }

@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { exportJWK, generateKeyPair, importJWK, SignJWT, type CryptoKey, type JWK } from 'jose';
-import { createFileDurably } from '../storage/durable.ts';
+import { createFileDurably, writeFileDurably } from '../storage/durable.ts';
 import type { DirectoryUser } from './directory.ts';
 
 const fileName = 'issuer.json';
@@ -17,21 +17,50 @@ export const embeddedAudience = 'offshoot';
 export class EmbeddedIssuer {
   readonly issuer: string;
   readonly algorithm = algorithm;
-  readonly publicKey: CryptoKey;
-  readonly #privateKey: CryptoKey;
+  readonly #file: string;
+  #current: OpenKeys;
 
-  private constructor(issuer: string, publicKey: CryptoKey, privateKey: CryptoKey) {
+  private constructor(file: string, issuer: string, current: OpenKeys) {
+    this.#file = file;
     this.issuer = issuer;
-    this.publicKey = publicKey;
-    this.#privateKey = privateKey;
+    this.#current = current;
   }
 
   /** Reads the key of a data folder, or makes one there (mode 600). Whoever reads that file can be anyone. */
   static async open(dataDir: string): Promise<EmbeddedIssuer> {
     const file = path.join(dataDir, fileName);
+    const version = versionOf(file);
     const stored = readKey(file) ?? (await makeKey(file));
-    const { kty, crv, x, y } = stored.key as Required<JWK>;
-    return new EmbeddedIssuer(stored.issuer, (await importJWK({ kty, crv, x, y }, algorithm)) as CryptoKey, (await importJWK(stored.key, algorithm)) as CryptoKey);
+    return new EmbeddedIssuer(file, stored.issuer, await openKeys(stored, version));
+  }
+
+  /**
+   * Replaces the key of a data folder. Servers that run on it take tokens of the new one at once.
+   * @param overlapMs how long tokens of the old ones stay good
+   */
+  static async rotate(dataDir: string, overlapMs: number): Promise<void> {
+    const file = path.join(dataDir, fileName);
+    const stored = readKey(file) ?? (await makeKey(file));
+    const now = Date.now();
+    const replaced = [...(stored.earlier ?? []), { key: publicPart(stored.key), until: Infinity }];
+    const earlier = replaced.map(({ key, until }) => ({ key, until: Math.min(until, now + overlapMs) })).filter(({ until }) => until > now);
+    writeFileDurably(file, JSON.stringify({ issuer: stored.issuer, key: await newKey(), earlier } satisfies StoredKey));
+  }
+
+  get publicKey(): CryptoKey {
+    return this.#current.publicKey;
+  }
+
+  /** The keys whose tokens are good now, the latest first. The file is read again when it was changed. */
+  async acceptedKeys(): Promise<CryptoKey[]> {
+    const version = versionOf(this.#file);
+    if (version !== this.#current.version) {
+      const stored = readKey(this.#file);
+      // One that is gone, or another issuer's, is for the next start.
+      if (stored?.issuer === this.issuer) this.#current = await openKeys(stored, version);
+    }
+    const now = Date.now();
+    return [this.#current.publicKey, ...this.#current.earlier.filter(({ until }) => until > now).map(({ publicKey }) => publicKey)];
   }
 
   /** A bearer token for a user of the users file, sent by an application, good for `lifeSeconds`. */
@@ -51,13 +80,39 @@ export class EmbeddedIssuer {
       .setJti(randomUUID())
       .setIssuedAt(now)
       .setExpirationTime(now + options.lifeSeconds)
-      .sign(this.#privateKey);
+      .sign(this.#current.privateKey);
   }
 }
 
 interface StoredKey {
   issuer: string;
   key: JWK;
+  /** Public keys that were replaced, and until when their tokens are good, ms since 1970. */
+  earlier?: { key: JWK; until: number }[];
+}
+
+/** What a file of keys holds. */
+interface OpenKeys {
+  publicKey: CryptoKey;
+  privateKey: CryptoKey;
+  earlier: { publicKey: CryptoKey; until: number }[];
+  /** Of the file, taken before it was read: a later one means to read it again. */
+  version: string;
+}
+
+async function openKeys({ key, earlier = [] }: StoredKey, version: string): Promise<OpenKeys> {
+  const open = async (jwk: JWK): Promise<CryptoKey> => (await importJWK(jwk, algorithm)) as CryptoKey;
+  const old = await Promise.all(earlier.map(async (each) => ({ publicKey: await open(each.key), until: each.until })));
+  return { publicKey: await open(publicPart(key)), privateKey: await open(key), earlier: old.reverse(), version };
+}
+
+function publicPart({ kty, crv, x, y }: JWK): JWK {
+  return { kty, crv, x, y } as JWK;
+}
+
+function versionOf(file: string): string {
+  const stats = statSync(file, { throwIfNoEntry: false });
+  return stats === undefined ? '' : `${stats.ino} ${stats.mtimeMs} ${stats.size}`;
 }
 
 function readKey(file: string): StoredKey | undefined {
@@ -70,8 +125,12 @@ function readKey(file: string): StoredKey | undefined {
 }
 
 async function makeKey(file: string): Promise<StoredKey> {
-  const { privateKey } = await generateKeyPair(algorithm, { extractable: true });
-  const stored: StoredKey = { issuer: `urn:offshoot:${randomUUID()}`, key: await exportJWK(privateKey) };
+  const stored: StoredKey = { issuer: `urn:offshoot:${randomUUID()}`, key: await newKey() };
   // Another process of this installation may have made one in the meantime: that one counts.
   return createFileDurably(file, JSON.stringify(stored)) ? stored : (readKey(file) as StoredKey);
+}
+
+async function newKey(): Promise<JWK> {
+  const { privateKey } = await generateKeyPair(algorithm, { extractable: true });
+  return exportJWK(privateKey);
 }

@@ -1,4 +1,4 @@
-import { decodeJwt, errors, jwtVerify, type JWTPayload, type JWTVerifyResult } from 'jose';
+import { decodeJwt, errors, jwtVerify, type CryptoKey, type JWTPayload, type JWTVerifyResult } from 'jose';
 import { LRUCache } from 'lru-cache';
 import type { Config, IssuerConfig } from '../config.ts';
 import type { Caller, User } from '../domain.ts';
@@ -149,6 +149,7 @@ export class Tokens {
       user: listed === undefined ? await this.#userOf(payload, issuer, email, organizationIds[0] ?? null) : { ...userOfEntry(listed), organizationId: organizationIds[0] ?? null },
       application: { id: applicationId, name: known?.name ?? applicationId, tier },
       administeredOrganizationIds: administered(organizationIds, listed?.organizationAdministrator, payload, issuer),
+      tokenEndsAt: (payload.exp as number) * 1000,
     };
   }
 
@@ -211,17 +212,25 @@ function embeddedIssuer(embedded: EmbeddedIssuer): TrustedIssuer {
     isDefault: true,
     emailsVerified: false,
     claimsEarlierUsers: false,
-    verify: async (token) =>
-      accessToken(
-        await jwtVerify(token, embedded.publicKey, {
+    verify: async (token) => {
+      const [latest, ...earlier] = await embedded.acceptedKeys();
+      const verifyWith = (key: CryptoKey) =>
+        jwtVerify(token, key, {
           issuer: embedded.issuer,
           audience: embeddedAudience,
           algorithms: [embedded.algorithm],
           typ: 'JWT',
           requiredClaims: ['exp', 'sub'],
           clockTolerance: clockToleranceSeconds,
-        }),
-      ),
+        });
+      let verified = verifyWith(latest as CryptoKey);
+      for (const key of earlier)
+        verified = verified.catch((error: unknown) => {
+          if (error instanceof errors.JWSSignatureVerificationFailed) return verifyWith(key);
+          throw error;
+        });
+      return accessToken(await verified);
+    },
     organizationClaim: 'org',
     administratorClaim: 'org_admin',
   };

@@ -2,9 +2,10 @@ import { Type } from 'typebox';
 import { databaseName } from '../checkpoints/checkpoints.ts';
 import { containerOf } from '../checkpoints/containers.ts';
 import type { CheckpointTable, IModelTable } from '../db/schema.ts';
-import { parseChangesetRef, parseGuid } from '../domain.ts';
+import type { Config } from '../config.ts';
+import { parseChangesetRef, parseGuid, type Caller } from '../domain.ts';
 import type { Services } from '../services.ts';
-import { account } from '../storage/signedLinks.ts';
+import { account, leastContainerSeconds } from '../storage/signedLinks.ts';
 import type { Links } from './links.ts';
 import { imodelRoute, type Route } from './route.ts';
 import { Nullable, StorageLinkSchema } from './schemas.ts';
@@ -44,13 +45,18 @@ const checkpointRead = {
   response: answer,
 } as const;
 
+/** A container token ends with the token that it is given for, where iTwin.js can renew it in time. */
+function containerSeconds({ checkpoints }: Config, { tokenEndsAt = Infinity }: Caller): number {
+  return Math.min(checkpoints.tokenSeconds, Math.max(leastContainerSeconds, Math.floor((tokenEndsAt - Date.now()) / 1000)));
+}
+
 /** Rule of the wire: `directoryAccessInfo` is an explicit null until a checkpoint is readable; the baseline's id is null. */
-async function toCheckpoint({ config, checkpoints }: Services, links: Links, imodel: IModelTable, changeset: { index: number; id: string }, found?: CheckpointTable) {
+async function toCheckpoint({ config, checkpoints }: Services, links: Links, caller: Caller, imodel: IModelTable, changeset: { index: number; id: string }, found?: CheckpointTable) {
   const row = found ?? (await checkpoints.find(imodel, changeset.index));
   const dbName = databaseName(changeset);
   const container = containerOf(imodel.id);
   const file = row?.state === 'successful' ? row.file_id : null;
-  const access = file === null ? null : links.container(container, config.checkpoints.tokenSeconds);
+  const access = file === null ? null : links.container(container, containerSeconds(config, caller));
   return {
     checkpoint: {
       changesetIndex: changeset.index,
@@ -73,10 +79,10 @@ const getChangesetCheckpoint = imodelRoute({
   path: '/imodels/:iModelId/changesets/:changeset/checkpoint',
   summary: 'Get the checkpoint of a changeset; index 0 is the baseline',
   errors: ['ChangesetNotFound'],
-  async handler({ access, params, links, services }) {
+  async handler({ access, caller, params, links, services }) {
     const ref = parseChangesetRef(params.changeset ?? '');
     const ofBaseline = ref !== undefined && 'index' in ref && ref.index === 0;
-    return toCheckpoint(services, links, access.imodel, ofBaseline ? { index: 0, id: '' } : await services.changesets.get(access.imodel, ref));
+    return toCheckpoint(services, links, caller, access.imodel, ofBaseline ? { index: 0, id: '' } : await services.changesets.get(access.imodel, ref));
   },
 });
 
@@ -85,11 +91,11 @@ const getLatestCheckpoint = imodelRoute({
   operationId: 'get-briefcase-checkpoint',
   path: '/imodels/:iModelId/briefcases/checkpoint',
   summary: 'Get the newest usable checkpoint',
-  async handler({ access, links, services }) {
+  async handler({ access, caller, links, services }) {
     const { imodel } = access;
     const row = await services.checkpoints.nearest(imodel, imodel.head_index);
     const index = row?.changeset_index ?? 0;
-    return toCheckpoint(services, links, imodel, index === 0 ? { index, id: '' } : await services.changesets.get(imodel, { index }), row);
+    return toCheckpoint(services, links, caller, imodel, index === 0 ? { index, id: '' } : await services.changesets.get(imodel, { index }), row);
   },
 });
 
@@ -101,9 +107,9 @@ const getNamedVersionCheckpoint = imodelRoute({
   path: versionPath,
   summary: 'Get the checkpoint of a named version',
   errors: ['NamedVersionNotFound'],
-  async handler({ access, params, links, services }) {
+  async handler({ access, caller, params, links, services }) {
     const version = await services.namedVersions.get(access.imodel.id, parseGuid(params.namedVersionId ?? ''));
-    return toCheckpoint(services, links, access.imodel, { index: version.changeset_index, id: version.changeset_id });
+    return toCheckpoint(services, links, caller, access.imodel, { index: version.changeset_index, id: version.changeset_id });
   },
 });
 
@@ -120,7 +126,7 @@ const restartNamedVersionCheckpoint = imodelRoute({
   errors: ['NamedVersionNotFound', 'iModelNotInitialized'],
   async handler({ access, caller, params, links, services }) {
     const version = await services.namedVersions.restartCheckpoint(caller, access, parseGuid(params.namedVersionId ?? ''));
-    return toCheckpoint(services, links, await services.iModels.get(access.imodel.id), { index: version.changeset_index, id: version.changeset_id });
+    return toCheckpoint(services, links, caller, await services.iModels.get(access.imodel.id), { index: version.changeset_index, id: version.changeset_id });
   },
 });
 

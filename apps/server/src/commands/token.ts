@@ -34,7 +34,8 @@ export async function mintToken(options: { data: string; user?: string; applicat
   return issuer.mint(user, { applicationId: options.application ?? 'offshoot-cli', scope: options.scope ?? 'itwin-platform', lifeSeconds: options.lifeSeconds });
 }
 
-function parseTime(text: string): number {
+/** A span of time in words of the command line, seconds. @throws ExitError usage */
+export function parseTime(text: string): number {
   const match = /^(\d{1,6})([smhd])$/.exec(text);
   if (match === null) throw new ExitError(exitCodes.usage, `'${text}' is no time; write it like 30m, 12h or 7d`);
   return Number(match[1]) * (units[match[2] as string] as number);

@@ -1,4 +1,5 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import type { LinkKeys } from './linkKeys.ts';
 
 /** What a link allows: one thing, on one blob or one iModel's view of a model file, for a while. */
 export interface LinkGrant {
@@ -25,6 +26,8 @@ export type LinkFault = 'tampered' | 'expired';
 export const account = 'storage';
 export const blobPath = `/${account}/blobs/:blobId/:fileName`;
 export const filePath = `/${account}/files/:fileId/:iModelId/:fileName`;
+/** Shortest life of a container token, seconds: iTwin.js renews one an hour before its end, and an hour after it was given out. */
+export const leastContainerSeconds = 7200;
 /** Shorter than the addresses above, as Cloud Backed SQLite builds it: account, container, name. */
 export const containerPath = `/${account}/:container/:name`;
 
@@ -33,12 +36,12 @@ export const containerPath = `/${account}/:container/:name`;
  * the installation can check one without keeping anything. Each link carries a nonce, so no two are alike.
  */
 export class SignedLinks {
-  readonly #key: Buffer;
+  readonly #keys: Pick<LinkKeys, 'signing' | 'accepted'>;
   readonly #lifeMs: number;
 
   /** @param lifeSeconds how long a new link is good for */
-  constructor(key: Buffer, lifeSeconds: number) {
-    this.#key = key;
+  constructor(keys: Pick<LinkKeys, 'signing' | 'accepted'>, lifeSeconds: number) {
+    this.#keys = keys;
     this.#lifeMs = lifeSeconds * 1000;
   }
 
@@ -75,21 +78,24 @@ export class SignedLinks {
     const expires = new Date(Math.min(until, through?.expiresAt ?? Infinity)).toISOString();
     const nonce = randomBytes(9).toString('base64url');
     const share = through && { share: through.id };
-    return new URLSearchParams({ sp: permission, se: expires, nonce, ...share, sig: this.#sign([...signed, ...Object.values(share ?? {})], expires, nonce).toString('base64url') }).toString();
+    return new URLSearchParams({ sp: permission, se: expires, nonce, ...share, sig: sign(this.#keys.signing, [...signed, ...Object.values(share ?? {})], expires, nonce).toString('base64url') }).toString();
   }
 
   #check(signed: string[], { se, nonce, sig, share }: Record<string, unknown>): Pick<LinkGrant, 'share'> | LinkFault {
     if (typeof se !== 'string' || typeof nonce !== 'string' || typeof sig !== 'string' || (share !== undefined && typeof share !== 'string')) return 'tampered';
-    const expected = this.#sign(share === undefined ? signed : [...signed, share], se, nonce);
     const given = Buffer.from(sig, 'base64url');
-    if (given.length !== expected.length || !timingSafeEqual(given, expected)) return 'tampered';
+    const isGood = this.#keys.accepted.some((key) => {
+      const expected = sign(key, share === undefined ? signed : [...signed, share], se, nonce);
+      return given.length === expected.length && timingSafeEqual(given, expected);
+    });
+    if (!isGood) return 'tampered';
     if (Date.parse(se) <= Date.now()) return 'expired';
     return share === undefined ? {} : { share };
   }
+}
 
-  #sign(signed: string[], expires: string, nonce: string): Buffer {
-    return createHmac('sha256', this.#key).update(JSON.stringify([...signed, expires, nonce])).digest();
-  }
+function sign(key: Buffer, signed: string[], expires: string, nonce: string): Buffer {
+  return createHmac('sha256', key).update(JSON.stringify([...signed, expires, nonce])).digest();
 }
 
 function partsOfContainer(container: string): string[] {

@@ -23,6 +23,9 @@ type Question = 'blocks' | 'heap' | 'end';
 const lookEveryMs = 10;
 export const blockMs = 250;
 
+/** Longest wait for that process, milliseconds: it starts, or ends, or its loop turns. */
+const patienceMs = 60_000;
+
 /** A server in a process of its own, so that nothing but its own work is measured there. */
 export class MeasuredServer {
   readonly #child: ChildProcess;
@@ -68,8 +71,10 @@ export class MeasuredServer {
     const { exitCode, signalCode } = this.#child;
     if (exitCode !== null || signalCode !== null) return;
     const ended = new Promise((resolve) => this.#child.once('exit', resolve));
+    const late = setTimeout(() => this.#child.kill('SIGKILL'), patienceMs);
     this.#child.send('end' satisfies Question);
     await ended;
+    clearTimeout(late);
   }
 
   #ask<T>(question: Question): Promise<T> {
@@ -79,9 +84,12 @@ export class MeasuredServer {
 
   #next<T>(): Promise<T> {
     return new Promise((resolve, reject) => {
-      const ended = (): void => reject(new Error(`the server has ended\n${this.takeLog()}`));
+      const fail = (what: string): void => reject(new Error(`${what}\n${this.takeLog()}`));
+      const late = setTimeout(() => fail(`the process of the server says nothing for ${patienceMs} ms`), patienceMs);
+      const ended = (): void => fail('the server has ended');
       this.#child.once('exit', ended);
       this.#child.once('message', (answer) => {
+        clearTimeout(late);
         this.#child.off('exit', ended);
         resolve(answer as T);
       });

@@ -7,17 +7,11 @@ import { routes } from '../apps/server/src/api/routes.ts';
 import { idempotencyMigration } from '../apps/server/src/db/migrations/0016-idempotency.ts';
 import type { WireError } from './support/api.ts';
 import { makeIModel } from './support/clients.ts';
+import { rowCounts } from './support/rows.ts';
 import { onEachDatabase } from './support/suite.ts';
 
 onEachDatabase('Bad input', {}, (context) => {
-  /** What the database holds, apart from who looked at what. */
-  async function rows(): Promise<Record<string, number>> {
-    const { db } = context.server.services.database;
-    const counts: Record<string, number> = {};
-    for (const table of ['imodel', 'itwin', 'role', 'member', 'changeset', 'pending_changeset', 'briefcase', 'operation', 'blob', 'baseline', 'audit', 'imodel_grant', 'named_version', 'object_lock', 'changeset_group', 'extended_data', 'mark'] as const)
-      counts[table] = Number((await db.selectFrom(table).select((eb) => eb.fn.countAll<number>().as('count')).executeTakeFirstOrThrow()).count);
-    return counts;
-  }
+  const rows = () => rowCounts(context.server.services.database.db);
 
   /** Sends bytes as they are: what fetch would tidy up first. */
   function raw(text: string): Promise<string> {

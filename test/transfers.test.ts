@@ -319,13 +319,13 @@ for (const setup of setups)
         assert.equal((await api.delete(`/imodels/${source.id}`)).status, 204);
         await collectAll(server);
         await server.close();
-        server = await start({ transfers: { lateSeconds: 0 } });
+        server = await start();
         assert.equal((await ended(await server.as('olivia'), clone)).state, 'successful');
         assert.deepEqual(await contentsOf(await official(server), clone), pushed(source));
       });
     });
 
-    test('that begins late runs on the permissions of then', async () => {
+    test('runs on the permissions of the moment in which it begins', async () => {
       await onInstallation(async (start) => {
         let server = await start(idle);
         const iTwinId = await server.iTwin();
@@ -335,7 +335,7 @@ for (const setup of setups)
         const max = await server.as('max');
         const kept = await order(max, source.id, { iTwinId: far });
         await server.close();
-        server = await start({ transfers: { lateSeconds: 0 } });
+        server = await start();
         assert.equal((await ended(await server.as('olivia'), kept)).state, 'successful');
 
         for (const [place, role] of [
@@ -349,9 +349,9 @@ for (const setup of setups)
           const clone = await order(asMax, source.id, { iTwinId: far });
           assert.equal((await asOlivia.patch(`/accesscontrol/itwins/${place}/roles/${role}`, { permissions: ['imodels_read'] })).status, 200);
           await server.close();
-          server = await start({ transfers: { lateSeconds: 0 } });
+          server = await start();
           const operation = await ended(await server.as('olivia'), clone);
-          assert.deepEqual([operation.state, operation.failureReason], ['failed', 'When its turn came, whoever asked for the copy no longer had the permissions that it needs.']);
+          assert.deepEqual([operation.state, operation.failureReason], ['failed', 'Whoever asked for the iModel no longer has the permissions that it needs.']);
           const restored = await (await server.as('olivia')).patch(`/accesscontrol/itwins/${place}/roles/${role}`, { permissions: ['imodels_manage'] });
           assert.equal(restored.status, 200);
         }

@@ -50,6 +50,9 @@ const lastSpansMs = 500;
 /** How long an answer about readiness waits for its details, milliseconds. */
 const detailsMs = 500;
 
+/** How often connections are looked through for requests whose head does not arrive, milliseconds. */
+const connectionsLookMs = 1000;
+
 /** Largest body of an API request, bytes. Files do not come this way. */
 const bodyLimit = 1024 * 1024;
 
@@ -81,13 +84,13 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
     return503OnClosing: false,
     clientErrorHandler: answerClientError,
     // Node would refuse these without a body; a hook of ours does it in the envelope.
-    http: { requireHostHeader: false },
+    http: { requireHostHeader: false, headersTimeout: config.requests.headersSeconds * 1000, connectionsCheckingInterval: connectionsLookMs },
     frameworkErrors: (error, request, reply) => {
       sendError(error, request, reply);
     },
   });
   if (traces !== undefined) traceRequests(app);
-  discardUnreadBodies(app);
+  discardUnreadBodies(app, config.requests.bodySeconds * 1000);
   addSecurityHeaders(app.server);
   const services = await openServices(config, app.log).catch(async (error: unknown) => {
     await traces?.stop();
@@ -283,7 +286,7 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
     },
   });
   await app.register(async (api) => registerRoutes(api, services, routes, options));
-  await app.register(dataPlane, { blobs: services.blobs, uploads: services.uploads, links: services.signedLinks, containers: services.containers, addressLimits: services.addressLimits, downloads: new Downloads(services.config.downloads), shares: services.shares });
+  await app.register(dataPlane, { blobs: services.blobs, uploads: services.uploads, links: services.signedLinks, containers: services.containers, addressLimits: services.addressLimits, downloads: new Downloads(services.config.downloads), shares: services.shares, stallMs: services.config.requests.uploadStallSeconds * 1000 });
   app.get('/openapi.json', { schema: { hide: true } }, (request) => ({ ...app.swagger(), servers: [{ url: baseUrlOf(request, services.config) }] }));
   // Relative where nothing says below which path a proxy serves this server.
   const toDocument = (request: FastifyRequest, reply: FastifyReply): FastifyReply => {

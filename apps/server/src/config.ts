@@ -185,7 +185,6 @@ const ConfigSchema = Type.Object(
           default: 'organization',
           description: 'Whose files a copy takes as they are where the store has them already: those of its own organization, or of everybody. The latter is faster, and by its time tells whoever asks for the copy that somebody else has the same file.',
         }),
-        lateSeconds: Type.Number({ minimum: 0, default: 60, description: 'A copy that begins or goes on later than this has the permissions of whoever asked for it checked again.' }),
       },
       { additionalProperties: false, default: {} },
     ),
@@ -214,6 +213,14 @@ const ConfigSchema = Type.Object(
         shares: Type.Integer({ minimum: 0, default: 1000, description: 'Shares of one iModel that have not expired.' }),
         briefcases: Type.Integer({ minimum: 0, default: 10_000, description: 'Briefcases of one iModel that are not released, of all users together.' }),
         namedVersions: Type.Integer({ minimum: 0, default: 10_000, description: 'Named versions of one iModel.' }),
+      },
+      { additionalProperties: false, default: {} },
+    ),
+    requests: Type.Object(
+      {
+        headersSeconds: Type.Number({ minimum: 1, maximum: 600, default: 30, description: 'Longest time in which the head of a request arrives; then the connection is closed.' }),
+        bodySeconds: Type.Number({ minimum: 1, maximum: 600, default: 60, description: 'Longest time in which the body of a request to the API arrives; then it is answered 408. Also for the rest of a body that was refused; then the connection is closed.' }),
+        uploadStallSeconds: Type.Number({ minimum: 1, maximum: 3600, default: 120, description: 'Longest time in which an upload of a file brings less than 64 KiB; then it is answered 408.' }),
       },
       { additionalProperties: false, default: {} },
     ),
@@ -247,7 +254,7 @@ export const serviceKeyName = 'OFFSHOOT_ITWINJS_KEY';
 /** The configuration, complete, after defaults, file, environment and command line. */
 export type Config = Static<typeof ConfigSchema>;
 /** What a config file, a test or an embedder may leave out: everything. */
-type Nested = 'rateLimits' | 'collector' | 'quotas' | 'downloads' | 'diskSpace' | 'audit' | 'jobs' | 'briefcases' | 'checkpoints' | 'transfers' | 'webhooks' | 'store';
+type Nested = 'rateLimits' | 'collector' | 'quotas' | 'downloads' | 'requests' | 'diskSpace' | 'audit' | 'jobs' | 'briefcases' | 'checkpoints' | 'transfers' | 'webhooks' | 'store';
 export type ConfigInput = Partial<Omit<Config, Nested | 'dataCenters'>> & { [K in Nested]?: Partial<Config[K]> } & { dataCenters?: Record<string, Partial<Config['store']>> };
 export type IssuerConfig = Static<typeof Issuer>;
 

@@ -21,6 +21,7 @@ import { deriveHandler } from './clone/deriveJob.ts';
 import type { Config } from './config.ts';
 import { openDataFolder, openWorkFolder } from './dataFolder.ts';
 import { openDatabase, type Database } from './db/database.ts';
+import { guardTransactions } from './db/guards.ts';
 import { returnFreeSpace } from './db/sqlite/freeSpace.ts';
 import { observeTransactions } from './db/requestOutcomes.ts';
 import { deliveryHandler } from './events/deliver.ts';
@@ -126,7 +127,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
   const space = new DiskSpace(config.dataDir, config.diskSpace, config.databaseUrl === undefined ? path.join(config.dataDir, 'reserve') : undefined);
   // Opening an embedded database takes some room as well.
   await space.makeRoom();
-  const database = observeTransactions(await openDatabase(config));
+  const database = observeTransactions(guardTransactions(await openDatabase(config)));
   try {
     await space.keepReserve();
     const directory = Directory.open(config.dataDir, (message) => log.error({ message }, 'the users file has a fault; its last good state stays in force'));
@@ -158,7 +159,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     if (generator !== undefined) jobs.handle(1, [deriveHandler({ database, blobs, files: modelFiles, checkpoints, generator, seeds, quotas, retries }), generator.handler()]);
     const verifier = new ChangesetVerifier(config, log);
     const permissions = new Permissions(database.db);
-    const transfer = { database, blobs, carrier: new Carrier(blobs, config.transfers.bytesPerSecond), permissions, seeds, checkpoints, quotas, config: config.transfers };
+    const transfer = { database, blobs, carrier: new Carrier(blobs, config.transfers.bytesPerSecond), seeds, checkpoints, quotas, config: config.transfers };
     if (config.jobs.here && config.transfers.slots > 0) jobs.handle(config.transfers.slots, [transferFilesHandler(transfer), transferCheckpointsHandler(transfer)]);
     const users = new Users(database.db);
     const members = new Members(database, users, directory);

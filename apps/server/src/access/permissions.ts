@@ -1,7 +1,7 @@
 import { sql } from 'kysely';
 import type { Db } from '../db/database.ts';
 import type { IModelTable, ITwinTable } from '../db/schema.ts';
-import { administrationPermissions, imodelPermissions, type Caller, type HeldShare, type IModelPermission, type Permission, type Principal } from '../domain.ts';
+import { administrationPermissions, imodelPermissions, parseGuid, type Caller, type HeldShare, type IModelPermission, type Permission, type Principal } from '../domain.ts';
 import { ApiError, type ErrorCode } from '../errors.ts';
 
 /** What a caller may do on an iTwin. */
@@ -34,12 +34,46 @@ export function withIncluded(permissions: Iterable<Permission>): Set<Permission>
   return all;
 }
 
+/** What a caller must hold, in a form that can be judged again later. */
+export type ITwinRequirement = { on: 'itwin'; id: string; permission: Permission | 'member'; notFound?: ErrorCode };
+/** The same for an iModel; with `level: 'iTwin'` the permission must be held on its iTwin, whatever the iModel's own say. */
+export type IModelRequirement = { on: 'imodel'; id: string; permission: Permission; level: 'iModel' | 'iTwin' };
+export type Requirement = ITwinRequirement | IModelRequirement;
+
+/** A requirement that was met, and by what. */
+export type MetRequirement = { requirement: Requirement; access: ITwinAccess | IModelAccess };
+
 /** Reads permissions from the database. Absent and invisible things are told apart by the caller of these, never here. */
 export class Permissions {
   readonly #db: Db;
 
   constructor(db: Db) {
     this.#db = db;
+  }
+
+  /** What a requirement is about, for the caller; undefined when there is no such thing (any more). */
+  async find(caller: Caller, { on, id: text }: Requirement): Promise<ITwinAccess | IModelAccess | undefined> {
+    const id = parseGuid(text);
+    if (id === undefined) return undefined;
+    return on === 'imodel' ? this.onIModel(caller, id) : this.onITwin(caller, id);
+  }
+
+  /** Finds and judges it (`requireMet`). @throws ApiError */
+  async require(caller: Caller, requirement: Requirement): Promise<ITwinAccess | IModelAccess> {
+    return requireMet(await this.find(caller, requirement), requirement);
+  }
+
+  /**
+   * Judges requirements again that were met before. Whoever has lost any permission since is refused, also one that the
+   * requirements do not name: the request may have been judged by it.
+   * @throws ApiError
+   */
+  async requireStill(caller: Caller, met: readonly MetRequirement[]): Promise<void> {
+    for (const { requirement, access: before } of met) {
+      const now = levelsOf(await this.require(caller, requirement));
+      const lost = levelsOf(before).some((permissions, level) => [...permissions].some((permission) => now[level]?.has(permission) !== true));
+      if (lost) throw new ApiError('InsufficientPermissions');
+    }
   }
 
   /** Undefined when there is no such iTwin. */
@@ -201,6 +235,11 @@ function accessTo(itwin: ITwinTable, principal: Principal, roles: readonly HeldR
   return { itwin, visible: roles.length > 0, administrator: false, permissions: withIncluded(roles.flatMap((role) => role.permissions)) };
 }
 
+/** What is held on an iTwin; of an iModel, on the iModel and on its iTwin. */
+function levelsOf(access: ITwinAccess | IModelAccess): ReadonlySet<Permission>[] {
+  return 'onITwin' in access ? [access.permissions, access.onITwin.permissions] : [access.permissions];
+}
+
 interface HeldRole {
   id: string;
   permissions: Permission[];
@@ -225,21 +264,15 @@ export function seenBy(caller: Caller, scope: QueryScope = 'all') {
 }
 
 /**
- * Rule of this server: what a caller may not see answers 404, what it may see but not do answers 403. Holding the
- * permission itself is enough, also for a caller who sees nothing else.
- * @param notFound code of the 404, where the operation has one of its own
+ * Judges what was found for a requirement. Rule of this server: what a caller may not see answers 404, what it may see but not do
+ * answers 403. Holding the permission itself is enough, also for a caller who sees nothing else.
  * @throws ApiError
  */
-export function requireITwin(access: ITwinAccess | undefined, permission: Permission, notFound: ErrorCode = 'iTwinNotFound'): ITwinAccess {
-  if (access?.permissions.has(permission) === true) return access;
-  throw new ApiError(access?.visible === true ? 'InsufficientPermissions' : notFound);
-}
-
-/** The same for an iModel; with `level: 'iTwin'` the permission must be held on its iTwin, whatever the iModel's own say. */
-export function requireIModel(access: IModelAccess | undefined, permission: Permission, level: 'iModel' | 'iTwin'): IModelAccess {
-  const held = level === 'iTwin' ? access?.onITwin.permissions : access?.permissions;
-  if (access !== undefined && held?.has(permission) === true) return access;
-  throw new ApiError(access?.visible === true ? 'InsufficientPermissions' : 'iModelNotFound');
+export function requireMet(found: ITwinAccess | IModelAccess | undefined, requirement: Requirement): ITwinAccess | IModelAccess {
+  const { on, permission } = requirement;
+  const held = found !== undefined && on === 'imodel' && requirement.level === 'iTwin' && 'onITwin' in found ? found.onITwin.permissions : found?.permissions;
+  if (found !== undefined && (permission === 'member' ? found.visible : held?.has(permission) === true)) return found;
+  throw new ApiError(found?.visible === true ? 'InsufficientPermissions' : on === 'imodel' ? 'iModelNotFound' : (requirement.notFound ?? 'iTwinNotFound'));
 }
 
 /** Rule of this server: nobody grants more than they hold, by whichever way. @throws ApiError InsufficientPermissions */

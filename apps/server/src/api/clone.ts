@@ -1,9 +1,8 @@
 import { Type, type Static } from 'typebox';
-import { requireITwin, type ITwinAccess } from '../access/permissions.ts';
+import type { ITwinAccess } from '../access/permissions.ts';
 import { acceptClone } from '../clone/accept.ts';
 import type { CopyParts, CopyRequest } from '../clone/copy.ts';
 import { acceptFork, CannotSquashError } from '../clone/derive.ts';
-import { parseGuid } from '../domain.ts';
 import { ApiError, detail } from '../errors.ts';
 import type { Services } from '../services.ts';
 import { madeIModel } from './made.ts';
@@ -45,14 +44,13 @@ const accepted = {
 } as const;
 
 /** What both are asked for, with both sides authorised. */
-async function readCopy({ access, caller, services, invalid }: IModelCall<unknown, unknown>, body: Static<typeof CopyBody>): Promise<{ target: ITwinAccess; request: CopyRequest }> {
+async function readCopy({ access, requireAccess, invalid }: IModelCall<unknown, unknown>, body: Static<typeof CopyBody>): Promise<{ target: ITwinAccess; request: CopyRequest }> {
   const { changesetId, changesetIndex } = body;
   // Rule of the API: two ways to say the same thing, so only one of them.
   if (changesetId != null && changesetIndex != null) throw invalid([detail.exclusiveProperties(['changesetId', 'changesetIndex'])]);
   // Rule of the API: an iModel with permissions of its own must let the caller at least look at it.
   if (!access.permissions.has('imodels_webview')) throw new ApiError('InsufficientPermissions');
-  const targetId = parseGuid(body.iTwinId);
-  const target = requireITwin(targetId === undefined ? undefined : await services.permissions.onITwin(caller, targetId), 'imodels_manage');
+  const target = await requireAccess({ on: 'itwin', id: body.iTwinId, permission: 'imodels_manage' });
   return {
     target,
     request: {

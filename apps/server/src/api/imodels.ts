@@ -1,8 +1,7 @@
 import { Type, type Static } from 'typebox';
 import type { IModelTable } from '../db/schema.ts';
-import { requireIModel } from '../access/permissions.ts';
 import { acceptTemplate, CannotSquashError, type TemplateRequest } from '../clone/derive.ts';
-import { parseGuid, type Extent } from '../domain.ts';
+import type { Extent } from '../domain.ts';
 import { detail, type ErrorDetail } from '../errors.ts';
 import { copyParts } from './clone.ts';
 import type { Links } from './links.ts';
@@ -162,7 +161,7 @@ const createIModel = itwinRoute({
     headers: { Location: 'Address of the iModel.' },
   },
   errors: ['iModelExists', 'iModelNotFound', 'iModelNotInitialized', 'ChangesetNotFound'],
-  async handler({ access, caller, body, links, services, reply, invalid }) {
+  async handler({ access, caller, body, links, services, requireAccess, reply, invalid }) {
     const faults = contradictionsIn(body);
     if (faults.length > 0) throw invalid(faults);
     const largest = services.quotas.largest('baseline');
@@ -179,7 +178,7 @@ const createIModel = itwinRoute({
     const { imodel, uploadBlobId } =
       template === undefined
         ? await services.iModels.create(caller, access, { ...wanted, baselineFileSize: body.baselineFile?.size })
-        : { imodel: await createFromTemplate({ services, caller, access, invalid }, template, wanted), uploadBlobId: undefined };
+        : { imodel: await createFromTemplate({ services, caller, access, requireAccess, invalid }, template, wanted), uploadBlobId: undefined };
     reply.header('location', links.imodel(imodel.id));
     const answer = toIModel(imodel, access.itwin.data_center, links);
     return {
@@ -218,12 +217,11 @@ function contradictionsIn(body: { creationMode?: string | null; template?: unkno
 
 /** Rule of the API: whoever creates from a template may read it. */
 async function createFromTemplate(
-  { services, caller, access, invalid }: Pick<ITwinCall<unknown, unknown>, 'services' | 'caller' | 'access' | 'invalid'>,
+  { services, caller, access, requireAccess, invalid }: Pick<ITwinCall<unknown, unknown>, 'services' | 'caller' | 'access' | 'requireAccess' | 'invalid'>,
   template: { iModelId: string; changesetId?: string | null },
   wanted: Omit<TemplateRequest, 'changesetId'>,
 ): Promise<IModelTable> {
-  const templateId = parseGuid(template.iModelId);
-  const source = requireIModel(templateId === undefined ? undefined : await services.permissions.onIModel(caller, templateId), 'imodels_read', 'iModel');
+  const source = await requireAccess({ on: 'imodel', id: template.iModelId, permission: 'imodels_read', level: 'iModel' });
   const request = { ...wanted, changesetId: template.changesetId ?? null };
   const id = await acceptTemplate(copyParts(services), services.checkpoints.enabled, caller, source, access, request).catch((error: unknown) => {
     if (error instanceof CannotSquashError) throw invalid([detail.invalidValue('template', "Provided 'template' value is not valid. This server cannot apply changesets: iTwin.js is not installed.")]);

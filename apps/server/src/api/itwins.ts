@@ -1,6 +1,5 @@
 import { Type, type Static } from 'typebox';
 import type { ITwinTable } from '../db/schema.ts';
-import { parseGuid, type Caller } from '../domain.ts';
 import { ApiError, detail, type ErrorDetail } from '../errors.ts';
 import type { ITwinFilter, QueryScope } from '../itwins/itwins.ts';
 import { filterProperties } from '../itwins/itwins.ts';
@@ -243,7 +242,7 @@ const createITwin = callerRoute({
     }
     const ofClass: readonly string[] = subClassesOf[body.class as (typeof classes)[number]];
     if (!ofClass.includes(body.subClass)) throw invalid([detail.invalidValue('subClass', 'SubClass value is incorrect.')]);
-    const parent = await parentOf(caller, body.parentId, services, invalid);
+    const parent = await parentOf(call, body.parentId);
     const row = await services.iTwins.create(caller, {
       class: body.class,
       subClass: body.subClass,
@@ -264,14 +263,15 @@ const createITwin = callerRoute({
  * account is the root of every hierarchy, so an iTwin belongs to the account of its parent.
  * @throws ApiError 422 for a parent that the caller cannot see, 403 for one of an organization that is not the caller's
  */
-async function parentOf(caller: Caller, parentId: string | null | undefined, services: Services, invalid: ApiErrorOf): Promise<{ parentId: string | null; organizationId: string | null }> {
+async function parentOf({ caller, requireAccess, invalid }: Pick<Call<unknown, unknown>, 'caller' | 'requireAccess' | 'invalid'>, parentId: string | null | undefined): Promise<{ parentId: string | null; organizationId: string | null }> {
   const own = caller.user.organizationId;
   if (parentId == null || parentId === '') return { parentId: null, organizationId: own };
   const isOwn = (organizationId: string | null): boolean => organizationId === own || (organizationId !== null && caller.administeredOrganizationIds.includes(organizationId));
   if (isOwn(parentId)) return { parentId, organizationId: parentId };
-  const id = parseGuid(parentId);
-  const found = id === undefined ? undefined : await services.permissions.onITwin(caller, id);
-  if (found?.visible !== true) throw invalid([detail.invalidValue('parentId', 'ParentId value is incorrect.')]);
+  const found = await requireAccess({ on: 'itwin', id: parentId, permission: 'member' }).catch((error: unknown) => {
+    if (error instanceof ApiError) throw invalid([detail.invalidValue('parentId', 'ParentId value is incorrect.')]);
+    throw error;
+  });
   if (!isOwn(found.itwin.organization_id)) throw new ApiError('InsufficientPermissions');
   return { parentId: found.itwin.id, organizationId: found.itwin.organization_id };
 }

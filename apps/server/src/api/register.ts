@@ -2,12 +2,15 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 import secureJson from 'secure-json-parse';
 import { Type } from 'typebox';
 import { TooManyError } from '../access/addressLimits.ts';
-import { requireIModel, requireITwin, type IModelAccess, type ITwinAccess } from '../access/permissions.ts';
-import { onBehalfOf, type Party } from '../db/postgres/connectionLimits.ts';
+import { Permissions, requireMet, type IModelAccess, type ITwinAccess, type MetRequirement, type Requirement } from '../access/permissions.ts';
 import { limitExceeded } from '../access/rateLimits.ts';
-import { parseGuid, type Caller, type HeldShare } from '../domain.ts';
+import type { Tx } from '../db/database.ts';
+import { withGuard } from '../db/guards.ts';
+import { onBehalfOf, type Party } from '../db/postgres/connectionLimits.ts';
+import type { Caller, HeldShare } from '../domain.ts';
 import { ApiError, detail, errorTable, type ErrorCode, type ErrorDetail } from '../errors.ts';
 import { outageError, outageOf } from '../faults.ts';
+import { timedBody } from '../http/timedBody.ts';
 import { continueIfExpected } from '../http/unreadBodies.ts';
 import { QuotaExceededError } from '../quotas/quotas.ts';
 import type { Services } from '../services.ts';
@@ -15,7 +18,7 @@ import { registerAbsent } from './absent.ts';
 import { baseUrlOf } from './baseUrl.ts';
 import { Links } from './links.ts';
 import { answerAgain, answerUnlessLost, answerWithKey, faultOfKey, idempotencyKeyOf, keptAnswer, keyDescription } from './repeats.ts';
-import type { Access, Call, Route } from './route.ts';
+import type { Access, Call, RequireAccess, Route } from './route.ts';
 import { ErrorSchema } from './schemas.ts';
 import { decodeUtf8, isUtf8Type, undecodable } from './text.ts';
 import { answerCheck, bodyCheck, parameterCheck, parameterNames } from './validation.ts';
@@ -24,7 +27,11 @@ import { answerCheck, bodyCheck, parameterCheck, parameterNames } from './valida
 interface RequestState {
   caller: Caller;
   access: IModelAccess | ITwinAccess | undefined;
+  /** What the caller was asked for so far. It is judged again in each transaction of the request. */
+  met: MetRequirement[];
   body: unknown;
+  /** The body had not come to its end when the caller was judged. */
+  cameLate?: boolean;
   /** Why the caller is refused, where the request may be the repetition of one that was not. */
   refusal?: ApiError;
 }
@@ -48,7 +55,8 @@ export function registerRoutes(app: FastifyInstance, services: Services, routes:
   app.addHook('preParsing', (request, reply, _payload, done) => {
     // One that is too long is refused before it is sent.
     if (!(Number(request.headers['content-length']) > request.routeOptions.bodyLimit)) continueIfExpected(request.raw, reply.raw);
-    done();
+    if (request.raw.complete) done();
+    else done(null, timedBody(request.raw, reply.raw, services.config.requests.bodySeconds * 1000));
   });
   app.setErrorHandler((error, request, reply) => sendError(error as Error, request, reply));
   for (const route of routes) registerRoute(app, services, route, options);
@@ -73,6 +81,14 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
     }
   };
 
+  /** Judges what the path names, before the body is read, and again after a body that took its time. */
+  const judge = async (request: FastifyRequest, state: RequestState): Promise<void> => {
+    await unlessRepeated(request, state, async () => {
+      state.access = await accessByPath(services, route, state, request);
+    });
+    state.cameLate = !request.raw.complete;
+  };
+
   app.route({
     method: route.method,
     url: route.path,
@@ -94,20 +110,25 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
     onRequest: async (request) => {
       const caller = await authenticated(services, request, route);
       await services.rateLimits.count(caller, route.operationId);
-      const state: RequestState = { caller, access: undefined, body: undefined };
+      const state: RequestState = { caller, access: undefined, met: [], body: undefined };
       states.set(request, state);
       await onBehalfOf(partyOf(state), async () => {
         if (caller.share === undefined) await services.users.remember(caller.user);
         // Rule of shares: to look at the model and to read it; whatever changes something, or tells of people, wants a person.
         else if (route.method !== 'GET' || isPersonal(route.access)) throw await refusalOfHolder(services, route, caller, caller.share);
-        await unlessRepeated(request, state, async () => {
-          state.access = await accessByPath(services, route, caller, request);
-        });
+        await judge(request, state);
       });
     },
 
     preHandler: async (request) => {
       const state = states.get(request) as RequestState;
+      // Whoever sends it may have lost token or permissions while it came.
+      if (state.cameLate) {
+        state.caller = await authenticated(services, request, route);
+        state.met = [];
+        delete state.refusal;
+        await onBehalfOf(partyOf(state), () => judge(request, state));
+      }
       if (state.refusal !== undefined) return;
       const details = [...faultOfKey(idempotencyKeyOf(request, route)), ...faultsOfEncoding(request.query), ...checkNames(request.query as Record<string, unknown>), ...checkQuery(request.query)];
       if (route.body !== undefined) {
@@ -122,7 +143,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
         const named = (from === 'query' ? request.query : state.body) as { iTwinId: string };
         await onBehalfOf(partyOf(state), () =>
           unlessRepeated(request, state, async () => {
-            state.access = await iTwinAccess(services, route, state.caller, named.iTwinId, permission);
+            state.access = await meetOrNote(services, route, state, { on: 'itwin', id: named.iTwinId, permission, notFound: iTwinNotFoundOf(route) });
           }),
         );
       }
@@ -130,7 +151,8 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
     },
 
     handler: onItsBehalf(async (request, reply) => {
-      const { caller, access, body, refusal } = states.get(request) as RequestState;
+      const state = states.get(request) as RequestState;
+      const { caller, access, body, refusal } = state;
       const rawQuery = request.query as Record<string, unknown>;
       const links = new Links(baseUrlOf(request, services.config), request.headers.origin !== undefined, services.signedLinks, services.blobs, caller.share);
       const call: Call<unknown, unknown> & { access?: IModelAccess | ITwinAccess } = {
@@ -142,12 +164,15 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
         representation: /\breturn=representation\b/.test(String(request.headers.prefer ?? '')),
         links,
         services,
+        requireAccess: ((requirement: Requirement) => meet(services, state, requirement)) as RequireAccess,
         reply,
         invalid,
         ...(access !== undefined && { access }),
       };
       const handle = async (): Promise<unknown> => {
-        const answer = await noted(services, route, caller, access, ({ code }) => refusingCodes.includes(code), () => route.handler(call)).catch((error: unknown) => {
+        // What waited in a queue, or for a lock, runs on the permissions of the moment in which it is carried out.
+        const guard = (tx: Tx): Promise<void> => new Permissions(tx).requireStill(caller, state.met);
+        const answer = await noted(services, route, caller, access, ({ code }) => refusingCodes.includes(code), () => withGuard(guard, () => route.handler(call))).catch((error: unknown) => {
           throw error instanceof QuotaExceededError ? invalid([error.detail]) : error;
         });
         const faults = checkAnswer?.(answer) ?? [];
@@ -214,26 +239,30 @@ export function isPersonal(access: Access): boolean {
 }
 
 /** Access to what the path names; routes whose iTwin is in the query or body are checked once those are. */
-async function accessByPath(services: Services, route: Route, caller: Caller, request: FastifyRequest): Promise<IModelAccess | ITwinAccess | undefined> {
+async function accessByPath(services: Services, route: Route, state: RequestState, request: FastifyRequest): Promise<IModelAccess | ITwinAccess | undefined> {
   const { access } = route;
   const params = request.params as Record<string, string>;
-  if (access.on === 'itwin') return access.from === 'path' ? iTwinAccess(services, route, caller, params.iTwinId ?? '', access.permission) : undefined;
+  if (access.on === 'itwin') return access.from === 'path' ? meetOrNote(services, route, state, { on: 'itwin', id: params.iTwinId ?? '', permission: access.permission, notFound: iTwinNotFoundOf(route) }) : undefined;
   if (access.on === 'caller') return undefined;
-  const id = parseGuid(params.iModelId ?? '');
-  const seen = id === undefined ? undefined : await services.permissions.onIModel(caller, id);
-  const found = await noted(services, route, caller, seen, () => true, async () => requireIModel(seen, access.permission, access.level));
-  if (caller.share === undefined) await services.users.connect(found.imodel.id, caller.user.id);
+  const found = await meetOrNote(services, route, state, { on: 'imodel', id: params.iModelId ?? '', permission: access.permission, level: access.level });
+  const { caller } = state;
+  if (caller.share === undefined) await services.users.connect((found as IModelAccess).imodel.id, caller.user.id);
   return found;
 }
 
-async function iTwinAccess(services: Services, route: Route, caller: Caller, text: string, permission: Extract<Access, { on: 'itwin' }>['permission']): Promise<ITwinAccess> {
-  const id = parseGuid(text);
-  const found = id === undefined ? undefined : await services.permissions.onITwin(caller, id);
-  return noted(services, route, caller, found, () => true, async () => {
-    if (permission !== 'member') return requireITwin(found, permission, iTwinNotFoundOf(route));
-    if (found?.visible !== true) throw new ApiError(iTwinNotFoundOf(route));
-    return found;
-  });
+/** Judges a requirement and remembers that it was met. @throws ApiError */
+async function meet({ permissions }: Services, { caller, met }: RequestState, requirement: Requirement): Promise<IModelAccess | ITwinAccess> {
+  const access = await permissions.require(caller, requirement);
+  met.push({ requirement, access });
+  return access;
+}
+
+/** The same for what the route itself requires: a refusal is noted. @throws ApiError */
+async function meetOrNote(services: Services, route: Route, { caller, met }: RequestState, requirement: Requirement): Promise<IModelAccess | ITwinAccess> {
+  const found = await services.permissions.find(caller, requirement);
+  const access = await noted(services, route, caller, found, () => true, async () => requireMet(found, requirement));
+  met.push({ requirement, access });
+  return access;
 }
 
 /** What handlers refuse for want of permission: a part of what the path names, or another iTwin or iModel that the body names. */

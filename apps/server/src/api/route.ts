@@ -1,6 +1,6 @@
 import type { FastifyReply } from 'fastify';
 import type { Static, TSchema } from 'typebox';
-import type { IModelAccess, ITwinAccess } from '../access/permissions.ts';
+import type { IModelAccess, IModelRequirement, ITwinAccess, ITwinRequirement } from '../access/permissions.ts';
 import type { Caller, IModelPermission, Permission } from '../domain.ts';
 import type { ErrorCode, ErrorDetail } from '../errors.ts';
 import type { ApiError } from '../errors.ts';
@@ -42,6 +42,12 @@ export interface RouteResponse {
   headers?: Record<string, string>;
 }
 
+/** Requires something of the caller besides the route's own access. It is judged at once, and again in each transaction of the request. @throws ApiError */
+export interface RequireAccess {
+  (requirement: ITwinRequirement): Promise<ITwinAccess>;
+  (requirement: IModelRequirement): Promise<IModelAccess>;
+}
+
 /** What a handler is given. */
 export interface Call<Body, Query> {
   caller: Caller;
@@ -54,6 +60,7 @@ export interface Call<Body, Query> {
   representation: boolean;
   links: Links;
   services: Services;
+  requireAccess: RequireAccess;
   reply: FastifyReply;
   /** Makes the operation's own 422 out of details. */
   invalid: (details: ErrorDetail[]) => ApiError;

@@ -21,6 +21,7 @@ import { beginTransfer } from '../transfer/begin.ts';
 import type { Seeds } from '../history/baselines.ts';
 import { baselineSight } from './copy.ts';
 import { deriveJob, type DeriveWork } from './derive.ts';
+import { requirePermitted } from './stillPermitted.ts';
 
 interface Parts {
   database: Database;
@@ -39,6 +40,7 @@ export function deriveHandler(parts: Parts): JobHandler {
     kind: deriveJob,
     ...parts.retries,
     run: (job) => run(parts, job),
+    confirm: (tx, { subjectId, payload }) => requirePermitted(tx, subjectId, (payload as DeriveWork).order),
     giveUp: (tx, { subjectId }, reason) => fail(parts, tx, subjectId, 'failed', reason),
   };
 }
@@ -48,6 +50,7 @@ async function run(parts: Parts, job: RunningJob): Promise<Effect> {
   const work = job.payload as DeriveWork;
   const imodel = await database.db.selectFrom('imodel').selectAll().where('id', '=', job.subjectId).where('deleted_at', 'is', null).executeTakeFirst();
   if (imodel === undefined || imodel.state === 'initialized') return async () => undefined;
+  await requirePermitted(database.db, imodel.id, work.order);
   const { data_center } = await database.db.selectFrom('itwin').select('data_center').where('id', '=', imodel.itwin_id).executeTakeFirstOrThrow();
   const store = blobs.stores.ofDataCenter(data_center);
   const want = { purpose: work.squash ? 'baseline' : 'checkpoint', countMissingGuids: work.wantsGuids } as const;

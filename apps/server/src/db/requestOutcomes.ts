@@ -1,6 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { TransactionBuilder } from 'kysely';
 import type { Database, Tx } from './database.ts';
+import { unguarded } from './guards.ts';
 import { onNobodysBehalf } from './postgres/connectionLimits.ts';
 import type { Schema } from './schema.ts';
 
@@ -32,7 +33,7 @@ export async function withOutcomes<T>(keeper: OutcomeKeeper, handler: () => Prom
 
 /** For what a request sets off but does not wait for, such as jobs: its transactions and connections are not those of the request. */
 export function outsideRequest<T>(work: () => T): T {
-  return runs.run(undefined, () => onNobodysBehalf(work));
+  return unguarded(() => runs.run(undefined, () => onNobodysBehalf(work)));
 }
 
 /** Whether the next transaction of this request has been committed by an earlier run: checks before it would find its effect. */

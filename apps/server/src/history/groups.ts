@@ -31,13 +31,13 @@ export class ChangesetGroups {
 
   /** Closes a group for good. @throws ApiError ChangesetGroupNotFound, ChangesetGroupIsClosed */
   async complete(caller: Caller, { imodel }: IModelAccess, id: string | undefined): Promise<ChangesetGroupTable> {
-    const group = await this.get(imodel.id, id);
-    await this.#database.db.transaction().execute(async (tx) => {
+    return this.#database.db.transaction().execute(async (tx) => {
+      const group = await findGroup(tx, imodel.id, id);
       const closed = await tx.updateTable('changeset_group').set({ state: 'completed' }).where('id', '=', group.id).where('state', '=', 'inProgress').executeTakeFirst();
       if (closed.numUpdatedRows === 0n) throw new ApiError('ChangesetGroupIsClosed');
       await audit(tx, caller, { at: Date.now(), action: 'changesetGroup.complete', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: group.id } });
+      return { ...group, state: 'completed' };
     });
-    return { ...group, state: 'completed' };
   }
 
   /** @throws ApiError ChangesetGroupNotFound */

@@ -6,7 +6,6 @@ import type { FastifyInstance } from 'fastify';
  * and the client loses the answer with it. 256 MiB is the longest body that Azure's client sends in one piece.
  */
 const mostBytes = 256 * 1024 * 1024;
-const longestMs = 30_000;
 const longestSilenceMs = 5000;
 const lookEveryMs = 250;
 
@@ -21,12 +20,13 @@ export function continueIfExpected(request: IncomingMessage, response: ServerRes
 /**
  * Makes sure that the answer to a request reaches its client although the body was not read to its end: the rest is read, within
  * bounds, and thrown away. Beyond them the connection is closed.
+ * @param longestMs longest time for the rest of one body, milliseconds
  */
-export function discardUnreadBodies(app: FastifyInstance): void {
+export function discardUnreadBodies(app: FastifyInstance, longestMs: number): void {
   const server = app.server;
   const watch = (request: IncomingMessage, response: ServerResponse): void => {
     response.once('finish', () => {
-      if (!request.complete) void discard(request).then((ended) => ended || request.socket.destroy());
+      if (!request.complete) void discard(request, longestMs).then((ended) => ended || request.socket.destroy());
     });
   };
   server.on('request', watch);
@@ -42,12 +42,12 @@ export function discardUnreadBodies(app: FastifyInstance): void {
     reply.removeHeader('connection');
     // The HTTP layer closes the connection with the answer when the client wants that: the rest is read before.
     if (reply.raw.shouldKeepAlive || expecting.has(raw)) return done(null, payload);
-    void discard(raw).then(() => done(null, payload));
+    void discard(raw, longestMs).then(() => done(null, payload));
   });
 }
 
 /** Reads the rest of a body. @returns false when the bounds were reached first */
-function discard(request: IncomingMessage): Promise<boolean> {
+function discard(request: IncomingMessage, longestMs: number): Promise<boolean> {
   const { socket } = request;
   const began = performance.now();
   const before = socket.bytesRead;

@@ -6,6 +6,7 @@ import { readPage, type Page, type PageRequest } from '../api/paging.ts';
 import { audit } from '../audit.ts';
 import type { Config } from '../config.ts';
 import { isUniqueError, type Database } from '../db/database.ts';
+import { unguarded } from '../db/guards.ts';
 import type { ITwinTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError, detail } from '../errors.ts';
@@ -183,7 +184,11 @@ export class ITwins {
       await audit(tx, caller, { at: now, action: 'iTwin.delete', iTwinId: id, detail: { iModels: iModels.map((imodel) => imodel.id) } });
     });
     // Nobody reaches an iModel of a deleted iTwin. Each is now deleted for itself, some at a time, so that nobody waits long to
-    // write; what a crash leaves of this is the collector's.
+    // write; what a crash leaves of this is the collector's. Nobody has permissions on the iTwin any more that a guard could find.
+    await unguarded(() => this.#deleteIModels(caller, id));
+  }
+
+  async #deleteIModels(caller: Caller, id: string): Promise<void> {
     for (let deleted = iModelsAtATime; deleted === iModelsAtATime; )
       deleted = await this.#database.db.transaction().execute(async (tx) => {
         const going = tx.selectFrom('imodel').select('id').where('itwin_id', '=', id).where('deleted_at', 'is', null).orderBy('id').limit(iModelsAtATime);

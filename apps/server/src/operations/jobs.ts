@@ -54,6 +54,8 @@ export interface JobHandler {
   backoffMs(attempt: number): number;
   /** Does the work. What it throws is tried again, a `FinalError` is not. */
   run(job: RunningJob): Promise<Effect>;
+  /** Judges, in the transaction that ends the job, whether its effect may still count. @throws FinalError, with which the job is given up */
+  confirm?(tx: Tx, job: Pick<RunningJob, 'subjectId' | 'payload'>): Promise<void>;
   /** What follows when all attempts are spent. @param reason for users */
   giveUp(tx: Tx, job: Pick<RunningJob, 'id' | 'subjectId' | 'payload'>, reason: string, error: Error): Promise<void>;
   /** Keeps the row of a given-up job as `failed`, for people to look at and start again. */
@@ -275,11 +277,17 @@ export class Jobs {
       await this.#failed(handler, job, row, error as Error);
       return;
     }
-    await this.#database.db.transaction().execute(async (tx) => {
-      const ended = await fenced(tx.deleteFrom('job'), row).executeTakeFirst();
-      if (ended.numDeletedRows === 0n) return; // Taken over meanwhile: the other run counts.
-      await effect(tx);
-    });
+    try {
+      await this.#database.db.transaction().execute(async (tx) => {
+        const ended = await fenced(tx.deleteFrom('job'), row).executeTakeFirst();
+        if (ended.numDeletedRows === 0n) return; // Taken over meanwhile: the other run counts.
+        await handler.confirm?.(tx, job);
+        await effect(tx);
+      });
+    } catch (error) {
+      if (!(error instanceof FinalError)) throw error;
+      await this.#failed(handler, job, row, error);
+    }
   }
 
   async #failed(handler: JobHandler, job: RunningJob, row: JobTable, error: Error): Promise<void> {

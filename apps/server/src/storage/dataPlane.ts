@@ -5,7 +5,7 @@ import { outageOf } from '../faults.ts';
 import { ChecksumMismatchError, SizeMismatchError, UnknownBlockError } from './blobStore.ts';
 import type { Blobs } from './blobs.ts';
 import type { Downloads } from './downloads.ts';
-import { incomingBody, SilentUploadError } from './incomingBody.ts';
+import { incomingBody, StalledUploadError } from './incomingBody.ts';
 import type { Shares } from '../shares/shares.ts';
 import { sendFile } from './sendFile.ts';
 import { blobPath, containerPath, filePath, type LinkFault, type LinkGrant, type SignedLinks } from './signedLinks.ts';
@@ -24,6 +24,8 @@ interface DataPlaneOptions {
   addressLimits: AddressLimits;
   downloads: Downloads;
   shares: Shares;
+  /** Longest time in which an upload makes no progress, milliseconds. */
+  stallMs: number;
 }
 
 type Query = { Querystring: Record<string, unknown> };
@@ -37,7 +39,7 @@ type ContainerRequest = FastifyRequest<{ Params: { container: string; name: stri
  * whatever content type an upload claims, its bytes go to the store as they are. Also the containers of checkpoints, for
  * Cloud Backed SQLite.
  */
-export async function dataPlane(app: FastifyInstance, { blobs, uploads, links, containers, addressLimits, downloads, shares }: DataPlaneOptions): Promise<void> {
+export async function dataPlane(app: FastifyInstance, { blobs, uploads, links, containers, addressLimits, downloads, shares, stallMs }: DataPlaneOptions): Promise<void> {
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request, payload, done) => done(null, payload));
 
@@ -119,12 +121,20 @@ export async function dataPlane(app: FastifyInstance, { blobs, uploads, links, c
     const { comp } = request.query;
     if (comp !== undefined && comp !== 'block' && comp !== 'blocklist') throw new StorageError(400, 'InvalidQueryParameterValue', 'This kind of upload is not supported.');
     const take = comp === 'block' ? stageBlock : comp === 'blocklist' ? commit : putWhole;
-    refuseUnlessStored(await take(uploads, upload, request, reply));
+    refuseUnlessStored(await take(uploads, upload, { request, reply, stallMs }));
     return reply.code(201).send();
   });
 }
 
-async function putWhole(uploads: Uploads, upload: Upload, request: FastifyRequest, reply: FastifyReply): Promise<UploadOutcome> {
+/** A request that brings bytes. */
+interface Incoming {
+  request: LinkRequest;
+  reply: FastifyReply;
+  stallMs: number;
+}
+
+async function putWhole(uploads: Uploads, upload: Upload, incoming: Incoming): Promise<UploadOutcome> {
+  const { request } = incoming;
   const type = request.headers['x-ms-blob-type'];
   if (type !== undefined && type !== 'BlockBlob') throw new StorageError(400, 'InvalidHeaderValue', 'Only block blobs are supported.');
   const md5s = [md5Of(request, 'content-md5'), md5Of(request, 'x-ms-blob-content-md5')].filter((md5) => md5 !== undefined);
@@ -134,25 +144,27 @@ async function putWhole(uploads: Uploads, upload: Upload, request: FastifyReques
     throw new SizeMismatchError(upload.size);
   }
   await uploads.begins(upload, false);
-  return uploads.put(upload, incomingBody(request, reply, md5s, () => uploads.flows(upload)));
+  return uploads.put(upload, incomingBody({ ...incoming, md5s, onBytes: () => uploads.flows(upload) }));
 }
 
-async function stageBlock(uploads: Uploads, upload: Upload, request: LinkRequest, reply: FastifyReply): Promise<UploadOutcome> {
+async function stageBlock(uploads: Uploads, upload: Upload, incoming: Incoming): Promise<UploadOutcome> {
+  const { request } = incoming;
   const { blockid: blockId } = request.query;
   // Rule of the protocol: a block id is base64 of at most 64 bytes.
   if (typeof blockId !== 'string' || !/^[A-Za-z0-9+/]{1,88}={0,2}$/.test(blockId)) throw new StorageError(400, 'InvalidQueryParameterValue', 'The block id is not valid.');
   if (upload.state === 'closed') return 'conflict';
   const md5 = md5Of(request, 'content-md5');
   await uploads.begins(upload, true);
-  await uploads.stageBlock(upload, blockId, incomingBody(request, reply, md5 === undefined ? [] : [md5], () => uploads.flows(upload)));
+  await uploads.stageBlock(upload, blockId, incomingBody({ ...incoming, md5s: md5 === undefined ? [] : [md5], onBytes: () => uploads.flows(upload) }));
   return 'stored';
 }
 
-async function commit(uploads: Uploads, upload: Upload, request: FastifyRequest, reply: FastifyReply): Promise<UploadOutcome> {
+async function commit(uploads: Uploads, upload: Upload, incoming: Incoming): Promise<UploadOutcome> {
+  const { request } = incoming;
   const md5 = md5Of(request, 'content-md5');
   const fileMd5 = md5Of(request, 'x-ms-blob-content-md5');
   await uploads.begins(upload, true);
-  return uploads.commitBlocks(upload, await readBlockList(incomingBody(request, reply, md5 === undefined ? [] : [md5], () => undefined)), fileMd5);
+  return uploads.commitBlocks(upload, await readBlockList(incomingBody({ ...incoming, md5s: md5 === undefined ? [] : [md5] })), fileMd5);
 }
 
 async function readBlockList(body: AsyncIterable<Buffer>): Promise<string[]> {
@@ -206,7 +218,7 @@ function toStorageError(error: unknown): StorageError {
   if (error instanceof TooManyError) return new StorageError(429, 'TooManyRequests', 'This address sent too many requests.', { 'retry-after': String(error.waitSeconds) });
   if (error instanceof SizeMismatchError) return new StorageError(400, 'InvalidInput', 'The upload does not have the size that was declared for it.');
   if (error instanceof ChecksumMismatchError) return new StorageError(400, 'Md5Mismatch', 'The MD5 value specified in the request did not match the MD5 value calculated by the server.');
-  if (error instanceof SilentUploadError) return new StorageError(408, 'RequestTimeout', 'The upload brought nothing for too long.');
+  if (error instanceof StalledUploadError) return new StorageError(408, 'RequestTimeout', 'The upload brought too little for too long.');
   if (error instanceof UnknownBlockError) return new StorageError(400, 'InvalidBlockList', 'The block list names a block that was not uploaded.');
   const { statusCode, code } = error as { statusCode?: number; code?: string };
   if (code === 'ECONNRESET' || code === 'ERR_STREAM_PREMATURE_CLOSE' || code === 'ABORT_ERR')

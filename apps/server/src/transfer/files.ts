@@ -1,18 +1,16 @@
 import { createHash, randomUUID } from 'node:crypto';
 import pMap from 'p-map';
-import { requireIModel, requireITwin, type Permissions } from '../access/permissions.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
+import { requirePermitted } from '../clone/stillPermitted.ts';
 import type { Config } from '../config.ts';
 import type { Database, Tx } from '../db/database.ts';
 import { openEnd, type BlobTable, type ChangesetTable, type TransferTable } from '../db/schema.ts';
 import { listChangesets } from '../db/statements/listChangesets.ts';
-import { ApiError } from '../errors.ts';
 import { raiseCreated } from '../events/events.ts';
 import { dropBaseline } from '../history/collect.ts';
 import { failCreation } from '../imodels/failedCreation.ts';
 import type { Seeds } from '../history/baselines.ts';
 import { doubling, enqueue, type Effect, type JobHandler, type RunningJob } from '../operations/jobs.ts';
-import { FinalError } from '../operations/reasons.ts';
 import type { Quotas } from '../quotas/quotas.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
 import type { Blobs, ReadableBlob } from '../storage/blobs.ts';
@@ -34,7 +32,6 @@ export interface TransferParts {
   database: Database;
   blobs: Blobs;
   carrier: Carrier;
-  permissions: Permissions;
   seeds: Seeds;
   checkpoints: Checkpoints;
   quotas: Quotas;
@@ -60,6 +57,7 @@ export function transferFilesHandler(parts: TransferParts): JobHandler {
     kind: transferFilesJob,
     ...transferLimits(parts.config),
     run: (job) => ending(() => bringFiles(parts, job)),
+    confirm: (tx, { subjectId, payload }) => requirePermitted(tx, subjectId, payload as TransferOrder),
     giveUp: (tx, { subjectId }, reason) => fail(tx, parts, subjectId, reason),
   };
 }
@@ -75,7 +73,7 @@ export async function ending(work: () => Promise<Effect>): Promise<Effect> {
 }
 
 async function bringFiles(parts: TransferParts, job: RunningJob): Promise<Effect> {
-  if (await TransferRun.isFirst(parts.database, job.subjectId)) await checkAgain(parts, job);
+  await requirePermitted(parts.database.db, job.subjectId, job.payload as TransferOrder);
   const run = await TransferRun.begin(parts.database, job, parts.config.fruitlessAttempts);
   if (run === undefined) return async () => undefined;
   try {
@@ -93,25 +91,6 @@ async function bringFiles(parts: TransferParts, job: RunningJob): Promise<Effect
     throw error;
   } finally {
     run.end();
-  }
-}
-
-/**
- * Rule of this server: a transfer that begins late runs on the permissions of now. A source that is gone meanwhile asks for
- * none: what was accepted holds on to it.
- */
-async function checkAgain({ database, permissions, config }: TransferParts, job: RunningJob): Promise<void> {
-  const { caller, fromIModelId } = job.payload as TransferOrder;
-  const operation = await database.db.selectFrom('operation').select('created_at').where('imodel_id', '=', job.subjectId).executeTakeFirst();
-  if (operation === undefined || Date.now() - operation.created_at < config.lateSeconds * 1000) return;
-  try {
-    requireITwin(await permissions.onITwin(caller, job.tenant), 'imodels_manage');
-    const source = await permissions.onIModel(caller, fromIModelId);
-    if (source !== undefined) requireIModel(source, 'imodels_webview', 'iModel');
-    if (source !== undefined) requireIModel(source, 'imodels_manage', 'iTwin');
-  } catch (error) {
-    if (error instanceof ApiError) throw new FinalError('When its turn came, whoever asked for the copy no longer had the permissions that it needs.', { cause: error });
-    throw error;
   }
 }
 

@@ -65,12 +65,6 @@ export class TransferRun {
     return new TransferRun(database, transfer, await accountOfITwin(db, job.tenant), job);
   }
 
-  /** Whether this is the first run of all. */
-  static async isFirst(database: Database, imodelId: string): Promise<boolean> {
-    const row = await database.db.selectFrom('transfer').select('begun_at').where('imodel_id', '=', imodelId).executeTakeFirst();
-    return row?.begun_at === null;
-  }
-
   /** Hears of bytes that pass: told once a second, so that a big file shows that it moves, and with each finished file for good. */
   readonly passed = (bytes: number): void => {
     this.#underWay += bytes;

@@ -1,4 +1,5 @@
 import type { Engine, Tx } from '../database.ts';
+import { guardedWait } from '../guards.ts';
 import { ApiError } from '../../errors.ts';
 import type { IModelTable } from '../schema.ts';
 
@@ -15,7 +16,7 @@ export async function lockIModel(tx: Tx, engine: Engine, id: string, purpose: 'c
   if (engine === 'postgres') {
     query = purpose === 'clone' ? query.forKeyShare() : purpose === 'push' ? query.forNoKeyUpdate() : query.forUpdate();
   }
-  return query.executeTakeFirst();
+  return guardedWait(tx, () => query.executeTakeFirst());
 }
 
 /** The same, for what needs an iModel that is there and ready. @throws ApiError iModelNotFound, iModelNotInitialized */

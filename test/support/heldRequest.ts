@@ -1,0 +1,46 @@
+import { connect, type Socket } from 'node:net';
+
+/** What came back over a connection until its end, or until it was looked at. */
+export interface Received {
+  /** 0 while no answer has come. */
+  status: number;
+  text: string;
+  closed: boolean;
+}
+
+/** One request over a connection of its own, sent piece by piece: what no client library does. */
+export class HeldRequest {
+  readonly #socket: Socket;
+  #text = '';
+  #closed = false;
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.on('data', (data) => (this.#text += data.toString('latin1')));
+    socket.on('close', () => (this.#closed = true));
+    // A connection that the server cuts counts as closed, however it is cut.
+    socket.on('error', () => undefined);
+  }
+
+  /** @param head request line and headers, each without its end of line */
+  static async open(origin: string, head: readonly string[]): Promise<HeldRequest> {
+    const { port } = new URL(origin);
+    const socket = connect(Number(port), '127.0.0.1');
+    await new Promise<void>((resolve, reject) => socket.once('connect', resolve).once('error', reject));
+    const request = new HeldRequest(socket);
+    request.send(head.map((line) => `${line}\r\n`).join(''));
+    return request;
+  }
+
+  send(bytes: string): void {
+    if (this.#socket.writable) this.#socket.write(bytes);
+  }
+
+  get received(): Received {
+    return { status: Number(/^HTTP\/1\.1 (\d{3})/.exec(this.#text)?.[1] ?? 0), text: this.#text, closed: this.#closed };
+  }
+
+  end(): void {
+    this.#socket.destroy();
+  }
+}

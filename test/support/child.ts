@@ -22,6 +22,11 @@ export class ServerProcess {
     this.#role = role;
   }
 
+  /** Of the process that was started last. */
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
   /** @throws Error when it ends before it listens, or does not listen in time */
   async start(): Promise<void> {
     const file = path.join(this.#config.dataDir, `${randomUUID()}.json`);

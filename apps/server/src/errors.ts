@@ -140,6 +140,7 @@ export const detail = {
   invalidValue: (target: string, message: string): ErrorDetail => ({ code: 'InvalidValue', message, target }),
   unknownOption: (name: string): ErrorDetail => ({ code: 'InvalidParameter', message: `'${name}' is not a query option of this operation.`, target: name }),
   invalidBody: (): ErrorDetail => ({ code: 'InvalidRequestBody', message: 'Failed to parse request body. Make sure it is a valid JSON.' }),
+  bodyTooDeep: (limit: number): ErrorDetail => ({ code: 'InvalidRequestBody', message: `The request body is nested more than ${limit} levels deep.` }),
   contentType: (given: string, ...supported: string[]): ErrorDetail => ({
     code: 'InvalidHeaderValue',
     message: `'${given}' is not supported 'content-type'. Supported media ${supported.length === 1 ? 'type is' : 'types are'} ${supported.map((type) => `'${type}'`).join(', ')}.`,

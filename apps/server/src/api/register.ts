@@ -16,6 +16,7 @@ import { QuotaExceededError } from '../quotas/quotas.ts';
 import type { Services } from '../services.ts';
 import { registerAbsent } from './absent.ts';
 import { baseUrlOf } from './baseUrl.ts';
+import { shapeOf, type JsonShape } from './jsonShape.ts';
 import { Links } from './links.ts';
 import { answerAgain, answerUnlessLost, answerWithKey, faultOfKey, idempotencyKeyOf, keptAnswer, keyDescription } from './repeats.ts';
 import type { Access, Call, RequireAccess, Route } from './route.ts';
@@ -36,6 +37,11 @@ interface RequestState {
   refusal?: ApiError;
 }
 const states = new WeakMap<FastifyRequest, RequestState>();
+
+/** Deepest nesting of a body; the API's own go to 5. */
+const maxDepth = 32;
+/** Most values in a body: the largest that the API takes are 1,000 entries of 7. */
+const maxValues = 20_000;
 
 /** Options of an embedder or a test. */
 export interface RegisterOptions {
@@ -316,12 +322,20 @@ function parseBody(request: FastifyRequest, route: Route, invalid: (details: Err
     // Rule of JSON: it is UTF-8. Other bytes decoded leniently would be stored as other names, without a word.
     const text = isUtf8Type(given) ? decodeUtf8(body) : undefined;
     if (text === undefined) throw new SyntaxError('the body is not UTF-8');
+    requireShape(shapeOf(text), invalid);
     value = secureJson.parse(text);
-  } catch {
+  } catch (error) {
+    if (error instanceof ApiError) throw error;
     throw invalid([isUtf8Type(given) ? detail.invalidBody() : detail.contentType(given.slice(0, 100), ...types)]);
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw invalid([detail.invalidBody()]);
   return value;
+}
+
+/** Refuses what is nested more deeply, or holds more values, than any request of the API. @throws ApiError */
+function requireShape({ depth, values }: JsonShape, invalid: (details: ErrorDetail[]) => ApiError): void {
+  if (depth > maxDepth) throw invalid([detail.bodyTooDeep(maxDepth)]);
+  if (values > maxValues) throw new ApiError('RequestTooLarge', { message: `The request body holds too many values. Maximum allowed number of values is ${maxValues}.` });
 }
 
 /** Parameters that are not UTF-8. Those that are look as they were meant; these would look like others. */

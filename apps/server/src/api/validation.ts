@@ -22,12 +22,14 @@ const wordings = ['explain', 'tooLong', 'pick', 'refusal', 'fixed', 'missing'] a
 
 /** What a body does not declare is taken out of it, at every depth: nothing that nobody knows of is stored, copied and sent out again. */
 const forBodies = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false, removeAdditional: 'all' });
+/** The same, up to the first fault: a large body may have one in each of its values. */
+const forLargeBodies = new Ajv({ verbose: true, strict: false, validateFormats: false, removeAdditional: 'all' });
 /** Answers are looked at and stay as they are. */
 const forAnswers = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false });
 /** Parameters arrive as text: `'5'` becomes 5 where a number is declared. */
 const forParameters = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false, coerceTypes: true });
 
-for (const ajv of [forBodies, forAnswers, forParameters]) ajv.addKeyword({ keyword: 'text', type: 'string', validate: (kind: TextKind, value: string) => faultOfText(kind, value) === undefined });
+for (const ajv of [forBodies, forLargeBodies, forAnswers, forParameters]) ajv.addKeyword({ keyword: 'text', type: 'string', validate: (kind: TextKind, value: string) => faultOfText(kind, value) === undefined });
 
 export type Check = (value: unknown) => ErrorDetail[];
 
@@ -36,17 +38,20 @@ export type Check = (value: unknown) => ErrorDetail[];
  * is changed in place: undeclared properties go, names and descriptions are brought into the form in which they are kept.
  */
 export function bodyCheck(schema: TSchema): Check {
-  return checkWith(forBodies.compile(schema), schema, 'property');
+  const [all, first] = [forBodies.compile(schema), onFirstUse(() => forLargeBodies.compile(schema))];
+  return checkWith((value) => (hasMoreValues(value, maxJudgedValues) ? first() : all), schema, 'property');
 }
 
 /** The same for what the server answers, which is not changed. */
 export function answerCheck(schema: TSchema): Check {
-  return checkWith(forAnswers.compile(schema), schema, 'property');
+  const validate = forAnswers.compile(schema);
+  return checkWith(() => validate, schema, 'property');
 }
 
 /** The same for query parameters; the checked object is changed in place to the declared types. */
 export function parameterCheck(schema: TSchema): Check {
-  return checkWith(forParameters.compile(schema), schema, 'parameter');
+  const validate = forParameters.compile(schema);
+  return checkWith(() => validate, schema, 'parameter');
 }
 
 /**
@@ -70,11 +75,17 @@ export function parameterNames(schema: TSchema | undefined): (query: Record<stri
   };
 }
 
-function checkWith(validate: ValidateFunction, schema: TSchema, kind: 'property' | 'parameter'): Check {
+/** Most values of a body of which every fault is told. Of larger ones the first one is. */
+const maxJudgedValues = 1000;
+/** Most faults that are told of a request. */
+const maxDetails = 100;
+
+function checkWith(validatorFor: (value: unknown) => ValidateFunction, schema: TSchema, kind: 'property' | 'parameter'): Check {
   const texts = Object.entries((schema as { properties?: Record<string, { text?: TextKind }> }).properties ?? {}).filter(([, { text }]) => text !== undefined);
   return (value) => {
     const bad = findUnstorable(value);
     if (bad !== undefined) return [detail.invalidValue(bad.place, `Provided '${bad.place}' value is not valid. The value cannot contain ${bad.what}.`)];
+    const validate = validatorFor(value);
     if (validate(value)) {
       const given = value as Record<string, unknown>;
       for (const [name, { text }] of texts) if (typeof given[name] === 'string') given[name] = normalizeText(text as TextKind, given[name]);
@@ -86,8 +97,20 @@ function checkWith(validate: ValidateFunction, schema: TSchema, kind: 'property'
       const target = found.target ?? '';
       if (!details.has(target)) details.set(target, found);
     }
-    return [...details.values()];
+    return [...details.values()].slice(0, maxDetails);
   };
+}
+
+function onFirstUse<T>(make: () => T): () => T {
+  let made: T | undefined;
+  return () => (made ??= make());
+}
+
+/** Whether there are more than so many values in a value, it included. */
+function hasMoreValues(value: unknown, limit: number): boolean {
+  let left = limit;
+  const isOver = (inner: unknown): boolean => --left < 0 || (typeof inner === 'object' && inner !== null && Object.values(inner).some(isOver));
+  return isOver(value);
 }
 
 function describe(error: ErrorObject, schema: TSchema, kind: 'property' | 'parameter'): ErrorDetail {
@@ -102,7 +125,7 @@ function describe(error: ErrorObject, schema: TSchema, kind: 'property' | 'param
   const wording = wordingOf(error, schema, top);
   if (wording.fixed !== undefined) return { code: 'ReadOnlyProperty', message: wording.fixed, target: top };
   if (wording.missing !== undefined && (isBlank(error.data) || isInvisible(error))) return detail.missingProperty(top, wording.missing);
-  if (wording.refusal !== undefined) return detail.invalidValue(top, wording.refusal.replace('{value}', shown(error.data)));
+  if (wording.refusal !== undefined) return detail.invalidValue(top, wording.refusal.replace('{value}', () => shown(error.data)));
   if (error.keyword === 'maxLength')
     return detail.invalidValue(top, wording.tooLong ?? `Provided '${top}' value is not valid. The value exceeds allowed ${String(error.schema)} characters.`);
   const textFault = error.keyword === 'text' ? faultOfText(error.schema as TextKind, error.data as string) : undefined;

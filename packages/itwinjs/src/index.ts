@@ -37,7 +37,8 @@ const ownAccount = 'storage';
  */
 export async function startOnOffshoot(options: OffshootOptions): Promise<void> {
   const { server, getAccessToken, coordinateSystemWorkspaces, ...host } = options;
-  const address = server.replace(/\/+$/, '');
+  let address = server;
+  while (address.endsWith('/')) address = address.slice(0, -1);
   serveCheckpointsFrom(`${address}/${ownAccount}`);
   await IModelHost.startup({
     ...host,

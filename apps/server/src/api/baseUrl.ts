@@ -1,6 +1,7 @@
 import type { FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
 import { proxyTrust } from '../http/trustedProxies.ts';
+import { withoutTrailingSlashes } from '../trailingSlashes.ts';
 
 /**
  * The server's address as the client wrote it, without a slash at the end, unless the configuration fixes one. Behind a proxy
@@ -23,7 +24,7 @@ function portAfter(host: string, request: FastifyRequest): string {
 
 /** `X-Forwarded-Prefix`: the path that the proxy takes off before it passes a request on. */
 function prefixOf(request: FastifyRequest): string {
-  const prefix = forwarded(request, 'x-forwarded-prefix').replace(/\/+$/, '');
+  const prefix = withoutTrailingSlashes(forwarded(request, 'x-forwarded-prefix'));
   return /^(\/[\w.~%-]+)+$/.test(prefix) && prefix.length <= 255 && !/\/\.{1,2}(\/|$)/.test(prefix) ? prefix : '';
 }
 

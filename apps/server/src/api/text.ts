@@ -17,9 +17,9 @@ export function isUtf8Type(contentType: string): boolean {
   const charset = contentType
     .split(';')
     .slice(1)
-    .map((parameter) => /^\s*charset\s*=\s*"?([^"\s]*)"?\s*$/i.exec(parameter)?.[1])
-    .find((value) => value !== undefined);
-  return charset === undefined || charsets.has(charset.toLowerCase());
+    .map((parameter) => parameter.split('=', 2).map((part) => part.trim().toLowerCase()))
+    .find(([name]) => name === 'charset')?.[1];
+  return charset === undefined || charsets.has(charset.replace(/^"([^"]*)"$/, '$1'));
 }
 
 /** Names of the parameters of a query that are not UTF-8. */
@@ -31,19 +31,22 @@ export const undecodable = Symbol('undecodable');
  */
 export function parseQuery(text: string): Record<PropertyKey, unknown> {
   const query = Object.create(null) as Record<PropertyKey, unknown>;
+  const undecoded: string[] = [];
   for (const pair of text.split('&')) {
     if (pair === '') continue;
     const end = pair.indexOf('=');
     const name = decodePart(end === -1 ? pair : pair.slice(0, end));
     const value = end === -1 ? '' : decodePart(pair.slice(end + 1));
     if (name === undefined || value === undefined) {
-      query[undecodable] = [...((query[undecodable] as string[] | undefined) ?? []), name ?? 'query'];
+      undecoded.push(name ?? 'query');
       continue;
     }
     const earlier = query[name];
     if (earlier === undefined) query[name] = value;
-    else query[name] = Array.isArray(earlier) ? [...(earlier as unknown[]), value] : [earlier, value];
+    else if (Array.isArray(earlier)) earlier.push(value);
+    else query[name] = [earlier, value];
   }
+  if (undecoded.length > 0) query[undecodable] = undecoded;
   return query;
 }
 

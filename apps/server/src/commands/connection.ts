@@ -6,6 +6,7 @@ import { hasIssuer } from '../dataFolder.ts';
 import { anywhere, ForbiddenAddressError, send, type Outlet } from '../http/outbound.ts';
 import { ownOrigins } from '../ownAddresses.ts';
 import { exitCodes, ExitError } from './exit.ts';
+import { withoutTrailingSlashes } from '../trailingSlashes.ts';
 import { mintToken } from './token.ts';
 
 export interface ConnectionOptions {
@@ -189,7 +190,7 @@ function refusalText(status: number, headers: IncomingHttpHeaders, text: string)
 /** The server's address: what people copy ends in `/imodels`, as clients want it, as often as not. @throws ExitError */
 function baseOf(url: string): string {
   if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) throw new ExitError(exitCodes.usage, `'${url}' is no address; write it like http://localhost:4700`);
-  return url.replace(/\/+$/, '').replace(/\/imodels$/i, '').replace(/\/+$/, '');
+  return withoutTrailingSlashes(withoutTrailingSlashes(url).replace(/\/imodels$/i, ''));
 }
 
 /** @throws ExitError usage where no token can be minted */

@@ -176,8 +176,11 @@ async function readBlockList(body: AsyncIterable<Buffer>): Promise<string[]> {
   const start = xml.indexOf('<BlockList>');
   const end = xml.indexOf('</BlockList>', start);
   if (start === -1 || end === -1) throw new StorageError(400, 'InvalidXmlDocument', 'The block list is not valid.');
-  const blockIds = [...xml.slice(start, end).matchAll(/<(Latest|Uncommitted|Committed)>([A-Za-z0-9+/=]+)<\/\1>/g)].map((match) => match[2] as string);
-  if (blockIds.length > maxListedBlocks) throw new StorageError(400, 'BlockListTooLong', `The block list has more than ${maxListedBlocks} blocks.`);
+  const blockIds: string[] = [];
+  for (const match of xml.slice(start, end).matchAll(/<(Latest|Uncommitted|Committed)>([A-Za-z0-9+/=]+)<\/\1>/g)) {
+    blockIds.push(match[2] as string);
+    if (blockIds.length > maxListedBlocks) throw new StorageError(400, 'BlockListTooLong', `The block list has more than ${maxListedBlocks} blocks.`);
+  }
   return blockIds;
 }
 

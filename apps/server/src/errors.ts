@@ -1,3 +1,5 @@
+import { maxPixels } from './thumbnails/pictureSizes.ts';
+
 /** One detail of a refused request, as the API words it. */
 export interface ErrorDetail {
   code: string;
@@ -141,6 +143,11 @@ export const detail = {
   unknownOption: (name: string): ErrorDetail => ({ code: 'InvalidParameter', message: `'${name}' is not a query option of this operation.`, target: name }),
   invalidBody: (): ErrorDetail => ({ code: 'InvalidRequestBody', message: 'Failed to parse request body. Make sure it is a valid JSON.' }),
   bodyTooDeep: (limit: number): ErrorDetail => ({ code: 'InvalidRequestBody', message: `The request body is nested more than ${limit} levels deep.` }),
+  tooManyPixels: (target?: string): ErrorDetail => ({
+    code: 'InvalidRequestBody',
+    message: `The picture has too many pixels. A PNG may have ${maxPixels.png}, a JPEG ${maxPixels.jpeg}.`,
+    ...(target !== undefined && { target }),
+  }),
   contentType: (given: string, ...supported: string[]): ErrorDetail => ({
     code: 'InvalidHeaderValue',
     message: `'${given}' is not supported 'content-type'. Supported media ${supported.length === 1 ? 'type is' : 'types are'} ${supported.map((type) => `'${type}'`).join(', ')}.`,

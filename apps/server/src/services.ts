@@ -53,6 +53,7 @@ import { openStores } from './storage/stores.ts';
 import { LinkKeys } from './storage/linkKeys.ts';
 import { SignedLinks } from './storage/signedLinks.ts';
 import { Uploads } from './storage/uploads.ts';
+import { Pictures } from './thumbnails/pictures.ts';
 import { Thumbnails } from './thumbnails/thumbnails.ts';
 import { Carrier } from './transfer/carrier.ts';
 import { transferCheckpointsHandler } from './transfer/checkpoints.ts';
@@ -164,6 +165,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const users = new Users(database.db);
     const members = new Members(database, users, directory);
     const rateLimits = new RateLimits(config, database);
+    const pictures = new Pictures();
     const shares = new Shares({ database, permissions, directory, quotas, usersFileOnly: config.issuers.length === 0 });
     const now = steadyClock(Math.max(config.signedLinkSeconds, config.collector.graceSeconds) * 1000);
     // By the time that passes, whatever the clock says.
@@ -211,7 +213,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       changesetGroups: new ChangesetGroups(database),
       extendedData: new ExtendedData(database),
       marks: new Marks(database),
-      thumbnails: new Thumbnails(database, blobs),
+      thumbnails: new Thumbnails(database, blobs, pictures),
       shares,
       quotas,
       briefcases: new Briefcases(database, config, quotas),
@@ -219,7 +221,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       namedVersions: new NamedVersions(database, checkpoints, quotas),
       webhooks: new Webhooks(database, quotas, config.webhooks),
       groups: new Groups(database, members),
-      iTwinThings: new ITwinThings(database, blobs, quotas),
+      iTwinThings: new ITwinThings(database, blobs, quotas, pictures),
       checkpoints,
       containers: new Containers(database, checkpoints, modelFiles),
       generator,

@@ -3,7 +3,9 @@ import type { ITwinImageTable, RepositoryTable } from '../db/schema.ts';
 import { parseGuid } from '../domain.ts';
 import { ApiError, detail, type ErrorDetail } from '../errors.ts';
 import type { NewRepository } from '../itwins/things.ts';
-import { maxThumbnailBytes, NotAPictureError, ProportionsError } from '../thumbnails/thumbnails.ts';
+import { clientGone } from '../http/clientGone.ts';
+import { NotAPictureError, ProportionsError, TooManyPixelsError } from '../thumbnails/pictures.ts';
+import { maxThumbnailBytes } from '../thumbnails/pictureSizes.ts';
 import { FullITwin, imageNames, MinimalITwin } from './itwins.ts';
 import type { Links, StorageLink } from './links.ts';
 import { madeIn } from './made.ts';
@@ -113,12 +115,13 @@ const uploadImage = itwinRoute({
   invalid: 'Cannot create iTwin Image.',
   file: { types: ['image/png', 'image/jpeg'], limit: maxThumbnailBytes, tooLarge: 'Provided file is greater than the maximum allowed file size of 5MB.' },
   response: { status: 201, description: 'The picture.', schema: ImageResponse },
-  async handler({ access, caller, body, links, services, invalid }) {
+  async handler({ access, caller, body, links, services, reply, invalid }) {
     try {
-      return toImage(await services.iTwinThings.setImage(caller, access.itwin, body as Buffer), links);
+      return toImage(await services.iTwinThings.setImage(access.itwin, body as Buffer, { caller, signal: clientGone(reply) }), links);
     } catch (error) {
       if (error instanceof ProportionsError)
         throw invalid([detail.invalidValue('image', 'The width or height dimensions of the image cannot be greater than 5 times the size of each other.')]);
+      if (error instanceof TooManyPixelsError) throw invalid([detail.tooManyPixels('image')]);
       if (!(error instanceof NotAPictureError)) throw error;
       throw invalid([{ code: 'InvalidRequestBody', message: 'The iTwin Image is not a PNG or JPEG picture.', target: 'image' }]);
     }

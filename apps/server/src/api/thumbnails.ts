@@ -1,5 +1,8 @@
 import { Type } from 'typebox';
-import { maxThumbnailBytes, NotAPictureError, type ThumbnailSize } from '../thumbnails/thumbnails.ts';
+import { detail } from '../errors.ts';
+import { clientGone } from '../http/clientGone.ts';
+import { NotAPictureError, TooManyPixelsError } from '../thumbnails/pictures.ts';
+import { maxThumbnailBytes, type ThumbnailSize } from '../thumbnails/pictureSizes.ts';
 import { imodelRoute, type Route } from './route.ts';
 
 const tag = 'Thumbnails';
@@ -31,10 +34,11 @@ const uploadThumbnail = imodelRoute({
   file: { types: ['image/jpeg', 'image/png'], limit: maxThumbnailBytes },
   response: { status: 201, description: 'Stored.' },
   errors: ['iModelNotInitialized'],
-  async handler({ access, caller, body, services, invalid }) {
+  async handler({ access, caller, body, services, reply, invalid }) {
     try {
-      await services.thumbnails.set(caller, access, body as Buffer);
+      await services.thumbnails.set(access, body as Buffer, { caller, signal: clientGone(reply) });
     } catch (error) {
+      if (error instanceof TooManyPixelsError) throw invalid([detail.tooManyPixels()]);
       if (!(error instanceof NotAPictureError)) throw error;
       throw invalid([
         {

@@ -6,7 +6,8 @@ import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
 import type { Quotas } from '../quotas/quotas.ts';
-import { insertPictures, requireProportions, storePictures } from '../thumbnails/thumbnails.ts';
+import type { PictureRequest, Pictures } from '../thumbnails/pictures.ts';
+import { insertPictures, withStoredPictures } from '../thumbnails/thumbnails.ts';
 
 /** Rule of the API: neither side of a picture is longer than this many times the other. */
 const maxProportion = 5;
@@ -19,11 +20,13 @@ export class ITwinThings {
   readonly #database: Database;
   readonly #blobs: Blobs;
   readonly #quotas: Quotas;
+  readonly #pictures: Pictures;
 
-  constructor(database: Database, blobs: Blobs, quotas: Quotas) {
+  constructor(database: Database, blobs: Blobs, quotas: Quotas, pictures: Pictures) {
     this.#quotas = quotas;
     this.#database = database;
     this.#blobs = blobs;
+    this.#pictures = pictures;
   }
 
   /** @throws ApiError ImageNotFound */
@@ -39,20 +42,21 @@ export class ITwinThings {
     return this.#database.db.selectFrom('itwin_image').selectAll().where('itwin_id', 'in', iTwinIds).execute();
   }
 
-  /** @throws NotAPictureError, ProportionsError */
-  async setImage(caller: Caller, itwin: ITwinTable, picture: Buffer): Promise<ITwinImageTable> {
+  /** @throws ApiError Unavailable; NotAPictureError, TooManyPixelsError, ProportionsError */
+  async setImage(itwin: ITwinTable, picture: Buffer, request: PictureRequest): Promise<ITwinImageTable> {
     const iTwinId = itwin.id;
     const store = this.#blobs.stores.ofDataCenter(itwin.data_center);
-    await requireProportions(picture, maxProportion);
-    const stored = await storePictures(store, picture);
-    return this.#database.db.transaction().execute(async (tx) => {
-      const before = await tx.deleteFrom('itwin_image').where('itwin_id', '=', iTwinId).returningAll().executeTakeFirst();
-      const row: ITwinImageTable = { itwin_id: iTwinId, id: randomUUID(), ...(await insertPictures(tx, store, itwin, stored)) };
-      await tx.insertInto('itwin_image').values(row).execute();
-      if (before !== undefined) await releaseBlobs(tx, [before.small_blob_id, before.large_blob_id], Date.now());
-      await audit(tx, caller, { at: Date.now(), action: 'iTwin.setImage', iTwinId });
-      return row;
-    });
+    const pictures = await this.#pictures.scale(picture, { ...request, mostProportion: maxProportion });
+    return withStoredPictures(store, pictures, (stored) =>
+      this.#database.db.transaction().execute(async (tx) => {
+        const before = await tx.deleteFrom('itwin_image').where('itwin_id', '=', iTwinId).returningAll().executeTakeFirst();
+        const row: ITwinImageTable = { itwin_id: iTwinId, id: randomUUID(), ...(await insertPictures(tx, store, itwin, stored)) };
+        await tx.insertInto('itwin_image').values(row).execute();
+        if (before !== undefined) await releaseBlobs(tx, [before.small_blob_id, before.large_blob_id], Date.now());
+        await audit(tx, request.caller, { at: Date.now(), action: 'iTwin.setImage', iTwinId });
+        return row;
+      }),
+    );
   }
 
   /** @throws ApiError ImageNotFound */

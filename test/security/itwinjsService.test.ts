@@ -59,7 +59,9 @@ class ServiceProcess {
 
   /** Folders of pieces of work that are there at the moment. */
   get inWork(): string[] {
-    return readdirSync(path.join(this.folder, 'work')).flatMap((own) => readdirSync(path.join(this.folder, 'work', own)).filter((name) => /^[0-9a-f-]{36}$/.test(name)));
+    const work = path.join(this.folder, 'work');
+    const slots = readdirSync(work).flatMap((own) => readdirSync(path.join(work, own)).map((slot) => path.join(work, own, slot)));
+    return slots.flatMap((slot) => readdirSync(slot).filter((name) => /^[0-9a-f-]{36}$/.test(name)));
   }
 }
 

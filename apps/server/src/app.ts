@@ -9,7 +9,7 @@ import { registerRoutes, sendError, type RegisterOptions } from './api/register.
 import { routes } from './api/routes.ts';
 import { parseQuery } from './api/text.ts';
 import { IsolationError, type IsolationLevel } from './checkpoints/isolation.ts';
-import type { ModelWorker } from './checkpoints/modelWorker.ts';
+import type { Workers } from './checkpoints/workers.ts';
 import type { Config } from './config.ts';
 import { ApiError } from './errors.ts';
 import { addSecurityHeaders, pagePolicy } from './http/securityHeaders.ts';
@@ -121,9 +121,9 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
     (error: unknown) => app.log.error({ err: error }, 'cannot look for missing checkpoints; tried again at the next start'),
   );
   const retrying =
-    services.worker === undefined
+    services.workers === undefined
       ? undefined
-      : retryFailed(services, services.worker, ending.signal).then(
+      : retryFailed(services, services.workers, ending.signal).then(
           (retried) => retried === 0 || app.log.info({ retried }, 'failed checkpoints are tried again: the installed iTwin.js is a later version'),
           (error: unknown) => app.log.error({ err: error }, 'cannot try failed checkpoints again; done at the next start'),
         );
@@ -143,8 +143,8 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
   };
 }
 
-async function retryFailed({ checkpoints }: Services, worker: ModelWorker, signal: AbortSignal): Promise<number> {
-  return checkpoints.retryFailed(await worker.version(), signal);
+async function retryFailed({ checkpoints }: Services, workers: Workers, signal: AbortSignal): Promise<number> {
+  return checkpoints.retryFailed(await workers.version(), signal);
 }
 
 /** Notes where the server listens. One that cannot, because the disk is full, serves all the same. */
@@ -263,7 +263,7 @@ async function detailsInTime(services: Services): Promise<Details> {
   const warn = (warnings: readonly string[]): void => {
     if (warnings.length > 0) details.warnings = [...(details.warnings ?? []), ...warnings];
   };
-  const level = services.worker?.level().then(
+  const level = services.workers?.level().then(
     (isolation) => (details.checkpoints = { isolation }),
     (error: unknown) => warn(error instanceof IsolationError || error instanceof PublicError ? [error.message] : []),
   );

@@ -141,7 +141,13 @@ const ConfigSchema = Type.Object(
         delaySeconds: Type.Number({ minimum: 0, default: 1, description: 'Wait before one is made, so that a flurry of pushes and versions is over.' }),
         attempts: Type.Integer({ minimum: 1, maximum: 100, default: 4, description: 'Until one is given up because the iTwin.js process ended; a fault of the files is not tried again.' }),
         firstRetrySeconds: Type.Number({ minimum: 0, default: 2, description: 'Wait before the second attempt; each further wait is twice as long, a minute at most.' }),
-        memoryMiB: Type.Integer({ minimum: 128, default: 4096, description: 'Memory above which the iTwin.js process is ended.' }),
+        slots: Type.Integer({
+          minimum: 1,
+          maximum: 32,
+          default: 3,
+          description: 'Files that iTwin.js works on at a time, each in a process of its own. With three, the work of one user leaves a place to another user of its organization, and that of one organization a place to another one. Each may take `memoryMiB`; an idle process is ended after a minute.',
+        }),
+        memoryMiB: Type.Integer({ minimum: 128, default: 4096, description: 'Memory above which an iTwin.js process is ended.' }),
         silenceSeconds: Type.Integer({ minimum: 1, default: 600, description: 'Longest time that one changeset may take to apply.' }),
         workSeconds: Type.Integer({ minimum: 1, default: 3600, description: 'Longest time for one piece of work of the iTwin.js process: a file and at most 500 changesets.' }),
         isolation: Type.Enum([...isolationLevels], {

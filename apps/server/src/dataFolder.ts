@@ -86,5 +86,7 @@ export function openWorkFolder(dataDir: string, company: 'alone' | 'beside other
   }
   const own = path.join(all, randomUUID());
   mkdirSync(own, { mode: 0o700 });
+  // As root the server gives each iTwin.js process a user of its own, which must reach its folder in this one: it may pass, not look.
+  if (process.getuid?.() === 0) chmodSync(own, 0o711);
   return own;
 }

@@ -16,6 +16,7 @@ import { Generator } from './checkpoints/generate.ts';
 import { ModelFiles } from './checkpoints/modelFiles.ts';
 import type { ModelWorker } from './checkpoints/modelWorker.ts';
 import { isITwinJsInstalled, localWorker } from './checkpoints/workerProcess.ts';
+import { Workers } from './checkpoints/workers.ts';
 import { RemoteWorker } from './itwinjsService/remoteWorker.ts';
 import { deriveHandler } from './clone/deriveJob.ts';
 import type { Config } from './config.ts';
@@ -99,7 +100,7 @@ export interface Services {
   containers: Containers;
   /** Makes model files here; undefined where iTwin.js is not installed or not wanted. */
   generator: Generator | undefined;
-  worker: ModelWorker | undefined;
+  workers: Workers | undefined;
   jobs: Jobs;
   collector: Collector;
   /** Ends jobs and collector, within `graceMs` and 3 s, whatever hangs; after `graceMs` every call of a store ends too, also those of requests. */
@@ -154,10 +155,10 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     if (database.engine === 'sqlite') await Promise.all([jobs.reclaim(), repeatableRequests.reclaim()]);
     if (config.jobs.here && config.webhooks.here) jobs.handle(deliverySlots, [deliveryHandler(database, config.webhooks)]);
     const workDir = openWorkFolder(config.dataDir, database.engine === 'sqlite' ? 'alone' : 'beside others');
-    const worker = here ? modelWorker(config.checkpoints, workDir) : undefined;
+    const workers = here ? new Workers(workDir, config.checkpoints.slots, (folder, slot) => modelWorker(config.checkpoints, folder, slot)) : undefined;
     const retries = { attempts: config.checkpoints.attempts, backoffMs: doubling(config.checkpoints.firstRetrySeconds * 1000, longestRetryMs) };
-    const generator = worker === undefined ? undefined : new Generator({ database, blobs, checkpoints, files: modelFiles, worker, workDir, retries });
-    if (generator !== undefined) jobs.handle(1, [deriveHandler({ database, blobs, files: modelFiles, checkpoints, generator, seeds, quotas, retries }), generator.handler()]);
+    const generator = workers === undefined ? undefined : new Generator({ database, blobs, checkpoints, files: modelFiles, workers, retries });
+    if (generator !== undefined) jobs.handle(config.checkpoints.slots, [deriveHandler({ database, blobs, files: modelFiles, checkpoints, generator, seeds, quotas, retries }), generator.handler()]);
     const verifier = new ChangesetVerifier(config, log);
     const permissions = new Permissions(database.db);
     const transfer = { database, blobs, carrier: new Carrier(blobs, config.transfers.bytesPerSecond), seeds, checkpoints, quotas, config: config.transfers };
@@ -225,7 +226,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       checkpoints,
       containers: new Containers(database, checkpoints, modelFiles),
       generator,
-      worker,
+      workers,
       jobs,
       collector,
       stop: async (graceMs) => {
@@ -236,7 +237,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
         clearTimeout(endingLate);
         linkKeys.close();
         ending.abort(new Error('the server ends'));
-        await Promise.all([worker?.stop(workerMs), verifier.close()]);
+        await Promise.all([workers?.stop(workerMs), verifier.close()]);
         rmSync(workDir, { recursive: true, force: true });
         rateLimits.close();
         if (!(await within(database.close(), closeMs))) log.warn('the database did not let go of its connections in time');
@@ -249,7 +250,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
 }
 
 /** iTwin.js in the iTwin.js service where there is one, else in a process of this server. */
-function modelWorker(config: Config['checkpoints'], workDir: string): ModelWorker {
+function modelWorker(config: Config['checkpoints'], folder: string, slot: number): ModelWorker {
   if (config.service !== undefined) return new RemoteWorker({ url: config.service.url, key: config.service.key ?? '' }, config.isolation, config.workSeconds * 1000);
-  return localWorker(config, workDir);
+  return localWorker(config, folder, slot);
 }

@@ -14,8 +14,8 @@ import { checkpointJob, type Checkpoints } from './checkpoints.ts';
 import { blockHashes, type ModelFiles, type WholeBlob } from './modelFiles.ts';
 import { DamagedFileError, readVerified, writeVerified } from '../storage/verifiedReads.ts';
 import type { FaultKind, WorkRequest, WorkResult } from './worker.ts';
-import type { ModelWorker } from './modelWorker.ts';
 import { FileFaultError } from './workerProcess.ts';
+import type { Workers } from './workers.ts';
 
 /** Bit of `containingChanges` that says a changeset changes schemas. */
 const schemaChanges = 1;
@@ -44,17 +44,15 @@ export class Generator {
   readonly #blobs: Blobs;
   readonly #checkpoints: Checkpoints;
   readonly #files: ModelFiles;
-  readonly #worker: ModelWorker;
-  readonly #workDir: string;
+  readonly #workers: Workers;
   readonly #retries: Retries;
 
-  constructor(parts: { database: Database; blobs: Blobs; checkpoints: Checkpoints; files: ModelFiles; worker: ModelWorker; workDir: string; retries: Retries }) {
+  constructor(parts: { database: Database; blobs: Blobs; checkpoints: Checkpoints; files: ModelFiles; workers: Workers; retries: Retries }) {
     this.#database = parts.database;
     this.#blobs = parts.blobs;
     this.#checkpoints = parts.checkpoints;
     this.#files = parts.files;
-    this.#worker = parts.worker;
-    this.#workDir = parts.workDir;
+    this.#workers = parts.workers;
     this.#retries = parts.retries;
   }
 
@@ -129,31 +127,33 @@ export class Generator {
     checkpointId: string | undefined,
     use: (made: MadeFile) => Promise<T>,
   ): Promise<T> {
-    const folder = path.join(this.#workDir, randomUUID());
-    await mkdir(folder, { recursive: true, mode: 0o700 });
-    try {
-      const file = path.join(folder, 'model.bim');
-      const from = await this.#begin(imodel, index, file, job);
-      if (checkpointId !== undefined)
-        await this.#database.db.updateTable('checkpoint').set({ applied: 0, to_apply: index - from.index }).where('id', '=', checkpointId).execute();
-      const tell = this.#progress(checkpointId, from.index);
-      const onApplied = (applied: number): void => {
-        job.onProgress();
-        tell(applied);
-      };
-      let result: WorkResult;
-      let at = from.index;
-      do {
-        const changesets = await this.#fetch(imodel, at, Math.min(index, at + pageOfChangesets), folder, job);
-        at = changesets.at(-1)?.index ?? index;
-        const last = at === index;
-        result = await this.#worker.work({ file, changesets, purpose: last ? want.purpose : 'checkpoint', countMissingGuids: last && want.countMissingGuids }, job, onApplied);
-        for (const changeset of changesets) await rm(changeset.path, { force: true });
-      } while (at < index);
-      return await use({ ...result, path: file, whole: from.whole });
-    } finally {
-      await rm(folder, { recursive: true, force: true });
-    }
+    return this.#workers.use(job.signal, async (slot) => {
+      const folder = path.join(slot.folder, randomUUID());
+      await mkdir(folder, { recursive: true, mode: 0o700 });
+      try {
+        const file = path.join(folder, 'model.bim');
+        const from = await this.#begin(imodel, index, file, job);
+        if (checkpointId !== undefined)
+          await this.#database.db.updateTable('checkpoint').set({ applied: 0, to_apply: index - from.index }).where('id', '=', checkpointId).execute();
+        const tell = this.#progress(checkpointId, from.index);
+        const onApplied = (applied: number): void => {
+          job.onProgress();
+          tell(applied);
+        };
+        let result: WorkResult;
+        let at = from.index;
+        do {
+          const changesets = await this.#fetch(imodel, at, Math.min(index, at + pageOfChangesets), folder, job);
+          at = changesets.at(-1)?.index ?? index;
+          const last = at === index;
+          result = await slot.worker.work({ file, changesets, purpose: last ? want.purpose : 'checkpoint', countMissingGuids: last && want.countMissingGuids }, job, onApplied);
+          for (const changeset of changesets) await rm(changeset.path, { force: true });
+        } while (at < index);
+        return await use({ ...result, path: file, whole: from.whole });
+      } finally {
+        await rm(folder, { recursive: true, force: true });
+      }
+    });
   }
 
   /** Puts the file to begin with in place. */

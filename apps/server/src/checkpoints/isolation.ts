@@ -34,8 +34,8 @@ export interface Isolation {
   lend(folder: string): Promise<void>;
 }
 
-/** The user of the process where the server runs as root and has no namespaces to use: Debian's `nobody`. */
-const unprivileged = { uid: 65_534, gid: 65_534 };
+/** The user of the first process where the server runs as root and has no namespaces to use: Debian's `nobody`. Each further process has the id below. */
+const nobody = 65_534;
 /** Longest that a trial of one level may take, milliseconds. */
 const trialMs = 10_000;
 /** File descriptor of the channel to the server, as Node numbers it: after standard input, output and error. */
@@ -57,10 +57,11 @@ export class IsolationError extends Error {
  * Finds the strongest level that works here, by trying it.
  * @param folder the working folder of the process, which must exist
  * @param wanted the level below which nothing may be run
+ * @param slot number of the process: two at a time share no user
  * @throws IsolationError
  */
-export async function findIsolation(folder: string, wanted: IsolationLevel): Promise<Isolation> {
-  for (const isolation of [namespaces(folder), ownUser(folder), ownProcess(folder)]) {
+export async function findIsolation(folder: string, wanted: IsolationLevel, slot = 0): Promise<Isolation> {
+  for (const isolation of [namespaces(folder), ownUser(folder, nobody - slot), ownProcess(folder)]) {
     if (isolation === undefined) continue;
     await isolation.lend(folder);
     if (!(await works(isolation, folder))) continue;
@@ -103,12 +104,12 @@ function ownProcess(folder: string): Isolation {
   };
 }
 
-function ownUser(folder: string): Isolation | undefined {
+function ownUser(folder: string, id: number): Isolation | undefined {
   if (process.getuid?.() !== 0) return undefined;
   return {
     level: 'user',
-    lend: (lent) => giveTo(unprivileged.uid, unprivileged.gid, lent),
-    command: (script, args) => ({ file: process.execPath, args: [script, ...args], options: { env: emptyEnvironment(folder), cwd: folder, ...unprivileged } }),
+    lend: (lent) => giveTo(id, id, lent),
+    command: (script, args) => ({ file: process.execPath, args: [script, ...args], options: { env: emptyEnvironment(folder), cwd: folder, uid: id, gid: id } }),
   };
 }
 

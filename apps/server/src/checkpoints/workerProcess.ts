@@ -201,9 +201,9 @@ export class WorkerProcess implements ModelWorker {
 }
 
 /** iTwin.js in a process of this one, by the configuration. @param workDir below which the files lie that it works on */
-export function localWorker(config: Config['checkpoints'], workDir: string): WorkerProcess {
+export function localWorker(config: Config['checkpoints'], folder: string, slot: number): WorkerProcess {
   const limits = { memoryBytes: config.memoryMiB * 2 ** 20, silenceMs: config.silenceSeconds * 1000, workMs: config.workSeconds * 1000 };
-  return new WorkerProcess(path.join(workDir, 'itwinjs'), limits, findIsolation(workDir, config.isolation));
+  return new WorkerProcess(path.join(folder, 'itwinjs'), limits, findIsolation(folder, config.isolation, slot));
 }
 
 const pageBytes = 4096;

@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import pino from 'pino';
 import { IsolationError } from '../checkpoints/isolation.ts';
 import { isITwinJsInstalled, localWorker } from '../checkpoints/workerProcess.ts';
+import { Workers } from '../checkpoints/workers.ts';
 import { ConfigError, loadConfig, serviceKeyName, shortestServiceKey } from '../config.ts';
 import { openDataFolder, openWorkFolder } from '../dataFolder.ts';
 import { startITwinJsService } from '../itwinjsService/service.ts';
@@ -33,19 +34,18 @@ async function run(options: ServiceOptions): Promise<void> {
   if (!isITwinJsInstalled()) throw new ExitError(exitCodes.failed, 'iTwin.js is not installed here, or not with its part for this machine.');
   openDataFolder(config.dataDir);
   const workDir = openWorkFolder(config.dataDir, 'beside others');
-  const worker = localWorker(config.checkpoints, workDir);
-  const level = await worker.level().catch((error: unknown) => {
+  const workers = new Workers(workDir, config.checkpoints.slots, (folder, slot) => localWorker(config.checkpoints, folder, slot));
+  const level = await workers.level().catch((error: unknown) => {
     throw error instanceof IsolationError ? new ExitError(exitCodes.failed, error.message, error) : error;
   });
-  // One process of iTwin.js works on one piece at a time.
-  const service = await startITwinJsService({ worker, workDir, key, slots: 1, host: config.host, port: config.port, log: pino({ level: config.logLevel }) });
-  process.stdout.write(`\nOffshoot ${version}: iTwin.js ${await worker.version()} for other servers\n\n  Address      ${service.origin}\n  Isolation    ${level}\n\n`);
+  const service = await startITwinJsService({ workers, key, slots: config.checkpoints.slots, host: config.host, port: config.port, log: pino({ level: config.logLevel }) });
+  process.stdout.write(`\nOffshoot ${version}: iTwin.js ${await workers.version()} for other servers\n\n  Address      ${service.origin}\n  Isolation    ${level}\n\n`);
   process.send?.({ origin: service.origin });
   const close = async (): Promise<void> => {
     await service.close();
     rmSync(workDir, { recursive: true, force: true });
   };
-  closeOnSignal({ close, kill: () => worker.kill(), graceMs: config.shutdownSeconds * 1000 });
+  closeOnSignal({ close, kill: () => workers.kill(), graceMs: config.shutdownSeconds * 1000 });
 }
 
 /** @throws ExitError when they are not those of a service */

@@ -81,8 +81,8 @@ async function run(options: StartOptions, role: 'server' | 'worker'): Promise<vo
 }
 
 function endingOf(server: RunningServer): Ending {
-  const { config, worker } = server.services;
-  return { close: () => server.close(), kill: () => worker?.kill(), graceMs: config.shutdownSeconds * 1000 };
+  const { config, workers } = server.services;
+  return { close: () => server.close(), kill: () => workers?.kill(), graceMs: config.shutdownSeconds * 1000 };
 }
 
 type Line = [name: string, value: string];
@@ -128,11 +128,11 @@ function shellWord(text: string): string {
 }
 
 /** Where checkpoints are made, and how far the native code that makes them is kept from the server. */
-async function checkpointsLine({ worker, checkpoints, config }: Services): Promise<string> {
-  if (worker === undefined) return checkpoints.enabled ? 'made by another server' : 'not made: iTwin.js is not installed, or switched off';
+async function checkpointsLine({ workers, checkpoints, config }: Services): Promise<string> {
+  if (workers === undefined) return checkpoints.enabled ? 'made by another server' : 'not made: iTwin.js is not installed, or switched off';
   const { service } = config.checkpoints;
   try {
-    const words = isolationWords[await worker.level()];
+    const words = isolationWords[await workers.level()];
     return service === undefined ? `made here, with iTwin.js, ${words}` : `made by the iTwin.js service at ${service.url}, ${words}`;
   } catch (error) {
     if (error instanceof IsolationError || error instanceof PublicError) return error.message;

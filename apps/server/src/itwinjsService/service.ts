@@ -7,9 +7,9 @@ import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { Ajv } from 'ajv';
 import type { Logger } from 'pino';
-import type { ModelWorker } from '../checkpoints/modelWorker.ts';
 import type { WorkRequest } from '../checkpoints/worker.ts';
 import { FileFaultError } from '../checkpoints/workerProcess.ts';
+import type { Workers, WorkSlot } from '../checkpoints/workers.ts';
 import { FinalError, PublicError, reasonForUsers } from '../operations/reasons.ts';
 import { within } from '../operations/within.ts';
 import { version } from '../version.ts';
@@ -24,9 +24,8 @@ export interface ITwinJsService {
 }
 
 interface ServiceParts {
-  worker: ModelWorker;
-  /** Below it each piece of work has a folder of its own, which goes with it. */
-  workDir: string;
+  /** In the folder of its slot each piece of work has a folder of its own, which goes with it. */
+  workers: Workers;
   /** Whoever has it may have files worked on. */
   key: string;
   /** Pieces of work that are taken at a time; more are told to come again. */
@@ -64,7 +63,7 @@ export async function startITwinJsService(parts: ServiceParts): Promise<ITwinJsS
     close: async () => {
       const closed = new Promise((resolve) => server.close(resolve));
       server.closeAllConnections();
-      await parts.worker.stop(stopMs);
+      await parts.workers.stop(stopMs);
       await within(closed, stopMs);
     },
   };
@@ -100,7 +99,7 @@ class Service {
       if (this.#running >= this.#parts.slots) throw new RefusedError(503, 'Other work is under way.');
       this.#running++;
       try {
-        await this.#work(request, response);
+        await this.#parts.workers.use(new AbortController().signal, (slot) => this.#work(slot, request, response));
       } finally {
         this.#running--;
       }
@@ -113,8 +112,8 @@ class Service {
   }
 
   async #health(response: ServerResponse): Promise<void> {
-    const { worker } = this.#parts;
-    const health = { status: 'ok', version, iTwinJs: await worker.version(), isolation: await worker.level() };
+    const { workers } = this.#parts;
+    const health = { status: 'ok', version, iTwinJs: await workers.version(), isolation: await workers.level() };
     response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(health));
   }
 
@@ -123,10 +122,10 @@ class Service {
     return timingSafeEqual(sha256(authorization), this.#allowed);
   }
 
-  async #work(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const { workDir, worker, log } = this.#parts;
+  async #work({ worker, folder: home }: WorkSlot, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { log } = this.#parts;
     if (request.headers.expect !== undefined) response.writeContinue();
-    const folder = path.join(workDir, randomUUID());
+    const folder = path.join(home, randomUUID());
     const gone = new AbortController();
     response.once('close', () => gone.abort(new Error('the caller is gone')));
     try {

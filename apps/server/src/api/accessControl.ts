@@ -2,8 +2,7 @@ import { Type, type Static } from 'typebox';
 import { administrationPermissions, imodelPermissions, type Permission } from '../domain.ts';
 import { detail } from '../errors.ts';
 import type { Member, Role } from '../itwins/members.ts';
-import type { Services } from '../services.ts';
-import { idOf, managesMembers, managesRoles, maxAssignments, NoInvitations, roleIds, RoleOfMember, seenByMembers, toUser, unknownUser, UserSchema } from './accessControlParts.ts';
+import { idOf, managesMembers, managesRoles, maxAssignments, NoInvitations, roleIds, RoleOfMember, seenByMembers, showingUsers, unknownUser, UserSchema, type CallOnITwin } from './accessControlParts.ts';
 import { pageRequest, pagingParameters, unpagedTop } from './paging.ts';
 import { callerRoute, itwinRoute, type Route } from './route.ts';
 import { DescriptionSchema, NameText, Nullable, PageLinks, ReferenceText } from './schemas.ts';
@@ -24,8 +23,13 @@ const MembersResponse = Type.Object({ members: Type.Array(MemberSchema), _links:
 function toRole(role: Role): Static<typeof RoleSchema> {
   return { ...role, type: 'Custom' };
 }
-function toMember({ user, roles }: Member, { directory }: Services): Static<typeof MemberSchema> {
-  return { ...toUser(user, directory), roles: roles.map(({ id, displayName, description }) => ({ id, displayName, description })) };
+async function toMembers(call: CallOnITwin, members: readonly Member[]): Promise<Static<typeof MemberSchema>[]> {
+  const show = await showingUsers(call, members.map(({ user }) => user));
+  return members.map(({ user, roles }) => ({ ...show(user), roles: roles.map(({ id, displayName, description }) => ({ id, displayName, description })) }));
+}
+async function toMember(call: CallOnITwin, member: Member): Promise<Static<typeof MemberSchema>> {
+  const [shown] = await toMembers(call, [member]);
+  return shown as Static<typeof MemberSchema>;
 }
 
 const base = '/accesscontrol/itwins/:iTwinId';
@@ -169,9 +173,10 @@ const listMembers = itwinRoute({
   invalid: 'Cannot get Members.',
   query: Type.Object(pagingParameters),
   response: { status: 200, description: 'A page of members.', schema: MembersResponse },
-  async handler({ access, query, rawQuery, params, links, services, invalid }) {
+  async handler(call) {
+    const { access, query, rawQuery, params, links, services, invalid } = call;
     const page = await services.members.list(access.itwin.id, pageRequest(query, [byText('email'), byText('id')], invalid));
-    return { members: page.items.map((member) => toMember(member, services)), _links: links.page(pathOf(listPath.users, params), rawQuery, page) };
+    return { members: await toMembers(call, page.items), _links: links.page(pathOf(listPath.users, params), rawQuery, page) };
   },
 });
 
@@ -185,8 +190,9 @@ const getMember = itwinRoute({
   invalid: 'Cannot get Member.',
   response: { status: 200, description: 'The member.', schema: Type.Object({ member: MemberSchema }) },
   errors: ['TeamMemberNotFound'],
-  async handler({ access, params, services }) {
-    return { member: toMember(await services.members.get(access.itwin.id, idOf(params.userId)), services) };
+  async handler(call) {
+    const { access, params, services } = call;
+    return { member: await toMember(call, await services.members.get(access.itwin.id, idOf(params.userId))) };
   },
 });
 
@@ -208,7 +214,8 @@ const addMembers = itwinRoute({
   }),
   response: { status: 201, description: 'The members added.', schema: Type.Object({ members: Type.Array(MemberSchema), invitations: NoInvitations }) },
   errors: ['RoleNotFound'],
-  async handler({ access, caller, body, services, invalid }) {
+  async handler(call) {
+    const { access, caller, body, services, invalid } = call;
     if (body.members.some(({ email, userId }) => (email === undefined) === (userId === undefined)))
       throw invalid([detail.invalidValue('members', "Provided 'members' value is not valid. Each entry names either 'email' or 'userId'.")]);
     if (body.members.reduce((count, entry) => count + entry.roleIds.length, 0) > maxAssignments)
@@ -216,7 +223,7 @@ const addMembers = itwinRoute({
     const additions = body.members.map((entry) => ({ user: entry.userId ?? entry.email ?? '', roleIds: entry.roleIds }));
     const { members, unknown } = await services.members.add(caller, access, additions);
     if (unknown.length > 0) throw invalid(unknown.map((user) => detail.invalidValue('members', unknownUser(user))));
-    return { members: members.map((member) => toMember(member, services)), invitations: [] };
+    return { members: await toMembers(call, members), invitations: [] };
   },
 });
 
@@ -231,8 +238,9 @@ const updateMember = itwinRoute({
   body: Type.Object({ roleIds }),
   response: { status: 200, description: 'The member as it is now.', schema: Type.Object({ member: MemberSchema }) },
   errors: ['TeamMemberNotFound', 'RoleNotFound'],
-  async handler({ access, caller, params, body, services }) {
-    return { member: toMember(await services.members.setRoles(caller, access, idOf(params.userId), body.roleIds), services) };
+  async handler(call) {
+    const { access, caller, params, body, services } = call;
+    return { member: await toMember(call, await services.members.setRoles(caller, access, idOf(params.userId), body.roleIds)) };
   },
 });
 

@@ -1,6 +1,8 @@
 import { Type, type Static } from 'typebox';
-import type { Directory } from '../access/directory.ts';
+import type { ITwinAccess } from '../access/permissions.ts';
 import type { UserAccountTable } from '../db/schema.ts';
+import type { Caller } from '../domain.ts';
+import type { Services } from '../services.ts';
 import { Nullable } from './schemas.ts';
 
 /** A role as members have it. */
@@ -13,11 +15,28 @@ export const roleIds = Type.Array(Type.String({ minLength: 1, maxLength: 255 }),
 export const maxAssignments = 50;
 
 /** A user as access control shows them: the organization by its name. */
-export const UserSchema = Type.Object({ id: Type.String(), email: Type.String(), givenName: Type.String(), surname: Type.String(), organization: Nullable(Type.String()) });
+export const UserSchema = Type.Object(
+  { id: Type.String(), email: Type.String(), givenName: Type.String(), surname: Type.String(), organization: Nullable(Type.String()) },
+  { description: 'Names are empty, and the organization null, of a user of another organization who has not opened an iModel of the iTwin yet: whoever makes an iTwin may add anybody to it.' },
+);
 
-export function toUser(row: UserAccountTable, directory: Directory): Static<typeof UserSchema> {
-  const organization = directory.data.organizations.find(({ id }) => id === row.organization_id)?.name ?? row.organization_id;
-  return { id: row.id, email: row.email, givenName: row.given_name, surname: row.surname, organization };
+/** What is asked of an iTwin, and by whom. */
+export interface CallOnITwin {
+  caller: Caller;
+  access: ITwinAccess;
+  services: Services;
+}
+
+type ShowUser = (row: UserAccountTable) => Static<typeof UserSchema>;
+
+/** How users are shown to a caller as those of an iTwin, once it is known of which of them this caller may know the names. */
+export async function showingUsers({ caller, access, services: { users, directory } }: CallOnITwin, rows: readonly UserAccountTable[]): Promise<ShowUser> {
+  const known = await users.knownTo(caller, access.itwin.id, rows);
+  return ({ id, email, given_name, surname, organization_id }) => {
+    if (!known.has(id)) return { id, email, givenName: '', surname: '', organization: null };
+    const organization = directory.data.organizations.find((each) => each.id === organization_id)?.name ?? organization_id;
+    return { id, email, givenName: given_name, surname, organization };
+  };
 }
 
 /** Rule of this server, told to whoever names a user that it does not know. */

@@ -2,9 +2,8 @@ import { Type, type Static } from 'typebox';
 import type { UserGroupTable } from '../db/schema.ts';
 import { ApiError, detail, type ErrorDetail } from '../errors.ts';
 import { GroupNameTakenError, UnknownUsersError, type Group, type GroupMember } from '../itwins/groups.ts';
-import type { Services } from '../services.ts';
 import { pathOf } from './accessControl.ts';
-import { idOf, managesMembers, maxAssignments, NoInvitations, roleIds, RoleOfMember, seenByMembers, toUser, unknownUser, UserSchema } from './accessControlParts.ts';
+import { idOf, managesMembers, maxAssignments, NoInvitations, roleIds, RoleOfMember, seenByMembers, showingUsers, unknownUser, UserSchema, type CallOnITwin } from './accessControlParts.ts';
 import { pageRequest, pagingParameters, unpagedTop } from './paging.ts';
 import { itwinRoute, type Route } from './route.ts';
 import { DescriptionSchema, NameText, Nullable, PageLinks, ReferenceText } from './schemas.ts';
@@ -20,8 +19,13 @@ const GroupResponse = Type.Object({ group: GroupSchema });
 const GroupMemberSchema = Type.Object({ id: Type.String(), groupName: Type.String(), groupDescription: Nullable(Type.String()), roles: Type.Array(RoleOfMember) });
 const GroupMembersResponse = Type.Object({ members: Type.Array(GroupMemberSchema) });
 
-function toGroup({ id, name, description, users }: Group, { directory }: Services): Static<typeof GroupSchema> {
-  return { id, name, description, members: users.map((user) => ({ ...toUser(user, directory), userId: user.id })), imsGroups: [] };
+async function toGroups(call: CallOnITwin, groups: readonly Group[]): Promise<Static<typeof GroupSchema>[]> {
+  const show = await showingUsers(call, groups.flatMap(({ users }) => users));
+  return groups.map(({ id, name, description, users }) => ({ id, name, description, members: users.map((user) => ({ ...show(user), userId: user.id })), imsGroups: [] }));
+}
+async function toGroup(call: CallOnITwin, group: Group): Promise<Static<typeof GroupSchema>> {
+  const [shown] = await toGroups(call, [group]);
+  return shown as Static<typeof GroupSchema>;
 }
 function toGroupMember({ group, roles }: { group: UserGroupTable; roles: GroupMember['roles'] }): Static<typeof GroupMemberSchema> {
   return { id: group.id, groupName: group.name, groupDescription: group.description, roles: roles.map(({ id, displayName, description }) => ({ id, displayName, description })) };
@@ -62,9 +66,10 @@ const listGroups = itwinRoute({
   invalid: 'Cannot get Groups.',
   query: Type.Object(pagingParameters),
   response: { status: 200, description: 'A page of groups; without paging parameters as many as a page may have.', schema: Type.Object({ groups: Type.Array(GroupSchema), _links: PageLinks }) },
-  async handler({ access, query, rawQuery, params, links, services, invalid }) {
+  async handler(call) {
+    const { access, query, rawQuery, params, links, services, invalid } = call;
     const page = await services.groups.list(access.itwin.id, pageRequest(query, [byText('name'), byText('id')], invalid, unpagedTop));
-    return { groups: page.items.map((group) => toGroup(group, services)), _links: links.page(pathOf(listPath.groups, params), rawQuery, page) };
+    return { groups: await toGroups(call, page.items), _links: links.page(pathOf(listPath.groups, params), rawQuery, page) };
   },
 });
 
@@ -78,8 +83,9 @@ const getGroup = itwinRoute({
   invalid: 'Cannot get Group.',
   response: { status: 200, description: 'The group.', schema: GroupResponse },
   errors: ['GroupNotFound'],
-  async handler({ access, params, services }) {
-    return { group: toGroup(await services.groups.get(access.itwin.id, idOf(params.groupId)), services) };
+  async handler(call) {
+    const { access, params, services } = call;
+    return { group: await toGroup(call, await services.groups.get(access.itwin.id, idOf(params.groupId))) };
   },
 });
 
@@ -94,9 +100,10 @@ const createGroup = itwinRoute({
   body: Type.Object({ name: NameText('Name of the group, unique within the iTwin.'), description: Description, members: Type.Optional(Users), imsGroups: NoImsGroups }),
   response: { status: 201, description: 'The group.', schema: GroupResponse },
   errors: ['TeamMemberNotFound'],
-  async handler({ access, caller, body, services, invalid }) {
+  async handler(call) {
+    const { access, caller, body, services, invalid } = call;
     const group = { name: body.name, description: body.description ?? null, users: body.members ?? [] };
-    return { group: toGroup(await uniqueName(invalid, known('members', noSuchMember, services.groups.create(caller, access.itwin.id, group))), services) };
+    return { group: await toGroup(call, await uniqueName(invalid, known('members', noSuchMember, services.groups.create(caller, access.itwin.id, group)))) };
   },
 });
 
@@ -111,9 +118,10 @@ const updateGroup = itwinRoute({
   body: Type.Object({ name: Type.Optional(NameText('Name of the group.')), description: Description, members: Type.Optional(Users), imsGroups: NoImsGroups }),
   response: { status: 200, description: 'The group as it is now.', schema: GroupResponse },
   errors: ['GroupNotFound', 'TeamMemberNotFound'],
-  async handler({ access, caller, params, body, services, invalid }) {
+  async handler(call) {
+    const { access, caller, params, body, services, invalid } = call;
     const change = { name: body.name, description: body.description, users: body.members };
-    return { group: toGroup(await uniqueName(invalid, known('members', noSuchMember, services.groups.update(caller, access, idOf(params.groupId), change))), services) };
+    return { group: await toGroup(call, await uniqueName(invalid, known('members', noSuchMember, services.groups.update(caller, access, idOf(params.groupId), change)))) };
   },
 });
 
@@ -223,9 +231,10 @@ const listOwners = itwinRoute({
   invalid: 'Cannot get Owners.',
   query: Type.Object(pagingParameters),
   response: { status: 200, description: 'A page of owners.', schema: Type.Object({ members: Type.Array(UserSchema), _links: PageLinks }) },
-  async handler({ access, query, rawQuery, params, links, services, invalid }) {
+  async handler(call) {
+    const { access, query, rawQuery, params, links, services, invalid } = call;
     const page = await services.groups.owners(access.itwin.id, pageRequest(query, [byText('email'), byText('id')], invalid));
-    return { members: page.items.map((row) => toUser(row, services.directory)), _links: links.page(pathOf(listPath.owners, params), rawQuery, page) };
+    return { members: page.items.map(await showingUsers(call, page.items)), _links: links.page(pathOf(listPath.owners, params), rawQuery, page) };
   },
 });
 
@@ -239,9 +248,11 @@ const addOwner = itwinRoute({
   invalid: 'Cannot add Owner.',
   body: Type.Object({ email: ReferenceText('E-mail or id of the user.') }),
   response: { status: 201, description: 'The owner.', schema: Type.Object({ member: UserSchema, invitation: Type.Null({ description: 'This server sends no invitations.' }) }) },
-  async handler({ access, caller, body, services, invalid }) {
+  async handler(call) {
+    const { access, caller, body, services, invalid } = call;
     const owner = await known('email', invalid, services.groups.addOwner(caller, access.itwin.id, body.email));
-    return { member: toUser(owner, services.directory), invitation: null };
+    const show = await showingUsers(call, [owner]);
+    return { member: show(owner), invitation: null };
   },
 });
 

@@ -6,6 +6,7 @@ import { isForeignKeyError, type Db } from '../db/database.ts';
 import type { IModelTable, UserAccountTable } from '../db/schema.ts';
 import { usersFileIssuer } from '../access/directory.ts';
 import { emailKey, type Identity, type User } from '../domain.ts';
+import type { Caller } from '../domain.ts';
 import { outageOf } from '../faults.ts';
 
 /** What a user did on one iModel. */
@@ -25,6 +26,9 @@ export interface UserStatistics {
  * writer, so one a minute is written for a user on an iModel and server.
  */
 const accessResolutionMs = 60_000;
+
+/** Users that one statement names: PostgreSQL takes 65,535 parameters. */
+const usersAtATime = 1000;
 
 /** The users that tokens made known, and who ever connected to which iModel. */
 export class Users {
@@ -136,6 +140,26 @@ export class Users {
   async findByEmail(email: string): Promise<UserAccountTable | undefined> {
     const [only, ...others] = await this.#db.selectFrom('user_account').selectAll().where('verified_email', '=', emailKey(email)).limit(2).execute();
     return others.length === 0 ? only : undefined;
+  }
+
+  /**
+   * Of which users a caller may know names and organization as those of an iTwin: of the own one, of organizations of the own,
+   * of whoever made the iTwin, and of those who have opened an iModel of it. Anybody may make an iTwin and add anybody to it:
+   * that must not tell who somebody is.
+   */
+  async knownTo(caller: Caller, iTwinId: string, users: readonly UserAccountTable[]): Promise<ReadonlySet<string>> {
+    const organizations = new Set([caller.user.organizationId, ...caller.administeredOrganizationIds]);
+    organizations.delete(null);
+    const isKnown = ({ id, organization_id }: UserAccountTable): boolean => id === caller.user.id || organizations.has(organization_id);
+    const known = new Set(users.filter(isKnown).map(({ id }) => id));
+    const others = [...new Set(users.map(({ id }) => id))].filter((id) => !known.has(id));
+    for (let start = 0; start < others.length; start += usersAtATime) {
+      const some = others.slice(start, start + usersAtATime);
+      const active = this.#db.selectFrom('imodel_user as u').innerJoin('imodel as m', 'm.id', 'u.imodel_id').select('u.user_id as id').where('m.itwin_id', '=', iTwinId).where('m.deleted_at', 'is', null).where('u.user_id', 'in', some);
+      const maker = this.#db.selectFrom('itwin').select('owner_id as id').where('id', '=', iTwinId).where('owner_id', 'in', some);
+      for (const { id } of await active.union(maker).execute()) known.add(id);
+    }
+    return known;
   }
 
   async find(id: string): Promise<UserAccountTable | undefined> {

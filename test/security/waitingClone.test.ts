@@ -1,0 +1,75 @@
+/**
+ * Attacks by somebody who may clone an iModel when asking for it and loses that right before the copy is there: the copy is never
+ * given out, and neither while it waits nor after it failed does anything of the source come through it.
+ */
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { describe, test } from 'node:test';
+import type { BlobStore } from '../../apps/server/src/storage/blobStore.ts';
+import type { Answer } from '../support/api.ts';
+import { makeIModel, official } from '../support/clients.ts';
+import { endServer, Installation, otherStore, setups, type Setup, type TestServer } from '../support/server.ts';
+import { until } from '../support/until.ts';
+
+const west = 'West Europe';
+const reason = 'Whoever asked for the iModel no longer has the permissions that it needs.';
+
+/** Max manages the iTwin of the source, and one of his own in another data center. */
+async function attack(setup: Setup, body: (server: TestServer, parts: { source: string; iTwinId: string; role: string; far: string; store: BlobStore }) => Promise<void>): Promise<void> {
+  const installation = await Installation.create(setup);
+  let server: TestServer | undefined;
+  try {
+    server = await installation.start({ dataCenters: { [west]: otherStore(setup) }, transfers: { firstRetrySeconds: 0 } });
+    const iTwinId = await server.iTwin();
+    const role = await server.grant(iTwinId, 'max', ['imodels_manage']);
+    const far = await server.iTwin('max', undefined, west);
+    const source = await makeIModel(await official(server), iTwinId, { changesets: 2 });
+    await body(server, { source: source.id, iTwinId, role, far, store: server.services.blobs.stores.ofDataCenter(west) });
+  } finally {
+    await endServer(server);
+  }
+}
+
+async function clone(server: TestServer, source: string, far: string): Promise<string> {
+  const answer = await (await server.as('max')).post(`/imodels/${source}/clone`, { iTwinId: far, name: randomUUID() });
+  assert.equal(answer.status, 202, JSON.stringify(answer.body));
+  return (answer.headers.get('location') ?? '').slice(-36);
+}
+
+async function outcome(server: TestServer, id: string): Promise<{ state: string; failureReason: string | null }> {
+  const api = await server.as('max');
+  return until('the end of the copy', async () => {
+    const { createOperation } = (await api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string; failureReason: string | null } };
+    return createOperation.state === 'scheduled' || createOperation.state === 'inProgress' ? undefined : createOperation;
+  });
+}
+
+/** Whatever leads to the data of an iModel answers nothing but that it is not there yet. */
+async function requireClosed(server: TestServer, id: string): Promise<void> {
+  const api = await server.as('max');
+  for (const path of ['changesets', 'changesets/1', 'changesets/1/checkpoint', 'changesets/0/checkpoint', 'briefcases', 'namedversions']) {
+    const { status, body } = await api.get(`/imodels/${id}/${path}`);
+    assert.equal(status, 409, `${path}: ${JSON.stringify(body)}`);
+  }
+  const answers: Answer[] = [await api.get(`/imodels/${id}`), await api.get(`/imodels/${id}/baselinefile`), await api.post(`/imodels/${id}/clone`, { iTwinId: await server.iTwin('max'), name: randomUUID() })];
+  for (const { body } of answers) assert.doesNotMatch(JSON.stringify(body), /[?&]sig=|changesets\/[1-9]/);
+  const token = server.services.signedLinks.containerToken(`imodelblocks-${id}`, 60);
+  assert.equal((await fetch(`${server.origin}/storage/imodelblocks-${id}/manifest.bcv?${token}`)).status, 404);
+}
+
+for (const setup of setups)
+  describe(`A clone whose requester loses the right to it, on ${setup.engine} and ${setup.store}`, () => {
+    test('before the copy begins, fails and gives out nothing', { timeout: 120_000 }, () =>
+      attack(setup, async (server, { source, iTwinId, role, far, store }) => {
+        // The store is away until the right is lost.
+        const away = () => Promise.reject(new Error('the store is away'));
+        Object.assign(store, { put: away, copyFrom: away });
+        const id = await clone(server, source, far);
+        await until('an attempt', async () => (await server.services.database.db.selectFrom('job').select('last_error').where('subject_id', '=', id).executeTakeFirst())?.last_error ?? undefined);
+        await requireClosed(server, id);
+        assert.equal((await (await server.as('olivia')).patch(`/accesscontrol/itwins/${iTwinId}/roles/${role}`, { permissions: [] })).status, 200);
+        for (const name of ['put', 'copyFrom']) Reflect.deleteProperty(store, name);
+        assert.deepEqual(await outcome(server, id).then(({ state, failureReason }) => [state, failureReason]), ['failed', reason]);
+        await requireClosed(server, id);
+      }));
+  });

@@ -80,7 +80,7 @@ export async function imports(setting: Setting): Promise<void> {
   };
   for (const [kind, iModelId] of [
     ['imported', await run('import', exported)],
-    ['mirrored', await run('mirror', `${origin}/imodels/${sourceId}`, '--source-token', token)],
+    ['mirrored', await run('mirror', `${origin}/imodels/${sourceId}`, '--private-source', '--source-token', token)],
   ] as const) {
     const recorded: number[] = [];
     for await (const { briefcaseId } of client.changesets.getMinimalList({ authorization, iModelId })) recorded.push(briefcaseId);

@@ -8,13 +8,13 @@ import { describe, test } from 'node:test';
 import type { BlobStore } from '../../apps/server/src/storage/blobStore.ts';
 import type { Answer } from '../support/api.ts';
 import { makeIModel, official } from '../support/clients.ts';
-import { endServer, Installation, otherStore, setups, type Setup, type TestServer } from '../support/server.ts';
+import { endServer, Installation, otherStore, setups, type PersonName, type Setup, type TestServer } from '../support/server.ts';
 import { until } from '../support/until.ts';
 
 const west = 'West Europe';
 const reason = 'Whoever asked for the iModel no longer has the permissions that it needs.';
 
-/** Max manages the iTwin of the source, and one of his own in another data center. */
+/** Max manages the iTwin of the source, and one of his own in another data center, where Olivia may make iModels too. */
 async function attack(setup: Setup, body: (server: TestServer, parts: { source: string; iTwinId: string; role: string; far: string; store: BlobStore }) => Promise<void>): Promise<void> {
   const installation = await Installation.create(setup);
   let server: TestServer | undefined;
@@ -23,6 +23,7 @@ async function attack(setup: Setup, body: (server: TestServer, parts: { source: 
     const iTwinId = await server.iTwin();
     const role = await server.grant(iTwinId, 'max', ['imodels_manage']);
     const far = await server.iTwin('max', undefined, west);
+    await server.grant(far, 'olivia', ['imodels_manage'], 'max');
     const source = await makeIModel(await official(server), iTwinId, { changesets: 2 });
     await body(server, { source: source.id, iTwinId, role, far, store: server.services.blobs.stores.ofDataCenter(west) });
   } finally {
@@ -30,17 +31,31 @@ async function attack(setup: Setup, body: (server: TestServer, parts: { source: 
   }
 }
 
-async function clone(server: TestServer, source: string, far: string): Promise<string> {
-  const answer = await (await server.as('max')).post(`/imodels/${source}/clone`, { iTwinId: far, name: randomUUID() });
+async function clone(server: TestServer, source: string, far: string, who: PersonName = 'max'): Promise<string> {
+  const answer = await (await server.as(who)).post(`/imodels/${source}/clone`, { iTwinId: far, name: randomUUID() });
   assert.equal(answer.status, 202, JSON.stringify(answer.body));
   return (answer.headers.get('location') ?? '').slice(-36);
 }
 
-async function outcome(server: TestServer, id: string): Promise<{ state: string; failureReason: string | null }> {
-  const api = await server.as('max');
+/** A clone of Max's whose copy has been tried, and waits because its store is away. */
+async function waitingClone(server: TestServer, source: string, far: string, store: BlobStore): Promise<string> {
+  const away = () => Promise.reject(new Error('the store is away'));
+  Object.assign(store, { put: away, copyFrom: away });
+  const id = await clone(server, source, far);
+  await until('an attempt', async () => (await server.services.database.db.selectFrom('job').select('last_error').where('subject_id', '=', id).executeTakeFirst())?.last_error ?? undefined);
+  return id;
+}
+
+/** The store is back. */
+function goOn(store: BlobStore): void {
+  for (const name of ['put', 'copyFrom']) Reflect.deleteProperty(store, name);
+}
+
+async function outcome(server: TestServer, id: string): Promise<[state: string, failureReason: string | null]> {
+  const api = await server.as('admin');
   return until('the end of the copy', async () => {
     const { createOperation } = (await api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string; failureReason: string | null } };
-    return createOperation.state === 'scheduled' || createOperation.state === 'inProgress' ? undefined : createOperation;
+    return createOperation.state === 'scheduled' || createOperation.state === 'inProgress' ? undefined : [createOperation.state, createOperation.failureReason];
   });
 }
 
@@ -61,15 +76,24 @@ for (const setup of setups)
   describe(`A clone whose requester loses the right to it, on ${setup.engine} and ${setup.store}`, () => {
     test('before the copy begins, fails and gives out nothing', { timeout: 120_000 }, () =>
       attack(setup, async (server, { source, iTwinId, role, far, store }) => {
-        // The store is away until the right is lost.
-        const away = () => Promise.reject(new Error('the store is away'));
-        Object.assign(store, { put: away, copyFrom: away });
-        const id = await clone(server, source, far);
-        await until('an attempt', async () => (await server.services.database.db.selectFrom('job').select('last_error').where('subject_id', '=', id).executeTakeFirst())?.last_error ?? undefined);
+        const id = await waitingClone(server, source, far, store);
         await requireClosed(server, id);
         assert.equal((await (await server.as('olivia')).patch(`/accesscontrol/itwins/${iTwinId}/roles/${role}`, { permissions: [] })).status, 200);
-        for (const name of ['put', 'copyFrom']) Reflect.deleteProperty(store, name);
-        assert.deepEqual(await outcome(server, id).then(({ state, failureReason }) => [state, failureReason]), ['failed', reason]);
+        goOn(store);
+        assert.deepEqual(await outcome(server, id), ['failed', reason]);
         await requireClosed(server, id);
+      }));
+
+    test('fails also when the source is deleted afterwards, and one whose requester keeps the right is made without it', { timeout: 120_000 }, () =>
+      attack(setup, async (server, { source, iTwinId, role, far, store }) => {
+        const olivia = await server.as('olivia');
+        const lost = await waitingClone(server, source, far, store);
+        const other = await makeIModel(await official(server), iTwinId, { changesets: 1 });
+        const kept = await clone(server, other.id, far, 'olivia');
+        assert.equal((await olivia.patch(`/accesscontrol/itwins/${iTwinId}/roles/${role}`, { permissions: [] })).status, 200);
+        for (const id of [source, other.id]) assert.equal((await olivia.delete(`/imodels/${id}`)).status, 204);
+        goOn(store);
+        assert.deepEqual(await outcome(server, lost), ['failed', reason]);
+        assert.deepEqual(await outcome(server, kept), ['successful', null]);
       }));
   });

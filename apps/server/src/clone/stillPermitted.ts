@@ -14,8 +14,8 @@ export class LostPermissionError extends FinalError {
 
 /**
  * Judges again whether whoever ordered a derived iModel may have it, when a job begins to make it and in the transaction that makes
- * it usable. A source that was deleted meanwhile asks for nothing: what was accepted holds on to its history. Nor does a target that
- * was deleted: its job ends without an effect.
+ * it usable. What was accepted holds on to the history of a source that was deleted meanwhile: then its iTwin asks for what a clone needs
+ * there, as long as it is known. A target that was deleted asks for nothing: its job ends without an effect.
  * @param imodelId of the derived iModel
  * @throws LostPermissionError
  */
@@ -31,7 +31,11 @@ export async function requirePermitted(db: Db, imodelId: string, { caller, fromI
   const permissions = new Permissions(db);
   try {
     await permissions.require(caller, { on: 'itwin', id: target.itwin_id, permission: 'imodels_manage' });
-    if ((await permissions.onIModel(caller, fromIModelId)) === undefined) return;
+    if ((await permissions.onIModel(caller, fromIModelId)) === undefined) {
+      const iTwinId = target.kind === 'template' ? undefined : await iTwinOfDeleted(db, fromIModelId);
+      if (iTwinId !== undefined) await permissions.require(caller, { on: 'itwin', id: iTwinId, permission: 'imodels_manage' });
+      return;
+    }
     if (target.kind === 'template') {
       await permissions.require(caller, { on: 'imodel', id: fromIModelId, permission: 'imodels_read', level: 'iModel' });
       return;
@@ -41,4 +45,10 @@ export async function requirePermitted(db: Db, imodelId: string, { caller, fromI
   } catch (error) {
     throw error instanceof ApiError ? new LostPermissionError(error) : error;
   }
+}
+
+/** The iTwin of a deleted iModel, where neither has been collected or deleted itself. */
+async function iTwinOfDeleted(db: Db, imodelId: string): Promise<string | undefined> {
+  const row = await db.selectFrom('imodel as m').innerJoin('itwin as i', 'i.id', 'm.itwin_id').select('i.id').where('m.id', '=', imodelId).where('i.deleted_at', 'is', null).executeTakeFirst();
+  return row?.id;
 }

@@ -101,7 +101,7 @@ function users({ dataDir, embeddedIssuer }: Config): Found {
   if (!existsSync(path.join(dataDir, 'users.json'))) return ok(embeddedIssuer ? 'users.json is made at the first start.' : 'They come from the issuers.');
   try {
     const { users: listed } = Directory.open(dataDir, () => undefined).data;
-    return ok(`users.json, with ${listed.length} users.`);
+    return ok(`users.json, with ${listed.length} ${listed.length === 1 ? 'user' : 'users'}.`);
   } catch (error) {
     return fault(`users.json: ${messageOf(error)}`, 'Correct it; a running server goes on with its last good state, and none starts.');
   }

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { collect } from '../apps/server/src/history/collect.ts';
 import { sql } from 'kysely';
 import { lockIModel } from '../apps/server/src/db/statements/lockIModel.ts';
+import { Users } from '../apps/server/src/users/users.ts';
 import type { Answer, WireError } from './support/api.ts';
 import { changesetIdOf, makeIModel, pushMore } from './support/clients.ts';
 import { people } from './support/server.ts';
@@ -189,6 +190,19 @@ onEachDatabase('A role that is deleted while it is given', {}, (context) => {
     for (const member of [`users/${userId}`, `groups/${groupId}`]) {
       const { body } = await api.get(`${at}/members/${member}`);
       assert.deepEqual((body as { member: { roles: { id: string }[] } }).member.roles.map(({ id }) => id), [kept]);
+    }
+  });
+});
+
+onEachDatabase('The first requests of a user at once', {}, (context) => {
+  test('all know the user, whoever writes it down', async () => {
+    const { db } = context.server.services.database;
+    for (let round = 0; round < 40; round++) {
+      const id = randomUUID();
+      const user = { id, email: `${id}@example.test`, givenName: 'new', surname: 'here', organizationId: null, identity: { issuer: 'https://issuer.test', subject: id } };
+      // Each as a server of its own, which knows nobody yet.
+      await Promise.all(Array.from({ length: 8 }, () => new Users(db).remember(user)));
+      assert.equal((await db.selectFrom('user_account').select('email').where('id', '=', id).executeTakeFirst())?.email, user.email);
     }
   });
 });

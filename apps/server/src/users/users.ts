@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import type { Page, PageRequest } from '../api/paging.ts';
 import { readPage } from '../api/paging.ts';
-import { isForeignKeyError, type Db } from '../db/database.ts';
+import { isForeignKeyError, isUniqueError, type Db } from '../db/database.ts';
 import type { IModelTable, UserAccountTable } from '../db/schema.ts';
 import { usersFileIssuer } from '../access/directory.ts';
 import { emailKey, type Identity, type User } from '../domain.ts';
@@ -54,14 +54,20 @@ export class Users {
       surname: user.surname,
       organization_id: user.organizationId,
     };
-    const noted = await this.#note(() =>
+    const write = () =>
       this.#db
         .insertInto('user_account')
         .values({ id: user.id, ...user.identity, ...columns, created_at: Date.now() })
         .onConflict((conflict) =>
           conflict.column('id').doUpdateSet((eb) => ({ ...columns, issuer: eb.fn.coalesce('user_account.issuer', 'excluded.issuer'), subject: eb.fn.coalesce('user_account.subject', 'excluded.subject') })),
         )
-        .execute(),
+        .execute();
+    const noted = await this.#note(() =>
+      write().catch((error: unknown) => {
+        // Of several first requests at once, one may meet the others' row by the index on issuer and subject before that on the id.
+        if (!isUniqueError(error)) throw error;
+        return write();
+      }),
     );
     if (noted) this.#known.set(user.id, described);
   }

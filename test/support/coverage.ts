@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import { fileURLToPath } from 'node:url';
 import { routes } from '../../apps/server/src/api/routes.ts';
 import type { Route } from '../../apps/server/src/api/route.ts';
 
@@ -10,6 +11,7 @@ const folder = process.env.OFFSHOOT_TEST_COVERAGE;
 
 /** What one test process saw: operations that were answered by 2xx, and which client calls asked for which operations. */
 export interface Seen {
+  /** Of the test, below `test` and without its ending. */
   file: string;
   answered: string[];
   clients: Record<string, string[]>;
@@ -18,11 +20,13 @@ export interface Seen {
 const answered = new Set<string>();
 const clients = new Map<string, Set<string>>();
 let caller = '';
-if (folder !== undefined)
+const testFile = path.relative(fileURLToPath(new URL('..', import.meta.url)), process.argv[1] ?? '');
+// A server that a test starts in a process of its own is no test.
+if (folder !== undefined && testFile.endsWith('.test.ts'))
   process.on('exit', () => {
-    const file = path.basename(process.argv[1] ?? '', '.test.ts');
+    const file = testFile.slice(0, -'.test.ts'.length).replaceAll(path.sep, '/');
     const seen: Seen = { file, answered: [...answered], clients: Object.fromEntries([...clients].map(([operation, callers]) => [operation, [...callers]])) };
-    if (answered.size > 0) writeFileSync(path.join(folder, `${file}-${process.pid}.json`), JSON.stringify(seen));
+    if (answered.size > 0) writeFileSync(path.join(folder, `${file.replaceAll('/', '-')}-${process.pid}.json`), JSON.stringify(seen));
   });
 
 /** Watches every request of a test server. */

@@ -206,3 +206,22 @@ onEachDatabase('The first requests of a user at once', {}, (context) => {
     }
   });
 });
+
+onEachDatabase('Roles and groups that are given while they are deleted', {}, (context) => {
+  test('are deleted, and nothing of it is a fault of the server', async () => {
+    const { api, iTwinId } = context;
+    const at = `/accesscontrol/itwins/${iTwinId}`;
+    for (let round = 0; round < 25; round++) {
+      const { role } = (await api.post(`${at}/roles`, { displayName: randomUUID(), permissions: ['imodels_webview'] })).body as { role: { id: string } };
+      const { group } = (await api.post(`${at}/groups`, { name: randomUUID(), members: [] })).body as { group: { id: string } };
+      const give = (): Promise<Answer>[] => [
+        api.post(`${at}/members/users`, { members: [{ userId: people.max.id, roleIds: [role.id] }] }),
+        api.post(`${at}/members/groups`, { members: [{ groupId: group.id, roleIds: [role.id] }] }),
+      ];
+      const answers = await Promise.all([...give(), api.delete(`${at}/roles/${role.id}`), ...give(), api.delete(`${at}/groups/${group.id}`), ...give()]);
+      assert.deepEqual(answers.filter(({ status }) => status >= 500).map(({ body }) => body), []);
+      assert.equal((await api.get(`${at}/roles/${role.id}`)).status, 404);
+      assert.equal((await api.get(`${at}/groups/${group.id}`)).status, 404);
+    }
+  });
+});

@@ -96,6 +96,8 @@ export class Groups {
   async delete(caller: Caller, iTwinId: string, id: string): Promise<void> {
     await this.get(iTwinId, id);
     await this.#change(caller, iTwinId, 'group.delete', id, async (tx) => {
+      // Nobody joins it from here on; on SQLite nobody else writes.
+      if (this.#database.engine === 'postgres') await tx.selectFrom('user_group').select('id').where('id', '=', id).forUpdate().execute();
       await tx.deleteFrom('group_member').where('group_id', '=', id).execute();
       await tx.deleteFrom('group_user').where('group_id', '=', id).execute();
       await tx.deleteFrom('user_group').where('id', '=', id).execute();

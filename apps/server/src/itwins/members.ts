@@ -89,6 +89,8 @@ export class Members {
   async deleteRole(caller: Caller, iTwinId: string, roleId: string): Promise<void> {
     await this.role(iTwinId, roleId);
     await this.#database.db.transaction().execute(async (tx) => {
+      // Nobody gives it from here on; on SQLite nobody else writes.
+      if (this.#database.engine === 'postgres') await tx.selectFrom('role').select('id').where('id', '=', roleId).forUpdate().execute();
       await tx.deleteFrom('member').where('role_id', '=', roleId).execute();
       await tx.deleteFrom('group_member').where('role_id', '=', roleId).execute();
       // The iModels stay secured: an emptied list shuts out rather than opens up.

@@ -217,6 +217,7 @@ onEachDatabase('Roles and groups that are given while they are deleted', {}, (co
       const give = (): Promise<Answer>[] => [
         api.post(`${at}/members/users`, { members: [{ userId: people.max.id, roleIds: [role.id] }] }),
         api.post(`${at}/members/groups`, { members: [{ groupId: group.id, roleIds: [role.id] }] }),
+        api.patch(`${at}/groups/${group.id}`, { members: [people.max.id] }),
       ];
       const answers = await Promise.all([...give(), api.delete(`${at}/roles/${role.id}`), ...give(), api.delete(`${at}/groups/${group.id}`), ...give()]);
       assert.deepEqual(answers.filter(({ status }) => status >= 500).map(({ body }) => body), []);

@@ -86,7 +86,8 @@ export class Groups {
       const columns = { name: change.name ?? before.name, description: change.description === undefined ? before.description : change.description };
       // Groups that an earlier version let share a name keep it.
       if (columns.name !== before.name) await this.#requireNameFree(tx, { id, itwin_id: iTwinId, name: columns.name });
-      await tx.updateTable('user_group').set(columns).where('id', '=', id).execute();
+      const { numUpdatedRows } = await tx.updateTable('user_group').set(columns).where('id', '=', id).executeTakeFirst();
+      if (numUpdatedRows === 0n) throw new ApiError('GroupNotFound');
       if (users !== undefined) await setUsers(tx, id, users);
     });
     return this.get(iTwinId, id);

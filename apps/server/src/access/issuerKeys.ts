@@ -1,6 +1,7 @@
 import { Readable } from 'node:stream';
 import { createRemoteJWKSet, customFetch, type JWTVerifyGetKey } from 'jose';
 import type { IssuerConfig } from '../config.ts';
+import { readAtMost } from '../http/readAtMost.ts';
 
 /** How long an issuer that gave no keys is not asked again, milliseconds. A token costs no signature to forge, and each would ask. */
 export const coolDownMs = 10_000;
@@ -63,15 +64,8 @@ export function issuerKeys(config: Pick<IssuerConfig, 'issuer' | 'jwksUri'>, now
 async function fetchDocument(address: string, signal: AbortSignal): Promise<object> {
   const response = await fetch(address, { signal, redirect: 'error' });
   if (response.status !== 200) throw new Error(`${address} answered ${response.status}`);
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  const body: AsyncIterable<Uint8Array> = response.body ?? Readable.from([]);
-  for await (const chunk of body) {
-    bytes += chunk.length;
-    if (bytes > answerBytes) throw new Error(`${address} answered more than ${answerBytes} bytes`);
-    chunks.push(chunk);
-  }
-  const document: unknown = JSON.parse(Buffer.concat(chunks).toString('utf8'));
+  const text = await readAtMost(response.body ?? Readable.from([]), answerBytes, () => new Error(`${address} answered more than ${answerBytes} bytes`));
+  const document: unknown = JSON.parse(text.toString('utf8'));
   if (typeof document !== 'object' || document === null) throw new Error(`${address} answered no JSON object`);
   return document;
 }

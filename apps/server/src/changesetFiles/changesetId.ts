@@ -5,8 +5,8 @@ import { DamagedStreamError, Lzma2Decoder } from './lzma2.ts';
 const header = Buffer.concat([Buffer.from([22, 0]), Buffer.from('ChangeSetLzma\0\0\0', 'latin1'), Buffer.from([0x10, 0, 2, 0])]);
 /** Largest prefix that is taken, bytes: it holds the statements that change tables, of which 8 MiB are let through when they are applied. */
 const maxPrefixBytes = 32 * 2 ** 20;
-/** Most bytes that a file may unpack to: no more are applied. */
-const maxUnpackedBytes = 8 * 2 ** 30;
+/** Most bytes that a file may unpack to, to be pushed and to be applied. */
+export const maxUnpackedBytes = 8 * 2 ** 30;
 
 /** The file is none that iTwin.js writes, or is damaged: no id can be computed for it. */
 export class ChangesetFileError extends Error {

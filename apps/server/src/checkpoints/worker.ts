@@ -7,6 +7,7 @@ import { randomUUID } from 'node:crypto';
 import { inspect } from 'node:util';
 import { IModelNative } from '@itwin/core-backend';
 import { OpenMode } from '@itwin/core-bentley';
+import { maxUnpackedBytes } from '../changesetFiles/changesetId.ts';
 import { firstBriefcaseId } from '../briefcases/counter.ts';
 import { checkDdl, checkSchema, ForbiddenDdlError, type SchemaEntry } from './ddl.ts';
 import { startITwinJs } from './itwinjs.ts';
@@ -61,8 +62,6 @@ class FileFault extends Error {
   }
 }
 
-/** Bytes of a changeset when it is unpacked. */
-const largestContents = 8 * 2 ** 30;
 /** Places at which an id is looked for: a real file has one or two; one in which its id was planted many times must not be opened for each. */
 const mostPlaces = 8;
 
@@ -272,7 +271,7 @@ function apply(db: NativeFile, changeset: ChangesetFile): void {
 function checkContents({ id, index, path: pathname }: ChangesetFile): void {
   const refused = (why: string, cause?: unknown): FileFault => new FileFault(`Changeset ${index} (${id}) cannot be applied: ${why}.`, 'unreadable', { cause });
   const bytes = Number(IModelNative.platform.RevisionUtility.getUncompressSize(pathname));
-  if (bytes > largestContents) throw refused(`its contents have more than ${largestContents / 2 ** 30} GiB`);
+  if (bytes > maxUnpackedBytes) throw refused(`its contents have more than ${maxUnpackedBytes / 2 ** 30} GiB`);
   const reader = new IModelNative.platform.ChangesetReader();
   try {
     reader.openFile(pathname, false);

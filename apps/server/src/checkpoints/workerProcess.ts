@@ -36,6 +36,12 @@ export class FileFaultError extends FinalError {
 }
 /** What a piece of work may add to its folder: files grow while changesets are applied, and are written anew once (vacuum). */
 const growth = { times: 4, bytes: 2 * 2 ** 30 };
+
+/** Most bytes that a piece of work may make of files with so many. */
+export function mostBytesFrom(bytes: number): number {
+  return growth.times * bytes + growth.bytes;
+}
+
 /** How often the folder is measured, in rounds of the watch. */
 const measureEvery = 3;
 
@@ -104,7 +110,7 @@ export class WorkerProcess implements ModelWorker {
     // After every wait: a signal that was aborted before somebody listens is never heard.
     signal.throwIfAborted();
     clearTimeout(this.#idle);
-    const mostBytes = growth.times * bytesIn(folder) + growth.bytes;
+    const mostBytes = mostBytesFrom(bytesIn(folder));
     const child = (this.#child ??= this.#start(isolation));
     let complaint = '';
     const listen = (text: Buffer): void => void (complaint = `${complaint}${text.toString()}`.slice(-2000));

@@ -4,6 +4,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { hasIssuer } from '../dataFolder.ts';
 import { anywhere, ForbiddenAddressError, send, type Outlet } from '../http/outbound.ts';
+import { readAtMost } from '../http/readAtMost.ts';
 import { ownOrigins } from '../ownAddresses.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { withoutTrailingSlashes } from '../trailingSlashes.ts';
@@ -158,14 +159,8 @@ export class Connection {
 
 /** @throws ExitError when the answer is longer than any of the API */
 async function readBounded(answer: IncomingMessage): Promise<string> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of answer as AsyncIterable<Buffer>) {
-    bytes += chunk.length;
-    if (bytes > longestAnswerBytes) throw new ExitError(exitCodes.failed, `an answer of the server is longer than ${longestAnswerBytes / 2 ** 20} MiB`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString('utf8');
+  const tooLong = () => new ExitError(exitCodes.failed, `an answer of the server is longer than ${longestAnswerBytes / 2 ** 20} MiB`);
+  return (await readAtMost(answer, longestAnswerBytes, tooLong)).toString('utf8');
 }
 
 function parseAnswer(text: string, url: string): unknown {

@@ -10,7 +10,8 @@ import type { Static } from 'typebox';
 import { isolationLevels, type IsolationLevel } from '../checkpoints/isolation.ts';
 import type { ModelWorker } from '../checkpoints/modelWorker.ts';
 import type { WorkRequest, WorkResult } from '../checkpoints/worker.ts';
-import { FileFaultError } from '../checkpoints/workerProcess.ts';
+import { FileFaultError, mostBytesFrom } from '../checkpoints/workerProcess.ts';
+import { readAtMost } from '../http/readAtMost.ts';
 import { FinalError, PublicError } from '../operations/reasons.ts';
 import type { CallOptions } from '../storage/blobStore.ts';
 import { CountedReader, healthPath, ServiceHealth, silentMs, WorkEvent, workPath, type WorkHead } from './protocol.ts';
@@ -27,8 +28,6 @@ const retryMs = 2000;
 const connectMs = 10_000;
 /** Longest time for a piece of work besides that of iTwin.js itself: for files on their way, milliseconds. */
 const transferMs = 3_600_000;
-/** A finished file may have this many times the bytes that it was made from, and so many more: the limits of the process. */
-const growth = { times: 4, bytes: 2 * 2 ** 30 };
 const longestHealth = 4096;
 
 const ajv = new Ajv({ strict: false });
@@ -101,7 +100,7 @@ export class RemoteWorker implements ModelWorker {
     let text: string;
     try {
       const response = await answerOf(this.#open('GET', healthPath, signal).end());
-      text = (await bytesOf(response, longestHealth)).toString('utf8');
+      text = (await readAtMost(response, longestHealth, () => new Error('the answer is too long'))).toString('utf8');
     } catch (error) {
       throw new NotTakenError(error);
     }
@@ -166,7 +165,7 @@ export class RemoteWorker implements ModelWorker {
 
 /** Puts the finished file in the place of the one that was sent. */
 async function receive(reader: CountedReader, { result, size }: Extract<WorkEvent, { result: unknown }>, sent: number, file: string, signal: AbortSignal): Promise<void> {
-  if (size > growth.times * sent + growth.bytes) throw new FinalError('The finished file is larger than any that iTwin.js makes of these files.');
+  if (size > mostBytesFrom(sent)) throw new FinalError('The finished file is larger than any that iTwin.js makes of these files.');
   if (Math.max(result.iModelIdOffset, result.iTwinIdOffset) > size - 16) throw new FinalError('The finished file does not hold what is said of it.');
   const arriving = `${file}.arriving`;
   await pipeline(reader.pieces(size), createWriteStream(arriving, { mode: 0o600 }), { signal });
@@ -207,17 +206,6 @@ function answerOf(call: ClientRequest): Promise<IncomingMessage> {
   // Whoever waits hears of it by then, or has heard of another fault before.
   promise.catch(() => undefined);
   return promise;
-}
-
-async function bytesOf(response: IncomingMessage, most: number): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let length = 0;
-  for await (const chunk of response) {
-    length += (chunk as Buffer).length;
-    if (length > most) throw new Error('the answer is too long');
-    chunks.push(chunk as Buffer);
-  }
-  return Buffer.concat(chunks);
 }
 
 async function* bodyOf({ file, changesets, purpose, countMissingGuids }: WorkRequest, sizes: readonly number[], onChunk: () => void): AsyncGenerator<Buffer> {

@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { TooManyError, type AddressLimits } from '../access/addressLimits.ts';
 import type { Containers } from '../checkpoints/containers.ts';
 import { outageOf } from '../faults.ts';
+import { readAtMost } from '../http/readAtMost.ts';
 import { ChecksumMismatchError, SizeMismatchError, UnknownBlockError } from './blobStore.ts';
 import type { Blobs } from './blobs.ts';
 import type { Downloads } from './downloads.ts';
@@ -168,11 +169,7 @@ async function commit(uploads: Uploads, upload: Upload, incoming: Incoming): Pro
 }
 
 async function readBlockList(body: AsyncIterable<Buffer>): Promise<string[]> {
-  let xml = '';
-  for await (const chunk of body) {
-    xml += chunk.toString('latin1');
-    if (xml.length > maxBlockListBytes) throw new StorageError(413, 'RequestBodyTooLarge', 'The block list is too long.');
-  }
+  const xml = (await readAtMost(body, maxBlockListBytes, () => new StorageError(413, 'RequestBodyTooLarge', 'The block list is too long.'))).toString('latin1');
   const start = xml.indexOf('<BlockList>');
   const end = xml.indexOf('</BlockList>', start);
   if (start === -1 || end === -1) throw new StorageError(400, 'InvalidXmlDocument', 'The block list is not valid.');

@@ -23,17 +23,32 @@ export function verdictOf(text: string): { answered: boolean; lines: string[]; f
   } catch {
     // Nothing, or a page of a proxy.
   }
-  if (report.auditReportVersion === undefined || report.vulnerabilities === undefined) return { answered: false, lines: ['No registry told of vulnerabilities: the packages were not audited.'], failed: false };
+  if (report.auditReportVersion === undefined || report.vulnerabilities === undefined)
+    return {
+      answered: false,
+      lines: ['No registry told of vulnerabilities: the packages were not audited.'],
+      failed: false,
+    };
   const found = Object.entries(report.vulnerabilities);
   return {
     answered: true,
-    lines: [`${found.length} packages with known vulnerabilities.`, ...found.map(([name, { severity, range, fixAvailable }]) => `  ${severity}: ${name} ${range}${fixAvailable === false ? '' : ', a fixed version is there'}`)],
+    lines: [
+      `${found.length} packages with known vulnerabilities.`,
+      ...found.map(
+        ([name, { severity, range, fixAvailable }]) =>
+          `  ${severity}: ${name} ${range}${fixAvailable === false ? '' : ', a fixed version is there'}`,
+      ),
+    ],
     failed: found.some(([, { severity }]) => failing.includes(severity)),
   };
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const { stdout } = spawnSync('npm', ['audit', '--omit=dev', '--json'], { encoding: 'utf8', timeout: answerMs, shell: process.platform === 'win32' });
+  const { stdout } = spawnSync('npm', ['audit', '--omit=dev', '--json'], {
+    encoding: 'utf8',
+    timeout: answerMs,
+    shell: process.platform === 'win32',
+  });
   const { lines, failed } = verdictOf(stdout ?? '');
   console.log(lines.join('\n'));
   process.exitCode = failed ? 1 : 0;

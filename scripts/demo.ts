@@ -35,7 +35,9 @@ try {
 async function main(): Promise<ChildProcess> {
   console.log('Offshoot demo: make a real iModel, push to it, clone it, delete it, check the clones.\n');
   const data = path.join(folder, 'data');
-  const { child, origin } = await step('server started (SQLite and files in a temporary folder)', () => startServer(data));
+  const { child, origin } = await step('server started (SQLite and files in a temporary folder)', () =>
+    startServer(data),
+  );
   server = child;
   const token = await mintToken({ data, lifeSeconds: 3600 });
   const official = clientsOf(origin, token);
@@ -43,24 +45,39 @@ async function main(): Promise<ChildProcess> {
   const iTwinB = await createITwin(origin, token, 'Operations');
 
   const iTwinJs: typeof RealModel | undefined = isITwinJsInstalled() ? await import('./realModel.ts') : undefined;
-  if (iTwinJs === undefined) console.log('  iTwin.js is not installed here: the sample iModel that ships with the project is used instead.');
+  if (iTwinJs === undefined)
+    console.log('  iTwin.js is not installed here: the sample iModel that ships with the project is used instead.');
   const models = await iTwinJs?.RealModels.start(path.join(folder, 'work'), origin, token);
 
   const sourceId =
     models === undefined
-      ? await step('the sample iModel created from its baseline, its changesets pushed', () => pushSample(official, iTwinA, 'Demo plant'))
-      : await step(`a real iModel made with iTwin.js, ${rows} changesets of ${vesselsPerRow} vessels pushed`, () => makePlant(models, iTwinA));
+      ? await step('the sample iModel created from its baseline, its changesets pushed', () =>
+          pushSample(official, iTwinA, 'Demo plant'),
+        )
+      : await step(`a real iModel made with iTwin.js, ${rows} changesets of ${vesselsPerRow} vessels pushed`, () =>
+          makePlant(models, iTwinA),
+        );
   const pushed = await download(official, sourceId, 'source');
 
   const partId = await step(`cloned up to changeset ${cutAt} into the other iTwin (official client)`, async () => {
-    const clone = await official.client.iModels.clone({ authorization: official.authorization, iModelId: sourceId, iModelProperties: { iTwinId: iTwinB, name: `Demo plant at ${cutAt}`, changesetIndex: cutAt } });
+    const clone = await official.client.iModels.clone({
+      authorization: official.authorization,
+      iModelId: sourceId,
+      iModelProperties: { iTwinId: iTwinB, name: `Demo plant at ${cutAt}`, changesetIndex: cutAt },
+    });
     return clone.id;
   });
   const wholeId = await step('cloned in full into the other iTwin (official client)', async () => {
-    const clone = await official.client.iModels.clone({ authorization: official.authorization, iModelId: sourceId, iModelProperties: { iTwinId: iTwinB } });
+    const clone = await official.client.iModels.clone({
+      authorization: official.authorization,
+      iModelId: sourceId,
+      iModelProperties: { iTwinId: iTwinB },
+    });
     return clone.id;
   });
-  await step('source deleted', () => official.client.iModels.delete({ authorization: official.authorization, iModelId: sourceId }));
+  await step('source deleted', () =>
+    official.client.iModels.delete({ authorization: official.authorization, iModelId: sourceId }),
+  );
 
   for (const [name, id, expected] of [
     [`clone at ${cutAt}`, partId, pushed.slice(0, cutAt)],
@@ -68,16 +85,22 @@ async function main(): Promise<ChildProcess> {
   ] as const) {
     const files = await step(`${name}: every file downloaded`, () => download(official, id, name));
     check(files, expected, iTwinJs);
-    console.log(`    ${files.length} changesets${iTwinJs === undefined ? '' : ', each SHA-1 id computed anew by iTwin.js'}, each SHA-256 equal to what was pushed; baseline ${await baselineState(official, id)}`);
+    console.log(
+      `    ${files.length} changesets${iTwinJs === undefined ? '' : ', each SHA-1 id computed anew by iTwin.js'}, each SHA-256 equal to what was pushed; baseline ${await baselineState(official, id)}`,
+    );
     if (models !== undefined) {
-      const found = await step(`${name}: opened with iTwin.js, its changesets applied`, () => countVessels(models, iTwinB, id));
+      const found = await step(`${name}: opened with iTwin.js, its changesets applied`, () =>
+        countVessels(models, iTwinB, id),
+      );
       const wanted = expected.length * vesselsPerRow;
       if (found !== wanted) throw new Error(`${name} holds ${found} vessels instead of ${wanted}`);
       console.log(`    ${found} vessels, as many as the source had at changeset ${expected.length}`);
     }
   }
   await models?.stop();
-  console.log(`\nAll checks passed in ${((performance.now() - began) / 1000).toFixed(1)} s. The clones outlived their source.`);
+  console.log(
+    `\nAll checks passed in ${((performance.now() - began) / 1000).toFixed(1)} s. The clones outlived their source.`,
+  );
   return child;
 }
 
@@ -90,7 +113,10 @@ async function step<T>(what: string, work: () => Promise<T>): Promise<T> {
 
 async function startServer(data: string): Promise<{ child: ChildProcess; origin: string }> {
   const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
-  const child = fork(cli, ['start', '--data', data, '--port', '0', '--host', '127.0.0.1'], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'], env: { ...process.env, OFFSHOOT_LOG_LEVEL: 'warn' } });
+  const child = fork(cli, ['start', '--data', data, '--port', '0', '--host', '127.0.0.1'], {
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    env: { ...process.env, OFFSHOOT_LOG_LEVEL: 'warn' },
+  });
   const origin = await new Promise<string>((resolve, reject) => {
     child.once('message', (message) => resolve((message as { origin: string }).origin));
     child.once('exit', (code) => reject(new Error(`the server ended with ${code}`)));
@@ -132,18 +158,33 @@ interface Downloaded {
 }
 
 async function download({ client, authorization }: Official, iModelId: string, name: string): Promise<Downloaded[]> {
-  const changesets = await client.changesets.downloadList({ authorization, iModelId, targetDirectoryPath: path.join(folder, 'files', name) });
-  return changesets.map(({ id, parentId, filePath }) => ({ id, parentId, sha256: createHash('sha256').update(readFileSync(filePath)).digest('hex'), file: filePath }));
+  const changesets = await client.changesets.downloadList({
+    authorization,
+    iModelId,
+    targetDirectoryPath: path.join(folder, 'files', name),
+  });
+  return changesets.map(({ id, parentId, filePath }) => ({
+    id,
+    parentId,
+    sha256: createHash('sha256').update(readFileSync(filePath)).digest('hex'),
+    file: filePath,
+  }));
 }
 
 /** Every file is the one pushed, and its id is the one that its contents give. */
-function check(files: readonly Downloaded[], expected: readonly Downloaded[], iTwinJs: typeof RealModel | undefined): void {
+function check(
+  files: readonly Downloaded[],
+  expected: readonly Downloaded[],
+  iTwinJs: typeof RealModel | undefined,
+): void {
   if (files.length !== expected.length) throw new Error(`${files.length} changesets instead of ${expected.length}`);
   for (const [index, file] of files.entries()) {
     const source = expected[index] as Downloaded;
-    if (file.id !== source.id || file.parentId !== source.parentId || file.sha256 !== source.sha256) throw new Error(`changeset ${index + 1} is not the one that was pushed`);
+    if (file.id !== source.id || file.parentId !== source.parentId || file.sha256 !== source.sha256)
+      throw new Error(`changeset ${index + 1} is not the one that was pushed`);
     const computed = iTwinJs?.computeChangesetId(file.parentId, file.file) ?? file.id;
-    if (computed !== file.id) throw new Error(`changeset ${index + 1} has the id ${file.id}, its contents give ${computed}`);
+    if (computed !== file.id)
+      throw new Error(`changeset ${index + 1} has the id ${file.id}, its contents give ${computed}`);
   }
 }
 
@@ -151,6 +192,7 @@ async function baselineState({ client, authorization }: Official, iModelId: stri
   const baseline = await client.baselineFiles.getSingle({ authorization, iModelId });
   const response = await fetch(baseline._links.download?.href ?? '');
   const bytes = Buffer.from(await response.arrayBuffer());
-  if (bytes.length !== baseline.fileSize || bytes.toString('latin1', 0, 15) !== 'SQLite format 3') throw new Error('the baseline of a clone is damaged');
+  if (bytes.length !== baseline.fileSize || bytes.toString('latin1', 0, 15) !== 'SQLite format 3')
+    throw new Error('the baseline of a clone is damaged');
   return `${(bytes.length / 1e6).toFixed(1)} MB, whole`;
 }

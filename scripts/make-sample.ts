@@ -16,12 +16,20 @@ const rows = 6;
 const target = fileURLToPath(new URL('../test/fixtures/sample/', import.meta.url));
 const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-sample-'));
 const data = path.join(folder, 'data');
-const server = fork(fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url)), ['start', '--data', data, '--port', '0'], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+const server = fork(
+  fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url)),
+  ['start', '--data', data, '--port', '0'],
+  { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] },
+);
 try {
-  const { origin } = await new Promise<{ origin: string }>((resolve) => server.once('message', (message) => resolve(message as { origin: string })));
+  const { origin } = await new Promise<{ origin: string }>((resolve) =>
+    server.once('message', (message) => resolve(message as { origin: string })),
+  );
   const token = await mintToken({ data, lifeSeconds: 3600 });
   const { client, authorization } = clientsOf(origin, token);
-  const listed = (await (await fetch(`${origin}/itwins`, { headers: { authorization: `Bearer ${token}` } })).json()) as { iTwins: { id: string }[] };
+  const listed = (await (
+    await fetch(`${origin}/itwins`, { headers: { authorization: `Bearer ${token}` } })
+  ).json()) as { iTwins: { id: string }[] };
   const iTwinId = listed.iTwins[0]?.id ?? '';
   const models = await RealModels.start(path.join(folder, 'work'), origin, token);
   const iModelId = await models.create(iTwinId, 'Sample plant');
@@ -36,7 +44,14 @@ try {
   const bytes = Buffer.from(await (await fetch(baseline._links.download?.href ?? '')).arrayBuffer());
   writeFileSync(path.join(target, 'baseline.bim.br'), brotliCompressSync(bytes));
   const changesets = await client.changesets.downloadList({ authorization, iModelId, targetDirectoryPath: target });
-  const described = changesets.map(({ id, parentId, description, containingChanges, filePath }) => ({ id, parentId, description, containingChanges, file: path.basename(filePath), size: readFileSync(filePath).length }));
+  const described = changesets.map(({ id, parentId, description, containingChanges, filePath }) => ({
+    id,
+    parentId,
+    description,
+    containingChanges,
+    file: path.basename(filePath),
+    size: readFileSync(filePath).length,
+  }));
   writeFileSync(path.join(target, 'changesets.json'), `${JSON.stringify(described, undefined, 2)}\n`);
 } finally {
   server.kill();

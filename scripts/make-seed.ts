@@ -20,7 +20,9 @@ try {
   nativeDbOf(db).saveChanges();
   db.close();
   const bytes = readFileSync(file);
-  const packed = brotliCompressSync(bytes, { params: { [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length, [constants.BROTLI_PARAM_LGWIN]: 24 } });
+  const packed = brotliCompressSync(bytes, {
+    params: { [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length, [constants.BROTLI_PARAM_LGWIN]: 24 },
+  });
   writeFileSync(new URL('../apps/server/assets/seed.bim.br', import.meta.url), packed);
   console.log(`seed: ${bytes.length} bytes, packed ${packed.length}`);
 } finally {

@@ -1,8 +1,25 @@
 import { mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
-import { BriefcaseDb, BriefcaseManager, ElementOwnsExternalSourceAspects, IModelHost, IModelNative, PhysicalModel, SnapshotDb, SpatialCategory, type IModelDb } from '@itwin/core-backend';
+import {
+  BriefcaseDb,
+  BriefcaseManager,
+  ElementOwnsExternalSourceAspects,
+  IModelHost,
+  IModelNative,
+  PhysicalModel,
+  SnapshotDb,
+  SpatialCategory,
+  type IModelDb,
+} from '@itwin/core-backend';
 import { DbResult, Guid, type Id64String } from '@itwin/core-bentley';
-import { Code, ColorDef, GeometryStreamBuilder, IModel, type ExternalSourceAspectProps, type PhysicalElementProps } from '@itwin/core-common';
+import {
+  Code,
+  ColorDef,
+  GeometryStreamBuilder,
+  IModel,
+  type ExternalSourceAspectProps,
+  type PhysicalElementProps,
+} from '@itwin/core-common';
 import { Point3d, Sphere } from '@itwin/core-geometry';
 import { startOnOffshoot } from '../packages/itwinjs/src/index.ts';
 
@@ -20,7 +37,11 @@ export class RealModels {
   /** @param folder for files in work; @param origin of the server; @param token of the one who works, or what gives it */
   static async start(folder: string, origin: string, token: string | (() => string)): Promise<RealModels> {
     mkdirSync(folder, { recursive: true });
-    await startOnOffshoot({ server: origin, getAccessToken: async () => `Bearer ${typeof token === 'string' ? token : token()}`, cacheDir: folder });
+    await startOnOffshoot({
+      server: origin,
+      getAccessToken: async () => `Bearer ${typeof token === 'string' ? token : token()}`,
+      cacheDir: folder,
+    });
     return new RealModels(folder);
   }
 
@@ -48,7 +69,11 @@ export class RealModels {
   }
 
   /** Opens an iModel read-only, straight from its checkpoint at a changeset; blocks come as they are needed. */
-  async openCheckpoint(iTwinId: string, iModelId: string, changeset: { id: string; index: number }): Promise<SnapshotDb> {
+  async openCheckpoint(
+    iTwinId: string,
+    iModelId: string,
+    changeset: { id: string; index: number },
+  ): Promise<SnapshotDb> {
     return SnapshotDb.openCheckpoint({ iTwinId, iModelId, changeset });
   }
 
@@ -74,7 +99,10 @@ export class RealModels {
     const [first] = inserted;
     if (first !== undefined) {
       // Something to tell apart from inserted elements: one changed, one with an aspect.
-      db.elements.updateElement<PhysicalElementProps>({ ...db.elements.getElementProps<PhysicalElementProps>(first), placement: { origin: { x: 0, y: at, z: 1 }, angles: {} } });
+      db.elements.updateElement<PhysicalElementProps>({
+        ...db.elements.getElementProps<PhysicalElementProps>(first),
+        placement: { origin: { x: 0, y: at, z: 1 }, angles: {} },
+      });
       const aspect: ExternalSourceAspectProps = {
         classFullName: 'BisCore:ExternalSourceAspect',
         element: new ElementOwnsExternalSourceAspects(first),
@@ -91,13 +119,25 @@ export class RealModels {
 
   /** The model and the category that `create` made. */
   plantOf(db: IModelDb): { model: Id64String; category: Id64String } {
-    const one = (ecsql: string): Id64String => db.withPreparedStatement(ecsql, (statement) => (statement.step() === DbResult.BE_SQLITE_ROW ? statement.getValue(0).getId() : ''));
-    return { model: one('select ECInstanceId from bis.PhysicalModel limit 1'), category: one('select ECInstanceId from bis.SpatialCategory limit 1') };
+    const one = (ecsql: string): Id64String =>
+      db.withPreparedStatement(ecsql, (statement) =>
+        statement.step() === DbResult.BE_SQLITE_ROW ? statement.getValue(0).getId() : '',
+      );
+    return {
+      model: one('select ECInstanceId from bis.PhysicalModel limit 1'),
+      category: one('select ECInstanceId from bis.SpatialCategory limit 1'),
+    };
   }
 
   /** Inserts an element that has no FederationGuid, as old applications made them. */
   insertWithoutGuid(db: BriefcaseDb, model: Id64String, category: Id64String): void {
-    const props: PhysicalElementProps = { classFullName: 'Generic:PhysicalObject', model, category, code: Code.createEmpty(), federationGuid: Guid.empty };
+    const props: PhysicalElementProps = {
+      classFullName: 'Generic:PhysicalObject',
+      model,
+      category,
+      code: Code.createEmpty(),
+      federationGuid: Guid.empty,
+    };
     db.elements.insertElement(props);
   }
 

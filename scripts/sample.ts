@@ -32,10 +32,17 @@ export async function pushSample({ client, authorization }: Official, iTwinId: s
   try {
     const filePath = path.join(work, 'baseline.bim');
     writeFileSync(filePath, sampleBaseline());
-    const { id: iModelId } = await client.iModels.createFromBaseline({ authorization, iModelProperties: { iTwinId, name, filePath } });
+    const { id: iModelId } = await client.iModels.createFromBaseline({
+      authorization,
+      iModelProperties: { iTwinId, name, filePath },
+    });
     const { briefcaseId } = await client.briefcases.acquire({ authorization, iModelId });
     for (const { id, parentId, description, containingChanges, file } of sampleChangesets())
-      await client.changesets.create({ authorization, iModelId, changesetProperties: { id, parentId, description, containingChanges, briefcaseId, filePath: file } });
+      await client.changesets.create({
+        authorization,
+        iModelId,
+        changesetProperties: { id, parentId, description, containingChanges, briefcaseId, filePath: file },
+      });
     return iModelId;
   } finally {
     rmSync(work, { recursive: true, force: true });

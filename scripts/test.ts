@@ -27,10 +27,20 @@ const coverage = mkdtempSync(path.join(tmpdir(), 'offshoot-coverage-'));
 let code = 1;
 try {
   if (told !== undefined) throw new Error(`ended by ${told}`);
-  const runner = spawn(process.execPath, ['--test', '--test-concurrency=2', '--test-timeout=300000', `--import=${leftOpen}`, ...named, ...files], {
-    stdio: 'inherit',
-    env: { ...process.env, OFFSHOOT_TEST_POSTGRES: postgres.url, OFFSHOOT_TEST_S3: s3.address, OFFSHOOT_TEST_AZURE: azurite.address, OFFSHOOT_TEST_COVERAGE: coverage },
-  });
+  const runner = spawn(
+    process.execPath,
+    ['--test', '--test-concurrency=2', '--test-timeout=300000', `--import=${leftOpen}`, ...named, ...files],
+    {
+      stdio: 'inherit',
+      env: {
+        ...process.env,
+        OFFSHOOT_TEST_POSTGRES: postgres.url,
+        OFFSHOOT_TEST_S3: s3.address,
+        OFFSHOOT_TEST_AZURE: azurite.address,
+        OFFSHOOT_TEST_COVERAGE: coverage,
+      },
+    },
+  );
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => runner.kill(signal));
   const late = setTimeout(() => {
     console.error(`The tests did not end within ${runMs / 60_000} minutes.`);

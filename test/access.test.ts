@@ -16,20 +16,39 @@ import { onEachDatabase } from './support/suite.ts';
 const refusedToken = {
   error: {
     code: 'Unauthorized',
-    message: 'Access denied due to invalid access_token. Make sure that issuer is correct, the token is not expired and is not corrupted.',
+    message:
+      'Access denied due to invalid access_token. Make sure that issuer is correct, the token is not expired and is not corrupted.',
   },
 };
 
 onEachDatabase('Tokens', {}, (context) => {
-  const ask = (authorization: string | undefined) => new Api(context.server.origin).get('/itwins', authorization === undefined ? {} : { authorization });
+  const ask = (authorization: string | undefined) =>
+    new Api(context.server.origin).get('/itwins', authorization === undefined ? {} : { authorization });
 
   test('a request without, with an empty and with another Authorization header is told which', async () => {
     const missing = await ask(undefined);
-    assert.deepEqual([missing.status, missing.body], [401, { error: { code: 'HeaderNotFound', message: 'Header Authorization was not found in the request. Access denied.' } }]);
+    assert.deepEqual(
+      [missing.status, missing.body],
+      [
+        401,
+        {
+          error: {
+            code: 'HeaderNotFound',
+            message: 'Header Authorization was not found in the request. Access denied.',
+          },
+        },
+      ],
+    );
     const empty = await ask('');
-    assert.deepEqual([empty.status, empty.body], [401, { error: { code: 'InvalidHeaderValue', message: 'Authorization header is empty.' } }]);
+    assert.deepEqual(
+      [empty.status, empty.body],
+      [401, { error: { code: 'InvalidHeaderValue', message: 'Authorization header is empty.' } }],
+    );
     const digest = await ask('Digest abc');
-    assert.deepEqual([digest.status, digest.body], [401, { error: { code: 'InvalidAuthorizationScheme', message: "Authorization scheme 'Digest' is not valid." } }]);
+    assert.deepEqual(
+      [digest.status, digest.body],
+      [401, { error: { code: 'InvalidAuthorizationScheme', message: "Authorization scheme 'Digest' is not valid." } }],
+    );
     const noShare = await ask('Basic abc');
     assert.deepEqual([noShare.status, noShare.body], [401, refusedToken]);
   });
@@ -37,14 +56,33 @@ onEachDatabase('Tokens', {}, (context) => {
   test('what is no token of a known issuer is refused in the words that clients compare', async () => {
     const good = await context.server.token('olivia');
     const [header = '', payload = '', signature = ''] = good.split('.');
-    const forged = Buffer.from(JSON.stringify({ ...(JSON.parse(Buffer.from(payload, 'base64url').toString()) as object), sub: people.admin.id })).toString('base64url');
+    const forged = Buffer.from(
+      JSON.stringify({ ...(JSON.parse(Buffer.from(payload, 'base64url').toString()) as object), sub: people.admin.id }),
+    ).toString('base64url');
     const claims = { client_id: 'suite', scope: 'itwin-platform' };
     const { privateKey } = await generateKeyPair('ES256');
     const signed = (issuer: string, key: CryptoKey) =>
-      new SignJWT(claims).setProtectedHeader({ alg: 'ES256' }).setIssuer(issuer).setAudience('offshoot').setSubject(people.olivia.id).setExpirationTime('1h').sign(key);
-    const none = new UnsecuredJWT(claims).setIssuer(context.server.issuer.issuer).setAudience('offshoot').setSubject(people.olivia.id).setExpirationTime('1h').encode();
+      new SignJWT(claims)
+        .setProtectedHeader({ alg: 'ES256' })
+        .setIssuer(issuer)
+        .setAudience('offshoot')
+        .setSubject(people.olivia.id)
+        .setExpirationTime('1h')
+        .sign(key);
+    const none = new UnsecuredJWT(claims)
+      .setIssuer(context.server.issuer.issuer)
+      .setAudience('offshoot')
+      .setSubject(people.olivia.id)
+      .setExpirationTime('1h')
+      .encode();
     const publicKey = Buffer.from(JSON.stringify(await exportJWK(context.server.issuer.publicKey)));
-    const confused = await new SignJWT(claims).setProtectedHeader({ alg: 'HS256' }).setIssuer(context.server.issuer.issuer).setAudience('offshoot').setSubject(people.olivia.id).setExpirationTime('1h').sign(publicKey);
+    const confused = await new SignJWT(claims)
+      .setProtectedHeader({ alg: 'HS256' })
+      .setIssuer(context.server.issuer.issuer)
+      .setAudience('offshoot')
+      .setSubject(people.olivia.id)
+      .setExpirationTime('1h')
+      .sign(publicKey);
     const tokens = {
       'not a token': 'invalid token',
       'an empty token': '',
@@ -65,7 +103,11 @@ onEachDatabase('Tokens', {}, (context) => {
   });
 
   test('a token without the scope is told so', async () => {
-    const token = await context.server.issuer.mint(people.olivia, { applicationId: 'suite', scope: 'openid email', lifeSeconds: 60 });
+    const token = await context.server.issuer.mint(people.olivia, {
+      applicationId: 'suite',
+      scope: 'openid email',
+      lifeSeconds: 60,
+    });
     const answer = await ask(`Bearer ${token}`);
     assert.deepEqual([answer.status, (answer.body as WireError).error.code], [401, 'RequiredScopeMissing']);
   });
@@ -115,7 +157,11 @@ onEachDatabase('An Organization Administrator of several organizations', {}, (co
       assert.equal((await one.post(`/imodels/${source.id}/clone`, { iTwinId: theirs })).status, 404, who);
     }
     const { client, authorization } = await official(context.server, 'consultant');
-    const clone = await client.iModels.clone({ authorization, iModelId: source.id, iModelProperties: { iTwinId: theirs, name: 'across' } });
+    const clone = await client.iModels.clone({
+      authorization,
+      iModelId: source.id,
+      iModelProperties: { iTwinId: theirs, name: 'across' },
+    });
     assert.equal(clone.iTwinId, theirs);
     assert.equal((await all(client.changesets.getMinimalList({ authorization, iModelId: clone.id }))).length, 2);
     const consultant = await context.server.as('consultant');
@@ -128,10 +174,22 @@ onEachDatabase('An Organization Administrator of several organizations', {}, (co
 
 describe('A users file with more than one entry of the same user, organization or application', () => {
   const changes: Record<string, (data: DirectoryData) => DirectoryData> = {
-    'the same user': (data) => ({ ...data, users: [...data.users, { ...people.max, email: 'other@example.test', organizationId: people.eve.organizationId }] }),
-    'the same e-mail in other letters': (data) => ({ ...data, users: [...data.users, { ...people.max, id: randomUUID(), email: people.max.email.toUpperCase() }] }),
-    'the same organization': (data) => ({ ...data, organizations: [...data.organizations, { id: people.max.organizationId, name: 'Again' }] }),
-    'the same application': (data) => ({ ...data, applications: [...data.applications, { id: 'suite', name: 'Again', tier: 'Trial' }] }),
+    'the same user': (data) => ({
+      ...data,
+      users: [...data.users, { ...people.max, email: 'other@example.test', organizationId: people.eve.organizationId }],
+    }),
+    'the same e-mail in other letters': (data) => ({
+      ...data,
+      users: [...data.users, { ...people.max, id: randomUUID(), email: people.max.email.toUpperCase() }],
+    }),
+    'the same organization': (data) => ({
+      ...data,
+      organizations: [...data.organizations, { id: people.max.organizationId, name: 'Again' }],
+    }),
+    'the same application': (data) => ({
+      ...data,
+      applications: [...data.applications, { id: 'suite', name: 'Again', tier: 'Trial' }],
+    }),
   };
   for (const [what, change] of Object.entries(changes)) {
     test(`is refused when the server starts, and reported while it runs: ${what}`, async (t) => {
@@ -178,8 +236,20 @@ describe('An OpenID Connect issuer', () => {
     url = `http://127.0.0.1:${(issuer.address() as AddressInfo).port}`;
     server = await bootServer('sqlite', {
       issuers: [
-        { issuer: url, audience: 'https://imodels.example', algorithms: ['RS256'], organizationClaim: 'org', administratorClaim: 'org_admin' },
-        { issuer: 'http://127.0.0.1:1', audience: 'x', algorithms: ['RS256'], organizationClaim: 'org', administratorClaim: 'org_admin' },
+        {
+          issuer: url,
+          audience: 'https://imodels.example',
+          algorithms: ['RS256'],
+          organizationClaim: 'org',
+          administratorClaim: 'org_admin',
+        },
+        {
+          issuer: 'http://127.0.0.1:1',
+          audience: 'x',
+          algorithms: ['RS256'],
+          organizationClaim: 'org',
+          administratorClaim: 'org_admin',
+        },
       ],
     });
   });
@@ -188,7 +258,10 @@ describe('An OpenID Connect issuer', () => {
     issuer.close();
   });
 
-  const token = (claims: object, options: { audience?: string; issuer?: string; key?: CryptoKey } = {}): Promise<string> =>
+  const token = (
+    claims: object,
+    options: { audience?: string; issuer?: string; key?: CryptoKey } = {},
+  ): Promise<string> =>
     new SignJWT({ scope: 'openid itwin-platform', client_id: 'spa', ...claims })
       .setProtectedHeader({ alg: 'RS256', kid: 'one' })
       .setIssuer(options.issuer ?? url)
@@ -198,10 +271,24 @@ describe('An OpenID Connect issuer', () => {
 
   test('is discovered, and its users and organizations are known by their claims', async () => {
     const sub = randomUUID();
-    const api = new Api(server.origin, await token({ sub, email: 'ada@example.test', email_verified: true, given_name: 'Ada', family_name: 'Lovelace', org: 'org-1' }));
-    const { iTwin } = (await api.post('/itwins', { displayName: 'From outside', class: 'Endeavor', subClass: 'Project' })).body as { iTwin: { id: string; iTwinAccountId: string; createdBy: string } };
+    const api = new Api(
+      server.origin,
+      await token({
+        sub,
+        email: 'ada@example.test',
+        email_verified: true,
+        given_name: 'Ada',
+        family_name: 'Lovelace',
+        org: 'org-1',
+      }),
+    );
+    const { iTwin } = (
+      await api.post('/itwins', { displayName: 'From outside', class: 'Endeavor', subClass: 'Project' })
+    ).body as { iTwin: { id: string; iTwinAccountId: string; createdBy: string } };
     assert.deepEqual([iTwin.iTwinAccountId, iTwin.createdBy], ['org-1', sub]);
-    const { iModel } = (await api.post('/imodels', { iTwinId: iTwin.id, name: 'theirs' })).body as { iModel: { id: string } };
+    const { iModel } = (await api.post('/imodels', { iTwinId: iTwin.id, name: 'theirs' })).body as {
+      iModel: { id: string };
+    };
     const { user } = (await api.get(`/imodels/${iModel.id}/users/${sub}`)).body as { user: Record<string, unknown> };
     assert.deepEqual([user.displayName, user.givenName, user.surname], ['ada@example.test', 'Ada', 'Lovelace']);
     const administrator = new Api(server.origin, await token({ sub: randomUUID(), org: 'org-1', org_admin: true }));
@@ -216,13 +303,19 @@ describe('An OpenID Connect issuer', () => {
       [{ org: ['org-1'], org_admin: false }, 404],
       [{ org: 'org-1', org_admin: [true, null, 5] }, 404],
     ] as const)
-      assert.equal((await new Api(server.origin, await token({ sub: randomUUID(), ...claims })).get(`/imodels/${iModel.id}`)).status, status, JSON.stringify(claims));
+      assert.equal(
+        (await new Api(server.origin, await token({ sub: randomUUID(), ...claims })).get(`/imodels/${iModel.id}`))
+          .status,
+        status,
+        JSON.stringify(claims),
+      );
     assert.equal(discoveries, 1);
   });
 
   test('users of the users file are known by a verified e-mail, never by a claimed one', async () => {
     const iTwinId = await server.iTwin('olivia');
-    const known = async (claims: object): Promise<number> => (await new Api(server.origin, await token(claims)).get(`/itwins/${iTwinId}`)).status;
+    const known = async (claims: object): Promise<number> =>
+      (await new Api(server.origin, await token(claims)).get(`/itwins/${iTwinId}`)).status;
     const { email } = people.admin;
     assert.equal(await known({ sub: randomUUID(), email, email_verified: true }), 200);
     assert.equal(await known({ sub: randomUUID(), email }), 404);
@@ -230,34 +323,50 @@ describe('An OpenID Connect issuer', () => {
     assert.equal(await known({ sub: email }), 404);
   });
 
-  test('that is broken, or does not answer, is no fault of the token: 503, so that clients try again', { timeout: 60_000 }, async () => {
-    const broken: Record<string, Server> = {
-      'keys that answer 500': createServer((_request, response) => response.writeHead(500).end()),
-      'keys that are none': createServer((_request, response) => response.setHeader('content-type', 'application/json').end('{}')),
-      'keys that never come': createServer(() => undefined),
-    };
-    const issuers: NonNullable<ConfigInput['issuers']> = [];
-    for (const server of Object.values(broken)) {
-      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-      const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-      issuers.push({ issuer: address, jwksUri: `${address}/keys`, audience: 'https://imodels.example', algorithms: ['RS256' as const], organizationClaim: 'org', administratorClaim: 'org_admin' });
-    }
-    const other = await bootServer('sqlite', { issuers });
-    try {
-      await Promise.all(
-        Object.keys(broken).map(async (what, n) => {
-          const { status } = await new Api(other.origin, await token({ sub: randomUUID() }, { issuer: issuers[n]?.issuer ?? '' })).get('/itwins');
-          assert.equal(status, 503, what);
-        }),
-      );
-    } finally {
-      await endServer(other);
+  test(
+    'that is broken, or does not answer, is no fault of the token: 503, so that clients try again',
+    { timeout: 60_000 },
+    async () => {
+      const broken: Record<string, Server> = {
+        'keys that answer 500': createServer((_request, response) => response.writeHead(500).end()),
+        'keys that are none': createServer((_request, response) =>
+          response.setHeader('content-type', 'application/json').end('{}'),
+        ),
+        'keys that never come': createServer(() => undefined),
+      };
+      const issuers: NonNullable<ConfigInput['issuers']> = [];
       for (const server of Object.values(broken)) {
-        server.closeAllConnections();
-        server.close();
+        await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+        const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+        issuers.push({
+          issuer: address,
+          jwksUri: `${address}/keys`,
+          audience: 'https://imodels.example',
+          algorithms: ['RS256' as const],
+          organizationClaim: 'org',
+          administratorClaim: 'org_admin',
+        });
       }
-    }
-  });
+      const other = await bootServer('sqlite', { issuers });
+      try {
+        await Promise.all(
+          Object.keys(broken).map(async (what, n) => {
+            const { status } = await new Api(
+              other.origin,
+              await token({ sub: randomUUID() }, { issuer: issuers[n]?.issuer ?? '' }),
+            ).get('/itwins');
+            assert.equal(status, 503, what);
+          }),
+        );
+      } finally {
+        await endServer(other);
+        for (const server of Object.values(broken)) {
+          server.closeAllConnections();
+          server.close();
+        }
+      }
+    },
+  );
 
   test('tokens for another audience, of another key or without a subject are refused', async () => {
     const other = await generateKeyPair('RS256');
@@ -269,14 +378,21 @@ describe('An OpenID Connect issuer', () => {
       .setAudience('https://imodels.example')
       .setExpirationTime('1h')
       .sign(key);
-    for (const bad of [otherAlgorithm, await token({ sub: 'a' }, { audience: 'https://other.example' }), await token({ sub: 'a' }, { key: other.privateKey }), await token({})]) {
+    for (const bad of [
+      otherAlgorithm,
+      await token({ sub: 'a' }, { audience: 'https://other.example' }),
+      await token({ sub: 'a' }, { key: other.privateKey }),
+      await token({}),
+    ]) {
       const answer = await new Api(server.origin, bad).get('/itwins');
       assert.deepEqual([answer.status, answer.body], [401, refusedToken]);
     }
   });
 
   test('whose keys cannot be fetched answers 503: the token may be good', async () => {
-    const answer = await new Api(server.origin, await token({ sub: 'a' }, { issuer: 'http://127.0.0.1:1' })).get('/itwins');
+    const answer = await new Api(server.origin, await token({ sub: 'a' }, { issuer: 'http://127.0.0.1:1' })).get(
+      '/itwins',
+    );
     assert.equal(answer.status, 503);
   });
 });

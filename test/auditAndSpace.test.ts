@@ -16,7 +16,9 @@ const dayMs = 24 * 3600 * 1000;
 
 function offshoot(args: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> {
   return new Promise((resolve) => {
-    const child = execFile(process.execPath, [cli, ...args], { maxBuffer: 2 ** 26 }, (_error, stdout, stderr) => resolve({ code: child.exitCode ?? -1, stdout, stderr }));
+    const child = execFile(process.execPath, [cli, ...args], { maxBuffer: 2 ** 26 }, (_error, stdout, stderr) =>
+      resolve({ code: child.exitCode ?? -1, stdout, stderr }),
+    );
   });
 }
 
@@ -38,19 +40,39 @@ onEachDatabase('The audit log', { audit: { keepDays: 10 } }, (context) => {
     const now = Date.now();
     // More than one step removes.
     const old = Array.from({ length: 2500 }, (_, n) => entry(now - 10 * dayMs - 1000 - n));
-    for (let from = 0; from < old.length; from += 500) await db.insertInto('audit').values(old.slice(from, from + 500)).execute();
+    for (let from = 0; from < old.length; from += 500)
+      await db
+        .insertInto('audit')
+        .values(old.slice(from, from + 500))
+        .execute();
     const young = entry(now - 10 * dayMs + 60_000, { action: 'young' });
     await db.insertInto('audit').values(young).execute();
     await context.server.services.collector.runOnce();
-    const left = await db.selectFrom('audit').select('id').where('at', '<', now - 9 * dayMs).execute();
-    assert.deepEqual(left.map(({ id }) => id), [young.id]);
+    const left = await db
+      .selectFrom('audit')
+      .select('id')
+      .where('at', '<', now - 9 * dayMs)
+      .execute();
+    assert.deepEqual(
+      left.map(({ id }) => id),
+      [young.id],
+    );
   });
 
   test('is read in order of time, by each filter, over any number of entries', async () => {
     const { db } = context.server.services.database;
     const base = Date.UTC(2020, 0, 1);
-    const many = Array.from({ length: 2100 }, (_, n) => entry(base + Math.floor(n / 3), { action: n % 2 === 0 ? 'iModel.update' : 'iModels.other', imodel_id: `m${n % 5}` }));
-    for (let from = 0; from < many.length; from += 500) await db.insertInto('audit').values(many.slice(from, from + 500)).execute();
+    const many = Array.from({ length: 2100 }, (_, n) =>
+      entry(base + Math.floor(n / 3), {
+        action: n % 2 === 0 ? 'iModel.update' : 'iModels.other',
+        imodel_id: `m${n % 5}`,
+      }),
+    );
+    for (let from = 0; from < many.length; from += 500)
+      await db
+        .insertInto('audit')
+        .values(many.slice(from, from + 500))
+        .execute();
     const read = async (filter: Parameters<typeof readAudit>[1]) => {
       const found = [];
       for await (const each of readAudit(db, { until: base + 10_000, ...filter })) found.push(each);
@@ -77,16 +99,47 @@ for (const engine of engines) {
       const iTwinId = await server.iTwin();
       const api = await server.as('olivia');
       const { iModel } = (await api.post('/imodels', { iTwinId, name: 'plain' })).body as { iModel: { id: string } };
-      await server.services.database.db.insertInto('audit').values(entry(Date.now(), { itwin_id: iTwinId, imodel_id: iModel.id, detail: '{"name":"\u009b2J\u202eevil"}' })).execute();
-      const where = ['--data', installation.dataDir, ...(installation.databaseUrl === undefined ? [] : ['--config', configFile(installation)])];
+      await server.services.database.db
+        .insertInto('audit')
+        .values(entry(Date.now(), { itwin_id: iTwinId, imodel_id: iModel.id, detail: '{"name":"\u009b2J\u202eevil"}' }))
+        .execute();
+      const where = [
+        '--data',
+        installation.dataDir,
+        ...(installation.databaseUrl === undefined ? [] : ['--config', configFile(installation)]),
+      ];
       const lines = await offshoot(['audit', ...where, '--itwin', iTwinId]);
       assert.equal(lines.code, 0, lines.stderr);
-      assert.deepEqual(lines.stdout.trim().split('\n').map((line) => line.split(/ +/)[1]), ['iTwin.create', 'iModel.create', 'iModel.update']);
+      assert.deepEqual(
+        lines.stdout
+          .trim()
+          .split('\n')
+          .map((line) => line.split(/ +/)[1]),
+        ['iTwin.create', 'iModel.create', 'iModel.update'],
+      );
       assert.doesNotMatch(lines.stdout, /[\u0080-\u009f\u202e]/);
       assert.match(lines.stdout, /evil/);
-      const json = await offshoot(['audit', ...where, '--actor', people.olivia.email, '--imodel', iModel.id.toUpperCase(), '--since', '1d', '--action', 'iModel.create', '--json']);
-      const [only, ...others] = json.stdout.trim().split('\n').map((line) => JSON.parse(line) as { action: string; actor: { email: string }; iModelId: string });
-      assert.deepEqual([only?.action, only?.actor.email, only?.iModelId, others.length], ['iModel.create', people.olivia.email, iModel.id, 0]);
+      const json = await offshoot([
+        'audit',
+        ...where,
+        '--actor',
+        people.olivia.email,
+        '--imodel',
+        iModel.id.toUpperCase(),
+        '--since',
+        '1d',
+        '--action',
+        'iModel.create',
+        '--json',
+      ]);
+      const [only, ...others] = json.stdout
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line) as { action: string; actor: { email: string }; iModelId: string });
+      assert.deepEqual(
+        [only?.action, only?.actor.email, only?.iModelId, others.length],
+        ['iModel.create', people.olivia.email, iModel.id, 0],
+      );
       assert.equal((await offshoot(['audit', ...where, '--until', '2000-01-01'])).stdout, '');
       assert.equal((await offshoot(['audit', ...where, '--since', 'yesterday'])).code, 2);
     } finally {
@@ -106,7 +159,11 @@ function configFile(installation: Installation): string {
 async function leaveGaps(installation: Installation): Promise<void> {
   const database = await openDatabase(installation.config());
   const value = 'x'.repeat(10_000);
-  for (let n = 0; n < 20; n++) await database.db.insertInto('secret').values(Array.from({ length: 100 }, () => ({ name: `gap ${randomUUID()}`, value }))).execute();
+  for (let n = 0; n < 20; n++)
+    await database.db
+      .insertInto('secret')
+      .values(Array.from({ length: 100 }, () => ({ name: `gap ${randomUUID()}`, value })))
+      .execute();
   await database.db.deleteFrom('secret').where('name', 'like', 'gap %').execute();
   await database.close();
 }

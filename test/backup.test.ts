@@ -19,15 +19,31 @@ async function idsOf({ client, authorization }: Official, iModelId: string): Pro
   return (await all(client.changesets.getMinimalList({ authorization, iModelId }))).map(({ id }) => id);
 }
 
-function backup(target: string, config: string, ...args: string[]): Promise<{ code: number; stderr: string; done: BackedUp }> {
+function backup(
+  target: string,
+  config: string,
+  ...args: string[]
+): Promise<{ code: number; stderr: string; done: BackedUp }> {
   return new Promise((resolve) => {
-    const child = execFile(process.execPath, [cli, 'backup', target, '--config', config, '--json', ...args], (_error, stdout, stderr) => resolve({ code: child.exitCode ?? -1, stderr, done: JSON.parse(stdout === '' ? '{}' : stdout) as BackedUp }));
+    const child = execFile(
+      process.execPath,
+      [cli, 'backup', target, '--config', config, '--json', ...args],
+      (_error, stdout, stderr) =>
+        resolve({ code: child.exitCode ?? -1, stderr, done: JSON.parse(stdout === '' ? '{}' : stdout) as BackedUp }),
+    );
   });
 }
 
 describe('A backup of an embedded installation', () => {
   /** A server with files in two data centers, its configuration as a file, and a place for its backup. */
-  async function onServer(work: (server: TestServer, config: string, target: string, dataCenters: NonNullable<ConfigInput['dataCenters']>) => Promise<void>): Promise<void> {
+  async function onServer(
+    work: (
+      server: TestServer,
+      config: string,
+      target: string,
+      dataCenters: NonNullable<ConfigInput['dataCenters']>,
+    ) => Promise<void>,
+  ): Promise<void> {
     const folder = workFolder();
     const installation = await Installation.create('sqlite');
     const dataCenters = { [west]: { type: 'files' as const, folder: 'west' } };
@@ -46,7 +62,10 @@ describe('A backup of an embedded installation', () => {
     await onServer(async (server, config, target, dataCenters) => {
       const olivia = await official(server);
       const iTwinId = await server.iTwin();
-      const models = [await makeIModel(olivia, iTwinId, { changesets: 3 }), await makeIModel(olivia, await server.iTwin('olivia', undefined, west), { changesets: 2 })];
+      const models = [
+        await makeIModel(olivia, iTwinId, { changesets: 3 }),
+        await makeIModel(olivia, await server.iTwin('olivia', undefined, west), { changesets: 2 }),
+      ];
       const before = new Map(models.map(({ id, changesets }) => [id, changesets.map((changeset) => changeset.id)]));
       let ended = false;
       const pushing = Promise.all(
@@ -59,7 +78,19 @@ describe('A backup of an embedded installation', () => {
       await pushing;
       assert.deepEqual([first.code, first.done.faults, first.done.copied], [0, [], first.done.files], first.stderr);
 
-      const restored = await startServer(loadConfig({ dataDir: target, dataCenters, host: '127.0.0.1', port: 0, logLevel: 'fatal', tiers: server.installation.config().tiers }, { env: {} }));
+      const restored = await startServer(
+        loadConfig(
+          {
+            dataDir: target,
+            dataCenters,
+            host: '127.0.0.1',
+            port: 0,
+            logLevel: 'fatal',
+            tiers: server.installation.config().tiers,
+          },
+          { env: {} },
+        ),
+      );
       try {
         const { database, blobs } = restored.services;
         assert.deepEqual((await verify(database.db, blobs.stores, true)).faults, []);
@@ -80,17 +111,36 @@ describe('A backup of an embedded installation', () => {
     await onServer(async (server, config, target) => {
       const olivia = await official(server);
       const iTwinId = await server.iTwin();
-      const [kept, dropped] = [await makeIModel(olivia, iTwinId, { changesets: 2 }), await makeIModel(olivia, iTwinId, { changesets: 4 })];
+      const [kept, dropped] = [
+        await makeIModel(olivia, iTwinId, { changesets: 2 }),
+        await makeIModel(olivia, iTwinId, { changesets: 4 }),
+      ];
       assert.equal((await backup(target, config)).code, 0);
       await pushMore(olivia, kept, 3);
       await olivia.client.iModels.delete({ authorization: olivia.authorization, iModelId: dropped.id });
       const { database, blobs } = server.services;
-      await database.db.deleteFrom('changeset').where('id', 'in', dropped.changesets.map(({ id }) => id)).execute();
-      await database.db.deleteFrom('blob').where('id', 'not in', database.db.selectFrom('changeset').select('blob_id')).where('id', 'not in', database.db.selectFrom('baseline').select('blob_id')).execute();
+      await database.db
+        .deleteFrom('changeset')
+        .where(
+          'id',
+          'in',
+          dropped.changesets.map(({ id }) => id),
+        )
+        .execute();
+      await database.db
+        .deleteFrom('blob')
+        .where('id', 'not in', database.db.selectFrom('changeset').select('blob_id'))
+        .where('id', 'not in', database.db.selectFrom('baseline').select('blob_id'))
+        .execute();
       const again = await backup(target, config);
       assert.deepEqual([again.code, again.done.copied, again.done.removed], [0, 3, 4], again.stderr);
 
-      const { key } = await database.db.selectFrom('changeset as c').innerJoin('blob as b', 'b.id', 'c.blob_id').select('b.key').where('c.id', '=', kept.changesets[4]?.id ?? '').executeTakeFirstOrThrow();
+      const { key } = await database.db
+        .selectFrom('changeset as c')
+        .innerJoin('blob as b', 'b.id', 'c.blob_id')
+        .select('b.key')
+        .where('c.id', '=', kept.changesets[4]?.id ?? '')
+        .executeTakeFirstOrThrow();
       await blobs.stores.home.delete(key as string);
       const other = await backup(`${target}-2`, config);
       assert.deepEqual([other.code, other.done.faults.map(({ what }) => what)], [1, ['missing']]);
@@ -100,9 +150,15 @@ describe('A backup of an embedded installation', () => {
 
   test('goes nowhere where it would do harm or be none', async () => {
     await onServer(async (server, config, target) => {
-      assert.match((await backup(path.join(server.installation.dataDir, 'backup'), config)).stderr, /must lie outside of the data folder/);
+      assert.match(
+        (await backup(path.join(server.installation.dataDir, 'backup'), config)).stderr,
+        /must lie outside of the data folder/,
+      );
       assert.match((await backup(server.installation.dataDir, config)).stderr, /must lie outside of the data folder/);
-      assert.match((await backup(target, config, '--data', path.join(target, 'nothing'))).stderr, /there is no installation/);
+      assert.match(
+        (await backup(target, config, '--data', path.join(target, 'nothing'))).stderr,
+        /there is no installation/,
+      );
       const another = await Installation.create('sqlite');
       const other = await another.start();
       assert.match((await backup(another.dataDir, config)).stderr, /Another server runs on/);
@@ -110,46 +166,60 @@ describe('A backup of an embedded installation', () => {
       assert.match((await backup(another.dataDir, config)).stderr, /holds another installation/);
       await (await another.start()).close();
       another.remove();
-      writeFileSync(config, JSON.stringify({ dataDir: server.installation.dataDir, databaseUrl: 'postgres://127.0.0.1:9/x' }));
+      writeFileSync(
+        config,
+        JSON.stringify({ dataDir: server.installation.dataDir, databaseUrl: 'postgres://127.0.0.1:9/x' }),
+      );
       assert.match((await backup(target, config)).stderr, /pg_dump/);
     });
   });
 });
 
-const binaries = ['/usr/lib/postgresql/18/bin', '/usr/lib/postgresql/17/bin', '/usr/lib/postgresql/16/bin', '/usr/lib/postgresql/15/bin'].find((folder) => existsSync(path.join(folder, 'pg_dump')));
+const binaries = [
+  '/usr/lib/postgresql/18/bin',
+  '/usr/lib/postgresql/17/bin',
+  '/usr/lib/postgresql/16/bin',
+  '/usr/lib/postgresql/15/bin',
+].find((folder) => existsSync(path.join(folder, 'pg_dump')));
 
 for (const setup of setups.filter(({ engine }) => engine === 'postgres'))
-  test(`a dump of PostgreSQL, restored beside the files of ${setup.store}, is the installation as it was then`, { skip: binaries === undefined ? 'there is no pg_dump' : false }, async () => {
-    const installation = await Installation.create(setup);
-    let server = await installation.start();
-    try {
-      const olivia = await official(server);
-      const made = await makeIModel(olivia, await server.iTwin(), { changesets: 3 });
-      const ids = made.changesets.map(({ id }) => id);
-      const work = workFolder();
-      const dump = path.join(work.path, 'offshoot.dump');
-      const tool = (name: string, ...args: string[]) =>
-        new Promise<void>((resolve, reject) => {
-          execFile(path.join(binaries as string, name), args, (error) => (error === null ? resolve() : reject(new Error(name, { cause: error }))));
-        });
-      await tool('pg_dump', '--format=custom', `--file=${dump}`, installation.databaseUrl as string);
-      // What happens after the dump: the files of a deleted iModel stay for the grace, new ones are strays of the restored one.
-      await pushMore(olivia, made, 2);
-      await olivia.client.iModels.delete({ authorization: olivia.authorization, iModelId: made.id });
-      await server.close();
-      const restored = await createPostgresDatabase(installation.databaseUrl as string);
-      await tool('pg_restore', '--no-owner', `--dbname=${restored}`, dump);
-      work.remove();
+  test(
+    `a dump of PostgreSQL, restored beside the files of ${setup.store}, is the installation as it was then`,
+    { skip: binaries === undefined ? 'there is no pg_dump' : false },
+    async () => {
+      const installation = await Installation.create(setup);
+      let server = await installation.start();
+      try {
+        const olivia = await official(server);
+        const made = await makeIModel(olivia, await server.iTwin(), { changesets: 3 });
+        const ids = made.changesets.map(({ id }) => id);
+        const work = workFolder();
+        const dump = path.join(work.path, 'offshoot.dump');
+        const tool = (name: string, ...args: string[]) =>
+          new Promise<void>((resolve, reject) => {
+            execFile(path.join(binaries as string, name), args, (error) =>
+              error === null ? resolve() : reject(new Error(name, { cause: error })),
+            );
+          });
+        await tool('pg_dump', '--format=custom', `--file=${dump}`, installation.databaseUrl as string);
+        // What happens after the dump: the files of a deleted iModel stay for the grace, new ones are strays of the restored one.
+        await pushMore(olivia, made, 2);
+        await olivia.client.iModels.delete({ authorization: olivia.authorization, iModelId: made.id });
+        await server.close();
+        const restored = await createPostgresDatabase(installation.databaseUrl as string);
+        await tool('pg_restore', '--no-owner', `--dbname=${restored}`, dump);
+        work.remove();
 
-      server = await installation.start({ databaseUrl: restored });
-      const { database, blobs } = server.services;
-      assert.deepEqual((await verify(database.db, blobs.stores, true)).faults, []);
-      const there = await official(server);
-      assert.deepEqual(await idsOf(there, made.id), ids);
-      const again: MadeIModel = { ...made, changesets: made.changesets.slice(0, 3) };
-      await pushMore(there, again, 1);
-      assert.equal((await idsOf(there, made.id)).length, 4);
-    } finally {
-      await endServer(server);
-    }
-  });
+        server = await installation.start({ databaseUrl: restored });
+        const { database, blobs } = server.services;
+        assert.deepEqual((await verify(database.db, blobs.stores, true)).faults, []);
+        const there = await official(server);
+        assert.deepEqual(await idsOf(there, made.id), ids);
+        const again: MadeIModel = { ...made, changesets: made.changesets.slice(0, 3) };
+        await pushMore(there, again, 1);
+        assert.equal((await idsOf(there, made.id)).length, 4);
+      } finally {
+        await endServer(server);
+      }
+    },
+  );

@@ -7,7 +7,12 @@ import { blobStoreSuite } from './suites/blobStore.ts';
 import { loadConfig } from '../apps/server/src/config.ts';
 import { openDatabase, type Database } from '../apps/server/src/db/database.ts';
 import type { BlobStore } from '../apps/server/src/storage/blobStore.ts';
-import { ForeignStoreError, openStores, OtherStoreError, StoreUnavailableError } from '../apps/server/src/storage/stores.ts';
+import {
+  ForeignStoreError,
+  openStores,
+  OtherStoreError,
+  StoreUnavailableError,
+} from '../apps/server/src/storage/stores.ts';
 import { workFolder } from './support/clients.ts';
 import { endServer, Installation, setups, storeConfig, type Setup } from './support/server.ts';
 
@@ -19,7 +24,11 @@ blobStoreSuite('of files', async () => {
 for (const { store: kind } of setups.filter(({ store }) => store !== 'files'))
   blobStoreSuite(`of ${kind}`, async () => {
     // A prefix that has to be written otherwise in addresses.
-    return { store: await openObjectStore(kind), twin: await openObjectStore(kind, 'a b/'), remove: async () => undefined };
+    return {
+      store: await openObjectStore(kind),
+      twin: await openObjectStore(kind, 'a b/'),
+      remove: async () => undefined,
+    };
   });
 
 /** A store on the service that runs for the tests, below a prefix of its own. */
@@ -28,27 +37,47 @@ async function openObjectStore(kind: Setup['store'], within = ''): Promise<BlobS
   const installation = await Installation.create('sqlite');
   const database = await openDatabase(installation.config());
   try {
-    return (await openStores({ ...loadConfig({ store: { ...settings, prefix: within + settings.prefix } }, { env: {} }), dataDir: installation.dataDir }, database.db)).home;
+    return (
+      await openStores(
+        {
+          ...loadConfig({ store: { ...settings, prefix: within + settings.prefix } }, { env: {} }),
+          dataDir: installation.dataDir,
+        },
+        database.db,
+      )
+    ).home;
   } finally {
     await database.close();
     installation.remove();
   }
 }
 
-test('the bucket of an S3 store is made where there is none', { skip: setups.some(({ store }) => store === 's3') ? false : 'there is no S3 server' }, async () => {
-  const installation = await Installation.create('sqlite');
-  const server = await installation.start({ store: { ...storeConfig('s3'), bucket: `new-${randomUUID()}` } });
-  await server.services.blobs.stores.home.check();
-  await endServer(server);
-});
+test(
+  'the bucket of an S3 store is made where there is none',
+  { skip: setups.some(({ store }) => store === 's3') ? false : 'there is no S3 server' },
+  async () => {
+    const installation = await Installation.create('sqlite');
+    const server = await installation.start({ store: { ...storeConfig('s3'), bucket: `new-${randomUUID()}` } });
+    await server.services.blobs.stores.home.check();
+    await endServer(server);
+  },
+);
 
 test('a server does not start on another store than the one that holds its files', async () => {
   const installation = await Installation.create('sqlite');
   await (await installation.start()).close();
   const [other] = setups.filter(({ store }) => store === 's3');
   if (other !== undefined) await assert.rejects(installation.start({ store: storeConfig('s3') }), OtherStoreError);
-  await assert.rejects(installation.start({ store: { type: 's3', bucket: 'none', endpoint: 'http://127.0.0.1:9', accessKeyId: 'a', secretAccessKey: 'b' } }), StoreUnavailableError);
-  assert.throws(() => loadConfig({ store: { type: 'azure' } }, { env: {} }), /store\.container is missing.*\n.*store\.connectionString is missing/);
+  await assert.rejects(
+    installation.start({
+      store: { type: 's3', bucket: 'none', endpoint: 'http://127.0.0.1:9', accessKeyId: 'a', secretAccessKey: 'b' },
+    }),
+    StoreUnavailableError,
+  );
+  assert.throws(
+    () => loadConfig({ store: { type: 'azure' } }, { env: {} }),
+    /store\.container is missing.*\n.*store\.connectionString is missing/,
+  );
   installation.remove();
 });
 
@@ -56,7 +85,10 @@ for (const setup of setups)
   test(`an installation does not start on the files of another, on ${setup.engine} and ${setup.store}`, async () => {
     const [first, second] = [await Installation.create(setup), await Installation.create(setup)];
     // In the data folder a store can only be met from outside.
-    const shared = setup.store === 'files' ? { type: 'files' as const, folder: path.join(first.dataDir, 'blobs') } : storeConfig(setup.store);
+    const shared =
+      setup.store === 'files'
+        ? { type: 'files' as const, folder: path.join(first.dataDir, 'blobs') }
+        : storeConfig(setup.store);
     for (let n = 0; n < 2; n++) await (await first.start({ store: shared })).close();
     await assert.rejects(second.start({ store: shared }), ForeignStoreError);
     second.remove();
@@ -67,10 +99,21 @@ for (const setup of setups) {
   /** Opens one new store by servers that start at the same time. */
   const startTogether = async (servers: readonly Installation[]): Promise<PromiseSettledResult<unknown>[]> => {
     const [first] = servers as [Installation];
-    const store = setup.store === 'files' ? { type: 'files' as const, folder: path.join(first.dataDir, 'shared') } : storeConfig(setup.store);
-    const databases = await Promise.all([...new Set(servers)].map(async (installation) => [installation, await openDatabase(installation.config())] as const));
+    const store =
+      setup.store === 'files'
+        ? { type: 'files' as const, folder: path.join(first.dataDir, 'shared') }
+        : storeConfig(setup.store);
+    const databases = await Promise.all(
+      [...new Set(servers)].map(
+        async (installation) => [installation, await openDatabase(installation.config())] as const,
+      ),
+    );
     try {
-      return await Promise.allSettled(servers.map(async (installation) => openStores(installation.config({ store }), (new Map(databases).get(installation) as Database).db)));
+      return await Promise.allSettled(
+        servers.map(async (installation) =>
+          openStores(installation.config({ store }), (new Map(databases).get(installation) as Database).db),
+        ),
+      );
     } finally {
       await Promise.all(databases.map(([, database]) => database.close()));
       for (const [installation] of databases) installation.remove();
@@ -80,25 +123,42 @@ for (const setup of setups) {
   // Unlike S3, s3rver ignores the condition of a write and shows an object before it is whole.
   const skip = setup.store === 's3' ? 'the S3 server of the tests has no atomic writes' : false;
 
-  test(`servers of one installation that start at once on a new store all have it, on ${setup.engine} and ${setup.store}`, { skip }, async () => {
-    const installation = await Installation.create(setup.engine);
-    const started = await startTogether(Array.from({ length: 6 }, () => installation));
-    assert.deepEqual(started.filter(({ status }) => status === 'rejected'), []);
-  });
+  test(
+    `servers of one installation that start at once on a new store all have it, on ${setup.engine} and ${setup.store}`,
+    { skip },
+    async () => {
+      const installation = await Installation.create(setup.engine);
+      const started = await startTogether(Array.from({ length: 6 }, () => installation));
+      assert.deepEqual(
+        started.filter(({ status }) => status === 'rejected'),
+        [],
+      );
+    },
+  );
 
-  test(`of installations that start at once on a new store one has it, on ${setup.engine} and ${setup.store}`, { skip }, async () => {
-    const started = await startTogether(await Promise.all(Array.from({ length: 6 }, () => Installation.create(setup.engine))));
-    const refused = started.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as Error] : []));
-    assert.equal(refused.length, 5);
-    assert.ok(refused.every((error) => error instanceof ForeignStoreError), String(refused[0]));
-  });
+  test(
+    `of installations that start at once on a new store one has it, on ${setup.engine} and ${setup.store}`,
+    { skip },
+    async () => {
+      const started = await startTogether(
+        await Promise.all(Array.from({ length: 6 }, () => Installation.create(setup.engine))),
+      );
+      const refused = started.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as Error] : []));
+      assert.equal(refused.length, 5);
+      assert.ok(
+        refused.every((error) => error instanceof ForeignStoreError),
+        String(refused[0]),
+      );
+    },
+  );
 }
 
 test('the blob store of files never leaves its folder', async () => {
   const work = workFolder();
   try {
     const store = await FileStore.open('files', work.path);
-    for (const key of ['../../etc/passwd', 'a/b', '..', '', 'x'.repeat(20)]) await assert.rejects(store.read(key), /is not a key/);
+    for (const key of ['../../etc/passwd', 'a/b', '..', '', 'x'.repeat(20)])
+      await assert.rejects(store.read(key), /is not a key/);
   } finally {
     work.remove();
   }

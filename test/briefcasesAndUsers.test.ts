@@ -13,15 +13,25 @@ onEachDatabase('Briefcases', {}, (context) => {
   test('are numbered from 2, belong to who acquired them, and lead to owner and checkpoint', async () => {
     const { id: iModelId } = await makeIModel(context.olivia, context.iTwinId);
     const first = await context.olivia.client.briefcases.acquire({ ...as(), iModelId });
-    assert.deepEqual([first.briefcaseId, first.id, first.displayName, first.deviceName, first.ownerId], [2, '2', '#2', null, people.olivia.id]);
+    assert.deepEqual(
+      [first.briefcaseId, first.id, first.displayName, first.deviceName, first.ownerId],
+      [2, '2', '#2', null, people.olivia.id],
+    );
     assert.deepEqual(first.application, { id: 'suite', name: 'Test suite' });
     assert.ok(first.fileSize > 0);
     assert.equal((await first.getOwner())?.id, people.olivia.id);
     // Rule of the wire: that of a brand-new iModel is there at once, in both forms.
     const checkpoint = await first.getCheckpoint();
-    assert.deepEqual([checkpoint?.state, checkpoint?.changesetIndex, checkpoint?.changesetId, checkpoint?.dbName], ['successful', 0, null, 'BASELINE.bim']);
+    assert.deepEqual(
+      [checkpoint?.state, checkpoint?.changesetIndex, checkpoint?.changesetId, checkpoint?.dbName],
+      ['successful', 0, null, 'BASELINE.bim'],
+    );
     assert.ok(checkpoint?.directoryAccessInfo !== null && checkpoint?._links.download !== null);
-    const named = await context.olivia.client.briefcases.acquire({ ...as(), iModelId, briefcaseProperties: { deviceName: 'my desk' } });
+    const named = await context.olivia.client.briefcases.acquire({
+      ...as(),
+      iModelId,
+      briefcaseProperties: { deviceName: 'my desk' },
+    });
     assert.deepEqual([named.briefcaseId, named.displayName, named.deviceName], [3, '#3 my desk', 'my desk']);
     const found = await context.olivia.client.briefcases.getSingle({ ...as(), iModelId, briefcaseId: 3 });
     assert.equal(found.deviceName, 'my desk');
@@ -33,14 +43,30 @@ onEachDatabase('Briefcases', {}, (context) => {
     const max = await official(context.server, 'max');
     for (let n = 0; n < 4; n++) await context.olivia.client.briefcases.acquire({ ...as(), iModelId });
     await max.client.briefcases.acquire({ authorization: max.authorization, iModelId });
-    const list = (urlParams: object) => all(context.olivia.client.briefcases.getRepresentationList({ ...as(), iModelId, urlParams }));
+    const list = (urlParams: object) =>
+      all(context.olivia.client.briefcases.getRepresentationList({ ...as(), iModelId, urlParams }));
     const ascending = await list({ $orderBy: { property: BriefcaseOrderByProperty.AcquiredDateTime }, $top: 2 });
-    assert.deepEqual(ascending.map(({ briefcaseId }) => briefcaseId), [2, 3, 4, 5, 6]);
-    for (let n = 1; n < 5; n++) assert.ok(Date.parse(ascending[n]?.acquiredDateTime as never) > Date.parse(ascending[n - 1]?.acquiredDateTime as never));
-    const descending = await list({ $orderBy: { property: BriefcaseOrderByProperty.AcquiredDateTime, operator: OrderByOperator.Descending }, $top: 3 });
-    assert.deepEqual(descending.map(({ briefcaseId }) => briefcaseId), [6, 5, 4, 3, 2]);
+    assert.deepEqual(
+      ascending.map(({ briefcaseId }) => briefcaseId),
+      [2, 3, 4, 5, 6],
+    );
+    for (let n = 1; n < 5; n++)
+      assert.ok(
+        Date.parse(ascending[n]?.acquiredDateTime as never) > Date.parse(ascending[n - 1]?.acquiredDateTime as never),
+      );
+    const descending = await list({
+      $orderBy: { property: BriefcaseOrderByProperty.AcquiredDateTime, operator: OrderByOperator.Descending },
+      $top: 3,
+    });
+    assert.deepEqual(
+      descending.map(({ briefcaseId }) => briefcaseId),
+      [6, 5, 4, 3, 2],
+    );
     assert.equal((await list({ ownerId: 'me' })).length, 4);
-    assert.deepEqual((await list({ ownerId: people.max.id })).map(({ briefcaseId }) => briefcaseId), [6]);
+    assert.deepEqual(
+      (await list({ ownerId: people.max.id })).map(({ briefcaseId }) => briefcaseId),
+      [6],
+    );
     assert.deepEqual(await list({ ownerId: randomUUID() }), []);
   });
 
@@ -69,14 +95,23 @@ onEachDatabase('Briefcases', {}, (context) => {
       ['DELETE', '555'],
     ] as const) {
       const answer = await context.api.send(method, `/imodels/${id}/briefcases/${name}`);
-      assert.deepEqual([answer.status, answer.body], [404, { error: { code: 'BriefcaseNotFound', message: 'Requested Briefcase is not available.' } }]);
+      assert.deepEqual(
+        [answer.status, answer.body],
+        [404, { error: { code: 'BriefcaseNotFound', message: 'Requested Briefcase is not available.' } }],
+      );
     }
     const long = await context.api.post(`/imodels/${id}/briefcases`, { deviceName: 'd'.repeat(256) });
     assert.deepEqual(long.body, {
       error: {
         code: 'InvalidiModelsRequest',
         message: 'Cannot acquire Briefcase.',
-        details: [{ code: 'InvalidValue', message: "Provided 'deviceName' is not valid. The value exceeds allowed 255 characters.", target: 'deviceName' }],
+        details: [
+          {
+            code: 'InvalidValue',
+            message: "Provided 'deviceName' is not valid. The value exceeds allowed 255 characters.",
+            target: 'deviceName',
+          },
+        ],
       },
     });
     assert.equal((await context.api.post(`/imodels/${id}/briefcases`)).status, 201);
@@ -90,11 +125,24 @@ onEachDatabase('Users', {}, (context) => {
     const iTwinId = await context.server.iTwin();
     await context.server.grant(iTwinId, 'max', ['imodels_read']);
     const { id: iModelId } = await makeIModel(context.olivia, iTwinId, { changesets: 3 });
-    const listed = () => all(context.olivia.client.users.getRepresentationList({ ...as(), iModelId, urlParams: { $orderBy: { property: UserOrderByProperty.GivenName }, $top: 1 } }));
-    assert.deepEqual((await listed()).map(({ id }) => id), [people.olivia.id]);
+    const listed = () =>
+      all(
+        context.olivia.client.users.getRepresentationList({
+          ...as(),
+          iModelId,
+          urlParams: { $orderBy: { property: UserOrderByProperty.GivenName }, $top: 1 },
+        }),
+      );
+    assert.deepEqual(
+      (await listed()).map(({ id }) => id),
+      [people.olivia.id],
+    );
     assert.equal((await (await context.server.as('max')).get(`/imodels/${iModelId}`)).status, 200);
     const [max, olivia] = await listed();
-    assert.deepEqual([max?.id, max?.displayName, max?.givenName, max?.surname, max?.email], [people.max.id, people.max.email, 'max', 'Tester', people.max.email]);
+    assert.deepEqual(
+      [max?.id, max?.displayName, max?.givenName, max?.surname, max?.email],
+      [people.max.id, people.max.email, 'max', 'Tester', people.max.email],
+    );
     assert.deepEqual([max?.statistics.pushedChangesetsCount, max?.statistics.lastChangesetPushDate], [0, null]);
     assert.deepEqual([olivia?.id, olivia?.statistics.pushedChangesetsCount], [people.olivia.id, 3]);
     assert.notEqual(olivia?.statistics.lastChangesetPushDate, null);
@@ -108,7 +156,9 @@ onEachDatabase('Users', {}, (context) => {
     const { id: iModelId } = await makeIModel(context.olivia, iTwinId, { changesets: 1 });
     const max = await context.server.as('max');
     const lastAccess = async (): Promise<number> => {
-      const { user } = (await context.api.get(`/imodels/${iModelId}/users/${people.max.id}`)).body as { user: { statistics: { lastAccessTime: string } } };
+      const { user } = (await context.api.get(`/imodels/${iModelId}/users/${people.max.id}`)).body as {
+        user: { statistics: { lastAccessTime: string } };
+      };
       return Date.parse(user.statistics.lastAccessTime);
     };
     const before = Date.now();
@@ -120,15 +170,23 @@ onEachDatabase('Users', {}, (context) => {
     t.mock.method(performance, 'now', () => later);
     await max.get(`/imodels/${iModelId}`);
     assert.equal(await lastAccess(), later);
-    const listed = (await context.api.get(`/imodels/${iModelId}/users`, { prefer: 'return=representation' })).body as { users: { id: string; statistics: { lastAccessTime: string } }[] };
-    assert.equal(listed.users.find(({ id }) => id === people.max.id)?.statistics.lastAccessTime, new Date(later).toISOString());
+    const listed = (await context.api.get(`/imodels/${iModelId}/users`, { prefer: 'return=representation' })).body as {
+      users: { id: string; statistics: { lastAccessTime: string } }[];
+    };
+    assert.equal(
+      listed.users.find(({ id }) => id === people.max.id)?.statistics.lastAccessTime,
+      new Date(later).toISOString(),
+    );
   });
 
   test('that never were here answer UserNotFound', async () => {
     const { id } = await makeIModel(context.olivia, context.iTwinId);
     for (const name of [people.eve.id, randomUUID(), 'nobody', '%00']) {
       const answer = await context.api.get(`/imodels/${id}/users/${name}`);
-      assert.deepEqual([answer.status, answer.body], [404, { error: { code: 'UserNotFound', message: 'Requested User is not available.' } }]);
+      assert.deepEqual(
+        [answer.status, answer.body],
+        [404, { error: { code: 'UserNotFound', message: 'Requested User is not available.' } }],
+      );
     }
   });
 });
@@ -141,7 +199,16 @@ onEachDatabase('iTwins', {}, (context) => {
   const list = async (query = ''): Promise<Listed> => (await context.api.get(`/itwins${query}`)).body as Listed;
 
   test('are created in the caller’s organization, read, and seen by members only', async () => {
-    const created = await context.api.post('/itwins', { displayName: 'Bridge', class: 'Endeavor', subClass: 'Project', number: 'B-1', type: 'Construction', geographicLocation: 'Exton', dataCenterLocation: 'East US', status: 'Trial' });
+    const created = await context.api.post('/itwins', {
+      displayName: 'Bridge',
+      class: 'Endeavor',
+      subClass: 'Project',
+      number: 'B-1',
+      type: 'Construction',
+      geographicLocation: 'Exton',
+      dataCenterLocation: 'East US',
+      status: 'Trial',
+    });
     assert.equal(created.status, 201);
     const { iTwin } = created.body as { iTwin: Record<string, unknown> };
     const { id, createdDateTime, ...rest } = iTwin;
@@ -170,15 +237,23 @@ onEachDatabase('iTwins', {}, (context) => {
     ] as const)
       assert.equal((await (await context.server.as(who)).get(`/itwins/${id as string}`)).status, status, who);
     const exists = await context.api.post('/itwins', { displayName: 'Bridge', class: 'Endeavor', subClass: 'Project' });
-    assert.deepEqual([exists.status, (exists.body as WireError).error.code, (exists.body as WireError).error.details?.[0]?.target], [409, 'iTwinExists', 'displayName']);
+    assert.deepEqual(
+      [exists.status, (exists.body as WireError).error.code, (exists.body as WireError).error.details?.[0]?.target],
+      [409, 'iTwinExists', 'displayName'],
+    );
   });
 
   test('are listed with the documented filters', async () => {
-    const make = (displayName: string, more: object = {}) => context.api.post('/itwins', { displayName, class: 'Endeavor', subClass: 'Project', ...more });
+    const make = (displayName: string, more: object = {}) =>
+      context.api.post('/itwins', { displayName, class: 'Endeavor', subClass: 'Project', ...more });
     await make('Filter Alpha', { number: 'F-1' });
     await make('Filter Beta', { number: 'F-2', status: 'Inactive' });
     await make('Filter Gamma', { class: 'Thing', subClass: 'Asset', type: 'Pump' });
-    const names = async (query: string): Promise<string[]> => (await list(query)).iTwins.map(({ displayName }) => displayName).filter((name) => name.startsWith('Filter')).toSorted();
+    const names = async (query: string): Promise<string[]> =>
+      (await list(query)).iTwins
+        .map(({ displayName }) => displayName)
+        .filter((name) => name.startsWith('Filter'))
+        .toSorted();
     assert.deepEqual(await names('?$top=1000'), ['Filter Alpha', 'Filter Gamma']);
     assert.deepEqual(await names('?includeInactive=true'), ['Filter Alpha', 'Filter Beta', 'Filter Gamma']);
     assert.deepEqual(await names('?status=Inactive'), ['Filter Beta']);
@@ -191,34 +266,59 @@ onEachDatabase('iTwins', {}, (context) => {
     const page = await list('?$top=1&$orderBy=displayName desc');
     assert.equal(page.iTwins.length, 1);
     assert.ok(page._links.next?.href.includes('$orderBy='));
-    for (const query of ['?$search=a&number=b', '?status=Active&includeInactive=true', '?subClass=Nothing', '?status=Asleep', '?$top=0'])
+    for (const query of [
+      '?$search=a&number=b',
+      '?status=Active&includeInactive=true',
+      '?subClass=Nothing',
+      '?status=Asleep',
+      '?$top=0',
+    ])
       assert.equal((await context.api.get(`/itwins${query}`)).status, 422, query);
   });
 
   test('can be changed but for what is given once, by who may', async () => {
-    const [id, other] = [await context.server.iTwin('olivia', 'To be changed'), await context.server.iTwin('olivia', 'Taken name')];
-    const patch = (body: object, headers: Record<string, string> = {}) => context.api.send('PATCH', `/itwins/${id}`, JSON.stringify(body), { 'content-type': 'application/json-patch+json', ...headers });
+    const [id, other] = [
+      await context.server.iTwin('olivia', 'To be changed'),
+      await context.server.iTwin('olivia', 'Taken name'),
+    ];
+    const patch = (body: object, headers: Record<string, string> = {}) =>
+      context.api.send('PATCH', `/itwins/${id}`, JSON.stringify(body), {
+        'content-type': 'application/json-patch+json',
+        ...headers,
+      });
     const changed = await patch({ displayName: 'Changed', status: 'Inactive', type: null });
     const { iTwin } = changed.body as { iTwin: Record<string, unknown> };
     assert.deepEqual([changed.status, iTwin.displayName, iTwin.status, iTwin.number], [200, 'Changed', 'Inactive', id]);
-    assert.deepEqual((await list('?$search=CHANGED&includeInactive=true')).iTwins.map((found) => found.id).includes(id), true);
+    assert.deepEqual(
+      (await list('?$search=CHANGED&includeInactive=true')).iTwins.map((found) => found.id).includes(id),
+      true,
+    );
     const taken = await patch({ displayName: 'Taken name' }, { 'content-type': 'application/json' });
     assert.deepEqual([taken.status, (taken.body as WireError).error.code], [409, 'iTwinExists']);
     const fixed = await patch({ id: other, class: 'Thing', dataCenterLocation: 'East US' });
     assert.deepEqual((fixed.body as WireError).error.details, [
       { code: 'ReadOnlyProperty', message: 'Id is read only and cannot be modified.', target: 'id' },
       { code: 'ReadOnlyProperty', message: 'Class is read only and cannot be modified.', target: 'class' },
-      { code: 'ReadOnlyProperty', message: 'DataCenterLocation is read only and should not be set.', target: 'dataCenterLocation' },
+      {
+        code: 'ReadOnlyProperty',
+        message: 'DataCenterLocation is read only and should not be set.',
+        target: 'dataCenterLocation',
+      },
     ]);
     assert.equal((await patch({ status: 'Asleep' })).status, 422);
     assert.equal((await (await context.server.as('eve')).patch(`/itwins/${id}`, { displayName: 'Mine' })).status, 404);
   });
 
   test('are each user’s own favorites and recents, while the user may see them', async () => {
-    const [first, second] = [await context.server.iTwin('olivia', 'Mark A'), await context.server.iTwin('olivia', 'Mark B')];
-    const marked = async (kind: string, api = context.api): Promise<string[]> => ((await api.get(`/itwins/${kind}`)).body as Listed).iTwins.map(({ displayName }) => displayName);
+    const [first, second] = [
+      await context.server.iTwin('olivia', 'Mark A'),
+      await context.server.iTwin('olivia', 'Mark B'),
+    ];
+    const marked = async (kind: string, api = context.api): Promise<string[]> =>
+      ((await api.get(`/itwins/${kind}`)).body as Listed).iTwins.map(({ displayName }) => displayName);
     for (const kind of ['favorites', 'recents']) {
-      for (const id of [first, second, first]) assert.equal((await context.api.post(`/itwins/${kind}/${id}`)).status, 204);
+      for (const id of [first, second, first])
+        assert.equal((await context.api.post(`/itwins/${kind}/${id}`)).status, 204);
       // The first was marked again: it moved to the front of the recents, and stayed where it was among the favorites.
       assert.deepEqual(await marked(kind), ['Mark A', 'Mark B']);
       assert.equal((await context.api.delete(`/itwins/${kind}/${first}`)).status, 204);
@@ -239,8 +339,20 @@ onEachDatabase('iTwins', {}, (context) => {
     assert.equal(answer.status, 422);
     const { error } = answer.body as WireError;
     assert.deepEqual([error.code, error.message], ['InvalidiTwinsRequest', 'Cannot create iTwin.']);
-    assert.deepEqual(error.details?.map(({ target }) => target).toSorted(), ['class', 'displayName', 'subClass', 'type']);
-    const elsewhere = await context.api.post('/itwins', { displayName: 'x', class: 'Thing', subClass: 'Asset', dataCenterLocation: 'Moon' });
-    assert.deepEqual((elsewhere.body as WireError).error.details, [{ code: 'InvalidValue', message: 'DataCenterLocation value is incorrect.', target: 'dataCenterLocation' }]);
+    assert.deepEqual(error.details?.map(({ target }) => target).toSorted(), [
+      'class',
+      'displayName',
+      'subClass',
+      'type',
+    ]);
+    const elsewhere = await context.api.post('/itwins', {
+      displayName: 'x',
+      class: 'Thing',
+      subClass: 'Asset',
+      dataCenterLocation: 'Moon',
+    });
+    assert.deepEqual((elsewhere.body as WireError).error.details, [
+      { code: 'InvalidValue', message: 'DataCenterLocation value is incorrect.', target: 'dataCenterLocation' },
+    ]);
   });
 });

@@ -40,10 +40,22 @@ async function inChromium(input: PageInput): Promise<PageResult> {
     }
     const page = request.url === '/page.js';
     response.setHeader('content-type', page ? 'text/javascript' : 'text/html');
-    response.end(page ? script : `<!doctype html><meta charset="utf-8"><script>window.input = ${JSON.stringify(input)}</script><script src="/page.js"></script>`);
+    response.end(
+      page
+        ? script
+        : `<!doctype html><meta charset="utf-8"><script>window.input = ${JSON.stringify(input)}</script><script src="/page.js"></script>`,
+    );
   });
   await new Promise<void>((resolve) => host.listen(0, '127.0.0.1', resolve));
-  const browser = spawn(chromium as string, [...chromiumFlags, `--user-data-dir=${path.join(folder.path, 'profile')}`, `http://127.0.0.1:${(host.address() as AddressInfo).port}/`], { stdio: 'ignore' });
+  const browser = spawn(
+    chromium as string,
+    [
+      ...chromiumFlags,
+      `--user-data-dir=${path.join(folder.path, 'profile')}`,
+      `http://127.0.0.1:${(host.address() as AddressInfo).port}/`,
+    ],
+    { stdio: 'ignore' },
+  );
   const ended = new Promise<void>((resolve) => browser.once('exit', () => resolve()));
   try {
     return await Promise.race([reported, ended.then(() => ({ fault: 'the browser ended without a report' }))]);
@@ -56,28 +68,50 @@ async function inChromium(input: PageInput): Promise<PageResult> {
 }
 
 onEachDatabase('In a browser', {}, (context) => {
-  test('the management client and the frontend access work from another origin', { skip: chromium === undefined ? 'there is no Chromium here' : false }, async () => {
-    const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 3 });
-    const { client, authorization } = context.olivia;
-    const versionName = 'named';
-    await client.namedVersions.create({ authorization, iModelId: source.id, namedVersionProperties: { name: versionName, changesetId: source.changesets[1]?.id ?? '' } });
-    const token = await context.server.token('olivia');
-    const preflights: string[] = [];
-    context.server.running.app.server.on('request', ({ method, headers }: { method: string; headers: Record<string, string> }) => {
-      if (method === 'OPTIONS') preflights.push(`${headers['access-control-request-method']} ${headers['access-control-request-headers']}`);
-    });
-    const result = await inChromium({ baseUrl: `${context.server.origin}/imodels`, token, iTwinId: context.iTwinId, iModelId: source.id, versionName, newName: randomUUID() });
-    assert.equal(result.fault, undefined);
-    assert.deepEqual(result.cloned, { state: 'initialized', changesets: 2 });
-    assert.match(result.location ?? '', /\/imodels\/[0-9a-f-]{36}$/);
-    assert.match(result.operation ?? '', /\/imodels\/[0-9a-f-]{36}\/operations\/create$/);
-    assert.equal(result.lengthIsReadable, true);
-    assert.deepEqual(result.latest, { index: 3, id: source.changesets[2]?.id });
-    assert.deepEqual(result.named, { index: 2, id: source.changesets[1]?.id });
-    assert.equal(result.first?.index, 0);
-    assert.ok((result.thumbnailBytes ?? 0) > 100);
-    assert.equal(result.downloadedBytes, source.changesets[0]?.bytes.length);
-    assert.equal(result.refused, 'iTwinNotFound');
-    assert.ok(preflights.some((asked) => /^POST .*authorization/.test(asked)), 'the browser asked first');
-  });
+  test(
+    'the management client and the frontend access work from another origin',
+    { skip: chromium === undefined ? 'there is no Chromium here' : false },
+    async () => {
+      const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 3 });
+      const { client, authorization } = context.olivia;
+      const versionName = 'named';
+      await client.namedVersions.create({
+        authorization,
+        iModelId: source.id,
+        namedVersionProperties: { name: versionName, changesetId: source.changesets[1]?.id ?? '' },
+      });
+      const token = await context.server.token('olivia');
+      const preflights: string[] = [];
+      context.server.running.app.server.on(
+        'request',
+        ({ method, headers }: { method: string; headers: Record<string, string> }) => {
+          if (method === 'OPTIONS')
+            preflights.push(`${headers['access-control-request-method']} ${headers['access-control-request-headers']}`);
+        },
+      );
+      const result = await inChromium({
+        baseUrl: `${context.server.origin}/imodels`,
+        token,
+        iTwinId: context.iTwinId,
+        iModelId: source.id,
+        versionName,
+        newName: randomUUID(),
+      });
+      assert.equal(result.fault, undefined);
+      assert.deepEqual(result.cloned, { state: 'initialized', changesets: 2 });
+      assert.match(result.location ?? '', /\/imodels\/[0-9a-f-]{36}$/);
+      assert.match(result.operation ?? '', /\/imodels\/[0-9a-f-]{36}\/operations\/create$/);
+      assert.equal(result.lengthIsReadable, true);
+      assert.deepEqual(result.latest, { index: 3, id: source.changesets[2]?.id });
+      assert.deepEqual(result.named, { index: 2, id: source.changesets[1]?.id });
+      assert.equal(result.first?.index, 0);
+      assert.ok((result.thumbnailBytes ?? 0) > 100);
+      assert.equal(result.downloadedBytes, source.changesets[0]?.bytes.length);
+      assert.equal(result.refused, 'iTwinNotFound');
+      assert.ok(
+        preflights.some((asked) => /^POST .*authorization/.test(asked)),
+        'the browser asked first',
+      );
+    },
+  );
 });

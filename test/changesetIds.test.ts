@@ -18,12 +18,15 @@ import { bootServer, endServer } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
 /** iTwin.js is optional: where it is installed, it is asked for the same ids. */
-const iTwinJs: typeof RealModel | undefined = isITwinJsInstalled() ? await import('../scripts/realModel.ts') : undefined;
+const iTwinJs: typeof RealModel | undefined = isITwinJsInstalled()
+  ? await import('../scripts/realModel.ts')
+  : undefined;
 
 /** The id of a file that comes in pieces of so many bytes. */
 function idOf(parentId: string, bytes: Buffer, pieceBytes: number): string {
   const computer = new ChangesetIdComputer(parentId);
-  for (let start = 0; start < bytes.length; start += pieceBytes) computer.update(Buffer.from(bytes.subarray(start, start + pieceBytes)));
+  for (let start = 0; start < bytes.length; start += pieceBytes)
+    computer.update(Buffer.from(bytes.subarray(start, start + pieceBytes)));
   return computer.digest();
 }
 
@@ -39,27 +42,33 @@ describe('The id of a changeset', () => {
   });
 
   test('is computed from a file in pieces of any size', () => {
-    for (const { id, parentId, file } of sampleChangesets()) for (const pieceBytes of [1, 7, 100, 1 << 20]) assert.equal(idOf(parentId, readFileSync(file), pieceBytes), id);
+    for (const { id, parentId, file } of sampleChangesets())
+      for (const pieceBytes of [1, 7, 100, 1 << 20]) assert.equal(idOf(parentId, readFileSync(file), pieceBytes), id);
   });
 
-  test('is the one that iTwin.js computes, with and without schema changes, of files of any length', { skip: iTwinJs === undefined ? 'iTwin.js is not installed' : false }, () => {
-    const parentId = randomBytes(20).toString('hex');
-    const prefix = Buffer.from('{"ContainsSchemaChanges":true,"DDL":"create table x (a)"}\0');
-    for (const length of [0, 1, 65_531, 65_532, 65_533, 400_000])
-      for (const before of [undefined, prefix]) {
-        const bytes = changesetFile(randomBytes(length), before);
-        const file = path.join(work.path, 'changeset.cs');
-        writeFileSync(file, bytes);
-        for (const parent of ['', parentId]) assert.equal(idOf(parent, bytes, 50_000), iTwinJs?.computeChangesetId(parent, file), `${length} bytes`);
-      }
-  });
+  test(
+    'is the one that iTwin.js computes, with and without schema changes, of files of any length',
+    { skip: iTwinJs === undefined ? 'iTwin.js is not installed' : false },
+    () => {
+      const parentId = randomBytes(20).toString('hex');
+      const prefix = Buffer.from('{"ContainsSchemaChanges":true,"DDL":"create table x (a)"}\0');
+      for (const length of [0, 1, 65_531, 65_532, 65_533, 400_000])
+        for (const before of [undefined, prefix]) {
+          const bytes = changesetFile(randomBytes(length), before);
+          const file = path.join(work.path, 'changeset.cs');
+          writeFileSync(file, bytes);
+          for (const parent of ['', parentId])
+            assert.equal(idOf(parent, bytes, 50_000), iTwinJs?.computeChangesetId(parent, file), `${length} bytes`);
+        }
+    },
+  );
 
   test('changes with every bit of a packed file, or cannot be computed', () => {
     const [first] = sampleChangesets();
     const bytes = readFileSync(first?.file ?? '');
     for (let at = 0; at < bytes.length; at++) {
       const flipped = Buffer.from(bytes);
-      flipped.writeUInt8(flipped.readUInt8(at) ^ (1 << at % 8), at);
+      flipped.writeUInt8(flipped.readUInt8(at) ^ (1 << (at % 8)), at);
       let id: string | undefined;
       try {
         id = idOf('', flipped, 64);
@@ -69,7 +78,8 @@ describe('The id of a changeset', () => {
       // The size of the dictionary (byte 22) may be larger than needed.
       if (at !== 22) assert.notEqual(id, first?.id, `byte ${at}`);
     }
-    for (let length = 0; length < bytes.length; length++) assert.throws(() => idOf('', bytes.subarray(0, length), 64), ChangesetFileError);
+    for (let length = 0; length < bytes.length; length++)
+      assert.throws(() => idOf('', bytes.subarray(0, length), 64), ChangesetFileError);
   });
 
   test('needs no more memory than twice the dictionary, however much a file unpacks to', () => {
@@ -84,7 +94,8 @@ describe('The id of a changeset', () => {
     const changes = Buffer.concat([insertedElements(5, 7), insertedElements(5)]);
     for (const pieceBytes of [1, 3, 1000]) {
       const found = new InsertedElements();
-      for (let start = 0; start < changes.length; start += pieceBytes) found.push(changes.subarray(start, start + pieceBytes));
+      for (let start = 0; start < changes.length; start += pieceBytes)
+        found.push(changes.subarray(start, start + pieceBytes));
       assert.deepEqual([found.readable, [...found.briefcases].sort()], [true, [5, 7]]);
     }
     const nonsense = new InsertedElements();
@@ -106,7 +117,13 @@ function flipped({ id, parentId, bytes }: ReturnType<typeof makeChangeset>, at: 
 onEachDatabase('A push is verified:', {}, (context) => {
   test('one whose bytes do not give its id is refused and keeps nobody out, and the right bytes are taken afterwards', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
-    const acquire = async () => (await context.olivia.client.briefcases.acquire({ authorization: context.olivia.authorization, iModelId: made.id })).briefcaseId;
+    const acquire = async () =>
+      (
+        await context.olivia.client.briefcases.acquire({
+          authorization: context.olivia.authorization,
+          iModelId: made.id,
+        })
+      ).briefcaseId;
     const [own, other] = [await acquire(), await acquire()];
     const right = makeChangeset('', randomBytes(200_000));
     const wrong: [ReturnType<typeof makeChangeset>, RegExp][] = [
@@ -119,7 +136,15 @@ onEachDatabase('A push is verified:', {}, (context) => {
       const { status, body } = await pushFile(context.api, made.id, own, changeset);
       const { error } = body as WireError;
       assert.deepEqual([status, error.code, message.test(error.message)], [409, 'DataConflict', true], error.message);
-      assert.deepEqual(await all(context.olivia.client.changesets.getMinimalList({ authorization: context.olivia.authorization, iModelId: made.id })), []);
+      assert.deepEqual(
+        await all(
+          context.olivia.client.changesets.getMinimalList({
+            authorization: context.olivia.authorization,
+            iModelId: made.id,
+          }),
+        ),
+        [],
+      );
     }
     // The turn is free, for another briefcase too.
     assert.equal((await pushFile(context.api, made.id, other, right)).status, 200);
@@ -129,14 +154,25 @@ onEachDatabase('A push is verified:', {}, (context) => {
     // A file of another format is kept as it is.
     assert.equal((await pushFile(context.api, made.id, own, random(next.id))).status, 200);
     const { db } = context.server.services.database;
-    const refused = await db.selectFrom('audit').select('detail').where('imodel_id', '=', made.id).where('action', '=', 'changeset.refuse').execute();
+    const refused = await db
+      .selectFrom('audit')
+      .select('detail')
+      .where('imodel_id', '=', made.id)
+      .where('action', '=', 'changeset.refuse')
+      .execute();
     assert.equal(refused.length, wrong.length + 1);
   });
 
   test('one whose file comes in many pieces is taken when they give its id', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
-    const { briefcaseId } = await context.olivia.client.briefcases.acquire({ authorization: context.olivia.authorization, iModelId: made.id });
-    assert.equal((await pushFile(context.api, made.id, briefcaseId, makeChangeset('', randomBytes(8_000_000)))).status, 200);
+    const { briefcaseId } = await context.olivia.client.briefcases.acquire({
+      authorization: context.olivia.authorization,
+      iModelId: made.id,
+    });
+    assert.equal(
+      (await pushFile(context.api, made.id, briefcaseId, makeChangeset('', randomBytes(8_000_000)))).status,
+      200,
+    );
   });
 });
 
@@ -152,7 +188,10 @@ test('files of any other format are refused where all are verified, and nothing 
       const statuses: number[] = [];
       for (const changeset of [random(''), flipped(makeChangeset(''), 60), makeChangeset('')]) {
         const { id } = await makeIModel(olivia, iTwinId);
-        const { briefcaseId } = await olivia.client.briefcases.acquire({ authorization: olivia.authorization, iModelId: id });
+        const { briefcaseId } = await olivia.client.briefcases.acquire({
+          authorization: olivia.authorization,
+          iModelId: id,
+        });
         statuses.push((await pushFile(api, id, briefcaseId, changeset)).status);
       }
       assert.deepEqual(statuses, expected, verifyChangesets);
@@ -164,7 +203,11 @@ test('files of any other format are refused where all are verified, and nothing 
 
 test('a file that takes too long to unpack is taken unverified, and logged', async () => {
   const warnings: string[] = [];
-  const verifier = new ChangesetVerifier({ verifyChangesets: 'all' }, { warn: (_details, message) => void warnings.push(message) }, { ms: 0 });
+  const verifier = new ChangesetVerifier(
+    { verifyChangesets: 'all' },
+    { warn: (_details, message) => void warnings.push(message) },
+    { ms: 0 },
+  );
   const { parentId, bytes } = makeChangeset('', randomBytes(300_000));
   async function* slowly(): AsyncGenerator<Buffer> {
     for (let start = 0; start < bytes.length; start += 65_536) {
@@ -172,7 +215,10 @@ test('a file that takes too long to unpack is taken unverified, and logged', asy
       yield bytes.subarray(start, start + 65_536);
     }
   }
-  assert.equal(await verifier.faultOf({ id: '0'.repeat(40), parentId }, async () => Readable.from(slowly())), undefined);
+  assert.equal(
+    await verifier.faultOf({ id: '0'.repeat(40), parentId }, async () => Readable.from(slowly())),
+    undefined,
+  );
   assert.deepEqual(warnings, ['the id of a pushed changeset was not verified']);
   await verifier.close();
 });

@@ -10,7 +10,15 @@ import { people } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
 interface Created {
-  changeset: { id: string; index: number; state: string; creatorId: null; pushDateTime: null; displayName: string; _links: { upload: { href: string; storageType: string }; complete: { href: string } } };
+  changeset: {
+    id: string;
+    index: number;
+    state: string;
+    creatorId: null;
+    pushDateTime: null;
+    displayName: string;
+    _links: { upload: { href: string; storageType: string }; complete: { href: string } };
+  };
 }
 
 onEachDatabase('Changesets', {}, (context) => {
@@ -23,7 +31,10 @@ onEachDatabase('Changesets', {}, (context) => {
     const iModelId = (await ten()).id;
     const minimal = await all(context.olivia.client.changesets.getMinimalList({ ...as(), iModelId, urlParams }));
     const full = await all(context.olivia.client.changesets.getRepresentationList({ ...as(), iModelId, urlParams }));
-    assert.deepEqual(full.map(({ id }) => id), minimal.map(({ id }) => id));
+    assert.deepEqual(
+      full.map(({ id }) => id),
+      minimal.map(({ id }) => id),
+    );
     return minimal.map(({ index }) => index);
   }
 
@@ -43,14 +54,21 @@ onEachDatabase('Changesets', {}, (context) => {
 
   test('pages lead back as well as on', async () => {
     const { id } = await ten();
-    const read = async (url: string) => (await context.api.get(url)).body as { changesets: { index: number }[]; _links: Record<'prev' | 'next', { href: string } | null> };
+    const read = async (url: string) =>
+      (await context.api.get(url)).body as {
+        changesets: { index: number }[];
+        _links: Record<'prev' | 'next', { href: string } | null>;
+      };
     for (const [order, second] of [
       ['asc', [4, 5, 6]],
       ['desc', [7, 6, 5]],
     ] as const) {
       const first = await read(`/imodels/${id}/changesets?$top=3&$orderBy=index ${order}`);
       const next = await read(first._links.next?.href ?? '');
-      assert.deepEqual(next.changesets.map(({ index }) => index), second);
+      assert.deepEqual(
+        next.changesets.map(({ index }) => index),
+        second,
+      );
       const back = await read(next._links.prev?.href ?? '');
       assert.deepEqual(back.changesets, first.changesets);
       assert.equal(back._links.prev, null);
@@ -74,24 +92,47 @@ onEachDatabase('Changesets', {}, (context) => {
       assert.deepEqual(found.application, { id: 'suite', name: 'Test suite' });
       assert.equal(found.synchronizationInfo, null);
       assert.equal(found._links.namedVersion, null);
-      assert.match(found._links.currentOrPrecedingCheckpoint?.href ?? '', /\/imodels\/[0-9a-f-]+\/changesets\/0\/checkpoint$/);
+      assert.match(
+        found._links.currentOrPrecedingCheckpoint?.href ?? '',
+        /\/imodels\/[0-9a-f-]+\/changesets\/0\/checkpoint$/,
+      );
       assert.equal((await found.getCreator())?.id, people.olivia.id);
     }
-    assert.equal((await context.olivia.client.changesets.getSingle({ ...as(), iModelId: made.id, changesetIndex: 1 })).parentId, '');
+    assert.equal(
+      (await context.olivia.client.changesets.getSingle({ ...as(), iModelId: made.id, changesetIndex: 1 })).parentId,
+      '',
+    );
   });
 
   test('that are not there answer ChangesetNotFound, however they are named', async () => {
     const { id } = await ten();
-    for (const name of ['0', '11', '555', '9'.repeat(39), 'f'.repeat(40), '1'.repeat(40), 'nonExistentChangesetId', 'invalidId', '-1', '1.5', '%00', encodeURIComponent('../../x')]) {
+    for (const name of [
+      '0',
+      '11',
+      '555',
+      '9'.repeat(39),
+      'f'.repeat(40),
+      '1'.repeat(40),
+      'nonExistentChangesetId',
+      'invalidId',
+      '-1',
+      '1.5',
+      '%00',
+      encodeURIComponent('../../x'),
+    ]) {
       const answer = await context.api.get(`/imodels/${id}/changesets/${name}`);
       assert.equal(answer.status, 404, name);
-      assert.deepEqual(answer.body, { error: { code: 'ChangesetNotFound', message: 'Requested Changeset is not available.' } });
+      assert.deepEqual(answer.body, {
+        error: { code: 'ChangesetNotFound', message: 'Requested Changeset is not available.' },
+      });
     }
   });
 
   test('every read gives a new download link with the id in it, and each works', async () => {
     const made = await ten();
-    const link = async (): Promise<string> => (await context.olivia.client.changesets.getSingle({ ...as(), iModelId: made.id, changesetIndex: 1 }))._links.download?.href ?? '';
+    const link = async (): Promise<string> =>
+      (await context.olivia.client.changesets.getSingle({ ...as(), iModelId: made.id, changesetIndex: 1 }))._links
+        .download?.href ?? '';
     const links = [await link(), await link()];
     assert.notEqual(links[0], links[1]);
     for (const href of links) {
@@ -104,9 +145,21 @@ onEachDatabase('Changesets', {}, (context) => {
     const made = await ten();
     const work = workFolder();
     try {
-      const files = await context.olivia.client.changesets.downloadList({ ...as(), iModelId: made.id, targetDirectoryPath: work.path });
-      assert.deepEqual(files.map(({ filePath }) => readFileSync(filePath)), made.changesets.map(({ bytes }) => bytes));
-      const single = await context.olivia.client.changesets.downloadSingle({ ...as(), iModelId: made.id, changesetIndex: 7, targetDirectoryPath: path.join(work.path, 'single') });
+      const files = await context.olivia.client.changesets.downloadList({
+        ...as(),
+        iModelId: made.id,
+        targetDirectoryPath: work.path,
+      });
+      assert.deepEqual(
+        files.map(({ filePath }) => readFileSync(filePath)),
+        made.changesets.map(({ bytes }) => bytes),
+      );
+      const single = await context.olivia.client.changesets.downloadSingle({
+        ...as(),
+        iModelId: made.id,
+        changesetIndex: 7,
+        targetDirectoryPath: path.join(work.path, 'single'),
+      });
       assert.deepEqual(readFileSync(single.filePath), made.changesets[6]?.bytes);
     } finally {
       work.remove();
@@ -117,16 +170,28 @@ onEachDatabase('Changesets', {}, (context) => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
     const { db } = context.server.services.database;
     const [first, second] = made.changesets;
-    const { blob_id } = await db.selectFrom('changeset').select('blob_id').where('id', '=', first?.id ?? '').executeTakeFirstOrThrow();
-    await db.updateTable('changeset').set({ blob_id }).where('id', '=', second?.id ?? '').execute();
-    for (const { id, _links } of await all(context.olivia.client.changesets.getRepresentationList({ ...as(), iModelId: made.id }))) {
+    const { blob_id } = await db
+      .selectFrom('changeset')
+      .select('blob_id')
+      .where('id', '=', first?.id ?? '')
+      .executeTakeFirstOrThrow();
+    await db
+      .updateTable('changeset')
+      .set({ blob_id })
+      .where('id', '=', second?.id ?? '')
+      .execute();
+    for (const { id, _links } of await all(
+      context.olivia.client.changesets.getRepresentationList({ ...as(), iModelId: made.id }),
+    )) {
       assert.match(_links.download?.href ?? '', new RegExp(id));
       assert.deepEqual(Buffer.from(await (await fetch(_links.download?.href ?? '')).arrayBuffer()), first?.bytes);
     }
   });
 
   test('push times strictly increase', async () => {
-    const times = (await all(context.olivia.client.changesets.getMinimalList({ ...as(), iModelId: (await ten()).id }))).map(({ pushDateTime }) => Date.parse(pushDateTime));
+    const times = (
+      await all(context.olivia.client.changesets.getMinimalList({ ...as(), iModelId: (await ten()).id }))
+    ).map(({ pushDateTime }) => Date.parse(pushDateTime));
     for (let n = 1; n < times.length; n++) assert.ok((times[n] as number) > (times[n - 1] as number));
   });
 
@@ -142,14 +207,28 @@ onEachDatabase('Changesets', {}, (context) => {
       const pushed = await context.olivia.client.changesets.create({
         ...as(),
         iModelId: made.id,
-        changesetProperties: { id, parentId: made.changesets[0]?.id ?? '', briefcaseId: made.briefcaseId, filePath, description: 'described', containingChanges: ContainingChanges.Schema, synchronizationInfo },
+        changesetProperties: {
+          id,
+          parentId: made.changesets[0]?.id ?? '',
+          briefcaseId: made.briefcaseId,
+          filePath,
+          description: 'described',
+          containingChanges: ContainingChanges.Schema,
+          synchronizationInfo,
+        },
       });
       assert.equal(pushed.index, 2);
       assert.equal(pushed.state, 'fileUploaded');
       assert.equal(pushed.synchronizationInfo, null);
-      assert.deepEqual([pushed._links.namedVersion, pushed._links.currentOrPrecedingCheckpoint, pushed._links.download], [null, null, null]);
+      assert.deepEqual(
+        [pushed._links.namedVersion, pushed._links.currentOrPrecedingCheckpoint, pushed._links.download],
+        [null, null, null],
+      );
       const found = await context.olivia.client.changesets.getSingle({ ...as(), iModelId: made.id, changesetId: id });
-      assert.deepEqual([found.description, found.containingChanges, found.synchronizationInfo], ['described', 1, synchronizationInfo]);
+      assert.deepEqual(
+        [found.description, found.containingChanges, found.synchronizationInfo],
+        ['described', 1, synchronizationInfo],
+      );
     } finally {
       work.remove();
     }
@@ -159,13 +238,25 @@ onEachDatabase('Changesets', {}, (context) => {
   async function fresh() {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     const head = made.changesets[0]?.id ?? '';
-    const post = (body: object) => context.api.post(`/imodels/${made.id}/changesets`, { parentId: head, briefcaseId: made.briefcaseId, fileSize: 10, ...body });
-    const complete = (id: string, body: object = {}) => context.api.patch(`/imodels/${made.id}/changesets/${id}`, { state: 'fileUploaded', briefcaseId: made.briefcaseId, ...body });
+    const post = (body: object) =>
+      context.api.post(`/imodels/${made.id}/changesets`, {
+        parentId: head,
+        briefcaseId: made.briefcaseId,
+        fileSize: 10,
+        ...body,
+      });
+    const complete = (id: string, body: object = {}) =>
+      context.api.patch(`/imodels/${made.id}/changesets/${id}`, {
+        state: 'fileUploaded',
+        briefcaseId: made.briefcaseId,
+        ...body,
+      });
     return { made, head, post, complete };
   }
   const newId = (): string => randomBytes(20).toString('hex');
   const codeOf = (answer: { body: unknown }): string => (answer.body as WireError).error.code;
-  const upload = (created: { body: unknown }, bytes: Buffer) => context.api.put((created.body as Created).changeset._links.upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob' });
+  const upload = (created: { body: unknown }, bytes: Buffer) =>
+    context.api.put((created.body as Created).changeset._links.upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob' });
 
   test('the answer to a begun push is the one of the API', async () => {
     const { made, post } = await fresh();
@@ -173,7 +264,17 @@ onEachDatabase('Changesets', {}, (context) => {
     const answer = await post({ id });
     assert.equal(answer.status, 201);
     const { changeset } = answer.body as Created;
-    assert.deepEqual([changeset.id, changeset.index, changeset.state, changeset.creatorId, changeset.pushDateTime, changeset.displayName], [id, 0, 'waitingForFile', null, null, '2']);
+    assert.deepEqual(
+      [
+        changeset.id,
+        changeset.index,
+        changeset.state,
+        changeset.creatorId,
+        changeset.pushDateTime,
+        changeset.displayName,
+      ],
+      [id, 0, 'waitingForFile', null, null, '2'],
+    );
     assert.equal(changeset._links.upload.storageType, 'azure');
     assert.equal(changeset._links.complete.href, `${context.server.origin}/imodels/${made.id}/changesets/${id}`);
   });
@@ -185,7 +286,10 @@ onEachDatabase('Changesets', {}, (context) => {
     assert.equal(codeOf(await complete(id)), 'FileNotFound');
     assert.equal((await upload(begun, randomBytes(10))).status, 201);
     assert.equal((await context.api.get(`/imodels/${made.id}/changesets/${id}`)).status, 404);
-    assert.equal((await all(context.olivia.client.changesets.getMinimalList({ ...as(), iModelId: made.id }))).length, 1);
+    assert.equal(
+      (await all(context.olivia.client.changesets.getMinimalList({ ...as(), iModelId: made.id }))).length,
+      1,
+    );
     assert.equal((await complete(id)).status, 200);
     assert.equal((await context.api.get(`/imodels/${made.id}/changesets/${id}`)).status, 200);
   });
@@ -198,7 +302,10 @@ onEachDatabase('Changesets', {}, (context) => {
     const second = await complete(id);
     assert.deepEqual([first.status, second.status], [200, 200]);
     assert.deepEqual(second.body, first.body);
-    assert.equal((await all(context.olivia.client.changesets.getMinimalList({ ...as(), iModelId: made.id }))).length, 2);
+    assert.equal(
+      (await all(context.olivia.client.changesets.getMinimalList({ ...as(), iModelId: made.id }))).length,
+      2,
+    );
   });
 
   test('a file of another size than declared is not taken, and completing it answers DataConflict', async () => {
@@ -210,7 +317,10 @@ onEachDatabase('Changesets', {}, (context) => {
     assert.deepEqual([answer.status, codeOf(answer)], [409, 'DataConflict']);
     assert.equal((await upload(begun, randomBytes(10))).status, 201);
     assert.equal((await complete(id)).status, 200);
-    assert.equal((await all(context.olivia.client.changesets.getMinimalList({ ...as(), iModelId: made.id }))).length, 2);
+    assert.equal(
+      (await all(context.olivia.client.changesets.getMinimalList({ ...as(), iModelId: made.id }))).length,
+      2,
+    );
   });
 
   test('an id that is there answers ChangesetExists, a stale parent NewerChangesExist', async () => {
@@ -219,7 +329,10 @@ onEachDatabase('Changesets', {}, (context) => {
     assert.deepEqual([exists.status, codeOf(exists)], [409, 'ChangesetExists']);
     await pushMore(context.olivia, made, 1);
     const stale = await post({ id: newId() });
-    assert.deepEqual([stale.status, stale.body], [409, { error: { code: 'NewerChangesExist', message: "'parentId' does not match latest Changeset." } }]);
+    assert.deepEqual(
+      [stale.status, stale.body],
+      [409, { error: { code: 'NewerChangesExist', message: "'parentId' does not match latest Changeset." } }],
+    );
     const none = await post({ id: newId(), parentId: null });
     assert.equal(codeOf(none), 'NewerChangesExist');
   });
@@ -230,7 +343,12 @@ onEachDatabase('Changesets', {}, (context) => {
     assert.deepEqual([unknown.status, codeOf(unknown)], [404, 'BriefcaseNotFound']);
     await context.server.grant(context.iTwinId, 'max', ['imodels_write']);
     const max = await context.server.as('max');
-    const foreign = await max.post(`/imodels/${made.id}/changesets`, { id: newId(), parentId: made.changesets[0]?.id, briefcaseId: made.briefcaseId, fileSize: 1 });
+    const foreign = await max.post(`/imodels/${made.id}/changesets`, {
+      id: newId(),
+      parentId: made.changesets[0]?.id,
+      briefcaseId: made.briefcaseId,
+      fileSize: 1,
+    });
     assert.deepEqual([foreign.status, codeOf(foreign)], [403, 'InsufficientPermissions']);
   });
 
@@ -239,7 +357,10 @@ onEachDatabase('Changesets', {}, (context) => {
     const other = (await context.olivia.client.briefcases.acquire({ ...as(), iModelId: made.id })).briefcaseId;
     const abandoned = await post({ id: newId() });
     const waits = await post({ id: newId(), briefcaseId: other });
-    assert.deepEqual([waits.status, waits.body], [409, { error: { code: 'ConflictWithAnotherUser', message: 'Another user is pushing a Changeset.' } }]);
+    assert.deepEqual(
+      [waits.status, waits.body],
+      [409, { error: { code: 'ConflictWithAnotherUser', message: 'Another user is pushing a Changeset.' } }],
+    );
     const id = newId();
     const again = await post({ id });
     assert.equal(again.status, 201);
@@ -256,7 +377,11 @@ onEachDatabase('Changesets', {}, (context) => {
     const other = (await context.olivia.client.briefcases.acquire({ ...as(), iModelId: made.id })).briefcaseId;
     await post({ id: newId() });
     const threeHoursAhead = Date.now() + 3 * 3_600_000;
-    await context.server.services.database.db.updateTable('pending_changeset').set({ lease_until: threeHoursAhead, created_at: threeHoursAhead }).where('imodel_id', '=', made.id).execute();
+    await context.server.services.database.db
+      .updateTable('pending_changeset')
+      .set({ lease_until: threeHoursAhead, created_at: threeHoursAhead })
+      .where('imodel_id', '=', made.id)
+      .execute();
     assert.equal((await post({ id: newId(), briefcaseId: other })).status, 201);
   });
 
@@ -269,23 +394,65 @@ onEachDatabase('Changesets', {}, (context) => {
   });
 
   const badBodies: [what: string, body: object, detail: object][] = [
-    ['a missing id', { id: undefined }, { code: 'MissingRequiredProperty', message: 'Required property is missing.', target: 'id' }],
-    ['a negative size', { fileSize: -1 }, { code: 'InvalidValue', message: "Provided 'fileSize' value is not valid. 'fileSize' must be a non-negative integer value.", target: 'fileSize' }],
-    ['an id that is no SHA-1', { id: 'abc' }, { code: 'InvalidValue', message: "Provided 'id' value is not valid. 'id' must be 40 hexadecimal digits.", target: 'id' }],
-    ['a briefcase of 0', { briefcaseId: 0 }, { code: 'InvalidValue', message: "Provided 'briefcaseId' value is not valid. 'briefcaseId' must be a positive integer value.", target: 'briefcaseId' }],
+    [
+      'a missing id',
+      { id: undefined },
+      { code: 'MissingRequiredProperty', message: 'Required property is missing.', target: 'id' },
+    ],
+    [
+      'a negative size',
+      { fileSize: -1 },
+      {
+        code: 'InvalidValue',
+        message: "Provided 'fileSize' value is not valid. 'fileSize' must be a non-negative integer value.",
+        target: 'fileSize',
+      },
+    ],
+    [
+      'an id that is no SHA-1',
+      { id: 'abc' },
+      {
+        code: 'InvalidValue',
+        message: "Provided 'id' value is not valid. 'id' must be 40 hexadecimal digits.",
+        target: 'id',
+      },
+    ],
+    [
+      'a briefcase of 0',
+      { briefcaseId: 0 },
+      {
+        code: 'InvalidValue',
+        message: "Provided 'briefcaseId' value is not valid. 'briefcaseId' must be a positive integer value.",
+        target: 'briefcaseId',
+      },
+    ],
   ];
   for (const [what, body, detail] of badBodies) {
     test(`a push with ${what} is refused`, async () => {
-      const answer = await context.api.post(`/imodels/${(await ten()).id}/changesets`, { id: newId(), briefcaseId: 2, fileSize: 1, ...body });
+      const answer = await context.api.post(`/imodels/${(await ten()).id}/changesets`, {
+        id: newId(),
+        briefcaseId: 2,
+        fileSize: 1,
+        ...body,
+      });
       assert.equal(answer.status, 422);
-      assert.deepEqual(answer.body, { error: { code: 'InvalidiModelsRequest', message: 'Cannot create Changeset.', details: [detail] } });
+      assert.deepEqual(answer.body, {
+        error: { code: 'InvalidiModelsRequest', message: 'Cannot create Changeset.', details: [detail] },
+      });
     });
   }
 
   test('a completion with another state is refused', async () => {
-    const answer = await context.api.patch(`/imodels/${(await ten()).id}/changesets/${newId()}`, { state: 'waitingForFile', briefcaseId: 2 });
+    const answer = await context.api.patch(`/imodels/${(await ten()).id}/changesets/${newId()}`, {
+      state: 'waitingForFile',
+      briefcaseId: 2,
+    });
     assert.deepEqual((answer.body as WireError).error.details, [
-      { code: 'InvalidValue', message: "Provided 'state' value is not valid. Should be set to 'fileUploaded'.", target: 'state' },
+      {
+        code: 'InvalidValue',
+        message: "Provided 'state' value is not valid. Should be set to 'fileUploaded'.",
+        target: 'state',
+      },
     ]);
     assert.equal((answer.body as WireError).error.message, 'Cannot update Changeset.');
   });
@@ -293,30 +460,45 @@ onEachDatabase('Changesets', {}, (context) => {
   test('of 20 clients that push at once exactly one chain results, every index once', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const pushers = await Promise.all(
-      Array.from({ length: 20 }, async () => (await context.olivia.client.briefcases.acquire({ ...as(), iModelId: made.id })).briefcaseId),
+      Array.from(
+        { length: 20 },
+        async () => (await context.olivia.client.briefcases.acquire({ ...as(), iModelId: made.id })).briefcaseId,
+      ),
     );
     const expected = new Set(['ConflictWithAnotherUser', 'NewerChangesExist']);
     async function push(briefcaseId: number): Promise<void> {
       for (let done = 0, tries = 0; done < 2; tries++) {
         assert.ok(tries < 2000, 'a pusher starves');
-        const { changesets } = (await context.api.get(`/imodels/${made.id}/changesets?$top=1&$orderBy=index desc`)).body as { changesets: { id: string }[] };
+        const { changesets } = (await context.api.get(`/imodels/${made.id}/changesets?$top=1&$orderBy=index desc`))
+          .body as { changesets: { id: string }[] };
         const parentId = changesets[0]?.id ?? '';
         const bytes = randomBytes(20);
         const id = changesetIdOf(parentId, bytes);
-        const begun = await context.api.post(`/imodels/${made.id}/changesets`, { id, parentId, briefcaseId, fileSize: 20 });
+        const begun = await context.api.post(`/imodels/${made.id}/changesets`, {
+          id,
+          parentId,
+          briefcaseId,
+          fileSize: 20,
+        });
         if (begun.status !== 201) {
           assert.ok(expected.has(codeOf(begun)), codeOf(begun));
           continue;
         }
         assert.equal((await upload(begun, bytes)).status, 201);
-        const completed = await context.api.patch((begun.body as Created).changeset._links.complete.href, { state: 'fileUploaded', briefcaseId });
+        const completed = await context.api.patch((begun.body as Created).changeset._links.complete.href, {
+          state: 'fileUploaded',
+          briefcaseId,
+        });
         assert.equal(completed.status, 200, JSON.stringify(completed.body));
         done++;
       }
     }
     await Promise.all(pushers.map(push));
     const chain = await all(context.olivia.client.changesets.getMinimalList({ ...as(), iModelId: made.id }));
-    assert.deepEqual(chain.map(({ index }) => index), Array.from({ length: 40 }, (_, n) => n + 1));
+    assert.deepEqual(
+      chain.map(({ index }) => index),
+      Array.from({ length: 40 }, (_, n) => n + 1),
+    );
     for (const [n, { parentId }] of chain.entries()) assert.equal(parentId, n === 0 ? '' : chain[n - 1]?.id);
   });
 });
@@ -325,8 +507,16 @@ onEachDatabase('An unfinished push', { pushLeaseSeconds: 1 }, (context) => {
   test('keeps others out only while its lease lasts', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const { authorization } = context.olivia;
-    const [first, second] = [await context.olivia.client.briefcases.acquire({ authorization, iModelId: made.id }), await context.olivia.client.briefcases.acquire({ authorization, iModelId: made.id })];
-    const begin = (briefcaseId: number) => context.api.post(`/imodels/${made.id}/changesets`, { id: randomBytes(20).toString('hex'), briefcaseId, fileSize: 4 });
+    const [first, second] = [
+      await context.olivia.client.briefcases.acquire({ authorization, iModelId: made.id }),
+      await context.olivia.client.briefcases.acquire({ authorization, iModelId: made.id }),
+    ];
+    const begin = (briefcaseId: number) =>
+      context.api.post(`/imodels/${made.id}/changesets`, {
+        id: randomBytes(20).toString('hex'),
+        briefcaseId,
+        fileSize: 4,
+      });
     const abandoned = await begin(first.briefcaseId);
     assert.equal(abandoned.status, 201);
     let taken = await begin(second.briefcaseId);
@@ -336,7 +526,10 @@ onEachDatabase('An unfinished push', { pushLeaseSeconds: 1 }, (context) => {
       assert.ok(Date.now() < until, 'the lease never ran out');
       taken = await begin(second.briefcaseId);
     }
-    const late = await context.api.patch((abandoned.body as Created).changeset._links.complete.href, { state: 'fileUploaded', briefcaseId: first.briefcaseId });
+    const late = await context.api.patch((abandoned.body as Created).changeset._links.complete.href, {
+      state: 'fileUploaded',
+      briefcaseId: first.briefcaseId,
+    });
     assert.deepEqual([late.status, (late.body as WireError).error.code], [409, 'ConflictWithAnotherUser']);
   });
 });

@@ -16,86 +16,150 @@ const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
 /** Life that a process is given before it is killed, at most: longer than starting it and making a checkpoint take together. */
 const longestLifeMs = 700;
 
-onEachDatabase('When the iTwin.js process is killed', { checkpoints: { generate: 'auto', delaySeconds: 0, attempts: 100, firstRetrySeconds: 0 } }, (context) => {
-  const kills = context.engine === 'sqlite' ? 100 : 20;
+onEachDatabase(
+  'When the iTwin.js process is killed',
+  { checkpoints: { generate: 'auto', delaySeconds: 0, attempts: 100, firstRetrySeconds: 0 } },
+  (context) => {
+    const kills = context.engine === 'sqlite' ? 100 : 20;
 
-  test(`${kills} times at random, every checkpoint ends right and nothing stays scheduled`, { skip, timeout: 280_000 }, async () => {
-    const { services } = context.server;
-    const { client, authorization } = context.olivia;
-    const iModels: string[] = [];
-    const more = async (): Promise<void> => {
-      // Not from the baseline through the client, which would wait for the killed process: a clone is there at once.
-      const iModelId = iModels[0] === undefined ? await pushSample(context.olivia, context.iTwinId, randomUUID()) : await pushOnto(iModels[0]);
-      iModels.push(iModelId);
-      for (const { id } of sampleChangesets()) await client.namedVersions.create({ authorization, iModelId, namedVersionProperties: { name: randomUUID(), changesetId: id } });
-    };
-    /** An iModel with changesets of its own: its checkpoints are not those of the first one. */
-    const pushOnto = async (of: string): Promise<string> => {
-      const { id: iModelId } = await client.iModels.clone({ authorization, iModelId: of, iModelProperties: { iTwinId: context.iTwinId, name: randomUUID(), changesetIndex: 0 } });
-      const { briefcaseId } = await client.briefcases.acquire({ authorization, iModelId });
-      for (const { id, parentId, containingChanges, file } of sampleChangesets())
-        await client.changesets.create({ authorization, iModelId, changesetProperties: { id, parentId, containingChanges, briefcaseId, filePath: file } });
-      return iModelId;
-    };
-    const waiting = async (): Promise<number> => (await services.database.db.selectFrom('checkpoint').select('id').where('state', '=', 'scheduled').execute()).length;
+    test(
+      `${kills} times at random, every checkpoint ends right and nothing stays scheduled`,
+      { skip, timeout: 280_000 },
+      async () => {
+        const { services } = context.server;
+        const { client, authorization } = context.olivia;
+        const iModels: string[] = [];
+        const more = async (): Promise<void> => {
+          // Not from the baseline through the client, which would wait for the killed process: a clone is there at once.
+          const iModelId =
+            iModels[0] === undefined
+              ? await pushSample(context.olivia, context.iTwinId, randomUUID())
+              : await pushOnto(iModels[0]);
+          iModels.push(iModelId);
+          for (const { id } of sampleChangesets())
+            await client.namedVersions.create({
+              authorization,
+              iModelId,
+              namedVersionProperties: { name: randomUUID(), changesetId: id },
+            });
+        };
+        /** An iModel with changesets of its own: its checkpoints are not those of the first one. */
+        const pushOnto = async (of: string): Promise<string> => {
+          const { id: iModelId } = await client.iModels.clone({
+            authorization,
+            iModelId: of,
+            iModelProperties: { iTwinId: context.iTwinId, name: randomUUID(), changesetIndex: 0 },
+          });
+          const { briefcaseId } = await client.briefcases.acquire({ authorization, iModelId });
+          for (const { id, parentId, containingChanges, file } of sampleChangesets())
+            await client.changesets.create({
+              authorization,
+              iModelId,
+              changesetProperties: { id, parentId, containingChanges, briefcaseId, filePath: file },
+            });
+          return iModelId;
+        };
+        const waiting = async (): Promise<number> =>
+          (await services.database.db.selectFrom('checkpoint').select('id').where('state', '=', 'scheduled').execute())
+            .length;
 
-    await more();
-    for (let killed = 0; killed < kills; ) {
-      if ((await waiting()) < 2) await more();
-      const pid = services.workers?.pids[0];
-      await pause(pid === undefined ? 5 : Math.random() * longestLifeMs);
-      if (pid === undefined || services.workers?.pids[0] !== pid) continue;
-      process.kill(pid, 'SIGKILL');
-      killed++;
-    }
+        await more();
+        for (let killed = 0; killed < kills;) {
+          if ((await waiting()) < 2) await more();
+          const pid = services.workers?.pids[0];
+          await pause(pid === undefined ? 5 : Math.random() * longestLifeMs);
+          if (pid === undefined || services.workers?.pids[0] !== pid) continue;
+          process.kill(pid, 'SIGKILL');
+          killed++;
+        }
 
-    await until('the end of all jobs', async () => ((await waiting()) === 0 ? true : undefined), 60_000);
-    for (const iModelId of iModels) {
-      for (let index = 1; index <= sampleChangesets().length; index++) {
-        const checkpoint = await client.checkpoints.getSingle({ authorization, iModelId, changesetIndex: index });
-        assert.equal(checkpoint.state, 'successful', `${iModelId} at ${index}`);
-        const bytes = Buffer.from(await (await fetch(checkpoint._links.download?.href ?? '')).arrayBuffer());
-        assert.deepEqual(identityIn(bytes), { iModelId, iTwinId: context.iTwinId });
-      }
-    }
-    assert.deepEqual(await services.database.db.selectFrom('job').select('id').where('kind', '=', 'checkpoint').execute(), []);
-    const work = path.join(context.server.installation.dataDir, 'work');
-    const [own = ''] = readdirSync(work);
-    const left = readdirSync(path.join(work, own)).flatMap((slot) => readdirSync(path.join(work, own, slot)));
-    assert.deepEqual(left.filter((name) => name !== 'itwinjs'), [], 'no file in work is left behind');
-  });
-});
+        await until('the end of all jobs', async () => ((await waiting()) === 0 ? true : undefined), 60_000);
+        for (const iModelId of iModels) {
+          for (let index = 1; index <= sampleChangesets().length; index++) {
+            const checkpoint = await client.checkpoints.getSingle({ authorization, iModelId, changesetIndex: index });
+            assert.equal(checkpoint.state, 'successful', `${iModelId} at ${index}`);
+            const bytes = Buffer.from(await (await fetch(checkpoint._links.download?.href ?? '')).arrayBuffer());
+            assert.deepEqual(identityIn(bytes), { iModelId, iTwinId: context.iTwinId });
+          }
+        }
+        assert.deepEqual(
+          await services.database.db.selectFrom('job').select('id').where('kind', '=', 'checkpoint').execute(),
+          [],
+        );
+        const work = path.join(context.server.installation.dataDir, 'work');
+        const [own = ''] = readdirSync(work);
+        const left = readdirSync(path.join(work, own)).flatMap((slot) => readdirSync(path.join(work, own, slot)));
+        assert.deepEqual(
+          left.filter((name) => name !== 'itwinjs'),
+          [],
+          'no file in work is left behind',
+        );
+      },
+    );
+  },
+);
 
-onEachDatabase('When the iTwin.js process hangs', { checkpoints: { generate: 'auto', delaySeconds: 0, silenceSeconds: 5, firstRetrySeconds: 0 } }, (context) => {
-  test('it is ended, its checkpoint fails with the reason, and the next process makes the next one', { skip }, async () => {
-    const { client, authorization } = context.olivia;
-    const iModelId = await pushSample(context.olivia, context.iTwinId, randomUUID());
-    const [first, second] = sampleChangesets();
-    const pid = await until('the process', () => context.server.services.workers?.pids[0]);
-    process.kill(pid, 'SIGSTOP');
-    const ended = async (index: number): Promise<{ state: string; failureReason: string }> =>
-      until(`the end of the checkpoint at ${index}`, async () => {
-        const { checkpoint } = (await context.api.get(`/imodels/${iModelId}/changesets/${index}/checkpoint`)).body as { checkpoint: { state: string; failureReason: string } };
-        return ['successful', 'failed'].includes(checkpoint.state) ? checkpoint : undefined;
-      });
-    await client.namedVersions.create({ authorization, iModelId, namedVersionProperties: { name: 'stopped', changesetId: first?.id ?? '' } });
-    // Another attempt on the same files would hold everybody up again.
-    assert.match((await ended(1)).failureReason, /^Making the file showed no progress for 5 s and was stopped\.$/);
-    await client.namedVersions.create({ authorization, iModelId, namedVersionProperties: { name: 'next', changesetId: second?.id ?? '' } });
-    assert.equal((await ended(2)).state, CheckpointState.Successful);
-    assert.notEqual(context.server.services.workers?.pids[0], pid);
-  });
-});
+onEachDatabase(
+  'When the iTwin.js process hangs',
+  { checkpoints: { generate: 'auto', delaySeconds: 0, silenceSeconds: 5, firstRetrySeconds: 0 } },
+  (context) => {
+    test(
+      'it is ended, its checkpoint fails with the reason, and the next process makes the next one',
+      { skip },
+      async () => {
+        const { client, authorization } = context.olivia;
+        const iModelId = await pushSample(context.olivia, context.iTwinId, randomUUID());
+        const [first, second] = sampleChangesets();
+        const pid = await until('the process', () => context.server.services.workers?.pids[0]);
+        process.kill(pid, 'SIGSTOP');
+        const ended = async (index: number): Promise<{ state: string; failureReason: string }> =>
+          until(`the end of the checkpoint at ${index}`, async () => {
+            const { checkpoint } = (await context.api.get(`/imodels/${iModelId}/changesets/${index}/checkpoint`))
+              .body as { checkpoint: { state: string; failureReason: string } };
+            return ['successful', 'failed'].includes(checkpoint.state) ? checkpoint : undefined;
+          });
+        await client.namedVersions.create({
+          authorization,
+          iModelId,
+          namedVersionProperties: { name: 'stopped', changesetId: first?.id ?? '' },
+        });
+        // Another attempt on the same files would hold everybody up again.
+        assert.match((await ended(1)).failureReason, /^Making the file showed no progress for 5 s and was stopped\.$/);
+        await client.namedVersions.create({
+          authorization,
+          iModelId,
+          namedVersionProperties: { name: 'next', changesetId: second?.id ?? '' },
+        });
+        assert.equal((await ended(2)).state, CheckpointState.Successful);
+        assert.notEqual(context.server.services.workers?.pids[0], pid);
+      },
+    );
+  },
+);
 
-onEachDatabase('When the iTwin.js process takes too much memory', { checkpoints: { generate: 'auto', delaySeconds: 0, memoryMiB: 128, attempts: 2, firstRetrySeconds: 0 } }, (context) => {
-  test('it is ended, and the checkpoint fails with the reason', { skip: process.platform === 'linux' ? skip : 'memory is told on Linux only' }, async () => {
-    const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
-    const { client, authorization } = context.olivia;
-    await client.namedVersions.create({ authorization, iModelId: made.id, namedVersionProperties: { name: 'large', changesetId: made.changesets[0]?.id ?? '' } });
-    const { failureReason } = await until('the failure', async () => {
-      const { checkpoint } = (await context.api.get(`/imodels/${made.id}/changesets/1/checkpoint`)).body as { checkpoint: { state: string; failureReason: string } };
-      return checkpoint.state === 'failed' ? checkpoint : undefined;
-    });
-    assert.match(failureReason, /^Making the file took more than 128 MiB of memory and was stopped\.$/);
-  });
-});
+onEachDatabase(
+  'When the iTwin.js process takes too much memory',
+  { checkpoints: { generate: 'auto', delaySeconds: 0, memoryMiB: 128, attempts: 2, firstRetrySeconds: 0 } },
+  (context) => {
+    test(
+      'it is ended, and the checkpoint fails with the reason',
+      { skip: process.platform === 'linux' ? skip : 'memory is told on Linux only' },
+      async () => {
+        const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
+        const { client, authorization } = context.olivia;
+        await client.namedVersions.create({
+          authorization,
+          iModelId: made.id,
+          namedVersionProperties: { name: 'large', changesetId: made.changesets[0]?.id ?? '' },
+        });
+        const { failureReason } = await until('the failure', async () => {
+          const { checkpoint } = (await context.api.get(`/imodels/${made.id}/changesets/1/checkpoint`)).body as {
+            checkpoint: { state: string; failureReason: string };
+          };
+          return checkpoint.state === 'failed' ? checkpoint : undefined;
+        });
+        assert.match(failureReason, /^Making the file took more than 128 MiB of memory and was stopped\.$/);
+      },
+    );
+  },
+);

@@ -13,7 +13,10 @@ import { until } from './support/until.ts';
 /** iTwin.js is optional: without its native part there is nothing to open checkpoints with. */
 const scenario: typeof Scenario | undefined = isITwinJsInstalled() ? await import('./support/scenario.ts') : undefined;
 
-const config = { checkpoints: { generate: 'auto' as const, delaySeconds: 0.2 }, collector: { intervalSeconds: 0.2, graceSeconds: 0 } };
+const config = {
+  checkpoints: { generate: 'auto' as const, delaySeconds: 0.2 },
+  collector: { intervalSeconds: 0.2, graceSeconds: 0 },
+};
 
 onEachDatabase('Checkpoints', config, (context) => {
   async function run(...parts: Scenario.ScenarioInput['part'][]): Promise<void> {
@@ -34,49 +37,88 @@ onEachDatabase('Checkpoints', config, (context) => {
   }
   const skip = scenario === undefined ? 'iTwin.js is not installed' : false;
 
-  test('clones open in iTwin.js with all that their source held, stay apart from it and outlive it', { skip }, () => run('clone', 'openAgain'));
-  test('branches of every kind take changes of their main iModel and give theirs back, with provenance and locks', { skip }, () => run('branches'));
-  test('elements inserted behind imported and mirrored changesets have ids of their own and survive the pull', { skip }, () => run('imports'));
-  test('new, forked and templated iModels open in iTwin.js with all that they were made from', { skip }, () => run('derive'));
+  test('clones open in iTwin.js with all that their source held, stay apart from it and outlive it', { skip }, () =>
+    run('clone', 'openAgain'),
+  );
+  test(
+    'branches of every kind take changes of their main iModel and give theirs back, with provenance and locks',
+    { skip },
+    () => run('branches'),
+  );
+  test(
+    'elements inserted behind imported and mirrored changesets have ids of their own and survive the pull',
+    { skip },
+    () => run('imports'),
+  );
+  test('new, forked and templated iModels open in iTwin.js with all that they were made from', { skip }, () =>
+    run('derive'),
+  );
 });
 
 const west = 'West Europe';
 
-onEachDatabase('A clone in another data center', (setup) => ({ ...config, dataCenters: { [west]: otherStore(setup) }, transfers: { firstRetrySeconds: 1000 } }), (context) => {
-  const skip = scenario === undefined ? 'iTwin.js is not installed' : false;
+onEachDatabase(
+  'A clone in another data center',
+  (setup) => ({ ...config, dataCenters: { [west]: otherStore(setup) }, transfers: { firstRetrySeconds: 1000 } }),
+  (context) => {
+    const skip = scenario === undefined ? 'iTwin.js is not installed' : false;
 
-  test('opens in iTwin.js from the moment it is initialized, while the rest of its checkpoints is scheduled', { skip }, async () => {
-    const work = workFolder();
-    try {
-      const notes = path.join(work.path, 'notes.json');
-      const input = { origin: context.server.origin, token: await context.server.token('olivia'), iTwinId: context.iTwinId, otherITwinId: context.iTwinId, notes };
-      await scenario?.runScenario({ ...input, part: 'source', folder: path.join(work.path, 'source') });
-      const found = JSON.parse(readFileSync(notes, 'utf8')) as { sourceId: string; clones: object[] };
+    test(
+      'opens in iTwin.js from the moment it is initialized, while the rest of its checkpoints is scheduled',
+      { skip },
+      async () => {
+        const work = workFolder();
+        try {
+          const notes = path.join(work.path, 'notes.json');
+          const input = {
+            origin: context.server.origin,
+            token: await context.server.token('olivia'),
+            iTwinId: context.iTwinId,
+            otherITwinId: context.iTwinId,
+            notes,
+          };
+          await scenario?.runScenario({ ...input, part: 'source', folder: path.join(work.path, 'source') });
+          const found = JSON.parse(readFileSync(notes, 'utf8')) as { sourceId: string; clones: object[] };
 
-      const { blobs, database } = context.server.services;
-      const far = await context.server.iTwin('olivia', undefined, west);
-      const accepted = await context.api.post(`/imodels/${found.sourceId}/clone`, { iTwinId: far, name: randomUUID() });
-      const id = (accepted.headers.get('location') ?? '').slice(-36);
-      const stateOf = async () => (await database.db.selectFrom('imodel').select('state').where('id', '=', id).executeTakeFirst())?.state;
-      // From that moment on the store takes nothing: what is copied afterwards cannot help.
-      const store = blobs.stores.ofDataCenter(west);
-      for (const name of ['put', 'copyFrom'] as const) {
-        const real = store[name]?.bind(store) as ((...given: unknown[]) => Promise<unknown>) | undefined;
-        const guarded = async (...given: unknown[]): Promise<unknown> => {
-          if ((await stateOf()) === 'initialized') throw new Error('the store is away');
-          return real?.(...given);
-        };
-        if (real !== undefined) Object.assign(store, { [name]: guarded });
-      }
-      await until('the initialized clone', async () => ((await stateOf()) === 'initialized' ? true : undefined));
-      writeFileSync(notes, JSON.stringify({ ...found, clones: [{ id, iTwinId: far, index: 2 }] }));
-      // A push needs the store again.
-      await until('the failed attempt', async () => (await database.db.selectFrom('job').select('last_error').where('subject_id', '=', id).executeTakeFirst())?.last_error ?? undefined);
-      for (const name of ['put', 'copyFrom']) Reflect.deleteProperty(store, name);
-      await scenario?.runScenario({ ...input, part: 'openCopy', folder: path.join(work.path, 'copy') });
-      assert.equal(((await context.api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string } }).createOperation.state, 'scheduled');
-    } finally {
-      work.remove();
-    }
-  });
-});
+          const { blobs, database } = context.server.services;
+          const far = await context.server.iTwin('olivia', undefined, west);
+          const accepted = await context.api.post(`/imodels/${found.sourceId}/clone`, {
+            iTwinId: far,
+            name: randomUUID(),
+          });
+          const id = (accepted.headers.get('location') ?? '').slice(-36);
+          const stateOf = async () =>
+            (await database.db.selectFrom('imodel').select('state').where('id', '=', id).executeTakeFirst())?.state;
+          // From that moment on the store takes nothing: what is copied afterwards cannot help.
+          const store = blobs.stores.ofDataCenter(west);
+          for (const name of ['put', 'copyFrom'] as const) {
+            const real = store[name]?.bind(store) as ((...given: unknown[]) => Promise<unknown>) | undefined;
+            const guarded = async (...given: unknown[]): Promise<unknown> => {
+              if ((await stateOf()) === 'initialized') throw new Error('the store is away');
+              return real?.(...given);
+            };
+            if (real !== undefined) Object.assign(store, { [name]: guarded });
+          }
+          await until('the initialized clone', async () => ((await stateOf()) === 'initialized' ? true : undefined));
+          writeFileSync(notes, JSON.stringify({ ...found, clones: [{ id, iTwinId: far, index: 2 }] }));
+          // A push needs the store again.
+          await until(
+            'the failed attempt',
+            async () =>
+              (await database.db.selectFrom('job').select('last_error').where('subject_id', '=', id).executeTakeFirst())
+                ?.last_error ?? undefined,
+          );
+          for (const name of ['put', 'copyFrom']) Reflect.deleteProperty(store, name);
+          await scenario?.runScenario({ ...input, part: 'openCopy', folder: path.join(work.path, 'copy') });
+          assert.equal(
+            ((await context.api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string } })
+              .createOperation.state,
+            'scheduled',
+          );
+        } finally {
+          work.remove();
+        }
+      },
+    );
+  },
+);

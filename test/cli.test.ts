@@ -19,7 +19,10 @@ describe('The command line', () => {
 
   before(async () => {
     server = await bootServer('sqlite');
-    made = await makeIModel(await official(server), await server.iTwin('olivia', 'First'), { changesets: 3, name: 'from the shell' });
+    made = await makeIModel(await official(server), await server.iTwin('olivia', 'First'), {
+      changesets: 3,
+      name: 'from the shell',
+    });
     target = await server.iTwin('olivia', 'Second');
     connection = ['--url', server.origin, '--token', await server.token('olivia')];
   });
@@ -27,11 +30,24 @@ describe('The command line', () => {
 
   test('token prints a token and nothing else, good for the server of the data folder', async () => {
     const data = server.installation.dataDir;
-    const { code, stdout } = await run(['token', '--data', data, '--user', people.max.email, '--application', 'basic-app', '--expires-in', '30m']);
+    const { code, stdout } = await run([
+      'token',
+      '--data',
+      data,
+      '--user',
+      people.max.email,
+      '--application',
+      'basic-app',
+      '--expires-in',
+      '30m',
+    ]);
     assert.equal(code, 0);
     const token = stdout.trim();
     const claims = decodeJwt(token);
-    assert.deepEqual([claims.sub, claims.client_id, (claims.exp ?? 0) - (claims.iat ?? 0)], [people.max.id, 'basic-app', 1800]);
+    assert.deepEqual(
+      [claims.sub, claims.client_id, (claims.exp ?? 0) - (claims.iat ?? 0)],
+      [people.max.id, 'basic-app', 1800],
+    );
     const response = await fetch(`${server.origin}/itwins`, { headers: { authorization: `Bearer ${token}` } });
     assert.equal(response.status, 200);
     await response.arrayBuffer();
@@ -49,7 +65,13 @@ describe('The command line', () => {
     const work = workFolder();
     try {
       const typo = path.join(work.path, 'typo');
-      for (const args of [['token'], ['verify'], ['backup', path.join(work.path, 'copy')], ['migrate-database', '--to', 'postgres://localhost:9/none'], ['imodels', '--url', server.origin]]) {
+      for (const args of [
+        ['token'],
+        ['verify'],
+        ['backup', path.join(work.path, 'copy')],
+        ['migrate-database', '--to', 'postgres://localhost:9/none'],
+        ['imodels', '--url', server.origin],
+      ]) {
         const ran = await run([...args, '--data', typo]);
         assert.ok(ran.code === 1 || ran.code === 2, `${args[0]} ends with ${ran.code}`);
         assert.equal(ran.stdout, '');
@@ -63,7 +85,8 @@ describe('The command line', () => {
 
   test('the address of the server may end as clients want it', async () => {
     const token = connection.slice(2);
-    for (const url of [`${server.origin}/`, `${server.origin}/imodels`, `${server.origin}/iModels/`]) assert.match((await run(['imodels', '--url', url, ...token])).stdout, /from the shell/);
+    for (const url of [`${server.origin}/`, `${server.origin}/imodels`, `${server.origin}/iModels/`])
+      assert.match((await run(['imodels', '--url', url, ...token])).stdout, /from the shell/);
     const wrong = await run(['imodels', '--url', 'localhost:4700', ...token]);
     assert.deepEqual([wrong.code, wrong.stderr.includes("'localhost:4700' is no address")], [2, true]);
   });
@@ -83,17 +106,44 @@ describe('The command line', () => {
       // Root may write everywhere, so root asks as somebody else.
       chmodSync(work.path, 0o755);
       const asNobody = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {};
-      const { code, stderr } = await run(['start', '--data', locked, '--port', '0'], {}, { ...asNobody, cwd: work.path });
-      assert.deepEqual([code, stderr.split('\n')[0]], [1, `offshoot: The data folder ${locked} cannot be used: this user may not write it. Name another one with --data, or see to it that this one can be written.`]);
+      const { code, stderr } = await run(
+        ['start', '--data', locked, '--port', '0'],
+        {},
+        { ...asNobody, cwd: work.path },
+      );
+      assert.deepEqual(
+        [code, stderr.split('\n')[0]],
+        [
+          1,
+          `offshoot: The data folder ${locked} cannot be used: this user may not write it. Name another one with --data, or see to it that this one can be written.`,
+        ],
+      );
     } finally {
       work.remove();
     }
   });
 
   test('clone --json prints one object with the clone, ready to use', async () => {
-    const { code, stdout, stderr } = await run(['clone', made.id, '--itwin', target, '--name', 'cut', '--changeset', '2', '--json', ...connection]);
+    const { code, stdout, stderr } = await run([
+      'clone',
+      made.id,
+      '--itwin',
+      target,
+      '--name',
+      'cut',
+      '--changeset',
+      '2',
+      '--json',
+      ...connection,
+    ]);
     assert.deepEqual([code, stderr], [0, '']);
-    const result = JSON.parse(stdout) as { id: string; state: string; clonedFrom: object; location: string; elapsedMs: number };
+    const result = JSON.parse(stdout) as {
+      id: string;
+      state: string;
+      clonedFrom: object;
+      location: string;
+      elapsedMs: number;
+    };
     assert.equal(result.state, 'successful');
     assert.deepEqual(result.clonedFrom, { iModelId: made.id, changesetId: made.changesets[1]?.id });
     assert.equal(result.location, `${server.origin}/imodels/${result.id}`);
@@ -101,7 +151,15 @@ describe('The command line', () => {
   });
 
   test('clone says what it made, and takes a changeset id too', async () => {
-    const { code, stdout } = await run(['clone', made.id, '--itwin', target, '--changeset', made.changesets[0]?.id ?? '', ...connection]);
+    const { code, stdout } = await run([
+      'clone',
+      made.id,
+      '--itwin',
+      target,
+      '--changeset',
+      made.changesets[0]?.id ?? '',
+      ...connection,
+    ]);
     assert.equal(code, 0);
     assert.match(stdout, /^[0-9a-f-]{36}\n {2}1 changesets, accepted in [\d.]+ ms, usable after [\d.]+ ms/);
   });
@@ -122,7 +180,13 @@ describe('The command line', () => {
     const away = await run(['imodels', '--url', 'http://127.0.0.1:9', '--token', 'x']);
     assert.equal(away.code, 4);
     assert.match(away.stderr, /no server answers at http:\/\/127\.0\.0\.1:9/);
-    const tokenless = await run(['imodels', '--url', server.origin, '--data', path.join(server.installation.dataDir, 'nothing')]);
+    const tokenless = await run([
+      'imodels',
+      '--url',
+      server.origin,
+      '--data',
+      path.join(server.installation.dataDir, 'nothing'),
+    ]);
     assert.equal(tokenless.code, 2);
     assert.match(tokenless.stderr, /no token/);
     assert.equal((await run(['--version'])).code, 0);
@@ -132,9 +196,16 @@ describe('The command line', () => {
   test('imodels lists all that the caller may see, one iTwin, or what a search finds', async () => {
     const plain = await run(['imodels', ...connection]);
     assert.match(plain.stdout, /First {2}[0-9a-f-]{36}\n {2}[0-9a-f-]{36} {2}from the shell {2}last push/);
-    const json = JSON.parse((await run(['imodels', '--itwin', made.iTwinId, '--json', ...connection])).stdout) as { id: string }[];
-    assert.deepEqual(json.map(({ id }) => id), [made.id]);
-    const none = JSON.parse((await run(['imodels', '--itwin', made.iTwinId, '--search', 'nothing', '--json', ...connection])).stdout) as unknown[];
+    const json = JSON.parse((await run(['imodels', '--itwin', made.iTwinId, '--json', ...connection])).stdout) as {
+      id: string;
+    }[];
+    assert.deepEqual(
+      json.map(({ id }) => id),
+      [made.id],
+    );
+    const none = JSON.parse(
+      (await run(['imodels', '--itwin', made.iTwinId, '--search', 'nothing', '--json', ...connection])).stdout,
+    ) as unknown[];
     assert.deepEqual(none, []);
   });
 
@@ -142,7 +213,9 @@ describe('The command line', () => {
     const work = workFolder();
     try {
       const data = path.join(work.path, "Olivia's data");
-      const child = spawn(process.execPath, [cli, 'start', '--data', data, '--port', '0', '--host', '127.0.0.1'], { stdio: ['ignore', 'pipe', 'inherit'] });
+      const child = spawn(process.execPath, [cli, 'start', '--data', data, '--port', '0', '--host', '127.0.0.1'], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
       let printed = '';
       const ready = new Promise<void>((resolve, reject) => {
         child.stdout.on('data', (text: Buffer) => {
@@ -157,11 +230,19 @@ describe('The command line', () => {
       assert.match(printed, /iTwin +[0-9a-f-]{36} +My iTwin/);
       // What it prints can be pasted into a shell.
       const pasted = /npx offshoot (token --data '.*') +\(users:/.exec(printed)?.[1] ?? '';
-      assert.match(execFileSync('sh', ['-c', `"${process.execPath}" "${cli}" ${pasted}`], { encoding: 'utf8' }), /^[\w-]+\.[\w-]+\.[\w-]+\n$/);
+      assert.match(
+        execFileSync('sh', ['-c', `"${process.execPath}" "${cli}" ${pasted}`], { encoding: 'utf8' }),
+        /^[\w-]+\.[\w-]+\.[\w-]+\n$/,
+      );
       const listed = await run(['imodels', '--url', origin ?? '', '--data', data]);
       assert.match(listed.stdout, /^My iTwin/);
-      for (const secret of ['issuer.json', 'users.json']) assert.equal(statSync(path.join(data, secret)).mode & 0o777, 0o600);
-      assert.ok(!printed.includes((JSON.parse(readFileSync(path.join(data, 'issuer.json'), 'utf8')) as { key: { d: string } }).key.d));
+      for (const secret of ['issuer.json', 'users.json'])
+        assert.equal(statSync(path.join(data, secret)).mode & 0o777, 0o600);
+      assert.ok(
+        !printed.includes(
+          (JSON.parse(readFileSync(path.join(data, 'issuer.json'), 'utf8')) as { key: { d: string } }).key.d,
+        ),
+      );
       const second = await run(['start', '--data', data, '--port', '0']);
       assert.equal(second.code, 1);
       assert.match(second.stderr, /Another server runs on/);

@@ -27,20 +27,33 @@ for (const engine of engines) {
       iTwinId = await server.iTwin();
       otherITwinId = await server.iTwin();
       source = await makeIModel(olivia, iTwinId, { changesets: 5, description: 'the source' });
-      await olivia.client.iModels.update({ authorization: olivia.authorization, iModelId: source.id, iModelProperties: { extent } });
+      await olivia.client.iModels.update({
+        authorization: olivia.authorization,
+        iModelId: source.id,
+        iModelProperties: { extent },
+      });
     });
     after(() => endServer(server));
 
     /** Clones over plain HTTP; the id comes from the Location. */
     async function cloneRaw(body: Record<string, unknown>): Promise<string> {
-      const answer = await api.post(`/imodels/${source.id}/clone`, { iTwinId: otherITwinId, name: `clone ${randomUUID()}`, ...body });
+      const answer = await api.post(`/imodels/${source.id}/clone`, {
+        iTwinId: otherITwinId,
+        name: `clone ${randomUUID()}`,
+        ...body,
+      });
       assert.equal(answer.status, 202, JSON.stringify(answer.body));
       return idIn(answer.headers.get('location'));
     }
-    const idIn = (location: string | null): string => /\/imodels\/([0-9a-f-]{36})$/.exec(location ?? '')?.[1] ?? assert.fail(`no iModel in ${location}`);
+    const idIn = (location: string | null): string =>
+      /\/imodels\/([0-9a-f-]{36})$/.exec(location ?? '')?.[1] ?? assert.fail(`no iModel in ${location}`);
     const indexes = async (id: string): Promise<number[]> =>
-      (await all(olivia.client.changesets.getMinimalList({ authorization: olivia.authorization, iModelId: id }))).map(({ index }) => index);
-    const operationOf = async (id: string) => ((await api.get(`/imodels/${id}/operations/create`)).body as { createOperation: Record<string, unknown> }).createOperation;
+      (await all(olivia.client.changesets.getMinimalList({ authorization: olivia.authorization, iModelId: id }))).map(
+        ({ index }) => index,
+      );
+    const operationOf = async (id: string) =>
+      ((await api.get(`/imodels/${id}/operations/create`)).body as { createOperation: Record<string, unknown> })
+        .createOperation;
 
     test('is answered by 202, no body, and where the clone and its operation are', async () => {
       const answer = await api.post(`/imodels/${source.id}/clone`, { iTwinId: otherITwinId, name: 'answered' });
@@ -65,9 +78,13 @@ for (const engine of engines) {
       assert.deepEqual(await indexes(clone.id), [1, 2, 3, 4, 5]);
     });
 
-    test("takes name, description and extent from the source where none is given, in another iTwin", async () => {
+    test('takes name, description and extent from the source where none is given, in another iTwin', async () => {
       const target = await server.iTwin();
-      const clone = await olivia.client.iModels.clone({ authorization: olivia.authorization, iModelId: source.id, iModelProperties: { iTwinId: target } });
+      const clone = await olivia.client.iModels.clone({
+        authorization: olivia.authorization,
+        iModelId: source.id,
+        iModelProperties: { iTwinId: target },
+      });
       assert.equal(clone.name, source.name);
       assert.equal(clone.displayName, source.name);
       assert.equal(clone.description, 'the source');
@@ -83,7 +100,13 @@ for (const engine of engines) {
       const clone = await olivia.client.iModels.clone({
         authorization: olivia.authorization,
         iModelId: source.id,
-        iModelProperties: { iTwinId: otherITwinId, name: 'given', description: 'given too', containersEnabled: 7 as ContainerTypes, changesetIndex: 3 },
+        iModelProperties: {
+          iTwinId: otherITwinId,
+          name: 'given',
+          description: 'given too',
+          containersEnabled: 7 as ContainerTypes,
+          changesetIndex: 3,
+        },
       });
       assert.equal(clone.name, 'given');
       assert.equal(clone.description, 'given too');
@@ -93,7 +116,12 @@ for (const engine of engines) {
     });
 
     test('treats null as not given', async () => {
-      const id = await cloneRaw({ description: null, changesetId: null, changesetIndex: null, containersEnabled: null });
+      const id = await cloneRaw({
+        description: null,
+        changesetId: null,
+        changesetIndex: null,
+        containersEnabled: null,
+      });
       const { iModel } = (await api.get(`/imodels/${id}`)).body as { iModel: { description: string } };
       assert.equal(iModel.description, 'the source');
       assert.deepEqual(await indexes(id), [1, 2, 3, 4, 5]);
@@ -115,18 +143,28 @@ for (const engine of engines) {
         assert.deepEqual((await operationOf(id)).clonedFrom, { iModelId: source.id, changesetId: '' });
         const { iModel } = (await api.get(`/imodels/${id}`)).body as { iModel: { lastChangesetPushDateTime: null } };
         assert.equal(iModel.lastChangesetPushDateTime, null);
-        const baseline = await olivia.client.baselineFiles.getSingle({ authorization: olivia.authorization, iModelId: id });
+        const baseline = await olivia.client.baselineFiles.getSingle({
+          authorization: olivia.authorization,
+          iModelId: id,
+        });
         assert.equal(baseline.state, 'initialized');
       }
     });
 
     test('of all changesets names the last one in clonedFrom, and has its push time', async () => {
       const id = await cloneRaw({});
-      const operation = await olivia.client.operations.getCreateIModelDetails({ authorization: olivia.authorization, iModelId: id });
+      const operation = await olivia.client.operations.getCreateIModelDetails({
+        authorization: olivia.authorization,
+        iModelId: id,
+      });
       assert.deepEqual(operation.clonedFrom, { iModelId: source.id, changesetId: source.changesets.at(-1)?.id });
       assert.equal(operation.forkedFrom, null);
       const { iModel } = (await api.get(`/imodels/${id}`)).body as { iModel: { lastChangesetPushDateTime: string } };
-      const last = await olivia.client.changesets.getSingle({ authorization: olivia.authorization, iModelId: source.id, changesetIndex: 5 });
+      const last = await olivia.client.changesets.getSingle({
+        authorization: olivia.authorization,
+        iModelId: source.id,
+        changesetIndex: 5,
+      });
       assert.equal(iModel.lastChangesetPushDateTime, last.pushDateTime);
     });
 
@@ -138,22 +176,33 @@ for (const engine of engines) {
       const id = await cloneRaw({});
       const work = workFolder();
       try {
-        const downloaded = await olivia.client.changesets.downloadList({ authorization: olivia.authorization, iModelId: id, targetDirectoryPath: work.path });
+        const downloaded = await olivia.client.changesets.downloadList({
+          authorization: olivia.authorization,
+          iModelId: id,
+          targetDirectoryPath: work.path,
+        });
         assert.deepEqual(
           downloaded.map(({ id: changesetId, index, parentId }) => ({ changesetId, index, parentId })),
           source.changesets.map(({ id: changesetId, index, parentId }) => ({ changesetId, index, parentId })),
         );
-        for (const [n, file] of downloaded.entries()) assert.deepEqual(readFileSync(file.filePath), source.changesets[n]?.bytes);
+        for (const [n, file] of downloaded.entries())
+          assert.deepEqual(readFileSync(file.filePath), source.changesets[n]?.bytes);
       } finally {
         work.remove();
       }
       const bytesOf = async (iModelId: string): Promise<Buffer> => {
-        const { _links } = await olivia.client.baselineFiles.getSingle({ authorization: olivia.authorization, iModelId });
+        const { _links } = await olivia.client.baselineFiles.getSingle({
+          authorization: olivia.authorization,
+          iModelId,
+        });
         const response = await fetch(_links.download?.href ?? '');
         return Buffer.from(await response.arrayBuffer());
       };
       const [ofClone, ofSource] = [await bytesOf(id), await bytesOf(source.id)];
-      assert.deepEqual(identityIn(ofClone), { iModelId: id, iTwinId: (await olivia.client.iModels.getSingle({ authorization: olivia.authorization, iModelId: id })).iTwinId });
+      assert.deepEqual(identityIn(ofClone), {
+        iModelId: id,
+        iTwinId: (await olivia.client.iModels.getSingle({ authorization: olivia.authorization, iModelId: id })).iTwinId,
+      });
       const differing = ofClone.reduce((count, byte, at) => count + (byte === ofSource[at] ? 0 : 1), 0);
       assert.ok(ofClone.length === ofSource.length && differing <= 32, `${differing} bytes differ`);
     });
@@ -161,23 +210,38 @@ for (const engine of engines) {
     test('finds nothing by its id that its source has beyond the cut, however it is asked', async () => {
       const id = await cloneRaw({ changesetIndex: 3 });
       const [inside, beyond] = [source.changesets[2]?.id ?? '', source.changesets[3]?.id ?? ''];
-      const briefcase = (await api.post(`/imodels/${id}/briefcases`, {})).body as { briefcase: { briefcaseId: number } };
+      const briefcase = (await api.post(`/imodels/${id}/briefcases`, {})).body as {
+        briefcase: { briefcaseId: number };
+      };
       const { briefcaseId } = briefcase.briefcase;
       const locked = { briefcaseId, lockedObjects: [{ lockLevel: 'shared', objectIds: ['0x1'] }] };
       const asked: Record<string, (changesetId: string) => Promise<Answer>> = {
         changeset: (changeset) => api.get(`/imodels/${id}/changesets/${changeset}`),
         checkpoint: (changeset) => api.get(`/imodels/${id}/changesets/${changeset}/checkpoint`),
-        'extended data': (changeset) => api.post(`/imodels/${id}/changesets/${changeset}/extendeddata`, { data: Buffer.from('{}').toString('base64') }),
+        'extended data': (changeset) =>
+          api.post(`/imodels/${id}/changesets/${changeset}/extendeddata`, {
+            data: Buffer.from('{}').toString('base64'),
+          }),
         'named version': (changesetId) => api.post(`/imodels/${id}/namedversions`, { name: randomUUID(), changesetId }),
-        clone: (changesetId) => api.post(`/imodels/${id}/clone`, { iTwinId: otherITwinId, name: randomUUID(), changesetId }),
-        fork: (changesetId) => api.post(`/imodels/${id}/fork`, { iTwinId: otherITwinId, name: randomUUID(), changesetId, preserveHistory: true }),
+        clone: (changesetId) =>
+          api.post(`/imodels/${id}/clone`, { iTwinId: otherITwinId, name: randomUUID(), changesetId }),
+        fork: (changesetId) =>
+          api.post(`/imodels/${id}/fork`, {
+            iTwinId: otherITwinId,
+            name: randomUUID(),
+            changesetId,
+            preserveHistory: true,
+          }),
         locks: (changesetId) => api.patch(`/imodels/${id}/locks`, { ...locked, changesetId }),
       };
       for (const [what, ask] of Object.entries(asked)) {
         const refused = await ask(beyond);
         assert.deepEqual([refused.status, (refused.body as WireError).error.code], [404, 'ChangesetNotFound'], what);
         const found = await ask(inside);
-        assert.ok(found.status < 300, `${what} of the last one that it has: ${found.status} ${JSON.stringify(found.body)}`);
+        assert.ok(
+          found.status < 300,
+          `${what} of the last one that it has: ${found.status} ${JSON.stringify(found.body)}`,
+        );
       }
       const template = { iTwinId: otherITwinId, name: randomUUID(), template: { iModelId: id, changesetId: beyond } };
       assert.equal(((await api.post('/imodels', template)).body as WireError).error.code, 'ChangesetNotFound');
@@ -189,27 +253,79 @@ for (const engine of engines) {
       before(async () => {
         full = await makeIModel(olivia, iTwinId, { changesets: 2 });
         const [first] = full.changesets;
-        const { changesetGroup } = (await api.post(`/imodels/${full.id}/changesetgroups`, { description: 'a group' })).body as { changesetGroup: { id: string } };
+        const { changesetGroup } = (await api.post(`/imodels/${full.id}/changesetgroups`, { description: 'a group' }))
+          .body as { changesetGroup: { id: string } };
         const bytes = Buffer.from('of the group');
-        const id = createHash('sha1').update(full.changesets[1]?.id ?? '').update(bytes).digest('hex');
-        const begun = await api.post(`/imodels/${full.id}/changesets`, { id, parentId: full.changesets[1]?.id, briefcaseId: full.briefcaseId, fileSize: bytes.length, groupId: changesetGroup.id });
-        const links = (begun.body as { changeset: { _links: Record<'upload' | 'complete', { href: string }> } }).changeset._links;
+        const id = createHash('sha1')
+          .update(full.changesets[1]?.id ?? '')
+          .update(bytes)
+          .digest('hex');
+        const begun = await api.post(`/imodels/${full.id}/changesets`, {
+          id,
+          parentId: full.changesets[1]?.id,
+          briefcaseId: full.briefcaseId,
+          fileSize: bytes.length,
+          groupId: changesetGroup.id,
+        });
+        const links = (begun.body as { changeset: { _links: Record<'upload' | 'complete', { href: string }> } })
+          .changeset._links;
         await api.put(links.upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob' });
         const put = async (what: string, sent: Promise<Answer>) => {
           const { status, body } = await sent;
           assert.ok(status < 300, `${what}: ${status} ${JSON.stringify(body)}`);
         };
-        await put('the changeset of a group', api.patch(links.complete.href, { state: 'fileUploaded', briefcaseId: full.briefcaseId }));
-        await put('a named version', api.post(`/imodels/${full.id}/namedversions`, { name: 'a version', changesetId: first?.id }));
-        await put('a lock', api.patch(`/imodels/${full.id}/locks`, { briefcaseId: full.briefcaseId, changesetId: id, lockedObjects: [{ lockLevel: 'exclusive', objectIds: ['0x5'] }] }));
-        await put('extended data', api.post(`/imodels/${full.id}/changesets/1/extendeddata`, { data: Buffer.from('{}').toString('base64') }));
-        await put('a share', api.post(`/imodels/${full.id}/shares`, { name: 'a share', permission: 'imodels_read', expiresAt: new Date(Date.now() + 3_600_000).toISOString() }));
-        await put('a picture', api.put(`/imodels/${full.id}/thumbnail`, await sharp({ create: { width: 400, height: 250, channels: 3, background: 'red' } }).png().toBuffer(), { 'content-type': 'image/png' }));
-        for (const [method, marks] of [['PUT', 'favorites'], ['POST', 'recents']] as const) await put(marks, api.send(method, `/imodels/${marks}/${full.id}`));
+        await put(
+          'the changeset of a group',
+          api.patch(links.complete.href, { state: 'fileUploaded', briefcaseId: full.briefcaseId }),
+        );
+        await put(
+          'a named version',
+          api.post(`/imodels/${full.id}/namedversions`, { name: 'a version', changesetId: first?.id }),
+        );
+        await put(
+          'a lock',
+          api.patch(`/imodels/${full.id}/locks`, {
+            briefcaseId: full.briefcaseId,
+            changesetId: id,
+            lockedObjects: [{ lockLevel: 'exclusive', objectIds: ['0x5'] }],
+          }),
+        );
+        await put(
+          'extended data',
+          api.post(`/imodels/${full.id}/changesets/1/extendeddata`, { data: Buffer.from('{}').toString('base64') }),
+        );
+        await put(
+          'a share',
+          api.post(`/imodels/${full.id}/shares`, {
+            name: 'a share',
+            permission: 'imodels_read',
+            expiresAt: new Date(Date.now() + 3_600_000).toISOString(),
+          }),
+        );
+        await put(
+          'a picture',
+          api.put(
+            `/imodels/${full.id}/thumbnail`,
+            await sharp({ create: { width: 400, height: 250, channels: 3, background: 'red' } })
+              .png()
+              .toBuffer(),
+            { 'content-type': 'image/png' },
+          ),
+        );
+        for (const [method, marks] of [
+          ['PUT', 'favorites'],
+          ['POST', 'recents'],
+        ] as const)
+          await put(marks, api.send(method, `/imodels/${marks}/${full.id}`));
         // Another user looks at the source; permissions of its own come last, for they shut others out.
         await server.grant(iTwinId, 'max', ['imodels_read']);
         await put('another user', (await server.as('max')).get(`/imodels/${full.id}`));
-        await put('permissions', api.put(`/imodels/${full.id}/userpermissions`, { userPermissions: [{ userId: people.olivia.id, permissions: ['imodels_manage'] }] }));
+        await put(
+          'permissions',
+          api.put(`/imodels/${full.id}/userpermissions`, {
+            userPermissions: [{ userId: people.olivia.id, permissions: ['imodels_manage'] }],
+          }),
+        );
         const cloned = await api.post(`/imodels/${full.id}/clone`, { iTwinId, name: randomUUID() });
         assert.equal(cloned.status, 202, JSON.stringify(cloned.body));
         copy = idIn(cloned.headers.get('location'));
@@ -238,17 +354,28 @@ for (const engine of engines) {
         });
 
       test('users: only its creator is one', async () => {
-        const users = async (id: string) => ((await api.get(`/imodels/${id}/users`)).body as { users: { id: string }[] }).users.map((user) => user.id).toSorted();
+        const users = async (id: string) =>
+          ((await api.get(`/imodels/${id}/users`)).body as { users: { id: string }[] }).users
+            .map((user) => user.id)
+            .toSorted();
         assert.deepEqual(await users(full.id), [people.olivia.id, people.max.id].toSorted());
         assert.deepEqual(await users(copy), [people.olivia.id]);
       });
 
       test('the group of a changeset and its named version, while the changeset is the same', async () => {
-        const read = async (id: string, index: number) => ((await api.get(`/imodels/${id}/changesets/${index}`)).body as { changeset: { id: string; groupId: string | null; _links: { namedVersion: unknown } } }).changeset;
+        const read = async (id: string, index: number) =>
+          (
+            (await api.get(`/imodels/${id}/changesets/${index}`)).body as {
+              changeset: { id: string; groupId: string | null; _links: { namedVersion: unknown } };
+            }
+          ).changeset;
         const [grouped, named] = [await read(full.id, 3), await read(full.id, 1)];
         assert.ok(grouped.groupId !== null && named._links.namedVersion !== null);
         const [copied, first] = [await read(copy, 3), await read(copy, 1)];
-        assert.deepEqual([copied.id, copied.groupId, first.id, first._links.namedVersion], [grouped.id, null, named.id, null]);
+        assert.deepEqual(
+          [copied.id, copied.groupId, first.id, first._links.namedVersion],
+          [grouped.id, null, named.id, null],
+        );
       });
 
       test('the picture', async () => {
@@ -259,7 +386,9 @@ for (const engine of engines) {
 
       test('favorites and recents', async () => {
         for (const marks of ['favorites', 'recents']) {
-          const { iModels } = (await api.get(`/imodels/${marks}?iTwinId=${iTwinId}`)).body as { iModels: { id: string }[] };
+          const { iModels } = (await api.get(`/imodels/${marks}?iTwinId=${iTwinId}`)).body as {
+            iModels: { id: string }[];
+          };
           const ids = iModels.map((iModel) => iModel.id);
           assert.deepEqual([ids.includes(full.id), ids.includes(copy)], [true, false], marks);
         }
@@ -268,7 +397,11 @@ for (const engine of engines) {
 
     test('goes its own way: neither side sees what is pushed to the other', async () => {
       const made = await makeIModel(olivia, iTwinId, { changesets: 2 });
-      const clone = await olivia.client.iModels.clone({ authorization: olivia.authorization, iModelId: made.id, iModelProperties: { iTwinId: otherITwinId } });
+      const clone = await olivia.client.iModels.clone({
+        authorization: olivia.authorization,
+        iModelId: made.id,
+        iModelProperties: { iTwinId: otherITwinId },
+      });
       const cloneMade: MadeIModel = { ...made, id: clone.id, changesets: [...made.changesets], briefcaseId: 0 };
       await pushMore(olivia, made, 2);
       await pushMore(olivia, cloneMade, 1);
@@ -277,9 +410,17 @@ for (const engine of engines) {
       assert.deepEqual(await indexes(made.id), [1, 2, 3, 4, 5]);
       assert.deepEqual(await indexes(clone.id), [1, 2, 3, 4, 5]);
       const idsOf = async (id: string): Promise<string[]> =>
-        (await all(olivia.client.changesets.getMinimalList({ authorization: olivia.authorization, iModelId: id }))).map((changeset) => changeset.id);
-      assert.deepEqual(await idsOf(made.id), made.changesets.map((changeset) => changeset.id));
-      assert.deepEqual(await idsOf(clone.id), cloneMade.changesets.map((changeset) => changeset.id));
+        (await all(olivia.client.changesets.getMinimalList({ authorization: olivia.authorization, iModelId: id }))).map(
+          (changeset) => changeset.id,
+        );
+      assert.deepEqual(
+        await idsOf(made.id),
+        made.changesets.map((changeset) => changeset.id),
+      );
+      assert.deepEqual(
+        await idsOf(clone.id),
+        cloneMade.changesets.map((changeset) => changeset.id),
+      );
       // What the source got after the clone is not to be found in the clone, by id either.
       const foreign = await api.get(`/imodels/${clone.id}/changesets/${made.changesets[3]?.id}`);
       assert.equal(foreign.status, 404);
@@ -293,7 +434,13 @@ for (const engine of engines) {
           iModelId: of.id,
           iModelProperties: { iTwinId: otherITwinId, name: randomUUID(), changesetIndex },
         });
-        return { id: made.id, iTwinId: otherITwinId, name: made.name, changesets: of.changesets.slice(0, changesetIndex), briefcaseId: 0 };
+        return {
+          id: made.id,
+          iTwinId: otherITwinId,
+          name: made.name,
+          changesets: of.changesets.slice(0, changesetIndex),
+          briefcaseId: 0,
+        };
       };
       const second = await clone(first, 2);
       await pushMore(olivia, second, 3);
@@ -303,11 +450,24 @@ for (const engine of engines) {
       await pushMore(olivia, cutBelow, 1);
       const plain = await clone(third, 6);
       for (const made of [first, second, third, cutBelow, plain]) {
-        const listed = await all(olivia.client.changesets.getMinimalList({ authorization: olivia.authorization, iModelId: made.id }));
-        assert.deepEqual(listed.map((changeset) => changeset.id), made.changesets.map((changeset) => changeset.id));
+        const listed = await all(
+          olivia.client.changesets.getMinimalList({ authorization: olivia.authorization, iModelId: made.id }),
+        );
+        assert.deepEqual(
+          listed.map((changeset) => changeset.id),
+          made.changesets.map((changeset) => changeset.id),
+        );
         for (const { id, index } of made.changesets) {
-          const byIndex = await olivia.client.changesets.getSingle({ authorization: olivia.authorization, iModelId: made.id, changesetIndex: index });
-          const byId = await olivia.client.changesets.getSingle({ authorization: olivia.authorization, iModelId: made.id, changesetId: id });
+          const byIndex = await olivia.client.changesets.getSingle({
+            authorization: olivia.authorization,
+            iModelId: made.id,
+            changesetIndex: index,
+          });
+          const byId = await olivia.client.changesets.getSingle({
+            authorization: olivia.authorization,
+            iModelId: made.id,
+            changesetId: id,
+          });
           assert.equal(byIndex.id, id);
           assert.equal(byId.index, index);
         }
@@ -316,25 +476,55 @@ for (const engine of engines) {
 
     test('survives the deletion of its source, and of the clone it was made from', async () => {
       const made = await makeIModel(olivia, iTwinId, { changesets: 3 });
-      const middle = await olivia.client.iModels.clone({ authorization: olivia.authorization, iModelId: made.id, iModelProperties: { iTwinId: otherITwinId, name: randomUUID() } });
-      const last = await olivia.client.iModels.clone({ authorization: olivia.authorization, iModelId: middle.id, iModelProperties: { iTwinId: otherITwinId, name: randomUUID() } });
+      const middle = await olivia.client.iModels.clone({
+        authorization: olivia.authorization,
+        iModelId: made.id,
+        iModelProperties: { iTwinId: otherITwinId, name: randomUUID() },
+      });
+      const last = await olivia.client.iModels.clone({
+        authorization: olivia.authorization,
+        iModelId: middle.id,
+        iModelProperties: { iTwinId: otherITwinId, name: randomUUID() },
+      });
       await olivia.client.iModels.delete({ authorization: olivia.authorization, iModelId: made.id });
       await olivia.client.iModels.delete({ authorization: olivia.authorization, iModelId: middle.id });
       await server.services.collector.runOnce();
       const work = workFolder();
       try {
-        const files = await olivia.client.changesets.downloadList({ authorization: olivia.authorization, iModelId: last.id, targetDirectoryPath: work.path });
-        assert.deepEqual(files.map(({ filePath }) => readFileSync(filePath)), made.changesets.map(({ bytes }) => bytes));
+        const files = await olivia.client.changesets.downloadList({
+          authorization: olivia.authorization,
+          iModelId: last.id,
+          targetDirectoryPath: work.path,
+        });
+        assert.deepEqual(
+          files.map(({ filePath }) => readFileSync(filePath)),
+          made.changesets.map(({ bytes }) => bytes),
+        );
       } finally {
         work.remove();
       }
-      assert.deepEqual((await operationOf(last.id)).clonedFrom, { iModelId: middle.id, changesetId: made.changesets[2]?.id });
-      const creator = await (await olivia.client.changesets.getSingle({ authorization: olivia.authorization, iModelId: last.id, changesetIndex: 1 })).getCreator();
+      assert.deepEqual((await operationOf(last.id)).clonedFrom, {
+        iModelId: middle.id,
+        changesetId: made.changesets[2]?.id,
+      });
+      const creator = await (
+        await olivia.client.changesets.getSingle({
+          authorization: olivia.authorization,
+          iModelId: last.id,
+          changesetIndex: 1,
+        })
+      ).getCreator();
       assert.equal(creator?.id, people.olivia.id);
     });
 
     describe('refuses', () => {
-      const refusals: { what: string; body: () => unknown; headers?: Record<string, string>; status: number; error: WireError['error'] }[] = [
+      const refusals: {
+        what: string;
+        body: () => unknown;
+        headers?: Record<string, string>;
+        status: number;
+        error: WireError['error'];
+      }[] = [
         {
           what: 'a missing iTwinId',
           body: () => ({ name: 'x' }),
@@ -353,7 +543,11 @@ for (const engine of engines) {
             code: 'InvalidiModelsRequest',
             message: 'Cannot clone iModel.',
             details: [
-              { code: 'InvalidValue', message: `'${name}' is not a valid 'name' value. The value cannot be empty or consist only of whitespace characters.`, target: 'name' },
+              {
+                code: 'InvalidValue',
+                message: `'${name}' is not a valid 'name' value. The value cannot be empty or consist only of whitespace characters.`,
+                target: 'name',
+              },
             ],
           },
         })),
@@ -365,8 +559,16 @@ for (const engine of engines) {
             code: 'InvalidiModelsRequest',
             message: 'Cannot clone iModel.',
             details: [
-              { code: 'InvalidValue', message: "Provided 'name' value is not valid. The value exceeds allowed 255 characters.", target: 'name' },
-              { code: 'InvalidValue', message: "Provided 'description' value is not valid. The value exceeds allowed 255 characters.", target: 'description' },
+              {
+                code: 'InvalidValue',
+                message: "Provided 'name' value is not valid. The value exceeds allowed 255 characters.",
+                target: 'name',
+              },
+              {
+                code: 'InvalidValue',
+                message: "Provided 'description' value is not valid. The value exceeds allowed 255 characters.",
+                target: 'description',
+              },
             ],
           },
         },
@@ -378,7 +580,10 @@ for (const engine of engines) {
             code: 'InvalidiModelsRequest',
             message: 'Cannot clone iModel.',
             details: [
-              { code: 'MutuallyExclusivePropertiesProvided', message: "Only one of the following properties can be provided: 'changesetId', 'changesetIndex'." },
+              {
+                code: 'MutuallyExclusivePropertiesProvided',
+                message: "Only one of the following properties can be provided: 'changesetId', 'changesetIndex'.",
+              },
             ],
           },
         },
@@ -390,7 +595,12 @@ for (const engine of engines) {
             code: 'InvalidiModelsRequest',
             message: 'Cannot clone iModel.',
             details: [
-              { code: 'InvalidValue', message: "Provided 'changesetIndex' value is not valid. 'changesetIndex' must be a non-negative integer value.", target: 'changesetIndex' },
+              {
+                code: 'InvalidValue',
+                message:
+                  "Provided 'changesetIndex' value is not valid. 'changesetIndex' must be a non-negative integer value.",
+                target: 'changesetIndex',
+              },
             ],
           },
         })),
@@ -402,7 +612,9 @@ for (const engine of engines) {
           error: {
             code: 'InvalidiModelsRequest',
             message: 'Cannot clone iModel.',
-            details: [{ code: 'InvalidRequestBody', message: 'Failed to parse request body. Make sure it is a valid JSON.' }],
+            details: [
+              { code: 'InvalidRequestBody', message: 'Failed to parse request body. Make sure it is a valid JSON.' },
+            ],
           },
         },
         {
@@ -414,7 +626,12 @@ for (const engine of engines) {
             code: 'InvalidiModelsRequest',
             message: 'Cannot clone iModel.',
             details: [
-              { code: 'InvalidHeaderValue', message: "'application/xml' is not supported 'content-type'. Supported media type is 'application/json'.", target: 'content-type' },
+              {
+                code: 'InvalidHeaderValue',
+                message:
+                  "'application/xml' is not supported 'content-type'. Supported media type is 'application/json'.",
+                target: 'content-type',
+              },
             ],
           },
         },
@@ -459,7 +676,14 @@ for (const engine of engines) {
       for (const { what, body, headers, status, error } of refusals) {
         test(what, async () => {
           const count = async (): Promise<number> =>
-            (await all(olivia.client.iModels.getMinimalList({ authorization: olivia.authorization, urlParams: { iTwinId: otherITwinId } }))).length;
+            (
+              await all(
+                olivia.client.iModels.getMinimalList({
+                  authorization: olivia.authorization,
+                  urlParams: { iTwinId: otherITwinId },
+                }),
+              )
+            ).length;
           const before = await count();
           const answer = await api.post(`/imodels/${source.id}/clone`, body(), headers);
           assert.equal(answer.status, status);
@@ -472,7 +696,9 @@ for (const engine of engines) {
         for (const id of [randomUUID(), 'invalid iModel id', 'favorites']) {
           const answer = await api.post(`/imodels/${encodeURIComponent(id)}/clone`, { iTwinId: otherITwinId });
           assert.equal(answer.status, 404);
-          assert.deepEqual(answer.body, { error: { code: 'iModelNotFound', message: 'Requested iModel is not available.' } });
+          assert.deepEqual(answer.body, {
+            error: { code: 'iModelNotFound', message: 'Requested iModel is not available.' },
+          });
         }
       });
 
@@ -481,13 +707,20 @@ for (const engine of engines) {
         const { id } = (created.body as { iModel: { id: string } }).iModel;
         const answer = await api.post(`/imodels/${id}/clone`, { iTwinId: otherITwinId, name: randomUUID() });
         assert.equal(answer.status, 409);
-        assert.deepEqual(answer.body, { error: { code: 'iModelNotInitialized', message: 'iModel is not initialized.' } });
+        assert.deepEqual(answer.body, {
+          error: { code: 'iModelNotInitialized', message: 'iModel is not initialized.' },
+        });
       });
 
       test('a changeset whose push is not complete', async () => {
         const made = await makeIModel(olivia, iTwinId, { changesets: 1 });
         const id = 'a'.repeat(40);
-        const begun = await api.post(`/imodels/${made.id}/changesets`, { id, parentId: made.changesets[0]?.id, briefcaseId: made.briefcaseId, fileSize: 5 });
+        const begun = await api.post(`/imodels/${made.id}/changesets`, {
+          id,
+          parentId: made.changesets[0]?.id,
+          briefcaseId: made.briefcaseId,
+          fileSize: 5,
+        });
         assert.equal(begun.status, 201);
         for (const body of [{ changesetId: id }, { changesetIndex: 2 }]) {
           const answer = await api.post(`/imodels/${made.id}/clone`, { iTwinId: otherITwinId, ...body });
@@ -499,7 +732,10 @@ for (const engine of engines) {
 
     describe('asks for permission on both sides:', () => {
       /** Max clones Olivia's iModel with what he holds on both iTwins. */
-      async function attempt(onSource: 'nothing' | 'imodels_webview' | 'imodels_write' | 'imodels_manage', onTarget: typeof onSource) {
+      async function attempt(
+        onSource: 'nothing' | 'imodels_webview' | 'imodels_write' | 'imodels_manage',
+        onTarget: typeof onSource,
+      ) {
         const from = await server.iTwin();
         const to = await server.iTwin();
         const made = await makeIModel(olivia, from, { changesets: 1 });
@@ -529,10 +765,14 @@ for (const engine of engines) {
       test('a source with permissions of its own must also let the caller look at it', async () => {
         const { made, to } = await attempt('imodels_manage', 'imodels_manage');
         const max = await server.as('max');
-        await api.put(`/imodels/${made.id}/userpermissions`, { userPermissions: [{ userId: people.olivia.id, permissions: ['imodels_manage'] }] });
+        await api.put(`/imodels/${made.id}/userpermissions`, {
+          userPermissions: [{ userId: people.olivia.id, permissions: ['imodels_manage'] }],
+        });
         const shut = await max.post(`/imodels/${made.id}/clone`, { iTwinId: to, name: 'shut out' });
         assert.equal(shut.status, 403);
-        await api.patch(`/imodels/${made.id}/userpermissions`, { userPermissions: [{ userId: people.max.id, permissions: ['imodels_webview'] }] });
+        await api.patch(`/imodels/${made.id}/userpermissions`, {
+          userPermissions: [{ userId: people.max.id, permissions: ['imodels_webview'] }],
+        });
         const open = await max.post(`/imodels/${made.id}/clone`, { iTwinId: to, name: 'let in' });
         assert.equal(open.status, 202);
       });
@@ -543,7 +783,9 @@ for (const engine of engines) {
         const made = await makeIModel(olivia, from);
         await server.grant(from, 'max', ['imodels_webview']);
         await server.grant(to, 'max', ['imodels_manage']);
-        await api.put(`/imodels/${made.id}/userpermissions`, { userPermissions: [{ userId: people.max.id, permissions: ['imodels_manage'] }] });
+        await api.put(`/imodels/${made.id}/userpermissions`, {
+          userPermissions: [{ userId: people.max.id, permissions: ['imodels_manage'] }],
+        });
         const answer = await (await server.as('max')).post(`/imodels/${made.id}/clone`, { iTwinId: to });
         assert.equal(answer.status, 403);
       });
@@ -553,7 +795,9 @@ for (const engine of engines) {
         const to = await server.iTwin();
         assert.equal((await (await server.as('admin')).post(`/imodels/${made.id}/clone`, { iTwinId: to })).status, 202);
         const foreign = await server.as('foreignAdmin');
-        const refused = await foreign.post(`/imodels/${made.id}/clone`, { iTwinId: await server.iTwin('foreignAdmin') });
+        const refused = await foreign.post(`/imodels/${made.id}/clone`, {
+          iTwinId: await server.iTwin('foreignAdmin'),
+        });
         assert.equal(refused.status, 404);
         assert.equal((refused.body as WireError).error.code, 'iModelNotFound');
       });

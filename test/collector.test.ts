@@ -18,24 +18,58 @@ import { onEachDatabase } from './support/suite.ts';
 onEachDatabase('The collector', {}, (context) => {
   const as = () => ({ authorization: context.olivia.authorization });
 
-  async function run(options: { graceMs?: number; uploadLifeMs?: number; completionLifeMs?: number; thorough?: boolean; signal?: AbortSignal } = {}) {
+  async function run(
+    options: {
+      graceMs?: number;
+      uploadLifeMs?: number;
+      completionLifeMs?: number;
+      thorough?: boolean;
+      signal?: AbortSignal;
+    } = {},
+  ) {
     const { database, blobs } = context.server.services;
-    const seed = await database.db.selectFrom('baseline').select('id').where('id', 'like', 'seed-%').executeTakeFirstOrThrow();
-    return collect(database, blobs.stores, { graceMs: 0, uploadLifeMs: 3_600_000, seeds: new Map([[blobs.stores.home.id, seed.id]]), groupLifeMs: 3_600_000, thorough: true, ...options });
+    const seed = await database.db
+      .selectFrom('baseline')
+      .select('id')
+      .where('id', 'like', 'seed-%')
+      .executeTakeFirstOrThrow();
+    return collect(database, blobs.stores, {
+      graceMs: 0,
+      uploadLifeMs: 3_600_000,
+      seeds: new Map([[blobs.stores.home.id, seed.id]]),
+      groupLifeMs: 3_600_000,
+      thorough: true,
+      ...options,
+    });
   }
   const files = async (): Promise<number> => (await all(context.server.services.blobs.stores.home.list())).length;
   const clone = async (of: MadeIModel, changesetIndex: number): Promise<MadeIModel> => {
-    const made = await context.olivia.client.iModels.clone({ ...as(), iModelId: of.id, iModelProperties: { iTwinId: await context.server.iTwin(), changesetIndex } });
+    const made = await context.olivia.client.iModels.clone({
+      ...as(),
+      iModelId: of.id,
+      iModelProperties: { iTwinId: await context.server.iTwin(), changesetIndex },
+    });
     return { ...of, id: made.id, changesets: of.changesets.slice(0, changesetIndex), briefcaseId: 0 };
   };
-  const remove = (made: MadeIModel): Promise<void> => context.olivia.client.iModels.delete({ ...as(), iModelId: made.id });
+  const remove = (made: MadeIModel): Promise<void> =>
+    context.olivia.client.iModels.delete({ ...as(), iModelId: made.id });
   async function assertWhole(made: MadeIModel): Promise<void> {
     const work = workFolder();
     try {
-      const downloaded = await context.olivia.client.changesets.downloadList({ ...as(), iModelId: made.id, targetDirectoryPath: work.path });
-      assert.deepEqual(downloaded.map(({ filePath }) => readFileSync(filePath)), made.changesets.map(({ bytes }) => bytes));
+      const downloaded = await context.olivia.client.changesets.downloadList({
+        ...as(),
+        iModelId: made.id,
+        targetDirectoryPath: work.path,
+      });
+      assert.deepEqual(
+        downloaded.map(({ filePath }) => readFileSync(filePath)),
+        made.changesets.map(({ bytes }) => bytes),
+      );
       const baseline = await context.olivia.client.baselineFiles.getSingle({ ...as(), iModelId: made.id });
-      assert.equal((await (await fetch(baseline._links.download?.href ?? '')).arrayBuffer()).byteLength, baseline.fileSize);
+      assert.equal(
+        (await (await fetch(baseline._links.download?.href ?? '')).arrayBuffer()).byteLength,
+        baseline.fileSize,
+      );
     } finally {
       work.remove();
     }
@@ -43,63 +77,85 @@ onEachDatabase('The collector', {}, (context) => {
 
   test('takes an iModel that nobody shares apart to the last byte', async () => {
     await run();
-    const before = (await files());
+    const before = await files();
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 4 });
-    assert.equal((await files()), before + 4);
+    assert.equal(await files(), before + 4);
     await remove(made);
     const collected = await run();
-    assert.deepEqual([collected.iModels, collected.histories, collected.segments, collected.changesets, collected.blobs], [1, 1, 1, 4, 4]);
-    assert.equal((await files()), before);
+    assert.deepEqual(
+      [collected.iModels, collected.histories, collected.segments, collected.changesets, collected.blobs],
+      [1, 1, 1, 4, 4],
+    );
+    assert.equal(await files(), before);
     const again = await run();
     assert.ok(Object.values(again).every((count) => count === 0));
   });
 
   test('of a deleted source keeps exactly what clones see, and the rest goes when they go', async () => {
     await run();
-    const before = (await files());
+    const before = await files();
     const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 6 });
     const short = await clone(source, 2);
     const long = await clone(source, 4);
     await pushMore(context.olivia, short, 3);
     await remove(source);
     await run();
-    assert.equal((await files()), before + 4 + 3);
+    assert.equal(await files(), before + 4 + 3);
     await assertWhole(short);
     await assertWhole(long);
     await remove(long);
     await run();
-    assert.equal((await files()), before + 2 + 3);
+    assert.equal(await files(), before + 2 + 3);
     await assertWhole(short);
     await remove(short);
     await run();
-    assert.equal((await files()), before);
+    assert.equal(await files(), before);
   });
 
   test('keeps an uploaded baseline while one clone has it', async () => {
     await run();
-    const before = (await files());
+    const before = await files();
     const bytes = sampleBaseline();
-    const created = await context.api.post('/imodels', { iTwinId: context.iTwinId, name: 'with baseline', baselineFile: { size: bytes.length } });
-    const { iModel } = created.body as { iModel: { id: string; _links: { upload: { href: string }; complete: { href: string } } } };
+    const created = await context.api.post('/imodels', {
+      iTwinId: context.iTwinId,
+      name: 'with baseline',
+      baselineFile: { size: bytes.length },
+    });
+    const { iModel } = created.body as {
+      iModel: { id: string; _links: { upload: { href: string }; complete: { href: string } } };
+    };
     await context.api.put(iModel._links.upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob' });
     await context.api.post(iModel._links.complete.href, {});
-    const made: MadeIModel = { id: iModel.id, iTwinId: context.iTwinId, name: 'with baseline', changesets: [], briefcaseId: 0 };
+    const made: MadeIModel = {
+      id: iModel.id,
+      iTwinId: context.iTwinId,
+      name: 'with baseline',
+      changesets: [],
+      briefcaseId: 0,
+    };
     const copy = await clone(made, 0);
     await remove(made);
     await run();
-    assert.equal((await files()), before + 1);
+    assert.equal(await files(), before + 1);
     await assertWhole(copy);
     await remove(copy);
     await run();
-    assert.equal((await files()), before);
+    assert.equal(await files(), before);
   });
 
   test('lets bytes live through their grace, so that links given out before a deletion work on', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
-    const { _links } = await context.olivia.client.changesets.getSingle({ ...as(), iModelId: made.id, changesetIndex: 1 });
+    const { _links } = await context.olivia.client.changesets.getSingle({
+      ...as(),
+      iModelId: made.id,
+      changesetIndex: 1,
+    });
     await remove(made);
     await run({ graceMs: 3_600_000 });
-    assert.deepEqual(Buffer.from(await (await fetch(_links.download?.href ?? '')).arrayBuffer()), made.changesets[0]?.bytes);
+    assert.deepEqual(
+      Buffer.from(await (await fetch(_links.download?.href ?? '')).arrayBuffer()),
+      made.changesets[0]?.bytes,
+    );
     await run();
     assert.equal((await fetch(_links.download?.href ?? '')).status, 404);
   });
@@ -107,15 +163,28 @@ onEachDatabase('The collector', {}, (context) => {
   test('ends uploads whose link has run out: the turn to push is free, a creation fails with the reason', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const { briefcaseId } = await context.olivia.client.briefcases.acquire({ ...as(), iModelId: made.id });
-    await context.api.post(`/imodels/${made.id}/changesets`, { id: randomBytes(20).toString('hex'), briefcaseId, fileSize: 9 });
-    const created = await context.api.post('/imodels', { iTwinId: context.iTwinId, name: 'never uploaded', baselineFile: { size: 4096 } });
+    await context.api.post(`/imodels/${made.id}/changesets`, {
+      id: randomBytes(20).toString('hex'),
+      briefcaseId,
+      fileSize: 9,
+    });
+    const created = await context.api.post('/imodels', {
+      iTwinId: context.iTwinId,
+      name: 'never uploaded',
+      baselineFile: { size: 4096 },
+    });
     const { id } = (created.body as { iModel: { id: string } }).iModel;
     const { db } = context.server.services.database;
     await db.updateTable('pending_changeset').set({ lease_until: 0 }).execute();
     await run({ uploadLifeMs: -1000, completionLifeMs: -1000 });
     assert.deepEqual(await db.selectFrom('pending_changeset').selectAll().execute(), []);
-    const { createOperation } = (await context.api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string; failureReason: string } };
-    assert.deepEqual([createOperation.state, createOperation.failureReason], ['failed', 'The baseline file was not uploaded before its upload link expired.']);
+    const { createOperation } = (await context.api.get(`/imodels/${id}/operations/create`)).body as {
+      createOperation: { state: string; failureReason: string };
+    };
+    assert.deepEqual(
+      [createOperation.state, createOperation.failureReason],
+      ['failed', 'The baseline file was not uploaded before its upload link expired.'],
+    );
     await pushMore(context.olivia, made, 1);
     await assertWhole(made);
   });
@@ -126,13 +195,25 @@ onEachDatabase('The collector', {}, (context) => {
     await run();
     await assertWhole(made);
     await assertWhole(empty);
-    assert.ok((await all(context.olivia.client.changesets.getMinimalList({ ...as(), iModelId: made.id }))).length === 2);
+    assert.ok(
+      (await all(context.olivia.client.changesets.getMinimalList({ ...as(), iModelId: made.id }))).length === 2,
+    );
   });
 
-  const count = async (table: keyof Schema): Promise<number> => Number((await context.server.services.database.db.selectFrom(table).select((eb) => eb.fn.countAll().as('count')).executeTakeFirstOrThrow()).count);
+  const count = async (table: keyof Schema): Promise<number> =>
+    Number(
+      (
+        await context.server.services.database.db
+          .selectFrom(table)
+          .select((eb) => eb.fn.countAll().as('count'))
+          .executeTakeFirstOrThrow()
+      ).count,
+    );
 
   test('has a rule for every table', async () => {
-    const tables = (await context.server.services.database.db.introspection.getTables()).map(({ name }) => name).filter((name) => name !== 'rate_limit');
+    const tables = (await context.server.services.database.db.introspection.getTables())
+      .map(({ name }) => name)
+      .filter((name) => name !== 'rate_limit');
     assert.deepEqual(Object.keys(orphanRules).toSorted(), tables.toSorted());
   });
 
@@ -142,22 +223,63 @@ onEachDatabase('The collector', {}, (context) => {
     const { db } = database;
     const store = blobs.stores.home;
     const before = await files();
-    const tables = ['blob', 'baseline', 'checkpoint', 'model_file', 'model_file_block', 'block', 'history', 'segment', 'changeset', 'job', 'mark'] as const;
-    const counts = async (): Promise<Record<string, number>> => Object.fromEntries(await Promise.all(tables.map(async (table) => [table, await count(table)] as const)));
+    const tables = [
+      'blob',
+      'baseline',
+      'checkpoint',
+      'model_file',
+      'model_file_block',
+      'block',
+      'history',
+      'segment',
+      'changeset',
+      'job',
+      'mark',
+    ] as const;
+    const counts = async (): Promise<Record<string, number>> =>
+      Object.fromEntries(await Promise.all(tables.map(async (table) => [table, await count(table)] as const)));
     const rows = await counts();
     const id = randomUUID();
     const blob = async () => {
-      const stored = { id: randomUUID(), key: randomUUID(), store: store.id, state: 'stored' as const, created_at: 1, released_at: null };
-      await db.insertInto('blob').values({ ...stored, ...(await store.put(stored.key, Readable.from([Buffer.from(stored.id)]), 36)) }).execute();
+      const stored = {
+        id: randomUUID(),
+        key: randomUUID(),
+        store: store.id,
+        state: 'stored' as const,
+        created_at: 1,
+        released_at: null,
+      };
+      await db
+        .insertInto('blob')
+        .values({ ...stored, ...(await store.put(stored.key, Readable.from([Buffer.from(stored.id)]), 36)) })
+        .execute();
       return stored.id;
     };
     // As a fork that was deleted while its baseline was made would leave it.
     const baselineBlob = await blob();
-    await db.insertInto('baseline').values({ id, blob_id: baselineBlob, state: 'initialized', created_at: 1 }).execute();
+    await db
+      .insertInto('baseline')
+      .values({ id, blob_id: baselineBlob, state: 'initialized', created_at: 1 })
+      .execute();
     await db.insertInto('block').values({ id, store: store.id, sha256: id, blob_id: baselineBlob, start: 0 }).execute();
-    await db.insertInto('model_file').values({ id, size: 36, imodel_id_offset: 0, itwin_id_offset: 16, created_at: 1 }).execute();
+    await db
+      .insertInto('model_file')
+      .values({ id, size: 36, imodel_id_offset: 0, itwin_id_offset: 16, created_at: 1 })
+      .execute();
     await db.insertInto('model_file_block').values({ file_id: id, position: 0, block_id: id }).execute();
-    const checkpoint = { id, segment_id: null, baseline_id: id, changeset_index: 0, state: 'successful' as const, file_id: id, applied: 0, to_apply: 0, failure_reason: null, created_at: 1, finished_at: 1 };
+    const checkpoint = {
+      id,
+      segment_id: null,
+      baseline_id: id,
+      changeset_index: 0,
+      state: 'successful' as const,
+      file_id: id,
+      applied: 0,
+      to_apply: 0,
+      failure_reason: null,
+      created_at: 1,
+      finished_at: 1,
+    };
     await db.insertInto('checkpoint').values(checkpoint).execute();
     // Alone: a blob, a history, a changeset of nobody's segment, work for nobody, a mark on nothing.
     await blob();
@@ -182,8 +304,13 @@ onEachDatabase('The collector', {}, (context) => {
         synchronization_info: null,
       })
       .execute();
-    await db.transaction().execute((tx) => enqueue(tx, { kind: 'derive', subjectId: id, userId: randomUUID(), tenant: id }));
-    await db.insertInto('mark').values({ user_id: id, kind: 'recent', subject: 'imodel', subject_id: id, marked_at: 1 }).execute();
+    await db
+      .transaction()
+      .execute((tx) => enqueue(tx, { kind: 'derive', subjectId: id, userId: randomUUID(), tenant: id }));
+    await db
+      .insertInto('mark')
+      .values({ user_id: id, kind: 'recent', subject: 'imodel', subject_id: id, marked_at: 1 })
+      .execute();
 
     const { orphans } = await verify(db, blobs.stores, false);
     assert.deepEqual(orphans, { blob: 1, baseline: 1, history: 1, changeset: 1, job: 1, mark: 1 });
@@ -196,43 +323,74 @@ onEachDatabase('The collector', {}, (context) => {
     assert.deepEqual((await verify(db, blobs.stores, false)).orphans, {});
   });
 
-  test('lets nobody keep a blob that two let go of at once', { skip: context.engine === 'sqlite' ? 'one transaction at a time' : false }, async () => {
-    const { db } = context.server.services.database;
-    const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
-    const { history_id } = await db.selectFrom('imodel').select('history_id').where('id', '=', made.id).executeTakeFirstOrThrow();
-    const { segment_id } = await db.selectFrom('history_segment').select('segment_id').where('history_id', '=', history_id).executeTakeFirstOrThrow();
-    const [first, second] = await db.selectFrom('changeset').selectAll().where('segment_id', '=', segment_id).orderBy('index').execute();
-    const blobId = first?.blob_id ?? '';
-    await db.updateTable('changeset').set({ blob_id: blobId }).where('segment_id', '=', segment_id).execute();
-    await db.deleteFrom('blob').where('id', '=', second?.blob_id ?? '').execute();
-    let bothDeleted!: () => void;
-    const both = new Promise<void>((resolve) => (bothDeleted = resolve));
-    let deleted = 0;
-    const drop = (index: number) =>
-      db.transaction().execute(async (tx) => {
-        await tx.deleteFrom('changeset').where('segment_id', '=', segment_id).where('index', '=', index).execute();
-        if (++deleted === 2) bothDeleted();
-        await both;
-        await releaseBlobs(tx, [blobId], 1);
-      });
-    await Promise.all([drop(1), drop(2)]);
-    assert.equal((await db.selectFrom('blob').select('released_at').where('id', '=', blobId).executeTakeFirstOrThrow()).released_at, 1);
-    await remove(made);
-    await run();
-  });
+  test(
+    'lets nobody keep a blob that two let go of at once',
+    { skip: context.engine === 'sqlite' ? 'one transaction at a time' : false },
+    async () => {
+      const { db } = context.server.services.database;
+      const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
+      const { history_id } = await db
+        .selectFrom('imodel')
+        .select('history_id')
+        .where('id', '=', made.id)
+        .executeTakeFirstOrThrow();
+      const { segment_id } = await db
+        .selectFrom('history_segment')
+        .select('segment_id')
+        .where('history_id', '=', history_id)
+        .executeTakeFirstOrThrow();
+      const [first, second] = await db
+        .selectFrom('changeset')
+        .selectAll()
+        .where('segment_id', '=', segment_id)
+        .orderBy('index')
+        .execute();
+      const blobId = first?.blob_id ?? '';
+      await db.updateTable('changeset').set({ blob_id: blobId }).where('segment_id', '=', segment_id).execute();
+      await db
+        .deleteFrom('blob')
+        .where('id', '=', second?.blob_id ?? '')
+        .execute();
+      let bothDeleted!: () => void;
+      const both = new Promise<void>((resolve) => (bothDeleted = resolve));
+      let deleted = 0;
+      const drop = (index: number) =>
+        db.transaction().execute(async (tx) => {
+          await tx.deleteFrom('changeset').where('segment_id', '=', segment_id).where('index', '=', index).execute();
+          if (++deleted === 2) bothDeleted();
+          await both;
+          await releaseBlobs(tx, [blobId], 1);
+        });
+      await Promise.all([drop(1), drop(2)]);
+      assert.equal(
+        (await db.selectFrom('blob').select('released_at').where('id', '=', blobId).executeTakeFirstOrThrow())
+          .released_at,
+        1,
+      );
+      await remove(made);
+      await run();
+    },
+  );
 
   test('takes an abandoned push away, and not the one that took its place meanwhile', async () => {
     const { db } = context.server.services.database;
     const made = await makeIModel(context.olivia, context.iTwinId);
     const { briefcaseId } = await context.olivia.client.briefcases.acquire({ ...as(), iModelId: made.id });
     const begin = async () => {
-      await context.api.post(`/imodels/${made.id}/changesets`, { id: randomBytes(20).toString('hex'), briefcaseId, fileSize: 9 });
+      await context.api.post(`/imodels/${made.id}/changesets`, {
+        id: randomBytes(20).toString('hex'),
+        briefcaseId,
+        fileSize: 9,
+      });
       return db.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', made.id).executeTakeFirstOrThrow();
     };
     const [older, newer] = [await begin(), await begin()];
     await db.transaction().execute((tx) => giveUp(tx, older, Date.now()));
     const left = await db.selectFrom('pending_changeset').select('blob_id').where('imodel_id', '=', made.id).execute();
-    assert.deepEqual(left.map(({ blob_id }) => blob_id), [newer.blob_id]);
+    assert.deepEqual(
+      left.map(({ blob_id }) => blob_id),
+      [newer.blob_id],
+    );
     await remove(made);
   });
 
@@ -270,7 +428,11 @@ onEachDatabase('The collector', {}, (context) => {
 
 test('The time that ages are counted from is not set ahead before that has lasted, and is set back at once', () => {
   let [wall, passed] = [1_000_000_000, 0];
-  const now = steadyClock(60_000, () => wall, () => passed);
+  const now = steadyClock(
+    60_000,
+    () => wall,
+    () => passed,
+  );
   const pass = (ms: number, step = 0) => {
     passed += ms;
     wall += ms + step;

@@ -18,9 +18,14 @@ function faultsOf(load: () => unknown): readonly string[] {
 
 test('without any setting the documented defaults are in force', () => {
   const config = loadConfig({}, { env: {} });
-  assert.deepEqual([config.host, config.port, config.databaseUrl, config.dataCenter, config.embeddedIssuer], ['localhost', 4700, undefined, 'East US', true]);
+  assert.deepEqual(
+    [config.host, config.port, config.databaseUrl, config.dataCenter, config.embeddedIssuer],
+    ['localhost', 4700, undefined, 'East US', true],
+  );
   assert.equal(config.dataDir, path.resolve('offshoot-data'));
-  const clones = Object.fromEntries(Object.entries(config.tiers).map(([tier, { operations }]) => [tier, operations['clone-imodel']?.requests]));
+  const clones = Object.fromEntries(
+    Object.entries(config.tiers).map(([tier, { operations }]) => [tier, operations['clone-imodel']?.requests]),
+  );
   assert.deepEqual(clones, { Trial: 5, Basic: 20, Premium: 20, Enterprise: 20 });
 });
 
@@ -28,19 +33,45 @@ test('all faults of a configuration are reported together, each with its place',
   const work = workFolder();
   try {
     const file = path.join(work.path, 'offshoot.json');
-    writeFileSync(file, JSON.stringify({ port: 'eighty', colour: 'red', tiers: { Trial: { general: [{ requests: 0, seconds: 60 }], operations: {} } }, issuers: [{ issuer: 'https://a.example' }], publicUrl: 'ftp://x' }));
+    writeFileSync(
+      file,
+      JSON.stringify({
+        port: 'eighty',
+        colour: 'red',
+        tiers: { Trial: { general: [{ requests: 0, seconds: 60 }], operations: {} } },
+        issuers: [{ issuer: 'https://a.example' }],
+        publicUrl: 'ftp://x',
+      }),
+    );
     const faults = faultsOf(() => loadConfig({}, { file, env: { OFFSHOOT_PORT: 'x', OFFSHOOT_TRUST_PROXY: 'maybe' } }));
-    for (const expected of [/OFFSHOOT_PORT/, /OFFSHOOT_TRUST_PROXY/, /^port /, /no setting 'colour'/, /tiers\.Trial\.general\.0\.requests/, /issuers\.0 .*audience/, /^publicUrl/])
-      assert.ok(faults.some((fault) => expected.test(fault)), `${expected.source} is not in ${faults.join(' | ')}`);
+    for (const expected of [
+      /OFFSHOOT_PORT/,
+      /OFFSHOOT_TRUST_PROXY/,
+      /^port /,
+      /no setting 'colour'/,
+      /tiers\.Trial\.general\.0\.requests/,
+      /issuers\.0 .*audience/,
+      /^publicUrl/,
+    ])
+      assert.ok(
+        faults.some((fault) => expected.test(fault)),
+        `${expected.source} is not in ${faults.join(' | ')}`,
+      );
   } finally {
     work.remove();
   }
 });
 
 test('settings that contradict each other are refused', () => {
-  assert.match(faultsOf(() => loadConfig({ collector: { intervalSeconds: 60, graceSeconds: 100 } }, { env: {} })).join(), /longer than signedLinkSeconds/);
+  assert.match(
+    faultsOf(() => loadConfig({ collector: { intervalSeconds: 60, graceSeconds: 100 } }, { env: {} })).join(),
+    /longer than signedLinkSeconds/,
+  );
   assert.match(faultsOf(() => loadConfig({ defaultTier: 'Gold' }, { env: {} })).join(), /Gold/);
-  assert.match(faultsOf(() => loadConfig({ port: 4800, metrics: true, metricsPort: 4800 }, { env: {} })).join(), /metricsPort/);
+  assert.match(
+    faultsOf(() => loadConfig({ port: 4800, metrics: true, metricsPort: 4800 }, { env: {} })).join(),
+    /metricsPort/,
+  );
   assert.match(faultsOf(() => loadConfig({ metricsPort: 4801 }, { env: {} })).join(), /metrics is false/);
   assert.match(faultsOf(() => loadConfig({ embeddedIssuer: false }, { env: {} })).join(), /no issuer/);
 });
@@ -50,7 +81,10 @@ test('the secret of an Azure store may stand in the environment', () => {
   const input = { store: azure, dataCenters: { West: { ...azure, name: 'west', connectionString: 'of its own' } } };
   assert.match(faultsOf(() => loadConfig(input, { env: {} })).join(), /store\.connectionString is missing/);
   const config = loadConfig(input, { env: { AZURE_STORAGE_CONNECTION_STRING: 'from outside' } });
-  assert.deepEqual([config.store.connectionString, config.dataCenters.West?.connectionString], ['from outside', 'of its own']);
+  assert.deepEqual(
+    [config.store.connectionString, config.dataCenters.West?.connectionString],
+    ['from outside', 'of its own'],
+  );
 });
 
 test('the command line wins over the environment, that over the file', () => {

@@ -79,22 +79,51 @@ onEachDatabase('Signed links', through, (context) => {
     ];
     for (const [range, status] of cases) {
       const response = await fetch(await linkOf(), { headers: { range } });
-      assert.deepEqual([response.status, response.headers.get('content-range')], [status, all[status]], range.slice(0, 50));
+      assert.deepEqual(
+        [response.status, response.headers.get('content-range')],
+        [status, all[status]],
+        range.slice(0, 50),
+      );
       assert.deepEqual(Buffer.from(await response.arrayBuffer()), bytes);
     }
-    for (const range of ['bytes=-0', `bytes=${'9'.repeat(400)}-`]) assert.equal((await plain().get(await linkOf(), { range })).status, 416);
-    assert.equal((await fetch(await linkOf(), { method: 'HEAD', headers: { range: 'bytes=0-0' } })).headers.get('content-length'), String(bytes.length));
+    for (const range of ['bytes=-0', `bytes=${'9'.repeat(400)}-`])
+      assert.equal((await plain().get(await linkOf(), { range })).status, 416);
+    assert.equal(
+      (await fetch(await linkOf(), { method: 'HEAD', headers: { range: 'bytes=0-0' } })).headers.get('content-length'),
+      String(bytes.length),
+    );
   });
 
   test('If-Match, If-None-Match and If-Range are kept to', async () => {
     const link = await linkOf();
     const etag = (await fetch(link)).headers.get('etag') ?? '';
-    const statusWith = async (headers: Record<string, string>): Promise<number> => (await plain().get(link, headers)).status;
-    for (const [value, status] of [[etag, 200], ['*', 200], [`"a,b", ${etag}`, 200], ['"other"', 412], [`W/${etag}`, 412], ['', 412], [etag.slice(1, -1), 412]] as const)
+    const statusWith = async (headers: Record<string, string>): Promise<number> =>
+      (await plain().get(link, headers)).status;
+    for (const [value, status] of [
+      [etag, 200],
+      ['*', 200],
+      [`"a,b", ${etag}`, 200],
+      ['"other"', 412],
+      [`W/${etag}`, 412],
+      ['', 412],
+      [etag.slice(1, -1), 412],
+    ] as const)
       assert.equal(await statusWith({ 'if-match': value }), status, `If-Match: ${value}`);
-    for (const [value, status] of [[etag, 304], ['*', 304], [`W/${etag}`, 304], [`"x" , W/${etag}`, 304], ['"other"', 200], [`"${' ,'.repeat(4000)}`, 200]] as const)
+    for (const [value, status] of [
+      [etag, 304],
+      ['*', 304],
+      [`W/${etag}`, 304],
+      [`"x" , W/${etag}`, 304],
+      ['"other"', 200],
+      [`"${' ,'.repeat(4000)}`, 200],
+    ] as const)
       assert.equal(await statusWith({ 'if-none-match': value }), status, `If-None-Match: ${value.slice(0, 50)}`);
-    for (const [value, status] of [[etag, 206], [`W/${etag}`, 200], ['"other"', 200], ['Wed, 25 Nov 2026 09:00:00 GMT', 200]] as const)
+    for (const [value, status] of [
+      [etag, 206],
+      [`W/${etag}`, 200],
+      ['"other"', 200],
+      ['Wed, 25 Nov 2026 09:00:00 GMT', 200],
+    ] as const)
       assert.equal(await statusWith({ range: 'bytes=0-0', 'if-range': value }), status, `If-Range: ${value}`);
   });
 
@@ -102,7 +131,8 @@ onEachDatabase('Signed links', through, (context) => {
     const bytes = (await source()).changesets[0]?.bytes as Buffer;
     const logged = errorsLogged(t, context.server);
     const store = context.server.services.blobs.stores.home;
-    const short = (): Readable => Readable.from([bytes.subarray(0, 100), bytes.subarray(100, 150)], { objectMode: false });
+    const short = (): Readable =>
+      Readable.from([bytes.subarray(0, 100), bytes.subarray(100, 150)], { objectMode: false });
     let stored = short;
     t.mock.method(store, 'read', () => Promise.resolve(stored()));
     const download = (headers: Record<string, string> = {}): Promise<string> =>
@@ -129,7 +159,10 @@ onEachDatabase('Signed links', through, (context) => {
   test('HEAD tells the size and sends nothing', async () => {
     const bytes = (await source()).changesets[0]?.bytes as Buffer;
     const response = await fetch(await linkOf(), { method: 'HEAD' });
-    assert.deepEqual([response.status, response.headers.get('content-length'), await response.text()], [200, String(bytes.length), '']);
+    assert.deepEqual(
+      [response.status, response.headers.get('content-length'), await response.text()],
+      [200, String(bytes.length), ''],
+    );
   });
 
   test('a link is good for one blob and one direction only, and not to be changed', async () => {
@@ -183,10 +216,17 @@ onEachDatabase('Signed links', through, (context) => {
     const { upload, complete, content } = await begin(bytes.length);
     const send = (body: Buffer): Promise<number> =>
       new Promise((resolve, reject) => {
-        const sending = request(upload, { method: 'PUT', headers: { 'content-type': 'application/x-www-form-urlencoded', 'transfer-encoding': 'chunked' } }, (response) => {
-          response.resume();
-          response.once('end', () => resolve(response.statusCode ?? 0));
-        });
+        const sending = request(
+          upload,
+          {
+            method: 'PUT',
+            headers: { 'content-type': 'application/x-www-form-urlencoded', 'transfer-encoding': 'chunked' },
+          },
+          (response) => {
+            response.resume();
+            response.once('end', () => resolve(response.statusCode ?? 0));
+          },
+        );
         sending.once('error', reject);
         for (let at = 0; at < body.length; at += 10_000) sending.write(body.subarray(at, at + 10_000));
         sending.end();
@@ -213,9 +253,14 @@ onEachDatabase('Signed links', through, (context) => {
   });
 
   const idOf = (name: string): string => Buffer.from(name).toString('base64');
-  const block = (upload: string, name: string, bytes: Buffer, headers?: Record<string, string>) => plain().put(`${upload}&comp=block&blockid=${encodeURIComponent(idOf(name))}`, bytes, headers);
+  const block = (upload: string, name: string, bytes: Buffer, headers?: Record<string, string>) =>
+    plain().put(`${upload}&comp=block&blockid=${encodeURIComponent(idOf(name))}`, bytes, headers);
   const blockList = (upload: string, names: readonly string[], headers?: Record<string, string>) =>
-    plain().put(`${upload}&comp=blocklist`, `<?xml version="1.0" encoding="utf-8"?><BlockList>${names.map((name) => `<Latest>${idOf(name)}</Latest>`).join('')}</BlockList>`, { 'content-type': 'application/xml', ...headers });
+    plain().put(
+      `${upload}&comp=blocklist`,
+      `<?xml version="1.0" encoding="utf-8"?><BlockList>${names.map((name) => `<Latest>${idOf(name)}</Latest>`).join('')}</BlockList>`,
+      { 'content-type': 'application/xml', ...headers },
+    );
 
   test('blocks are put together in the order of the list, however they came', async () => {
     const parts = [randomBytes(3000), randomBytes(4000), randomBytes(10)];
@@ -225,7 +270,8 @@ onEachDatabase('Signed links', through, (context) => {
     assert.deepEqual([unknown.status, codeOf(unknown)], [400, 'InvalidBlockList']);
     const short = await blockList(upload, ['b0', 'b1']);
     assert.equal(short.status, 400);
-    for (const text of ['no xml', '</BlockList><BlockList>', '<BlockList>'.repeat(200_000)]) assert.equal((await plain().put(`${upload}&comp=blocklist`, text)).status, 400);
+    for (const text of ['no xml', '</BlockList><BlockList>', '<BlockList>'.repeat(200_000)])
+      assert.equal((await plain().put(`${upload}&comp=blocklist`, text)).status, 400);
     assert.equal((await blockList(upload, ['b0', 'b1', 'b2'])).status, 201);
     assert.equal((await complete()).status, 200);
     assert.deepEqual(await content(), Buffer.concat(parts));
@@ -249,8 +295,11 @@ onEachDatabase('Signed links', through, (context) => {
     const inBlocks = { blockSize: 10_000, maxSingleShotSize: 0, concurrency: 5 };
     for (let attempt = 0; attempt < 3; attempt++) {
       const abort = new AbortController();
-      const onProgress = ({ loadedBytes }: { loadedBytes: number }): void => void (loadedBytes >= 60_000 && abort.abort());
-      await assert.rejects(client.uploadData(randomBytes(bytes.length), { ...inBlocks, onProgress, abortSignal: abort.signal }));
+      const onProgress = ({ loadedBytes }: { loadedBytes: number }): void =>
+        void (loadedBytes >= 60_000 && abort.abort());
+      await assert.rejects(
+        client.uploadData(randomBytes(bytes.length), { ...inBlocks, onProgress, abortSignal: abort.signal }),
+      );
     }
     await client.uploadData(bytes, inBlocks);
     // And once more, as whoever lost the answer does: the bytes are the same.
@@ -264,7 +313,8 @@ onEachDatabase('Signed links', through, (context) => {
     const bytes = randomBytes(5000);
     const { upload, complete, content } = await begin(bytes.length);
     const stage = async (names: readonly string[], of: Buffer): Promise<void> => {
-      for (const [n, name] of names.entries()) assert.equal((await block(upload, name, of.subarray(2000 * n, 2000 * (n + 1)))).status, 201);
+      for (const [n, name] of names.entries())
+        assert.equal((await block(upload, name, of.subarray(2000 * n, 2000 * (n + 1)))).status, 201);
     };
     await stage(['b1', 'b2', 'b3'], bytes);
     const list = async (names: readonly string[]): Promise<unknown[]> => {
@@ -272,7 +322,11 @@ onEachDatabase('Signed links', through, (context) => {
       return [answer.status, codeOf(answer)];
     };
     const all = ['b1', 'b2', 'b3'];
-    assert.deepEqual(await Promise.all([list(all), list(all), list(all)]), [[201, null], [201, null], [201, null]]);
+    assert.deepEqual(await Promise.all([list(all), list(all), list(all)]), [
+      [201, null],
+      [201, null],
+      [201, null],
+    ]);
     assert.deepEqual(await list(all), [201, null]);
     assert.deepEqual(await list(['b3', 'b2', 'b1']), [400, 'InvalidBlockList']);
     // A block that arrives late is staged again: the same bytes change nothing, others do.
@@ -329,11 +383,26 @@ onEachDatabase('Signed links', through, (context) => {
     const mismatch = [400, 'Md5Mismatch'];
     const whole = await begin(bytes.length);
     for (const header of ['content-md5', 'x-ms-blob-content-md5']) {
-      assert.deepEqual(refused(await plain().put(whole.upload, damaged, { ...blockBlob, [header]: md5(bytes) })), mismatch);
-      assert.deepEqual(refused(await plain().put(whole.upload, bytes, { ...blockBlob, [header]: 'short' })), [400, 'InvalidMd5']);
+      assert.deepEqual(
+        refused(await plain().put(whole.upload, damaged, { ...blockBlob, [header]: md5(bytes) })),
+        mismatch,
+      );
+      assert.deepEqual(refused(await plain().put(whole.upload, bytes, { ...blockBlob, [header]: 'short' })), [
+        400,
+        'InvalidMd5',
+      ]);
     }
     assert.equal(((await whole.complete()).body as { error: { code: string } }).error.code, 'FileNotFound');
-    assert.equal((await plain().put(whole.upload, bytes, { ...blockBlob, 'content-md5': md5(bytes), 'x-ms-blob-content-md5': md5(bytes) })).status, 201);
+    assert.equal(
+      (
+        await plain().put(whole.upload, bytes, {
+          ...blockBlob,
+          'content-md5': md5(bytes),
+          'x-ms-blob-content-md5': md5(bytes),
+        })
+      ).status,
+      201,
+    );
     assert.equal((await whole.complete()).status, 200);
 
     const { upload, complete, content } = await begin(bytes.length);
@@ -369,7 +438,11 @@ onEachDatabase('A refused body', through, (context) => {
     ] as const)
       for (let n = 0; n < 3; n++) {
         const method = link.includes('/storage/') ? 'PUT' : 'POST';
-        assert.equal(await statusOf(link, { method, headers: { 'content-type': 'application/json', ...headers } }, long), status, `${method} ${new URL(link).pathname}`);
+        assert.equal(
+          await statusOf(link, { method, headers: { 'content-type': 'application/json', ...headers } }, long),
+          status,
+          `${method} ${new URL(link).pathname}`,
+        );
       }
   });
 
@@ -385,9 +458,18 @@ onEachDatabase('A refused body', through, (context) => {
 });
 
 /** The status of a request whose client does not look for an answer before it has sent everything, as many do. */
-function statusOf(url: string, { method = '', headers = {} }: { method?: string; headers?: Record<string, string> }, body: Buffer): Promise<number> {
+function statusOf(
+  url: string,
+  { method = '', headers = {} }: { method?: string; headers?: Record<string, string> },
+  body: Buffer,
+): Promise<number> {
   const { hostname, port, pathname, search } = new URL(url);
-  const lines = [`${method} ${pathname}${search} HTTP/1.1`, `host: ${hostname}:${port}`, `content-length: ${body.length}`, ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`)];
+  const lines = [
+    `${method} ${pathname}${search} HTTP/1.1`,
+    `host: ${hostname}:${port}`,
+    `content-length: ${body.length}`,
+    ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`),
+  ];
   return new Promise((resolve, reject) => {
     const socket = connect(Number(port), hostname);
     socket.once('error', reject);
@@ -404,7 +486,11 @@ function statusOf(url: string, { method = '', headers = {} }: { method?: string;
 }
 
 /** Sends a body when the server wants it. @returns the status, and whether it did */
-function sentAfterContinue(url: string, options: RequestOptions, body: Buffer): Promise<[status: number, continued: boolean]> {
+function sentAfterContinue(
+  url: string,
+  options: RequestOptions,
+  body: Buffer,
+): Promise<[status: number, continued: boolean]> {
   return new Promise((resolve, reject) => {
     let continued = false;
     const asking = request(url, { ...options, agent: false }, (response) => {
@@ -423,18 +509,29 @@ function sentAfterContinue(url: string, options: RequestOptions, body: Buffer): 
   });
 }
 
-onEachDatabase('Links that live 10 s', (setup) => ({ ...through(setup), signedLinkSeconds: 10, collector: { intervalSeconds: 0, graceSeconds: 11 } }), (context) => {
-  test('are refused once they have expired', async (t) => {
-    const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
-    const link = (await context.olivia.client.changesets.getSingle({ authorization: context.olivia.authorization, iModelId: made.id, changesetIndex: 1 }))._links.download?.href ?? '';
-    assert.equal((await fetch(link)).status, 200);
-    // The server runs in this process: its clock is moved, nobody waits.
-    const later = Date.now() + 10_001;
-    t.mock.method(Date, 'now', () => later);
-    const answer = await new Api(context.server.origin).get(link);
-    assert.deepEqual([answer.status, answer.headers.get('x-ms-error-code')], [403, 'AuthenticationFailed']);
-  });
-});
+onEachDatabase(
+  'Links that live 10 s',
+  (setup) => ({ ...through(setup), signedLinkSeconds: 10, collector: { intervalSeconds: 0, graceSeconds: 11 } }),
+  (context) => {
+    test('are refused once they have expired', async (t) => {
+      const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
+      const link =
+        (
+          await context.olivia.client.changesets.getSingle({
+            authorization: context.olivia.authorization,
+            iModelId: made.id,
+            changesetIndex: 1,
+          })
+        )._links.download?.href ?? '';
+      assert.equal((await fetch(link)).status, 200);
+      // The server runs in this process: its clock is moved, nobody waits.
+      const later = Date.now() + 10_001;
+      t.mock.method(Date, 'now', () => later);
+      const answer = await new Api(context.server.origin).get(link);
+      assert.deepEqual([answer.status, answer.headers.get('x-ms-error-code')], [403, 'AuthenticationFailed']);
+    });
+  },
+);
 
 onEachDatabase('A file above 256 MiB', {}, (context) => {
   test('is uploaded in blocks by the official client', async () => {
@@ -448,9 +545,17 @@ onEachDatabase('A file above 256 MiB', {}, (context) => {
       const made = await makeIModel(context.olivia, context.iTwinId);
       const { authorization } = context.olivia;
       const { briefcaseId } = await context.olivia.client.briefcases.acquire({ authorization, iModelId: made.id });
-      const pushed = await context.olivia.client.changesets.create({ authorization, iModelId: made.id, changesetProperties: { id: 'c'.repeat(40), briefcaseId, filePath } });
+      const pushed = await context.olivia.client.changesets.create({
+        authorization,
+        iModelId: made.id,
+        changesetProperties: { id: 'c'.repeat(40), briefcaseId, filePath },
+      });
       assert.equal(pushed.index, 1);
-      const { _links } = await context.olivia.client.changesets.getSingle({ authorization, iModelId: made.id, changesetIndex: 1 });
+      const { _links } = await context.olivia.client.changesets.getSingle({
+        authorization,
+        iModelId: made.id,
+        changesetIndex: 1,
+      });
       const head = await fetch(_links.download?.href ?? '', { method: 'HEAD' });
       assert.equal(head.headers.get('content-length'), String(size));
     } finally {

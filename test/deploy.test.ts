@@ -45,42 +45,64 @@ interface NetworkPolicy {
 const roles = ['itwinjs', 'start', 'work'];
 /** As long as one must be; those of the files stand in a secret. */
 const itwinJsKey = 'k'.repeat(shortestServiceKey);
-const kustomization = parse(text('deploy/kubernetes/kustomization.yaml')) as { resources: string[]; configMapGenerator: { files: string[] }[] };
+const kustomization = parse(text('deploy/kubernetes/kustomization.yaml')) as {
+  resources: string[];
+  configMapGenerator: { files: string[] }[];
+};
 
 /** Of the servers (`offshoot.json`) or the workers. */
-const kubernetesConfig = (file: string): Config => loadConfig({}, { file: `${root}deploy/kubernetes/${file}`, env: { OFFSHOOT_ITWINJS_KEY: itwinJsKey } });
+const kubernetesConfig = (file: string): Config =>
+  loadConfig({}, { file: `${root}deploy/kubernetes/${file}`, env: { OFFSHOOT_ITWINJS_KEY: itwinJsKey } });
 
 /** What is applied to a cluster, of one kind. */
 function manifests<T extends { kind: string }>(wanted: string): T[] {
-  const documents = kustomization.resources.flatMap((file) => parseAllDocuments(text(`deploy/kubernetes/${file}`)).map((document) => document.toJS() as T));
+  const documents = kustomization.resources.flatMap((file) =>
+    parseAllDocuments(text(`deploy/kubernetes/${file}`)).map((document) => document.toJS() as T),
+  );
   return documents.filter(({ kind }) => kind === wanted);
 }
 
 /** There is no container engine here: what can be checked without one is that the files fit the server and each other. */
 test('the image is made of files that are there', () => {
-  const copied = [...text('Dockerfile').matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap(([, sources]) => (sources ?? '').split(' '));
+  const copied = [...text('Dockerfile').matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap(([, sources]) =>
+    (sources ?? '').split(' '),
+  );
   assert.ok(copied.length > 5);
   for (const source of copied) assert.ok(existsSync(`${root}${source}`), source);
   const workspaces = (JSON.parse(text('package-lock.json')) as { packages: Record<string, unknown> }).packages;
   // npm ci refuses a lock file with a workspace whose package.json is missing.
-  for (const folder of Object.keys(workspaces).filter((name) => /^(apps|packages)\/[^/]+$/.test(name))) assert.ok(copied.includes(`${folder}/package.json`), folder);
+  for (const folder of Object.keys(workspaces).filter((name) => /^(apps|packages)\/[^/]+$/.test(name)))
+    assert.ok(copied.includes(`${folder}/package.json`), folder);
 });
 
 test('compose starts two servers that leave their jobs to a worker, on a configuration that is valid', () => {
   const { services } = parse(text('compose.yaml'), { merge: true }) as { services: Record<string, Service> };
-  const config = loadConfig({}, { file: `${root}deploy/compose/offshoot.json`, env: { OFFSHOOT_ITWINJS_KEY: itwinJsKey } });
+  const config = loadConfig(
+    {},
+    { file: `${root}deploy/compose/offshoot.json`, env: { OFFSHOOT_ITWINJS_KEY: itwinJsKey } },
+  );
   assert.deepEqual([config.jobs.here, config.store.type], [false, 's3']);
   for (const name of ['server-1', 'server-2', 'worker']) {
     const service = services[name] ?? assert.fail(`there is no ${name}`);
     assert.ok(roles.includes(service.command?.[0] ?? 'start'));
     assert.ok(service.volumes?.includes('./deploy/compose/offshoot.json:/etc/offshoot/offshoot.json:ro'));
-    const environment = Object.fromEntries(Object.entries(service.environment ?? {}).filter(([key, value]) => key.startsWith('OFFSHOOT_') && key !== 'OFFSHOOT_CONFIG' && !value.includes('${OFFSHOOT_PUBLIC_URL')));
-    loadConfig({}, { file: `${root}deploy/compose/offshoot.json`, env: { ...environment, OFFSHOOT_ITWINJS_KEY: itwinJsKey } });
+    const environment = Object.fromEntries(
+      Object.entries(service.environment ?? {}).filter(
+        ([key, value]) =>
+          key.startsWith('OFFSHOOT_') && key !== 'OFFSHOOT_CONFIG' && !value.includes('${OFFSHOOT_PUBLIC_URL'),
+      ),
+    );
+    loadConfig(
+      {},
+      { file: `${root}deploy/compose/offshoot.json`, env: { ...environment, OFFSHOOT_ITWINJS_KEY: itwinJsKey } },
+    );
   }
   assert.equal(services.worker?.command?.[0], 'work');
-  for (const server of ['server-1', 'server-2']) assert.ok(text('deploy/compose/Caddyfile').includes(`${server}:${config.port}`));
+  for (const server of ['server-1', 'server-2'])
+    assert.ok(text('deploy/compose/Caddyfile').includes(`${server}:${config.port}`));
   // Every variable is either explained in the example or has a default.
-  for (const [, name] of text('compose.yaml').matchAll(/\$\{(\w+)/g)) assert.match(text('deploy/compose/env.example'), new RegExp(`^${name}=`, 'm'));
+  for (const [, name] of text('compose.yaml').matchAll(/\$\{(\w+)/g))
+    assert.match(text('deploy/compose/env.example'), new RegExp(`^${name}=`, 'm'));
 });
 
 test('the Kubernetes manifests run servers and a worker, probed where they answer, on a configuration that is valid', () => {
@@ -92,50 +114,90 @@ test('the Kubernetes manifests run servers and a worker, probed where they answe
     const [container] = containers;
     // The iTwin.js service has nothing to be ready for, and no configuration.
     const isService = container?.args[0] === 'itwinjs';
-    assert.deepEqual([container?.livenessProbe.httpGet.path, container?.readinessProbe.httpGet.path], ['/health', isService ? '/health' : '/health/ready']);
+    assert.deepEqual(
+      [container?.livenessProbe.httpGet.path, container?.readinessProbe.httpGet.path],
+      ['/health', isService ? '/health' : '/health/ready'],
+    );
     assert.ok(terminationGracePeriodSeconds > defaults.shutdownSeconds);
     assert.equal(container?.ports[0]?.containerPort, defaults.port);
     if (isService) continue;
-    const file = container?.env.find(({ name }) => name === 'OFFSHOOT_CONFIG')?.value?.replace('/etc/offshoot/', '') ?? assert.fail('there is no OFFSHOOT_CONFIG');
+    const file =
+      container?.env.find(({ name }) => name === 'OFFSHOOT_CONFIG')?.value?.replace('/etc/offshoot/', '') ??
+      assert.fail('there is no OFFSHOOT_CONFIG');
     assert.ok(kustomization.configMapGenerator[0]?.files.includes(file));
     const config = kubernetesConfig(file);
     assert.ok(terminationGracePeriodSeconds > config.shutdownSeconds);
     // The metrics are on a port of their own, where Prometheus is told to look.
-    assert.deepEqual(container?.ports.map(({ containerPort }) => containerPort), [config.port, config.metricsPort]);
-    assert.deepEqual([spec.template.metadata.annotations?.['prometheus.io/port'], config.metrics], [`${config.metricsPort}`, true]);
+    assert.deepEqual(
+      container?.ports.map(({ containerPort }) => containerPort),
+      [config.port, config.metricsPort],
+    );
+    assert.deepEqual(
+      [spec.template.metadata.annotations?.['prometheus.io/port'], config.metrics],
+      [`${config.metricsPort}`, true],
+    );
   }
 });
 
 test('iTwin.js runs where it gets its own key, and no address or key of the database and the store', () => {
-  const { services, networks } = parse(text('compose.yaml'), { merge: true }) as { services: Record<string, Service>; networks: Record<string, { internal?: boolean }> };
+  const { services, networks } = parse(text('compose.yaml'), { merge: true }) as {
+    services: Record<string, Service>;
+    networks: Record<string, { internal?: boolean }>;
+  };
   assert.deepEqual(Object.keys(services.itwinjs?.environment ?? {}), ['OFFSHOOT_ITWINJS_KEY']);
   // It reaches the worker only, and nothing outside.
   assert.deepEqual([services.itwinjs?.networks, networks.itwinjs?.internal], [['itwinjs'], true]);
-  assert.deepEqual(Object.keys(services).filter((name) => services[name]?.networks?.includes('itwinjs')).sort(), ['itwinjs', 'worker']);
+  assert.deepEqual(
+    Object.keys(services)
+      .filter((name) => services[name]?.networks?.includes('itwinjs'))
+      .sort(),
+    ['itwinjs', 'worker'],
+  );
 
-  const deployment = manifests<Deployment>('Deployment').find(({ spec }) => spec.template.metadata.labels.part === 'itwinjs');
-  const policy = manifests<NetworkPolicy>('NetworkPolicy').find(({ spec }) => spec.podSelector.matchLabels.part === 'itwinjs');
-  assert.deepEqual(deployment?.spec.template.spec.containers[0]?.env.map(({ name }) => name), ['OFFSHOOT_ITWINJS_KEY']);
+  const deployment = manifests<Deployment>('Deployment').find(
+    ({ spec }) => spec.template.metadata.labels.part === 'itwinjs',
+  );
+  const policy = manifests<NetworkPolicy>('NetworkPolicy').find(
+    ({ spec }) => spec.podSelector.matchLabels.part === 'itwinjs',
+  );
+  assert.deepEqual(
+    deployment?.spec.template.spec.containers[0]?.env.map(({ name }) => name),
+    ['OFFSHOOT_ITWINJS_KEY'],
+  );
   assert.deepEqual(policy?.spec.egress, []);
   for (const folder of ['compose', 'kubernetes']) {
-    const { service } = loadConfig({}, { file: `${root}deploy/${folder}/${folder === 'compose' ? 'offshoot' : 'worker'}.json`, env: { OFFSHOOT_ITWINJS_KEY: itwinJsKey } }).checkpoints;
+    const { service } = loadConfig(
+      {},
+      {
+        file: `${root}deploy/${folder}/${folder === 'compose' ? 'offshoot' : 'worker'}.json`,
+        env: { OFFSHOOT_ITWINJS_KEY: itwinJsKey },
+      },
+    ).checkpoints;
     assert.match(service?.url ?? '', folder === 'compose' ? /^http:\/\/itwinjs:4700$/ : /^http:\/\/offshoot-itwinjs$/);
   }
 });
 
 test('nothing in Kubernetes holds a token of the cluster', () => {
-  for (const { spec } of manifests<Deployment>('Deployment')) assert.equal(spec.template.spec.automountServiceAccountToken, false);
+  for (const { spec } of manifests<Deployment>('Deployment'))
+    assert.equal(spec.template.spec.automountServiceAccountToken, false);
 });
 
 test('in Kubernetes workers reach names, the database, the store and iTwin.js and nothing else, and metrics are for Prometheus', () => {
   const policies = manifests<NetworkPolicy>('NetworkPolicy');
   for (const { spec } of manifests<Deployment>('Deployment')) {
     const { labels } = spec.template.metadata;
-    const policy = policies.find((each) => Object.entries(each.spec.podSelector.matchLabels).every(([name, value]) => labels[name] === value)) ?? assert.fail(`no policy for ${labels.part}`);
+    const policy =
+      policies.find((each) =>
+        Object.entries(each.spec.podSelector.matchLabels).every(([name, value]) => labels[name] === value),
+      ) ?? assert.fail(`no policy for ${labels.part}`);
     assert.deepEqual(policy.spec.policyTypes, ['Ingress', 'Egress']);
-    const open = policy.spec.ingress.filter(({ from }) => from === undefined).flatMap(({ ports }) => ports.map(({ port }) => port));
+    const open = policy.spec.ingress
+      .filter(({ from }) => from === undefined)
+      .flatMap(({ ports }) => ports.map(({ port }) => port));
     assert.deepEqual(open, labels.part === 'server' ? ['http'] : []);
-    const wide = policy.spec.egress.flatMap(({ to }) => to).filter((peer) => 'ipBlock' in peer && !peer.ipBlock.cidr.endsWith('/32'));
+    const wide = policy.spec.egress
+      .flatMap(({ to }) => to)
+      .filter((peer) => 'ipBlock' in peer && !peer.ipBlock.cidr.endsWith('/32'));
     assert.equal(wide.length, labels.part === 'server' ? 1 : 0);
     // Clouds hand out credentials at an address of this range.
     for (const peer of wide) assert.ok('ipBlock' in peer && peer.ipBlock.except?.includes('169.254.0.0/16'));

@@ -11,7 +11,15 @@ import { sampleBaseline } from '../scripts/sample.ts';
 import { Api, type Answer } from './support/api.ts';
 import { all, changesetIdOf, makeIModel, official, workFolder } from './support/clients.ts';
 import { beginPush, downloadLink } from './support/push.ts';
-import { bootServer, endServer, Installation, setups, storeConfig, type Setup, type TestServer } from './support/server.ts';
+import {
+  bootServer,
+  endServer,
+  Installation,
+  setups,
+  storeConfig,
+  type Setup,
+  type TestServer,
+} from './support/server.ts';
 
 const blockBlob = { 'x-ms-blob-type': 'BlockBlob' };
 const setupOf = (store: Setup['store']): Setup | undefined => setups.find((setup) => setup.store === store);
@@ -20,7 +28,10 @@ const skip = (store: Setup['store']) => (setupOf(store) === undefined ? `there i
 /** Counts what comes to the server's own data plane. */
 function countTransfers({ running }: TestServer): () => number {
   let count = 0;
-  running.app.server.on('request', ({ url }: { url?: string }) => (count += url?.startsWith('/storage/') === true ? 1 : 0));
+  running.app.server.on(
+    'request',
+    ({ url }: { url?: string }) => (count += url?.startsWith('/storage/') === true ? 1 : 0),
+  );
   return () => count;
 }
 
@@ -33,7 +44,8 @@ async function on(store: Setup['store'], work: (server: TestServer) => Promise<v
   }
 }
 
-const begin = async (server: TestServer, fileSize: number) => beginPush(await official(server), await server.as('olivia'), await server.iTwin(), fileSize);
+const begin = async (server: TestServer, fileSize: number) =>
+  beginPush(await official(server), await server.as('olivia'), await server.iTwin(), fileSize);
 const codeOf = ({ body }: Answer): string => (body as { error: { code: string } }).error.code;
 const put = (link: string, bytes: Buffer): Promise<Answer> => new Api('').put(link, bytes, blockBlob);
 
@@ -46,11 +58,21 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
       const work = workFolder();
       try {
         const made = await makeIModel({ client, authorization }, iTwinId, { changesets: 3 });
-        const files = await client.changesets.downloadList({ authorization, iModelId: made.id, targetDirectoryPath: work.path });
-        assert.deepEqual(files.map(({ filePath }) => readFileSync(filePath)), made.changesets.map(({ bytes }) => bytes));
+        const files = await client.changesets.downloadList({
+          authorization,
+          iModelId: made.id,
+          targetDirectoryPath: work.path,
+        });
+        assert.deepEqual(
+          files.map(({ filePath }) => readFileSync(filePath)),
+          made.changesets.map(({ bytes }) => bytes),
+        );
         const seed = path.join(work.path, 'seed.bim');
         writeFileSync(seed, sampleBaseline());
-        const brought = await client.iModels.createFromBaseline({ authorization, iModelProperties: { iTwinId, name: 'brought', filePath: seed } });
+        const brought = await client.iModels.createFromBaseline({
+          authorization,
+          iModelProperties: { iTwinId, name: 'brought', filePath: seed },
+        });
         const baseline = await client.baselineFiles.getSingle({ authorization, iModelId: brought.id });
         const downloaded = Buffer.from(await (await fetch(baseline._links.download?.href ?? '')).arrayBuffer());
         assert.deepEqual(downloaded, readFileSync(seed));
@@ -87,7 +109,10 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
       await put(begun.upload, bytes);
       // Whoever repeats a completion that is still under way does no harm.
       const both = await Promise.all([begun.complete(), begun.complete()]);
-      assert.deepEqual(both.map(({ status }) => status), [200, 200]);
+      assert.deepEqual(
+        both.map(({ status }) => status),
+        [200, 200],
+      );
       assert.deepEqual(await begun.content(), bytes);
     });
   });
@@ -100,7 +125,10 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
         await put(begun.upload, randomBytes(20));
         assert.equal((await begun.complete()).status, 200);
       }
-      const [link, other] = [new URL(await downloadLink(api, first.iModelId)), new URL(await downloadLink(api, second.iModelId))];
+      const [link, other] = [
+        new URL(await downloadLink(api, first.iModelId)),
+        new URL(await downloadLink(api, second.iModelId)),
+      ];
       const before = await first.content();
       const moved = new URL(link);
       moved.pathname = other.pathname;
@@ -120,10 +148,21 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
       const begun = await begin(server, 20);
       await put(begun.upload, randomBytes(20));
       const direct = blobs.stores.home.direct?.uploads ?? assert.fail();
-      const { id } = await database.db.selectFrom('blob').select('id').where('state', '=', 'pending').executeTakeFirstOrThrow();
+      const { id } = await database.db
+        .selectFrom('blob')
+        .select('id')
+        .where('state', '=', 'pending')
+        .executeTakeFirstOrThrow();
       // What a push still waits for stays, however old it is.
       await database.db.updateTable('pending_changeset').set({ lease_until: 0 }).execute();
-      const options = { graceMs: 0, uploadLifeMs: -1000, completionLifeMs: -1000, groupLifeMs: 1e9, seeds: new Map<string, string>(), thorough: true };
+      const options = {
+        graceMs: 0,
+        uploadLifeMs: -1000,
+        completionLifeMs: -1000,
+        groupLifeMs: 1e9,
+        seeds: new Map<string, string>(),
+        thorough: true,
+      };
       await collect(database, blobs.stores, options);
       await assert.rejects(direct.takeIn(id, randomUUID(), 20), /has no object/);
     });
@@ -136,21 +175,35 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
       try {
         const made = await makeIModel(await official(server), await server.iTwin(), { changesets: 1 });
         const token = await server.token('olivia');
-        const response = await fetch(`${server.origin}/imodels/${made.id}/changesets/1`, { headers: { authorization: `Bearer ${token}`, origin: 'https://app.example.com' } });
+        const response = await fetch(`${server.origin}/imodels/${made.id}/changesets/1`, {
+          headers: { authorization: `Bearer ${token}`, origin: 'https://app.example.com' },
+        });
         const { changeset } = (await response.json()) as { changeset: { _links: { download: { href: string } } } };
         assert.equal(changeset._links.download.href.startsWith(server.origin), !directForPages);
-        assert.deepEqual(Buffer.from(await (await fetch(changeset._links.download.href)).arrayBuffer()), made.changesets[0]?.bytes);
+        assert.deepEqual(
+          Buffer.from(await (await fetch(changeset._links.download.href)).arrayBuffer()),
+          made.changesets[0]?.bytes,
+        );
         const { briefcaseId } = made;
         const id = randomBytes(20).toString('hex');
         const begun = await fetch(`${server.origin}/imodels/${made.id}/changesets`, {
           method: 'POST',
-          headers: { authorization: `Bearer ${token}`, origin: 'https://app.example.com', 'content-type': 'application/json' },
+          headers: {
+            authorization: `Bearer ${token}`,
+            origin: 'https://app.example.com',
+            'content-type': 'application/json',
+          },
           body: JSON.stringify({ id, parentId: made.changesets[0]?.id, briefcaseId, fileSize: 9 }),
         });
-        const { upload, complete } = ((await begun.json()) as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } }).changeset._links;
+        const { upload, complete } = (
+          (await begun.json()) as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } }
+        ).changeset._links;
         assert.equal(upload.href.startsWith(server.origin), !directForPages);
         assert.equal((await put(upload.href, randomBytes(9))).status, 201);
-        assert.equal((await (await server.as('olivia')).patch(complete.href, { state: 'fileUploaded', briefcaseId })).status, 200);
+        assert.equal(
+          (await (await server.as('olivia')).patch(complete.href, { state: 'fileUploaded', briefcaseId })).status,
+          200,
+        );
       } finally {
         await endServer(server);
       }
@@ -161,10 +214,17 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
     const setup = setupOf('azure') as Setup;
     const config = storeConfig('azure') as { connectionString: string };
     const service = BlobServiceClient.fromConnectionString(config.connectionString);
-    const signature = service.generateAccountSasUrl(new Date(Date.now() + 3_600_000), AccountSASPermissions.parse('rwdlacup'), AccountSASResourceTypes.parse('sco').toString());
+    const signature = service.generateAccountSasUrl(
+      new Date(Date.now() + 3_600_000),
+      AccountSASPermissions.parse('rwdlacup'),
+      AccountSASResourceTypes.parse('sco').toString(),
+    );
     const connectionString = `BlobEndpoint=${service.url};SharedAccessSignature=${new URL(signature).search.slice(1)}`;
     const installation = await Installation.create(setup);
-    await assert.rejects(installation.start({ store: { ...config, connectionString, direct: true } }), StoreUnavailableError);
+    await assert.rejects(
+      installation.start({ store: { ...config, connectionString, direct: true } }),
+      StoreUnavailableError,
+    );
     const { direct, ...undecided } = { ...config, connectionString } as Record<string, unknown>;
     assert.equal(direct, true);
     const server = await installation.start({ store: undecided });
@@ -192,17 +252,26 @@ describe('Clients of an S3 store', { skip: skip('s3') }, () => {
       const there = await fetch(target);
       assert.match(there.headers.get('content-disposition') ?? '', new RegExp(made.changesets[0]?.id ?? '-'));
       assert.deepEqual(Buffer.from(await there.arrayBuffer()), bytes);
-      assert.deepEqual(Buffer.from(await (await fetch(link, { headers: { range: 'bytes=3-7' } })).arrayBuffer()), bytes?.subarray(3, 8));
+      assert.deepEqual(
+        Buffer.from(await (await fetch(link, { headers: { range: 'bytes=3-7' } })).arrayBuffer()),
+        bytes?.subarray(3, 8),
+      );
 
       // Azure's client takes a redirect for an error; a page of another origin may not be let in by the bucket.
-      for (const headers of [{ 'x-ms-version': '2024-11-04' }, { origin: 'https://app.example.com' }]) assert.equal((await fetch(link, { headers, redirect: 'manual' })).status, 200);
+      for (const headers of [{ 'x-ms-version': '2024-11-04' }, { origin: 'https://app.example.com' }])
+        assert.equal((await fetch(link, { headers, redirect: 'manual' })).status, 200);
       assert.equal((await fetch(link, { method: 'HEAD', redirect: 'manual' })).status, 200);
       const azure = new AzureClientStorage(new BlockBlobClientWrapperFactory());
       assert.deepEqual(await azure.download({ url: link, transferType: 'buffer', storageType: 'azure' }), bytes);
 
       const work = workFolder();
       try {
-        const { filePath } = await client.changesets.downloadSingle({ authorization, iModelId: made.id, changesetIndex: 1, targetDirectoryPath: work.path });
+        const { filePath } = await client.changesets.downloadSingle({
+          authorization,
+          iModelId: made.id,
+          changesetIndex: 1,
+          targetDirectoryPath: work.path,
+        });
         assert.deepEqual(readFileSync(filePath), bytes);
       } finally {
         work.remove();
@@ -214,7 +283,12 @@ describe('Clients of an S3 store', { skip: skip('s3') }, () => {
     const server = await bootServer(setupOf('s3') as Setup, { store: storeConfig('s3', false) });
     try {
       const made = await makeIModel(await official(server), await server.iTwin(), { changesets: 1 });
-      const [changeset] = await all((await official(server)).client.changesets.getRepresentationList({ authorization: (await official(server)).authorization, iModelId: made.id }));
+      const [changeset] = await all(
+        (await official(server)).client.changesets.getRepresentationList({
+          authorization: (await official(server)).authorization,
+          iModelId: made.id,
+        }),
+      );
       assert.equal(changeset?._links.download?.storageType, 'azure');
       assert.equal((await fetch(changeset._links.download.href, { redirect: 'manual' })).status, 200);
       assert.equal(changeset.id, changesetIdOf('', made.changesets[0]?.bytes as Buffer));

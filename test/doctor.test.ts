@@ -18,16 +18,28 @@ describe('offshoot doctor', () => {
   after(() => rmSync(folder, { recursive: true, force: true }));
 
   /** Runs it on a configuration file. */
-  async function examine(config: ConfigInput | string): Promise<{ code: number | null; findings: Finding[]; stderr: string }> {
+  async function examine(
+    config: ConfigInput | string,
+  ): Promise<{ code: number | null; findings: Finding[]; stderr: string }> {
     const file = path.join(folder, 'offshoot.json');
     writeFileSync(file, typeof config === 'string' ? config : JSON.stringify(config));
     return new Promise((resolve) => {
-      const child = execFile(process.execPath, [cli, 'doctor', '--config', file, '--json'], { timeout: 120_000 }, (_error, stdout, stderr) => {
-        resolve({ code: child.exitCode, findings: stdout === '' ? [] : (JSON.parse(stdout) as { findings: Finding[] }).findings, stderr });
-      });
+      const child = execFile(
+        process.execPath,
+        [cli, 'doctor', '--config', file, '--json'],
+        { timeout: 120_000 },
+        (_error, stdout, stderr) => {
+          resolve({
+            code: child.exitCode,
+            findings: stdout === '' ? [] : (JSON.parse(stdout) as { findings: Finding[] }).findings,
+            stderr,
+          });
+        },
+      );
     });
   }
-  const of = (findings: readonly Finding[], check: string): Finding => findings.find((each) => each.check === check) ?? assert.fail(`nothing was found of ${check}`);
+  const of = (findings: readonly Finding[], check: string): Finding =>
+    findings.find((each) => each.check === check) ?? assert.fail(`nothing was found of ${check}`);
   const checkpoints = { generate: 'off' as const };
 
   for (const setup of setups)
@@ -71,23 +83,44 @@ describe('offshoot doctor', () => {
     await new Promise((resolve) => closed.once('listening', resolve));
     const { port } = closed.address() as AddressInfo;
     await new Promise((resolve) => closed.close(resolve));
-    const { code, findings } = await examine({ dataDir, checkpoints, databaseUrl: `postgres://u:secret@127.0.0.1:${port}/none`, issuers: [{ issuer: `http://127.0.0.1:${port}`, audience: 'imodels' }] } as ConfigInput);
+    const { code, findings } = await examine({
+      dataDir,
+      checkpoints,
+      databaseUrl: `postgres://u:secret@127.0.0.1:${port}/none`,
+      issuers: [{ issuer: `http://127.0.0.1:${port}`, audience: 'imodels' }],
+    } as ConfigInput);
     assert.deepEqual([code, of(findings, 'database').state, of(findings, 'tokens').state], [1, 'fault', 'fault']);
     assert.doesNotMatch(JSON.stringify(findings), /secret/);
   });
 
   test('warns of an address that others reach without encryption, and of the embedded issuer there', async () => {
-    const { code, findings } = await examine({ dataDir: path.join(folder, 'new'), checkpoints, publicUrl: 'http://imodels.example.com' });
+    const { code, findings } = await examine({
+      dataDir: path.join(folder, 'new'),
+      checkpoints,
+      publicUrl: 'http://imodels.example.com',
+    });
     assert.deepEqual([code, of(findings, 'address').state, of(findings, 'tokens').state], [0, 'warning', 'warning']);
     assert.ok(findings.filter(({ state }) => state === 'warning').every(({ remedy }) => remedy !== undefined));
   });
 
   test('refuses an isolation that cannot be had', async () => {
-    const service = createServer((_request, response) => void response.end(JSON.stringify({ status: 'ok', iTwinJs: '5.1.9', isolation: 'process' })));
+    const service = createServer(
+      (_request, response) =>
+        void response.end(JSON.stringify({ status: 'ok', iTwinJs: '5.1.9', isolation: 'process' })),
+    );
     await new Promise<void>((resolve) => service.listen(0, '127.0.0.1', resolve));
     try {
       const url = `http://127.0.0.1:${(service.address() as AddressInfo).port}`;
-      const asked = async (isolation: 'process' | 'namespaces') => of((await examine({ dataDir: path.join(folder, 'new'), checkpoints: { generate: 'here', isolation, service: { url, key: 'k'.repeat(32) } } })).findings, 'iTwin.js').state;
+      const asked = async (isolation: 'process' | 'namespaces') =>
+        of(
+          (
+            await examine({
+              dataDir: path.join(folder, 'new'),
+              checkpoints: { generate: 'here', isolation, service: { url, key: 'k'.repeat(32) } },
+            })
+          ).findings,
+          'iTwin.js',
+        ).state;
       assert.deepEqual([await asked('process'), await asked('namespaces')], ['ok', 'fault']);
     } finally {
       service.closeAllConnections();

@@ -36,7 +36,11 @@ test('a download that goes on does not meet what the attempt before it still doe
   }) as typeof open);
   try {
     const target = path.join(folder, 'file');
-    await downloadFile({ url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, size: content.length, what: 'the file' }, target, { silenceMs: 10_000, outlet: anywhere });
+    await downloadFile(
+      { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, size: content.length, what: 'the file' },
+      target,
+      { silenceMs: 10_000, outlet: anywhere },
+    );
     await until('the late opening', () => (openedLate > 0 ? true : undefined));
     assert.ok(readFileSync(target).equals(content));
     assert.equal(requests, 2);

@@ -16,7 +16,9 @@ import { Installation, engines } from './support/server.ts';
 const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
 
 /** A server in a process of its own, which can be killed. */
-async function startProcess(installation: Installation): Promise<{ child: ChildProcess; origin: string; ended: Promise<void> }> {
+async function startProcess(
+  installation: Installation,
+): Promise<{ child: ChildProcess; origin: string; ended: Promise<void> }> {
   const file = path.join(installation.dataDir, 'server.json');
   writeFileSync(file, JSON.stringify({ ...installation.config() }));
   const child = fork(cli, ['start', '--config', file], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
@@ -46,7 +48,9 @@ for (const engine of engines) {
           const enough = acknowledged.length + 20 + round * 7;
           const cloners = Array.from({ length: 4 }, async () => {
             for (;;) {
-              const answer = await api.post(`/imodels/${made.id}/clone`, { iTwinId, name: randomUUID() }).catch(() => undefined);
+              const answer = await api
+                .post(`/imodels/${made.id}/clone`, { iTwinId, name: randomUUID() })
+                .catch(() => undefined);
               if (answer === undefined) return;
               assert.equal(answer.status, 202);
               acknowledged.push((answer.headers.get('location') ?? '').split('/').at(-1) as string);
@@ -62,9 +66,16 @@ for (const engine of engines) {
         assert.ok(acknowledged.length >= 60);
         for (const id of acknowledged) {
           const { changesets } = (await api.get(`/imodels/${id}/changesets`)).body as { changesets: { id: string }[] };
-          assert.deepEqual(changesets.map((changeset) => changeset.id), made.changesets.map((changeset) => changeset.id));
+          assert.deepEqual(
+            changesets.map((changeset) => changeset.id),
+            made.changesets.map((changeset) => changeset.id),
+          );
         }
-        const unfinished = await after.services.database.db.selectFrom('operation').selectAll().where('state', '!=', 'successful').execute();
+        const unfinished = await after.services.database.db
+          .selectFrom('operation')
+          .selectAll()
+          .where('state', '!=', 'successful')
+          .execute();
         assert.deepEqual(unfinished, []);
         await after.close();
       } finally {
@@ -89,8 +100,13 @@ for (const engine of engines) {
       const installation = await Installation.create(engine);
       try {
         const server = await installation.start({ shutdownSeconds: 0.2 });
-        const stalled = request(`${server.origin}/itwins`, { method: 'POST', headers: { authorization: `Bearer ${await server.token('olivia')}`, 'content-length': 1000 } });
-        const cutOff = new Promise<void>((resolve) => stalled.once('error', () => undefined).once('close', () => resolve()));
+        const stalled = request(`${server.origin}/itwins`, {
+          method: 'POST',
+          headers: { authorization: `Bearer ${await server.token('olivia')}`, 'content-length': 1000 },
+        });
+        const cutOff = new Promise<void>((resolve) =>
+          stalled.once('error', () => undefined).once('close', () => resolve()),
+        );
         const underWay = new Promise<void>((resolve) => server.running.app.server.once('request', () => resolve()));
         stalled.write('{"displayName":');
         await underWay;
@@ -106,7 +122,10 @@ for (const engine of engines) {
       try {
         const config = installation.config();
         const database = await openDatabase(config);
-        await database.db.insertInto('kysely_migration' as never).values({ name: '9999-from-the-future', timestamp: new Date().toISOString() }).execute();
+        await database.db
+          .insertInto('kysely_migration' as never)
+          .values({ name: '9999-from-the-future', timestamp: new Date().toISOString() })
+          .execute();
         await database.close();
         await assert.rejects(openDatabase(config), NewerSchemaError);
       } finally {
@@ -129,24 +148,37 @@ test('two servers never run on one data folder', async () => {
   }
 });
 
-test('any number of servers may start at once on an empty PostgreSQL', { skip: !engines.includes('postgres') }, async () => {
-  const installation = await Installation.create('postgres');
-  try {
-    const databases = await Promise.all(Array.from({ length: 20 }, () => openDatabase({ ...installation.config(), databasePool: 2 })));
-    const migrations = await databases[0]?.db.selectFrom('kysely_migration' as never).selectAll().execute();
-    assert.equal(migrations?.length, Object.keys(migrationsFor('postgres')).length);
-    await Promise.all(databases.map((database) => database.close()));
-    const servers: TestServer[] = await Promise.all(Array.from({ length: 4 }, () => installation.start({ databasePool: 3 })));
-    const seeds = await servers[0]?.services.database.db.selectFrom('baseline').selectAll().execute();
-    assert.equal(seeds?.length, 1);
-    // Links of one server are good at all of them.
-    const [one, other] = servers as [TestServer, TestServer];
-    const made = await makeIModel(await official(one), await one.iTwin());
-    const { baselineFile } = (await (await one.as('olivia')).get(`/imodels/${made.id}/baselinefile`)).body as { baselineFile: { _links: { download: { href: string } } } };
-    const download = await fetch(baselineFile._links.download.href.replace(one.origin, other.origin));
-    assert.deepEqual([download.status, (await download.arrayBuffer()).byteLength > 0], [200, true]);
-    await Promise.all(servers.map((server) => server.close()));
-  } finally {
-    installation.remove();
-  }
-});
+test(
+  'any number of servers may start at once on an empty PostgreSQL',
+  { skip: !engines.includes('postgres') },
+  async () => {
+    const installation = await Installation.create('postgres');
+    try {
+      const databases = await Promise.all(
+        Array.from({ length: 20 }, () => openDatabase({ ...installation.config(), databasePool: 2 })),
+      );
+      const migrations = await databases[0]?.db
+        .selectFrom('kysely_migration' as never)
+        .selectAll()
+        .execute();
+      assert.equal(migrations?.length, Object.keys(migrationsFor('postgres')).length);
+      await Promise.all(databases.map((database) => database.close()));
+      const servers: TestServer[] = await Promise.all(
+        Array.from({ length: 4 }, () => installation.start({ databasePool: 3 })),
+      );
+      const seeds = await servers[0]?.services.database.db.selectFrom('baseline').selectAll().execute();
+      assert.equal(seeds?.length, 1);
+      // Links of one server are good at all of them.
+      const [one, other] = servers as [TestServer, TestServer];
+      const made = await makeIModel(await official(one), await one.iTwin());
+      const { baselineFile } = (await (await one.as('olivia')).get(`/imodels/${made.id}/baselinefile`)).body as {
+        baselineFile: { _links: { download: { href: string } } };
+      };
+      const download = await fetch(baselineFile._links.download.href.replace(one.origin, other.origin));
+      assert.deepEqual([download.status, (await download.arrayBuffer()).byteLength > 0], [200, true]);
+      await Promise.all(servers.map((server) => server.close()));
+    } finally {
+      installation.remove();
+    }
+  },
+);

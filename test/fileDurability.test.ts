@@ -37,7 +37,9 @@ after(() => {
 
 /** The file of the one object of a store, and the folders above it that the store made. */
 function chainOf(folder: string): string[] {
-  const [file] = readdirSync(path.join(folder, 'objects'), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  const [file] = readdirSync(path.join(folder, 'objects'), { recursive: true, withFileTypes: true }).filter((entry) =>
+    entry.isFile(),
+  );
   assert.ok(file);
   const chain = [path.join(file.parentPath, file.name)];
   for (let at = file.parentPath; at !== path.dirname(folder); at = path.dirname(at)) chain.push(at);
@@ -56,5 +58,6 @@ for (const how of ['in one piece', 'in blocks'] as const)
       await store.stageBlock(upload, 'YQ==', Readable.from([bytes]), bytes.length);
       await store.commitBlocks(upload, randomUUID(), ['YQ=='], bytes.length);
     }
-    for (const name of chainOf(folder)) assert.ok(synced.has(statSync(name).ino), `${path.relative(root, name)} was not synced`);
+    for (const name of chainOf(folder))
+      assert.ok(synced.has(statSync(name).ino), `${path.relative(root, name)} was not synced`);
   });

@@ -23,7 +23,9 @@ import { until } from './support/until.ts';
 const timeout = 120_000;
 
 /** The store of a setup, behind a proxy. */
-async function behindProxy(store: 's3' | 'azure'): Promise<{ proxy: FreezableProxy; settings: NonNullable<ConfigInput['store']> }> {
+async function behindProxy(
+  store: 's3' | 'azure',
+): Promise<{ proxy: FreezableProxy; settings: NonNullable<ConfigInput['store']> }> {
   const settings = storeConfig(store, false);
   const address = /127\.0\.0\.1:(\d+)/.exec(settings.endpoint ?? settings.connectionString ?? '')?.[1];
   const proxy = await startProxy(Number(address));
@@ -51,7 +53,8 @@ for (const { store: kind } of setups.filter(({ store }) => store !== 'files')) {
       database = await openDatabase(installation.config());
       const behind = await behindProxy(kind);
       proxy = behind.proxy;
-      store = (await openStores(installation.config({ store: behind.settings, storeTimeoutSeconds: 2 }), database.db)).home;
+      store = (await openStores(installation.config({ store: behind.settings, storeTimeoutSeconds: 2 }), database.db))
+        .home;
     });
     after(async () => {
       proxy.thaw();
@@ -119,17 +122,31 @@ for (const { store: kind } of setups.filter(({ store }) => store !== 'files')) {
         const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 2 });
         const api = await server.as('olivia');
         const order = async (dataCenter: string): Promise<string> => {
-          const { headers } = await api.post(`/imodels/${source.id}/clone`, { iTwinId: await server.iTwin('olivia', undefined, dataCenter), name: randomUUID() });
+          const { headers } = await api.post(`/imodels/${source.id}/clone`, {
+            iTwinId: await server.iTwin('olivia', undefined, dataCenter),
+            name: randomUUID(),
+          });
           return (headers.get('location') ?? '').slice(-36);
         };
         const successful = (id: string) =>
           until(`the copy ${id}`, async () => {
-            const { createOperation } = (await api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string } };
+            const { createOperation } = (await api.get(`/imodels/${id}/operations/create`)).body as {
+              createOperation: { state: string };
+            };
             return createOperation.state === 'successful' ? true : undefined;
           });
         proxy.freeze();
         const held = await order('West');
-        await until('the first attempt', async () => (await server.services.database.db.selectFrom('job').select('id').where('subject_id', '=', held).where('state', '=', 'running').executeTakeFirst()) ?? undefined);
+        await until(
+          'the first attempt',
+          async () =>
+            (await server.services.database.db
+              .selectFrom('job')
+              .select('id')
+              .where('subject_id', '=', held)
+              .where('state', '=', 'running')
+              .executeTakeFirst()) ?? undefined,
+        );
         await successful(await order('North'));
         proxy.thaw();
         await successful(held);
@@ -162,7 +179,11 @@ for (const { store: kind } of setups.filter(({ store }) => store !== 'files')) {
         const database = await openDatabase(installation.config());
         const jobs = await database.db.selectFrom('job').select(['state', 'attempt']).execute();
         await database.close();
-        assert.deepEqual(jobs.map(({ state }) => state), ['ready'], 'the job was handed back');
+        assert.deepEqual(
+          jobs.map(({ state }) => state),
+          ['ready'],
+          'the job was handed back',
+        );
       } finally {
         await child.end();
         proxy.thaw();
@@ -173,42 +194,46 @@ for (const { store: kind } of setups.filter(({ store }) => store !== 'files')) {
   });
 }
 
-describe('A PostgreSQL that stops answering', { timeout, skip: setups.some(({ engine }) => engine === 'postgres') ? false : 'there is no PostgreSQL' }, () => {
-  let installation: Installation;
-  let proxy: FreezableProxy;
-  let url: string;
-  before(async () => {
-    installation = await Installation.create('postgres');
-    const direct = new URL(installation.databaseUrl as string);
-    proxy = await startProxy(Number(direct.port));
-    url = Object.assign(direct, { hostname: '127.0.0.1', port: String(proxy.port) }).href;
-  });
-  after(async () => {
-    proxy.thaw();
-    await proxy.stop();
-    installation.remove();
-  });
+describe(
+  'A PostgreSQL that stops answering',
+  { timeout, skip: setups.some(({ engine }) => engine === 'postgres') ? false : 'there is no PostgreSQL' },
+  () => {
+    let installation: Installation;
+    let proxy: FreezableProxy;
+    let url: string;
+    before(async () => {
+      installation = await Installation.create('postgres');
+      const direct = new URL(installation.databaseUrl as string);
+      proxy = await startProxy(Number(direct.port));
+      url = Object.assign(direct, { hostname: '127.0.0.1', port: String(proxy.port) }).href;
+    });
+    after(async () => {
+      proxy.thaw();
+      await proxy.stop();
+      installation.remove();
+    });
 
-  test('fails the statement in time, and the next one goes to a new connection', async () => {
-    const pool = new pg.Pool({ connectionString: url, max: 1, query_timeout: 500 });
-    pool.on('error', () => undefined);
-    pool.on('connect', (client) => client.on('error', () => undefined));
-    const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: new Pool(pool, true, 500) }) });
-    const ask = () => db.selectNoFrom((eb) => eb.lit(1).as('one')).execute();
-    await ask();
-    proxy.freeze();
-    await assert.rejects(ask(), (error) => outageOf(error) === 'unavailable');
-    proxy.thaw();
-    assert.deepEqual(await ask(), [{ one: 1 }]);
-    await db.destroy();
-  });
+    test('fails the statement in time, and the next one goes to a new connection', async () => {
+      const pool = new pg.Pool({ connectionString: url, max: 1, query_timeout: 500 });
+      pool.on('error', () => undefined);
+      pool.on('connect', (client) => client.on('error', () => undefined));
+      const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: new Pool(pool, true, 500) }) });
+      const ask = () => db.selectNoFrom((eb) => eb.lit(1).as('one')).execute();
+      await ask();
+      proxy.freeze();
+      await assert.rejects(ask(), (error) => outageOf(error) === 'unavailable');
+      proxy.thaw();
+      assert.deepEqual(await ask(), [{ one: 1 }]);
+      await db.destroy();
+    });
 
-  test('does not keep a server from exiting after SIGTERM', async () => {
-    const child = new ServerProcess({ ...installation.config({ shutdownSeconds: 1 }), databaseUrl: url });
-    await child.start();
-    proxy.freeze();
-    void fetch(`${child.origin}/health/ready`).catch(() => undefined);
-    await child.end('SIGTERM');
-    proxy.thaw();
-  });
-});
+    test('does not keep a server from exiting after SIGTERM', async () => {
+      const child = new ServerProcess({ ...installation.config({ shutdownSeconds: 1 }), databaseUrl: url });
+      await child.start();
+      proxy.freeze();
+      void fetch(`${child.origin}/health/ready`).catch(() => undefined);
+      await child.end('SIGTERM');
+      proxy.thaw();
+    });
+  },
+);

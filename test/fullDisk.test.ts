@@ -70,17 +70,33 @@ describe('On a full disk', { skip }, () => {
       await server.end();
     }
     assert.deepEqual([...new Set(answers.map(({ answer }) => answer.status))].sort(), [202, 507]);
-    assert.ok(answers.filter(({ answer }) => answer.status === 507).every(({ answer }) => answer.headers.get('retry-after') !== null));
-    const wanted = answers.filter(({ answer }) => answer.status === 202).map(({ name }) => name).sort();
+    assert.ok(
+      answers
+        .filter(({ answer }) => answer.status === 507)
+        .every(({ answer }) => answer.headers.get('retry-after') !== null),
+    );
+    const wanted = answers
+      .filter(({ answer }) => answer.status === 202)
+      .map(({ name }) => name)
+      .sort();
 
     const again = await installation.start();
     try {
       const { db } = again.services.database;
-      const clones = await db.selectFrom('imodel').select(['id', 'name', 'head_index', 'state']).where('name', '!=', made.name).execute();
+      const clones = await db
+        .selectFrom('imodel')
+        .select(['id', 'name', 'head_index', 'state'])
+        .where('name', '!=', made.name)
+        .execute();
       assert.deepEqual(clones.map(({ name }) => name).sort(), wanted);
       assert.ok(clones.every(({ head_index, state }) => head_index === 3 && state === 'initialized'));
       const ids = clones.map(({ id }) => id).sort();
-      const operations = await db.selectFrom('operation').select('imodel_id').where('kind', '=', 'clone').where('state', '=', 'successful').execute();
+      const operations = await db
+        .selectFrom('operation')
+        .select('imodel_id')
+        .where('kind', '=', 'clone')
+        .where('state', '=', 'successful')
+        .execute();
       assert.deepEqual(operations.map(({ imodel_id }) => imodel_id).sort(), ids);
       const audited = await db.selectFrom('audit').select('imodel_id').where('action', '=', 'iModel.clone').execute();
       assert.deepEqual(audited.map(({ imodel_id }) => imodel_id).sort(), ids);
@@ -99,7 +115,14 @@ describe('On a full disk', { skip }, () => {
       const begun = await beginPush(olivia, api, iTwinId, 1000);
       const isReady = async () => (await fetch(`${server.origin}/health/ready`)).status === 200;
       const reads = async () => {
-        for (const path of ['/itwins', `/imodels/${made.id}`, `/imodels?iTwinId=${iTwinId}`, `/imodels/${made.id}/changesets`, `/imodels/${made.id}/baselinefile`]) assert.equal((await api.get(path)).status, 200, path);
+        for (const path of [
+          '/itwins',
+          `/imodels/${made.id}`,
+          `/imodels?iTwinId=${iTwinId}`,
+          `/imodels/${made.id}/changesets`,
+          `/imodels/${made.id}/baselinefile`,
+        ])
+          assert.equal((await api.get(path)).status, 200, path);
         assert.equal((await fetch(await downloadLink(api, made.id))).status, 200);
         // Of somebody whom the server does not know yet.
         assert.equal((await (await server.as('admin')).get(`/imodels/${made.id}`)).status, 200);
@@ -120,7 +143,11 @@ describe('On a full disk', { skip }, () => {
         assert.deepEqual([status, (body as WireError).error.code], [507, 'InsufficientStorage']);
         assert.ok(Number(headers.get('retry-after')) > 0);
       }
-      const upload = await fetch(begun.upload, { method: 'PUT', headers: { 'x-ms-blob-type': 'BlockBlob' }, body: randomBytes(1000) });
+      const upload = await fetch(begun.upload, {
+        method: 'PUT',
+        headers: { 'x-ms-blob-type': 'BlockBlob' },
+        body: randomBytes(1000),
+      });
       assert.deepEqual([upload.status, upload.headers.get('x-ms-error-code')], [507, 'InsufficientStorage']);
       assert.equal((await api.delete(`/imodels/${doomed.id}`)).status, 204);
       assert.equal((await api.get(`/imodels/${doomed.id}`)).status, 404);
@@ -149,16 +176,29 @@ describe('On a full disk', { skip }, () => {
       const olivia = await official(server);
       const api = await server.as('olivia');
       const tooLarge = await beginPush(olivia, api, iTwinId, 40 * 2 ** 20);
-      const put = (href: string, bytes: Buffer) => fetch(href, { method: 'PUT', headers: { 'x-ms-blob-type': 'BlockBlob' }, body: bytes });
-      const refused = await put(tooLarge.upload, Buffer.alloc(40 * 2 ** 20)).then(({ status }) => status, () => 'cut off');
+      const put = (href: string, bytes: Buffer) =>
+        fetch(href, { method: 'PUT', headers: { 'x-ms-blob-type': 'BlockBlob' }, body: bytes });
+      const refused = await put(tooLarge.upload, Buffer.alloc(40 * 2 ** 20)).then(
+        ({ status }) => status,
+        () => 'cut off',
+      );
       assert.ok(refused === 507 || refused === 'cut off', String(refused));
       // In blocks nobody knows what is still to come.
-      const block = await fetch(`${tooLarge.upload}&comp=block&blockid=AAAA`, { method: 'PUT', body: Buffer.alloc(38 * 2 ** 20) }).then(({ status }) => status, () => 'cut off');
+      const block = await fetch(`${tooLarge.upload}&comp=block&blockid=AAAA`, {
+        method: 'PUT',
+        body: Buffer.alloc(38 * 2 ** 20),
+      }).then(
+        ({ status }) => status,
+        () => 'cut off',
+      );
       assert.ok(block === 507 || block === 'cut off', String(block));
       const { bavail, bsize } = await statfs(disk.folder);
       assert.ok(bavail * bsize > 8 * 2 ** 20, 'the floor is free, but for the last look');
       const small = await beginPush(olivia, api, iTwinId, 1000);
-      await until('a small upload is taken', async () => (await put(small.upload, randomBytes(1000))).status === 201 || undefined);
+      await until(
+        'a small upload is taken',
+        async () => (await put(small.upload, randomBytes(1000))).status === 201 || undefined,
+      );
     } finally {
       await server.close();
     }

@@ -17,7 +17,12 @@ const withKey = (key: string = randomUUID()): Record<string, string> => ({ 'idem
 const codeOf = (answer: Answer): string => (answer.body as WireError).error.code;
 const isReplay = (answer: Answer): boolean => answer.headers.get('idempotent-replayed') === 'true';
 /** An answer without its upload link, which is another one each time. */
-const comparable = ({ status, headers, body }: Answer) => ({ status, location: headers.get('location'), operation: headers.get('create-imodel-operation'), body: (JSON.stringify(body) ?? '').replace(/"upload":\{[^}]*\}/, '') });
+const comparable = ({ status, headers, body }: Answer) => ({
+  status,
+  location: headers.get('location'),
+  operation: headers.get('create-imodel-operation'),
+  body: (JSON.stringify(body) ?? '').replace(/"upload":\{[^}]*\}/, ''),
+});
 
 /** A POST of the API that can be carried out, and counts what it made. */
 interface Tried {
@@ -30,37 +35,115 @@ async function requestsOf(context: Context): Promise<Record<string, Tried>> {
   const { api, iTwinId } = context;
   const made = await makeIModel(context.olivia, iTwinId, { changesets: 2 });
   const { id } = made;
-  const role = ((await api.post(`/accesscontrol/itwins/${iTwinId}/roles`, { displayName: randomUUID(), permissions: ['imodels_read'] })).body as { role: { id: string } }).role.id;
-  const group = ((await api.post(`/accesscontrol/itwins/${iTwinId}/groups`, { name: randomUUID(), description: 'd', members: [] })).body as { group: { id: string } }).group.id;
-  const waiting = (await api.post('/imodels', { iTwinId, name: randomUUID(), baselineFile: { size: 4 } })).body as { iModel: { id: string; _links: { upload: { href: string } } } };
-  await fetch(waiting.iModel._links.upload.href, { method: 'PUT', headers: { 'x-ms-blob-type': 'BlockBlob' }, body: 'none' });
-  const webhook = ((await api.post(`/itwins/${iTwinId}/webhooks`, { callbackUrl: 'https://example.test/', eventTypes: ['iModels.iModelCreated.v1'] })).body as { webhook: { id: string } }).webhook.id;
+  const role = (
+    (
+      await api.post(`/accesscontrol/itwins/${iTwinId}/roles`, {
+        displayName: randomUUID(),
+        permissions: ['imodels_read'],
+      })
+    ).body as { role: { id: string } }
+  ).role.id;
+  const group = (
+    (await api.post(`/accesscontrol/itwins/${iTwinId}/groups`, { name: randomUUID(), description: 'd', members: [] }))
+      .body as { group: { id: string } }
+  ).group.id;
+  const waiting = (await api.post('/imodels', { iTwinId, name: randomUUID(), baselineFile: { size: 4 } })).body as {
+    iModel: { id: string; _links: { upload: { href: string } } };
+  };
+  await fetch(waiting.iModel._links.upload.href, {
+    method: 'PUT',
+    headers: { 'x-ms-blob-type': 'BlockBlob' },
+    body: 'none',
+  });
+  const webhook = (
+    (
+      await api.post(`/itwins/${iTwinId}/webhooks`, {
+        callbackUrl: 'https://example.test/',
+        eventTypes: ['iModels.iModelCreated.v1'],
+      })
+    ).body as { webhook: { id: string } }
+  ).webhook.id;
   const messageId = randomUUID();
   await context.server.services.database.db
     .insertInto('job')
-    .values({ id: messageId, kind: 'deliver', subject_id: webhook, tenant: iTwinId, payload: '{}', state: 'failed', run_at: Date.now(), attempt: 1, lease_owner: null, lease_until: null, last_error: 'x', created_at: Date.now(), trace: null } as never)
+    .values({
+      id: messageId,
+      kind: 'deliver',
+      subject_id: webhook,
+      tenant: iTwinId,
+      payload: '{}',
+      state: 'failed',
+      run_at: Date.now(),
+      attempt: 1,
+      lease_owner: null,
+      lease_until: null,
+      last_error: 'x',
+      created_at: Date.now(),
+      trace: null,
+    } as never)
     .execute();
   return {
     'create-imodel': { path: '/imodels', body: { iTwinId, name: randomUUID(), baselineFile: { size: 10 } } },
     'clone-imodel': { path: `/imodels/${id}/clone`, body: { iTwinId, name: randomUUID() } },
     'fork-imodel': { path: `/imodels/${id}/fork`, body: { iTwinId, name: randomUUID(), preserveHistory: true } },
     'complete-imodel-baseline-file-upload': { path: `/imodels/${waiting.iModel.id}/baselinefile`, body: {} },
-    'create-imodel-changeset': { path: `/imodels/${id}/changesets`, body: { id: randomBytes(20).toString('hex'), parentId: made.changesets[1]?.id, briefcaseId: made.briefcaseId, fileSize: 5 } },
+    'create-imodel-changeset': {
+      path: `/imodels/${id}/changesets`,
+      body: {
+        id: randomBytes(20).toString('hex'),
+        parentId: made.changesets[1]?.id,
+        briefcaseId: made.briefcaseId,
+        fileSize: 5,
+      },
+    },
     'create-imodel-changeset-group': { path: `/imodels/${id}/changesetgroups`, body: { description: 'work' } },
-    'create-imodel-changeset-extended-data': { path: `/imodels/${id}/changesets/1/extendeddata`, body: { data: Buffer.from('{"a":1}').toString('base64') } },
-    'create-imodel-named-version': { path: `/imodels/${id}/namedversions`, body: { name: 'first', changesetId: made.changesets[0]?.id } },
+    'create-imodel-changeset-extended-data': {
+      path: `/imodels/${id}/changesets/1/extendeddata`,
+      body: { data: Buffer.from('{"a":1}').toString('base64') },
+    },
+    'create-imodel-named-version': {
+      path: `/imodels/${id}/namedversions`,
+      body: { name: 'first', changesetId: made.changesets[0]?.id },
+    },
     'acquire-imodel-briefcase': { path: `/imodels/${id}/briefcases`, body: { deviceName: 'desk' } },
-    'release-imodel-locks-chunk': { path: `/imodels/${id}/locks/release-chunk`, body: { briefcaseId: made.briefcaseId } },
-    'create-imodel-share': { path: `/imodels/${id}/shares`, body: { name: 'guests', permission: 'imodels_read', expiresAt: new Date(Date.now() + 86_400_000).toISOString() } },
+    'release-imodel-locks-chunk': {
+      path: `/imodels/${id}/locks/release-chunk`,
+      body: { briefcaseId: made.briefcaseId },
+    },
+    'create-imodel-share': {
+      path: `/imodels/${id}/shares`,
+      body: { name: 'guests', permission: 'imodels_read', expiresAt: new Date(Date.now() + 86_400_000).toISOString() },
+    },
     'create-itwin': { path: '/itwins', body: { displayName: randomUUID(), class: 'Endeavor', subClass: 'Project' } },
-    'create-itwin-role': { path: `/accesscontrol/itwins/${iTwinId}/roles`, body: { displayName: 'reader', permissions: [] } },
-    'add-itwin-members': { path: `/accesscontrol/itwins/${iTwinId}/members/users`, body: { members: [{ email: people.max.email, roleIds: [role] }] } },
-    'create-itwin-group': { path: `/accesscontrol/itwins/${iTwinId}/groups`, body: { name: 'crew', description: 'd', members: [] } },
-    'add-itwin-group-members': { path: `/accesscontrol/itwins/${iTwinId}/members/groups`, body: { members: [{ groupId: group, roleIds: [role] }] } },
+    'create-itwin-role': {
+      path: `/accesscontrol/itwins/${iTwinId}/roles`,
+      body: { displayName: 'reader', permissions: [] },
+    },
+    'add-itwin-members': {
+      path: `/accesscontrol/itwins/${iTwinId}/members/users`,
+      body: { members: [{ email: people.max.email, roleIds: [role] }] },
+    },
+    'create-itwin-group': {
+      path: `/accesscontrol/itwins/${iTwinId}/groups`,
+      body: { name: 'crew', description: 'd', members: [] },
+    },
+    'add-itwin-group-members': {
+      path: `/accesscontrol/itwins/${iTwinId}/members/groups`,
+      body: { members: [{ groupId: group, roleIds: [role] }] },
+    },
     'add-itwin-owner': { path: `/accesscontrol/itwins/${iTwinId}/members/owners`, body: { email: people.max.email } },
-    'create-repository': { path: `/itwins/${iTwinId}/repositories`, body: { class: 'iModels', uri: 'https://example.test/' } },
-    'create-itwin-webhook': { path: `/itwins/${iTwinId}/webhooks`, body: { callbackUrl: 'https://example.test/', eventTypes: ['iModels.iModelCreated.v1'] } },
-    'redeliver-itwin-webhook-dead-letter': { path: `/itwins/${iTwinId}/webhooks/${webhook}/deadletters/${messageId}`, body: {} },
+    'create-repository': {
+      path: `/itwins/${iTwinId}/repositories`,
+      body: { class: 'iModels', uri: 'https://example.test/' },
+    },
+    'create-itwin-webhook': {
+      path: `/itwins/${iTwinId}/webhooks`,
+      body: { callbackUrl: 'https://example.test/', eventTypes: ['iModels.iModelCreated.v1'] },
+    },
+    'redeliver-itwin-webhook-dead-letter': {
+      path: `/itwins/${iTwinId}/webhooks/${webhook}/deadletters/${messageId}`,
+      body: {},
+    },
     'add-imodel-to-recents': { path: `/imodels/recents/${id}`, body: {} },
     'add-itwin-to-my-favorites': { path: `/itwins/favorites/${iTwinId}`, body: {} },
     'add-itwin-to-my-recents': { path: `/itwins/recents/${iTwinId}`, body: {} },
@@ -76,7 +159,8 @@ async function holdWriters(context: Context): Promise<{ release(): Promise<void>
   const holding = new Promise<void>((resolve) => (held = resolve));
   const ended = db.transaction().execute(async (tx) => {
     // The embedded database has one writer anyway.
-    if (engine === 'postgres') await sql`lock table imodel, named_version, owner in share row exclusive mode`.execute(tx);
+    if (engine === 'postgres')
+      await sql`lock table imodel, named_version, owner in share row exclusive mode`.execute(tx);
     held();
     await released;
   });
@@ -90,7 +174,9 @@ async function holdWriters(context: Context): Promise<{ release(): Promise<void>
 }
 
 /** A proxy that passes everything on until its connections are cut. */
-async function cuttingProxy(origin: string): Promise<{ origin: string; connections: number; cut(): void; close(): void }> {
+async function cuttingProxy(
+  origin: string,
+): Promise<{ origin: string; connections: number; cut(): void; close(): void }> {
   const { port } = new URL(origin);
   const sockets = new Set<Socket>();
   const proxy = { origin: '', connections: 0, cut: () => undefined as void, close: () => undefined as void };
@@ -123,14 +209,32 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
     const { db } = context.server.services.database;
     const counts: Record<string, number> = {};
     for (const table of tablesInOrder)
-      if (table !== 'repeatable_request' && table !== 'job') counts[table] = Number((await db.selectFrom(table).select((eb) => eb.fn.countAll<number>().as('count')).executeTakeFirstOrThrow()).count);
+      if (table !== 'repeatable_request' && table !== 'job')
+        counts[table] = Number(
+          (
+            await db
+              .selectFrom(table)
+              .select((eb) => eb.fn.countAll<number>().as('count'))
+              .executeTakeFirstOrThrow()
+          ).count,
+        );
     return counts;
   }
-  const forget = () => context.server.services.database.db.updateTable('repeatable_request').set({ answer: null, lease_until: 0 }).execute();
+  const forget = () =>
+    context.server.services.database.db
+      .updateTable('repeatable_request')
+      .set({ answer: null, lease_until: 0 })
+      .execute();
 
   test('any POST that is sent again is done once and gets the first answer, also after a crash before the answer was kept', async () => {
     const requests = await requestsOf(context);
-    assert.deepEqual(Object.keys(requests).sort(), routes.filter(({ method }) => method === 'POST').map(({ operationId }) => operationId).sort());
+    assert.deepEqual(
+      Object.keys(requests).sort(),
+      routes
+        .filter(({ method }) => method === 'POST')
+        .map(({ operationId }) => operationId)
+        .sort(),
+    );
     for (const [operationId, { path, body }] of Object.entries(requests)) {
       const key = withKey();
       const first = await context.api.post(path, body, key);
@@ -176,7 +280,8 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
   });
 
   test('keys are bounded in length and characters', async () => {
-    const send = (key: string) => context.api.post('/imodels', { iTwinId: context.iTwinId, name: randomUUID() }, withKey(key));
+    const send = (key: string) =>
+      context.api.post('/imodels', { iTwinId: context.iTwinId, name: randomUUID() }, withKey(key));
     for (const key of ['', ' ', 'a b', 'x'.repeat(256), 'caf\u00e9']) assert.equal((await send(key)).status, 422, key);
     for (const key of ['x'.repeat(255), '"quoted"', '!~']) assert.equal((await send(key)).status, 201, key);
   });
@@ -198,9 +303,23 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
     const writers = await holdWriters(context);
     const first = context.api.post('/imodels', body, key);
     if (context.engine === 'postgres') {
-      await until('the first request to run', async () => ((await db.selectFrom('repeatable_request').select('id').where('answer', 'is', null).where('lease_until', '>', Date.now()).execute()).length > 0 ? true : undefined));
+      await until('the first request to run', async () =>
+        (
+          await db
+            .selectFrom('repeatable_request')
+            .select('id')
+            .where('answer', 'is', null)
+            .where('lease_until', '>', Date.now())
+            .execute()
+        ).length > 0
+          ? true
+          : undefined,
+      );
       const second = await context.api.post('/imodels', body, key);
-      assert.deepEqual([second.status, codeOf(second), second.headers.get('retry-after')], [409, 'RequestInProgress', '1']);
+      assert.deepEqual(
+        [second.status, codeOf(second), second.headers.get('retry-after')],
+        [409, 'RequestInProgress', '1'],
+      );
     }
     // The embedded database has one writer, so the second waits behind the first; either way there is one iModel.
     const third = context.api.post('/imodels', body, key);
@@ -212,7 +331,11 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
     const key = withKey();
     const body = { iTwinId: context.iTwinId, name: randomUUID() };
     const answers = await Promise.all(Array.from({ length: 8 }, () => context.api.post('/imodels', body, key)));
-    const ids = new Set(answers.filter(({ status }) => status === 201).map((answer) => (answer.body as { iModel: { id: string } }).iModel.id));
+    const ids = new Set(
+      answers
+        .filter(({ status }) => status === 201)
+        .map((answer) => (answer.body as { iModel: { id: string } }).iModel.id),
+    );
     assert.equal(ids.size, 1);
     for (const answer of answers) assert.ok(answer.status === 201 || codeOf(answer) === 'RequestInProgress');
   });
@@ -230,22 +353,43 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
   test('the answer is given again when what it was asked of is gone, unless it opens something', async () => {
     const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     const clone = { key: withKey(), body: { iTwinId: context.iTwinId, name: randomUUID() } };
-    const push = { key: withKey(), body: { id: randomBytes(20).toString('hex'), parentId: source.changesets[0]?.id, briefcaseId: source.briefcaseId, fileSize: 1 } };
+    const push = {
+      key: withKey(),
+      body: {
+        id: randomBytes(20).toString('hex'),
+        parentId: source.changesets[0]?.id,
+        briefcaseId: source.briefcaseId,
+        fileSize: 1,
+      },
+    };
     const cloned = await context.api.post(`/imodels/${source.id}/clone`, clone.body, clone.key);
     assert.equal((await context.api.post(`/imodels/${source.id}/changesets`, push.body, push.key)).status, 201);
     await context.api.delete(`/imodels/${source.id}`);
-    assert.deepEqual(comparable(await context.api.post(`/imodels/${source.id}/clone`, clone.body, clone.key)), comparable(cloned));
-    assert.equal((await context.api.post(`/imodels/${source.id}/clone`, { ...clone.body, name: 'x' }, clone.key)).status, 404);
+    assert.deepEqual(
+      comparable(await context.api.post(`/imodels/${source.id}/clone`, clone.body, clone.key)),
+      comparable(cloned),
+    );
+    assert.equal(
+      (await context.api.post(`/imodels/${source.id}/clone`, { ...clone.body, name: 'x' }, clone.key)).status,
+      404,
+    );
     assert.equal((await context.api.post(`/imodels/${source.id}/changesets`, push.body, push.key)).status, 404);
   });
 
   test('an answer that is given again has an upload link of its own, which works', async () => {
     const key = withKey();
     const body = { iTwinId: context.iTwinId, name: randomUUID(), baselineFile: { size: 4 } };
-    const send = async () => (await context.api.post('/imodels', body, key)).body as { iModel: { id: string; _links: { upload: { href: string }; complete: { href: string } } } };
+    const send = async () =>
+      (await context.api.post('/imodels', body, key)).body as {
+        iModel: { id: string; _links: { upload: { href: string }; complete: { href: string } } };
+      };
     await send();
     const { iModel } = await send();
-    const uploaded = await fetch(iModel._links.upload.href, { method: 'PUT', headers: { 'x-ms-blob-type': 'BlockBlob' }, body: 'none' });
+    const uploaded = await fetch(iModel._links.upload.href, {
+      method: 'PUT',
+      headers: { 'x-ms-blob-type': 'BlockBlob' },
+      body: 'none',
+    });
     assert.equal(uploaded.status, 201);
     assert.equal((await context.api.post(iModel._links.complete.href, {})).status, 200);
   });
@@ -253,19 +397,37 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
   test('the database holds no secret of an answer in clear', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const key = withKey();
-    const answer = await context.api.post(`/imodels/${made.id}/shares`, { name: 'x', permission: 'imodels_read', expiresAt: new Date(Date.now() + 86_400_000).toISOString() }, key);
+    const answer = await context.api.post(
+      `/imodels/${made.id}/shares`,
+      { name: 'x', permission: 'imodels_read', expiresAt: new Date(Date.now() + 86_400_000).toISOString() },
+      key,
+    );
     const { shareKey } = (answer.body as { share: { shareKey: string } }).share;
-    const kept = JSON.stringify(await context.server.services.database.db.selectFrom('repeatable_request').selectAll().execute());
+    const kept = JSON.stringify(
+      await context.server.services.database.db.selectFrom('repeatable_request').selectAll().execute(),
+    );
     assert.ok(!kept.includes(shareKey) && !kept.includes(key['idempotency-key'] as string));
   });
 
   test('the collector removes answers after 24 hours, and none before', async () => {
     const { db } = context.server.services.database;
-    const run = () => collect(context.server.services.database, context.server.services.blobs.stores, { graceMs: 0, uploadLifeMs: 3_600_000, groupLifeMs: 3_600_000, seeds: new Map(), thorough: false });
+    const run = () =>
+      collect(context.server.services.database, context.server.services.blobs.stores, {
+        graceMs: 0,
+        uploadLifeMs: 3_600_000,
+        groupLifeMs: 3_600_000,
+        seeds: new Map(),
+        thorough: false,
+      });
     const key = withKey();
     const body = { displayName: randomUUID(), class: 'Endeavor', subClass: 'Project' };
     await context.api.post('/itwins', body, key);
-    const { expires_at } = await db.selectFrom('repeatable_request').select('expires_at').orderBy('expires_at', 'desc').limit(1).executeTakeFirstOrThrow();
+    const { expires_at } = await db
+      .selectFrom('repeatable_request')
+      .select('expires_at')
+      .orderBy('expires_at', 'desc')
+      .limit(1)
+      .executeTakeFirstOrThrow();
     assert.ok(Math.abs(expires_at - Date.now() - 86_400_000) < 60_000);
     await run();
     assert.ok(isReplay(await context.api.post('/itwins', body, key)));
@@ -282,10 +444,18 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
     const writers = await holdWriters(context);
     try {
       const key = randomUUID();
-      const client = new NewestClient({ api: { baseUrl: `${proxy.origin}/imodels` }, headers: { 'Idempotency-Key': () => key } });
+      const client = new NewestClient({
+        api: { baseUrl: `${proxy.origin}/imodels` },
+        headers: { 'Idempotency-Key': () => key },
+      });
       const name = randomUUID();
-      const reached = new Promise<void>((resolve) => context.server.running.app.server.once('request', () => resolve()));
-      const created = client.iModels.createEmpty({ authorization: context.olivia.authorization, iModelProperties: { iTwinId: context.iTwinId, name } });
+      const reached = new Promise<void>((resolve) =>
+        context.server.running.app.server.once('request', () => resolve()),
+      );
+      const created = client.iModels.createEmpty({
+        authorization: context.olivia.authorization,
+        iModelProperties: { iTwinId: context.iTwinId, name },
+      });
       await reached;
       proxy.cut();
       await writers.release();
@@ -304,29 +474,56 @@ onEachDatabase('A creation whose answer did not reach its client', {}, (context)
     const token = await context.server.token('olivia');
     const writers = await holdWriters(context);
     const closed = new Promise<void>((resolve) => {
-      server.once('request', (_request, response: { once(event: 'close', heard: () => void): void }) => response.once('close', resolve));
+      server.once('request', (_request, response: { once(event: 'close', heard: () => void): void }) =>
+        response.once('close', resolve),
+      );
     });
     const { host, port } = new URL(context.server.origin);
     const socket = connect(Number(port), '127.0.0.1');
     const text = JSON.stringify(body);
-    const received = new Promise<void>((resolve) => server.once('request', (request: { once(event: 'end', heard: () => void): void }) => request.once('end', resolve)));
-    socket.write(`POST ${path} HTTP/1.1\r\nHost: ${host}\r\nAuthorization: Bearer ${token}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(text)}\r\n\r\n${text}`);
+    const received = new Promise<void>((resolve) =>
+      server.once('request', (request: { once(event: 'end', heard: () => void): void }) =>
+        request.once('end', resolve),
+      ),
+    );
+    socket.write(
+      `POST ${path} HTTP/1.1\r\nHost: ${host}\r\nAuthorization: Bearer ${token}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(text)}\r\n\r\n${text}`,
+    );
     await received;
     socket.destroy();
     await closed;
     await writers.release();
-    await until('the answer to be kept', async () => ((await db.selectFrom('repeatable_request').select('id').where('answer', 'is not', null).execute()).length > 0 ? true : undefined));
+    await until('the answer to be kept', async () =>
+      (await db.selectFrom('repeatable_request').select('id').where('answer', 'is not', null).execute()).length > 0
+        ? true
+        : undefined,
+    );
   }
   const post = (path: string, body: unknown) => context.api.post(path, body);
 
   test('is answered again to the same request, once, with an upload link that works', async () => {
     const body = { iTwinId: context.iTwinId, name: randomUUID(), baselineFile: { size: 4 } };
     await lose('/imodels', body);
-    assert.deepEqual([(await post('/imodels', { ...body, description: 'other' })).status, (await (await context.server.as('admin')).post('/imodels', body)).status], [409, 409]);
+    assert.deepEqual(
+      [
+        (await post('/imodels', { ...body, description: 'other' })).status,
+        (await (await context.server.as('admin')).post('/imodels', body)).status,
+      ],
+      [409, 409],
+    );
     const again = await post('/imodels', body);
     assert.deepEqual([again.status, isReplay(again)], [201, true]);
     const { iModel } = again.body as { iModel: { id: string; _links: { upload: { href: string } } } };
-    assert.equal((await fetch(iModel._links.upload.href, { method: 'PUT', headers: { 'x-ms-blob-type': 'BlockBlob' }, body: 'none' })).status, 201);
+    assert.equal(
+      (
+        await fetch(iModel._links.upload.href, {
+          method: 'PUT',
+          headers: { 'x-ms-blob-type': 'BlockBlob' },
+          body: 'none',
+        })
+      ).status,
+      201,
+    );
     const third = await post('/imodels', body);
     assert.deepEqual([third.status, codeOf(third)], [409, 'iModelExists']);
   });
@@ -358,7 +555,9 @@ onEachDatabase('A creation whose answer did not reach its client', {}, (context)
       await db.deleteFrom('repeatable_request').execute();
       const body = { iTwinId: context.iTwinId, name: randomUUID() };
       await lose('/imodels', body);
-      const { iModels } = (await context.api.get(`/imodels?iTwinId=${context.iTwinId}&name=${body.name}`)).body as { iModels: { id: string }[] };
+      const { iModels } = (await context.api.get(`/imodels?iTwinId=${context.iTwinId}&name=${body.name}`)).body as {
+        iModels: { id: string }[];
+      };
       assert.ok((await touch(iModels[0]?.id ?? '')).status < 300);
       const again = await post('/imodels', body);
       assert.deepEqual([again.status, codeOf(again)], [409, 'iModelExists']);
@@ -384,7 +583,10 @@ onEachDatabase('A creation whose answer did not reach its client', {}, (context)
           proxy.cut();
         });
       });
-      const created = client.iModels.createEmpty({ authorization: context.olivia.authorization, iModelProperties: { iTwinId: context.iTwinId, name } });
+      const created = client.iModels.createEmpty({
+        authorization: context.olivia.authorization,
+        iModelProperties: { iTwinId: context.iTwinId, name },
+      });
       await closed;
       await writers.release();
       assert.equal((await created).name, name);
@@ -399,9 +601,17 @@ onEachDatabase('A creation whose answer did not reach its client', {}, (context)
     const first = (await post('/imodels', body)).body as { iModel: { id: string } };
     const { error } = (await post('/imodels', body)).body as WireError;
     assert.equal(error.message, 'iModel with the same name already exists within the iTwin.');
-    assert.match(error.details?.[0]?.message ?? '', new RegExp(`${first.iModel.id}.*waits for its baseline file.*POST /imodels/${first.iModel.id}/baselinefile.*DELETE`));
+    assert.match(
+      error.details?.[0]?.message ?? '',
+      new RegExp(
+        `${first.iModel.id}.*waits for its baseline file.*POST /imodels/${first.iModel.id}/baselinefile.*DELETE`,
+      ),
+    );
     const finished = await makeIModel(context.olivia, context.iTwinId);
-    assert.equal(((await post('/imodels', { iTwinId: context.iTwinId, name: finished.name })).body as WireError).error.details, undefined);
+    assert.equal(
+      ((await post('/imodels', { iTwinId: context.iTwinId, name: finished.name })).body as WireError).error.details,
+      undefined,
+    );
   });
 });
 

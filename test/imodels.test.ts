@@ -4,7 +4,14 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { describe, test } from 'node:test';
-import { IModelOrderByProperty, IModelState, OrderByOperator, type ContainerTypes, type IModel, type IModelPropertiesForUpdate } from '@itwin/imodels-client-management';
+import {
+  IModelOrderByProperty,
+  IModelState,
+  OrderByOperator,
+  type ContainerTypes,
+  type IModel,
+  type IModelPropertiesForUpdate,
+} from '@itwin/imodels-client-management';
 import { sampleBaseline } from '../scripts/sample.ts';
 import type { WireError } from './support/api.ts';
 import { all, makeIModel, official, workFolder } from './support/clients.ts';
@@ -18,7 +25,10 @@ onEachDatabase('iModels', {}, (context) => {
   const newName = (): string => `[${randomUUID()}][Tests] an iModel`;
   const as = () => ({ authorization: context.olivia.authorization });
   const create = (properties: object = {}): Promise<IModel> =>
-    context.olivia.client.iModels.createEmpty({ ...as(), iModelProperties: { iTwinId: context.iTwinId, name: newName(), ...properties } });
+    context.olivia.client.iModels.createEmpty({
+      ...as(),
+      iModelProperties: { iTwinId: context.iTwinId, name: newName(), ...properties },
+    });
 
   test('an empty iModel is usable at once and echoes what was asked for', async () => {
     const name = newName();
@@ -58,8 +68,15 @@ onEachDatabase('iModels', {}, (context) => {
     // With a template or a baseline file no mode is needed.
     const more = { geographicCoordinateSystem: { horizontalCRSId: 'EPSG:3857' } };
     const { id } = await create();
-    for (const source of [{ template: { iModelId: id } }, { baselineFile: { size: 10 } }, { template: null, baselineFile: { size: 10 }, creationMode: null }])
-      assert.equal((await context.api.post('/imodels', { iTwinId: context.iTwinId, name: newName(), ...source, ...more })).status, 201);
+    for (const source of [
+      { template: { iModelId: id } },
+      { baselineFile: { size: 10 } },
+      { template: null, baselineFile: { size: 10 }, creationMode: null },
+    ])
+      assert.equal(
+        (await context.api.post('/imodels', { iTwinId: context.iTwinId, name: newName(), ...source, ...more })).status,
+        201,
+      );
   });
 
   test('from a baseline file: created, uploaded, completed by the official client', async () => {
@@ -68,7 +85,10 @@ onEachDatabase('iModels', {}, (context) => {
       const filePath = path.join(work.path, 'baseline.bim');
       const bytes = sampleBaseline();
       writeFileSync(filePath, bytes);
-      const iModel = await context.olivia.client.iModels.createFromBaseline({ ...as(), iModelProperties: { iTwinId: context.iTwinId, name: newName(), filePath } });
+      const iModel = await context.olivia.client.iModels.createFromBaseline({
+        ...as(),
+        iModelProperties: { iTwinId: context.iTwinId, name: newName(), filePath },
+      });
       assert.equal(iModel.state, IModelState.Initialized);
       const baseline = await context.olivia.client.baselineFiles.getSingle({ ...as(), iModelId: iModel.id });
       assert.equal(baseline.fileSize, bytes.length);
@@ -81,19 +101,33 @@ onEachDatabase('iModels', {}, (context) => {
 
   /** Begins an iModel from a baseline of so many bytes. */
   async function begin(size: number) {
-    const created = await context.api.post('/imodels', { iTwinId: context.iTwinId, name: newName(), baselineFile: { size } });
+    const created = await context.api.post('/imodels', {
+      iTwinId: context.iTwinId,
+      name: newName(),
+      baselineFile: { size },
+    });
     assert.equal(created.status, 201);
-    const { iModel } = created.body as { iModel: { id: string; state: string; _links: { upload: { href: string; storageType: string }; complete: { href: string } } } };
+    const { iModel } = created.body as {
+      iModel: {
+        id: string;
+        state: string;
+        _links: { upload: { href: string; storageType: string }; complete: { href: string } };
+      };
+    };
     return { id: iModel.id, iModel, upload: iModel._links.upload, complete: iModel._links.complete.href };
   }
-  const stateOf = async (id: string): Promise<string> => ((await context.api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string } }).createOperation.state;
+  const stateOf = async (id: string): Promise<string> =>
+    ((await context.api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string } })
+      .createOperation.state;
 
   test('waits for its baseline file, and says so everywhere', async () => {
     const { id, iModel, upload } = await begin(8192);
     assert.equal(iModel.state, 'notInitialized');
     assert.equal(upload.storageType, 'azure');
     assert.equal(await stateOf(id), 'waitingForFile');
-    const baseline = (await context.api.get(`/imodels/${id}/baselinefile`)).body as { baselineFile: { state: string; _links: { download: null } } };
+    const baseline = (await context.api.get(`/imodels/${id}/baselinefile`)).body as {
+      baselineFile: { state: string; _links: { download: null } };
+    };
     assert.equal(baseline.baselineFile.state, 'waitingForFile');
     assert.equal(baseline.baselineFile._links.download, null);
     for (const [method, path_, body] of [
@@ -112,7 +146,12 @@ onEachDatabase('iModels', {}, (context) => {
     const { id, upload, complete } = await begin(bytes.length);
     const early = await context.api.post(complete, {});
     assert.equal(early.status, 404);
-    assert.deepEqual(early.body, { error: { code: 'FileNotFound', message: 'Requested file is not available. File was not uploaded to file storage.' } });
+    assert.deepEqual(early.body, {
+      error: {
+        code: 'FileNotFound',
+        message: 'Requested file is not available. File was not uploaded to file storage.',
+      },
+    });
     assert.equal((await context.api.put(upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob' })).status, 201);
     const done = await context.api.post(complete, {});
     assert.equal(done.status, 200);
@@ -133,10 +172,19 @@ onEachDatabase('iModels', {}, (context) => {
 
   test('a baseline of another size than declared is not taken, and completing it answers DataConflict', async () => {
     const { id, upload, complete } = await begin(5000);
-    for (const size of [4999, 5001]) assert.equal((await context.api.put(upload.href, Buffer.alloc(size), { 'x-ms-blob-type': 'BlockBlob' })).status, context.refused(400));
+    for (const size of [4999, 5001])
+      assert.equal(
+        (await context.api.put(upload.href, Buffer.alloc(size), { 'x-ms-blob-type': 'BlockBlob' })).status,
+        context.refused(400),
+      );
     const answer = await context.api.post(complete, {});
     assert.equal(answer.status, 409);
-    assert.deepEqual(answer.body, { error: { code: 'DataConflict', message: 'File size provided during iModel creation does not match actual file size.' } });
+    assert.deepEqual(answer.body, {
+      error: {
+        code: 'DataConflict',
+        message: 'File size provided during iModel creation does not match actual file size.',
+      },
+    });
     assert.equal(await stateOf(id), 'waitingForFile');
   });
 
@@ -146,7 +194,9 @@ onEachDatabase('iModels', {}, (context) => {
       const { id, upload, complete } = await begin(bytes.length);
       assert.equal((await context.api.put(upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob' })).status, 201);
       assert.equal((await context.api.post(complete, {})).status, 200);
-      const { createOperation } = (await context.api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string; failureReason: string } };
+      const { createOperation } = (await context.api.get(`/imodels/${id}/operations/create`)).body as {
+        createOperation: { state: string; failureReason: string };
+      };
       assert.equal(createOperation.state, 'failed');
       assert.match(createOperation.failureReason, /baseline file/);
       const { iModel } = (await context.api.get(`/imodels/${id}`)).body as { iModel: { state: string; name: string } };
@@ -164,20 +214,46 @@ onEachDatabase('iModels', {}, (context) => {
     try {
       const filePath = path.join(work.path, 'no.bim');
       writeFileSync(filePath, 'x'.repeat(1000));
-      const createFromBaseline = () => client.iModels.createFromBaseline({ ...as(), iModelProperties: { iTwinId, name, filePath } });
+      const createFromBaseline = () =>
+        client.iModels.createFromBaseline({ ...as(), iModelProperties: { iTwinId, name, filePath } });
       // What the client says of it names neither the iModel nor the reason.
-      for (let n = 0; n < 2; n++) await assert.rejects(createFromBaseline(), { message: "Baseline File initialization failed with state 'initializationFailed.'" });
+      for (let n = 0; n < 2; n++)
+        await assert.rejects(createFromBaseline(), {
+          message: "Baseline File initialization failed with state 'initializationFailed.'",
+        });
     } finally {
       work.remove();
     }
-    const failed = await all(client.iModels.getRepresentationList({ ...as(), urlParams: { iTwinId, state: IModelState.NotInitialized } }));
-    assert.deepEqual(failed.map((iModel) => [iModel.name, iModel.state]), [[name, 'notInitialized'], [name, 'notInitialized']]);
+    const failed = await all(
+      client.iModels.getRepresentationList({ ...as(), urlParams: { iTwinId, state: IModelState.NotInitialized } }),
+    );
+    assert.deepEqual(
+      failed.map((iModel) => [iModel.name, iModel.state]),
+      [
+        [name, 'notInitialized'],
+        [name, 'notInitialized'],
+      ],
+    );
     for (const { id } of failed) {
-      const operation = (await client.operations.getCreateIModelDetails({ ...as(), iModelId: id })) as unknown as { state: string; failureReason: string };
-      assert.deepEqual([operation.state, operation.failureReason], ['failed', 'The baseline file is not an iModel: it is no SQLite file.']);
+      const operation = (await client.operations.getCreateIModelDetails({ ...as(), iModelId: id })) as unknown as {
+        state: string;
+        failureReason: string;
+      };
+      assert.deepEqual(
+        [operation.state, operation.failureReason],
+        ['failed', 'The baseline file is not an iModel: it is no SQLite file.'],
+      );
     }
     // The name leads to whoever holds it, which no failed creation does.
-    const named = async (state?: IModelState) => (await all(client.iModels.getMinimalList({ ...as(), urlParams: { iTwinId, name, ...(state !== undefined && { state }) } }))).map(({ id }) => id);
+    const named = async (state?: IModelState) =>
+      (
+        await all(
+          client.iModels.getMinimalList({
+            ...as(),
+            urlParams: { iTwinId, name, ...(state !== undefined && { state }) },
+          }),
+        )
+      ).map(({ id }) => id);
     assert.deepEqual([await named(), (await named(IModelState.NotInitialized)).length], [[], 2]);
     const answers = await Promise.all(Array.from({ length: 6 }, () => context.api.post('/imodels', { iTwinId, name })));
     assert.deepEqual(answers.map(({ status }) => status).sort(), [201, ...Array<number>(5).fill(409)]);
@@ -193,7 +269,9 @@ onEachDatabase('iModels', {}, (context) => {
 
   test('a name that is taken is refused before any upload, and free after deletion', async () => {
     const first = await create();
-    const refusal = { error: { code: 'iModelExists', message: 'iModel with the same name already exists within the iTwin.' } };
+    const refusal = {
+      error: { code: 'iModelExists', message: 'iModel with the same name already exists within the iTwin.' },
+    };
     for (const more of [{}, { baselineFile: { size: 10 } }]) {
       const answer = await context.api.post('/imodels', { iTwinId: context.iTwinId, name: first.name, ...more });
       assert.equal(answer.status, 409);
@@ -208,83 +286,172 @@ onEachDatabase('iModels', {}, (context) => {
 
   test('of requests for one name at once exactly one wins', async () => {
     const name = newName();
-    const answers = await Promise.all(Array.from({ length: 12 }, () => context.api.post('/imodels', { iTwinId: context.iTwinId, name })));
+    const answers = await Promise.all(
+      Array.from({ length: 12 }, () => context.api.post('/imodels', { iTwinId: context.iTwinId, name })),
+    );
     assert.deepEqual(answers.map(({ status }) => status).sort(), [201, ...Array<number>(11).fill(409)]);
   });
 
   const badBodies: { what: string; body: object; detail: object }[] = [
-    { what: 'a missing name', body: { name: undefined }, detail: { code: 'MissingRequiredProperty', message: 'Required property is missing.', target: 'name' } },
+    {
+      what: 'a missing name',
+      body: { name: undefined },
+      detail: { code: 'MissingRequiredProperty', message: 'Required property is missing.', target: 'name' },
+    },
     {
       what: 'a description of 256 characters',
       body: { description: 'd'.repeat(256) },
-      detail: { code: 'InvalidValue', message: "Provided 'description' value is not valid. The value exceeds allowed 255 characters.", target: 'description' },
+      detail: {
+        code: 'InvalidValue',
+        message: "Provided 'description' value is not valid. The value exceeds allowed 255 characters.",
+        target: 'description',
+      },
     },
     {
       what: 'a latitude beyond 90',
       body: { extent: { southWest: { latitude: 91, longitude: 0 }, northEast: { latitude: 0, longitude: 0 } } },
-      detail: { code: 'InvalidValue', message: "Provided 'extent' value is not valid. Valid 'latitude' value range is -90 to 90.", target: 'extent' },
+      detail: {
+        code: 'InvalidValue',
+        message: "Provided 'extent' value is not valid. Valid 'latitude' value range is -90 to 90.",
+        target: 'extent',
+      },
     },
     {
       what: 'a longitude beyond -180',
       body: { extent: { southWest: { latitude: 0, longitude: -181 }, northEast: { latitude: 0, longitude: 0 } } },
-      detail: { code: 'InvalidValue', message: "Provided 'extent' value is not valid. Valid 'longitude' value range is -180 to 180.", target: 'extent' },
+      detail: {
+        code: 'InvalidValue',
+        message: "Provided 'extent' value is not valid. Valid 'longitude' value range is -180 to 180.",
+        target: 'extent',
+      },
     },
-    { what: 'half an extent', body: { extent: { southWest: { latitude: 0, longitude: 0 } } }, detail: { code: 'MissingRequiredProperty', message: 'Required property is missing.', target: 'extent.northEast' } },
+    {
+      what: 'half an extent',
+      body: { extent: { southWest: { latitude: 0, longitude: 0 } } },
+      detail: { code: 'MissingRequiredProperty', message: 'Required property is missing.', target: 'extent.northEast' },
+    },
     {
       what: 'a baseline of no size',
       body: { baselineFile: { size: 0 } },
-      detail: { code: 'InvalidValue', message: "Provided 'baselineFile' value is not valid. 'size' must be a positive integer value.", target: 'baselineFile' },
+      detail: {
+        code: 'InvalidValue',
+        message: "Provided 'baselineFile' value is not valid. 'size' must be a positive integer value.",
+        target: 'baselineFile',
+      },
     },
-    { what: 'the baseline mode without a file', body: { creationMode: 'fromBaseline' }, detail: { code: 'MissingRequiredProperty', message: 'Required property is missing.', target: 'baselineFile' } },
+    {
+      what: 'the baseline mode without a file',
+      body: { creationMode: 'fromBaseline' },
+      detail: { code: 'MissingRequiredProperty', message: 'Required property is missing.', target: 'baselineFile' },
+    },
     ...(
       [
-        ['an empty mode with a template', { creationMode: 'empty', template: { iModelId: randomUUID() } }, 'template', 'empty'],
-        ['an empty mode with a baseline file', { creationMode: 'Empty', baselineFile: { size: 10 } }, 'baselineFile', 'Empty'],
-        ['the baseline mode with a template', { creationMode: 'fromBaseline', template: { iModelId: randomUUID() } }, 'template', 'fromBaseline'],
-        ['the template mode with a baseline file', { creationMode: 'fromiModelVersion', baselineFile: { size: 10 } }, 'baselineFile', 'fromiModelVersion'],
+        [
+          'an empty mode with a template',
+          { creationMode: 'empty', template: { iModelId: randomUUID() } },
+          'template',
+          'empty',
+        ],
+        [
+          'an empty mode with a baseline file',
+          { creationMode: 'Empty', baselineFile: { size: 10 } },
+          'baselineFile',
+          'Empty',
+        ],
+        [
+          'the baseline mode with a template',
+          { creationMode: 'fromBaseline', template: { iModelId: randomUUID() } },
+          'template',
+          'fromBaseline',
+        ],
+        [
+          'the template mode with a baseline file',
+          { creationMode: 'fromiModelVersion', baselineFile: { size: 10 } },
+          'baselineFile',
+          'fromiModelVersion',
+        ],
       ] as const
-    ).map(([what, body, target, mode]) => ({ what, body, detail: { code: 'InvalidValue', message: `Provided '${target}' value is not valid. It cannot be used when 'creationMode' is '${mode}'.`, target } })),
-    { what: 'the template mode without a template', body: { creationMode: 'fromiModelVersion' }, detail: { code: 'MissingRequiredProperty', message: 'Required property is missing.', target: 'template' } },
+    ).map(([what, body, target, mode]) => ({
+      what,
+      body,
+      detail: {
+        code: 'InvalidValue',
+        message: `Provided '${target}' value is not valid. It cannot be used when 'creationMode' is '${mode}'.`,
+        target,
+      },
+    })),
+    {
+      what: 'the template mode without a template',
+      body: { creationMode: 'fromiModelVersion' },
+      detail: { code: 'MissingRequiredProperty', message: 'Required property is missing.', target: 'template' },
+    },
     {
       what: 'a template and a baseline file, with a mode',
       body: { creationMode: 'fromBaseline', baselineFile: { size: 10 }, template: { iModelId: randomUUID() } },
-      detail: { code: 'MutuallyExclusivePropertiesProvided', message: "Only one of the following properties can be provided: 'template', 'baselineFile'." },
+      detail: {
+        code: 'MutuallyExclusivePropertiesProvided',
+        message: "Only one of the following properties can be provided: 'template', 'baselineFile'.",
+      },
     },
     {
       what: 'a coordinate system for an empty iModel without a mode',
       body: { geographicCoordinateSystem: { horizontalCRSId: 'EPSG:3857' } },
-      detail: { code: 'InvalidValue', message: "Provided 'geographicCoordinateSystem' value is not valid. For empty iModels it can only be set when 'creationMode' is 'empty'.", target: 'geographicCoordinateSystem' },
+      detail: {
+        code: 'InvalidValue',
+        message:
+          "Provided 'geographicCoordinateSystem' value is not valid. For empty iModels it can only be set when 'creationMode' is 'empty'.",
+        target: 'geographicCoordinateSystem',
+      },
     },
     ...['EPSG:junk', 'EPSG:', 'EPSG:0001', '', ' ', 'made up'].map((horizontalCRSId) => ({
       what: `the coordinate system '${horizontalCRSId}'`,
       body: { creationMode: 'empty', geographicCoordinateSystem: { horizontalCRSId } },
-      detail: { code: 'InvalidValue', message: "Provided 'geographicCoordinateSystem' value is not valid. 'horizontalCRSId' must be an EPSG code, such as 'EPSG:3857', or the name of a coordinate system.", target: 'geographicCoordinateSystem' },
+      detail: {
+        code: 'InvalidValue',
+        message:
+          "Provided 'geographicCoordinateSystem' value is not valid. 'horizontalCRSId' must be an EPSG code, such as 'EPSG:3857', or the name of a coordinate system.",
+        target: 'geographicCoordinateSystem',
+      },
     })),
     {
       what: 'a NUL in the name, which no database could keep',
       body: { name: 'a\0b' },
-      detail: { code: 'InvalidValue', message: "Provided 'name' value is not valid. The value cannot contain the NUL character.", target: 'name' },
+      detail: {
+        code: 'InvalidValue',
+        message: "Provided 'name' value is not valid. The value cannot contain the NUL character.",
+        target: 'name',
+      },
     },
     {
       what: 'a template without its id',
       body: { template: {} },
-      detail: { code: 'MissingRequiredProperty', message: 'Required property is missing.', target: 'template.iModelId' },
+      detail: {
+        code: 'MissingRequiredProperty',
+        message: 'Required property is missing.',
+        target: 'template.iModelId',
+      },
     },
   ];
   for (const { what, body, detail } of badBodies) {
     test(`creation refuses ${what}`, async () => {
       const answer = await context.api.post('/imodels', { iTwinId: context.iTwinId, name: newName(), ...body });
       assert.equal(answer.status, 422);
-      assert.deepEqual(answer.body, { error: { code: 'InvalidiModelsRequest', message: 'Cannot create iModel.', details: [detail] } });
+      assert.deepEqual(answer.body, {
+        error: { code: 'InvalidiModelsRequest', message: 'Cannot create iModel.', details: [detail] },
+      });
     });
   }
 
   test('each property can be changed alone', async () => {
     const before = await create({ description: 'old', extent });
     const name = newName();
-    const change = (iModelProperties: IModelPropertiesForUpdate): Promise<IModel> => context.olivia.client.iModels.update({ ...as(), iModelId: before.id, iModelProperties });
+    const change = (iModelProperties: IModelPropertiesForUpdate): Promise<IModel> =>
+      context.olivia.client.iModels.update({ ...as(), iModelId: before.id, iModelProperties });
     const renamed = await change({ name });
-    assert.deepEqual([renamed.name, renamed.displayName, renamed.description, renamed.extent], [name, name, 'old', extent]);
+    assert.deepEqual(
+      [renamed.name, renamed.displayName, renamed.description, renamed.extent],
+      [name, name, 'old', extent],
+    );
     const described = await change({ description: 'new' });
     assert.deepEqual([described.name, described.description, described.extent], [name, 'new', extent]);
     const reversed = { southWest: { latitude: 80, longitude: 170 }, northEast: { latitude: -80, longitude: -170 } };
@@ -300,7 +467,11 @@ onEachDatabase('iModels', {}, (context) => {
     const nothing = await context.api.patch(`/imodels/${iModel.id}`, {});
     assert.equal(nothing.status, 422);
     assert.deepEqual((nothing.body as WireError).error.details, [
-      { code: 'MissingRequiredProperty', message: "Required property is missing. At least one of the following properties must be provided: 'extent', 'name', 'description'." },
+      {
+        code: 'MissingRequiredProperty',
+        message:
+          "Required property is missing. At least one of the following properties must be provided: 'extent', 'name', 'description'.",
+      },
     ]);
     const taken = await context.api.patch(`/imodels/${iModel.id}`, { name: (await create()).name });
     assert.equal(taken.status, 409);
@@ -311,10 +482,22 @@ onEachDatabase('iModels', {}, (context) => {
   test('a deleted iModel is gone everywhere', async () => {
     const { id } = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     assert.equal((await context.api.delete(`/imodels/${id}`)).status, 204);
-    for (const rest of ['', '/changesets', '/changesets/1', '/baselinefile', '/operations/create', '/briefcases', '/users', '/permissions', '/changesets/0/checkpoint']) {
+    for (const rest of [
+      '',
+      '/changesets',
+      '/changesets/1',
+      '/baselinefile',
+      '/operations/create',
+      '/briefcases',
+      '/users',
+      '/permissions',
+      '/changesets/0/checkpoint',
+    ]) {
       const answer = await context.api.get(`/imodels/${id}${rest}`);
       assert.equal(answer.status, 404, rest);
-      assert.deepEqual(answer.body, { error: { code: 'iModelNotFound', message: 'Requested iModel is not available.' } });
+      assert.deepEqual(answer.body, {
+        error: { code: 'iModelNotFound', message: 'Requested iModel is not available.' },
+      });
     }
     assert.equal((await context.api.delete(`/imodels/${id}`)).status, 404);
   });
@@ -325,8 +508,21 @@ onEachDatabase('iModels', {}, (context) => {
       ['changesets/1/checkpoint', made.changesets[0]?.id, 1, `${made.changesets[0]?.id}.bim`],
       [`changesets/${made.changesets[0]?.id}/checkpoint`, made.changesets[0]?.id, 1, `${made.changesets[0]?.id}.bim`],
     ] as const) {
-      const { checkpoint } = (await context.api.get(`/imodels/${made.id}/${rest}`)).body as { checkpoint: Record<string, unknown> };
-      assert.deepEqual(checkpoint, { changesetId, changesetIndex, state: 'notGenerated', size: 0, dbName, directoryAccessInfo: null, containerAccessInfo: null, progress: { changesets: 0, totalChangesets: 0 }, failureReason: null, _links: { download: null } });
+      const { checkpoint } = (await context.api.get(`/imodels/${made.id}/${rest}`)).body as {
+        checkpoint: Record<string, unknown>;
+      };
+      assert.deepEqual(checkpoint, {
+        changesetId,
+        changesetIndex,
+        state: 'notGenerated',
+        size: 0,
+        dbName,
+        directoryAccessInfo: null,
+        containerAccessInfo: null,
+        progress: { changesets: 0, totalChangesets: 0 },
+        failureReason: null,
+        _links: { download: null },
+      });
     }
     const unknown = await context.api.get(`/imodels/${made.id}/changesets/2/checkpoint`);
     assert.equal((unknown.body as WireError).error.code, 'ChangesetNotFound');
@@ -342,7 +538,10 @@ onEachDatabase('Listing iModels', {}, (context) => {
     if (iTwinId === '') {
       iTwinId = await context.server.iTwin();
       for (const [n, name] of names.entries())
-        await context.olivia.client.iModels.createEmpty({ ...as(), iModelProperties: { iTwinId, name, ...(n === 4 && { description: 'Stripes, for Searching' }) } });
+        await context.olivia.client.iModels.createEmpty({
+          ...as(),
+          iModelProperties: { iTwinId, name, ...(n === 4 && { description: 'Stripes, for Searching' }) },
+        });
       await context.api.post('/imodels', { iTwinId, name: 'unfinished', baselineFile: { size: 512 } });
     }
     return iTwinId;
@@ -354,19 +553,38 @@ onEachDatabase('Listing iModels', {}, (context) => {
   }
 
   test('pages through everything, whatever the size of a page', async () => {
-    for (const $top of [1, 2, 3, 7, 100]) assert.deepEqual((await listed({ $top })).toSorted(), [...names, 'unfinished'].toSorted());
-    const minimal = await all(context.olivia.client.iModels.getMinimalList({ ...as(), urlParams: { iTwinId: await filled(), $top: 2 } }));
+    for (const $top of [1, 2, 3, 7, 100])
+      assert.deepEqual((await listed({ $top })).toSorted(), [...names, 'unfinished'].toSorted());
+    const minimal = await all(
+      context.olivia.client.iModels.getMinimalList({ ...as(), urlParams: { iTwinId: await filled(), $top: 2 } }),
+    );
     assert.equal(minimal.length, 7);
     assert.ok(minimal.every(({ id, displayName }) => id !== '' && displayName !== ''));
   });
 
   test('orders by name and by creation, both ways', async () => {
     const byName = await listed({ $orderBy: { property: IModelOrderByProperty.Name }, $top: 3 });
-    assert.deepEqual(byName, ['AAA first', 'milestone 2', 'Milestone [1]', 'unfinished', 'YYY last', 'zebra', 'ÄÖÜ Straße']);
-    const backwards = await listed({ $orderBy: { property: IModelOrderByProperty.Name, operator: OrderByOperator.Descending }, $top: 2 });
+    assert.deepEqual(byName, [
+      'AAA first',
+      'milestone 2',
+      'Milestone [1]',
+      'unfinished',
+      'YYY last',
+      'zebra',
+      'ÄÖÜ Straße',
+    ]);
+    const backwards = await listed({
+      $orderBy: { property: IModelOrderByProperty.Name, operator: OrderByOperator.Descending },
+      $top: 2,
+    });
     assert.deepEqual(backwards, byName.toReversed());
-    assert.deepEqual(await listed({ $orderBy: { property: IModelOrderByProperty.CreatedDateTime } }), [...names, 'unfinished']);
-    const latest = await listed({ $orderBy: { property: IModelOrderByProperty.CreatedDateTime, operator: OrderByOperator.Descending } });
+    assert.deepEqual(await listed({ $orderBy: { property: IModelOrderByProperty.CreatedDateTime } }), [
+      ...names,
+      'unfinished',
+    ]);
+    const latest = await listed({
+      $orderBy: { property: IModelOrderByProperty.CreatedDateTime, operator: OrderByOperator.Descending },
+    });
     assert.deepEqual(latest, [...names, 'unfinished'].toReversed());
   });
 
@@ -410,41 +628,129 @@ onEachDatabase('Listing iModels', {}, (context) => {
       iModels: { displayName: string }[];
       _links: { next: { href: string }; prev: { href: string } };
     };
-    assert.deepEqual(page.iModels.map(({ displayName }) => displayName), ['Milestone [1]', 'unfinished']);
+    assert.deepEqual(
+      page.iModels.map(({ displayName }) => displayName),
+      ['Milestone [1]', 'unfinished'],
+    );
     assert.match(page._links.next.href, /\$skip=4/);
     assert.match(page._links.prev.href, /\$skip=0/);
   });
 
   test('stays right while what it yields is deleted', async () => {
     const own = await context.server.iTwin();
-    for (let n = 0; n < 7; n++) await context.olivia.client.iModels.createEmpty({ ...as(), iModelProperties: { iTwinId: own, name: `doomed ${n}` } });
+    for (let n = 0; n < 7; n++)
+      await context.olivia.client.iModels.createEmpty({
+        ...as(),
+        iModelProperties: { iTwinId: own, name: `doomed ${n}` },
+      });
     let seen = 0;
-    for await (const { id } of context.olivia.client.iModels.getMinimalList({ ...as(), urlParams: { iTwinId: own, $top: 2 } })) {
+    for await (const { id } of context.olivia.client.iModels.getMinimalList({
+      ...as(),
+      urlParams: { iTwinId: own, $top: 2 },
+    })) {
       await context.olivia.client.iModels.delete({ ...as(), iModelId: id });
       seen++;
     }
     assert.equal(seen, 7);
-    assert.deepEqual(await all(context.olivia.client.iModels.getMinimalList({ ...as(), urlParams: { iTwinId: own } })), []);
+    assert.deepEqual(
+      await all(context.olivia.client.iModels.getMinimalList({ ...as(), urlParams: { iTwinId: own } })),
+      [],
+    );
   });
 
   const refusals: [query: string, details: object[]][] = [
     ['', [{ code: 'MissingRequiredParameter', message: 'Required parameter is missing.', target: 'iTwinId' }]],
     ['iTwinId=abc', [{ code: 'InvalidValue', message: "'abc' is not a valid 'iTwinId' value.", target: 'iTwinId' }]],
-    ['iTwinId=ID&$skip=-1', [{ code: 'InvalidValue', message: "'-1' is not a valid '$skip' value. '$skip' must be a non-negative integer.", target: '$skip' }]],
-    ['iTwinId=ID&$top=0', [{ code: 'InvalidValue', message: "'0' is not a valid '$top' value. '$top' must be a positive integer that does not exceed 1000.", target: '$top' }]],
-    ['iTwinId=ID&$top=1001', [{ code: 'InvalidValue', message: "'1001' is not a valid '$top' value. '$top' must be a positive integer that does not exceed 1000.", target: '$top' }]],
-    ['iTwinId=ID&$top=many', [{ code: 'InvalidValue', message: "'many' is not a valid '$top' value. '$top' must be a positive integer that does not exceed 1000.", target: '$top' }]],
-    ['iTwinId=ID&$orderBy=size', [{ code: 'InvalidValue', message: "'size' is not a valid '$orderBy' value. Valid properties: 'name', 'createdDateTime'.", target: '$orderBy' }]],
-    ['iTwinId=ID&$continuationToken=bogus', [{ code: 'InvalidValue', message: "'bogus' is not a valid '$continuationToken' value.", target: '$continuationToken' }]],
-    ['iTwinId=ID&$continuationToken=bogus&$skip=1', [{ code: 'MutuallyExclusiveParametersProvided', message: "Only one of the following parameters can be provided: '$skip', '$continuationToken'." }]],
-    ['iTwinId=ID&name=a&$search=b', [{ code: 'MutuallyExclusiveParametersProvided', message: "Only one of the following parameters can be provided: 'name', '$search'." }]],
-    ['iTwinId=ID&state=ready', [{ code: 'InvalidValue', message: "'ready' is not a valid 'state' value.", target: 'state' }]],
+    [
+      'iTwinId=ID&$skip=-1',
+      [
+        {
+          code: 'InvalidValue',
+          message: "'-1' is not a valid '$skip' value. '$skip' must be a non-negative integer.",
+          target: '$skip',
+        },
+      ],
+    ],
+    [
+      'iTwinId=ID&$top=0',
+      [
+        {
+          code: 'InvalidValue',
+          message: "'0' is not a valid '$top' value. '$top' must be a positive integer that does not exceed 1000.",
+          target: '$top',
+        },
+      ],
+    ],
+    [
+      'iTwinId=ID&$top=1001',
+      [
+        {
+          code: 'InvalidValue',
+          message: "'1001' is not a valid '$top' value. '$top' must be a positive integer that does not exceed 1000.",
+          target: '$top',
+        },
+      ],
+    ],
+    [
+      'iTwinId=ID&$top=many',
+      [
+        {
+          code: 'InvalidValue',
+          message: "'many' is not a valid '$top' value. '$top' must be a positive integer that does not exceed 1000.",
+          target: '$top',
+        },
+      ],
+    ],
+    [
+      'iTwinId=ID&$orderBy=size',
+      [
+        {
+          code: 'InvalidValue',
+          message: "'size' is not a valid '$orderBy' value. Valid properties: 'name', 'createdDateTime'.",
+          target: '$orderBy',
+        },
+      ],
+    ],
+    [
+      'iTwinId=ID&$continuationToken=bogus',
+      [
+        {
+          code: 'InvalidValue',
+          message: "'bogus' is not a valid '$continuationToken' value.",
+          target: '$continuationToken',
+        },
+      ],
+    ],
+    [
+      'iTwinId=ID&$continuationToken=bogus&$skip=1',
+      [
+        {
+          code: 'MutuallyExclusiveParametersProvided',
+          message: "Only one of the following parameters can be provided: '$skip', '$continuationToken'.",
+        },
+      ],
+    ],
+    [
+      'iTwinId=ID&name=a&$search=b',
+      [
+        {
+          code: 'MutuallyExclusiveParametersProvided',
+          message: "Only one of the following parameters can be provided: 'name', '$search'.",
+        },
+      ],
+    ],
+    [
+      'iTwinId=ID&state=ready',
+      [{ code: 'InvalidValue', message: "'ready' is not a valid 'state' value.", target: 'state' }],
+    ],
   ];
   for (const [query, details] of refusals) {
     test(`refuses '${query}'`, async () => {
       const answer = await context.api.get(`/imodels?${query.replace('ID', await filled())}`);
       assert.equal(answer.status, 422);
-      assert.deepEqual(answer.body, { error: { code: 'InvalidiModelsRequest', message: 'Cannot get iModels.', details } });
+      assert.deepEqual(answer.body, {
+        error: { code: 'InvalidiModelsRequest', message: 'Cannot get iModels.', details },
+      });
     });
   }
 
@@ -457,7 +763,7 @@ onEachDatabase('Listing iModels', {}, (context) => {
 
 for (const setup of setups)
   describe(`A seed of the installation's own on ${setup.engine} and ${setup.store}`, () => {
-    test("is what new empty iModels begin with, with their own ids; another file is refused at start with the reason", async () => {
+    test('is what new empty iModels begin with, with their own ids; another file is refused at start with the reason', async () => {
       const installation = await Installation.create(setup);
       const work = workFolder();
       try {
@@ -474,8 +780,16 @@ for (const setup of setups)
           [altered('drop table be_Prop'), /is no iModel/],
         ];
         for (const [seedFile, why] of refused) await assert.rejects(installation.start({ seedFile }), why);
-        await assert.rejects(installation.start({ seedFile: altered("update be_Local set Val = x'0500000000000000' where Name = 'be_repositoryid'") }), /is somebody's briefcase/);
-        await assert.rejects(installation.start({ seedFile: altered("delete from be_Prop where Name = 'ProjectGuid'") }), /the places of its ids cannot be found/);
+        await assert.rejects(
+          installation.start({
+            seedFile: altered("update be_Local set Val = x'0500000000000000' where Name = 'be_repositoryid'"),
+          }),
+          /is somebody's briefcase/,
+        );
+        await assert.rejects(
+          installation.start({ seedFile: altered("delete from be_Prop where Name = 'ProjectGuid'") }),
+          /the places of its ids cannot be found/,
+        );
         writeFileSync(file, 'x'.repeat(5000));
         await assert.rejects(installation.start({ seedFile: file }), /is no SQLite file/);
 
@@ -484,7 +798,10 @@ for (const setup of setups)
         const server = await installation.start({ seedFile });
         const { client, authorization } = await official(server);
         const iTwinId = await server.iTwin();
-        const { id } = await client.iModels.createEmpty({ authorization, iModelProperties: { iTwinId, name: 'of the own seed' } });
+        const { id } = await client.iModels.createEmpty({
+          authorization,
+          iModelProperties: { iTwinId, name: 'of the own seed' },
+        });
         const { _links } = await client.baselineFiles.getSingle({ authorization, iModelId: id });
         const bytes = Buffer.from(await (await fetch(_links.download?.href ?? '')).arrayBuffer());
         const given = readFileSync(seedFile);
@@ -492,7 +809,10 @@ for (const setup of setups)
         const differing = bytes.reduce((count, byte, at) => count + (byte === given[at] ? 0 : 1), 0);
         assert.ok(differing > 0 && differing <= 32, `${differing} bytes differ`);
         assert.deepEqual(identityIn(bytes), { iModelId: id, iTwinId });
-        assert.equal((await client.checkpoints.getSingle({ authorization, iModelId: id, changesetIndex: 0 })).state, 'successful');
+        assert.equal(
+          (await client.checkpoints.getSingle({ authorization, iModelId: id, changesetIndex: 0 })).state,
+          'successful',
+        );
         await server.close();
       } finally {
         work.remove();

@@ -15,7 +15,10 @@ import { until } from './support/until.ts';
 const west = 'West Europe';
 
 /** The smallest picture. */
-const png = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==', 'base64');
+const png = Buffer.from(
+  'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==',
+  'base64',
+);
 
 /** Routes that answer for an iModel that is not initialized, and what they answer. All others must refuse; each new route is among those unless it is named here. */
 const open: Record<string, (state: State) => number> = {
@@ -62,7 +65,11 @@ function bodyFor(operationId: string, iTwinId: string): unknown {
     'create-imodel-changeset-extended-data': { data: Buffer.from('{}').toString('base64') },
     'update-imodel-locks': { briefcaseId: 2, changesetId: '', lockedObjects: [] },
     'release-imodel-locks-chunk': { briefcaseId: 2, changesetId: '' },
-    'create-imodel-share': { name: 'share', permission: 'imodels_read', expiresAt: new Date(Date.now() + 3_600_000).toISOString() },
+    'create-imodel-share': {
+      name: 'share',
+      permission: 'imodels_read',
+      expiresAt: new Date(Date.now() + 3_600_000).toISOString(),
+    },
     'update-imodel-share': { expiresAt: new Date(Date.now() + 3_600_000).toISOString() },
     'replace-imodel-rolepermissions': { rolePermissions: [] },
     'update-imodel-rolepermissions': { rolePermissions: [] },
@@ -75,7 +82,16 @@ function bodyFor(operationId: string, iTwinId: string): unknown {
 }
 
 function send(api: Api, route: Route, iModelId: string, iTwinId: string): Promise<Answer> {
-  const named: Record<string, string> = { iModelId, userId: people.olivia.id, changeset: '1', briefcaseId: '2', groupId: randomUUID(), namedVersionId: randomUUID(), shareId: randomUUID(), roleId: randomUUID() };
+  const named: Record<string, string> = {
+    iModelId,
+    userId: people.olivia.id,
+    changeset: '1',
+    briefcaseId: '2',
+    groupId: randomUUID(),
+    namedVersionId: randomUUID(),
+    shareId: randomUUID(),
+    roleId: randomUUID(),
+  };
   const path = route.path.replace(/:(\w+)/g, (_, name: string) => named[name] ?? assert.fail(`no sample for :${name}`));
   const url = route.operationId === 'get-imodel-released-locks' ? `${path}?afterChangesetIndex=0` : path;
   if (route.file !== undefined) return api.send(route.method, url, png, { 'content-type': 'image/png' });
@@ -88,7 +104,12 @@ test('every route on an iModel is closed until that is initialized, but for thos
   const stated = onIModels.filter(({ access }) => !needsInitialized(access)).map(({ operationId }) => operationId);
   assert.deepEqual(stated.toSorted(), Object.keys(open).toSorted());
   // A path names an iModel only where the access check sees it.
-  assert.deepEqual(routes.filter(({ path, access }) => path.includes(':iModelId') && access.on !== 'imodel').map(({ operationId }) => operationId), []);
+  assert.deepEqual(
+    routes
+      .filter(({ path, access }) => path.includes(':iModelId') && access.on !== 'imodel')
+      .map(({ operationId }) => operationId),
+    [],
+  );
 });
 
 for (const setup of setups)
@@ -97,7 +118,11 @@ for (const setup of setups)
       const installation = await Installation.create(setup);
       let server: TestServer | undefined;
       try {
-        server = await installation.start({ dataCenters: { [west]: otherStore(setup) }, transfers: { firstRetrySeconds: 1000 }, checkpoints: { generate: 'elsewhere' } });
+        server = await installation.start({
+          dataCenters: { [west]: otherStore(setup) },
+          transfers: { firstRetrySeconds: 1000 },
+          checkpoints: { generate: 'elsewhere' },
+        });
         const api = await server.as('olivia');
         const iTwinId = await server.iTwin();
         const states = await makeStates(server, api, iTwinId);
@@ -119,17 +144,31 @@ async function makeStates(server: TestServer, api: Api, iTwinId: string): Promis
     return (answer.headers.get('location') ?? '').slice(-36);
   };
   const create = async (size: number) => {
-    const { iModel } = (await api.post('/imodels', { iTwinId, name: randomUUID(), baselineFile: { size } })).body as { iModel: { id: string; _links: Record<'upload' | 'complete', { href: string }> } };
+    const { iModel } = (await api.post('/imodels', { iTwinId, name: randomUUID(), baselineFile: { size } })).body as {
+      iModel: { id: string; _links: Record<'upload' | 'complete', { href: string }> };
+    };
     return iModel;
   };
-  const operationOf = async (id: string) => ((await api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string } }).createOperation.state;
+  const operationOf = async (id: string) =>
+    ((await api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string } }).createOperation
+      .state;
 
   const { stores } = server.services.blobs;
   const store = stores.ofDataCenter(west);
   const away = () => Promise.reject(new Error('the store is away'));
   Object.assign(store, { put: away, copyFrom: away });
   const waiting = await derive('clone', far);
-  await until('the first attempt', async () => (await server.services.database.db.selectFrom('job').select('last_error').where('subject_id', '=', waiting).executeTakeFirst())?.last_error ?? undefined);
+  await until(
+    'the first attempt',
+    async () =>
+      (
+        await server.services.database.db
+          .selectFrom('job')
+          .select('last_error')
+          .where('subject_id', '=', waiting)
+          .executeTakeFirst()
+      )?.last_error ?? undefined,
+  );
   for (const name of ['put', 'copyFrom']) Reflect.deleteProperty(store, name);
 
   const upload = await create(100);
@@ -158,52 +197,99 @@ async function makeStates(server: TestServer, api: Api, iTwinId: string): Promis
 async function check(server: TestServer, api: Api, iTwinId: string, state: State): Promise<void> {
   const { what, id } = state;
   // The deletion last.
-  for (const route of onIModels.toSorted((a, b) => Number(a.operationId === 'delete-imodel') - Number(b.operationId === 'delete-imodel'))) {
+  for (const route of onIModels.toSorted(
+    (a, b) => Number(a.operationId === 'delete-imodel') - Number(b.operationId === 'delete-imodel'),
+  )) {
     if (route.operationId === 'delete-imodel') await checkLinks(server, state);
     const answer = await send(api, route, id, iTwinId);
     const told = `${what}: ${route.operationId} answers ${answer.status} ${JSON.stringify(answer.body)}`;
     const expected = open[route.operationId]?.(state);
     if (expected === undefined) {
       assert.equal(answer.status, 409, told);
-      assert.deepEqual(answer.body, { error: { code: 'iModelNotInitialized', message: 'iModel is not initialized.' } }, told);
+      assert.deepEqual(
+        answer.body,
+        { error: { code: 'iModelNotInitialized', message: 'iModel is not initialized.' } },
+        told,
+      );
     } else {
       assert.equal(answer.status, expected, told);
       // No signed link, whatever else it says.
       assert.doesNotMatch(JSON.stringify(answer.body ?? ''), /[?&]sig=/, told);
     }
-    if (route.operationId === 'get-imodel-baseline-file-details' && state.derived) assert.equal((answer.body as WireError).error.code, 'BaselineFileNotFound');
-    if (route.operationId === 'get-imodel-details') assert.equal((answer.body as { iModel: { lastChangesetPushDateTime: unknown } }).iModel.lastChangesetPushDateTime, null, told);
+    if (route.operationId === 'get-imodel-baseline-file-details' && state.derived)
+      assert.equal((answer.body as WireError).error.code, 'BaselineFileNotFound');
+    if (route.operationId === 'get-imodel-details')
+      assert.equal(
+        (answer.body as { iModel: { lastChangesetPushDateTime: unknown } }).iModel.lastChangesetPushDateTime,
+        null,
+        told,
+      );
   }
 }
 
 /** Links that were signed for it, however they came about, lead to nothing. */
 async function checkLinks({ origin, services }: TestServer, { what, id }: State): Promise<void> {
   const token = services.signedLinks.containerToken(`imodelblocks-${id}`, 60);
-  const seed = await services.database.db.selectFrom('checkpoint').select('file_id').where('state', '=', 'successful').executeTakeFirstOrThrow();
-  const file = services.signedLinks.make(origin, { resource: `files/${seed.file_id}/${id}`, fileName: 'BASELINE.bim', permission: 'r' });
-  for (const url of [`${origin}/storage/imodelblocks-${id}/manifest.bcv?${token}`, file]) assert.equal((await fetch(url)).status, 404, `${what}: ${url}`);
+  const seed = await services.database.db
+    .selectFrom('checkpoint')
+    .select('file_id')
+    .where('state', '=', 'successful')
+    .executeTakeFirstOrThrow();
+  const file = services.signedLinks.make(origin, {
+    resource: `files/${seed.file_id}/${id}`,
+    fileName: 'BASELINE.bim',
+    permission: 'r',
+  });
+  for (const url of [`${origin}/storage/imodelblocks-${id}/manifest.bcv?${token}`, file])
+    assert.equal((await fetch(url)).status, 404, `${what}: ${url}`);
 }
 
 onEachDatabase('Creations that failed under an earlier version', {}, (context) => {
   test('give their names back with the upgrade, and their reasons tell nothing of the server any more', async () => {
     const { db } = context.server.services.database;
     const create = async (): Promise<{ id: string; name: string }> =>
-      ((await context.api.post('/imodels', { iTwinId: context.iTwinId, name: randomUUID(), baselineFile: { size: 100 } })).body as { iModel: { id: string; name: string } }).iModel;
+      (
+        (
+          await context.api.post('/imodels', {
+            iTwinId: context.iTwinId,
+            name: randomUUID(),
+            baselineFile: { size: 100 },
+          })
+        ).body as { iModel: { id: string; name: string } }
+      ).iModel;
     const [failed, waiting, plain] = [await create(), await create(), await create()];
-    const told = { '/srv': 'error opening iModel [/srv/data/work/model.bim]', 'C:': 'cannot open C:\\data\\model.bim', stack: 'The worker ended.\n    at work', plain: 'The baseline file is a briefcase (number 5).' };
+    const told = {
+      '/srv': 'error opening iModel [/srv/data/work/model.bim]',
+      'C:': 'cannot open C:\\data\\model.bim',
+      stack: 'The worker ended.\n    at work',
+      plain: 'The baseline file is a briefcase (number 5).',
+    };
     await sql`drop index imodel_name`.execute(db);
     await sql`alter table imodel drop column failed_at`.execute(db);
     await sql`create unique index imodel_name on imodel (itwin_id, name) where deleted_at is null`.execute(db);
     const upgrade = () => db.transaction().execute((tx) => failedCreationsMigration(context.engine).up(tx));
-    const fail = (id: string, reason: string) => db.updateTable('operation').set({ state: 'failed', failure_reason: reason, finished_at: Date.now() }).where('imodel_id', '=', id).execute();
+    const fail = (id: string, reason: string) =>
+      db
+        .updateTable('operation')
+        .set({ state: 'failed', failure_reason: reason, finished_at: Date.now() })
+        .where('imodel_id', '=', id)
+        .execute();
     await fail(failed.id, told['/srv']);
     await fail(plain.id, told.plain);
     await upgrade();
 
     assert.equal((await context.api.post('/imodels', { iTwinId: context.iTwinId, name: failed.name })).status, 201);
     assert.equal((await context.api.post('/imodels', { iTwinId: context.iTwinId, name: waiting.name })).status, 409);
-    const reasonOf = async (id: string) => ((await context.api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { failureReason: string } }).createOperation.failureReason;
-    assert.deepEqual([await reasonOf(failed.id), await reasonOf(plain.id)], ['The server met an unexpected error.', told.plain]);
+    const reasonOf = async (id: string) =>
+      (
+        (await context.api.get(`/imodels/${id}/operations/create`)).body as {
+          createOperation: { failureReason: string };
+        }
+      ).createOperation.failureReason;
+    assert.deepEqual(
+      [await reasonOf(failed.id), await reasonOf(plain.id)],
+      ['The server met an unexpected error.', told.plain],
+    );
     for (const text of [told['C:'], told.stack]) {
       await sql`drop index imodel_name`.execute(db);
       await sql`alter table imodel drop column failed_at`.execute(db);

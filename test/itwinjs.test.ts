@@ -14,12 +14,21 @@ onEachDatabase('@offshoot/itwinjs', {}, (context) => {
     const program = fileURLToPath(new URL('../packages/itwinjs/example/main.ts', import.meta.url));
     const token = await context.server.token('olivia');
     const output = await new Promise<string>((resolve, reject) => {
-      execFile(process.execPath, ['--conditions=offshoot-source', program, context.server.origin, token, context.iTwinId, made.id], (error, stdout, stderr) => (error === null ? resolve(stdout) : reject(new Error(`${stdout}${stderr}`))));
+      execFile(
+        process.execPath,
+        ['--conditions=offshoot-source', program, context.server.origin, token, context.iTwinId, made.id],
+        (error, stdout, stderr) => (error === null ? resolve(stdout) : reject(new Error(`${stdout}${stderr}`))),
+      );
     });
     assert.match(output, /^\S.*: 3 elements in the baseline$/m);
     assert.match(output, /^pushed changeset 1: [0-9a-f]{40}$/m);
-    const { changesets } = (await context.api.get(`/imodels/${made.id}/changesets`)).body as { changesets: { description: string }[] };
-    assert.deepEqual(changesets.map(({ description }) => description), ['a subject']);
+    const { changesets } = (await context.api.get(`/imodels/${made.id}/changesets`)).body as {
+      changesets: { description: string }[];
+    };
+    assert.deepEqual(
+      changesets.map(({ description }) => description),
+      ['a subject'],
+    );
     const { briefcases } = (await context.api.get(`/imodels/${made.id}/briefcases`)).body as { briefcases: unknown[] };
     assert.deepEqual(briefcases, []);
   });

@@ -47,14 +47,26 @@ for (const engine of engines) {
       };
     }
     async function note(db: Database['db'], kind: string, value: string): Promise<void> {
-      await db.insertInto('secret').values({ name: `${kind}/${randomUUID()}`, value }).execute();
+      await db
+        .insertInto('secret')
+        .values({ name: `${kind}/${randomUUID()}`, value })
+        .execute();
     }
     async function notes(kind: string): Promise<string[]> {
-      return (await database.db.selectFrom('secret').select('value').where('name', 'like', `${kind}/%`).execute()).map(({ value }) => value);
+      return (await database.db.selectFrom('secret').select('value').where('name', 'like', `${kind}/%`).execute()).map(
+        ({ value }) => value,
+      );
     }
     /** Accounts, one for each organization named; null is none. */
     async function addUsers(organizations: readonly (string | null)[]): Promise<string[]> {
-      const rows = organizations.map((organization_id) => ({ id: randomUUID(), email: `${randomUUID()}@example.test`, given_name: '', surname: '', organization_id, created_at: 0 }));
+      const rows = organizations.map((organization_id) => ({
+        id: randomUUID(),
+        email: `${randomUUID()}@example.test`,
+        given_name: '',
+        surname: '',
+        organization_id,
+        created_at: 0,
+      }));
       await database.db.insertInto('user_account').values(rows).execute();
       return rows.map(({ id }) => id);
     }
@@ -124,7 +136,10 @@ for (const engine of engines) {
       const [row] = await left(kind);
       ends['the one that lost it']?.();
       await loser.stop(1000);
-      assert.deepEqual([await notes(kind), (await left(kind)).map(({ lease_owner, attempt }) => [lease_owner, attempt])], [[], [[row?.lease_owner, 2]]]);
+      assert.deepEqual(
+        [await notes(kind), (await left(kind)).map(({ lease_owner, attempt }) => [lease_owner, attempt])],
+        [[], [[row?.lease_owner, 2]]],
+      );
       ends['the one that has it']?.();
       await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
       await owner.stop(1000);
@@ -149,13 +164,19 @@ for (const engine of engines) {
       await accept(kind, 'job');
       await until('the first run', () => ends[1]);
       // As if its end could not be written, and its lease had run out.
-      await database.db.updateTable('job').set({ lease_owner: 'nobody', lease_until: 0 }).where('kind', '=', kind).execute();
+      await database.db
+        .updateTable('job')
+        .set({ lease_owner: 'nobody', lease_until: 0 })
+        .where('kind', '=', kind)
+        .execute();
       jobs.wake();
       await until('the second run', () => ends[2]);
       ends[1]?.();
       // Claimed and done after that, on the same connections.
       await accept(kind, 'another');
-      await until('the end of another', async () => (runs.includes('another') && (await left(kind)).length === 1 ? true : undefined));
+      await until('the end of another', async () =>
+        runs.includes('another') && (await left(kind)).length === 1 ? true : undefined,
+      );
       assert.deepEqual([await notes(kind), (await left(kind)).map(({ attempt }) => attempt)], [[], [2]]);
       ends[2]?.();
       await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
@@ -181,12 +202,31 @@ for (const engine of engines) {
     test('wait no longer than they should when a clock was ahead and is set back', async () => {
       const kind = randomUUID();
       const hour = 3_600_000;
-      await database.db.transaction().execute((tx) => enqueue(tx, { kind, subjectId: 'queued', tenant: 'iTwin', userId: 'user', delayMs: 1000 }));
+      await database.db
+        .transaction()
+        .execute((tx) => enqueue(tx, { kind, subjectId: 'queued', tenant: 'iTwin', userId: 'user', delayMs: 1000 }));
       await accept(kind, 'leased');
-      await database.db.updateTable('job').set({ run_at: Date.now() + hour }).where('kind', '=', kind).execute();
-      await database.db.updateTable('job').set({ state: 'running', lease_owner: 'a dead server', lease_until: Date.now() + hour, wait_ms: 30_000, attempt: 1 }).where('kind', '=', kind).where('subject_id', '=', 'leased').execute();
+      await database.db
+        .updateTable('job')
+        .set({ run_at: Date.now() + hour })
+        .where('kind', '=', kind)
+        .execute();
+      await database.db
+        .updateTable('job')
+        .set({
+          state: 'running',
+          lease_owner: 'a dead server',
+          lease_until: Date.now() + hour,
+          wait_ms: 30_000,
+          attempt: 1,
+        })
+        .where('kind', '=', kind)
+        .where('subject_id', '=', 'leased')
+        .execute();
       // A wait that is as long as it was meant to be is kept.
-      await database.db.transaction().execute((tx) => enqueue(tx, { kind, subjectId: 'waits', tenant: 'iTwin', userId: 'user', delayMs: hour }));
+      await database.db
+        .transaction()
+        .execute((tx) => enqueue(tx, { kind, subjectId: 'waits', tenant: 'iTwin', userId: 'user', delayMs: hour }));
       start(noting(kind));
       await until('the end of both', async () => ((await left(kind)).length === 1 ? true : undefined));
       assert.deepEqual((await notes(kind)).toSorted(), ['leased', 'queued']);
@@ -245,14 +285,27 @@ for (const engine of engines) {
       const log = pino({ level: 'warn' }, { write: (line: string) => void lines.push(line) });
       const jobs = new Jobs(database, log, quick);
       const secret = 'ENOENT: no such file or directory, open /srv/data/work/model.bim';
-      jobs.handle(1, [noting(kind, { attempts: 2, run: (job) => Promise.reject(job.subjectId === 'told' ? new PublicError('The receiver answered 500.', { cause: new Error(secret) }) : new Error(secret)) })]);
+      jobs.handle(1, [
+        noting(kind, {
+          attempts: 2,
+          run: (job) =>
+            Promise.reject(
+              job.subjectId === 'told'
+                ? new PublicError('The receiver answered 500.', { cause: new Error(secret) })
+                : new Error(secret),
+            ),
+        }),
+      ]);
       jobs.start();
       running.push(jobs);
       for (const subject of ['told', 'hidden']) await accept(kind, subject);
       await until('both', async () => ((await notes(`${kind} given up`)).length === 2 ? true : undefined));
       const [hidden, told] = (await notes(`${kind} given up`)).toSorted();
       assert.equal(told, 'told: The receiver answered 500.');
-      const reference = /^hidden: The server met an unexpected error\. Its log has more under the reference ([0-9a-f-]{36})\.$/.exec(hidden ?? '')?.[1];
+      const reference =
+        /^hidden: The server met an unexpected error\. Its log has more under the reference ([0-9a-f-]{36})\.$/.exec(
+          hidden ?? '',
+        )?.[1];
       assert.ok(reference !== undefined, hidden);
       assert.ok(lines.some((line) => line.includes(reference) && line.includes(secret)));
       assert.equal(lines.filter((line) => line.includes(secret)).length, 4);
@@ -260,7 +313,14 @@ for (const engine of engines) {
 
     test('whose server dies on the last attempt are given up with a reason', async () => {
       const kind = randomUUID();
-      start(noting(kind, { attempts: 1, run: (job) => new Promise((_, reject) => job.signal.addEventListener('abort', () => reject(new Error('ended')))) }), { slots: 1, times: { lease: 100, renew: 1e6 } });
+      start(
+        noting(kind, {
+          attempts: 1,
+          run: (job) =>
+            new Promise((_, reject) => job.signal.addEventListener('abort', () => reject(new Error('ended')))),
+        }),
+        { slots: 1, times: { lease: 100, renew: 1e6 } },
+      );
       await accept(kind, 'lost');
       await until('the claim', async () => (await left(kind))[0]?.lease_owner ?? undefined);
       start(noting(kind, { attempts: 1 }));
@@ -287,7 +347,9 @@ for (const engine of engines) {
         { slots: 8 },
       );
       for (const who of [greedy, colleague]) for (let n = 0; n < 10; n++) await accept(kind, String(n), who);
-      await until('all places of the organization', async () => ((begun.get(greedy) ?? 0) + (begun.get(colleague) ?? 0) >= 6 ? true : undefined));
+      await until('all places of the organization', async () =>
+        (begun.get(greedy) ?? 0) + (begun.get(colleague) ?? 0) >= 6 ? true : undefined,
+      );
       for (let n = 0; n < 10; n++) await accept(kind, String(n), stranger);
       await until('the other places', async () => ((begun.get(stranger) ?? 0) >= 2 ? true : undefined));
       assert.ok(users.every((id) => (begun.get(id) ?? 0) <= 4));
@@ -316,31 +378,67 @@ for (const engine of engines) {
       );
       await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
       // Every second one is the other organization's, and of the first organization every second one the second user's.
-      assert.deepEqual(order.slice(0, 8).map((id) => id === other), order[0] === other ? [true, false, true, false, true, false, true, false] : [false, true, false, true, false, true, false, true]);
+      assert.deepEqual(
+        order.slice(0, 8).map((id) => id === other),
+        order[0] === other
+          ? [true, false, true, false, true, false, true, false]
+          : [false, true, false, true, false, true, false, true],
+      );
       assert.deepEqual(new Set(order.slice(0, 8).filter((id) => id !== other)), new Set([first, second]));
     });
 
     test('are found by user, however many each has queued', async () => {
       const kind = randomUUID();
-      const rows = Array.from({ length: 500 }, (_, n) => ({ id: `${kind}/${n}`, kind, subject_id: String(n), tenant: 'iTwin', user_id: `user ${n % 3}`, payload: '{}', state: 'ready' as const, run_at: n, wait_ms: 0, attempt: 0, lease_owner: null, lease_until: null, last_error: null, created_at: 0, trace: null }));
+      const rows = Array.from({ length: 500 }, (_, n) => ({
+        id: `${kind}/${n}`,
+        kind,
+        subject_id: String(n),
+        tenant: 'iTwin',
+        user_id: `user ${n % 3}`,
+        payload: '{}',
+        state: 'ready' as const,
+        run_at: n,
+        wait_ms: 0,
+        attempt: 0,
+        lease_owner: null,
+        lease_until: null,
+        last_error: null,
+        created_at: 0,
+        trace: null,
+      }));
       await database.db.insertInto('job').values(rows).execute();
       const found = await waitingJobs(database.db, [kind, 'another'], { owner: 'server', ids: [] });
-      assert.deepEqual(found.map(({ user_id, run_at, state }) => [user_id, run_at, state]).toSorted(), [['user 0', 0, 'ready'], ['user 1', 1, 'ready'], ['user 2', 2, 'ready']]);
+      assert.deepEqual(found.map(({ user_id, run_at, state }) => [user_id, run_at, state]).toSorted(), [
+        ['user 0', 0, 'ready'],
+        ['user 1', 1, 'ready'],
+        ['user 2', 2, 'ready'],
+      ]);
       await database.db.deleteFrom('job').where('kind', '=', kind).execute();
     });
 
     test('that a server claims in the moment in which it stops are not kept by it', async () => {
       const kind = randomUUID();
       for (let n = 0; n < 10; n++) await accept(kind, String(n));
-      const stopping = start(noting(kind, { run: () => new Promise(() => undefined) }), { slots: 10, times: { lease: 60_000 } });
+      const stopping = start(noting(kind, { run: () => new Promise(() => undefined) }), {
+        slots: 10,
+        times: { lease: 60_000 },
+      });
       await Promise.all([stopping.stop(0), stopping.stop(0)]);
       const kept = (await left(kind)).filter(({ state }) => state !== 'ready');
-      assert.deepEqual(kept.map(({ subject_id }) => subject_id), []);
+      assert.deepEqual(
+        kept.map(({ subject_id }) => subject_id),
+        [],
+      );
     });
 
     test('that a stopping server cannot finish are handed back for others, with their attempt', async () => {
       const kind = randomUUID();
-      const first = start(noting(kind, { run: (job) => new Promise((_, reject) => job.signal.addEventListener('abort', () => reject(job.signal.reason as Error))) }));
+      const first = start(
+        noting(kind, {
+          run: (job) =>
+            new Promise((_, reject) => job.signal.addEventListener('abort', () => reject(job.signal.reason as Error))),
+        }),
+      );
       await accept(kind, 'handed on');
       await until('the claim', async () => (await left(kind))[0]?.lease_owner ?? undefined);
       await first.stop(10);

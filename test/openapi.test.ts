@@ -32,7 +32,12 @@ describe('The API document', () => {
       assert.equal(operation?.operationId, route.operationId);
       assert.match(operation?.description ?? '', /Permission: /);
       assert.ok(operation?.responses[route.response.status], route.operationId);
-      for (const code of errorsOf(route)) assert.match(operation?.responses[errorTable[code][0]]?.description ?? '', new RegExp(code), `${route.operationId} ${code}`);
+      for (const code of errorsOf(route))
+        assert.match(
+          operation?.responses[errorTable[code][0]]?.description ?? '',
+          new RegExp(code),
+          `${route.operationId} ${code}`,
+        );
     }
     const count = Object.values(document.paths).flatMap((path) => Object.keys(path)).length;
     assert.equal(count, routes.length);
@@ -42,8 +47,18 @@ describe('The API document', () => {
     const clone = document.paths['/imodels/{iModelId}/clone']?.post;
     const schema = clone?.requestBody?.content['application/json']?.schema;
     assert.deepEqual(schema?.required, ['iTwinId']);
-    assert.deepEqual(Object.keys(schema?.properties ?? {}).toSorted(), ['changesetId', 'changesetIndex', 'containersEnabled', 'description', 'iTwinId', 'name']);
-    assert.deepEqual(Object.keys(clone?.responses['202']?.headers ?? {}).toSorted(), ['Create-iModel-Operation', 'Location']);
+    assert.deepEqual(Object.keys(schema?.properties ?? {}).toSorted(), [
+      'changesetId',
+      'changesetIndex',
+      'containersEnabled',
+      'description',
+      'iTwinId',
+      'name',
+    ]);
+    assert.deepEqual(Object.keys(clone?.responses['202']?.headers ?? {}).toSorted(), [
+      'Create-iModel-Operation',
+      'Location',
+    ]);
   });
 
   test('has a readable page that is served from here alone', async () => {
@@ -62,8 +77,10 @@ describe('The API document', () => {
   test('says in each 429 and 503 how long to wait, and on each POST how to repeat it', () => {
     for (const route of routes) {
       const operation = document.paths[route.path.replace(/:(\w+)/g, '{$1}')]?.[route.method.toLowerCase()];
-      for (const status of ['429', '503']) assert.ok(operation?.responses[status]?.headers?.['Retry-After'], `${route.operationId} ${status}`);
-      const repeatable = operation?.parameters?.some(({ name, in: place }) => place === 'header' && name === 'idempotency-key') ?? false;
+      for (const status of ['429', '503'])
+        assert.ok(operation?.responses[status]?.headers?.['Retry-After'], `${route.operationId} ${status}`);
+      const repeatable =
+        operation?.parameters?.some(({ name, in: place }) => place === 'header' && name === 'idempotency-key') ?? false;
       assert.equal(repeatable, route.method === 'POST', route.operationId);
     }
   });
@@ -72,14 +89,17 @@ describe('The API document', () => {
     const below = await bootServer('sqlite', { publicUrl: 'https://imodels.example.com/hub' });
     try {
       const get = (path: string) => fetch(`${below.origin}${path}`, { redirect: 'manual' });
-      for (const path of ['/', '/docs']) assert.equal((await get(path)).headers.get('location'), 'https://imodels.example.com/hub/docs/');
+      for (const path of ['/', '/docs'])
+        assert.equal((await get(path)).headers.get('location'), 'https://imodels.example.com/hub/docs/');
       const page = await (await get('/docs/')).text();
       const base = 'https://imodels.example.com/hub/docs/';
       const named = /"url":\s*"([^"]*openapi[^"]*)"/.exec(page)?.[1] ?? '';
       assert.equal(new URL(named, base).href, 'https://imodels.example.com/hub/openapi.json');
       const script = /src="([^"]*scalar[^"]*)"/.exec(page)?.[1] ?? '';
       assert.equal(new URL(script, base).href, 'https://imodels.example.com/hub/docs/js/scalar.js');
-      assert.deepEqual(((await (await get('/openapi.json')).json()) as { servers: unknown }).servers, [{ url: 'https://imodels.example.com/hub' }]);
+      assert.deepEqual(((await (await get('/openapi.json')).json()) as { servers: unknown }).servers, [
+        { url: 'https://imodels.example.com/hub' },
+      ]);
       assert.equal((await (await fetch(`${server.origin}/docs`)).text()).includes('<html'), true);
     } finally {
       await endServer(below);
@@ -94,12 +114,19 @@ describe('The API document', () => {
   test('a browser may call: preflights are answered and the headers of Clone can be read', async () => {
     const preflight = await fetch(`${server.origin}/imodels/x/clone`, {
       method: 'OPTIONS',
-      headers: { origin: 'http://app.example', 'access-control-request-method': 'POST', 'access-control-request-headers': 'authorization,content-type,prefer' },
+      headers: {
+        origin: 'http://app.example',
+        'access-control-request-method': 'POST',
+        'access-control-request-headers': 'authorization,content-type,prefer',
+      },
     });
     assert.equal(preflight.status, 204);
     assert.equal(preflight.headers.get('access-control-allow-origin'), '*');
     assert.match(preflight.headers.get('access-control-allow-headers') ?? '', /authorization/);
     const answer = await fetch(`${server.origin}/itwins`, { headers: { origin: 'http://app.example' } });
-    assert.match(answer.headers.get('access-control-expose-headers') ?? '', /Location, Create-iModel-Operation, Retry-After/);
+    assert.match(
+      answer.headers.get('access-control-expose-headers') ?? '',
+      /Location, Create-iModel-Operation, Retry-After/,
+    );
   });
 });

@@ -23,7 +23,8 @@ test('metrics can have a port of their own, which answers nothing else, and the 
     assert.deepEqual([page.status, page.headers.get('x-content-type-options')], [200, 'nosniff']);
     assert.match(await page.text(), /offshoot_request_duration_seconds_count\{operation="\/health",status="200"\} 1/);
     assert.equal((await fetch(`${server.origin}/metrics`)).status, 404);
-    for (const path of ['/', '/health', '/imodels', '/openapi.json']) assert.equal((await fetch(`${metrics}${path}`)).status, 404, path);
+    for (const path of ['/', '/health', '/imodels', '/openapi.json'])
+      assert.equal((await fetch(`${metrics}${path}`)).status, 404, path);
   } finally {
     await endServer(server);
   }
@@ -77,7 +78,13 @@ onEachDatabase('An operator', { metrics: true }, (context) => {
     await replace(short, randomBytes(short.size - 1));
     await replace(changed, randomBytes(changed.size));
     const shallow = await verify(database.db, blobs.stores, false);
-    assert.deepEqual(new Map(shallow.faults.map(({ key, what }) => [key, what])), new Map([[missing.key, 'missing'], [short.key, 'size']]));
+    assert.deepEqual(
+      new Map(shallow.faults.map(({ key, what }) => [key, what])),
+      new Map([
+        [missing.key, 'missing'],
+        [short.key, 'size'],
+      ]),
+    );
     const deep = await verify(database.db, blobs.stores, true);
     assert.equal(deep.faults.find(({ key }) => key === changed.key)?.what, 'content');
     // One that came a moment ago may belong to an upload; it is no stray yet.
@@ -94,7 +101,11 @@ describe('The log', () => {
     await server.close();
     const config = path.join(dataDir, 'log.json');
     writeFileSync(config, JSON.stringify(server.installation.config({ logLevel: 'trace' })));
-    const child = fork(fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url)), ['start', '--config', config], { stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
+    const child = fork(
+      fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url)),
+      ['start', '--config', config],
+      { stdio: ['ignore', 'pipe', 'pipe', 'ipc'] },
+    );
     let log = '';
     for (const stream of [child.stdout, child.stderr]) stream?.on('data', (text: Buffer) => (log += text.toString()));
     try {
@@ -103,7 +114,11 @@ describe('The log', () => {
       const api = new Api(origin, token);
       const { body } = await api.post('/itwins', { displayName: randomUUID(), class: 'Endeavor', subClass: 'Project' });
       const made = await makeIModel(olivia, (body as { iTwin: { id: string } }).iTwin.id, { changesets: 1 });
-      const { _links } = await olivia.client.changesets.getSingle({ authorization: olivia.authorization, iModelId: made.id, changesetIndex: 1 });
+      const { _links } = await olivia.client.changesets.getSingle({
+        authorization: olivia.authorization,
+        iModelId: made.id,
+        changesetIndex: 1,
+      });
       const link = new URL(_links.download?.href ?? '');
       assert.equal((await fetch(link)).status, 200);
       assert.equal((await new Api(origin, `${token}x`).get(`/imodels/${made.id}`)).status, 401);
@@ -114,7 +129,13 @@ describe('The log', () => {
       await once(child, 'exit');
       assert.match(log, /storage request failed/);
       assert.match(log, new RegExp(`/imodels/${made.id}`));
-      for (const secret of [token, token.split('.')[2] ?? '-', link.searchParams.get('sig') ?? '-', readFileSync(path.join(dataDir, 'issuer.json'), 'utf8').slice(20, 80)]) assert.ok(!log.includes(secret));
+      for (const secret of [
+        token,
+        token.split('.')[2] ?? '-',
+        link.searchParams.get('sig') ?? '-',
+        readFileSync(path.join(dataDir, 'issuer.json'), 'utf8').slice(20, 80),
+      ])
+        assert.ok(!log.includes(secret));
     } finally {
       child.kill('SIGKILL');
       server.installation.remove();
@@ -132,11 +153,20 @@ describe('offshoot verify', () => {
       const run = () =>
         new Promise<{ code: number; stdout: string }>((resolve) => {
           const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
-          const child = execFile(process.execPath, [cli, 'verify', '--data', dataDir, '--deep'], { cwd: dataDir }, (_error, stdout) => resolve({ code: child.exitCode ?? -1, stdout }));
+          const child = execFile(
+            process.execPath,
+            [cli, 'verify', '--data', dataDir, '--deep'],
+            { cwd: dataDir },
+            (_error, stdout) => resolve({ code: child.exitCode ?? -1, stdout }),
+          );
         });
       const whole = await run();
       assert.deepEqual([whole.code, /files, .* MB: all there; 0 strays/.test(whole.stdout)], [0, true], whole.stdout);
-      const { key } = await server.services.database.db.selectFrom('changeset as c').innerJoin('blob as b', 'b.id', 'c.blob_id').select('b.key').executeTakeFirstOrThrow();
+      const { key } = await server.services.database.db
+        .selectFrom('changeset as c')
+        .innerJoin('blob as b', 'b.id', 'c.blob_id')
+        .select('b.key')
+        .executeTakeFirstOrThrow();
       const file = path.join(dataDir, 'blobs', 'objects', (key as string).slice(0, 2), key as string);
       renameSync(file, path.join(dataDir, 'aside'));
       const broken = await run();

@@ -11,7 +11,10 @@ import { onEachDatabase } from './support/suite.ts';
 
 /** Everything that a role may give, one at a time; then no role, and a role that gives nothing. */
 const roles: { name: string; permissions: Permission[] | 'no role' }[] = [
-  ...[...imodelPermissions, ...administrationPermissions].map((permission) => ({ name: permission, permissions: [permission] })),
+  ...[...imodelPermissions, ...administrationPermissions].map((permission) => ({
+    name: permission,
+    permissions: [permission],
+  })),
   { name: 'a role without permissions', permissions: [] },
   { name: 'no role', permissions: 'no role' },
 ];
@@ -36,7 +39,11 @@ function verdictIn(answer: { status: number; body: unknown }): Verdict {
   const code = (answer.body as WireError | undefined)?.error?.code;
   if (code === 'InsufficientPermissions') return 403;
   // The repositories of the fixture are there, so that only who may not see the iTwin is told that they are not.
-  if (code !== undefined && ['iModelNotFound', 'iTwinNotFound', 'ItwinNotFound', 'iTwinRepositoryNotFound'].includes(code)) return 404;
+  if (
+    code !== undefined &&
+    ['iModelNotFound', 'iTwinNotFound', 'ItwinNotFound', 'iTwinRepositoryNotFound'].includes(code)
+  )
+    return 404;
   return 'allowed';
 }
 
@@ -44,13 +51,30 @@ onEachDatabase('The permission matrix', {}, (context) => {
   /** A repository of an iTwin, put there by its owner. */
   async function repositoryIn(iTwinId: string, owner: 'olivia' | 'eve'): Promise<string> {
     const api = await context.server.as(owner);
-    const { repository } = (await api.post(`/itwins/${iTwinId}/repositories`, { class: 'Forms', uri: `https://${randomUUID()}.example` })).body as { repository: { id: string } };
+    const { repository } = (
+      await api.post(`/itwins/${iTwinId}/repositories`, { class: 'Forms', uri: `https://${randomUUID()}.example` })
+    ).body as { repository: { id: string } };
     return repository.id;
   }
 
   /** A request of a route against one iModel in one iTwin, as little of a request as its access check needs. */
   function send(api: Api, route: Route, iTwinId: string, iModelId: string, repositoryId: string = randomUUID()) {
-    const named: Record<string, string> = { iTwinId, iModelId, changeset: '1', briefcaseId: '9999', userId: randomUUID(), roleId: randomUUID(), namedVersionId: randomUUID(), groupId: randomUUID(), shareId: randomUUID(), webhookId: randomUUID(), messageId: randomUUID(), invitationId: randomUUID(), repositoryId, ownerId: randomUUID() };
+    const named: Record<string, string> = {
+      iTwinId,
+      iModelId,
+      changeset: '1',
+      briefcaseId: '9999',
+      userId: randomUUID(),
+      roleId: randomUUID(),
+      namedVersionId: randomUUID(),
+      groupId: randomUUID(),
+      shareId: randomUUID(),
+      webhookId: randomUUID(),
+      messageId: randomUUID(),
+      invitationId: randomUUID(),
+      repositoryId,
+      ownerId: randomUUID(),
+    };
     let url = route.path.replace(/:(\w+)/g, (_, name: string) => named[name] ?? assert.fail(`no sample for :${name}`));
     if (route.access.on === 'itwin' && route.access.from === 'query') url += `?iTwinId=${iTwinId}`;
     const bodies: Record<string, unknown> = {
@@ -69,13 +93,25 @@ onEachDatabase('The permission matrix', {}, (context) => {
       const foreignITwin = await context.server.iTwin('eve');
       const foreignModel = await makeIModel(await official(context.server, 'eve'), foreignITwin);
       const max = await context.server.as('max');
-      const [ownRepository, foreignRepository] = [await repositoryIn(own, 'olivia'), await repositoryIn(foreignITwin, 'eve')];
+      const [ownRepository, foreignRepository] = [
+        await repositoryIn(own, 'olivia'),
+        await repositoryIn(foreignITwin, 'eve'),
+      ];
       for (const route of routes) {
         const here = await send(max, route, own, ownModel.id, ownRepository);
-        assert.equal(verdictIn(here), verdictOf(route, permissions), `${route.operationId}: ${here.status} ${JSON.stringify(here.body)}`);
+        assert.equal(
+          verdictIn(here),
+          verdictOf(route, permissions),
+          `${route.operationId}: ${here.status} ${JSON.stringify(here.body)}`,
+        );
         const there = await send(max, route, foreignITwin, foreignModel.id, foreignRepository);
-        assert.equal(verdictIn(there), verdictOf(route, 'no role'), `${route.operationId} in another tenant: ${there.status} ${JSON.stringify(there.body)}`);
-        if (route.operationId === 'delete-imodel' && here.status === 204) Object.assign(ownModel, await makeIModel(context.olivia, own));
+        assert.equal(
+          verdictIn(there),
+          verdictOf(route, 'no role'),
+          `${route.operationId} in another tenant: ${there.status} ${JSON.stringify(there.body)}`,
+        );
+        if (route.operationId === 'delete-imodel' && here.status === 204)
+          Object.assign(ownModel, await makeIModel(context.olivia, own));
       }
     });
   }
@@ -87,7 +123,10 @@ onEachDatabase('The permission matrix', {}, (context) => {
       const foreignITwin = await context.server.iTwin('eve');
       const foreignModel = await makeIModel(await official(context.server, 'eve'), foreignITwin);
       const api = await context.server.as(who);
-      const [ownRepository, foreignRepository] = [await repositoryIn(own, 'olivia'), await repositoryIn(foreignITwin, 'eve')];
+      const [ownRepository, foreignRepository] = [
+        await repositoryIn(own, 'olivia'),
+        await repositoryIn(foreignITwin, 'eve'),
+      ];
       for (const route of routes) {
         // Only an administrator may delete an iTwin, and does so at the end.
         if (['delete-imodel', 'delete-itwin'].includes(route.operationId)) continue;
@@ -106,18 +145,41 @@ onEachDatabase('The permission matrix', {}, (context) => {
     await context.server.grant(own, 'max', ['imodels_read']);
     const made = await makeIModel(context.olivia, own);
     const max = await context.server.as('max');
-    const maxId = (await context.server.as('max').then((api) => api.get(`/imodels/${made.id}/users`))).body as { users: { id: string; displayName: string }[] };
+    const maxId = (await context.server.as('max').then((api) => api.get(`/imodels/${made.id}/users`))).body as {
+      users: { id: string; displayName: string }[];
+    };
     const userId = maxId.users.find(({ displayName }) => displayName.startsWith('max'))?.id;
-    for (const given of [['imodels_webview'], ['imodels_read'], ['imodels_write'], ['imodels_manage']] as Permission[][]) {
-      assert.equal((await context.api.put(`/imodels/${made.id}/userpermissions`, { userPermissions: [{ userId, permissions: given }] })).status, 200);
+    for (const given of [
+      ['imodels_webview'],
+      ['imodels_read'],
+      ['imodels_write'],
+      ['imodels_manage'],
+    ] as Permission[][]) {
+      assert.equal(
+        (
+          await context.api.put(`/imodels/${made.id}/userpermissions`, {
+            userPermissions: [{ userId, permissions: given }],
+          })
+        ).status,
+        200,
+      );
       for (const route of routes.filter(({ access }) => access.on === 'imodel')) {
         if (route.operationId.includes('permissions') && route.method !== 'GET') continue;
         // Rule of the API: some operations look at the iTwin only, where Max may read.
-        const counts = route.access.on === 'imodel' && route.access.level === 'iTwin' ? (['imodels_read'] as Permission[]) : given;
+        const counts =
+          route.access.on === 'imodel' && route.access.level === 'iTwin' ? (['imodels_read'] as Permission[]) : given;
         const answer = await send(max, route, own, made.id);
-        assert.equal(verdictIn(answer), verdictOf(route, counts), `${route.operationId} with ${given.join()}: ${answer.status} ${JSON.stringify(answer.body)}`);
+        assert.equal(
+          verdictIn(answer),
+          verdictOf(route, counts),
+          `${route.operationId} with ${given.join()}: ${answer.status} ${JSON.stringify(answer.body)}`,
+        );
       }
     }
-    await context.api.put(`/imodels/${made.id}/userpermissions`, { userPermissions: [{ userId: 'nobody', permissions: ['imodels_read'] }] }).then(({ status }) => assert.equal(status, 404));
+    await context.api
+      .put(`/imodels/${made.id}/userpermissions`, {
+        userPermissions: [{ userId: 'nobody', permissions: ['imodels_read'] }],
+      })
+      .then(({ status }) => assert.equal(status, 404));
   });
 });

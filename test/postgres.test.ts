@@ -5,7 +5,12 @@ import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { sql } from 'kysely';
 import { openDatabase, type Database, type Db } from '../apps/server/src/db/database.ts';
-import { copyDatabase, CopyMismatchError, NotEmptyError, tablesInOrder } from '../apps/server/src/migrate/copyDatabase.ts';
+import {
+  copyDatabase,
+  CopyMismatchError,
+  NotEmptyError,
+  tablesInOrder,
+} from '../apps/server/src/migrate/copyDatabase.ts';
 import { again, UnreachableDatabaseError } from '../apps/server/src/db/postgres/pool.ts';
 import { makeIModel, official, pushMore } from './support/clients.ts';
 import { startPostgres } from './support/postgres.ts';
@@ -27,7 +32,8 @@ describe('Transactions on PostgreSQL', { skip }, () => {
   });
 
   const add = (name: string) => sql`update secret set value = (value::int + 1)::text where name = ${name}`;
-  const valueOf = async (name: string) => (await database.db.selectFrom('secret').select('value').where('name', '=', name).executeTakeFirstOrThrow()).value;
+  const valueOf = async (name: string) =>
+    (await database.db.selectFrom('secret').select('value').where('name', '=', name).executeTakeFirstOrThrow()).value;
 
   test('that lock each other out begin again, and each counts once', async () => {
     let bothHold!: () => void;
@@ -62,18 +68,27 @@ describe('Transactions on PostgreSQL', { skip }, () => {
   test('are not the only ones: a read whose connection is cut goes on with another, a change does not', async () => {
     const cut = async (text: string) => {
       for (;;) {
-        const found = await sql<{ pid: number }>`select pid from pg_stat_activity where query like ${`%${text}%`} and pid <> pg_backend_pid() and wait_event = 'PgSleep'`.execute(database.db);
+        const found = await sql<{
+          pid: number;
+        }>`select pid from pg_stat_activity where query like ${`%${text}%`} and pid <> pg_backend_pid() and wait_event = 'PgSleep'`.execute(
+          database.db,
+        );
         const [first] = found.rows;
         if (first === undefined) continue;
         await sql`select pg_terminate_backend(${first.pid})`.execute(database.db);
         return;
       }
     };
-    const read = sql<{ value: string }>`select value, pg_sleep(0.3) from secret where name = ${'b'} /* to be cut */`.execute(database.db);
+    const read = sql<{
+      value: string;
+    }>`select value, pg_sleep(0.3) from secret where name = ${'b'} /* to be cut */`.execute(database.db);
     await cut('to be cut');
     assert.equal((await read).rows[0]?.value, await valueOf('b'));
     const before = await valueOf('b');
-    const change = sql`update secret set value = 'changed' where name = ${'b'} and pg_sleep(30) is not null /* never done */`.execute(database.db);
+    const change =
+      sql`update secret set value = 'changed' where name = ${'b'} and pg_sleep(30) is not null /* never done */`.execute(
+        database.db,
+      );
     const refused = assert.rejects(change, /terminat/);
     await cut('never done');
     await refused;
@@ -84,7 +99,13 @@ describe('Transactions on PostgreSQL', { skip }, () => {
     const postgres = await startPostgres();
     const other = await openDatabase({ ...installation.config(), databaseUrl: postgres.url });
     try {
-      const [, rows] = await Promise.all([postgres.crash(), again(() => other.db.selectFrom('secret').selectAll().execute(), (error) => error instanceof UnreachableDatabaseError)]);
+      const [, rows] = await Promise.all([
+        postgres.crash(),
+        again(
+          () => other.db.selectFrom('secret').selectAll().execute(),
+          (error) => error instanceof UnreachableDatabaseError,
+        ),
+      ]);
       assert.deepEqual(rows, []);
       await postgres.stop();
       await assert.rejects(other.db.selectFrom('secret').selectAll().execute(), UnreachableDatabaseError);
@@ -122,7 +143,9 @@ describe('Statements on PostgreSQL', { skip }, () => {
   const prepared = ({ db }: Database) =>
     db.connection().execute(async (connection) => {
       for (let n = 0; n < 3; n++) await read(connection, 'x');
-      return (await sql<{ statement: string }>`select statement from pg_prepared_statements`.execute(connection)).rows.filter(({ statement }) => statement.includes('"secret"')).length;
+      return (
+        await sql<{ statement: string }>`select statement from pg_prepared_statements`.execute(connection)
+      ).rows.filter(({ statement }) => statement.includes('"secret"')).length;
     });
 
   test('are prepared once for each connection, unless the configuration forbids it', async () => {
@@ -144,13 +167,26 @@ describe('Statements on PostgreSQL', { skip }, () => {
         return runs;
       };
       await both();
-      const { count } = await db.selectFrom('secret').select((eb) => eb.fn.countAll<number>().as('count')).executeTakeFirstOrThrow();
+      const { count } = await db
+        .selectFrom('secret')
+        .select((eb) => eb.fn.countAll<number>().as('count'))
+        .executeTakeFirstOrThrow();
       await sql`alter table secret add column more text`.execute(db);
       // Begins with the transaction, whose connection has prepared the statement.
       await both();
       await sql`alter table secret add column still_more text`.execute(db);
       await db.transaction().execute((tx) => read(tx, 'x'));
-      assert.equal(Number((await db.selectFrom('secret').select((eb) => eb.fn.countAll<number>().as('count')).executeTakeFirstOrThrow()).count), Number(count) + 1);
+      assert.equal(
+        Number(
+          (
+            await db
+              .selectFrom('secret')
+              .select((eb) => eb.fn.countAll<number>().as('count'))
+              .executeTakeFirstOrThrow()
+          ).count,
+        ),
+        Number(count) + 1,
+      );
     });
   });
 });
@@ -163,8 +199,16 @@ describe('Moving to PostgreSQL', { skip }, () => {
     const iTwinId = await server.iTwin();
     const made = await makeIModel(olivia, iTwinId, { changesets: 3, name: 'to be moved' });
     const { authorization } = olivia;
-    await olivia.client.namedVersions.create({ authorization, iModelId: made.id, namedVersionProperties: { name: 'one', changesetId: made.changesets[0]?.id ?? '' } });
-    await olivia.client.iModels.clone({ authorization, iModelId: made.id, iModelProperties: { iTwinId, name: 'clone', changesetIndex: 2 } });
+    await olivia.client.namedVersions.create({
+      authorization,
+      iModelId: made.id,
+      namedVersionProperties: { name: 'one', changesetId: made.changesets[0]?.id ?? '' },
+    });
+    await olivia.client.iModels.clone({
+      authorization,
+      iModelId: made.id,
+      iModelProperties: { iTwinId, name: 'clone', changesetIndex: 2 },
+    });
     await server.grant(iTwinId, 'max', ['imodels_read']);
     await server.close();
     return installation;
@@ -173,7 +217,11 @@ describe('Moving to PostgreSQL', { skip }, () => {
   test('the list of tables is that of the database', async () => {
     const installation = await Installation.create('sqlite');
     const database = await openDatabase(installation.config());
-    const { rows } = await sql<{ name: string }>`select name from sqlite_master where type = 'table' and name not like 'kysely%' and name not like 'sqlite%'`.execute(database.db);
+    const { rows } = await sql<{
+      name: string;
+    }>`select name from sqlite_master where type = 'table' and name not like 'kysely%' and name not like 'sqlite%'`.execute(
+      database.db,
+    );
     assert.deepEqual([...tablesInOrder].sort(), rows.map(({ name }) => name).sort());
     await database.close();
     installation.remove();
@@ -183,7 +231,12 @@ describe('Moving to PostgreSQL', { skip }, () => {
     const [source, target] = [await filled(), await Installation.create('postgres')];
     const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
     const moved = await new Promise<{ code: number; stdout: string; stderr: string }>((resolve) => {
-      const child = execFile(process.execPath, [cli, 'migrate-database', '--data', source.dataDir, '--to', target.databaseUrl ?? ''], { cwd: source.dataDir }, (_error, stdout, stderr) => resolve({ code: child.exitCode ?? -1, stdout, stderr }));
+      const child = execFile(
+        process.execPath,
+        [cli, 'migrate-database', '--data', source.dataDir, '--to', target.databaseUrl ?? ''],
+        { cwd: source.dataDir },
+        (_error, stdout, stderr) => resolve({ code: child.exitCode ?? -1, stdout, stderr }),
+      );
     });
     assert.equal(moved.code, 0, moved.stderr);
     assert.match(moved.stdout, /^\d+ rows copied, each compared\./);
@@ -193,13 +246,27 @@ describe('Moving to PostgreSQL', { skip }, () => {
       const olivia = await official(server);
       const api = await server.as('olivia');
       const { iTwins } = (await api.get('/itwins')).body as { iTwins: { id: string }[] };
-      const { iModels } = (await api.get(`/imodels?iTwinId=${iTwins[0]?.id}&$orderBy=name`)).body as { iModels: { id: string; displayName: string }[] };
-      assert.deepEqual(iModels.map(({ displayName }) => displayName), ['clone', 'to be moved']);
-      const { changesets } = (await api.get(`/imodels/${iModels[0]?.id}/changesets`, { prefer: 'return=representation' })).body as { changesets: { id: string; _links: { download: { href: string } } }[] };
+      const { iModels } = (await api.get(`/imodels?iTwinId=${iTwins[0]?.id}&$orderBy=name`)).body as {
+        iModels: { id: string; displayName: string }[];
+      };
+      assert.deepEqual(
+        iModels.map(({ displayName }) => displayName),
+        ['clone', 'to be moved'],
+      );
+      const { changesets } = (
+        await api.get(`/imodels/${iModels[0]?.id}/changesets`, { prefer: 'return=representation' })
+      ).body as { changesets: { id: string; _links: { download: { href: string } } }[] };
       assert.equal(changesets.length, 2);
       for (const { _links } of changesets) assert.equal((await fetch(_links.download.href)).status, 200);
-      const again = { id: iModels[1]?.id ?? '', iTwinId: '', name: '', briefcaseId: 0, changesets: changesets.map(({ id }, n) => ({ id, parentId: '', index: n + 1, bytes: Buffer.alloc(0) })) };
-      const latest = ((await api.get(`/imodels/${again.id}/changesets/3`)).body as { changeset: { id: string } }).changeset.id;
+      const again = {
+        id: iModels[1]?.id ?? '',
+        iTwinId: '',
+        name: '',
+        briefcaseId: 0,
+        changesets: changesets.map(({ id }, n) => ({ id, parentId: '', index: n + 1, bytes: Buffer.alloc(0) })),
+      };
+      const latest = ((await api.get(`/imodels/${again.id}/changesets/3`)).body as { changeset: { id: string } })
+        .changeset.id;
       again.changesets.push({ id: latest, parentId: '', index: 3, bytes: Buffer.alloc(0) });
       await pushMore(olivia, again, 1);
       assert.equal(again.changesets.at(-1)?.index, 4);
@@ -215,7 +282,9 @@ describe('Moving to PostgreSQL', { skip }, () => {
     const [from, to] = [await openDatabase(source.config()), await openDatabase(target.config())];
     try {
       // A row that the copy cannot hold as it is: the database changes it on the way in.
-      await sql`create function spoil() returns trigger as $$ begin new.display_name = new.display_name || '!'; return new; end $$ language plpgsql`.execute(to.db);
+      await sql`create function spoil() returns trigger as $$ begin new.display_name = new.display_name || '!'; return new; end $$ language plpgsql`.execute(
+        to.db,
+      );
       await sql`create trigger spoil before insert on itwin for each row execute function spoil()`.execute(to.db);
       await assert.rejects(copyDatabase(from, to), CopyMismatchError);
       assert.deepEqual(await to.db.selectFrom('user_account').select('id').execute(), []);

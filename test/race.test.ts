@@ -16,12 +16,19 @@ const mostClones = 400;
 onEachDatabase('Clones, pushes, deletions and the collector at once', {}, (context) => {
   test('leave no clone half made and lose nothing that was acknowledged', async () => {
     const { database, blobs } = context.server.services;
-    const seed = await database.db.selectFrom('baseline').select('id').where('id', 'like', 'seed-%').executeTakeFirstOrThrow();
+    const seed = await database.db
+      .selectFrom('baseline')
+      .select('id')
+      .where('id', 'like', 'seed-%')
+      .executeTakeFirstOrThrow();
     const target = await context.server.iTwin();
     /** What each living iModel must show: its chain of changeset ids. */
     const living = new Map<string, string[]>();
     const first = await makeIModel(context.olivia, context.iTwinId, { changesets: 5 });
-    living.set(first.id, first.changesets.map(({ id }) => id));
+    living.set(
+      first.id,
+      first.changesets.map(({ id }) => id),
+    );
     const busy = new Set<string>();
     let clones = 0;
     let running = true;
@@ -37,7 +44,11 @@ onEachDatabase('Clones, pushes, deletions and the collector at once', {}, (conte
         if (source === undefined) return;
         const before = living.get(source)?.length ?? 0;
         const changesetIndex = Math.random() < 0.5 ? undefined : Math.floor(Math.random() * (before + 1));
-        const answer = await context.api.post(`/imodels/${source}/clone`, { iTwinId: target, name: randomUUID(), ...(changesetIndex !== undefined && { changesetIndex }) });
+        const answer = await context.api.post(`/imodels/${source}/clone`, {
+          iTwinId: target,
+          name: randomUUID(),
+          ...(changesetIndex !== undefined && { changesetIndex }),
+        });
         if (answer.status === 404) {
           assert.equal((answer.body as WireError).error.code, 'iModelNotFound');
           continue;
@@ -65,11 +76,21 @@ onEachDatabase('Clones, pushes, deletions and the collector at once', {}, (conte
           const parentId = chain.at(-1) ?? '';
           const bytes = randomBytes(16);
           const changesetId = changesetIdOf(parentId, bytes);
-          const begun = await context.api.post(`/imodels/${id}/changesets`, { id: changesetId, parentId, briefcaseId, fileSize: 16 });
+          const begun = await context.api.post(`/imodels/${id}/changesets`, {
+            id: changesetId,
+            parentId,
+            briefcaseId,
+            fileSize: 16,
+          });
           if (begun.status === 201) {
-            const { _links } = (begun.body as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } }).changeset;
+            const { _links } = (
+              begun.body as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } }
+            ).changeset;
             const uploaded = await context.api.put(_links.upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob' });
-            const completed = uploaded.status === 201 ? await context.api.patch(_links.complete.href, { state: 'fileUploaded', briefcaseId }) : uploaded;
+            const completed =
+              uploaded.status === 201
+                ? await context.api.patch(_links.complete.href, { state: 'fileUploaded', briefcaseId })
+                : uploaded;
             assert.ok(completed.status < 500, JSON.stringify(completed.body));
             if (completed.status === 200) living.get(id)?.push(changesetId);
           } else assert.equal(begun.status, 404, JSON.stringify(begun.body));
@@ -89,9 +110,18 @@ onEachDatabase('Clones, pushes, deletions and the collector at once', {}, (conte
       }
     }
     async function collector(): Promise<void> {
-      while (running) await collect(database, blobs.stores, { graceMs: 0, uploadLifeMs: 3_600_000, seeds: new Map([[blobs.stores.home.id, seed.id]]), groupLifeMs: 3_600_000, thorough: true });
+      while (running)
+        await collect(database, blobs.stores, {
+          graceMs: 0,
+          uploadLifeMs: 3_600_000,
+          seeds: new Map([[blobs.stores.home.id, seed.id]]),
+          groupLifeMs: 3_600_000,
+          thorough: true,
+        });
     }
-    async function chainOf(id: string): Promise<{ id: string; parentId: string; index: number; _links: { download: { href: string } } }[]> {
+    async function chainOf(
+      id: string,
+    ): Promise<{ id: string; parentId: string; index: number; _links: { download: { href: string } } }[]> {
       const answer = await context.api.get(`/imodels/${id}/changesets?$top=1000`, { prefer: 'return=representation' });
       if (answer.status === 404) return [];
       return (answer.body as { changesets: [] }).changesets;
@@ -109,10 +139,13 @@ onEachDatabase('Clones, pushes, deletions and the collector at once', {}, (conte
     for (const [id, expected] of living) {
       const chain = await chainOf(id);
       assert.deepEqual(chain.map((changeset) => changeset.id).slice(0, expected.length), expected, id);
-      for (const [n, { index, parentId }] of chain.entries()) assert.deepEqual([index, parentId], [n + 1, n === 0 ? '' : chain[n - 1]?.id]);
+      for (const [n, { index, parentId }] of chain.entries())
+        assert.deepEqual([index, parentId], [n + 1, n === 0 ? '' : chain[n - 1]?.id]);
       const last = chain.at(-1);
       if (last !== undefined) assert.equal((await fetch(last._links.download.href)).status, 200);
-      const operation = (await context.api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string } };
+      const operation = (await context.api.get(`/imodels/${id}/operations/create`)).body as {
+        createOperation: { state: string };
+      };
       assert.equal(operation.createOperation.state, 'successful');
     }
     // Everything that a living iModel sees has its bytes.
@@ -135,7 +168,11 @@ onEachDatabase('The locks of an iModel', {}, (context) => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
     const { db } = context.server.services.database;
     const waiting = async (): Promise<number> => {
-      const found = await sql<{ count: number }>`select count(*) as count from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`.execute(db);
+      const found = await sql<{
+        count: number;
+      }>`select count(*) as count from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`.execute(
+        db,
+      );
       return Number(found.rows[0]?.count);
     };
     let deletion: Promise<number> | undefined;
@@ -143,7 +180,10 @@ onEachDatabase('The locks of an iModel', {}, (context) => {
     await db.transaction().execute(async (tx) => {
       assert.ok(await lockIModel(tx, 'postgres', made.id, 'clone'));
       await pushMore(context.olivia, made, 1);
-      const another = await context.api.post(`/imodels/${made.id}/clone`, { iTwinId: context.iTwinId, name: randomUUID() });
+      const another = await context.api.post(`/imodels/${made.id}/clone`, {
+        iTwinId: context.iTwinId,
+        name: randomUUID(),
+      });
       assert.equal(another.status, 202);
       deletion = context.api.delete(`/imodels/${made.id}`).then(({ status }) => {
         deleted = true;
@@ -159,10 +199,17 @@ onEachDatabase('A role that is deleted while it is given', {}, (context) => {
   test('is not found, and nothing is given', async () => {
     const { api, iTwinId, server } = context;
     const at = `/accesscontrol/itwins/${iTwinId}`;
-    const newRole = async (): Promise<string> => ((await api.post(`${at}/roles`, { displayName: randomUUID(), permissions: ['imodels_webview'] })).body as { role: { id: string } }).role.id;
+    const newRole = async (): Promise<string> =>
+      (
+        (await api.post(`${at}/roles`, { displayName: randomUUID(), permissions: ['imodels_webview'] })).body as {
+          role: { id: string };
+        }
+      ).role.id;
     const kept = await newRole();
     const userId = people.max.id;
-    const group = (await api.post(`${at}/groups`, { name: randomUUID(), members: [] })).body as { group: { id: string } };
+    const group = (await api.post(`${at}/groups`, { name: randomUUID(), members: [] })).body as {
+      group: { id: string };
+    };
     const groupId = group.group.id;
     await api.post(`${at}/members/users`, { members: [{ userId, roleIds: [kept] }] });
     await api.post(`${at}/members/groups`, { members: [{ groupId, roleIds: [kept] }] });
@@ -189,7 +236,10 @@ onEachDatabase('A role that is deleted while it is given', {}, (context) => {
     }
     for (const member of [`users/${userId}`, `groups/${groupId}`]) {
       const { body } = await api.get(`${at}/members/${member}`);
-      assert.deepEqual((body as { member: { roles: { id: string }[] } }).member.roles.map(({ id }) => id), [kept]);
+      assert.deepEqual(
+        (body as { member: { roles: { id: string }[] } }).member.roles.map(({ id }) => id),
+        [kept],
+      );
     }
   });
 });
@@ -199,10 +249,20 @@ onEachDatabase('The first requests of a user at once', {}, (context) => {
     const { db } = context.server.services.database;
     for (let round = 0; round < 40; round++) {
       const id = randomUUID();
-      const user = { id, email: `${id}@example.test`, givenName: 'new', surname: 'here', organizationId: null, identity: { issuer: 'https://issuer.test', subject: id } };
+      const user = {
+        id,
+        email: `${id}@example.test`,
+        givenName: 'new',
+        surname: 'here',
+        organizationId: null,
+        identity: { issuer: 'https://issuer.test', subject: id },
+      };
       // Each as a server of its own, which knows nobody yet.
       await Promise.all(Array.from({ length: 8 }, () => new Users(db).remember(user)));
-      assert.equal((await db.selectFrom('user_account').select('email').where('id', '=', id).executeTakeFirst())?.email, user.email);
+      assert.equal(
+        (await db.selectFrom('user_account').select('email').where('id', '=', id).executeTakeFirst())?.email,
+        user.email,
+      );
     }
   });
 });
@@ -212,15 +272,27 @@ onEachDatabase('Roles and groups that are given while they are deleted', {}, (co
     const { api, iTwinId } = context;
     const at = `/accesscontrol/itwins/${iTwinId}`;
     for (let round = 0; round < 25; round++) {
-      const { role } = (await api.post(`${at}/roles`, { displayName: randomUUID(), permissions: ['imodels_webview'] })).body as { role: { id: string } };
-      const { group } = (await api.post(`${at}/groups`, { name: randomUUID(), members: [] })).body as { group: { id: string } };
+      const { role } = (await api.post(`${at}/roles`, { displayName: randomUUID(), permissions: ['imodels_webview'] }))
+        .body as { role: { id: string } };
+      const { group } = (await api.post(`${at}/groups`, { name: randomUUID(), members: [] })).body as {
+        group: { id: string };
+      };
       const give = (): Promise<Answer>[] => [
         api.post(`${at}/members/users`, { members: [{ userId: people.max.id, roleIds: [role.id] }] }),
         api.post(`${at}/members/groups`, { members: [{ groupId: group.id, roleIds: [role.id] }] }),
         api.patch(`${at}/groups/${group.id}`, { members: [people.max.id] }),
       ];
-      const answers = await Promise.all([...give(), api.delete(`${at}/roles/${role.id}`), ...give(), api.delete(`${at}/groups/${group.id}`), ...give()]);
-      assert.deepEqual(answers.filter(({ status }) => status >= 500).map(({ body }) => body), []);
+      const answers = await Promise.all([
+        ...give(),
+        api.delete(`${at}/roles/${role.id}`),
+        ...give(),
+        api.delete(`${at}/groups/${group.id}`),
+        ...give(),
+      ]);
+      assert.deepEqual(
+        answers.filter(({ status }) => status >= 500).map(({ body }) => body),
+        [],
+      );
       assert.equal((await api.get(`${at}/roles/${role.id}`)).status, 404);
       assert.equal((await api.get(`${at}/groups/${group.id}`)).status, 404);
     }

@@ -5,7 +5,12 @@ import type { Answer, WireError } from './support/api.ts';
 import { makeIModel } from './support/clients.ts';
 import { onEachDatabase } from './support/suite.ts';
 
-const tooMany = { error: { code: 'RateLimitExceeded', message: 'The client sent more requests than allowed by this API for the current tier of the client.' } };
+const tooMany = {
+  error: {
+    code: 'RateLimitExceeded',
+    message: 'The client sent more requests than allowed by this API for the current tier of the client.',
+  },
+};
 
 function assertLimited(answer: Answer, tier: string, operation: string, application: string): void {
   assert.equal(answer.status, 429);
@@ -34,7 +39,10 @@ onEachDatabase('The limit on clones', {}, (context) => {
       assertLimited(await clone(), tier, 'clone-imodel', application);
       // Nothing else is held up by it, nor another application.
       assert.equal((await api.get(`/imodels/${made.id}`)).status, 200);
-      assert.equal((await context.api.post(`/imodels/${made.id}/clone`, { iTwinId: context.iTwinId, name: randomUUID() })).status, 202);
+      assert.equal(
+        (await context.api.post(`/imodels/${made.id}/clone`, { iTwinId: context.iTwinId, name: randomUUID() })).status,
+        202,
+      );
     });
   }
 
@@ -43,12 +51,18 @@ onEachDatabase('The limit on clones', {}, (context) => {
     await context.server.close();
     const { installation } = context.server;
     let server = await installation.start();
-    const clone = async (): Promise<Answer> => (await server.as('olivia', 'trial-app')).post(`/imodels/${made.id}/clone`, { iTwinId: context.iTwinId, name: randomUUID() });
+    const clone = async (): Promise<Answer> =>
+      (await server.as('olivia', 'trial-app')).post(`/imodels/${made.id}/clone`, {
+        iTwinId: context.iTwinId,
+        name: randomUUID(),
+      });
     const before = (await clone()).status;
     assert.equal(before, 429); // The trial application used its five in the test above.
     if (context.engine === 'postgres') {
       const second = await installation.start();
-      const answer = await (await second.as('olivia', 'trial-app')).post(`/imodels/${made.id}/clone`, { iTwinId: context.iTwinId, name: randomUUID() });
+      const answer = await (
+        await second.as('olivia', 'trial-app')
+      ).post(`/imodels/${made.id}/clone`, { iTwinId: context.iTwinId, name: randomUUID() });
       await second.close();
       assertLimited(answer, 'Trial', 'clone-imodel', 'trial-app');
     }
@@ -58,33 +72,58 @@ onEachDatabase('The limit on clones', {}, (context) => {
   });
 });
 
-onEachDatabase('The general limit', { tiers: { Unlimited: { general: [{ requests: 30, seconds: 60 }], operations: {} }, Enterprise: { general: [], operations: {} } } }, (context) => {
-  test('is over all requests of an application, refused ones included', async () => {
-    const answers: Answer[] = [];
-    for (let n = 0; n < 40; n++) answers.push(await context.api.get(n % 2 === 0 ? '/itwins' : `/imodels/${randomUUID()}`));
-    const limited = answers.filter(({ status }) => status === 429);
-    // Making the iTwin of this suite was a request too.
-    assert.equal(limited.length, 11);
-    assertLimited(limited[0] as Answer, 'Unlimited', limited[0] === answers.at(-10) ? 'get-my-itwins' : 'get-imodel-details', 'suite');
-    assert.equal((await (await context.server.as('olivia', 'enterprise-app')).get('/itwins')).status, 200);
-    assert.equal((limited[0]?.body as WireError).error.code, 'RateLimitExceeded');
-  });
-});
+onEachDatabase(
+  'The general limit',
+  {
+    tiers: {
+      Unlimited: { general: [{ requests: 30, seconds: 60 }], operations: {} },
+      Enterprise: { general: [], operations: {} },
+    },
+  },
+  (context) => {
+    test('is over all requests of an application, refused ones included', async () => {
+      const answers: Answer[] = [];
+      for (let n = 0; n < 40; n++)
+        answers.push(await context.api.get(n % 2 === 0 ? '/itwins' : `/imodels/${randomUUID()}`));
+      const limited = answers.filter(({ status }) => status === 429);
+      // Making the iTwin of this suite was a request too.
+      assert.equal(limited.length, 11);
+      assertLimited(
+        limited[0] as Answer,
+        'Unlimited',
+        limited[0] === answers.at(-10) ? 'get-my-itwins' : 'get-imodel-details',
+        'suite',
+      );
+      assert.equal((await (await context.server.as('olivia', 'enterprise-app')).get('/itwins')).status, 200);
+      assert.equal((limited[0]?.body as WireError).error.code, 'RateLimitExceeded');
+    });
+  },
+);
 
-onEachDatabase('A window', { tiers: { Unlimited: { general: [{ requests: 1000, seconds: 60 }], operations: {} }, Trial: { general: [{ requests: 3, seconds: 60 }], operations: {} }, Enterprise: { general: [], operations: {} } } }, (context) => {
-  test('is no longer than it should be when a clock was ahead and is set back', async () => {
-    const api = await context.server.as('olivia', 'trial-app');
-    const ask = async (): Promise<Answer> => api.get('/itwins');
-    const real = Date.now;
-    const ahead = mock.method(Date, 'now', () => real() + 1_800_000);
-    try {
-      for (let n = 0; n < 3; n++) assert.equal((await ask()).status, 200);
-      assertLimited(await ask(), 'Trial', 'get-my-itwins', 'trial-app');
-    } finally {
-      ahead.mock.restore();
-    }
-    // PostgreSQL has a clock of its own, which was right all the time; SQLite begins the window anew.
-    if (context.engine === 'postgres') assertLimited(await ask(), 'Trial', 'get-my-itwins', 'trial-app');
-    else assert.equal((await ask()).status, 200);
-  });
-});
+onEachDatabase(
+  'A window',
+  {
+    tiers: {
+      Unlimited: { general: [{ requests: 1000, seconds: 60 }], operations: {} },
+      Trial: { general: [{ requests: 3, seconds: 60 }], operations: {} },
+      Enterprise: { general: [], operations: {} },
+    },
+  },
+  (context) => {
+    test('is no longer than it should be when a clock was ahead and is set back', async () => {
+      const api = await context.server.as('olivia', 'trial-app');
+      const ask = async (): Promise<Answer> => api.get('/itwins');
+      const real = Date.now;
+      const ahead = mock.method(Date, 'now', () => real() + 1_800_000);
+      try {
+        for (let n = 0; n < 3; n++) assert.equal((await ask()).status, 200);
+        assertLimited(await ask(), 'Trial', 'get-my-itwins', 'trial-app');
+      } finally {
+        ahead.mock.restore();
+      }
+      // PostgreSQL has a clock of its own, which was right all the time; SQLite begins the window anew.
+      if (context.engine === 'postgres') assertLimited(await ask(), 'Trial', 'get-my-itwins', 'trial-app');
+      else assert.equal((await ask()).status, 200);
+    });
+  },
+);

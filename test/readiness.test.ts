@@ -53,7 +53,10 @@ test('readiness asks what hangs only once, however often it is asked itself', as
   const hanging = new Promise<void>((resolve) => (end = resolve));
   const ready = new Readiness([{ reason: 'hangs', check: () => (begun++, hanging) }]);
   const [first, second] = await Promise.all([ready.missing(), ready.missing()]);
-  assert.deepEqual([first.map(({ reason }) => reason), second.map(({ reason }) => reason), begun], [['hangs'], ['hangs'], 1]);
+  assert.deepEqual(
+    [first.map(({ reason }) => reason), second.map(({ reason }) => reason), begun],
+    [['hangs'], ['hangs'], 1],
+  );
   end();
   await until('it is ready again', async () => (await ready.missing()).length === 0 || undefined);
 });
@@ -70,7 +73,8 @@ describe('With a frozen PostgreSQL', { skip }, () => {
       postgres.freeze();
       try {
         // More often than there are connections.
-        for (let n = 0; n < 6; n++) assert.deepEqual(await readiness(server), { status: 503, reasons: ['The database does not answer.'] });
+        for (let n = 0; n < 6; n++)
+          assert.deepEqual(await readiness(server), { status: 503, reasons: ['The database does not answer.'] });
         assert.equal((await fetch(`${server.origin}/health`)).status, 200);
       } finally {
         postgres.thaw();
@@ -90,13 +94,23 @@ for (const setup of setups.filter(({ store }) => store !== 'files')) {
     const address = (setup.store === 's3' ? process.env.OFFSHOOT_TEST_S3 : process.env.OFFSHOOT_TEST_AZURE) as string;
     const proxy = await freezable(address);
     const config = storeConfig(setup.store);
-    const store = setup.store === 's3' ? { ...config, endpoint: proxy.address } : { ...config, connectionString: (config as { connectionString: string }).connectionString.replaceAll(address, proxy.address) };
+    const store =
+      setup.store === 's3'
+        ? { ...config, endpoint: proxy.address }
+        : {
+            ...config,
+            connectionString: (config as { connectionString: string }).connectionString.replaceAll(
+              address,
+              proxy.address,
+            ),
+          };
     const installation = await Installation.create(setup);
     const server = await installation.start({ store });
     try {
       assert.equal((await readiness(server)).status, 200);
       proxy.freeze();
-      for (let n = 0; n < 2; n++) assert.deepEqual(await readiness(server), { status: 503, reasons: ['The store of files does not answer.'] });
+      for (let n = 0; n < 2; n++)
+        assert.deepEqual(await readiness(server), { status: 503, reasons: ['The store of files does not answer.'] });
       // What needs no file goes on.
       assert.equal((await (await server.as('olivia')).get('/itwins')).status, 200);
       proxy.thaw();
@@ -111,7 +125,9 @@ for (const setup of setups.filter(({ store }) => store !== 'files')) {
 
 describe('With too many clients on PostgreSQL', { skip }, () => {
   /** A database whose owner, no superuser, may have so many connections. */
-  async function limited(connections: number): Promise<{ installation: Installation; url: string; asSuperuser: pg.Client }> {
+  async function limited(
+    connections: number,
+  ): Promise<{ installation: Installation; url: string; asSuperuser: pg.Client }> {
     const installation = await Installation.create('postgres');
     const asSuperuser = new pg.Client({ connectionString: installation.databaseUrl });
     await asSuperuser.connect();
@@ -147,12 +163,17 @@ describe('With too many clients on PostgreSQL', { skip }, () => {
       const api = await server.as('olivia');
       assert.equal((await api.get('/itwins')).status, 200);
       await asSuperuser.query(`alter role ${new URL(url).username} connection limit 0`);
-      await asSuperuser.query(`select pg_terminate_backend(pid) from pg_stat_activity where usename = $1`, [new URL(url).username]);
+      await asSuperuser.query(`select pg_terminate_backend(pid) from pg_stat_activity where usename = $1`, [
+        new URL(url).username,
+      ]);
       const refused = await until('a request is refused', async () => {
         const answer = await api.get('/itwins');
         return answer.status === 200 ? undefined : answer;
       });
-      assert.deepEqual([refused.status, (refused.body as WireError).error.code, Number(refused.headers.get('retry-after')) > 0], [503, 'Unavailable', true]);
+      assert.deepEqual(
+        [refused.status, (refused.body as WireError).error.code, Number(refused.headers.get('retry-after')) > 0],
+        [503, 'Unavailable', true],
+      );
       await asSuperuser.query(`alter role ${new URL(url).username} connection limit 5`);
       await until('requests are answered again', async () => (await api.get('/itwins')).status === 200 || undefined);
     } finally {

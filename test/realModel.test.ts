@@ -12,7 +12,9 @@ import { identityIn } from './support/identity.ts';
 import { onEachDatabase } from './support/suite.ts';
 
 /** iTwin.js is optional: where its native part cannot be installed, files are compared by hash only. */
-const iTwinJs: typeof RealModel | undefined = isITwinJsInstalled() ? await import('../scripts/realModel.ts') : undefined;
+const iTwinJs: typeof RealModel | undefined = isITwinJsInstalled()
+  ? await import('../scripts/realModel.ts')
+  : undefined;
 
 const native = workFolder();
 let models: RealModel.RealModels | undefined;
@@ -29,8 +31,16 @@ onEachDatabase('A real iModel', { checkpoints: { generate: 'auto' } }, (context)
     const { client, authorization } = context.olivia;
     const sourceId = await pushSample(context.olivia, context.iTwinId, 'Sample');
     const target = await context.server.iTwin();
-    const part = await client.iModels.clone({ authorization, iModelId: sourceId, iModelProperties: { iTwinId: target, name: 'part', changesetIndex: 2 } });
-    const whole = await client.iModels.clone({ authorization, iModelId: sourceId, iModelProperties: { iTwinId: target } });
+    const part = await client.iModels.clone({
+      authorization,
+      iModelId: sourceId,
+      iModelProperties: { iTwinId: target, name: 'part', changesetIndex: 2 },
+    });
+    const whole = await client.iModels.clone({
+      authorization,
+      iModelId: sourceId,
+      iModelProperties: { iTwinId: target },
+    });
     await client.iModels.delete({ authorization, iModelId: sourceId });
     await context.server.services.collector.runOnce();
 
@@ -41,11 +51,21 @@ onEachDatabase('A real iModel', { checkpoints: { generate: 'auto' } }, (context)
         [part, 2],
         [whole, pushed.length],
       ] as const) {
-        const files = await client.changesets.downloadList({ authorization, iModelId: clone.id, targetDirectoryPath: path.join(work.path, clone.id) });
-        assert.deepEqual(files.map(({ id }) => id), pushed.slice(0, count).map(({ id }) => id));
+        const files = await client.changesets.downloadList({
+          authorization,
+          iModelId: clone.id,
+          targetDirectoryPath: path.join(work.path, clone.id),
+        });
+        assert.deepEqual(
+          files.map(({ id }) => id),
+          pushed.slice(0, count).map(({ id }) => id),
+        );
         for (const [n, { id, parentId, filePath, description, containingChanges }] of files.entries()) {
           assert.deepEqual(readFileSync(filePath), readFileSync(pushed[n]?.file ?? ''));
-          assert.deepEqual([parentId, description, containingChanges], [pushed[n]?.parentId, pushed[n]?.description, pushed[n]?.containingChanges]);
+          assert.deepEqual(
+            [parentId, description, containingChanges],
+            [pushed[n]?.parentId, pushed[n]?.description, pushed[n]?.containingChanges],
+          );
           if (iTwinJs !== undefined) assert.equal(iTwinJs.computeChangesetId(parentId, filePath), id);
         }
         const { _links } = await client.baselineFiles.getSingle({ authorization, iModelId: clone.id });

@@ -22,15 +22,35 @@ onEachDatabase('An import keeps the briefcases that made its changesets', {}, (c
   }
 
   /** Begins a push and uploads its file. */
-  async function begin(iModelId: string, briefcaseId: number, parentId: string, recordedBriefcaseId?: number | null, api = context.api): Promise<Pushed> {
+  async function begin(
+    iModelId: string,
+    briefcaseId: number,
+    parentId: string,
+    recordedBriefcaseId?: number | null,
+    api = context.api,
+  ): Promise<Pushed> {
     const bytes = randomBytes(100);
     const id = changesetIdOf(parentId, bytes);
-    const { status, body } = await api.post(`/imodels/${iModelId}/changesets`, { id, parentId, briefcaseId, fileSize: bytes.length, ...(recordedBriefcaseId !== undefined && { recordedBriefcaseId }) });
-    const { changeset, error } = body as Partial<WireError> & { changeset?: { briefcaseId: number; _links: { upload: { href: string }; complete: { href: string } } } };
-    if (changeset === undefined) return { status, code: error?.code, id, complete: () => Promise.reject(new Error('not begun')) };
+    const { status, body } = await api.post(`/imodels/${iModelId}/changesets`, {
+      id,
+      parentId,
+      briefcaseId,
+      fileSize: bytes.length,
+      ...(recordedBriefcaseId !== undefined && { recordedBriefcaseId }),
+    });
+    const { changeset, error } = body as Partial<WireError> & {
+      changeset?: { briefcaseId: number; _links: { upload: { href: string }; complete: { href: string } } };
+    };
+    if (changeset === undefined)
+      return { status, code: error?.code, id, complete: () => Promise.reject(new Error('not begun')) };
     assert.equal(changeset.briefcaseId, recordedBriefcaseId ?? briefcaseId);
     assert.equal((await api.put(changeset._links.upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob' })).status, 201);
-    return { status, code: undefined, id, complete: () => api.patch(changeset._links.complete.href, { state: 'fileUploaded', briefcaseId }) };
+    return {
+      status,
+      code: undefined,
+      id,
+      complete: () => api.patch(changeset._links.complete.href, { state: 'fileUploaded', briefcaseId }),
+    };
   }
 
   test('a changeset is kept under the briefcase that made it elsewhere, and later briefcases get higher ids', async () => {
@@ -41,15 +61,20 @@ onEachDatabase('An import keeps the briefcases that made its changesets', {}, (c
     for (const recorded of [9, 2, null, 9]) {
       const pushed = await begin(iModelId, own, parentId, recorded);
       const done = await pushed.complete();
-      assert.deepEqual([done.status, (done.body as { changeset: { briefcaseId: number } }).changeset.briefcaseId], [200, recorded ?? own]);
+      assert.deepEqual(
+        [done.status, (done.body as { changeset: { briefcaseId: number } }).changeset.briefcaseId],
+        [200, recorded ?? own],
+      );
       // An answer that was lost is given again.
       assert.equal((await pushed.complete()).status, 200);
       parentId = pushed.id;
     }
     const listed = [];
-    for await (const { briefcaseId } of context.olivia.client.changesets.getMinimalList({ ...as(), iModelId })) listed.push(briefcaseId);
+    for await (const { briefcaseId } of context.olivia.client.changesets.getMinimalList({ ...as(), iModelId }))
+      listed.push(briefcaseId);
     assert.deepEqual(listed, [9, 2, 10, 9]);
-    for (const briefcaseId of [2, 9]) assert.equal((await context.api.get(`/imodels/${iModelId}/briefcases/${briefcaseId}`)).status, 404);
+    for (const briefcaseId of [2, 9])
+      assert.equal((await context.api.get(`/imodels/${iModelId}/briefcases/${briefcaseId}`)).status, 404);
     assert.equal(await acquire(iModelId), 11);
     // A lower minimum than the counter changes nothing.
     assert.equal(await acquire(iModelId, { minimumBriefcaseId: 3 }), 12);
@@ -64,8 +89,13 @@ onEachDatabase('An import keeps the briefcases that made its changesets', {}, (c
     assert.deepEqual([taken.status, taken.code], [409, 'ConflictWithAnotherUser']);
     assert.equal((await context.api.delete(`/imodels/${iModelId}/briefcases/${early}`)).status, 204);
     assert.equal((await begin(iModelId, own, '', early)).status, 201);
-    for (const bad of [-1, 1.5, 2 ** 24, '7']) assert.equal((await begin(iModelId, own, '', bad as number)).status, 422);
-    for (const bad of [1, 2 ** 24, 'x']) assert.equal((await context.api.post(`/imodels/${iModelId}/briefcases`, { minimumBriefcaseId: bad })).status, 422);
+    for (const bad of [-1, 1.5, 2 ** 24, '7'])
+      assert.equal((await begin(iModelId, own, '', bad as number)).status, 422);
+    for (const bad of [1, 2 ** 24, 'x'])
+      assert.equal(
+        (await context.api.post(`/imodels/${iModelId}/briefcases`, { minimumBriefcaseId: bad })).status,
+        422,
+      );
   });
 
   test('a briefcase behind the last imported changeset gets no lock until it has pulled it', async () => {
@@ -77,7 +107,12 @@ onEachDatabase('An import keeps the briefcases that made its changesets', {}, (c
       assert.equal((await pushed.complete()).status, 200);
       ids.push(pushed.id);
     }
-    const lock = (changesetId: string | undefined) => context.api.patch(`/imodels/${iModelId}/locks`, { briefcaseId: own, changesetId, lockedObjects: [{ lockLevel: 'exclusive', objectIds: ['0x11'] }] });
+    const lock = (changesetId: string | undefined) =>
+      context.api.patch(`/imodels/${iModelId}/locks`, {
+        briefcaseId: own,
+        changesetId,
+        lockedObjects: [{ lockLevel: 'exclusive', objectIds: ['0x11'] }],
+      });
     for (const behind of ['', ids[0]]) {
       const { status, body } = await lock(behind);
       assert.deepEqual([status, (body as WireError).error.code], [409, 'NewerChangesExist']);

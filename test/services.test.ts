@@ -10,7 +10,11 @@ test('services that started are stopped when another one of the run does not sta
   };
   let startLate = (): void => undefined;
   const late = new Promise<void>((resolve) => (startLate = resolve));
-  const started = startTogether(starting('early', Promise.resolve()), () => Promise.reject(new Error('no port')), starting('late', late));
+  const started = startTogether(
+    starting('early', Promise.resolve()),
+    () => Promise.reject(new Error('no port')),
+    starting('late', late),
+  );
   startLate();
   await assert.rejects(started, /no port/);
   assert.deepEqual(stopped.sort(), ['early', 'late']);

@@ -21,13 +21,18 @@ onEachDatabase('Shares', {}, (context) => {
   const codeOf = (answer: Answer): string => (answer.body as WireError).error.code;
 
   async function share(iModelId: string, permission = 'imodels_webview', expiresAt = inDays(1)): Promise<Share> {
-    const answer = await context.api.post(`/imodels/${iModelId}/shares`, { name: `for ${permission}`, expiresAt, permission });
+    const answer = await context.api.post(`/imodels/${iModelId}/shares`, {
+      name: `for ${permission}`,
+      expiresAt,
+      permission,
+    });
     assert.equal(answer.status, 201, JSON.stringify(answer.body));
     return (answer.body as { share: Share }).share;
   }
   const holding = (key: string | undefined) => ({
     get: (path: string) => new Api(context.server.origin).get(path, { authorization: `Basic ${key}` }),
-    send: (method: string, path: string, body?: unknown) => new Api(context.server.origin).send(method, path, body, { authorization: `Basic ${key}` }),
+    send: (method: string, path: string, body?: unknown) =>
+      new Api(context.server.origin).send(method, path, body, { authorization: `Basic ${key}` }),
   });
 
   test('open one iModel to whoever holds the key, which is shown once', async () => {
@@ -36,20 +41,37 @@ onEachDatabase('Shares', {}, (context) => {
     assert.equal(created.displayName, created.name);
     assert.ok((shareKey ?? '').length >= 40);
     assert.deepEqual((await context.api.get(`/imodels/${made.id}/shares/${created.id}`)).body, { share: created });
-    assert.deepEqual(((await context.api.get(`/imodels/${made.id}/shares`)).body as { shares: Share[] }).shares, [created]);
+    assert.deepEqual(((await context.api.get(`/imodels/${made.id}/shares`)).body as { shares: Share[] }).shares, [
+      created,
+    ]);
     assert.equal((await holding(shareKey).get(`/imodels/${made.id}`)).status, 200);
-    const { changeset } = (await holding(shareKey).get(`/imodels/${made.id}/changesets/1`)).body as { changeset: { _links: { download: null } } };
+    const { changeset } = (await holding(shareKey).get(`/imodels/${made.id}/changesets/1`)).body as {
+      changeset: { _links: { download: null } };
+    };
     assert.equal(changeset._links.download, null);
     const stored = await context.server.services.database.db.selectFrom('share').selectAll().execute();
     assert.ok(!JSON.stringify(stored).includes(shareKey ?? '?'));
   });
 
   test('give what they say and no more: no other iModel, no iTwin, no change, no clone', async () => {
-    const [made, other] = [await makeIModel(context.olivia, context.iTwinId, { changesets: 1 }), await makeIModel(context.olivia, context.iTwinId)];
+    const [made, other] = [
+      await makeIModel(context.olivia, context.iTwinId, { changesets: 1 }),
+      await makeIModel(context.olivia, context.iTwinId),
+    ];
     const viewer = holding((await share(made.id)).shareKey);
     const reader = holding((await share(made.id, 'imodels_read')).shareKey);
-    const { changeset } = (await reader.get(`/imodels/${made.id}/changesets/1`)).body as { changeset: { _links: { download: { href: string } } } };
-    assert.equal((await fetch(changeset._links.download.href).then(async (response) => ({ status: response.status, read: await response.arrayBuffer() }))).status, 200);
+    const { changeset } = (await reader.get(`/imodels/${made.id}/changesets/1`)).body as {
+      changeset: { _links: { download: { href: string } } };
+    };
+    assert.equal(
+      (
+        await fetch(changeset._links.download.href).then(async (response) => ({
+          status: response.status,
+          read: await response.arrayBuffer(),
+        }))
+      ).status,
+      200,
+    );
     assert.equal((await reader.get(`/imodels/${made.id}/changesets/0/checkpoint`)).status, 200);
     assert.equal(codeOf(await viewer.get(`/imodels/${made.id}/changesets/0/checkpoint`)), 'InsufficientPermissions');
     for (const holder of [viewer, reader]) {
@@ -100,12 +122,25 @@ onEachDatabase('Shares', {}, (context) => {
     await context.server.grant(context.iTwinId, 'max', ['imodels_manage']);
     const max = await context.server.as('max');
     assert.deepEqual(((await max.get(`/imodels/${made.id}/shares`)).body as { shares: [] }).shares, []);
-    for (const id of [created.id, randomUUID(), 'x']) assert.equal(codeOf(await max.get(`/imodels/${made.id}/shares/${id}`)), 'ShareNotFound');
+    for (const id of [created.id, randomUUID(), 'x'])
+      assert.equal(codeOf(await max.get(`/imodels/${made.id}/shares/${id}`)), 'ShareNotFound');
     for (const expiresAt of [inDays(-1), inDays(190), 'tomorrow', '2026', '']) {
-      const answer = await context.api.post(`/imodels/${made.id}/shares`, { name: 'x', expiresAt, permission: 'imodels_read' });
-      assert.deepEqual([answer.status, (answer.body as WireError).error.details?.[0]?.target], [422, 'expiresAt'], expiresAt);
+      const answer = await context.api.post(`/imodels/${made.id}/shares`, {
+        name: 'x',
+        expiresAt,
+        permission: 'imodels_read',
+      });
+      assert.deepEqual(
+        [answer.status, (answer.body as WireError).error.details?.[0]?.target],
+        [422, 'expiresAt'],
+        expiresAt,
+      );
     }
-    const wide = await context.api.post(`/imodels/${made.id}/shares`, { name: 'x', expiresAt: inDays(1), permission: 'imodels_manage' });
+    const wide = await context.api.post(`/imodels/${made.id}/shares`, {
+      name: 'x',
+      expiresAt: inDays(1),
+      permission: 'imodels_manage',
+    });
     assert.deepEqual([wide.status, (wide.body as WireError).error.details?.[0]?.target], [422, 'permission']);
   });
 });

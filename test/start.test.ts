@@ -30,10 +30,17 @@ describe('A start that fails after the server listens', () => {
     try {
       const data = server.installation.dataDir;
       const database = new DatabaseSync(path.join(data, 'offshoot.db'));
-      database.exec("create trigger no_first before insert on itwin begin select raise(abort, 'the disk says no'); end");
+      database.exec(
+        "create trigger no_first before insert on itwin begin select raise(abort, 'the disk says no'); end",
+      );
       database.close();
       const ended = await new Promise<{ code: number | null; stderr: string }>((resolve) => {
-        const child = execFile(process.execPath, [cli, 'start', '--data', data, '--host', '127.0.0.1', '--port', '0'], { timeout: 60_000 }, (_error, _stdout, stderr) => resolve({ code: child.exitCode, stderr }));
+        const child = execFile(
+          process.execPath,
+          [cli, 'start', '--data', data, '--host', '127.0.0.1', '--port', '0'],
+          { timeout: 60_000 },
+          (_error, _stdout, stderr) => resolve({ code: child.exitCode, stderr }),
+        );
       });
       assert.deepEqual([ended.code, /the disk says no/.test(ended.stderr)], [1, true], ended.stderr);
     } finally {

@@ -33,36 +33,48 @@ async function collector(): Promise<{ url: string; spans: Span[]; bodies: string
   return { url, spans, bodies, close: () => new Promise((resolve) => server.close(() => resolve())) };
 }
 
-test('one trace leads from a request over the job that it ordered to the files in the store, and tells no secret', { timeout: 60_000 }, async () => {
-  const setup = setups[0] as Setup;
-  const sink = await collector();
-  const server = await bootServer(setup, { tracesUrl: sink.url, dataCenters: { 'West Europe': otherStore(setup) } });
-  try {
-    const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 2 });
-    const far = await server.iTwin('olivia', undefined, 'West Europe');
-    const traceId = '0af7651916cd43dd8448eb211c80319c';
-    const token = await server.token('olivia');
-    const accepted = await fetch(`${server.origin}/imodels/${source.id}/clone`, {
-      method: 'POST',
-      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json', traceparent: `00-${traceId}-b7ad6b7169203331-01` },
-      body: JSON.stringify({ iTwinId: far, name: 'traced' }),
-    });
-    assert.equal(accepted.status, 202);
-    const named = (name: string) => sink.spans.filter((span) => span.traceId === traceId && span.name === name);
-    await until('the spans of the copy', () => (named('job transferCheckpoints').length > 0 ? true : undefined), 30_000);
-    const [request] = named('clone-imodel');
-    const [files] = named('job transferFiles');
-    assert.equal(request?.parentSpanId, 'b7ad6b7169203331');
-    assert.equal(files?.parentSpanId, request?.spanId);
-    const puts = named('store.put').filter(({ parentSpanId }) => parentSpanId === files?.spanId);
-    assert.equal(puts.length, 2);
-    const told = sink.bodies.join('\n');
-    for (const secret of [token, 'sig=', 'sig%3D']) assert.ok(!told.includes(secret));
-  } finally {
-    await endServer(server);
-    await sink.close();
-  }
-});
+test(
+  'one trace leads from a request over the job that it ordered to the files in the store, and tells no secret',
+  { timeout: 60_000 },
+  async () => {
+    const setup = setups[0] as Setup;
+    const sink = await collector();
+    const server = await bootServer(setup, { tracesUrl: sink.url, dataCenters: { 'West Europe': otherStore(setup) } });
+    try {
+      const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 2 });
+      const far = await server.iTwin('olivia', undefined, 'West Europe');
+      const traceId = '0af7651916cd43dd8448eb211c80319c';
+      const token = await server.token('olivia');
+      const accepted = await fetch(`${server.origin}/imodels/${source.id}/clone`, {
+        method: 'POST',
+        headers: {
+          authorization: `Bearer ${token}`,
+          'content-type': 'application/json',
+          traceparent: `00-${traceId}-b7ad6b7169203331-01`,
+        },
+        body: JSON.stringify({ iTwinId: far, name: 'traced' }),
+      });
+      assert.equal(accepted.status, 202);
+      const named = (name: string) => sink.spans.filter((span) => span.traceId === traceId && span.name === name);
+      await until(
+        'the spans of the copy',
+        () => (named('job transferCheckpoints').length > 0 ? true : undefined),
+        30_000,
+      );
+      const [request] = named('clone-imodel');
+      const [files] = named('job transferFiles');
+      assert.equal(request?.parentSpanId, 'b7ad6b7169203331');
+      assert.equal(files?.parentSpanId, request?.spanId);
+      const puts = named('store.put').filter(({ parentSpanId }) => parentSpanId === files?.spanId);
+      assert.equal(puts.length, 2);
+      const told = sink.bodies.join('\n');
+      for (const secret of [token, 'sig=', 'sig%3D']) assert.ok(!told.includes(secret));
+    } finally {
+      await endServer(server);
+      await sink.close();
+    }
+  },
+);
 
 test('a collector that is away changes nothing', { timeout: 60_000 }, async () => {
   const server = await bootServer(setups[0] as Setup, { tracesUrl: 'http://127.0.0.1:9/v1/traces' });

@@ -19,12 +19,16 @@ async function withDatabase(engine: 'sqlite' | 'postgres', work: (database: Data
 }
 
 const write = (tx: Tx, name: string) => tx.insertInto('secret').values({ name, value: 'x' }).execute();
-const names = async ({ db }: Database) => (await db.selectFrom('secret').select('name').orderBy('name').execute()).map(({ name }) => name);
+const names = async ({ db }: Database) =>
+  (await db.selectFrom('secret').select('name').orderBy('name').execute()).map(({ name }) => name);
 /** Makes the COMMIT of a transaction fail: a reference that leads nowhere, looked at only then. */
 async function spoilCommit(tx: Tx, { engine }: Database): Promise<void> {
   if (engine === 'sqlite') await sql`pragma defer_foreign_keys = on`.execute(tx);
   else await sql`alter table role alter constraint role_itwin_id_fkey deferrable initially deferred`.execute(tx);
-  await tx.insertInto('role').values({ id: randomUUID(), itwin_id: 'nowhere', display_name: 'r', description: null, permissions: '[]' }).execute();
+  await tx
+    .insertInto('role')
+    .values({ id: randomUUID(), itwin_id: 'nowhere', display_name: 'r', description: null, permissions: '[]' })
+    .execute();
 }
 
 for (const engine of engines) {
@@ -48,10 +52,16 @@ for (const engine of engines) {
           }),
         );
         const alone = Array.from({ length: 10 }, async (_, n) => {
-          await db.insertInto('secret').values({ name: `alone ${n}`, value: 'x' }).execute();
+          await db
+            .insertInto('secret')
+            .values({ name: `alone ${n}`, value: 'x' })
+            .execute();
           kept.push(`alone ${n}`);
         });
-        assert.deepEqual(new Set((await Promise.allSettled(failing)).map(({ status }) => status)), new Set(['rejected']));
+        assert.deepEqual(
+          new Set((await Promise.allSettled(failing)).map(({ status }) => status)),
+          new Set(['rejected']),
+        );
         await Promise.all([...others, ...alone]);
         assert.deepEqual(await names(database), kept.sort());
         assert.deepEqual(await db.selectFrom('role').select('id').execute(), []);
@@ -108,12 +118,21 @@ describe('A transaction on sqlite', () => {
       const outcomes = await Promise.allSettled(
         Array.from({ length: 20 }, (_, n) =>
           db.transaction().execute(async (tx) => {
-            await tx.insertInto('secret').values({ name: `small ${n}`, value: 'x' }).execute();
-            if (n % 2 === 0) await tx.insertInto('secret').values({ name: `big ${n}`, value: big }).execute();
+            await tx
+              .insertInto('secret')
+              .values({ name: `small ${n}`, value: 'x' })
+              .execute();
+            if (n % 2 === 0)
+              await tx
+                .insertInto('secret')
+                .values({ name: `big ${n}`, value: big })
+                .execute();
           }),
         ),
       );
-      const kept = outcomes.flatMap(({ status }, n) => (status === 'fulfilled' ? [`small ${n}`, ...(n % 2 === 0 ? [`big ${n}`] : [])] : []));
+      const kept = outcomes.flatMap(({ status }, n) =>
+        status === 'fulfilled' ? [`small ${n}`, ...(n % 2 === 0 ? [`big ${n}`] : [])] : [],
+      );
       assert.ok(outcomes.some(({ status }) => status === 'rejected') && kept.length > 0);
       assert.deepEqual(await names(database), kept.sort());
     });
@@ -123,7 +142,9 @@ describe('A transaction on sqlite', () => {
     await withDatabase('sqlite', async (database) => {
       const { db, writer } = database;
       // Bound by hand, as Kysely would; the writer thread refuses it because of its parameter.
-      await assert.rejects(writer?.alone('alone', 'select ?', [Symbol('cannot be sent to a thread')]) as Promise<unknown>);
+      await assert.rejects(
+        writer?.alone('alone', 'select ?', [Symbol('cannot be sent to a thread')]) as Promise<unknown>,
+      );
       await assert.rejects(sql`no statement`.execute(db));
       await db.transaction().execute((tx) => write(tx, 'next'));
       assert.deepEqual(await names(database), ['next']);
@@ -135,21 +156,35 @@ describe('A transaction on sqlite', () => {
     const writer = new Writer(`${installation.dataDir}/x.db`, { turnMs: 20_000, statementMs: 200 });
     try {
       await writer.alone('script', 'create table t (x integer)');
-      const endless = 'insert into t with recursive n (i) as (select 1 union all select i + 1 from n where i < 30000000) select count(*) from n';
+      const endless =
+        'insert into t with recursive n (i) as (select 1 union all select i + 1 from n where i < 30000000) select count(*) from n';
       const hanging = await writer.turn();
       await hanging.ask({ kind: 'begin' });
       const next = writer.turn();
-      const late = assert.rejects(hanging.ask({ kind: 'within', sql: endless, parameters: [] }), WriterUnavailableError);
+      const late = assert.rejects(
+        hanging.ask({ kind: 'within', sql: endless, parameters: [] }),
+        WriterUnavailableError,
+      );
       await late;
       hanging.end();
       const turn = await next;
-      assert.deepEqual((await turn.ask({ kind: 'alone', sql: 'select count(*) as n from t', parameters: [] })).rows.map((row) => (row as { n: number }).n), [0]);
+      assert.deepEqual(
+        (await turn.ask({ kind: 'alone', sql: 'select count(*) as n from t', parameters: [] })).rows.map(
+          (row) => (row as { n: number }).n,
+        ),
+        [0],
+      );
       await turn.ask({ kind: 'begin' });
       await turn.ask({ kind: 'within', sql: 'insert into t values (1)', parameters: [] });
       // Nothing more comes of it: it is ended, and the next one does not see its row.
       const after = await writer.turn();
       assert.equal(turn.ended, true);
-      assert.deepEqual((await after.ask({ kind: 'alone', sql: 'select count(*) as n from t', parameters: [] })).rows.map((row) => (row as { n: number }).n), [0]);
+      assert.deepEqual(
+        (await after.ask({ kind: 'alone', sql: 'select count(*) as n from t', parameters: [] })).rows.map(
+          (row) => (row as { n: number }).n,
+        ),
+        [0],
+      );
       after.end();
     } finally {
       await writer.close();

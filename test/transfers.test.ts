@@ -12,12 +12,23 @@ import { verify } from '../apps/server/src/verify/verify.ts';
 import { pushSample } from '../scripts/sample.ts';
 import type { Api } from './support/api.ts';
 import { all, makeIModel, official, pushMore, type MadeIModel, type Official } from './support/clients.ts';
-import { endServer, Installation, otherStore, setups, storeConfig, type Setup, type TestServer } from './support/server.ts';
+import {
+  endServer,
+  Installation,
+  otherStore,
+  setups,
+  storeConfig,
+  type Setup,
+  type TestServer,
+} from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 import { until } from './support/until.ts';
 
 const west = 'West Europe';
-const farAway = (setup: Setup, more: ConfigInput = {}): ConfigInput => ({ dataCenters: { [west]: otherStore(setup) }, ...more });
+const farAway = (setup: Setup, more: ConfigInput = {}): ConfigInput => ({
+  dataCenters: { [west]: otherStore(setup) },
+  ...more,
+});
 
 interface Operation {
   state: string;
@@ -44,7 +55,10 @@ async function order(api: Api, sourceId: string, body: Record<string, unknown>, 
   return (answer.headers.get('location') ?? '').slice(-36);
 }
 
-async function contentsOf({ client, authorization }: Official, iModelId: string): Promise<{ id: string; index: number; bytes: string }[]> {
+async function contentsOf(
+  { client, authorization }: Official,
+  iModelId: string,
+): Promise<{ id: string; index: number; bytes: string }[]> {
   const found = await all(client.changesets.getRepresentationList({ authorization, iModelId }));
   return Promise.all(
     found.map(async ({ id, index, _links }) => {
@@ -54,7 +68,8 @@ async function contentsOf({ client, authorization }: Official, iModelId: string)
   );
 }
 
-const pushed = ({ changesets }: MadeIModel) => changesets.map(({ id, index, bytes }) => ({ id, index, bytes: bytes.toString('hex') }));
+const pushed = ({ changesets }: MadeIModel) =>
+  changesets.map(({ id, index, bytes }) => ({ id, index, bytes: bytes.toString('hex') }));
 const storesOf = (server: TestServer) => {
   const { stores } = server.services.blobs;
   return { east: stores.home, west: stores.ofDataCenter(west) };
@@ -72,13 +87,25 @@ async function placesOf({ services }: TestServer, iModelId: string): Promise<str
     .select('b.store')
     .where('m.id', '=', iModelId)
     .execute();
-  const ofBaseline = await db.selectFrom('imodel as m').innerJoin('baseline as l', 'l.id', 'm.baseline_id').innerJoin('blob as b', 'b.id', 'l.blob_id').select('b.store').where('m.id', '=', iModelId).execute();
+  const ofBaseline = await db
+    .selectFrom('imodel as m')
+    .innerJoin('baseline as l', 'l.id', 'm.baseline_id')
+    .innerJoin('blob as b', 'b.id', 'l.blob_id')
+    .select('b.store')
+    .where('m.id', '=', iModelId)
+    .execute();
   return [...new Set([...ofChangesets, ...ofBaseline].map(({ store }) => store))];
 }
 
 async function collectAll({ services: { database, blobs } }: TestServer): Promise<void> {
   const seeds = await database.db.selectFrom('baseline').select('id').where('id', 'like', 'seed-%').execute();
-  await collect(database, blobs.stores, { graceMs: -1, uploadLifeMs: 3_600_000, seeds: new Map(seeds.map(({ id }, n) => [String(n), id])), groupLifeMs: 3_600_000, thorough: true });
+  await collect(database, blobs.stores, {
+    graceMs: -1,
+    uploadLifeMs: 3_600_000,
+    seeds: new Map(seeds.map(({ id }, n) => [String(n), id])),
+    groupLifeMs: 3_600_000,
+    thorough: true,
+  });
 }
 
 onEachDatabase('An iTwin in another data center', farAway, (context) => {
@@ -99,7 +126,11 @@ onEachDatabase('An iTwin in another data center', farAway, (context) => {
     const far = await farITwin();
     const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 7 });
     const { client, authorization } = context.olivia;
-    const clone = await client.iModels.clone({ authorization, iModelId: source.id, iModelProperties: { iTwinId: far } });
+    const clone = await client.iModels.clone({
+      authorization,
+      iModelId: source.id,
+      iModelProperties: { iTwinId: far },
+    });
     assert.equal(clone.state, 'initialized');
     const operation = await operationOf(context.api, clone.id);
     assert.deepEqual([operation.state, operation.failureReason], ['successful', null]);
@@ -160,11 +191,16 @@ onEachDatabase('An iTwin in another data center', farAway, (context) => {
     const fork = await order(context.api, source.id, { iTwinId: far, preserveHistory: true }, 'fork');
     assert.equal((await ended(context.api, fork)).state, 'successful');
     assert.deepEqual(await contentsOf(context.olivia, fork), pushed(source));
-    const created = await context.api.post('/imodels', { iTwinId: far, name: randomUUID(), template: { iModelId: source.id } });
+    const created = await context.api.post('/imodels', {
+      iTwinId: far,
+      name: randomUUID(),
+      template: { iModelId: source.id },
+    });
     assert.equal(created.status, 201, JSON.stringify(created.body));
     const { id } = (created.body as { iModel: { id: string } }).iModel;
     assert.equal((await ended(context.api, id)).state, 'successful');
-    for (const made of [fork, id]) assert.deepEqual(await placesOf(context.server, made), [storesOf(context.server).west.id]);
+    for (const made of [fork, id])
+      assert.deepEqual(await placesOf(context.server, made), [storesOf(context.server).west.id]);
   });
 
   test('is told why a clone failed, when a file of the source is gone or is not what it was', async () => {
@@ -176,20 +212,35 @@ onEachDatabase('An iTwin in another data center', farAway, (context) => {
       [3, 'damaged'],
     ] as const) {
       const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 4 });
-      const { key, size } = await db.selectFrom('changeset as c').innerJoin('blob as b', 'b.id', 'c.blob_id').select(['b.key', 'b.size']).where('c.id', '=', source.changesets[index - 1]?.id ?? '').executeTakeFirstOrThrow();
+      const { key, size } = await db
+        .selectFrom('changeset as c')
+        .innerJoin('blob as b', 'b.id', 'c.blob_id')
+        .select(['b.key', 'b.size'])
+        .where('c.id', '=', source.changesets[index - 1]?.id ?? '')
+        .executeTakeFirstOrThrow();
       await east.delete(key ?? '');
       if (how === 'damaged') await east.put(key ?? '', Readable.from([randomBytes(size)]), size);
       const clone = await order(context.api, source.id, { iTwinId: far });
       const operation = await ended(context.api, clone);
-      assert.deepEqual([operation.state, operation.failureReason], ['failed', `The file of changeset ${index} is ${how} in the store that it is copied from.`]);
+      assert.deepEqual(
+        [operation.state, operation.failureReason],
+        ['failed', `The file of changeset ${index} is ${how} in the store that it is copied from.`],
+      );
       const { body } = await context.api.get(`/imodels/${clone}`);
       assert.equal((body as { iModel: { state: string } }).iModel.state, 'notInitialized');
       // The name is free, and nothing of the source is left in it.
       const { name } = (body as { iModel: { name: string } }).iModel;
       assert.equal((await context.api.post('/imodels', { iTwinId: far, name })).status, 201);
-      const left = await db.selectFrom('imodel').select(['history_id', 'head_index', 'baseline_id']).where('id', '=', clone).executeTakeFirstOrThrow();
+      const left = await db
+        .selectFrom('imodel')
+        .select(['history_id', 'head_index', 'baseline_id'])
+        .where('id', '=', clone)
+        .executeTakeFirstOrThrow();
       assert.deepEqual([left.history_id, left.head_index, left.baseline_id.startsWith('seed-')], [null, 0, true]);
-      assert.deepEqual(await db.selectFrom('transfer').select('imodel_id').where('imodel_id', '=', clone).execute(), []);
+      assert.deepEqual(
+        await db.selectFrom('transfer').select('imodel_id').where('imodel_id', '=', clone).execute(),
+        [],
+      );
       assert.deepEqual(await db.selectFrom('job').select('id').where('subject_id', '=', clone).execute(), []);
       assert.equal((await context.api.delete(`/imodels/${clone}`)).status, 204);
       assert.equal((await context.api.delete(`/imodels/${source.id}`)).status, 204);
@@ -201,7 +252,12 @@ onEachDatabase('An iTwin in another data center', farAway, (context) => {
   });
 
   test('cannot be in a data center that is not there', async () => {
-    const { status, body } = await context.api.post('/itwins', { displayName: randomUUID(), class: 'Thing', subClass: 'Asset', dataCenterLocation: 'constructor' });
+    const { status, body } = await context.api.post('/itwins', {
+      displayName: randomUUID(),
+      class: 'Thing',
+      subClass: 'Asset',
+      dataCenterLocation: 'constructor',
+    });
     assert.deepEqual([status, (body as { error: { details: unknown[] } }).error.details.length], [422, 1]);
   });
 });
@@ -209,7 +265,9 @@ onEachDatabase('An iTwin in another data center', farAway, (context) => {
 for (const setup of setups)
   describe(`A copy into another data center on ${setup.engine} and ${setup.store}`, () => {
     /** What a test does on an installation; every server that it started ends with it. */
-    async function onInstallation(work: (start: (input?: ConfigInput) => Promise<TestServer>) => Promise<void>): Promise<void> {
+    async function onInstallation(
+      work: (start: (input?: ConfigInput) => Promise<TestServer>) => Promise<void>,
+    ): Promise<void> {
       const installation = await Installation.create(setup);
       const other = farAway(setup);
       let last: TestServer | undefined;
@@ -232,7 +290,9 @@ for (const setup of setups)
         const empty = await objectsIn(storesOf(server).west);
         const api = await server.as('olivia');
         const clone = await order(api, source.id, { iTwinId: far });
-        await until('some changesets', async () => ((await operationOf(api, clone)).progress.changesets >= 3 ? true : undefined));
+        await until('some changesets', async () =>
+          (await operationOf(api, clone)).progress.changesets >= 3 ? true : undefined,
+        );
         // Rule of this server: it shows nothing until it is initialized.
         assert.equal((await api.get(`/imodels/${clone}/changesets`)).status, 409);
         await server.close();
@@ -253,9 +313,15 @@ for (const setup of setups)
         const api = await server.as('olivia');
         const { db } = server.services.database;
         const clone = await order(api, source.id, { iTwinId: far });
-        await until('some changesets', async () => ((await operationOf(api, clone)).progress.changesets >= 2 ? true : undefined));
+        await until('some changesets', async () =>
+          (await operationOf(api, clone)).progress.changesets >= 2 ? true : undefined,
+        );
         assert.equal((await api.delete(`/imodels/${clone}`)).status, 204);
-        await until('the end of the job', async () => ((await db.selectFrom('job').select('id').where('subject_id', '=', clone).executeTakeFirst()) === undefined ? true : undefined));
+        await until('the end of the job', async () =>
+          (await db.selectFrom('job').select('id').where('subject_id', '=', clone).executeTakeFirst()) === undefined
+            ? true
+            : undefined,
+        );
         await collectAll(server);
         // All but the seed of the data center.
         const left = await db.selectFrom('blob').select('id').where('store', '=', storesOf(server).west.id).execute();
@@ -286,7 +352,11 @@ for (const setup of setups)
         await until('files that came over', async () => ((await objectsIn(store)) - empty === 3 ? true : undefined));
         assert.equal((await api.delete(`/imodels/${clone}`)).status, 204);
         const { db } = server.services.database;
-        await until('the end of the job', async () => ((await db.selectFrom('job').select('id').where('subject_id', '=', clone).executeTakeFirst()) === undefined ? true : undefined));
+        await until('the end of the job', async () =>
+          (await db.selectFrom('job').select('id').where('subject_id', '=', clone).executeTakeFirst()) === undefined
+            ? true
+            : undefined,
+        );
         goOn();
         await until('the end of the files', async () => ((await objectsIn(store)) === empty ? true : undefined));
         Reflect.deleteProperty(store, 'put');
@@ -297,10 +367,17 @@ for (const setup of setups)
       await onInstallation(async (start) => {
         let server = await start(idle);
         const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 1 });
-        const clone = await order(await server.as('olivia'), source.id, { iTwinId: await server.iTwin('olivia', undefined, west) });
+        const clone = await order(await server.as('olivia'), source.id, {
+          iTwinId: await server.iTwin('olivia', undefined, west),
+        });
         const { db, engine } = server.services.database;
         // Where there may be other servers they have ten minutes.
-        if (engine === 'postgres') await db.updateTable('job').set({ run_at: Date.now() - 700_000 }).where('subject_id', '=', clone).execute();
+        if (engine === 'postgres')
+          await db
+            .updateTable('job')
+            .set({ run_at: Date.now() - 700_000 })
+            .where('subject_id', '=', clone)
+            .execute();
         const ready = async (): Promise<unknown> => (await fetch(`${server.origin}/health/ready`)).json();
         assert.match(JSON.stringify(await ready()), /"status":"ok".*"warnings":\["Copies into other data centers wait/);
         await server.close();
@@ -330,7 +407,10 @@ for (const setup of setups)
         let server = await start(idle);
         const iTwinId = await server.iTwin();
         const far = await server.iTwin('olivia', undefined, west);
-        const roles = [await server.grant(iTwinId, 'max', ['imodels_manage']), await server.grant(far, 'max', ['imodels_manage'])];
+        const roles = [
+          await server.grant(iTwinId, 'max', ['imodels_manage']),
+          await server.grant(far, 'max', ['imodels_manage']),
+        ];
         const source = await makeIModel(await official(server), iTwinId, { changesets: 2 });
         const max = await server.as('max');
         const kept = await order(max, source.id, { iTwinId: far });
@@ -347,12 +427,21 @@ for (const setup of setups)
           const asMax = await server.as('max');
           const asOlivia = await server.as('olivia');
           const clone = await order(asMax, source.id, { iTwinId: far });
-          assert.equal((await asOlivia.patch(`/accesscontrol/itwins/${place}/roles/${role}`, { permissions: ['imodels_read'] })).status, 200);
+          assert.equal(
+            (await asOlivia.patch(`/accesscontrol/itwins/${place}/roles/${role}`, { permissions: ['imodels_read'] }))
+              .status,
+            200,
+          );
           await server.close();
           server = await start();
           const operation = await ended(await server.as('olivia'), clone);
-          assert.deepEqual([operation.state, operation.failureReason], ['failed', 'Whoever asked for the iModel no longer has the permissions that it needs.']);
-          const restored = await (await server.as('olivia')).patch(`/accesscontrol/itwins/${place}/roles/${role}`, { permissions: ['imodels_manage'] });
+          assert.deepEqual(
+            [operation.state, operation.failureReason],
+            ['failed', 'Whoever asked for the iModel no longer has the permissions that it needs.'],
+          );
+          const restored = await (
+            await server.as('olivia')
+          ).patch(`/accesscontrol/itwins/${place}/roles/${role}`, { permissions: ['imodels_manage'] });
           assert.equal(restored.status, 200);
         }
       });
@@ -370,7 +459,10 @@ for (const setup of setups)
         Reflect.deleteProperty(store, 'put');
         assert.equal(operation.state, 'failed');
         // Of an error of the store users learn no more than where the log has it.
-        assert.match(operation.failureReason ?? '', /^Nothing was copied in 2 attempts\. The last one: The server met an unexpected error\. Its log has more under the reference [0-9a-f-]{36}\.$/);
+        assert.match(
+          operation.failureReason ?? '',
+          /^Nothing was copied in 2 attempts\. The last one: The server met an unexpected error\. Its log has more under the reference [0-9a-f-]{36}\.$/,
+        );
       });
     });
 
@@ -378,65 +470,124 @@ for (const setup of setups)
     function shutWhen(store: BlobStore, holds: () => Promise<boolean>): void {
       for (const name of ['put', 'copyFrom'] as const) {
         const real = store[name]?.bind(store) as ((...given: unknown[]) => Promise<unknown>) | undefined;
-        if (real !== undefined) Object.assign(store, { [name]: async (...given: unknown[]) => ((await holds()) ? Promise.reject(new Error('the store is away')) : real(...given)) });
+        if (real !== undefined)
+          Object.assign(store, {
+            [name]: async (...given: unknown[]) =>
+              (await holds()) ? Promise.reject(new Error('the store is away')) : real(...given),
+          });
       }
     }
-    const checkpointOf = async (api: Api, id: string, index: number) => ((await api.get(`/imodels/${id}/changesets/${index}/checkpoint`)).body as { checkpoint: { state: string; failureReason: string | null } }).checkpoint;
+    const checkpointOf = async (api: Api, id: string, index: number) =>
+      (
+        (await api.get(`/imodels/${id}/changesets/${index}/checkpoint`)).body as {
+          checkpoint: { state: string; failureReason: string | null };
+        }
+      ).checkpoint;
     const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
 
-    test('waits for a checkpoint where its source has none yet and the installation makes them', { skip, timeout: 120_000 }, async () => {
-      await onInstallation(async (start) => {
-        // An uploaded baseline, of which nobody makes a checkpoint for now.
-        let server = await start();
-        const iModelId = await pushSample(await official(server), await server.iTwin(), randomUUID());
-        await server.close();
-        server = await start({ checkpoints: { generate: 'elsewhere' } });
-        let api = await server.as('olivia');
-        const clone = await order(api, iModelId, { iTwinId: await server.iTwin('olivia', undefined, west) });
-        await until('all changesets', async () => ((await operationOf(api, clone)).progress.changesets > 0 ? true : undefined));
-        const { db } = server.services.database;
-        await until('the wait', () => db.selectFrom('job').select('id').where('subject_id', '=', clone).where('run_at', '>', Date.now()).executeTakeFirst());
-        assert.equal(((await api.get(`/imodels/${clone}`)).body as { iModel: { state: string } }).iModel.state, 'notInitialized');
-        await server.close();
-        server = await start({ checkpoints: { generate: 'auto' } });
-        api = await server.as('olivia');
-        await until('the initialized clone', async () => (((await api.get(`/imodels/${clone}`)).body as { iModel: { state: string } }).iModel.state === 'initialized' ? true : undefined), 60_000);
-        assert.equal((await checkpointOf(api, clone, 0)).state, 'successful');
-      });
-    });
-
-    test('says of a checkpoint that it is on its way, and with a reason that it could not be copied', { skip, timeout: 120_000 }, async () => {
-      await onInstallation(async (start) => {
-        let server = await start({ checkpoints: { generate: 'auto', delaySeconds: 0 } });
-        const olivia = await official(server);
-        const { client, authorization } = olivia;
-        const iModelId = await pushSample(olivia, await server.iTwin(), randomUUID());
-        await client.namedVersions.create({ authorization, iModelId, namedVersionProperties: { name: 'v', changesetId: (await client.changesets.getSingle({ authorization, iModelId, changesetIndex: 2 })).id } });
-        let api = await server.as('olivia');
-        await until('the checkpoint', async () => ((await checkpointOf(api, iModelId, 2)).state === 'successful' ? true : undefined), 60_000);
-        const far = await server.iTwin('olivia', undefined, west);
-        await server.close();
-
-        // Nobody makes checkpoints here: what is not copied is lost.
-        server = await start({ transfers: { fruitlessAttempts: 2, firstRetrySeconds: 0.5 } });
-        api = await server.as('olivia');
-        const { db } = server.services.database;
-        let clone = '';
-        shutWhen(storesOf(server).west, async () => (await db.selectFrom('imodel').select('state').where('id', '=', clone).executeTakeFirst())?.state === 'initialized');
-        clone = await order(api, iModelId, { iTwinId: far });
-        const states = new Set<string>();
-        await until('the end of the operation', async () => {
-          const { status, body } = await api.get(`/imodels/${clone}/changesets/2/checkpoint`);
-          if (status === 200) states.add((body as { checkpoint: { state: string } }).checkpoint.state);
-          return (await operationOf(api, clone)).state === 'scheduled' ? undefined : true;
+    test(
+      'waits for a checkpoint where its source has none yet and the installation makes them',
+      { skip, timeout: 120_000 },
+      async () => {
+        await onInstallation(async (start) => {
+          // An uploaded baseline, of which nobody makes a checkpoint for now.
+          let server = await start();
+          const iModelId = await pushSample(await official(server), await server.iTwin(), randomUUID());
+          await server.close();
+          server = await start({ checkpoints: { generate: 'elsewhere' } });
+          let api = await server.as('olivia');
+          const clone = await order(api, iModelId, { iTwinId: await server.iTwin('olivia', undefined, west) });
+          await until('all changesets', async () =>
+            (await operationOf(api, clone)).progress.changesets > 0 ? true : undefined,
+          );
+          const { db } = server.services.database;
+          await until('the wait', () =>
+            db
+              .selectFrom('job')
+              .select('id')
+              .where('subject_id', '=', clone)
+              .where('run_at', '>', Date.now())
+              .executeTakeFirst(),
+          );
+          assert.equal(
+            ((await api.get(`/imodels/${clone}`)).body as { iModel: { state: string } }).iModel.state,
+            'notInitialized',
+          );
+          await server.close();
+          server = await start({ checkpoints: { generate: 'auto' } });
+          api = await server.as('olivia');
+          await until(
+            'the initialized clone',
+            async () =>
+              ((await api.get(`/imodels/${clone}`)).body as { iModel: { state: string } }).iModel.state ===
+              'initialized'
+                ? true
+                : undefined,
+            60_000,
+          );
+          assert.equal((await checkpointOf(api, clone, 0)).state, 'successful');
         });
-        assert.deepEqual([(await operationOf(api, clone)).state, (await checkpointOf(api, clone, 0)).state], ['successful', 'successful']);
-        const { state, failureReason } = await checkpointOf(api, clone, 2);
-        assert.deepEqual([state, failureReason], ['failed', 'The checkpoint could not be copied into this data center.']);
-        assert.ok(states.has('scheduled') && !states.has('notGenerated'), [...states].join());
-        assert.deepEqual((await verify(db, server.services.blobs.stores, true)).faults, []);
-      });
-    });
+      },
+    );
+
+    test(
+      'says of a checkpoint that it is on its way, and with a reason that it could not be copied',
+      { skip, timeout: 120_000 },
+      async () => {
+        await onInstallation(async (start) => {
+          let server = await start({ checkpoints: { generate: 'auto', delaySeconds: 0 } });
+          const olivia = await official(server);
+          const { client, authorization } = olivia;
+          const iModelId = await pushSample(olivia, await server.iTwin(), randomUUID());
+          await client.namedVersions.create({
+            authorization,
+            iModelId,
+            namedVersionProperties: {
+              name: 'v',
+              changesetId: (await client.changesets.getSingle({ authorization, iModelId, changesetIndex: 2 })).id,
+            },
+          });
+          let api = await server.as('olivia');
+          await until(
+            'the checkpoint',
+            async () => ((await checkpointOf(api, iModelId, 2)).state === 'successful' ? true : undefined),
+            60_000,
+          );
+          const far = await server.iTwin('olivia', undefined, west);
+          await server.close();
+
+          // Nobody makes checkpoints here: what is not copied is lost.
+          server = await start({ transfers: { fruitlessAttempts: 2, firstRetrySeconds: 0.5 } });
+          api = await server.as('olivia');
+          const { db } = server.services.database;
+          let clone = '';
+          shutWhen(
+            storesOf(server).west,
+            async () =>
+              (await db.selectFrom('imodel').select('state').where('id', '=', clone).executeTakeFirst())?.state ===
+              'initialized',
+          );
+          clone = await order(api, iModelId, { iTwinId: far });
+          const states = new Set<string>();
+          await until('the end of the operation', async () => {
+            const { status, body } = await api.get(`/imodels/${clone}/changesets/2/checkpoint`);
+            if (status === 200) states.add((body as { checkpoint: { state: string } }).checkpoint.state);
+            return (await operationOf(api, clone)).state === 'scheduled' ? undefined : true;
+          });
+          assert.deepEqual(
+            [(await operationOf(api, clone)).state, (await checkpointOf(api, clone, 0)).state],
+            ['successful', 'successful'],
+          );
+          const { state, failureReason } = await checkpointOf(api, clone, 2);
+          assert.deepEqual(
+            [state, failureReason],
+            ['failed', 'The checkpoint could not be copied into this data center.'],
+          );
+          assert.ok(states.has('scheduled') && !states.has('notGenerated'), [...states].join());
+          assert.deepEqual((await verify(db, server.services.blobs.stores, true)).faults, []);
+        });
+      },
+    );
 
     test('brings checkpoints along, which open the clone at once', { skip, timeout: 120_000 }, async () => {
       await onInstallation(async (start) => {
@@ -445,7 +596,11 @@ for (const setup of setups)
         const { client, authorization } = olivia;
         const iModelId = await pushSample(olivia, await server.iTwin(), randomUUID());
         const last = (await all(client.changesets.getMinimalList({ authorization, iModelId }))).at(-1);
-        await client.namedVersions.create({ authorization, iModelId, namedVersionProperties: { name: 'v', changesetId: last?.id ?? '' } });
+        await client.namedVersions.create({
+          authorization,
+          iModelId,
+          namedVersionProperties: { name: 'v', changesetId: last?.id ?? '' },
+        });
         const ready = async (of: string, index: number) => {
           const checkpoint = await client.checkpoints.getSingle({ authorization, iModelId: of, changesetIndex: index });
           return checkpoint.state === CheckpointState.Successful ? checkpoint : undefined;
@@ -456,8 +611,16 @@ for (const setup of setups)
         const clone = await order(api, iModelId, { iTwinId: far });
         // A new baseline is made where it belongs, and needs no copy.
         const squashed = await order(api, iModelId, { iTwinId: far }, 'fork');
-        const fork = await until('the fork', async () => ((await operationOf(api, squashed)).state === 'scheduled' ? undefined : operationOf(api, squashed)), 60_000);
-        assert.deepEqual([fork.state, fork.progress.totalBytes, await placesOf(server, squashed)], ['successful', 0, [storesOf(server).west.id]]);
+        const fork = await until(
+          'the fork',
+          async () =>
+            (await operationOf(api, squashed)).state === 'scheduled' ? undefined : operationOf(api, squashed),
+          60_000,
+        );
+        assert.deepEqual(
+          [fork.state, fork.progress.totalBytes, await placesOf(server, squashed)],
+          ['successful', 0, [storesOf(server).west.id]],
+        );
         await server.close();
 
         // Nothing makes checkpoints here: what the clone has came over.
@@ -466,13 +629,24 @@ for (const setup of setups)
         assert.equal((await ended(await server.as('olivia'), clone)).state, 'successful');
         const { services } = server;
         for (const index of [0, last?.index ?? 0]) {
-          const checkpoint = await later.client.checkpoints.getSingle({ authorization: later.authorization, iModelId: clone, changesetIndex: index });
+          const checkpoint = await later.client.checkpoints.getSingle({
+            authorization: later.authorization,
+            iModelId: clone,
+            changesetIndex: index,
+          });
           assert.equal(checkpoint.state, CheckpointState.Successful);
         }
         const places = await services.database.db
           .selectFrom('imodel as m')
           .innerJoin('history_segment as h', 'h.history_id', 'm.history_id')
-          .innerJoin('checkpoint as c', (on) => on.on((eb) => eb.or([eb('c.segment_id', '=', eb.ref('h.segment_id')), eb('c.baseline_id', '=', eb.ref('m.baseline_id'))])))
+          .innerJoin('checkpoint as c', (on) =>
+            on.on((eb) =>
+              eb.or([
+                eb('c.segment_id', '=', eb.ref('h.segment_id')),
+                eb('c.baseline_id', '=', eb.ref('m.baseline_id')),
+              ]),
+            ),
+          )
           .innerJoin('model_file_block as f', 'f.file_id', 'c.file_id')
           .innerJoin('block as k', 'k.id', 'f.block_id')
           .select(['k.store', 'c.id'])
@@ -508,7 +682,16 @@ describe('The carrier of files between stores', () => {
       const { sha256 } = await stores.east.put(from.key, Readable.from([bytes]), bytes.length);
       const began = performance.now();
       let passed = 0;
-      const carry = () => carrier.carry(from, undefined, { what: 'a file', size: bytes.length, sha256 }, stores.west, randomUUID(), {}, (count) => (passed += count));
+      const carry = () =>
+        carrier.carry(
+          from,
+          undefined,
+          { what: 'a file', size: bytes.length, sha256 },
+          stores.west,
+          randomUUID(),
+          {},
+          (count) => (passed += count),
+        );
       await Promise.all([carry(), carry(), carry(), carry()]);
       // 120,000 bytes: 40,000 in each of three seconds, of which the first begins at once.
       assert.ok(performance.now() - began >= 1900);
@@ -518,9 +701,14 @@ describe('The carrier of files between stores', () => {
 
   for (const setup of setups.filter(({ store }) => store !== 'files')) {
     /** Both stores on one service, and an iModel in the first. */
-    async function onOneService(changesets: number, work: (server: TestServer, source: MadeIModel) => Promise<void>): Promise<void> {
+    async function onOneService(
+      changesets: number,
+      work: (server: TestServer, source: MadeIModel) => Promise<void>,
+    ): Promise<void> {
       const installation = await Installation.create(setup);
-      const server = await installation.start({ dataCenters: { [west]: { ...storeConfig(setup.store), name: 'west' } } });
+      const server = await installation.start({
+        dataCenters: { [west]: { ...storeConfig(setup.store), name: 'west' } },
+      });
       try {
         await work(server, await makeIModel(await official(server), await server.iTwin(), { changesets }));
       } finally {
@@ -544,12 +732,25 @@ describe('The carrier of files between stores', () => {
         assert.deepEqual(await contentsOf(await official(server), clone), pushed(source));
         assert.deepEqual(await placesOf(server, clone), [stores.west.id]);
         // What is damaged is found out all the same.
-        const found = await server.services.database.db.selectFrom('blob').select('key').where('store', '=', stores.east.id).where('id', 'not like', 'seed-%').executeTakeFirstOrThrow();
+        const found = await server.services.database.db
+          .selectFrom('blob')
+          .select('key')
+          .where('store', '=', stores.east.id)
+          .where('id', 'not like', 'seed-%')
+          .executeTakeFirstOrThrow();
         const [key, size] = [found.key as string, 300];
         await stores.east.delete(key);
         await stores.east.put(key, Readable.from([randomBytes(size)]), size);
         const carrier = new Carrier(server.services.blobs, 0);
-        const carry = carrier.carry({ store: stores.east.id, key }, undefined, { what: 'changeset 1', size, sha256: 'f'.repeat(64) }, stores.west, randomUUID(), {}, () => undefined);
+        const carry = carrier.carry(
+          { store: stores.east.id, key },
+          undefined,
+          { what: 'changeset 1', size, sha256: 'f'.repeat(64) },
+          stores.west,
+          randomUUID(),
+          {},
+          () => undefined,
+        );
         await assert.rejects(carry, new DamagedSourceError('changeset 1', 'damaged'));
       });
     });
@@ -577,7 +778,15 @@ describe('The carrier of files between stores', () => {
       await stores.east.put(key, Readable.from([Buffer.from('something')]), 9);
       const before = await objectsIn(stores.west);
       const carry = (from: string, size: number, sha256: string) =>
-        carrier.carry({ store: stores.east.id, key: from }, undefined, { what: 'changeset 1', size, sha256 }, stores.west, randomUUID(), {}, () => undefined);
+        carrier.carry(
+          { store: stores.east.id, key: from },
+          undefined,
+          { what: 'changeset 1', size, sha256 },
+          stores.west,
+          randomUUID(),
+          {},
+          () => undefined,
+        );
       await assert.rejects(carry(key, 9, 'f'.repeat(64)), new DamagedSourceError('changeset 1', 'damaged'));
       await assert.rejects(carry(key, 8, 'f'.repeat(64)), new DamagedSourceError('changeset 1', 'damaged'));
       await assert.rejects(carry(randomUUID(), 9, 'f'.repeat(64)), new DamagedSourceError('changeset 1', 'missing'));

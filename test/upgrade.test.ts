@@ -40,12 +40,17 @@ async function killedStart(config: Config, afterMs: number): Promise<void> {
 }
 
 async function schemaOf({ db }: Database): Promise<string[]> {
-  const { rows } = await sql<{ sql: string }>`select sql from sqlite_master where sql is not null order by type, name`.execute(db);
+  const { rows } = await sql<{
+    sql: string;
+  }>`select sql from sqlite_master where sql is not null order by type, name`.execute(db);
   return rows.map((row) => row.sql);
 }
 
 async function count({ db }: Database, table: 'itwin' | 'imodel' | 'changeset' | 'owner' | 'audit'): Promise<number> {
-  const { n } = await db.selectFrom(table).select((eb) => eb.fn.countAll<number>().as('n')).executeTakeFirstOrThrow();
+  const { n } = await db
+    .selectFrom(table)
+    .select((eb) => eb.fn.countAll<number>().as('n'))
+    .executeTakeFirstOrThrow();
   return Number(n);
 }
 
@@ -69,16 +74,29 @@ describe('An upgrade of a large embedded database', () => {
   });
 
   const restore = () => {
-    for (const left of [databaseFile, `${databaseFile}-wal`, `${databaseFile}-shm`, 'blobs']) rmSync(path.join(installation.dataDir, left), { recursive: true, force: true });
+    for (const left of [databaseFile, `${databaseFile}-wal`, `${databaseFile}-shm`, 'blobs'])
+      rmSync(path.join(installation.dataDir, left), { recursive: true, force: true });
     copyFileSync(path.join(old, databaseFile), path.join(installation.dataDir, databaseFile));
   };
   const complete = async (what: string) => {
     const database = await openDatabase(installation.config());
     try {
       assert.deepEqual(await schemaOf(database), wanted, what);
-      const executed = await sql<{ name: string }>`select name from kysely_migration order by name`.execute(database.db);
-      assert.deepEqual(executed.rows.map(({ name }) => name), Object.keys(migrationsFor('sqlite')), what);
-      const counts = [await count(database, 'itwin'), await count(database, 'owner'), await count(database, 'imodel'), await count(database, 'changeset'), await count(database, 'audit')];
+      const executed = await sql<{ name: string }>`select name from kysely_migration order by name`.execute(
+        database.db,
+      );
+      assert.deepEqual(
+        executed.rows.map(({ name }) => name),
+        Object.keys(migrationsFor('sqlite')),
+        what,
+      );
+      const counts = [
+        await count(database, 'itwin'),
+        await count(database, 'owner'),
+        await count(database, 'imodel'),
+        await count(database, 'changeset'),
+        await count(database, 'audit'),
+      ];
       const { iTwins, changesets } = oldRows;
       assert.deepEqual(counts, [iTwins, iTwins, iTwins, changesets, changesets], what);
       assert.deepEqual((await sql`pragma foreign_key_check`.execute(database.db)).rows, [], what);
@@ -112,7 +130,9 @@ describe('An upgrade of a large embedded database', () => {
     const running = await installation.start();
     try {
       const api = await running.as('olivia');
-      const { iModel } = (await api.get(`/imodels/${oldIModelId(oldRows.iTwins)}`)).body as { iModel: { iTwinId: string } };
+      const { iModel } = (await api.get(`/imodels/${oldIModelId(oldRows.iTwins)}`)).body as {
+        iModel: { iTwinId: string };
+      };
       const each = oldRows.changesets / oldRows.iTwins;
       assert.equal((await api.get(`/imodels/${oldIModelId(7)}/changesets/${each}`)).status, 200);
       const clone = await api.post(`/imodels/${oldIModelId(7)}/clone`, { iTwinId: iModel.iTwinId, name: randomUUID() });

@@ -12,7 +12,12 @@ import { until } from './support/until.ts';
 const linkSeconds = 10;
 const leaseSeconds = 600;
 /** Links live 10 s and a turn to push 600 s. Files, because S3 answers no client whose clock is moved. */
-const config = { store: { type: 'files' as const }, signedLinkSeconds: linkSeconds, pushLeaseSeconds: leaseSeconds, collector: { intervalSeconds: 0, graceSeconds: linkSeconds + 1 } };
+const config = {
+  store: { type: 'files' as const },
+  signedLinkSeconds: linkSeconds,
+  pushLeaseSeconds: leaseSeconds,
+  collector: { intervalSeconds: 0, graceSeconds: linkSeconds + 1 },
+};
 
 onEachDatabase('Uploads that take long', config, (context) => {
   /** The server runs in this process: its clocks are moved, nobody waits. @returns moves them to so many seconds after now */
@@ -23,28 +28,57 @@ onEachDatabase('Uploads that take long', config, (context) => {
     t.mock.method(performance, 'now', () => steady() + ahead);
     return (seconds) => (ahead = seconds * 1000);
   }
-  const put = (url: string, bytes: Buffer | string): Promise<Answer> => new Api('').put(url, bytes, { 'x-ms-blob-type': 'BlockBlob' });
+  const put = (url: string, bytes: Buffer | string): Promise<Answer> =>
+    new Api('').put(url, bytes, { 'x-ms-blob-type': 'BlockBlob' });
   const idOf = (name: string): string => Buffer.from(name).toString('base64');
-  const block = async (upload: string, name: string, bytes: Buffer): Promise<number> => (await put(`${upload}&comp=block&blockid=${encodeURIComponent(idOf(name))}`, bytes)).status;
+  const block = async (upload: string, name: string, bytes: Buffer): Promise<number> =>
+    (await put(`${upload}&comp=block&blockid=${encodeURIComponent(idOf(name))}`, bytes)).status;
   const blockList = async (upload: string, names: readonly string[]): Promise<number> =>
-    (await put(`${upload}&comp=blocklist`, `<BlockList>${names.map((name) => `<Latest>${idOf(name)}</Latest>`).join('')}</BlockList>`)).status;
+    (
+      await put(
+        `${upload}&comp=blocklist`,
+        `<BlockList>${names.map((name) => `<Latest>${idOf(name)}</Latest>`).join('')}</BlockList>`,
+      )
+    ).status;
   const codeOf = ({ body }: Answer): string => (body as WireError).error.code;
 
   async function runCollector(): Promise<void> {
     const { database, blobs } = context.server.services;
     const seeds = await database.db.selectFrom('baseline').select('id').where('id', 'like', 'seed-%').execute();
-    await collect(database, blobs.stores, { graceMs: 0, uploadLifeMs: linkSeconds * 1000, groupLifeMs: 1e9, seeds: new Map(seeds.map(({ id }) => [id, id])), thorough: true });
+    await collect(database, blobs.stores, {
+      graceMs: 0,
+      uploadLifeMs: linkSeconds * 1000,
+      groupLifeMs: 1e9,
+      seeds: new Map(seeds.map(({ id }) => [id, id])),
+      thorough: true,
+    });
   }
 
-  async function beginBaseline(): Promise<{ bytes: Buffer; upload: string; complete: () => Promise<Answer>; operation: () => Promise<{ state: string; failureReason: string | null }> }> {
+  async function beginBaseline(): Promise<{
+    bytes: Buffer;
+    upload: string;
+    complete: () => Promise<Answer>;
+    operation: () => Promise<{ state: string; failureReason: string | null }>;
+  }> {
     const bytes = sampleBaseline();
-    const created = await context.api.post('/imodels', { iTwinId: context.iTwinId, name: randomUUID(), baselineFile: { size: bytes.length } });
-    const { id, _links } = (created.body as { iModel: { id: string; _links: Record<'upload' | 'complete', { href: string }> } }).iModel;
+    const created = await context.api.post('/imodels', {
+      iTwinId: context.iTwinId,
+      name: randomUUID(),
+      baselineFile: { size: bytes.length },
+    });
+    const { id, _links } = (
+      created.body as { iModel: { id: string; _links: Record<'upload' | 'complete', { href: string }> } }
+    ).iModel;
     return {
       bytes,
       upload: _links.upload.href,
       complete: () => context.api.post(_links.complete.href, {}),
-      operation: async () => ((await context.api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string; failureReason: string | null } }).createOperation,
+      operation: async () =>
+        (
+          (await context.api.get(`/imodels/${id}/operations/create`)).body as {
+            createOperation: { state: string; failureReason: string | null };
+          }
+        ).createOperation,
     };
   }
 
@@ -80,7 +114,11 @@ onEachDatabase('Uploads that take long', config, (context) => {
     assert.equal((await put(unused.upload, unused.bytes)).status, 403);
     assert.equal(await block(paused.upload, 'b0', paused.bytes), 403);
     await runCollector();
-    for (const { operation } of [unused, paused]) assert.deepEqual([(await operation()).state, (await operation()).failureReason], ['failed', 'The baseline file was not uploaded before its upload link expired.']);
+    for (const { operation } of [unused, paused])
+      assert.deepEqual(
+        [(await operation()).state, (await operation()).failureReason],
+        ['failed', 'The baseline file was not uploaded before its upload link expired.'],
+      );
   });
 
   test('a baseline that is stored and not completed within a day fails with the reason', async (t) => {
@@ -89,19 +127,36 @@ onEachDatabase('Uploads that take long', config, (context) => {
     assert.equal((await put(upload, bytes)).status, 201);
     at(25 * 3600);
     await runCollector();
-    assert.equal((await operation()).failureReason, 'The baseline file was uploaded, but its upload was not completed within a day.');
+    assert.equal(
+      (await operation()).failureReason,
+      'The baseline file was uploaded, but its upload was not completed within a day.',
+    );
   });
 
-  async function twoBriefcases(): Promise<{ begin: (briefcase: 0 | 1, bytes: Buffer) => Promise<Answer & { upload: string; complete: () => Promise<Answer> }> }> {
+  async function twoBriefcases(): Promise<{
+    begin: (briefcase: 0 | 1, bytes: Buffer) => Promise<Answer & { upload: string; complete: () => Promise<Answer> }>;
+  }> {
     const { authorization, client } = context.olivia;
     const { id: iModelId } = await makeIModel(context.olivia, context.iTwinId);
-    const briefcases = [await client.briefcases.acquire({ authorization, iModelId }), await client.briefcases.acquire({ authorization, iModelId })];
+    const briefcases = [
+      await client.briefcases.acquire({ authorization, iModelId }),
+      await client.briefcases.acquire({ authorization, iModelId }),
+    ];
     return {
       begin: async (n, bytes) => {
         const briefcaseId = briefcases[n]?.briefcaseId;
-        const answer = await context.api.post(`/imodels/${iModelId}/changesets`, { id: randomBytes(20).toString('hex'), briefcaseId, fileSize: bytes.length });
-        const links = (answer.body as { changeset?: { _links: Record<'upload' | 'complete', { href: string }> } }).changeset?._links;
-        return { ...answer, upload: links?.upload.href ?? '', complete: () => context.api.patch(links?.complete.href ?? '', { state: 'fileUploaded', briefcaseId }) };
+        const answer = await context.api.post(`/imodels/${iModelId}/changesets`, {
+          id: randomBytes(20).toString('hex'),
+          briefcaseId,
+          fileSize: bytes.length,
+        });
+        const links = (answer.body as { changeset?: { _links: Record<'upload' | 'complete', { href: string }> } })
+          .changeset?._links;
+        return {
+          ...answer,
+          upload: links?.upload.href ?? '',
+          complete: () => context.api.patch(links?.complete.href ?? '', { state: 'fileUploaded', briefcaseId }),
+        };
       },
     };
   }
@@ -113,18 +168,32 @@ onEachDatabase('Uploads that take long', config, (context) => {
     const slow = await begin(0, bytes);
     const { db } = context.server.services.database;
     const blobId = new URL(slow.upload).pathname.split('/')[3] ?? '';
-    const leaseUntil = async (): Promise<number> => (await db.selectFrom('pending_changeset').select('lease_until').where('blob_id', '=', blobId).executeTakeFirstOrThrow()).lease_until;
+    const leaseUntil = async (): Promise<number> =>
+      (
+        await db
+          .selectFrom('pending_changeset')
+          .select('lease_until')
+          .where('blob_id', '=', blobId)
+          .executeTakeFirstOrThrow()
+      ).lease_until;
     const arrived = new Promise<number>((resolve, reject) => {
-      const sending = request(slow.upload, { method: 'PUT', headers: { 'x-ms-blob-type': 'BlockBlob', 'content-length': bytes.length } }, (response) => {
-        response.resume();
-        response.once('end', () => resolve(response.statusCode ?? 0));
-      });
+      const sending = request(
+        slow.upload,
+        { method: 'PUT', headers: { 'x-ms-blob-type': 'BlockBlob', 'content-length': bytes.length } },
+        (response) => {
+          response.resume();
+          response.once('end', () => resolve(response.statusCode ?? 0));
+        },
+      );
       sending.once('error', reject);
       void (async () => {
         for (const n of [0, 1, 2]) {
           at(n * (leaseSeconds - 10));
           sending.write(bytes.subarray(n * 3000, (n + 1) * 3000));
-          await until('the lease is renewed', async () => (await leaseUntil()) >= Date.now() + (leaseSeconds - linkSeconds) * 1000 || undefined);
+          await until(
+            'the lease is renewed',
+            async () => (await leaseUntil()) >= Date.now() + (leaseSeconds - linkSeconds) * 1000 || undefined,
+          );
           await runCollector();
         }
         assert.equal(codeOf(await begin(1, bytes)), 'ConflictWithAnotherUser');
@@ -170,6 +239,12 @@ onEachDatabase('Uploads that take long', config, (context) => {
     at(60 * 3600);
     await runCollector();
     const { db } = context.server.services.database;
-    assert.deepEqual([await db.selectFrom('upload').selectAll().execute(), await db.selectFrom('abandoned_push').selectAll().execute()], [[], []]);
+    assert.deepEqual(
+      [
+        await db.selectFrom('upload').selectAll().execute(),
+        await db.selectFrom('abandoned_push').selectAll().execute(),
+      ],
+      [[], []],
+    );
   });
 });

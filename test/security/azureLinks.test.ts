@@ -13,121 +13,161 @@ import { beginPush, type BegunPush } from '../support/push.ts';
 import { bootServer, endServer, setups, storeConfig, type TestServer } from '../support/server.ts';
 
 const setup = setups.find(({ store }) => store === 'azure');
-const options = { graceMs: 0, uploadLifeMs: -1000, completionLifeMs: -1000, groupLifeMs: 1e9, seeds: new Map<string, string>(), thorough: false };
+const options = {
+  graceMs: 0,
+  uploadLifeMs: -1000,
+  completionLifeMs: -1000,
+  groupLifeMs: 1e9,
+  seeds: new Map<string, string>(),
+  thorough: false,
+};
 const blockId = (n: number): string => Buffer.from(String(n).padStart(6, '0')).toString('base64');
 
-describe('an upload link to an Azure account', { skip: setup === undefined ? 'there is no server for azure' : false }, () => {
-  let server: TestServer;
-  let account: ContainerClient;
-  let prefix: string;
-  before(async () => {
-    const store = storeConfig('azure') as { connectionString: string; container: string; prefix: string };
-    server = await bootServer(setup as NonNullable<typeof setup>, { store });
-    account = BlobServiceClient.fromConnectionString(store.connectionString).getContainerClient(store.container);
-    prefix = store.prefix;
-  });
-  after(() => endServer(server));
+describe(
+  'an upload link to an Azure account',
+  { skip: setup === undefined ? 'there is no server for azure' : false },
+  () => {
+    let server: TestServer;
+    let account: ContainerClient;
+    let prefix: string;
+    before(async () => {
+      const store = storeConfig('azure') as { connectionString: string; container: string; prefix: string };
+      server = await bootServer(setup as NonNullable<typeof setup>, { store });
+      account = BlobServiceClient.fromConnectionString(store.connectionString).getContainerClient(store.container);
+      prefix = store.prefix;
+    });
+    after(() => endServer(server));
 
-  const begin = async (size: number): Promise<BegunPush> => beginPush(await official(server), await server.as('olivia'), await server.iTwin(), size);
-  /** The blob behind a link, as whoever has the link reaches it. */
-  const blobOf = ({ upload }: BegunPush): BlockBlobClient => new BlockBlobClient(upload, undefined, { retryOptions: { maxTries: 1 } });
-  const put = (begun: BegunPush, bytes: Buffer, headers: Record<string, string> = {}) => new Api('').put(begun.upload, bytes, { 'x-ms-blob-type': 'BlockBlob', ...headers });
-  const run = () => collect(server.services.database, server.services.blobs.stores, options);
-  /** Ends the turns of all pushes, as their time would. */
-  const endPushes = async (): Promise<void> => void (await server.services.database.db.updateTable('pending_changeset').set({ lease_until: 0 }).execute());
+    const begin = async (size: number): Promise<BegunPush> =>
+      beginPush(await official(server), await server.as('olivia'), await server.iTwin(), size);
+    /** The blob behind a link, as whoever has the link reaches it. */
+    const blobOf = ({ upload }: BegunPush): BlockBlobClient =>
+      new BlockBlobClient(upload, undefined, { retryOptions: { maxTries: 1 } });
+    const put = (begun: BegunPush, bytes: Buffer, headers: Record<string, string> = {}) =>
+      new Api('').put(begun.upload, bytes, { 'x-ms-blob-type': 'BlockBlob', ...headers });
+    const run = () => collect(server.services.database, server.services.blobs.stores, options);
+    /** Ends the turns of all pushes, as their time would. */
+    const endPushes = async (): Promise<void> =>
+      void (await server.services.database.db.updateTable('pending_changeset').set({ lease_until: 0 }).execute());
 
-  async function left(): Promise<string[]> {
-    const names: string[] = [];
-    for await (const { name } of account.listBlobsFlat({ prefix: `${prefix}uploads/`, includeSnapshots: true, includeUncommitedBlobs: true })) names.push(name);
-    return names;
-  }
-
-  test('allows to write, and nothing else that Azure has a permission for', async () => {
-    const begun = await begin(20);
-    assert.equal(new URL(begun.upload).searchParams.get('sp'), 'w');
-    assert.equal((await put(begun, randomBytes(20))).status, 201);
-    for (const attempt of [() => blobOf(begun).download(), () => blobOf(begun).delete(), () => blobOf(begun).setTags({ a: 'b' })])
-      await assert.rejects(attempt, ({ statusCode }: { statusCode?: number }) => statusCode === 403);
-  });
-
-  test('that took a lease for ever and made snapshots leaves nothing behind, and does not stop the collector', async () => {
-    const leased = await begin(20);
-    await put(leased, randomBytes(20));
-    await blobOf(leased).createSnapshot();
-    await blobOf(leased).getBlobLeaseClient().acquireLease(-1);
-    const staged = await begin(20);
-    await blobOf(staged).stageBlock(blockId(0), randomBytes(20), 20);
-    await blobOf(staged).getBlobLeaseClient().acquireLease(-1);
-    // Listed after them or before, whatever its id: the collector reaches each.
-    const plain = await begin(20);
-    await put(plain, randomBytes(20));
-    assert.ok((await left()).length >= 4);
-    await endPushes();
-    await run();
-    assert.deepEqual(await left(), []);
-  });
-
-  test('that took a lease for ever can be completed all the same, and leaves nothing behind', async () => {
-    const begun = await begin(20);
-    const bytes = randomBytes(20);
-    await put(begun, bytes);
-    await blobOf(begun).createSnapshot();
-    await blobOf(begun).getBlobLeaseClient().acquireLease(-1);
-    assert.equal((await begun.complete()).status, 200);
-    assert.deepEqual(await begun.content(), bytes);
-    assert.deepEqual(await left(), []);
-  });
-
-  test('keeps no more than three times the declared bytes in the account', async () => {
-    const [blocks, snapshots] = [await begin(1000), await begin(1000)];
-    for (let n = 0; n < 4; n++) await blobOf(blocks).stageBlock(blockId(n), randomBytes(1000), 1000);
-    for (let n = 0; n < 4; n++) {
-      await put(snapshots, randomBytes(1000));
-      await blobOf(snapshots).createSnapshot();
+    async function left(): Promise<string[]> {
+      const names: string[] = [];
+      for await (const { name } of account.listBlobsFlat({
+        prefix: `${prefix}uploads/`,
+        includeSnapshots: true,
+        includeUncommitedBlobs: true,
+      }))
+        names.push(name);
+      return names;
     }
-    const fair = await begin(1000);
-    await put(fair, randomBytes(1000));
-    for (let n = 0; n < 2; n++) await blobOf(fair).stageBlock(blockId(n), randomBytes(900), 900);
-    // They are waited for still, and so is the one that keeps to its bound.
-    await collect(server.services.database, server.services.blobs.stores, { ...options, uploadLifeMs: 3_600_000, completionLifeMs: 3_600_000 });
-    assert.equal(new Set(await left()).size, 1);
-    assert.equal((await fair.complete()).status, 200);
-    // The others may be uploaded as they were declared.
-    const bytes = randomBytes(1000);
-    assert.equal((await put(blocks, bytes)).status, 201);
-    assert.equal((await blocks.complete()).status, 200);
-    assert.deepEqual(await blocks.content(), bytes);
-    // What is put there when nobody waits for it any more goes at once.
-    await put(fair, randomBytes(1000));
-    await endPushes();
-    await run();
-    assert.deepEqual(await left(), []);
-  });
 
-  test('does not choose where its file is kept: another tier becomes the usual one, and what cannot be read does not count', async () => {
-    const cool = await begin(20);
-    const bytes = randomBytes(20);
-    assert.equal((await put(cool, bytes, { 'x-ms-access-tier': 'Cool' })).status, 201);
-    assert.equal((await cool.complete()).status, 200);
-    assert.deepEqual(await cool.content(), bytes);
-    for await (const { name, properties } of account.listBlobsFlat({ prefix: `${prefix}objects/` })) assert.ok(properties.accessTier === 'Hot' || properties.accessTierInferred === true, `${name} is ${properties.accessTier}`);
+    test('allows to write, and nothing else that Azure has a permission for', async () => {
+      const begun = await begin(20);
+      assert.equal(new URL(begun.upload).searchParams.get('sp'), 'w');
+      assert.equal((await put(begun, randomBytes(20))).status, 201);
+      for (const attempt of [
+        () => blobOf(begun).download(),
+        () => blobOf(begun).delete(),
+        () => blobOf(begun).setTags({ a: 'b' }),
+      ])
+        await assert.rejects(attempt, ({ statusCode }: { statusCode?: number }) => statusCode === 403);
+    });
 
-    const archived = await begin(20);
-    assert.equal((await put(archived, bytes, { 'x-ms-access-tier': 'Archive' })).status, 201);
-    const pages = await begin(512);
-    assert.equal((await new Api('').put(pages.upload, '', { 'x-ms-blob-type': 'PageBlob', 'x-ms-blob-content-length': '512' })).status, 201);
-    for (const begun of [archived, pages]) {
-      const refused = await begun.complete();
-      assert.deepEqual([refused.status, (refused.body as WireError).error.code], [404, 'FileNotFound'], JSON.stringify(refused.body));
-    }
-    // Whoever sees that may upload again.
-    assert.equal((await put(archived, bytes)).status, 201);
-    assert.equal((await archived.complete()).status, 200);
-    await endPushes();
-    await run();
-    assert.deepEqual(await left(), []);
-  });
-});
+    test('that took a lease for ever and made snapshots leaves nothing behind, and does not stop the collector', async () => {
+      const leased = await begin(20);
+      await put(leased, randomBytes(20));
+      await blobOf(leased).createSnapshot();
+      await blobOf(leased).getBlobLeaseClient().acquireLease(-1);
+      const staged = await begin(20);
+      await blobOf(staged).stageBlock(blockId(0), randomBytes(20), 20);
+      await blobOf(staged).getBlobLeaseClient().acquireLease(-1);
+      // Listed after them or before, whatever its id: the collector reaches each.
+      const plain = await begin(20);
+      await put(plain, randomBytes(20));
+      assert.ok((await left()).length >= 4);
+      await endPushes();
+      await run();
+      assert.deepEqual(await left(), []);
+    });
+
+    test('that took a lease for ever can be completed all the same, and leaves nothing behind', async () => {
+      const begun = await begin(20);
+      const bytes = randomBytes(20);
+      await put(begun, bytes);
+      await blobOf(begun).createSnapshot();
+      await blobOf(begun).getBlobLeaseClient().acquireLease(-1);
+      assert.equal((await begun.complete()).status, 200);
+      assert.deepEqual(await begun.content(), bytes);
+      assert.deepEqual(await left(), []);
+    });
+
+    test('keeps no more than three times the declared bytes in the account', async () => {
+      const [blocks, snapshots] = [await begin(1000), await begin(1000)];
+      for (let n = 0; n < 4; n++) await blobOf(blocks).stageBlock(blockId(n), randomBytes(1000), 1000);
+      for (let n = 0; n < 4; n++) {
+        await put(snapshots, randomBytes(1000));
+        await blobOf(snapshots).createSnapshot();
+      }
+      const fair = await begin(1000);
+      await put(fair, randomBytes(1000));
+      for (let n = 0; n < 2; n++) await blobOf(fair).stageBlock(blockId(n), randomBytes(900), 900);
+      // They are waited for still, and so is the one that keeps to its bound.
+      await collect(server.services.database, server.services.blobs.stores, {
+        ...options,
+        uploadLifeMs: 3_600_000,
+        completionLifeMs: 3_600_000,
+      });
+      assert.equal(new Set(await left()).size, 1);
+      assert.equal((await fair.complete()).status, 200);
+      // The others may be uploaded as they were declared.
+      const bytes = randomBytes(1000);
+      assert.equal((await put(blocks, bytes)).status, 201);
+      assert.equal((await blocks.complete()).status, 200);
+      assert.deepEqual(await blocks.content(), bytes);
+      // What is put there when nobody waits for it any more goes at once.
+      await put(fair, randomBytes(1000));
+      await endPushes();
+      await run();
+      assert.deepEqual(await left(), []);
+    });
+
+    test('does not choose where its file is kept: another tier becomes the usual one, and what cannot be read does not count', async () => {
+      const cool = await begin(20);
+      const bytes = randomBytes(20);
+      assert.equal((await put(cool, bytes, { 'x-ms-access-tier': 'Cool' })).status, 201);
+      assert.equal((await cool.complete()).status, 200);
+      assert.deepEqual(await cool.content(), bytes);
+      for await (const { name, properties } of account.listBlobsFlat({ prefix: `${prefix}objects/` }))
+        assert.ok(
+          properties.accessTier === 'Hot' || properties.accessTierInferred === true,
+          `${name} is ${properties.accessTier}`,
+        );
+
+      const archived = await begin(20);
+      assert.equal((await put(archived, bytes, { 'x-ms-access-tier': 'Archive' })).status, 201);
+      const pages = await begin(512);
+      assert.equal(
+        (await new Api('').put(pages.upload, '', { 'x-ms-blob-type': 'PageBlob', 'x-ms-blob-content-length': '512' }))
+          .status,
+        201,
+      );
+      for (const begun of [archived, pages]) {
+        const refused = await begun.complete();
+        assert.deepEqual(
+          [refused.status, (refused.body as WireError).error.code],
+          [404, 'FileNotFound'],
+          JSON.stringify(refused.body),
+        );
+      }
+      // Whoever sees that may upload again.
+      assert.equal((await put(archived, bytes)).status, 201);
+      assert.equal((await archived.complete()).status, 200);
+      await endPushes();
+      await run();
+      assert.deepEqual(await left(), []);
+    });
+  },
+);
 
 describe('an object that cannot be removed', () => {
   test('does not keep the collector from the others, and the run says so', async () => {
@@ -135,12 +175,22 @@ describe('an object that cannot be removed', () => {
     try {
       const { database, blobs } = server.services;
       const { home } = blobs.stores;
-      const begun = await Promise.all([1, 2, 3].map(async () => beginPush(await official(server), await server.as('olivia'), await server.iTwin(), 20)));
+      const begun = await Promise.all(
+        [1, 2, 3].map(async () =>
+          beginPush(await official(server), await server.as('olivia'), await server.iTwin(), 20),
+        ),
+      );
       for (const { upload, complete } of begun) {
         await new Api('').put(upload, randomBytes(20), { 'x-ms-blob-type': 'BlockBlob' });
         await complete();
       }
-      const keys = (await database.db.selectFrom('changeset as c').innerJoin('blob as b', 'b.id', 'c.blob_id').select('b.key').execute()).map(({ key }) => key as string);
+      const keys = (
+        await database.db
+          .selectFrom('changeset as c')
+          .innerJoin('blob as b', 'b.id', 'c.blob_id')
+          .select('b.key')
+          .execute()
+      ).map(({ key }) => key as string);
       const remove = home.delete.bind(home);
       home.delete = async (key, how) => (key === keys[0] ? Promise.reject(new Error('held')) : remove(key, how));
       const api = await server.as('olivia');
@@ -148,7 +198,10 @@ describe('an object that cannot be removed', () => {
       await assert.rejects(collect(database, blobs.stores, options), AggregateError);
       const there = new Set<string>();
       for await (const { key } of home.list()) there.add(key);
-      assert.deepEqual(keys.map((key) => there.has(key)), [true, false, false]);
+      assert.deepEqual(
+        keys.map((key) => there.has(key)),
+        [true, false, false],
+      );
     } finally {
       await endServer(server);
     }

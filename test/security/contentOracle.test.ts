@@ -10,7 +10,15 @@ import { isITwinJsInstalled } from '../../apps/server/src/checkpoints/workerProc
 import type { ConfigInput } from '../../apps/server/src/config.ts';
 import { pushSample } from '../../scripts/sample.ts';
 import { makeIModel, official } from '../support/clients.ts';
-import { bootServer, endServer, otherStore, setups, type PersonName, type Setup, type TestServer } from '../support/server.ts';
+import {
+  bootServer,
+  endServer,
+  otherStore,
+  setups,
+  type PersonName,
+  type Setup,
+  type TestServer,
+} from '../support/server.ts';
 import { until } from '../support/until.ts';
 
 const west = 'West Europe';
@@ -46,10 +54,14 @@ class Observer {
     const { status, headers, body } = await api.post(`/imodels/${sourceId}/clone`, { iTwinId, name: randomUUID() });
     assert.equal(status, 202, JSON.stringify(body));
     const operation = `/imodels/${(headers.get('location') ?? '').slice(-36)}/operations/create`;
-    const state = await until('the end of the copy', async () => {
-      const { createOperation } = (await api.get(operation)).body as { createOperation: { state: string } };
-      return createOperation.state === 'scheduled' ? undefined : createOperation.state;
-    }, 120_000);
+    const state = await until(
+      'the end of the copy',
+      async () => {
+        const { createOperation } = (await api.get(operation)).body as { createOperation: { state: string } };
+        return createOperation.state === 'scheduled' ? undefined : createOperation.state;
+      },
+      120_000,
+    );
     assert.equal(state, 'successful');
     return this.#files - before;
   }
@@ -66,19 +78,23 @@ async function observed(setup: Setup, config: ConfigInput, work: (observer: Obse
 
 for (const setup of setups)
   describe(`a copy into another data center on ${setup.engine} and ${setup.store}`, () => {
-    test('takes as long as if no other organization had the file, and shares within its own', { timeout: 240_000 }, async () => {
-      await observed(setup, {}, async (observer) => {
-        const { server } = observer;
-        const { id } = await makeIModel(await official(server), await server.iTwin(), { changesets: 3 });
-        // The consultant, of both organizations, brings the same files to the other one.
-        const alone = await observer.clone(id, 'consultant', await server.iTwin('eve', randomUUID(), west));
-        assert.ok(alone >= 3);
-        const mine = await server.iTwin('olivia', randomUUID(), west);
-        assert.equal(await observer.clone(id, 'olivia', mine), alone);
-        assert.equal(await observer.clone(id, 'olivia', mine), 0);
-        assert.equal(await observer.clone(id, 'olivia', await server.iTwin('olivia', randomUUID(), west)), 0);
-      });
-    });
+    test(
+      'takes as long as if no other organization had the file, and shares within its own',
+      { timeout: 240_000 },
+      async () => {
+        await observed(setup, {}, async (observer) => {
+          const { server } = observer;
+          const { id } = await makeIModel(await official(server), await server.iTwin(), { changesets: 3 });
+          // The consultant, of both organizations, brings the same files to the other one.
+          const alone = await observer.clone(id, 'consultant', await server.iTwin('eve', randomUUID(), west));
+          assert.ok(alone >= 3);
+          const mine = await server.iTwin('olivia', randomUUID(), west);
+          assert.equal(await observer.clone(id, 'olivia', mine), alone);
+          assert.equal(await observer.clone(id, 'olivia', mine), 0);
+          assert.equal(await observer.clone(id, 'olivia', await server.iTwin('olivia', randomUUID(), west)), 0);
+        });
+      },
+    );
 
     test('shares with everybody where the operator says so', { timeout: 240_000 }, async () => {
       await observed(setup, { transfers: { share: 'store' } }, async (observer) => {
@@ -90,16 +106,39 @@ for (const setup of setups)
     });
   });
 
-test('a copy with checkpoints takes as long as if no other organization had them', { skip: isITwinJsInstalled() ? false : 'iTwin.js is not installed', timeout: 240_000 }, async () => {
-  await observed({ engine: 'sqlite', store: 'files' }, { checkpoints: { generate: 'auto', delaySeconds: 0 } }, async (observer) => {
-    const { server } = observer;
-    const { client, authorization } = await official(server);
-    const id = await pushSample({ client, authorization }, await server.iTwin(), 'sample');
-    await client.namedVersions.create({ authorization, iModelId: id, namedVersionProperties: { name: 'version', changesetId: (await client.changesets.getSingle({ authorization, iModelId: id, changesetIndex: 2 })).id } });
-    await until('the checkpoint', async () => ((await client.checkpoints.getSingle({ authorization, iModelId: id, changesetIndex: 2 })).state === CheckpointState.Successful ? true : undefined), 120_000);
-    const alone = await observer.clone(id, 'consultant', await server.iTwin('eve', randomUUID(), west));
-    const mine = await server.iTwin('olivia', randomUUID(), west);
-    assert.equal(await observer.clone(id, 'olivia', mine), alone);
-    assert.equal(await observer.clone(id, 'olivia', mine), 0);
-  });
-});
+test(
+  'a copy with checkpoints takes as long as if no other organization had them',
+  { skip: isITwinJsInstalled() ? false : 'iTwin.js is not installed', timeout: 240_000 },
+  async () => {
+    await observed(
+      { engine: 'sqlite', store: 'files' },
+      { checkpoints: { generate: 'auto', delaySeconds: 0 } },
+      async (observer) => {
+        const { server } = observer;
+        const { client, authorization } = await official(server);
+        const id = await pushSample({ client, authorization }, await server.iTwin(), 'sample');
+        await client.namedVersions.create({
+          authorization,
+          iModelId: id,
+          namedVersionProperties: {
+            name: 'version',
+            changesetId: (await client.changesets.getSingle({ authorization, iModelId: id, changesetIndex: 2 })).id,
+          },
+        });
+        await until(
+          'the checkpoint',
+          async () =>
+            (await client.checkpoints.getSingle({ authorization, iModelId: id, changesetIndex: 2 })).state ===
+            CheckpointState.Successful
+              ? true
+              : undefined,
+          120_000,
+        );
+        const alone = await observer.clone(id, 'consultant', await server.iTwin('eve', randomUUID(), west));
+        const mine = await server.iTwin('olivia', randomUUID(), west);
+        assert.equal(await observer.clone(id, 'olivia', mine), alone);
+        assert.equal(await observer.clone(id, 'olivia', mine), 0);
+      },
+    );
+  },
+);

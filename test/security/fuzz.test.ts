@@ -6,7 +6,9 @@ import { engines, setups } from '../support/server.ts';
 /** Over all databases together. `npm run fuzz` sends ten times as many. */
 const requests = Number(process.env.OFFSHOOT_FUZZ_REQUESTS ?? 5200);
 /** Fixed in `npm test`, so that a change is judged by what it changed; another one each time in `npm run fuzz`, until one is given. */
-const seed = Number(process.env.OFFSHOOT_FUZZ_SEED ?? (process.env.OFFSHOOT_FUZZ_REQUESTS === undefined ? 1 : Date.now() % 1_000_000));
+const seed = Number(
+  process.env.OFFSHOOT_FUZZ_SEED ?? (process.env.OFFSHOOT_FUZZ_REQUESTS === undefined ? 1 : Date.now() % 1_000_000),
+);
 /** Growth of the heap that is none of caches and of chance, bytes: 5 KiB for each request of the shorter run. */
 const mostGrowth = 16 * 1024 * 1024;
 
@@ -15,10 +17,15 @@ for (const engine of engines) {
   test(`requests made from the API document get declared answers on ${engine} and ${setup.store}, never a 5xx, a blocked loop or growing memory`, async (context) => {
     context.diagnostic(`OFFSHOOT_FUZZ_SEED=${seed}`);
     const report = await fuzz(setup, seed, Math.ceil(requests / engines.length));
-    context.diagnostic(`${report.requests} requests; by status: ${JSON.stringify(report.statuses)}; heap grew by ${Math.round(report.growth / 1024)} KiB; never successful: ${report.unreached.join(', ') || 'none'}`);
+    context.diagnostic(
+      `${report.requests} requests; by status: ${JSON.stringify(report.statuses)}; heap grew by ${Math.round(report.growth / 1024)} KiB; never successful: ${report.unreached.join(', ') || 'none'}`,
+    );
     assert.ok(report.faults.length === 0, `with OFFSHOOT_FUZZ_SEED=${seed}:\n\n${report.faults.join('\n\n')}`);
     assert.ok(report.growth < mostGrowth, `the heap grew by ${report.growth} bytes`);
     // Else it is not the handlers that were tried.
-    assert.ok(report.unreached.length < report.operations / 4, `too few operations were ever successful; never were: ${report.unreached.join(', ')}`);
+    assert.ok(
+      report.unreached.length < report.operations / 4,
+      `too few operations were ever successful; never were: ${report.unreached.join(', ')}`,
+    );
   });
 }

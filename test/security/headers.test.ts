@@ -41,7 +41,14 @@ describe('The headers of an answer', () => {
       ['a picture', 200, await api.get(`/imodels/${id}/thumbnail`)],
       ['a file', 200, await fetch(link)],
       ['a link that was changed', 403, await fetch(`${link}x`)],
-      ['a preflight', 204, await fetch(`${server.origin}/itwins`, { method: 'OPTIONS', headers: { origin: 'http://app.example', 'access-control-request-method': 'GET' } })],
+      [
+        'a preflight',
+        204,
+        await fetch(`${server.origin}/itwins`, {
+          method: 'OPTIONS',
+          headers: { origin: 'http://app.example', 'access-control-request-method': 'GET' },
+        }),
+      ],
       ['health', 200, await fetch(`${server.origin}/health`)],
       ['the document', 200, await fetch(`${server.origin}/openapi.json`)],
       ['a script of the page', 200, await fetch(`${server.origin}/docs/js/scalar.js`)],
@@ -50,21 +57,31 @@ describe('The headers of an answer', () => {
     ];
     for (const [what, status, { status: answered, headers }] of answers) {
       assert.equal(answered, status, what);
-      for (const [name, value] of Object.entries(securityHeaders)) assert.equal(headers.get(name), value, `${what}: ${name}`);
+      for (const [name, value] of Object.entries(securityHeaders))
+        assert.equal(headers.get(name), value, `${what}: ${name}`);
     }
   });
 
   test('forbid the same where no request could be read, or none was expected', async () => {
-    for (const text of ['no request\r\n\r\n', `GET / HTTP/1.1\r\nhost: x\r\nexpect: miracles\r\nconnection: close\r\n\r\n`, `GET / HTTP/1.1\r\nhost: x\r\nlong: ${'a'.repeat(20_000)}\r\n\r\n`]) {
+    for (const text of [
+      'no request\r\n\r\n',
+      `GET / HTTP/1.1\r\nhost: x\r\nexpect: miracles\r\nconnection: close\r\n\r\n`,
+      `GET / HTTP/1.1\r\nhost: x\r\nlong: ${'a'.repeat(20_000)}\r\n\r\n`,
+    ]) {
       const answer = await raw(text);
       assert.match(answer, /^HTTP\/1\.1 4/);
-      for (const [name, value] of Object.entries(securityHeaders)) assert.ok(answer.toLowerCase().includes(`\r\n${name}: ${value}\r\n`.toLowerCase()), `${name} in ${answer}`);
+      for (const [name, value] of Object.entries(securityHeaders))
+        assert.ok(answer.toLowerCase().includes(`\r\n${name}: ${value}\r\n`.toLowerCase()), `${name} in ${answer}`);
     }
   });
 
   test('let the page of the document load from its own origin and run its own scripts alone', async () => {
     const page = await fetch(`${server.origin}/docs/`);
-    const policy = new Map((page.headers.get('content-security-policy') ?? '').split('; ').map((part) => [part.split(' ')[0], part.split(' ').slice(1)]));
+    const policy = new Map(
+      (page.headers.get('content-security-policy') ?? '')
+        .split('; ')
+        .map((part) => [part.split(' ')[0], part.split(' ').slice(1)]),
+    );
     assert.deepEqual(policy.get('default-src'), ["'none'"]);
     assert.deepEqual(policy.get('frame-ancestors'), ["'none'"]);
     assert.match((policy.get('script-src') ?? []).join(' '), /^'self' 'sha256-[A-Za-z0-9+/]{43}='$/);
@@ -73,21 +90,32 @@ describe('The headers of an answer', () => {
     assert.equal(page.headers.get('x-content-type-options'), 'nosniff');
   });
 
-  test('leave the page of the document working in a browser', { skip: chromium === undefined && 'there is no Chromium' }, async () => {
-    const folder = workFolder();
-    // Time in the page goes on only while nothing loads, so a slow machine gets as far as a fast one.
-    const flags = [...chromiumFlags, '--enable-logging=stderr', '--virtual-time-budget=15000', `--user-data-dir=${folder.path}`, '--dump-dom', `${server.origin}/docs/`];
-    const browser = spawn(chromium as string, flags, { stdio: ['ignore', 'pipe', 'pipe'] });
-    try {
-      let [page, log] = ['', ''];
-      browser.stdout.setEncoding('utf8').on('data', (text: string) => (page += text));
-      browser.stderr.setEncoding('utf8').on('data', (text: string) => (log += text));
-      await new Promise((resolve) => browser.once('close', resolve));
-      assert.doesNotMatch(log, /Content Security Policy/);
-      assert.ok(page.includes('Changesets'), log);
-    } finally {
-      browser.kill('SIGKILL');
-      folder.remove();
-    }
-  });
+  test(
+    'leave the page of the document working in a browser',
+    { skip: chromium === undefined && 'there is no Chromium' },
+    async () => {
+      const folder = workFolder();
+      // Time in the page goes on only while nothing loads, so a slow machine gets as far as a fast one.
+      const flags = [
+        ...chromiumFlags,
+        '--enable-logging=stderr',
+        '--virtual-time-budget=15000',
+        `--user-data-dir=${folder.path}`,
+        '--dump-dom',
+        `${server.origin}/docs/`,
+      ];
+      const browser = spawn(chromium as string, flags, { stdio: ['ignore', 'pipe', 'pipe'] });
+      try {
+        let [page, log] = ['', ''];
+        browser.stdout.setEncoding('utf8').on('data', (text: string) => (page += text));
+        browser.stderr.setEncoding('utf8').on('data', (text: string) => (log += text));
+        await new Promise((resolve) => browser.once('close', resolve));
+        assert.doesNotMatch(log, /Content Security Policy/);
+        assert.ok(page.includes('Changesets'), log);
+      } finally {
+        browser.kill('SIGKILL');
+        folder.remove();
+      }
+    },
+  );
 });

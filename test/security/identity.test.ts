@@ -35,14 +35,24 @@ for (const setup of setups) {
       for (const issuer of issuers) issuer.close();
     });
 
-    const as = async (claims: object, issuer = issuers[0]): Promise<Api> => new Api(server.origin, await issuer.token(claims));
+    const as = async (claims: object, issuer = issuers[0]): Promise<Api> =>
+      new Api(server.origin, await issuer.token(claims));
     /** The id that a user has here. */
     const idOf = async (api: Api): Promise<string> => {
-      const { iTwin } = (await api.post('/itwins', { displayName: randomUUID(), class: 'Endeavor', subClass: 'Project' })).body as { iTwin: { createdBy: string } };
+      const { iTwin } = (
+        await api.post('/itwins', { displayName: randomUUID(), class: 'Endeavor', subClass: 'Project' })
+      ).body as { iTwin: { createdBy: string } };
       return iTwin.createdBy;
     };
     const roleOn = async (iTwinId: string): Promise<string> =>
-      ((await olivia.post(`/accesscontrol/itwins/${iTwinId}/roles`, { displayName: 'role', permissions: ['imodels_manage'] })).body as { role: { id: string } }).role.id;
+      (
+        (
+          await olivia.post(`/accesscontrol/itwins/${iTwinId}/roles`, {
+            displayName: 'role',
+            permissions: ['imodels_manage'],
+          })
+        ).body as { role: { id: string } }
+      ).role.id;
 
     test('who claims an e-mail that is not verified is not found by it, as a member, an owner or of a group', async () => {
       const iTwinId = await server.iTwin();
@@ -65,11 +75,17 @@ for (const setup of setups) {
         await olivia.post(`${access}/members/owners`, { email });
         await olivia.post(`${access}/groups`, { name: email, members: [email] });
       }
-      for (const [n, api] of apis.entries()) assert.equal((await api.get(`/itwins/${iTwinId}`)).status, 404, JSON.stringify(attackers[n]));
+      for (const [n, api] of apis.entries())
+        assert.equal((await api.get(`/itwins/${iTwinId}`)).status, 404, JSON.stringify(attackers[n]));
       const { db } = server.services.database;
-      const rows = await db.selectFrom('user_account').select(['id', 'email', 'verified_email']).where('id', 'in', ids).execute();
+      const rows = await db
+        .selectFrom('user_account')
+        .select(['id', 'email', 'verified_email'])
+        .where('id', 'in', ids)
+        .execute();
       assert.equal(rows.length, attackers.length);
-      for (const row of rows) assert.ok(row.email !== boss && row.verified_email !== boss && !row.id.includes('@'), JSON.stringify(row));
+      for (const row of rows)
+        assert.ok(row.email !== boss && row.verified_email !== boss && !row.id.includes('@'), JSON.stringify(row));
     });
 
     test('who has had the e-mail verified is found by it, in any letters', async () => {
@@ -77,7 +93,9 @@ for (const setup of setups) {
       const email = `Ada.${randomUUID()}@Example.test`;
       const ada = await as({ sub: randomUUID(), email, email_verified: true, org: people.olivia.organizationId });
       await idOf(ada);
-      const added = await olivia.post(`/accesscontrol/itwins/${iTwinId}/members/users`, { members: [{ email: emailKey(email), roleIds: [await roleOn(iTwinId)] }] });
+      const added = await olivia.post(`/accesscontrol/itwins/${iTwinId}/members/users`, {
+        members: [{ email: emailKey(email), roleIds: [await roleOn(iTwinId)] }],
+      });
       assert.equal(added.status, 201);
       assert.equal((await ada.get(`/itwins/${iTwinId}`)).status, 200);
     });
@@ -88,16 +106,29 @@ for (const setup of setups) {
       const file = path.join(installation.dataDir, 'users.json');
       const saved = readFileSync(file, 'utf8');
       const data = JSON.parse(saved) as DirectoryData;
-      const entry = { ...people.newcomer, id: randomUUID(), email: `named.${randomUUID()}@example.test`, issuer: issuers[0].url };
+      const entry = {
+        ...people.newcomer,
+        id: randomUUID(),
+        email: `named.${randomUUID()}@example.test`,
+        issuer: issuers[0].url,
+      };
       writeFileSync(file, JSON.stringify({ ...data, users: [...data.users, entry] }));
       await new Promise((resolve) => setTimeout(resolve, 1100));
-      const [named, other] = [await as({ sub: entry.id }), await as({ sub: randomUUID(), email: entry.email, email_verified: true }, issuers[1])];
+      const [named, other] = [
+        await as({ sub: entry.id }),
+        await as({ sub: randomUUID(), email: entry.email, email_verified: true }, issuers[1]),
+      ];
       assert.equal(await idOf(named), entry.id);
       assert.notEqual(await idOf(other), entry.id);
       assert.notEqual(await idOf(await as({ sub: entry.id }, issuers[1])), entry.id);
-      const added = await olivia.post(`/accesscontrol/itwins/${iTwinId}/members/users`, { members: [{ email: entry.email, roleIds: [await roleOn(iTwinId)] }] });
+      const added = await olivia.post(`/accesscontrol/itwins/${iTwinId}/members/users`, {
+        members: [{ email: entry.email, roleIds: [await roleOn(iTwinId)] }],
+      });
       assert.equal(added.status, 201);
-      assert.deepEqual([(await named.get(`/itwins/${iTwinId}`)).status, (await other.get(`/itwins/${iTwinId}`)).status], [200, 404]);
+      assert.deepEqual(
+        [(await named.get(`/itwins/${iTwinId}`)).status, (await other.get(`/itwins/${iTwinId}`)).status],
+        [200, 404],
+      );
     });
 
     test('a subject that is the id of a user of the users file is not that user at another issuer', async () => {
@@ -114,9 +145,15 @@ for (const setup of setups) {
       for (const sub of ['1234', 'x'.repeat(255), 'boss@example.test', 'share:1', randomUUID()]) {
         const both = await Promise.all(issuers.map((issuer) => as({ sub }, issuer)));
         const ids = await Promise.all([...both, ...both].map(idOf));
-        assert.deepEqual([ids[0] === ids[2], ids[1] === ids[3], ids[0] === ids[1]], [true, true, false], `${sub}: ${ids.join()}`);
+        assert.deepEqual(
+          [ids[0] === ids[2], ids[1] === ids[3], ids[0] === ids[1]],
+          [true, true, false],
+          `${sub}: ${ids.join()}`,
+        );
         const [first, second] = both as [Api, Api];
-        const { iTwin } = (await first.post('/itwins', { displayName: randomUUID(), class: 'Endeavor', subClass: 'Project' })).body as { iTwin: { id: string } };
+        const { iTwin } = (
+          await first.post('/itwins', { displayName: randomUUID(), class: 'Endeavor', subClass: 'Project' })
+        ).body as { iTwin: { id: string } };
         assert.equal((await second.get(`/itwins/${iTwin.id}`)).status, 404);
       }
     });
@@ -124,13 +161,34 @@ for (const setup of setups) {
 
   describe(`Users of an earlier version on ${setup.engine} and ${setup.store}`, () => {
     /** A server on a database as an earlier version left it: a user known by a subject alone, who owns an iTwin. */
-    async function upgraded(issuers: readonly OidcIssuer[], claiming?: OidcIssuer): Promise<{ server: TestServer; sub: string; iTwinId: string; close: () => Promise<void> }> {
+    async function upgraded(
+      issuers: readonly OidcIssuer[],
+      claiming?: OidcIssuer,
+    ): Promise<{ server: TestServer; sub: string; iTwinId: string; close: () => Promise<void> }> {
       const installation = await Installation.create(setup);
-      const config = { issuers: issuers.map((issuer) => ({ ...issuer.settings, ...(issuer === claiming && { claimsEarlierUsers: true }) })) };
+      const config = {
+        issuers: issuers.map((issuer) => ({
+          ...issuer.settings,
+          ...(issuer === claiming && { claimsEarlierUsers: true }),
+        })),
+      };
       const server = await installation.start(config);
       const sub = randomUUID();
       const { db } = server.services.database;
-      await db.insertInto('user_account').values({ id: sub, issuer: null, subject: null, email: boss, verified_email: null, given_name: 'Ada', surname: 'L', organization_id: null, created_at: 1 }).execute();
+      await db
+        .insertInto('user_account')
+        .values({
+          id: sub,
+          issuer: null,
+          subject: null,
+          email: boss,
+          verified_email: null,
+          given_name: 'Ada',
+          surname: 'L',
+          organization_id: null,
+          created_at: 1,
+        })
+        .execute();
       const iTwinId = await server.iTwin();
       await db.insertInto('owner').values({ itwin_id: iTwinId, user_id: sub }).execute();
       return {
@@ -149,7 +207,11 @@ for (const setup of setups) {
       const { server, sub, iTwinId, close } = await upgraded([issuer]);
       try {
         assert.equal((await new Api(server.origin, await issuer.token({ sub })).get(`/itwins/${iTwinId}`)).status, 200);
-        const row = await server.services.database.db.selectFrom('user_account').select(['issuer', 'subject', 'email']).where('id', '=', sub).executeTakeFirst();
+        const row = await server.services.database.db
+          .selectFrom('user_account')
+          .select(['issuer', 'subject', 'email'])
+          .where('id', '=', sub)
+          .executeTakeFirst();
         assert.deepEqual({ ...row }, { issuer: issuer.url, subject: sub, email: '' });
       } finally {
         await close();
@@ -163,7 +225,12 @@ for (const setup of setups) {
       for (const claiming of [undefined, issuers[1]]) {
         const { server, sub, iTwinId, close } = await upgraded(issuers, claiming);
         try {
-          const statuses = await Promise.all(issuers.map(async (issuer) => (await new Api(server.origin, await issuer.token({ sub })).get(`/itwins/${iTwinId}`)).status));
+          const statuses = await Promise.all(
+            issuers.map(
+              async (issuer) =>
+                (await new Api(server.origin, await issuer.token({ sub })).get(`/itwins/${iTwinId}`)).status,
+            ),
+          );
           assert.deepEqual(statuses, claiming === undefined ? [404, 404] : [404, 200]);
         } finally {
           await close();
@@ -175,6 +242,13 @@ for (const setup of setups) {
 }
 
 test('two issuers cannot both claim the users of an earlier version', () => {
-  const issuers = ['https://one.example', 'https://two.example'].map((issuer) => ({ issuer, audience: 'x', algorithms: ['RS256' as const], organizationClaim: 'org', administratorClaim: 'org_admin', claimsEarlierUsers: true }));
+  const issuers = ['https://one.example', 'https://two.example'].map((issuer) => ({
+    issuer,
+    audience: 'x',
+    algorithms: ['RS256' as const],
+    organizationClaim: 'org',
+    administratorClaim: 'org_admin',
+    claimsEarlierUsers: true,
+  }));
   assert.throws(() => loadConfig({ issuers }, { env: {} }), ConfigError);
 });

@@ -48,7 +48,10 @@ describe('a folder that somebody else made', () => {
 
   async function outcome(folder: string): Promise<string> {
     try {
-      await importCommand().parseAsync(['--url', server.origin, '--token', await server.token('olivia'), '--itwin', iTwinId, '--json', folder], { from: 'user' });
+      await importCommand().parseAsync(
+        ['--url', server.origin, '--token', await server.token('olivia'), '--itwin', iTwinId, '--json', folder],
+        { from: 'user' },
+      );
       return 'imported';
     } catch (error) {
       assert.ok(error instanceof ExitError, (error as Error).stack);
@@ -58,20 +61,75 @@ describe('a folder that somebody else made', () => {
 
   const attacks: [name: string, make: (name: string) => string, message: RegExp][] = [
     ['a name that climbs', (name) => folderOf(name, '../private.cs'), /names a file outside of the folder/],
-    ['a name that climbs to a file of the system', (name) => folderOf(name, '../../../../../../../etc/passwd'), /names a file outside of the folder/],
+    [
+      'a name that climbs to a file of the system',
+      (name) => folderOf(name, '../../../../../../../etc/passwd'),
+      /names a file outside of the folder/,
+    ],
     ['an absolute name', (name) => folderOf(name, '/etc/passwd'), /names a file outside of the folder/],
-    ['a link as a changeset', (name) => { const folder = folderOf(name); link(folder, 'first.cs', '../private.cs'); return folder; }, /names a file outside of the folder/],
-    ['a link as the folder of changesets', (name) => { const folder = folderOf(name, 'private.cs'); rmSync(path.join(folder, 'first.cs')); link(folder, 'changesets', '..'); return folder; }, /names a file outside of the folder/],
-    ['a link as the baseline', (name) => { const folder = folderOf(name); link(folder, 'baseline.bim', '../private.bim'); return folder; }, /baseline\.bim leads to a file outside of the folder/],
-    ['a link as the list', (name) => { const folder = folderOf(name); link(folder, 'changesets.json', '../private.json'); return folder; }, /changesets\.json leads to a file outside of the folder/],
-    ['a link as the write-ahead log', (name) => { const folder = folderOf(name); link(folder, 'baseline.bim-wal', '../private.cs'); return folder; }, /baseline\.bim-wal is not a file of its own but a link/],
-    ['a link as the journal', (name) => { const folder = folderOf(name); link(folder, 'baseline.bim-journal', '../private.cs'); return folder; }, /baseline\.bim-journal is not a file of its own but a link/],
+    [
+      'a link as a changeset',
+      (name) => {
+        const folder = folderOf(name);
+        link(folder, 'first.cs', '../private.cs');
+        return folder;
+      },
+      /names a file outside of the folder/,
+    ],
+    [
+      'a link as the folder of changesets',
+      (name) => {
+        const folder = folderOf(name, 'private.cs');
+        rmSync(path.join(folder, 'first.cs'));
+        link(folder, 'changesets', '..');
+        return folder;
+      },
+      /names a file outside of the folder/,
+    ],
+    [
+      'a link as the baseline',
+      (name) => {
+        const folder = folderOf(name);
+        link(folder, 'baseline.bim', '../private.bim');
+        return folder;
+      },
+      /baseline\.bim leads to a file outside of the folder/,
+    ],
+    [
+      'a link as the list',
+      (name) => {
+        const folder = folderOf(name);
+        link(folder, 'changesets.json', '../private.json');
+        return folder;
+      },
+      /changesets\.json leads to a file outside of the folder/,
+    ],
+    [
+      'a link as the write-ahead log',
+      (name) => {
+        const folder = folderOf(name);
+        link(folder, 'baseline.bim-wal', '../private.cs');
+        return folder;
+      },
+      /baseline\.bim-wal is not a file of its own but a link/,
+    ],
+    [
+      'a link as the journal',
+      (name) => {
+        const folder = folderOf(name);
+        link(folder, 'baseline.bim-journal', '../private.cs');
+        return folder;
+      },
+      /baseline\.bim-journal is not a file of its own but a link/,
+    ],
   ];
   for (const [name, make, message] of attacks)
     test(`brings in no file from outside by ${name}`, async () => {
       assert.match(await outcome(make(name)), message);
       const api = await server.as('olivia');
-      const { iModels } = (await api.get(`/imodels?iTwinId=${iTwinId}&name=${encodeURIComponent(name)}`)).body as { iModels: unknown[] };
+      const { iModels } = (await api.get(`/imodels?iTwinId=${iTwinId}&name=${encodeURIComponent(name)}`)).body as {
+        iModels: unknown[];
+      };
       assert.deepEqual(iModels, []);
     });
 

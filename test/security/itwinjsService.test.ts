@@ -43,7 +43,11 @@ class ServiceProcess {
 
   async start(): Promise<void> {
     const env = { PATH: process.env.PATH, OFFSHOOT_ITWINJS_KEY: key, OFFSHOOT_LOG_LEVEL: 'fatal' };
-    const child = fork(cli, ['itwinjs', '--data', this.folder, '--host', '127.0.0.1', '--port', String(this.port)], { cwd: this.folder, env, stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+    const child = fork(cli, ['itwinjs', '--data', this.folder, '--host', '127.0.0.1', '--port', String(this.port)], {
+      cwd: this.folder,
+      env,
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    });
     this.#child = child;
     const started = await Promise.race([once(child, 'message'), once(child, 'exit').then(() => undefined)]);
     assert.notEqual(started, undefined, 'the service ended while it started');
@@ -60,7 +64,9 @@ class ServiceProcess {
   /** Folders of pieces of work that are there at the moment. */
   get inWork(): string[] {
     const work = path.join(this.folder, 'work');
-    const slots = readdirSync(work).flatMap((own) => readdirSync(path.join(work, own)).map((slot) => path.join(work, own, slot)));
+    const slots = readdirSync(work).flatMap((own) =>
+      readdirSync(path.join(work, own)).map((slot) => path.join(work, own, slot)),
+    );
     return slots.flatMap((slot) => readdirSync(slot).filter((name) => /^[0-9a-f-]{36}$/.test(name)));
   }
 }
@@ -76,7 +82,13 @@ for (const setup of setups.filter(({ store }) => store !== 'azure'))
       await service.start();
       server = await bootServer(setup, {
         verifyChangesets: 'off',
-        checkpoints: { generate: 'here', delaySeconds: 0, attempts: 3, firstRetrySeconds: 0, service: { url: service.url, key } },
+        checkpoints: {
+          generate: 'here',
+          delaySeconds: 0,
+          attempts: 3,
+          firstRetrySeconds: 0,
+          service: { url: service.url, key },
+        },
       });
       olivia = await official(server);
     });
@@ -86,17 +98,24 @@ for (const setup of setups.filter(({ store }) => store !== 'azure'))
       for (const folder of [work, service.folder]) rmSync(folder, { recursive: true, force: true });
     });
     const push = async (prefix: object): Promise<string> => pushPrefix(olivia, await server.iTwin(), work, prefix);
-    const checkpointOf = async (prefix: object): Promise<Checkpoint & { failureReason?: string }> => checkpointDecided(olivia, await push(prefix));
+    const checkpointOf = async (prefix: object): Promise<Checkpoint & { failureReason?: string }> =>
+      checkpointDecided(olivia, await push(prefix));
 
     test('gets its checkpoints made, and leaves nothing of its files there', async () => {
       assert.equal((await checkpointOf(schemaChange)).state, CheckpointState.Successful);
       await until('the folder of the work is gone', () => (service.inWork.length === 0 ? true : undefined));
       const { body } = await (await server.as('olivia')).get('/health/ready');
-      assert.match((body as { checkpoints: { isolation: string } }).checkpoints.isolation, /^(process|user|namespaces)$/);
+      assert.match(
+        (body as { checkpoints: { isolation: string } }).checkpoints.isolation,
+        /^(process|user|namespaces)$/,
+      );
     });
 
     test('tells why a changeset is not applied', async () => {
-      const { state, failureReason = '' } = await checkpointOf({ ContainsSchemaChanges: true, DDL: 'CREATE TABLE copied AS SELECT * FROM be_Local' });
+      const { state, failureReason = '' } = await checkpointOf({
+        ContainsSchemaChanges: true,
+        DDL: 'CREATE TABLE copied AS SELECT * FROM be_Local',
+      });
       assert.equal(state, CheckpointState.Failed);
       assert.match(failureReason, /it holds .*, which no schema of an iModel needs/);
       assert.doesNotMatch(failureReason, /\/tmp|\.ts:|node_modules|\.cs/);
@@ -106,7 +125,9 @@ for (const setup of setups.filter(({ store }) => store !== 'azure'))
       await service.end('SIGTERM');
       const iModelId = await push(schemaChange);
       const { db } = server.services.database;
-      await until('the job runs', async () => db.selectFrom('job').select('id').where('lease_until', 'is not', null).executeTakeFirst());
+      await until('the job runs', async () =>
+        db.selectFrom('job').select('id').where('lease_until', 'is not', null).executeTakeFirst(),
+      );
       await service.start();
       assert.equal((await checkpointDecided(olivia, iModelId)).state, CheckpointState.Successful);
     });
@@ -123,7 +144,12 @@ describe('The iTwin.js service', { skip }, () => {
     rmSync(service.folder, { recursive: true, force: true });
   });
   const post = async (body: Uint8Array<ArrayBuffer>, authorization = `Bearer ${key}`): Promise<number> => {
-    const response = await fetch(`${service.url}/work`, { method: 'POST', body, headers: { authorization }, signal: AbortSignal.timeout(30_000) });
+    const response = await fetch(`${service.url}/work`, {
+      method: 'POST',
+      body,
+      headers: { authorization },
+      signal: AbortSignal.timeout(30_000),
+    });
     await response.arrayBuffer();
     return response.status;
   };
@@ -132,10 +158,12 @@ describe('The iTwin.js service', { skip }, () => {
     size.writeUInt32BE(length);
     return new Uint8Array(Buffer.concat([size, Buffer.from(head), files]));
   };
-  const head = (change: object = {}): string => JSON.stringify({ purpose: 'checkpoint', countMissingGuids: false, size: 3, changesets: [], ...change });
+  const head = (change: object = {}): string =>
+    JSON.stringify({ purpose: 'checkpoint', countMissingGuids: false, size: 3, changesets: [], ...change });
 
   test('works for nobody without its key', async () => {
-    for (const authorization of ['', 'Bearer', 'Bearer ', `Bearer ${key}x`, `bearer ${key}`, `Basic ${key}`]) assert.equal(await post(withHead(head()), authorization), 401, authorization);
+    for (const authorization of ['', 'Bearer', 'Bearer ', `Bearer ${key}x`, `bearer ${key}`, `Basic ${key}`])
+      assert.equal(await post(withHead(head()), authorization), 401, authorization);
   });
 
   test('refuses a request that is not one of a server, and keeps nothing of it', async () => {
@@ -165,11 +193,24 @@ describe('The iTwin.js service', { skip }, () => {
   });
 
   test('does not start where the address of the database is known to it, or without a key', () => {
-    const start = (env: Record<string, string>) => spawnSync(process.execPath, [cli, 'itwinjs', '--data', service.folder, '--port', '0'], { env: { PATH: process.env.PATH, ...env }, encoding: 'utf8', timeout: 60_000 });
+    const start = (env: Record<string, string>) =>
+      spawnSync(process.execPath, [cli, 'itwinjs', '--data', service.folder, '--port', '0'], {
+        env: { PATH: process.env.PATH, ...env },
+        encoding: 'utf8',
+        timeout: 60_000,
+      });
     const withDatabase = start({ OFFSHOOT_ITWINJS_KEY: key, OFFSHOOT_DATABASE_URL: 'postgres://127.0.0.1:1/none' });
-    assert.deepEqual([withDatabase.status, /databaseUrl is set/.test(withDatabase.stderr)], [2, true], withDatabase.stderr);
+    assert.deepEqual(
+      [withDatabase.status, /databaseUrl is set/.test(withDatabase.stderr)],
+      [2, true],
+      withDatabase.stderr,
+    );
     const withoutKey = start({});
-    assert.deepEqual([withoutKey.status, /OFFSHOOT_ITWINJS_KEY is missing/.test(withoutKey.stderr)], [2, true], withoutKey.stderr);
+    assert.deepEqual(
+      [withoutKey.status, /OFFSHOOT_ITWINJS_KEY is missing/.test(withoutKey.stderr)],
+      [2, true],
+      withoutKey.stderr,
+    );
   });
 });
 
@@ -182,17 +223,28 @@ describe('A server whose iTwin.js service was taken over', () => {
   async function answered(answer: string, isolation = 'namespaces'): Promise<Error | undefined> {
     writeFileSync(file, 'as it was');
     const hostile = createServer((request, response) => {
-      if (request.method === 'GET') return void response.end(JSON.stringify({ status: 'ok', iTwinJs: '5.1.9', isolation }));
+      if (request.method === 'GET')
+        return void response.end(JSON.stringify({ status: 'ok', iTwinJs: '5.1.9', isolation }));
       request.resume();
       request.once('end', () => response.end(answer));
     });
     await new Promise<void>((resolve) => hostile.listen(0, '127.0.0.1', resolve));
-    const worker = new RemoteWorker({ url: `http://127.0.0.1:${(hostile.address() as AddressInfo).port}`, key }, 'namespaces', 60_000);
+    const worker = new RemoteWorker(
+      { url: `http://127.0.0.1:${(hostile.address() as AddressInfo).port}`, key },
+      'namespaces',
+      60_000,
+    );
     try {
-      return await worker.work({ file, changesets: [], purpose: 'checkpoint', countMissingGuids: false }, { signal: AbortSignal.timeout(60_000) }, () => undefined).then(
-        () => undefined,
-        (error: Error) => error,
-      );
+      return await worker
+        .work(
+          { file, changesets: [], purpose: 'checkpoint', countMissingGuids: false },
+          { signal: AbortSignal.timeout(60_000) },
+          () => undefined,
+        )
+        .then(
+          () => undefined,
+          (error: Error) => error,
+        );
     } finally {
       worker.kill();
       hostile.closeAllConnections();
@@ -200,7 +252,8 @@ describe('A server whose iTwin.js service was taken over', () => {
     }
   }
   const result = { iModelIdOffset: 0, iTwinIdOffset: 16, missingGuids: 0, highestBriefcaseId: 2 };
-  const finished = (change: object, size: number, bytes: string): string => `${JSON.stringify({ result: { ...result, ...change }, size })}\n${bytes}`;
+  const finished = (change: object, size: number, bytes: string): string =>
+    `${JSON.stringify({ result: { ...result, ...change }, size })}\n${bytes}`;
 
   test('takes a finished file that is what is said of it', async () => {
     assert.equal(await answered(`{}\n{"applied":1}\n${finished({}, 40, 'x'.repeat(40))}`), undefined);
@@ -209,7 +262,7 @@ describe('A server whose iTwin.js service was taken over', () => {
 
   test('keeps its file, and no more than a failure, of everything else', async () => {
     const answers: Record<string, string> = {
-      'nothing': '',
+      nothing: '',
       'no JSON': 'x\n',
       'a line without an end': 'x'.repeat(200_000),
       'an event of no kind': '{"run":"rm"}\n',

@@ -53,7 +53,11 @@ for (const setup of setups)
       const [first, second] = [await server.as('olivia'), await server.as('olivia')];
       await rotate('issuer', '--overlap', '1h');
       assert.equal((await first.get('/itwins')).status, 200);
-      const mint = async (): Promise<Api> => new Api(server.origin, (await offshoot(['token', '--data', server.installation.dataDir, '--user', people.olivia.id])).stdout.trim());
+      const mint = async (): Promise<Api> =>
+        new Api(
+          server.origin,
+          (await offshoot(['token', '--data', server.installation.dataDir, '--user', people.olivia.id])).stdout.trim(),
+        );
       assert.equal((await (await mint()).get('/itwins')).status, 200);
       await rotate('issuer', '--overlap', '0s');
       assert.equal((await second.get('/itwins')).status, 401);
@@ -68,15 +72,21 @@ test('a new key of links is known to every server before it signs, and an old on
   const keys = await Promise.all([LinkKeys.open(db, log), LinkKeys.open(db, log)]);
   const [one, other] = keys.map((each) => new SignedLinks(each, 3600)) as [SignedLinks, SignedLinks];
   const grant = { resource: 'blobs/x', fileName: 'x.cs', permission: 'r' } as const;
-  const make = (links: SignedLinks): Record<string, string> => Object.fromEntries(new URL(links.make('http://localhost', grant)).searchParams);
-  const isGood = (links: SignedLinks, query: Record<string, string>): boolean => typeof links.check({ ...grant, query }) !== 'string';
+  const make = (links: SignedLinks): Record<string, string> =>
+    Object.fromEntries(new URL(links.make('http://localhost', grant)).searchParams);
+  const isGood = (links: SignedLinks, query: Record<string, string>): boolean =>
+    typeof links.check({ ...grant, query }) !== 'string';
   try {
     const earlier = make(one);
     const from = await rotateLinkKeys(db, 600_000);
     assert.ok(from > Date.now() + 30_000);
     // One server has looked, the other has not yet: each takes what the other signs.
     await keys[0]?.refresh();
-    for (const [signer, checker] of [[one, other], [other, one]] as const) assert.ok(isGood(checker, make(signer)));
+    for (const [signer, checker] of [
+      [one, other],
+      [other, one],
+    ] as const)
+      assert.ok(isGood(checker, make(signer)));
     await keys[1]?.refresh();
     mock.timers.enable({ apis: ['Date'], now: from + 1000 });
     const later = make(one);
@@ -97,15 +107,24 @@ test('a container token ends after two hours, or with the token that it was give
     [604_800, 86_400, 86_400],
     [604_800, 600, 7200],
   ] as const) {
-    const server = await bootServer('sqlite', { checkpoints: { generate: 'off', ...(tokenSeconds !== undefined && { tokenSeconds }) } });
+    const server = await bootServer('sqlite', {
+      checkpoints: { generate: 'off', ...(tokenSeconds !== undefined && { tokenSeconds }) },
+    });
     try {
       const olivia = await official(server);
-      const { id } = await olivia.client.iModels.createEmpty({ authorization: olivia.authorization, iModelProperties: { iTwinId: await server.iTwin(), name: 'empty' } });
+      const { id } = await olivia.client.iModels.createEmpty({
+        authorization: olivia.authorization,
+        iModelProperties: { iTwinId: await server.iTwin(), name: 'empty' },
+      });
       const token = await server.token('olivia', 'suite', tokenLife);
-      const { checkpoint } = (await new Api(server.origin, token).get(`/imodels/${id}/changesets/0/checkpoint`)).body as { checkpoint: { state: string; directoryAccessInfo: { azure: { sasToken: string } } } };
+      const { checkpoint } = (await new Api(server.origin, token).get(`/imodels/${id}/changesets/0/checkpoint`))
+        .body as { checkpoint: { state: string; directoryAccessInfo: { azure: { sasToken: string } } } };
       assert.equal(checkpoint.state, CheckpointState.Successful);
       const end = Date.parse(new URLSearchParams(checkpoint.directoryAccessInfo.azure.sasToken).get('se') ?? '');
-      const least = Math.min(Date.now() + expected * 1000, expected === tokenLife ? (decodeJwt(token).exp ?? 0) * 1000 : Infinity);
+      const least = Math.min(
+        Date.now() + expected * 1000,
+        expected === tokenLife ? (decodeJwt(token).exp ?? 0) * 1000 : Infinity,
+      );
       assert.ok(Math.abs(end - least) < 60_000, `${(end - Date.now()) / 1000} s`);
     } finally {
       await endServer(server);

@@ -35,8 +35,12 @@ describe('a source that is mirrored', () => {
   });
 
   /** What the source answers to each kind of request; a test puts its attack in the place of one. */
-  type Parts = Record<'iModel' | 'latest' | 'changesets' | 'briefcases' | 'baseline' | 'file', (response: ServerResponse, request: IncomingMessage) => void>;
-  const json = (body: unknown) => (response: ServerResponse) => void response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(body));
+  type Parts = Record<
+    'iModel' | 'latest' | 'changesets' | 'briefcases' | 'baseline' | 'file',
+    (response: ServerResponse, request: IncomingMessage) => void
+  >;
+  const json = (body: unknown) => (response: ServerResponse) =>
+    void response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(body));
   const honest = (): Parts => ({
     iModel: json({ iModel: { name: `mirrored ${Math.random()}` } }),
     latest: json({ changesets: [] }),
@@ -48,7 +52,17 @@ describe('a source that is mirrored', () => {
   function answerWith(parts: Parts): void {
     source.answer = (request, response) => {
       const url = request.url ?? '';
-      const part = url.startsWith('/file') ? 'file' : url.includes('/baselinefile') ? 'baseline' : url.includes('/briefcases') ? 'briefcases' : url.includes('orderBy') ? 'latest' : url.includes('/changesets') ? 'changesets' : 'iModel';
+      const part = url.startsWith('/file')
+        ? 'file'
+        : url.includes('/baselinefile')
+          ? 'baseline'
+          : url.includes('/briefcases')
+            ? 'briefcases'
+            : url.includes('orderBy')
+              ? 'latest'
+              : url.includes('/changesets')
+                ? 'changesets'
+                : 'iModel';
       parts[part](response, request);
     };
   }
@@ -58,7 +72,24 @@ describe('a source that is mirrored', () => {
     answerWith({ ...honest(), ...parts });
     const token = await server.token('olivia');
     try {
-      await mirrorCommand().parseAsync([`${source.origin}/imodels/x`, '--source-token', 'secret', '--url', server.origin, '--token', token, '--itwin', iTwinId, '--json', '--timeout', '0.2', ...options], { from: 'user' });
+      await mirrorCommand().parseAsync(
+        [
+          `${source.origin}/imodels/x`,
+          '--source-token',
+          'secret',
+          '--url',
+          server.origin,
+          '--token',
+          token,
+          '--itwin',
+          iTwinId,
+          '--json',
+          '--timeout',
+          '0.2',
+          ...options,
+        ],
+        { from: 'user' },
+      );
     } catch (error) {
       assert.ok(error instanceof ExitError, (error as Error).stack);
       return error;
@@ -72,11 +103,24 @@ describe('a source that is mirrored', () => {
     assert.equal(source.requests.length, before);
   });
 
-  for (const address of ['https://127.0.0.1:1', 'https://[::1]:1', 'https://localhost:1', 'https://169.254.169.254', 'https://10.0.0.1', 'https://[::ffff:127.0.0.1]:1'])
+  for (const address of [
+    'https://127.0.0.1:1',
+    'https://[::1]:1',
+    'https://localhost:1',
+    'https://169.254.169.254',
+    'https://10.0.0.1',
+    'https://[::ffff:127.0.0.1]:1',
+  ])
     test(`does not lead to ${address}`, async () => {
       const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-mirror-test-'));
       try {
-        await assert.rejects(downloadFile({ url: `${address}/file`, size: 10, what: 'the file' }, path.join(folder, 'file'), { silenceMs: 2000, outlet: filtered(false) }), /the file is not fetched: .* is not allowed/);
+        await assert.rejects(
+          downloadFile({ url: `${address}/file`, size: 10, what: 'the file' }, path.join(folder, 'file'), {
+            silenceMs: 2000,
+            outlet: filtered(false),
+          }),
+          /the file is not fetched: .* is not allowed/,
+        );
         assert.deepEqual(readdirSync(folder), []);
       } finally {
         rmSync(folder, { recursive: true, force: true });
@@ -88,8 +132,16 @@ describe('a source that is mirrored', () => {
     const inner = await StrangeServer.start('127.0.0.2');
     inner.answer = (_request, response) => void response.end('0123456789');
     // The source counts as a public one; everything else is filtered as always.
-    const outlet: Outlet = { ...filtered(false), http: new RequestFilteringHttpAgent({ allowIPAddressList: ['127.0.0.1'] }), encryptedOnly: false };
-    const fetchTo = () => downloadFile({ url: `${source.origin}/file`, size: 10, what: 'the file' }, path.join(folder, 'file'), { silenceMs: 2000, outlet });
+    const outlet: Outlet = {
+      ...filtered(false),
+      http: new RequestFilteringHttpAgent({ allowIPAddressList: ['127.0.0.1'] }),
+      encryptedOnly: false,
+    };
+    const fetchTo = () =>
+      downloadFile({ url: `${source.origin}/file`, size: 10, what: 'the file' }, path.join(folder, 'file'), {
+        silenceMs: 2000,
+        outlet,
+      });
     try {
       answerWith({ ...honest(), file: (response) => void response.end('0123456789') });
       await fetchTo();
@@ -107,21 +159,62 @@ describe('a source that is mirrored', () => {
   /** Answers a page of a list that always has a further one. */
   const endless = (key: string, items: unknown[]) => {
     let page = 0;
-    return (response: ServerResponse) => json({ [key]: items, _links: { next: { href: `${source.origin}/imodels/x/${key}?page=${++page}` } } })(response);
+    return (response: ServerResponse) =>
+      json({ [key]: items, _links: { next: { href: `${source.origin}/imodels/x/${key}?page=${++page}` } } })(response);
   };
   const pages = endless('changesets', []);
   const briefcases = Array.from({ length: 50_000 }, () => ({ id: '7' }));
   const attacks: [name: string, parts: () => Partial<Parts>, message: RegExp][] = [
-    ['pages without an item for ever', () => ({ latest: pages, changesets: pages }), /the list of changesets does not end: 11 of its pages in a row are empty/],
-    ['pages of briefcases for ever', () => ({ briefcases: endless('briefcases', briefcases) }), /the list of briefcases does not end: it has more than 100000 items/],
-    ['a history without end', () => ({ latest: json({ changesets: [{ ...listed, index: 9e15 }] }) }), /index must be <= 1000000/],
-    ['JSON for ever', () => ({ iModel: (response) => pour(response.writeHead(200), Buffer.alloc(1024 * 1024, ' ')) }), /an answer of the server is longer than 64 MiB/],
-    ['a file for ever', () => ({ file: (response) => pour(response.writeHead(200), Buffer.alloc(1024)) }), /the baseline has more than the announced 4096 bytes/],
+    [
+      'pages without an item for ever',
+      () => ({ latest: pages, changesets: pages }),
+      /the list of changesets does not end: 11 of its pages in a row are empty/,
+    ],
+    [
+      'pages of briefcases for ever',
+      () => ({ briefcases: endless('briefcases', briefcases) }),
+      /the list of briefcases does not end: it has more than 100000 items/,
+    ],
+    [
+      'a history without end',
+      () => ({ latest: json({ changesets: [{ ...listed, index: 9e15 }] }) }),
+      /index must be <= 1000000/,
+    ],
+    [
+      'JSON for ever',
+      () => ({ iModel: (response) => pour(response.writeHead(200), Buffer.alloc(1024 * 1024, ' ')) }),
+      /an answer of the server is longer than 64 MiB/,
+    ],
+    [
+      'a file for ever',
+      () => ({ file: (response) => pour(response.writeHead(200), Buffer.alloc(1024)) }),
+      /the baseline has more than the announced 4096 bytes/,
+    ],
     ['a byte now and then for ever', () => ({ file: drip }), /the download of the baseline did not end within 4 s/],
-    ['a file larger than any disk', () => ({ baseline: json({ baselineFile: { ...baseline, fileSize: 9e15, _links: { download: { href: `${source.origin}/file` } } } }) }), /the baseline is announced with 9000000000000000 bytes, and .* has room for/],
-    ['redirects for ever', () => ({ file: (response) => void response.writeHead(302, { location: `/file?${Math.random()}` }).end() }), /it was redirected more than 5 times/],
-    ['rate limits that end at once for ever', () => ({ iModel: (response) => void response.writeHead(429, { 'retry-after': '0' }).end('{}') }), /the server answered 429/],
-    ['rate limits that ended in the past for ever', () => ({ iModel: (response) => void response.writeHead(429, { 'retry-after': '-5' }).end('{}') }), /the server answered 429/],
+    [
+      'a file larger than any disk',
+      () => ({
+        baseline: json({
+          baselineFile: { ...baseline, fileSize: 9e15, _links: { download: { href: `${source.origin}/file` } } },
+        }),
+      }),
+      /the baseline is announced with 9000000000000000 bytes, and .* has room for/,
+    ],
+    [
+      'redirects for ever',
+      () => ({ file: (response) => void response.writeHead(302, { location: `/file?${Math.random()}` }).end() }),
+      /it was redirected more than 5 times/,
+    ],
+    [
+      'rate limits that end at once for ever',
+      () => ({ iModel: (response) => void response.writeHead(429, { 'retry-after': '0' }).end('{}') }),
+      /the server answered 429/,
+    ],
+    [
+      'rate limits that ended in the past for ever',
+      () => ({ iModel: (response) => void response.writeHead(429, { 'retry-after': '-5' }).end('{}') }),
+      /the server answered 429/,
+    ],
   ];
   for (const [name, parts, message] of attacks)
     test(`that sends ${name} is given up`, { timeout: 120_000 }, async () => {

@@ -19,9 +19,9 @@ const hostile: Record<string, (times: (unit: string) => string) => string> = {
   'arrays in arrays': (times) => times('[').concat(times(']')),
   'objects in objects': (times) => `${times('{"a":')}1${times('}')}`,
   'arrays that never close': (times) => times('['),
-  'numbers': (times) => `[${times('1,')}1]`,
-  'objects': (times) => `[${times('{},')}{}]`,
-  'nulls': (times) => `[${times('null,')}null]`,
+  numbers: (times) => `[${times('1,')}1]`,
+  objects: (times) => `[${times('{},')}{}]`,
+  nulls: (times) => `[${times('null,')}null]`,
   'empty texts': (times) => `[${times('"",')}""]`,
 };
 
@@ -38,8 +38,13 @@ describe('A body', () => {
 
   async function refused(method: string, path: string, body: string, what: string): Promise<Answer> {
     const api = await server.api();
-    const { result, cpuMs } = await server.measured(() => api.send(method, path, body, { 'content-type': 'application/json' }));
-    assert.ok(result.status >= 400 && result.status < 500, `${what} answers ${result.status} ${JSON.stringify(result.body)?.slice(0, 300)}`);
+    const { result, cpuMs } = await server.measured(() =>
+      api.send(method, path, body, { 'content-type': 'application/json' }),
+    );
+    assert.ok(
+      result.status >= 400 && result.status < 500,
+      `${what} answers ${result.status} ${JSON.stringify(result.body)?.slice(0, 300)}`,
+    );
     assert.ok(cpuMs < mostMs, `${what} took ${cpuMs} ms of processor time`);
     return result;
   }
@@ -47,19 +52,33 @@ describe('A body', () => {
   for (const [what, text] of Object.entries(hostile))
     test(`of ${what}, in any property of any route, is refused at no cost`, async () => {
       for (const route of routes.filter(({ body }) => body !== undefined)) {
-        const path = route.path.replace(':iTwinId', iTwinId).replace(':iModelId', iModelId).replace(':changeset', '1').replace(/:\w+/g, 'x');
+        const path = route.path
+          .replace(':iTwinId', iTwinId)
+          .replace(':iModelId', iModelId)
+          .replace(':changeset', '1')
+          .replace(/:\w+/g, 'x');
         const properties = Object.keys((route.body as { properties?: object } | undefined)?.properties ?? {});
         const room = Math.floor(bodyLength / Math.max(1, properties.length));
         // All properties at once: each is judged.
         const value = text((unit) => unit.repeat(Math.floor(room / unit.length / 2)));
-        await refused(route.method, path, `{${properties.map((property) => `"${property}":${value}`).join(',')}}`, route.operationId);
+        await refused(
+          route.method,
+          path,
+          `{${properties.map((property) => `"${property}":${value}`).join(',')}}`,
+          route.operationId,
+        );
       }
     });
 
   test('with as many faults as it may have values is told a hundred at most', async () => {
     for (const members of [900, 6000]) {
       const body = JSON.stringify({ members: Array.from({ length: members }, () => ({ email: 5 })) });
-      const answer = await refused('POST', `/accesscontrol/itwins/${iTwinId}/members/users`, body, `${members} members`);
+      const answer = await refused(
+        'POST',
+        `/accesscontrol/itwins/${iTwinId}/members/users`,
+        body,
+        `${members} members`,
+      );
       const { details = [] } = (answer.body as WireError).error;
       assert.ok(details.length > 0 && details.length <= 100, `${details.length} details`);
     }
@@ -68,14 +87,23 @@ describe('A body', () => {
   test('with very many properties is refused at no cost', async () => {
     const many = Array.from({ length: 60_000 }, (_, n) => `"p${n}":1`).join(',');
     await refused('POST', '/imodels', `{"iTwinId":"${iTwinId}","name":"a",${many}}`, 'many properties');
-    await refused('POST', '/imodels', `{"iTwinId":"${iTwinId}","name":"a","extent":{${many}}}`, 'many properties of a property');
+    await refused(
+      'POST',
+      '/imodels',
+      `{"iTwinId":"${iTwinId}","name":"a","extent":{${many}}}`,
+      'many properties of a property',
+    );
   });
 
   test('nested less deeply than 32 levels is judged by its schema, a deeper one by its depth', async () => {
-    const nested = (depth: number): string => `{"iTwinId":"${iTwinId}","name":"a","extent":${'['.repeat(depth - 1)}${']'.repeat(depth - 1)}}`;
+    const nested = (depth: number): string =>
+      `{"iTwinId":"${iTwinId}","name":"a","extent":${'['.repeat(depth - 1)}${']'.repeat(depth - 1)}}`;
     const messageOf = (answer: Answer): string | undefined => (answer.body as WireError).error.details?.[0]?.message;
     assert.doesNotMatch(messageOf(await refused('POST', '/imodels', nested(32), 'a depth of 32')) ?? '', /levels/);
-    assert.equal(messageOf(await refused('POST', '/imodels', nested(33), 'a depth of 33')), 'The request body is nested more than 32 levels deep.');
+    assert.equal(
+      messageOf(await refused('POST', '/imodels', nested(33), 'a depth of 33')),
+      'The request body is nested more than 32 levels deep.',
+    );
   });
 
   test('is measured by its structure, not by what its texts hold', () => {

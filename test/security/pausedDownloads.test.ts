@@ -33,7 +33,9 @@ for (const setup of setups) {
 
     async function boot(downloads: NonNullable<ConfigInput['downloads']>): Promise<void> {
       context.server = await bootServer(setup, { store: storeConfig(setup.store, false), downloads });
-      context.server.running.app.server.on('connection', (socket: Socket) => ends.set(socket.remotePort as number, socket));
+      context.server.running.app.server.on('connection', (socket: Socket) =>
+        ends.set(socket.remotePort as number, socket),
+      );
       context.olivia = await official(context.server);
       context.api = await context.server.as('olivia');
       context.iTwinId = await context.server.iTwin();
@@ -49,7 +51,10 @@ for (const setup of setups) {
     /** Pushes a changeset to a new iModel. */
     async function push(size: number): Promise<string> {
       const begun = await beginPush(context.olivia, context.api, context.iTwinId, size);
-      assert.equal((await new Api('').put(begun.upload, randomBytes(size), { 'x-ms-blob-type': 'BlockBlob' })).status, 201);
+      assert.equal(
+        (await new Api('').put(begun.upload, randomBytes(size), { 'x-ms-blob-type': 'BlockBlob' })).status,
+        201,
+      );
       assert.equal((await begun.complete()).status, 200);
       return begun.iModelId;
     }
@@ -67,7 +72,8 @@ for (const setup of setups) {
     }
 
     /** Whether the server has ended it; a client that does not read sees nothing of that. */
-    const isOver = ({ request }: Begun): true | undefined => (ends.get(request.socket?.localPort as number)?.destroyed === true ? true : undefined);
+    const isOver = ({ request }: Begun): true | undefined =>
+      ends.get(request.socket?.localPort as number)?.destroyed === true ? true : undefined;
 
     /** Reads a download on, and tells how many bytes came. */
     async function drained({ response }: Begun): Promise<number> {
@@ -118,19 +124,28 @@ for (const setup of setups) {
         const link = await freshLink();
         const both = [await pause(link), await pause(link)];
         const third = await pause(link);
-        assert.deepEqual([third.response.statusCode, third.response.headers['x-ms-error-code'], third.response.headers['retry-after']], [503, 'ServerBusy', '5']);
+        assert.deepEqual(
+          [third.response.statusCode, third.response.headers['x-ms-error-code'], third.response.headers['retry-after']],
+          [503, 'ServerBusy', '5'],
+        );
         assert.equal((await pause(await freshLink())).response.statusCode, 200);
         for (const { request } of both) request.destroy();
         // Its places are free again as soon as the server knows.
-        await until('the link can be used again', async () => ((await pause(link)).response.statusCode === 200 ? true : undefined));
+        await until('the link can be used again', async () =>
+          (await pause(link)).response.statusCode === 200 ? true : undefined,
+        );
       });
 
       test('give way to one that is read, when all places are taken', { timeout: 120_000 }, async () => {
         for (let n = 0; n < 8; n++) await pause(await freshLink());
-        await until('a download finds a place', async () => {
-          const response = await fetch(await freshLink());
-          return (await response.arrayBuffer()).byteLength === fileBytes ? true : undefined;
-        }, 60_000);
+        await until(
+          'a download finds a place',
+          async () => {
+            const response = await fetch(await freshLink());
+            return (await response.arrayBuffer()).byteLength === fileBytes ? true : undefined;
+          },
+          60_000,
+        );
       });
     });
   });

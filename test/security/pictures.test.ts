@@ -16,7 +16,10 @@ function decoders(): number {
     if (!/^\d+$/.test(pid)) return false;
     try {
       const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-      return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]) === process.pid && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('pictureProcess');
+      return (
+        Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]) === process.pid &&
+        readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('pictureProcess')
+      );
     } catch {
       return false; // Ended meanwhile.
     }
@@ -35,19 +38,33 @@ describe('A picture that is large to decode', () => {
     iTwinId = await server.iTwin();
     thumbnail = `/imodels/${(await makeIModel(await official(server), iTwinId)).id}/thumbnail`;
     image = `/itwins/${iTwinId}/image`;
-    large = await sharp({ create: { width: 4096, height: 4096, channels: 3, background: 'teal' } }).png({ progressive: true }).toBuffer();
+    large = await sharp({ create: { width: 4096, height: 4096, channels: 3, background: 'teal' } })
+      .png({ progressive: true })
+      .toBuffer();
   });
   after(() => endServer(server));
 
   /** Sends pictures at a time. @returns the requests, to be cut off, and the statuses of their answers */
-  async function send(paths: readonly string[], picture: Buffer): Promise<{ cut: () => void; statuses: Promise<number[]> }> {
+  async function send(
+    paths: readonly string[],
+    picture: Buffer,
+  ): Promise<{ cut: () => void; statuses: Promise<number[]> }> {
     const authorization = `Bearer ${await server.token('olivia')}`;
     const cut = new AbortController();
     const statuses = Promise.all(
       paths.map(
         (path) =>
           new Promise<number>((resolve) => {
-            const sent = request(`${server.origin}${path}`, { method: 'PUT', agent: false, signal: cut.signal, headers: { authorization, 'content-type': 'image/png' } }, (response) => response.resume().once('end', () => resolve(response.statusCode ?? 0)));
+            const sent = request(
+              `${server.origin}${path}`,
+              {
+                method: 'PUT',
+                agent: false,
+                signal: cut.signal,
+                headers: { authorization, 'content-type': 'image/png' },
+              },
+              (response) => response.resume().once('end', () => resolve(response.statusCode ?? 0)),
+            );
             sent.once('error', () => resolve(0));
             sent.end(picture);
           }),
@@ -58,10 +75,15 @@ describe('A picture that is large to decode', () => {
 
   test('has too many pixels for a thumbnail from 4097 × 4096 on, is refused unread, and so for iTwins', async () => {
     const api = await server.as('olivia');
-    const larger = await sharp({ create: { width: 7000, height: 7000, channels: 3, background: 'teal' } }).png({ progressive: true }).toBuffer();
+    const larger = await sharp({ create: { width: 7000, height: 7000, channels: 3, background: 'teal' } })
+      .png({ progressive: true })
+      .toBuffer();
     for (const path of [thumbnail, image]) {
       const answer = await api.put(path, larger, { 'content-type': 'image/png' });
-      assert.deepEqual([answer.status, (answer.body as WireError).error.details?.[0]?.message], [422, 'The picture has too many pixels. A PNG may have 16777216, a JPEG 50000000.']);
+      assert.deepEqual(
+        [answer.status, (answer.body as WireError).error.details?.[0]?.message],
+        [422, 'The picture has too many pixels. A PNG may have 16777216, a JPEG 50000000.'],
+      );
     }
   });
 
@@ -90,7 +112,10 @@ describe('A picture that is large to decode', () => {
   });
 
   test('waits in a bounded queue of its user', async () => {
-    const { statuses } = await send(Array.from({ length: 12 }, () => thumbnail), large);
+    const { statuses } = await send(
+      Array.from({ length: 12 }, () => thumbnail),
+      large,
+    );
     const answered = await statuses;
     assert.deepEqual([...new Set(answered)].sort(), [201, 503]);
   });
@@ -110,7 +135,9 @@ describe('Turns', () => {
     const order: string[] = [];
     const first = held();
     const running = turns.run('a', never, first.work);
-    const others = ['a', 'a', 'a', 'b', 'c', 'b'].map((user) => turns.run(user, never, async () => void order.push(user)));
+    const others = ['a', 'a', 'a', 'b', 'c', 'b'].map((user) =>
+      turns.run(user, never, async () => void order.push(user)),
+    );
     first.release();
     await Promise.all([running, ...others]);
     assert.deepEqual(order, ['a', 'b', 'c', 'a', 'b', 'a']);
@@ -122,9 +149,15 @@ describe('Turns', () => {
     const running = turns.run('a', never, first.work);
     const leaving = new AbortController();
     const left = turns.run('a', leaving.signal, async () => assert.fail('it has left'));
-    await assert.rejects(turns.run('a', never, async () => undefined), TooManyWaitingError);
+    await assert.rejects(
+      turns.run('a', never, async () => undefined),
+      TooManyWaitingError,
+    );
     const b = turns.run('b', never, async () => 'b');
-    await assert.rejects(turns.run('c', never, async () => undefined), TooManyWaitingError);
+    await assert.rejects(
+      turns.run('c', never, async () => undefined),
+      TooManyWaitingError,
+    );
     leaving.abort(new Error('gone'));
     await assert.rejects(left, /gone/);
     const c = turns.run('c', never, async () => 'c');

@@ -14,19 +14,30 @@ onEachDatabase('A push of a changeset', {}, (context) => {
     const { id: iModelId } = await makeIModel(olivia, iTwinId);
     const { briefcaseId } = await olivia.client.briefcases.acquire({ authorization: olivia.authorization, iModelId });
     const [changes, start] = [Buffer.alloc(0), Buffer.from(`${prefix}\0`)];
-    const completed = await pushFile(api, iModelId, briefcaseId, { id: realIdOf('', changes, start), parentId: '', bytes: changesetFile(changes, start) });
+    const completed = await pushFile(api, iModelId, briefcaseId, {
+      id: realIdOf('', changes, start),
+      parentId: '',
+      bytes: changesetFile(changes, start),
+    });
     const { body } = await api.get(`/imodels/${iModelId}/changesets`);
     return { ...completed, pushed: (body as { changesets: unknown[] }).changesets.length };
   }
   const withDdl = (ddl: string): string => JSON.stringify({ ContainsSchemaChanges: true, DDL: ddl });
 
   test('with the statements of a schema change is taken', async () => {
-    const { status, pushed } = await push(withDdl('CREATE TABLE [t]([Id] INTEGER PRIMARY KEY);CREATE INDEX [i] ON [t]([Id])'));
+    const { status, pushed } = await push(
+      withDdl('CREATE TABLE [t]([Id] INTEGER PRIMARY KEY);CREATE INDEX [i] ON [t]([Id])'),
+    );
     assert.deepEqual([status, pushed], [200, 1]);
   });
 
   test('with any other SQL is refused, and nothing of it is kept', async () => {
-    for (const ddl of ["ATTACH DATABASE '../../offshoot.db' AS server", 'CREATE TABLE copied AS SELECT * FROM be_Local', "CREATE TABLE a(x); VACUUM INTO 'copy.db'", 'PRAGMA writable_schema = 1']) {
+    for (const ddl of [
+      "ATTACH DATABASE '../../offshoot.db' AS server",
+      'CREATE TABLE copied AS SELECT * FROM be_Local',
+      "CREATE TABLE a(x); VACUUM INTO 'copy.db'",
+      'PRAGMA writable_schema = 1',
+    ]) {
       const { status, body, pushed } = await push(withDdl(ddl));
       const { error } = body as WireError;
       assert.deepEqual([status, error.code, pushed], [409, 'DataConflict', 0], ddl);
@@ -35,7 +46,8 @@ onEachDatabase('A push of a changeset', {}, (context) => {
   });
 
   test('with a prefix that is no description of schema changes is left to the check before it is applied', async () => {
-    for (const prefix of ['no JSON', '[]', 'null', '{"DDL":1}', '{}']) assert.equal((await push(prefix)).status, 200, prefix);
+    for (const prefix of ['no JSON', '[]', 'null', '{"DDL":1}', '{}'])
+      assert.equal((await push(prefix)).status, 200, prefix);
   });
 });
 
@@ -45,7 +57,10 @@ describe('The reading of a changeset', () => {
     const file = changesetFile(Buffer.alloc(0));
     // The length of the prefix: its four bytes follow the header, the size of the dictionary and the head of the first chunk.
     file.writeUInt32BE(33 * 2 ** 20, 26);
-    assert.throws(() => computer.update(file), (error) => error instanceof ChangesetFileError && /too long/.test(error.message));
+    assert.throws(
+      () => computer.update(file),
+      (error) => error instanceof ChangesetFileError && /too long/.test(error.message),
+    );
   });
 
   test('takes a prefix that comes in any pieces', () => {
@@ -54,7 +69,8 @@ describe('The reading of a changeset', () => {
     for (const pieceBytes of [999, 70_000, file.length]) {
       let read = '';
       const computer = new ChangesetIdComputer('', { onPrefix: (bytes) => void (read += bytes.toString()) });
-      for (let start = 0; start < file.length; start += pieceBytes) computer.update(file.subarray(start, start + pieceBytes));
+      for (let start = 0; start < file.length; start += pieceBytes)
+        computer.update(file.subarray(start, start + pieceBytes));
       assert.equal(computer.digest(), realIdOf('', Buffer.from('changes'), prefix));
       assert.equal(`${read}\0`, prefix.toString());
     }

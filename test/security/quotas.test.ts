@@ -23,37 +23,74 @@ onEachDatabase(
   'A tenant that takes as much as it can',
   (setup) => ({
     dataCenters: { [west]: otherStore(setup) },
-    quotas: { baselineGiB: perGiB(8 * mib), changesetGiB: perGiB(4 * mib), iTwinGiB: perGiB(10 * mib), organizationGiB: perGiB(30 * mib), iTwinIModels: 6, organizationIModels: 40, webhooks: 2, repositories: 2, shares: 2, briefcases: 3, namedVersions: 2 },
+    quotas: {
+      baselineGiB: perGiB(8 * mib),
+      changesetGiB: perGiB(4 * mib),
+      iTwinGiB: perGiB(10 * mib),
+      organizationGiB: perGiB(30 * mib),
+      iTwinIModels: 6,
+      organizationIModels: 40,
+      webhooks: 2,
+      repositories: 2,
+      shares: 2,
+      briefcases: 3,
+      namedVersions: 2,
+    },
     briefcases: { perUser: 10_000, perMinute: 10_000 },
   }),
   (context) => {
     const requireQuota = (answer: Answer, message: string): void => {
       const { error } = answer.body as WireError;
-      assert.deepEqual([answer.status, error?.details?.map(({ code }) => code)], [422, ['ResourceQuotaExceeded']], JSON.stringify(answer.body));
+      assert.deepEqual(
+        [answer.status, error?.details?.map(({ code }) => code)],
+        [422, ['ResourceQuotaExceeded']],
+        JSON.stringify(answer.body),
+      );
       assert.ok(error.details?.[0]?.message.startsWith(message), error.details?.[0]?.message);
     };
-    const usageOf = async (iTwinId: string, who: 'olivia' | 'admin' | 'eve' | 'foreignAdmin' = 'olivia'): Promise<Usage> => {
+    const usageOf = async (
+      iTwinId: string,
+      who: 'olivia' | 'admin' | 'eve' | 'foreignAdmin' = 'olivia',
+    ): Promise<Usage> => {
       const { status, body } = await (await context.server.as(who)).get(`/itwins/${iTwinId}/usage`);
       assert.equal(status, 200, JSON.stringify(body));
       return (body as { usage: Usage }).usage;
     };
-    const create = (iTwinId: string, size?: number) => context.api.post('/imodels', { iTwinId, name: randomUUID(), ...(size !== undefined && { baselineFile: { size } }) });
+    const create = (iTwinId: string, size?: number) =>
+      context.api.post('/imodels', {
+        iTwinId,
+        name: randomUUID(),
+        ...(size !== undefined && { baselineFile: { size } }),
+      });
     const idOf = (answer: Answer): string => (answer.body as { iModel: { id: string } }).iModel.id;
     const push = async (iModelId: string, fileSize: number, parentId = ''): Promise<Answer> => {
-      const { briefcase } = (await context.api.post(`/imodels/${iModelId}/briefcases`, {})).body as { briefcase: { briefcaseId: number } };
-      return context.api.post(`/imodels/${iModelId}/changesets`, { id: randomBytes(20).toString('hex'), parentId, briefcaseId: briefcase.briefcaseId, fileSize });
+      const { briefcase } = (await context.api.post(`/imodels/${iModelId}/briefcases`, {})).body as {
+        briefcase: { briefcaseId: number };
+      };
+      return context.api.post(`/imodels/${iModelId}/changesets`, {
+        id: randomBytes(20).toString('hex'),
+        parentId,
+        briefcaseId: briefcase.briefcaseId,
+        fileSize,
+      });
     };
 
     test('announces no file that is larger than any may be', async () => {
       const iTwinId = await context.server.iTwin();
       for (const size of [8 * mib + 1, Number.MAX_SAFE_INTEGER]) {
         const refused = await create(iTwinId, size);
-        assert.deepEqual([refused.status, (refused.body as WireError).error.details?.map(({ code, target }) => [code, target])], [422, [['InvalidValue', 'baselineFile']]]);
+        assert.deepEqual(
+          [refused.status, (refused.body as WireError).error.details?.map(({ code, target }) => [code, target])],
+          [422, [['InvalidValue', 'baselineFile']]],
+        );
       }
       assert.equal((await create(iTwinId, 8 * mib)).status, 201);
       const { id } = await makeIModel(context.olivia, iTwinId);
       const refused = await push(id, 4 * mib + 1);
-      assert.deepEqual([refused.status, (refused.body as WireError).error.details?.map(({ code, target }) => [code, target])], [422, [['InvalidValue', 'fileSize']]]);
+      assert.deepEqual(
+        [refused.status, (refused.body as WireError).error.details?.map(({ code, target }) => [code, target])],
+        [422, [['InvalidValue', 'fileSize']]],
+      );
     });
 
     test('stores no more bytes than its iTwin may have: announced, pushed, copied into another data center', async () => {
@@ -71,11 +108,20 @@ onEachDatabase(
       const [from, to] = [await context.server.iTwin(), await context.server.iTwin('olivia', undefined, west)];
       const made = await makeIModel(context.olivia, from, { changesets: 2 });
       // As if the changesets were large: the copy is told their size before it begins.
-      await context.server.services.database.db.updateTable('changeset').set({ file_size: 6 * mib }).where('id', 'in', made.changesets.map(({ id }) => id)).execute();
+      await context.server.services.database.db
+        .updateTable('changeset')
+        .set({ file_size: 6 * mib })
+        .where(
+          'id',
+          'in',
+          made.changesets.map(({ id }) => id),
+        )
+        .execute();
       const accepted = await context.api.post(`/imodels/${made.id}/clone`, { iTwinId: to, name: randomUUID() });
       assert.equal(accepted.status, 202);
       const operation = await until('the end of the copy', async () => {
-        const { createOperation } = (await context.api.get(accepted.headers.get('create-imodel-operation') ?? '')).body as { createOperation: { state: string; failureReason: string } };
+        const { createOperation } = (await context.api.get(accepted.headers.get('create-imodel-operation') ?? ''))
+          .body as { createOperation: { state: string; failureReason: string } };
         return createOperation.state === 'scheduled' ? undefined : createOperation;
       });
       assert.equal(operation.state, 'failed');
@@ -87,7 +133,11 @@ onEachDatabase(
       const made = await makeIModel(context.olivia, home, { changesets: 3 });
       const stored = made.changesets.reduce((sum, { bytes }) => sum + bytes.length, 0);
       assert.equal((await usageOf(home)).iTwin.bytes.used, stored);
-      for (const iTwinId of [home, other]) assert.equal((await context.api.post(`/imodels/${made.id}/clone`, { iTwinId, name: randomUUID() })).status, 202);
+      for (const iTwinId of [home, other])
+        assert.equal(
+          (await context.api.post(`/imodels/${made.id}/clone`, { iTwinId, name: randomUUID() })).status,
+          202,
+        );
       assert.deepEqual([(await usageOf(home)).iTwin.bytes.used, (await usageOf(other)).iTwin.bytes.used], [stored, 0]);
       assert.deepEqual([(await usageOf(home)).iTwin.iModels.used, (await usageOf(other)).iTwin.iModels.used], [2, 1]);
       // The source goes, its bytes stay for the clones, and on the account that they were stored on.
@@ -103,8 +153,12 @@ onEachDatabase(
       const text = 'Maximum number of iModels per iTwin limit reached: 6.';
       requireQuota(await create(iTwinId), text);
       requireQuota(await create(iTwinId, 100), text);
-      for (const how of ['clone', 'fork']) requireQuota(await context.api.post(`/imodels/${source.id}/${how}`, { iTwinId, name: randomUUID() }), text);
-      requireQuota(await context.api.post('/imodels', { iTwinId, name: randomUUID(), template: { iModelId: source.id } }), text);
+      for (const how of ['clone', 'fork'])
+        requireQuota(await context.api.post(`/imodels/${source.id}/${how}`, { iTwinId, name: randomUUID() }), text);
+      requireQuota(
+        await context.api.post('/imodels', { iTwinId, name: randomUUID(), template: { iModelId: source.id } }),
+        text,
+      );
       assert.equal((await context.api.delete(`/imodels/${made.at(-1)}`)).status, 204);
       assert.equal((await create(iTwinId)).status, 201);
       requireQuota(await create(iTwinId), text);
@@ -116,7 +170,11 @@ onEachDatabase(
       const sizes: number[] = [];
       for (let n = 0; n < 4; n++) {
         iTwins.push(await context.server.iTwin('eve'));
-        const answer = await eve.post('/imodels', { iTwinId: iTwins[n], name: 'large', baselineFile: { size: 8 * mib } });
+        const answer = await eve.post('/imodels', {
+          iTwinId: iTwins[n],
+          name: 'large',
+          baselineFile: { size: 8 * mib },
+        });
         sizes.push(answer.status);
         if (answer.status !== 201) requireQuota(answer, 'Maximum number of bytes per organization');
       }
@@ -128,8 +186,15 @@ onEachDatabase(
 
       const { db } = context.server.services.database;
       await db.updateTable('itwin').set({ organization_id: null }).where('id', 'in', iTwins).execute();
-      await db.updateTable('blob').set({ account_id: `user:${people.eve.id}` }).where('itwin_id', 'in', iTwins).execute();
-      requireQuota(await eve.post('/imodels', { iTwinId: iTwins[3], name: 'large', baselineFile: { size: 8 * mib } }), 'Maximum number of bytes per organization');
+      await db
+        .updateTable('blob')
+        .set({ account_id: `user:${people.eve.id}` })
+        .where('itwin_id', 'in', iTwins)
+        .execute();
+      requireQuota(
+        await eve.post('/imodels', { iTwinId: iTwins[3], name: 'large', baselineFile: { size: 8 * mib } }),
+        'Maximum number of bytes per organization',
+      );
     });
 
     test('has so many webhooks, repositories, shares, briefcases and named versions, and no more', async () => {
@@ -137,28 +202,70 @@ onEachDatabase(
       const made = await makeIModel(context.olivia, iTwinId, { changesets: 3 });
       const expiresAt = new Date(Date.now() + 3_600_000).toISOString();
       const attempts: [string, number, () => Promise<Answer>][] = [
-        ['Webhooks per iTwin', 2, () => context.api.post(`/itwins/${iTwinId}/webhooks`, { callbackUrl: 'https://hooks.example', eventTypes: ['iModels.iModelDeleted.v1'] })],
-        ['Repositories per iTwin', 2, () => context.api.post(`/itwins/${iTwinId}/repositories`, { class: 'Forms', uri: `https://${randomUUID()}.example` })],
-        ['Shares per iModel', 2, () => context.api.post(`/imodels/${made.id}/shares`, { name: 'x', permission: 'imodels_webview', expiresAt })],
+        [
+          'Webhooks per iTwin',
+          2,
+          () =>
+            context.api.post(`/itwins/${iTwinId}/webhooks`, {
+              callbackUrl: 'https://hooks.example',
+              eventTypes: ['iModels.iModelDeleted.v1'],
+            }),
+        ],
+        [
+          'Repositories per iTwin',
+          2,
+          () =>
+            context.api.post(`/itwins/${iTwinId}/repositories`, {
+              class: 'Forms',
+              uri: `https://${randomUUID()}.example`,
+            }),
+        ],
+        [
+          'Shares per iModel',
+          2,
+          () => context.api.post(`/imodels/${made.id}/shares`, { name: 'x', permission: 'imodels_webview', expiresAt }),
+        ],
         // One made the changesets.
         ['Briefcases per iModel', 2, () => context.api.post(`/imodels/${made.id}/briefcases`, {})],
       ];
       let version = 0;
-      attempts.push(['Named Versions per iModel', 2, () => context.api.post(`/imodels/${made.id}/namedversions`, { name: randomUUID(), changesetId: made.changesets[version++]?.id })]);
+      attempts.push([
+        'Named Versions per iModel',
+        2,
+        () =>
+          context.api.post(`/imodels/${made.id}/namedversions`, {
+            name: randomUUID(),
+            changesetId: made.changesets[version++]?.id,
+          }),
+      ]);
       for (const [text, most, attempt] of attempts) {
         for (let n = 0; n < most; n++) assert.equal((await attempt()).status, 201, text);
         requireQuota(await attempt(), `Maximum number of ${text} limit reached`);
       }
       const { shares } = (await context.api.get(`/imodels/${made.id}/shares`)).body as { shares: { id: string }[] };
-      await context.server.services.database.db.updateTable('share').set({ expires_at: 1 }).where('id', '=', shares[0]?.id ?? '').execute();
-      assert.equal((await context.api.post(`/imodels/${made.id}/shares`, { name: 'x', permission: 'imodels_webview', expiresAt })).status, 201);
+      await context.server.services.database.db
+        .updateTable('share')
+        .set({ expires_at: 1 })
+        .where('id', '=', shares[0]?.id ?? '')
+        .execute();
+      assert.equal(
+        (await context.api.post(`/imodels/${made.id}/shares`, { name: 'x', permission: 'imodels_webview', expiresAt }))
+          .status,
+        201,
+      );
     });
 
     test('is told what it uses: administrators of the iTwin, and of the organization; nobody else', async () => {
       const iTwinId = await context.server.iTwin();
       const { organization, limits, iTwin } = await usageOf(iTwinId);
       assert.deepEqual([organization, iTwin.iModels], [null, { used: 0, limit: 6 }]);
-      assert.deepEqual(limits, { baselineFile: 8 * mib, changesetFile: 4 * mib, sharesPerIModel: 2, briefcasesPerIModel: 3, namedVersionsPerIModel: 2 });
+      assert.deepEqual(limits, {
+        baselineFile: 8 * mib,
+        changesetFile: 4 * mib,
+        sharesPerIModel: 2,
+        briefcasesPerIModel: 3,
+        namedVersionsPerIModel: 2,
+      });
       assert.ok(((await usageOf(iTwinId, 'admin')).organization?.iModels.used ?? 0) > 0);
       await context.server.grant(iTwinId, 'max', ['imodels_manage', 'itwins_modify']);
       assert.equal((await (await context.server.as('max')).get(`/itwins/${iTwinId}/usage`)).status, 403);
@@ -173,7 +280,8 @@ onEachDatabase(
       assert.ok(before > mib && made.changesets.length === 2);
       const { db } = context.server.services.database;
       for (const index of ['blob_itwin', 'blob_account']) await sql`drop index ${sql.ref(index)}`.execute(db);
-      for (const column of ['itwin_id', 'account_id']) await sql`alter table blob drop column ${sql.ref(column)}`.execute(db);
+      for (const column of ['itwin_id', 'account_id'])
+        await sql`alter table blob drop column ${sql.ref(column)}`.execute(db);
       await db.transaction().execute((tx) => blobAccountsMigration(context.engine).up(tx));
       assert.equal((await usageOf(iTwinId)).iTwin.bytes.used, before);
       const seeds = await db.selectFrom('blob').select('itwin_id').where('id', 'like', 'seed-%').execute();

@@ -20,10 +20,14 @@ const codeIn = ({ body }: Answer): string | undefined => (body as Partial<WireEr
 onEachDatabase('An application that many users share', { tiers, rateLimits: { userShare: 0.1 } }, (context) => {
   test('is not used up for the others by one of them, neither in all nor for one operation', async () => {
     const greedy = await context.server.as('max', 'trial-app');
-    const create = (api: Api) => api.post('/itwins', { displayName: randomUUID(), class: 'Endeavor', subClass: 'Project' });
+    const create = (api: Api) =>
+      api.post('/itwins', { displayName: randomUUID(), class: 'Endeavor', subClass: 'Project' });
     for (let n = 0; n < 10; n++) assert.equal((await create(greedy)).status, 201);
     const refused = await create(greedy);
-    assert.deepEqual([refused.status, codeIn(refused), refused.headers.get('itwinplatform-ratelimited-application')], [429, 'RateLimitExceeded', 'trial-app']);
+    assert.deepEqual(
+      [refused.status, codeIn(refused), refused.headers.get('itwinplatform-ratelimited-application')],
+      [429, 'RateLimitExceeded', 'trial-app'],
+    );
     let allowed = 0;
     while ((await greedy.get('/itwins')).status === 200 && allowed < 100) allowed++;
     assert.ok(allowed < 40, `${allowed}`);
@@ -38,52 +42,77 @@ onEachDatabase('An application that many users share', { tiers, rateLimits: { us
   });
 });
 
-onEachDatabase('An address behind a proxy', { trustProxy: true, rateLimits: { refused: window(5), links: window(5) } }, (context) => {
-  const from = (address: string) => ({ 'x-forwarded-for': address });
+onEachDatabase(
+  'An address behind a proxy',
+  { trustProxy: true, rateLimits: { refused: window(5), links: window(5) } },
+  (context) => {
+    const from = (address: string) => ({ 'x-forwarded-for': address });
 
-  test('that sends forged tokens is refused before they are looked at, whatever it writes into the header, and nobody else is', async () => {
-    const forged = new Api(context.server.origin, 'forged');
-    for (let n = 0; n < 5; n++) assert.equal((await forged.get('/itwins', from(`198.51.100.${n}, 203.0.113.1`))).status, 401);
-    const refused = await forged.get('/itwins', from('198.51.100.99, 203.0.113.1'));
-    assert.deepEqual([refused.status, codeIn(refused), /^[1-9]\d*$/.test(refused.headers.get('retry-after') ?? '')], [429, 'RateLimitExceeded', true]);
-    // Another address, and a user of the same one whose token was good before.
-    assert.equal((await forged.get('/itwins', from('203.0.113.2'))).status, 401);
-    assert.equal((await context.api.get('/itwins', from('203.0.113.2'))).status, 200);
-    assert.equal((await context.api.get('/itwins', from('203.0.113.1'))).status, 200);
-    assert.equal((await (await context.server.as('max')).get('/itwins', from('203.0.113.1'))).status, 429);
-    assert.equal((await (await context.server.as('max')).get('/itwins', from('203.0.113.3'))).status, 200);
-  });
+    test('that sends forged tokens is refused before they are looked at, whatever it writes into the header, and nobody else is', async () => {
+      const forged = new Api(context.server.origin, 'forged');
+      for (let n = 0; n < 5; n++)
+        assert.equal((await forged.get('/itwins', from(`198.51.100.${n}, 203.0.113.1`))).status, 401);
+      const refused = await forged.get('/itwins', from('198.51.100.99, 203.0.113.1'));
+      assert.deepEqual(
+        [refused.status, codeIn(refused), /^[1-9]\d*$/.test(refused.headers.get('retry-after') ?? '')],
+        [429, 'RateLimitExceeded', true],
+      );
+      // Another address, and a user of the same one whose token was good before.
+      assert.equal((await forged.get('/itwins', from('203.0.113.2'))).status, 401);
+      assert.equal((await context.api.get('/itwins', from('203.0.113.2'))).status, 200);
+      assert.equal((await context.api.get('/itwins', from('203.0.113.1'))).status, 200);
+      assert.equal((await (await context.server.as('max')).get('/itwins', from('203.0.113.1'))).status, 429);
+      assert.equal((await (await context.server.as('max')).get('/itwins', from('203.0.113.3'))).status, 200);
+    });
 
-  test('has a limit on links too, and nobody else has it then', async () => {
-    await makeIModel(context.olivia, context.iTwinId);
-    const link = (address: string) => new Api(context.server.origin).get(`/storage/blobs/${randomUUID()}/file`, from(address));
-    for (let n = 0; n < 5; n++) assert.equal((await link('203.0.113.7')).status, 403);
-    const refused = await link('203.0.113.7');
-    assert.deepEqual([refused.status, refused.headers.get('x-ms-error-code'), Number(refused.headers.get('retry-after')) >= 1], [429, 'TooManyRequests', true]);
-    assert.equal((await link('203.0.113.8')).status, 403);
-  });
-});
+    test('has a limit on links too, and nobody else has it then', async () => {
+      await makeIModel(context.olivia, context.iTwinId);
+      const link = (address: string) =>
+        new Api(context.server.origin).get(`/storage/blobs/${randomUUID()}/file`, from(address));
+      for (let n = 0; n < 5; n++) assert.equal((await link('203.0.113.7')).status, 403);
+      const refused = await link('203.0.113.7');
+      assert.deepEqual(
+        [refused.status, refused.headers.get('x-ms-error-code'), Number(refused.headers.get('retry-after')) >= 1],
+        [429, 'TooManyRequests', true],
+      );
+      assert.equal((await link('203.0.113.8')).status, 403);
+    });
+  },
+);
 
-onEachDatabase('A server that knows of no proxy', { rateLimits: { refused: window(5), links: window(5) } }, (context) => {
-  test('believes no header, and does not count its own machine, so that a proxy there locks nobody out', async () => {
-    const forged = new Api(context.server.origin, 'forged');
-    for (let n = 0; n < 10; n++) assert.equal((await forged.get('/itwins', { 'x-forwarded-for': '203.0.113.1' })).status, 401);
-    assert.equal((await context.api.get('/itwins')).status, 200);
-  });
-});
+onEachDatabase(
+  'A server that knows of no proxy',
+  { rateLimits: { refused: window(5), links: window(5) } },
+  (context) => {
+    test('believes no header, and does not count its own machine, so that a proxy there locks nobody out', async () => {
+      const forged = new Api(context.server.origin, 'forged');
+      for (let n = 0; n < 10; n++)
+        assert.equal((await forged.get('/itwins', { 'x-forwarded-for': '203.0.113.1' })).status, 401);
+      assert.equal((await context.api.get('/itwins')).status, 200);
+    });
+  },
+);
 
-onEachDatabase('Proxies in a row', { trustProxy: ['127.0.0.0/8', '::1', '10.0.0.0/8'], rateLimits: { refused: window(5), links: window(5) } }, (context) => {
-  test('are passed over up to the first address that is none of them', async () => {
-    const forged = new Api(context.server.origin, 'forged');
-    const ask = async (header: string) => (await forged.get('/itwins', { 'x-forwarded-for': header })).status;
-    for (let n = 0; n < 5; n++) assert.equal(await ask(`198.51.100.${n}, 203.0.113.1, 10.1.1.${n}, 10.0.0.1`), 401);
-    assert.deepEqual([await ask('203.0.113.1, 10.9.9.9'), await ask('203.0.113.2, 10.1.1.1')], [429, 401]);
-  });
-});
+onEachDatabase(
+  'Proxies in a row',
+  { trustProxy: ['127.0.0.0/8', '::1', '10.0.0.0/8'], rateLimits: { refused: window(5), links: window(5) } },
+  (context) => {
+    test('are passed over up to the first address that is none of them', async () => {
+      const forged = new Api(context.server.origin, 'forged');
+      const ask = async (header: string) => (await forged.get('/itwins', { 'x-forwarded-for': header })).status;
+      for (let n = 0; n < 5; n++) assert.equal(await ask(`198.51.100.${n}, 203.0.113.1, 10.1.1.${n}, 10.0.0.1`), 401);
+      assert.deepEqual([await ask('203.0.113.1, 10.9.9.9'), await ask('203.0.113.2, 10.1.1.1')], [429, 401]);
+    });
+  },
+);
 
 test('what is neither an address nor a network is no proxy', () => {
-  for (const bad of ['10.0.0.0/33', 'proxy.example', '10.0.0', '::1/129', '10.0.0.0/8/8', '']) assert.throws(() => loadConfig({ trustProxy: [bad] }, { env: {} }), bad);
-  assert.deepEqual(loadConfig({}, { env: { OFFSHOOT_TRUST_PROXY: '10.0.0.0/8, ::1' } }).trustProxy, ['10.0.0.0/8', '::1']);
+  for (const bad of ['10.0.0.0/33', 'proxy.example', '10.0.0', '::1/129', '10.0.0.0/8/8', ''])
+    assert.throws(() => loadConfig({ trustProxy: [bad] }, { env: {} }), bad);
+  assert.deepEqual(loadConfig({}, { env: { OFFSHOOT_TRUST_PROXY: '10.0.0.0/8, ::1' } }).trustProxy, [
+    '10.0.0.0/8',
+    '::1',
+  ]);
   assert.equal(loadConfig({}, { env: { OFFSHOOT_TRUST_PROXY: 'true' } }).trustProxy, true);
 });
 

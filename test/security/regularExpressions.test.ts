@@ -28,14 +28,27 @@ describe('A long text', () => {
   after(() => server?.end());
 
   /** Sends a request with headers as they are. @returns its status */
-  async function send(method: string, url: string, headers: Record<string, string>, body?: string | Buffer): Promise<number> {
+  async function send(
+    method: string,
+    url: string,
+    headers: Record<string, string>,
+    body?: string | Buffer,
+  ): Promise<number> {
     const target = url.startsWith('http') ? url : `${server.origin}${url}`;
     return new Promise((resolve, reject) => {
-      const sent = request(target, { method, headers: { ...(url.startsWith('http') ? {} : { authorization: `Bearer ${server.token}` }), ...headers }, signal: AbortSignal.timeout(60_000) }, (response) => {
-        response.resume();
-        response.once('end', () => resolve(response.statusCode ?? 0));
-        response.once('error', reject);
-      });
+      const sent = request(
+        target,
+        {
+          method,
+          headers: { ...(url.startsWith('http') ? {} : { authorization: `Bearer ${server.token}` }), ...headers },
+          signal: AbortSignal.timeout(60_000),
+        },
+        (response) => {
+          response.resume();
+          response.once('end', () => resolve(response.statusCode ?? 0));
+          response.once('error', reject);
+        },
+      );
       sent.once('error', reject);
       sent.end(body);
     });
@@ -49,7 +62,11 @@ describe('A long text', () => {
   }
 
   test('in any header of a download holds nobody up', async () => {
-    const { href } = ((await (await server.api()).get(`/imodels/${made.id}/changesets/1`)).body as { changeset: { _links: { download: { href: string } } } }).changeset._links.download;
+    const { href } = (
+      (await (await server.api()).get(`/imodels/${made.id}/changesets/1`)).body as {
+        changeset: { _links: { download: { href: string } } };
+      }
+    ).changeset._links.download;
     const fills: Record<string, string> = {
       spaces: `"a",${' '.repeat(headLength)}x`,
       'opened quotes': `${'"'.repeat(headLength)}x`,
@@ -60,8 +77,22 @@ describe('A long text', () => {
       'ranges of spaces': `bytes ${' '.repeat(headLength)}=0-1`,
       'many ranges': `bytes=${'0-1,'.repeat(headLength / 4)}`,
     };
-    for (const header of ['if-match', 'if-none-match', 'if-range', 'range', 'x-ms-range', 'prefer', 'origin', 'accept', 'x-ms-version', 'content-type'])
-      for (const [fill, value] of Object.entries(fills)) await isCheap(`${header} of ${fill}`, [200, 206, 304, 307, 400, 403, 412, 416], () => send('GET', href, { range: 'bytes=0-1', [header]: value }));
+    for (const header of [
+      'if-match',
+      'if-none-match',
+      'if-range',
+      'range',
+      'x-ms-range',
+      'prefer',
+      'origin',
+      'accept',
+      'x-ms-version',
+      'content-type',
+    ])
+      for (const [fill, value] of Object.entries(fills))
+        await isCheap(`${header} of ${fill}`, [200, 206, 304, 307, 400, 403, 412, 416], () =>
+          send('GET', href, { range: 'bytes=0-1', [header]: value }),
+        );
   });
 
   test('in any header of an API request holds nobody up', async () => {
@@ -73,9 +104,28 @@ describe('A long text', () => {
       dots: `${'a.'.repeat(headLength / 2)}:`,
       'equal signs': `return${'='.repeat(headLength)}`,
     };
-    for (const header of ['content-type', 'accept', 'prefer', 'idempotency-key', 'x-forwarded-prefix', 'x-forwarded-host', 'x-forwarded-for', 'traceparent', 'host', 'origin', 'authorization'])
+    for (const header of [
+      'content-type',
+      'accept',
+      'prefer',
+      'idempotency-key',
+      'x-forwarded-prefix',
+      'x-forwarded-host',
+      'x-forwarded-for',
+      'traceparent',
+      'host',
+      'origin',
+      'authorization',
+    ])
       for (const [fill, value] of Object.entries(fills))
-        await isCheap(`${header} of ${fill}`, [201, 400, 401, 409, 415, 422], () => send('POST', '/imodels', { 'content-type': 'application/json', [header]: value }, JSON.stringify({ iTwinId, name: randomUUID() })));
+        await isCheap(`${header} of ${fill}`, [201, 400, 401, 409, 415, 422], () =>
+          send(
+            'POST',
+            '/imodels',
+            { 'content-type': 'application/json', [header]: value },
+            JSON.stringify({ iTwinId, name: randomUUID() }),
+          ),
+        );
   });
 
   test('in any parameter of a query holds nobody up', async () => {
@@ -92,9 +142,14 @@ describe('A long text', () => {
     };
     for (const path of ['/itwins', `/imodels`, `/imodels/${made.id}/changesets`, `/imodels/${made.id}/namedversions`])
       for (const parameter of ['$filter', '$select', '$orderBy', '$search', '$continuationToken', 'name', 'subClass'])
-        for (const [fill, value] of Object.entries(fills)) await isCheap(`${parameter} of ${fill}`, [200, 400, 422], () => send('GET', `${path}?iTwinId=${iTwinId}&${parameter}=${value}`, {}));
+        for (const [fill, value] of Object.entries(fills))
+          await isCheap(`${parameter} of ${fill}`, [200, 400, 422], () =>
+            send('GET', `${path}?iTwinId=${iTwinId}&${parameter}=${value}`, {}),
+          );
     for (const many of ['a', 'a=1', '$top=1', 'a=%ff', '%ff'])
-      await isCheap(`many times ${many}`, [200, 400, 422], () => send('GET', `/imodels?iTwinId=${iTwinId}&${`${many}&`.repeat(Math.floor(headLength / (many.length + 1)))}`, {}));
+      await isCheap(`many times ${many}`, [200, 400, 422], () =>
+        send('GET', `/imodels?iTwinId=${iTwinId}&${`${many}&`.repeat(Math.floor(headLength / (many.length + 1)))}`, {}),
+      );
     await isCheap('a path of slashes', [404], () => send('GET', `/${'/'.repeat(headLength)}a`, {}));
   });
 
@@ -111,30 +166,75 @@ describe('A long text', () => {
       ['POST', '/imodels', (value) => ({ iTwinId, name: value })],
       ['POST', '/imodels', (value) => ({ iTwinId, name: 'a', description: value })],
       ['POST', '/imodels', (value) => ({ iTwinId: value, name: 'a' })],
-      ['POST', '/imodels', (value) => ({ iTwinId, name: 'a', creationMode: 'empty', geographicCoordinateSystem: { horizontalCRSId: value } })],
+      [
+        'POST',
+        '/imodels',
+        (value) => ({
+          iTwinId,
+          name: 'a',
+          creationMode: 'empty',
+          geographicCoordinateSystem: { horizontalCRSId: value },
+        }),
+      ],
       ['POST', `/imodels/${made.id}/clone`, (value) => ({ iTwinId, changesetId: value })],
-      ['POST', `/imodels/${made.id}/changesets`, (value) => ({ id: value, parentId: value, briefcaseId: 2, fileSize: 1 })],
+      [
+        'POST',
+        `/imodels/${made.id}/changesets`,
+        (value) => ({ id: value, parentId: value, briefcaseId: 2, fileSize: 1 }),
+      ],
       ['POST', `/imodels/${made.id}/changesets/1/extendeddata`, (value) => ({ data: value })],
-      ['PATCH', `/imodels/${made.id}/locks`, (value) => ({ briefcaseId: 2, lockedObjects: [{ lockLevel: 'shared', objectIds: [value] }] })],
+      [
+        'PATCH',
+        `/imodels/${made.id}/locks`,
+        (value) => ({ briefcaseId: 2, lockedObjects: [{ lockLevel: 'shared', objectIds: [value] }] }),
+      ],
       ['POST', `/imodels/${made.id}/shares`, (value) => ({ name: 'a', permission: 'imodels_read', expiresAt: value })],
-      ['POST', '/itwins', (value) => ({ displayName: value, class: 'Endeavor', subClass: 'Project', number: value.slice(0, 500_000) })],
+      [
+        'POST',
+        '/itwins',
+        (value) => ({ displayName: value, class: 'Endeavor', subClass: 'Project', number: value.slice(0, 500_000) }),
+      ],
       ['POST', `/itwins/${iTwinId}/repositories`, (value) => ({ class: 'iModels', uri: value })],
-      ['POST', `/itwins/${iTwinId}/webhooks`, (value) => ({ callbackUrl: `https://${value}`, eventTypes: ['iModels.iModelCreated.v1'] })],
-      ['POST', `/accesscontrol/itwins/${iTwinId}/members/users`, (value) => ({ members: [{ email: value, roleIds: ['a'] }] })],
+      [
+        'POST',
+        `/itwins/${iTwinId}/webhooks`,
+        (value) => ({ callbackUrl: `https://${value}`, eventTypes: ['iModels.iModelCreated.v1'] }),
+      ],
+      [
+        'POST',
+        `/accesscontrol/itwins/${iTwinId}/members/users`,
+        (value) => ({ members: [{ email: value, roleIds: ['a'] }] }),
+      ],
     ];
     for (const [method, path, body] of bodies)
       for (const [fill, value] of Object.entries(fills)) {
         const sent = JSON.stringify(body(value)).slice(0, 1_048_576);
-        await isCheap(`${method} ${path} with ${fill}`, [400, 404, 413, 422], () => send(method, path, { 'content-type': 'application/json' }, sent));
+        await isCheap(`${method} ${path} with ${fill}`, [400, 404, 413, 422], () =>
+          send(method, path, { 'content-type': 'application/json' }, sent),
+        );
       }
   });
 
   test('as a list of blocks holds nobody up', async () => {
     const api = await server.api();
-    const { iModel } = (await api.post('/imodels', { iTwinId, name: randomUUID(), baselineFile: { size: 10 } })).body as { iModel: { _links: { upload: { href: string } } } };
+    const { iModel } = (await api.post('/imodels', { iTwinId, name: randomUUID(), baselineFile: { size: 10 } }))
+      .body as { iModel: { _links: { upload: { href: string } } } };
     const mebibytes = 8 * 1024 * 1024 - 100;
-    for (const unit of ['<BlockList>', '<Latest>', '<Latest>AAAA</Latest>', '<Latest>A</Committed>', '<', '</BlockList>'])
-      for (const list of [unit.repeat(Math.floor(mebibytes / unit.length)), `<BlockList>${unit.repeat(Math.floor(mebibytes / unit.length))}</BlockList>`, `<BlockList><Latest>${'A'.repeat(mebibytes / 2)}`])
-        await isCheap(`a list of ${unit}`, [400, 413], () => send('PUT', `${iModel._links.upload.href}&comp=blocklist`, {}, list));
+    for (const unit of [
+      '<BlockList>',
+      '<Latest>',
+      '<Latest>AAAA</Latest>',
+      '<Latest>A</Committed>',
+      '<',
+      '</BlockList>',
+    ])
+      for (const list of [
+        unit.repeat(Math.floor(mebibytes / unit.length)),
+        `<BlockList>${unit.repeat(Math.floor(mebibytes / unit.length))}</BlockList>`,
+        `<BlockList><Latest>${'A'.repeat(mebibytes / 2)}`,
+      ])
+        await isCheap(`a list of ${unit}`, [400, 413], () =>
+          send('PUT', `${iModel._links.upload.href}&comp=blocklist`, {}, list),
+        );
   });
 });

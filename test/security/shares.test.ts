@@ -53,10 +53,14 @@ const openToShares = [
 ];
 
 onEachDatabase('Whoever holds a share', {}, (context) => {
-  const holding = (key: string) => ({ get: (path: string) => new Api(context.server.origin).get(path, { authorization: `Basic ${key}` }) });
+  const holding = (key: string) => ({
+    get: (path: string) => new Api(context.server.origin).get(path, { authorization: `Basic ${key}` }),
+  });
 
   /** An iModel with a changeset, and Max with rights of his own on its iTwin. */
-  async function fixture(rights: readonly Permission[]): Promise<{ iTwinId: string; id: string; max: Api; roleId: string }> {
+  async function fixture(
+    rights: readonly Permission[],
+  ): Promise<{ iTwinId: string; id: string; max: Api; roleId: string }> {
     const iTwinId = await context.server.iTwin();
     const roleId = await context.server.grant(iTwinId, 'max', rights);
     const { id } = await makeIModel(context.olivia, iTwinId, { changesets: 1 });
@@ -65,13 +69,25 @@ onEachDatabase('Whoever holds a share', {}, (context) => {
 
   /** Addresses that a share gives out: a changeset, a checkpoint as a file, and as a container. */
   async function linksOf(key: string, iModelId: string): Promise<string[]> {
-    const { changeset } = (await holding(key).get(`/imodels/${iModelId}/changesets/1`)).body as { changeset: { _links: { download: { href: string } } } };
-    const { changesets } = (await new Api(context.server.origin).get(`/imodels/${iModelId}/changesets`, { authorization: `Basic ${key}`, prefer: 'return=representation' })).body as {
+    const { changeset } = (await holding(key).get(`/imodels/${iModelId}/changesets/1`)).body as {
+      changeset: { _links: { download: { href: string } } };
+    };
+    const { changesets } = (
+      await new Api(context.server.origin).get(`/imodels/${iModelId}/changesets`, {
+        authorization: `Basic ${key}`,
+        prefer: 'return=representation',
+      })
+    ).body as {
       changesets: { _links: { download: { href: string } } }[];
     };
-    const { baselineFile } = (await holding(key).get(`/imodels/${iModelId}/baselinefile`)).body as { baselineFile: { _links: { download: { href: string } } } };
+    const { baselineFile } = (await holding(key).get(`/imodels/${iModelId}/baselinefile`)).body as {
+      baselineFile: { _links: { download: { href: string } } };
+    };
     const { checkpoint } = (await holding(key).get(`/imodels/${iModelId}/changesets/0/checkpoint`)).body as {
-      checkpoint: { directoryAccessInfo: { baseUrl: string; baseDirectory: string; azure: { sasToken: string } }; _links: { download: { href: string } } };
+      checkpoint: {
+        directoryAccessInfo: { baseUrl: string; baseDirectory: string; azure: { sasToken: string } };
+        _links: { download: { href: string } };
+      };
     };
     const { baseUrl, baseDirectory, azure } = checkpoint.directoryAccessInfo;
     return [
@@ -95,33 +111,65 @@ onEachDatabase('Whoever holds a share', {}, (context) => {
     const [reading, looking] = [await share(max, id), await share(max, id, 'imodels_webview')];
     const member = `/accesscontrol/itwins/${iTwinId}/members/users/${people.max.id}`;
     const links = await linksOf(reading.shareKey, id);
-    assert.deepEqual(await statuses(links), links.map(() => 200));
+    assert.deepEqual(
+      await statuses(links),
+      links.map(() => 200),
+    );
 
-    const viewer = await context.api.post(`/accesscontrol/itwins/${iTwinId}/roles`, { displayName: 'viewer', permissions: ['imodels_webview'] });
+    const viewer = await context.api.post(`/accesscontrol/itwins/${iTwinId}/roles`, {
+      displayName: 'viewer',
+      permissions: ['imodels_webview'],
+    });
     const viewerId = (viewer.body as { role: { id: string } }).role.id;
     assert.equal((await context.api.patch(member, { roleIds: [viewerId] })).status, 200);
-    const { changeset } = (await holding(reading.shareKey).get(`/imodels/${id}/changesets/1`)).body as { changeset: { _links: { download: null } } };
+    const { changeset } = (await holding(reading.shareKey).get(`/imodels/${id}/changesets/1`)).body as {
+      changeset: { _links: { download: null } };
+    };
     assert.equal(changeset._links.download, null);
-    assert.equal(codeOf(await holding(reading.shareKey).get(`/imodels/${id}/changesets/0/checkpoint`)), 'InsufficientPermissions');
+    assert.equal(
+      codeOf(await holding(reading.shareKey).get(`/imodels/${id}/changesets/0/checkpoint`)),
+      'InsufficientPermissions',
+    );
     assert.equal((await holding(looking.shareKey).get(`/imodels/${id}`)).status, 200);
-    assert.deepEqual(await statuses(links), links.map(() => 403));
+    assert.deepEqual(
+      await statuses(links),
+      links.map(() => 403),
+    );
 
     // Back, so that only the permission stood between.
     assert.equal((await context.api.patch(member, { roleIds: [roleId] })).status, 200);
-    assert.deepEqual(await statuses(links), links.map(() => 200));
+    assert.deepEqual(
+      await statuses(links),
+      links.map(() => 200),
+    );
 
     assert.equal((await context.api.delete(member)).status, 204);
-    for (const { shareKey } of [reading, looking]) for (const rest of ['', '/changesets', '/changesets/1']) assert.equal((await holding(shareKey).get(`/imodels/${id}${rest}`)).status, 404);
-    assert.deepEqual(await statuses(links), links.map(() => 403));
+    for (const { shareKey } of [reading, looking])
+      for (const rest of ['', '/changesets', '/changesets/1'])
+        assert.equal((await holding(shareKey).get(`/imodels/${id}${rest}`)).status, 404);
+    assert.deepEqual(
+      await statuses(links),
+      links.map(() => 403),
+    );
   });
 
   test('holds nothing once permissions of the iModel itself shut its creator out', async () => {
     const { id, max } = await fixture(['imodels_manage']);
     const { shareKey } = await share(max, id);
     const links = await linksOf(shareKey, id);
-    assert.equal((await context.api.put(`/imodels/${id}/userpermissions`, { userPermissions: [{ userId: people.max.id, permissions: [] }] })).status, 200);
+    assert.equal(
+      (
+        await context.api.put(`/imodels/${id}/userpermissions`, {
+          userPermissions: [{ userId: people.max.id, permissions: [] }],
+        })
+      ).status,
+      200,
+    );
     assert.equal((await holding(shareKey).get(`/imodels/${id}`)).status, 404);
-    assert.deepEqual(await statuses(links), links.map(() => 403));
+    assert.deepEqual(
+      await statuses(links),
+      links.map(() => 403),
+    );
   });
 
   test('loses every link and token with the share: revoked, expired, or its iModel deleted', async (t) => {
@@ -130,17 +178,33 @@ onEachDatabase('Whoever holds a share', {}, (context) => {
     const links = await linksOf(revoked.shareKey, id);
     // A store of its own would not know of shares: everything leads to this server, and is served by it.
     for (const link of links) assert.equal(new URL(link).origin, context.server.origin);
-    assert.deepEqual(await statuses(links), links.map(() => 200));
+    assert.deepEqual(
+      await statuses(links),
+      links.map(() => 200),
+    );
     assert.equal((await max.delete(`/imodels/${id}/shares/${revoked.id}`)).status, 204);
-    assert.deepEqual(await statuses(links), links.map(() => 403));
+    assert.deepEqual(
+      await statuses(links),
+      links.map(() => 403),
+    );
 
     const expiring = await share(max, id, 'imodels_read', new Date(Date.now() + 600_000).toISOString());
     const ofExpiring = await linksOf(expiring.shareKey, id);
-    for (const link of ofExpiring) assert.ok(Date.parse(new URL(link).searchParams.get('se') ?? '') <= Date.parse(expiring.expiresAt), 'a link ends with its share at the latest');
-    assert.deepEqual(await statuses(ofExpiring), ofExpiring.map(() => 200));
+    for (const link of ofExpiring)
+      assert.ok(
+        Date.parse(new URL(link).searchParams.get('se') ?? '') <= Date.parse(expiring.expiresAt),
+        'a link ends with its share at the latest',
+      );
+    assert.deepEqual(
+      await statuses(ofExpiring),
+      ofExpiring.map(() => 200),
+    );
     const later = Date.now() + 700_000;
     const clock = t.mock.method(Date, 'now', () => later);
-    assert.deepEqual(await statuses(ofExpiring), ofExpiring.map(() => 403));
+    assert.deepEqual(
+      await statuses(ofExpiring),
+      ofExpiring.map(() => 403),
+    );
     clock.mock.restore();
 
     const last = await share(max, id);
@@ -155,7 +219,11 @@ onEachDatabase('Whoever holds a share', {}, (context) => {
     const links = await linksOf(gone.shareKey, id);
     await max.delete(`/imodels/${id}/shares/${gone.id}`);
     for (const link of links) {
-      for (const forge of [(query: URLSearchParams) => query.delete('share'), (query: URLSearchParams) => query.set('share', other.id), (query: URLSearchParams) => query.append('share', other.id)]) {
+      for (const forge of [
+        (query: URLSearchParams) => query.delete('share'),
+        (query: URLSearchParams) => query.set('share', other.id),
+        (query: URLSearchParams) => query.append('share', other.id),
+      ]) {
         const forged = new URL(link);
         forge(forged.searchParams);
         assert.equal(await statusOf(forged.href), 403, forged.href);
@@ -166,16 +234,38 @@ onEachDatabase('Whoever holds a share', {}, (context) => {
   test('reads nothing of users, permissions, locks and briefcases, and nothing that nobody decided to open', async () => {
     const { id, max } = await fixture(['imodels_manage']);
     await max.post(`/imodels/${id}/briefcases`, {});
-    const named: Record<string, string> = { iModelId: id, changeset: '1', briefcaseId: '2', userId: people.max.id, namedVersionId: randomUUID(), groupId: randomUUID(), shareId: randomUUID(), roleId: randomUUID() };
+    const named: Record<string, string> = {
+      iModelId: id,
+      changeset: '1',
+      briefcaseId: '2',
+      userId: people.max.id,
+      namedVersionId: randomUUID(),
+      groupId: randomUUID(),
+      shareId: randomUUID(),
+      roleId: randomUUID(),
+    };
     for (const permission of ['imodels_webview', 'imodels_read']) {
       const holder = holding((await share(max, id, permission)).shareKey);
       for (const route of routes.filter(({ access, method }) => access.on === 'imodel' && method === 'GET')) {
-        const answer = await holder.get(route.path.replace(/:(\w+)/g, (_, name: string) => named[name] ?? assert.fail(`no sample for :${name}`)));
+        const answer = await holder.get(
+          route.path.replace(/:(\w+)/g, (_, name: string) => named[name] ?? assert.fail(`no sample for :${name}`)),
+        );
         const open = openToShares.includes(route.operationId);
-        if (!open) assert.deepEqual([answer.status, codeOf(answer)], [403, 'InsufficientPermissions'], route.operationId);
+        if (!open)
+          assert.deepEqual([answer.status, codeOf(answer)], [403, 'InsufficientPermissions'], route.operationId);
         assert.doesNotMatch(JSON.stringify(answer.body), /@example\.test/, route.operationId);
       }
-      for (const closed of ['users', `users/${people.olivia.id}`, 'permissions', 'userpermissions', 'rolepermissions', 'locks', 'locks/released-locks', 'briefcases', 'briefcases/2'])
+      for (const closed of [
+        'users',
+        `users/${people.olivia.id}`,
+        'permissions',
+        'userpermissions',
+        'rolepermissions',
+        'locks',
+        'locks/released-locks',
+        'briefcases',
+        'briefcases/2',
+      ])
         assert.equal((await holder.get(`/imodels/${id}/${closed}`)).status, 403, closed);
     }
   });
@@ -187,14 +277,22 @@ onEachDatabase('Whoever holds a share', {}, (context) => {
     for (const who of ['olivia', 'admin'] as PersonName[]) {
       const administrator = await context.server.as(who);
       const { shares } = (await administrator.get(`/imodels/${id}/shares`)).body as { shares: Share[] };
-      assert.deepEqual(shares.map(({ id: each, creatorId }) => [each, creatorId]), [[created.id, people.max.id]], who);
+      assert.deepEqual(
+        shares.map(({ id: each, creatorId }) => [each, creatorId]),
+        [[created.id, people.max.id]],
+        who,
+      );
       assert.ok(!JSON.stringify(shares).includes(created.shareKey));
       assert.equal((await administrator.get(`/imodels/${id}/shares/${created.id}`)).status, 200);
-      assert.equal(codeOf(await administrator.patch(`/imodels/${id}/shares/${created.id}`, { expiresAt: inDays(2) })), 'InsufficientPermissions');
+      assert.equal(
+        codeOf(await administrator.patch(`/imodels/${id}/shares/${created.id}`, { expiresAt: inDays(2) })),
+        'InsufficientPermissions',
+      );
     }
     const member = await context.server.as('newcomer');
     assert.deepEqual(((await member.get(`/imodels/${id}/shares`)).body as { shares: [] }).shares, []);
-    for (const method of ['GET', 'DELETE']) assert.equal(codeOf(await member.send(method, `/imodels/${id}/shares/${created.id}`)), 'ShareNotFound');
+    for (const method of ['GET', 'DELETE'])
+      assert.equal(codeOf(await member.send(method, `/imodels/${id}/shares/${created.id}`)), 'ShareNotFound');
 
     const administrator = await context.server.as('admin');
     // Of this iModel only: the share is no other's.
@@ -202,16 +300,32 @@ onEachDatabase('Whoever holds a share', {}, (context) => {
     assert.equal(codeOf(await administrator.delete(`/imodels/${other.id}/shares/${created.id}`)), 'ShareNotFound');
     assert.equal((await administrator.delete(`/imodels/${id}/shares/${created.id}`)).status, 204);
     assert.equal((await holding(created.shareKey).get(`/imodels/${id}`)).status, 401);
-    const entries = await context.server.services.database.db.selectFrom('audit').select('actor_id').where('imodel_id', '=', id).where('action', '=', 'share.revoke').execute();
-    assert.deepEqual(entries.map(({ actor_id }) => actor_id), [people.admin.id]);
+    const entries = await context.server.services.database.db
+      .selectFrom('audit')
+      .select('actor_id')
+      .where('imodel_id', '=', id)
+      .where('action', '=', 'share.revoke')
+      .execute();
+    assert.deepEqual(
+      entries.map(({ actor_id }) => actor_id),
+      [people.admin.id],
+    );
   });
 
   test('does not keep a share alive through a creator who may make none any more', async () => {
     const { iTwinId, id, max } = await fixture(['imodels_manage']);
     const created = await share(max, id);
-    const reader = await context.api.post(`/accesscontrol/itwins/${iTwinId}/roles`, { displayName: 'reader', permissions: ['imodels_read'] });
-    await context.api.patch(`/accesscontrol/itwins/${iTwinId}/members/users/${people.max.id}`, { roleIds: [(reader.body as { role: { id: string } }).role.id] });
-    assert.equal(codeOf(await max.patch(`/imodels/${id}/shares/${created.id}`, { expiresAt: inDays(150) })), 'InsufficientPermissions');
+    const reader = await context.api.post(`/accesscontrol/itwins/${iTwinId}/roles`, {
+      displayName: 'reader',
+      permissions: ['imodels_read'],
+    });
+    await context.api.patch(`/accesscontrol/itwins/${iTwinId}/members/users/${people.max.id}`, {
+      roleIds: [(reader.body as { role: { id: string } }).role.id],
+    });
+    assert.equal(
+      codeOf(await max.patch(`/imodels/${id}/shares/${created.id}`, { expiresAt: inDays(150) })),
+      'InsufficientPermissions',
+    );
     assert.equal((await max.patch(`/imodels/${id}/shares/${created.id}`, { expiresAt: inDays(0.5) })).status, 200);
   });
 
@@ -219,7 +333,10 @@ onEachDatabase('Whoever holds a share', {}, (context) => {
     const { id } = await fixture(['imodels_read']);
     const { shareKey } = await share(await context.server.as('admin'), id);
     const links = await linksOf(shareKey, id);
-    assert.deepEqual(await statuses(links), links.map(() => 200));
+    assert.deepEqual(
+      await statuses(links),
+      links.map(() => 200),
+    );
     const file = path.join(context.server.installation.dataDir, 'users.json');
     const before = readFileSync(file, 'utf8');
     const write = (text: string): void => {
@@ -228,13 +345,29 @@ onEachDatabase('Whoever holds a share', {}, (context) => {
       utimesSync(file, new Date(), new Date(Date.now() + Math.random() * 60_000));
     };
     const directory = JSON.parse(before) as DirectoryData;
-    write(JSON.stringify({ ...directory, users: directory.users.map((user) => (user.id === people.admin.id ? { ...user, organizationAdministrator: false } : user)) }));
-    await until('the share to be worth nothing', async () => ((await holding(shareKey).get(`/imodels/${id}`)).status === 404 ? true : undefined));
-    assert.deepEqual(await statuses(links), links.map(() => 403));
+    write(
+      JSON.stringify({
+        ...directory,
+        users: directory.users.map((user) =>
+          user.id === people.admin.id ? { ...user, organizationAdministrator: false } : user,
+        ),
+      }),
+    );
+    await until('the share to be worth nothing', async () =>
+      (await holding(shareKey).get(`/imodels/${id}`)).status === 404 ? true : undefined,
+    );
+    assert.deepEqual(
+      await statuses(links),
+      links.map(() => 403),
+    );
     write(JSON.stringify({ ...directory, users: directory.users.filter((user) => user.id !== people.admin.id) }));
-    await until('the share of nobody', async () => ((await holding(shareKey).get(`/imodels/${id}`)).status === 401 ? true : undefined));
+    await until('the share of nobody', async () =>
+      (await holding(shareKey).get(`/imodels/${id}`)).status === 401 ? true : undefined,
+    );
     write(before);
-    await until('the share as before', async () => ((await holding(shareKey).get(`/imodels/${id}`)).status === 200 ? true : undefined));
+    await until('the share as before', async () =>
+      (await holding(shareKey).get(`/imodels/${id}`)).status === 200 ? true : undefined,
+    );
   });
 });
 
@@ -246,11 +379,22 @@ describe('An administrator by a claim of another issuer', () => {
     const keys = await generateKeyPair('ES256', { extractable: true });
     key = keys.privateKey;
     const jwk = { ...(await exportJWK(keys.publicKey)), kid: 'one' };
-    issuer = createServer((_request, response) => response.setHeader('content-type', 'application/json').end(JSON.stringify({ keys: [jwk] })));
+    issuer = createServer((_request, response) =>
+      response.setHeader('content-type', 'application/json').end(JSON.stringify({ keys: [jwk] })),
+    );
     await new Promise<void>((resolve) => issuer.listen(0, '127.0.0.1', resolve));
     const url = `http://127.0.0.1:${(issuer.address() as AddressInfo).port}`;
     server = await bootServer('sqlite', {
-      issuers: [{ issuer: url, jwksUri: `${url}/keys`, audience: 'here', algorithms: ['ES256'], organizationClaim: 'org', administratorClaim: 'org_admin' }],
+      issuers: [
+        {
+          issuer: url,
+          jwksUri: `${url}/keys`,
+          audience: 'here',
+          algorithms: ['ES256'],
+          organizationClaim: 'org',
+          administratorClaim: 'org_admin',
+        },
+      ],
     });
   });
   after(async () => {
@@ -261,7 +405,12 @@ describe('An administrator by a claim of another issuer', () => {
 
   test('makes no share that rests on the claim, which no one can take back; as an owner it does', async () => {
     const url = `http://127.0.0.1:${(issuer.address() as AddressInfo).port}`;
-    const token = await new SignJWT({ scope: 'itwin-platform', client_id: 'spa', org: people.olivia.organizationId, org_admin: true })
+    const token = await new SignJWT({
+      scope: 'itwin-platform',
+      client_id: 'spa',
+      org: people.olivia.organizationId,
+      org_admin: true,
+    })
       .setProtectedHeader({ alg: 'ES256', kid: 'one' })
       .setIssuer(url)
       .setAudience('here')
@@ -269,11 +418,18 @@ describe('An administrator by a claim of another issuer', () => {
       .setExpirationTime('1h')
       .sign(key);
     const administrator = new Api(server.origin, token);
-    const create = async (iTwinId: string): Promise<string> => ((await administrator.post('/imodels', { iTwinId, name: 'shared' })).body as { iModel: { id: string } }).iModel.id;
+    const create = async (iTwinId: string): Promise<string> =>
+      ((await administrator.post('/imodels', { iTwinId, name: 'shared' })).body as { iModel: { id: string } }).iModel
+        .id;
     const ofOlivia = await create(await server.iTwin());
-    const refused = await administrator.post(`/imodels/${ofOlivia}/shares`, { name: 'x', expiresAt: inDays(1), permission: 'imodels_webview' });
+    const refused = await administrator.post(`/imodels/${ofOlivia}/shares`, {
+      name: 'x',
+      expiresAt: inDays(1),
+      permission: 'imodels_webview',
+    });
     assert.deepEqual([refused.status, codeOf(refused)], [403, 'InsufficientPermissions']);
-    const own = (await administrator.post('/itwins', { displayName: 'own', class: 'Endeavor', subClass: 'Project' })).body as { iTwin: { id: string } };
+    const own = (await administrator.post('/itwins', { displayName: 'own', class: 'Endeavor', subClass: 'Project' }))
+      .body as { iTwin: { id: string } };
     const { shareKey } = await share(administrator, await create(own.iTwin.id));
     assert.equal((await new Api(server.origin).get('/itwins', { authorization: `Basic ${shareKey}` })).status, 200);
   });

@@ -34,11 +34,24 @@ describe('The slots of a server', () => {
   after(() => rmSync(root, { recursive: true, force: true }));
   const script = path.join(root, 'standIn.mjs');
   writeFileSync(script, standIn);
-  const isolation: Isolation = { level: 'process', lend: async () => undefined, command: () => ({ file: process.execPath, args: [script], options: { cwd: root } }) };
+  const isolation: Isolation = {
+    level: 'process',
+    lend: async () => undefined,
+    command: () => ({ file: process.execPath, args: [script], options: { cwd: root } }),
+  };
   const limits = { memoryBytes: 2 ** 32, silenceMs: 120_000, workMs: 120_000 };
   const open = (slots: number, limit: Partial<typeof limits> = {}) =>
-    new Workers(mkdtempSync(path.join(root, 'work-')), slots, (folder) => new WorkerProcess(folder, { ...limits, ...limit }, Promise.resolve(isolation)));
-  const working = (workers: Workers, name: string, signal = new AbortController().signal, see: (slot: WorkSlot) => void = () => undefined) =>
+    new Workers(
+      mkdtempSync(path.join(root, 'work-')),
+      slots,
+      (folder) => new WorkerProcess(folder, { ...limits, ...limit }, Promise.resolve(isolation)),
+    );
+  const working = (
+    workers: Workers,
+    name: string,
+    signal = new AbortController().signal,
+    see: (slot: WorkSlot) => void = () => undefined,
+  ) =>
     workers.use(signal, async (slot) => {
       see(slot);
       const file = path.join(slot.folder, name);
@@ -47,19 +60,23 @@ describe('The slots of a server', () => {
       return slot.worker.work(request, { signal }, () => undefined);
     });
 
-  test('work beside each other, so that a file that never ends holds up no other one', { timeout: 60_000 }, async () => {
-    const workers = open(2);
-    const end = new AbortController();
-    const hostile = assert.rejects(working(workers, 'hostile.bim', end.signal), /called off/);
-    try {
-      await until('its process', () => (workers.pids.length > 0 ? true : undefined));
-      for (let n = 0; n < 3; n++) await working(workers, 'model.bim');
-    } finally {
-      end.abort(new Error('called off'));
-      await hostile;
-      await workers.stop(1000);
-    }
-  });
+  test(
+    'work beside each other, so that a file that never ends holds up no other one',
+    { timeout: 60_000 },
+    async () => {
+      const workers = open(2);
+      const end = new AbortController();
+      const hostile = assert.rejects(working(workers, 'hostile.bim', end.signal), /called off/);
+      try {
+        await until('its process', () => (workers.pids.length > 0 ? true : undefined));
+        for (let n = 0; n < 3; n++) await working(workers, 'model.bim');
+      } finally {
+        end.abort(new Error('called off'));
+        await hostile;
+        await workers.stop(1000);
+      }
+    },
+  );
 
   test('have a folder each, in which no process meets the files of another one', { timeout: 60_000 }, async () => {
     const workers = open(2);
@@ -80,24 +97,31 @@ describe('The slots of a server', () => {
     }
   });
 
-  test('that are all taken are waited for, in order, and no longer than somebody wants', { timeout: 60_000 }, async () => {
-    const workers = open(1);
-    const end = new AbortController();
-    const hostile = assert.rejects(working(workers, 'hostile.bim', end.signal), /called off/);
-    const impatient = new AbortController();
-    const gone = assert.rejects(working(workers, 'model.bim', impatient.signal), /not wanted any more/);
-    const patient = working(workers, 'model.bim');
-    impatient.abort(new Error('not wanted any more'));
-    await gone;
-    end.abort(new Error('called off'));
-    await hostile;
-    await patient;
-    await workers.stop(1000);
-  });
+  test(
+    'that are all taken are waited for, in order, and no longer than somebody wants',
+    { timeout: 60_000 },
+    async () => {
+      const workers = open(1);
+      const end = new AbortController();
+      const hostile = assert.rejects(working(workers, 'hostile.bim', end.signal), /called off/);
+      const impatient = new AbortController();
+      const gone = assert.rejects(working(workers, 'model.bim', impatient.signal), /not wanted any more/);
+      const patient = working(workers, 'model.bim');
+      impatient.abort(new Error('not wanted any more'));
+      await gone;
+      end.abort(new Error('called off'));
+      await hostile;
+      await patient;
+      await workers.stop(1000);
+    },
+  );
 
   test('are free again once a file has taken longer than one may', { timeout: 60_000 }, async () => {
     const workers = open(1, { workMs: 500 });
-    await assert.rejects(working(workers, 'hostile.bim'), (error) => error instanceof FinalError && /took longer than 0.5 s/.test(error.message));
+    await assert.rejects(
+      working(workers, 'hostile.bim'),
+      (error) => error instanceof FinalError && /took longer than 0.5 s/.test(error.message),
+    );
     await workers.stop(1000);
   });
 });
@@ -106,35 +130,50 @@ onEachDatabase('Files that keep iTwin.js busy', { checkpoints: { generate: 'here
   /** Orders the checkpoint of a changeset. @returns the iModel */
   async function order(who: Official, person: PersonName, iTwinId: string): Promise<string> {
     const { id, changesets } = await makeIModel(who, iTwinId, { changesets: 1 });
-    const { status } = await (await context.server.as(person)).post(`/imodels/${id}/namedversions`, { name: 'version', changesetId: changesets[0]?.id });
+    const { status } = await (
+      await context.server.as(person)
+    ).post(`/imodels/${id}/namedversions`, { name: 'version', changesetId: changesets[0]?.id });
     assert.equal(status, 201);
     return id;
   }
 
-  test('of one user, whose iTwins are as many as the files, hold up neither another user nor another organization', { timeout: 120_000 }, async () => {
-    const { generator } = context.server.services;
-    assert.ok(generator !== undefined);
-    let held = 0;
-    // Those of the attackers run until they are called off; all others fail at once, which is their turn.
-    generator.withFile = async (imodel: IModelTable, _index: number, _want: unknown, job: Pick<RunningJob, 'signal'>): Promise<never> => {
-      if (imodel.creator_id !== people.eve.id) throw new FinalError('It was its turn.');
-      held++;
-      return new Promise((_, reject) => job.signal.addEventListener('abort', () => reject(job.signal.reason as Error), { once: true }));
-    };
-    const eve = await official(context.server, 'eve');
-    for (let n = 0; n < 8; n++) await order(eve, 'eve', await context.server.iTwin('eve'));
-    await until('the attack', () => (held > 0 ? true : undefined));
-    for (const who of ['foreignAdmin', 'olivia'] as const) {
-      const client = await official(context.server, who);
-      const api = await context.server.as(who);
-      for (let n = 0; n < 3; n++) {
-        const id = await order(client, who, await context.server.iTwin(who));
-        await until(`the turn of ${who}`, async () => {
-          const { checkpoint } = (await api.get(`/imodels/${id}/changesets/1/checkpoint`)).body as { checkpoint: { state: string } };
-          return checkpoint.state === 'failed' ? true : undefined;
-        });
+  test(
+    'of one user, whose iTwins are as many as the files, hold up neither another user nor another organization',
+    { timeout: 120_000 },
+    async () => {
+      const { generator } = context.server.services;
+      assert.ok(generator !== undefined);
+      let held = 0;
+      // Those of the attackers run until they are called off; all others fail at once, which is their turn.
+      generator.withFile = async (
+        imodel: IModelTable,
+        _index: number,
+        _want: unknown,
+        job: Pick<RunningJob, 'signal'>,
+      ): Promise<never> => {
+        if (imodel.creator_id !== people.eve.id) throw new FinalError('It was its turn.');
+        held++;
+        return new Promise((_, reject) =>
+          job.signal.addEventListener('abort', () => reject(job.signal.reason as Error), { once: true }),
+        );
+      };
+      const eve = await official(context.server, 'eve');
+      for (let n = 0; n < 8; n++) await order(eve, 'eve', await context.server.iTwin('eve'));
+      await until('the attack', () => (held > 0 ? true : undefined));
+      for (const who of ['foreignAdmin', 'olivia'] as const) {
+        const client = await official(context.server, who);
+        const api = await context.server.as(who);
+        for (let n = 0; n < 3; n++) {
+          const id = await order(client, who, await context.server.iTwin(who));
+          await until(`the turn of ${who}`, async () => {
+            const { checkpoint } = (await api.get(`/imodels/${id}/changesets/1/checkpoint`)).body as {
+              checkpoint: { state: string };
+            };
+            return checkpoint.state === 'failed' ? true : undefined;
+          });
+        }
       }
-    }
-    assert.equal(held, 1, 'one of three places for one user');
-  });
+      assert.equal(held, 1, 'one of three places for one user');
+    },
+  );
 });

@@ -57,9 +57,18 @@ async function wantedOn({ api, olivia }: Context, iTwinId: string): Promise<{ iM
   const max = people.max.id;
   const role = await idIn(`${access}/roles`, 'role', { displayName: randomUUID(), permissions: ['imodels_read'] });
   const group = await idIn(`${access}/groups`, 'group', { name: randomUUID(), description: 'd', members: [] });
-  const webhook = await idIn(`${itwin}/webhooks`, 'webhook', { callbackUrl: 'https://example.test/', eventTypes: ['iModels.iModelCreated.v1'] });
-  const repository = await idIn(`${itwin}/repositories`, 'repository', { class: 'iModels', uri: `https://${randomUUID()}.test/` });
-  const version = await idIn(`${imodel}/namedversions`, 'namedVersion', { name: 'version', changesetId: made.changesets[0]?.id });
+  const webhook = await idIn(`${itwin}/webhooks`, 'webhook', {
+    callbackUrl: 'https://example.test/',
+    eventTypes: ['iModels.iModelCreated.v1'],
+  });
+  const repository = await idIn(`${itwin}/repositories`, 'repository', {
+    class: 'iModels',
+    uri: `https://${randomUUID()}.test/`,
+  });
+  const version = await idIn(`${imodel}/namedversions`, 'namedVersion', {
+    name: 'version',
+    changesetId: made.changesets[0]?.id,
+  });
   const changesetGroup = await idIn(`${imodel}/changesetgroups`, 'changesetGroup', { description: 'work' });
   const inMonths = new Date(Date.now() + 86_400_000).toISOString();
   return {
@@ -67,21 +76,48 @@ async function wantedOn({ api, olivia }: Context, iTwinId: string): Promise<{ iM
     wanted: [
       { method: 'POST', path: `${imodel}/clone`, body: { iTwinId, name: 'cloned' }, locks: true },
       { method: 'POST', path: `${imodel}/fork`, body: { iTwinId, name: 'forked', preserveHistory: true }, locks: true },
-      { method: 'POST', path: '/imodels', body: { iTwinId, name: 'from template', template: { iModelId } }, locks: true },
+      {
+        method: 'POST',
+        path: '/imodels',
+        body: { iTwinId, name: 'from template', template: { iModelId } },
+        locks: true,
+      },
       { method: 'POST', path: '/imodels', body: { iTwinId, name: 'empty' } },
       { method: 'PATCH', path: imodel, body: { name: 'renamed' }, locks: true },
       { method: 'POST', path: `${imodel}/changesetgroups`, body: { description: 'mine' }, locks: true },
       { method: 'PATCH', path: `${imodel}/changesetgroups/${changesetGroup}`, body: { state: 'completed' } },
-      { method: 'POST', path: `${imodel}/namedversions`, body: { name: 'mine', changesetId: made.changesets[1]?.id }, locks: true },
+      {
+        method: 'POST',
+        path: `${imodel}/namedversions`,
+        body: { name: 'mine', changesetId: made.changesets[1]?.id },
+        locks: true,
+      },
       { method: 'PATCH', path: `${imodel}/namedversions/${version}`, body: { name: 'renamed' }, locks: true },
       { method: 'POST', path: `${imodel}/briefcases`, body: { deviceName: 'desk' }, locks: true },
       { method: 'DELETE', path: `${imodel}/briefcases/${made.briefcaseId}`, body: undefined, locks: true },
-      { method: 'POST', path: `${imodel}/shares`, body: { name: 'guests', permission: 'imodels_read', expiresAt: inMonths } },
-      { method: 'PUT', path: `${imodel}/userpermissions`, body: { userPermissions: [{ userId: max, permissions: ['imodels_manage'] }] }, locks: true },
+      {
+        method: 'POST',
+        path: `${imodel}/shares`,
+        body: { name: 'guests', permission: 'imodels_read', expiresAt: inMonths },
+      },
+      {
+        method: 'PUT',
+        path: `${imodel}/userpermissions`,
+        body: { userPermissions: [{ userId: max, permissions: ['imodels_manage'] }] },
+        locks: true,
+      },
       { method: 'PATCH', path: itwin, body: { displayName: randomUUID() } },
       { method: 'POST', path: `${access}/roles`, body: { displayName: 'mine', permissions: [] } },
-      { method: 'PATCH', path: `${access}/roles/${role}`, body: { displayName: 'renamed', permissions: ['imodels_manage'] } },
-      { method: 'POST', path: `${access}/members/users`, body: { members: [{ email: people.max.email, roleIds: [role] }] } },
+      {
+        method: 'PATCH',
+        path: `${access}/roles/${role}`,
+        body: { displayName: 'renamed', permissions: ['imodels_manage'] },
+      },
+      {
+        method: 'POST',
+        path: `${access}/members/users`,
+        body: { members: [{ email: people.max.email, roleIds: [role] }] },
+      },
       { method: 'POST', path: `${access}/members/owners`, body: { email: people.newcomer.email } },
       { method: 'POST', path: `${access}/members/groups`, body: { members: [{ groupId: group, roleIds: [role] }] } },
       { method: 'POST', path: `${access}/groups`, body: { name: 'crew', description: 'd', members: [] } },
@@ -90,7 +126,11 @@ async function wantedOn({ api, olivia }: Context, iTwinId: string): Promise<{ iM
       { method: 'POST', path: `${itwin}/repositories`, body: { class: 'iModels', uri: 'https://example.test/' } },
       { method: 'PATCH', path: `${itwin}/repositories/${repository}`, body: { uri: 'https://changed.test/' } },
       { method: 'DELETE', path: `${itwin}/repositories/${repository}`, body: undefined },
-      { method: 'POST', path: `${itwin}/webhooks`, body: { callbackUrl: 'https://example.test/', eventTypes: ['iModels.iModelCreated.v1'] } },
+      {
+        method: 'POST',
+        path: `${itwin}/webhooks`,
+        body: { callbackUrl: 'https://example.test/', eventTypes: ['iModels.iModelCreated.v1'] },
+      },
       { method: 'DELETE', path: `${itwin}/webhooks/${webhook}`, body: undefined },
       { method: 'PUT', path: `/imodels/favorites/${iModelId}`, body: undefined },
       { method: 'DELETE', path: imodel, body: undefined, locks: true },
@@ -103,13 +143,23 @@ async function removeMax(tx: Tx, iTwinId: string): Promise<void> {
   await tx.deleteFrom('owner').where('itwin_id', '=', iTwinId).where('user_id', '=', people.max.id).execute();
 }
 
-const refusals = ['iModelNotFound', 'iTwinNotFound', 'ItwinNotFound', 'iTwinRepositoryNotFound', 'InsufficientPermissions'];
+const refusals = [
+  'iModelNotFound',
+  'iTwinNotFound',
+  'ItwinNotFound',
+  'iTwinRepositoryNotFound',
+  'InsufficientPermissions',
+];
 
 onEachDatabase('A caller who is removed', {}, (context) => {
   /** Asserts that nothing was changed but that Max owns nothing any more; that he tried is noted. */
   async function assertUnchanged(before: Record<string, number>): Promise<void> {
     const { audit } = await rowCounts(context.server.services.database.db);
-    assert.deepEqual(await rowCounts(context.server.services.database.db), { ...before, owner: Number(before.owner) - 1, audit });
+    assert.deepEqual(await rowCounts(context.server.services.database.db), {
+      ...before,
+      owner: Number(before.owner) - 1,
+      audit,
+    });
   }
 
   /** An iTwin that Max owns besides Olivia. */
@@ -124,7 +174,10 @@ onEachDatabase('A caller who is removed', {}, (context) => {
     const { id: iModelId } = await makeIModel(context.olivia, iTwinId, { changesets: 1 });
     const authorization = `Bearer ${await context.server.token('max')}`;
     // An owner may do all that is not left to the administrators of the organization.
-    const writing = routes.filter(({ method, access }) => method !== 'GET' && access.on !== 'caller' && access.permission !== 'organization_administrator');
+    const writing = routes.filter(
+      ({ method, access }) =>
+        method !== 'GET' && access.on !== 'caller' && access.permission !== 'organization_administrator',
+    );
     const { db } = context.server.services.database;
     const before = await rowCounts(db);
     const judged = judgements(context.server);
@@ -135,18 +188,33 @@ onEachDatabase('A caller who is removed', {}, (context) => {
         const url = route.path.replace(/:(\w+)/g, (_, name: string) => sample[name] ?? randomUUID());
         const body = JSON.stringify({ iTwinId, name: randomUUID(), iTwin: iTwinId });
         const type = route.file?.types[0] ?? 'application/json';
-        const request = await HeldRequest.open(context.server.origin, [`${route.method} ${url} HTTP/1.1`, 'host: localhost', `authorization: ${authorization}`, `content-type: ${type}`, `content-length: ${body.length}`, '']);
+        const request = await HeldRequest.open(context.server.origin, [
+          `${route.method} ${url} HTTP/1.1`,
+          'host: localhost',
+          `authorization: ${authorization}`,
+          `content-type: ${type}`,
+          `content-length: ${body.length}`,
+          '',
+        ]);
         request.send(body.slice(0, -1));
         held.push(request);
       }
       const early = writing.filter(({ access }) => access.on !== 'itwin' || access.from === 'path').length;
       await until('every request is judged', () => (judged.count >= early ? true : undefined));
-      assert.deepEqual(held.map(({ received }) => received.status).filter((status) => status !== 0), []);
+      assert.deepEqual(
+        held.map(({ received }) => received.status).filter((status) => status !== 0),
+        [],
+      );
       await context.server.services.database.db.transaction().execute((tx) => removeMax(tx, iTwinId));
       for (const request of held) request.send('}');
       for (const [n, request] of held.entries()) {
-        const { status, text } = await until(`${writing[n]?.operationId} is answered`, () => (request.received.text.includes('"error"') ? request.received : undefined));
-        assert.ok(refusals.some((code) => text.includes(`"code":"${code}"`)), `${writing[n]?.operationId}: ${status} ${text}`);
+        const { status, text } = await until(`${writing[n]?.operationId} is answered`, () =>
+          request.received.text.includes('"error"') ? request.received : undefined,
+        );
+        assert.ok(
+          refusals.some((code) => text.includes(`"code":"${code}"`)),
+          `${writing[n]?.operationId}: ${status} ${text}`,
+        );
       }
     } finally {
       judged.end();
@@ -169,7 +237,8 @@ onEachDatabase('A caller who is removed', {}, (context) => {
     let answers: Promise<{ status: number; body: unknown }[]>;
     try {
       await db.transaction().execute(async (tx) => {
-        if (engine === 'postgres') await tx.selectFrom('imodel').select('id').where('id', '=', iModelId).forUpdate().execute();
+        if (engine === 'postgres')
+          await tx.selectFrom('imodel').select('id').where('id', '=', iModelId).forUpdate().execute();
         answers = Promise.all(waiting.map(({ method, path, body }) => max.send(method, path, body)));
         await until('every request is judged', () => (judged.count >= waiting.length ? true : undefined));
         // Long enough that a request that was let in waits for its lock by now. One that is later is refused all the same.
@@ -178,7 +247,10 @@ onEachDatabase('A caller who is removed', {}, (context) => {
       });
       for (const [n, { status, body }] of (await answers!).entries()) {
         const { method, path } = waiting[n] as Wanted;
-        assert.ok(refusals.includes((body as WireError | undefined)?.error?.code ?? ''), `${method} ${path} answers ${status} ${JSON.stringify(body)}`);
+        assert.ok(
+          refusals.includes((body as WireError | undefined)?.error?.code ?? ''),
+          `${method} ${path} answers ${status} ${JSON.stringify(body)}`,
+        );
       }
     } finally {
       judged.end();
@@ -190,8 +262,12 @@ onEachDatabase('A caller who is removed', {}, (context) => {
     const { iTwinId } = await sharedITwin();
     const { id: fromIModelId } = await makeIModel(context.olivia, iTwinId);
     const { services } = context.server;
-    const caller = { user: { ...people.max, identity: { issuer: 'offshoot', subject: people.max.id } }, application: { id: 'suite', name: 'Suite', tier: 'Unlimited' }, administeredOrganizationIds: [] };
-      const { id: targetId } = await makeIModel(context.olivia, iTwinId);
+    const caller = {
+      user: { ...people.max, identity: { issuer: 'offshoot', subject: people.max.id } },
+      application: { id: 'suite', name: 'Suite', tier: 'Unlimited' },
+      administeredOrganizationIds: [],
+    };
+    const { id: targetId } = await makeIModel(context.olivia, iTwinId);
     await services.database.db.transaction().execute((tx) => requirePermitted(tx, targetId, { caller, fromIModelId }));
     await services.database.db.transaction().execute((tx) => removeMax(tx, iTwinId));
     await assert.rejects(
@@ -222,21 +298,37 @@ describe('A request that never ends', () => {
     }
   }
 
-  const clone = (authorization: string[], path = `/imodels/${randomUUID()}/clone`): string[] => [`POST ${path} HTTP/1.1`, 'host: localhost', ...authorization, 'content-type: application/json', 'content-length: 1000000', ''];
+  const clone = (authorization: string[], path = `/imodels/${randomUUID()}/clone`): string[] => [
+    `POST ${path} HTTP/1.1`,
+    'host: localhost',
+    ...authorization,
+    'content-type: application/json',
+    'content-length: 1000000',
+    '',
+  ];
 
   test('is answered 408 when its body trickles in, and makes nothing', async () => {
     const iTwinId = await server.iTwin();
     const api = await server.as('olivia');
     const { iModel } = (await api.post('/imodels', { iTwinId, name: 'source' })).body as { iModel: { id: string } };
     const before = await rowCounts(server.services.database.db);
-    const text = await trickle(clone([`authorization: Bearer ${await server.token('olivia')}`], `/imodels/${iModel.id}/clone`), ' ');
+    const text = await trickle(
+      clone([`authorization: Bearer ${await server.token('olivia')}`], `/imodels/${iModel.id}/clone`),
+      ' ',
+    );
     assert.match(text, /^HTTP\/1\.1 408 .*"code":"RequestTimeout"/s);
     assert.deepEqual(await rowCounts(server.services.database.db), before);
   });
 
   for (const [status, what] of Object.entries({ 401: 'without a token', 404: 'to nothing' }))
     test(`${what} is answered at once, and its connection is closed although the body goes on`, async () => {
-      const text = await trickle(clone(status === '401' ? [] : [`authorization: Bearer ${await server.token('olivia')}`], status === '401' ? undefined : '/nothing/here'), ' ');
+      const text = await trickle(
+        clone(
+          status === '401' ? [] : [`authorization: Bearer ${await server.token('olivia')}`],
+          status === '401' ? undefined : '/nothing/here',
+        ),
+        ' ',
+      );
       assert.match(text, new RegExp(`^HTTP/1\\.1 ${status} `));
     });
 
@@ -248,10 +340,20 @@ describe('A request that never ends', () => {
   test('is answered 408 when it uploads a byte now and then, and its upload is not stored', async () => {
     const iTwinId = await server.iTwin();
     const api = await server.as('olivia');
-    const { iModel } = (await api.post('/imodels', { iTwinId, name: 'uploaded', baselineFile: { size: 1_000_000 } })).body as { iModel: { id: string; _links: { upload: { href: string } } } };
+    const { iModel } = (await api.post('/imodels', { iTwinId, name: 'uploaded', baselineFile: { size: 1_000_000 } }))
+      .body as { iModel: { id: string; _links: { upload: { href: string } } } };
     for (const comp of ['', `&comp=block&blockid=${randomBytes(8).toString('hex')}`, '&comp=blocklist']) {
       const { pathname, search } = new URL(iModel._links.upload.href);
-      const text = await trickle([`PUT ${pathname}${search}${comp} HTTP/1.1`, 'host: localhost', 'x-ms-blob-type: BlockBlob', ...(comp === '' ? ['content-length: 1000000'] : ['content-length: 900000']), ''], 'a');
+      const text = await trickle(
+        [
+          `PUT ${pathname}${search}${comp} HTTP/1.1`,
+          'host: localhost',
+          'x-ms-blob-type: BlockBlob',
+          ...(comp === '' ? ['content-length: 1000000'] : ['content-length: 900000']),
+          '',
+        ],
+        'a',
+      );
       assert.match(text, /^HTTP\/1\.1 408 /, comp);
     }
     assert.equal((await api.post(`/imodels/${iModel.id}/baselinefile`, {})).status, 404);

@@ -18,18 +18,33 @@ const unprintable = /[^\P{Cc}\n\t]|[\p{Cf}\p{Zl}\p{Zp}]/u;
 
 function offshoot(...args: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> {
   return new Promise((resolve) => {
-    const child = execFile(process.execPath, [cli, ...args], { timeout: 60_000 }, (_error, stdout, stderr) => resolve({ code: child.exitCode ?? -1, stdout, stderr }));
+    const child = execFile(process.execPath, [cli, ...args], { timeout: 60_000 }, (_error, stdout, stderr) =>
+      resolve({ code: child.exitCode ?? -1, stdout, stderr }),
+    );
   });
 }
 
 test('what a command prints of a foreign server moves no terminal: names, refusals, and JSON stays what it is', async () => {
   let status = 200;
   const itwin = { id: randomUUID(), displayName: hostile, class: 'Endeavor', subClass: 'Project' };
-  const imodel = { id: randomUUID(), name: hostile, displayName: hostile, state: 'initialized', lastChangesetPushDateTime: null, isSecured: false };
+  const imodel = {
+    id: randomUUID(),
+    name: hostile,
+    displayName: hostile,
+    state: 'initialized',
+    lastChangesetPushDateTime: null,
+    isSecured: false,
+  };
   const server = createServer((_request, response) => {
     response.writeHead(status, { 'content-type': 'application/json' });
     const lists = { iTwins: [itwin], iModels: [imodel], _links: { next: null } };
-    response.end(JSON.stringify(status === 200 ? lists : { error: { code: hostile, message: hostile, details: [{ message: hostile, target: hostile }] } }));
+    response.end(
+      JSON.stringify(
+        status === 200
+          ? lists
+          : { error: { code: hostile, message: hostile, details: [{ message: hostile, target: hostile }] } },
+      ),
+    );
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -56,7 +71,12 @@ test('what a command prints of its own arguments and of a users file moves no te
   const installation = await Installation.create('sqlite');
   await EmbeddedIssuer.open(installation.dataDir);
   try {
-    for (const args of [['token', '--data', installation.dataDir, '--user', hostile], ['imodels', '--url', hostile, '--token', 'x'], [hostile], ['audit', '--data', path.join(installation.dataDir, hostile)]]) {
+    for (const args of [
+      ['token', '--data', installation.dataDir, '--user', hostile],
+      ['imodels', '--url', hostile, '--token', 'x'],
+      [hostile],
+      ['audit', '--data', path.join(installation.dataDir, hostile)],
+    ]) {
       const { code, stdout, stderr } = await offshoot(...args);
       assert.notEqual(code, 0);
       assert.match(stderr, /\\u001b/);
@@ -68,7 +88,14 @@ test('what a command prints of its own arguments and of a users file moves no te
 });
 
 test('a line of the log holds printable texts, also once its JSON is read to be shown', () => {
-  for (const text of [hostile, `\\${hostile}`, `\\\\${hostile}`, 'C:\\bin\\name\\folder\\u001b', 'two\nlines\tof "text"', 'plain é 日本 😀']) {
+  for (const text of [
+    hostile,
+    `\\${hostile}`,
+    `\\\\${hostile}`,
+    'C:\\bin\\name\\folder\\u001b',
+    'two\nlines\tof "text"',
+    'plain é 日本 😀',
+  ]) {
     const line = `${JSON.stringify({ msg: text })}\n`;
     const clean = printableLog(line);
     assert.doesNotMatch(clean, unprintable);

@@ -35,7 +35,9 @@ describe('tokens of the command line', () => {
       command: async () => ['imodels'],
       change: (answer) => {
         const body = JSON.parse(answer.body.toString()) as { _links?: object };
-        answer.body = Buffer.from(JSON.stringify({ ...body, _links: { ...body._links, next: { href: `${thief.origin}/itwins?$skip=100` } } }));
+        answer.body = Buffer.from(
+          JSON.stringify({ ...body, _links: { ...body._links, next: { href: `${thief.origin}/itwins?$skip=100` } } }),
+        );
       },
     },
     'an operation to follow': {
@@ -53,21 +55,33 @@ describe('tokens of the command line', () => {
     },
     'a redirect': {
       command: async () => ['imodels'],
-      change: (answer) => Object.assign(answer, { status: 307, headers: { location: `${thief.origin}/itwins` }, body: Buffer.alloc(0) }),
+      change: (answer) =>
+        Object.assign(answer, { status: 307, headers: { location: `${thief.origin}/itwins` }, body: Buffer.alloc(0) }),
     },
   };
   for (const [what, { command, change }] of Object.entries(lures))
     test(`are not sent where ${what} leads, when that is another server`, async () => {
       proxy.change = change;
       const before = thief.requests.length;
-      const { code, stderr } = await offshoot([...(await command()), '--url', proxy.origin, '--token', await server.token('olivia')]);
+      const { code, stderr } = await offshoot([
+        ...(await command()),
+        '--url',
+        proxy.origin,
+        '--token',
+        await server.token('olivia'),
+      ]);
       assert.equal(code, 1);
       assert.ok(stderr.includes(thief.origin), stderr);
       assert.equal(thief.requests.length, before);
     });
 
   test('are minted for the addresses of the installation alone', async () => {
-    for (const url of [thief.origin, proxy.origin, 'https://imodels.example.com', server.origin.replace('localhost', 'localhost.example.com')]) {
+    for (const url of [
+      thief.origin,
+      proxy.origin,
+      'https://imodels.example.com',
+      server.origin.replace('localhost', 'localhost.example.com'),
+    ]) {
       const { code, stderr } = await offshoot(['imodels', '--url', url, ...data()]);
       assert.deepEqual([code, stderr.includes('no token is minted for it')], [2, true], stderr);
     }
@@ -94,8 +108,11 @@ describe('tokens of the command line', () => {
     const started = await installation.start({ publicUrl: `${front.origin}/models` });
     try {
       front.answer = (request, response) => {
-        fetch(`${started.origin}${(request.url ?? '').replace(/^\/models/, '')}`, { headers: { authorization: request.headers.authorization ?? '' } }).then(
-          async (answer) => response.writeHead(answer.status, { 'content-type': 'application/json' }).end(await answer.text()),
+        fetch(`${started.origin}${(request.url ?? '').replace(/^\/models/, '')}`, {
+          headers: { authorization: request.headers.authorization ?? '' },
+        }).then(
+          async (answer) =>
+            response.writeHead(answer.status, { 'content-type': 'application/json' }).end(await answer.text()),
           () => response.destroy(),
         );
       };
@@ -104,7 +121,12 @@ describe('tokens of the command line', () => {
         const before = front.requests.length;
         const { code, stderr } = await offshoot(['imodels', '--json', '--url', url, '--data', installation.dataDir]);
         assert.equal(code, 0, stderr);
-        assert.ok(front.requests.slice(before).some(({ url: asked, authorization }) => /continuationToken=/.test(asked) && authorization !== undefined), 'the second page is asked for at the public address');
+        assert.ok(
+          front.requests
+            .slice(before)
+            .some(({ url: asked, authorization }) => /continuationToken=/.test(asked) && authorization !== undefined),
+          'the second page is asked for at the public address',
+        );
       }
     } finally {
       await started.close();

@@ -15,7 +15,10 @@ describe('A token of a trusted issuer', () => {
 
   before(async () => {
     [issuer, strict] = [await startOidcIssuer(), await startOidcIssuer()];
-    server = await bootServer('sqlite', { requiredScope: null, issuers: [issuer.settings, { ...strict.settings, tokenType: 'at+jwt' }] });
+    server = await bootServer('sqlite', {
+      requiredScope: null,
+      issuers: [issuer.settings, { ...strict.settings, tokenType: 'at+jwt' }],
+    });
   });
   after(async () => {
     await endServer(server);
@@ -29,14 +32,33 @@ describe('A token of a trusted issuer', () => {
   };
 
   test('whose subject is no text is refused with 401, never with an error of the server', async () => {
-    for (const sub of [{}, { id: 'x' }, [], ['a'], 7, 0, true, null, '', 'a\0b', 'a\nb', '\ud800', 'x'.repeat(256)]) assert.deepEqual(await ask(await issuer.token({ sub })), [401, 'Unauthorized'], JSON.stringify(sub));
+    for (const sub of [{}, { id: 'x' }, [], ['a'], 7, 0, true, null, '', 'a\0b', 'a\nb', '\ud800', 'x'.repeat(256)])
+      assert.deepEqual(await ask(await issuer.token({ sub })), [401, 'Unauthorized'], JSON.stringify(sub));
     assert.deepEqual(await ask(await issuer.token({})), [401, 'Unauthorized']);
     assert.deepEqual(await ask(await issuer.token({ sub: 'plain' })), [200, undefined]);
   });
 
   test('whose other claims are of any type is judged without an error of the server', async () => {
     for (const odd of [{}, [], 7, true, null, '', 'a\0b', '\ud800', 'x'.repeat(3000)])
-      for (const claim of ['email', 'email_verified', 'given_name', 'family_name', 'preferred_username', 'name', 'client_id', 'azp', 'org', 'org_admin', 'scope', 'iss', 'aud', 'exp', 'nbf', 'typ', 'jti']) {
+      for (const claim of [
+        'email',
+        'email_verified',
+        'given_name',
+        'family_name',
+        'preferred_username',
+        'name',
+        'client_id',
+        'azp',
+        'org',
+        'org_admin',
+        'scope',
+        'iss',
+        'aud',
+        'exp',
+        'nbf',
+        'typ',
+        'jti',
+      ]) {
         const [status = 0] = await ask(await issuer.token({ sub: 'plain', [claim]: odd }));
         assert.ok(status === 200 || status === 401, `${claim} ${JSON.stringify(odd)}: ${status}`);
       }
@@ -54,14 +76,22 @@ describe('A token of a trusted issuer', () => {
       [{}, { typ: 'secevent+jwt' }],
       [{}, { typ: 7 as unknown as string }],
     ] as const)
-      assert.deepEqual(await ask(await issuer.token({ sub, ...claims }, { header })), [401, 'Unauthorized'], JSON.stringify([claims, header]));
+      assert.deepEqual(
+        await ask(await issuer.token({ sub, ...claims }, { header })),
+        [401, 'Unauthorized'],
+        JSON.stringify([claims, header]),
+      );
     for (const [claims, header] of [
       [{}, {}],
       [{ typ: 'Bearer' }, { typ: 'JWT' }],
       [{}, { typ: 'at+jwt' }],
       [{}, { typ: 'application/at+JWT' }],
     ] as const)
-      assert.deepEqual(await ask(await issuer.token({ sub, ...claims }, { header })), [200, undefined], JSON.stringify([claims, header]));
+      assert.deepEqual(
+        await ask(await issuer.token({ sub, ...claims }, { header })),
+        [200, undefined],
+        JSON.stringify([claims, header]),
+      );
   });
 
   test('of another type than its issuer is configured for is refused', async () => {
@@ -79,9 +109,14 @@ describe('Forged tokens of an issuer that does not answer', () => {
     try {
       const { privateKey } = await generateKeyPair('ES256');
       for (let round = 0; round < 5; round++) {
-        const forged = await Promise.all(Array.from({ length: 10 }, (_, n) => issuer.token({ sub: `${round} ${n}` }, { key: privateKey, header: { kid: randomUUID() } })));
+        const forged = await Promise.all(
+          Array.from({ length: 10 }, (_, n) =>
+            issuer.token({ sub: `${round} ${n}` }, { key: privateKey, header: { kid: randomUUID() } }),
+          ),
+        );
         const answers = await Promise.all(forged.map((token) => new Api(server.origin, token).get('/itwins')));
-        for (const { status, headers } of answers) assert.deepEqual([status, Number(headers.get('retry-after')) >= 1], [503, true]);
+        for (const { status, headers } of answers)
+          assert.deepEqual([status, Number(headers.get('retry-after')) >= 1], [503, true]);
       }
       // A second one only where the first wait was over already, on a machine that is very slow.
       assert.ok(issuer.requests.length <= 2, `${issuer.requests.length} requests`);

@@ -24,14 +24,17 @@ onEachDatabase('An iTwin to which strangers were added', {}, (context) => {
     const owners = await read<{ members: Shown[] }>('/members/owners');
     const { groups } = await read<{ groups: { members: Shown[] }[] }>('/groups');
     const { group } = await read<{ group: { members: Shown[] } }>(`/groups/${groupId}`);
-    return [...members, member, ...owners.members, ...groups.flatMap((each) => each.members), ...group.members].filter(({ id }) => id === userId);
+    return [...members, member, ...owners.members, ...groups.flatMap((each) => each.members), ...group.members].filter(
+      ({ id }) => id === userId,
+    );
   }
 
   test('tells names and organization to their own organization only, until they open an iModel of it', async () => {
     const { api, server, iTwinId, olivia } = context;
     const at = `/accesscontrol/itwins/${iTwinId}`;
     const made = await makeIModel(olivia, iTwinId);
-    const { role } = (await api.post(`${at}/roles`, { displayName: randomUUID(), permissions: ['imodels_webview'] })).body as { role: { id: string } };
+    const { role } = (await api.post(`${at}/roles`, { displayName: randomUUID(), permissions: ['imodels_webview'] }))
+      .body as { role: { id: string } };
     const { id, email } = people.eve;
     const eve = await server.as('eve');
     await eve.get('/itwins');
@@ -40,7 +43,9 @@ onEachDatabase('An iTwin to which strangers were added', {}, (context) => {
       (await api.patch(`${at}/members/users/${id}`, { roleIds: [role.id] })).body,
       (await api.post(`${at}/members/owners`, { email })).body,
     ];
-    const created = (await api.post(`${at}/groups`, { name: randomUUID(), members: [email] })).body as { group: { id: string } };
+    const created = (await api.post(`${at}/groups`, { name: randomUUID(), members: [email] })).body as {
+      group: { id: string };
+    };
     answers.push(created, (await api.patch(`${at}/groups/${created.group.id}`, { members: [email] })).body);
     for (const answer of answers) {
       assert.match(JSON.stringify(answer), new RegExp(email), 'it was carried out');
@@ -48,24 +53,48 @@ onEachDatabase('An iTwin to which strangers were added', {}, (context) => {
     }
     const nothing = { id, email, givenName: '', surname: '', organization: null };
     const everything = { ...nothing, givenName: 'eve', surname: 'Tester', organization: 'Elsewhere' };
-    const shown = ({ id, email, givenName, surname, organization }: Shown): Shown => ({ id, email, givenName, surname, organization });
+    const shown = ({ id, email, givenName, surname, organization }: Shown): Shown => ({
+      id,
+      email,
+      givenName,
+      surname,
+      organization,
+    });
     const see = async (who: Api): Promise<Shown[]> => (await waysToSee(who, at, created.group.id, id)).map(shown);
 
-    assert.deepEqual(await see(api), Array.from({ length: 5 }, () => nothing));
-    assert.deepEqual(await see(eve), Array.from({ length: 5 }, () => everything), 'she sees herself');
+    assert.deepEqual(
+      await see(api),
+      Array.from({ length: 5 }, () => nothing),
+    );
+    assert.deepEqual(
+      await see(eve),
+      Array.from({ length: 5 }, () => everything),
+      'she sees herself',
+    );
     await api.post(`${at}/members/users`, { members: [{ email: people.consultant.email, roleIds: [role.id] }] });
-    assert.deepEqual(await see(await server.as('consultant')), Array.from({ length: 5 }, () => everything), 'one of her own organization');
+    assert.deepEqual(
+      await see(await server.as('consultant')),
+      Array.from({ length: 5 }, () => everything),
+      'one of her own organization',
+    );
 
     assert.equal((await eve.get(`/imodels/${made.id}`)).status, 200);
-    assert.deepEqual(await see(api), Array.from({ length: 5 }, () => everything), 'she came');
+    assert.deepEqual(
+      await see(api),
+      Array.from({ length: 5 }, () => everything),
+      'she came',
+    );
   });
 
   test('is shown with whoever made it', async () => {
     const { api, server, iTwinId } = context;
     const at = `/accesscontrol/itwins/${iTwinId}`;
-    const { role } = (await api.post(`${at}/roles`, { displayName: randomUUID(), permissions: ['imodels_webview'] })).body as { role: { id: string } };
+    const { role } = (await api.post(`${at}/roles`, { displayName: randomUUID(), permissions: ['imodels_webview'] }))
+      .body as { role: { id: string } };
     await api.post(`${at}/members/users`, { members: [{ email: people.foreignAdmin.email, roleIds: [role.id] }] });
-    const { members } = (await (await server.as('foreignAdmin')).get(`${at}/members/owners`)).body as { members: Shown[] };
+    const { members } = (await (await server.as('foreignAdmin')).get(`${at}/members/owners`)).body as {
+      members: Shown[];
+    };
     assert.deepEqual(members.find(({ id }) => id === people.olivia.id)?.givenName, 'olivia');
   });
 });

@@ -7,7 +7,11 @@ import { randomUUID } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 import pg from 'pg';
 import { sql } from 'kysely';
-import { ConnectionLimitError, ConnectionLimits, onBehalfOf } from '../../apps/server/src/db/postgres/connectionLimits.ts';
+import {
+  ConnectionLimitError,
+  ConnectionLimits,
+  onBehalfOf,
+} from '../../apps/server/src/db/postgres/connectionLimits.ts';
 import type { Answer, WireError } from '../support/api.ts';
 import { makeIModel, official, type Official } from '../support/clients.ts';
 import { bootServer, endServer, engines, type TestServer } from '../support/server.ts';
@@ -39,111 +43,152 @@ describe('Requests that wait for a locked iModel', { skip }, () => {
   const unlock = () => locker.query('rollback');
   // Not on the connection of the locker: a transaction sees one moment of this table only.
   const waiting = async (): Promise<number> => {
-    const { rows } = await sql<{ count: number }>`select count(*) as count from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`.execute(server.services.database.watchDb);
+    const { rows } = await sql<{
+      count: number;
+    }>`select count(*) as count from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`.execute(
+      server.services.database.watchDb,
+    );
     return rows[0]?.count ?? 0;
   };
 
-  test('leave connections for everybody else, and for the question whether the server is ready', { timeout: 120_000 }, async () => {
-    const locked = await makeIModel(eve, await server.iTwin('eve'));
-    const other = await makeIModel(olivia, await server.iTwin());
-    const [attacker, api] = [await server.as('eve'), await server.as('olivia')];
-    await lock(locked.id);
-    const attacks: Promise<Answer>[] = [];
-    try {
-      for (let n = 0; n < 60; n++) attacks.push(attacker.patch(`/imodels/${locked.id}`, { description: `attack ${n}` }));
-      await until('the waiters', async () => ((await waiting()) >= 4 ? true : undefined));
-      for (let n = 0; n < 10; n++) {
-        const answers = await Promise.all([
-          api.get(`/imodels/${other.id}`),
-          api.patch(`/imodels/${other.id}`, { description: `work ${n}` }),
-          api.post('/imodels', { iTwinId: await server.iTwin(), name: randomUUID() }),
-        ]);
-        assert.deepEqual(answers.map(({ status }) => status), [200, 200, 201]);
-        assert.equal((await fetch(`${server.origin}/health/ready`)).status, 200);
+  test(
+    'leave connections for everybody else, and for the question whether the server is ready',
+    { timeout: 120_000 },
+    async () => {
+      const locked = await makeIModel(eve, await server.iTwin('eve'));
+      const other = await makeIModel(olivia, await server.iTwin());
+      const [attacker, api] = [await server.as('eve'), await server.as('olivia')];
+      await lock(locked.id);
+      const attacks: Promise<Answer>[] = [];
+      try {
+        for (let n = 0; n < 60; n++)
+          attacks.push(attacker.patch(`/imodels/${locked.id}`, { description: `attack ${n}` }));
+        await until('the waiters', async () => ((await waiting()) >= 4 ? true : undefined));
+        for (let n = 0; n < 10; n++) {
+          const answers = await Promise.all([
+            api.get(`/imodels/${other.id}`),
+            api.patch(`/imodels/${other.id}`, { description: `work ${n}` }),
+            api.post('/imodels', { iTwinId: await server.iTwin(), name: randomUUID() }),
+          ]);
+          assert.deepEqual(
+            answers.map(({ status }) => status),
+            [200, 200, 201],
+          );
+          assert.equal((await fetch(`${server.origin}/health/ready`)).status, 200);
+        }
+        assert.equal(await waiting(), 4, 'half of the connections of the pool');
+      } finally {
+        await unlock();
       }
-      assert.equal(await waiting(), 4, 'half of the connections of the pool');
-    } finally {
-      await unlock();
-    }
-    assert.deepEqual(new Set((await Promise.all(attacks)).map(({ status }) => status)), new Set([200]));
-  });
+      assert.deepEqual(new Set((await Promise.all(attacks)).map(({ status }) => status)), new Set([200]));
+    },
+  );
 
-  test('leave connections for others also when they are several people of one organization', { timeout: 120_000 }, async () => {
-    const iTwinId = await server.iTwin('eve');
-    await server.grant(iTwinId, 'foreignAdmin', ['imodels_manage'], 'eve');
-    const locked = [await makeIModel(eve, iTwinId, { name: 'one' }), await makeIModel(eve, iTwinId, { name: 'two' })];
-    const other = await makeIModel(olivia, await server.iTwin());
-    const api = await server.as('olivia');
-    const attackers = [await server.as('eve'), await server.as('foreignAdmin')];
-    await locker.query('begin');
-    await locker.query('select id from imodel where id = any($1) for update', [locked.map(({ id }) => id)]);
-    const attacks: Promise<Answer>[] = [];
-    try {
-      for (let n = 0; n < 20; n++) for (const [index, attacker] of attackers.entries()) attacks.push(attacker.patch(`/imodels/${locked[index]?.id}`, { description: String(n) }));
-      await until('the waiters', async () => ((await waiting()) >= 6 ? true : undefined));
-      const answers = await Promise.all(Array.from({ length: 20 }, (_, n) => api.patch(`/imodels/${other.id}`, { description: String(n) })));
-      assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([200]));
-      assert.equal(await waiting(), 6, 'three quarters of the connections of the pool');
-    } finally {
-      await unlock();
-    }
-    await Promise.all(attacks);
-  });
+  test(
+    'leave connections for others also when they are several people of one organization',
+    { timeout: 120_000 },
+    async () => {
+      const iTwinId = await server.iTwin('eve');
+      await server.grant(iTwinId, 'foreignAdmin', ['imodels_manage'], 'eve');
+      const locked = [await makeIModel(eve, iTwinId, { name: 'one' }), await makeIModel(eve, iTwinId, { name: 'two' })];
+      const other = await makeIModel(olivia, await server.iTwin());
+      const api = await server.as('olivia');
+      const attackers = [await server.as('eve'), await server.as('foreignAdmin')];
+      await locker.query('begin');
+      await locker.query('select id from imodel where id = any($1) for update', [locked.map(({ id }) => id)]);
+      const attacks: Promise<Answer>[] = [];
+      try {
+        for (let n = 0; n < 20; n++)
+          for (const [index, attacker] of attackers.entries())
+            attacks.push(attacker.patch(`/imodels/${locked[index]?.id}`, { description: String(n) }));
+        await until('the waiters', async () => ((await waiting()) >= 6 ? true : undefined));
+        const answers = await Promise.all(
+          Array.from({ length: 20 }, (_, n) => api.patch(`/imodels/${other.id}`, { description: String(n) })),
+        );
+        assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([200]));
+        assert.equal(await waiting(), 6, 'three quarters of the connections of the pool');
+      } finally {
+        await unlock();
+      }
+      await Promise.all(attacks);
+    },
+  );
 
   test('take nothing from those who may see an iModel when they may not', { timeout: 120_000 }, async () => {
     const { id } = await makeIModel(olivia, await server.iTwin());
     const [attacker, api] = [await server.as('eve'), await server.as('olivia')];
-    const attacks = Promise.all(Array.from({ length: 90 }, () => attacker.patch(`/imodels/${id}`, { description: 'attack' })));
-    const answers = await Promise.all(Array.from({ length: 20 }, () => api.patch(`/imodels/${id}`, { description: 'work' })));
+    const attacks = Promise.all(
+      Array.from({ length: 90 }, () => attacker.patch(`/imodels/${id}`, { description: 'attack' })),
+    );
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, () => api.patch(`/imodels/${id}`, { description: 'work' })),
+    );
     assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([200]));
     assert.deepEqual(new Set((await attacks).map(({ status }) => status)), new Set([404]));
   });
 });
 
 describe('A request that waits for a locked row for too long', { skip }, () => {
-  test('is answered 503 with the time after which it may come again, also where it waited for a connection', { timeout: 120_000 }, async () => {
-    const server = await bootServer('postgres', { databasePool: 4, databaseLockSeconds: 0.5, databaseWaitSeconds: 1 });
-    const locker = new pg.Client({ connectionString: server.installation.databaseUrl });
-    await locker.connect();
-    try {
-      const { id } = await makeIModel(await official(server), await server.iTwin());
-      const api = await server.as('olivia');
-      await locker.query('begin');
-      await locker.query('select id from imodel where id = $1 for update', [id]);
-      const answers = await Promise.all(Array.from({ length: 30 }, (_, n) => api.patch(`/imodels/${id}`, { description: String(n) })));
-      assert.deepEqual(new Set(answers.map(({ status, body }) => `${status} ${(body as WireError).error.code}`)), new Set(['503 Unavailable']));
-      for (const { headers } of answers) assert.match(headers.get('retry-after') ?? '', /^[1-9]\d*$/);
-      await locker.query('rollback');
-      assert.equal((await api.patch(`/imodels/${id}`, { description: 'afterwards' })).status, 200);
-    } finally {
-      await locker.end();
-      await endServer(server);
-    }
-  });
+  test(
+    'is answered 503 with the time after which it may come again, also where it waited for a connection',
+    { timeout: 120_000 },
+    async () => {
+      const server = await bootServer('postgres', {
+        databasePool: 4,
+        databaseLockSeconds: 0.5,
+        databaseWaitSeconds: 1,
+      });
+      const locker = new pg.Client({ connectionString: server.installation.databaseUrl });
+      await locker.connect();
+      try {
+        const { id } = await makeIModel(await official(server), await server.iTwin());
+        const api = await server.as('olivia');
+        await locker.query('begin');
+        await locker.query('select id from imodel where id = $1 for update', [id]);
+        const answers = await Promise.all(
+          Array.from({ length: 30 }, (_, n) => api.patch(`/imodels/${id}`, { description: String(n) })),
+        );
+        assert.deepEqual(
+          new Set(answers.map(({ status, body }) => `${status} ${(body as WireError).error.code}`)),
+          new Set(['503 Unavailable']),
+        );
+        for (const { headers } of answers) assert.match(headers.get('retry-after') ?? '', /^[1-9]\d*$/);
+        await locker.query('rollback');
+        assert.equal((await api.patch(`/imodels/${id}`, { description: 'afterwards' })).status, 200);
+      } finally {
+        await locker.end();
+        await endServer(server);
+      }
+    },
+  );
 
-  test('does not keep the server from telling that its database answers when every connection is taken', { timeout: 60_000 }, async () => {
-    const server = await bootServer('postgres', { databasePool: 2, databaseWaitSeconds: 20 });
-    const { db } = server.services.database;
-    let end!: () => void;
-    const held = new Promise<void>((resolve) => (end = resolve));
-    try {
-      let holding = 0;
-      const holders = [1, 2].map(() =>
-        db.transaction().execute(async (tx) => {
-          await sql`select 1`.execute(tx);
-          holding++;
-          await held;
-        }),
-      );
-      await until('the taken connections', () => (holding === 2 ? true : undefined));
-      assert.equal((await fetch(`${server.origin}/health/ready`)).status, 200);
-      end();
-      await Promise.all(holders);
-    } finally {
-      end();
-      await endServer(server);
-    }
-  });
+  test(
+    'does not keep the server from telling that its database answers when every connection is taken',
+    { timeout: 60_000 },
+    async () => {
+      const server = await bootServer('postgres', { databasePool: 2, databaseWaitSeconds: 20 });
+      const { db } = server.services.database;
+      let end!: () => void;
+      const held = new Promise<void>((resolve) => (end = resolve));
+      try {
+        let holding = 0;
+        const holders = [1, 2].map(() =>
+          db.transaction().execute(async (tx) => {
+            await sql`select 1`.execute(tx);
+            holding++;
+            await held;
+          }),
+        );
+        await until('the taken connections', () => (holding === 2 ? true : undefined));
+        assert.equal((await fetch(`${server.origin}/health/ready`)).status, 200);
+        end();
+        await Promise.all(holders);
+      } finally {
+        end();
+        await endServer(server);
+      }
+    },
+  );
 });
 
 describe('The connections of one party', () => {

@@ -8,24 +8,47 @@ import { describe, test } from 'node:test';
 import type { BlobStore } from '../../apps/server/src/storage/blobStore.ts';
 import type { Answer } from '../support/api.ts';
 import { makeIModel, official } from '../support/clients.ts';
-import { endServer, Installation, otherStore, setups, type PersonName, type Setup, type TestServer } from '../support/server.ts';
+import {
+  endServer,
+  Installation,
+  otherStore,
+  setups,
+  type PersonName,
+  type Setup,
+  type TestServer,
+} from '../support/server.ts';
 import { until } from '../support/until.ts';
 
 const west = 'West Europe';
 const reason = 'Whoever asked for the iModel no longer has the permissions that it needs.';
 
 /** Max manages the iTwin of the source, and one of his own in another data center, where Olivia may make iModels too. */
-async function attack(setup: Setup, body: (server: TestServer, parts: { source: string; iTwinId: string; role: string; far: string; store: BlobStore }) => Promise<void>): Promise<void> {
+async function attack(
+  setup: Setup,
+  body: (
+    server: TestServer,
+    parts: { source: string; iTwinId: string; role: string; far: string; store: BlobStore },
+  ) => Promise<void>,
+): Promise<void> {
   const installation = await Installation.create(setup);
   let server: TestServer | undefined;
   try {
-    server = await installation.start({ dataCenters: { [west]: otherStore(setup) }, transfers: { firstRetrySeconds: 0 } });
+    server = await installation.start({
+      dataCenters: { [west]: otherStore(setup) },
+      transfers: { firstRetrySeconds: 0 },
+    });
     const iTwinId = await server.iTwin();
     const role = await server.grant(iTwinId, 'max', ['imodels_manage']);
     const far = await server.iTwin('max', undefined, west);
     await server.grant(far, 'olivia', ['imodels_manage'], 'max');
     const source = await makeIModel(await official(server), iTwinId, { changesets: 2 });
-    await body(server, { source: source.id, iTwinId, role, far, store: server.services.blobs.stores.ofDataCenter(west) });
+    await body(server, {
+      source: source.id,
+      iTwinId,
+      role,
+      far,
+      store: server.services.blobs.stores.ofDataCenter(west),
+    });
   } finally {
     await endServer(server);
   }
@@ -42,7 +65,17 @@ async function waitingClone(server: TestServer, source: string, far: string, sto
   const away = () => Promise.reject(new Error('the store is away'));
   Object.assign(store, { put: away, copyFrom: away });
   const id = await clone(server, source, far);
-  await until('an attempt', async () => (await server.services.database.db.selectFrom('job').select('last_error').where('subject_id', '=', id).executeTakeFirst())?.last_error ?? undefined);
+  await until(
+    'an attempt',
+    async () =>
+      (
+        await server.services.database.db
+          .selectFrom('job')
+          .select('last_error')
+          .where('subject_id', '=', id)
+          .executeTakeFirst()
+      )?.last_error ?? undefined,
+  );
   return id;
 }
 
@@ -54,19 +87,34 @@ function goOn(store: BlobStore): void {
 async function outcome(server: TestServer, id: string): Promise<[state: string, failureReason: string | null]> {
   const api = await server.as('admin');
   return until('the end of the copy', async () => {
-    const { createOperation } = (await api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string; failureReason: string | null } };
-    return createOperation.state === 'scheduled' || createOperation.state === 'inProgress' ? undefined : [createOperation.state, createOperation.failureReason];
+    const { createOperation } = (await api.get(`/imodels/${id}/operations/create`)).body as {
+      createOperation: { state: string; failureReason: string | null };
+    };
+    return createOperation.state === 'scheduled' || createOperation.state === 'inProgress'
+      ? undefined
+      : [createOperation.state, createOperation.failureReason];
   });
 }
 
 /** Whatever leads to the data of an iModel answers nothing but that it is not there yet. */
 async function requireClosed(server: TestServer, id: string): Promise<void> {
   const api = await server.as('max');
-  for (const path of ['changesets', 'changesets/1', 'changesets/1/checkpoint', 'changesets/0/checkpoint', 'briefcases', 'namedversions']) {
+  for (const path of [
+    'changesets',
+    'changesets/1',
+    'changesets/1/checkpoint',
+    'changesets/0/checkpoint',
+    'briefcases',
+    'namedversions',
+  ]) {
     const { status, body } = await api.get(`/imodels/${id}/${path}`);
     assert.equal(status, 409, `${path}: ${JSON.stringify(body)}`);
   }
-  const answers: Answer[] = [await api.get(`/imodels/${id}`), await api.get(`/imodels/${id}/baselinefile`), await api.post(`/imodels/${id}/clone`, { iTwinId: await server.iTwin('max'), name: randomUUID() })];
+  const answers: Answer[] = [
+    await api.get(`/imodels/${id}`),
+    await api.get(`/imodels/${id}/baselinefile`),
+    await api.post(`/imodels/${id}/clone`, { iTwinId: await server.iTwin('max'), name: randomUUID() }),
+  ];
   for (const { body } of answers) assert.doesNotMatch(JSON.stringify(body), /[?&]sig=|changesets\/[1-9]/);
   const token = server.services.signedLinks.containerToken(`imodelblocks-${id}`, 60);
   assert.equal((await fetch(`${server.origin}/storage/imodelblocks-${id}/manifest.bcv?${token}`)).status, 404);
@@ -78,22 +126,37 @@ for (const setup of setups)
       attack(setup, async (server, { source, iTwinId, role, far, store }) => {
         const id = await waitingClone(server, source, far, store);
         await requireClosed(server, id);
-        assert.equal((await (await server.as('olivia')).patch(`/accesscontrol/itwins/${iTwinId}/roles/${role}`, { permissions: [] })).status, 200);
+        assert.equal(
+          (
+            await (
+              await server.as('olivia')
+            ).patch(`/accesscontrol/itwins/${iTwinId}/roles/${role}`, { permissions: [] })
+          ).status,
+          200,
+        );
         goOn(store);
         assert.deepEqual(await outcome(server, id), ['failed', reason]);
         await requireClosed(server, id);
-      }));
+      }),
+    );
 
-    test('fails also when the source is deleted afterwards, and one whose requester keeps the right is made without it', { timeout: 120_000 }, () =>
-      attack(setup, async (server, { source, iTwinId, role, far, store }) => {
-        const olivia = await server.as('olivia');
-        const lost = await waitingClone(server, source, far, store);
-        const other = await makeIModel(await official(server), iTwinId, { changesets: 1 });
-        const kept = await clone(server, other.id, far, 'olivia');
-        assert.equal((await olivia.patch(`/accesscontrol/itwins/${iTwinId}/roles/${role}`, { permissions: [] })).status, 200);
-        for (const id of [source, other.id]) assert.equal((await olivia.delete(`/imodels/${id}`)).status, 204);
-        goOn(store);
-        assert.deepEqual(await outcome(server, lost), ['failed', reason]);
-        assert.deepEqual(await outcome(server, kept), ['successful', null]);
-      }));
+    test(
+      'fails also when the source is deleted afterwards, and one whose requester keeps the right is made without it',
+      { timeout: 120_000 },
+      () =>
+        attack(setup, async (server, { source, iTwinId, role, far, store }) => {
+          const olivia = await server.as('olivia');
+          const lost = await waitingClone(server, source, far, store);
+          const other = await makeIModel(await official(server), iTwinId, { changesets: 1 });
+          const kept = await clone(server, other.id, far, 'olivia');
+          assert.equal(
+            (await olivia.patch(`/accesscontrol/itwins/${iTwinId}/roles/${role}`, { permissions: [] })).status,
+            200,
+          );
+          for (const id of [source, other.id]) assert.equal((await olivia.delete(`/imodels/${id}`)).status, 204);
+          goOn(store);
+          assert.deepEqual(await outcome(server, lost), ['failed', reason]);
+          assert.deepEqual(await outcome(server, kept), ['successful', null]);
+        }),
+    );
   });

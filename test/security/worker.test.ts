@@ -28,7 +28,10 @@ function attackedServer(): { work: string; context: { server: TestServer; olivia
   const work = mkdtempSync(path.join(tmpdir(), 'offshoot-hostile-'));
   const context = {} as { server: TestServer; olivia: Official };
   before(async () => {
-    context.server = await bootServer('sqlite', { verifyChangesets: 'off', checkpoints: { generate: 'here', delaySeconds: 0, attempts: 2, firstRetrySeconds: 0, workSeconds: 20 } });
+    context.server = await bootServer('sqlite', {
+      verifyChangesets: 'off',
+      checkpoints: { generate: 'here', delaySeconds: 0, attempts: 2, firstRetrySeconds: 0, workSeconds: 20 },
+    });
     context.olivia = await official(context.server);
   });
   after(async () => {
@@ -41,22 +44,29 @@ function attackedServer(): { work: string; context: { server: TestServer; olivia
 describe('hostile changesets', { skip }, () => {
   const { work, context } = attackedServer();
 
-  const checkpointOf = async (prefix: object): Promise<Checkpoint> => checkpointDecided(context.olivia, await pushPrefix(context.olivia, await context.server.iTwin(), work, prefix));
+  const checkpointOf = async (prefix: object): Promise<Checkpoint> =>
+    checkpointDecided(context.olivia, await pushPrefix(context.olivia, await context.server.iTwin(), work, prefix));
 
   test('whose statements are those of a schema change are applied', async () => {
-    const { state } = await checkpointOf({ ContainsSchemaChanges: true, DDL: 'CREATE TABLE [t]([Id] INTEGER PRIMARY KEY);CREATE INDEX [i] ON [t]([Id])' });
+    const { state } = await checkpointOf({
+      ContainsSchemaChanges: true,
+      DDL: 'CREATE TABLE [t]([Id] INTEGER PRIMARY KEY);CREATE INDEX [i] ON [t]([Id])',
+    });
     assert.equal(state, CheckpointState.Successful);
   });
 
   for (const [what, ddl] of Object.entries({
-    'attaches the database of the server': "CREATE TABLE a(x); COMMIT; ATTACH DATABASE '../../offshoot.db' AS server; CREATE TABLE copied AS SELECT * FROM server.secret",
+    'attaches the database of the server':
+      "CREATE TABLE a(x); COMMIT; ATTACH DATABASE '../../offshoot.db' AS server; CREATE TABLE copied AS SELECT * FROM server.secret",
     'copies a table': 'CREATE TABLE copied AS SELECT * FROM be_Local',
     'never ends': 'CREATE TABLE t AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c',
     'takes memory': 'CREATE TABLE t(a DEFAULT (zeroblob(1000000000)))',
     'writes a file': "VACUUM INTO 'copy.db'",
   }))
     test(`whose statement ${what} fail their checkpoint with a plain reason, and nothing of it is run`, async () => {
-      const checkpoint = (await checkpointOf({ ContainsSchemaChanges: true, DDL: ddl })) as Checkpoint & { failureReason?: string };
+      const checkpoint = (await checkpointOf({ ContainsSchemaChanges: true, DDL: ddl })) as Checkpoint & {
+        failureReason?: string;
+      };
       assert.equal(checkpoint.state, CheckpointState.Failed);
       assert.match(checkpoint.failureReason ?? '', /it holds .*, which no schema of an iModel needs/);
       assert.doesNotMatch(checkpoint.failureReason ?? '', /\/tmp|\.ts:|node_modules/);
@@ -67,24 +77,32 @@ describe('hostile baselines', { skip }, () => {
   const { work, context } = attackedServer();
 
   for (const [what, sql] of Object.entries({
-    'never ends': 'create trigger x after update on be_Prop begin insert into be_Prop(Namespace, Name, Id, SubId) select x, x, x, x from (with recursive c(x) as (select 1 union all select x + 1 from c) select x from c); end',
-    'fills the disk': "create trigger x after insert on be_Local begin update be_Local set Val = zeroblob(1000000000) where Name = new.Name; end",
-    'is hidden in a view': 'create view [a.b] as with recursive c(x) as (select 1 union all select x + 1 from c) select x from c',
+    'never ends':
+      'create trigger x after update on be_Prop begin insert into be_Prop(Namespace, Name, Id, SubId) select x, x, x, x from (with recursive c(x) as (select 1 union all select x + 1 from c) select x from c); end',
+    'fills the disk':
+      'create trigger x after insert on be_Local begin update be_Local set Val = zeroblob(1000000000) where Name = new.Name; end',
+    'is hidden in a view':
+      'create view [a.b] as with recursive c(x) as (select 1 union all select x + 1 from c) select x from c',
     'is a view by the name of a table': 'create view bis_Secret as select 1',
   }))
     test(`whose schema holds what ${what} get no checkpoint, and nothing of it is run`, async () => {
       const file = path.join(work, 'hostile.bim');
-      writeFileSync(file, brotliDecompressSync(readFileSync(new URL('../../apps/server/assets/seed.bim.br', import.meta.url))));
+      writeFileSync(
+        file,
+        brotliDecompressSync(readFileSync(new URL('../../apps/server/assets/seed.bim.br', import.meta.url))),
+      );
       const db = new DatabaseSync(file);
       db.exec(sql);
       db.close();
       const { client, authorization } = context.olivia;
       const api = await context.server.as('olivia');
       const iTwinId = await context.server.iTwin();
-      const created = await client.iModels.createFromBaseline({ authorization, iModelProperties: { iTwinId, name: 'hostile', filePath: file } }).then(
-        ({ id }) => id,
-        () => undefined,
-      );
+      const created = await client.iModels
+        .createFromBaseline({ authorization, iModelProperties: { iTwinId, name: 'hostile', filePath: file } })
+        .then(
+          ({ id }) => id,
+          () => undefined,
+        );
       const { body } = await api.get(`/imodels?iTwinId=${iTwinId}`);
       const id = created ?? (body as { iModels: { id: string }[] }).iModels[0]?.id;
       const { body: operation } = await api.get(`/imodels/${id}/operations/create`);
@@ -134,17 +152,35 @@ describe('the isolation of the iTwin.js process', { skip }, () => {
 
   test('hides the files of the server', (t) => {
     if (isolation.level === 'process') return t.skip('neither bubblewrap nor another user is to be had here');
-    assert.equal(run(`import { readFileSync } from 'node:fs'; try { console.log(readFileSync(${JSON.stringify(secret)}, 'utf8')); } catch { console.log('refused'); }`), 'refused');
+    assert.equal(
+      run(
+        `import { readFileSync } from 'node:fs'; try { console.log(readFileSync(${JSON.stringify(secret)}, 'utf8')); } catch { console.log('refused'); }`,
+      ),
+      'refused',
+    );
   });
 
   test('shows nothing but the system, the packages and the own folder, and no network', (t) => {
     if (isolation.level !== 'namespaces') return t.skip('bubblewrap is not to be had here');
-    const seen = JSON.parse(run("import { readdirSync } from 'node:fs'; import { networkInterfaces } from 'node:os'; console.log(JSON.stringify({ root: readdirSync('/'), etc: readdirSync('/etc'), network: networkInterfaces() }));")) as Record<string, unknown>;
+    const seen = JSON.parse(
+      run(
+        "import { readdirSync } from 'node:fs'; import { networkInterfaces } from 'node:os'; console.log(JSON.stringify({ root: readdirSync('/'), etc: readdirSync('/etc'), network: networkInterfaces() }));",
+      ),
+    ) as Record<string, unknown>;
     assert.deepEqual(seen.etc, ['ld.so.cache']);
-    assert.ok(!(seen.root as string[]).includes('home') && !(seen.root as string[]).includes('var') && !(seen.root as string[]).includes('root'));
+    assert.ok(
+      !(seen.root as string[]).includes('home') &&
+        !(seen.root as string[]).includes('var') &&
+        !(seen.root as string[]).includes('root'),
+    );
     assert.ok(Object.keys(seen.network as object).every((name) => name === 'lo'));
     const server = fileURLToPath(new URL('../../', import.meta.url));
-    assert.equal(run(`import { existsSync } from 'node:fs'; console.log(existsSync(${JSON.stringify(path.join(server, 'test'))}))`), 'false');
+    assert.equal(
+      run(
+        `import { existsSync } from 'node:fs'; console.log(existsSync(${JSON.stringify(path.join(server, 'test'))}))`,
+      ),
+      'false',
+    );
   });
 
   test('refuses to run below the level that the configuration asks for', async () => {

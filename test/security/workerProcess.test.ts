@@ -12,14 +12,27 @@ import { FinalError, PublicError } from '../../apps/server/src/operations/reason
 describe('work for an iTwin.js process', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-worker-'));
   after(() => rmSync(folder, { recursive: true, force: true }));
-  const request: WorkRequest = { file: path.join(folder, 'model.bim'), changesets: [], purpose: 'checkpoint', countMissingGuids: false };
+  const request: WorkRequest = {
+    file: path.join(folder, 'model.bim'),
+    changesets: [],
+    purpose: 'checkpoint',
+    countMissingGuids: false,
+  };
   const limits = { memoryBytes: 2 ** 30, silenceMs: 60_000, workMs: 60_000 };
   /** A process whose program is not there. */
-  const absent = (lend: Isolation['lend'] = async () => undefined): Isolation => ({ level: 'process', lend, command: () => ({ file: path.join(folder, 'no-such-program'), args: [], options: {} }) });
-  const work = (isolation: Promise<Isolation>, signal = new AbortController().signal) => new WorkerProcess(folder, limits, isolation).work(request, { signal }, () => undefined);
+  const absent = (lend: Isolation['lend'] = async () => undefined): Isolation => ({
+    level: 'process',
+    lend,
+    command: () => ({ file: path.join(folder, 'no-such-program'), args: [], options: {} }),
+  });
+  const work = (isolation: Promise<Isolation>, signal = new AbortController().signal) =>
+    new WorkerProcess(folder, limits, isolation).work(request, { signal }, () => undefined);
 
   test('fails at once when the process cannot be started', { timeout: 20_000 }, async () => {
-    await assert.rejects(work(Promise.resolve(absent())), (error) => error instanceof PublicError && /could not be started/.test(error.message));
+    await assert.rejects(
+      work(Promise.resolve(absent())),
+      (error) => error instanceof PublicError && /could not be started/.test(error.message),
+    );
   });
 
   test('is not begun when it was called off while the process was being prepared', { timeout: 20_000 }, async () => {
@@ -29,6 +42,10 @@ describe('work for an iTwin.js process', () => {
   });
 
   test('fails for good, with a reason for users, where the wanted isolation is not to be had', async () => {
-    await assert.rejects(work(Promise.reject(new IsolationError('process', 'namespaces'))), (error) => error instanceof FinalError && !/bubblewrap|'/.test(error.message) && error.cause instanceof IsolationError);
+    await assert.rejects(
+      work(Promise.reject(new IsolationError('process', 'namespaces'))),
+      (error) =>
+        error instanceof FinalError && !/bubblewrap|'/.test(error.message) && error.cause instanceof IsolationError,
+    );
   });
 });

@@ -3,13 +3,22 @@ import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
-import { ChecksumMismatchError, NoSuchObjectError, SizeMismatchError, UnknownBlockError, type BlobStore } from '../../apps/server/src/storage/blobStore.ts';
+import {
+  ChecksumMismatchError,
+  NoSuchObjectError,
+  SizeMismatchError,
+  UnknownBlockError,
+  type BlobStore,
+} from '../../apps/server/src/storage/blobStore.ts';
 
 /**
  * What every store keeps to. `make` gives an empty one and what takes it away again; and where stores of the kind can copy from
  * each other, a second one.
  */
-export function blobStoreSuite(name: string, make: () => Promise<{ store: BlobStore; twin?: BlobStore; remove: () => Promise<void> }>): void {
+export function blobStoreSuite(
+  name: string,
+  make: () => Promise<{ store: BlobStore; twin?: BlobStore; remove: () => Promise<void> }>,
+): void {
   describe(`The blob store ${name}`, () => {
     let store: BlobStore;
     let twin: BlobStore | undefined;
@@ -32,7 +41,10 @@ export function blobStoreSuite(name: string, make: () => Promise<{ store: BlobSt
     test('gives back what was put, whole and by range, and tells its hash', async () => {
       const key = randomUUID();
       const bytes = randomBytes(300_000);
-      assert.deepEqual(await store.put(key, Readable.from([bytes.subarray(0, 1000), bytes.subarray(1000)]), bytes.length), { size: bytes.length, sha256: sha256(bytes) });
+      assert.deepEqual(
+        await store.put(key, Readable.from([bytes.subarray(0, 1000), bytes.subarray(1000)]), bytes.length),
+        { size: bytes.length, sha256: sha256(bytes) },
+      );
       assert.deepEqual(await content(key), bytes);
       assert.deepEqual(await content(key, { start: 5, end: 99_999 }), bytes.subarray(5, 100_000));
       assert.ok((await keys()).includes(key));
@@ -81,12 +93,19 @@ export function blobStoreSuite(name: string, make: () => Promise<{ store: BlobSt
       await assert.rejects(store.commitBlocks(upload, key, ['id/0==', 'id/1=='], 60), SizeMismatchError);
       await assert.rejects(store.read(key), NoSuchObjectError);
       const whole = Buffer.concat(blocks);
-      assert.deepEqual(await store.stagedBlocks(upload), new Map(blocks.map((block, n) => [`id/${n}==`, block.length])));
-      assert.deepEqual(await store.commitBlocks(upload, key, ['id/0==', 'id/1==', 'id/2=='], 60), { size: 60, sha256: sha256(whole) });
+      assert.deepEqual(
+        await store.stagedBlocks(upload),
+        new Map(blocks.map((block, n) => [`id/${n}==`, block.length])),
+      );
+      assert.deepEqual(await store.commitBlocks(upload, key, ['id/0==', 'id/1==', 'id/2=='], 60), {
+        size: 60,
+        sha256: sha256(whole),
+      });
       assert.deepEqual(await content(key), whole);
     });
 
-    const staged = async (upload: string, blockId: string): Promise<Buffer> => buffer(await store.readBlock(upload, blockId));
+    const staged = async (upload: string, blockId: string): Promise<Buffer> =>
+      buffer(await store.readBlock(upload, blockId));
 
     test('puts a block in the place of an earlier one with the same id, and keeps that when the new one breaks off or is too long', async () => {
       const upload = randomUUID();
@@ -107,7 +126,11 @@ export function blobStoreSuite(name: string, make: () => Promise<{ store: BlobSt
     test('keeps the blocks of a commit until they are dropped, so that it can be repeated', async () => {
       const upload = randomUUID();
       const bytes = randomBytes(40);
-      await Promise.all([0, 1, 2, 3].map((n) => store.stageBlock(upload, `b${n}`, Readable.from([bytes.subarray(10 * n, 10 * n + 10)]), 40)));
+      await Promise.all(
+        [0, 1, 2, 3].map((n) =>
+          store.stageBlock(upload, `b${n}`, Readable.from([bytes.subarray(10 * n, 10 * n + 10)]), 40),
+        ),
+      );
       for (const key of [randomUUID(), randomUUID()]) {
         await store.commitBlocks(upload, key, ['b0', 'b1', 'b2', 'b3'], 40);
         assert.deepEqual(await content(key), bytes);
@@ -122,7 +145,10 @@ export function blobStoreSuite(name: string, make: () => Promise<{ store: BlobSt
       const bytes = randomBytes(20);
       await store.stageBlock(upload, 'a', Readable.from([bytes]), 20);
       const md5 = createHash('md5').update(bytes).digest('hex');
-      await assert.rejects(store.commitBlocks(upload, key, ['a'], 20, { md5: md5.replace(/^./, (digit) => (digit === '0' ? '1' : '0')) }), ChecksumMismatchError);
+      await assert.rejects(
+        store.commitBlocks(upload, key, ['a'], 20, { md5: md5.replace(/^./, (digit) => (digit === '0' ? '1' : '0')) }),
+        ChecksumMismatchError,
+      );
       await assert.rejects(store.read(key), NoSuchObjectError);
       assert.equal((await store.commitBlocks(upload, key, ['a'], 20, { md5 })).sha256, sha256(bytes));
     });
@@ -132,11 +158,17 @@ export function blobStoreSuite(name: string, make: () => Promise<{ store: BlobSt
       await assert.rejects(store.stageBlock(upload, 'x', Readable.from([randomBytes(101)]), 100), SizeMismatchError);
       const bytes = randomBytes(100);
       for (let attempt = 0; attempt < 8; attempt++) {
-        for (let n = 0; n < 5; n++) await store.stageBlock(upload, `${attempt}/${n}`, Readable.from([bytes.subarray(20 * n, 20 * n + 20)]), 100);
+        for (let n = 0; n < 5; n++)
+          await store.stageBlock(upload, `${attempt}/${n}`, Readable.from([bytes.subarray(20 * n, 20 * n + 20)]), 100);
         const sizes = [...(await store.stagedBlocks(upload)).values()];
         assert.ok(sizes.reduce((sum, size) => sum + size, 0) <= 200);
         const key = randomUUID();
-        await store.commitBlocks(upload, key, [0, 1, 2, 3, 4].map((n) => `${attempt}/${n}`), 100);
+        await store.commitBlocks(
+          upload,
+          key,
+          [0, 1, 2, 3, 4].map((n) => `${attempt}/${n}`),
+          100,
+        );
         assert.deepEqual(await content(key), bytes);
       }
     });
@@ -147,7 +179,10 @@ export function blobStoreSuite(name: string, make: () => Promise<{ store: BlobSt
       await (twin ?? store).put(from, Readable.from([bytes]), bytes.length);
       if (twin === undefined) return assert.ok(!('copyFrom' in store));
       assert.ok(store.copyFrom !== undefined);
-      assert.deepEqual(await store.copyFrom(twin, from, key, bytes.length), { size: bytes.length, sha256: sha256(bytes) });
+      assert.deepEqual(await store.copyFrom(twin, from, key, bytes.length), {
+        size: bytes.length,
+        sha256: sha256(bytes),
+      });
       assert.deepEqual(await content(key), bytes);
       const other = randomUUID();
       await assert.rejects(store.copyFrom(twin, from, other, bytes.length - 1), SizeMismatchError);
@@ -162,7 +197,10 @@ export function blobStoreSuite(name: string, make: () => Promise<{ store: BlobSt
       const first = await store.claim(randomUUID());
       assert.equal(await store.claim(first), first);
       assert.equal(await store.claim(randomUUID()), first);
-      assert.deepEqual((await keys()).filter((key) => key.includes('owner')), []);
+      assert.deepEqual(
+        (await keys()).filter((key) => key.includes('owner')),
+        [],
+      );
     });
 
     test('forgets what is deleted, also twice, and uploads left unfinished', async () => {

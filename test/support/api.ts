@@ -8,7 +8,12 @@ export interface Answer {
 
 /** A refusal as tests compare it. */
 export interface WireError {
-  error: { code: string; message: string; target?: string; details?: { code: string; message: string; target?: string; innerError?: { code: string } }[] };
+  error: {
+    code: string;
+    message: string;
+    target?: string;
+    details?: { code: string; message: string; target?: string; innerError?: { code: string } }[];
+  };
 }
 
 /** How long an answer may take before the test fails, milliseconds: well above the server's own limits. */
@@ -25,10 +30,14 @@ export class Api {
   }
 
   get = (path: string, headers?: Record<string, string>): Promise<Answer> => this.send('GET', path, undefined, headers);
-  post = (path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer> => this.send('POST', path, body, headers);
-  put = (path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer> => this.send('PUT', path, body, headers);
-  patch = (path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer> => this.send('PATCH', path, body, headers);
-  delete = (path: string, headers?: Record<string, string>): Promise<Answer> => this.send('DELETE', path, undefined, headers);
+  post = (path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer> =>
+    this.send('POST', path, body, headers);
+  put = (path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer> =>
+    this.send('PUT', path, body, headers);
+  patch = (path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer> =>
+    this.send('PATCH', path, body, headers);
+  delete = (path: string, headers?: Record<string, string>): Promise<Answer> =>
+    this.send('DELETE', path, undefined, headers);
 
   /** @param body an object goes as JSON, a string or bytes as they are */
   async send(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Answer> {

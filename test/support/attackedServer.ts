@@ -26,7 +26,11 @@ export class AttackedServer {
     const process = new ServerProcess(installation.config());
     await process.start();
     const issuer = await EmbeddedIssuer.open(installation.dataDir);
-    return new AttackedServer(installation, process, await issuer.mint(people.olivia, { applicationId: 'suite', scope: 'itwin-platform', lifeSeconds: 3600 }));
+    return new AttackedServer(
+      installation,
+      process,
+      await issuer.mint(people.olivia, { applicationId: 'suite', scope: 'itwin-platform', lifeSeconds: 3600 }),
+    );
   }
 
   get origin(): string {
@@ -42,7 +46,9 @@ export class AttackedServer {
   }
 
   async iTwin(): Promise<string> {
-    const { body } = await (await this.api()).post('/itwins', { displayName: 'attacked', class: 'Endeavor', subClass: 'Project' });
+    const { body } = await (
+      await this.api()
+    ).post('/itwins', { displayName: 'attacked', class: 'Endeavor', subClass: 'Project' });
     return (body as { iTwin: { id: string } }).iTwin.id;
   }
 

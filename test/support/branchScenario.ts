@@ -20,7 +20,15 @@ import {
   type BriefcaseDb,
 } from '@itwin/core-backend';
 import { DbResult, Id64, type Id64String } from '@itwin/core-bentley';
-import { Code, IModel, type ElementProps, type ExternalSourceAspectProps, type ExternalSourceProps, type PhysicalElementProps, type RepositoryLinkProps } from '@itwin/core-common';
+import {
+  Code,
+  IModel,
+  type ElementProps,
+  type ExternalSourceAspectProps,
+  type ExternalSourceProps,
+  type PhysicalElementProps,
+  type RepositoryLinkProps,
+} from '@itwin/core-common';
 import { elementsOf } from './importScenario.ts';
 import type { Setting } from './scenario.ts';
 
@@ -48,13 +56,20 @@ interface ChangedElements {
 }
 
 /** A new branch of each kind: clone, both forks, and a padded copy of a file, as the transformer's own tests make it. */
-async function branchesOf(setting: Setting, main: BriefcaseDb): Promise<{ kind: string; id: string; iTwinId: string }[]> {
+async function branchesOf(
+  setting: Setting,
+  main: BriefcaseDb,
+): Promise<{ kind: string; id: string; iTwinId: string }[]> {
   const { client, authorization, input } = setting;
   const { otherITwinId: iTwinId } = input;
   const { iModelId } = main;
   const named = () => ({ iTwinId, name: randomUUID() });
   const clone = await client.iModels.clone({ authorization, iModelId, iModelProperties: named() });
-  const fork = await client.iModels.fork({ authorization, iModelId, iModelProperties: { ...named(), preserveHistory: true } });
+  const fork = await client.iModels.fork({
+    authorization,
+    iModelId,
+    iModelProperties: { ...named(), preserveHistory: true },
+  });
   const squashed = await client.iModels.fork({ authorization, iModelId, iModelProperties: named() });
   const file = path.join(input.folder, 'version0.bim');
   SnapshotDb.createFrom(main, file).close();
@@ -70,22 +85,42 @@ async function branchesOf(setting: Setting, main: BriefcaseDb): Promise<{ kind: 
   ];
 }
 
-function provenanceProps(scope: Id64String, element: Id64String, identifier: Id64String, version: string): ExternalSourceAspectProps {
-  return { classFullName: ExternalSourceAspect.classFullName, element: new ElementOwnsExternalSourceAspects(element), scope: { id: scope }, identifier, kind: ExternalSourceAspect.Kind.Element, version };
+function provenanceProps(
+  scope: Id64String,
+  element: Id64String,
+  identifier: Id64String,
+  version: string,
+): ExternalSourceAspectProps {
+  return {
+    classFullName: ExternalSourceAspect.classFullName,
+    element: new ElementOwnsExternalSourceAspects(element),
+    scope: { id: scope },
+    identifier,
+    kind: ExternalSourceAspect.Kind.Element,
+    version,
+  };
 }
 
 /** The branch's element for each of the main iModel, by the provenance in the branch. */
 function provenanceOf(db: BriefcaseDb, scope: Id64String): Map<Id64String, Id64String> {
-  return db.withPreparedStatement("select Identifier, Element.Id from bis.ExternalSourceAspect where Scope.Id = ? and Kind = 'Element'", (statement) => {
-    statement.bindId(1, scope);
-    const found = new Map<Id64String, Id64String>();
-    while (statement.step() === DbResult.BE_SQLITE_ROW) found.set(statement.getValue(0).getString(), statement.getValue(1).getId());
-    return found;
-  });
+  return db.withPreparedStatement(
+    "select Identifier, Element.Id from bis.ExternalSourceAspect where Scope.Id = ? and Kind = 'Element'",
+    (statement) => {
+      statement.bindId(1, scope);
+      const found = new Map<Id64String, Id64String>();
+      while (statement.step() === DbResult.BE_SQLITE_ROW)
+        found.set(statement.getValue(0).getString(), statement.getValue(1).getId());
+      return found;
+    },
+  );
 }
 
 /** Writes into the branch what it is a branch of, and from which element each of its own came. */
-async function beginBranch({ models, input }: Setting, main: BriefcaseDb, { kind, id, iTwinId }: { kind: string; id: string; iTwinId: string }): Promise<Branch> {
+async function beginBranch(
+  { models, input }: Setting,
+  main: BriefcaseDb,
+  { kind, id, iTwinId }: { kind: string; id: string; iTwinId: string },
+): Promise<Branch> {
   const db = await models.openBriefcase(iTwinId, id);
   const elements = elementsOf(main);
   assert.deepEqual(elementsOf(db), elements, kind);
@@ -100,7 +135,14 @@ async function beginBranch({ models, input }: Setting, main: BriefcaseDb, { kind
     federationGuid: main.iModelId,
   };
   const scope = db.elements.insertElement(link);
-  const source: ExternalSourceProps = { classFullName: ExternalSource.classFullName, model: IModel.repositoryModelId, code: Code.createEmpty(), repository: { id: scope, relClassName: 'BisCore:ExternalSourceIsInRepository' }, connectorName: 'branch', connectorVersion: '1' };
+  const source: ExternalSourceProps = {
+    classFullName: ExternalSource.classFullName,
+    model: IModel.repositoryModelId,
+    code: Code.createEmpty(),
+    repository: { id: scope, relClassName: 'BisCore:ExternalSourceIsInRepository' },
+    connectorName: 'branch',
+    connectorVersion: '1',
+  };
   db.elements.insertElement(source);
   for (const element of elements) db.elements.insertAspect(provenanceProps(scope, element, element, main.changeset.id));
   db.saveChanges('provenance');
@@ -113,7 +155,11 @@ async function changesAfter(db: BriefcaseDb, index: number, folder: string): Pro
   const changed: ChangedElements = { inserted: new Set(), updated: new Set(), deleted: new Set() };
   const last = db.changeset.index ?? 0;
   if (last === index) return changed;
-  const files = await BriefcaseManager.downloadChangesets({ iModelId: db.iModelId, targetDir: path.join(folder, db.iModelId), range: { first: index + 1, end: last } });
+  const files = await BriefcaseManager.downloadChangesets({
+    iModelId: db.iModelId,
+    targetDir: path.join(folder, db.iModelId),
+    range: { first: index + 1, end: last },
+  });
   assert.equal(files.length, last - index);
   for (const { pathname } of files) {
     const reader = SqliteChangesetReader.openFile({ fileName: pathname, db, disableSchemaCheck: true });
@@ -141,7 +187,14 @@ async function changesAfter(db: BriefcaseDb, index: number, folder: string): Pro
  * @param targetOf the element there for one here
  * @param onInserted notes where an element came from
  */
-async function transform({ models }: Setting, from: BriefcaseDb, to: BriefcaseDb, changes: ChangedElements, targetOf: ReadonlyMap<Id64String, Id64String>, onInserted: (source: Id64String, target: Id64String) => void): Promise<void> {
+async function transform(
+  { models }: Setting,
+  from: BriefcaseDb,
+  to: BriefcaseDb,
+  changes: ChangedElements,
+  targetOf: ReadonlyMap<Id64String, Id64String>,
+  onInserted: (source: Id64String, target: Id64String) => void,
+): Promise<void> {
   const { model } = models.plantOf(to);
   const updated = [...changes.updated].flatMap((id) => targetOf.get(id) ?? []);
   const deleted = [...changes.deleted].flatMap((id) => targetOf.get(id) ?? []);
@@ -152,7 +205,8 @@ async function transform({ models }: Setting, from: BriefcaseDb, to: BriefcaseDb
     const [here, there] = [models.plantOf(from), models.plantOf(to)];
     context.remapElement(here.model, there.model);
     context.remapElement(here.category, there.category);
-    const cloned = (id: Id64String): ElementProps => context.cloneElement(from.elements.getElement({ id, wantGeometry: true }));
+    const cloned = (id: Id64String): ElementProps =>
+      context.cloneElement(from.elements.getElement({ id, wantGeometry: true }));
     for (const id of changes.inserted) {
       const target = to.elements.insertElement(cloned(id));
       context.remapElement(id, target);
@@ -192,7 +246,8 @@ async function backward(setting: Setting, main: BriefcaseDb, branch: Branch): Pr
   await transform(setting, db, main, changes, mainOf, (own, target) => void inserted.push([target, own]));
   await main.pushChanges({ description: `from the ${branch.kind}` });
   await db.locks.acquireLocks({ exclusive: inserted.map(([, own]) => own) });
-  for (const [source, own] of inserted) db.elements.insertAspect(provenanceProps(scope, own, source, main.changeset.id));
+  for (const [source, own] of inserted)
+    db.elements.insertAspect(provenanceProps(scope, own, source, main.changeset.id));
   db.saveChanges();
   await db.pushChanges({ description: 'provenance of what went back' });
   branch.mainIndex = main.changeset.index ?? 0;
@@ -238,7 +293,11 @@ export async function branches(setting: Setting): Promise<void> {
     await forward(setting, main, branch);
     assert.notDeepEqual(placesOf(db), before, kind);
     assert.deepEqual(placesOf(db), placesOf(main), `${kind}: forward`);
-    assert.equal(provenanceOf(db, branch.scope).size, elementsOf(db).length, `${kind}: each element tells where it came from`);
+    assert.equal(
+      provenanceOf(db, branch.scope).size,
+      elementsOf(db).length,
+      `${kind}: each element tells where it came from`,
+    );
 
     // The branch does the same, under its own locks: another briefcase of it has to wait, one of the main iModel does not.
     const other = await models.openBriefcase(branch.iTwinId, branch.id);

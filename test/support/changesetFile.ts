@@ -8,7 +8,11 @@ import { workFolder, type MadeIModel, type Official } from './clients.ts';
 import { until } from './until.ts';
 
 /** Header of a changeset file, and the size of the dictionary (16 MiB). */
-const header = Buffer.concat([Buffer.from([22, 0]), Buffer.from('ChangeSetLzma\0\0\0', 'latin1'), Buffer.from([0x10, 0, 2, 0, 24])]);
+const header = Buffer.concat([
+  Buffer.from([22, 0]),
+  Buffer.from('ChangeSetLzma\0\0\0', 'latin1'),
+  Buffer.from([0x10, 0, 2, 0, 24]),
+]);
 
 /** A changeset file of the format of iTwin.js, with these changes stored and not packed. @param prefix what tells of schema changes */
 export function changesetFile(changes: Buffer, prefix = Buffer.alloc(0)): Buffer {
@@ -37,16 +41,27 @@ export function insertedElements(...briefcases: number[]): Buffer<ArrayBuffer> {
 
 /** The id of a changeset with these changes: SHA-1 over the parent's id, 20 bytes, and what it changes. */
 export function realIdOf(parentId: string, changes: Buffer, prefix = Buffer.alloc(0)): string {
-  return createHash('sha1').update(parentId === '' ? Buffer.alloc(20) : Buffer.from(parentId, 'hex')).update(prefix).update(changes).digest('hex');
+  return createHash('sha1')
+    .update(parentId === '' ? Buffer.alloc(20) : Buffer.from(parentId, 'hex'))
+    .update(prefix)
+    .update(changes)
+    .digest('hex');
 }
 
 /** A changeset whose bytes give its id, with changes that nobody can apply. */
-export function makeChangeset(parentId: string, changes: Buffer = randomBytes(300)): { id: string; parentId: string; bytes: Buffer } {
+export function makeChangeset(
+  parentId: string,
+  changes: Buffer = randomBytes(300),
+): { id: string; parentId: string; bytes: Buffer } {
   return { id: realIdOf(parentId, changes), parentId, bytes: changesetFile(changes) };
 }
 
 /** Pushes changesets whose bytes give their ids, each from a new briefcase. */
-export async function pushVerifiable({ client, authorization }: Official, made: MadeIModel, count: number): Promise<number[]> {
+export async function pushVerifiable(
+  { client, authorization }: Official,
+  made: MadeIModel,
+  count: number,
+): Promise<number[]> {
   const work = workFolder();
   const briefcases: number[] = [];
   try {
@@ -55,7 +70,11 @@ export async function pushVerifiable({ client, authorization }: Official, made: 
       const changeset = makeChangeset(made.changesets.at(-1)?.id ?? '');
       const filePath = path.join(work.path, `${changeset.id}.cs`);
       writeFileSync(filePath, changeset.bytes);
-      const { index } = await client.changesets.create({ authorization, iModelId: made.id, changesetProperties: { id: changeset.id, parentId: changeset.parentId, briefcaseId, filePath } });
+      const { index } = await client.changesets.create({
+        authorization,
+        iModelId: made.id,
+        changesetProperties: { id: changeset.id, parentId: changeset.parentId, briefcaseId, filePath },
+      });
       made.changesets.push({ ...changeset, index });
       briefcases.push(briefcaseId);
     }
@@ -66,12 +85,31 @@ export async function pushVerifiable({ client, authorization }: Official, made: 
 }
 
 /** Pushes a file through plain HTTP. @returns the answer to the completion */
-export async function pushFile(api: Api, iModelId: string, briefcaseId: number, changeset: { id: string; parentId: string; bytes: Buffer }): Promise<Answer> {
+export async function pushFile(
+  api: Api,
+  iModelId: string,
+  briefcaseId: number,
+  changeset: { id: string; parentId: string; bytes: Buffer },
+): Promise<Answer> {
   const { id, parentId, bytes } = changeset;
-  const begun = await api.post(`/imodels/${iModelId}/changesets`, { id, parentId, briefcaseId, fileSize: bytes.length });
+  const begun = await api.post(`/imodels/${iModelId}/changesets`, {
+    id,
+    parentId,
+    briefcaseId,
+    fileSize: bytes.length,
+  });
   assert.equal(begun.status, 201, JSON.stringify(begun.body));
-  const { _links } = (begun.body as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } }).changeset;
-  assert.equal((await api.put(_links.upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob', 'content-type': 'application/octet-stream' })).status, 201);
+  const { _links } = (begun.body as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } })
+    .changeset;
+  assert.equal(
+    (
+      await api.put(_links.upload.href, bytes, {
+        'x-ms-blob-type': 'BlockBlob',
+        'content-type': 'application/octet-stream',
+      })
+    ).status,
+    201,
+  );
   return api.patch(_links.complete.href, { state: 'fileUploaded', briefcaseId });
 }
 
@@ -80,16 +118,32 @@ export async function pushFile(api: Api, iModelId: string, briefcaseId: number, 
  * @param work a folder for its file
  * @returns the id of the iModel
  */
-export async function pushPrefix({ client, authorization }: Official, iTwinId: string, work: string, prefix: object): Promise<string> {
-  const { id: iModelId } = await client.iModels.createEmpty({ authorization, iModelProperties: { iTwinId, name: randomUUID() } });
+export async function pushPrefix(
+  { client, authorization }: Official,
+  iTwinId: string,
+  work: string,
+  prefix: object,
+): Promise<string> {
+  const { id: iModelId } = await client.iModels.createEmpty({
+    authorization,
+    iModelProperties: { iTwinId, name: randomUUID() },
+  });
   const { briefcaseId } = await client.briefcases.acquire({ authorization, iModelId });
   const [changes, start] = [Buffer.alloc(0), Buffer.from(`${JSON.stringify(prefix)}\0`)];
   const id = realIdOf('', changes, start);
   const filePath = path.join(work, `${id}.cs`);
   writeFileSync(filePath, changesetFile(changes, start));
   // Said to hold no schema changes: what counts is what is in the file.
-  await client.changesets.create({ authorization, iModelId, changesetProperties: { id, briefcaseId, filePath, containingChanges: 0 } });
-  await client.namedVersions.create({ authorization, iModelId, namedVersionProperties: { name: 'version', changesetId: id } });
+  await client.changesets.create({
+    authorization,
+    iModelId,
+    changesetProperties: { id, briefcaseId, filePath, containingChanges: 0 },
+  });
+  await client.namedVersions.create({
+    authorization,
+    iModelId,
+    namedVersionProperties: { name: 'version', changesetId: id },
+  });
   return iModelId;
 }
 

@@ -37,7 +37,11 @@ export class ServerProcess {
     try {
       this.origin = await new Promise<string>((resolve, reject) => {
         child.once('message', (message) => resolve((message as { origin: string }).origin));
-        child.once('exit', () => reject(new Error(`the server ended while it started, or was killed because it took more than ${patienceMs} ms`)));
+        child.once('exit', () =>
+          reject(
+            new Error(`the server ended while it started, or was killed because it took more than ${patienceMs} ms`),
+          ),
+        );
       });
     } finally {
       clearTimeout(late);

@@ -9,7 +9,11 @@ import type { PersonName, TestServer } from './server.ts';
 export type { Official };
 
 /** The published client packages, pointed at a test server and nothing else changed. */
-export async function official(server: TestServer, who: PersonName = 'olivia', applicationId = 'suite'): Promise<Official> {
+export async function official(
+  server: TestServer,
+  who: PersonName = 'olivia',
+  applicationId = 'suite',
+): Promise<Official> {
   const token = await server.token(who, applicationId);
   return clientsOf(server.origin, token);
 }
@@ -66,7 +70,8 @@ export async function makeIModel(
 
 /** Pushes changesets of random bytes. */
 export async function pushMore({ client, authorization }: Official, made: MadeIModel, count: number): Promise<void> {
-  if (made.briefcaseId === 0) made.briefcaseId = (await client.briefcases.acquire({ authorization, iModelId: made.id })).briefcaseId;
+  if (made.briefcaseId === 0)
+    made.briefcaseId = (await client.briefcases.acquire({ authorization, iModelId: made.id })).briefcaseId;
   const work = workFolder();
   try {
     for (let n = 0; n < count; n++) {

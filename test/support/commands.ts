@@ -11,9 +11,18 @@ export interface Ran {
 }
 
 /** Runs the command line. What the developer who runs the tests has set for a server of their own does not count here. */
-export function offshoot(args: readonly string[], env: NodeJS.ProcessEnv = {}, options: { uid?: number; gid?: number; cwd?: string } = {}): Promise<Ran> {
+export function offshoot(
+  args: readonly string[],
+  env: NodeJS.ProcessEnv = {},
+  options: { uid?: number; gid?: number; cwd?: string } = {},
+): Promise<Ran> {
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('OFFSHOOT_')));
   return new Promise((resolve) => {
-    const child = execFile(process.execPath, [cli, ...args], { env: { ...inherited, ...env }, ...options }, (_error, stdout, stderr) => resolve({ code: child.exitCode ?? -1, stdout, stderr }));
+    const child = execFile(
+      process.execPath,
+      [cli, ...args],
+      { env: { ...inherited, ...env }, ...options },
+      (_error, stdout, stderr) => resolve({ code: child.exitCode ?? -1, stdout, stderr }),
+    );
   });
 }

@@ -14,21 +14,29 @@ const general = new Set(['permissionMatrix', 'badInput', 'openapi', 'access', 'b
 
 /** Where an answer differs from the vendor's service, or goes beyond what is documented of it. Nothing else is known to differ. */
 const deviations: Record<string, string> = {
-  'clone-imodel': 'done when the 202 leaves, so the first poll finds `successful`; checkpoints of the source come along',
+  'clone-imodel':
+    'done when the 202 leaves, so the first poll finds `successful`; checkpoints of the source come along',
   'fork-imodel': 'without iTwin.js on the server: with `preserveHistory` only, and FederationGuids are not checked',
-  'create-imodel': 'the empty seed has 1,384,448 bytes (an older schema gave 1,253,376); `geographicCoordinateSystem` is kept with the iModel and not written into the file; creation from a template needs iTwin.js on the server, unless from its baseline',
+  'create-imodel':
+    'the empty seed has 1,384,448 bytes (an older schema gave 1,253,376); `geographicCoordinateSystem` is kept with the iModel and not written into the file; creation from a template needs iTwin.js on the server, unless from its baseline',
   'get-create-imodel-operation-details': 'adds `progress`, `failureReason` and times',
   'get-imodel-baseline-file-details': 'the file has the ids of the iModel that it is asked for',
-  'complete-imodel-baseline-file-upload': 'with iTwin.js on the server the file is looked into before it counts: no iModel, or a briefcase, is refused',
-  'get-changeset-checkpoint': 'adds `progress` and `failureReason`; containers are the server\'s own, with every store: use `@offshoot/itwinjs`',
+  'complete-imodel-baseline-file-upload':
+    'with iTwin.js on the server the file is looked into before it counts: no iModel, or a briefcase, is refused',
+  'get-changeset-checkpoint':
+    "adds `progress` and `failureReason`; containers are the server's own, with every store: use `@offshoot/itwinjs`",
   'get-named-version-checkpoint': 'as `get-changeset-checkpoint`',
   'get-briefcase-checkpoint': 'as `get-changeset-checkpoint`; the newest usable one',
-  'update-imodel-named-version': 'without `state` the state stays (a test of the vendor\'s suite expects `visible`)',
-  'acquire-imodel-briefcase': 'at most 5 unreleased ones a user, iModel and minute, as the clients\' suite wants; the documentation says 100; adds `minimumBriefcaseId`, for imports',
-  'create-imodel-changeset': 'from the own briefcase only; adds `recordedBriefcaseId`, with which an import keeps the briefcase that made a changeset',
-  'update-imodel-changeset': 'may be repeated: a lost answer is given again; `DataConflict` too when the bytes do not give the id',
+  'update-imodel-named-version': "without `state` the state stays (a test of the vendor's suite expects `visible`)",
+  'acquire-imodel-briefcase':
+    "at most 5 unreleased ones a user, iModel and minute, as the clients' suite wants; the documentation says 100; adds `minimumBriefcaseId`, for imports",
+  'create-imodel-changeset':
+    'from the own briefcase only; adds `recordedBriefcaseId`, with which an import keeps the briefcase that made a changeset',
+  'update-imodel-changeset':
+    'may be repeated: a lost answer is given again; `DataConflict` too when the bytes do not give the id',
   'get-imodel-rolepermissions-by-role': 'answers all roles, as the sample of the reference does',
-  'create-itwin': 'data centers are those of the configuration; a parent must be of an organization of the caller; accounts are the organizations of the users file, so none is created; `ianaTimeZone` and coordinates are not kept',
+  'create-itwin':
+    'data centers are those of the configuration; a parent must be of an organization of the caller; accounts are the organizations of the users file, so none is created; `ianaTimeZone` and coordinates are not kept',
   'get-my-itwins': 'without `x-itwin-query-scope` all that the caller may see, as with `all`; accounts are not listed',
   'get-itwin-account': 'in full representation the account has no creator, and was created with its first iTwin',
   'get-my-primary-account': 'as `get-itwin-account`',
@@ -45,7 +53,8 @@ const deviations: Record<string, string> = {
   'delete-itwin-member-invitation': 'always 404 `InvitationNotFound`',
   'get-itwin-group-member-invitations': 'always empty',
   'delete-itwin-group-member-invitation': 'always 404 `InvitationNotFound`',
-  'create-itwin-webhook': 'webhooks of one iTwin, at an address of this server; names of the events for pushes and versions are not documented publicly',
+  'create-itwin-webhook':
+    'webhooks of one iTwin, at an address of this server; names of the events for pushes and versions are not documented publicly',
 };
 
 function callersOf(route: Route, seen: readonly Seen[]): string {
@@ -54,14 +63,27 @@ function callersOf(route: Route, seen: readonly Seen[]): string {
     const [, who = '', method = ''] = /^(.*?) (`.*`)$/.exec(caller) ?? [];
     byPackage.set(who, (byPackage.get(who) ?? new Set()).add(method));
   }
-  if (byPackage.size > 0) return [...byPackage].map(([who, methods]) => `${who}: ${[...methods].sort().join(', ')}`).sort().join('; ');
-  const all = [...new Set(seen.filter(({ file, answered }) => !general.has(file) && answered.includes(route.operationId)).map(({ file }) => file))];
+  if (byPackage.size > 0)
+    return [...byPackage]
+      .map(([who, methods]) => `${who}: ${[...methods].sort().join(', ')}`)
+      .sort()
+      .join('; ');
+  const all = [
+    ...new Set(
+      seen
+        .filter(({ file, answered }) => !general.has(file) && answered.includes(route.operationId))
+        .map(({ file }) => file),
+    ),
+  ];
   // An attack uses routes on its way; it says what a route does only where nothing else does.
   const own = all.filter((file) => !file.startsWith('security/'));
   const files = own.length > 0 ? own : all;
   // What every suite needs to set itself up says little; naming them all would say less.
   if (files.length > manySuites) return 'HTTP: most suites';
-  return `HTTP: ${files.sort().map((file) => `\`${file}\``).join(', ')}`;
+  return `HTTP: ${files
+    .sort()
+    .map((file) => `\`${file}\``)
+    .join(', ')}`;
 }
 
 /** The table of `docs/compatibility.md`: every route, who verified it in a run of all tests, and what differs. */
@@ -72,8 +94,13 @@ export function compatibilityTable(folder: string): string {
   if (stray.length > 0) throw new Error(`deviations of routes that are not there: ${stray.join(', ')}`);
   const untried = routes.filter((route) => callersOf(route, seen) === 'HTTP: ').map(({ operationId }) => operationId);
   if (untried.length > 0) throw new Error(`no suite gets a good answer from ${untried.join(', ')}`);
-  const absent = absentAddresses.map(({ paths, message }) => `| \`${(paths[0] as string).replace(/:(\w+)/g, '{$1}')}\` and below | ${message} |`);
-  const rows = routes.map((route) => `| ${route.method} | \`${route.path.replace(/:(\w+)/g, '{$1}')}\` | ${callersOf(route, seen)} | ${deviations[route.operationId] ?? ''} |`);
+  const absent = absentAddresses.map(
+    ({ paths, message }) => `| \`${(paths[0] as string).replace(/:(\w+)/g, '{$1}')}\` and below | ${message} |`,
+  );
+  const rows = routes.map(
+    (route) =>
+      `| ${route.method} | \`${route.path.replace(/:(\w+)/g, '{$1}')}\` | ${callersOf(route, seen)} | ${deviations[route.operationId] ?? ''} |`,
+  );
   return [
     '# Compatibility',
     '',

@@ -25,8 +25,13 @@ const testFile = path.relative(fileURLToPath(new URL('..', import.meta.url)), pr
 if (folder !== undefined && testFile.endsWith('.test.ts'))
   process.on('exit', () => {
     const file = testFile.slice(0, -'.test.ts'.length).replaceAll(path.sep, '/');
-    const seen: Seen = { file, answered: [...answered], clients: Object.fromEntries([...clients].map(([operation, callers]) => [operation, [...callers]])) };
-    if (answered.size > 0) writeFileSync(path.join(folder, `${file.replaceAll('/', '-')}-${process.pid}.json`), JSON.stringify(seen));
+    const seen: Seen = {
+      file,
+      answered: [...answered],
+      clients: Object.fromEntries([...clients].map(([operation, callers]) => [operation, [...callers]])),
+    };
+    if (answered.size > 0)
+      writeFileSync(path.join(folder, `${file.replaceAll('/', '-')}-${process.pid}.json`), JSON.stringify(seen));
   });
 
 /** Watches every request of a test server. */
@@ -50,7 +55,11 @@ export async function callAs<T>(name: string, call: () => Promise<T>): Promise<T
 }
 
 const patterns = routes
-  .map((route) => ({ route, pattern: new RegExp(`^${route.path.replace(/:\w+/g, '[^/]+')}/?$`), fixed: route.path.split('/').filter((part) => !part.startsWith(':')).length }))
+  .map((route) => ({
+    route,
+    pattern: new RegExp(`^${route.path.replace(/:\w+/g, '[^/]+')}/?$`),
+    fixed: route.path.split('/').filter((part) => !part.startsWith(':')).length,
+  }))
   // Fixed words win over parameters, as in the router.
   .sort((a, b) => b.fixed - a.fixed);
 
@@ -65,10 +74,15 @@ export function methodsOf(packageName: string, getters: Record<string, string>):
   const declarations = path.join(root, 'lib/cjs/operations');
   const methods: string[] = [];
   for (const group of readdirSync(declarations, { withFileTypes: true }).filter((entry) => entry.isDirectory())) {
-    for (const file of readdirSync(path.join(declarations, group.name)).filter((name) => name.endsWith('Operations.d.ts'))) {
+    for (const file of readdirSync(path.join(declarations, group.name)).filter((name) =>
+      name.endsWith('Operations.d.ts'),
+    )) {
       const getter = getters[file.replace('.d.ts', '')];
       if (getter === undefined) throw new Error(`${packageName} has operations that this suite does not know: ${file}`);
-      for (const [, method] of readFileSync(path.join(declarations, group.name, file), 'utf8').matchAll(/^ {4}(?!constructor)([a-zA-Z]+)\(/gm)) methods.push(`${getter}.${method}`);
+      for (const [, method] of readFileSync(path.join(declarations, group.name, file), 'utf8').matchAll(
+        /^ {4}(?!constructor)([a-zA-Z]+)\(/gm,
+      ))
+        methods.push(`${getter}.${method}`);
     }
   }
   return methods.sort();

@@ -25,7 +25,9 @@ export class FaultyProxy {
   readonly #server: Server;
 
   private constructor(target: string) {
-    this.#server = createServer((request, response) => void this.#pass(target, request, response).catch(() => response.destroy()));
+    this.#server = createServer(
+      (request, response) => void this.#pass(target, request, response).catch(() => response.destroy()),
+    );
   }
 
   /** @param target origin of the server */
@@ -42,10 +44,19 @@ export class FaultyProxy {
 
   async #pass(target: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
     // The host header goes on as it is: links of the server lead through the proxy.
-    const forwarded = send(`${target}${request.url ?? '/'}`, { method: request.method, headers: { ...request.headers, connection: 'close' } });
+    const forwarded = send(`${target}${request.url ?? '/'}`, {
+      method: request.method,
+      headers: { ...request.headers, connection: 'close' },
+    });
     request.pipe(forwarded);
     const [answer] = (await once(forwarded, 'response')) as [IncomingMessage];
-    const passing: PassingAnswer = { url: request.url ?? '/', range: request.headers.range, status: answer.statusCode ?? 0, headers: { ...answer.headers }, body: await buffer(answer) };
+    const passing: PassingAnswer = {
+      url: request.url ?? '/',
+      range: request.headers.range,
+      status: answer.statusCode ?? 0,
+      headers: { ...answer.headers },
+      body: await buffer(answer),
+    };
     const { length } = passing.body;
     this.change(passing);
     if (passing.silent === true) return;

@@ -11,7 +11,9 @@ export function identityIn(bytes: Buffer): { iModelId: string; iTwinId: string }
     writeFileSync(file, bytes);
     const db = new DatabaseSync(file, { readOnly: true });
     const one = (name: string): string => {
-      const row = db.prepare("select lower(hex(Data)) as id from be_Prop where Namespace = 'be_Db' and Name = ?").get(name) as { id: string } | undefined;
+      const row = db
+        .prepare("select lower(hex(Data)) as id from be_Prop where Namespace = 'be_Db' and Name = ?")
+        .get(name) as { id: string } | undefined;
       return (row?.id ?? '').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
     };
     const identity = { iModelId: one('DbGuid'), iTwinId: one('ProjectGuid') };

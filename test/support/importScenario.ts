@@ -39,9 +39,19 @@ async function exportTo(folder: string, { client, authorization }: Setting, iMod
   const { _links } = await client.baselineFiles.getSingle({ authorization, iModelId });
   const baseline = Buffer.from(await (await fetch(_links.download?.href ?? '')).arrayBuffer());
   // Padded, as iTwin.js pads what it downloads.
-  writeFileSync(path.join(folder, 'plant.bim'), Buffer.concat([baseline, Buffer.alloc(paddedTo - (baseline.length % paddedTo))]));
+  writeFileSync(
+    path.join(folder, 'plant.bim'),
+    Buffer.concat([baseline, Buffer.alloc(paddedTo - (baseline.length % paddedTo))]),
+  );
   const files = await client.changesets.downloadList({ authorization, iModelId, targetDirectoryPath: folder });
-  const listed = files.map(({ id, parentId, index, description, containingChanges, filePath }) => ({ id, parentId, index, description, containingChanges, fileName: path.basename(filePath) }));
+  const listed = files.map(({ id, parentId, index, description, containingChanges, filePath }) => ({
+    id,
+    parentId,
+    index,
+    description,
+    containingChanges,
+    fileName: path.basename(filePath),
+  }));
   writeFileSync(path.join(folder, 'changesets.json'), JSON.stringify(listed));
 }
 
@@ -75,7 +85,19 @@ export async function imports(setting: Setting): Promise<void> {
   const exported = path.join(folder, 'exported');
   await exportTo(exported, setting, sourceId);
   const run = async (...args: string[]): Promise<string> => {
-    const { stdout } = await promisify(execFile)(process.execPath, [cli, ...args, '--url', origin, '--token', token, '--itwin', otherITwinId, '--name', randomUUID(), '--json']);
+    const { stdout } = await promisify(execFile)(process.execPath, [
+      cli,
+      ...args,
+      '--url',
+      origin,
+      '--token',
+      token,
+      '--itwin',
+      otherITwinId,
+      '--name',
+      randomUUID(),
+      '--json',
+    ]);
     return (JSON.parse(stdout) as { id: string }).id;
   };
   for (const [kind, iModelId] of [
@@ -83,21 +105,34 @@ export async function imports(setting: Setting): Promise<void> {
     ['mirrored', await run('mirror', `${origin}/imodels/${sourceId}`, '--private-source', '--source-token', token)],
   ] as const) {
     const recorded: number[] = [];
-    for await (const { briefcaseId } of client.changesets.getMinimalList({ authorization, iModelId })) recorded.push(briefcaseId);
+    for await (const { briefcaseId } of client.changesets.getMinimalList({ authorization, iModelId }))
+      recorded.push(briefcaseId);
     // The last one only deletes, so a folder does not tell who made it.
     assert.deepEqual(recorded.slice(0, 3), [2, 3, 4], kind);
     if (kind === 'mirrored') assert.equal(recorded[3], 4);
-    for (const briefcaseId of [2, 3, 4]) await assert.rejects(client.briefcases.getSingle({ authorization, iModelId, briefcaseId }), { code: 'BriefcaseNotFound' });
+    for (const briefcaseId of [2, 3, 4])
+      await assert.rejects(client.briefcases.getSingle({ authorization, iModelId, briefcaseId }), {
+        code: 'BriefcaseNotFound',
+      });
     const db = await openBehind(otherITwinId, iModelId, first);
     assert.equal(db.changeset.index, 1);
     assert.ok(db.briefcaseId > highest, `${kind}: briefcase ${db.briefcaseId}`);
-    const props: PhysicalElementProps = { classFullName: 'Generic:PhysicalObject', ...models.plantOf(db), code: Code.createEmpty(), userLabel: kind };
+    const props: PhysicalElementProps = {
+      classFullName: 'Generic:PhysicalObject',
+      ...models.plantOf(db),
+      code: Code.createEmpty(),
+      userLabel: kind,
+    };
     const inserted = db.elements.insertElement(props);
     assert.ok(!ever.has(inserted), `${kind}: ${inserted} was used before`);
     db.saveChanges();
     await db.pullChanges();
     await db.pushChanges({ description: kind });
-    assert.deepEqual(elementsOf(db), [...kept, inserted].sort((a, b) => (BigInt(a) < BigInt(b) ? -1 : 1)), kind);
+    assert.deepEqual(
+      elementsOf(db),
+      [...kept, inserted].sort((a, b) => (BigInt(a) < BigInt(b) ? -1 : 1)),
+      kind,
+    );
     db.close();
     const again = await models.openBriefcase(otherITwinId, iModelId);
     assert.equal(again.elements.getElementProps(inserted).userLabel, kind);

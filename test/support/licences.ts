@@ -13,7 +13,9 @@ export interface ProductionPackage {
 
 /** As the lock file names them, each version of each once. */
 export function productionPackages(): ProductionPackage[] {
-  const { packages } = JSON.parse(readFileSync(`${root}package-lock.json`, 'utf8')) as { packages: Record<string, { name?: string; version?: string; license?: string; dev?: boolean; link?: boolean }> };
+  const { packages } = JSON.parse(readFileSync(`${root}package-lock.json`, 'utf8')) as {
+    packages: Record<string, { name?: string; version?: string; license?: string; dev?: boolean; link?: boolean }>;
+  };
   const found = new Map<string, ProductionPackage>();
   for (const [place, { name: other, version = '', license = 'unknown', dev, link }] of Object.entries(packages)) {
     if (!place.includes('node_modules/') || dev === true || link === true) continue;

@@ -9,7 +9,9 @@ export function errorsLogged(t: TestContext, { running }: TestServer): { msg: st
   const { level } = log;
   log.level = 'error';
   t.after(() => (log.level = level));
-  const stream = (log as unknown as Record<symbol, { write(line: string): void }>)[pino.symbols.streamSym] as { write(line: string): void };
+  const stream = (log as unknown as Record<symbol, { write(line: string): void }>)[pino.symbols.streamSym] as {
+    write(line: string): void;
+  };
   t.mock.method(stream, 'write', (line: string) => void lines.push(JSON.parse(line) as { msg: string }));
   return lines;
 }

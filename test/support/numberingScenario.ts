@@ -39,7 +39,12 @@ function elementsOf(db: IModelDb): string[] {
 }
 
 /** Opens a new briefcase at a changeset. @param locks false: as iTwin.js works with iModels that do without locks */
-async function openAt(iTwinId: string, iModelId: string, asOf: IModelVersionProps, locks: boolean): Promise<BriefcaseDb> {
+async function openAt(
+  iTwinId: string,
+  iModelId: string,
+  asOf: IModelVersionProps,
+  locks: boolean,
+): Promise<BriefcaseDb> {
   const local = await BriefcaseManager.downloadBriefcase({ iTwinId, iModelId, asOf });
   if (!locks) {
     const file = new DatabaseSync(local.fileName);
@@ -50,7 +55,12 @@ async function openAt(iTwinId: string, iModelId: string, asOf: IModelVersionProp
 }
 
 function insertVessel({ models }: Setting, db: BriefcaseDb, userLabel: string): string {
-  const props: PhysicalElementProps = { classFullName: 'Generic:PhysicalObject', ...models.plantOf(db), code: Code.createEmpty(), userLabel };
+  const props: PhysicalElementProps = {
+    classFullName: 'Generic:PhysicalObject',
+    ...models.plantOf(db),
+    code: Code.createEmpty(),
+    userLabel,
+  };
   const id = db.elements.insertElement(props);
   db.saveChanges(userLabel);
   return id;
@@ -76,13 +86,25 @@ async function makeSource(setting: Setting): Promise<Source> {
     await models.pushSpheres(db, 3, row);
     note(db);
   }
-  const ofBriefcase = (briefcaseId: number): string[] => [...ever].filter((element) => Id64.getBriefcaseId(element) === briefcaseId);
-  const deleted = [...ofBriefcase(two.briefcaseId).slice(-1), ...ofBriefcase(three.briefcaseId).slice(-2), ...ofBriefcase(four.briefcaseId)];
+  const ofBriefcase = (briefcaseId: number): string[] =>
+    [...ever].filter((element) => Id64.getBriefcaseId(element) === briefcaseId);
+  const deleted = [
+    ...ofBriefcase(two.briefcaseId).slice(-1),
+    ...ofBriefcase(three.briefcaseId).slice(-2),
+    ...ofBriefcase(four.briefcaseId),
+  ];
   await two.locks.acquireLocks({ exclusive: [models.plantOf(two).model, ...deleted] });
   two.elements.deleteElement(deleted);
   two.saveChanges('delete');
   await two.pushChanges({ description: 'delete' });
-  const source = { id, first, head: two.changeset.id, ever, kept: elementsOf(two), highestBriefcaseId: four.briefcaseId };
+  const source = {
+    id,
+    first,
+    head: two.changeset.id,
+    ever,
+    kept: elementsOf(two),
+    highestBriefcaseId: four.briefcaseId,
+  };
   for (const db of briefcases) db.close();
   assert.equal(source.kept.length, ever.size - deleted.length);
   return source;
@@ -92,7 +114,10 @@ async function deriveAll({ client, authorization, input }: Setting, source: Sour
   const { iTwinId, otherITwinId } = input;
   const { id: iModelId, head } = source;
   const named = (target: string) => ({ iTwinId: target, name: randomUUID() });
-  const early: Omit<Derived, 'kind' | 'id' | 'iTwinId'> = { asOf: { afterChangeSetId: source.first }, holds: source.kept };
+  const early: Omit<Derived, 'kind' | 'id' | 'iTwinId'> = {
+    asOf: { afterChangeSetId: source.first },
+    holds: source.kept,
+  };
   const squashed: typeof early = { asOf: { first: true }, holds: source.kept };
   const wanted: [string, string, typeof early, Promise<{ id: string }>][] = [];
   for (const [where, target] of [
@@ -100,24 +125,65 @@ async function deriveAll({ client, authorization, input }: Setting, source: Sour
     [' in another data center', otherITwinId],
   ] as const)
     wanted.push(
-      [`clone${where}`, target, early, client.iModels.clone({ authorization, iModelId, iModelProperties: named(target) })],
-      [`fork with history${where}`, target, early, client.iModels.fork({ authorization, iModelId, iModelProperties: { ...named(target), preserveHistory: true } })],
-      [`fork${where}`, target, squashed, client.iModels.fork({ authorization, iModelId, iModelProperties: named(target) })],
+      [
+        `clone${where}`,
+        target,
+        early,
+        client.iModels.clone({ authorization, iModelId, iModelProperties: named(target) }),
+      ],
+      [
+        `fork with history${where}`,
+        target,
+        early,
+        client.iModels.fork({ authorization, iModelId, iModelProperties: { ...named(target), preserveHistory: true } }),
+      ],
+      [
+        `fork${where}`,
+        target,
+        squashed,
+        client.iModels.fork({ authorization, iModelId, iModelProperties: named(target) }),
+      ],
     );
   wanted.push(
-    ['iModel from a template', iTwinId, squashed, client.iModels.createFromTemplate({ authorization, iModelProperties: { ...named(iTwinId), template: { iModelId, changesetId: head } } })],
-    ['iModel from the baseline of a template', iTwinId, { asOf: { first: true }, holds: [] }, client.iModels.createFromTemplate({ authorization, iModelProperties: { ...named(iTwinId), template: { iModelId } } })],
+    [
+      'iModel from a template',
+      iTwinId,
+      squashed,
+      client.iModels.createFromTemplate({
+        authorization,
+        iModelProperties: { ...named(iTwinId), template: { iModelId, changesetId: head } },
+      }),
+    ],
+    [
+      'iModel from the baseline of a template',
+      iTwinId,
+      { asOf: { first: true }, holds: [] },
+      client.iModels.createFromTemplate({
+        authorization,
+        iModelProperties: { ...named(iTwinId), template: { iModelId } },
+      }),
+    ],
   );
-  const made = await Promise.all(wanted.map(async ([kind, target, how, iModel]) => ({ kind, iTwinId: target, ...how, id: (await iModel).id })));
+  const made = await Promise.all(
+    wanted.map(async ([kind, target, how, iModel]) => ({ kind, iTwinId: target, ...how, id: (await iModel).id })),
+  );
   for (const target of [iTwinId, otherITwinId]) {
-    const { id } = await client.iModels.clone({ authorization, iModelId: made[0]?.id ?? assert.fail(), iModelProperties: named(target) });
+    const { id } = await client.iModels.clone({
+      authorization,
+      iModelId: made[0]?.id ?? assert.fail(),
+      iModelProperties: named(target),
+    });
     made.push({ kind: 'clone of a clone', iTwinId: target, ...early, id });
   }
   return made;
 }
 
 /** An element inserted behind what was inherited survives, and its id was nobody's. */
-async function insertBehind(setting: Setting, source: Source, { kind, id, iTwinId, asOf, holds }: Derived): Promise<void> {
+async function insertBehind(
+  setting: Setting,
+  source: Source,
+  { kind, id, iTwinId, asOf, holds }: Derived,
+): Promise<void> {
   const db = await openAt(iTwinId, id, asOf, false);
   try {
     assert.ok(db.briefcaseId > source.highestBriefcaseId, `${kind}: briefcase ${db.briefcaseId}`);
@@ -154,7 +220,11 @@ async function uploadBaseline({ models, input }: Setting, source: Source): Promi
   const file = path.join(input.folder, 'baseline.bim');
   SnapshotDb.createFrom(db, file).close();
   db.close();
-  const iModelId = await IModelHost.createNewIModel({ iTwinId: input.iTwinId, iModelName: randomUUID(), version0: file });
+  const iModelId = await IModelHost.createNewIModel({
+    iTwinId: input.iTwinId,
+    iModelName: randomUUID(),
+    version0: file,
+  });
   const uploaded = await models.openBriefcase(input.iTwinId, iModelId);
   const highest = Math.max(...elementsOf(uploaded).map((element) => Id64.getBriefcaseId(element)));
   assert.ok(highest >= 3);

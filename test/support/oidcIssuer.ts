@@ -27,18 +27,36 @@ export async function startOidcIssuer(): Promise<OidcIssuer> {
     issuer.requests.push(request.url ?? '');
     response.setHeader('content-type', 'application/json');
     if (issuer.broken) response.writeHead(500).end('{}');
-    else response.end(JSON.stringify(request.url === '/keys' ? { keys: [jwk] } : { issuer: issuer.url, jwks_uri: `${issuer.url}/keys` }));
+    else
+      response.end(
+        JSON.stringify(
+          request.url === '/keys' ? { keys: [jwk] } : { issuer: issuer.url, jwks_uri: `${issuer.url}/keys` },
+        ),
+      );
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const issuer: OidcIssuer = {
     url,
-    settings: { issuer: url, audience, algorithms: ['ES256'], organizationClaim: 'org', administratorClaim: 'org_admin' },
+    settings: {
+      issuer: url,
+      audience,
+      algorithms: ['ES256'],
+      organizationClaim: 'org',
+      administratorClaim: 'org_admin',
+    },
     requests: [],
     broken: false,
     token: (claims, { header = {}, key = privateKey } = {}) =>
       // The library's own setters would refuse claims that no issuer should send.
-      new SignJWT({ iss: url, aud: audience, exp: Math.floor(Date.now() / 1000) + 3600, scope: 'openid itwin-platform', client_id: 'spa', ...claims })
+      new SignJWT({
+        iss: url,
+        aud: audience,
+        exp: Math.floor(Date.now() / 1000) + 3600,
+        scope: 'openid itwin-platform',
+        client_id: 'spa',
+        ...claims,
+      })
         .setProtectedHeader({ alg: 'ES256', kid: 'one', ...header })
         .sign(key),
     close: () => {

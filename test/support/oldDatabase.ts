@@ -28,7 +28,11 @@ export async function makeOldDatabase(folder: string): Promise<void> {
   const database = new DatabaseSync(file);
   try {
     // As ids are: 36 characters that sort like the numbers in them.
-    database.function('guid', { deterministic: true }, (kind, n) => `${String(kind).padStart(8, '0')}-0000-4000-8000-${String(n).padStart(12, '0')}`);
+    database.function(
+      'guid',
+      { deterministic: true },
+      (kind, n) => `${String(kind).padStart(8, '0')}-0000-4000-8000-${String(n).padStart(12, '0')}`,
+    );
     database.exec(`
       begin;
       create temp table number as with recursive n (i) as (select 1 union all select i + 1 from n where i < ${changesets}) select i from n;

@@ -30,11 +30,19 @@ async function run(input: PageInput): Promise<PageResult> {
   const { baseUrl, token, iTwinId, iModelId } = input;
   const client = new IModelsClient({ api: { baseUrl } });
   const authorization = async () => ({ scheme: 'Bearer', token });
-  const clone = await client.iModels.clone({ authorization, iModelId, iModelProperties: { iTwinId, name: input.newName, changesetIndex: 2 } });
+  const clone = await client.iModels.clone({
+    authorization,
+    iModelId,
+    iModelProperties: { iTwinId, name: input.newName, changesetIndex: 2 },
+  });
   const changesets = await toArray(client.changesets.getRepresentationList({ authorization, iModelId }));
   const ofClone = await toArray(client.changesets.getMinimalList({ authorization, iModelId: clone.id }));
   const download = await fetch(changesets[0]?._links.download?.href ?? '');
-  const thumbnail = await client.thumbnails.download({ authorization, iModelId, urlParams: { size: ThumbnailSize.Small } });
+  const thumbnail = await client.thumbnails.download({
+    authorization,
+    iModelId,
+    urlParams: { size: ThumbnailSize.Small },
+  });
   // What a page may read of an answer is what CORS exposes.
   const raw = await fetch(`${baseUrl}/${iModelId}/clone`, {
     method: 'POST',
@@ -42,10 +50,12 @@ async function run(input: PageInput): Promise<PageResult> {
     body: JSON.stringify({ iTwinId, name: `${input.newName} 2` }),
   });
   const exposed = (await fetch(`${baseUrl}/${iModelId}`, { headers: { authorization: `Bearer ${token}` } })).headers;
-  const refused = await client.iModels.createEmpty({ authorization, iModelProperties: { iTwinId: crypto.randomUUID(), name: 'x' } }).then(
-    () => 'nothing',
-    (error: { code?: string }) => error.code ?? 'an error without a code',
-  );
+  const refused = await client.iModels
+    .createEmpty({ authorization, iModelProperties: { iTwinId: crypto.randomUUID(), name: 'x' } })
+    .then(
+      () => 'nothing',
+      (error: { code?: string }) => error.code ?? 'an error without a code',
+    );
 
   const accessToken = `Bearer ${token}`;
   const access = new FrontendIModelsAccess({ api: { baseUrl } });
@@ -65,5 +75,7 @@ async function run(input: PageInput): Promise<PageResult> {
 
 const { input } = globalThis as unknown as { input: PageInput };
 void run(input)
-  .catch((error: unknown): PageResult => ({ fault: error instanceof Error ? `${error.message}\n${error.stack}` : String(error) }))
+  .catch((error: unknown): PageResult => ({
+    fault: error instanceof Error ? `${error.message}\n${error.stack}` : String(error),
+  }))
   .then((result) => fetch('/', { method: 'POST', body: JSON.stringify(result) }));

@@ -1,5 +1,16 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { accessSync, chownSync, constants, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import {
+  accessSync,
+  chownSync,
+  constants,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -39,10 +50,31 @@ export async function startPostgres({ durable = false } = {}): Promise<TestPostg
   if (asRoot) for (const owned of [folder, data]) chownSync(owned, nobody, nobody);
   const env = { ...process.env, LC_ALL: 'C.UTF-8', HOME: folder };
 
-  await finished(spawn(path.join(bin, 'initdb'), ['-D', data, '-U', 'test', '--auth=trust', '--encoding=UTF8', '--no-sync'], { ...user, env, cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] }));
+  await finished(
+    spawn(path.join(bin, 'initdb'), ['-D', data, '-U', 'test', '--auth=trust', '--encoding=UTF8', '--no-sync'], {
+      ...user,
+      env,
+      cwd: folder,
+      stdio: ['ignore', 'ignore', 'pipe'],
+    }),
+  );
   const port = await freePort();
-  const flags = ['-D', data, '-p', String(port), '-c', 'listen_addresses=127.0.0.1', '-c', `unix_socket_directories=${folder}`, '-c', 'max_connections=200', '-c', `fsync=${durable ? 'on' : 'off'}`];
-  const run = (): ChildProcess => spawn(path.join(bin, 'postgres'), flags, { ...user, env, cwd: folder, stdio: 'ignore' });
+  const flags = [
+    '-D',
+    data,
+    '-p',
+    String(port),
+    '-c',
+    'listen_addresses=127.0.0.1',
+    '-c',
+    `unix_socket_directories=${folder}`,
+    '-c',
+    'max_connections=200',
+    '-c',
+    `fsync=${durable ? 'on' : 'off'}`,
+  ];
+  const run = (): ChildProcess =>
+    spawn(path.join(bin, 'postgres'), flags, { ...user, env, cwd: folder, stdio: 'ignore' });
   let server = run();
   /** Each of its processes leads a group of its own, so they are killed one by one. */
   const killAll = (): void => [server.pid as number, ...childrenOf(server.pid as number)].forEach(killed);
@@ -84,7 +116,9 @@ export async function startPostgres({ durable = false } = {}): Promise<TestPostg
 }
 
 async function findBinaries(folder: string, asRoot: boolean): Promise<string> {
-  const versions = existsSync('/usr/lib/postgresql') ? readdirSync('/usr/lib/postgresql').sort((a, b) => Number(b) - Number(a)) : [];
+  const versions = existsSync('/usr/lib/postgresql')
+    ? readdirSync('/usr/lib/postgresql').sort((a, b) => Number(b) - Number(a))
+    : [];
   for (const version of versions) {
     const bin = `/usr/lib/postgresql/${version}/bin`;
     if (existsSync(path.join(bin, 'initdb')) && existsSync(path.join(bin, 'postgres'))) return bin;
@@ -117,7 +151,9 @@ async function finished(child: ChildProcess): Promise<void> {
   child.stderr?.on('data', (text: Buffer) => (complaint += text.toString()));
   await new Promise<void>((resolve, reject) => {
     child.once('error', reject);
-    child.once('exit', (code) => (code === 0 ? resolve() : reject(new Error(`${child.spawnfile} ended with ${code}: ${complaint}`))));
+    child.once('exit', (code) =>
+      code === 0 ? resolve() : reject(new Error(`${child.spawnfile} ended with ${code}: ${complaint}`)),
+    );
   });
 }
 
@@ -130,7 +166,8 @@ async function answers(url: string, server: ChildProcess): Promise<void> {
       await client.end();
       return;
     } catch (error) {
-      if (server.exitCode !== null || Date.now() > until) throw new Error('PostgreSQL does not start', { cause: error });
+      if (server.exitCode !== null || Date.now() > until)
+        throw new Error('PostgreSQL does not start', { cause: error });
       await pause(50);
     }
   }

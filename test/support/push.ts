@@ -15,8 +15,13 @@ export interface BegunPush {
 export async function beginPush(olivia: Official, api: Api, iTwinId: string, fileSize: number): Promise<BegunPush> {
   const { id: iModelId } = await makeIModel(olivia, iTwinId);
   const { briefcaseId } = await olivia.client.briefcases.acquire({ authorization: olivia.authorization, iModelId });
-  const begun = await api.post(`/imodels/${iModelId}/changesets`, { id: randomBytes(20).toString('hex'), briefcaseId, fileSize });
-  const { _links } = (begun.body as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } }).changeset;
+  const begun = await api.post(`/imodels/${iModelId}/changesets`, {
+    id: randomBytes(20).toString('hex'),
+    briefcaseId,
+    fileSize,
+  });
+  const { _links } = (begun.body as { changeset: { _links: { upload: { href: string }; complete: { href: string } } } })
+    .changeset;
   return {
     iModelId,
     upload: _links.upload.href,
@@ -27,6 +32,8 @@ export async function beginPush(olivia: Official, api: Api, iTwinId: string, fil
 
 /** A fresh download link of a changeset. */
 export async function downloadLink(api: Api, iModelId: string, index = 1): Promise<string> {
-  const { changeset } = (await api.get(`/imodels/${iModelId}/changesets/${index}`)).body as { changeset: { _links: { download: { href: string } } } };
+  const { changeset } = (await api.get(`/imodels/${iModelId}/changesets/${index}`)).body as {
+    changeset: { _links: { download: { href: string } } };
+  };
   return changeset._links.download.href;
 }

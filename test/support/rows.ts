@@ -1,13 +1,46 @@
 import type { Db } from '../../apps/server/src/db/database.ts';
 
 const tables = [
-  'imodel', 'itwin', 'role', 'member', 'owner', 'changeset', 'pending_changeset', 'briefcase', 'operation', 'blob', 'baseline', 'audit', 'imodel_grant', 'named_version',
-  'object_lock', 'changeset_group', 'extended_data', 'mark', 'share', 'repository', 'webhook', 'user_group', 'group_member', 'group_user', 'thumbnail', 'itwin_image', 'transfer',
+  'imodel',
+  'itwin',
+  'role',
+  'member',
+  'owner',
+  'changeset',
+  'pending_changeset',
+  'briefcase',
+  'operation',
+  'blob',
+  'baseline',
+  'audit',
+  'imodel_grant',
+  'named_version',
+  'object_lock',
+  'changeset_group',
+  'extended_data',
+  'mark',
+  'share',
+  'repository',
+  'webhook',
+  'user_group',
+  'group_member',
+  'group_user',
+  'thumbnail',
+  'itwin_image',
+  'transfer',
 ] as const;
 
 /** Rows of each table that a request may change, apart from who looked at what. */
 export async function rowCounts(db: Db): Promise<Record<string, number>> {
   const counts: Record<string, number> = {};
-  for (const table of tables) counts[table] = Number((await db.selectFrom(table).select((eb) => eb.fn.countAll<number>().as('count')).executeTakeFirstOrThrow()).count);
+  for (const table of tables)
+    counts[table] = Number(
+      (
+        await db
+          .selectFrom(table)
+          .select((eb) => eb.fn.countAll<number>().as('count'))
+          .executeTakeFirstOrThrow()
+      ).count,
+    );
   return counts;
 }

@@ -39,10 +39,15 @@ interface Notes {
 /** Runs one part in a new process; what it prints comes with the failure. */
 export function runScenario(input: ScenarioInput): Promise<void> {
   return new Promise((resolve, reject) => {
-    const child = execFile(process.execPath, [fileURLToPath(import.meta.url), JSON.stringify(input)], { timeout: 100_000 }, (error, stdout, stderr) => {
-      if (error === null) resolve();
-      else reject(new Error(`${input.part} ended with ${child.exitCode ?? child.signalCode}:\n${stdout}\n${stderr}`));
-    });
+    const child = execFile(
+      process.execPath,
+      [fileURLToPath(import.meta.url), JSON.stringify(input)],
+      { timeout: 100_000 },
+      (error, stdout, stderr) => {
+        if (error === null) resolve();
+        else reject(new Error(`${input.part} ended with ${child.exitCode ?? child.signalCode}:\n${stdout}\n${stderr}`));
+      },
+    );
   });
 }
 
@@ -61,7 +66,9 @@ function contentsOf(db: IModelDb): string {
     element: db.elements.getElementProps({ id, wantGeometry: true }),
     aspects: db.elements.getAspects(id).map((aspect) => aspect.toJSON()),
   }));
-  const models = ids('select ECInstanceId from bis.Model order by ECInstanceId').map((id) => db.models.getModelProps(id));
+  const models = ids('select ECInstanceId from bis.Model order by ECInstanceId').map((id) =>
+    db.models.getModelProps(id),
+  );
   // The root subject describes the iModel itself, whose project extents are a matter of the file.
   return JSON.stringify({ elements, models });
 }
@@ -86,7 +93,11 @@ async function waitForCheckpoint({ client, authorization }: Setting, iModelId: s
 }
 
 async function readAt(setting: Setting, iTwinId: string, iModelId: string, index: number): Promise<string> {
-  const { id } = await setting.client.changesets.getSingle({ authorization: setting.authorization, iModelId, changesetIndex: index });
+  const { id } = await setting.client.changesets.getSingle({
+    authorization: setting.authorization,
+    iModelId,
+    changesetIndex: index,
+  });
   const db = await setting.models.openCheckpoint(iTwinId, iModelId, { id, index });
   try {
     assert.deepEqual([db.iModelId, db.iTwinId, db.changeset.id], [iModelId, iTwinId, id]);
@@ -118,8 +129,16 @@ const parts = {
       notes.contents[row] = contentsOf(source);
     }
     for (const index of [versionAt, rows]) {
-      const { id } = await client.changesets.getSingle({ authorization, iModelId: notes.sourceId, changesetIndex: index });
-      await client.namedVersions.create({ authorization, iModelId: notes.sourceId, namedVersionProperties: { name: `at ${index}`, changesetId: id } });
+      const { id } = await client.changesets.getSingle({
+        authorization,
+        iModelId: notes.sourceId,
+        changesetIndex: index,
+      });
+      await client.namedVersions.create({
+        authorization,
+        iModelId: notes.sourceId,
+        namedVersionProperties: { name: `at ${index}`, changesetId: id },
+      });
       await waitForCheckpoint(setting, notes.sourceId, index);
       assert.equal(await readAt(setting, iTwinId, notes.sourceId, index), notes.contents[index]);
     }
@@ -132,13 +151,25 @@ const parts = {
     ];
     for (const [n, { of, iTwin, index }] of wanted.entries()) {
       const iModelId = notes.clones[of]?.id ?? notes.sourceId;
-      const clone = await client.iModels.clone({ authorization, iModelId, iModelProperties: { iTwinId: iTwin, name: `clone ${n}`, changesetIndex: index } });
+      const clone = await client.iModels.clone({
+        authorization,
+        iModelId,
+        iModelProperties: { iTwinId: iTwin, name: `clone ${n}`, changesetIndex: index },
+      });
       notes.clones.push({ id: clone.id, iTwinId: iTwin, index });
-      assert.equal(await readAt(setting, iTwin, clone.id, index), notes.contents[index], `clone ${n} from its checkpoint`);
+      assert.equal(
+        await readAt(setting, iTwin, clone.id, index),
+        notes.contents[index],
+        `clone ${n} from its checkpoint`,
+      );
       assert.equal(await readBriefcase(setting, iTwin, clone.id), notes.contents[index], `clone ${n} as a briefcase`);
     }
     // One that has no checkpoint at its end: the nearest and the changesets after it.
-    const between = await client.iModels.clone({ authorization, iModelId: notes.sourceId, iModelProperties: { iTwinId: otherITwinId, name: 'between', changesetIndex: 3 } });
+    const between = await client.iModels.clone({
+      authorization,
+      iModelId: notes.sourceId,
+      iModelProperties: { iTwinId: otherITwinId, name: 'between', changesetIndex: 3 },
+    });
     assert.equal(await readBriefcase(setting, otherITwinId, between.id), notes.contents[3]);
 
     // Both go on, apart.
@@ -175,7 +206,11 @@ const parts = {
     notes.contents[2] = contentsOf(source);
     const changesetId = source.changeset.id;
     source.close();
-    await client.namedVersions.create({ authorization, iModelId: notes.sourceId, namedVersionProperties: { name: 'last', changesetId } });
+    await client.namedVersions.create({
+      authorization,
+      iModelId: notes.sourceId,
+      namedVersionProperties: { name: 'last', changesetId },
+    });
     await waitForCheckpoint(setting, notes.sourceId, 2);
     writeFileSync(input.notes, JSON.stringify(notes));
   },
@@ -186,7 +221,8 @@ const parts = {
     const notes = JSON.parse(readFileSync(input.notes, 'utf8')) as Notes;
     const [copy] = notes.clones as [Notes['clones'][number]];
     const states = [];
-    for (const changesetIndex of [0, 2]) states.push((await client.checkpoints.getSingle({ authorization, iModelId: copy.id, changesetIndex })).state);
+    for (const changesetIndex of [0, 2])
+      states.push((await client.checkpoints.getSingle({ authorization, iModelId: copy.id, changesetIndex })).state);
     assert.deepEqual(states, [CheckpointState.Successful, CheckpointState.Scheduled]);
     assert.equal(await readBriefcase(setting, copy.iTwinId, copy.id), notes.contents[2]);
     const db = await models.openBriefcase(copy.iTwinId, copy.id);
@@ -197,7 +233,10 @@ const parts = {
   /** A new empty iModel opens at once, takes a briefcase and a first push; forks and templated iModels open with what they were made from. */
   async derive(setting: Setting): Promise<void> {
     const { models, client, authorization, input } = setting;
-    const empty = await client.iModels.createEmpty({ authorization, iModelProperties: { iTwinId: input.iTwinId, name: 'empty' } });
+    const empty = await client.iModels.createEmpty({
+      authorization,
+      iModelProperties: { iTwinId: input.iTwinId, name: 'empty' },
+    });
     const first = await BriefcaseManager.downloadBriefcase({ iTwinId: input.iTwinId, iModelId: empty.id });
     (await BriefcaseDb.open(first)).close();
 
@@ -206,12 +245,31 @@ const parts = {
     for (let row = 1; row <= 3; row++) await models.pushSpheres(source, 2, row);
     const contents = contentsOf(source);
     const labels = models.labels(source);
-    const fork = await client.iModels.fork({ authorization, iModelId: sourceId, iModelProperties: { iTwinId: input.otherITwinId, name: 'squashed' } });
-    const kept = await client.iModels.fork({ authorization, iModelId: sourceId, iModelProperties: { iTwinId: input.otherITwinId, name: 'kept', preserveHistory: true } });
+    const fork = await client.iModels.fork({
+      authorization,
+      iModelId: sourceId,
+      iModelProperties: { iTwinId: input.otherITwinId, name: 'squashed' },
+    });
+    const kept = await client.iModels.fork({
+      authorization,
+      iModelId: sourceId,
+      iModelProperties: { iTwinId: input.otherITwinId, name: 'kept', preserveHistory: true },
+    });
     const second = source.changeset.id;
-    const templated = await client.iModels.createFromTemplate({ authorization, iModelProperties: { iTwinId: input.otherITwinId, name: 'templated', template: { iModelId: sourceId, changesetId: second } } });
-    const plain = await client.iModels.createFromTemplate({ authorization, iModelProperties: { iTwinId: input.otherITwinId, name: 'of the baseline', template: { iModelId: sourceId } } });
-    for (const { id } of [fork, kept, templated]) assert.equal(await readBriefcase(setting, input.otherITwinId, id), contents);
+    const templated = await client.iModels.createFromTemplate({
+      authorization,
+      iModelProperties: {
+        iTwinId: input.otherITwinId,
+        name: 'templated',
+        template: { iModelId: sourceId, changesetId: second },
+      },
+    });
+    const plain = await client.iModels.createFromTemplate({
+      authorization,
+      iModelProperties: { iTwinId: input.otherITwinId, name: 'of the baseline', template: { iModelId: sourceId } },
+    });
+    for (const { id } of [fork, kept, templated])
+      assert.equal(await readBriefcase(setting, input.otherITwinId, id), contents);
     const bare = await models.openBriefcase(input.otherITwinId, plain.id);
     assert.deepEqual(models.labels(bare), []);
     bare.close();
@@ -231,7 +289,11 @@ const parts = {
     source.close();
     for (const preserveHistory of [true, false])
       await assert.rejects(
-        client.iModels.fork({ authorization, iModelId: sourceId, iModelProperties: { iTwinId: input.otherITwinId, name: `no guids ${preserveHistory}`, preserveHistory } }),
+        client.iModels.fork({
+          authorization,
+          iModelId: sourceId,
+          iModelProperties: { iTwinId: input.otherITwinId, name: `no guids ${preserveHistory}`, preserveHistory },
+        }),
         (error: { code?: string }) => error.code === 'MainIModelIsMissingFederationGuids',
       );
   },

@@ -16,7 +16,8 @@ import { azuriteConnection } from './stores.ts';
 
 /** Set by `scripts/test.ts`, which starts PostgreSQL for the whole run. */
 const postgresUrl = process.env.OFFSHOOT_TEST_POSTGRES;
-if (postgresUrl === undefined && process.env.CI !== undefined) throw new Error('CI must test on PostgreSQL too: run npm test');
+if (postgresUrl === undefined && process.env.CI !== undefined)
+  throw new Error('CI must test on PostgreSQL too: run npm test');
 
 /** The databases, for what has to do with them alone. */
 export const engines: readonly Engine[] = postgresUrl === undefined ? ['sqlite'] : ['sqlite', 'postgres'];
@@ -45,7 +46,15 @@ export function storeConfig(store: Setup['store'], direct = true): NonNullable<C
   const prefix = `${randomUUID()}/`;
   const address = storeAddresses[store] as string;
   return store === 's3'
-    ? { type: 's3', bucket: 'offshoot', endpoint: address, accessKeyId: 'S3RVER', secretAccessKey: 'S3RVER', prefix, direct }
+    ? {
+        type: 's3',
+        bucket: 'offshoot',
+        endpoint: address,
+        accessKeyId: 'S3RVER',
+        secretAccessKey: 'S3RVER',
+        prefix,
+        direct,
+      }
     : { type: 'azure', container: 'offshoot', connectionString: azuriteConnection(address), prefix, direct };
 }
 
@@ -78,7 +87,14 @@ export const people = {
 export type PersonName = keyof typeof people;
 
 function person(name: string, organizationId: string, organizationAdministrator: boolean | string[] = false) {
-  return { id: randomUUID(), email: `${name}@example.test`, givenName: name, surname: 'Tester', organizationId, organizationAdministrator };
+  return {
+    id: randomUUID(),
+    email: `${name}@example.test`,
+    givenName: name,
+    surname: 'Tester',
+    organizationId,
+    organizationAdministrator,
+  };
 }
 
 const directory: DirectoryData = {
@@ -122,7 +138,11 @@ export class Installation {
     const dataDir = mkdtempSync(path.join(parent, 'offshoot-test-'));
     mkdirSync(dataDir, { recursive: true });
     writeFileSync(path.join(dataDir, 'users.json'), JSON.stringify(directory));
-    return new Installation(setup, dataDir, setup.engine === 'postgres' ? await createPostgresDatabase(postgres as string) : undefined);
+    return new Installation(
+      setup,
+      dataDir,
+      setup.engine === 'postgres' ? await createPostgresDatabase(postgres as string) : undefined,
+    );
   }
 
   config(input: ConfigInput = {}): Config {
@@ -140,7 +160,10 @@ export class Installation {
         // Most suites push random bytes, of which no checkpoint can be made.
         checkpoints: { generate: 'off' },
         briefcases: { perUser: 10_000, perMinute: 10_000 },
-        tiers: { ...defaults.tiers, Unlimited: { general: [{ requests: 1_000_000_000, seconds: 60 }], operations: {} } },
+        tiers: {
+          ...defaults.tiers,
+          Unlimited: { general: [{ requests: 1_000_000_000, seconds: 60 }], operations: {} },
+        },
         ...input,
       },
       { env: {} },
@@ -148,7 +171,11 @@ export class Installation {
   }
 
   async start(input: ConfigInput = {}): Promise<TestServer> {
-    return new TestServer(this, await startServer(this.config(input), { checkResponses: true }), await EmbeddedIssuer.open(this.dataDir));
+    return new TestServer(
+      this,
+      await startServer(this.config(input), { checkResponses: true }),
+      await EmbeddedIssuer.open(this.dataDir),
+    );
   }
 
   remove(): void {
@@ -188,18 +215,37 @@ export class TestServer {
   }
 
   /** A new iTwin owned by a person. */
-  async iTwin(owner: PersonName = 'olivia', name = `iTwin ${randomUUID()}`, dataCenterLocation?: string): Promise<string> {
+  async iTwin(
+    owner: PersonName = 'olivia',
+    name = `iTwin ${randomUUID()}`,
+    dataCenterLocation?: string,
+  ): Promise<string> {
     const api = await this.as(owner);
-    const { body } = await api.post('/itwins', { displayName: name, class: 'Endeavor', subClass: 'Project', ...(dataCenterLocation !== undefined && { dataCenterLocation }) });
+    const { body } = await api.post('/itwins', {
+      displayName: name,
+      class: 'Endeavor',
+      subClass: 'Project',
+      ...(dataCenterLocation !== undefined && { dataCenterLocation }),
+    });
     return (body as { iTwin: { id: string } }).iTwin.id;
   }
 
   /** Gives a person a role of these permissions on an iTwin; the id of the role comes back. */
-  async grant(iTwinId: string, who: PersonName, permissions: readonly Permission[], owner: PersonName = 'olivia'): Promise<string> {
+  async grant(
+    iTwinId: string,
+    who: PersonName,
+    permissions: readonly Permission[],
+    owner: PersonName = 'olivia',
+  ): Promise<string> {
     const api = await this.as(owner);
-    const created = await api.post(`/accesscontrol/itwins/${iTwinId}/roles`, { displayName: `role ${randomUUID()}`, permissions });
+    const created = await api.post(`/accesscontrol/itwins/${iTwinId}/roles`, {
+      displayName: `role ${randomUUID()}`,
+      permissions,
+    });
     const roleId = (created.body as { role: { id: string } }).role.id;
-    const added = await api.post(`/accesscontrol/itwins/${iTwinId}/members/users`, { members: [{ email: people[who].email, roleIds: [roleId] }] });
+    const added = await api.post(`/accesscontrol/itwins/${iTwinId}/members/users`, {
+      members: [{ email: people[who].email, roleIds: [roleId] }],
+    });
     if (added.status !== 201) throw new Error(`cannot add ${who}: ${JSON.stringify(added.body)}`);
     return roleId;
   }

@@ -8,10 +8,13 @@ export interface Stoppable {
  * the run that wanted all of them.
  * @throws the first fault
  */
-export async function startTogether<T extends readonly Stoppable[]>(...starts: { [K in keyof T]: () => Promise<T[K]> }): Promise<T> {
+export async function startTogether<T extends readonly Stoppable[]>(
+  ...starts: { [K in keyof T]: () => Promise<T[K]> }
+): Promise<T> {
   const outcomes = await Promise.allSettled(starts.map(async (start) => start()));
   const fault = outcomes.find((outcome) => outcome.status === 'rejected');
-  if (fault === undefined) return outcomes.map((outcome) => (outcome as PromiseFulfilledResult<Stoppable>).value) as unknown as T;
+  if (fault === undefined)
+    return outcomes.map((outcome) => (outcome as PromiseFulfilledResult<Stoppable>).value) as unknown as T;
   await stopAll(outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : [])));
   throw fault.reason as Error;
 }

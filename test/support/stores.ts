@@ -25,13 +25,35 @@ export function azuriteConnection(address: string): string {
 /** Starts Azurite's blob service on a free port, in a folder of its own. */
 export async function startAzurite(): Promise<TestService> {
   const program = createRequire(import.meta.url).resolve('azurite/dist/src/blob/main.js');
-  return start('Azurite', (folder, port) => [program, '--blobHost', '127.0.0.1', '--blobPort', String(port), '--location', folder, '--silent', '--skipApiVersionCheck', '--disableTelemetry']);
+  return start('Azurite', (folder, port) => [
+    program,
+    '--blobHost',
+    '127.0.0.1',
+    '--blobPort',
+    String(port),
+    '--location',
+    folder,
+    '--silent',
+    '--skipApiVersionCheck',
+    '--disableTelemetry',
+  ]);
 }
 
 /** Starts an S3 server with one bucket, `offshoot`. */
 export async function startS3(): Promise<TestService> {
   const program = createRequire(import.meta.url).resolve('s3rver/bin/s3rver.js');
-  return start('s3rver', (folder, port) => [program, '--address', '127.0.0.1', '--port', String(port), '--directory', folder, '--silent', '--configure-bucket', 'offshoot']);
+  return start('s3rver', (folder, port) => [
+    program,
+    '--address',
+    '127.0.0.1',
+    '--port',
+    String(port),
+    '--directory',
+    folder,
+    '--silent',
+    '--configure-bucket',
+    'offshoot',
+  ]);
 }
 
 async function start(what: string, command: (folder: string, port: number) => string[]): Promise<TestService> {
@@ -52,7 +74,13 @@ async function start(what: string, command: (folder: string, port: number) => st
   const until = Date.now() + startWithinMs;
   for (;;) {
     // Whatever it answers, it listens.
-    if (await fetch(address).then(() => true, () => false)) return { address, stop };
+    if (
+      await fetch(address).then(
+        () => true,
+        () => false,
+      )
+    )
+      return { address, stop };
     if (child.exitCode !== null || Date.now() > until) {
       await stop();
       throw new Error(`${what} does not start: ${complaint}`);

@@ -5,7 +5,8 @@ import type { AddressInfo } from 'node:net';
 /** A server of somebody else, whose answers a test chooses, and that remembers what it was asked. */
 export class StrangeServer {
   /** Answers each request; by default 404. */
-  answer: (request: IncomingMessage, response: ServerResponse) => void = (_request, response) => void response.writeHead(404).end();
+  answer: (request: IncomingMessage, response: ServerResponse) => void = (_request, response) =>
+    void response.writeHead(404).end();
   readonly requests: { url: string; authorization: string | undefined }[] = [];
   readonly #server: Server;
   readonly #host: string;

@@ -17,10 +17,17 @@ export interface Context {
 }
 
 /** Runs a suite on a booted server of each database and store. The context is filled before its first test. */
-export function onEachDatabase(name: string, config: ConfigInput | ((setup: Setup) => ConfigInput), body: (context: Context) => void): void {
+export function onEachDatabase(
+  name: string,
+  config: ConfigInput | ((setup: Setup) => ConfigInput),
+  body: (context: Context) => void,
+): void {
   for (const setup of setups) {
     describe(`${name} on ${setup.engine} and ${setup.store}`, () => {
-      const context = { engine: setup.engine, refused: (status) => (context.server.services.blobs.stores.home.direct?.uploads === undefined ? status : 201) } as Context;
+      const context = {
+        engine: setup.engine,
+        refused: (status) => (context.server.services.blobs.stores.home.direct?.uploads === undefined ? status : 201),
+      } as Context;
       before(async () => {
         context.server = await bootServer(setup, typeof config === 'function' ? config(setup) : config);
         context.olivia = await official(context.server);

@@ -1,7 +1,11 @@
 import { setTimeout as pause } from 'node:timers/promises';
 
 /** Waits until something holds, at most `withinMs`; then gives what it found. */
-export async function until<T>(what: string, find: () => T | undefined | Promise<T | undefined>, withinMs = 20_000): Promise<T> {
+export async function until<T>(
+  what: string,
+  find: () => T | undefined | Promise<T | undefined>,
+  withinMs = 20_000,
+): Promise<T> {
   const end = Date.now() + withinMs;
   for (;;) {
     const found = await find();

@@ -72,19 +72,36 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
       hooks: { streamWrite: printableLog },
       serializers: {
         // Without the query: signed links are as good as keys.
-        req: (request: { method: string; url: string; ip?: string }) => ({ method: request.method, url: request.url.split('?', 1)[0] ?? '', remoteAddress: request.ip ?? '' }),
+        req: (request: { method: string; url: string; ip?: string }) => ({
+          method: request.method,
+          url: request.url.split('?', 1)[0] ?? '',
+          remoteAddress: request.ip ?? '',
+        }),
       },
-      ...(config.logPretty && { transport: { target: 'pino-pretty', options: { ignore: 'pid,hostname', singleLine: true } } }),
+      ...(config.logPretty && {
+        transport: { target: 'pino-pretty', options: { ignore: 'pid,hostname', singleLine: true } },
+      }),
     },
     // One line a request is for looking into something, not for every day.
-    logController: new LogController({ disableRequestLogging: config.logLevel !== 'debug' && config.logLevel !== 'trace' }),
-    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 500, querystringParser: parseQuery, caseSensitive: false },
+    logController: new LogController({
+      disableRequestLogging: config.logLevel !== 'debug' && config.logLevel !== 'trace',
+    }),
+    routerOptions: {
+      ignoreTrailingSlash: true,
+      maxParamLength: 500,
+      querystringParser: parseQuery,
+      caseSensitive: false,
+    },
     forceCloseConnections: 'idle',
     // While the server ends, requests are refused in the API's envelope by a hook of ours.
     return503OnClosing: false,
     clientErrorHandler: answerClientError,
     // Node would refuse these without a body; a hook of ours does it in the envelope.
-    http: { requireHostHeader: false, headersTimeout: config.requests.headersSeconds * 1000, connectionsCheckingInterval: connectionsLookMs },
+    http: {
+      requireHostHeader: false,
+      headersTimeout: config.requests.headersSeconds * 1000,
+      connectionsCheckingInterval: connectionsLookMs,
+    },
     frameworkErrors: (error, request, reply) => {
       sendError(error, request, reply);
     },
@@ -118,14 +135,18 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
   const ending = new AbortController();
   const catchingUp = services.checkpoints.catchUp(ending.signal).then(
     (ordered) => ordered === 0 || app.log.info({ ordered }, 'ordered checkpoints that were missing'),
-    (error: unknown) => app.log.error({ err: error }, 'cannot look for missing checkpoints; tried again at the next start'),
+    (error: unknown) =>
+      app.log.error({ err: error }, 'cannot look for missing checkpoints; tried again at the next start'),
   );
   const retrying =
     services.workers === undefined
       ? undefined
       : retryFailed(services, services.workers, ending.signal).then(
-          (retried) => retried === 0 || app.log.info({ retried }, 'failed checkpoints are tried again: the installed iTwin.js is a later version'),
-          (error: unknown) => app.log.error({ err: error }, 'cannot try failed checkpoints again; done at the next start'),
+          (retried) =>
+            retried === 0 ||
+            app.log.info({ retried }, 'failed checkpoints are tried again: the installed iTwin.js is a later version'),
+          (error: unknown) =>
+            app.log.error({ err: error }, 'cannot try failed checkpoints again; done at the next start'),
         );
   return {
     app,
@@ -179,7 +200,13 @@ async function wire(app: FastifyInstance, services: Services, options: ServerOpt
   app.server.on('checkExpectation', (_request: IncomingMessage, response: ServerResponse) => {
     const refusal = new ApiError('ExpectationFailed');
     const body = JSON.stringify(refusal.toBody());
-    response.writeHead(refusal.status, { 'content-type': 'application/json; charset=utf-8', 'content-length': Buffer.byteLength(body), connection: 'close' }).end(body);
+    response
+      .writeHead(refusal.status, {
+        'content-type': 'application/json; charset=utf-8',
+        'content-length': Buffer.byteLength(body),
+        connection: 'close',
+      })
+      .end(body);
   });
   if (options.role !== 'worker') await app.register(cors, corsOptions(services.config));
   let ending = false;
@@ -188,8 +215,14 @@ async function wire(app: FastifyInstance, services: Services, options: ServerOpt
   });
   // After the headers of CORS, which a page needs to read a refusal.
   app.addHook('onRequest', async (request, reply) => {
-    if (ending) return sendError(new ApiError('Unavailable', { headers: { 'retry-after': '5', connection: 'close' } }), request, reply);
-    if (request.headers.host === undefined && request.raw.httpVersion === '1.1') return sendError(new ApiError('BadRequest'), request, reply);
+    if (ending)
+      return sendError(
+        new ApiError('Unavailable', { headers: { 'retry-after': '5', connection: 'close' } }),
+        request,
+        reply,
+      );
+    if (request.headers.host === undefined && request.raw.httpVersion === '1.1')
+      return sendError(new ApiError('BadRequest'), request, reply);
     // Before the body is read: whatever it is, there is nothing at this address.
     if (request.is404) return sendError(new ApiError('NotFound'), request, reply);
   });
@@ -198,8 +231,13 @@ async function wire(app: FastifyInstance, services: Services, options: ServerOpt
   app.get('/health', { schema: { hide: true } }, () => ({ status: 'ok', version }));
   const { database, space, blobs } = services;
   const readiness = new Readiness([
-    { reason: 'The database does not answer.', check: () => database.watchDb.selectFrom('secret').select('name').limit(1).execute() },
-    ...(database.writer === undefined ? [] : [{ reason: 'The database cannot be written.', check: async () => database.writer?.answers() }]),
+    {
+      reason: 'The database does not answer.',
+      check: () => database.watchDb.selectFrom('secret').select('name').limit(1).execute(),
+    },
+    ...(database.writer === undefined
+      ? []
+      : [{ reason: 'The database cannot be written.', check: async () => database.writer?.answers() }]),
     { reason: 'The data folder cannot be reached.', check: () => space.require() },
     ...blobs.stores.all.map((store) => ({ reason: 'The store of files does not answer.', check: () => store.check() })),
   ]);
@@ -207,7 +245,10 @@ async function wire(app: FastifyInstance, services: Services, options: ServerOpt
     const missing = await readiness.missing();
     if (missing.length === 0) return { status: 'ok', version, ...(await detailsInTime(services)) };
     for (const { reason, cause } of missing) request.log.warn({ err: cause }, `not ready: ${reason}`);
-    return reply.code(503).header('retry-after', '5').send({ status: 'unavailable', version, reasons: [...new Set(missing.map(({ reason }) => reason))] });
+    return reply
+      .code(503)
+      .header('retry-after', '5')
+      .send({ status: 'unavailable', version, reasons: [...new Set(missing.map(({ reason }) => reason))] });
   });
 }
 
@@ -240,8 +281,10 @@ function corsOptions({ corsOrigins }: Config): FastifyCorsOptions {
 const workOf: Record<string, string> = {
   checkpoint: 'Checkpoints and uploaded baselines wait: no server of this installation has iTwin.js and makes them.',
   derive: 'Forks and iModels from templates wait: no server of this installation has iTwin.js and makes them.',
-  transferFiles: 'Copies into other data centers wait: no server of this installation runs them (transfers.slots, jobs.here, workers).',
-  transferCheckpoints: 'Checkpoints of copies into other data centers wait: no server of this installation runs them (transfers.slots, jobs.here, workers).',
+  transferFiles:
+    'Copies into other data centers wait: no server of this installation runs them (transfers.slots, jobs.here, workers).',
+  transferCheckpoints:
+    'Checkpoints of copies into other data centers wait: no server of this installation runs them (transfers.slots, jobs.here, workers).',
   deliver: 'Messages to webhooks wait: no server of this installation sends them (webhooks.here, jobs.here, workers).',
 };
 
@@ -254,7 +297,9 @@ interface Details {
 
 /** Work that waits for a server that can do it. The server is ready all the same: it is not its fault, and a restart is no cure. */
 async function warningsOf({ jobs }: Services): Promise<string[]> {
-  return (await jobs.unserved()).map((kind) => workOf[kind] ?? `Jobs of kind ${kind} wait: no server of this installation runs them.`);
+  return (await jobs.unserved()).map(
+    (kind) => workOf[kind] ?? `Jobs of kind ${kind} wait: no server of this installation runs them.`,
+  );
 }
 
 /** Details within the time that readiness has: a database or an iTwin.js service that is slow in this moment only costs these. */
@@ -278,7 +323,8 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
       info: {
         title: 'Offshoot',
         version,
-        description: 'iModels API v2, iTwins and access control of this server. Files go through signed links, which are not part of this document.',
+        description:
+          'iModels API v2, iTwins and access control of this server. Files go through signed links, which are not part of this document.',
         license: { name: 'MIT' },
       },
       security: [{ bearer: [] }],
@@ -286,17 +332,32 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
     },
   });
   await app.register(async (api) => registerRoutes(api, services, routes, options));
-  await app.register(dataPlane, { blobs: services.blobs, uploads: services.uploads, links: services.signedLinks, containers: services.containers, addressLimits: services.addressLimits, downloads: new Downloads(services.config.downloads), shares: services.shares, stallMs: services.config.requests.uploadStallSeconds * 1000 });
-  app.get('/openapi.json', { schema: { hide: true } }, (request) => ({ ...app.swagger(), servers: [{ url: baseUrlOf(request, services.config) }] }));
+  await app.register(dataPlane, {
+    blobs: services.blobs,
+    uploads: services.uploads,
+    links: services.signedLinks,
+    containers: services.containers,
+    addressLimits: services.addressLimits,
+    downloads: new Downloads(services.config.downloads),
+    shares: services.shares,
+    stallMs: services.config.requests.uploadStallSeconds * 1000,
+  });
+  app.get('/openapi.json', { schema: { hide: true } }, (request) => ({
+    ...app.swagger(),
+    servers: [{ url: baseUrlOf(request, services.config) }],
+  }));
   // Relative where nothing says below which path a proxy serves this server.
   const toDocument = (request: FastifyRequest, reply: FastifyReply): FastifyReply => {
     const { publicUrl, trustProxy } = services.config;
-    return reply.redirect(publicUrl !== undefined || trustProxy !== false ? `${baseUrlOf(request, services.config)}/docs/` : 'docs/');
+    return reply.redirect(
+      publicUrl !== undefined || trustProxy !== false ? `${baseUrlOf(request, services.config)}/docs/` : 'docs/',
+    );
   };
   app.get('/', { schema: { hide: true } }, toDocument);
   await app.register(async (pages) => {
     pages.addHook('onSend', async (_request, reply, payload) => {
-      if (typeof payload === 'string' && String(reply.getHeader('content-type')).startsWith('text/html')) reply.header('content-security-policy', pagePolicy(payload));
+      if (typeof payload === 'string' && String(reply.getHeader('content-type')).startsWith('text/html'))
+        reply.header('content-security-policy', pagePolicy(payload));
       return payload;
     });
     await pages.register(scalar, {
@@ -328,7 +389,12 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
 function localOrigin(app: FastifyInstance, config: Config): string {
   const port = portOf(app, config);
   const everywhere = config.host === '0.0.0.0' || config.host === '::';
-  const host = everywhere || config.host === '127.0.0.1' ? 'localhost' : config.host.includes(':') ? `[${config.host}]` : config.host;
+  const host =
+    everywhere || config.host === '127.0.0.1'
+      ? 'localhost'
+      : config.host.includes(':')
+        ? `[${config.host}]`
+        : config.host;
   return `http://${host}:${port}`;
 }
 

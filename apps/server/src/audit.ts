@@ -38,12 +38,26 @@ export class Refusals {
     this.#db = db;
   }
 
-  async note(caller: Caller, { operationId, code, iTwinId, iModelId }: { operationId: string; code: string; iTwinId: string; iModelId: string | undefined }): Promise<void> {
+  async note(
+    caller: Caller,
+    {
+      operationId,
+      code,
+      iTwinId,
+      iModelId,
+    }: { operationId: string; code: string; iTwinId: string; iModelId: string | undefined },
+  ): Promise<void> {
     const key = JSON.stringify([caller.user.id, caller.application.id, operationId, code, iModelId ?? iTwinId]);
     if (this.#noted.has(key)) return;
     this.#noted.set(key, true);
     try {
-      await audit(this.#db, caller, { at: Date.now(), action: 'refused', iTwinId, ...(iModelId !== undefined && { iModelId }), detail: { operation: operationId, code } });
+      await audit(this.#db, caller, {
+        at: Date.now(),
+        action: 'refused',
+        iTwinId,
+        ...(iModelId !== undefined && { iModelId }),
+        detail: { operation: operationId, code },
+      });
     } catch (error) {
       // The refusal stands, also on a full disk.
       if (outageOf(error) !== 'noSpace') throw error;
@@ -85,12 +99,14 @@ export async function* readAudit(db: Db, filter: AuditFilter): AsyncIterable<Aud
     if (iTwinId !== undefined) query = query.where('a.itwin_id', '=', iTwinId);
     if (iModelId !== undefined) query = query.where('a.imodel_id', '=', iModelId);
     if (actorId !== undefined) query = query.where('a.actor_id', '=', actorId);
-    if (action?.endsWith('.') === true) query = query.where('a.action', '>=', action).where('a.action', '<', `${action.slice(0, -1)}/`);
+    if (action?.endsWith('.') === true)
+      query = query.where('a.action', '>=', action).where('a.action', '<', `${action.slice(0, -1)}/`);
     else if (action !== undefined) query = query.where('a.action', '=', action);
     if (since !== undefined) query = query.where('a.at', '>=', since);
     if (until !== undefined) query = query.where('a.at', '<', until);
     const { at, id } = last ?? {};
-    if (at !== undefined && id !== undefined) query = query.where((eb) => eb.or([eb('a.at', '>', at), eb.and([eb('a.at', '=', at), eb('a.id', '>', id)])]));
+    if (at !== undefined && id !== undefined)
+      query = query.where((eb) => eb.or([eb('a.at', '>', at), eb.and([eb('a.at', '=', at), eb('a.id', '>', id)])]));
     const entries = await query.execute();
     yield* entries;
     if (entries.length < chunk) return;
@@ -104,7 +120,9 @@ export async function removeOldAudit(db: Db, before: number, signal: AbortSignal
   while (!signal.aborted) {
     const { numDeletedRows } = await db
       .deleteFrom('audit')
-      .where('id', 'in', (eb) => eb.selectFrom('audit').select('id').where('at', '<', before).orderBy('at').limit(chunk))
+      .where('id', 'in', (eb) =>
+        eb.selectFrom('audit').select('id').where('at', '<', before).orderBy('at').limit(chunk),
+      )
       .executeTakeFirstOrThrow();
     removed += Number(numDeletedRows);
     if (Number(numDeletedRows) < chunk) break;

@@ -29,9 +29,29 @@ const program = new Command('offshoot')
   .description('A server for iModels that speaks the iModels API v2 and clones at once.')
   .version(version)
   .showHelpAfterError('(see offshoot --help)')
-  .addHelpText('after', `\nExit codes: 0 done, ${exitCodes.failed} failed, ${exitCodes.usage} wrong use, ${exitCodes.refused} refused by the server, ${exitCodes.unreachable} server not reached or too slow.`)
+  .addHelpText(
+    'after',
+    `\nExit codes: 0 done, ${exitCodes.failed} failed, ${exitCodes.usage} wrong use, ${exitCodes.refused} refused by the server, ${exitCodes.unreachable} server not reached or too slow.`,
+  )
   .exitOverride();
-for (const command of [startCommand(), workCommand(), iTwinJsCommand(), tokenCommand(), cloneCommand(), imodelsCommand(), importCommand(), mirrorCommand(), verifyCommand(), doctorCommand(), auditCommand(), backupCommand(), compactCommand(), keysCommand(), migrateDatabaseCommand(), benchCommand()]) {
+for (const command of [
+  startCommand(),
+  workCommand(),
+  iTwinJsCommand(),
+  tokenCommand(),
+  cloneCommand(),
+  imodelsCommand(),
+  importCommand(),
+  mirrorCommand(),
+  verifyCommand(),
+  doctorCommand(),
+  auditCommand(),
+  backupCommand(),
+  compactCommand(),
+  keysCommand(),
+  migrateDatabaseCommand(),
+  benchCommand(),
+]) {
   command.exitOverride();
   for (const inner of command.commands) inner.exitOverride();
   program.addCommand(command);

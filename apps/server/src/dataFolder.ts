@@ -5,7 +5,10 @@ import path from 'node:path';
 /** Thrown when the data folder cannot be made or written. */
 export class DataFolderError extends Error {
   constructor(folder: string, reason: string, cause?: unknown) {
-    super(`The data folder ${folder} cannot be used: ${reason}. Name another one with --data, or see to it that this one can be written.`, { cause });
+    super(
+      `The data folder ${folder} cannot be used: ${reason}. Name another one with --data, or see to it that this one can be written.`,
+      { cause },
+    );
     this.name = 'DataFolderError';
   }
 }
@@ -21,7 +24,8 @@ const reasons: Readonly<Record<string, string>> = {
 };
 
 /** What the server keeps in its data folder: files of these names, with what SQLite puts beside them, and folders. */
-const own = /^(offshoot\.db|limits\.db|server\.lock)(-wal|-shm|-journal)?$|^(users|issuer|addresses)\.json$|^reserve$|^(blobs|work)$/;
+const own =
+  /^(offshoot\.db|limits\.db|server\.lock)(-wal|-shm|-journal)?$|^(users|issuer|addresses)\.json$|^reserve$|^(blobs|work)$/;
 
 /**
  * Makes the data folder where it is not there yet, and keeps everybody else out of what the server keeps in it.
@@ -82,7 +86,8 @@ export function openWorkFolder(dataDir: string, company: 'alone' | 'beside other
   mkdirSync(all, { recursive: true, mode: 0o700 });
   for (const name of readdirSync(all)) {
     const left = path.join(all, name);
-    if (company === 'alone' || statSync(left).mtimeMs < Date.now() - abandonedMs) rmSync(left, { recursive: true, force: true });
+    if (company === 'alone' || statSync(left).mtimeMs < Date.now() - abandonedMs)
+      rmSync(left, { recursive: true, force: true });
   }
   const own = path.join(all, randomUUID());
   mkdirSync(own, { mode: 0o700 });

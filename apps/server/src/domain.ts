@@ -18,14 +18,25 @@
  */
 
 /** What a role may allow on iModels. Wire names; `imodels_delete` counts at iTwin level only. */
-export const imodelPermissions = ['imodels_webview', 'imodels_read', 'imodels_write', 'imodels_manage', 'imodels_delete'] as const;
+export const imodelPermissions = [
+  'imodels_webview',
+  'imodels_read',
+  'imodels_write',
+  'imodels_manage',
+  'imodels_delete',
+] as const;
 export type IModelPermission = (typeof imodelPermissions)[number];
 
 /** Permissions that an iModel of its own may hand out: all but `imodels_delete`. */
 export const ownIModelPermissions = ['imodels_webview', 'imodels_read', 'imodels_write', 'imodels_manage'] as const;
 
 /** Permissions over an iTwin itself, its roles and its members. */
-export const administrationPermissions = ['administration_manage_roles', 'administration_invite_member', 'itwins_modify', 'webhooks_maintainer'] as const;
+export const administrationPermissions = [
+  'administration_manage_roles',
+  'administration_invite_member',
+  'itwins_modify',
+  'webhooks_maintainer',
+] as const;
 export type AdministrationPermission = (typeof administrationPermissions)[number];
 
 /**
@@ -37,8 +48,10 @@ export const administratorPermissions = ['administrator', 'organization_administ
 export type Permission = IModelPermission | AdministrationPermission | (typeof administratorPermissions)[number];
 
 export type IModelState = 'notInitialized' | 'initialized';
-export type OperationState = 'waitingForFile' | 'scheduled' | 'successful' | 'failed' | 'mainIModelIsMissingFederationGuids';
-export type BaselineState = 'waitingForFile' | 'initializationScheduled' | 'initialized' | 'initializationFailed' | 'fileIsBriefcase';
+export type OperationState =
+  'waitingForFile' | 'scheduled' | 'successful' | 'failed' | 'mainIModelIsMissingFederationGuids';
+export type BaselineState =
+  'waitingForFile' | 'initializationScheduled' | 'initialized' | 'initializationFailed' | 'fileIsBriefcase';
 
 export interface GeoPoint {
   latitude: number;

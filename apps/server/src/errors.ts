@@ -84,7 +84,10 @@ export const errorTable = {
   InvalidiTwinsGroupRequest: [422, 'The request is not valid.'],
   MissingRequestBody: [422, 'Request body was not provided.'],
   // 429
-  RateLimitExceeded: [429, 'The client sent more requests than allowed by this API for the current tier of the client.'],
+  RateLimitExceeded: [
+    429,
+    'The client sent more requests than allowed by this API for the current tier of the client.',
+  ],
   // 431
   RequestHeadersTooLarge: [431, 'The headers of the request are larger than the server accepts.'],
   // 5xx
@@ -108,7 +111,14 @@ export class ApiError extends Error {
 
   constructor(
     code: ErrorCode,
-    more: { message?: string; target?: string; details?: readonly ErrorDetail[]; headers?: Record<string, string>; siblings?: Record<string, unknown>; cause?: unknown } = {},
+    more: {
+      message?: string;
+      target?: string;
+      details?: readonly ErrorDetail[];
+      headers?: Record<string, string>;
+      siblings?: Record<string, unknown>;
+      cause?: unknown;
+    } = {},
   ) {
     const [status, message] = errorTable[code];
     super(more.message ?? message, { cause: more.cause });
@@ -137,12 +147,30 @@ export class ApiError extends Error {
 
 /** Details of refused bodies and parameters, worded as clients know them. */
 export const detail = {
-  missingProperty: (target: string, message = 'Required property is missing.'): ErrorDetail => ({ code: 'MissingRequiredProperty', message, target }),
-  missingParameter: (target: string): ErrorDetail => ({ code: 'MissingRequiredParameter', message: 'Required parameter is missing.', target }),
+  missingProperty: (target: string, message = 'Required property is missing.'): ErrorDetail => ({
+    code: 'MissingRequiredProperty',
+    message,
+    target,
+  }),
+  missingParameter: (target: string): ErrorDetail => ({
+    code: 'MissingRequiredParameter',
+    message: 'Required parameter is missing.',
+    target,
+  }),
   invalidValue: (target: string, message: string): ErrorDetail => ({ code: 'InvalidValue', message, target }),
-  unknownOption: (name: string): ErrorDetail => ({ code: 'InvalidParameter', message: `'${name}' is not a query option of this operation.`, target: name }),
-  invalidBody: (): ErrorDetail => ({ code: 'InvalidRequestBody', message: 'Failed to parse request body. Make sure it is a valid JSON.' }),
-  bodyTooDeep: (limit: number): ErrorDetail => ({ code: 'InvalidRequestBody', message: `The request body is nested more than ${limit} levels deep.` }),
+  unknownOption: (name: string): ErrorDetail => ({
+    code: 'InvalidParameter',
+    message: `'${name}' is not a query option of this operation.`,
+    target: name,
+  }),
+  invalidBody: (): ErrorDetail => ({
+    code: 'InvalidRequestBody',
+    message: 'Failed to parse request body. Make sure it is a valid JSON.',
+  }),
+  bodyTooDeep: (limit: number): ErrorDetail => ({
+    code: 'InvalidRequestBody',
+    message: `The request body is nested more than ${limit} levels deep.`,
+  }),
   tooManyPixels: (target?: string): ErrorDetail => ({
     code: 'InvalidRequestBody',
     message: `The picture has too many pixels. A PNG may have ${maxPixels.png}, a JPEG ${maxPixels.jpeg}.`,
@@ -153,7 +181,11 @@ export const detail = {
     message: `'${given}' is not supported 'content-type'. Supported media ${supported.length === 1 ? 'type is' : 'types are'} ${supported.map((type) => `'${type}'`).join(', ')}.`,
     target: 'content-type',
   }),
-  idempotencyKey: (message: string): ErrorDetail => ({ code: 'InvalidHeaderValue', message, target: 'Idempotency-Key' }),
+  idempotencyKey: (message: string): ErrorDetail => ({
+    code: 'InvalidHeaderValue',
+    message,
+    target: 'Idempotency-Key',
+  }),
   exclusiveProperties: (names: readonly string[]): ErrorDetail => ({
     code: 'MutuallyExclusivePropertiesProvided',
     message: `Only one of the following properties can be provided: ${names.map((name) => `'${name}'`).join(', ')}.`,

@@ -31,7 +31,14 @@ export function outageOf(error: unknown): Outage | undefined {
 }
 
 function classify(error: object): Outage | undefined {
-  if (error instanceof UnreachableDatabaseError || error instanceof ConnectionLimitError || error instanceof WriterUnavailableError || error instanceof LostTransactionError || error instanceof StoreTimeoutError) return 'unavailable';
+  if (
+    error instanceof UnreachableDatabaseError ||
+    error instanceof ConnectionLimitError ||
+    error instanceof WriterUnavailableError ||
+    error instanceof LostTransactionError ||
+    error instanceof StoreTimeoutError
+  )
+    return 'unavailable';
   const { code, errcode, message } = error as { code?: unknown; errcode?: unknown; message?: unknown };
   if (typeof errcode === 'number') {
     const primary = errcode & 0xff;
@@ -40,7 +47,8 @@ function classify(error: object): Outage | undefined {
   if (code === 'ENOSPC' || code === 'EDQUOT' || code === '53100') return 'noSpace';
   if (code === 'EIO' || code === 'EROFS') return 'unavailable';
   // Classes of PostgreSQL: 08 connection, 53 resources, 57P being shut down or started.
-  if (typeof code === 'string' && (postgresUnavailable.has(code) || /^(08|53|57P)[0-9A-Z]+$/.test(code))) return 'unavailable';
+  if (typeof code === 'string' && (postgresUnavailable.has(code) || /^(08|53|57P)[0-9A-Z]+$/.test(code)))
+    return 'unavailable';
   return typeof message === 'string' && waitedTooLong.test(message) ? 'unavailable' : undefined;
 }
 
@@ -49,5 +57,8 @@ const retryAfter: Record<Outage, string> = { noSpace: '60', unavailable: '5' };
 
 /** The answer to a request that an outage kept from being carried out. */
 export function outageError(outage: Outage, cause: unknown): ApiError {
-  return new ApiError(outage === 'noSpace' ? 'InsufficientStorage' : 'Unavailable', { cause, headers: { 'retry-after': retryAfter[outage] } });
+  return new ApiError(outage === 'noSpace' ? 'InsufficientStorage' : 'Unavailable', {
+    cause,
+    headers: { 'retry-after': retryAfter[outage] },
+  });
 }

@@ -26,7 +26,11 @@ export function serveMetrics(app: FastifyInstance, on: FastifyInstance, { db }: 
     registers: [registry],
     async collect() {
       this.reset();
-      const rows = await db.selectFrom('job').select((eb) => ['kind', 'state', eb.fn.countAll<number>().as('count')]).groupBy(['kind', 'state']).execute();
+      const rows = await db
+        .selectFrom('job')
+        .select((eb) => ['kind', 'state', eb.fn.countAll<number>().as('count')])
+        .groupBy(['kind', 'state'])
+        .execute();
       for (const { kind, state, count } of rows) this.set({ kind, state }, Number(count));
     },
   });
@@ -36,5 +40,7 @@ export function serveMetrics(app: FastifyInstance, on: FastifyInstance, { db }: 
     const { operationId } = (schema ?? {}) as { operationId?: string };
     requests.observe({ operation: operationId ?? url, status: reply.statusCode }, reply.elapsedTime / 1000);
   });
-  on.get('/metrics', { schema: { hide: true } }, async (_request, reply) => reply.type(registry.contentType).send(await registry.metrics()));
+  on.get('/metrics', { schema: { hide: true } }, async (_request, reply) =>
+    reply.type(registry.contentType).send(await registry.metrics()),
+  );
 }

@@ -13,7 +13,13 @@ const most = 64;
  */
 export function originsOf({ host, publicUrl }: Pick<Config, 'host' | 'publicUrl'>, port: number): string[] {
   const here = ['localhost', '127.0.0.1', '[::1]'];
-  const names = { localhost: here, '0.0.0.0': here, '::': here, '127.0.0.1': here.slice(0, 2), '::1': ['localhost', '[::1]'] }[host] ?? [host.includes(':') ? `[${host}]` : host];
+  const names = {
+    localhost: here,
+    '0.0.0.0': here,
+    '::': here,
+    '127.0.0.1': here.slice(0, 2),
+    '::1': ['localhost', '[::1]'],
+  }[host] ?? [host.includes(':') ? `[${host}]` : host];
   const origins = names.map((name) => new URL(`http://${name}:${port}`).origin);
   return publicUrl === undefined ? origins : [...origins, new URL(publicUrl).origin];
 }

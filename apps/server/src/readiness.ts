@@ -45,7 +45,9 @@ export class Readiness {
     }
     try {
       const outcome = await Promise.race([running, late]);
-      return outcome === 'late' ? { reason: need.reason, cause: new Error(`no answer within ${waitMs} ms`) } : undefined;
+      return outcome === 'late'
+        ? { reason: need.reason, cause: new Error(`no answer within ${waitMs} ms`) }
+        : undefined;
     } catch (cause) {
       return { reason: outageOf(cause) === 'noSpace' ? fullDisk : need.reason, cause };
     }

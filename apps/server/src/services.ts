@@ -126,13 +126,19 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
   const ending = new AbortController();
   let endingLate: NodeJS.Timeout | undefined;
   openDataFolder(config.dataDir);
-  const space = new DiskSpace(config.dataDir, config.diskSpace, config.databaseUrl === undefined ? path.join(config.dataDir, 'reserve') : undefined);
+  const space = new DiskSpace(
+    config.dataDir,
+    config.diskSpace,
+    config.databaseUrl === undefined ? path.join(config.dataDir, 'reserve') : undefined,
+  );
   // Opening an embedded database takes some room as well.
   await space.makeRoom();
   const database = observeTransactions(guardTransactions(await openDatabase(config)));
   try {
     await space.keepReserve();
-    const directory = Directory.open(config.dataDir, (message) => log.error({ message }, 'the users file has a fault; its last good state stays in force'));
+    const directory = Directory.open(config.dataDir, (message) =>
+      log.error({ message }, 'the users file has a fault; its last good state stays in force'),
+    );
     const embedded = config.embeddedIssuer ? await EmbeddedIssuer.open(config.dataDir) : undefined;
     const stores = await openStores(config, database.db, ending.signal);
     const linkKeys = await LinkKeys.open(database.db, log);
@@ -142,27 +148,55 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const modelFiles = new ModelFiles(database, blobs);
     const seeds = await ensureSeeds(database, blobs, modelFiles, config.seedFile);
     const { generate, service } = config.checkpoints;
-    const here = config.jobs.here && (generate === 'here' || (generate === 'auto' && (service !== undefined || isITwinJsInstalled())));
+    const here =
+      config.jobs.here &&
+      (generate === 'here' || (generate === 'auto' && (service !== undefined || isITwinJsInstalled())));
     const checkpoints = new Checkpoints(database, {
       enabled: here || generate === 'elsewhere' || (!config.jobs.here && generate !== 'off'),
       every: config.checkpoints.everyChangesets,
       delayMs: config.checkpoints.delaySeconds * 1000,
     });
     const leaseMs = config.jobs.leaseSeconds * 1000;
-    const jobs = new Jobs(database, log, { lease: leaseMs, renew: leaseMs / 3, progress: config.jobs.progressSeconds * 1000 });
+    const jobs = new Jobs(database, log, {
+      lease: leaseMs,
+      renew: leaseMs / 3,
+      progress: config.jobs.progressSeconds * 1000,
+    });
     // What ran when the last server on this folder ended runs nowhere now: no lease has to run out first.
     const repeatableRequests = new RepeatableRequests(database);
     if (database.engine === 'sqlite') await Promise.all([jobs.reclaim(), repeatableRequests.reclaim()]);
-    if (config.jobs.here && config.webhooks.here) jobs.handle(deliverySlots, [deliveryHandler(database, config.webhooks)]);
+    if (config.jobs.here && config.webhooks.here)
+      jobs.handle(deliverySlots, [deliveryHandler(database, config.webhooks)]);
     const workDir = openWorkFolder(config.dataDir, database.engine === 'sqlite' ? 'alone' : 'beside others');
-    const workers = here ? new Workers(workDir, config.checkpoints.slots, (folder, slot) => modelWorker(config.checkpoints, folder, slot)) : undefined;
-    const retries = { attempts: config.checkpoints.attempts, backoffMs: doubling(config.checkpoints.firstRetrySeconds * 1000, longestRetryMs) };
-    const generator = workers === undefined ? undefined : new Generator({ database, blobs, checkpoints, files: modelFiles, workers, retries });
-    if (generator !== undefined) jobs.handle(config.checkpoints.slots, [deriveHandler({ database, blobs, files: modelFiles, checkpoints, generator, seeds, quotas, retries }), generator.handler()]);
+    const workers = here
+      ? new Workers(workDir, config.checkpoints.slots, (folder, slot) => modelWorker(config.checkpoints, folder, slot))
+      : undefined;
+    const retries = {
+      attempts: config.checkpoints.attempts,
+      backoffMs: doubling(config.checkpoints.firstRetrySeconds * 1000, longestRetryMs),
+    };
+    const generator =
+      workers === undefined
+        ? undefined
+        : new Generator({ database, blobs, checkpoints, files: modelFiles, workers, retries });
+    if (generator !== undefined)
+      jobs.handle(config.checkpoints.slots, [
+        deriveHandler({ database, blobs, files: modelFiles, checkpoints, generator, seeds, quotas, retries }),
+        generator.handler(),
+      ]);
     const verifier = new ChangesetVerifier(config, log);
     const permissions = new Permissions(database.db);
-    const transfer = { database, blobs, carrier: new Carrier(blobs, config.transfers.bytesPerSecond), seeds, checkpoints, quotas, config: config.transfers };
-    if (config.jobs.here && config.transfers.slots > 0) jobs.handle(config.transfers.slots, [transferFilesHandler(transfer), transferCheckpointsHandler(transfer)]);
+    const transfer = {
+      database,
+      blobs,
+      carrier: new Carrier(blobs, config.transfers.bytesPerSecond),
+      seeds,
+      checkpoints,
+      quotas,
+      config: config.transfers,
+    };
+    if (config.jobs.here && config.transfers.slots > 0)
+      jobs.handle(config.transfers.slots, [transferFilesHandler(transfer), transferCheckpointsHandler(transfer)]);
     const users = new Users(database.db);
     const members = new Members(database, users, directory);
     const rateLimits = new RateLimits(config, database);
@@ -240,7 +274,8 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
         await Promise.all([workers?.stop(workerMs), verifier.close()]);
         rmSync(workDir, { recursive: true, force: true });
         rateLimits.close();
-        if (!(await within(database.close(), closeMs))) log.warn('the database did not let go of its connections in time');
+        if (!(await within(database.close(), closeMs)))
+          log.warn('the database did not let go of its connections in time');
       },
     };
   } catch (error) {
@@ -251,6 +286,11 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
 
 /** iTwin.js in the iTwin.js service where there is one, else in a process of this server. */
 function modelWorker(config: Config['checkpoints'], folder: string, slot: number): ModelWorker {
-  if (config.service !== undefined) return new RemoteWorker({ url: config.service.url, key: config.service.key ?? '' }, config.isolation, config.workSeconds * 1000);
+  if (config.service !== undefined)
+    return new RemoteWorker(
+      { url: config.service.url, key: config.service.key ?? '' },
+      config.isolation,
+      config.workSeconds * 1000,
+    );
   return localWorker(config, folder, slot);
 }

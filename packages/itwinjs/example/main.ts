@@ -12,11 +12,17 @@ import { IModel } from '@itwin/core-common';
 import { startOnOffshoot } from '@offshoot/itwinjs';
 
 const [server = '', token = '', iTwinId = '', iModelId = ''] = process.argv.slice(2);
-await startOnOffshoot({ server, getAccessToken: async () => `Bearer ${token}`, cacheDir: path.join(tmpdir(), `offshoot-example-${process.pid}`) });
+await startOnOffshoot({
+  server,
+  getAccessToken: async () => `Bearer ${token}`,
+  cacheDir: path.join(tmpdir(), `offshoot-example-${process.pid}`),
+});
 try {
   // The state of a changeset that has a checkpoint; "" is the baseline, which always has one.
   const db = await SnapshotDb.openCheckpoint({ iTwinId, iModelId, changeset: { id: '', index: 0 } });
-  const elements = db.withPreparedStatement('select count(*) from bis.Element', (statement) => (statement.step() === DbResult.BE_SQLITE_ROW ? statement.getValue(0).getInteger() : 0));
+  const elements = db.withPreparedStatement('select count(*) from bis.Element', (statement) =>
+    statement.step() === DbResult.BE_SQLITE_ROW ? statement.getValue(0).getInteger() : 0,
+  );
   console.log(`${db.rootSubject.name}: ${elements} elements in the baseline`);
   db.close();
 

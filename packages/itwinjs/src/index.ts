@@ -46,11 +46,15 @@ export async function startOnOffshoot(options: OffshootOptions): Promise<void> {
     ...(getAccessToken !== undefined && { authorizationClient: { getAccessToken } }),
   });
   if (coordinateSystemWorkspaces !== true)
-    IModelHost.appWorkspace.settings.addDictionary({ name: 'offshoot', priority: SettingsPriority.application }, { 'itwin/core/gcs/disableWorkspaces': true });
+    IModelHost.appWorkspace.settings.addDictionary(
+      { name: 'offshoot', priority: SettingsPriority.application },
+      { 'itwin/core/gcs/disableWorkspaces': true },
+    );
 }
 
 function serveCheckpointsFrom(baseUri: string): void {
   const addresses = V2CheckpointManager as unknown as ContainerAddresses;
   const standard = addresses.toCloudContainerProps.bind(V2CheckpointManager);
-  addresses.toCloudContainerProps = (from) => (from.accountName === ownAccount ? { ...standard(from), baseUri } : standard(from));
+  addresses.toCloudContainerProps = (from) =>
+    from.accountName === ownAccount ? { ...standard(from), baseUri } : standard(from);
 }

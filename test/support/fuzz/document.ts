@@ -38,14 +38,21 @@ export interface ApiDocument {
 }
 
 export function operationsOf(document: ApiDocument): Operation[] {
-  return Object.entries(document.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, operation]) => ({ ...operation, method: method.toUpperCase(), path })));
+  return Object.entries(document.paths).flatMap(([path, methods]) =>
+    Object.entries(methods).map(([method, operation]) => ({ ...operation, method: method.toUpperCase(), path })),
+  );
 }
 
 const ajv = new Ajv2020({ strict: false, validateFormats: false });
 const compiled = new WeakMap<Schema, ValidateFunction>();
 
 /** What is wrong with an answer by the document; undefined when it is as declared. */
-export function faultOfAnswer(operation: Operation, status: number, type: string | undefined, body: Buffer): string | undefined {
+export function faultOfAnswer(
+  operation: Operation,
+  status: number,
+  type: string | undefined,
+  body: Buffer,
+): string | undefined {
   const declared = operation.responses[status];
   if (declared === undefined) return `status ${status} is not declared`;
   if (declared.content === undefined) return body.length === 0 ? undefined : 'has a body, where none is declared';

@@ -34,9 +34,34 @@ export interface FuzzReport {
 
 type Caller = PersonName | 'share' | 'nobody' | 'forger';
 /** Mostly those who may do something, so that requests get far. */
-const callers: readonly Caller[] = ['olivia', 'olivia', 'olivia', 'olivia', 'olivia', 'olivia', 'admin', 'admin', 'max', 'max', 'eve', 'foreignAdmin', 'consultant', 'share', 'nobody', 'forger'];
+const callers: readonly Caller[] = [
+  'olivia',
+  'olivia',
+  'olivia',
+  'olivia',
+  'olivia',
+  'olivia',
+  'admin',
+  'admin',
+  'max',
+  'max',
+  'eve',
+  'foreignAdmin',
+  'consultant',
+  'share',
+  'nobody',
+  'forger',
+];
 /** Whose things a caller may do something with. */
-const tenants: Partial<Record<Caller, string>> = { olivia: 'home', admin: 'home', max: 'guest', share: 'guest', eve: 'elsewhere', foreignAdmin: 'elsewhere', consultant: 'elsewhere' };
+const tenants: Partial<Record<Caller, string>> = {
+  olivia: 'home',
+  admin: 'home',
+  max: 'guest',
+  share: 'guest',
+  eve: 'elsewhere',
+  foreignAdmin: 'elsewhere',
+  consultant: 'elsewhere',
+};
 
 /** A request before the ids are chosen that it names. */
 interface Draft {
@@ -111,12 +136,21 @@ class Fuzzer {
     try {
       for (let round = 0; this.#sent < requests && this.#faults.size < mostFaults; round++) {
         await this.#prepare();
-        const samples = drafts.flatMap((draft, n) => fc.sample(draft, { seed: this.#seed + round * drafts.length + n, numRuns: perRound }));
+        const samples = drafts.flatMap((draft, n) =>
+          fc.sample(draft, { seed: this.#seed + round * drafts.length + n, numRuns: perRound }),
+        );
         // What takes everything else away comes last, and not from each round.
-        const [kept] = fc.sample(fc.shuffledSubarray(samples, { minLength: samples.length }), { seed: this.#seed + round, numRuns: 1 }) as [Draft[]];
+        const [kept] = fc.sample(fc.shuffledSubarray(samples, { minLength: samples.length }), {
+          seed: this.#seed + round,
+          numRuns: 1,
+        }) as [Draft[]];
         const last = kept.filter(({ operation }) => isDestructive(operation));
-        const order = [...kept.filter(({ operation }) => !isDestructive(operation)), ...last].slice(0, requests - this.#sent);
-        for (let start = 0; start < order.length && this.#faults.size < mostFaults; start += parallel) await this.#batch(order.slice(start, start + parallel), round === 0);
+        const order = [...kept.filter(({ operation }) => !isDestructive(operation)), ...last].slice(
+          0,
+          requests - this.#sent,
+        );
+        for (let start = 0; start < order.length && this.#faults.size < mostFaults; start += parallel)
+          await this.#batch(order.slice(start, start + parallel), round === 0);
         if (heap === undefined && this.#sent >= requests / 3) heap = await this.#server.heap();
       }
     } finally {
@@ -137,27 +171,76 @@ class Fuzzer {
     const { origin, tokens } = this.#server;
     for (const owner of ['olivia', 'eve'] as const) {
       const api = new Api(origin, tokens[owner]);
-      const call = async (method: 'GET' | 'POST', template: string, params: Record<string, string>, body?: unknown, query = ''): Promise<Record<string, { id?: string; shareKey?: string }>> => {
-        const answer = await api.send(method, template.replace(/\{(\w+)\}/g, (_, name: string) => params[name] ?? '') + query, body);
-        if (answer.status > 201) throw new Error(`cannot prepare ${template}: ${answer.status} ${JSON.stringify(answer.body)}`);
+      const call = async (
+        method: 'GET' | 'POST',
+        template: string,
+        params: Record<string, string>,
+        body?: unknown,
+        query = '',
+      ): Promise<Record<string, { id?: string; shareKey?: string }>> => {
+        const answer = await api.send(
+          method,
+          template.replace(/\{(\w+)\}/g, (_, name: string) => params[name] ?? '') + query,
+          body,
+        );
+        if (answer.status > 201)
+          throw new Error(`cannot prepare ${template}: ${answer.status} ${JSON.stringify(answer.body)}`);
         const operation = this.#operations.find((each) => each.method === method && each.path === template);
-        if (operation !== undefined) for (const tenant of owner === 'olivia' ? ['home', 'guest'] : ['elsewhere']) this.#world.learn(tenant, operation, params, answer.body, this.#templates);
+        if (operation !== undefined)
+          for (const tenant of owner === 'olivia' ? ['home', 'guest'] : ['elsewhere'])
+            this.#world.learn(tenant, operation, params, answer.body, this.#templates);
         return answer.body as Record<string, { id?: string; shareKey?: string }>;
       };
-      const { iTwin } = await call('POST', '/itwins', {}, { displayName: `iTwin ${this.#sent}`, class: 'Endeavor', subClass: 'Project' });
+      const { iTwin } = await call(
+        'POST',
+        '/itwins',
+        {},
+        { displayName: `iTwin ${this.#sent}`, class: 'Endeavor', subClass: 'Project' },
+      );
       const iTwinId = iTwin?.id ?? '';
-      const { role } = await call('POST', '/accesscontrol/itwins/{iTwinId}/roles', { iTwinId }, { displayName: 'writer', permissions: ['imodels_write', 'administration_manage_roles'] });
-      await call('POST', '/accesscontrol/itwins/{iTwinId}/members/users', { iTwinId }, { members: [{ email: people.max.email, roleIds: [role?.id] }] });
+      const { role } = await call(
+        'POST',
+        '/accesscontrol/itwins/{iTwinId}/roles',
+        { iTwinId },
+        { displayName: 'writer', permissions: ['imodels_write', 'administration_manage_roles'] },
+      );
+      await call(
+        'POST',
+        '/accesscontrol/itwins/{iTwinId}/members/users',
+        { iTwinId },
+        { members: [{ email: people.max.email, roleIds: [role?.id] }] },
+      );
       const { id: iModelId } = await makeIModel(clientsOf(origin, tokens[owner]), iTwinId, { changesets: 2 });
-      const { share } = await call('POST', '/imodels/{iModelId}/shares', { iModelId }, { name: 'guests', permission: 'imodels_read', expiresAt: new Date(Date.now() + 86_400_000).toISOString() });
+      const { share } = await call(
+        'POST',
+        '/imodels/{iModelId}/shares',
+        { iModelId },
+        { name: 'guests', permission: 'imodels_read', expiresAt: new Date(Date.now() + 86_400_000).toISOString() },
+      );
       this.#shareKey = share?.shareKey ?? this.#shareKey;
-      await call('POST', '/itwins/{iTwinId}/webhooks', { iTwinId }, { callbackUrl: 'https://receiver.invalid/', eventTypes: ['iModels.iModelCreated.v1'] });
-      await call('POST', '/itwins/{iTwinId}/repositories', { iTwinId }, { class: 'Forms', uri: 'https://receiver.invalid/' });
-      await call('POST', '/accesscontrol/itwins/{iTwinId}/groups', { iTwinId }, { name: 'crew', description: 'd', members: [] });
+      await call(
+        'POST',
+        '/itwins/{iTwinId}/webhooks',
+        { iTwinId },
+        { callbackUrl: 'https://receiver.invalid/', eventTypes: ['iModels.iModelCreated.v1'] },
+      );
+      await call(
+        'POST',
+        '/itwins/{iTwinId}/repositories',
+        { iTwinId },
+        { class: 'Forms', uri: 'https://receiver.invalid/' },
+      );
+      await call(
+        'POST',
+        '/accesscontrol/itwins/{iTwinId}/groups',
+        { iTwinId },
+        { name: 'crew', description: 'd', members: [] },
+      );
       await call('POST', '/imodels/{iModelId}/changesetgroups', { iModelId }, { description: 'work' });
       // Lists tell the rest.
       await call('GET', '/imodels', {}, undefined, `?iTwinId=${iTwinId}`);
-      for (const list of ['changesets', 'briefcases', 'users']) await call('GET', `/imodels/{iModelId}/${list}`, { iModelId });
+      for (const list of ['changesets', 'briefcases', 'users'])
+        await call('GET', `/imodels/{iModelId}/${list}`, { iModelId });
       await call('GET', '/accesscontrol/itwins/{iTwinId}/members/users', { iTwinId });
     }
   }
@@ -168,7 +251,12 @@ class Fuzzer {
     const answers = await Promise.all(requests.map((request) => this.#send(request)));
     for (const [n, request] of requests.entries()) this.#judge(request, answers[n]);
     const blocks = await this.#server.blocks();
-    if (!warming) for (const block of blocks) await this.#judgeBlock(block, requests.filter((_, n) => (answers[n]?.from ?? 0) <= block.to && (answers[n]?.to ?? 0) >= block.from));
+    if (!warming)
+      for (const block of blocks)
+        await this.#judgeBlock(
+          block,
+          requests.filter((_, n) => (answers[n]?.from ?? 0) <= block.to && (answers[n]?.to ?? 0) >= block.from),
+        );
   }
 
   /**
@@ -179,9 +267,14 @@ class Fuzzer {
     for (const request of suspects) {
       await this.#send(request);
       const again = (await this.#server.blocks()).find(({ cpuMs }) => cpuMs > blockMs);
-      if (again !== undefined) return this.#fault(request, 'blocks the loop', `keeps the loop busy for ${Math.round(again.cpuMs)} ms`);
+      if (again !== undefined)
+        return this.#fault(request, 'blocks the loop', `keeps the loop busy for ${Math.round(again.cpuMs)} ms`);
     }
-    if (block.cpuMs > onceMs) this.#faults.set(`loop ${block.from}`, `the loop computed for ${Math.round(block.cpuMs)} ms while these were under way:\n${suspects.map(describe).join('\n')}`);
+    if (block.cpuMs > onceMs)
+      this.#faults.set(
+        `loop ${block.from}`,
+        `the loop computed for ${Math.round(block.cpuMs)} ms while these were under way:\n${suspects.map(describe).join('\n')}`,
+      );
   }
 
   #judge(request: Request, answer: Answered | undefined): void {
@@ -189,14 +282,27 @@ class Fuzzer {
     if (answer === undefined) return this.#fault(request, 'is not answered');
     const { status, type, body } = answer;
     this.#statuses[status] = (this.#statuses[status] ?? 0) + 1;
-    if (status >= 500) return this.#fault(request, `${status}`, `answers ${status} ${body.toString().slice(0, 500)}\n${this.#server.takeLog()}`);
+    if (status >= 500)
+      return this.#fault(
+        request,
+        `${status}`,
+        `answers ${status} ${body.toString().slice(0, 500)}\n${this.#server.takeLog()}`,
+      );
     if (!request.declared) return;
     const fault = faultOfAnswer(operation, status, type, body);
-    if (fault !== undefined) return this.#fault(request, `${status}`, `answers ${status}, but ${fault}: ${body.toString().slice(0, 500)}`);
+    if (fault !== undefined)
+      return this.#fault(request, `${status}`, `answers ${status}, but ${fault}: ${body.toString().slice(0, 500)}`);
     if (status >= 300) return;
     this.#reached.add(operation.operationId);
     if (operation.method === 'DELETE') this.#world.forget(operation.path, request.params);
-    if (type?.startsWith('application/json') === true) this.#world.learn(tenants[request.caller] ?? '', operation, request.params, JSON.parse(body.toString()), this.#templates);
+    if (type?.startsWith('application/json') === true)
+      this.#world.learn(
+        tenants[request.caller] ?? '',
+        operation,
+        request.params,
+        JSON.parse(body.toString()),
+        this.#templates,
+      );
   }
 
   /** @param kind of the fault: one of each kind and operation is told */
@@ -217,10 +323,19 @@ class Fuzzer {
       if (typeof value !== 'object' || value === null) return value;
       return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, resolve(each)]));
     };
-    const path = operation.path.replace(/\{(\w+)\}/g, (_, name: string) => encode(declared || name !== names.at(-1) ? (params[name] ?? '') : hostilePart));
-    const search = Object.entries(query).filter(([, value]) => value !== undefined).map(([name, value]) => `${name}=${encode(asText(resolve(value)))}`);
+    const path = operation.path.replace(/\{(\w+)\}/g, (_, name: string) =>
+      encode(declared || name !== names.at(-1) ? (params[name] ?? '') : hostilePart),
+    );
+    const search = Object.entries(query)
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => `${name}=${encode(asText(resolve(value)))}`);
     if (unknownOption !== undefined) search.push(`${encode(unknownOption)}=${encode(unknownOption)}`);
-    const body = payload === undefined ? undefined : Buffer.isBuffer(payload.body) ? payload.body : Buffer.from(JSON.stringify(resolve(payload.body)) ?? '');
+    const body =
+      payload === undefined
+        ? undefined
+        : Buffer.isBuffer(payload.body)
+          ? payload.body
+          : Buffer.from(JSON.stringify(resolve(payload.body)) ?? '');
     return {
       operation,
       params,
@@ -229,7 +344,12 @@ class Fuzzer {
       path: search.length === 0 ? path : `${path}?${search.join('&')}`,
       headers: {
         ...this.#authorization(caller),
-        ...Object.fromEntries(Object.entries(headers).filter(([name, value]) => typeof value === 'string' && isHeader(name, value)) as [string, string][]),
+        ...Object.fromEntries(
+          Object.entries(headers).filter(([name, value]) => typeof value === 'string' && isHeader(name, value)) as [
+            string,
+            string,
+          ][],
+        ),
         ...(payload !== undefined && payload.contentType !== '' && { 'content-type': payload.contentType }),
       },
       body,
@@ -249,13 +369,29 @@ class Fuzzer {
     const from = Date.now();
     return new Promise((resolve) => {
       const { hostname, port } = new URL(this.#server.origin);
-      const request = httpRequest({ agent: this.#agent, hostname, port, method: operation.method, path, headers: { ...headers, 'content-length': body?.length ?? 0 }, signal: AbortSignal.timeout(answerMs) });
+      const request = httpRequest({
+        agent: this.#agent,
+        hostname,
+        port,
+        method: operation.method,
+        path,
+        headers: { ...headers, 'content-length': body?.length ?? 0 },
+        signal: AbortSignal.timeout(answerMs),
+      });
       request.once('error', () => resolve(undefined));
       request.once('response', (response) => {
         const chunks: Buffer[] = [];
         response.on('data', (chunk: Buffer) => chunks.push(chunk));
         response.once('error', () => resolve(undefined));
-        response.once('end', () => resolve({ status: response.statusCode ?? 0, type: response.headers['content-type'], body: Buffer.concat(chunks), from, to: Date.now() }));
+        response.once('end', () =>
+          resolve({
+            status: response.statusCode ?? 0,
+            type: response.headers['content-type'],
+            body: Buffer.concat(chunks),
+            from,
+            to: Date.now(),
+          }),
+        );
       });
       request.end(body);
     });
@@ -264,10 +400,18 @@ class Fuzzer {
 
 function draftOf(operation: Operation): fc.Arbitrary<Draft> {
   /** @param weight of leaving it out */
-  const rarely = <T>(arbitrary: fc.Arbitrary<T>, weight: number): fc.Arbitrary<T | undefined> => fc.oneof({ weight, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary });
+  const rarely = <T>(arbitrary: fc.Arbitrary<T>, weight: number): fc.Arbitrary<T | undefined> =>
+    fc.oneof({ weight, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary });
   const some = (place: 'query' | 'header'): fc.Arbitrary<Record<string, unknown>> => {
     const parameters = (operation.parameters ?? []).filter((parameter) => parameter.in === place);
-    return fc.record(Object.fromEntries(parameters.map(({ name, schema, required }) => [name, required ? parameterOf(schema, name) : rarely(parameterOf(schema, name), 3)])));
+    return fc.record(
+      Object.fromEntries(
+        parameters.map(({ name, schema, required }) => [
+          name,
+          required ? parameterOf(schema, name) : rarely(parameterOf(schema, name), 3),
+        ]),
+      ),
+    );
   };
   return fc.record({
     operation: fc.constant(operation),
@@ -278,7 +422,8 @@ function draftOf(operation: Operation): fc.Arbitrary<Draft> {
     query: some('query'),
     unknownOption: rarely(hostileText, 20),
     headers: some('header'),
-    payload: operation.requestBody?.content === undefined ? fc.constant(undefined) : bodyOf(operation.requestBody.content),
+    payload:
+      operation.requestBody?.content === undefined ? fc.constant(undefined) : bodyOf(operation.requestBody.content),
   });
 }
 

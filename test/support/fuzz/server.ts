@@ -37,7 +37,11 @@ export class MeasuredServer {
     const env = { ...process.env };
     // What is answered here was not asked for by a client: it does not count in the table of compatibility.
     delete env.OFFSHOOT_TEST_COVERAGE;
-    this.#child = fork(fileURLToPath(import.meta.url), [JSON.stringify(setup)], { stdio: ['ignore', 'pipe', 'inherit', 'ipc'], execArgv: ['--expose-gc'], env });
+    this.#child = fork(fileURLToPath(import.meta.url), [JSON.stringify(setup)], {
+      stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
+      execArgv: ['--expose-gc'],
+      env,
+    });
     this.#child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       this.#log.push(text);
       if (this.#log.length > 20) this.#log.shift();
@@ -102,7 +106,12 @@ async function main(setup: Setup): Promise<void> {
   const running = await startServer(installation.config({ logLevel: 'error' }));
   const issuer = await EmbeddedIssuer.open(installation.dataDir);
   const tokens = {} as Started['tokens'];
-  for (const name of Object.keys(people) as PersonName[]) tokens[name] = await issuer.mint(people[name], { applicationId: 'suite', scope: 'itwin-platform', lifeSeconds: 86_400 });
+  for (const name of Object.keys(people) as PersonName[])
+    tokens[name] = await issuer.mint(people[name], {
+      applicationId: 'suite',
+      scope: 'itwin-platform',
+      lifeSeconds: 86_400,
+    });
 
   let blocks: Block[] = [];
   const now = (): { at: number; cpu: number } => {
@@ -139,7 +148,11 @@ async function main(setup: Setup): Promise<void> {
       process.disconnect();
     },
   };
-  process.on('message', (question: Question) => void Promise.resolve(answers[question]()).then((answer) => question === 'end' || process.send?.(answer)));
+  process.on(
+    'message',
+    (question: Question) =>
+      void Promise.resolve(answers[question]()).then((answer) => question === 'end' || process.send?.(answer)),
+  );
   // Without its parent it ends as well.
   process.once('disconnect', () => process.exit());
   process.send?.({ origin: running.origin, tokens } satisfies Started);

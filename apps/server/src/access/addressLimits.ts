@@ -25,7 +25,11 @@ export class AddressLimits {
   readonly #links: RateLimiterMemory;
 
   constructor({ rateLimits: { refused, links } }: Pick<Config, 'rateLimits'>) {
-    this.#refused = new RateLimiterMemory({ keyPrefix: 'refused', points: refused.requests, duration: refused.seconds });
+    this.#refused = new RateLimiterMemory({
+      keyPrefix: 'refused',
+      points: refused.requests,
+      duration: refused.seconds,
+    });
     this.#links = new RateLimiterMemory({ keyPrefix: 'links', points: links.requests, duration: links.seconds });
   }
 

@@ -36,7 +36,14 @@ export const usersFileIssuer = 'urn:offshoot:users-file';
 
 /** A user as an entry of the users file describes it. */
 export function userOfEntry({ id, email, givenName, surname, organizationId }: DirectoryUser): User {
-  return { id, identity: { issuer: usersFileIssuer, subject: id }, email, givenName, surname, organizationId: organizationId ?? null };
+  return {
+    id,
+    identity: { issuer: usersFileIssuer, subject: id },
+    email,
+    givenName,
+    surname,
+    organizationId: organizationId ?? null,
+  };
 }
 
 const fileName = 'users.json';
@@ -87,7 +94,8 @@ export class Directory {
     const user = this.findUserById(id);
     if (user === undefined) return undefined;
     const { organizationId, organizationAdministrator } = user;
-    if (organizationAdministrator !== true) return organizationAdministrator === false ? [] : (organizationAdministrator ?? []);
+    if (organizationAdministrator !== true)
+      return organizationAdministrator === false ? [] : (organizationAdministrator ?? []);
     return organizationId === undefined ? [] : [organizationId];
   }
 
@@ -117,7 +125,8 @@ export class Directory {
     this.#readAt = Date.now();
     const data: unknown = secureJson.parse(readFileSync(this.file, 'utf8'));
     const ajv = new Ajv({ allErrors: true, strict: false });
-    if (!ajv.validate(DirectorySchema, data)) throw new Error(`${this.file} cannot be used: ${ajv.errorsText(undefined, { dataVar: 'it' })}`);
+    if (!ajv.validate(DirectorySchema, data))
+      throw new Error(`${this.file} cannot be used: ${ajv.errorsText(undefined, { dataVar: 'it' })}`);
     const repeated = repetitions(data as DirectoryData);
     if (repeated.length > 0) throw new Error(`${this.file} cannot be used: ${repeated.join('; ')}`);
     this.#data = data as DirectoryData;
@@ -131,8 +140,13 @@ export class Directory {
 function repetitions({ organizations, users, applications }: DirectoryData): string[] {
   return [
     ...repeated(organizations.map(({ id }) => id)).map((id) => `organization '${id}' has more than one entry`),
-    ...repeated(users.map(({ id }) => id)).map((id) => `user '${id}' has more than one entry; to name several organizations, list them in 'organizationAdministrator'`),
-    ...repeated(users.map(({ email }) => emailKey(email))).map((email) => `more than one user has the e-mail '${email}'`),
+    ...repeated(users.map(({ id }) => id)).map(
+      (id) =>
+        `user '${id}' has more than one entry; to name several organizations, list them in 'organizationAdministrator'`,
+    ),
+    ...repeated(users.map(({ email }) => emailKey(email))).map(
+      (email) => `more than one user has the e-mail '${email}'`,
+    ),
     ...repeated(applications.map(({ id }) => id)).map((id) => `application '${id}' has more than one entry`),
   ];
 }

@@ -43,7 +43,9 @@ export class EmbeddedIssuer {
     const stored = readKey(file) ?? (await makeKey(file));
     const now = Date.now();
     const replaced = [...(stored.earlier ?? []), { key: publicPart(stored.key), until: Infinity }];
-    const earlier = replaced.map(({ key, until }) => ({ key, until: Math.min(until, now + overlapMs) })).filter(({ until }) => until > now);
+    const earlier = replaced
+      .map(({ key, until }) => ({ key, until: Math.min(until, now + overlapMs) }))
+      .filter(({ until }) => until > now);
     writeFileDurably(file, JSON.stringify({ issuer: stored.issuer, key: await newKey(), earlier } satisfies StoredKey));
   }
 
@@ -60,11 +62,17 @@ export class EmbeddedIssuer {
       if (stored?.issuer === this.issuer) this.#current = await openKeys(stored, version);
     }
     const now = Date.now();
-    return [this.#current.publicKey, ...this.#current.earlier.filter(({ until }) => until > now).map(({ publicKey }) => publicKey)];
+    return [
+      this.#current.publicKey,
+      ...this.#current.earlier.filter(({ until }) => until > now).map(({ publicKey }) => publicKey),
+    ];
   }
 
   /** A bearer token for a user of the users file, sent by an application, good for `lifeSeconds`. */
-  async mint(user: DirectoryUser, options: { applicationId: string; scope: string; lifeSeconds: number }): Promise<string> {
+  async mint(
+    user: DirectoryUser,
+    options: { applicationId: string; scope: string; lifeSeconds: number },
+  ): Promise<string> {
     const now = Math.floor(Date.now() / 1000);
     return new SignJWT({
       client_id: options.applicationId,

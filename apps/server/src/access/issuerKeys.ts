@@ -27,11 +27,19 @@ export class IssuerUnavailableError extends Error {
  * @param now milliseconds of a clock that nobody sets
  * @returns a function that throws IssuerUnavailableError, or what the library throws for a token without a matching key
  */
-export function issuerKeys(config: Pick<IssuerConfig, 'issuer' | 'jwksUri'>, now = (): number => performance.now()): JWTVerifyGetKey {
+export function issuerKeys(
+  config: Pick<IssuerConfig, 'issuer' | 'jwksUri'>,
+  now = (): number => performance.now(),
+): JWTVerifyGetKey {
   let failure: { until: number; cause: unknown } | undefined;
 
-  const ask = async <T>(address: string, signal: AbortSignal, isUsable: (document: object) => document is T & object): Promise<T> => {
-    if (failure !== undefined && now() < failure.until) throw new IssuerUnavailableError(failure.until - now(), failure.cause);
+  const ask = async <T>(
+    address: string,
+    signal: AbortSignal,
+    isUsable: (document: object) => document is T & object,
+  ): Promise<T> => {
+    if (failure !== undefined && now() < failure.until)
+      throw new IssuerUnavailableError(failure.until - now(), failure.cause);
     try {
       const document = await fetchDocument(address, signal);
       if (!isUsable(document)) throw new Error(`${address} does not answer what it should`);
@@ -43,11 +51,29 @@ export function issuerKeys(config: Pick<IssuerConfig, 'issuer' | 'jwksUri'>, now
     }
   };
 
-  const isKeySet = (document: object): document is { keys: object[] } => 'keys' in document && Array.isArray(document.keys) && document.keys.every((key) => typeof key === 'object' && key !== null);
-  const discovered = (document: object): document is { jwks_uri: string } => 'issuer' in document && document.issuer === config.issuer && 'jwks_uri' in document && typeof document.jwks_uri === 'string';
+  const isKeySet = (document: object): document is { keys: object[] } =>
+    'keys' in document &&
+    Array.isArray(document.keys) &&
+    document.keys.every((key) => typeof key === 'object' && key !== null);
+  const discovered = (document: object): document is { jwks_uri: string } =>
+    'issuer' in document &&
+    document.issuer === config.issuer &&
+    'jwks_uri' in document &&
+    typeof document.jwks_uri === 'string';
   const open = async (): Promise<JWTVerifyGetKey> => {
-    const jwksUri = config.jwksUri ?? (await ask(`${config.issuer.replace(/\/$/, '')}/.well-known/openid-configuration`, AbortSignal.timeout(answerMs), discovered)).jwks_uri;
-    return createRemoteJWKSet(new URL(jwksUri), { timeoutDuration: answerMs, [customFetch]: async (address, { signal }) => Response.json(await ask(address, signal, isKeySet)) });
+    const jwksUri =
+      config.jwksUri ??
+      (
+        await ask(
+          `${config.issuer.replace(/\/$/, '')}/.well-known/openid-configuration`,
+          AbortSignal.timeout(answerMs),
+          discovered,
+        )
+      ).jwks_uri;
+    return createRemoteJWKSet(new URL(jwksUri), {
+      timeoutDuration: answerMs,
+      [customFetch]: async (address, { signal }) => Response.json(await ask(address, signal, isKeySet)),
+    });
   };
 
   let keys: Promise<JWTVerifyGetKey> | undefined;
@@ -64,7 +90,11 @@ export function issuerKeys(config: Pick<IssuerConfig, 'issuer' | 'jwksUri'>, now
 async function fetchDocument(address: string, signal: AbortSignal): Promise<object> {
   const response = await fetch(address, { signal, redirect: 'error' });
   if (response.status !== 200) throw new Error(`${address} answered ${response.status}`);
-  const text = await readAtMost(response.body ?? Readable.from([]), answerBytes, () => new Error(`${address} answered more than ${answerBytes} bytes`));
+  const text = await readAtMost(
+    response.body ?? Readable.from([]),
+    answerBytes,
+    () => new Error(`${address} answered more than ${answerBytes} bytes`),
+  );
   const document: unknown = JSON.parse(text.toString('utf8'));
   if (typeof document !== 'object' || document === null) throw new Error(`${address} answered no JSON object`);
   return document;

@@ -1,7 +1,16 @@
 import { sql } from 'kysely';
 import type { Db } from '../db/database.ts';
 import type { IModelTable, ITwinTable } from '../db/schema.ts';
-import { administrationPermissions, imodelPermissions, parseGuid, type Caller, type HeldShare, type IModelPermission, type Permission, type Principal } from '../domain.ts';
+import {
+  administrationPermissions,
+  imodelPermissions,
+  parseGuid,
+  type Caller,
+  type HeldShare,
+  type IModelPermission,
+  type Permission,
+  type Principal,
+} from '../domain.ts';
 import { ApiError, type ErrorCode } from '../errors.ts';
 
 /** What a caller may do on an iTwin. */
@@ -71,7 +80,9 @@ export class Permissions {
   async requireStill(caller: Caller, met: readonly MetRequirement[]): Promise<void> {
     for (const { requirement, access: before } of met) {
       const now = levelsOf(await this.require(caller, requirement));
-      const lost = levelsOf(before).some((permissions, level) => [...permissions].some((permission) => now[level]?.has(permission) !== true));
+      const lost = levelsOf(before).some((permissions, level) =>
+        [...permissions].some((permission) => now[level]?.has(permission) !== true),
+      );
       if (lost) throw new ApiError('InsufficientPermissions');
     }
   }
@@ -94,7 +105,9 @@ export class Permissions {
 
   /** Undefined when there is no such iModel (any more). */
   async onIModel(caller: Caller, imodelId: string): Promise<IModelAccess | undefined> {
-    return caller.share === undefined ? this.#ofPrincipal(principalOf(caller), imodelId) : this.byShare(caller.share, imodelId);
+    return caller.share === undefined
+      ? this.#ofPrincipal(principalOf(caller), imodelId)
+      : this.byShare(caller.share, imodelId);
   }
 
   /**
@@ -105,7 +118,12 @@ export class Permissions {
     const ofCreator = iModelId === imodelId ? await this.#ofPrincipal(creator, imodelId) : undefined;
     const permissions = new Set([...withIncluded([permission])].filter((each) => ofCreator?.permissions.has(each)));
     if (ofCreator === undefined || permissions.size === 0) return undefined;
-    const onITwin: ITwinAccess = { itwin: ofCreator.onITwin.itwin, visible: false, administrator: false, permissions: new Set() };
+    const onITwin: ITwinAccess = {
+      itwin: ofCreator.onITwin.itwin,
+      visible: false,
+      administrator: false,
+      permissions: new Set(),
+    };
     return { imodel: ofCreator.imodel, onITwin, visible: true, permissions };
   }
 
@@ -124,10 +142,16 @@ export class Permissions {
     if (found === undefined) return undefined;
     const { itwin, owned, row } = apart(found);
     // One in the making holds on to what it is made from; it shows nothing of that.
-    const imodel = row.state === 'initialized' ? row : { ...row, history_id: null, head_index: 0, head_changeset_id: '' };
+    const imodel =
+      row.state === 'initialized' ? row : { ...row, history_id: null, head_index: 0, head_changeset_id: '' };
     const { access: onITwin, roles } = await this.#accessTo(itwin, principal, owned);
     const permissions = await this.#effective(principal, imodel, onITwin, roles);
-    return { imodel, onITwin, permissions, visible: permissions.has('imodels_webview') || onITwin.permissions.has('imodels_manage') };
+    return {
+      imodel,
+      onITwin,
+      permissions,
+      visible: permissions.has('imodels_webview') || onITwin.permissions.has('imodels_manage'),
+    };
   }
 
   /** iModel ids of an iTwin whose own permissions shut this caller out; empty for those who may list them all. */
@@ -151,9 +175,13 @@ export class Permissions {
     return hidden;
   }
 
-
   /** Rule of the API: permissions set on an iModel replace the iTwin's for it; deleting stays with the iTwin. */
-  async #effective(principal: Principal, imodel: IModelTable, onITwin: ITwinAccess, roles: readonly HeldRole[]): Promise<ReadonlySet<Permission>> {
+  async #effective(
+    principal: Principal,
+    imodel: IModelTable,
+    onITwin: ITwinAccess,
+    roles: readonly HeldRole[],
+  ): Promise<ReadonlySet<Permission>> {
     if (onITwin.administrator || imodel.secured_by === null) return onITwin.permissions;
     const permissions = withIncluded(await this.#grantedOn(imodel, principal, onITwin, roles));
     if (onITwin.permissions.has('imodels_delete')) permissions.add('imodels_delete');
@@ -161,15 +189,34 @@ export class Permissions {
   }
 
   /** Rule of the API: with role permissions on the iModel, webview on the iTwin is needed besides. */
-  async #grantedOn(imodel: IModelTable, principal: Principal, onITwin: ITwinAccess, roles: readonly HeldRole[]): Promise<Permission[]> {
-    const holders = imodel.secured_by === 'users' ? [principal.id] : onITwin.permissions.has('imodels_webview') ? roles.map((role) => role.id) : [];
+  async #grantedOn(
+    imodel: IModelTable,
+    principal: Principal,
+    onITwin: ITwinAccess,
+    roles: readonly HeldRole[],
+  ): Promise<Permission[]> {
+    const holders =
+      imodel.secured_by === 'users'
+        ? [principal.id]
+        : onITwin.permissions.has('imodels_webview')
+          ? roles.map((role) => role.id)
+          : [];
     if (holders.length === 0) return [];
-    const rows = await this.#db.selectFrom('imodel_grant').select('permissions').where('imodel_id', '=', imodel.id).where('holder_id', 'in', holders).execute();
+    const rows = await this.#db
+      .selectFrom('imodel_grant')
+      .select('permissions')
+      .where('imodel_id', '=', imodel.id)
+      .where('holder_id', 'in', holders)
+      .execute();
     return rows.flatMap((row) => JSON.parse(row.permissions) as Permission[]);
   }
 
   /** Owners and administrators may do everything; roles are read for the others only. */
-  async #accessTo(itwin: ITwinTable, principal: Principal, owner: boolean): Promise<{ access: ITwinAccess; roles: readonly HeldRole[] }> {
+  async #accessTo(
+    itwin: ITwinTable,
+    principal: Principal,
+    owner: boolean,
+  ): Promise<{ access: ITwinAccess; roles: readonly HeldRole[] }> {
     const withoutRoles = accessTo(itwin, principal, [], owner);
     if (withoutRoles.administrator) return { access: withoutRoles, roles: [] };
     const roles = await this.#rolesOf(principal, itwin.id);
@@ -178,14 +225,22 @@ export class Permissions {
 
   /** Roles that the caller has on an iTwin, of the own or of a group. */
   async #rolesOf(principal: Principal, itwinId: string): Promise<HeldRole[]> {
-    const own = this.#db.selectFrom('member').select('role_id').where('itwin_id', '=', itwinId).where('user_id', '=', principal.id);
+    const own = this.#db
+      .selectFrom('member')
+      .select('role_id')
+      .where('itwin_id', '=', itwinId)
+      .where('user_id', '=', principal.id);
     const ofGroups = this.#db
       .selectFrom('group_user as u')
       .innerJoin('group_member as g', 'g.group_id', 'u.group_id')
       .select('g.role_id')
       .where('g.itwin_id', '=', itwinId)
       .where('u.user_id', '=', principal.id);
-    const rows = await this.#db.selectFrom('role').select(['id', 'permissions']).where('id', 'in', own.union(ofGroups)).execute();
+    const rows = await this.#db
+      .selectFrom('role')
+      .select(['id', 'permissions'])
+      .where('id', 'in', own.union(ofGroups))
+      .execute();
     return rows.map((row) => ({ id: row.id, permissions: JSON.parse(row.permissions) as Permission[] }));
   }
 }
@@ -210,7 +265,11 @@ const itwinColumns = [
 
 /** Whether somebody owns the iTwin of a row. */
 function ownedBy(principal: Principal, itwin: 'i' | 'itwin') {
-  return sql<boolean | number>`exists (select 1 from owner where owner.itwin_id = ${sql.ref(`${itwin}.id`)} and owner.user_id = ${principal.id})`.as('owned');
+  return sql<
+    boolean | number
+  >`exists (select 1 from owner where owner.itwin_id = ${sql.ref(`${itwin}.id`)} and owner.user_id = ${principal.id})`.as(
+    'owned',
+  );
 }
 
 /** Takes a row of an iModel and its iTwin apart. */
@@ -228,11 +287,18 @@ function principalOf({ user, administeredOrganizationIds }: Caller): Principal {
 }
 
 function accessTo(itwin: ITwinTable, principal: Principal, roles: readonly HeldRole[], owner: boolean): ITwinAccess {
-  const organization = itwin.organization_id !== null && principal.administeredOrganizationIds.includes(itwin.organization_id);
+  const organization =
+    itwin.organization_id !== null && principal.administeredOrganizationIds.includes(itwin.organization_id);
   // An iTwin of no organization has no administrator but its owners.
-  if (organization || (owner && itwin.organization_id === null)) return { itwin, visible: true, administrator: true, permissions: everything };
+  if (organization || (owner && itwin.organization_id === null))
+    return { itwin, visible: true, administrator: true, permissions: everything };
   if (owner) return { itwin, visible: true, administrator: true, permissions: everythingOfOwners };
-  return { itwin, visible: roles.length > 0, administrator: false, permissions: withIncluded(roles.flatMap((role) => role.permissions)) };
+  return {
+    itwin,
+    visible: roles.length > 0,
+    administrator: false,
+    permissions: withIncluded(roles.flatMap((role) => role.permissions)),
+  };
 }
 
 /** What is held on an iTwin; of an iModel, on the iModel and on its iTwin. */
@@ -245,7 +311,11 @@ interface HeldRole {
   permissions: Permission[];
 }
 
-const everythingOfOwners: ReadonlySet<Permission> = new Set<Permission>([...imodelPermissions, ...administrationPermissions, 'administrator']);
+const everythingOfOwners: ReadonlySet<Permission> = new Set<Permission>([
+  ...imodelPermissions,
+  ...administrationPermissions,
+  'administrator',
+]);
 const everything: ReadonlySet<Permission> = new Set<Permission>([...everythingOfOwners, 'organization_administrator']);
 
 /** Which of the iTwins that a caller may see: those of which it is an owner or member, those that it administers, or all. */
@@ -255,11 +325,13 @@ export type QueryScope = 'member' | 'administrator' | 'all';
 export function seenBy(caller: Caller, scope: QueryScope = 'all') {
   const { id } = caller.user;
   const administered = caller.administeredOrganizationIds;
-  const ofAdministered = administered.length === 0 ? sql`false` : sql`itwin.organization_id in (${sql.join(administered)})`;
+  const ofAdministered =
+    administered.length === 0 ? sql`false` : sql`itwin.organization_id in (${sql.join(administered)})`;
   const ofMember = sql`exists (select 1 from owner where owner.itwin_id = itwin.id and owner.user_id = ${id})
     or exists (select 1 from member where member.itwin_id = itwin.id and member.user_id = ${id})
     or exists (select 1 from group_user u join group_member g on g.group_id = u.group_id where g.itwin_id = itwin.id and u.user_id = ${id})`;
-  const seen = scope === 'member' ? ofMember : scope === 'administrator' ? ofAdministered : sql`${ofMember} or ${ofAdministered}`;
+  const seen =
+    scope === 'member' ? ofMember : scope === 'administrator' ? ofAdministered : sql`${ofMember} or ${ofAdministered}`;
   return sql<boolean>`itwin.deleted_at is null and (${seen})`;
 }
 
@@ -268,14 +340,27 @@ export function seenBy(caller: Caller, scope: QueryScope = 'all') {
  * answers 403. Holding the permission itself is enough, also for a caller who sees nothing else.
  * @throws ApiError
  */
-export function requireMet(found: ITwinAccess | IModelAccess | undefined, requirement: Requirement): ITwinAccess | IModelAccess {
+export function requireMet(
+  found: ITwinAccess | IModelAccess | undefined,
+  requirement: Requirement,
+): ITwinAccess | IModelAccess {
   const { on, permission } = requirement;
-  const held = found !== undefined && on === 'imodel' && requirement.level === 'iTwin' && 'onITwin' in found ? found.onITwin.permissions : found?.permissions;
+  const held =
+    found !== undefined && on === 'imodel' && requirement.level === 'iTwin' && 'onITwin' in found
+      ? found.onITwin.permissions
+      : found?.permissions;
   if (found !== undefined && (permission === 'member' ? found.visible : held?.has(permission) === true)) return found;
-  throw new ApiError(found?.visible === true ? 'InsufficientPermissions' : on === 'imodel' ? 'iModelNotFound' : (requirement.notFound ?? 'iTwinNotFound'));
+  throw new ApiError(
+    found?.visible === true
+      ? 'InsufficientPermissions'
+      : on === 'imodel'
+        ? 'iModelNotFound'
+        : (requirement.notFound ?? 'iTwinNotFound'),
+  );
 }
 
 /** Rule of this server: nobody grants more than they hold, by whichever way. @throws ApiError InsufficientPermissions */
 export function requireHeld({ permissions }: Pick<ITwinAccess, 'permissions'>, granted: Iterable<Permission>): void {
-  for (const permission of withIncluded(granted)) if (!permissions.has(permission)) throw new ApiError('InsufficientPermissions');
+  for (const permission of withIncluded(granted))
+    if (!permissions.has(permission)) throw new ApiError('InsufficientPermissions');
 }

@@ -55,10 +55,12 @@ export class RateLimits {
       const file = openLimits(path.join(config.dataDir, 'limits.db'));
       this.#file = file;
       // SQLite takes `$1` for a name.
-      this.#client = { query: async (query) => {
-        const { text, values } = steady(query, 'sqlite');
-        return file.execute(text, Object.fromEntries(values.map((value, index) => [`$${index + 1}`, value])));
-      } };
+      this.#client = {
+        query: async (query) => {
+          const { text, values } = steady(query, 'sqlite');
+          return file.execute(text, Object.fromEntries(values.map((value, index) => [`$${index + 1}`, value])));
+        },
+      };
     } else {
       const { pool } = database;
       this.#client = { query: (query) => pool.query(steady(query, 'postgres')) };
@@ -73,12 +75,22 @@ export class RateLimits {
     const tier = this.#tiers[application.tier];
     if (tier === undefined) throw new ApiError('InvalidApplicationTier');
     const own = tier.operations[operation];
-    const windows = [...(own === undefined ? [] : [[operation, own] as const]), ...tier.general.map((window) => ['general', window] as const)];
+    const windows = [
+      ...(own === undefined ? [] : [[operation, own] as const]),
+      ...tier.general.map((window) => ['general', window] as const),
+    ];
     for (const [scope, window] of windows) {
-      const share = { ...window, requests: this.#userShare === 0 ? 0 : Math.max(1, Math.floor(window.requests * this.#userShare)) };
-      const [used, usedByUser] = await Promise.all([this.#consume(this.#limiter(scope, window), application.id), this.#consume(this.#limiter(`user/${scope}`, share), JSON.stringify([application.id, user.id]))]);
+      const share = {
+        ...window,
+        requests: this.#userShare === 0 ? 0 : Math.max(1, Math.floor(window.requests * this.#userShare)),
+      };
+      const [used, usedByUser] = await Promise.all([
+        this.#consume(this.#limiter(scope, window), application.id),
+        this.#consume(this.#limiter(`user/${scope}`, share), JSON.stringify([application.id, user.id])),
+      ]);
       // Rule of this server: nobody locks out the other users of an application.
-      if (used !== undefined && usedByUser !== undefined) throw limitExceeded(Math.max(1, Math.ceil(Math.min(used, usedByUser) / 1000)), operation, application);
+      if (used !== undefined && usedByUser !== undefined)
+        throw limitExceeded(Math.max(1, Math.ceil(Math.min(used, usedByUser) / 1000)), operation, application);
     }
   }
 
@@ -119,7 +131,10 @@ export class RateLimits {
         points: window.requests,
         duration: window.seconds,
       });
-      limiter = { shared, own: new RateLimiterMemory({ keyPrefix: name, points: window.requests, duration: window.seconds }) };
+      limiter = {
+        shared,
+        own: new RateLimiterMemory({ keyPrefix: name, points: window.requests, duration: window.seconds }),
+      };
       this.#limiters.set(name, limiter);
     }
     return limiter;
@@ -127,7 +142,10 @@ export class RateLimits {
 }
 
 /** `now` of a database that counts, ms since 1970: PostgreSQL's own, because the clocks of several servers may differ; SQLite's one server tells its own. */
-const nowOf = { postgres: 'cast(extract(epoch from clock_timestamp()) * 1000 as bigint)', sqlite: 'cast($4 as bigint)' };
+const nowOf = {
+  postgres: 'cast(extract(epoch from clock_timestamp()) * 1000 as bigint)',
+  sqlite: 'cast($4 as bigint)',
+};
 
 /**
  * The library's statement that counts, made safe against clocks: a window that ends later than one begun now was begun before
@@ -144,7 +162,10 @@ function countingStatement(now: string): string {
 }
 
 /** Puts the statement that counts in the place of the library's; others stay. */
-function steady({ text, values }: { text: string; values: unknown[] }, engine: keyof typeof nowOf): { text: string; values: unknown[] } {
+function steady(
+  { text, values }: { text: string; values: unknown[] },
+  engine: keyof typeof nowOf,
+): { text: string; values: unknown[] } {
   return { text: /^\s*insert into/i.test(text) ? countingStatement(nowOf[engine]) : text, values };
 }
 
@@ -154,7 +175,10 @@ function openLimits(file: string): Connection {
     let connection: Connection | undefined;
     try {
       connection = openConnection(file, 'forgetful');
-      connection.execute('create table if not exists rate_limit (key text primary key, points integer not null, expire integer) strict, without rowid', []);
+      connection.execute(
+        'create table if not exists rate_limit (key text primary key, points integer not null, expire integer) strict, without rowid',
+        [],
+      );
       connection.execute('pragma quick_check', []);
       return connection;
     } catch (error) {

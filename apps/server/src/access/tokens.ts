@@ -48,16 +48,28 @@ export class Tokens {
   readonly #shares: Shares;
   readonly #users: Users;
   readonly #issuers = new Map<string, TrustedIssuer>();
-  readonly #believed = new LRUCache<string, { payload: JWTPayload; issuer: TrustedIssuer }>({ max: 5000, ttl: believeMs });
+  readonly #believed = new LRUCache<string, { payload: JWTPayload; issuer: TrustedIssuer }>({
+    max: 5000,
+    ttl: believeMs,
+  });
 
   readonly #good = new LRUCache<string, true>({ max: 5000 });
 
-  constructor(config: Pick<Config, 'requiredScope' | 'defaultTier' | 'tiers' | 'issuers'>, directory: Directory, embedded: EmbeddedIssuer | undefined, shares: Shares, users: Users) {
+  constructor(
+    config: Pick<Config, 'requiredScope' | 'defaultTier' | 'tiers' | 'issuers'>,
+    directory: Directory,
+    embedded: EmbeddedIssuer | undefined,
+    shares: Shares,
+    users: Users,
+  ) {
     this.#config = config;
     this.#directory = directory;
     this.#shares = shares;
     this.#users = users;
-    const isOnly = { ofAll: config.issuers.length === 1 && embedded === undefined, ofItsKind: config.issuers.length === 1 };
+    const isOnly = {
+      ofAll: config.issuers.length === 1 && embedded === undefined,
+      ofItsKind: config.issuers.length === 1,
+    };
     for (const issuer of config.issuers) this.#issuers.set(issuer.issuer, oidcIssuer(issuer, isOnly));
     if (embedded !== undefined) this.#issuers.set(embedded.issuer, embeddedIssuer(embedded));
   }
@@ -78,7 +90,9 @@ export class Tokens {
     const [scheme = '', ...rest] = text.split(' ');
     if (scheme.toLowerCase() === 'basic') return this.#holderOf(rest.join(' ').trim());
     if (scheme.toLowerCase() !== 'bearer')
-      throw new ApiError('InvalidAuthorizationScheme', { message: `Authorization scheme '${scheme.slice(0, 50)}' is not valid.` });
+      throw new ApiError('InvalidAuthorizationScheme', {
+        message: `Authorization scheme '${scheme.slice(0, 50)}' is not valid.`,
+      });
     const { payload, issuer } = await this.#verify(rest.join(' ').trim());
     this.#good.set(text, true, { ttl: Math.max(1, (payload.exp as number) * 1000 - Date.now()) });
     this.#requireScope(payload);
@@ -91,7 +105,14 @@ export class Tokens {
     if (share === undefined) throw new ApiError('Unauthorized');
     const id = `share:${share.id}`;
     return {
-      user: { id, identity: { issuer: 'share', subject: share.id }, email: id, givenName: 'Share', surname: share.name, organizationId: null },
+      user: {
+        id,
+        identity: { issuer: 'share', subject: share.id },
+        email: id,
+        givenName: 'Share',
+        surname: share.name,
+        organizationId: null,
+      },
       application: { id, name: 'Share', tier: this.#config.defaultTier },
       administeredOrganizationIds: [],
       share,
@@ -111,7 +132,11 @@ export class Tokens {
       // What is wrong with the token is told by these; anything else is a fault of the issuer or of the way to it.
       if (tokenFaults.some((fault) => error instanceof fault)) throw new ApiError('Unauthorized', { cause: error });
       const waitMs = error instanceof IssuerUnavailableError ? error.waitMs : 1000;
-      throw new ApiError('Unavailable', { message: 'The keys of the token issuer cannot be fetched. Try again.', headers: { 'retry-after': String(Math.ceil(waitMs / 1000)) }, cause: error });
+      throw new ApiError('Unavailable', {
+        message: 'The keys of the token issuer cannot be fetched. Try again.',
+        headers: { 'retry-after': String(Math.ceil(waitMs / 1000)) },
+        cause: error,
+      });
     }
   }
 
@@ -144,9 +169,13 @@ export class Tokens {
     const tier = known?.tier ?? this.#config.defaultTier;
     if (!(tier in this.#config.tiers)) throw new ApiError('InvalidApplicationTier');
 
-    const organizationIds = listed?.organizationId === undefined ? textsClaim(payload, issuer.organizationClaim) : [listed.organizationId];
+    const organizationIds =
+      listed?.organizationId === undefined ? textsClaim(payload, issuer.organizationClaim) : [listed.organizationId];
     return {
-      user: listed === undefined ? await this.#userOf(payload, issuer, email, organizationIds[0] ?? null) : { ...userOfEntry(listed), organizationId: organizationIds[0] ?? null },
+      user:
+        listed === undefined
+          ? await this.#userOf(payload, issuer, email, organizationIds[0] ?? null)
+          : { ...userOfEntry(listed), organizationId: organizationIds[0] ?? null },
       application: { id: applicationId, name: known?.name ?? applicationId, tier },
       administeredOrganizationIds: administered(organizationIds, listed?.organizationAdministrator, payload, issuer),
       tokenEndsAt: (payload.exp as number) * 1000,
@@ -156,19 +185,35 @@ export class Tokens {
   /** The entry of the users file of whoever a token names. An entry that names an issuer is of that issuer's tokens, and of minted ones. */
   #listed(issuer: TrustedIssuer, subject: string, verifiedEmail: string | undefined): DirectoryUser | undefined {
     const named = this.#directory.findUserById(subject);
-    if (named !== undefined && (issuer.isEmbedded || (named.issuer === undefined ? issuer.isDefault : named.issuer === issuer.name))) return named;
+    if (
+      named !== undefined &&
+      (issuer.isEmbedded || (named.issuer === undefined ? issuer.isDefault : named.issuer === issuer.name))
+    )
+      return named;
     const byEmail = verifiedEmail === undefined ? undefined : this.#directory.findUserByEmail(verifiedEmail);
     return byEmail?.issuer === undefined || byEmail.issuer === issuer.name ? byEmail : undefined;
   }
 
   /** A user that the users file does not list, by what the token says. */
-  async #userOf(payload: JWTPayload, issuer: TrustedIssuer, email: string | undefined, organizationId: string | null): Promise<User> {
+  async #userOf(
+    payload: JWTPayload,
+    issuer: TrustedIssuer,
+    email: string | undefined,
+    organizationId: string | null,
+  ): Promise<User> {
     const identity = { issuer: issuer.name, subject: payload.sub as string };
     // An id of the users file is of whom that file says, and of nobody else who happens to have it for a subject.
     const isReserved = (id: string): boolean => this.#directory.findUserById(id) !== undefined;
     const id = await this.#users.idOf(identity, { isReserved, claimsEarlier: issuer.claimsEarlierUsers });
     const name = email ?? shownText(payload.name) ?? shownText(payload.preferred_username) ?? id;
-    return { id, identity, email: email ?? '', givenName: shownText(payload.given_name) ?? name, surname: shownText(payload.family_name) ?? name, organizationId };
+    return {
+      id,
+      identity,
+      email: email ?? '',
+      givenName: shownText(payload.given_name) ?? name,
+      surname: shownText(payload.family_name) ?? name,
+      organizationId,
+    };
   }
 }
 
@@ -176,10 +221,19 @@ export class Tokens {
  * Organizations that a caller administers, by the users file where it says something, else by the claim: `true` means those
  * that the user belongs to, a list names them.
  */
-function administered(organizationIds: readonly string[], listed: boolean | readonly string[] | undefined, payload: JWTPayload, issuer: TrustedIssuer): readonly string[] {
+function administered(
+  organizationIds: readonly string[],
+  listed: boolean | readonly string[] | undefined,
+  payload: JWTPayload,
+  issuer: TrustedIssuer,
+): readonly string[] {
   const administrator = listed ?? payload[issuer.administratorClaim];
   if (administrator === true) return organizationIds;
-  return listed === undefined ? textsClaim(payload, issuer.administratorClaim) : listed === false ? [] : (listed as readonly string[]);
+  return listed === undefined
+    ? textsClaim(payload, issuer.administratorClaim)
+    : listed === false
+      ? []
+      : (listed as readonly string[]);
 }
 
 /** More organizations than anybody belongs to; the rest of a longer list is left out. */
@@ -196,12 +250,24 @@ const maxTextLength = 255;
 
 /** A claim by which something is found: as it is or not at all, because cut or cleaned it could be somebody else's. */
 function exactText(value: unknown): string | undefined {
-  return typeof value === 'string' && value !== '' && value.length <= maxTextLength && !/\p{Cc}/u.test(value) && value.isWellFormed() ? value : undefined;
+  return typeof value === 'string' &&
+    value !== '' &&
+    value.length <= maxTextLength &&
+    !/\p{Cc}/u.test(value) &&
+    value.isWellFormed()
+    ? value
+    : undefined;
 }
 
 /** A claim that is only shown, without control characters, at most 255 characters of it; undefined when absent. */
 function shownText(value: unknown): string | undefined {
-  const text = typeof value === 'string' ? value.replace(/\p{Cc}/gu, '').slice(0, maxTextLength).toWellFormed() : '';
+  const text =
+    typeof value === 'string'
+      ? value
+          .replace(/\p{Cc}/gu, '')
+          .slice(0, maxTextLength)
+          .toWellFormed()
+      : '';
   return text === '' ? undefined : text;
 }
 
@@ -272,9 +338,12 @@ const idTokenClaims = ['at_hash', 'c_hash'];
  * @throws JWTInvalid for ID, refresh and logout tokens, and for a subject that is no text of 1 to 255 characters
  */
 function accessToken({ payload, protectedHeader }: JWTVerifyResult): JWTPayload {
-  const typeIn = (value: unknown): unknown => (typeof value === 'string' ? value.toLowerCase().replace(/^application\//, '') : value);
-  if (!headerTypes.includes(typeIn(protectedHeader.typ)) || !claimTypes.includes(typeIn(payload.typ))) throw new errors.JWTInvalid('not an access token, by its type');
-  if (idTokenClaims.some((claim) => claim in payload)) throw new errors.JWTInvalid('not an access token, but an ID token');
+  const typeIn = (value: unknown): unknown =>
+    typeof value === 'string' ? value.toLowerCase().replace(/^application\//, '') : value;
+  if (!headerTypes.includes(typeIn(protectedHeader.typ)) || !claimTypes.includes(typeIn(payload.typ)))
+    throw new errors.JWTInvalid('not an access token, by its type');
+  if (idTokenClaims.some((claim) => claim in payload))
+    throw new errors.JWTInvalid('not an access token, but an ID token');
   if (exactText(payload.sub) === undefined) throw new errors.JWTInvalid('the subject is not usable');
   return payload;
 }

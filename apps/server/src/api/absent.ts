@@ -7,13 +7,25 @@ import { ApiError } from '../errors.ts';
  */
 export const absentAddresses: readonly { paths: readonly string[]; message: string }[] = [
   { paths: ['/itwins/exports', '/itwins/exports/*'], message: 'Exports of iTwins are not available on this server.' },
-  { paths: ['/itwins/repositories', '/itwins/repositories/*'], message: 'Global repositories are not available on this server; iTwins have repositories of their own.' },
   {
-    paths: ['/itwins/:iTwinId/repositories/:repositoryId/resources', '/itwins/:iTwinId/repositories/:repositoryId/resources/*'],
+    paths: ['/itwins/repositories', '/itwins/repositories/*'],
+    message: 'Global repositories are not available on this server; iTwins have repositories of their own.',
+  },
+  {
+    paths: [
+      '/itwins/:iTwinId/repositories/:repositoryId/resources',
+      '/itwins/:iTwinId/repositories/:repositoryId/resources/*',
+    ],
     message: 'Resources of repositories and their graphics are not available on this server.',
   },
-  { paths: ['/accesscontrol/itwins/:iTwinId/jobs', '/accesscontrol/itwins/:iTwinId/jobs/*'], message: 'Access control jobs are not available on this server; change members one request at a time.' },
-  { paths: ['/accesscontrol/itwins/:iTwinId/shares', '/accesscontrol/itwins/:iTwinId/shares/*'], message: 'Shares of a whole iTwin are not available on this server; iModels can be shared one by one.' },
+  {
+    paths: ['/accesscontrol/itwins/:iTwinId/jobs', '/accesscontrol/itwins/:iTwinId/jobs/*'],
+    message: 'Access control jobs are not available on this server; change members one request at a time.',
+  },
+  {
+    paths: ['/accesscontrol/itwins/:iTwinId/shares', '/accesscontrol/itwins/:iTwinId/shares/*'],
+    message: 'Shares of a whole iTwin are not available on this server; iModels can be shared one by one.',
+  },
 ];
 
 /** Answers 404 with the reason at the addresses of the platform that are not here, whatever the method and before a body is read. */

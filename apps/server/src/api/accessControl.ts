@@ -2,7 +2,20 @@ import { Type, type Static } from 'typebox';
 import { administrationPermissions, imodelPermissions, type Permission } from '../domain.ts';
 import { detail } from '../errors.ts';
 import type { Member, Role } from '../itwins/members.ts';
-import { idOf, managesMembers, managesRoles, maxAssignments, NoInvitations, roleIds, RoleOfMember, seenByMembers, showingUsers, unknownUser, UserSchema, type CallOnITwin } from './accessControlParts.ts';
+import {
+  idOf,
+  managesMembers,
+  managesRoles,
+  maxAssignments,
+  NoInvitations,
+  roleIds,
+  RoleOfMember,
+  seenByMembers,
+  showingUsers,
+  unknownUser,
+  UserSchema,
+  type CallOnITwin,
+} from './accessControlParts.ts';
 import { pageRequest, pagingParameters, unpagedTop } from './paging.ts';
 import { callerRoute, itwinRoute, type Route } from './route.ts';
 import { DescriptionSchema, NameText, Nullable, PageLinks, ReferenceText } from './schemas.ts';
@@ -24,8 +37,14 @@ function toRole(role: Role): Static<typeof RoleSchema> {
   return { ...role, type: 'Custom' };
 }
 async function toMembers(call: CallOnITwin, members: readonly Member[]): Promise<Static<typeof MemberSchema>[]> {
-  const show = await showingUsers(call, members.map(({ user }) => user));
-  return members.map(({ user, roles }) => ({ ...show(user), roles: roles.map(({ id, displayName, description }) => ({ id, displayName, description })) }));
+  const show = await showingUsers(
+    call,
+    members.map(({ user }) => user),
+  );
+  return members.map(({ user, roles }) => ({
+    ...show(user),
+    roles: roles.map(({ id, displayName, description }) => ({ id, displayName, description })),
+  }));
 }
 async function toMember(call: CallOnITwin, member: Member): Promise<Static<typeof MemberSchema>> {
   const [shown] = await toMembers(call, [member]);
@@ -56,14 +75,23 @@ const listPermissions = callerRoute({
   summary: 'List every permission that a role may hold',
   access: { on: 'caller' },
   invalid: 'Cannot get permissions.',
-  response: { status: 200, description: 'Permissions.', schema: Type.Object({ permissions: Type.Array(Type.String()) }) },
+  response: {
+    status: 200,
+    description: 'Permissions.',
+    schema: Type.Object({ permissions: Type.Array(Type.String()) }),
+  },
   async handler() {
     return { permissions: permissionNames };
   },
 });
 
 /** Where this server had it before it had the address that the clients ask. */
-const listPermissionsAtOtherAddress: Route = { ...listPermissions, operationId: 'get-all-permissions-at-other-address', path: '/accesscontrol/permissions', summary: `${listPermissions.summary} (other address)` };
+const listPermissionsAtOtherAddress: Route = {
+  ...listPermissions,
+  operationId: 'get-all-permissions-at-other-address',
+  path: '/accesscontrol/permissions',
+  summary: `${listPermissions.summary} (other address)`,
+};
 
 const getMyPermissions = itwinRoute({
   operationId: 'get-my-itwin-permissions',
@@ -73,7 +101,11 @@ const getMyPermissions = itwinRoute({
   summary: "The caller's permissions on an iTwin",
   access: seenByMembers,
   invalid: 'Cannot get permissions.',
-  response: { status: 200, description: 'Permissions.', schema: Type.Object({ permissions: Type.Array(Type.String()) }) },
+  response: {
+    status: 200,
+    description: 'Permissions.',
+    schema: Type.Object({ permissions: Type.Array(Type.String()) }),
+  },
   async handler({ access }) {
     return { permissions: permissionNames.filter((permission) => access.permissions.has(permission)) };
   },
@@ -88,9 +120,16 @@ const listRoles = itwinRoute({
   access: seenByMembers,
   invalid: 'Cannot get Roles.',
   query: Type.Object(pagingParameters),
-  response: { status: 200, description: 'A page of roles; without paging parameters as many as a page may have.', schema: Type.Object({ roles: Type.Array(RoleSchema), _links: PageLinks }) },
+  response: {
+    status: 200,
+    description: 'A page of roles; without paging parameters as many as a page may have.',
+    schema: Type.Object({ roles: Type.Array(RoleSchema), _links: PageLinks }),
+  },
   async handler({ access, query, rawQuery, params, links, services, invalid }) {
-    const page = await services.members.rolesPage(access.itwin.id, pageRequest(query, [byText('display_name'), byText('id')], invalid, unpagedTop));
+    const page = await services.members.rolesPage(
+      access.itwin.id,
+      pageRequest(query, [byText('display_name'), byText('id')], invalid, unpagedTop),
+    );
     return { roles: page.items.map(toRole), _links: links.page(pathOf(listPath.roles, params), rawQuery, page) };
   },
 });
@@ -121,7 +160,11 @@ const createRole = itwinRoute({
   body: Type.Object(RoleBody),
   response: { status: 201, description: 'The role.', schema: Type.Object({ role: RoleSchema }) },
   async handler({ access, caller, body, services }) {
-    const role = { displayName: body.displayName, description: body.description ?? null, permissions: (body.permissions ?? []) as Permission[] };
+    const role = {
+      displayName: body.displayName,
+      description: body.description ?? null,
+      permissions: (body.permissions ?? []) as Permission[],
+    };
     return { role: toRole(await services.members.createRole(caller, access, role)) };
   },
 });
@@ -175,8 +218,14 @@ const listMembers = itwinRoute({
   response: { status: 200, description: 'A page of members.', schema: MembersResponse },
   async handler(call) {
     const { access, query, rawQuery, params, links, services, invalid } = call;
-    const page = await services.members.list(access.itwin.id, pageRequest(query, [byText('email'), byText('id')], invalid));
-    return { members: await toMembers(call, page.items), _links: links.page(pathOf(listPath.users, params), rawQuery, page) };
+    const page = await services.members.list(
+      access.itwin.id,
+      pageRequest(query, [byText('email'), byText('id')], invalid),
+    );
+    return {
+      members: await toMembers(call, page.items),
+      _links: links.page(pathOf(listPath.users, params), rawQuery, page),
+    };
   },
 });
 
@@ -207,20 +256,43 @@ const addMembers = itwinRoute({
   invalid: 'Cannot add Members.',
   body: Type.Object({
     members: Type.Array(
-      Type.Object({ email: Type.Optional(ReferenceText('E-mail of the user.')), userId: Type.Optional(ReferenceText('Id of the user, instead.')), roleIds }),
+      Type.Object({
+        email: Type.Optional(ReferenceText('E-mail of the user.')),
+        userId: Type.Optional(ReferenceText('Id of the user, instead.')),
+        roleIds,
+      }),
       { minItems: 1, maxItems: 50, description: 'At most 50 a call, with at most 50 roles together.' },
     ),
-    customMessage: Type.Optional(Nullable(Type.String({ maxLength: 2000, description: 'Text of invitations, of which there are none.' }))),
+    customMessage: Type.Optional(
+      Nullable(Type.String({ maxLength: 2000, description: 'Text of invitations, of which there are none.' })),
+    ),
   }),
-  response: { status: 201, description: 'The members added.', schema: Type.Object({ members: Type.Array(MemberSchema), invitations: NoInvitations }) },
+  response: {
+    status: 201,
+    description: 'The members added.',
+    schema: Type.Object({ members: Type.Array(MemberSchema), invitations: NoInvitations }),
+  },
   errors: ['RoleNotFound'],
   async handler(call) {
     const { access, caller, body, services, invalid } = call;
     if (body.members.some(({ email, userId }) => (email === undefined) === (userId === undefined)))
-      throw invalid([detail.invalidValue('members', "Provided 'members' value is not valid. Each entry names either 'email' or 'userId'.")]);
+      throw invalid([
+        detail.invalidValue(
+          'members',
+          "Provided 'members' value is not valid. Each entry names either 'email' or 'userId'.",
+        ),
+      ]);
     if (body.members.reduce((count, entry) => count + entry.roleIds.length, 0) > maxAssignments)
-      throw invalid([detail.invalidValue('members', `Provided 'members' value is not valid. At most ${maxAssignments} roles can be assigned in one request.`)]);
-    const additions = body.members.map((entry) => ({ user: entry.userId ?? entry.email ?? '', roleIds: entry.roleIds }));
+      throw invalid([
+        detail.invalidValue(
+          'members',
+          `Provided 'members' value is not valid. At most ${maxAssignments} roles can be assigned in one request.`,
+        ),
+      ]);
+    const additions = body.members.map((entry) => ({
+      user: entry.userId ?? entry.email ?? '',
+      roleIds: entry.roleIds,
+    }));
     const { members, unknown } = await services.members.add(caller, access, additions);
     if (unknown.length > 0) throw invalid(unknown.map((user) => detail.invalidValue('members', unknownUser(user))));
     return { members: await toMembers(call, members), invitations: [] };
@@ -240,7 +312,9 @@ const updateMember = itwinRoute({
   errors: ['TeamMemberNotFound', 'RoleNotFound'],
   async handler(call) {
     const { access, caller, params, body, services } = call;
-    return { member: await toMember(call, await services.members.setRoles(caller, access, idOf(params.userId), body.roleIds)) };
+    return {
+      member: await toMember(call, await services.members.setRoles(caller, access, idOf(params.userId), body.roleIds)),
+    };
   },
 });
 

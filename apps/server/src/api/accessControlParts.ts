@@ -6,7 +6,11 @@ import type { Services } from '../services.ts';
 import { Nullable } from './schemas.ts';
 
 /** A role as members have it. */
-export const RoleOfMember = Type.Object({ id: Type.String(), displayName: Type.String(), description: Nullable(Type.String()) });
+export const RoleOfMember = Type.Object({
+  id: Type.String(),
+  displayName: Type.String(),
+  description: Nullable(Type.String()),
+});
 
 /** Rule of the API: at most 50 roles are given in one call. */
 export const roleIds = Type.Array(Type.String({ minLength: 1, maxLength: 255 }), { minItems: 1, maxItems: 50 });
@@ -16,8 +20,17 @@ export const maxAssignments = 50;
 
 /** A user as access control shows them: the organization by its name. */
 export const UserSchema = Type.Object(
-  { id: Type.String(), email: Type.String(), givenName: Type.String(), surname: Type.String(), organization: Nullable(Type.String()) },
-  { description: 'Names are empty, and the organization null, of a user of another organization who has not opened an iModel of the iTwin yet: whoever makes an iTwin may add anybody to it.' },
+  {
+    id: Type.String(),
+    email: Type.String(),
+    givenName: Type.String(),
+    surname: Type.String(),
+    organization: Nullable(Type.String()),
+  },
+  {
+    description:
+      'Names are empty, and the organization null, of a user of another organization who has not opened an iModel of the iTwin yet: whoever makes an iTwin may add anybody to it.',
+  },
 );
 
 /** What is asked of an iTwin, and by whom. */
@@ -30,20 +43,28 @@ export interface CallOnITwin {
 type ShowUser = (row: UserAccountTable) => Static<typeof UserSchema>;
 
 /** How users are shown to a caller as those of an iTwin, once it is known of which of them this caller may know the names. */
-export async function showingUsers({ caller, access, services: { users, directory } }: CallOnITwin, rows: readonly UserAccountTable[]): Promise<ShowUser> {
+export async function showingUsers(
+  { caller, access, services: { users, directory } }: CallOnITwin,
+  rows: readonly UserAccountTable[],
+): Promise<ShowUser> {
   const known = await users.knownTo(caller, access.itwin.id, rows);
   return ({ id, email, given_name, surname, organization_id }) => {
     if (!known.has(id)) return { id, email, givenName: '', surname: '', organization: null };
-    const organization = directory.data.organizations.find((each) => each.id === organization_id)?.name ?? organization_id;
+    const organization =
+      directory.data.organizations.find((each) => each.id === organization_id)?.name ?? organization_id;
     return { id, email, givenName: given_name, surname, organization };
   };
 }
 
 /** Rule of this server, told to whoever names a user that it does not know. */
-export const unknownUser = (user: string): string => `'${user}' is not a known user. This server sends no invitations: users are known once they signed in or stand in the users file.`;
+export const unknownUser = (user: string): string =>
+  `'${user}' is not a known user. This server sends no invitations: users are known once they signed in or stand in the users file.`;
 
 /** Rule of the API: who is invited stands beside who was added. Nobody ever is here. */
-export const NoInvitations = Type.Array(Type.Object({}), { maxItems: 0, description: 'Always empty: this server sends no invitations.' });
+export const NoInvitations = Type.Array(Type.Object({}), {
+  maxItems: 0,
+  description: 'Always empty: this server sends no invitations.',
+});
 
 export const seenByMembers = { on: 'itwin', permission: 'member', from: 'path' } as const;
 export const managesRoles = { on: 'itwin', permission: 'administration_manage_roles', from: 'path' } as const;

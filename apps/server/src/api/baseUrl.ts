@@ -7,7 +7,10 @@ import { withoutTrailingSlashes } from '../trailingSlashes.ts';
  * The server's address as the client wrote it, without a slash at the end, unless the configuration fixes one. Behind a proxy
  * that is trusted, `X-Forwarded-Proto`, `-Host`, `-Port` and `-Prefix` say what the client wrote.
  */
-export function baseUrlOf(request: FastifyRequest, { publicUrl, trustProxy }: Pick<Config, 'publicUrl' | 'trustProxy'>): string {
+export function baseUrlOf(
+  request: FastifyRequest,
+  { publicUrl, trustProxy }: Pick<Config, 'publicUrl' | 'trustProxy'>,
+): string {
   if (publicUrl !== undefined) return publicUrl;
   const host = /^[\w.:[\]-]+$/.test(request.host) ? request.host : 'localhost';
   if (!proxyTrust(trustProxy)(request.socket.remoteAddress, 0)) return `${request.protocol}://${host}`;
@@ -18,7 +21,8 @@ export function baseUrlOf(request: FastifyRequest, { publicUrl, trustProxy }: Pi
 function portAfter(host: string, request: FastifyRequest): string {
   const port = forwarded(request, 'x-forwarded-port');
   const usual = request.protocol === 'https' ? '443' : '80';
-  if (/:\d+$/.test(host) || !/^\d{1,5}$/.test(port) || Number(port) === 0 || Number(port) > 65_535 || port === usual) return '';
+  if (/:\d+$/.test(host) || !/^\d{1,5}$/.test(port) || Number(port) === 0 || Number(port) > 65_535 || port === usual)
+    return '';
   return `:${port}`;
 }
 
@@ -30,5 +34,9 @@ function prefixOf(request: FastifyRequest): string {
 
 /** The first value of a header that several proxies may have written: what the outermost one saw. */
 function forwarded(request: FastifyRequest, name: string): string {
-  return String(request.headers[name] ?? '').split(',', 1)[0]?.trim() ?? '';
+  return (
+    String(request.headers[name] ?? '')
+      .split(',', 1)[0]
+      ?.trim() ?? ''
+  );
 }

@@ -14,12 +14,19 @@ const BaselineResponse = Type.Object({
     id: Type.String(),
     displayName: Type.String(),
     fileSize: Type.Integer({ description: 'Bytes.' }),
-    state: Type.String({ enum: ['waitingForFile', 'initializationScheduled', 'initialized', 'initializationFailed', 'fileIsBriefcase'] }),
+    state: Type.String({
+      enum: ['waitingForFile', 'initializationScheduled', 'initialized', 'initializationFailed', 'fileIsBriefcase'],
+    }),
     _links: Type.Object({ creator: LinkSchema, download: Nullable(StorageLinkSchema) }),
   }),
 });
 
-function toBaselineFile(imodel: IModelTable, baseline: Baseline, links: Links, options: { state?: BaselineState; download: StorageLink | null; size?: number }) {
+function toBaselineFile(
+  imodel: IModelTable,
+  baseline: Baseline,
+  links: Links,
+  options: { state?: BaselineState; download: StorageLink | null; size?: number },
+) {
   const fileName = `${imodel.id}.bim`;
   return {
     baselineFile: {
@@ -38,22 +45,38 @@ const getBaseline = imodelRoute({
   path: '/imodels/:iModelId/baselinefile',
   tag,
   summary: 'Get the baseline file',
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', also: 'The download link is null below `imodels_read`.', beforeInitialized: 'It tells how the upload of the own file goes.' },
+  access: {
+    on: 'imodel',
+    permission: 'imodels_webview',
+    level: 'iModel',
+    also: 'The download link is null below `imodels_read`.',
+    beforeInitialized: 'It tells how the upload of the own file goes.',
+  },
   invalid: 'Cannot get Baseline File.',
   response: { status: 200, description: 'The baseline file.', schema: BaselineResponse },
   errors: ['BaselineFileNotFound'],
   async handler({ access, links, services }) {
     // A clone, a fork and a templated iModel refer to the file of their source until they are initialized.
-    if (access.imodel.state !== 'initialized' && (await services.iModels.createOperation(access.imodel.id)).kind !== 'create') throw new ApiError('BaselineFileNotFound');
+    if (
+      access.imodel.state !== 'initialized' &&
+      (await services.iModels.createOperation(access.imodel.id)).kind !== 'create'
+    )
+      throw new ApiError('BaselineFileNotFound');
     const baseline = await services.baselines.get(access.imodel.baseline_id);
     const mayDownload = access.imodel.state === 'initialized' && access.permissions.has('imodels_read');
     if (!mayDownload) return toBaselineFile(access.imodel, baseline, links, { download: null });
     // Its checkpoint is the same file with the ids of this iModel; before there is one, the file as it was uploaded.
     const checkpoint = await services.checkpoints.nearest(access.imodel, 0);
     const fileName = `${access.imodel.id}.bim`;
-    if (checkpoint?.file_id == null) return toBaselineFile(access.imodel, baseline, links, { download: await links.download({ blobId: baseline.blob.id, fileName }) });
+    if (checkpoint?.file_id == null)
+      return toBaselineFile(access.imodel, baseline, links, {
+        download: await links.download({ blobId: baseline.blob.id, fileName }),
+      });
     const download = links.modelFile(checkpoint.file_id, access.imodel.id, fileName);
-    return toBaselineFile(access.imodel, baseline, links, { download, size: await services.checkpoints.sizeOf(checkpoint.file_id) });
+    return toBaselineFile(access.imodel, baseline, links, {
+      download,
+      size: await services.checkpoints.sizeOf(checkpoint.file_id),
+    });
   },
 });
 
@@ -63,12 +86,21 @@ const completeBaseline = imodelRoute({
   path: '/imodels/:iModelId/baselinefile',
   tag,
   summary: 'Complete the upload of the baseline file',
-  access: { on: 'imodel', permission: 'imodels_manage', level: 'iTwin', beforeInitialized: 'It is what initializes the iModel.' },
+  access: {
+    on: 'imodel',
+    permission: 'imodels_manage',
+    level: 'iTwin',
+    beforeInitialized: 'It is what initializes the iModel.',
+  },
   invalid: 'Cannot complete Baseline File upload.',
   // Clients send `{}`, others nothing at all; neither says anything.
   body: Type.Object({}),
   bodyOptional: true,
-  response: { status: 200, description: 'The baseline file; ask for it again, or for the create operation, to see how it went.', schema: BaselineResponse },
+  response: {
+    status: 200,
+    description: 'The baseline file; ask for it again, or for the create operation, to see how it went.',
+    schema: BaselineResponse,
+  },
   errors: ['FileNotFound', 'BaselineFileNotFound', 'DataConflict'],
   async handler({ access, caller, links, services }) {
     const baseline = await services.baselines.completeUpload(caller, access.imodel);

@@ -5,7 +5,16 @@ import { ApiError } from '../errors.ts';
 import type { Links } from './links.ts';
 import { pageRequest, pagingParameters, sortKeys } from './paging.ts';
 import { imodelRoute, type Route } from './route.ts';
-import { ApplicationSchema, emptyToNull, LabelText, LinkSchema, Nullable, PageLinks, time, TimeSchema } from './schemas.ts';
+import {
+  ApplicationSchema,
+  emptyToNull,
+  LabelText,
+  LinkSchema,
+  Nullable,
+  PageLinks,
+  time,
+  TimeSchema,
+} from './schemas.ts';
 
 const tag = 'Briefcases';
 
@@ -23,7 +32,10 @@ const FullBriefcase = Type.Object({
 const BriefcaseResponse = Type.Object({ briefcase: FullBriefcase });
 
 function toMinimal(row: BriefcaseTable) {
-  return { id: String(row.briefcase_id), displayName: `#${row.briefcase_id}${row.device_name === null ? '' : ` ${row.device_name}`}` };
+  return {
+    id: String(row.briefcase_id),
+    displayName: `#${row.briefcase_id}${row.device_name === null ? '' : ` ${row.device_name}`}`,
+  };
 }
 
 function toFull(row: BriefcaseTable, fileSize: number, links: Links) {
@@ -35,7 +47,10 @@ function toFull(row: BriefcaseTable, fileSize: number, links: Links) {
     fileSize,
     deviceName: row.device_name,
     application: { id: row.application_id, name: row.application_name },
-    _links: { owner: links.user(row.imodel_id, row.owner_id), checkpoint: links.to(row.imodel_id, '/briefcases/checkpoint') },
+    _links: {
+      owner: links.user(row.imodel_id, row.owner_id),
+      checkpoint: links.to(row.imodel_id, '/briefcases/checkpoint'),
+    },
   };
 }
 
@@ -58,7 +73,11 @@ const listBriefcases = imodelRoute({
     $orderBy: Type.Optional(Type.String({ maxLength: 255, description: '`acquiredDateTime`, with `asc` or `desc`.' })),
     ...pagingParameters,
   }),
-  response: { status: 200, description: 'A page of briefcases.', schema: Type.Object({ briefcases: Type.Array(MinimalBriefcase), _links: PageLinks }) },
+  response: {
+    status: 200,
+    description: 'A page of briefcases.',
+    schema: Type.Object({ briefcases: Type.Array(MinimalBriefcase), _links: PageLinks }),
+  },
   async handler({ access, caller, query, rawQuery, representation, links, services, invalid }) {
     const { id, baseline_id } = access.imodel;
     const keys = sortKeys(
@@ -84,17 +103,28 @@ const acquireBriefcase = imodelRoute({
   path: '/imodels/:iModelId/briefcases',
   tag,
   summary: 'Acquire a briefcase',
-  access: { on: 'imodel', permission: 'imodels_read', level: 'iModel', also: '`imodels_manage` with `minimumBriefcaseId`.' },
+  access: {
+    on: 'imodel',
+    permission: 'imodels_read',
+    level: 'iModel',
+    also: '`imodels_manage` with `minimumBriefcaseId`.',
+  },
   invalid: 'Cannot acquire Briefcase.',
   body: Type.Object({
     deviceName: Type.Optional(
-      Nullable(LabelText({ description: 'Name of the device.', tooLong: "Provided 'deviceName' is not valid. The value exceeds allowed 255 characters." })),
+      Nullable(
+        LabelText({
+          description: 'Name of the device.',
+          tooLong: "Provided 'deviceName' is not valid. The value exceeds allowed 255 characters.",
+        }),
+      ),
     ),
     minimumBriefcaseId: Type.Optional(
       Type.Integer({
         minimum: firstBriefcaseId,
         maximum: lastBriefcaseId,
-        description: 'Extension of this server, for imports; needs `imodels_manage`. The briefcase gets this id or a higher one, and no lower id is handed out from then on.',
+        description:
+          'Extension of this server, for imports; needs `imodels_manage`. The briefcase gets this id or a higher one, and no lower id is handed out from then on.',
         explain: `'minimumBriefcaseId' must be an integer from ${firstBriefcaseId} to ${lastBriefcaseId}.`,
       }),
     ),
@@ -103,8 +133,14 @@ const acquireBriefcase = imodelRoute({
   response: { status: 201, description: 'The briefcase.', schema: BriefcaseResponse },
   errors: ['iModelNotInitialized'],
   async handler({ access, caller, body, links, services }) {
-    if (body.minimumBriefcaseId !== undefined && !access.permissions.has('imodels_manage')) throw new ApiError('InsufficientPermissions');
-    const row = await services.briefcases.acquire(caller, access, emptyToNull(body.deviceName), body.minimumBriefcaseId);
+    if (body.minimumBriefcaseId !== undefined && !access.permissions.has('imodels_manage'))
+      throw new ApiError('InsufficientPermissions');
+    const row = await services.briefcases.acquire(
+      caller,
+      access,
+      emptyToNull(body.deviceName),
+      body.minimumBriefcaseId,
+    );
     const { blob } = await services.baselines.get(access.imodel.baseline_id);
     return { briefcase: toFull(row, blob.size, links) };
   },
@@ -133,14 +169,20 @@ const releaseBriefcase = imodelRoute({
   path: '/imodels/:iModelId/briefcases/:briefcaseId',
   tag,
   summary: 'Release a briefcase',
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', also: "`imodels_manage` for somebody else's briefcase." },
+  access: {
+    on: 'imodel',
+    permission: 'imodels_webview',
+    level: 'iModel',
+    also: "`imodels_manage` for somebody else's briefcase.",
+  },
   invalid: 'Cannot release Briefcase.',
   response: { status: 204, description: 'Released.' },
   errors: ['BriefcaseNotFound', 'iModelNotInitialized'],
   async handler({ access, caller, params, services }) {
     const row = await services.briefcases.get(access.imodel.id, parseBriefcaseId(params.briefcaseId ?? ''));
     // Rule of the API: one's own with webview, anybody's with manage.
-    if (row.owner_id !== caller.user.id && !access.permissions.has('imodels_manage')) throw new ApiError('InsufficientPermissions');
+    if (row.owner_id !== caller.user.id && !access.permissions.has('imodels_manage'))
+      throw new ApiError('InsufficientPermissions');
     await services.briefcases.release(caller, access, row);
   },
 });

@@ -8,7 +8,17 @@ import type { Services } from '../services.ts';
 import type { Links, StorageLink } from './links.ts';
 import { pageOf, pageRequest, pagingParameters, sortKeys } from './paging.ts';
 import { imodelRoute, type Route } from './route.ts';
-import { ApplicationSchema, DescriptionSchema, emptyToNull, LinkSchema, Nullable, PageLinks, StorageLinkSchema, time, TimeSchema } from './schemas.ts';
+import {
+  ApplicationSchema,
+  DescriptionSchema,
+  emptyToNull,
+  LinkSchema,
+  Nullable,
+  PageLinks,
+  StorageLinkSchema,
+  time,
+  TimeSchema,
+} from './schemas.ts';
 
 const tag = 'Changesets';
 
@@ -63,7 +73,8 @@ const CreatedChangeset = Type.Object({
 const maxSynchronizationInfoBytes = maxExtendedDataBytes;
 
 const path = (id: string): string => `/changesets/${id}`;
-const syncInfo = (json: string | null) => (json === null ? null : (JSON.parse(json) as { taskId: string; changedFiles: string[] | null }));
+const syncInfo = (json: string | null) =>
+  json === null ? null : (JSON.parse(json) as { taskId: string; changedFiles: string[] | null });
 
 /** What an iModel itself knows of changesets, by their index: the rows of changesets are shared with clones. */
 interface OwnFacts {
@@ -111,7 +122,11 @@ function toFull(iModelId: string, row: ChangesetTable, links: Links, download: S
 
 const fileOf = (row: ChangesetTable) => ({ blobId: row.blob_id, fileName: `${row.id}.cs` });
 
-async function ownFacts({ changesetGroups, namedVersions, checkpoints }: Services, imodel: IModelTable, indexes: readonly number[]): Promise<OwnFacts> {
+async function ownFacts(
+  { changesetGroups, namedVersions, checkpoints }: Services,
+  imodel: IModelTable,
+  indexes: readonly number[],
+): Promise<OwnFacts> {
   const [groups, versions, checkpointBefore] = await Promise.all([
     changesetGroups.ofChangesets(imodel.id, indexes),
     namedVersions.onChangesets(imodel.id, indexes),
@@ -126,20 +141,39 @@ const listChangesets = imodelRoute({
   path: '/imodels/:iModelId/changesets',
   tag,
   summary: 'List changesets',
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', also: 'Download links are null below `imodels_read`.' },
+  access: {
+    on: 'imodel',
+    permission: 'imodels_webview',
+    level: 'iModel',
+    also: 'Download links are null below `imodels_read`.',
+  },
   invalid: 'Cannot get Changesets.',
   prefer: true,
   query: Type.Object({
     afterIndex: Type.Optional(
-      Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER, description: 'Only later ones.', explain: "'afterIndex' must be a non-negative integer." }),
+      Type.Integer({
+        minimum: 0,
+        maximum: Number.MAX_SAFE_INTEGER,
+        description: 'Only later ones.',
+        explain: "'afterIndex' must be a non-negative integer.",
+      }),
     ),
     lastIndex: Type.Optional(
-      Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER, description: 'Only up to this one.', explain: "'lastIndex' must be a non-negative integer." }),
+      Type.Integer({
+        minimum: 0,
+        maximum: Number.MAX_SAFE_INTEGER,
+        description: 'Only up to this one.',
+        explain: "'lastIndex' must be a non-negative integer.",
+      }),
     ),
     $orderBy: Type.Optional(Type.String({ maxLength: 255, description: '`index`, with `asc` or `desc`.' })),
     ...pagingParameters,
   }),
-  response: { status: 200, description: 'A page of changesets.', schema: Type.Object({ changesets: Type.Array(MinimalChangeset), _links: PageLinks }) },
+  response: {
+    status: 200,
+    description: 'A page of changesets.',
+    schema: Type.Object({ changesets: Type.Array(MinimalChangeset), _links: PageLinks }),
+  },
   async handler({ access, query, rawQuery, representation, links, services, invalid }) {
     const index = { column: 'index', type: 'number' as const };
     const request = pageRequest(query, sortKeys(query.$orderBy, { index }, 'index', index, invalid), invalid);
@@ -153,13 +187,28 @@ const listChangesets = imodelRoute({
       if (descending !== backward) last = Math.min(last, at - 1);
       else first = Math.max(first, at + 1);
     }
-    const { rows, fitting } = await services.changesets.list(access.imodel, { first, last, top, offset: skip ?? 0, descending: descending !== backward });
+    const { rows, fitting } = await services.changesets.list(access.imodel, {
+      first,
+      last,
+      top,
+      offset: skip ?? 0,
+      descending: descending !== backward,
+    });
     const page = pageOf(rows, request, (row) => row.index, fitting);
     const id = access.imodel.id;
-    const own = await ownFacts(services, access.imodel, page.items.map((row) => row.index));
-    const downloads = representation && access.permissions.has('imodels_read') ? await links.downloads(page.items.map(fileOf)) : undefined;
+    const own = await ownFacts(
+      services,
+      access.imodel,
+      page.items.map((row) => row.index),
+    );
+    const downloads =
+      representation && access.permissions.has('imodels_read')
+        ? await links.downloads(page.items.map(fileOf))
+        : undefined;
     return {
-      changesets: page.items.map((row, n) => (representation ? toFull(id, row, links, downloads?.[n] ?? null, own) : toMinimal(id, row, links, own))),
+      changesets: page.items.map((row, n) =>
+        representation ? toFull(id, row, links, downloads?.[n] ?? null, own) : toMinimal(id, row, links, own),
+      ),
       _links: links.page(`/imodels/${id}/changesets`, rawQuery, page),
     };
   },
@@ -171,7 +220,12 @@ const getChangeset = imodelRoute({
   path: '/imodels/:iModelId/changesets/:changeset',
   tag,
   summary: 'Get a changeset by id or index',
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', also: 'The download link is null below `imodels_read`.' },
+  access: {
+    on: 'imodel',
+    permission: 'imodels_webview',
+    level: 'iModel',
+    also: 'The download link is null below `imodels_read`.',
+  },
   invalid: 'Cannot get Changeset.',
   response: { status: 200, description: 'The changeset.', schema: Type.Object({ changeset: FullChangeset }) },
   errors: ['ChangesetNotFound'],
@@ -189,13 +243,25 @@ const createChangeset = imodelRoute({
   path: '/imodels/:iModelId/changesets',
   tag,
   summary: 'Begin the push of a changeset',
-  description: 'Upload its file to `_links.upload`, then complete it at `_links.complete`. One push at a time: others wait until it is complete or its lease has run out.',
-  access: { on: 'imodel', permission: 'imodels_write', level: 'iModel', also: "The briefcase must be the caller's own; `imodels_manage` with `recordedBriefcaseId`." },
+  description:
+    'Upload its file to `_links.upload`, then complete it at `_links.complete`. One push at a time: others wait until it is complete or its lease has run out.',
+  access: {
+    on: 'imodel',
+    permission: 'imodels_write',
+    level: 'iModel',
+    also: "The briefcase must be the caller's own; `imodels_manage` with `recordedBriefcaseId`.",
+  },
   invalid: 'Cannot create Changeset.',
   body: Type.Object({
     id: Type.String({ pattern: '^[0-9a-fA-F]{40}$', explain: "'id' must be 40 hexadecimal digits." }),
-    parentId: Type.Optional(Nullable(Type.String({ pattern: '^([0-9a-fA-F]{40})?$', description: 'Latest changeset; `""` for the first.' }))),
-    briefcaseId: Type.Integer({ minimum: 1, maximum: 2_147_483_647, explain: "'briefcaseId' must be a positive integer value." }),
+    parentId: Type.Optional(
+      Nullable(Type.String({ pattern: '^([0-9a-fA-F]{40})?$', description: 'Latest changeset; `""` for the first.' })),
+    ),
+    briefcaseId: Type.Integer({
+      minimum: 1,
+      maximum: 2_147_483_647,
+      explain: "'briefcaseId' must be a positive integer value.",
+    }),
     recordedBriefcaseId: Type.Optional(
       Nullable(
         Type.Integer({
@@ -207,10 +273,23 @@ const createChangeset = imodelRoute({
         }),
       ),
     ),
-    fileSize: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER, description: 'Bytes.', explain: "'fileSize' must be a non-negative integer value." }),
+    fileSize: Type.Integer({
+      minimum: 0,
+      maximum: Number.MAX_SAFE_INTEGER,
+      description: 'Bytes.',
+      explain: "'fileSize' must be a non-negative integer value.",
+    }),
     description: Type.Optional(DescriptionSchema),
     containingChanges: Type.Optional(
-      Nullable(Type.Integer({ minimum: 0, maximum: 127, description: 'Bit flags: 1 Schema, 2 Definition, 4 SpatialData, 8 SheetsAndDrawings, 16 ViewsAndModels, 32 GlobalProperties, 64 SchemaSync.', explain: "'containingChanges' must be a sum of the flags 1, 2, 4, 8, 16, 32 and 64." })),
+      Nullable(
+        Type.Integer({
+          minimum: 0,
+          maximum: 127,
+          description:
+            'Bit flags: 1 Schema, 2 Definition, 4 SpatialData, 8 SheetsAndDrawings, 16 ViewsAndModels, 32 GlobalProperties, 64 SchemaSync.',
+          explain: "'containingChanges' must be a sum of the flags 1, 2, 4, 8, 16, 32 and 64.",
+        }),
+      ),
     ),
     groupId: Type.Optional(Nullable(Type.String({ maxLength: 255 }))),
     synchronizationInfo: Type.Optional(
@@ -222,7 +301,11 @@ const createChangeset = imodelRoute({
       ),
     ),
   }),
-  response: { status: 201, description: 'The changeset to be uploaded.', schema: Type.Object({ changeset: CreatedChangeset }) },
+  response: {
+    status: 201,
+    description: 'The changeset to be uploaded.',
+    schema: Type.Object({ changeset: CreatedChangeset }),
+  },
   errors: [
     'BriefcaseNotFound',
     'ChangesetGroupNotFound',
@@ -234,13 +317,26 @@ const createChangeset = imodelRoute({
   ],
   async handler({ access, caller, body, links, services, invalid }) {
     const { synchronizationInfo: info } = body;
-    const synchronizationInfo = info == null ? null : JSON.stringify({ taskId: info.taskId, changedFiles: info.changedFiles ?? null });
+    const synchronizationInfo =
+      info == null ? null : JSON.stringify({ taskId: info.taskId, changedFiles: info.changedFiles ?? null });
     if (synchronizationInfo !== null && Buffer.byteLength(synchronizationInfo) > maxSynchronizationInfoBytes)
-      throw invalid([detail.invalidValue('synchronizationInfo', `Provided 'synchronizationInfo' value is not valid. It cannot be longer than ${maxSynchronizationInfoBytes} bytes.`)]);
+      throw invalid([
+        detail.invalidValue(
+          'synchronizationInfo',
+          `Provided 'synchronizationInfo' value is not valid. It cannot be longer than ${maxSynchronizationInfoBytes} bytes.`,
+        ),
+      ]);
     const largest = services.quotas.largest('changeset');
-    if (largest !== null && body.fileSize > largest) throw invalid([detail.invalidValue('fileSize', `Provided 'fileSize' value is not valid. 'fileSize' cannot be larger than ${largest} bytes.`)]);
+    if (largest !== null && body.fileSize > largest)
+      throw invalid([
+        detail.invalidValue(
+          'fileSize',
+          `Provided 'fileSize' value is not valid. 'fileSize' cannot be larger than ${largest} bytes.`,
+        ),
+      ]);
     const recordedBriefcaseId = body.recordedBriefcaseId ?? null;
-    if (recordedBriefcaseId !== null && !access.permissions.has('imodels_manage')) throw new ApiError('InsufficientPermissions');
+    if (recordedBriefcaseId !== null && !access.permissions.has('imodels_manage'))
+      throw new ApiError('InsufficientPermissions');
     const { blobId, pending } = await services.changesets.begin(caller, access, {
       id: body.id.toLowerCase(),
       parentId: (body.parentId ?? '').toLowerCase(),
@@ -253,11 +349,20 @@ const createChangeset = imodelRoute({
       groupId: body.groupId ?? null,
     });
     const upload = await links.upload(blobId, `${pending.changeset_id}.cs`);
-    return { changeset: toCreated(access.imodel.id, access.imodel.head_index + 1, pending, body.fileSize, upload, links) };
+    return {
+      changeset: toCreated(access.imodel.id, access.imodel.head_index + 1, pending, body.fileSize, upload, links),
+    };
   },
 });
 
-function toCreated(iModelId: string, expectedIndex: number, pending: PendingChangesetTable, fileSize: number, upload: StorageLink, links: Links) {
+function toCreated(
+  iModelId: string,
+  expectedIndex: number,
+  pending: PendingChangesetTable,
+  fileSize: number,
+  upload: StorageLink,
+  links: Links,
+) {
   const self = links.to(iModelId, path(pending.changeset_id));
   return {
     id: pending.changeset_id,
@@ -292,13 +397,26 @@ const updateChangeset = imodelRoute({
   path: '/imodels/:iModelId/changesets/:changeset',
   tag,
   summary: 'Complete the push of a changeset',
-  access: { on: 'imodel', permission: 'imodels_write', level: 'iModel', also: "The briefcase must be the caller's own." },
+  access: {
+    on: 'imodel',
+    permission: 'imodels_write',
+    level: 'iModel',
+    also: "The briefcase must be the caller's own.",
+  },
   invalid: 'Cannot update Changeset.',
   body: Type.Object({
     state: Type.String({ enum: ['fileUploaded'], explain: "Should be set to 'fileUploaded'." }),
-    briefcaseId: Type.Integer({ minimum: 1, maximum: 2_147_483_647, explain: "'briefcaseId' must be a positive integer value." }),
+    briefcaseId: Type.Integer({
+      minimum: 1,
+      maximum: 2_147_483_647,
+      explain: "'briefcaseId' must be a positive integer value.",
+    }),
   }),
-  response: { status: 200, description: 'The changeset, with its index.', schema: Type.Object({ changeset: FullChangeset }) },
+  response: {
+    status: 200,
+    description: 'The changeset, with its index.',
+    schema: Type.Object({ changeset: FullChangeset }),
+  },
   errors: [
     'BriefcaseNotFound',
     'ChangesetNotFound',
@@ -310,10 +428,21 @@ const updateChangeset = imodelRoute({
     'iModelNotInitialized',
   ],
   async handler({ access, caller, params, body, links, services }) {
-    const row = await services.changesets.complete(caller, access, parseChangesetId(params.changeset ?? ''), body.briefcaseId);
+    const row = await services.changesets.complete(
+      caller,
+      access,
+      parseChangesetId(params.changeset ?? ''),
+      body.briefcaseId,
+    );
     const full = toFull(access.imodel.id, row, links, null, await ownFacts(services, access.imodel, [row.index]));
     // Rule of the wire: these are null in this one answer, whatever they are afterwards.
-    return { changeset: { ...full, synchronizationInfo: null, _links: { ...full._links, namedVersion: null, currentOrPrecedingCheckpoint: null, download: null } } };
+    return {
+      changeset: {
+        ...full,
+        synchronizationInfo: null,
+        _links: { ...full._links, namedVersion: null, currentOrPrecedingCheckpoint: null, download: null },
+      },
+    };
   },
 });
 

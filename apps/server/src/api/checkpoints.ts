@@ -17,7 +17,12 @@ const DirectoryAccess = Type.Object({
   storageType: Type.String({ enum: ['azure'] }),
   azure: Type.Object({ sasToken: Type.String({ description: 'Query of every request; `se` tells its end.' }) }),
 });
-const ContainerAccess = Type.Object({ account: Type.String(), sas: Type.String(), container: Type.String(), dbName: Type.String() });
+const ContainerAccess = Type.Object({
+  account: Type.String(),
+  sas: Type.String(),
+  container: Type.String(),
+  dbName: Type.String(),
+});
 
 const CheckpointResponse = Type.Object({
   checkpoint: Type.Object({
@@ -47,11 +52,21 @@ const checkpointRead = {
 
 /** A container token ends with the token that it is given for, where iTwin.js can renew it in time. */
 function containerSeconds({ checkpoints }: Config, { tokenEndsAt = Infinity }: Caller): number {
-  return Math.min(checkpoints.tokenSeconds, Math.max(leastContainerSeconds, Math.floor((tokenEndsAt - Date.now()) / 1000)));
+  return Math.min(
+    checkpoints.tokenSeconds,
+    Math.max(leastContainerSeconds, Math.floor((tokenEndsAt - Date.now()) / 1000)),
+  );
 }
 
 /** Rule of the wire: `directoryAccessInfo` is an explicit null until a checkpoint is readable; the baseline's id is null. */
-async function toCheckpoint({ config, checkpoints }: Services, links: Links, caller: Caller, imodel: IModelTable, changeset: { index: number; id: string }, found?: CheckpointTable) {
+async function toCheckpoint(
+  { config, checkpoints }: Services,
+  links: Links,
+  caller: Caller,
+  imodel: IModelTable,
+  changeset: { index: number; id: string },
+  found?: CheckpointTable,
+) {
   const row = found ?? (await checkpoints.find(imodel, changeset.index));
   const dbName = databaseName(changeset);
   const container = containerOf(imodel.id);
@@ -64,9 +79,18 @@ async function toCheckpoint({ config, checkpoints }: Services, links: Links, cal
       state: row?.state ?? 'notGenerated',
       size: file === null ? 0 : await checkpoints.sizeOf(file),
       dbName,
-      directoryAccessInfo: access && { baseUrl: access.baseUrl, storage: account, baseDirectory: container, storageType: 'azure', azure: { sasToken: access.token } },
+      directoryAccessInfo: access && {
+        baseUrl: access.baseUrl,
+        storage: account,
+        baseDirectory: container,
+        storageType: 'azure',
+        azure: { sasToken: access.token },
+      },
       containerAccessInfo: access && { account, sas: access.token, container, dbName },
-      progress: { changesets: row?.state === 'successful' ? row.to_apply : (row?.applied ?? 0), totalChangesets: row?.to_apply ?? 0 },
+      progress: {
+        changesets: row?.state === 'successful' ? row.to_apply : (row?.applied ?? 0),
+        totalChangesets: row?.to_apply ?? 0,
+      },
       failureReason: row?.failure_reason ?? null,
       _links: { download: file === null ? null : links.modelFile(file, imodel.id, dbName) },
     },
@@ -82,7 +106,13 @@ const getChangesetCheckpoint = imodelRoute({
   async handler({ access, caller, params, links, services }) {
     const ref = parseChangesetRef(params.changeset ?? '');
     const ofBaseline = ref !== undefined && 'index' in ref && ref.index === 0;
-    return toCheckpoint(services, links, caller, access.imodel, ofBaseline ? { index: 0, id: '' } : await services.changesets.get(access.imodel, ref));
+    return toCheckpoint(
+      services,
+      links,
+      caller,
+      access.imodel,
+      ofBaseline ? { index: 0, id: '' } : await services.changesets.get(access.imodel, ref),
+    );
   },
 });
 
@@ -95,7 +125,14 @@ const getLatestCheckpoint = imodelRoute({
     const { imodel } = access;
     const row = await services.checkpoints.nearest(imodel, imodel.head_index);
     const index = row?.changeset_index ?? 0;
-    return toCheckpoint(services, links, caller, imodel, index === 0 ? { index, id: '' } : await services.changesets.get(imodel, { index }), row);
+    return toCheckpoint(
+      services,
+      links,
+      caller,
+      imodel,
+      index === 0 ? { index, id: '' } : await services.changesets.get(imodel, { index }),
+      row,
+    );
   },
 });
 
@@ -109,7 +146,10 @@ const getNamedVersionCheckpoint = imodelRoute({
   errors: ['NamedVersionNotFound'],
   async handler({ access, caller, params, links, services }) {
     const version = await services.namedVersions.get(access.imodel.id, parseGuid(params.namedVersionId ?? ''));
-    return toCheckpoint(services, links, caller, access.imodel, { index: version.changeset_index, id: version.changeset_id });
+    return toCheckpoint(services, links, caller, access.imodel, {
+      index: version.changeset_index,
+      id: version.changeset_id,
+    });
   },
 });
 
@@ -125,9 +165,21 @@ const restartNamedVersionCheckpoint = imodelRoute({
   response: answer,
   errors: ['NamedVersionNotFound', 'iModelNotInitialized'],
   async handler({ access, caller, params, links, services }) {
-    const version = await services.namedVersions.restartCheckpoint(caller, access, parseGuid(params.namedVersionId ?? ''));
-    return toCheckpoint(services, links, caller, await services.iModels.get(access.imodel.id), { index: version.changeset_index, id: version.changeset_id });
+    const version = await services.namedVersions.restartCheckpoint(
+      caller,
+      access,
+      parseGuid(params.namedVersionId ?? ''),
+    );
+    return toCheckpoint(services, links, caller, await services.iModels.get(access.imodel.id), {
+      index: version.changeset_index,
+      id: version.changeset_id,
+    });
   },
 });
 
-export const checkpointRoutes: Route[] = [getChangesetCheckpoint, getNamedVersionCheckpoint, restartNamedVersionCheckpoint, getLatestCheckpoint];
+export const checkpointRoutes: Route[] = [
+  getChangesetCheckpoint,
+  getNamedVersionCheckpoint,
+  restartNamedVersionCheckpoint,
+  getLatestCheckpoint,
+];

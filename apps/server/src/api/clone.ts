@@ -12,8 +12,12 @@ import { ContainersEnabled, FreeText, IdText, NameText, Nullable } from './schem
 const CopyBody = Type.Object({
   iTwinId: IdText({ minLength: 1, description: 'iTwin that will hold the new iModel.' }),
   name: Type.Optional(Nullable(NameText("Name of the new iModel; the source's by default. Unique within the iTwin."))),
-  description: Type.Optional(Nullable(FreeText("Its description; the source's by default.", { minLength: 1, pattern: '\\S' }))),
-  changesetId: Type.Optional(Nullable(IdText({ description: 'Last changeset to copy; `""` copies the baseline only. All by default.' }))),
+  description: Type.Optional(
+    Nullable(FreeText("Its description; the source's by default.", { minLength: 1, pattern: '\\S' })),
+  ),
+  changesetId: Type.Optional(
+    Nullable(IdText({ description: 'Last changeset to copy; `""` copies the baseline only. All by default.' })),
+  ),
   changesetIndex: Type.Optional(
     Nullable(
       Type.Integer({
@@ -44,10 +48,14 @@ const accepted = {
 } as const;
 
 /** What both are asked for, with both sides authorised. */
-async function readCopy({ access, requireAccess, invalid }: IModelCall<unknown, unknown>, body: Static<typeof CopyBody>): Promise<{ target: ITwinAccess; request: CopyRequest }> {
+async function readCopy(
+  { access, requireAccess, invalid }: IModelCall<unknown, unknown>,
+  body: Static<typeof CopyBody>,
+): Promise<{ target: ITwinAccess; request: CopyRequest }> {
   const { changesetId, changesetIndex } = body;
   // Rule of the API: two ways to say the same thing, so only one of them.
-  if (changesetId != null && changesetIndex != null) throw invalid([detail.exclusiveProperties(['changesetId', 'changesetIndex'])]);
+  if (changesetId != null && changesetIndex != null)
+    throw invalid([detail.exclusiveProperties(['changesetId', 'changesetIndex'])]);
   // Rule of the API: an iModel with permissions of its own must let the caller at least look at it.
   if (!access.permissions.has('imodels_webview')) throw new ApiError('InsufficientPermissions');
   const target = await requireAccess({ on: 'itwin', id: body.iTwinId, permission: 'imodels_manage' });
@@ -108,14 +116,29 @@ const fork = imodelRoute({
   ].join(' '),
   invalid: 'Cannot fork iModel.',
   made: madeIModel,
-  body: Type.Object({ ...CopyBody.properties, preserveHistory: Type.Optional(Nullable(Type.Boolean({ description: 'Keep the changesets; false by default.' }))) }),
+  body: Type.Object({
+    ...CopyBody.properties,
+    preserveHistory: Type.Optional(Nullable(Type.Boolean({ description: 'Keep the changesets; false by default.' }))),
+  }),
   async handler(call) {
     const { services, caller, access, body, invalid } = call;
     const { target, request } = await readCopy(call, body);
     const wanted = { ...request, preserveHistory: body.preserveHistory ?? false };
-    const id = await acceptFork(copyParts(services), services.checkpoints.enabled, caller, access, target, wanted).catch((error: unknown) => {
+    const id = await acceptFork(
+      copyParts(services),
+      services.checkpoints.enabled,
+      caller,
+      access,
+      target,
+      wanted,
+    ).catch((error: unknown) => {
       if (error instanceof CannotSquashError)
-        throw invalid([detail.invalidValue('preserveHistory', "Provided 'preserveHistory' value is not valid. This server cannot apply changesets: iTwin.js is not installed.")]);
+        throw invalid([
+          detail.invalidValue(
+            'preserveHistory',
+            "Provided 'preserveHistory' value is not valid. This server cannot apply changesets: iTwin.js is not installed.",
+          ),
+        ]);
       throw error;
     });
     answerWith(call, id);

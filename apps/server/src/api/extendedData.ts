@@ -9,7 +9,11 @@ import { PageLinks } from './schemas.ts';
 
 const tag = 'Extended data';
 
-const DataSchema = Type.Object({ changesetId: Type.String(), changesetIndex: Type.Integer(), data: Type.String({ description: 'Base64 of JSON.' }) });
+const DataSchema = Type.Object({
+  changesetId: Type.String(),
+  changesetIndex: Type.Integer(),
+  data: Type.String({ description: 'Base64 of JSON.' }),
+});
 const DataResponse = Type.Object({ extendedData: DataSchema });
 
 function toWire(row: ExtendedDataTable) {
@@ -25,7 +29,8 @@ function faultOf(data: string): string | undefined {
   // Node reads base64 leniently; what does not come out again the same, with or without padding, was none.
   const canonical = bytes.toString('base64');
   try {
-    if (data === '' || (data !== canonical && data !== canonical.replaceAll('=', ''))) throw new SyntaxError('no base64');
+    if (data === '' || (data !== canonical && data !== canonical.replaceAll('=', '')))
+      throw new SyntaxError('no base64');
     JSON.parse(bytes.toString('utf8'));
     return undefined;
   } catch {
@@ -42,12 +47,19 @@ const listData = imodelRoute({
   access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel' },
   invalid: 'Cannot get Changesets Extended Data.',
   query: Type.Object(pagingParameters),
-  response: { status: 200, description: 'A page of extended data.', schema: Type.Object({ extendedData: Type.Array(DataSchema), _links: PageLinks }) },
+  response: {
+    status: 200,
+    description: 'A page of extended data.',
+    schema: Type.Object({ extendedData: Type.Array(DataSchema), _links: PageLinks }),
+  },
   async handler({ access, query, rawQuery, links, services, invalid }) {
     const { id } = access.imodel;
     const keys = [{ column: 'changeset_index', type: 'number' as const, descending: false }];
     const page = await services.extendedData.list(id, pageRequest(query, keys, invalid));
-    return { extendedData: page.items.map(toWire), _links: links.page(`/imodels/${id}/changesets/extendeddata`, rawQuery, page) };
+    return {
+      extendedData: page.items.map(toWire),
+      _links: links.page(`/imodels/${id}/changesets/extendeddata`, rawQuery, page),
+    };
   },
 });
 
@@ -75,13 +87,21 @@ const createData = imodelRoute({
   summary: 'Attach extended data to a changeset, once',
   access: { on: 'imodel', permission: 'imodels_write', level: 'iModel', also: 'Only whoever pushed the changeset.' },
   invalid: 'Cannot create Changeset Extended Data.',
-  body: Type.Object({ data: Type.String({ description: `Base64 of JSON, at most ${maxExtendedDataBytes} bytes of it.`, maxLength: maxExtendedDataCharacters, tooLong: `Provided 'data' value is not valid. ${tooLong}`, explain: "'data' must be a valid base64 encoded json." }) }),
+  body: Type.Object({
+    data: Type.String({
+      description: `Base64 of JSON, at most ${maxExtendedDataBytes} bytes of it.`,
+      maxLength: maxExtendedDataCharacters,
+      tooLong: `Provided 'data' value is not valid. ${tooLong}`,
+      explain: "'data' must be a valid base64 encoded json.",
+    }),
+  }),
   response: { status: 201, description: 'The extended data.', schema: DataResponse },
   errors: ['ChangesetNotFound', 'ChangesetExtendedDataExists', 'iModelNotInitialized'],
   async handler({ access, caller, params, body, services, invalid }) {
     const changeset = await services.changesets.get(access.imodel, parseChangesetRef(params.changeset ?? ''));
     const fault = faultOf(body.data);
-    if (fault !== undefined) throw invalid([detail.invalidValue('data', `Provided 'data' value is not valid. ${fault}`)]);
+    if (fault !== undefined)
+      throw invalid([detail.invalidValue('data', `Provided 'data' value is not valid. ${fault}`)]);
     return { extendedData: toWire(await services.extendedData.create(caller, access, changeset, body.data)) };
   },
 });

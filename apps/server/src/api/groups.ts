@@ -38,12 +38,19 @@ const listGroups = imodelRoute({
   access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel' },
   invalid: 'Cannot get Changeset Groups.',
   query: Type.Object(pagingParameters),
-  response: { status: 200, description: 'A page of groups.', schema: Type.Object({ changesetGroups: Type.Array(GroupSchema), _links: PageLinks }) },
+  response: {
+    status: 200,
+    description: 'A page of groups.',
+    schema: Type.Object({ changesetGroups: Type.Array(GroupSchema), _links: PageLinks }),
+  },
   async handler({ access, query, rawQuery, links, services, invalid }) {
     const { id } = access.imodel;
     const keys = [{ column: 'created_at', type: 'number' as const, descending: false }];
     const page = await services.changesetGroups.list(id, pageRequest(query, keys, invalid));
-    return { changesetGroups: page.items.map((row) => toGroup(row, links)), _links: links.page(`/imodels/${id}/changesetgroups`, rawQuery, page) };
+    return {
+      changesetGroups: page.items.map((row) => toGroup(row, links)),
+      _links: links.page(`/imodels/${id}/changesetgroups`, rawQuery, page),
+    };
   },
 });
 
@@ -60,7 +67,12 @@ const createGroup = imodelRoute({
   response: { status: 201, description: 'The group.', schema: GroupResponse },
   errors: ['iModelNotInitialized'],
   async handler({ access, caller, body, links, services }) {
-    return { changesetGroup: toGroup(await services.changesetGroups.create(caller, access, emptyToNull(body.description)), links) };
+    return {
+      changesetGroup: toGroup(
+        await services.changesetGroups.create(caller, access, emptyToNull(body.description)),
+        links,
+      ),
+    };
   },
 });
 
@@ -75,7 +87,12 @@ const getGroup = imodelRoute({
   response: { status: 200, description: 'The group.', schema: GroupResponse },
   errors: ['ChangesetGroupNotFound'],
   async handler({ access, params, links, services }) {
-    return { changesetGroup: toGroup(await services.changesetGroups.get(access.imodel.id, parseGuid(params.groupId ?? '')), links) };
+    return {
+      changesetGroup: toGroup(
+        await services.changesetGroups.get(access.imodel.id, parseGuid(params.groupId ?? '')),
+        links,
+      ),
+    };
   },
 });
 
@@ -91,7 +108,12 @@ const updateGroup = imodelRoute({
   response: { status: 200, description: 'The group as it is now.', schema: GroupResponse },
   errors: ['ChangesetGroupNotFound', 'ChangesetGroupIsClosed', 'iModelNotInitialized'],
   async handler({ access, caller, params, links, services }) {
-    return { changesetGroup: toGroup(await services.changesetGroups.complete(caller, access, parseGuid(params.groupId ?? '')), links) };
+    return {
+      changesetGroup: toGroup(
+        await services.changesetGroups.complete(caller, access, parseGuid(params.groupId ?? '')),
+        links,
+      ),
+    };
   },
 });
 

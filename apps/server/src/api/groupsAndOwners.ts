@@ -3,7 +3,19 @@ import type { UserGroupTable } from '../db/schema.ts';
 import { ApiError, detail, type ErrorDetail } from '../errors.ts';
 import { GroupNameTakenError, UnknownUsersError, type Group, type GroupMember } from '../itwins/groups.ts';
 import { pathOf } from './accessControl.ts';
-import { idOf, managesMembers, maxAssignments, NoInvitations, roleIds, RoleOfMember, seenByMembers, showingUsers, unknownUser, UserSchema, type CallOnITwin } from './accessControlParts.ts';
+import {
+  idOf,
+  managesMembers,
+  maxAssignments,
+  NoInvitations,
+  roleIds,
+  RoleOfMember,
+  seenByMembers,
+  showingUsers,
+  unknownUser,
+  UserSchema,
+  type CallOnITwin,
+} from './accessControlParts.ts';
 import { pageRequest, pagingParameters, unpagedTop } from './paging.ts';
 import { itwinRoute, type Route } from './route.ts';
 import { DescriptionSchema, NameText, Nullable, PageLinks, ReferenceText } from './schemas.ts';
@@ -13,28 +25,63 @@ const base = '/accesscontrol/itwins/:iTwinId';
 
 /** Some versions of the client read `userId`, the later ones `id`. */
 const GroupUserSchema = Type.Object({ ...UserSchema.properties, userId: Type.String() });
-const ImsGroups = Type.Array(Type.String(), { maxItems: 0, description: 'Always empty: this server knows no groups of an outside directory.' });
-const GroupSchema = Type.Object({ id: Type.String(), name: Type.String(), description: Nullable(Type.String()), members: Type.Array(GroupUserSchema), imsGroups: ImsGroups });
+const ImsGroups = Type.Array(Type.String(), {
+  maxItems: 0,
+  description: 'Always empty: this server knows no groups of an outside directory.',
+});
+const GroupSchema = Type.Object({
+  id: Type.String(),
+  name: Type.String(),
+  description: Nullable(Type.String()),
+  members: Type.Array(GroupUserSchema),
+  imsGroups: ImsGroups,
+});
 const GroupResponse = Type.Object({ group: GroupSchema });
-const GroupMemberSchema = Type.Object({ id: Type.String(), groupName: Type.String(), groupDescription: Nullable(Type.String()), roles: Type.Array(RoleOfMember) });
+const GroupMemberSchema = Type.Object({
+  id: Type.String(),
+  groupName: Type.String(),
+  groupDescription: Nullable(Type.String()),
+  roles: Type.Array(RoleOfMember),
+});
 const GroupMembersResponse = Type.Object({ members: Type.Array(GroupMemberSchema) });
 
 async function toGroups(call: CallOnITwin, groups: readonly Group[]): Promise<Static<typeof GroupSchema>[]> {
-  const show = await showingUsers(call, groups.flatMap(({ users }) => users));
-  return groups.map(({ id, name, description, users }) => ({ id, name, description, members: users.map((user) => ({ ...show(user), userId: user.id })), imsGroups: [] }));
+  const show = await showingUsers(
+    call,
+    groups.flatMap(({ users }) => users),
+  );
+  return groups.map(({ id, name, description, users }) => ({
+    id,
+    name,
+    description,
+    members: users.map((user) => ({ ...show(user), userId: user.id })),
+    imsGroups: [],
+  }));
 }
 async function toGroup(call: CallOnITwin, group: Group): Promise<Static<typeof GroupSchema>> {
   const [shown] = await toGroups(call, [group]);
   return shown as Static<typeof GroupSchema>;
 }
-function toGroupMember({ group, roles }: { group: UserGroupTable; roles: GroupMember['roles'] }): Static<typeof GroupMemberSchema> {
-  return { id: group.id, groupName: group.name, groupDescription: group.description, roles: roles.map(({ id, displayName, description }) => ({ id, displayName, description })) };
+function toGroupMember({
+  group,
+  roles,
+}: {
+  group: UserGroupTable;
+  roles: GroupMember['roles'];
+}): Static<typeof GroupMemberSchema> {
+  return {
+    id: group.id,
+    groupName: group.name,
+    groupDescription: group.description,
+    roles: roles.map(({ id, displayName, description }) => ({ id, displayName, description })),
+  };
 }
 
 /** Tells of users that nobody knows, under the property that named them. Rule of the API: for groups that is a 404. */
 async function known<T>(target: string, refusal: (details: ErrorDetail[]) => ApiError, work: Promise<T>): Promise<T> {
   return work.catch((error: unknown) => {
-    if (error instanceof UnknownUsersError) throw refusal(error.users.map((user) => detail.invalidValue(target, unknownUser(user))));
+    if (error instanceof UnknownUsersError)
+      throw refusal(error.users.map((user) => detail.invalidValue(target, unknownUser(user))));
     throw error;
   });
 }
@@ -43,17 +90,29 @@ const noSuchMember = (details: ErrorDetail[]): ApiError => new ApiError('TeamMem
 /** Tells that a group's name is taken. */
 async function uniqueName<T>(invalid: (details: ErrorDetail[]) => ApiError, work: Promise<T>): Promise<T> {
   return work.catch((error: unknown) => {
-    if (error instanceof GroupNameTakenError) throw invalid([detail.invalidValue('name', 'A group with the specified name already exists.')]);
+    if (error instanceof GroupNameTakenError)
+      throw invalid([detail.invalidValue('name', 'A group with the specified name already exists.')]);
     throw error;
   });
 }
 
 const byText = (column: string) => ({ column, type: 'text', descending: false }) as const;
-const listPath = { groups: `${base}/groups`, members: `${base}/members/groups`, owners: `${base}/members/owners`, invitations: `${base}/members/invitations`, groupInvitations: `${base}/groups/:groupId/invitations` };
+const listPath = {
+  groups: `${base}/groups`,
+  members: `${base}/members/groups`,
+  owners: `${base}/members/owners`,
+  invitations: `${base}/members/invitations`,
+  groupInvitations: `${base}/groups/:groupId/invitations`,
+};
 /** Rule of the API: groups of an outside directory may be named; there are none here, so none can be found. */
-const NoImsGroups = Type.Optional(Type.Array(Type.String(), { maxItems: 0, explain: 'This server knows no groups of an outside directory.' }));
+const NoImsGroups = Type.Optional(
+  Type.Array(Type.String(), { maxItems: 0, explain: 'This server knows no groups of an outside directory.' }),
+);
 
-const Users = Type.Array(ReferenceText('E-mail or id of a user.'), { maxItems: 1000, description: 'Users of the group.' });
+const Users = Type.Array(ReferenceText('E-mail or id of a user.'), {
+  maxItems: 1000,
+  description: 'Users of the group.',
+});
 const Description = Type.Optional(DescriptionSchema);
 
 const listGroups = itwinRoute({
@@ -65,11 +124,21 @@ const listGroups = itwinRoute({
   access: seenByMembers,
   invalid: 'Cannot get Groups.',
   query: Type.Object(pagingParameters),
-  response: { status: 200, description: 'A page of groups; without paging parameters as many as a page may have.', schema: Type.Object({ groups: Type.Array(GroupSchema), _links: PageLinks }) },
+  response: {
+    status: 200,
+    description: 'A page of groups; without paging parameters as many as a page may have.',
+    schema: Type.Object({ groups: Type.Array(GroupSchema), _links: PageLinks }),
+  },
   async handler(call) {
     const { access, query, rawQuery, params, links, services, invalid } = call;
-    const page = await services.groups.list(access.itwin.id, pageRequest(query, [byText('name'), byText('id')], invalid, unpagedTop));
-    return { groups: await toGroups(call, page.items), _links: links.page(pathOf(listPath.groups, params), rawQuery, page) };
+    const page = await services.groups.list(
+      access.itwin.id,
+      pageRequest(query, [byText('name'), byText('id')], invalid, unpagedTop),
+    );
+    return {
+      groups: await toGroups(call, page.items),
+      _links: links.page(pathOf(listPath.groups, params), rawQuery, page),
+    };
   },
 });
 
@@ -97,13 +166,26 @@ const createGroup = itwinRoute({
   summary: 'Create a group',
   access: managesMembers,
   invalid: 'Cannot create Group.',
-  body: Type.Object({ name: NameText('Name of the group, unique within the iTwin.'), description: Description, members: Type.Optional(Users), imsGroups: NoImsGroups }),
+  body: Type.Object({
+    name: NameText('Name of the group, unique within the iTwin.'),
+    description: Description,
+    members: Type.Optional(Users),
+    imsGroups: NoImsGroups,
+  }),
   response: { status: 201, description: 'The group.', schema: GroupResponse },
   errors: ['TeamMemberNotFound'],
   async handler(call) {
     const { access, caller, body, services, invalid } = call;
     const group = { name: body.name, description: body.description ?? null, users: body.members ?? [] };
-    return { group: await toGroup(call, await uniqueName(invalid, known('members', noSuchMember, services.groups.create(caller, access.itwin.id, group)))) };
+    return {
+      group: await toGroup(
+        call,
+        await uniqueName(
+          invalid,
+          known('members', noSuchMember, services.groups.create(caller, access.itwin.id, group)),
+        ),
+      ),
+    };
   },
 });
 
@@ -115,13 +197,26 @@ const updateGroup = itwinRoute({
   summary: 'Change a group; `members` replaces its users',
   access: managesMembers,
   invalid: 'Cannot update Group.',
-  body: Type.Object({ name: Type.Optional(NameText('Name of the group.')), description: Description, members: Type.Optional(Users), imsGroups: NoImsGroups }),
+  body: Type.Object({
+    name: Type.Optional(NameText('Name of the group.')),
+    description: Description,
+    members: Type.Optional(Users),
+    imsGroups: NoImsGroups,
+  }),
   response: { status: 200, description: 'The group as it is now.', schema: GroupResponse },
   errors: ['GroupNotFound', 'TeamMemberNotFound'],
   async handler(call) {
     const { access, caller, params, body, services, invalid } = call;
     const change = { name: body.name, description: body.description, users: body.members };
-    return { group: await toGroup(call, await uniqueName(invalid, known('members', noSuchMember, services.groups.update(caller, access, idOf(params.groupId), change)))) };
+    return {
+      group: await toGroup(
+        call,
+        await uniqueName(
+          invalid,
+          known('members', noSuchMember, services.groups.update(caller, access, idOf(params.groupId), change)),
+        ),
+      ),
+    };
   },
 });
 
@@ -149,10 +244,20 @@ const listGroupMembers = itwinRoute({
   access: seenByMembers,
   invalid: 'Cannot get Members.',
   query: Type.Object(pagingParameters),
-  response: { status: 200, description: 'A page of members.', schema: Type.Object({ ...GroupMembersResponse.properties, _links: PageLinks }) },
+  response: {
+    status: 200,
+    description: 'A page of members.',
+    schema: Type.Object({ ...GroupMembersResponse.properties, _links: PageLinks }),
+  },
   async handler({ access, query, rawQuery, params, links, services, invalid }) {
-    const page = await services.groups.membersPage(access.itwin.id, pageRequest(query, [byText('name'), byText('id')], invalid));
-    return { members: page.items.map(toGroupMember), _links: links.page(pathOf(listPath.members, params), rawQuery, page) };
+    const page = await services.groups.membersPage(
+      access.itwin.id,
+      pageRequest(query, [byText('name'), byText('id')], invalid),
+    );
+    return {
+      members: page.items.map(toGroupMember),
+      _links: links.page(pathOf(listPath.members, params), rawQuery, page),
+    };
   },
 });
 
@@ -179,12 +284,22 @@ const addGroupMembers = itwinRoute({
   summary: 'Give groups roles beside those they hold',
   access: managesMembers,
   invalid: 'Cannot add Members.',
-  body: Type.Object({ members: Type.Array(Type.Object({ groupId: Type.String({ minLength: 1, maxLength: 255 }), roleIds }), { minItems: 1, maxItems: 50 }) }),
+  body: Type.Object({
+    members: Type.Array(Type.Object({ groupId: Type.String({ minLength: 1, maxLength: 255 }), roleIds }), {
+      minItems: 1,
+      maxItems: 50,
+    }),
+  }),
   response: { status: 201, description: 'The members added.', schema: GroupMembersResponse },
   errors: ['GroupNotFound', 'RoleNotFound'],
   async handler({ access, caller, body, services, invalid }) {
     if (body.members.reduce((count, entry) => count + entry.roleIds.length, 0) > maxAssignments)
-      throw invalid([detail.invalidValue('members', `Provided 'members' value is not valid. At most ${maxAssignments} roles can be assigned in one request.`)]);
+      throw invalid([
+        detail.invalidValue(
+          'members',
+          `Provided 'members' value is not valid. At most ${maxAssignments} roles can be assigned in one request.`,
+        ),
+      ]);
     const additions = body.members.map((entry) => ({ ...entry, groupId: idOf(entry.groupId) }));
     return { members: (await services.groups.addMembers(caller, access, additions)).map(toGroupMember) };
   },
@@ -199,10 +314,16 @@ const updateGroupMember = itwinRoute({
   access: managesMembers,
   invalid: 'Cannot update Member.',
   body: Type.Object({ roleIds }),
-  response: { status: 200, description: 'The member as it is now.', schema: Type.Object({ member: GroupMemberSchema }) },
+  response: {
+    status: 200,
+    description: 'The member as it is now.',
+    schema: Type.Object({ member: GroupMemberSchema }),
+  },
   errors: ['TeamMemberNotFound', 'RoleNotFound'],
   async handler({ access, caller, params, body, services }) {
-    return { member: toGroupMember(await services.groups.setMemberRoles(caller, access, idOf(params.groupId), body.roleIds)) };
+    return {
+      member: toGroupMember(await services.groups.setMemberRoles(caller, access, idOf(params.groupId), body.roleIds)),
+    };
   },
 });
 
@@ -230,11 +351,21 @@ const listOwners = itwinRoute({
   access: seenByMembers,
   invalid: 'Cannot get Owners.',
   query: Type.Object(pagingParameters),
-  response: { status: 200, description: 'A page of owners.', schema: Type.Object({ members: Type.Array(UserSchema), _links: PageLinks }) },
+  response: {
+    status: 200,
+    description: 'A page of owners.',
+    schema: Type.Object({ members: Type.Array(UserSchema), _links: PageLinks }),
+  },
   async handler(call) {
     const { access, query, rawQuery, params, links, services, invalid } = call;
-    const page = await services.groups.owners(access.itwin.id, pageRequest(query, [byText('email'), byText('id')], invalid));
-    return { members: page.items.map(await showingUsers(call, page.items)), _links: links.page(pathOf(listPath.owners, params), rawQuery, page) };
+    const page = await services.groups.owners(
+      access.itwin.id,
+      pageRequest(query, [byText('email'), byText('id')], invalid),
+    );
+    return {
+      members: page.items.map(await showingUsers(call, page.items)),
+      _links: links.page(pathOf(listPath.owners, params), rawQuery, page),
+    };
   },
 });
 
@@ -247,7 +378,14 @@ const addOwner = itwinRoute({
   access: { on: 'itwin', permission: 'administrator', from: 'path' },
   invalid: 'Cannot add Owner.',
   body: Type.Object({ email: ReferenceText('E-mail or id of the user.') }),
-  response: { status: 201, description: 'The owner.', schema: Type.Object({ member: UserSchema, invitation: Type.Null({ description: 'This server sends no invitations.' }) }) },
+  response: {
+    status: 201,
+    description: 'The owner.',
+    schema: Type.Object({
+      member: UserSchema,
+      invitation: Type.Null({ description: 'This server sends no invitations.' }),
+    }),
+  },
   async handler(call) {
     const { access, caller, body, services, invalid } = call;
     const owner = await known('email', invalid, services.groups.addOwner(caller, access.itwin.id, body.email));

@@ -27,7 +27,11 @@ import {
 
 const tag = 'iModels';
 
-export const MinimalIModel = Type.Object({ id: Type.String(), displayName: Type.String(), dataCenterLocation: Type.String() });
+export const MinimalIModel = Type.Object({
+  id: Type.String(),
+  displayName: Type.String(),
+  dataCenterLocation: Type.String(),
+});
 const FullIModel = Type.Object({
   ...MinimalIModel.properties,
   name: Type.String(),
@@ -43,7 +47,11 @@ const FullIModel = Type.Object({
 });
 const CreatedIModel = Type.Object({
   ...FullIModel.properties,
-  _links: Type.Object({ ...FullIModel.properties._links.properties, upload: Nullable(StorageLinkSchema), complete: Nullable(LinkSchema) }),
+  _links: Type.Object({
+    ...FullIModel.properties._links.properties,
+    upload: Nullable(StorageLinkSchema),
+    complete: Nullable(LinkSchema),
+  }),
 });
 const IModelResponse = Type.Object({ iModel: FullIModel });
 
@@ -61,12 +69,17 @@ export function toIModel(row: IModelTable, dataCenter: string, links: Links): St
     state: row.state,
     createdDateTime: time(row.created_at),
     // One in the making has the changesets of its source only once it is initialized.
-    lastChangesetPushDateTime: row.last_pushed_at === null || row.state !== 'initialized' ? null : time(row.last_pushed_at),
+    lastChangesetPushDateTime:
+      row.last_pushed_at === null || row.state !== 'initialized' ? null : time(row.last_pushed_at),
     iTwinId: row.itwin_id,
     isSecured: row.secured_by !== null,
     extent: row.extent === null ? null : (JSON.parse(row.extent) as Extent),
     containersEnabled: row.containers_enabled,
-    _links: { creator: links.user(row.id, row.creator_id), changesets: links.to(row.id, '/changesets'), namedVersions: links.to(row.id, '/namedversions') },
+    _links: {
+      creator: links.user(row.id, row.creator_id),
+      changesets: links.to(row.id, '/changesets'),
+      namedVersions: links.to(row.id, '/namedversions'),
+    },
   };
 }
 
@@ -76,16 +89,24 @@ const listIModels = itwinRoute({
   path: '/imodels',
   tag,
   summary: 'List the iModels of an iTwin',
-  description: 'An iModel with permissions of its own that shut the caller out is left out, unless the caller holds `imodels_manage` on the iTwin.',
+  description:
+    'An iModel with permissions of its own that shut the caller out is left out, unless the caller holds `imodels_manage` on the iTwin.',
   access: { on: 'itwin', permission: 'imodels_webview', from: 'query' },
   invalid: 'Cannot get iModels.',
   prefer: true,
   query: Type.Object({
     iTwinId: Type.String({ pattern: guidPattern }),
-    name: Type.Optional(SearchText({ description: 'Exact name: the iModel that holds it. A failed creation holds none and is found with `state=notInitialized`.' })),
+    name: Type.Optional(
+      SearchText({
+        description:
+          'Exact name: the iModel that holds it. A failed creation holds none and is found with `state=notInitialized`.',
+      }),
+    ),
     $search: Type.Optional(SearchText({ minLength: 1, description: 'Part of name or description, in any case.' })),
     state: Type.Optional(Type.String({ enum: ['notInitialized', 'initialized'] })),
-    $orderBy: Type.Optional(Type.String({ maxLength: 255, description: '`name`, `createdDateTime`, each with `asc` or `desc`.' })),
+    $orderBy: Type.Optional(
+      Type.String({ maxLength: 255, description: '`name`, `createdDateTime`, each with `asc` or `desc`.' }),
+    ),
     ...pagingParameters,
   }),
   response: {
@@ -94,7 +115,8 @@ const listIModels = itwinRoute({
     schema: Type.Object({ iModels: Type.Array(MinimalIModel), _links: PageLinks }),
   },
   async handler({ access, caller, query, rawQuery, representation, links, services, invalid }) {
-    if (query.name !== undefined && query.$search !== undefined) throw invalid([detail.exclusiveParameters(['name', '$search'])]);
+    if (query.name !== undefined && query.$search !== undefined)
+      throw invalid([detail.exclusiveParameters(['name', '$search'])]);
     const keys = sortKeys(
       query.$orderBy,
       { name: { column: 'name_order', type: 'text' }, createdDateTime: { column: 'created_at', type: 'number' } },
@@ -107,7 +129,9 @@ const listIModels = itwinRoute({
     const page = await services.iModels.list(access.itwin.id, hidden, filter, pageRequest(query, keys, invalid));
     const dataCenter = access.itwin.data_center;
     return {
-      iModels: page.items.map((row) => (representation ? toIModel(row, dataCenter, links) : toMinimal(row, dataCenter))),
+      iModels: page.items.map((row) =>
+        representation ? toIModel(row, dataCenter, links) : toMinimal(row, dataCenter),
+      ),
       _links: links.page('/imodels', rawQuery, page),
     };
   },
@@ -130,11 +154,20 @@ const createIModel = itwinRoute({
     description: Type.Optional(DescriptionSchema),
     extent: Type.Optional(Nullable(ExtentSchema)),
     containersEnabled: Type.Optional(ContainersEnabled),
-    creationMode: Type.Optional(Nullable(Type.String({ pattern: '^([eE]mpty|[fF]rom[iI][mM]odel[vV]ersion|[fF]rom[bB]aseline)$' }))),
+    creationMode: Type.Optional(
+      Nullable(Type.String({ pattern: '^([eE]mpty|[fF]rom[iI][mM]odel[vV]ersion|[fF]rom[bB]aseline)$' })),
+    ),
     baselineFile: Type.Optional(
       Nullable(
         Type.Object(
-          { size: Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER, description: 'Bytes.', explain: "'size' must be a positive integer value." }) },
+          {
+            size: Type.Integer({
+              minimum: 1,
+              maximum: Number.MAX_SAFE_INTEGER,
+              description: 'Bytes.',
+              explain: "'size' must be a positive integer value.",
+            }),
+          },
           { description: 'Baseline file to be uploaded.' },
         ),
       ),
@@ -142,17 +175,28 @@ const createIModel = itwinRoute({
     template: Type.Optional(
       Nullable(
         Type.Object(
-          { iModelId: IdText({ minLength: 1 }), changesetId: Type.Optional(Nullable(IdText({ description: 'State to begin with; the baseline by default.' }))) },
+          {
+            iModelId: IdText({ minLength: 1 }),
+            changesetId: Type.Optional(
+              Nullable(IdText({ description: 'State to begin with; the baseline by default.' })),
+            ),
+          },
           { description: 'iModel to begin with. The changesets become part of the new baseline.' },
         ),
       ),
     ),
-    geographicCoordinateSystem: Type.Optional(Nullable(Type.Object({ horizontalCRSId: Type.String({
-          maxLength: 255,
-          // A code of the EPSG register, or the name of a system in the dictionaries of iTwin.js.
-          pattern: '^([eE][pP][sS][gG]:[1-9][0-9]{3,6}|[A-Za-z0-9][A-Za-z0-9_./+-]*)$',
-          explain: "'horizontalCRSId' must be an EPSG code, such as 'EPSG:3857', or the name of a coordinate system.",
-        }) }))),
+    geographicCoordinateSystem: Type.Optional(
+      Nullable(
+        Type.Object({
+          horizontalCRSId: Type.String({
+            maxLength: 255,
+            // A code of the EPSG register, or the name of a system in the dictionaries of iTwin.js.
+            pattern: '^([eE][pP][sS][gG]:[1-9][0-9]{3,6}|[A-Za-z0-9][A-Za-z0-9_./+-]*)$',
+            explain: "'horizontalCRSId' must be an EPSG code, such as 'EPSG:3857', or the name of a coordinate system.",
+          }),
+        }),
+      ),
+    ),
   }),
   response: {
     status: 201,
@@ -166,7 +210,12 @@ const createIModel = itwinRoute({
     if (faults.length > 0) throw invalid(faults);
     const largest = services.quotas.largest('baseline');
     if (body.baselineFile != null && largest !== null && body.baselineFile.size > largest)
-      throw invalid([detail.invalidValue('baselineFile', `Provided 'baselineFile' value is not valid. 'size' cannot be larger than ${largest} bytes.`)]);
+      throw invalid([
+        detail.invalidValue(
+          'baselineFile',
+          `Provided 'baselineFile' value is not valid. 'size' cannot be larger than ${largest} bytes.`,
+        ),
+      ]);
     const wanted = {
       name: body.name,
       description: emptyToNull(body.description),
@@ -178,7 +227,10 @@ const createIModel = itwinRoute({
     const { imodel, uploadBlobId } =
       template === undefined
         ? await services.iModels.create(caller, access, { ...wanted, baselineFileSize: body.baselineFile?.size })
-        : { imodel: await createFromTemplate({ services, caller, access, requireAccess, invalid }, template, wanted), uploadBlobId: undefined };
+        : {
+            imodel: await createFromTemplate({ services, caller, access, requireAccess, invalid }, template, wanted),
+            uploadBlobId: undefined,
+          };
     reply.header('location', links.imodel(imodel.id));
     const answer = toIModel(imodel, access.itwin.data_center, links);
     return {
@@ -201,7 +253,12 @@ const sources = { empty: undefined, fromimodelversion: 'template', frombaseline:
  * Where a creation says two things. Rule of the API: an iModel is empty, from a template or from a baseline file; without
  * `creationMode` the properties tell which, and an empty one then carries no coordinate system.
  */
-function contradictionsIn(body: { creationMode?: string | null; template?: unknown; baselineFile?: unknown; geographicCoordinateSystem?: unknown }): ErrorDetail[] {
+function contradictionsIn(body: {
+  creationMode?: string | null;
+  template?: unknown;
+  baselineFile?: unknown;
+  geographicCoordinateSystem?: unknown;
+}): ErrorDetail[] {
   const { template, baselineFile, geographicCoordinateSystem } = body;
   const mode = body.creationMode == null ? undefined : (body.creationMode.toLowerCase() as keyof typeof sources);
   if (template != null && baselineFile != null) return [detail.exclusiveProperties(['template', 'baselineFile'])];
@@ -209,22 +266,57 @@ function contradictionsIn(body: { creationMode?: string | null; template?: unkno
   if (mode === undefined)
     return geographicCoordinateSystem == null || given !== undefined
       ? []
-      : [detail.invalidValue('geographicCoordinateSystem', "Provided 'geographicCoordinateSystem' value is not valid. For empty iModels it can only be set when 'creationMode' is 'empty'.")];
+      : [
+          detail.invalidValue(
+            'geographicCoordinateSystem',
+            "Provided 'geographicCoordinateSystem' value is not valid. For empty iModels it can only be set when 'creationMode' is 'empty'.",
+          ),
+        ];
   const needed = sources[mode];
-  if (given !== undefined && given !== needed) return [detail.invalidValue(given, `Provided '${given}' value is not valid. It cannot be used when 'creationMode' is '${body.creationMode}'.`)];
+  if (given !== undefined && given !== needed)
+    return [
+      detail.invalidValue(
+        given,
+        `Provided '${given}' value is not valid. It cannot be used when 'creationMode' is '${body.creationMode}'.`,
+      ),
+    ];
   return needed !== undefined && given === undefined ? [detail.missingProperty(needed)] : [];
 }
 
 /** Rule of the API: whoever creates from a template may read it. */
 async function createFromTemplate(
-  { services, caller, access, requireAccess, invalid }: Pick<ITwinCall<unknown, unknown>, 'services' | 'caller' | 'access' | 'requireAccess' | 'invalid'>,
+  {
+    services,
+    caller,
+    access,
+    requireAccess,
+    invalid,
+  }: Pick<ITwinCall<unknown, unknown>, 'services' | 'caller' | 'access' | 'requireAccess' | 'invalid'>,
   template: { iModelId: string; changesetId?: string | null },
   wanted: Omit<TemplateRequest, 'changesetId'>,
 ): Promise<IModelTable> {
-  const source = await requireAccess({ on: 'imodel', id: template.iModelId, permission: 'imodels_read', level: 'iModel' });
+  const source = await requireAccess({
+    on: 'imodel',
+    id: template.iModelId,
+    permission: 'imodels_read',
+    level: 'iModel',
+  });
   const request = { ...wanted, changesetId: template.changesetId ?? null };
-  const id = await acceptTemplate(copyParts(services), services.checkpoints.enabled, caller, source, access, request).catch((error: unknown) => {
-    if (error instanceof CannotSquashError) throw invalid([detail.invalidValue('template', "Provided 'template' value is not valid. This server cannot apply changesets: iTwin.js is not installed.")]);
+  const id = await acceptTemplate(
+    copyParts(services),
+    services.checkpoints.enabled,
+    caller,
+    source,
+    access,
+    request,
+  ).catch((error: unknown) => {
+    if (error instanceof CannotSquashError)
+      throw invalid([
+        detail.invalidValue(
+          'template',
+          "Provided 'template' value is not valid. This server cannot apply changesets: iTwin.js is not installed.",
+        ),
+      ]);
     throw error;
   });
   return services.iModels.get(id);
@@ -254,7 +346,11 @@ const updateIModel = imodelRoute({
   summary: 'Change name, description or extent',
   access: { on: 'imodel', permission: 'imodels_manage', level: 'iModel' },
   invalid: 'Cannot update iModel.',
-  body: Type.Object({ name: Type.Optional(NameSchema), description: Type.Optional(DescriptionSchema), extent: Type.Optional(Nullable(ExtentSchema)) }),
+  body: Type.Object({
+    name: Type.Optional(NameSchema),
+    description: Type.Optional(DescriptionSchema),
+    extent: Type.Optional(Nullable(ExtentSchema)),
+  }),
   response: { status: 200, description: 'The iModel as it is now.', schema: IModelResponse },
   errors: ['iModelExists', 'iModelNotInitialized'],
   async handler({ access, caller, body, links, services, invalid }) {
@@ -279,7 +375,12 @@ const deleteIModel = imodelRoute({
   tag,
   summary: 'Delete an iModel',
   description: 'Its clones are not touched. Its name is free at once.',
-  access: { on: 'imodel', permission: 'imodels_delete', level: 'iTwin', beforeInitialized: 'A creation can be cancelled, and a failed one removed.' },
+  access: {
+    on: 'imodel',
+    permission: 'imodels_delete',
+    level: 'iTwin',
+    beforeInitialized: 'A creation can be cancelled, and a failed one removed.',
+  },
   invalid: 'Cannot delete iModel.',
   response: { status: 204, description: 'Gone.' },
   async handler({ access, caller, services }) {
@@ -287,7 +388,9 @@ const deleteIModel = imodelRoute({
   },
 });
 
-const OperationState = Type.String({ enum: ['waitingForFile', 'scheduled', 'successful', 'failed', 'mainIModelIsMissingFederationGuids'] });
+const OperationState = Type.String({
+  enum: ['waitingForFile', 'scheduled', 'successful', 'failed', 'mainIModelIsMissingFederationGuids'],
+});
 
 const getCreateOperation = imodelRoute({
   operationId: 'get-create-imodel-operation-details',
@@ -296,7 +399,12 @@ const getCreateOperation = imodelRoute({
   tag,
   summary: 'How the creation of an iModel went',
   description: '`progress`, `failureReason` and the times are additions of this server.',
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', beforeInitialized: 'It tells how the creation goes.' },
+  access: {
+    on: 'imodel',
+    permission: 'imodels_webview',
+    level: 'iModel',
+    beforeInitialized: 'It tells how the creation goes.',
+  },
   invalid: 'Cannot get Create iModel operation.',
   response: {
     status: 200,
@@ -305,13 +413,22 @@ const getCreateOperation = imodelRoute({
       createOperation: Type.Object({
         state: OperationState,
         // Clients compare this deeply: exactly these two, additions go beside it.
-        clonedFrom: Nullable(Type.Object({ iModelId: Type.String(), changesetId: Type.String() }, { additionalProperties: false })),
-        forkedFrom: Nullable(Type.Object({ iModelId: Type.String(), changesetId: Type.String(), relationshipId: Type.String() }, { additionalProperties: false })),
+        clonedFrom: Nullable(
+          Type.Object({ iModelId: Type.String(), changesetId: Type.String() }, { additionalProperties: false }),
+        ),
+        forkedFrom: Nullable(
+          Type.Object(
+            { iModelId: Type.String(), changesetId: Type.String(), relationshipId: Type.String() },
+            { additionalProperties: false },
+          ),
+        ),
         progress: Type.Object({
           changesets: Type.Integer(),
           totalChangesets: Type.Integer(),
           bytes: Type.Integer({ description: 'Brought over into another data center.' }),
-          totalBytes: Type.Integer({ description: '0 where nothing has to move. Those of checkpoints join when their turn comes.' }),
+          totalBytes: Type.Integer({
+            description: '0 where nothing has to move. Those of checkpoints join when their turn comes.',
+          }),
         }),
         failureReason: Nullable(Type.String()),
         createdDateTime: TimeSchema,
@@ -331,7 +448,11 @@ const getCreateOperation = imodelRoute({
         forkedFrom:
           operation.forked_from_imodel_id === null
             ? null
-            : { iModelId: operation.forked_from_imodel_id, changesetId: operation.forked_from_changeset_id ?? '', relationshipId: operation.relationship_id ?? '' },
+            : {
+                iModelId: operation.forked_from_imodel_id,
+                changesetId: operation.forked_from_changeset_id ?? '',
+                relationshipId: operation.relationship_id ?? '',
+              },
         progress: {
           changesets: operation.state === 'successful' ? operation.changesets : operation.changesets_done,
           totalChangesets: operation.changesets,
@@ -346,4 +467,11 @@ const getCreateOperation = imodelRoute({
   },
 });
 
-export const imodelRoutes: Route[] = [listIModels, createIModel, getIModel, updateIModel, deleteIModel, getCreateOperation];
+export const imodelRoutes: Route[] = [
+  listIModels,
+  createIModel,
+  getIModel,
+  updateIModel,
+  deleteIModel,
+  getCreateOperation,
+];

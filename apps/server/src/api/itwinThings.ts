@@ -18,10 +18,20 @@ const tag = 'iTwins';
 const AccountResponse = Type.Object({ iTwin: Type.Union([FullITwin, MinimalITwin]) });
 
 /** An organization in the form of an iTwin. Rule of the API: that is how accounts are told. */
-async function accountOf({ services, representation }: Pick<Call<unknown, unknown>, 'services' | 'representation'>, organizationId: string | null) {
+async function accountOf(
+  { services, representation }: Pick<Call<unknown, unknown>, 'services' | 'representation'>,
+  organizationId: string | null,
+) {
   if (organizationId === null) throw new ApiError('iTwinNotFound');
   const name = services.directory.data.organizations.find(({ id }) => id === organizationId)?.name ?? organizationId;
-  const account = { id: organizationId, class: 'Account', subClass: 'Account', type: null, number: name, displayName: name };
+  const account = {
+    id: organizationId,
+    class: 'Account',
+    subClass: 'Account',
+    type: null,
+    number: name,
+    displayName: name,
+  };
   if (!representation) return { iTwin: account };
   return {
     iTwin: {
@@ -69,7 +79,13 @@ const getPrimaryAccount = callerRoute({
 
 const imagePath = '/itwins/:iTwinId/image';
 const ImageResponse = Type.Object({
-  image: Type.Object({ id: Type.String(), smallImageName: Type.String(), smallImageUrl: Type.String(), largeImageName: Type.String(), largeImageUrl: Type.String() }),
+  image: Type.Object({
+    id: Type.String(),
+    smallImageName: Type.String(),
+    smallImageUrl: Type.String(),
+    largeImageName: Type.String(),
+    largeImageUrl: Type.String(),
+  }),
 });
 
 async function toImage(row: ITwinImageTable, links: Links) {
@@ -113,17 +129,31 @@ const uploadImage = itwinRoute({
   summary: 'Upload a picture of an iTwin',
   access: { on: 'itwin', permission: 'itwins_modify', from: 'path' },
   invalid: 'Cannot create iTwin Image.',
-  file: { types: ['image/png', 'image/jpeg'], limit: maxThumbnailBytes, tooLarge: 'Provided file is greater than the maximum allowed file size of 5MB.' },
+  file: {
+    types: ['image/png', 'image/jpeg'],
+    limit: maxThumbnailBytes,
+    tooLarge: 'Provided file is greater than the maximum allowed file size of 5MB.',
+  },
   response: { status: 201, description: 'The picture.', schema: ImageResponse },
   async handler({ access, caller, body, links, services, reply, invalid }) {
     try {
-      return toImage(await services.iTwinThings.setImage(access.itwin, body as Buffer, { caller, signal: clientGone(reply) }), links);
+      return toImage(
+        await services.iTwinThings.setImage(access.itwin, body as Buffer, { caller, signal: clientGone(reply) }),
+        links,
+      );
     } catch (error) {
       if (error instanceof ProportionsError)
-        throw invalid([detail.invalidValue('image', 'The width or height dimensions of the image cannot be greater than 5 times the size of each other.')]);
+        throw invalid([
+          detail.invalidValue(
+            'image',
+            'The width or height dimensions of the image cannot be greater than 5 times the size of each other.',
+          ),
+        ]);
       if (error instanceof TooManyPixelsError) throw invalid([detail.tooManyPixels('image')]);
       if (!(error instanceof NotAPictureError)) throw error;
-      throw invalid([{ code: 'InvalidRequestBody', message: 'The iTwin Image is not a PNG or JPEG picture.', target: 'image' }]);
+      throw invalid([
+        { code: 'InvalidRequestBody', message: 'The iTwin Image is not a PNG or JPEG picture.', target: 'image' },
+      ]);
     }
   },
 });
@@ -188,8 +218,12 @@ const Authentication = Type.Object({
   username: Type.Optional(Secret),
   password: Type.Optional(Secret),
 });
-const wrongAuthentication = "Authentication value is incorrect. It has a type, and 'key' and 'value' for Header and QueryParameter, 'username' and 'password' for Basic.";
-const Options = Type.Unsafe<Record<string, unknown>>({ type: 'object', description: `Whatever a client needs to use it, as JSON of at most ${maxOptionsCharacters} characters.` });
+const wrongAuthentication =
+  "Authentication value is incorrect. It has a type, and 'key' and 'value' for Header and QueryParameter, 'username' and 'password' for Basic.";
+const Options = Type.Unsafe<Record<string, unknown>>({
+  type: 'object',
+  description: `Whatever a client needs to use it, as JSON of at most ${maxOptionsCharacters} characters.`,
+});
 const Repository = Type.Object({
   id: Type.String(),
   class: Type.String(),
@@ -198,7 +232,10 @@ const Repository = Type.Object({
   uri: Type.String(),
   options: Type.Optional(Options),
   authentication: Type.Optional(Authentication),
-  capabilities: Type.Object({}, { description: 'Empty: this server lists no resources of repositories and no graphics.' }),
+  capabilities: Type.Object(
+    {},
+    { description: 'Empty: this server lists no resources of repositories and no graphics.' },
+  ),
 });
 const RepositoryResponse = Type.Object({ repository: Repository });
 const repositoriesPath = '/itwins/:iTwinId/repositories';
@@ -211,7 +248,9 @@ function toRepository(row: RepositoryTable): Static<typeof Repository> {
     displayName: row.display_name ?? row.uri,
     uri: row.uri,
     ...(row.options !== null && { options: JSON.parse(row.options) as Record<string, unknown> }),
-    ...(row.authentication !== null && { authentication: JSON.parse(row.authentication) as Static<typeof Authentication> }),
+    ...(row.authentication !== null && {
+      authentication: JSON.parse(row.authentication) as Static<typeof Authentication>,
+    }),
     capabilities: {},
   };
 }
@@ -222,16 +261,33 @@ const described = {
   options: Type.Optional(Nullable(Options)),
   authentication: Type.Optional(Nullable(Type.Object(Authentication.properties, { refusal: wrongAuthentication }))),
 };
-const Uri = Type.String({ minLength: 1, maxLength: 2000, pattern: '\\S', tooLong: 'Uri cannot be more than 2000 characters.', missing });
+const Uri = Type.String({
+  minLength: 1,
+  maxLength: 2000,
+  pattern: '\\S',
+  tooLong: 'Uri cannot be more than 2000 characters.',
+  missing,
+});
 
 /** The columns of what a body describes; absent stays. @throws ApiError 422 */
-function describedColumns(body: { displayName?: string | null | undefined; options?: Record<string, unknown> | null | undefined; authentication?: Static<typeof Authentication> | null | undefined }, invalid: ApiErrorOf): Partial<Pick<NewRepository, 'display_name' | 'options' | 'authentication'>> {
+function describedColumns(
+  body: {
+    displayName?: string | null | undefined;
+    options?: Record<string, unknown> | null | undefined;
+    authentication?: Static<typeof Authentication> | null | undefined;
+  },
+  invalid: ApiErrorOf,
+): Partial<Pick<NewRepository, 'display_name' | 'options' | 'authentication'>> {
   const json = (value: unknown): string | null => (value === null ? null : JSON.stringify(value));
   const options = body.options === undefined ? undefined : json(body.options);
-  if (options != null && options.length > maxOptionsCharacters) throw invalid([detail.invalidValue('options', `Options cannot be more than ${maxOptionsCharacters} characters of JSON.`)]);
+  if (options != null && options.length > maxOptionsCharacters)
+    throw invalid([
+      detail.invalidValue('options', `Options cannot be more than ${maxOptionsCharacters} characters of JSON.`),
+    ]);
   const { authentication } = body;
   const needed = authentication?.type === 'Basic' ? (['username', 'password'] as const) : (['key', 'value'] as const);
-  if (authentication != null && needed.some((name) => authentication[name] === undefined)) throw invalid([detail.invalidValue('authentication', wrongAuthentication)]);
+  if (authentication != null && needed.some((name) => authentication[name] === undefined))
+    throw invalid([detail.invalidValue('authentication', wrongAuthentication)]);
   return {
     ...(body.displayName !== undefined && { display_name: emptyToNull(body.displayName) }),
     ...(options !== undefined && { options }),
@@ -248,13 +304,23 @@ const listRepositories = itwinRoute({
   access: { on: 'itwin', permission: 'member', from: 'path' },
   invalid: 'Cannot query iTwin Repositories.',
   query: Type.Object({
-    class: Type.Optional(Type.String({ enum: classes, refusal: 'A valid iTwin Repository Class was not specified in the query.' })),
-    subClass: Type.Optional(Type.String({ enum: subClasses, refusal: 'A valid iTwin Repository SubClass was not specified in the query.' })),
+    class: Type.Optional(
+      Type.String({ enum: classes, refusal: 'A valid iTwin Repository Class was not specified in the query.' }),
+    ),
+    subClass: Type.Optional(
+      Type.String({ enum: subClasses, refusal: 'A valid iTwin Repository SubClass was not specified in the query.' }),
+    ),
   }),
-  response: { status: 200, description: 'Repositories.', schema: Type.Object({ repositories: Type.Array(Repository) }) },
+  response: {
+    status: 200,
+    description: 'Repositories.',
+    schema: Type.Object({ repositories: Type.Array(Repository) }),
+  },
   async handler({ access, query, services, invalid }) {
     if (query.class !== undefined && query.subClass !== undefined && !fits(query.class, query.subClass))
-      throw invalid([detail.invalidValue('subClass', 'A valid iTwin Repository SubClass was not specified in the query.')]);
+      throw invalid([
+        detail.invalidValue('subClass', 'A valid iTwin Repository SubClass was not specified in the query.'),
+      ]);
     return { repositories: (await services.iTwinThings.repositories(access.itwin.id, query)).map(toRepository) };
   },
 });
@@ -271,7 +337,11 @@ const getRepository = itwinRoute({
   response: { status: 200, description: 'The repository.', schema: RepositoryResponse },
   errors: ['iTwinRepositoryNotFound'],
   async handler({ access, params, services }) {
-    return { repository: toRepository(await services.iTwinThings.repository(access.itwin.id, parseGuid(params.repositoryId ?? ''))) };
+    return {
+      repository: toRepository(
+        await services.iTwinThings.repository(access.itwin.id, parseGuid(params.repositoryId ?? '')),
+      ),
+    };
   },
 });
 
@@ -294,7 +364,8 @@ const createRepository = itwinRoute({
   response: { status: 201, description: 'The repository.', schema: RepositoryResponse },
   errors: ['iTwinRepositoryExists'],
   async handler({ access, caller, body, services, invalid }) {
-    if (body.subClass != null && !fits(body.class, body.subClass)) throw invalid([detail.invalidValue('subClass', 'SubClass value is incorrect.')]);
+    if (body.subClass != null && !fits(body.class, body.subClass))
+      throw invalid([detail.invalidValue('subClass', 'SubClass value is incorrect.')]);
     const row = await services.iTwinThings.addRepository(caller, access.itwin.id, {
       class: body.class,
       sub_class: body.subClass ?? null,
@@ -331,11 +402,24 @@ const updateRepository = itwinRoute({
   async handler({ access, caller, params, body, services, invalid }) {
     const before = await services.iTwinThings.repository(access.itwin.id, parseGuid(params.repositoryId ?? ''));
     // Clients send the whole repository back: naming what these are is no attempt to change them.
-    const refused = ([['id', before.id], ['class', before.class], ['subClass', before.sub_class]] as const)
+    const refused = (
+      [
+        ['id', before.id],
+        ['class', before.class],
+        ['subClass', before.sub_class],
+      ] as const
+    )
       .filter(([name, value]) => body[name] !== undefined && body[name] !== value)
-      .map(([target]): ErrorDetail => ({ code: 'ReadOnlyProperty', message: `${target[0]?.toUpperCase() ?? ''}${target.slice(1)} is read only and cannot be modified.`, target }));
+      .map(([target]): ErrorDetail => ({
+        code: 'ReadOnlyProperty',
+        message: `${target[0]?.toUpperCase() ?? ''}${target.slice(1)} is read only and cannot be modified.`,
+        target,
+      }));
     if (refused.length > 0) throw invalid(refused);
-    const row = await services.iTwinThings.updateRepository(caller, before, { ...(body.uri !== undefined && { uri: body.uri }), ...describedColumns(body, invalid) });
+    const row = await services.iTwinThings.updateRepository(caller, before, {
+      ...(body.uri !== undefined && { uri: body.uri }),
+      ...describedColumns(body, invalid),
+    });
     return { repository: toRepository(row) };
   },
 });
@@ -362,7 +446,8 @@ const deleteITwin = itwinRoute({
   path: '/itwins/:iTwinId',
   tag,
   summary: 'Delete an iTwin with every iModel in it',
-  description: 'Clones of its iModels in other iTwins are not touched. For Organization Administrators, and for owners of an iTwin that belongs to no organization.',
+  description:
+    'Clones of its iModels in other iTwins are not touched. For Organization Administrators, and for owners of an iTwin that belongs to no organization.',
   access: { on: 'itwin', permission: 'organization_administrator', from: 'path' },
   invalid: 'Cannot delete iTwin.',
   response: { status: 204, description: 'Gone.' },
@@ -371,4 +456,16 @@ const deleteITwin = itwinRoute({
   },
 });
 
-export const itwinThingRoutes: Route[] = [getPrimaryAccount, getAccount, getImage, uploadImage, deleteImage, listRepositories, getRepository, createRepository, updateRepository, deleteRepository, deleteITwin];
+export const itwinThingRoutes: Route[] = [
+  getPrimaryAccount,
+  getAccount,
+  getImage,
+  uploadImage,
+  deleteImage,
+  listRepositories,
+  getRepository,
+  createRepository,
+  updateRepository,
+  deleteRepository,
+  deleteITwin,
+];

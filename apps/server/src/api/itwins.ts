@@ -9,7 +9,17 @@ import { madeIn } from './made.ts';
 import { FilterError, filterCondition, namesInFilter } from './odata.ts';
 import { pageRequest, pagingParameters, sortKeys, type ApiErrorOf } from './paging.ts';
 import { callerRoute, itwinRoute, type Call, type Route } from './route.ts';
-import { Fixed, LabelText, NameText, Nullable, NullableWord, PageLinks, SearchText, time, TimeSchema } from './schemas.ts';
+import {
+  Fixed,
+  LabelText,
+  NameText,
+  Nullable,
+  NullableWord,
+  PageLinks,
+  SearchText,
+  time,
+  TimeSchema,
+} from './schemas.ts';
 
 const tag = 'iTwins';
 const classes = ['Account', 'Thing', 'Endeavor'] as const;
@@ -35,7 +45,11 @@ export const FullITwin = Type.Object({
   geographicLocation: Nullable(Type.String()),
   dataCenterLocation: Type.String(),
   status: Type.String({ enum: [...statuses] }),
-  parentId: Nullable(Type.String({ description: 'The iTwin above it; its account where none was named. Null only without an organization.' })),
+  parentId: Nullable(
+    Type.String({
+      description: 'The iTwin above it; its account where none was named. Null only without an organization.',
+    }),
+  ),
   iTwinAccountId: Nullable(Type.String({ description: 'The organization that the iTwin belongs to.' })),
   imageName: Nullable(Type.String()),
   image: Nullable(Type.String({ description: 'Address of the small picture, for a while.' })),
@@ -48,17 +62,37 @@ const ListedITwin = Type.Partial(FullITwin);
 export const ITwinListResponse = Type.Object({ iTwins: Type.Array(ListedITwin), _links: PageLinks });
 
 function toMinimalITwin(row: ITwinTable): Static<typeof MinimalITwin> {
-  return { id: row.id, class: row.class, subClass: row.sub_class, type: row.type, number: row.number, displayName: row.display_name };
+  return {
+    id: row.id,
+    class: row.class,
+    subClass: row.sub_class,
+    type: row.type,
+    number: row.number,
+    displayName: row.display_name,
+  };
 }
 
 /** File names of a picture in its two sizes. */
-export const imageNames = (imageId: string): { small: string; large: string } => ({ small: `small_${imageId}.png`, large: `large_${imageId}.png` });
+export const imageNames = (imageId: string): { small: string; large: string } => ({
+  small: `small_${imageId}.png`,
+  large: `large_${imageId}.png`,
+});
 
 /** iTwins in their full form, each with a fresh address of its picture. */
-async function toITwins(rows: readonly ITwinTable[], { links, services }: { links: Links; services: Services }): Promise<Static<typeof FullITwin>[]> {
+async function toITwins(
+  rows: readonly ITwinTable[],
+  { links, services }: { links: Links; services: Services },
+): Promise<Static<typeof FullITwin>[]> {
   const images = await services.iTwinThings.images(rows.map(({ id }) => id));
-  const addresses = await links.downloads(images.map((image) => ({ blobId: image.small_blob_id, fileName: imageNames(image.id).small })));
-  const imageOf = new Map(images.map((image, index) => [image.itwin_id, { imageName: imageNames(image.id).small, image: addresses[index]?.href ?? null }]));
+  const addresses = await links.downloads(
+    images.map((image) => ({ blobId: image.small_blob_id, fileName: imageNames(image.id).small })),
+  );
+  const imageOf = new Map(
+    images.map((image, index) => [
+      image.itwin_id,
+      { imageName: imageNames(image.id).small, image: addresses[index]?.href ?? null },
+    ]),
+  );
   return rows.map((row) => ({
     ...toMinimalITwin(row),
     geographicLocation: row.geographic_location,
@@ -72,7 +106,10 @@ async function toITwins(rows: readonly ITwinTable[], { links, services }: { link
   }));
 }
 
-async function toITwin(row: ITwinTable, call: { links: Links; services: Services }): Promise<{ iTwin: Static<typeof FullITwin> }> {
+async function toITwin(
+  row: ITwinTable,
+  call: { links: Links; services: Services },
+): Promise<{ iTwin: Static<typeof FullITwin> }> {
   const [iTwin] = await toITwins([row], call);
   return { iTwin: iTwin as Static<typeof FullITwin> };
 }
@@ -85,7 +122,9 @@ export const iTwinListParameters = {
   displayName: Type.Optional(SearchText()),
   number: Type.Optional(SearchText()),
   $search: Type.Optional(SearchText({ minLength: 1, description: 'Part of display name or number, in any case.' })),
-  class: Type.Optional(Type.String({ enum: [...classes], refusal: 'A valid iTwin Class was not specified in the query.' })),
+  class: Type.Optional(
+    Type.String({ enum: [...classes], refusal: 'A valid iTwin Class was not specified in the query.' }),
+  ),
   subClass: Type.Optional(Type.String({ maxLength: 255, description: 'One or several, joined by commas.' })),
   type: Type.Optional(Type.String({ maxLength: 100 })),
   parentId: Type.Optional(Type.String({ maxLength: 255 })),
@@ -93,26 +132,56 @@ export const iTwinListParameters = {
   status: Type.Optional(Type.String({ enum: [...statuses], refusal: wrongStatus })),
   includeInactive: Type.Optional(Type.Boolean({ description: 'Inactive ones too.' })),
   $filter: Type.Optional(
-    Type.String({ minLength: 1, maxLength: 2000, description: "OData: `eq`, `ne`, `gt`, `ge`, `lt`, `le`, `in`, `contains`, `startswith`, `endswith`, `and`, `or`, `not`. As `status eq 'Trial' and contains(displayName, 'plant')`." }),
+    Type.String({
+      minLength: 1,
+      maxLength: 2000,
+      description:
+        "OData: `eq`, `ne`, `gt`, `ge`, `lt`, `le`, `in`, `contains`, `startswith`, `endswith`, `and`, `or`, `not`. As `status eq 'Trial' and contains(displayName, 'plant')`.",
+    }),
   ),
-  $select: Type.Optional(Type.String({ minLength: 1, maxLength: 1000, description: 'Names of the properties to answer, joined by commas.' })),
+  $select: Type.Optional(
+    Type.String({ minLength: 1, maxLength: 1000, description: 'Names of the properties to answer, joined by commas.' }),
+  ),
   ...pagingParameters,
   // Rule of the API: iTwins have words of their own for these two.
-  $top: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, description: 'Items on a page.', refusal: 'The $top query option must be a positive integer that does not exceed 1000.' })),
+  $top: Type.Optional(
+    Type.Integer({
+      minimum: 1,
+      maximum: 1000,
+      description: 'Items on a page.',
+      refusal: 'The $top query option must be a positive integer that does not exceed 1000.',
+    }),
+  ),
   $skip: Type.Optional(
-    Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER, description: 'Items to leave out first.', refusal: 'The $skip query option must be a non-negative integer.' }),
+    Type.Integer({
+      minimum: 0,
+      maximum: Number.MAX_SAFE_INTEGER,
+      description: 'Items to leave out first.',
+      refusal: 'The $skip query option must be a non-negative integer.',
+    }),
   ),
 };
 export type ITwinListQuery = Static<ReturnType<typeof Type.Object<typeof iTwinListParameters>>>;
 
 /** Rule of the API: a header says whose iTwins are meant. Without it this server answers all that the caller may see. */
-const queryScopes: Readonly<Record<string, QueryScope>> = { memberofitwin: 'member', all: 'all', organizationadmin: 'administrator' };
+const queryScopes: Readonly<Record<string, QueryScope>> = {
+  memberofitwin: 'member',
+  all: 'all',
+  organizationadmin: 'administrator',
+};
 
 /** What a list of iTwins is asked for. @throws ApiError 422 for parameters that are wrong or contradict each other */
-export function iTwinFilterOf(query: ITwinListQuery, { reply, invalid }: Pick<Call<unknown, unknown>, 'reply' | 'invalid'>): ITwinFilter {
+export function iTwinFilterOf(
+  query: ITwinListQuery,
+  { reply, invalid }: Pick<Call<unknown, unknown>, 'reply' | 'invalid'>,
+): ITwinFilter {
   const details: ErrorDetail[] = [];
   if (query.$search !== undefined && (query.displayName !== undefined || query.number !== undefined))
-    details.push({ code: 'InvalidParameter', message: '$search cannot be used in conjuction with displayName or number.', target: '$search' });
+    details.push({
+      code: 'InvalidParameter',
+      message: '$search cannot be used in conjuction with displayName or number.',
+      target: '$search',
+    });
   if (query.status !== undefined && query.includeInactive !== undefined)
     details.push({
       code: 'InvalidParameter',
@@ -120,11 +189,17 @@ export function iTwinFilterOf(query: ITwinListQuery, { reply, invalid }: Pick<Ca
       target: 'includeInactive',
     });
   const wanted = query.subClass?.split(',').map((name) => name.trim());
-  if (wanted?.some((name) => !subClasses.includes(name)) === true) details.push(detail.invalidValue('subClass', wrongSubClass));
+  if (wanted?.some((name) => !subClasses.includes(name)) === true)
+    details.push(detail.invalidValue('subClass', wrongSubClass));
   const given = reply.request.headers['x-itwin-query-scope'];
   const scope = given === undefined ? 'all' : queryScopes[String(given).toLowerCase()];
   if (scope === undefined)
-    details.push({ code: 'InvalidHeaderValue', message: "The value of 'x-itwin-query-scope' is incorrect. Valid values are memberOfItwin, all and OrganizationAdmin.", target: 'x-itwin-query-scope' });
+    details.push({
+      code: 'InvalidHeaderValue',
+      message:
+        "The value of 'x-itwin-query-scope' is incorrect. Valid values are memberOfItwin, all and OrganizationAdmin.",
+      target: 'x-itwin-query-scope',
+    });
   const condition = query.$filter === undefined ? undefined : conditionOf(query.$filter, details);
   if (details.length > 0) throw invalid(details);
   return {
@@ -134,7 +209,8 @@ export function iTwinFilterOf(query: ITwinListQuery, { reply, invalid }: Pick<Ca
     condition,
     scope: scope ?? 'all',
     // Who asks for a status in words has said which ones are wanted.
-    includeInactive: query.includeInactive ?? (query.$filter !== undefined && namesInFilter(query.$filter).includes('status')),
+    includeInactive:
+      query.includeInactive ?? (query.$filter !== undefined && namesInFilter(query.$filter).includes('status')),
   };
 }
 
@@ -149,17 +225,26 @@ function conditionOf(filter: string, details: ErrorDetail[]): ITwinFilter['condi
 }
 
 /** iTwins of a page as they are asked for: short, full, or the selected properties. */
-export async function listedITwins(rows: readonly ITwinTable[], query: ITwinListQuery, call: Pick<Call<unknown, unknown>, 'links' | 'services' | 'representation'>) {
+export async function listedITwins(
+  rows: readonly ITwinTable[],
+  query: ITwinListQuery,
+  call: Pick<Call<unknown, unknown>, 'links' | 'services' | 'representation'>,
+) {
   if (query.$select === undefined) return call.representation ? toITwins(rows, call) : rows.map(toMinimalITwin);
   const selected = query.$select.split(',').map((name) => name.trim());
-  return (await toITwins(rows, call)).map((iTwin) => Object.fromEntries(Object.entries(iTwin).filter(([name]) => selected.includes(name))));
+  return (await toITwins(rows, call)).map((iTwin) =>
+    Object.fromEntries(Object.entries(iTwin).filter(([name]) => selected.includes(name))),
+  );
 }
 
 /** @throws ApiError 422 for a property that there is not */
 export function requireSelectable(query: ITwinListQuery, invalid: ApiErrorOf): void {
   const names = query.$select?.split(',').map((name) => name.trim()) ?? [];
   const unknown = names.filter((name) => !Object.hasOwn(FullITwin.properties, name));
-  if (unknown.length > 0) throw invalid([detail.invalidValue('$select', `'${(unknown[0] as string).slice(0, 100)}' is not a property of an iTwin.`)]);
+  if (unknown.length > 0)
+    throw invalid([
+      detail.invalidValue('$select', `'${(unknown[0] as string).slice(0, 100)}' is not a property of an iTwin.`),
+    ]);
 }
 
 const listITwins = callerRoute({
@@ -168,13 +253,20 @@ const listITwins = callerRoute({
   path: '/itwins',
   tag,
   summary: 'List iTwins that the caller may see',
-  description: 'The header `x-itwin-query-scope` narrows it: `memberOfItwin` leaves out those that are seen as an administrator only, `OrganizationAdmin` all others.',
+  description:
+    'The header `x-itwin-query-scope` narrows it: `memberOfItwin` leaves out those that are seen as an administrator only, `OrganizationAdmin` all others.',
   access: { on: 'caller' },
   invalid: 'Cannot query iTwins.',
   prefer: true,
   query: Type.Object({
     ...iTwinListParameters,
-    $orderBy: Type.Optional(Type.String({ maxLength: 255, description: '`displayName`, `number`, `createdDateTime`, `class`, `subClass`, `status`, `dataCenterLocation`, each with `asc` or `desc`.' })),
+    $orderBy: Type.Optional(
+      Type.String({
+        maxLength: 255,
+        description:
+          '`displayName`, `number`, `createdDateTime`, `class`, `subClass`, `status`, `dataCenterLocation`, each with `asc` or `desc`.',
+      }),
+    ),
   }),
   response: { status: 200, description: 'A page of iTwins.', schema: ITwinListResponse },
   async handler(call) {
@@ -206,10 +298,15 @@ const listITwins = callerRoute({
 const missing = 'A required property is missing or empty.';
 const common = {
   type: Type.Optional(Nullable(LabelText({ maxLength: 100, tooLong: 'Type cannot be more than 100 characters.' }))),
-  geographicLocation: Type.Optional(Nullable(LabelText({ tooLong: 'GeographicLocation cannot be more than 255 characters.' }))),
+  geographicLocation: Type.Optional(
+    Nullable(LabelText({ tooLong: 'GeographicLocation cannot be more than 255 characters.' })),
+  ),
   status: Type.Optional(NullableWord(statuses, { refusal: wrongStatus })),
 };
-const DisplayName = NameText('Unique within organization and subclass.', { tooLong: 'DisplayName cannot be more than 255 characters.', missing });
+const DisplayName = NameText('Unique within organization and subclass.', {
+  tooLong: 'DisplayName cannot be more than 255 characters.',
+  missing,
+});
 const numberTooLong = 'Number cannot be more than 255 characters.';
 
 const createITwin = callerRoute({
@@ -218,7 +315,8 @@ const createITwin = callerRoute({
   path: '/itwins',
   tag,
   summary: 'Create an iTwin',
-  description: "It belongs to the organization of its parent; without one, to the caller's. The caller becomes its owner.",
+  description:
+    "It belongs to the organization of its parent; without one, to the caller's. The caller becomes its owner.",
   access: { on: 'caller' },
   invalid: 'Cannot create iTwin.',
   made: madeIn('itwin', 'iTwin'),
@@ -229,7 +327,14 @@ const createITwin = callerRoute({
     subClass: Type.String({ enum: subClasses, refusal: 'SubClass value is incorrect.', missing }),
     number: Type.Optional(Nullable(LabelText({ tooLong: numberTooLong, description: 'Its id by default.' }))),
     dataCenterLocation: Type.Optional(Nullable(Type.String({ maxLength: 255 }))),
-    parentId: Type.Optional(Nullable(Type.String({ maxLength: 255, description: 'An iTwin of an organization of the caller, or the id of the organization.' }))),
+    parentId: Type.Optional(
+      Nullable(
+        Type.String({
+          maxLength: 255,
+          description: 'An iTwin of an organization of the caller, or the id of the organization.',
+        }),
+      ),
+    ),
   }),
   response: { status: 201, description: 'The iTwin.', schema: ITwinResponse },
   errors: ['iTwinExists', 'InsufficientPermissions'],
@@ -238,10 +343,13 @@ const createITwin = callerRoute({
     if (body.class === 'Account' || body.subClass === 'Account') {
       // An account is an organization, and those are written in the users file.
       if (caller.administeredOrganizationIds.length === 0) throw new ApiError('InsufficientPermissions');
-      throw invalid([detail.invalidValue('class', 'Class value is incorrect. Accounts are the organizations of the users file.')]);
+      throw invalid([
+        detail.invalidValue('class', 'Class value is incorrect. Accounts are the organizations of the users file.'),
+      ]);
     }
     const ofClass: readonly string[] = subClassesOf[body.class as (typeof classes)[number]];
-    if (!ofClass.includes(body.subClass)) throw invalid([detail.invalidValue('subClass', 'SubClass value is incorrect.')]);
+    if (!ofClass.includes(body.subClass))
+      throw invalid([detail.invalidValue('subClass', 'SubClass value is incorrect.')]);
     const parent = await parentOf(call, body.parentId);
     const row = await services.iTwins.create(caller, {
       class: body.class,
@@ -263,10 +371,14 @@ const createITwin = callerRoute({
  * account is the root of every hierarchy, so an iTwin belongs to the account of its parent.
  * @throws ApiError 422 for a parent that the caller cannot see, 403 for one of an organization that is not the caller's
  */
-async function parentOf({ caller, requireAccess, invalid }: Pick<Call<unknown, unknown>, 'caller' | 'requireAccess' | 'invalid'>, parentId: string | null | undefined): Promise<{ parentId: string | null; organizationId: string | null }> {
+async function parentOf(
+  { caller, requireAccess, invalid }: Pick<Call<unknown, unknown>, 'caller' | 'requireAccess' | 'invalid'>,
+  parentId: string | null | undefined,
+): Promise<{ parentId: string | null; organizationId: string | null }> {
   const own = caller.user.organizationId;
   if (parentId == null || parentId === '') return { parentId: null, organizationId: own };
-  const isOwn = (organizationId: string | null): boolean => organizationId === own || (organizationId !== null && caller.administeredOrganizationIds.includes(organizationId));
+  const isOwn = (organizationId: string | null): boolean =>
+    organizationId === own || (organizationId !== null && caller.administeredOrganizationIds.includes(organizationId));
   if (isOwn(parentId)) return { parentId, organizationId: parentId };
   const found = await requireAccess({ on: 'itwin', id: parentId, permission: 'member' }).catch((error: unknown) => {
     if (error instanceof ApiError) throw invalid([detail.invalidValue('parentId', 'ParentId value is incorrect.')]);

@@ -6,7 +6,9 @@ export interface JsonShape {
   values: number;
 }
 
-const [quote, backslash, comma, openBrace, closeBrace, openBracket, closeBracket] = [...'"\\,{}[]'].map((character) => character.charCodeAt(0));
+const [quote, backslash, comma, openBrace, closeBrace, openBracket, closeBracket] = [...'"\\,{}[]'].map((character) =>
+  character.charCodeAt(0),
+);
 
 /**
  * Measures a JSON text in one pass, so that one which is nested too deeply, or holds too many values, is refused before anything

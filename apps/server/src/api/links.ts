@@ -67,7 +67,9 @@ export class Links {
    */
   async downloads(files: readonly Downloadable[]): Promise<StorageLink[]> {
     const { stores } = this.#blobs;
-    const places = stores.anyDirect ? await this.#blobs.places(files.map(({ blobId }) => blobId)) : new Map<string, Placed>();
+    const places = stores.anyDirect
+      ? await this.#blobs.places(files.map(({ blobId }) => blobId))
+      : new Map<string, Placed>();
     const links: StorageLink[] = [];
     for (const { blobId, fileName } of files) {
       const place = places.get(blobId);
@@ -83,12 +85,22 @@ export class Links {
 
   /** A fresh download link of a whole model file, as it is for one iModel. */
   modelFile(fileId: string, iModelId: string, fileName: string): StorageLink {
-    return { href: this.#signed.make(this.#origin, { resource: `files/${fileId}/${iModelId}`, fileName, permission: 'r' }, this.#through), storageType: 'azure' };
+    return {
+      href: this.#signed.make(
+        this.#origin,
+        { resource: `files/${fileId}/${iModelId}`, fileName, permission: 'r' },
+        this.#through,
+      ),
+      storageType: 'azure',
+    };
   }
 
   /** Where the containers of checkpoints are, and a token for one of them. */
   container(container: string, lifeSeconds: number): { baseUrl: string; token: string } {
-    return { baseUrl: `${this.#origin}/${account}`, token: this.#signed.containerToken(container, lifeSeconds, this.#through) };
+    return {
+      baseUrl: `${this.#origin}/${account}`,
+      token: this.#signed.containerToken(container, lifeSeconds, this.#through),
+    };
   }
 
   /** A link to upload one file, to the store itself where clients can. */
@@ -112,22 +124,31 @@ export class Links {
 
   /** How the asking client reaches the store of a blob by itself, if it may. */
   #direct(place: Placed | undefined): DirectAccess | undefined {
-    const direct = place === undefined || this.#through !== undefined ? undefined : this.#blobs.stores.get(place.store).direct;
+    const direct =
+      place === undefined || this.#through !== undefined ? undefined : this.#blobs.stores.get(place.store).direct;
     return direct !== undefined && this.#forPage && !direct.pages ? undefined : direct;
   }
 
   /** `_links` of a list: they carry every parameter of the request, so that a page follows from its link alone. */
-  page(path: string, rawQuery: Record<string, unknown>, page: Page<unknown>): { self: Link; prev: Link | null; next: Link | null } {
+  page(
+    path: string,
+    rawQuery: Record<string, unknown>,
+    page: Page<unknown>,
+  ): { self: Link; prev: Link | null; next: Link | null } {
     const link = (changes: Record<string, string> | undefined): Link | null => {
       if (changes === undefined) return null;
-      const kept = Object.entries(rawQuery).filter(([name]) => name !== '$skip' && name !== '$continuationToken' && name !== '$top');
+      const kept = Object.entries(rawQuery).filter(
+        ([name]) => name !== '$skip' && name !== '$continuationToken' && name !== '$top',
+      );
       return { href: this.#list(path, [...kept, ...Object.entries(changes)]) };
     };
     return { self: { href: this.#list(path, Object.entries(rawQuery)) }, prev: link(page.prev), next: link(page.next) };
   }
 
   #list(path: string, query: [string, unknown][]): string {
-    const text = new URLSearchParams(query.map(([name, value]): [string, string] => [name, String(value)])).toString().replaceAll('%24', '$');
+    const text = new URLSearchParams(query.map(([name, value]): [string, string] => [name, String(value)]))
+      .toString()
+      .replaceAll('%24', '$');
     return `${this.#origin}${path}${text === '' ? '' : `?${text}`}`;
   }
 }

@@ -9,14 +9,24 @@ import { Nullable, PageLinks } from './schemas.ts';
 const tag = 'Locks';
 const heldLevels = ['shared', 'exclusive'];
 
-const LockedObjects = Type.Array(Type.Object({ lockLevel: Type.String({ enum: heldLevels }), objectIds: Type.Array(Type.String()) }));
+const LockedObjects = Type.Array(
+  Type.Object({ lockLevel: Type.String({ enum: heldLevels }), objectIds: Type.Array(Type.String()) }),
+);
 const LockSchema = Type.Object({ briefcaseId: Type.Integer(), lockedObjects: LockedObjects });
 /** 0 is no briefcase, which the operation says in its own way: by BriefcaseNotFound. */
-const BriefcaseId = Type.Integer({ minimum: 0, maximum: 2_147_483_647, explain: "Expected a value of type 'integer'." });
-const ChangesetId = Type.Optional(Nullable(Type.String({ maxLength: 255, description: 'Changeset that the briefcase is at; `""` is the baseline.' })));
+const BriefcaseId = Type.Integer({
+  minimum: 0,
+  maximum: 2_147_483_647,
+  explain: "Expected a value of type 'integer'.",
+});
+const ChangesetId = Type.Optional(
+  Nullable(Type.String({ maxLength: 255, description: 'Changeset that the briefcase is at; `""` is the baseline.' })),
+);
 
 /** Objects grouped by level, in the order in which they come. */
-function byLevel(locks: readonly { object_id: string; level: HeldLockLevel }[]): { lockLevel: HeldLockLevel; objectIds: string[] }[] {
+function byLevel(
+  locks: readonly { object_id: string; level: HeldLockLevel }[],
+): { lockLevel: HeldLockLevel; objectIds: string[] }[] {
   const groups = new Map<HeldLockLevel, string[]>();
   for (const { object_id, level } of locks) groups.set(level, [...(groups.get(level) ?? []), object_id]);
   return [...groups].map(([lockLevel, objectIds]) => ({ lockLevel, objectIds }));
@@ -38,14 +48,29 @@ const listLocks = imodelRoute({
     lockLevel: Type.Optional(Type.String({ enum: heldLevels })),
     ...pagingParameters,
   }),
-  response: { status: 200, description: 'A page of locks.', schema: Type.Object({ locks: Type.Array(LockSchema), _links: PageLinks }) },
+  response: {
+    status: 200,
+    description: 'A page of locks.',
+    schema: Type.Object({ locks: Type.Array(LockSchema), _links: PageLinks }),
+  },
   async handler({ access, query, rawQuery, links, services, invalid }) {
     const { id } = access.imodel;
-    const keys: SortKey[] = [{ column: 'briefcase_id', type: 'number', descending: false }, text('level', true), text('object_id')];
-    const page = await services.locks.list(id, { briefcaseId: query.briefcaseId, level: query.lockLevel as HeldLockLevel | undefined }, pageRequest(query, keys, invalid));
+    const keys: SortKey[] = [
+      { column: 'briefcase_id', type: 'number', descending: false },
+      text('level', true),
+      text('object_id'),
+    ];
+    const page = await services.locks.list(
+      id,
+      { briefcaseId: query.briefcaseId, level: query.lockLevel as HeldLockLevel | undefined },
+      pageRequest(query, keys, invalid),
+    );
     const briefcases = new Set(page.items.map((lock) => lock.briefcase_id));
     return {
-      locks: [...briefcases].map((briefcaseId) => ({ briefcaseId, lockedObjects: byLevel(page.items.filter((lock) => lock.briefcase_id === briefcaseId)) })),
+      locks: [...briefcases].map((briefcaseId) => ({
+        briefcaseId,
+        lockedObjects: byLevel(page.items.filter((lock) => lock.briefcase_id === briefcaseId)),
+      })),
       _links: links.page(`/imodels/${id}/locks`, rawQuery, page),
     };
   },
@@ -60,7 +85,12 @@ const updateLocks = imodelRoute({
   path: '/imodels/:iModelId/locks',
   tag,
   summary: 'Take, change and release locks, all or none',
-  access: { on: 'imodel', permission: 'imodels_write', level: 'iModel', also: "`imodels_manage` to release what somebody else's briefcase holds." },
+  access: {
+    on: 'imodel',
+    permission: 'imodels_write',
+    level: 'iModel',
+    also: "`imodels_manage` to release what somebody else's briefcase holds.",
+  },
   invalid: 'Cannot update Locks.',
   body: Type.Object({
     briefcaseId: BriefcaseId,
@@ -68,12 +98,28 @@ const updateLocks = imodelRoute({
     lockedObjects: Type.Array(
       Type.Object({
         lockLevel: Type.String({ enum: ['none', ...heldLevels] }),
-        objectIds: Type.Array(Type.String({ pattern: '^0[xX](?=0*[1-9a-fA-F])[0-9a-fA-F]{1,32}$', description: 'Hexadecimal. `0x0` is no object.' })),
+        objectIds: Type.Array(
+          Type.String({
+            pattern: '^0[xX](?=0*[1-9a-fA-F])[0-9a-fA-F]{1,32}$',
+            description: 'Hexadecimal. `0x0` is no object.',
+          }),
+        ),
       }),
     ),
   }),
-  response: { status: 200, description: 'The named locks that the briefcase holds now.', schema: Type.Object({ lock: LockSchema }) },
-  errors: ['BriefcaseNotFound', 'ChangesetNotFound', 'LockNotFound', 'ConflictWithAnotherUser', 'NewerChangesExist', 'iModelNotInitialized'],
+  response: {
+    status: 200,
+    description: 'The named locks that the briefcase holds now.',
+    schema: Type.Object({ lock: LockSchema }),
+  },
+  errors: [
+    'BriefcaseNotFound',
+    'ChangesetNotFound',
+    'LockNotFound',
+    'ConflictWithAnotherUser',
+    'NewerChangesExist',
+    'iModelNotInitialized',
+  ],
   async handler({ access, caller, body, services, invalid }) {
     const wanted = new Map<string, LockLevel>();
     let count = 0;
@@ -81,9 +127,22 @@ const updateLocks = imodelRoute({
       for (const objectId of objectIds) wanted.set(canonicalId(objectId), lockLevel as LockLevel);
       count += objectIds.length;
     }
-    if (count > maxObjects) throw new ApiError('RequestTooLarge', { message: `Provided 'objectIds' count exceeds the limit of ${maxObjects}.` });
-    if (count > wanted.size) throw invalid([detail.invalidValue('lockedObjects', "Provided 'lockedObjects' value is not valid. An object can be named only once.")]);
-    const locks = await services.locks.update(caller, access, { briefcaseId: body.briefcaseId, changesetId: body.changesetId ?? undefined, wanted });
+    if (count > maxObjects)
+      throw new ApiError('RequestTooLarge', {
+        message: `Provided 'objectIds' count exceeds the limit of ${maxObjects}.`,
+      });
+    if (count > wanted.size)
+      throw invalid([
+        detail.invalidValue(
+          'lockedObjects',
+          "Provided 'lockedObjects' value is not valid. An object can be named only once.",
+        ),
+      ]);
+    const locks = await services.locks.update(caller, access, {
+      briefcaseId: body.briefcaseId,
+      changesetId: body.changesetId ?? undefined,
+      wanted,
+    });
     return { lock: { briefcaseId: body.briefcaseId, lockedObjects: byLevel(locks) } };
   },
 });
@@ -95,13 +154,24 @@ const releaseChunk = imodelRoute({
   tag,
   summary: "Release some of a briefcase's locks",
   description: `At most ${maxObjects} a call: repeat it until \`isLastChunk\` is true.`,
-  access: { on: 'imodel', permission: 'imodels_write', level: 'iModel', also: "`imodels_manage` for somebody else's briefcase." },
+  access: {
+    on: 'imodel',
+    permission: 'imodels_write',
+    level: 'iModel',
+    also: "`imodels_manage` for somebody else's briefcase.",
+  },
   invalid: 'Cannot release Locks.',
   body: Type.Object({ briefcaseId: BriefcaseId, changesetId: ChangesetId }),
-  response: { status: 200, description: 'Whether none are left.', schema: Type.Object({ isLastChunk: Type.Boolean() }) },
+  response: {
+    status: 200,
+    description: 'Whether none are left.',
+    schema: Type.Object({ isLastChunk: Type.Boolean() }),
+  },
   errors: ['BriefcaseNotFound', 'ChangesetNotFound', 'iModelNotInitialized'],
   async handler({ access, caller, body, services }) {
-    return { isLastChunk: await services.locks.releaseChunk(caller, access, body.briefcaseId, body.changesetId ?? undefined) };
+    return {
+      isLastChunk: await services.locks.releaseChunk(caller, access, body.briefcaseId, body.changesetId ?? undefined),
+    };
   },
 });
 
@@ -113,12 +183,26 @@ const listReleased = imodelRoute({
   summary: 'List objects whose lock was released after a changeset',
   access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', personal: true },
   invalid: 'Cannot get released Locks.',
-  query: Type.Object({ afterChangesetIndex: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }), ...pagingParameters }),
-  response: { status: 200, description: 'A page of released locks, by the level they were released from.', schema: Type.Object({ releasedLocks: LockedObjects, _links: PageLinks }) },
+  query: Type.Object({
+    afterChangesetIndex: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
+    ...pagingParameters,
+  }),
+  response: {
+    status: 200,
+    description: 'A page of released locks, by the level they were released from.',
+    schema: Type.Object({ releasedLocks: LockedObjects, _links: PageLinks }),
+  },
   async handler({ access, query, rawQuery, links, services, invalid }) {
     const { id } = access.imodel;
-    const page = await services.locks.listReleased(id, query.afterChangesetIndex, pageRequest(query, [text('level'), text('object_id')], invalid));
-    return { releasedLocks: byLevel(page.items), _links: links.page(`/imodels/${id}/locks/released-locks`, rawQuery, page) };
+    const page = await services.locks.listReleased(
+      id,
+      query.afterChangesetIndex,
+      pageRequest(query, [text('level'), text('object_id')], invalid),
+    );
+    return {
+      releasedLocks: byLevel(page.items),
+      _links: links.page(`/imodels/${id}/locks/released-locks`, rawQuery, page),
+    };
   },
 });
 

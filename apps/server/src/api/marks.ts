@@ -8,8 +8,24 @@ import { guidPattern, PageLinks } from './schemas.ts';
 
 /** Favorites and recents differ in their words and their order. Paths: fixed words where an iModel id would be. */
 const kinds = {
-  favorite: { path: 'favorites', tag: 'Favorites', list: 'get-my-favorite-imodels', add: 'add-imodel-to-favorites', remove: 'remove-imodel-from-favorites', method: 'PUT', latestFirst: false },
-  recent: { path: 'recents', tag: 'Recents', list: 'get-my-recently-used-imodels', add: 'add-imodel-to-recents', remove: 'remove-imodel-from-recents', method: 'POST', latestFirst: true },
+  favorite: {
+    path: 'favorites',
+    tag: 'Favorites',
+    list: 'get-my-favorite-imodels',
+    add: 'add-imodel-to-favorites',
+    remove: 'remove-imodel-from-favorites',
+    method: 'PUT',
+    latestFirst: false,
+  },
+  recent: {
+    path: 'recents',
+    tag: 'Recents',
+    list: 'get-my-recently-used-imodels',
+    add: 'add-imodel-to-recents',
+    remove: 'remove-imodel-from-recents',
+    method: 'POST',
+    latestFirst: true,
+  },
 } as const;
 
 /** By time, and by id where two were marked at once. */
@@ -20,7 +36,12 @@ const byTime = (descending: boolean, table: 'imodel' | 'itwin'): SortKey[] => [
 
 function markRoutesOf(kind: MarkKind): Route[] {
   const { path, tag, list, add, remove, method, latestFirst } = kinds[kind];
-  const onOne = { on: 'imodel', permission: 'imodels_webview', level: 'iModel', beforeInitialized: 'It changes a list of the caller, not the iModel.' } as const;
+  const onOne = {
+    on: 'imodel',
+    permission: 'imodels_webview',
+    level: 'iModel',
+    beforeInitialized: 'It changes a list of the caller, not the iModel.',
+  } as const;
   return [
     itwinRoute({
       operationId: list,
@@ -32,14 +53,26 @@ function markRoutesOf(kind: MarkKind): Route[] {
       invalid: 'Cannot get iModels.',
       prefer: true,
       query: Type.Object({ iTwinId: Type.String({ pattern: guidPattern }), ...pagingParameters }),
-      response: { status: 200, description: 'A page of iModels.', schema: Type.Object({ iModels: Type.Array(MinimalIModel), _links: PageLinks }) },
+      response: {
+        status: 200,
+        description: 'A page of iModels.',
+        schema: Type.Object({ iModels: Type.Array(MinimalIModel), _links: PageLinks }),
+      },
       async handler({ access, caller, query, rawQuery, representation, links, services, invalid }) {
         const keys = byTime(latestFirst, 'imodel');
         const hidden = await services.permissions.hiddenIModels(caller, access);
-        const page = await services.marks.iModels(caller.user.id, kind, access.itwin.id, hidden, pageRequest(query, keys, invalid));
+        const page = await services.marks.iModels(
+          caller.user.id,
+          kind,
+          access.itwin.id,
+          hidden,
+          pageRequest(query, keys, invalid),
+        );
         const dataCenter = access.itwin.data_center;
         return {
-          iModels: page.items.map((row) => (representation ? toIModel(row, dataCenter, links) : toMinimal(row, dataCenter))),
+          iModels: page.items.map((row) =>
+            representation ? toIModel(row, dataCenter, links) : toMinimal(row, dataCenter),
+          ),
           _links: links.page(`/imodels/${path}`, rawQuery, page),
         };
       },
@@ -92,8 +125,16 @@ function iTwinMarkRoutesOf(kind: MarkKind): Route[] {
       async handler(call) {
         const { caller, query, rawQuery, links, services, invalid } = call;
         requireSelectable(query, invalid);
-        const page = await services.marks.iTwins(caller, kind, iTwinFilterOf(query, call), pageRequest(query, byTime(latestFirst, 'itwin'), invalid));
-        return { iTwins: await listedITwins(page.items, query, call), _links: links.page(`/itwins/${path}`, rawQuery, page) };
+        const page = await services.marks.iTwins(
+          caller,
+          kind,
+          iTwinFilterOf(query, call),
+          pageRequest(query, byTime(latestFirst, 'itwin'), invalid),
+        );
+        return {
+          iTwins: await listedITwins(page.items, query, call),
+          _links: links.page(`/itwins/${path}`, rawQuery, page),
+        };
       },
     }),
     itwinRoute({
@@ -125,4 +166,9 @@ function iTwinMarkRoutesOf(kind: MarkKind): Route[] {
   ];
 }
 
-export const markRoutes: Route[] = [...markRoutesOf('favorite'), ...markRoutesOf('recent'), ...iTwinMarkRoutesOf('favorite'), ...iTwinMarkRoutesOf('recent')];
+export const markRoutes: Route[] = [
+  ...markRoutesOf('favorite'),
+  ...markRoutesOf('recent'),
+  ...iTwinMarkRoutesOf('favorite'),
+  ...iTwinMarkRoutesOf('recent'),
+];

@@ -5,12 +5,28 @@ import type { Links } from './links.ts';
 import { pageRequest, pagingParameters, sortKeys } from './paging.ts';
 import { madeIn } from './made.ts';
 import { imodelRoute, type Route } from './route.ts';
-import { ApplicationSchema, DescriptionSchema, emptyToNull, LinkSchema, NameText, Nullable, PageLinks, SearchText, time, TimeSchema } from './schemas.ts';
+import {
+  ApplicationSchema,
+  DescriptionSchema,
+  emptyToNull,
+  LinkSchema,
+  NameText,
+  Nullable,
+  PageLinks,
+  SearchText,
+  time,
+  TimeSchema,
+} from './schemas.ts';
 
 const tag = 'Named versions';
 const states = ['visible', 'hidden'];
 
-const MinimalVersion = Type.Object({ id: Type.String(), displayName: Type.String(), changesetId: Nullable(Type.String()), changesetIndex: Type.Integer() });
+const MinimalVersion = Type.Object({
+  id: Type.String(),
+  displayName: Type.String(),
+  changesetId: Nullable(Type.String()),
+  changesetIndex: Type.Integer(),
+});
 const FullVersion = Type.Object({
   ...MinimalVersion.properties,
   name: Type.String(),
@@ -24,7 +40,12 @@ const VersionResponse = Type.Object({ namedVersion: FullVersion });
 
 /** Rule of the wire: the baseline's version has no changeset id and no link to one, and index 0. */
 function toMinimal(row: NamedVersionTable) {
-  return { id: row.id, displayName: row.name, changesetId: row.changeset_id === '' ? null : row.changeset_id, changesetIndex: row.changeset_index };
+  return {
+    id: row.id,
+    displayName: row.name,
+    changesetId: row.changeset_id === '' ? null : row.changeset_id,
+    changesetIndex: row.changeset_index,
+  };
 }
 
 function toFull(row: NamedVersionTable, links: Links) {
@@ -42,7 +63,8 @@ function toFull(row: NamedVersionTable, links: Links) {
   };
 }
 
-const tooLong = (property: string): string => `Provided '${property}' is not valid. The value exceeds allowed 255 characters.`;
+const tooLong = (property: string): string =>
+  `Provided '${property}' is not valid. The value exceeds allowed 255 characters.`;
 const NameProperty = NameText('Unique within the iModel.', { tooLong: tooLong('name') });
 
 const listVersions = imodelRoute({
@@ -58,20 +80,33 @@ const listVersions = imodelRoute({
     name: Type.Optional(SearchText({ description: 'Exact name.' })),
     $search: Type.Optional(SearchText({ minLength: 1, description: 'Part of name or description, in any case.' })),
     state: Type.Optional(Type.String({ enum: states })),
-    $orderBy: Type.Optional(Type.String({ maxLength: 255, description: '`changesetIndex`, `createdDateTime`, each with `asc` or `desc`.' })),
+    $orderBy: Type.Optional(
+      Type.String({ maxLength: 255, description: '`changesetIndex`, `createdDateTime`, each with `asc` or `desc`.' }),
+    ),
     ...pagingParameters,
   }),
-  response: { status: 200, description: 'A page of named versions.', schema: Type.Object({ namedVersions: Type.Array(MinimalVersion), _links: PageLinks }) },
+  response: {
+    status: 200,
+    description: 'A page of named versions.',
+    schema: Type.Object({ namedVersions: Type.Array(MinimalVersion), _links: PageLinks }),
+  },
   async handler({ access, query, rawQuery, representation, links, services, invalid }) {
     const { id } = access.imodel;
     const keys = sortKeys(
       query.$orderBy,
-      { changesetIndex: { column: 'changeset_index', type: 'number' }, createdDateTime: { column: 'created_at', type: 'number' } },
+      {
+        changesetIndex: { column: 'changeset_index', type: 'number' },
+        createdDateTime: { column: 'created_at', type: 'number' },
+      },
       'changesetIndex',
       { column: 'id', type: 'text' },
       invalid,
     );
-    const filter = { name: query.name, search: query.$search, state: query.state as NamedVersionTable['state'] | undefined };
+    const filter = {
+      name: query.name,
+      search: query.$search,
+      state: query.state as NamedVersionTable['state'] | undefined,
+    };
     const page = await services.namedVersions.list(id, filter, pageRequest(query, keys, invalid));
     return {
       namedVersions: page.items.map((row) => (representation ? toFull(row, links) : toMinimal(row))),
@@ -97,7 +132,11 @@ const createVersion = imodelRoute({
   response: { status: 201, description: 'The named version.', schema: VersionResponse },
   errors: ['ChangesetNotFound', 'NamedVersionExists', 'NamedVersionOnChangesetExists', 'iModelNotInitialized'],
   async handler({ access, caller, body, links, services }) {
-    const row = await services.namedVersions.create(caller, access, { name: body.name, description: emptyToNull(body.description), changesetId: emptyToNull(body.changesetId) });
+    const row = await services.namedVersions.create(caller, access, {
+      name: body.name,
+      description: emptyToNull(body.description),
+      changesetId: emptyToNull(body.changesetId),
+    });
     return { namedVersion: toFull(row, links) };
   },
 });
@@ -113,7 +152,12 @@ const getVersion = imodelRoute({
   response: { status: 200, description: 'The named version.', schema: VersionResponse },
   errors: ['NamedVersionNotFound'],
   async handler({ access, params, links, services }) {
-    return { namedVersion: toFull(await services.namedVersions.get(access.imodel.id, parseGuid(params.namedVersionId ?? '')), links) };
+    return {
+      namedVersion: toFull(
+        await services.namedVersions.get(access.imodel.id, parseGuid(params.namedVersionId ?? '')),
+        links,
+      ),
+    };
   },
 });
 
@@ -126,7 +170,11 @@ const updateVersion = imodelRoute({
   description: 'What is not named stays as it is, the state included.',
   access: { on: 'imodel', permission: 'imodels_write', level: 'iModel' },
   invalid: 'Cannot update Named Version.',
-  body: Type.Object({ name: Type.Optional(NameProperty), description: Type.Optional(DescriptionSchema), state: Type.Optional(Type.String({ enum: states })) }),
+  body: Type.Object({
+    name: Type.Optional(NameProperty),
+    description: Type.Optional(DescriptionSchema),
+    state: Type.Optional(Type.String({ enum: states })),
+  }),
   response: { status: 200, description: 'The named version as it is now.', schema: VersionResponse },
   errors: ['NamedVersionNotFound', 'NamedVersionExists', 'iModelNotInitialized'],
   async handler({ access, caller, params, body, links, services, invalid }) {
@@ -134,7 +182,8 @@ const updateVersion = imodelRoute({
       throw invalid([
         {
           code: 'MissingRequiredProperty',
-          message: "Required property is missing. At least one of the following properties must be provided: 'name', 'description', 'state'.",
+          message:
+            "Required property is missing. At least one of the following properties must be provided: 'name', 'description', 'state'.",
         },
       ]);
     const row = await services.namedVersions.update(caller, access, parseGuid(params.namedVersionId ?? ''), {

@@ -26,7 +26,10 @@ const comparisons: Record<string, string> = { eq: '=', gt: '>', ge: '>=', lt: '<
  * @returns a condition of the statement
  * @throws FilterError
  */
-export function filterCondition(text: string, properties: Readonly<Record<string, FilterProperty>>): RawBuilder<boolean> {
+export function filterCondition(
+  text: string,
+  properties: Readonly<Record<string, FilterProperty>>,
+): RawBuilder<boolean> {
   return new Parser(tokensOf(text), properties).parse();
 }
 
@@ -103,11 +106,14 @@ class Parser {
   #comparison(): RawBuilder<boolean> {
     if (++this.#comparisons > maxComparisons) throw new FilterError(`it has more than ${maxComparisons} comparisons`);
     const word = this.#needsWord();
-    if (['contains', 'startswith', 'endswith'].includes(word.toLowerCase())) return sql<boolean>`coalesce(${this.#function(word.toLowerCase())}, false)`;
+    if (['contains', 'startswith', 'endswith'].includes(word.toLowerCase()))
+      return sql<boolean>`coalesce(${this.#function(word.toLowerCase())}, false)`;
     const property = this.#property(word);
     const operator = this.#needsWord().toLowerCase();
-    if (operator === 'in') return sql<boolean>`coalesce(${property.value} in (${sql.join(this.#list(property))}), false)`;
-    if (operator !== 'ne' && !Object.hasOwn(comparisons, operator)) throw new FilterError(`'${operator.slice(0, 100)}' is not an operator that is offered`);
+    if (operator === 'in')
+      return sql<boolean>`coalesce(${property.value} in (${sql.join(this.#list(property))}), false)`;
+    if (operator !== 'ne' && !Object.hasOwn(comparisons, operator))
+      throw new FilterError(`'${operator.slice(0, 100)}' is not an operator that is offered`);
     const value = this.#literal(property);
     if (value === null) {
       if (operator === 'eq') return sql<boolean>`(${property.value} is null)`;
@@ -141,7 +147,8 @@ class Parser {
       const value = this.#literal(property);
       if (value === null) throw new FilterError("null cannot stand in a list of 'in'");
       values.push(value);
-      if (values.length > maxComparisons) throw new FilterError(`a list of 'in' has more than ${maxComparisons} values`);
+      if (values.length > maxComparisons)
+        throw new FilterError(`a list of 'in' has more than ${maxComparisons} values`);
     } while (this.#takesMark(','));
     this.#needsMark(')');
     return values;
@@ -150,7 +157,11 @@ class Parser {
   #property(name: string): FilterProperty {
     const property = Object.hasOwn(this.#properties, name) ? this.#properties[name] : undefined;
     if (property === undefined)
-      throw new FilterError(`'${name.slice(0, 100)}' cannot be filtered by; valid properties: ${Object.keys(this.#properties).map((each) => `'${each}'`).join(', ')}`);
+      throw new FilterError(
+        `'${name.slice(0, 100)}' cannot be filtered by; valid properties: ${Object.keys(this.#properties)
+          .map((each) => `'${each}'`)
+          .join(', ')}`,
+      );
     return property;
   }
 
@@ -160,10 +171,12 @@ class Parser {
     if (token.kind === 'word' && token.text === 'null') return null;
     if (property.isTime === true) {
       const time = token.kind === 'mark' || !/^\d{4}-\d\d-\d\d/.test(token.text) ? Number.NaN : Date.parse(token.text);
-      if (Number.isNaN(time)) throw new FilterError(`'${token.text.slice(0, 100)}' is not a time; write it like 2026-01-31T12:00:00Z`);
+      if (Number.isNaN(time))
+        throw new FilterError(`'${token.text.slice(0, 100)}' is not a time; write it like 2026-01-31T12:00:00Z`);
       return time;
     }
-    if (token.kind !== 'text') throw new FilterError(`a text in quotes is expected instead of '${token.text.slice(0, 100)}'`);
+    if (token.kind !== 'text')
+      throw new FilterError(`a text in quotes is expected instead of '${token.text.slice(0, 100)}'`);
     return token.text;
   }
 
@@ -187,7 +200,10 @@ class Parser {
 
   #needsWord(): string {
     const token = this.#tokens[this.#position++];
-    if (token?.kind !== 'word') throw new FilterError(token === undefined ? 'it ends too early' : `'${token.text.slice(0, 100)}' was not expected`);
+    if (token?.kind !== 'word')
+      throw new FilterError(
+        token === undefined ? 'it ends too early' : `'${token.text.slice(0, 100)}' was not expected`,
+      );
     return token.text;
   }
 }

@@ -1,12 +1,17 @@
 import { sql, type SelectQueryBuilder } from 'kysely';
 import { Type } from 'typebox';
-import type { ApiError} from '../errors.ts';
+import type { ApiError } from '../errors.ts';
 import { detail } from '../errors.ts';
 
 /** Paging parameters that every list takes. Rule of the API: 100 a page, at most 1,000. */
 export const pagingParameters = {
   $top: Type.Optional(
-    Type.Integer({ minimum: 1, maximum: 1000, description: 'Items on a page.', explain: "'$top' must be a positive integer that does not exceed 1000." }),
+    Type.Integer({
+      minimum: 1,
+      maximum: 1000,
+      description: 'Items on a page.',
+      explain: "'$top' must be a positive integer that does not exceed 1000.",
+    }),
   ),
   $skip: Type.Optional(
     Type.Integer({
@@ -16,7 +21,9 @@ export const pagingParameters = {
       explain: "'$skip' must be a non-negative integer.",
     }),
   ),
-  $continuationToken: Type.Optional(Type.String({ maxLength: 4000, description: 'Opaque place in the list, from the `next` or `prev` link.' })),
+  $continuationToken: Type.Optional(
+    Type.String({ maxLength: 4000, description: 'Opaque place in the list, from the `next` or `prev` link.' }),
+  ),
 };
 export interface PagingQuery {
   $top?: number | undefined;
@@ -75,11 +82,18 @@ export function sortKeys(
     const known = Object.hasOwn(offered, property) ? offered[property] : undefined;
     if (known === undefined || rest.length > 0 || !/^(asc|desc)$/i.test(direction))
       throw umbrella([
-        detail.invalidValue('$orderBy', `'${part.trim().slice(0, 100)}' is not a valid '$orderBy' value. Valid properties: ${Object.keys(offered).map((name) => `'${name}'`).join(', ')}.`),
+        detail.invalidValue(
+          '$orderBy',
+          `'${part.trim().slice(0, 100)}' is not a valid '$orderBy' value. Valid properties: ${Object.keys(offered)
+            .map((name) => `'${name}'`)
+            .join(', ')}.`,
+        ),
       ]);
-    if (!keys.some((key) => key.column === known.column)) keys.push({ ...known, descending: /^desc$/i.test(direction) });
+    if (!keys.some((key) => key.column === known.column))
+      keys.push({ ...known, descending: /^desc$/i.test(direction) });
   }
-  if (!keys.some((key) => key.column === tiebreak.column)) keys.push({ ...tiebreak, descending: keys[0]?.descending ?? false });
+  if (!keys.some((key) => key.column === tiebreak.column))
+    keys.push({ ...tiebreak, descending: keys[0]?.descending ?? false });
   return keys;
 }
 
@@ -87,12 +101,23 @@ export function sortKeys(
 export type ApiErrorOf = (details: ReturnType<typeof detail.invalidBody>[]) => ApiError;
 
 /** Puts a page request together from the parameters. @throws ApiError 422 for a token of another list or order */
-export function pageRequest(query: PagingQuery, keys: readonly SortKey[], umbrella: ApiErrorOf, top = defaultTop): PageRequest {
+export function pageRequest(
+  query: PagingQuery,
+  keys: readonly SortKey[],
+  umbrella: ApiErrorOf,
+  top = defaultTop,
+): PageRequest {
   const token = query.$continuationToken;
-  if (token !== undefined && query.$skip !== undefined) throw umbrella([detail.exclusiveParameters(['$skip', '$continuationToken'])]);
+  if (token !== undefined && query.$skip !== undefined)
+    throw umbrella([detail.exclusiveParameters(['$skip', '$continuationToken'])]);
   const cursor = token === undefined || token === '' ? undefined : decodeToken(token, keys);
   if (cursor === 'invalid')
-    throw umbrella([detail.invalidValue('$continuationToken', `'${(token ?? '').slice(0, 100)}' is not a valid '$continuationToken' value.`)]);
+    throw umbrella([
+      detail.invalidValue(
+        '$continuationToken',
+        `'${(token ?? '').slice(0, 100)}' is not a valid '$continuationToken' value.`,
+      ),
+    ]);
   return { keys, top: query.$top ?? top, skip: query.$skip, cursor };
 }
 
@@ -101,22 +126,39 @@ export function pageRequest(query: PagingQuery, keys: readonly SortKey[], umbrel
  * items come and go; only a request with `$skip` counts.
  * @param large columns whose values may be so long that a page is cut by their bytes, before they are read
  */
-export async function readPage<DB, TB extends keyof DB, Row extends object>(query: SelectQueryBuilder<DB, TB, Row>, request: PageRequest, large: readonly string[] = []): Promise<Page<Row>> {
+export async function readPage<DB, TB extends keyof DB, Row extends object>(
+  query: SelectQueryBuilder<DB, TB, Row>,
+  request: PageRequest,
+  large: readonly string[] = [],
+): Promise<Page<Row>> {
   const { keys, top, cursor, skip } = request;
   const backward = cursor?.backward ?? false;
   let ordered = query;
   if (cursor !== undefined) ordered = ordered.where(beyond(keys, cursor));
   for (const key of keys) ordered = ordered.orderBy(sql.ref(key.column), key.descending !== backward ? 'desc' : 'asc');
   if (skip !== undefined) ordered = ordered.offset(skip);
-  const sizes = large.length === 0 ? undefined : ((await ordered.limit(top).clearSelect().select(bytesOf(large)).execute()) as { bytes: number }[]).map(({ bytes }) => bytes);
+  const sizes =
+    large.length === 0
+      ? undefined
+      : ((await ordered.limit(top).clearSelect().select(bytesOf(large)).execute()) as { bytes: number }[]).map(
+          ({ bytes }) => bytes,
+        );
   const fitting = sizes === undefined ? top : itemsThatFit(sizes);
   const rows = await ordered.limit(fitting + 1).execute();
-  return pageOf(rows, request, (row, key) => (row as Record<string, string | number>)[key.column.replace(/^.*\./, '')] as string | number, fitting);
+  return pageOf(
+    rows,
+    request,
+    (row, key) => (row as Record<string, string | number>)[key.column.replace(/^.*\./, '')] as string | number,
+    fitting,
+  );
 }
 
 /** Bytes of some columns of a row, which takes neither database a look at their values. */
 export function bytesOf(columns: readonly string[]) {
-  return sql<number>`${sql.join(columns.map((column) => sql`coalesce(octet_length(${sql.ref(column)}), 0)`), sql` + `)}`.as('bytes');
+  return sql<number>`${sql.join(
+    columns.map((column) => sql`coalesce(octet_length(${sql.ref(column)}), 0)`),
+    sql` + `,
+  )}`.as('bytes');
 }
 
 /** How many items of these sizes a page takes: one at least, so that every list comes to its end. */
@@ -127,7 +169,12 @@ export function itemsThatFit(sizes: readonly number[]): number {
 }
 
 /** Makes the page out of up to `fitting + 1` rows read in the cursor's direction. @param fitting items that the page takes, where that is fewer than asked for */
-export function pageOf<Row>(rows: readonly Row[], { keys, top, cursor, skip }: PageRequest, valueOf: (row: Row, key: SortKey) => string | number, fitting = top): Page<Row> {
+export function pageOf<Row>(
+  rows: readonly Row[],
+  { keys, top, cursor, skip }: PageRequest,
+  valueOf: (row: Row, key: SortKey) => string | number,
+  fitting = top,
+): Page<Row> {
   const more = rows.length > fitting;
   const items = rows.slice(0, fitting);
   if (skip !== undefined) {
@@ -147,7 +194,11 @@ export function pageOf<Row>(rows: readonly Row[], { keys, top, cursor, skip }: P
   });
   const hasNext = backward ? true : more;
   const hasPrev = backward ? more : cursor !== undefined;
-  return { items, next: hasNext && last !== undefined ? at(last, false) : undefined, prev: hasPrev && first !== undefined ? at(first, true) : undefined };
+  return {
+    items,
+    next: hasNext && last !== undefined ? at(last, false) : undefined,
+    prev: hasPrev && first !== undefined ? at(first, true) : undefined,
+  };
 }
 
 /** Rows beyond the cursor: the first sort value beyond, or equal and the second beyond, and so on. */
@@ -165,7 +216,9 @@ function orderSignature(keys: readonly SortKey[]): string {
 }
 
 function encodeToken(cursor: Cursor, keys: readonly SortKey[]): string {
-  return Buffer.from(JSON.stringify([orderSignature(keys), cursor.backward ? 1 : 0, ...cursor.values])).toString('base64url');
+  return Buffer.from(JSON.stringify([orderSignature(keys), cursor.backward ? 1 : 0, ...cursor.values])).toString(
+    'base64url',
+  );
 }
 
 function decodeToken(token: string, keys: readonly SortKey[]): Cursor | 'invalid' {

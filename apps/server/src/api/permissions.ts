@@ -15,9 +15,19 @@ const getPermissions = imodelRoute({
   tag,
   summary: "The caller's permissions on an iModel",
   description: "The iModel's own where it has some, the iTwin's otherwise.",
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', personal: true, beforeInitialized: 'Permissions are its own, or those of the iTwin.' },
+  access: {
+    on: 'imodel',
+    permission: 'imodels_webview',
+    level: 'iModel',
+    personal: true,
+    beforeInitialized: 'Permissions are its own, or those of the iTwin.',
+  },
   invalid: 'Cannot get User permissions.',
-  response: { status: 200, description: 'Permissions.', schema: Type.Object({ permissions: Type.Array(Type.String()) }) },
+  response: {
+    status: 200,
+    description: 'Permissions.',
+    schema: Type.Object({ permissions: Type.Array(Type.String()) }),
+  },
   async handler({ access }) {
     return { permissions: ownIModelPermissions.filter((permission) => access.permissions.has(permission)) };
   },
@@ -31,13 +41,24 @@ const kinds = {
 
 function permissionRoutesOf(kind: GrantKind): Route[] {
   const { path, list, holder, label } = kinds[kind];
-  const entries = Type.Array(Type.Object({ [holder]: Type.String({ minLength: 1, maxLength: 255 }), permissions: PermissionList }), { maxItems: 1000 });
+  const entries = Type.Array(
+    Type.Object({ [holder]: Type.String({ minLength: 1, maxLength: 255 }), permissions: PermissionList }),
+    { maxItems: 1000 },
+  );
   const schema = Type.Object({ [list]: entries });
-  const toWire = (grants: readonly Grant[]) => ({ [list]: grants.map((grant) => ({ [holder]: grant.holder, permissions: grant.permissions })) });
+  const toWire = (grants: readonly Grant[]) => ({
+    [list]: grants.map((grant) => ({ [holder]: grant.holder, permissions: grant.permissions })),
+  });
 
-  async function set({ access, caller, body, services, invalid }: IModelCall<unknown, unknown>, replace: boolean): Promise<unknown> {
+  async function set(
+    { access, caller, body, services, invalid }: IModelCall<unknown, unknown>,
+    replace: boolean,
+  ): Promise<unknown> {
     const given = (body as Record<string, Record<string, unknown>[]>)[list] ?? [];
-    const grants = given.map((entry) => ({ holder: entry[holder] as string, permissions: entry.permissions as IModelPermission[] }));
+    const grants = given.map((entry) => ({
+      holder: entry[holder] as string,
+      permissions: entry.permissions as IModelPermission[],
+    }));
     const outcome = await services.iModelPermissions.set(caller, access, kind, grants, replace);
     // Rule of the API: an iModel has role permissions or user permissions, not both.
     if (outcome === 'otherKind') throw invalid([detail.exclusiveProperties(['rolePermissions', 'userPermissions'])]);
@@ -60,7 +81,13 @@ function permissionRoutesOf(kind: GrantKind): Route[] {
       path: shared.path,
       tag,
       summary: `${label} permissions of an iModel`,
-      access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', personal: true, beforeInitialized: 'Permissions are its own.' },
+      access: {
+        on: 'imodel',
+        permission: 'imodels_webview',
+        level: 'iModel',
+        personal: true,
+        beforeInitialized: 'Permissions are its own.',
+      },
       invalid: `Cannot get ${label} permissions.`,
       response: { status: 200, description: `${label} permissions.`, schema },
       async handler({ access, services }) {
@@ -72,7 +99,8 @@ function permissionRoutesOf(kind: GrantKind): Route[] {
       operationId: `replace-imodel-${path}`,
       method: 'PUT',
       summary: `Replace the ${label.toLowerCase()} permissions of an iModel`,
-      description: "They replace the iTwin's permissions for this iModel; an empty list of entries brings those back. An entry with no permissions shuts its holder out.",
+      description:
+        "They replace the iTwin's permissions for this iModel; an empty list of entries brings those back. An entry with no permissions shuts its holder out.",
       handler: (call) => set(call, true),
     }),
     imodelRoute({
@@ -80,7 +108,8 @@ function permissionRoutesOf(kind: GrantKind): Route[] {
       operationId: `update-imodel-${path}`,
       method: 'PATCH',
       summary: `Change some ${label.toLowerCase()} permissions of an iModel`,
-      description: 'Entries that are not named stay. An entry with no permissions shuts its holder out; to remove an entry, replace the list without it.',
+      description:
+        'Entries that are not named stay. An entry with no permissions shuts its holder out; to remove an entry, replace the list without it.',
       handler: (call) => set(call, false),
     }),
   ];
@@ -88,8 +117,18 @@ function permissionRoutesOf(kind: GrantKind): Route[] {
 
 /** The public reference shows role permissions below this address too, with the id of any one role. */
 function underRole(route: Route): Route {
-  return { ...route, operationId: `${route.operationId}-by-role`, path: '/imodels/:iModelId/roles/:roleId', summary: `${route.summary} (other address)` };
+  return {
+    ...route,
+    operationId: `${route.operationId}-by-role`,
+    path: '/imodels/:iModelId/roles/:roleId',
+    summary: `${route.summary} (other address)`,
+  };
 }
 
 const ofRoles = permissionRoutesOf('roles');
-export const permissionRoutes: Route[] = [getPermissions, ...ofRoles, ...ofRoles.map(underRole), ...permissionRoutesOf('users')];
+export const permissionRoutes: Route[] = [
+  getPermissions,
+  ...ofRoles,
+  ...ofRoles.map(underRole),
+  ...permissionRoutesOf('users'),
+];

@@ -2,7 +2,14 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 import secureJson from 'secure-json-parse';
 import { Type } from 'typebox';
 import { TooManyError } from '../access/addressLimits.ts';
-import { Permissions, requireMet, type IModelAccess, type ITwinAccess, type MetRequirement, type Requirement } from '../access/permissions.ts';
+import {
+  Permissions,
+  requireMet,
+  type IModelAccess,
+  type ITwinAccess,
+  type MetRequirement,
+  type Requirement,
+} from '../access/permissions.ts';
 import { limitExceeded } from '../access/rateLimits.ts';
 import type { Tx } from '../db/database.ts';
 import { withGuard } from '../db/guards.ts';
@@ -18,7 +25,15 @@ import { registerAbsent } from './absent.ts';
 import { baseUrlOf } from './baseUrl.ts';
 import { shapeOf, type JsonShape } from './jsonShape.ts';
 import { Links } from './links.ts';
-import { answerAgain, answerUnlessLost, answerWithKey, faultOfKey, idempotencyKeyOf, keptAnswer, keyDescription } from './repeats.ts';
+import {
+  answerAgain,
+  answerUnlessLost,
+  answerWithKey,
+  faultOfKey,
+  idempotencyKeyOf,
+  keptAnswer,
+  keyDescription,
+} from './repeats.ts';
 import type { Access, Call, RequireAccess, Route } from './route.ts';
 import { ErrorSchema } from './schemas.ts';
 import { decodeUtf8, isUtf8Type, undecodable } from './text.ts';
@@ -54,13 +69,19 @@ export interface RegisterOptions {
  * the path names (404, then 403), body and parameters (422), an iModel that is not initialized (409), what body and
  * parameters name (404, 403), and then the rules of the handler. So a stranger learns nothing of an iModel from how a body is judged.
  */
-export function registerRoutes(app: FastifyInstance, services: Services, routes: readonly Route[], options: RegisterOptions): void {
+export function registerRoutes(
+  app: FastifyInstance,
+  services: Services,
+  routes: readonly Route[],
+  options: RegisterOptions,
+): void {
   app.removeAllContentTypeParsers();
   // Bodies are read as they are and parsed per route, because the API words its refusals per operation.
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
   app.addHook('preParsing', (request, reply, _payload, done) => {
     // One that is too long is refused before it is sent.
-    if (!(Number(request.headers['content-length']) > request.routeOptions.bodyLimit)) continueIfExpected(request.raw, reply.raw);
+    if (!(Number(request.headers['content-length']) > request.routeOptions.bodyLimit))
+      continueIfExpected(request.raw, reply.raw);
     if (request.raw.complete) done();
     else done(null, timedBody(request.raw, reply.raw, services.config.requests.bodySeconds * 1000));
   });
@@ -70,19 +91,32 @@ export function registerRoutes(app: FastifyInstance, services: Services, routes:
 }
 
 function registerRoute(app: FastifyInstance, services: Services, route: Route, options: RegisterOptions): void {
-  const invalid = (details: ErrorDetail[]): ApiError => new ApiError(umbrellaOf(route), { message: route.invalid, details });
+  const invalid = (details: ErrorDetail[]): ApiError =>
+    new ApiError(umbrellaOf(route), { message: route.invalid, details });
   const checkNames = parameterNames(route.query);
   const checkQuery = parameterCheck(route.query ?? Type.Object({}));
   const checkBody = route.body === undefined ? undefined : bodyCheck(route.body);
-  const checkAnswer = options.checkResponses === true && route.response.schema !== undefined ? answerCheck(route.response.schema) : undefined;
+  const checkAnswer =
+    options.checkResponses === true && route.response.schema !== undefined
+      ? answerCheck(route.response.schema)
+      : undefined;
 
   /** A refusal that a repetition with a key may be spared: only its body tells whether it is one. */
-  const unlessRepeated = async (request: FastifyRequest, state: RequestState, check: () => Promise<void>): Promise<void> => {
+  const unlessRepeated = async (
+    request: FastifyRequest,
+    state: RequestState,
+    check: () => Promise<void>,
+  ): Promise<void> => {
     try {
       await check();
     } catch (error) {
       const key = idempotencyKeyOf(request, route);
-      if (!(error instanceof ApiError) || key === undefined || !(await services.repeatableRequests.knows(key, state.caller))) throw error;
+      if (
+        !(error instanceof ApiError) ||
+        key === undefined ||
+        !(await services.repeatableRequests.knows(key, state.caller))
+      )
+        throw error;
       state.refusal = error;
     }
   };
@@ -110,7 +144,14 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       const types = route.file?.types ?? route.bodyTypes ?? ['application/json'];
       const tooLarge = error.statusCode === 413 ? route.file?.tooLarge : undefined;
       if (tooLarge !== undefined) sendError(new ApiError('RequestTooLarge', { message: tooLarge }), request, reply);
-      else sendError(malformed ? invalid([detail.contentType((request.headers['content-type'] ?? '').slice(0, 100), ...types)]) : error, request, reply);
+      else
+        sendError(
+          malformed
+            ? invalid([detail.contentType((request.headers['content-type'] ?? '').slice(0, 100), ...types)])
+            : error,
+          request,
+          reply,
+        );
     },
 
     onRequest: async (request) => {
@@ -121,7 +162,8 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       await onBehalfOf(partyOf(state), async () => {
         if (caller.share === undefined) await services.users.remember(caller.user);
         // Rule of shares: to look at the model and to read it; whatever changes something, or tells of people, wants a person.
-        else if (route.method !== 'GET' || isPersonal(route.access)) throw await refusalOfHolder(services, route, caller, caller.share);
+        else if (route.method !== 'GET' || isPersonal(route.access))
+          throw await refusalOfHolder(services, route, caller, caller.share);
         await judge(request, state);
       });
     },
@@ -136,20 +178,31 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
         await onBehalfOf(partyOf(state), () => judge(request, state));
       }
       if (state.refusal !== undefined) return;
-      const details = [...faultOfKey(idempotencyKeyOf(request, route)), ...faultsOfEncoding(request.query), ...checkNames(request.query as Record<string, unknown>), ...checkQuery(request.query)];
+      const details = [
+        ...faultOfKey(idempotencyKeyOf(request, route)),
+        ...faultsOfEncoding(request.query),
+        ...checkNames(request.query as Record<string, unknown>),
+        ...checkQuery(request.query),
+      ];
       if (route.body !== undefined) {
         state.body = parseBody(request, route, invalid);
         details.push(...(checkBody?.(state.body) ?? []));
       }
       if (route.file !== undefined) state.body = parseFile(request, route.file, invalid);
       if (details.length > 0) throw invalid(details);
-      if (needsInitialized(route.access) && (state.access as IModelAccess).imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
+      if (needsInitialized(route.access) && (state.access as IModelAccess).imodel.state !== 'initialized')
+        throw new ApiError('iModelNotInitialized');
       if (route.access.on === 'itwin' && route.access.from !== 'path') {
         const { from, permission } = route.access;
         const named = (from === 'query' ? request.query : state.body) as { iTwinId: string };
         await onBehalfOf(partyOf(state), () =>
           unlessRepeated(request, state, async () => {
-            state.access = await meetOrNote(services, route, state, { on: 'itwin', id: named.iTwinId, permission, notFound: iTwinNotFoundOf(route) });
+            state.access = await meetOrNote(services, route, state, {
+              on: 'itwin',
+              id: named.iTwinId,
+              permission,
+              notFound: iTwinNotFoundOf(route),
+            });
           }),
         );
       }
@@ -160,7 +213,13 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       const state = states.get(request) as RequestState;
       const { caller, access, body, refusal } = state;
       const rawQuery = request.query as Record<string, unknown>;
-      const links = new Links(baseUrlOf(request, services.config), request.headers.origin !== undefined, services.signedLinks, services.blobs, caller.share);
+      const links = new Links(
+        baseUrlOf(request, services.config),
+        request.headers.origin !== undefined,
+        services.signedLinks,
+        services.blobs,
+        caller.share,
+      );
       const call: Call<unknown, unknown> & { access?: IModelAccess | ITwinAccess } = {
         caller,
         params: request.params as Record<string, string>,
@@ -178,17 +237,39 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       const handle = async (): Promise<unknown> => {
         // What waited in a queue, or for a lock, runs on the permissions of the moment in which it is carried out.
         const guard = (tx: Tx): Promise<void> => new Permissions(tx).requireStill(caller, state.met);
-        const answer = await noted(services, route, caller, access, ({ code }) => refusingCodes.includes(code), () => withGuard(guard, () => route.handler(call))).catch((error: unknown) => {
+        const answer = await noted(
+          services,
+          route,
+          caller,
+          access,
+          ({ code }) => refusingCodes.includes(code),
+          () => withGuard(guard, () => route.handler(call)),
+        ).catch((error: unknown) => {
           throw error instanceof QuotaExceededError ? invalid([error.detail]) : error;
         });
         const faults = checkAnswer?.(answer) ?? [];
-        if (faults.length > 0) throw new Error(`${route.operationId} answers against its own schema: ${JSON.stringify(faults)}`);
+        if (faults.length > 0)
+          throw new Error(`${route.operationId} answers against its own schema: ${JSON.stringify(faults)}`);
         return answer;
       };
       if (route.method === 'POST') {
-        const identity = { caller, operationId: route.operationId, url: request.url, body: (request.body as Buffer | undefined) ?? Buffer.alloc(0) };
+        const identity = {
+          caller,
+          operationId: route.operationId,
+          url: request.url,
+          body: (request.body as Buffer | undefined) ?? Buffer.alloc(0),
+        };
         const key = idempotencyKeyOf(request, route);
-        const repeatable = { services, route, request, reply, links, identity, invalid, handle: async () => keptAnswer(route, reply, await handle(), links) };
+        const repeatable = {
+          services,
+          route,
+          request,
+          reply,
+          links,
+          identity,
+          invalid,
+          handle: async () => keptAnswer(route, reply, await handle(), links),
+        };
         if (key !== undefined && refusal !== undefined) return answerAgain(key, refusal, repeatable);
         return key === undefined ? answerUnlessLost(repeatable) : answerWithKey(key, repeatable);
       }
@@ -201,7 +282,11 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
 }
 
 /** The caller behind a request. Refused tokens count to the address that sends them, and nothing is looked at when there were too many. */
-async function authenticated({ tokens, addressLimits }: Services, request: FastifyRequest, route: Route): Promise<Caller> {
+async function authenticated(
+  { tokens, addressLimits }: Services,
+  request: FastifyRequest,
+  route: Route,
+): Promise<Caller> {
   const { authorization } = request.headers;
   try {
     if (!tokens.isKnown(authorization)) await addressLimits.requireFew(request.ip);
@@ -214,7 +299,9 @@ async function authenticated({ tokens, addressLimits }: Services, request: Fasti
 }
 
 /** Counts what a handler does with the database to whoever sent the request, and to what it is about. */
-function onItsBehalf<T>(handler: (request: FastifyRequest, reply: FastifyReply) => Promise<T>): (request: FastifyRequest, reply: FastifyReply) => Promise<T> {
+function onItsBehalf<T>(
+  handler: (request: FastifyRequest, reply: FastifyReply) => Promise<T>,
+): (request: FastifyRequest, reply: FastifyReply) => Promise<T> {
   return (request, reply) => onBehalfOf(partyOf(states.get(request) as RequestState), () => handler(request, reply));
 }
 
@@ -224,7 +311,11 @@ function onItsBehalf<T>(handler: (request: FastifyRequest, reply: FastifyReply) 
  */
 function partyOf({ caller: { user, share }, access }: RequestState): Party {
   const subject = access === undefined ? undefined : 'imodel' in access ? access.imodel.id : access.itwin.id;
-  return { organizationId: user.organizationId, userId: share === undefined ? user.id : `shares of ${share.creator.id}`, subject };
+  return {
+    organizationId: user.organizationId,
+    userId: share === undefined ? user.id : `shares of ${share.creator.id}`,
+    subject,
+  };
 }
 
 /** What deletes may use the last of the disk of the embedded database; what only reads needs nothing; all else leaves the floor free. */
@@ -245,37 +336,83 @@ export function isPersonal(access: Access): boolean {
 }
 
 /** Access to what the path names; routes whose iTwin is in the query or body are checked once those are. */
-async function accessByPath(services: Services, route: Route, state: RequestState, request: FastifyRequest): Promise<IModelAccess | ITwinAccess | undefined> {
+async function accessByPath(
+  services: Services,
+  route: Route,
+  state: RequestState,
+  request: FastifyRequest,
+): Promise<IModelAccess | ITwinAccess | undefined> {
   const { access } = route;
   const params = request.params as Record<string, string>;
-  if (access.on === 'itwin') return access.from === 'path' ? meetOrNote(services, route, state, { on: 'itwin', id: params.iTwinId ?? '', permission: access.permission, notFound: iTwinNotFoundOf(route) }) : undefined;
+  if (access.on === 'itwin')
+    return access.from === 'path'
+      ? meetOrNote(services, route, state, {
+          on: 'itwin',
+          id: params.iTwinId ?? '',
+          permission: access.permission,
+          notFound: iTwinNotFoundOf(route),
+        })
+      : undefined;
   if (access.on === 'caller') return undefined;
-  const found = await meetOrNote(services, route, state, { on: 'imodel', id: params.iModelId ?? '', permission: access.permission, level: access.level });
+  const found = await meetOrNote(services, route, state, {
+    on: 'imodel',
+    id: params.iModelId ?? '',
+    permission: access.permission,
+    level: access.level,
+  });
   const { caller } = state;
   if (caller.share === undefined) await services.users.connect((found as IModelAccess).imodel.id, caller.user.id);
   return found;
 }
 
 /** Judges a requirement and remembers that it was met. @throws ApiError */
-async function meet({ permissions }: Services, { caller, met }: RequestState, requirement: Requirement): Promise<IModelAccess | ITwinAccess> {
+async function meet(
+  { permissions }: Services,
+  { caller, met }: RequestState,
+  requirement: Requirement,
+): Promise<IModelAccess | ITwinAccess> {
   const access = await permissions.require(caller, requirement);
   met.push({ requirement, access });
   return access;
 }
 
 /** The same for what the route itself requires: a refusal is noted. @throws ApiError */
-async function meetOrNote(services: Services, route: Route, { caller, met }: RequestState, requirement: Requirement): Promise<IModelAccess | ITwinAccess> {
+async function meetOrNote(
+  services: Services,
+  route: Route,
+  { caller, met }: RequestState,
+  requirement: Requirement,
+): Promise<IModelAccess | ITwinAccess> {
   const found = await services.permissions.find(caller, requirement);
-  const access = await noted(services, route, caller, found, () => true, async () => requireMet(found, requirement));
+  const access = await noted(
+    services,
+    route,
+    caller,
+    found,
+    () => true,
+    async () => requireMet(found, requirement),
+  );
   met.push({ requirement, access });
   return access;
 }
 
 /** What handlers refuse for want of permission: a part of what the path names, or another iTwin or iModel that the body names. */
-const refusingCodes: readonly ErrorCode[] = ['InsufficientPermissions', 'iTwinNotFound', 'ItwinNotFound', 'iModelNotFound'];
+const refusingCodes: readonly ErrorCode[] = [
+  'InsufficientPermissions',
+  'iTwinNotFound',
+  'ItwinNotFound',
+  'iModelNotFound',
+];
 
 /** Judges a request, and notes in the audit log when it is refused. @param subject what it is about, if that is there, whether or not the caller sees it */
-async function noted<T>(services: Services, route: Route, caller: Caller, subject: IModelAccess | ITwinAccess | undefined, isRefusal: (error: ApiError) => boolean, judge: () => Promise<T>): Promise<T> {
+async function noted<T>(
+  services: Services,
+  route: Route,
+  caller: Caller,
+  subject: IModelAccess | ITwinAccess | undefined,
+  isRefusal: (error: ApiError) => boolean,
+  judge: () => Promise<T>,
+): Promise<T> {
   try {
     return await judge();
   } catch (error) {
@@ -284,9 +421,18 @@ async function noted<T>(services: Services, route: Route, caller: Caller, subjec
   }
 }
 
-async function noteRefusal(services: Services, route: Route, caller: Caller, subject: IModelAccess | ITwinAccess | undefined, { code }: ApiError): Promise<void> {
+async function noteRefusal(
+  services: Services,
+  route: Route,
+  caller: Caller,
+  subject: IModelAccess | ITwinAccess | undefined,
+  { code }: ApiError,
+): Promise<void> {
   if (subject === undefined) return;
-  const { iTwinId, iModelId } = 'imodel' in subject ? { iTwinId: subject.imodel.itwin_id, iModelId: subject.imodel.id } : { iTwinId: subject.itwin.id, iModelId: undefined };
+  const { iTwinId, iModelId } =
+    'imodel' in subject
+      ? { iTwinId: subject.imodel.itwin_id, iModelId: subject.imodel.id }
+      : { iTwinId: subject.itwin.id, iModelId: undefined };
   await services.refusals.note(caller, { operationId: route.operationId, code, iTwinId, iModelId });
 }
 
@@ -302,10 +448,16 @@ function iTwinNotFoundOf(route: Route): ErrorCode {
   return route.iTwinNotFound ?? (route.path.startsWith('/accesscontrol') ? 'ItwinNotFound' : 'iTwinNotFound');
 }
 
-function parseFile(request: FastifyRequest, { types }: NonNullable<Route['file']>, invalid: (details: ErrorDetail[]) => ApiError): Buffer {
+function parseFile(
+  request: FastifyRequest,
+  { types }: NonNullable<Route['file']>,
+  invalid: (details: ErrorDetail[]) => ApiError,
+): Buffer {
   const given = request.headers['content-type'];
-  if (given === undefined) throw invalid([{ code: 'MissingRequiredHeader', message: 'Required header is missing.', target: 'content-type' }]);
-  if (!types.includes(given.split(';')[0]?.trim().toLowerCase() ?? '')) throw invalid([detail.contentType(given.slice(0, 100), ...types)]);
+  if (given === undefined)
+    throw invalid([{ code: 'MissingRequiredHeader', message: 'Required header is missing.', target: 'content-type' }]);
+  if (!types.includes(given.split(';')[0]?.trim().toLowerCase() ?? ''))
+    throw invalid([detail.contentType(given.slice(0, 100), ...types)]);
   return (request.body as Buffer | undefined) ?? Buffer.alloc(0);
 }
 
@@ -316,7 +468,8 @@ function parseBody(request: FastifyRequest, route: Route, invalid: (details: Err
   if (empty) throw new ApiError('MissingRequestBody');
   const given = request.headers['content-type'] ?? '';
   const types = route.bodyTypes ?? ['application/json'];
-  if (!types.includes(given.split(';')[0]?.trim().toLowerCase() ?? '')) throw invalid([detail.contentType(given.slice(0, 100), ...types)]);
+  if (!types.includes(given.split(';')[0]?.trim().toLowerCase() ?? ''))
+    throw invalid([detail.contentType(given.slice(0, 100), ...types)]);
   let value: unknown;
   try {
     // Rule of JSON: it is UTF-8. Other bytes decoded leniently would be stored as other names, without a word.
@@ -335,13 +488,18 @@ function parseBody(request: FastifyRequest, route: Route, invalid: (details: Err
 /** Refuses what is nested more deeply, or holds more values, than any request of the API. @throws ApiError */
 function requireShape({ depth, values }: JsonShape, invalid: (details: ErrorDetail[]) => ApiError): void {
   if (depth > maxDepth) throw invalid([detail.bodyTooDeep(maxDepth)]);
-  if (values > maxValues) throw new ApiError('RequestTooLarge', { message: `The request body holds too many values. Maximum allowed number of values is ${maxValues}.` });
+  if (values > maxValues)
+    throw new ApiError('RequestTooLarge', {
+      message: `The request body holds too many values. Maximum allowed number of values is ${maxValues}.`,
+    });
 }
 
 /** Parameters that are not UTF-8. Those that are look as they were meant; these would look like others. */
 function faultsOfEncoding(query: unknown): ErrorDetail[] {
   const names = (query as { [undecodable]?: string[] })[undecodable] ?? [];
-  return names.map((name) => detail.invalidValue(name, `Provided '${name}' value is not valid. It must be UTF-8 in percent-encoding.`));
+  return names.map((name) =>
+    detail.invalidValue(name, `Provided '${name}' value is not valid. It must be UTF-8 in percent-encoding.`),
+  );
 }
 
 function umbrellaOf(route: Route): ErrorCode {
@@ -356,26 +514,48 @@ function umbrellaOf(route: Route): ErrorCode {
  */
 export function sendError(error: Error, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const outage = error instanceof ApiError ? undefined : outageOf(error);
-  const known = error instanceof ApiError ? error : outage !== undefined ? outageError(outage, error) : fromHttpLayer(error, request);
-  if (known.status >= 500) (request.log).error({ err: known.cause ?? error, url: request.url.split('?')[0] }, 'request failed');
-  return reply.code(known.status).headers(known.headers).type('application/json; charset=utf-8').send(JSON.stringify(known.toBody()));
+  const known =
+    error instanceof ApiError
+      ? error
+      : outage !== undefined
+        ? outageError(outage, error)
+        : fromHttpLayer(error, request);
+  if (known.status >= 500)
+    request.log.error({ err: known.cause ?? error, url: request.url.split('?')[0] }, 'request failed');
+  return reply
+    .code(known.status)
+    .headers(known.headers)
+    .type('application/json; charset=utf-8')
+    .send(JSON.stringify(known.toBody()));
 }
 
 function fromHttpLayer(error: Error, request: FastifyRequest): ApiError {
   const { statusCode } = error as FastifyError;
   if (statusCode === 413)
-    return new ApiError('RequestTooLarge', { message: `Request body is too large. Maximum allowed request body size is ${request.routeOptions.bodyLimit} bytes.` });
-  if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) return new ApiError('BadRequest', { cause: error });
+    return new ApiError('RequestTooLarge', {
+      message: `Request body is too large. Maximum allowed request body size is ${request.routeOptions.bodyLimit} bytes.`,
+    });
+  if (statusCode !== undefined && statusCode >= 400 && statusCode < 500)
+    return new ApiError('BadRequest', { cause: error });
   return new ApiError('Unknown', { cause: error });
 }
 
 /** Every refusal that a route can answer: its own, and those that follow from its declaration. */
 export function errorsOf(route: Route): ErrorCode[] {
-  const codes = new Set<ErrorCode>(['BadRequest', 'HeaderNotFound', 'Unauthorized', 'RateLimitExceeded', 'RequestHeadersTooLarge', 'Unavailable', ...(route.errors ?? [])]);
+  const codes = new Set<ErrorCode>([
+    'BadRequest',
+    'HeaderNotFound',
+    'Unauthorized',
+    'RateLimitExceeded',
+    'RequestHeadersTooLarge',
+    'Unavailable',
+    ...(route.errors ?? []),
+  ]);
   if (route.access.on === 'imodel') codes.add('iModelNotFound');
   if (needsInitialized(route.access)) codes.add('iModelNotInitialized');
   if (route.access.on === 'itwin') codes.add(iTwinNotFoundOf(route));
-  if (route.access.on !== 'caller' && !(route.access.on === 'itwin' && route.access.permission === 'member')) codes.add('InsufficientPermissions');
+  if (route.access.on !== 'caller' && !(route.access.on === 'itwin' && route.access.permission === 'member'))
+    codes.add('InsufficientPermissions');
   // The holder of a share, whoever else may.
   if (route.method !== 'GET') codes.add('InsufficientPermissions');
   if (route.method === 'POST') codes.add('RequestInProgress');
@@ -388,11 +568,16 @@ export function errorsOf(route: Route): ErrorCode[] {
 function permissionText(access: Access): string {
   if (access.on === 'caller') return 'Permission: any valid token.';
   const also = access.on === 'imodel' && access.also !== undefined ? ` ${access.also}` : '';
-  if (access.on === 'imodel') return `Permission: \`${access.permission}\` on the iModel${access.level === 'iTwin' ? "'s iTwin" : ''}.${also}${isPersonal(access) ? ' Not for holders of a share.' : ''}`;
-  return access.permission === 'member' ? 'Permission: any role on the iTwin.' : `Permission: \`${access.permission}\` on the iTwin.`;
+  if (access.on === 'imodel')
+    return `Permission: \`${access.permission}\` on the iModel${access.level === 'iTwin' ? "'s iTwin" : ''}.${also}${isPersonal(access) ? ' Not for holders of a share.' : ''}`;
+  return access.permission === 'member'
+    ? 'Permission: any role on the iTwin.'
+    : `Permission: \`${access.permission}\` on the iTwin.`;
 }
 
-const retryAfter = { 'Retry-After': { type: 'integer', description: 'Seconds to wait before the request is sent again.' } };
+const retryAfter = {
+  'Retry-After': { type: 'integer', description: 'Seconds to wait before the request is sent again.' },
+};
 
 /** The Fastify schema of a route, from which the API document is generated. */
 function documentOf(route: Route) {
@@ -401,12 +586,16 @@ function documentOf(route: Route) {
     const status = errorTable[code][0];
     byStatus.set(status, [...(byStatus.get(status) ?? []), code]);
   }
-  const headers = Object.fromEntries(Object.entries(route.response.headers ?? {}).map(([name, description]) => [name, { type: 'string', description }]));
+  const headers = Object.fromEntries(
+    Object.entries(route.response.headers ?? {}).map(([name, description]) => [name, { type: 'string', description }]),
+  );
   const { binary, description, schema } = route.response;
   const success = {
     description,
     headers,
-    ...(binary === undefined ? (schema ?? { type: 'null' }) : { content: { [binary]: { schema: Type.String({ format: 'binary' }) } } }),
+    ...(binary === undefined
+      ? (schema ?? { type: 'null' })
+      : { content: { [binary]: { schema: Type.String({ format: 'binary' }) } } }),
   };
   const params = [...route.path.matchAll(/:(\w+)/g)].map((match) => match[1] as string);
   return {
@@ -418,14 +607,37 @@ function documentOf(route: Route) {
     ...(params.length > 0 && { params: Type.Object(Object.fromEntries(params.map((name) => [name, Type.String()]))) }),
     ...(route.query !== undefined && { querystring: route.query }),
     ...(route.body !== undefined && { body: route.body }),
-    ...(route.file !== undefined && { consumes: [...route.file.types], body: Type.String({ format: 'binary', description: `At most ${route.file.limit} bytes.` }) }),
-    ...(route.method === 'POST' && { headers: Type.Object({ 'idempotency-key': Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: keyDescription })) }) }),
+    ...(route.file !== undefined && {
+      consumes: [...route.file.types],
+      body: Type.String({ format: 'binary', description: `At most ${route.file.limit} bytes.` }),
+    }),
+    ...(route.method === 'POST' && {
+      headers: Type.Object({
+        'idempotency-key': Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: keyDescription })),
+      }),
+    }),
     ...(route.prefer === true && {
-      headers: Type.Object({ prefer: Type.Optional(Type.String({ enum: ['return=minimal', 'return=representation'], description: 'Short or full items; short by default.' })) }),
+      headers: Type.Object({
+        prefer: Type.Optional(
+          Type.String({
+            enum: ['return=minimal', 'return=representation'],
+            description: 'Short or full items; short by default.',
+          }),
+        ),
+      }),
     }),
     response: {
       [route.response.status]: success,
-      ...Object.fromEntries([...byStatus].map(([status, codes]) => [status, { ...ErrorSchema, ...((status === 429 || status === 503) && { headers: retryAfter }), description: codes.map((code) => `\`${code}\`: ${errorTable[code][1]}`).join('\n\n') }])),
+      ...Object.fromEntries(
+        [...byStatus].map(([status, codes]) => [
+          status,
+          {
+            ...ErrorSchema,
+            ...((status === 429 || status === 503) && { headers: retryAfter }),
+            description: codes.map((code) => `\`${code}\`: ${errorTable[code][1]}`).join('\n\n'),
+          },
+        ]),
+      ),
     },
   };
 }

@@ -1,14 +1,20 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { ApiError, detail, type ErrorDetail } from '../errors.ts';
 import { stateOfMade } from '../idempotency/made.ts';
-import { KeyReusedError, type KeptAnswer, type RequestIdentity, type UploadPlace } from '../idempotency/repeatableRequests.ts';
+import {
+  KeyReusedError,
+  type KeptAnswer,
+  type RequestIdentity,
+  type UploadPlace,
+} from '../idempotency/repeatableRequests.ts';
 import type { Services } from '../services.ts';
 import type { Links } from './links.ts';
 import type { Route } from './route.ts';
 
 /** Visible ASCII characters, so that a key is the same in every client and log. */
 const keyPattern = /^[\x21-\x7e]{1,255}$/;
-export const keyDescription = 'Makes the request safe to repeat: for 24 hours the same key with the same request gets the first answer again. 1 to 255 visible ASCII characters; a new UUID for each request.';
+export const keyDescription =
+  'Makes the request safe to repeat: for 24 hours the same key with the same request gets the first answer again. 1 to 255 visible ASCII characters; a new UUID for each request.';
 
 /** The key of a request; undefined when it has none, or must not have one. */
 export function idempotencyKeyOf(request: FastifyRequest, route: Route): string | undefined {
@@ -19,10 +25,16 @@ export function idempotencyKeyOf(request: FastifyRequest, route: Route): string 
 /** What is wrong with a key. */
 export function faultOfKey(key: string | undefined): ErrorDetail[] {
   if (key === undefined || keyPattern.test(key)) return [];
-  return [detail.idempotencyKey("Provided 'Idempotency-Key' value is not valid. It must have 1 to 255 visible ASCII characters.")];
+  return [
+    detail.idempotencyKey(
+      "Provided 'Idempotency-Key' value is not valid. It must have 1 to 255 visible ASCII characters.",
+    ),
+  ];
 }
 
-const keyReused = detail.idempotencyKey("Provided 'Idempotency-Key' value is not valid. It was sent with another request before.");
+const keyReused = detail.idempotencyKey(
+  "Provided 'Idempotency-Key' value is not valid. It was sent with another request before.",
+);
 
 export interface Repeatable {
   services: Services;
@@ -37,18 +49,27 @@ export interface Repeatable {
 }
 
 /** Answers a request with a key: carries it out, or gives its answer again. */
-export async function answerWithKey(key: string, { services, route, reply, links, identity, invalid, handle }: Repeatable): Promise<FastifyReply> {
+export async function answerWithKey(
+  key: string,
+  { services, route, reply, links, identity, invalid, handle }: Repeatable,
+): Promise<FastifyReply> {
   const refusable = async (): Promise<KeptAnswer> => {
     try {
       return await handle();
     } catch (error) {
       // A refusal is an answer too; a fault of the server is none, and its repetition is a new attempt.
-      if (error instanceof ApiError && error.status < 500) return { status: error.status, headers: { ...error.headers }, body: error.toBody(), uploads: [] };
+      if (error instanceof ApiError && error.status < 500)
+        return { status: error.status, headers: { ...error.headers }, body: error.toBody(), uploads: [] };
       throw error;
     }
   };
   try {
-    const { answer, repeated } = await services.repeatableRequests.once(key, identity, refusable, ({ status }) => status !== 401 && status !== 429);
+    const { answer, repeated } = await services.repeatableRequests.once(
+      key,
+      identity,
+      refusable,
+      ({ status }) => status !== 401 && status !== 429,
+    );
     return await send(reply, route, links, answer, repeated);
   } catch (error) {
     throw error instanceof KeyReusedError ? invalid([keyReused]) : error;
@@ -59,7 +80,11 @@ export async function answerWithKey(key: string, { services, route, reply, links
  * Answers a request with a key whose caller is refused by now: what it was answered before is no news to it, as long as that
  * answer opens nothing. @throws the refusal
  */
-export async function answerAgain(key: string, refusal: ApiError, { services, route, reply, links, identity }: Omit<Repeatable, 'handle'>): Promise<FastifyReply> {
+export async function answerAgain(
+  key: string,
+  refusal: ApiError,
+  { services, route, reply, links, identity }: Omit<Repeatable, 'handle'>,
+): Promise<FastifyReply> {
   const answer = await services.repeatableRequests.answerTo(key, identity).catch((error: unknown) => {
     if (error instanceof KeyReusedError) return undefined;
     throw error;
@@ -72,19 +97,34 @@ export async function answerAgain(key: string, refusal: ApiError, { services, ro
  * Answers a request without a key. Where the connection ends before the answer is out, the answer is kept: its repetition
  * would be told that the name is taken, by what the request itself has made.
  */
-export async function answerUnlessLost({ services, route, request, reply, links, identity, handle }: Repeatable): Promise<FastifyReply> {
+export async function answerUnlessLost({
+  services,
+  route,
+  request,
+  reply,
+  links,
+  identity,
+  handle,
+}: Repeatable): Promise<FastifyReply> {
   const { repeatableRequests, database } = services;
   const { made } = route;
   if (made === undefined) return send(reply, route, links, await handle(), false);
 
-  const stateOf = (answer: KeptAnswer) => stateOfMade(database, made.table, made.idIn(answer.body, answer.headers), answer.uploads.map(({ blobId }) => blobId));
+  const stateOf = (answer: KeptAnswer) =>
+    stateOfMade(
+      database,
+      made.table,
+      made.idIn(answer.body, answer.headers),
+      answer.uploads.map(({ blobId }) => blobId),
+    );
   let answer: KeptAnswer | undefined;
   let announced: Promise<void> | undefined;
   const keep = async (lost: KeptAnswer): Promise<void> => {
     const state = await stateOf(lost);
     if (state !== undefined) await repeatableRequests.keepLost(identity, lost, state);
   };
-  const failed = (error: unknown): void => request.log.warn({ err: error }, 'cannot keep the answer to a request whose client has gone');
+  const failed = (error: unknown): void =>
+    request.log.warn({ err: error }, 'cannot keep the answer to a request whose client has gone');
   const onClose = (): void => {
     if (reply.raw.writableFinished) return;
     if (answer === undefined) announced = repeatableRequests.announceLost(identity).catch(failed);
@@ -97,7 +137,10 @@ export async function answerUnlessLost({ services, route, request, reply, links,
   try {
     answer = await handle();
   } catch (error) {
-    const lost = error instanceof ApiError && error.status === 409 ? await repeatableRequests.takeLost(identity, stateOf) : undefined;
+    const lost =
+      error instanceof ApiError && error.status === 409
+        ? await repeatableRequests.takeLost(identity, stateOf)
+        : undefined;
     if (lost === undefined) {
       if (announced !== undefined) await announced.then(() => repeatableRequests.withdrawLost(identity)).catch(failed);
       throw error;
@@ -131,14 +174,24 @@ function withoutUploads(value: unknown, links: Links, path: readonly string[], u
   }
   if (Array.isArray(value)) return value.map((inner, n) => withoutUploads(inner, links, [...path, String(n)], uploads));
   if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, withoutUploads(inner, links, [...path, key], uploads)]));
+  return Object.fromEntries(
+    Object.entries(value).map(([key, inner]) => [key, withoutUploads(inner, links, [...path, key], uploads)]),
+  );
 }
 
-async function send(reply: FastifyReply, route: Route, links: Links, { status, headers, body, uploads }: KeptAnswer, repeated: boolean): Promise<FastifyReply> {
+async function send(
+  reply: FastifyReply,
+  route: Route,
+  links: Links,
+  { status, headers, body, uploads }: KeptAnswer,
+  repeated: boolean,
+): Promise<FastifyReply> {
   const full = uploads.length === 0 ? body : structuredClone(body);
   for (const { path, blobId, fileName } of uploads) {
     const { href } = await links.upload(blobId, fileName);
-    const holder = path.slice(0, -1).reduce((inner, key) => inner[key] as Record<string, unknown>, full as Record<string, unknown>);
+    const holder = path
+      .slice(0, -1)
+      .reduce((inner, key) => inner[key] as Record<string, unknown>, full as Record<string, unknown>);
     holder[path.at(-1) as string] = href;
   }
   reply.code(status).headers(headers);

@@ -97,15 +97,24 @@ interface RouteBase<Body extends TSchema, Query extends TSchema> {
   errors?: readonly ErrorCode[];
 }
 
-export interface IModelRoute<Body extends TSchema = TSchema, Query extends TSchema = TSchema> extends RouteBase<Body, Query> {
+export interface IModelRoute<Body extends TSchema = TSchema, Query extends TSchema = TSchema> extends RouteBase<
+  Body,
+  Query
+> {
   access: Extract<Access, { on: 'imodel' }>;
   handler(call: IModelCall<Static<Body>, Static<Query>>): Promise<unknown>;
 }
-export interface ITwinRoute<Body extends TSchema = TSchema, Query extends TSchema = TSchema> extends RouteBase<Body, Query> {
+export interface ITwinRoute<Body extends TSchema = TSchema, Query extends TSchema = TSchema> extends RouteBase<
+  Body,
+  Query
+> {
   access: Extract<Access, { on: 'itwin' }>;
   handler(call: ITwinCall<Static<Body>, Static<Query>>): Promise<unknown>;
 }
-export interface CallerRoute<Body extends TSchema = TSchema, Query extends TSchema = TSchema> extends RouteBase<Body, Query> {
+export interface CallerRoute<Body extends TSchema = TSchema, Query extends TSchema = TSchema> extends RouteBase<
+  Body,
+  Query
+> {
   access: Extract<Access, { on: 'caller' }>;
   handler(call: Call<Static<Body>, Static<Query>>): Promise<unknown>;
 }

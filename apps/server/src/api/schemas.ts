@@ -12,13 +12,17 @@ export function Nullable<S extends TSchema>(schema: S) {
 export const NameText = (description: string, wording: Wording = {}) => textOf('name', description, wording);
 /** Text that names a person or a thing by its exact characters; else like a name. */
 export const ReferenceText = (description: string) => textOf('reference', description, {});
-const textOf = (text: TextKind, description: string, wording: Wording) => Type.String({ description, minLength: 1, maxLength: 255, text, ...wording });
+const textOf = (text: TextKind, description: string, wording: Wording) =>
+  Type.String({ description, minLength: 1, maxLength: 255, text, ...wording });
 /** Free text of at most 255 characters, which may have several lines; kept in NFC. */
-export const FreeText = (description: string, options: Wording & { minLength?: number; pattern?: string } = {}) => Type.String({ description, maxLength: 255, text: 'description' satisfies TextKind, ...options });
+export const FreeText = (description: string, options: Wording & { minLength?: number; pattern?: string } = {}) =>
+  Type.String({ description, maxLength: 255, text: 'description' satisfies TextKind, ...options });
 /** Text of one line, which may be empty; kept in NFC. */
-export const LabelText = (options: Wording & { description?: string; maxLength?: number } = {}) => Type.String({ maxLength: 255, text: 'label' satisfies TextKind, ...options });
+export const LabelText = (options: Wording & { description?: string; maxLength?: number } = {}) =>
+  Type.String({ maxLength: 255, text: 'label' satisfies TextKind, ...options });
 /** A parameter that is compared with names or descriptions. */
-export const SearchText = (options: { description?: string; minLength?: number } = {}) => Type.String({ maxLength: 255, text: 'search' satisfies TextKind, ...options });
+export const SearchText = (options: { description?: string; minLength?: number } = {}) =>
+  Type.String({ maxLength: 255, text: 'search' satisfies TextKind, ...options });
 /** One of some words, or null. */
 export function NullableWord<W extends string>(words: readonly W[], wording: Wording = {}) {
   return Type.Unsafe<W | null>({ type: ['string', 'null'], enum: [...words, null], ...wording });
@@ -28,7 +32,8 @@ export function NullableWord<W extends string>(words: readonly W[], wording: Wor
 export const Fixed = (message: string) => Type.Optional(Type.Unsafe<undefined>({ not: {}, fixed: message }));
 
 /** An id that a body names; whether there is such a thing is told later. */
-export const IdText = (options: { description?: string; minLength?: number } = {}) => Type.String({ maxLength: 255, ...options });
+export const IdText = (options: { description?: string; minLength?: number } = {}) =>
+  Type.String({ maxLength: 255, ...options });
 
 /** An id of an iTwin or iModel in a query. */
 export const guidPattern = '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';
@@ -36,14 +41,24 @@ export const guidPattern = '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$
 export const LinkSchema = Type.Object({ href: Type.String() });
 export const StorageLinkSchema = Type.Object({
   href: Type.String({ description: 'Signed, good for one blob and a limited time.' }),
-  storageType: Type.String({ enum: ['azure', 'google'], description: 'Protocol of the link. azure: a part of Azure Blob. google: plain GET that may be redirected.' }),
+  storageType: Type.String({
+    enum: ['azure', 'google'],
+    description: 'Protocol of the link. azure: a part of Azure Blob. google: plain GET that may be redirected.',
+  }),
 });
 export const PageLinks = Type.Object({ self: LinkSchema, prev: Nullable(LinkSchema), next: Nullable(LinkSchema) });
 
 const latitude = Type.Number({ minimum: -90, maximum: 90, explain: "Valid 'latitude' value range is -90 to 90." });
-const longitude = Type.Number({ minimum: -180, maximum: 180, explain: "Valid 'longitude' value range is -180 to 180." });
+const longitude = Type.Number({
+  minimum: -180,
+  maximum: 180,
+  explain: "Valid 'longitude' value range is -180 to 180.",
+});
 const PointSchema = Type.Object({ latitude, longitude });
-export const ExtentSchema = Type.Object({ southWest: PointSchema, northEast: PointSchema }, { description: 'Area on earth, degrees.' });
+export const ExtentSchema = Type.Object(
+  { southWest: PointSchema, northEast: PointSchema },
+  { description: 'Area on earth, degrees.' },
+);
 
 export const ApplicationSchema = Type.Object({ id: Type.String(), name: Type.String() });
 

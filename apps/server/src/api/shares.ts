@@ -21,14 +21,26 @@ const ShareResponse = Type.Object({ share: ShareSchema });
 const ExpiresAt = Type.String({ maxLength: 100, description: 'ISO 8601; in the future, six months away at most.' });
 
 function toShare(row: ShareTable) {
-  return { id: row.id, displayName: row.name, name: row.name, expiresAt: time(row.expires_at), permission: row.permission, creatorId: row.owner_id };
+  return {
+    id: row.id,
+    displayName: row.name,
+    name: row.name,
+    expiresAt: time(row.expires_at),
+    permission: row.permission,
+    creatorId: row.owner_id,
+  };
 }
 
 function expiryOf(text: string, invalid: (details: ErrorDetail[]) => ApiError): number {
   const expiresAt = /^\d{4}-\d\d-\d\dT/.test(text) ? Date.parse(text) : NaN;
   const now = Date.now();
   if (expiresAt > now && expiresAt <= latestExpiry(now)) return expiresAt;
-  throw invalid([detail.invalidValue('expiresAt', "Provided 'expiresAt' value is not valid. It must be a time in the future, at most 6 months away.")]);
+  throw invalid([
+    detail.invalidValue(
+      'expiresAt',
+      "Provided 'expiresAt' value is not valid. It must be a time in the future, at most 6 months away.",
+    ),
+  ]);
 }
 
 const access = { on: 'imodel', permission: 'imodels_webview', level: 'iModel' } as const;
@@ -46,13 +58,24 @@ const createShare = imodelRoute({
   body: Type.Object({
     name: NameText('Name of the share.'),
     expiresAt: ExpiresAt,
-    permission: Type.String({ enum: ['imodels_webview', 'imodels_read'], pick: "Valid 'permission' values are: 'imodels_webview', 'imodels_read'." }),
+    permission: Type.String({
+      enum: ['imodels_webview', 'imodels_read'],
+      pick: "Valid 'permission' values are: 'imodels_webview', 'imodels_read'.",
+    }),
   }),
-  response: { status: 201, description: 'The share, with its key.', schema: Type.Object({ share: Type.Object({ ...ShareSchema.properties, shareKey: Type.String() }) }) },
+  response: {
+    status: 201,
+    description: 'The share, with its key.',
+    schema: Type.Object({ share: Type.Object({ ...ShareSchema.properties, shareKey: Type.String() }) }),
+  },
   errors: ['iModelNotInitialized'],
   async handler({ access: onIModel, caller, body, services, invalid }) {
     const expiresAt = expiryOf(body.expiresAt, invalid);
-    const { share, key } = await services.shares.create(caller, onIModel, { name: body.name, permission: body.permission as ShareTable['permission'], expires_at: expiresAt });
+    const { share, key } = await services.shares.create(caller, onIModel, {
+      name: body.name,
+      permission: body.permission as ShareTable['permission'],
+      expires_at: expiresAt,
+    });
     return { share: { ...toShare(share), shareKey: key } };
   },
 });
@@ -67,7 +90,11 @@ const listShares = imodelRoute({
   access,
   invalid: 'Cannot get Shares.',
   query: Type.Object(pagingParameters),
-  response: { status: 200, description: 'A page of shares.', schema: Type.Object({ shares: Type.Array(ShareSchema), _links: PageLinks }) },
+  response: {
+    status: 200,
+    description: 'A page of shares.',
+    schema: Type.Object({ shares: Type.Array(ShareSchema), _links: PageLinks }),
+  },
   async handler({ access: onIModel, caller, query, rawQuery, links, services, invalid }) {
     const { imodel } = onIModel;
     const keys = [
@@ -101,13 +128,22 @@ const updateShare = imodelRoute({
   path: '/imodels/:iModelId/shares/:shareId',
   tag,
   summary: "Change when one of the caller's own shares expires",
-  access: { ...access, also: "`imodels_manage` on the iTwin for a later end, as for a new share." },
+  access: { ...access, also: '`imodels_manage` on the iTwin for a later end, as for a new share.' },
   invalid: 'Cannot update Share.',
   body: Type.Object({ expiresAt: ExpiresAt }),
   response: { status: 200, description: 'The share as it is now.', schema: ShareResponse },
   errors: ['ShareNotFound'],
   async handler({ access: onIModel, caller, params, body, services, invalid }) {
-    return { share: toShare(await services.shares.changeExpiry(caller, onIModel, parseGuid(params.shareId ?? ''), expiryOf(body.expiresAt, invalid))) };
+    return {
+      share: toShare(
+        await services.shares.changeExpiry(
+          caller,
+          onIModel,
+          parseGuid(params.shareId ?? ''),
+          expiryOf(body.expiresAt, invalid),
+        ),
+      ),
+    };
   },
 });
 
@@ -120,7 +156,10 @@ const revokeShare = imodelRoute({
   description: "One of the own; administrators of the iTwin also others'.",
   access,
   invalid: 'Cannot revoke Share.',
-  response: { status: 204, description: 'Its key opens nothing any more, nor do the links and tokens that were given out through it.' },
+  response: {
+    status: 204,
+    description: 'Its key opens nothing any more, nor do the links and tokens that were given out through it.',
+  },
   errors: ['ShareNotFound'],
   async handler({ access: onIModel, caller, params, services }) {
     await services.shares.revoke(caller, onIModel, parseGuid(params.shareId ?? ''));

@@ -14,9 +14,21 @@ const getThumbnail = imodelRoute({
   tag,
   summary: 'Get the picture of an iModel',
   description: 'PNG, 400 × 250 or 800 × 500 pixels; a default picture where none was uploaded.',
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', beforeInitialized: 'The picture is its own; there is only the default one by then.' },
+  access: {
+    on: 'imodel',
+    permission: 'imodels_webview',
+    level: 'iModel',
+    beforeInitialized: 'The picture is its own; there is only the default one by then.',
+  },
   invalid: 'Cannot get Thumbnail.',
-  query: Type.Object({ size: Type.Optional(Type.String({ enum: ['small', 'large'], refusal: "'{value}' is not a valid 'size'. Valid 'size' values are: 'small', 'large'." })) }),
+  query: Type.Object({
+    size: Type.Optional(
+      Type.String({
+        enum: ['small', 'large'],
+        refusal: "'{value}' is not a valid 'size'. Valid 'size' values are: 'small', 'large'.",
+      }),
+    ),
+  }),
   response: { status: 200, description: 'The picture.', binary: 'image/png' },
   async handler({ access, query, services }) {
     return services.thumbnails.get(access.imodel.id, (query.size ?? 'small') as ThumbnailSize);
@@ -43,7 +55,8 @@ const uploadThumbnail = imodelRoute({
       throw invalid([
         {
           code: 'InvalidRequestBody',
-          message: "Invalid Thumbnail format. Please use one of the supported media formats: 'image/jpeg', 'image/png'.",
+          message:
+            "Invalid Thumbnail format. Please use one of the supported media formats: 'image/jpeg', 'image/png'.",
           innerError: { code: 'InvalidThumbnailFormat' },
         },
       ]);

@@ -5,7 +5,10 @@ import { Nullable } from './schemas.ts';
 const Limit = Nullable(Type.Integer({ description: 'How much there may be; null is no limit.' }));
 const UsedSchema = Type.Object({ used: Type.Integer(), limit: Limit });
 const usage = {
-  bytes: Type.Object(UsedSchema.properties, { description: 'Announced and stored ones, and deleted ones until they are taken away. What iModels share counts once, for whoever had it stored.' }),
+  bytes: Type.Object(UsedSchema.properties, {
+    description:
+      'Announced and stored ones, and deleted ones until they are taken away. What iModels share counts once, for whoever had it stored.',
+  }),
   iModels: UsedSchema,
 };
 
@@ -42,7 +45,9 @@ const getUsage = itwinRoute({
     return {
       usage: {
         iTwin: await quotas.ofITwin(database.db, itwin),
-        organization: permissions.has('organization_administrator') ? await quotas.ofOrganization(database.db, itwin) : null,
+        organization: permissions.has('organization_administrator')
+          ? await quotas.ofOrganization(database.db, itwin)
+          : null,
         limits: {
           baselineFile: quotas.largest('baseline'),
           changesetFile: quotas.largest('changeset'),

@@ -9,7 +9,11 @@ import { LinkSchema, Nullable, PageLinks, time, TimeSchema } from './schemas.ts'
 
 const tag = 'Users';
 
-const MinimalUser = Type.Object({ id: Type.String(), displayName: Type.String(), _links: Type.Object({ self: LinkSchema }) });
+const MinimalUser = Type.Object({
+  id: Type.String(),
+  displayName: Type.String(),
+  _links: Type.Object({ self: LinkSchema }),
+});
 const FullUser = Type.Object({
   ...MinimalUser.properties,
   givenName: Type.String(),
@@ -21,13 +25,24 @@ const FullUser = Type.Object({
     createdVersionsCount: Type.Integer(),
     briefcasesCount: Type.Integer(),
     lastAccessTime: Nullable(Type.String({ format: 'date-time', description: 'To the minute.' })),
-    applications: Type.Array(Type.Object({ id: Type.String(), name: Type.String(), ownsLocks: Type.Boolean(), ownsExclusiveRootElementLock: Type.Boolean() })),
+    applications: Type.Array(
+      Type.Object({
+        id: Type.String(),
+        name: Type.String(),
+        ownsLocks: Type.Boolean(),
+        ownsExclusiveRootElementLock: Type.Boolean(),
+      }),
+    ),
   }),
 });
 
 function toMinimal(iModelId: string, row: UserAccountTable, links: Links) {
   // Names are as anybody says; an e-mail is here only where it was verified.
-  return { id: row.id, displayName: row.email === '' ? row.id : row.email, _links: { self: links.user(iModelId, row.id) } };
+  return {
+    id: row.id,
+    displayName: row.email === '' ? row.id : row.email,
+    _links: { self: links.user(iModelId, row.id) },
+  };
 }
 
 function toFull(iModelId: string, row: UserAccountTable, statistics: UserStatistics | undefined, links: Links) {
@@ -53,14 +68,26 @@ const listUsers = imodelRoute({
   path: '/imodels/:iModelId/users',
   tag,
   summary: 'List everyone who ever connected',
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', personal: true, beforeInitialized: 'Users are its own.' },
+  access: {
+    on: 'imodel',
+    permission: 'imodels_webview',
+    level: 'iModel',
+    personal: true,
+    beforeInitialized: 'Users are its own.',
+  },
   invalid: 'Cannot get Users.',
   prefer: true,
   query: Type.Object({
-    $orderBy: Type.Optional(Type.String({ maxLength: 255, description: '`givenName`, `surname`, each with `asc` or `desc`.' })),
+    $orderBy: Type.Optional(
+      Type.String({ maxLength: 255, description: '`givenName`, `surname`, each with `asc` or `desc`.' }),
+    ),
     ...pagingParameters,
   }),
-  response: { status: 200, description: 'A page of users.', schema: Type.Object({ users: Type.Array(MinimalUser), _links: PageLinks }) },
+  response: {
+    status: 200,
+    description: 'A page of users.',
+    schema: Type.Object({ users: Type.Array(MinimalUser), _links: PageLinks }),
+  },
   async handler({ access, query, rawQuery, representation, links, services, invalid }) {
     const { id } = access.imodel;
     const keys = sortKeys(
@@ -71,9 +98,16 @@ const listUsers = imodelRoute({
       invalid,
     );
     const page = await services.users.list(access.imodel, pageRequest(query, keys, invalid));
-    const statistics = representation ? await services.users.statistics(id, page.items.map((row) => row.id)) : undefined;
+    const statistics = representation
+      ? await services.users.statistics(
+          id,
+          page.items.map((row) => row.id),
+        )
+      : undefined;
     return {
-      users: page.items.map((row) => (representation ? toFull(id, row, statistics?.get(row.id), links) : toMinimal(id, row, links))),
+      users: page.items.map((row) =>
+        representation ? toFull(id, row, statistics?.get(row.id), links) : toMinimal(id, row, links),
+      ),
       _links: links.page(`/imodels/${id}/users`, rawQuery, page),
     };
   },
@@ -85,7 +119,13 @@ const getUser = imodelRoute({
   path: '/imodels/:iModelId/users/:userId',
   tag,
   summary: 'Get a user of the iModel',
-  access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel', personal: true, beforeInitialized: 'The link to its creator leads here.' },
+  access: {
+    on: 'imodel',
+    permission: 'imodels_webview',
+    level: 'iModel',
+    personal: true,
+    beforeInitialized: 'The link to its creator leads here.',
+  },
   invalid: 'Cannot get User.',
   response: { status: 200, description: 'The user.', schema: Type.Object({ user: FullUser }) },
   errors: ['UserNotFound'],

@@ -18,18 +18,42 @@ export interface Wording {
   fixed?: string;
   missing?: string;
 }
-const wordings = ['explain', 'tooLong', 'pick', 'refusal', 'fixed', 'missing'] as const satisfies readonly (keyof Wording)[];
+const wordings = [
+  'explain',
+  'tooLong',
+  'pick',
+  'refusal',
+  'fixed',
+  'missing',
+] as const satisfies readonly (keyof Wording)[];
 
 /** What a body does not declare is taken out of it, at every depth: nothing that nobody knows of is stored, copied and sent out again. */
-const forBodies = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false, removeAdditional: 'all' });
+const forBodies = new Ajv({
+  allErrors: true,
+  verbose: true,
+  strict: false,
+  validateFormats: false,
+  removeAdditional: 'all',
+});
 /** The same, up to the first fault: a large body may have one in each of its values. */
 const forLargeBodies = new Ajv({ verbose: true, strict: false, validateFormats: false, removeAdditional: 'all' });
 /** Answers are looked at and stay as they are. */
 const forAnswers = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false });
 /** Parameters arrive as text: `'5'` becomes 5 where a number is declared. */
-const forParameters = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false, coerceTypes: true });
+const forParameters = new Ajv({
+  allErrors: true,
+  verbose: true,
+  strict: false,
+  validateFormats: false,
+  coerceTypes: true,
+});
 
-for (const ajv of [forBodies, forLargeBodies, forAnswers, forParameters]) ajv.addKeyword({ keyword: 'text', type: 'string', validate: (kind: TextKind, value: string) => faultOfText(kind, value) === undefined });
+for (const ajv of [forBodies, forLargeBodies, forAnswers, forParameters])
+  ajv.addKeyword({
+    keyword: 'text',
+    type: 'string',
+    validate: (kind: TextKind, value: string) => faultOfText(kind, value) === undefined,
+  });
 
 export type Check = (value: unknown) => ErrorDetail[];
 
@@ -60,7 +84,9 @@ export function parameterCheck(schema: TSchema): Check {
  * The object is changed in place. @returns a detail for each parameter at fault
  */
 export function parameterNames(schema: TSchema | undefined): (query: Record<string, unknown>) => ErrorDetail[] {
-  const declared = new Map(Object.keys(schema === undefined ? {} : propertiesOf(schema)).map((name) => [name.toLowerCase(), name]));
+  const declared = new Map(
+    Object.keys(schema === undefined ? {} : propertiesOf(schema)).map((name) => [name.toLowerCase(), name]),
+  );
   return (query) => {
     const details: ErrorDetail[] = [];
     for (const given of Object.keys(query)) {
@@ -80,15 +106,28 @@ const maxJudgedValues = 1000;
 /** Most faults that are told of a request. */
 const maxDetails = 100;
 
-function checkWith(validatorFor: (value: unknown) => ValidateFunction, schema: TSchema, kind: 'property' | 'parameter'): Check {
-  const texts = Object.entries((schema as { properties?: Record<string, { text?: TextKind }> }).properties ?? {}).filter(([, { text }]) => text !== undefined);
+function checkWith(
+  validatorFor: (value: unknown) => ValidateFunction,
+  schema: TSchema,
+  kind: 'property' | 'parameter',
+): Check {
+  const texts = Object.entries(
+    (schema as { properties?: Record<string, { text?: TextKind }> }).properties ?? {},
+  ).filter(([, { text }]) => text !== undefined);
   return (value) => {
     const bad = findUnstorable(value);
-    if (bad !== undefined) return [detail.invalidValue(bad.place, `Provided '${bad.place}' value is not valid. The value cannot contain ${bad.what}.`)];
+    if (bad !== undefined)
+      return [
+        detail.invalidValue(
+          bad.place,
+          `Provided '${bad.place}' value is not valid. The value cannot contain ${bad.what}.`,
+        ),
+      ];
     const validate = validatorFor(value);
     if (validate(value)) {
       const given = value as Record<string, unknown>;
-      for (const [name, { text }] of texts) if (typeof given[name] === 'string') given[name] = normalizeText(text as TextKind, given[name]);
+      for (const [name, { text }] of texts)
+        if (typeof given[name] === 'string') given[name] = normalizeText(text as TextKind, given[name]);
       return [];
     }
     const details = new Map<string, ErrorDetail>();
@@ -109,7 +148,8 @@ function onFirstUse<T>(make: () => T): () => T {
 /** Whether there are more than so many values in a value, it included. */
 function hasMoreValues(value: unknown, limit: number): boolean {
   let left = limit;
-  const isOver = (inner: unknown): boolean => --left < 0 || (typeof inner === 'object' && inner !== null && Object.values(inner).some(isOver));
+  const isOver = (inner: unknown): boolean =>
+    --left < 0 || (typeof inner === 'object' && inner !== null && Object.values(inner).some(isOver));
   return isOver(value);
 }
 
@@ -119,21 +159,44 @@ function describe(error: ErrorObject, schema: TSchema, kind: 'property' | 'param
     const missing = (error.params as { missingProperty: string }).missingProperty;
     // A missing inner property is told with its way, `baselineFile.size`.
     const target = [...error.instancePath.slice(1).split('/').filter(Boolean), missing].join('.');
-    return kind === 'parameter' ? detail.missingParameter(target) : detail.missingProperty(target, propertiesOf(schema)[target]?.missing);
+    return kind === 'parameter'
+      ? detail.missingParameter(target)
+      : detail.missingProperty(target, propertiesOf(schema)[target]?.missing);
   }
   if (top === '') return detail.invalidBody();
   const wording = wordingOf(error, schema, top);
   if (wording.fixed !== undefined) return { code: 'ReadOnlyProperty', message: wording.fixed, target: top };
-  if (wording.missing !== undefined && (isBlank(error.data) || isInvisible(error))) return detail.missingProperty(top, wording.missing);
-  if (wording.refusal !== undefined) return detail.invalidValue(top, wording.refusal.replace('{value}', () => shown(error.data)));
+  if (wording.missing !== undefined && (isBlank(error.data) || isInvisible(error)))
+    return detail.missingProperty(top, wording.missing);
+  if (wording.refusal !== undefined)
+    return detail.invalidValue(
+      top,
+      wording.refusal.replace('{value}', () => shown(error.data)),
+    );
   if (error.keyword === 'maxLength')
-    return detail.invalidValue(top, wording.tooLong ?? `Provided '${top}' value is not valid. The value exceeds allowed ${String(error.schema)} characters.`);
+    return detail.invalidValue(
+      top,
+      wording.tooLong ??
+        `Provided '${top}' value is not valid. The value exceeds allowed ${String(error.schema)} characters.`,
+    );
   const textFault = error.keyword === 'text' ? faultOfText(error.schema as TextKind, error.data as string) : undefined;
-  if (textFault === 'control') return detail.invalidValue(top, `Provided '${top}' value is not valid. The value cannot contain control characters.`);
-  const blank = textFault === 'blank' || (typeof error.data === 'string' && isBlank(error.data) && (error.keyword === 'minLength' || error.keyword === 'pattern'));
+  if (textFault === 'control')
+    return detail.invalidValue(
+      top,
+      `Provided '${top}' value is not valid. The value cannot contain control characters.`,
+    );
+  const blank =
+    textFault === 'blank' ||
+    (typeof error.data === 'string' &&
+      isBlank(error.data) &&
+      (error.keyword === 'minLength' || error.keyword === 'pattern'));
   if (blank && wording.explain === undefined)
-    return detail.invalidValue(top, `'${error.data as string}' is not a valid '${top}' value. The value cannot be empty or consist only of whitespace characters.`);
-  if (wording.explain !== undefined && kind === 'property') return detail.invalidValue(top, `Provided '${top}' value is not valid. ${wording.explain}`);
+    return detail.invalidValue(
+      top,
+      `'${error.data as string}' is not a valid '${top}' value. The value cannot be empty or consist only of whitespace characters.`,
+    );
+  if (wording.explain !== undefined && kind === 'property')
+    return detail.invalidValue(top, `Provided '${top}' value is not valid. ${wording.explain}`);
   const more = wording.explain ?? wording.pick;
   const text = `'${shown(error.data)}' is not a valid '${top}' value.`;
   return detail.invalidValue(top, more === undefined ? text : `${text} ${more}`);

@@ -46,15 +46,35 @@ function toWebhook(row: WebhookTable) {
 
 function toDelivery(row: JobTable) {
   const { eventType, enqueuedAt } = JSON.parse(row.payload) as EventMessage;
-  return { messageId: row.id, eventType, enqueuedDateTime: time(enqueuedAt), attempts: row.attempt, lastError: row.last_error ?? '' };
+  return {
+    messageId: row.id,
+    eventType,
+    enqueuedDateTime: time(enqueuedAt),
+    attempts: row.attempt,
+    lastError: row.last_error ?? '',
+  };
 }
 
 /** Rule of this server: messages go out encrypted, unless its own network is trusted to carry them. */
-function requireUrl(text: string | undefined, { config }: Services, invalid: (details: ErrorDetail[]) => ApiError): void {
+function requireUrl(
+  text: string | undefined,
+  { config }: Services,
+  invalid: (details: ErrorDetail[]) => ApiError,
+): void {
   if (text === undefined) return;
   const url = URL.canParse(text) ? new URL(text) : undefined;
-  const fine = url !== undefined && url.username === '' && url.password === '' && (url.protocol === 'https:' || (url.protocol === 'http:' && config.webhooks.allowPrivateAddresses));
-  if (!fine) throw invalid([detail.invalidValue('callbackUrl', "Provided 'callbackUrl' value is not valid. It must be an https address without a user.")]);
+  const fine =
+    url !== undefined &&
+    url.username === '' &&
+    url.password === '' &&
+    (url.protocol === 'https:' || (url.protocol === 'http:' && config.webhooks.allowPrivateAddresses));
+  if (!fine)
+    throw invalid([
+      detail.invalidValue(
+        'callbackUrl',
+        "Provided 'callbackUrl' value is not valid. It must be an https address without a user.",
+      ),
+    ]);
 }
 
 const createWebhook = itwinRoute({
@@ -76,10 +96,19 @@ const createWebhook = itwinRoute({
     eventTypes: EventTypes,
     isActive: Type.Optional(Type.Boolean({ description: 'Inactive by default.' })),
   }),
-  response: { status: 201, description: 'The webhook, with its secret.', schema: Type.Object({ webhook: Type.Object({ ...Webhook.properties, secret: Type.String() }) }) },
+  response: {
+    status: 201,
+    description: 'The webhook, with its secret.',
+    schema: Type.Object({ webhook: Type.Object({ ...Webhook.properties, secret: Type.String() }) }),
+  },
   async handler({ access: { itwin }, caller, body, services, invalid }) {
     requireUrl(body.callbackUrl, services, invalid);
-    const row = await services.webhooks.create(caller, itwin.id, { callbackUrl: body.callbackUrl, secret: body.secret, eventTypes: body.eventTypes, isActive: body.isActive ?? false });
+    const row = await services.webhooks.create(caller, itwin.id, {
+      callbackUrl: body.callbackUrl,
+      secret: body.secret,
+      eventTypes: body.eventTypes,
+      isActive: body.isActive ?? false,
+    });
     return { webhook: { ...toWebhook(row), secret: row.secret } };
   },
 });
@@ -131,7 +160,9 @@ const updateWebhook = itwinRoute({
   errors: ['WebhookNotFound'],
   async handler({ access: { itwin }, caller, params, body, services, invalid }) {
     requireUrl(body.callbackUrl, services, invalid);
-    return { webhook: toWebhook(await services.webhooks.update(caller, itwin.id, parseGuid(params.webhookId ?? ''), body)) };
+    return {
+      webhook: toWebhook(await services.webhooks.update(caller, itwin.id, parseGuid(params.webhookId ?? ''), body)),
+    };
   },
 });
 
@@ -159,7 +190,11 @@ const listDeadLetters = itwinRoute({
   access,
   invalid: 'Cannot get dead letters.',
   query: Type.Object(pagingParameters),
-  response: { status: 200, description: 'A page of messages.', schema: Type.Object({ deadLetters: Type.Array(Delivery), _links: PageLinks }) },
+  response: {
+    status: 200,
+    description: 'A page of messages.',
+    schema: Type.Object({ deadLetters: Type.Array(Delivery), _links: PageLinks }),
+  },
   errors: ['WebhookNotFound'],
   async handler({ access: { itwin }, params, query, rawQuery, links, services, invalid }) {
     const { id } = await services.webhooks.get(itwin.id, parseGuid(params.webhookId ?? ''));
@@ -168,7 +203,10 @@ const listDeadLetters = itwinRoute({
       { column: 'id', type: 'text' as const, descending: false },
     ];
     const page = await services.webhooks.deadLetters(id, pageRequest(query, keys, invalid));
-    return { deadLetters: page.items.map(toDelivery), _links: links.page(`/itwins/${itwin.id}/webhooks/${id}/deadletters`, rawQuery, page) };
+    return {
+      deadLetters: page.items.map(toDelivery),
+      _links: links.page(`/itwins/${itwin.id}/webhooks/${id}/deadletters`, rawQuery, page),
+    };
   },
 });
 
@@ -189,4 +227,12 @@ const redeliver = itwinRoute({
   },
 });
 
-export const webhookRoutes: Route[] = [createWebhook, listWebhooks, getWebhook, updateWebhook, deleteWebhook, listDeadLetters, redeliver];
+export const webhookRoutes: Route[] = [
+  createWebhook,
+  listWebhooks,
+  getWebhook,
+  updateWebhook,
+  deleteWebhook,
+  listDeadLetters,
+  redeliver,
+];

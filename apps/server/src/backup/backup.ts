@@ -47,12 +47,18 @@ const atATime = 4;
  * the folder is a whole data folder, the earlier one or the new one, on which a server can be started.
  * @throws BackupError, DataFolderInUseError when a server runs on the backup
  */
-export async function backUp(config: Pick<Config, 'dataDir' | 'databaseUrl' | 'dataCenter' | 'dataCenters' | 'store'>, target: string, onFile: (done: number, total: number) => void): Promise<BackedUp> {
+export async function backUp(
+  config: Pick<Config, 'dataDir' | 'databaseUrl' | 'dataCenter' | 'dataCenters' | 'store'>,
+  target: string,
+  onFile: (done: number, total: number) => void,
+): Promise<BackedUp> {
   const { dataDir } = config;
-  if (config.databaseUrl !== undefined) throw new BackupError('this installation is on PostgreSQL: back it up with pg_dump, as docs/operating.md tells');
+  if (config.databaseUrl !== undefined)
+    throw new BackupError('this installation is on PostgreSQL: back it up with pg_dump, as docs/operating.md tells');
   if (!existsSync(path.join(dataDir, databaseFile))) throw new BackupError(`there is no installation at ${dataDir}`);
   const inside = path.relative(dataDir, target);
-  if (inside === '' || !inside.startsWith('..')) throw new BackupError('the backup must lie outside of the data folder');
+  if (inside === '' || !inside.startsWith('..'))
+    throw new BackupError('the backup must lie outside of the data folder');
   mkdirSync(target, { recursive: true, mode: 0o700 });
   const lock = lockFolder(target);
   try {
@@ -62,7 +68,11 @@ export async function backUp(config: Pick<Config, 'dataDir' | 'databaseUrl' | 'd
   }
 }
 
-async function fill({ dataDir, store, dataCenters }: Pick<Config, 'dataDir' | 'dataCenters' | 'store'>, target: string, onFile: (done: number, total: number) => void): Promise<BackedUp> {
+async function fill(
+  { dataDir, store, dataCenters }: Pick<Config, 'dataDir' | 'dataCenters' | 'store'>,
+  target: string,
+  onFile: (done: number, total: number) => void,
+): Promise<BackedUp> {
   const snapshot = path.join(target, `${databaseFile}.new`);
   takeSnapshot(path.join(dataDir, databaseFile), snapshot);
   const earlier = path.join(target, databaseFile);
@@ -74,7 +84,9 @@ async function fill({ dataDir, store, dataCenters }: Pick<Config, 'dataDir' | 'd
   const stale: { store: FileStore; keys: string[] }[] = [];
   const reader = new DatabaseSync(snapshot, { readOnly: true });
   try {
-    const { total } = reader.prepare("select count(*) as total from blob where state = 'stored'").get() as { total: number };
+    const { total } = reader.prepare("select count(*) as total from blob where state = 'stored'").get() as {
+      total: number;
+    };
     for (const settings of [store, ...Object.values(dataCenters)]) {
       const id = storeId(settings);
       if (settings.type !== 'files') {
@@ -82,15 +94,27 @@ async function fill({ dataDir, store, dataCenters }: Pick<Config, 'dataDir' | 'd
         continue;
       }
       const { folder = 'blobs' } = settings;
-      if (path.isAbsolute(folder) || folder.startsWith('..')) throw new BackupError(`the store '${id}' lies outside of the data folder: copy ${path.resolve(dataDir, folder)} by itself`);
-      const files = reader.prepare("select id, key, size, sha256 from blob where state = 'stored' and key is not null and store = ? order by id").iterate(id) as Iterable<unknown> as Iterable<StoredFile>;
-      const [from, to] = [await FileStore.open(id, path.join(dataDir, folder)), await FileStore.open(id, path.join(target, folder))];
+      if (path.isAbsolute(folder) || folder.startsWith('..'))
+        throw new BackupError(
+          `the store '${id}' lies outside of the data folder: copy ${path.resolve(dataDir, folder)} by itself`,
+        );
+      const files = reader
+        .prepare(
+          "select id, key, size, sha256 from blob where state = 'stored' and key is not null and store = ? order by id",
+        )
+        .iterate(id) as Iterable<unknown> as Iterable<StoredFile>;
+      const [from, to] = [
+        await FileStore.open(id, path.join(dataDir, folder)),
+        await FileStore.open(id, path.join(target, folder)),
+      ];
       stale.push({ store: to, keys: await copyFiles(from, to, files, result, () => onFile(result.files, total)) });
     }
   } finally {
     reader.close();
   }
-  for (const name of ['users.json', 'issuer.json']) if (existsSync(path.join(dataDir, name))) writeFileDurably(path.join(target, name), readFileSync(path.join(dataDir, name)));
+  for (const name of ['users.json', 'issuer.json'])
+    if (existsSync(path.join(dataDir, name)))
+      writeFileDurably(path.join(target, name), readFileSync(path.join(dataDir, name)));
   for (const ending of ['-wal', '-shm']) rmSync(earlier + ending, { force: true });
   renameSync(snapshot, earlier);
   syncFolderSync(target);
@@ -106,7 +130,9 @@ async function fill({ dataDir, store, dataCenters }: Pick<Config, 'dataDir' | 'd
 function identityOf(file: string): string | undefined {
   const reader = new DatabaseSync(file, { readOnly: true, timeout: 5000 });
   try {
-    return (reader.prepare("select value from secret where name = 'installation'").get() as { value: string } | undefined)?.value;
+    return (
+      reader.prepare("select value from secret where name = 'installation'").get() as { value: string } | undefined
+    )?.value;
   } finally {
     reader.close();
   }
@@ -126,7 +152,13 @@ function takeSnapshot(file: string, snapshot: string): void {
 }
 
 /** @returns keys that the backup has and its database does not name */
-async function copyFiles(from: FileStore, to: FileStore, files: Iterable<StoredFile>, result: BackedUp, onFile: () => void): Promise<string[]> {
+async function copyFiles(
+  from: FileStore,
+  to: FileStore,
+  files: Iterable<StoredFile>,
+  result: BackedUp,
+  onFile: () => void,
+): Promise<string[]> {
   const there = new Map<string, number>();
   for await (const { key, size } of to.list()) there.set(key, size);
   await pMap(
@@ -147,7 +179,11 @@ async function copyFiles(from: FileStore, to: FileStore, files: Iterable<StoredF
   return [...there.keys()];
 }
 
-async function copyFile(from: FileStore, to: FileStore, { key, size, sha256 }: StoredFile): Promise<Fault['what'] | undefined> {
+async function copyFile(
+  from: FileStore,
+  to: FileStore,
+  { key, size, sha256 }: StoredFile,
+): Promise<Fault['what'] | undefined> {
   try {
     const stored = await to.put(key, await from.read(key), size);
     if (stored.sha256 === sha256) return undefined;

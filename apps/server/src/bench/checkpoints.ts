@@ -49,11 +49,20 @@ interface Source {
  * Measures clones of iModels with a checkpoint of 10 MB, 100 MB and 1 GB beside plain copies of the same files. Each source
  * is a real iModel file, padded; iTwin.js makes the checkpoint. Every clone's checkpoint is read and must carry its own ids.
  */
-export async function benchCheckpoints(options: { onStart: (machine: Machine) => void; onCase: (found: CheckpointCase) => void }): Promise<CheckpointBench> {
+export async function benchCheckpoints(options: {
+  onStart: (machine: Machine) => void;
+  onCase: (found: CheckpointCase) => void;
+}): Promise<CheckpointBench> {
   const dataDir = mkdtempSync(path.join(tmpdir(), 'offshoot-bench-'));
   try {
-    writeFileSync(path.join(dataDir, 'bench.json'), JSON.stringify({ dataDir, logLevel: 'error', checkpoints: { generate: 'here' }, tiers: raisedTiers }));
-    const machine = describeMachine(undefined, 'tokens verified, server and load in two processes, one clone at a time; files and database on one disk');
+    writeFileSync(
+      path.join(dataDir, 'bench.json'),
+      JSON.stringify({ dataDir, logLevel: 'error', checkpoints: { generate: 'here' }, tiers: raisedTiers }),
+    );
+    const machine = describeMachine(
+      undefined,
+      'tokens verified, server and load in two processes, one clone at a time; files and database on one disk',
+    );
     options.onStart(machine);
     const server = await startChild(dataDir, undefined);
     try {
@@ -104,7 +113,8 @@ class Client {
 }
 
 async function operationState(api: Client, iModelId: string): Promise<string> {
-  return ((await api.json('GET', `/imodels/${iModelId}/operations/create`)) as { createOperation: { state: string } }).createOperation.state;
+  return ((await api.json('GET', `/imodels/${iModelId}/operations/create`)) as { createOperation: { state: string } })
+    .createOperation.state;
 }
 
 const objectsIn = async (dataDir: string): Promise<Set<string>> => {
@@ -125,16 +135,26 @@ async function prepare(api: Client, dataDir: string, iTwinId: string, sizeMB: nu
   db.exec('commit');
   db.close();
   const { size } = await stat(file);
-  const created = (await api.json('POST', '/imodels', { iTwinId, name: `source of ${sizeMB} MB`, creationMode: 'fromBaseline', baselineFile: { size } })) as {
+  const created = (await api.json('POST', '/imodels', {
+    iTwinId,
+    name: `source of ${sizeMB} MB`,
+    creationMode: 'fromBaseline',
+    baselineFile: { size },
+  })) as {
     iModel: { id: string; _links: { upload: { href: string } } };
   };
   const { id: iModelId, _links } = created.iModel;
-  const uploaded = await fetch(_links.upload.href, { method: 'PUT', body: Readable.toWeb(createReadStream(file)) as ReadableStream, duplex: 'half' });
+  const uploaded = await fetch(_links.upload.href, {
+    method: 'PUT',
+    body: Readable.toWeb(createReadStream(file)) as ReadableStream,
+    duplex: 'half',
+  });
   if (uploaded.status !== 201) throw new Error(`the upload answered ${uploaded.status}`);
   await api.send('POST', `/imodels/${iModelId}/baselinefile`, {});
   const until = Date.now() + initializeWithinMs;
   for (let state = ''; state !== 'successful'; state = await operationState(api, iModelId)) {
-    if (state === 'failed' || Date.now() > until) throw new Error(`the source of ${sizeMB} MB is not initialized: ${state}`);
+    if (state === 'failed' || Date.now() > until)
+      throw new Error(`the source of ${sizeMB} MB is not initialized: ${state}`);
     await pause(100);
   }
   rmSync(file);
@@ -147,7 +167,10 @@ async function takeTurn(api: Client, dataDir: string, source: Source): Promise<v
   const before = await folderBytes(store);
   for (let n = 0; n < clonesInTurn; n++) {
     const began = performance.now();
-    const response = await api.send('POST', `/imodels/${source.iModelId}/clone`, { iTwinId: source.iTwinId, name: randomUUID() });
+    const response = await api.send('POST', `/imodels/${source.iModelId}/clone`, {
+      iTwinId: source.iTwinId,
+      name: randomUUID(),
+    });
     const id = /[0-9a-f-]{36}$/.exec(response.headers.get('location') ?? '')?.[0] ?? '';
     while ((await operationState(api, id)) !== 'successful') await pause(1);
     source.times.push(performance.now() - began);
@@ -162,9 +185,17 @@ async function requireOwnIds(api: Client, iModelId: string, iTwinId: string): Pr
   const { checkpoint } = (await api.json('GET', `/imodels/${iModelId}/changesets/0/checkpoint`)) as {
     checkpoint: { state: string; directoryAccessInfo: object | null; _links: { download: { href: string } | null } };
   };
-  if (checkpoint.state !== 'successful' || checkpoint.directoryAccessInfo === null || checkpoint._links.download === null) throw new Error('a clone has no checkpoint');
-  const firstPages = Buffer.from(await (await fetch(checkpoint._links.download.href, { headers: { range: 'bytes=0-65535' } })).arrayBuffer());
-  if (!firstPages.includes(guidBytes(iModelId)) || !firstPages.includes(guidBytes(iTwinId))) throw new Error("a clone's checkpoint has not its own ids");
+  if (
+    checkpoint.state !== 'successful' ||
+    checkpoint.directoryAccessInfo === null ||
+    checkpoint._links.download === null
+  )
+    throw new Error('a clone has no checkpoint');
+  const firstPages = Buffer.from(
+    await (await fetch(checkpoint._links.download.href, { headers: { range: 'bytes=0-65535' } })).arrayBuffer(),
+  );
+  if (!firstPages.includes(guidBytes(iModelId)) || !firstPages.includes(guidBytes(iTwinId)))
+    throw new Error("a clone's checkpoint has not its own ids");
 }
 
 /** Milliseconds to copy files and sync them to the disk. */

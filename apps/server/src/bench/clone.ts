@@ -11,7 +11,16 @@ import { databaseFile, type Tx } from '../db/database.ts';
 import { openEnd, type ChangesetTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
 import { openServices, type Services } from '../services.ts';
-import { describeMachine, firstOwner, folderBytes, percentile, raisedTiers, startChild, tokenOf, type Machine } from './common.ts';
+import {
+  describeMachine,
+  firstOwner,
+  folderBytes,
+  percentile,
+  raisedTiers,
+  startChild,
+  tokenOf,
+  type Machine,
+} from './common.ts';
 
 /** One measured kind of source. */
 export interface CloneCase {
@@ -67,16 +76,28 @@ export async function benchClone(options: {
   try {
     const config = benchConfig(dataDir, options.databaseUrl);
     const { sources, iTwinId } = await prepare(config);
-    const machine = describeMachine(options.databaseUrl, 'tokens verified, rate limits counted (limits raised), server and load in two processes, one request at a time');
+    const machine = describeMachine(
+      options.databaseUrl,
+      'tokens verified, rate limits counted (limits raised), server and load in two processes, one request at a time',
+    );
     options.onStart(machine);
     const token = await tokenOf(dataDir);
 
     const server = await startChild(dataDir, options.databaseUrl);
     try {
-      const tallies = sources.map((sourceId): Tally => ({ target: { origin: server.origin, token, iTwinId, sourceId }, times: [], clientTimes: [], bytes: 0, rows: 0, blobBytes: 0 }));
+      const tallies = sources.map((sourceId): Tally => ({
+        target: { origin: server.origin, token, iTwinId, sourceId },
+        times: [],
+        clientTimes: [],
+        bytes: 0,
+        rows: 0,
+        blobBytes: 0,
+      }));
       for (const { target } of tallies) for (let n = 0; n < warmUps; n++) await clone(target);
       // Cases take turns, so that what else the machine does meets all of them alike and their ratios hold.
-      for (let turn = 0; turn < turns; turn++) for (const tally of tallies) await takeTurn(tally, dataDir, options.databaseUrl, options.secondsPerCase / turns);
+      for (let turn = 0; turn < turns; turn++)
+        for (const tally of tallies)
+          await takeTurn(tally, dataDir, options.databaseUrl, options.secondsPerCase / turns);
       const cases = plan.map((kind, index) => toCase(kind, tallies[index] as Tally));
       cases.forEach(options.onCase);
       return { machine, cases };
@@ -106,10 +127,16 @@ interface Tally {
 }
 
 /** One turn of a case: some clones through plain HTTP, weighed, then some through the official client. */
-async function takeTurn(tally: Tally, dataDir: string, databaseUrl: string | undefined, seconds: number): Promise<void> {
+async function takeTurn(
+  tally: Tally,
+  dataDir: string,
+  databaseUrl: string | undefined,
+  seconds: number,
+): Promise<void> {
   const before = await weigh(dataDir, databaseUrl);
   const until = performance.now() + seconds * 1000;
-  for (let n = 0; n < mostClonesInTurn && (performance.now() < until || n < fewestClonesInTurn); n++) tally.times.push(await clone(tally.target));
+  for (let n = 0; n < mostClonesInTurn && (performance.now() < until || n < fewestClonesInTurn); n++)
+    tally.times.push(await clone(tally.target));
   const after = await weigh(dataDir, databaseUrl);
   tally.bytes += after.bytes - before.bytes;
   tally.rows += after.rows - before.rows;
@@ -154,7 +181,11 @@ async function cloneWithClient(target: Target): Promise<number[]> {
   const times: number[] = [];
   for (let n = 0; n < clientClonesInTurn; n++) {
     const began = performance.now();
-    await client.iModels.clone({ authorization, iModelId: target.sourceId, iModelProperties: { iTwinId: target.iTwinId, name: randomUUID() } });
+    await client.iModels.clone({
+      authorization,
+      iModelId: target.sourceId,
+      iModelProperties: { iTwinId: target.iTwinId, name: randomUUID() },
+    });
     times.push(performance.now() - began);
   }
   return times;
@@ -162,7 +193,15 @@ async function cloneWithClient(target: Target): Promise<number[]> {
 
 function benchConfig(dataDir: string, databaseUrl: string | undefined): Config {
   const file = path.join(dataDir, 'bench.json');
-  writeFileSync(file, JSON.stringify({ dataDir, logLevel: 'error', tiers: raisedTiers, ...(databaseUrl !== undefined && { databaseUrl }) }));
+  writeFileSync(
+    file,
+    JSON.stringify({
+      dataDir,
+      logLevel: 'error',
+      tiers: raisedTiers,
+      ...(databaseUrl !== undefined && { databaseUrl }),
+    }),
+  );
   return loadConfig({}, { file, env: {} });
 }
 
@@ -179,37 +218,72 @@ async function prepare(config: Config): Promise<{ sources: string[]; iTwinId: st
 }
 
 /** An iModel whose history has `depth` ranges with `changesets` changesets in all, as clones and pushes would leave it. */
-export async function prepareSource(services: Services, caller: Caller, iTwinId: string, { changesets, depth }: { changesets: number; depth: number }): Promise<string> {
+export async function prepareSource(
+  services: Services,
+  caller: Caller,
+  iTwinId: string,
+  { changesets, depth }: { changesets: number; depth: number },
+): Promise<string> {
   const { database, iModels, permissions } = services;
   const access = await permissions.onITwin(caller, iTwinId);
   if (access === undefined) throw new Error('the iTwin of the benchmark is gone');
-  const { imodel } = await iModels.create(caller, access, { name: `source ${changesets}/${depth}`, description: null, extent: null, containersEnabled: 0, geographicCrs: null });
+  const { imodel } = await iModels.create(caller, access, {
+    name: `source ${changesets}/${depth}`,
+    description: null,
+    extent: null,
+    containersEnabled: 0,
+    geographicCrs: null,
+  });
   if (changesets === 0) return imodel.id;
   await database.db.transaction().execute(async (tx) => {
     const now = Date.now();
     const historyId = randomUUID();
-    const { blob_id } = await tx.selectFrom('baseline').select('blob_id').where('id', '=', imodel.baseline_id).executeTakeFirstOrThrow();
+    const { blob_id } = await tx
+      .selectFrom('baseline')
+      .select('blob_id')
+      .where('id', '=', imodel.baseline_id)
+      .executeTakeFirstOrThrow();
     await tx.insertInto('history').values({ id: historyId, created_at: now }).execute();
     let first = 1;
     for (let range = 1; range <= depth; range++) {
       const open = range === depth;
       const last = open ? changesets : Math.floor((changesets * range) / depth);
       const segmentId = randomUUID();
-      await tx.insertInto('segment').values({ id: segmentId, owner_imodel_id: open ? imodel.id : null }).execute();
-      await tx.insertInto('history_segment').values({ history_id: historyId, first_index: first, last_index: open ? openEnd : last, segment_id: segmentId }).execute();
+      await tx
+        .insertInto('segment')
+        .values({ id: segmentId, owner_imodel_id: open ? imodel.id : null })
+        .execute();
+      await tx
+        .insertInto('history_segment')
+        .values({ history_id: historyId, first_index: first, last_index: open ? openEnd : last, segment_id: segmentId })
+        .execute();
       await insertChangesets(tx, segmentId, blob_id, caller.user.id, first, last, now);
       first = last + 1;
     }
     await tx
       .updateTable('imodel')
-      .set({ history_id: historyId, head_index: changesets, head_changeset_id: idAt(changesets), last_pushed_at: now, clock: now })
+      .set({
+        history_id: historyId,
+        head_index: changesets,
+        head_changeset_id: idAt(changesets),
+        last_pushed_at: now,
+        clock: now,
+      })
       .where('id', '=', imodel.id)
       .execute();
   });
   return imodel.id;
 }
 
-async function insertChangesets(tx: Tx, segmentId: string, blobId: string, creatorId: string, first: number, last: number, now: number): Promise<void> {
+async function insertChangesets(
+  tx: Tx,
+  segmentId: string,
+  blobId: string,
+  creatorId: string,
+  first: number,
+  last: number,
+  now: number,
+): Promise<void> {
   for (let from = first; from <= last; from += insertBatch) {
     const rows: ChangesetTable[] = [];
     for (let index = from; index < from + insertBatch && index <= last; index++)
@@ -238,17 +312,32 @@ function idAt(index: number): string {
 }
 
 /** What database and store hold now. The server's own process is not asked. */
-async function weigh(dataDir: string, databaseUrl: string | undefined): Promise<{ bytes: number; rows: number; blobBytes: number }> {
+async function weigh(
+  dataDir: string,
+  databaseUrl: string | undefined,
+): Promise<{ bytes: number; rows: number; blobBytes: number }> {
   const database = databaseUrl === undefined ? readSqlite(dataDir) : await readPostgres(databaseUrl);
   return { ...database, blobBytes: await folderBytes(path.join(dataDir, 'blobs', 'objects')) };
 }
 
-const tablesOfClone = ['imodel', 'operation', 'audit', 'history', 'history_segment', 'segment', 'changeset', 'baseline', 'blob', 'imodel_user'];
+const tablesOfClone = [
+  'imodel',
+  'operation',
+  'audit',
+  'history',
+  'history_segment',
+  'segment',
+  'changeset',
+  'baseline',
+  'blob',
+  'imodel_user',
+];
 
 function readSqlite(dataDir: string): { bytes: number; rows: number } {
   const database = new DatabaseSync(path.join(dataDir, databaseFile), { readOnly: true });
   try {
-    const value = (text: string): number => Number(Object.values(database.prepare(text).get() as Record<string, number>)[0]);
+    const value = (text: string): number =>
+      Number(Object.values(database.prepare(text).get() as Record<string, number>)[0]);
     const bytes = (value('pragma page_count') - value('pragma freelist_count')) * value('pragma page_size');
     return { bytes, rows: tablesOfClone.reduce((sum, table) => sum + value(`select count(*) from ${table}`), 0) };
   } finally {
@@ -263,7 +352,9 @@ async function readPostgres(databaseUrl: string): Promise<{ bytes: number; rows:
     let bytes = 0;
     let rows = 0;
     for (const table of tablesOfClone) {
-      const found = await client.query<{ bytes: string; rows: string }>(`select pg_total_relation_size('${table}') as bytes, (select count(*) from ${table}) as rows`);
+      const found = await client.query<{ bytes: string; rows: string }>(
+        `select pg_total_relation_size('${table}') as bytes, (select count(*) from ${table}) as rows`,
+      );
       bytes += Number(found.rows[0]?.bytes);
       rows += Number(found.rows[0]?.rows);
     }

@@ -48,7 +48,10 @@ export async function folderBytes(folder: string): Promise<number> {
 export const raisedTiers = {
   Enterprise: {
     general: [{ requests: 1_000_000_000, seconds: 60 }],
-    operations: { 'clone-imodel': { requests: 1_000_000_000, seconds: 60 }, 'create-imodel': { requests: 1_000_000_000, seconds: 60 } },
+    operations: {
+      'clone-imodel': { requests: 1_000_000_000, seconds: 60 },
+      'create-imodel': { requests: 1_000_000_000, seconds: 60 },
+    },
   },
 };
 
@@ -57,7 +60,14 @@ export async function firstOwner(services: Services): Promise<{ iTwinId: string;
   const iTwin = await ensureFirstITwin(services);
   if (iTwin === undefined) throw new Error('the benchmark needs an empty database');
   const user = userOfEntry(services.directory.data.users[0] as DirectoryUser);
-  return { iTwinId: iTwin.id, caller: { user, application: { id: 'bench', name: 'Benchmark', tier: services.config.defaultTier }, administeredOrganizationIds: [] } };
+  return {
+    iTwinId: iTwin.id,
+    caller: {
+      user,
+      application: { id: 'bench', name: 'Benchmark', tier: services.config.defaultTier },
+      administeredOrganizationIds: [],
+    },
+  };
 }
 
 /** A server in a process of its own. */
@@ -72,7 +82,16 @@ export interface Child {
 export async function startChild(dataDir: string, databaseUrl: string | undefined): Promise<Child> {
   const ending = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
   const cli = fileURLToPath(new URL(`../cli${ending}`, import.meta.url));
-  const flags = ['start', '--config', path.join(dataDir, 'bench.json'), '--port', '0', '--host', '127.0.0.1', ...(databaseUrl === undefined ? [] : ['--database-url', databaseUrl])];
+  const flags = [
+    'start',
+    '--config',
+    path.join(dataDir, 'bench.json'),
+    '--port',
+    '0',
+    '--host',
+    '127.0.0.1',
+    ...(databaseUrl === undefined ? [] : ['--database-url', databaseUrl]),
+  ];
   const child = fork(cli, flags, { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   const origin = await new Promise<string>((resolve, reject) => {

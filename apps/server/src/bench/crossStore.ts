@@ -53,7 +53,12 @@ interface Source {
  * not right. Bounded in count and time; loopback only.
  * @param options.kills how often the server is killed at random meanwhile, and started again
  */
-export async function benchCrossStore(options: { files: number; megabytes: number; kills: number; onStart: (machine: Machine) => void }): Promise<CrossStoreBench> {
+export async function benchCrossStore(options: {
+  files: number;
+  megabytes: number;
+  kills: number;
+  onStart: (machine: Machine) => void;
+}): Promise<CrossStoreBench> {
   const dataDir = mkdtempSync(path.join(tmpdir(), 'offshoot-bench-'));
   try {
     const file = path.join(dataDir, 'bench.json');
@@ -69,7 +74,10 @@ export async function benchCrossStore(options: { files: number; megabytes: numbe
       }),
     );
     const config = loadConfig({}, { file, env: {} });
-    const machine = describeMachine(undefined, `two folders on one disk, ${atATime} files at a time, each hashed and synced; files freshly written, so in memory`);
+    const machine = describeMachine(
+      undefined,
+      `two folders on one disk, ${atATime} files at a time, each hashed and synced; files freshly written, so in memory`,
+    );
     options.onStart(machine);
     const size = Math.floor((options.megabytes * 1e6) / options.files);
     const source = await prepare(config, options.files, size);
@@ -114,7 +122,13 @@ async function prepare(config: Config, files: number, size: number): Promise<Sou
     });
     const access = await services.permissions.onITwin(caller, iTwinId);
     if (access === undefined) throw new Error('the iTwin of the benchmark is gone');
-    const { imodel } = await services.iModels.create(caller, access, { name: 'source', description: null, extent: null, containersEnabled: 0, geographicCrs: null });
+    const { imodel } = await services.iModels.create(caller, access, {
+      name: 'source',
+      description: null,
+      extent: null,
+      containersEnabled: 0,
+      geographicCrs: null,
+    });
     const keys = await fill(services, imodel.id, caller.user.id, files, size);
     return { iModelId: imodel.id, farITwinId: far.id, keys };
   } finally {
@@ -122,12 +136,21 @@ async function prepare(config: Config, files: number, size: number): Promise<Sou
   }
 }
 
-async function fill({ database: { db }, blobs }: Services, iModelId: string, creatorId: string, files: number, size: number): Promise<string[]> {
+async function fill(
+  { database: { db }, blobs }: Services,
+  iModelId: string,
+  creatorId: string,
+  files: number,
+  size: number,
+): Promise<string[]> {
   const store = blobs.stores.home;
   const [historyId, segmentId, now] = [randomUUID(), randomUUID(), Date.now()];
   await db.insertInto('segment').values({ id: segmentId, owner_imodel_id: iModelId }).execute();
   await db.insertInto('history').values({ id: historyId, created_at: now }).execute();
-  await db.insertInto('history_segment').values({ history_id: historyId, first_index: 1, last_index: openEnd, segment_id: segmentId }).execute();
+  await db
+    .insertInto('history_segment')
+    .values({ history_id: historyId, first_index: 1, last_index: openEnd, segment_id: segmentId })
+    .execute();
   const keys: string[] = [];
   for (let first = 1; first <= files; first += insertBatch) {
     const indexes = Array.from({ length: Math.min(insertBatch, files - first + 1) }, (_, n) => first + n);
@@ -136,33 +159,45 @@ async function fill({ database: { db }, blobs }: Services, iModelId: string, cre
       async (): Promise<BlobTable> => {
         const key = randomUUID();
         const { sha256 } = await store.put(key, Readable.from([randomBytes(size)]), size);
-        return { id: randomUUID(), store: store.id, key, size, sha256, state: 'stored', created_at: now, released_at: null, ...nobodysAccount };
+        return {
+          id: randomUUID(),
+          store: store.id,
+          key,
+          size,
+          sha256,
+          state: 'stored',
+          created_at: now,
+          released_at: null,
+          ...nobodysAccount,
+        };
       },
       { concurrency: atATime },
     );
-    const changesets = indexes.map(
-      (index, n): ChangesetTable => ({
-        segment_id: segmentId,
-        index,
-        id: idAt(index),
-        parent_id: index === 1 ? '' : idAt(index - 1),
-        blob_id: (stored[n] as BlobTable).id,
-        file_size: size,
-        description: null,
-        containing_changes: 0,
-        briefcase_id: 2,
-        creator_id: creatorId,
-        pushed_at: now,
-        application_id: 'bench',
-        application_name: 'Benchmark',
-        synchronization_info: null,
-      }),
-    );
+    const changesets = indexes.map((index, n): ChangesetTable => ({
+      segment_id: segmentId,
+      index,
+      id: idAt(index),
+      parent_id: index === 1 ? '' : idAt(index - 1),
+      blob_id: (stored[n] as BlobTable).id,
+      file_size: size,
+      description: null,
+      containing_changes: 0,
+      briefcase_id: 2,
+      creator_id: creatorId,
+      pushed_at: now,
+      application_id: 'bench',
+      application_name: 'Benchmark',
+      synchronization_info: null,
+    }));
     await db.insertInto('blob').values(stored).execute();
     await db.insertInto('changeset').values(changesets).execute();
     keys.push(...stored.map(({ key }) => key as string));
   }
-  await db.updateTable('imodel').set({ history_id: historyId, head_index: files, head_changeset_id: idAt(files), last_pushed_at: now }).where('id', '=', iModelId).execute();
+  await db
+    .updateTable('imodel')
+    .set({ history_id: historyId, head_index: files, head_changeset_id: idAt(files), last_pushed_at: now })
+    .where('id', '=', iModelId)
+    .execute();
   return keys;
 }
 
@@ -172,24 +207,38 @@ async function plainCopy(from: string, keys: readonly string[], to: string): Pro
   await mkdir(to, { recursive: true });
   const objects = path.join(from, 'objects');
   const began = performance.now();
-  await pMap(keys, (key) => pipeline(createReadStream(path.join(objects, key.slice(0, 2), key)), createWriteStream(path.join(to, key))), { concurrency: atATime });
+  await pMap(
+    keys,
+    (key) =>
+      pipeline(createReadStream(path.join(objects, key.slice(0, 2), key)), createWriteStream(path.join(to, key))),
+    { concurrency: atATime },
+  );
   const took = (performance.now() - began) / 1000;
   rmSync(to, { recursive: true });
   return took;
 }
 
 /** Clones across and waits; kills the server when the copy has come to points chosen at random. */
-async function cloneAcross(dataDir: string, source: Source, files: number, kills: number): Promise<{ seconds: number; cloneId: string }> {
+async function cloneAcross(
+  dataDir: string,
+  source: Source,
+  files: number,
+  kills: number,
+): Promise<{ seconds: number; cloneId: string }> {
   const token = await tokenOf(dataDir);
   const points = Array.from({ length: kills }, () => Math.floor(Math.random() * files * 0.98)).sort((a, b) => a - b);
   let server: Child | undefined = await startChild(dataDir, undefined);
   try {
     const began = performance.now();
     const cloneId = await clone(server.origin, token, source);
-    for (const until = Date.now() + longestMs; ; ) {
+    for (const until = Date.now() + longestMs; ;) {
       const { state, done, failureReason } = await progressOf(server.origin, token, cloneId);
-      if (state === 'successful' && points.length === 0) return { seconds: (performance.now() - began) / 1000, cloneId };
-      if (state !== 'scheduled' || Date.now() > until) throw new Error(`the clone is ${state} after ${kills - points.length} of ${kills} kills: ${failureReason ?? 'no reason'}`);
+      if (state === 'successful' && points.length === 0)
+        return { seconds: (performance.now() - began) / 1000, cloneId };
+      if (state !== 'scheduled' || Date.now() > until)
+        throw new Error(
+          `the clone is ${state} after ${kills - points.length} of ${kills} kills: ${failureReason ?? 'no reason'}`,
+        );
       const [next] = points;
       if (next !== undefined && done >= next) {
         points.shift();
@@ -214,10 +263,22 @@ async function clone(origin: string, token: string, { iModelId, farITwinId }: So
   return (response.headers.get('location') ?? '').slice(-36);
 }
 
-async function progressOf(origin: string, token: string, iModelId: string): Promise<{ state: string; done: number; failureReason: string | null }> {
-  const response = await fetch(`${origin}/imodels/${iModelId}/operations/create`, { headers: { authorization: `Bearer ${token}` } });
-  const { createOperation } = (await response.json()) as { createOperation: { state: string; failureReason: string | null; progress: { changesets: number } } };
-  return { state: createOperation.state, done: createOperation.progress.changesets, failureReason: createOperation.failureReason };
+async function progressOf(
+  origin: string,
+  token: string,
+  iModelId: string,
+): Promise<{ state: string; done: number; failureReason: string | null }> {
+  const response = await fetch(`${origin}/imodels/${iModelId}/operations/create`, {
+    headers: { authorization: `Bearer ${token}` },
+  });
+  const { createOperation } = (await response.json()) as {
+    createOperation: { state: string; failureReason: string | null; progress: { changesets: number } };
+  };
+  return {
+    state: createOperation.state,
+    done: createOperation.progress.changesets,
+    failureReason: createOperation.failureReason,
+  };
 }
 
 /** Compares every file of the clone with the source's. @returns files in the store that it does not name */
@@ -226,7 +287,8 @@ async function check(config: Config, sourceId: string, cloneId: string, files: n
   try {
     const stores = await openStores(config, database.db);
     const [source, made] = [await filesOf(database.db, sourceId), await filesOf(database.db, cloneId)];
-    if (made.length !== files || made.some((row, n) => row.id !== source[n]?.id || row.sha256 !== source[n]?.sha256)) throw new Error('the clone is not what its source is');
+    if (made.length !== files || made.some((row, n) => row.id !== source[n]?.id || row.sha256 !== source[n]?.sha256))
+      throw new Error('the clone is not what its source is');
     const found = await verify(database.db, stores, true);
     if (found.faults.length > 0) throw new Error(`${found.faults.length} files are not right`);
     let objects = 0;

@@ -7,7 +7,16 @@ import pino from 'pino';
 import { loadConfig } from '../config.ts';
 import { openServices } from '../services.ts';
 import { prepareSource } from './clone.ts';
-import { describeMachine, firstOwner, percentile, raisedTiers, startChild, tokenOf, type Child, type Machine } from './common.ts';
+import {
+  describeMachine,
+  firstOwner,
+  percentile,
+  raisedTiers,
+  startChild,
+  tokenOf,
+  type Child,
+  type Machine,
+} from './common.ts';
 
 /** What so many server processes on one PostgreSQL did together. */
 export interface ThroughputCase {
@@ -40,19 +49,37 @@ const warmUpSeconds = 0.5;
  * @param options.databaseUrl an empty database
  * @param options.seconds how long clones, and then reads, are measured for each case
  */
-export async function benchThroughput(options: { databaseUrl: string; seconds: number; onStart: (machine: Machine) => void; onCase: (found: ThroughputCase) => void }): Promise<ThroughputBench> {
+export async function benchThroughput(options: {
+  databaseUrl: string;
+  seconds: number;
+  onStart: (machine: Machine) => void;
+  onCase: (found: ThroughputCase) => void;
+}): Promise<ThroughputBench> {
   const dataDir = mkdtempSync(path.join(tmpdir(), 'offshoot-bench-'));
   try {
     const { databaseUrl, seconds } = options;
     const file = path.join(dataDir, 'bench.json');
-    writeFileSync(file, JSON.stringify({ dataDir, databaseUrl, logLevel: 'error', tiers: raisedTiers, checkpoints: { generate: 'off' } }));
+    writeFileSync(
+      file,
+      JSON.stringify({ dataDir, databaseUrl, logLevel: 'error', tiers: raisedTiers, checkpoints: { generate: 'off' } }),
+    );
     const services = await openServices(loadConfig({}, { file, env: {} }), pino({ level: 'error' }));
     const { iTwinId, caller } = await firstOwner(services);
-    const sourceId = await prepareSource(services, caller, iTwinId, { changesets, depth: 1 }).finally(() => services.close());
-    const machine = describeMachine(databaseUrl, `${clients} requests at a time over all servers; servers, PostgreSQL and the load share the cores`);
+    const sourceId = await prepareSource(services, caller, iTwinId, { changesets, depth: 1 }).finally(() =>
+      services.close(),
+    );
+    const machine = describeMachine(
+      databaseUrl,
+      `${clients} requests at a time over all servers; servers, PostgreSQL and the load share the cores`,
+    );
     options.onStart(machine);
     const token = await tokenOf(dataDir);
-    const tallies = processes.map(() => ({ clones: [] as number[], cloneSeconds: 0, reads: [] as number[], readSeconds: 0 }));
+    const tallies = processes.map(() => ({
+      clones: [] as number[],
+      cloneSeconds: 0,
+      reads: [] as number[],
+      readSeconds: 0,
+    }));
     for (let turn = 0; turn < turns; turn++)
       for (const [n, count] of processes.entries()) {
         const tally = tallies[n] as (typeof tallies)[number];
@@ -60,7 +87,10 @@ export async function benchThroughput(options: { databaseUrl: string; seconds: n
         try {
           const clone = cloneOf(iTwinId, sourceId);
           const read = readOf(sourceId);
-          for (const [what, times] of [[clone, tally.clones], [read, tally.reads]] as const) {
+          for (const [what, times] of [
+            [clone, tally.clones],
+            [read, tally.reads],
+          ] as const) {
             await load(servers, token, what, warmUpSeconds, []);
             const took = await load(servers, token, what, seconds / turns, times);
             if (what === clone) tally.cloneSeconds += took;
@@ -97,11 +127,26 @@ interface Kind {
   status: number;
 }
 
-const cloneOf = (iTwinId: string, sourceId: string): Kind => ({ method: 'POST', path: () => `/imodels/${sourceId}/clone`, body: () => JSON.stringify({ iTwinId, name: randomUUID() }), status: 202 });
-const readOf = (sourceId: string): Kind => ({ method: 'GET', path: () => `/imodels/${sourceId}/changesets/${1 + Math.floor(Math.random() * changesets)}`, status: 200 });
+const cloneOf = (iTwinId: string, sourceId: string): Kind => ({
+  method: 'POST',
+  path: () => `/imodels/${sourceId}/clone`,
+  body: () => JSON.stringify({ iTwinId, name: randomUUID() }),
+  status: 202,
+});
+const readOf = (sourceId: string): Kind => ({
+  method: 'GET',
+  path: () => `/imodels/${sourceId}/changesets/${1 + Math.floor(Math.random() * changesets)}`,
+  status: 200,
+});
 
 /** Sends requests of one kind for a while, each client to its server. @returns seconds that it took */
-async function load(servers: readonly Child[], token: string, kind: Kind, seconds: number, times: number[]): Promise<number> {
+async function load(
+  servers: readonly Child[],
+  token: string,
+  kind: Kind,
+  seconds: number,
+  times: number[],
+): Promise<number> {
   const agent = new Agent({ keepAlive: true, maxSockets: clients });
   const began = performance.now();
   const until = began + seconds * 1000;
@@ -125,11 +170,18 @@ async function load(servers: readonly Child[], token: string, kind: Kind, second
 function send(agent: Agent, origin: string, token: string, kind: Kind): Promise<void> {
   return new Promise((resolve, reject) => {
     const body = kind.body?.();
-    const headers = { authorization: `Bearer ${token}`, ...(body !== undefined && { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }) };
+    const headers = {
+      authorization: `Bearer ${token}`,
+      ...(body !== undefined && { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
+    };
     const sending = request(`${origin}${kind.path()}`, { agent, method: kind.method, headers }, (response) => {
       response.resume();
       response.once('error', reject);
-      response.once('end', () => (response.statusCode === kind.status ? resolve() : reject(new Error(`${kind.method} answered ${response.statusCode ?? 0}`))));
+      response.once('end', () =>
+        response.statusCode === kind.status
+          ? resolve()
+          : reject(new Error(`${kind.method} answered ${response.statusCode ?? 0}`)),
+      );
     });
     sending.once('error', reject);
     sending.end(body);

@@ -33,13 +33,19 @@ export class Briefcases {
    * @param minimumId lowest id that the briefcase may get: one more than those of changesets that are going to be imported
    * @throws ApiError iModelNotFound, iModelNotInitialized, RateLimitExceeded; QuotaExceededError
    */
-  async acquire(caller: Caller, access: IModelAccess, deviceName: string | null, minimumId = firstBriefcaseId): Promise<BriefcaseTable> {
+  async acquire(
+    caller: Caller,
+    access: IModelAccess,
+    deviceName: string | null,
+    minimumId = firstBriefcaseId,
+  ): Promise<BriefcaseTable> {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       await this.#requireRoom(tx, caller, imodel.id);
       await this.#quotas.requireRoom(tx, 'briefcases', imodel.id);
       const briefcaseId = Math.max(imodel.next_briefcase_id, minimumId);
-      if (briefcaseId > lastBriefcaseId) throw new QuotaExceededError('All Briefcase ids of the iModel have been used.');
+      if (briefcaseId > lastBriefcaseId)
+        throw new QuotaExceededError('All Briefcase ids of the iModel have been used.');
       const briefcase: BriefcaseTable = {
         imodel_id: imodel.id,
         briefcase_id: briefcaseId,
@@ -55,7 +61,13 @@ export class Briefcases {
         .set({ next_briefcase_id: briefcaseId + 1, clock: briefcase.acquired_at })
         .where('id', '=', imodel.id)
         .execute();
-      await audit(tx, caller, { at: briefcase.acquired_at, action: 'briefcase.acquire', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { briefcaseId, deviceName } });
+      await audit(tx, caller, {
+        at: briefcase.acquired_at,
+        action: 'briefcase.acquire',
+        iTwinId: imodel.itwin_id,
+        iModelId: imodel.id,
+        detail: { briefcaseId, deviceName },
+      });
       return briefcase;
     });
   }
@@ -65,9 +77,17 @@ export class Briefcases {
     const own = tx.selectFrom('briefcase').where('imodel_id', '=', imodelId).where('owner_id', '=', caller.user.id);
     const { count } = await own.select((eb) => eb.fn.countAll<number>().as('count')).executeTakeFirstOrThrow();
     if (Number(count) >= this.#limits.perUser)
-      throw new QuotaExceededError('Maximum number of Briefcases per user limit reached.', { code: 'MaximumNumberOfBriefcasesPerUser' });
+      throw new QuotaExceededError('Maximum number of Briefcases per user limit reached.', {
+        code: 'MaximumNumberOfBriefcasesPerUser',
+      });
     const since = Date.now() - minuteMs;
-    const recent = await own.select('acquired_at').where('acquired_at', '>', since).where('acquired_at', '<=', since + 2 * minuteMs).orderBy('acquired_at', 'desc').limit(this.#limits.perMinute).execute();
+    const recent = await own
+      .select('acquired_at')
+      .where('acquired_at', '>', since)
+      .where('acquired_at', '<=', since + 2 * minuteMs)
+      .orderBy('acquired_at', 'desc')
+      .limit(this.#limits.perMinute)
+      .execute();
     if (recent.length < this.#limits.perMinute) return;
     // What is further ahead than a minute was acquired before the clock was set back.
     const waitMs = Math.min(minuteMs, (recent.at(-1)?.acquired_at ?? since) - since);
@@ -110,9 +130,19 @@ export class Briefcases {
         .executeTakeFirst();
       if (unfinished !== undefined) await giveUp(tx, unfinished, Date.now());
       for (const table of ['object_lock', 'briefcase'] as const)
-        await tx.deleteFrom(table).where('imodel_id', '=', imodel.id).where('briefcase_id', '=', briefcase.briefcase_id).execute();
+        await tx
+          .deleteFrom(table)
+          .where('imodel_id', '=', imodel.id)
+          .where('briefcase_id', '=', briefcase.briefcase_id)
+          .execute();
       const detail = { briefcaseId: briefcase.briefcase_id, ownerId: briefcase.owner_id };
-      await audit(tx, caller, { at: Date.now(), action: 'briefcase.release', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail });
+      await audit(tx, caller, {
+        at: Date.now(),
+        action: 'briefcase.release',
+        iTwinId: imodel.itwin_id,
+        iModelId: imodel.id,
+        detail,
+      });
     });
   }
 }

@@ -14,11 +14,21 @@ export const lastBriefcaseId = 2 ** 24 - 11;
  */
 export async function raiseBriefcaseCounter(tx: Tx, imodelId: string, atLeast: number): Promise<void> {
   const next = Math.min(atLeast, lastBriefcaseId + 1);
-  await tx.updateTable('imodel').set({ next_briefcase_id: next }).where('id', '=', imodelId).where('next_briefcase_id', '<', next).execute();
+  await tx
+    .updateTable('imodel')
+    .set({ next_briefcase_id: next })
+    .where('id', '=', imodelId)
+    .where('next_briefcase_id', '<', next)
+    .execute();
 }
 
 /** The same for all iModels that have a baseline in which these briefcases made elements. */
 export async function raiseBriefcaseCountersOn(tx: Tx, baselineId: string, atLeast: number): Promise<void> {
   const next = Math.min(atLeast, lastBriefcaseId + 1);
-  await tx.updateTable('imodel').set({ next_briefcase_id: next }).where('baseline_id', '=', baselineId).where('next_briefcase_id', '<', next).execute();
+  await tx
+    .updateTable('imodel')
+    .set({ next_briefcase_id: next })
+    .where('baseline_id', '=', baselineId)
+    .where('next_briefcase_id', '<', next)
+    .execute();
 }

@@ -2,7 +2,11 @@ import { createHash, type Hash } from 'node:crypto';
 import { DamagedStreamError, Lzma2Decoder } from './lzma2.ts';
 
 /** Header of a changeset file: its own size, `ChangeSetLzma`, version 0x10 of the format, 2 for LZMA2; 22 bytes, little-endian. */
-const header = Buffer.concat([Buffer.from([22, 0]), Buffer.from('ChangeSetLzma\0\0\0', 'latin1'), Buffer.from([0x10, 0, 2, 0])]);
+const header = Buffer.concat([
+  Buffer.from([22, 0]),
+  Buffer.from('ChangeSetLzma\0\0\0', 'latin1'),
+  Buffer.from([0x10, 0, 2, 0]),
+]);
 /** Largest prefix that is taken, bytes: it holds the statements that change tables, of which 8 MiB are let through when they are applied. */
 const maxPrefixBytes = 32 * 2 ** 20;
 /** Most bytes that a file may unpack to, to be pushed and to be applied. */
@@ -65,19 +69,24 @@ export class ChangesetIdComputer {
       packed = this.#head.subarray(header.length + 1);
     }
     const pieces = this.#decoder.push(packed);
-    for (let piece = unpacking(() => pieces.next()); piece.done !== true; piece = unpacking(() => pieces.next())) this.#take(piece.value);
+    for (let piece = unpacking(() => pieces.next()); piece.done !== true; piece = unpacking(() => pieces.next()))
+      this.#take(piece.value);
   }
 
   /** @returns the id, 40 hex digits. @throws ChangesetFileError when the file ended early */
   digest(): string {
     if (this.#decoder === undefined && this.#head.length === 0) throw notAChangeset();
-    if (this.#decoder?.finished !== true || !this.#prefix.complete) throw new ChangesetFileError('the file ends early', { unknownFormat: false });
+    if (this.#decoder?.finished !== true || !this.#prefix.complete)
+      throw new ChangesetFileError('the file ends early', { unknownFormat: false });
     return this.#hash.digest('hex');
   }
 
   #take(unpacked: Uint8Array): void {
     this.#unpackedBytes += unpacked.length;
-    if (this.#unpackedBytes > maxUnpackedBytes) throw new ChangesetFileError(`its contents have more than ${maxUnpackedBytes / 2 ** 30} GiB`, { unknownFormat: false });
+    if (this.#unpackedBytes > maxUnpackedBytes)
+      throw new ChangesetFileError(`its contents have more than ${maxUnpackedBytes / 2 ** 30} GiB`, {
+        unknownFormat: false,
+      });
     const changes = this.#prefix.complete ? unpacked : this.#takePrefix(unpacked);
     if (changes.length === 0) return;
     this.#hash.update(changes);
@@ -107,7 +116,8 @@ class PrefixReader {
     this.#length += unpacked.length;
     if (this.#end === Infinity && this.#length >= 4) {
       this.#end = 4 + this.#joined().readUInt32BE(0);
-      if (this.#end > maxPrefixBytes) throw new ChangesetFileError('the description of its schema changes is too long', { unknownFormat: false });
+      if (this.#end > maxPrefixBytes)
+        throw new ChangesetFileError('the description of its schema changes is too long', { unknownFormat: false });
     }
     if (this.#length < this.#end) return { rest: Buffer.alloc(0) };
     this.complete = true;
@@ -131,7 +141,8 @@ function unpacking<T>(step: () => T): T {
   try {
     return step();
   } catch (error) {
-    if (error instanceof DamagedStreamError) throw new ChangesetFileError(`the file is damaged (${error.message})`, { unknownFormat: false, cause: error });
+    if (error instanceof DamagedStreamError)
+      throw new ChangesetFileError(`the file is damaged (${error.message})`, { unknownFormat: false, cause: error });
     throw error;
   }
 }

@@ -34,7 +34,8 @@ parentPort?.on('message', (request: IdRequest) => {
   try {
     const computer = computers.get(file) ?? new ChangesetIdComputer(request.parentId ?? '', { onPrefix: checkPrefix });
     computers.set(file, computer);
-    if (request.bytes !== undefined) computer.update(Buffer.from(request.bytes.buffer, request.bytes.byteOffset, request.bytes.byteLength));
+    if (request.bytes !== undefined)
+      computer.update(Buffer.from(request.bytes.buffer, request.bytes.byteOffset, request.bytes.byteLength));
     if (request.end === true) {
       reply.id = computer.digest();
       computers.delete(file);
@@ -42,7 +43,8 @@ parentPort?.on('message', (request: IdRequest) => {
   } catch (error) {
     computers.delete(file);
     if (error instanceof ForbiddenDdlError) reply.fault = { unknownFormat: false, message: error.message };
-    else if (error instanceof ChangesetFileError) reply.fault = { unknownFormat: error.unknownFormat, message: error.message };
+    else if (error instanceof ChangesetFileError)
+      reply.fault = { unknownFormat: error.unknownFormat, message: error.message };
     else reply.failure = (error as Error).message;
   }
   parentPort?.postMessage(reply);

@@ -16,15 +16,24 @@ export interface ChangesetContents {
 }
 
 /** Reads a changeset file through. @throws ChangesetFileError */
-export async function readChangesetFile(file: string, parentId: string, wanted: { briefcases: boolean }): Promise<ChangesetContents> {
+export async function readChangesetFile(
+  file: string,
+  parentId: string,
+  wanted: { briefcases: boolean },
+): Promise<ChangesetContents> {
   const elements = wanted.briefcases ? new InsertedElements() : undefined;
   const computer = new ChangesetIdComputer(parentId, elements && { onChanges: (changes) => elements.push(changes) });
   const fd = openSync(file, 'r');
   try {
     const buffer = Buffer.alloc(pieceBytes);
-    for (let size = 0; ; ) {
+    for (let size = 0; ;) {
       const length = readSync(fd, buffer, 0, pieceBytes, size);
-      if (length === 0) return { id: computer.digest(), size, briefcases: elements?.readable === true ? elements.briefcases : undefined };
+      if (length === 0)
+        return {
+          id: computer.digest(),
+          size,
+          briefcases: elements?.readable === true ? elements.briefcases : undefined,
+        };
       size += length;
       computer.update(buffer.subarray(0, length));
       // Signals and progress get their turn.

@@ -99,7 +99,10 @@ export class Lzma2Decoder {
     const keptFrom = Math.max(this.#dictionaryStart, this.#end - this.#dictionaryBytes);
     const kept = this.#end - keptFrom;
     const limit = 2 * this.#dictionaryBytes + bytes;
-    const target = this.#output.length < limit && this.#output.length < 2 * (kept + bytes) ? new Uint8Array(Math.min(limit, 2 * (kept + bytes))) : this.#output;
+    const target =
+      this.#output.length < limit && this.#output.length < 2 * (kept + bytes)
+        ? new Uint8Array(Math.min(limit, 2 * (kept + bytes)))
+        : this.#output;
     target.set(this.#output.subarray(keptFrom, this.#end));
     this.#dropped += keptFrom - this.#dictionaryStart;
     this.#dictionaryStart = 0;
@@ -135,7 +138,15 @@ function chunkIn(input: Buffer): Chunk | 'end' | undefined {
   const length = header + (packed ? input.readUInt16BE(3) + 1 : unpacked);
   if (length > maxPacked) throw new DamagedStreamError('a chunk is too long');
   if (input.length < length) return undefined;
-  return { header, length, packed, unpacked, resetDictionary: reset === 3, resetState: packed && reset >= 1, properties: packed && reset >= 2 ? input[5] : undefined };
+  return {
+    header,
+    length,
+    packed,
+    unpacked,
+    resetDictionary: reset === 3,
+    resetState: packed && reset >= 1,
+    properties: packed && reset >= 2 ? input[5] : undefined,
+  };
 }
 
 /** Where the probabilities of each part of the model begin in their one array; sizes by the format. */
@@ -172,7 +183,8 @@ class RangeDecoder {
     const literalContextBits = byte % 9;
     const literalPositionBits = Math.trunc(byte / 9) % 5;
     const positionBits = Math.trunc(byte / 45);
-    if (positionBits > 4 || literalContextBits + literalPositionBits > 4) throw new DamagedStreamError('the properties of the coder are not valid');
+    if (positionBits > 4 || literalContextBits + literalPositionBits > 4)
+      throw new DamagedStreamError('the properties of the coder are not valid');
     this.#literalContextBits = literalContextBits;
     this.#literalPositionMask = (1 << literalPositionBits) - 1;
     this.#positionMask = (1 << positionBits) - 1;
@@ -204,7 +216,12 @@ class RangeDecoder {
       const position = at - start + dropped;
       const positionState = position & this.#positionMask;
       if (this.#bit(isMatch + (state << 4) + positionState) === 0) {
-        output[at] = this.#literal(state, position, at > start ? (output[at - 1] as number) : 0, at > start + repeat0 ? (output[at - repeat0 - 1] as number) : 0);
+        output[at] = this.#literal(
+          state,
+          position,
+          at > start ? (output[at - 1] as number) : 0,
+          at > start + repeat0 ? (output[at - repeat0 - 1] as number) : 0,
+        );
         at++;
         state = state < 4 ? 0 : state < 10 ? state - 3 : state - 6;
         continue;
@@ -244,17 +261,20 @@ class RangeDecoder {
       }
       if (repeat0 >= at - start) throw new DamagedStreamError('it refers to bytes before its beginning');
       if (at + length > end) throw new DamagedStreamError('a chunk unpacks to more than it says');
-      for (let source = at - repeat0 - 1, last = at + length; at < last; ) output[at++] = output[source++] as number;
+      for (let source = at - repeat0 - 1, last = at + length; at < last;) output[at++] = output[source++] as number;
     }
     // Rule of the format: the coder ends with all of its bytes read and nothing left over.
-    if (this.#at !== input.length || this.#code !== 0) throw new DamagedStreamError('a chunk does not end where it should');
+    if (this.#at !== input.length || this.#code !== 0)
+      throw new DamagedStreamError('a chunk does not end where it should');
     this.#state = state;
     this.#repeats = [repeat0, repeat1, repeat2, repeat3];
     return end;
   }
 
   #literal(state: number, position: number, previous: number, matched: number): number {
-    const context = ((position & this.#literalPositionMask) << this.#literalContextBits) + (previous >> (8 - this.#literalContextBits));
+    const context =
+      ((position & this.#literalPositionMask) << this.#literalContextBits) +
+      (previous >> (8 - this.#literalContextBits));
     const base = literals + literalCoderSize * context;
     let symbol = 1;
     if (state >= 7) {

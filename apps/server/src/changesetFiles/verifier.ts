@@ -43,7 +43,10 @@ export class ChangesetVerifier {
    * @param open begins to read it
    * @throws what keeps it from being read
    */
-  async faultOf(changeset: { id: string; parentId: string }, open: () => Promise<Readable>): Promise<string | undefined> {
+  async faultOf(
+    changeset: { id: string; parentId: string },
+    open: () => Promise<Readable>,
+  ): Promise<string | undefined> {
     if (!this.on) return undefined;
     const abandoned = new AbortController();
     const timer = setTimeout(() => abandoned.abort(), this.#limitMs);
@@ -51,7 +54,9 @@ export class ChangesetVerifier {
     try {
       await this.#turn();
       try {
-        outcome = abandoned.signal.aborted ? 'tooSlow' : await this.#read(changeset.parentId, await open(), abandoned.signal);
+        outcome = abandoned.signal.aborted
+          ? 'tooSlow'
+          : await this.#read(changeset.parentId, await open(), abandoned.signal);
       } finally {
         this.#running--;
         this.#waiting.shift()?.();
@@ -59,7 +64,11 @@ export class ChangesetVerifier {
     } finally {
       clearTimeout(timer);
     }
-    const { id, fault, failure = undefined } = outcome === 'tooSlow' ? { failure: `its file takes more than ${this.#limitMs} ms to unpack` } : outcome;
+    const {
+      id,
+      fault,
+      failure = undefined,
+    } = outcome === 'tooSlow' ? { failure: `its file takes more than ${this.#limitMs} ms to unpack` } : outcome;
     if (failure !== undefined) {
       this.#log.warn({ changesetId: changeset.id, reason: failure }, 'the id of a pushed changeset was not verified');
       return undefined;
@@ -87,7 +96,10 @@ export class ChangesetVerifier {
         const bytes = chunk as Buffer;
         for (let start = 0; start < bytes.length; start += pieceBytes) {
           if (abandoned.aborted) return 'tooSlow';
-          const reply = await this.#ask({ file, bytes: Uint8Array.prototype.slice.call(bytes, start, start + pieceBytes) });
+          const reply = await this.#ask({
+            file,
+            bytes: Uint8Array.prototype.slice.call(bytes, start, start + pieceBytes),
+          });
           if (reply.fault !== undefined || reply.failure !== undefined) return reply;
         }
       }

@@ -18,7 +18,9 @@ const versionName = 'itwinjs-version';
 
 /** Whether one version, such as `5.1.9`, comes after another. */
 function isLater(version: string, than: string): boolean {
-  const [one, other] = [version, than].map((text) => text.split(/[.-]/).map((part) => Number.parseInt(part, 10) || 0)) as [number[], number[]];
+  const [one, other] = [version, than].map((text) =>
+    text.split(/[.-]/).map((part) => Number.parseInt(part, 10) || 0),
+  ) as [number[], number[]];
   const differing = one.findIndex((number, n) => number !== (other[n] ?? 0));
   return differing >= 0 && (one[differing] as number) > (other[differing] ?? 0);
 }
@@ -56,7 +58,11 @@ export class Checkpoints {
   async nearest(sight: CheckpointSight, index: number): Promise<CheckpointTable | undefined> {
     const { db } = this.#database;
     if (sight.history_id === null || index === 0) return ofBaseline(db, sight);
-    const found = await seen(db, sight, Math.min(index, sight.head_index)).where('c.state', '=', 'successful').orderBy('c.changeset_index', 'desc').limit(1).executeTakeFirst();
+    const found = await seen(db, sight, Math.min(index, sight.head_index))
+      .where('c.state', '=', 'successful')
+      .orderBy('c.changeset_index', 'desc')
+      .limit(1)
+      .executeTakeFirst();
     return found ?? ofBaseline(db, sight);
   }
 
@@ -66,20 +72,29 @@ export class Checkpoints {
     const baseline = await ofBaseline(db, sight);
     const first = baseline === undefined ? [] : [baseline];
     if (sight.history_id === null) return first;
-    const others = await seen(db, sight, sight.head_index).where('c.state', '=', 'successful').orderBy('c.changeset_index').execute();
+    const others = await seen(db, sight, sight.head_index)
+      .where('c.state', '=', 'successful')
+      .orderBy('c.changeset_index')
+      .execute();
     return [...first, ...others];
   }
 
   /** Every checkpoint that an iModel sees, in whatever state. */
   async all(sight: CheckpointSight, db: Db = this.#database.db): Promise<CheckpointTable[]> {
-    const ofItsBaseline = await db.selectFrom('checkpoint').selectAll().where('baseline_id', '=', sight.baseline_id).execute();
+    const ofItsBaseline = await db
+      .selectFrom('checkpoint')
+      .selectAll()
+      .where('baseline_id', '=', sight.baseline_id)
+      .execute();
     if (sight.history_id === null) return ofItsBaseline;
     return [...ofItsBaseline, ...(await seen(db, sight, sight.head_index).orderBy('c.changeset_index').execute())];
   }
 
   /** Size of a model file, bytes. */
   async sizeOf(fileId: string): Promise<number> {
-    return (await this.#database.db.selectFrom('model_file').select('size').where('id', '=', fileId).executeTakeFirstOrThrow()).size;
+    return (
+      await this.#database.db.selectFrom('model_file').select('size').where('id', '=', fileId).executeTakeFirstOrThrow()
+    ).size;
   }
 
   /**
@@ -90,9 +105,18 @@ export class Checkpoints {
     if (sight.history_id === null) return () => 0;
     const { db } = this.#database;
     const usable = seen(db, sight, last).where('c.state', '=', 'successful');
-    const within = first === last ? [] : await usable.where('c.changeset_index', '>', first).orderBy('c.changeset_index', 'desc').execute();
-    const before = await usable.where('c.changeset_index', '<=', first).orderBy('c.changeset_index', 'desc').limit(1).executeTakeFirst();
-    const indexes = [...within, ...(before === undefined ? [] : [before])].map(({ changeset_index }) => changeset_index);
+    const within =
+      first === last
+        ? []
+        : await usable.where('c.changeset_index', '>', first).orderBy('c.changeset_index', 'desc').execute();
+    const before = await usable
+      .where('c.changeset_index', '<=', first)
+      .orderBy('c.changeset_index', 'desc')
+      .limit(1)
+      .executeTakeFirst();
+    const indexes = [...within, ...(before === undefined ? [] : [before])].map(
+      ({ changeset_index }) => changeset_index,
+    );
     return (index) => indexes.find((candidate) => candidate <= index) ?? 0;
   }
 
@@ -113,7 +137,12 @@ export class Checkpoints {
    * @param options.userId who gave the reason, on whose account it is made; by default who created the iModel
    * @returns whether it did
    */
-  async want(tx: Tx, imodel: CheckpointSight & Pick<IModelTable, 'itwin_id' | 'creator_id'>, index: number, { when = 'soon', userId = imodel.creator_id }: { when?: 'soon' | 'now'; userId?: string } = {}): Promise<boolean> {
+  async want(
+    tx: Tx,
+    imodel: CheckpointSight & Pick<IModelTable, 'itwin_id' | 'creator_id'>,
+    index: number,
+    { when = 'soon', userId = imodel.creator_id }: { when?: 'soon' | 'now'; userId?: string } = {},
+  ): Promise<boolean> {
     const place = this.#enabled ? await this.placeOf(imodel, index, tx) : undefined;
     if (place === undefined) return false;
     const row: CheckpointTable = {
@@ -133,15 +162,25 @@ export class Checkpoints {
       .onConflict((conflict) => conflict.doNothing())
       .executeTakeFirst();
     if (inserted.numInsertedOrUpdatedRows === 0n) return false;
-    await enqueue(tx, { kind: checkpointJob, subjectId: row.id, tenant: imodel.itwin_id, userId, delayMs: when === 'now' ? 0 : this.#delayMs });
+    await enqueue(tx, {
+      kind: checkpointJob,
+      subjectId: row.id,
+      tenant: imodel.itwin_id,
+      userId,
+      delayMs: when === 'now' ? 0 : this.#delayMs,
+    });
     return true;
   }
 
   /** Orders one for the newest changeset when the last one, made or ordered, is `every` changesets behind. */
   async wantTip(tx: Tx, imodel: IModelTable, userId?: string): Promise<void> {
     if (!this.#enabled || this.#every === 0 || imodel.head_index < this.#every) return;
-    const last = await seen(tx, imodel, imodel.head_index).orderBy('c.changeset_index', 'desc').limit(1).executeTakeFirst();
-    if (imodel.head_index - (last?.changeset_index ?? 0) >= this.#every) await this.want(tx, imodel, imodel.head_index, userId === undefined ? {} : { userId });
+    const last = await seen(tx, imodel, imodel.head_index)
+      .orderBy('c.changeset_index', 'desc')
+      .limit(1)
+      .executeTakeFirst();
+    if (imodel.head_index - (last?.changeset_index ?? 0) >= this.#every)
+      await this.want(tx, imodel, imodel.head_index, userId === undefined ? {} : { userId });
   }
 
   /**
@@ -152,18 +191,27 @@ export class Checkpoints {
     if (!this.#enabled) return 0;
     let ordered = 0;
     const { db } = this.#database;
-    for (let after = { imodelId: '', index: -1 }; ; ) {
+    for (let after = { imodelId: '', index: -1 }; ;) {
       const versions = db.selectFrom('named_version').select(['imodel_id', 'changeset_index']);
       const baselines = db
         .selectFrom('imodel as m')
         .select((eb) => ['m.id as imodel_id', eb.lit(0).as('changeset_index')])
         .where('m.deleted_at', 'is', null)
         // Said here for the sake of the many iModels and clones that begin with the seed.
-        .where((eb) => eb.not(eb.exists(eb.selectFrom('checkpoint as c').select('c.id').whereRef('c.baseline_id', '=', 'm.baseline_id'))));
+        .where((eb) =>
+          eb.not(
+            eb.exists(eb.selectFrom('checkpoint as c').select('c.id').whereRef('c.baseline_id', '=', 'm.baseline_id')),
+          ),
+        );
       const page = await db
         .selectFrom(versions.union(baselines).as('w'))
         .selectAll()
-        .where((eb) => eb.or([eb('w.imodel_id', '>', after.imodelId), eb.and([eb('w.imodel_id', '=', after.imodelId), eb('w.changeset_index', '>', after.index)])]))
+        .where((eb) =>
+          eb.or([
+            eb('w.imodel_id', '>', after.imodelId),
+            eb.and([eb('w.imodel_id', '=', after.imodelId), eb('w.changeset_index', '>', after.index)]),
+          ]),
+        )
         .orderBy('w.imodel_id')
         .orderBy('w.changeset_index')
         .limit(catchUpPage)
@@ -187,16 +235,33 @@ export class Checkpoints {
     const { db } = this.#database;
     const known = await db.selectFrom('secret').select('value').where('name', '=', versionName).executeTakeFirst();
     if (!this.#enabled || (known !== undefined && !isLater(version, known.value))) return 0;
-    const failed = await db.selectFrom('checkpoint').select(['id', 'baseline_id', 'segment_id', 'changeset_index']).where('state', '=', 'failed').execute();
+    const failed = await db
+      .selectFrom('checkpoint')
+      .select(['id', 'baseline_id', 'segment_id', 'changeset_index'])
+      .where('state', '=', 'failed')
+      .execute();
     let retried = 0;
     for (const row of failed) {
       if (signal.aborted) return retried;
-      const seeing = db.selectFrom('imodel as m').select(['m.itwin_id', 'm.creator_id']).where('m.deleted_at', 'is', null).where('m.state', '=', 'initialized').limit(1);
-      const imodel = await (row.baseline_id !== null
-        ? seeing.where('m.baseline_id', '=', row.baseline_id)
-        : seeing.innerJoin('history_segment as h', 'h.history_id', 'm.history_id').where('h.segment_id', '=', row.segment_id).where('m.head_index', '>=', row.changeset_index)
+      const seeing = db
+        .selectFrom('imodel as m')
+        .select(['m.itwin_id', 'm.creator_id'])
+        .where('m.deleted_at', 'is', null)
+        .where('m.state', '=', 'initialized')
+        .limit(1);
+      const imodel = await (
+        row.baseline_id !== null
+          ? seeing.where('m.baseline_id', '=', row.baseline_id)
+          : seeing
+              .innerJoin('history_segment as h', 'h.history_id', 'm.history_id')
+              .where('h.segment_id', '=', row.segment_id)
+              .where('m.head_index', '>=', row.changeset_index)
       ).executeTakeFirst();
-      if (imodel !== undefined && (await db.transaction().execute((tx) => this.#retry(tx, row.id, imodel.itwin_id, imodel.creator_id)))) retried++;
+      if (
+        imodel !== undefined &&
+        (await db.transaction().execute((tx) => this.#retry(tx, row.id, imodel.itwin_id, imodel.creator_id)))
+      )
+        retried++;
     }
     // Only now: a server that is ended midway begins again.
     await db
@@ -222,7 +287,13 @@ export class Checkpoints {
 
   async #order(imodelId: string, index: number): Promise<boolean> {
     const { db } = this.#database;
-    const imodel = await db.selectFrom('imodel').selectAll().where('id', '=', imodelId).where('deleted_at', 'is', null).where('state', '=', 'initialized').executeTakeFirst();
+    const imodel = await db
+      .selectFrom('imodel')
+      .selectAll()
+      .where('id', '=', imodelId)
+      .where('deleted_at', 'is', null)
+      .where('state', '=', 'initialized')
+      .executeTakeFirst();
     if (imodel === undefined || (await findCheckpoint(db, imodel, index)) !== undefined) return false;
     return db.transaction().execute((tx) => this.want(tx, imodel, index));
   }
@@ -254,7 +325,12 @@ function seen(db: Db, sight: CheckpointSight, upTo: number) {
 
 /** The usable checkpoint of the baseline. */
 async function ofBaseline(db: Db, sight: CheckpointSight): Promise<CheckpointTable | undefined> {
-  return db.selectFrom('checkpoint').selectAll().where('baseline_id', '=', sight.baseline_id).where('state', '=', 'successful').executeTakeFirst();
+  return db
+    .selectFrom('checkpoint')
+    .selectAll()
+    .where('baseline_id', '=', sight.baseline_id)
+    .where('state', '=', 'successful')
+    .executeTakeFirst();
 }
 
 /** Where a checkpoint hangs: on a changeset of a segment, or on a baseline. */
@@ -270,7 +346,10 @@ async function placeAt(db: Db, sight: CheckpointSight, index: number): Promise<P
 async function checkpointAt(db: Db, place: Place): Promise<CheckpointTable | undefined> {
   const checkpoints = db.selectFrom('checkpoint').selectAll();
   if (place.baseline_id !== null) return checkpoints.where('baseline_id', '=', place.baseline_id).executeTakeFirst();
-  return checkpoints.where('segment_id', '=', place.segment_id).where('changeset_index', '=', place.changeset_index).executeTakeFirst();
+  return checkpoints
+    .where('segment_id', '=', place.segment_id)
+    .where('changeset_index', '=', place.changeset_index)
+    .executeTakeFirst();
 }
 
 async function findCheckpoint(db: Db, sight: CheckpointSight, index: number): Promise<CheckpointTable | undefined> {

@@ -44,7 +44,11 @@ export class Containers {
     const file = await this.#file(fileId);
     if (imodel === undefined || file === undefined) return undefined;
     const identity = identityOf(imodel);
-    return { etag: etagOf(fileId, identity), size: file.size, read: (range) => this.#files.read(file, identity, range) };
+    return {
+      etag: etagOf(fileId, identity),
+      size: file.size,
+      read: (range) => this.#files.read(file, identity, range),
+    };
   }
 
   /** What a container holds under a name: its manifest, or a block of a checkpoint that its iModel sees. */
@@ -61,7 +65,8 @@ export class Containers {
     for (const { changeset_index: index, file_id } of await this.#checkpoints.usable(imodel)) {
       const id = index === 0 ? '' : (await findChangeset(this.#database.db, imodel, { index }))?.id;
       const file = file_id === null ? undefined : await this.#file(file_id);
-      if (id !== undefined && file !== undefined) databases.push({ name: databaseName({ index, id }), blockIds: namesFor(file, identityOf(imodel)) });
+      if (id !== undefined && file !== undefined)
+        databases.push({ name: databaseName({ index, id }), blockIds: namesFor(file, identityOf(imodel)) });
     }
     const manifest = writeManifest(databases, blockBytes);
     return toSendable(createHash('sha256').update(manifest).digest('hex').slice(0, 32), manifest);
@@ -85,7 +90,10 @@ export class Containers {
     if (kept !== undefined) return kept;
     for (const { file_id } of await this.#checkpoints.usable(imodel)) {
       const file = file_id === null ? undefined : await this.#file(file_id);
-      if (file !== undefined) namesFor(file, identityOf(imodel)).forEach((name, position) => this.#places.set(`${imodel.id}/${name}`, { fileId: file.id, position }));
+      if (file !== undefined)
+        namesFor(file, identityOf(imodel)).forEach((name, position) =>
+          this.#places.set(`${imodel.id}/${name}`, { fileId: file.id, position }),
+        );
     }
     return this.#places.get(key);
   }
@@ -102,7 +110,13 @@ export class Containers {
   async #imodel(text: string): Promise<IModelTable | undefined> {
     const id = parseGuid(text);
     if (id === undefined) return undefined;
-    return this.#database.db.selectFrom('imodel').selectAll().where('id', '=', id).where('deleted_at', 'is', null).where('state', '=', 'initialized').executeTakeFirst();
+    return this.#database.db
+      .selectFrom('imodel')
+      .selectAll()
+      .where('id', '=', id)
+      .where('deleted_at', 'is', null)
+      .where('state', '=', 'initialized')
+      .executeTakeFirst();
   }
 }
 
@@ -116,7 +130,11 @@ function identityOf(imodel: IModelTable): Identity {
  * once for all of them.
  */
 function namesFor(file: ModelFile, identity: Identity): string[] {
-  const own = new Set([file.iModelIdOffset, file.iModelIdOffset + 15, file.iTwinIdOffset, file.iTwinIdOffset + 15].map((offset) => Math.floor(offset / blockBytes)));
+  const own = new Set(
+    [file.iModelIdOffset, file.iModelIdOffset + 15, file.iTwinIdOffset, file.iTwinIdOffset + 15].map((offset) =>
+      Math.floor(offset / blockBytes),
+    ),
+  );
   return file.blocks.map(({ id }, position) => (own.has(position) ? etagOf(id, identity).toUpperCase() : id));
 }
 
@@ -125,5 +143,9 @@ function etagOf(what: string, { iModelId, iTwinId }: Identity): string {
 }
 
 function toSendable(etag: string, bytes: Buffer): Sendable {
-  return { etag, size: bytes.length, read: (range) => readInPieces(range === undefined ? bytes : bytes.subarray(range.start, range.end + 1)) };
+  return {
+    etag,
+    size: bytes.length,
+    read: (range) => readInPieces(range === undefined ? bytes : bytes.subarray(range.start, range.end + 1)),
+  };
 }

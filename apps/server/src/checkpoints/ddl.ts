@@ -14,13 +14,94 @@ const deepestNesting = 50;
 
 /** Functions that ECDb and the BIS domain use in indexes, constraints and triggers. Everything else is refused, so that no function that reads files, schemas or memory can be named. */
 const allowedFunctions = new Set([
-  ...['abs', 'cast', 'coalesce', 'date', 'datetime', 'ifnull', 'julianday', 'length', 'lower', 'max', 'min', 'nullif', 'round', 'rtrim', 'ltrim', 'trim', 'raise', 'strftime', 'substr', 'time', 'typeof', 'upper'],
-  ...['dgn_angles', 'dgn_angles_value', 'dgn_bbox', 'dgn_bbox_areaxy', 'dgn_bbox_depth', 'dgn_bbox_height', 'dgn_bbox_overlaps', 'dgn_bbox_union', 'dgn_bbox_value', 'dgn_bbox_volume', 'dgn_bbox_width'],
-  ...['dgn_placement', 'dgn_placement_aabb', 'dgn_placement_angles', 'dgn_placement_eabb', 'dgn_placement_origin', 'dgn_point', 'dgn_point_value'],
+  ...[
+    'abs',
+    'cast',
+    'coalesce',
+    'date',
+    'datetime',
+    'ifnull',
+    'julianday',
+    'length',
+    'lower',
+    'max',
+    'min',
+    'nullif',
+    'round',
+    'rtrim',
+    'ltrim',
+    'trim',
+    'raise',
+    'strftime',
+    'substr',
+    'time',
+    'typeof',
+    'upper',
+  ],
+  ...[
+    'dgn_angles',
+    'dgn_angles_value',
+    'dgn_bbox',
+    'dgn_bbox_areaxy',
+    'dgn_bbox_depth',
+    'dgn_bbox_height',
+    'dgn_bbox_overlaps',
+    'dgn_bbox_union',
+    'dgn_bbox_value',
+    'dgn_bbox_volume',
+    'dgn_bbox_width',
+  ],
+  ...[
+    'dgn_placement',
+    'dgn_placement_aabb',
+    'dgn_placement_angles',
+    'dgn_placement_eabb',
+    'dgn_placement_origin',
+    'dgn_point',
+    'dgn_point_value',
+  ],
 ]);
 
 /** Keywords that may stand before a parenthesis in an expression without calling anything. */
-const beforeParenthesis = new Set(['and', 'as', 'between', 'case', 'check', 'collate', 'default', 'distinct', 'else', 'escape', 'exists', 'from', 'glob', 'in', 'is', 'isnull', 'join', 'like', 'not', 'notnull', 'on', 'or', 'select', 'set', 'then', 'union', 'all', 'except', 'intersect', 'using', 'values', 'when', 'where', 'by', 'having', 'limit', 'offset']);
+const beforeParenthesis = new Set([
+  'and',
+  'as',
+  'between',
+  'case',
+  'check',
+  'collate',
+  'default',
+  'distinct',
+  'else',
+  'escape',
+  'exists',
+  'from',
+  'glob',
+  'in',
+  'is',
+  'isnull',
+  'join',
+  'like',
+  'not',
+  'notnull',
+  'on',
+  'or',
+  'select',
+  'set',
+  'then',
+  'union',
+  'all',
+  'except',
+  'intersect',
+  'using',
+  'values',
+  'when',
+  'where',
+  'by',
+  'having',
+  'limit',
+  'offset',
+]);
 
 interface Token {
   kind: 'word' | 'quoted' | 'string' | 'number' | 'symbol';
@@ -102,7 +183,8 @@ function virtualTable(cursor: Cursor): void {
   ownName(cursor);
   cursor.expect('using');
   const module = cursor.name();
-  if (!virtualTables.has(module.toLowerCase())) throw new ForbiddenDdlError(`a virtual table of the module '${module.slice(0, 40)}'`);
+  if (!virtualTables.has(module.toLowerCase()))
+    throw new ForbiddenDdlError(`a virtual table of the module '${module.slice(0, 40)}'`);
 }
 
 function statement(cursor: Cursor): void {
@@ -188,7 +270,8 @@ function createIndex(cursor: Cursor): void {
 /** ALTER TABLE name ADD [COLUMN] definition | DROP [COLUMN] name | RENAME … TO … */
 function alterTable(cursor: Cursor): void {
   ownName(cursor);
-  if (!cursor.at('add') && !cursor.at('drop') && !cursor.at('rename')) throw new ForbiddenDdlError('an ALTER TABLE of an unknown kind');
+  if (!cursor.at('add') && !cursor.at('drop') && !cursor.at('rename'))
+    throw new ForbiddenDdlError('an ALTER TABLE of an unknown kind');
   cursor.next();
   while (!cursor.atEnd && !cursor.at(';')) definitionPart(cursor);
 }
@@ -209,7 +292,13 @@ function createTrigger(cursor: Cursor): void {
   if (cursor.take('when')) expression(cursor, true, 'begin');
   cursor.expect('begin');
   do {
-    if (!cursor.take('insert') && !cursor.take('replace') && !cursor.take('update') && !cursor.take('delete') && !cursor.at('select'))
+    if (
+      !cursor.take('insert') &&
+      !cursor.take('replace') &&
+      !cursor.take('update') &&
+      !cursor.take('delete') &&
+      !cursor.at('select')
+    )
       throw new ForbiddenDdlError('a trigger that does more than to insert, update, delete and select');
     expression(cursor, true);
     cursor.expect(';');
@@ -221,22 +310,30 @@ function createTrigger(cursor: Cursor): void {
  * called. No statement in it may be recursive (`WITH`), so that its work is bounded by the rows of its tables.
  */
 function expression(cursor: Cursor, mayQuery: boolean, until?: string): void {
-  for (let depth = 0; ; ) {
-    if (cursor.atEnd || cursor.at(';') || (depth === 0 && (cursor.at(')') || (until !== undefined && cursor.at(until))))) return;
+  for (let depth = 0; ;) {
+    if (
+      cursor.atEnd ||
+      cursor.at(';') ||
+      (depth === 0 && (cursor.at(')') || (until !== undefined && cursor.at(until))))
+    )
+      return;
     cursor.refuse('with', 'attach', 'detach', 'pragma', 'vacuum', 'create', 'drop', 'alter');
     if (!mayQuery) cursor.refuse('select', 'values', 'insert', 'update', 'delete');
     const into = mayQuery && cursor.at('into');
     const token = cursor.next();
     // Tables that SQLite makes up when they are named, such as `pragma_database_list`, need no parenthesis.
-    if (token.kind !== 'number' && /^(pragma_|sqlite_|bcv_|dbstat)/i.test(token.text)) throw new ForbiddenDdlError(`the name '${token.text.slice(0, 40)}'`);
+    if (token.kind !== 'number' && /^(pragma_|sqlite_|bcv_|dbstat)/i.test(token.text))
+      throw new ForbiddenDdlError(`the name '${token.text.slice(0, 40)}'`);
     if (into) {
       // INSERT INTO table ( columns )
       ownName(cursor);
       continue;
     }
     if (token.kind === 'symbol' && token.text === ')') depth--;
-    else if (token.kind === 'symbol' && token.text === '(' && ++depth > deepestNesting) throw new ForbiddenDdlError('expressions that are nested too deeply');
-    if (cursor.at('(') && !mayPrecedeParenthesis(token)) throw new ForbiddenDdlError(`a call of the function '${token.text.slice(0, 40)}'`);
+    else if (token.kind === 'symbol' && token.text === '(' && ++depth > deepestNesting)
+      throw new ForbiddenDdlError('expressions that are nested too deeply');
+    if (cursor.at('(') && !mayPrecedeParenthesis(token))
+      throw new ForbiddenDdlError(`a call of the function '${token.text.slice(0, 40)}'`);
   }
 }
 
@@ -257,7 +354,8 @@ function ifNotExists(cursor: Cursor): void {
 function ownName(cursor: Cursor): void {
   const first = cursor.name();
   const name = cursor.take('.') ? cursor.name() : first;
-  if (name !== first && first.toLowerCase() !== 'main') throw new ForbiddenDdlError(`a change outside the main database ('${first.slice(0, 40)}')`);
+  if (name !== first && first.toLowerCase() !== 'main')
+    throw new ForbiddenDdlError(`a change outside the main database ('${first.slice(0, 40)}')`);
   if (/^sqlite_/i.test(name)) throw new ForbiddenDdlError("a change of SQLite's own tables");
 }
 
@@ -303,7 +401,8 @@ class Cursor {
   /** An identifier. SQLite also takes a string for one. */
   name(): string {
     const token = this.next();
-    if (token.kind === 'symbol' || token.kind === 'number') throw new ForbiddenDdlError('a statement without a name where one belongs');
+    if (token.kind === 'symbol' || token.kind === 'number')
+      throw new ForbiddenDdlError('a statement without a name where one belongs');
     return token.text;
   }
 }
@@ -320,7 +419,7 @@ const symbols = new Set('(),;.+-*/%=<>!|&~');
 function tokensOf(text: string): Token[] {
   if (text.includes(byteOrderMark)) throw new ForbiddenDdlError('characters that no statement has');
   const tokens: Token[] = [];
-  for (let at = 0; at < text.length; ) {
+  for (let at = 0; at < text.length;) {
     const character = text[at] as string;
     if (space.test(character)) at++;
     else if (text.startsWith('--', at)) at = endOf(text, '\n', at);
@@ -361,7 +460,7 @@ function endOf(text: string, mark: string, from: number): number {
 function quoted(text: string, start: number): { content: string; end: number } {
   const close = text[start] === '[' ? ']' : (text[start] as string);
   let content = '';
-  for (let from = start + 1; ; ) {
+  for (let from = start + 1; ;) {
     const found = text.indexOf(close, from);
     if (found === -1) throw new ForbiddenDdlError('a quote that is never closed');
     content += text.slice(from, found);

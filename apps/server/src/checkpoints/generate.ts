@@ -29,7 +29,11 @@ const nobody = { iModelId: '00000000-0000-0000-0000-000000000000', iTwinId: '000
 export type Retries = Pick<JobHandler, 'attempts' | 'backoffMs'>;
 
 /** What becomes of an uploaded baseline whose checkpoint cannot be made. */
-const baselineStates = { notAnIModel: 'initializationFailed', briefcase: 'fileIsBriefcase', unreadable: 'initialized' } as const satisfies Record<FaultKind, string>;
+const baselineStates = {
+  notAnIModel: 'initializationFailed',
+  briefcase: 'fileIsBriefcase',
+  unreadable: 'initialized',
+} as const satisfies Record<FaultKind, string>;
 
 /** An iModel's file at one changeset, in a folder of its own. */
 export interface MadeFile extends WorkResult {
@@ -47,7 +51,14 @@ export class Generator {
   readonly #workers: Workers;
   readonly #retries: Retries;
 
-  constructor(parts: { database: Database; blobs: Blobs; checkpoints: Checkpoints; files: ModelFiles; workers: Workers; retries: Retries }) {
+  constructor(parts: {
+    database: Database;
+    blobs: Blobs;
+    checkpoints: Checkpoints;
+    files: ModelFiles;
+    workers: Workers;
+    retries: Retries;
+  }) {
     this.#database = parts.database;
     this.#blobs = parts.blobs;
     this.#checkpoints = parts.checkpoints;
@@ -63,18 +74,38 @@ export class Generator {
       ...this.#retries,
       run: (job) => this.#makeCheckpoint(job),
       giveUp: async (tx, { subjectId }, reason, error) => {
-        await tx.updateTable('checkpoint').set({ state: 'failed', failure_reason: reason, finished_at: Date.now() }).where('id', '=', subjectId).where('state', '=', 'scheduled').execute();
-        const row = await tx.selectFrom('checkpoint').select('baseline_id').where('id', '=', subjectId).executeTakeFirst();
-        if (row?.baseline_id != null && error instanceof FileFaultError) await raiseBriefcaseCountersOn(tx, row.baseline_id, error.highestBriefcaseId + 1);
+        await tx
+          .updateTable('checkpoint')
+          .set({ state: 'failed', failure_reason: reason, finished_at: Date.now() })
+          .where('id', '=', subjectId)
+          .where('state', '=', 'scheduled')
+          .execute();
+        const row = await tx
+          .selectFrom('checkpoint')
+          .select('baseline_id')
+          .where('id', '=', subjectId)
+          .executeTakeFirst();
+        if (row?.baseline_id != null && error instanceof FileFaultError)
+          await raiseBriefcaseCountersOn(tx, row.baseline_id, error.highestBriefcaseId + 1);
         // Whether a file may be stored is for the file to say: one that this server's iTwin.js cannot open is kept, without a checkpoint.
         const otherwise = error instanceof DamagedFileError ? 'initializationFailed' : 'initialized';
-        if (row?.baseline_id != null) await endBaseline(tx, row.baseline_id, error instanceof FileFaultError ? baselineStates[error.kind] : otherwise, reason);
+        if (row?.baseline_id != null)
+          await endBaseline(
+            tx,
+            row.baseline_id,
+            error instanceof FileFaultError ? baselineStates[error.kind] : otherwise,
+            reason,
+          );
       },
     };
   }
 
   async #makeCheckpoint(job: RunningJob): Promise<Effect> {
-    const row = await this.#database.db.selectFrom('checkpoint').selectAll().where('id', '=', job.subjectId).executeTakeFirst();
+    const row = await this.#database.db
+      .selectFrom('checkpoint')
+      .selectAll()
+      .where('id', '=', job.subjectId)
+      .executeTakeFirst();
     if (row === undefined || row.state !== 'scheduled') return async () => undefined;
     const imodel = await this.#seenBy(row);
     // Nobody sees the changeset any more.
@@ -83,27 +114,54 @@ export class Generator {
         await tx.deleteFrom('checkpoint').where('id', '=', row.id).where('state', '=', 'scheduled').execute();
       };
     const { baseline_id: baselineId } = row;
-    return this.withFile(imodel, row.changeset_index, { purpose: baselineId === null ? 'checkpoint' : 'baseline', countMissingGuids: false }, job, row.id, async (made) => {
-      const stored = await this.#files.store(await this.storeOf(imodel), await accountOfITwin(this.#database.db, job.tenant), made.path, made, made.whole, job);
-      return async (tx) => {
-        const fileId = await this.#files.record(tx, stored);
-        await tx.updateTable('checkpoint').set({ state: 'successful', file_id: fileId, finished_at: Date.now() }).where('id', '=', row.id).execute();
-        if (baselineId === null) return;
-        await raiseBriefcaseCountersOn(tx, baselineId, made.highestBriefcaseId + 1);
-        await endBaseline(tx, baselineId, 'initialized');
-      };
-    });
+    return this.withFile(
+      imodel,
+      row.changeset_index,
+      { purpose: baselineId === null ? 'checkpoint' : 'baseline', countMissingGuids: false },
+      job,
+      row.id,
+      async (made) => {
+        const stored = await this.#files.store(
+          await this.storeOf(imodel),
+          await accountOfITwin(this.#database.db, job.tenant),
+          made.path,
+          made,
+          made.whole,
+          job,
+        );
+        return async (tx) => {
+          const fileId = await this.#files.record(tx, stored);
+          await tx
+            .updateTable('checkpoint')
+            .set({ state: 'successful', file_id: fileId, finished_at: Date.now() })
+            .where('id', '=', row.id)
+            .execute();
+          if (baselineId === null) return;
+          await raiseBriefcaseCountersOn(tx, baselineId, made.highestBriefcaseId + 1);
+          await endBaseline(tx, baselineId, 'initialized');
+        };
+      },
+    );
   }
 
   /** The store of what an iModel sees, where checkpoints of it belong too. */
   async storeOf({ baseline_id }: IModelTable): Promise<BlobStore> {
-    const { store } = await this.#database.db.selectFrom('baseline as l').innerJoin('blob as b', 'b.id', 'l.blob_id').select('b.store').where('l.id', '=', baseline_id).executeTakeFirstOrThrow();
+    const { store } = await this.#database.db
+      .selectFrom('baseline as l')
+      .innerJoin('blob as b', 'b.id', 'l.blob_id')
+      .select('b.store')
+      .where('l.id', '=', baseline_id)
+      .executeTakeFirstOrThrow();
     return this.#blobs.stores.get(store);
   }
 
   /** Any iModel that sees what a checkpoint is of: they all see the same. */
   async #seenBy(row: CheckpointTable): Promise<IModelTable | undefined> {
-    const imodels = this.#database.db.selectFrom('imodel').selectAll('imodel').where('imodel.deleted_at', 'is', null).limit(1);
+    const imodels = this.#database.db
+      .selectFrom('imodel')
+      .selectAll('imodel')
+      .where('imodel.deleted_at', 'is', null)
+      .limit(1);
     if (row.baseline_id !== null) return imodels.where('imodel.baseline_id', '=', row.baseline_id).executeTakeFirst();
     return imodels
       .innerJoin('history_segment as h', 'h.history_id', 'imodel.history_id')
@@ -134,7 +192,11 @@ export class Generator {
         const file = path.join(folder, 'model.bim');
         const from = await this.#begin(imodel, index, file, job);
         if (checkpointId !== undefined)
-          await this.#database.db.updateTable('checkpoint').set({ applied: 0, to_apply: index - from.index }).where('id', '=', checkpointId).execute();
+          await this.#database.db
+            .updateTable('checkpoint')
+            .set({ applied: 0, to_apply: index - from.index })
+            .where('id', '=', checkpointId)
+            .execute();
         const tell = this.#progress(checkpointId, from.index);
         const onApplied = (applied: number): void => {
           job.onProgress();
@@ -146,7 +208,16 @@ export class Generator {
           const changesets = await this.#fetch(imodel, at, Math.min(index, at + pageOfChangesets), folder, job);
           at = changesets.at(-1)?.index ?? index;
           const last = at === index;
-          result = await slot.worker.work({ file, changesets, purpose: last ? want.purpose : 'checkpoint', countMissingGuids: last && want.countMissingGuids }, job, onApplied);
+          result = await slot.worker.work(
+            {
+              file,
+              changesets,
+              purpose: last ? want.purpose : 'checkpoint',
+              countMissingGuids: last && want.countMissingGuids,
+            },
+            job,
+            onApplied,
+          );
           for (const changeset of changesets) await rm(changeset.path, { force: true });
         } while (at < index);
         return await use({ ...result, path: file, whole: from.whole });
@@ -157,22 +228,46 @@ export class Generator {
   }
 
   /** Puts the file to begin with in place. */
-  async #begin(imodel: IModelTable, index: number, file: string, options: CallOptions): Promise<{ index: number; whole: WholeBlob | undefined }> {
+  async #begin(
+    imodel: IModelTable,
+    index: number,
+    file: string,
+    options: CallOptions,
+  ): Promise<{ index: number; whole: WholeBlob | undefined }> {
     const nearest = await this.#checkpoints.nearest(imodel, index);
     const known = nearest?.file_id == null ? undefined : await this.#files.find(nearest.file_id);
     if (nearest !== undefined && known !== undefined) {
-      const what = nearest.changeset_index === 0 ? 'the checkpoint of the baseline' : `the checkpoint of changeset ${nearest.changeset_index}`;
+      const what =
+        nearest.changeset_index === 0
+          ? 'the checkpoint of the baseline'
+          : `the checkpoint of changeset ${nearest.changeset_index}`;
       await readVerified(what, () => this.#files.writeTo(known, nobody, file, options));
       return { index: nearest.changeset_index, whole: undefined };
     }
-    const { blob_id } = await this.#database.db.selectFrom('baseline').select('blob_id').where('id', '=', imodel.baseline_id).executeTakeFirstOrThrow();
+    const { blob_id } = await this.#database.db
+      .selectFrom('baseline')
+      .select('blob_id')
+      .where('id', '=', imodel.baseline_id)
+      .executeTakeFirstOrThrow();
     await this.#fetchBlob(blob_id, 'the baseline', file, options);
     return { index: 0, whole: { blobId: blob_id, hashes: await blockHashes(file) } };
   }
 
-  async #fetch(imodel: IModelTable, after: number, upTo: number, folder: string, options: CallOptions): Promise<WorkRequest['changesets']> {
+  async #fetch(
+    imodel: IModelTable,
+    after: number,
+    upTo: number,
+    folder: string,
+    options: CallOptions,
+  ): Promise<WorkRequest['changesets']> {
     if (upTo <= after) return [];
-    const rows = await listChangesets(this.#database, imodel, { first: after + 1, last: upTo, limit: upTo - after, offset: 0, descending: false });
+    const rows = await listChangesets(this.#database, imodel, {
+      first: after + 1,
+      last: upTo,
+      limit: upTo - after,
+      offset: 0,
+      descending: false,
+    });
     if (rows.length !== upTo - after) throw new Error(`changesets ${after + 1} to ${upTo} are not all there`);
     const changesets: WorkRequest['changesets'] = [];
     for (const row of rows) {
@@ -186,7 +281,9 @@ export class Generator {
   async #fetchBlob(blobId: string, what: string, target: string, options: CallOptions): Promise<void> {
     const blob = await this.#blobs.findReadable(blobId);
     if (blob === undefined) throw new Error(`blob ${blobId} is gone`);
-    await readVerified(what, async () => writeVerified(await this.#blobs.read(blob, undefined, options), blob, target, options.signal));
+    await readVerified(what, async () =>
+      writeVerified(await this.#blobs.read(blob, undefined, options), blob, target, options.signal),
+    );
   }
 
   /** Writes progress down, at most once a second: it is to be seen, not to be resumed from. */
@@ -208,5 +305,11 @@ export class Generator {
 }
 
 function toFile(row: ChangesetTable, target: string): WorkRequest['changesets'][number] {
-  return { id: row.id, parentId: row.parent_id, index: row.index, path: target, schema: (row.containing_changes & schemaChanges) !== 0 };
+  return {
+    id: row.id,
+    parentId: row.parent_id,
+    index: row.index,
+    path: target,
+    schema: (row.containing_changes & schemaChanges) !== 0,
+  };
 }

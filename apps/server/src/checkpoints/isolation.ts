@@ -65,7 +65,8 @@ export async function findIsolation(folder: string, wanted: IsolationLevel, slot
     if (isolation === undefined) continue;
     await isolation.lend(folder);
     if (!(await works(isolation, folder))) continue;
-    if (isolationLevels.indexOf(isolation.level) < isolationLevels.indexOf(wanted)) throw new IsolationError(isolation.level, wanted);
+    if (isolationLevels.indexOf(isolation.level) < isolationLevels.indexOf(wanted))
+      throw new IsolationError(isolation.level, wanted);
     return isolation;
   }
   throw new IsolationError('process', wanted);
@@ -76,7 +77,9 @@ function works(isolation: Isolation, folder: string): Promise<boolean> {
   const trial = fileURLToPath(new URL(`./isolationTrial${ending()}`, import.meta.url));
   const { file, args, options } = isolation.command(trial, [folder], false);
   return new Promise((resolve) => {
-    execFile(file, args, { ...options, timeout: trialMs, killSignal: 'SIGKILL', windowsHide: true }, (error) => resolve(error === null));
+    execFile(file, args, { ...options, timeout: trialMs, killSignal: 'SIGKILL', windowsHide: true }, (error) =>
+      resolve(error === null),
+    );
   });
 }
 
@@ -100,7 +103,11 @@ function ownProcess(folder: string): Isolation {
   return {
     level: 'process',
     lend: async () => undefined,
-    command: (script, args) => ({ file: process.execPath, args: [script, ...args], options: { env: emptyEnvironment(folder), cwd: folder } }),
+    command: (script, args) => ({
+      file: process.execPath,
+      args: [script, ...args],
+      options: { env: emptyEnvironment(folder), cwd: folder },
+    }),
   };
 }
 
@@ -109,12 +116,19 @@ function ownUser(folder: string, id: number): Isolation | undefined {
   return {
     level: 'user',
     lend: (lent) => giveTo(id, id, lent),
-    command: (script, args) => ({ file: process.execPath, args: [script, ...args], options: { env: emptyEnvironment(folder), cwd: folder, uid: id, gid: id } }),
+    command: (script, args) => ({
+      file: process.execPath,
+      args: [script, ...args],
+      options: { env: emptyEnvironment(folder), cwd: folder, uid: id, gid: id },
+    }),
   };
 }
 
 function namespaces(folder: string): Isolation | undefined {
-  const bubblewrap = (process.env.PATH ?? '').split(path.delimiter).map((place) => path.join(place, 'bwrap')).find((file) => path.isAbsolute(file) && existsSync(file));
+  const bubblewrap = (process.env.PATH ?? '')
+    .split(path.delimiter)
+    .map((place) => path.join(place, 'bwrap'))
+    .find((file) => path.isAbsolute(file) && existsSync(file));
   if (process.platform !== 'linux' || bubblewrap === undefined) return undefined;
   const node = realpathSync(process.execPath);
   const readable = [node, ...packageFolders()].flatMap((place) => ['--ro-bind', place, place]);
@@ -134,7 +148,14 @@ function namespaces(folder: string): Isolation | undefined {
     lend: async () => undefined,
     command: (script, args, connected) => ({
       file: bubblewrap,
-      args: [...sandbox, ...(connected ? ['--setenv', 'NODE_CHANNEL_FD', String(channel)] : []), '--', node, script, ...args],
+      args: [
+        ...sandbox,
+        ...(connected ? ['--setenv', 'NODE_CHANNEL_FD', String(channel)] : []),
+        '--',
+        node,
+        script,
+        ...args,
+      ],
       options: {},
     }),
   };
@@ -143,7 +164,9 @@ function namespaces(folder: string): Isolation | undefined {
 /** `/lib` and its like: on most systems links into `/usr`. */
 function systemFolder(folder: string): string[] {
   if (!existsSync(folder)) return [];
-  return lstatSync(folder).isSymbolicLink() ? ['--symlink', readlinkSync(folder), folder] : ['--ro-bind', folder, folder];
+  return lstatSync(folder).isSymbolicLink()
+    ? ['--symlink', readlinkSync(folder), folder]
+    : ['--ro-bind', folder, folder];
 }
 
 /** Where the code of the process is: the server's own package, and every folder of packages above it. Nothing beside them, where the configuration or the data may be. */
@@ -151,7 +174,8 @@ function packageFolders(): string[] {
   const own = path.dirname(fileURLToPath(new URL('../../package.json', import.meta.url)));
   const folders = [own];
   for (let at = own; ; at = path.dirname(at)) {
-    if (path.basename(at) !== 'node_modules' && existsSync(path.join(at, 'node_modules'))) folders.push(path.join(at, 'node_modules'));
+    if (path.basename(at) !== 'node_modules' && existsSync(path.join(at, 'node_modules')))
+      folders.push(path.join(at, 'node_modules'));
     if (path.dirname(at) === at) return folders;
   }
 }

@@ -12,7 +12,10 @@ export interface NativeDb {
  */
 export async function startITwinJs(options: IModelHostOptions): Promise<void> {
   await IModelHost.startup(options);
-  IModelHost.appWorkspace.settings.addDictionary({ name: 'offshoot', priority: SettingsPriority.application }, { 'itwin/core/gcs/disableWorkspaces': true });
+  IModelHost.appWorkspace.settings.addDictionary(
+    { name: 'offshoot', priority: SettingsPriority.application },
+    { 'itwin/core/gcs/disableWorkspaces': true },
+  );
 }
 
 /** The native database behind an open iModel. iTwin.js keeps it under a symbol of its own. */

@@ -12,9 +12,15 @@ export function iTwinJsVersion(): string {
 function find(): string {
   try {
     // Its exports do not include package.json: that lies above its entry.
-    for (let folder = path.dirname(fileURLToPath(import.meta.resolve('@itwin/core-backend'))); folder !== path.dirname(folder); folder = path.dirname(folder)) {
+    for (
+      let folder = path.dirname(fileURLToPath(import.meta.resolve('@itwin/core-backend')));
+      folder !== path.dirname(folder);
+      folder = path.dirname(folder)
+    ) {
       const file = path.join(folder, 'package.json');
-      const { name, version } = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as { name?: string; version?: string }) : {};
+      const { name, version } = existsSync(file)
+        ? (JSON.parse(readFileSync(file, 'utf8')) as { name?: string; version?: string })
+        : {};
       if (name === '@itwin/core-backend' && version !== undefined) return version;
     }
   } catch {

@@ -21,7 +21,8 @@ export const blockNameBytes = 16;
 export function writeManifest(databases: readonly ContainerDatabase[], blockSize: number): Buffer {
   const blocks = databases.reduce((sum, { blockIds }) => sum + blockIds.length, 0);
   const manifest = Buffer.alloc(headerBytes + databases.length * entryBytes + blocks * blockNameBytes);
-  const numbers = (at: number, ...values: number[]): void => values.forEach((value, n) => manifest.writeUInt32BE(value, at + 4 * n));
+  const numbers = (at: number, ...values: number[]): void =>
+    values.forEach((value, n) => manifest.writeUInt32BE(value, at + 4 * n));
   numbers(0, version, blockSize, databases.length, 0, blockNameBytes, databases.length);
   let namesAt = headerBytes + databases.length * entryBytes;
   databases.forEach(({ name, blockIds }, n) => {

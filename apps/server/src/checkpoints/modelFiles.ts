@@ -61,7 +61,14 @@ export class ModelFiles {
    * repeated. Blocks that no file comes to name are collected.
    * @param account on which the blocks count
    */
-  async store(store: BlobStore, account: Account, file: string, offsets: IdentityOffsets, whole: WholeBlob | undefined, options: CallOptions = {}): Promise<UnnamedFile> {
+  async store(
+    store: BlobStore,
+    account: Account,
+    file: string,
+    offsets: IdentityOffsets,
+    whole: WholeBlob | undefined,
+    options: CallOptions = {},
+  ): Promise<UnnamedFile> {
     const handle = await open(file, 'r');
     try {
       const { size } = await handle.stat();
@@ -72,8 +79,13 @@ export class ModelFiles {
         const bytes = Buffer.alloc(Math.min(blockBytes, size - start));
         await handle.read(bytes, 0, bytes.length, start);
         const sha256 = createHash('sha256').update(bytes).digest('hex');
-        const inWhole = whole !== undefined && (whole.hashes === undefined || whole.hashes[start / blockBytes] === sha256) ? { blobId: whole.blobId, row: whole.row, start } : undefined;
-        blockIds.push((await this.#known(store, sha256)) ?? (await this.#add(store, account, bytes, sha256, inWhole, options)));
+        const inWhole =
+          whole !== undefined && (whole.hashes === undefined || whole.hashes[start / blockBytes] === sha256)
+            ? { blobId: whole.blobId, row: whole.row, start }
+            : undefined;
+        blockIds.push(
+          (await this.#known(store, sha256)) ?? (await this.#add(store, account, bytes, sha256, inWhole, options)),
+        );
       }
       return { size, blockIds, ...offsets };
     } finally {
@@ -85,7 +97,14 @@ export class ModelFiles {
     return (await blockIn(this.#database.db, store.id, sha256))?.id;
   }
 
-  async #add(store: BlobStore, account: Account, bytes: Buffer, sha256: string, inWhole: { blobId: string; row: BlobTable | undefined; start: number } | undefined, options: CallOptions): Promise<string> {
+  async #add(
+    store: BlobStore,
+    account: Account,
+    bytes: Buffer,
+    sha256: string,
+    inWhole: { blobId: string; row: BlobTable | undefined; start: number } | undefined,
+    options: CallOptions,
+  ): Promise<string> {
     const id = randomBytes(16).toString('hex').toUpperCase();
     const place = inWhole ?? { blobId: randomUUID(), start: 0 };
     const key = randomUUID();
@@ -96,7 +115,17 @@ export class ModelFiles {
       if (inWhole === undefined)
         await tx
           .insertInto('blob')
-          .values({ id: place.blobId, store: store.id, key, size: bytes.length, sha256, state: 'stored', created_at: Date.now(), released_at: null, ...account })
+          .values({
+            id: place.blobId,
+            store: store.id,
+            key,
+            size: bytes.length,
+            sha256,
+            state: 'stored',
+            created_at: Date.now(),
+            released_at: null,
+            ...account,
+          })
           .execute();
       else if (inWhole.row !== undefined)
         await tx
@@ -104,7 +133,10 @@ export class ModelFiles {
           .values(inWhole.row)
           .onConflict((conflict) => conflict.doNothing())
           .execute();
-      await tx.insertInto('block').values({ id, store: store.id, sha256, blob_id: place.blobId, start: place.start }).execute();
+      await tx
+        .insertInto('block')
+        .values({ id, store: store.id, sha256, blob_id: place.blobId, start: place.start })
+        .execute();
       return id;
     });
     if (won !== id && inWhole === undefined) await store.delete(key, options);
@@ -116,11 +148,21 @@ export class ModelFiles {
     const id = randomUUID();
     await tx
       .insertInto('model_file')
-      .values({ id, size: file.size, imodel_id_offset: file.iModelIdOffset, itwin_id_offset: file.iTwinIdOffset, created_at: Date.now() })
+      .values({
+        id,
+        size: file.size,
+        imodel_id_offset: file.iModelIdOffset,
+        itwin_id_offset: file.iTwinIdOffset,
+        created_at: Date.now(),
+      })
       .execute();
     // SQLite takes 32,766 parameters a statement.
     const rows = file.blockIds.map((block_id, position) => ({ file_id: id, position, block_id }));
-    for (let n = 0; n < rows.length; n += 1000) await tx.insertInto('model_file_block').values(rows.slice(n, n + 1000)).execute();
+    for (let n = 0; n < rows.length; n += 1000)
+      await tx
+        .insertInto('model_file_block')
+        .values(rows.slice(n, n + 1000))
+        .execute();
     return id;
   }
 
@@ -140,30 +182,57 @@ export class ModelFiles {
       size: row.size,
       iModelIdOffset: row.imodel_id_offset,
       iTwinIdOffset: row.itwin_id_offset,
-      blocks: blocks.map(({ id: blockId, store, key, start, sha256 }) => ({ id: blockId, store, key: key as string, start, sha256 })),
+      blocks: blocks.map(({ id: blockId, store, key, start, sha256 }) => ({
+        id: blockId,
+        store,
+        key: key as string,
+        start,
+        sha256,
+      })),
     };
   }
 
   /** One block of a file, with the ids written over it. */
-  async readBlock(file: ModelFile, position: number, identity: Identity, options?: CallOptions & { verify?: boolean }): Promise<Buffer> {
+  async readBlock(
+    file: ModelFile,
+    position: number,
+    identity: Identity,
+    options?: CallOptions & { verify?: boolean },
+  ): Promise<Buffer> {
     const block = file.blocks[position] as StoredBlock;
     const start = position * blockBytes;
     const length = Math.min(blockBytes, file.size - start);
     const bytes = Buffer.alloc(length);
     let filled = 0;
-    for await (const chunk of await this.#blobs.read(block, { start: block.start, end: block.start + length - 1 }, options)) filled += (chunk as Buffer).copy(bytes, filled);
+    for await (const chunk of await this.#blobs.read(
+      block,
+      { start: block.start, end: block.start + length - 1 },
+      options,
+    ))
+      filled += (chunk as Buffer).copy(bytes, filled);
     if (filled !== length) throw new ContentMismatchError();
-    if (options?.verify === true && createHash('sha256').update(bytes).digest('hex') !== block.sha256) throw new ContentMismatchError();
+    if (options?.verify === true && createHash('sha256').update(bytes).digest('hex') !== block.sha256)
+      throw new ContentMismatchError();
     writeIdentity(bytes, start, file, identity);
     return bytes;
   }
 
   /** The file, or a range of it, as it is for one iModel. One block at a time is in memory. */
-  read(file: ModelFile, identity: Identity, range: ByteRange = { start: 0, end: file.size - 1 }, options?: CallOptions & { verify?: boolean }): Readable {
+  read(
+    file: ModelFile,
+    identity: Identity,
+    range: ByteRange = { start: 0, end: file.size - 1 },
+    options?: CallOptions & { verify?: boolean },
+  ): Readable {
     return Readable.from(this.#pieces(file, identity, range, options), { objectMode: false });
   }
 
-  async *#pieces(file: ModelFile, identity: Identity, range: ByteRange, options: (CallOptions & { verify?: boolean }) | undefined): AsyncGenerator<Buffer> {
+  async *#pieces(
+    file: ModelFile,
+    identity: Identity,
+    range: ByteRange,
+    options: (CallOptions & { verify?: boolean }) | undefined,
+  ): AsyncGenerator<Buffer> {
     for (let position = Math.floor(range.start / blockBytes); position * blockBytes <= range.end; position++) {
       const bytes = await this.readBlock(file, position, identity, options);
       const start = position * blockBytes;
@@ -173,7 +242,9 @@ export class ModelFiles {
 
   /** Writes a file to disk, for work on it. @throws ContentMismatchError when a block is not what it was */
   async writeTo(file: ModelFile, identity: Identity, target: string, options: CallOptions): Promise<void> {
-    await intoFile(target, 'w', (sink) => pipeline(this.read(file, identity, undefined, { ...options, verify: true }), sink, { signal: options.signal }));
+    await intoFile(target, 'w', (sink) =>
+      pipeline(this.read(file, identity, undefined, { ...options, verify: true }), sink, { signal: options.signal }),
+    );
   }
 }
 

@@ -9,7 +9,11 @@ export interface ModelWorker {
    * @param options.onProgress hears that the work is watched, which its own limits bound: the caller need not time it
    * @throws FileFaultError when the files are at fault; PublicError when the process ended, grew too large or fell silent
    */
-  work(request: WorkRequest, options: CallOptions & { signal: AbortSignal }, onApplied: (index: number) => void): Promise<WorkResult>;
+  work(
+    request: WorkRequest,
+    options: CallOptions & { signal: AbortSignal },
+    onApplied: (index: number) => void,
+  ): Promise<WorkResult>;
   /** The process that works here at the moment, for tests that end it. */
   readonly pid: number | undefined;
   /** The isolation of iTwin.js from everything else on its machine. @throws IsolationError, or what keeps it from being known */

@@ -16,7 +16,9 @@ export function highestBriefcaseIn(file: string): number {
     // The tables of instances as ECDb lists them, except those that are virtual to ECDb (type 4) or to SQLite. Its own tables
     // (`ec_…`) and those of transactions have ids of another kind.
     const tables = db
-      .prepare("select m.name from ec_Table t join sqlite_schema m on m.name = t.Name collate nocase where m.type = 'table' and t.Type <> 4 and m.sql not like 'create virtual%' and m.name not like 'ec\\_%' escape '\\'")
+      .prepare(
+        "select m.name from ec_Table t join sqlite_schema m on m.name = t.Name collate nocase where m.type = 'table' and t.Type <> 4 and m.sql not like 'create virtual%' and m.name not like 'ec\\_%' escape '\\'",
+      )
       .all() as { name: string }[];
     let highest = 0n;
     for (const { name } of tables) {
@@ -31,7 +33,10 @@ export function highestBriefcaseIn(file: string): number {
 
 function highestId(db: DatabaseSync, table: string): bigint {
   const quoted = `"${table.replaceAll('"', '""')}"`;
-  const keys = db.prepare(`select name, type from pragma_table_info(?) where pk > 0`).all(table) as { name: string; type: string }[];
+  const keys = db.prepare(`select name, type from pragma_table_info(?) where pk > 0`).all(table) as {
+    name: string;
+    type: string;
+  }[];
   // Only an integer primary key is the id itself, and indexed.
   const [key] = keys;
   if (keys.length !== 1 || key?.type.toUpperCase() !== 'INTEGER') return 0n;

@@ -49,7 +49,10 @@ export interface WorkResult extends IdentityOffsets {
 export type FaultKind = 'notAnIModel' | 'briefcase' | 'unreadable';
 
 /** What the process tells: each `applied` as it happens, one of the last two at the end. `fault` is for users, `detail` for the log. */
-export type WorkerMessage = { applied: number } | { result: WorkResult } | { fault: string; kind: FaultKind; detail: string; highestBriefcaseId: number };
+export type WorkerMessage =
+  | { applied: number }
+  | { result: WorkResult }
+  | { fault: string; kind: FaultKind; detail: string; highestBriefcaseId: number };
 
 /** A fault of the files, in words for users. */
 class FileFault extends Error {
@@ -74,7 +77,15 @@ process.on('message', (request: WorkRequest | 'end') => {
     .then(() => workOrFault(request))
     .then(
       (result) => tell({ result }),
-      (error: unknown) => (error instanceof FileFault ? tell({ fault: error.message, kind: error.kind, detail: inspect(error), highestBriefcaseId: error.highestBriefcaseId }) : crash(error)),
+      (error: unknown) =>
+        error instanceof FileFault
+          ? tell({
+              fault: error.message,
+              kind: error.kind,
+              detail: inspect(error),
+              highestBriefcaseId: error.highestBriefcaseId,
+            })
+          : crash(error),
     );
 });
 process.on('disconnect', () => process.exit(0));
@@ -95,7 +106,8 @@ function workOrFault(request: WorkRequest): WorkResult {
   try {
     return work(request);
   } catch (error) {
-    if (error instanceof FileFault && error.kind === 'unreadable' && request.purpose === 'baseline') error.highestBriefcaseId = highestBriefcaseIn(request.file);
+    if (error instanceof FileFault && error.kind === 'unreadable' && request.purpose === 'baseline')
+      error.highestBriefcaseId = highestBriefcaseIn(request.file);
     throw error;
   }
 }
@@ -108,7 +120,8 @@ function work(request: WorkRequest): WorkResult {
   // A baseline that needs nothing stays as it is, byte for byte: then its blocks are those of the file in the store.
   if (request.changesets.length === 0 && isClean(file)) {
     const places = identityByBytes(file, '');
-    if (places !== undefined) return { ...places, missingGuids: missing(), highestBriefcaseId: highestBriefcaseIn(file) };
+    if (places !== undefined)
+      return { ...places, missingGuids: missing(), highestBriefcaseId: highestBriefcaseIn(file) };
   }
   const changesetId = prepare(request);
   const places = findIdentity(file, changesetId);
@@ -130,23 +143,36 @@ function requireBaseline(file: string): void {
     const db = new DatabaseSync(file, { readOnly: true });
     try {
       versionsIn(db);
-      const row = db.prepare("select Val as value from be_Local where Name = 'be_repositoryid'").get() as { value: Uint8Array | number | null } | undefined;
-      briefcaseId = row?.value instanceof Uint8Array && row.value.length >= 4 ? Buffer.from(row.value).readUInt32LE(0) : Number(row?.value ?? 0);
+      const row = db.prepare("select Val as value from be_Local where Name = 'be_repositoryid'").get() as
+        { value: Uint8Array | number | null } | undefined;
+      briefcaseId =
+        row?.value instanceof Uint8Array && row.value.length >= 4
+          ? Buffer.from(row.value).readUInt32LE(0)
+          : Number(row?.value ?? 0);
     } finally {
       db.close();
     }
   } catch (error) {
-    throw new FileFault('The baseline file is not an iModel: it is a SQLite file without the tables of one, or damaged.', 'notAnIModel', { cause: error });
+    throw new FileFault(
+      'The baseline file is not an iModel: it is a SQLite file without the tables of one, or damaged.',
+      'notAnIModel',
+      { cause: error },
+    );
   }
-  if (briefcaseId >= firstBriefcaseId) throw new FileFault(`The baseline file is a briefcase (number ${briefcaseId}).`, 'briefcase');
+  if (briefcaseId >= firstBriefcaseId)
+    throw new FileFault(`The baseline file is a briefcase (number ${briefcaseId}).`, 'briefcase');
 }
 
 /** Versions of the profiles of an iModel file, such as `BeDb 3.1.0.2`. @throws Error when it has none */
 function versionsIn(db: DatabaseSync): string {
-  const rows = db.prepare("select Namespace as profile, StrData as version from be_Prop where Name = 'SchemaVersion'").all() as { profile: string; version: string }[];
+  const rows = db
+    .prepare("select Namespace as profile, StrData as version from be_Prop where Name = 'SchemaVersion'")
+    .all() as { profile: string; version: string }[];
   return Object.entries(profiles)
     .map(([namespace, name]) => {
-      const { major, minor, sub1, sub2 } = JSON.parse(rows.find(({ profile }) => profile === namespace)?.version ?? 'null') as Record<string, number>;
+      const { major, minor, sub1, sub2 } = JSON.parse(
+        rows.find(({ profile }) => profile === namespace)?.version ?? 'null',
+      ) as Record<string, number>;
       return `${name} ${[major, minor, sub1, sub2].map((number) => Number(number)).join('.')}`;
     })
     .join(', ');
@@ -190,10 +216,13 @@ function checkFile(file: string): void {
   try {
     db = new DatabaseSync(file, { readOnly: true });
     db.exec('pragma trusted_schema = off; pragma cell_size_check = on');
-    checkSchema(db.prepare('select type, name, sql from sqlite_schema').iterate() as Iterable<unknown> as Iterable<SchemaEntry>);
+    checkSchema(
+      db.prepare('select type, name, sql from sqlite_schema').iterate() as Iterable<unknown> as Iterable<SchemaEntry>,
+    );
   } catch (error) {
     // What else is wrong with it is told by what follows.
-    if (error instanceof ForbiddenDdlError) throw new FileFault(`The file cannot be used as an iModel: ${error.message}.`, 'unreadable', { cause: error });
+    if (error instanceof ForbiddenDdlError)
+      throw new FileFault(`The file cannot be used as an iModel: ${error.message}.`, 'unreadable', { cause: error });
   } finally {
     db?.close();
   }
@@ -203,7 +232,12 @@ function checkFile(file: string): void {
 function isClean(file: string): boolean {
   const db = open(file, OpenMode.Readonly);
   try {
-    return !db.hasPendingTxns() && db.getBriefcaseId() === 0 && db.getCurrentChangeset().id === '' && [db.getIModelId(), db.getITwinId()].every((id) => /[1-9a-f]/i.test(id));
+    return (
+      !db.hasPendingTxns() &&
+      db.getBriefcaseId() === 0 &&
+      db.getCurrentChangeset().id === '' &&
+      [db.getIModelId(), db.getITwinId()].every((id) => /[1-9a-f]/i.test(id))
+    );
   } finally {
     db.closeFile();
   }
@@ -255,12 +289,30 @@ function apply(db: NativeFile, changeset: ChangesetFile): void {
   const { id, parentId, index, path: pathname } = changeset;
   try {
     checkContents(changeset);
-    if (IModelNative.platform.DgnDb.computeChangesetId({ parentId, pathname }) !== id) throw new FileFault(`Changeset ${index} (${id}) cannot be applied: its bytes do not give its id.`, 'unreadable');
-    db.applyChangeset({ id, parentId, index, pathname, changesType: changesType(changeset), description: '', pushDate: '', userCreated: '', briefcaseId: 0 }, false);
+    if (IModelNative.platform.DgnDb.computeChangesetId({ parentId, pathname }) !== id)
+      throw new FileFault(`Changeset ${index} (${id}) cannot be applied: its bytes do not give its id.`, 'unreadable');
+    db.applyChangeset(
+      {
+        id,
+        parentId,
+        index,
+        pathname,
+        changesType: changesType(changeset),
+        description: '',
+        pushDate: '',
+        userCreated: '',
+        briefcaseId: 0,
+      },
+      false,
+    );
   } catch (error) {
     db.abandonChanges();
     if (error instanceof FileFault) throw error;
-    throw new FileFault(`Changeset ${index} (${id}) cannot be applied: iTwin.js ${iTwinJsVersion()} refuses it (${keyOf(error)}).`, 'unreadable', { cause: error });
+    throw new FileFault(
+      `Changeset ${index} (${id}) cannot be applied: iTwin.js ${iTwinJsVersion()} refuses it (${keyOf(error)}).`,
+      'unreadable',
+      { cause: error },
+    );
   }
 }
 
@@ -269,7 +321,8 @@ function apply(db: NativeFile, changeset: ChangesetFile): void {
  * that they are the ones that it would execute.
  */
 function checkContents({ id, index, path: pathname }: ChangesetFile): void {
-  const refused = (why: string, cause?: unknown): FileFault => new FileFault(`Changeset ${index} (${id}) cannot be applied: ${why}.`, 'unreadable', { cause });
+  const refused = (why: string, cause?: unknown): FileFault =>
+    new FileFault(`Changeset ${index} (${id}) cannot be applied: ${why}.`, 'unreadable', { cause });
   const bytes = Number(IModelNative.platform.RevisionUtility.getUncompressSize(pathname));
   if (bytes > maxUnpackedBytes) throw refused(`its contents have more than ${maxUnpackedBytes / 2 ** 30} GiB`);
   const reader = new IModelNative.platform.ChangesetReader();
@@ -312,7 +365,8 @@ function identityByBytes(file: string, changesetId: string): IdentityOffsets | u
       const now = identityOf(file);
       writeAt(file, iModelIdOffset, guidBytes(before.iModelId));
       writeAt(file, iTwinIdOffset, guidBytes(before.iTwinId));
-      if (now.iModelId === other.iModelId && now.iTwinId === other.iTwinId && now.changesetId === changesetId) return { iModelIdOffset, iTwinIdOffset };
+      if (now.iModelId === other.iModelId && now.iTwinId === other.iTwinId && now.changesetId === changesetId)
+        return { iModelIdOffset, iTwinIdOffset };
     }
   }
   return undefined;
@@ -321,7 +375,11 @@ function identityByBytes(file: string, changesetId: string): IdentityOffsets | u
 function identityOf(file: string): { iModelId: string; iTwinId: string; changesetId: string } {
   const db = open(file, OpenMode.Readonly);
   try {
-    return { iModelId: db.getIModelId().toLowerCase(), iTwinId: db.getITwinId().toLowerCase(), changesetId: db.getCurrentChangeset().id };
+    return {
+      iModelId: db.getIModelId().toLowerCase(),
+      iTwinId: db.getITwinId().toLowerCase(),
+      changesetId: db.getCurrentChangeset().id,
+    };
   } finally {
     db.closeFile();
   }
@@ -330,7 +388,8 @@ function identityOf(file: string): { iModelId: string; iTwinId: string; changese
 function countMissingGuids(file: string): number {
   const db = new DatabaseSync(file, { readOnly: true });
   try {
-    return db.prepare('select count(*) as missing from bis_Element where FederationGuid is null').get()?.missing as number;
+    return db.prepare('select count(*) as missing from bis_Element where FederationGuid is null').get()
+      ?.missing as number;
   } finally {
     db.close();
   }

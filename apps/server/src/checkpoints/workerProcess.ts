@@ -94,16 +94,28 @@ export class WorkerProcess implements ModelWorker {
     return this.#child === undefined ? undefined : treeOf(this.#child).at(-1);
   }
 
-  async work(request: WorkRequest, options: CallOptions & { signal: AbortSignal }, onApplied: (index: number) => void): Promise<WorkResult> {
+  async work(
+    request: WorkRequest,
+    options: CallOptions & { signal: AbortSignal },
+    onApplied: (index: number) => void,
+  ): Promise<WorkResult> {
     const turn = this.#tail.then(() => this.#work(request, options, onApplied));
     this.#tail = turn.catch(() => undefined);
     return turn;
   }
 
-  async #work(request: WorkRequest, { signal, onProgress }: CallOptions & { signal: AbortSignal }, onApplied: (index: number) => void): Promise<WorkResult> {
+  async #work(
+    request: WorkRequest,
+    { signal, onProgress }: CallOptions & { signal: AbortSignal },
+    onApplied: (index: number) => void,
+  ): Promise<WorkResult> {
     const isolation = await this.#isolation.catch((error: unknown) => {
       // What the operator has to do stands in the start banner and in the log; another attempt here would meet it again.
-      throw error instanceof IsolationError ? new FinalError('This server cannot isolate the process that makes checkpoints as its configuration asks.', { cause: error }) : error;
+      throw error instanceof IsolationError
+        ? new FinalError('This server cannot isolate the process that makes checkpoints as its configuration asks.', {
+            cause: error,
+          })
+        : error;
     });
     const folder = path.dirname(request.file);
     await isolation.lend(folder);
@@ -128,11 +140,27 @@ export class WorkerProcess implements ModelWorker {
         // Another attempt on the same files would meet the same limit, so each of these is final.
         const watch = setInterval(() => {
           onProgress?.();
-          if (performance.now() - heardAt > this.#limits.silenceMs) end(new FinalError(`Making the file showed no progress for ${this.#limits.silenceMs / 1000} s and was stopped.`));
-          if (performance.now() - begunAt > this.#limits.workMs) end(new FinalError(`Making the file took longer than ${this.#limits.workMs / 1000} s and was stopped.`));
+          if (performance.now() - heardAt > this.#limits.silenceMs)
+            end(
+              new FinalError(
+                `Making the file showed no progress for ${this.#limits.silenceMs / 1000} s and was stopped.`,
+              ),
+            );
+          if (performance.now() - begunAt > this.#limits.workMs)
+            end(new FinalError(`Making the file took longer than ${this.#limits.workMs / 1000} s and was stopped.`));
           const memory = memoryOf(child);
-          if (memory > this.#limits.memoryBytes) end(new FinalError(`Making the file took more than ${Math.round(this.#limits.memoryBytes / 2 ** 20)} MiB of memory and was stopped.`));
-          if (rounds++ % measureEvery === 0 && bytesIn(folder) > mostBytes) end(new FinalError(`Making the file took more than ${Math.round(mostBytes / 2 ** 20)} MiB of disk and was stopped.`));
+          if (memory > this.#limits.memoryBytes)
+            end(
+              new FinalError(
+                `Making the file took more than ${Math.round(this.#limits.memoryBytes / 2 ** 20)} MiB of memory and was stopped.`,
+              ),
+            );
+          if (rounds++ % measureEvery === 0 && bytesIn(folder) > mostBytes)
+            end(
+              new FinalError(
+                `Making the file took more than ${Math.round(mostBytes / 2 ** 20)} MiB of disk and was stopped.`,
+              ),
+            );
         }, watchEveryMs);
         const onAbort = (): void => end(signal.reason as Error);
         const settle = (): void => {
@@ -152,7 +180,12 @@ export class WorkerProcess implements ModelWorker {
         const onExit = (code: number | null, killedBy: string | null): void => {
           settle();
           this.#child = undefined;
-          reject(reason ?? new PublicError(`The process that makes checkpoints ended unexpectedly (${killedBy ?? code}).`, { cause: complaint === '' ? undefined : new Error(complaint) }));
+          reject(
+            reason ??
+              new PublicError(`The process that makes checkpoints ended unexpectedly (${killedBy ?? code}).`, {
+                cause: complaint === '' ? undefined : new Error(complaint),
+              }),
+          );
         };
         // One that cannot be started never exits.
         const onError = (error: Error): void => {
@@ -190,7 +223,11 @@ export class WorkerProcess implements ModelWorker {
   #start(isolation: Isolation): ChildProcess {
     // From the sources this is worker.ts, from the build worker.js: the same ending as this module.
     const ending = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
-    const { file, args, options } = isolation.command(fileURLToPath(new URL(`./worker${ending}`, import.meta.url)), [this.#cacheDir], true);
+    const { file, args, options } = isolation.command(
+      fileURLToPath(new URL(`./worker${ending}`, import.meta.url)),
+      [this.#cacheDir],
+      true,
+    );
     const child = spawn(file, args, { ...options, stdio: ['ignore', 'ignore', 'pipe', 'ipc'], serialization: 'json' });
     child.once('exit', () => {
       if (this.#child === child) this.#child = undefined;
@@ -208,7 +245,11 @@ export class WorkerProcess implements ModelWorker {
 
 /** iTwin.js in a process of this one, by the configuration. @param workDir below which the files lie that it works on */
 export function localWorker(config: Config['checkpoints'], folder: string, slot: number): WorkerProcess {
-  const limits = { memoryBytes: config.memoryMiB * 2 ** 20, silenceMs: config.silenceSeconds * 1000, workMs: config.workSeconds * 1000 };
+  const limits = {
+    memoryBytes: config.memoryMiB * 2 ** 20,
+    silenceMs: config.silenceSeconds * 1000,
+    workMs: config.workSeconds * 1000,
+  };
   return new WorkerProcess(path.join(folder, 'itwinjs'), limits, findIsolation(folder, config.isolation, slot));
 }
 
@@ -244,6 +285,7 @@ function memoryOf(child: ChildProcess): number {
 function bytesIn(folder: string): number {
   if (!existsSync(folder)) return 0;
   let bytes = 0;
-  for (const name of readdirSync(folder)) bytes += statSync(path.join(folder, name), { throwIfNoEntry: false })?.size ?? 0;
+  for (const name of readdirSync(folder))
+    bytes += statSync(path.join(folder, name), { throwIfNoEntry: false })?.size ?? 0;
   return bytes;
 }

@@ -18,7 +18,13 @@ import { inherited, insertCopy, referring, sightUpTo, storeAway, type CopyParts,
  * @returns the id of the clone
  * @throws ApiError iModelNotFound, iModelNotInitialized, ChangesetNotFound, iModelExists; QuotaExceededError
  */
-export async function acceptClone({ database, stores, quotas }: CopyParts, caller: Caller, from: IModelAccess, to: ITwinAccess, request: CopyRequest): Promise<string> {
+export async function acceptClone(
+  { database, stores, quotas }: CopyParts,
+  caller: Caller,
+  from: IModelAccess,
+  to: ITwinAccess,
+  request: CopyRequest,
+): Promise<string> {
   return referring(database, async (tx) => {
     const source = await lockInitializedIModel(tx, database.engine, from.imodel.id, 'clone');
     const sight = await sightUpTo(tx, source, request.upTo);
@@ -29,9 +35,18 @@ export async function acceptClone({ database, stores, quotas }: CopyParts, calle
       ...inherited(source, request),
       sight,
       state: away === undefined ? 'initialized' : 'notInitialized',
-      operation: { kind: 'clone', changesets: sight.head_index, cloned_from_imodel_id: source.id, cloned_from_changeset_id: sight.head_changeset_id },
+      operation: {
+        kind: 'clone',
+        changesets: sight.head_index,
+        cloned_from_imodel_id: source.id,
+        cloned_from_changeset_id: sight.head_changeset_id,
+      },
     });
-    if (away !== undefined) await beginTransfer(tx, { ...sight, id, itwin_id: to.itwin.id, baseline_id: source.baseline_id }, away, { caller, fromIModelId: source.id });
+    if (away !== undefined)
+      await beginTransfer(tx, { ...sight, id, itwin_id: to.itwin.id, baseline_id: source.baseline_id }, away, {
+        caller,
+        fromIModelId: source.id,
+      });
     return id;
   });
 }

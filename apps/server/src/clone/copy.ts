@@ -60,9 +60,19 @@ export async function sightUpTo(tx: Tx, source: IModelTable, upTo: CopyRequest['
   const baselineOnly = 'index' in upTo ? upTo.index === 0 : upTo.id === '';
   if (baselineOnly) return baselineSight;
   const id = 'id' in upTo ? parseChangesetId(upTo.id) : undefined;
-  const changeset = 'index' in upTo ? await findChangeset(tx, source, upTo) : id === undefined ? undefined : await findChangeset(tx, source, { id });
+  const changeset =
+    'index' in upTo
+      ? await findChangeset(tx, source, upTo)
+      : id === undefined
+        ? undefined
+        : await findChangeset(tx, source, { id });
   if (changeset === undefined) throw new ApiError('ChangesetNotFound');
-  return { history_id: source.history_id, head_index: changeset.index, head_changeset_id: changeset.id, last_pushed_at: changeset.pushed_at };
+  return {
+    history_id: source.history_id,
+    head_index: changeset.index,
+    head_changeset_id: changeset.id,
+    last_pushed_at: changeset.pushed_at,
+  };
 }
 
 /** An iModel made from another one. */
@@ -110,9 +120,21 @@ export async function insertCopy(tx: Tx, caller: Caller, quotas: Quotas, copy: C
     derived: { nextBriefcaseId: source.next_briefcase_id, inheritedIndex: operation.changesets },
   });
   const done = copy.state === 'initialized';
-  await insertOperation(tx, { imodel_id: id, state: done ? 'successful' : 'scheduled', created_at: now, finished_at: done ? now : null, ...operation });
+  await insertOperation(tx, {
+    imodel_id: id,
+    state: done ? 'successful' : 'scheduled',
+    created_at: now,
+    finished_at: done ? now : null,
+    ...operation,
+  });
   if (done) await raiseCreated(tx, { id, itwin_id: to.itwin.id, creator_id: caller.user.id });
-  await audit(tx, caller, { at: now, action: `iModel.${operation.kind}`, iTwinId: to.itwin.id, iModelId: id, detail: { from: source.id, upToIndex: sight.head_index } });
+  await audit(tx, caller, {
+    at: now,
+    action: `iModel.${operation.kind}`,
+    iTwinId: to.itwin.id,
+    iModelId: id,
+    detail: { from: source.id, upToIndex: sight.head_index },
+  });
   return id;
 }
 
@@ -123,7 +145,11 @@ export function storeAway(stores: Stores, from: IModelAccess, to: ITwinAccess): 
 }
 
 /** Inserts the create operation of an iModel; what is not named is null. */
-export async function insertOperation(tx: Tx, operation: Pick<OperationTable, 'imodel_id' | 'kind' | 'state' | 'changesets' | 'created_at' | 'finished_at'> & Partial<OperationTable>): Promise<void> {
+export async function insertOperation(
+  tx: Tx,
+  operation: Pick<OperationTable, 'imodel_id' | 'kind' | 'state' | 'changesets' | 'created_at' | 'finished_at'> &
+    Partial<OperationTable>,
+): Promise<void> {
   await tx
     .insertInto('operation')
     .values({
@@ -144,7 +170,10 @@ export async function insertOperation(tx: Tx, operation: Pick<OperationTable, 'i
 }
 
 /** Rule of the API: a clone's and a fork's extent is always the source's. */
-export function inherited(source: IModelTable, request: CopyRequest): Pick<Copy, 'name' | 'description' | 'extent' | 'containersEnabled' | 'geographicCrs'> {
+export function inherited(
+  source: IModelTable,
+  request: CopyRequest,
+): Pick<Copy, 'name' | 'description' | 'extent' | 'containersEnabled' | 'geographicCrs'> {
   return {
     name: request.name ?? source.name,
     description: request.description ?? source.description,

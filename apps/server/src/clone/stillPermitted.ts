@@ -19,7 +19,11 @@ export class LostPermissionError extends FinalError {
  * @param imodelId of the derived iModel
  * @throws LostPermissionError
  */
-export async function requirePermitted(db: Db, imodelId: string, { caller, fromIModelId }: TransferOrder): Promise<void> {
+export async function requirePermitted(
+  db: Db,
+  imodelId: string,
+  { caller, fromIModelId }: TransferOrder,
+): Promise<void> {
   const target = await db
     .selectFrom('imodel as m')
     .innerJoin('operation as o', 'o.imodel_id', 'm.id')
@@ -33,14 +37,25 @@ export async function requirePermitted(db: Db, imodelId: string, { caller, fromI
     await permissions.require(caller, { on: 'itwin', id: target.itwin_id, permission: 'imodels_manage' });
     if ((await permissions.onIModel(caller, fromIModelId)) === undefined) {
       const iTwinId = target.kind === 'template' ? undefined : await iTwinOfDeleted(db, fromIModelId);
-      if (iTwinId !== undefined) await permissions.require(caller, { on: 'itwin', id: iTwinId, permission: 'imodels_manage' });
+      if (iTwinId !== undefined)
+        await permissions.require(caller, { on: 'itwin', id: iTwinId, permission: 'imodels_manage' });
       return;
     }
     if (target.kind === 'template') {
-      await permissions.require(caller, { on: 'imodel', id: fromIModelId, permission: 'imodels_read', level: 'iModel' });
+      await permissions.require(caller, {
+        on: 'imodel',
+        id: fromIModelId,
+        permission: 'imodels_read',
+        level: 'iModel',
+      });
       return;
     }
-    await permissions.require(caller, { on: 'imodel', id: fromIModelId, permission: 'imodels_webview', level: 'iModel' });
+    await permissions.require(caller, {
+      on: 'imodel',
+      id: fromIModelId,
+      permission: 'imodels_webview',
+      level: 'iModel',
+    });
     await permissions.require(caller, { on: 'imodel', id: fromIModelId, permission: 'imodels_manage', level: 'iTwin' });
   } catch (error) {
     throw error instanceof ApiError ? new LostPermissionError(error) : error;
@@ -49,6 +64,12 @@ export async function requirePermitted(db: Db, imodelId: string, { caller, fromI
 
 /** The iTwin of a deleted iModel, where neither has been collected or deleted itself. */
 async function iTwinOfDeleted(db: Db, imodelId: string): Promise<string | undefined> {
-  const row = await db.selectFrom('imodel as m').innerJoin('itwin as i', 'i.id', 'm.itwin_id').select('i.id').where('m.id', '=', imodelId).where('i.deleted_at', 'is', null).executeTakeFirst();
+  const row = await db
+    .selectFrom('imodel as m')
+    .innerJoin('itwin as i', 'i.id', 'm.itwin_id')
+    .select('i.id')
+    .where('m.id', '=', imodelId)
+    .where('i.deleted_at', 'is', null)
+    .executeTakeFirst();
   return row?.id;
 }

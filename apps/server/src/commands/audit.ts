@@ -36,11 +36,19 @@ async function print(options: AuditOptions): Promise<void> {
   const database = await openDatabase(configOf(options), 'beside a server');
   try {
     const actorId = options.actor === undefined ? undefined : await actorOf(database.db, options.actor);
-    const filter = { iTwinId: options.itwin?.toLowerCase(), iModelId: options.imodel?.toLowerCase(), actorId, action: options.action, since, until };
+    const filter = {
+      iTwinId: options.itwin?.toLowerCase(),
+      iModelId: options.imodel?.toLowerCase(),
+      actorId,
+      action: options.action,
+      since,
+      until,
+    };
     for await (const entry of readAudit(database.db, filter)) {
       const line = options.json === true ? JSON.stringify(asJson(entry)) : asLine(entry);
       // Waits for a pipe whose reader is slower.
-      if (!process.stdout.write(`${line}\n`)) await new Promise<void>((resolve) => process.stdout.once('drain', resolve));
+      if (!process.stdout.write(`${line}\n`))
+        await new Promise<void>((resolve) => process.stdout.once('drain', resolve));
     }
   } finally {
     await database.close();
@@ -51,22 +59,60 @@ async function print(options: AuditOptions): Promise<void> {
 function timeOf(text: string | undefined, option: string): number | undefined {
   if (text === undefined) return undefined;
   const days = /^(\d{1,5})d$/.exec(text)?.[1];
-  const time = days === undefined ? (/^\d{4}-\d{2}-\d{2}(T\S+)?$/.test(text) ? Date.parse(text) : NaN) : Date.now() - Number(days) * dayMs;
-  if (Number.isNaN(time)) throw new ExitError(exitCodes.usage, `${option} must be a date, a date with time, or a number of days such as 30d`);
+  const time =
+    days === undefined
+      ? /^\d{4}-\d{2}-\d{2}(T\S+)?$/.test(text)
+        ? Date.parse(text)
+        : NaN
+      : Date.now() - Number(days) * dayMs;
+  if (Number.isNaN(time))
+    throw new ExitError(exitCodes.usage, `${option} must be a date, a date with time, or a number of days such as 30d`);
   return time;
 }
 
 /** The id of a user; a text that is no known e-mail is taken for one. */
 async function actorOf(db: Db, text: string): Promise<string> {
-  const found = await db.selectFrom('user_account').select('id').where('verified_email', '=', emailKey(text)).orderBy('created_at').limit(1).executeTakeFirst();
+  const found = await db
+    .selectFrom('user_account')
+    .select('id')
+    .where('verified_email', '=', emailKey(text))
+    .orderBy('created_at')
+    .limit(1)
+    .executeTakeFirst();
   return found?.id ?? text;
 }
 
 function asJson({ id, at, actor_id, actor_email, application_id, action, itwin_id, imodel_id, detail }: AuditEntry) {
-  return { id, at: new Date(at).toISOString(), action, actor: { id: actor_id, email: actor_email }, applicationId: application_id, iTwinId: itwin_id, iModelId: imodel_id, detail: JSON.parse(detail) as unknown };
+  return {
+    id,
+    at: new Date(at).toISOString(),
+    action,
+    actor: { id: actor_id, email: actor_email },
+    applicationId: application_id,
+    iTwinId: itwin_id,
+    iModelId: imodel_id,
+    detail: JSON.parse(detail) as unknown,
+  };
 }
 
-function asLine({ at, actor_id, actor_email, application_id, action, itwin_id, imodel_id, detail }: AuditEntry): string {
-  const parts = [new Date(at).toISOString(), action.padEnd(22), actor_email ?? actor_id, application_id, `iTwin ${itwin_id}`, ...(imodel_id === null ? [] : [`iModel ${imodel_id}`]), ...(detail === '{}' ? [] : [detail])];
+function asLine({
+  at,
+  actor_id,
+  actor_email,
+  application_id,
+  action,
+  itwin_id,
+  imodel_id,
+  detail,
+}: AuditEntry): string {
+  const parts = [
+    new Date(at).toISOString(),
+    action.padEnd(22),
+    actor_email ?? actor_id,
+    application_id,
+    `iTwin ${itwin_id}`,
+    ...(imodel_id === null ? [] : [`iModel ${imodel_id}`]),
+    ...(detail === '{}' ? [] : [detail]),
+  ];
   return parts.join('  ');
 }

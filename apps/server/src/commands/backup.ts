@@ -10,7 +10,9 @@ import { printFaults } from './verify.ts';
 /** `offshoot backup`: a copy of an embedded installation that a server can be started on. */
 export function backupCommand(): Command {
   return withInstallation(new Command('backup'))
-    .description('Make or renew a backup of an embedded installation, beside its server. The folder is a data folder: start a server on it to restore.')
+    .description(
+      'Make or renew a backup of an embedded installation, beside its server. The folder is a data folder: start a server on it to restore.',
+    )
     .argument('<folder>', 'where the backup is; run again on the same one, only what is new is copied')
     .option('--json', 'print one JSON object and no progress')
     .action(async (folder: string, options: InstallationOptions & { json?: boolean }) => {
@@ -24,7 +26,8 @@ export function backupCommand(): Command {
           bar?.update(value);
         });
       } catch (error) {
-        if (error instanceof BackupError || error instanceof DataFolderInUseError) throw new ExitError(exitCodes.usage, error.message, error);
+        if (error instanceof BackupError || error instanceof DataFolderInUseError)
+          throw new ExitError(exitCodes.usage, error.message, error);
         throw error;
       } finally {
         bar?.stop();
@@ -38,8 +41,14 @@ function print(done: BackedUp, target: string, json: boolean): void {
   if (json) process.stdout.write(`${JSON.stringify(done)}\n`);
   else {
     printFaults(faults);
-    process.stdout.write(`${target}\n  database and ${files} files, ${copied} of them new, ${removed} no longer needed\n`);
+    process.stdout.write(
+      `${target}\n  database and ${files} files, ${copied} of them new, ${removed} no longer needed\n`,
+    );
     for (const id of elsewhere) process.stdout.write(`  not in it: the files of ${id}, which the service keeps\n`);
   }
-  if (faults.length > 0) throw new ExitError(exitCodes.failed, `${faults.length} of ${files} files are missing or damaged; all others are in the backup`);
+  if (faults.length > 0)
+    throw new ExitError(
+      exitCodes.failed,
+      `${faults.length} of ${files} files are missing or damaged; all others are in the backup`,
+    );
 }

@@ -20,20 +20,32 @@ export function benchCommand(): Command {
             databaseUrl: options.databaseUrl,
             secondsPerCase: Number(options.seconds),
             onCase: options.json === true ? () => undefined : printCase,
-            onStart: options.json === true ? () => undefined : (machine) => printHead(machine, 'changesets  depth   POST to 202 p50   p99 ms   client clone() p50 ms   metadata bytes  rows  blob bytes'),
+            onStart:
+              options.json === true
+                ? () => undefined
+                : (machine) =>
+                    printHead(
+                      machine,
+                      'changesets  depth   POST to 202 p50   p99 ms   client clone() p50 ms   metadata bytes  rows  blob bytes',
+                    ),
           });
           if (options.json === true) process.stdout.write(`${JSON.stringify(result)}\n`);
         }),
     )
     .addCommand(
       new Command('checkpoints')
-        .description('Clones of iModels with checkpoints of 10 MB to 1 GB, beside plain copies. Needs iTwin.js and 4 GB of disk.')
+        .description(
+          'Clones of iModels with checkpoints of 10 MB to 1 GB, beside plain copies. Needs iTwin.js and 4 GB of disk.',
+        )
         .option('--json', 'print one JSON object')
         .action(async (options: { json?: boolean }) => {
           const quiet = options.json === true;
           const result = await benchCheckpoints({
             onCase: quiet ? () => undefined : printCheckpointCase,
-            onStart: quiet ? () => undefined : (machine) => printHead(machine, ' size MB   clone to successful p50 ms   plain copy p50 ms   bytes added'),
+            onStart: quiet
+              ? () => undefined
+              : (machine) =>
+                  printHead(machine, ' size MB   clone to successful p50 ms   plain copy p50 ms   bytes added'),
           });
           if (quiet) process.stdout.write(`${JSON.stringify(result)}\n`);
         }),
@@ -50,33 +62,68 @@ export function benchCommand(): Command {
             databaseUrl,
             seconds: Number(seconds),
             onCase: quiet ? () => undefined : printThroughput,
-            onStart: quiet ? () => undefined : (machine) => printHead(machine, 'servers   clones/s   p50 ms   p99 ms   reads/s   p50 ms   p99 ms'),
+            onStart: quiet
+              ? () => undefined
+              : (machine) => printHead(machine, 'servers   clones/s   p50 ms   p99 ms   reads/s   p50 ms   p99 ms'),
           });
           if (quiet) process.stdout.write(`${JSON.stringify(result)}\n`);
         }),
     )
     .addCommand(
       new Command('cross-store')
-        .description('A clone into another data center, from folder to folder, beside a plain copy of the same files. Takes three times their size on disk.')
+        .description(
+          'A clone into another data center, from folder to folder, beside a plain copy of the same files. Takes three times their size on disk.',
+        )
         .option('--files <number>', 'changesets of the source', '10000')
         .option('--megabytes <number>', 'size of all of them', '1000')
         .option('--kills <number>', 'kill the server so often meanwhile', '0')
         .option('--json', 'print one JSON object')
-        .action(async ({ files, megabytes, kills, json }: { files: string; megabytes: string; kills: string; json?: boolean }) => {
-          const onStart = (machine: Machine): void => (json === true ? undefined : printHead(machine, ' files      MB   seconds   files/s    MB/s   plain copy s   kills   strays'));
-          const result = await benchCrossStore({ files: Number(files), megabytes: Number(megabytes), kills: Number(kills), onStart });
-          if (json === true) process.stdout.write(`${JSON.stringify(result)}\n`);
-          else {
-            const { seconds, filesPerSecond, mbPerSecond, plainCopySeconds, strays } = result;
-            const cells: [string | number, number][] = [[files, 6], [megabytes, 7], [seconds, 9], [filesPerSecond, 9], [mbPerSecond, 7], [plainCopySeconds, 14], [kills, 7], [strays, 8]];
-            process.stdout.write(`${cells.map(([value, width]) => String(value).padStart(width)).join(' ')}\n`);
-          }
-        }),
+        .action(
+          async ({
+            files,
+            megabytes,
+            kills,
+            json,
+          }: {
+            files: string;
+            megabytes: string;
+            kills: string;
+            json?: boolean;
+          }) => {
+            const onStart = (machine: Machine): void =>
+              json === true
+                ? undefined
+                : printHead(machine, ' files      MB   seconds   files/s    MB/s   plain copy s   kills   strays');
+            const result = await benchCrossStore({
+              files: Number(files),
+              megabytes: Number(megabytes),
+              kills: Number(kills),
+              onStart,
+            });
+            if (json === true) process.stdout.write(`${JSON.stringify(result)}\n`);
+            else {
+              const { seconds, filesPerSecond, mbPerSecond, plainCopySeconds, strays } = result;
+              const cells: [string | number, number][] = [
+                [files, 6],
+                [megabytes, 7],
+                [seconds, 9],
+                [filesPerSecond, 9],
+                [mbPerSecond, 7],
+                [plainCopySeconds, 14],
+                [kills, 7],
+                [strays, 8],
+              ];
+              process.stdout.write(`${cells.map(([value, width]) => String(value).padStart(width)).join(' ')}\n`);
+            }
+          },
+        ),
     );
 }
 
 function printHead(machine: Machine, columns: string): void {
-  process.stdout.write(`${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB, Node ${machine.node}, ${machine.database}; ${machine.settings}\n\n${columns}\n`);
+  process.stdout.write(
+    `${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB, Node ${machine.node}, ${machine.database}; ${machine.settings}\n\n${columns}\n`,
+  );
 }
 
 function printThroughput(found: ThroughputCase): void {
@@ -93,7 +140,12 @@ function printThroughput(found: ThroughputCase): void {
 }
 
 function printCheckpointCase(found: CheckpointBench['cases'][number]): void {
-  const cells = [String(found.sizeMB).padStart(8), found.cloneToSuccessfulMs.toFixed(2).padStart(28), found.plainCopyMs.toFixed(0).padStart(19), String(found.bytesAdded).padStart(13)];
+  const cells = [
+    String(found.sizeMB).padStart(8),
+    found.cloneToSuccessfulMs.toFixed(2).padStart(28),
+    found.plainCopyMs.toFixed(0).padStart(19),
+    String(found.bytesAdded).padStart(13),
+  ];
   process.stdout.write(`${cells.join(' ')}\n`);
 }
 

@@ -60,7 +60,12 @@ interface IModel {
  * get higher ids: iTwin.js builds element ids from them.
  * @throws ExitError when the iModel of that name is another one, when fewer changesets come than there are, or what the server refuses
  */
-export async function bringIn(connection: Connection, iTwinId: string, source: Source, show: boolean): Promise<Brought> {
+export async function bringIn(
+  connection: Connection,
+  iTwinId: string,
+  source: Source,
+  show: boolean,
+): Promise<Brought> {
   const found = await find(connection, iTwinId, source.name);
   if (found !== undefined && found.state !== 'initialized') await awaitBaseline(connection, found);
   const id = found?.id ?? (await create(connection, iTwinId, source));
@@ -72,20 +77,32 @@ export async function bringIn(connection: Connection, iTwinId: string, source: S
   bar?.start(source.ids.length, there);
   try {
     for await (const changeset of source.changesets(there)) {
-      briefcaseId ??= ((await connection.request('POST', `/imodels/${id}/briefcases`, { deviceName, minimumBriefcaseId: source.minimumBriefcaseId })).body as { briefcase: { briefcaseId: number } }).briefcase.briefcaseId;
+      briefcaseId ??= (
+        (
+          await connection.request('POST', `/imodels/${id}/briefcases`, {
+            deviceName,
+            minimumBriefcaseId: source.minimumBriefcaseId,
+          })
+        ).body as { briefcase: { briefcaseId: number } }
+      ).briefcase.briefcaseId;
       await push(connection, id, briefcaseId, changeset);
       pushed++;
       bar?.update(there + pushed);
     }
   } catch (error) {
     // A push that broke off gives its turn back with the briefcase; what went wrong first is what is told.
-    if (briefcaseId !== undefined) await connection.request('DELETE', `/imodels/${id}/briefcases/${briefcaseId}`).catch(() => undefined);
+    if (briefcaseId !== undefined)
+      await connection.request('DELETE', `/imodels/${id}/briefcases/${briefcaseId}`).catch(() => undefined);
     throw error;
   } finally {
     bar?.stop();
   }
   if (briefcaseId !== undefined) await connection.request('DELETE', `/imodels/${id}/briefcases/${briefcaseId}`);
-  if (there + pushed !== source.ids.length) throw new ExitError(exitCodes.failed, `only ${there + pushed} of ${source.ids.length} changesets came; run the command again to go on`);
+  if (there + pushed !== source.ids.length)
+    throw new ExitError(
+      exitCodes.failed,
+      `only ${there + pushed} of ${source.ids.length} changesets came; run the command again to go on`,
+    );
   return { id, created: found === undefined, pushed, changesets: there + pushed };
 }
 
@@ -94,8 +111,13 @@ export async function bringIn(connection: Connection, iTwinId: string, source: S
  * until its lease has run out.
  */
 async function releaseLeftOvers(connection: Connection, id: string): Promise<void> {
-  const own = connection.list<{ briefcaseId: number; deviceName: string | null }>(`/imodels/${id}/briefcases?ownerId=me&$top=1000`, 'briefcases');
-  for await (const briefcase of own) if (briefcase.deviceName === deviceName) await connection.request('DELETE', `/imodels/${id}/briefcases/${briefcase.briefcaseId}`);
+  const own = connection.list<{ briefcaseId: number; deviceName: string | null }>(
+    `/imodels/${id}/briefcases?ownerId=me&$top=1000`,
+    'briefcases',
+  );
+  for await (const briefcase of own)
+    if (briefcase.deviceName === deviceName)
+      await connection.request('DELETE', `/imodels/${id}/briefcases/${briefcase.briefcaseId}`);
 }
 
 async function find(connection: Connection, iTwinId: string, name: string): Promise<IModel | undefined> {
@@ -107,21 +129,33 @@ async function find(connection: Connection, iTwinId: string, name: string): Prom
 /** An earlier run was cut off before the iModel was ready: what the server has already is waited for. */
 async function awaitBaseline(connection: Connection, { id, name }: IModel): Promise<void> {
   const operation = `/imodels/${id}/operations/create`;
-  const { state } = ((await connection.request('GET', operation)).body as { createOperation: CreateOperation }).createOperation;
+  const { state } = ((await connection.request('GET', operation)).body as { createOperation: CreateOperation })
+    .createOperation;
   if (state === 'scheduled' && (await follow(connection, operation, Infinity, false)).state === 'successful') return;
-  throw new ExitError(exitCodes.failed, `an iModel '${name}' is there, but was never completed (${id}). Delete it, and begin again.`);
+  throw new ExitError(
+    exitCodes.failed,
+    `an iModel '${name}' is there, but was never completed (${id}). Delete it, and begin again.`,
+  );
 }
 
 async function create(connection: Connection, iTwinId: string, source: Source): Promise<string> {
   const file = await source.baseline();
   const { size } = await stat(file);
   const { name, description, extent } = source;
-  const { body } = await connection.request('POST', '/imodels', { iTwinId, name, description, extent, creationMode: 'fromBaseline', baselineFile: { size } });
+  const { body } = await connection.request('POST', '/imodels', {
+    iTwinId,
+    name,
+    description,
+    extent,
+    creationMode: 'fromBaseline',
+    baselineFile: { size },
+  });
   const { iModel } = body as { iModel: IModel };
   await upload(iModel._links.upload?.href ?? '', file);
   await connection.request('POST', iModel._links.complete?.href ?? '', {});
   const operation = await follow(connection, `/imodels/${iModel.id}/operations/create`, Infinity, false);
-  if (operation.state !== 'successful') throw new ExitError(exitCodes.failed, `the baseline was not taken: ${operation.failureReason ?? operation.state}`);
+  if (operation.state !== 'successful')
+    throw new ExitError(exitCodes.failed, `the baseline was not taken: ${operation.failureReason ?? operation.state}`);
   return iModel.id;
 }
 
@@ -130,16 +164,28 @@ async function countSame(connection: Connection, id: string, source: Source): Pr
   let same = 0;
   for await (const changeset of connection.list<{ id: string }>(`/imodels/${id}/changesets?$top=1000`, 'changesets')) {
     if (source.ids[same] !== changeset.id)
-      throw new ExitError(exitCodes.failed, `the iModel '${source.name}' (${id}) has changesets that the source has not: it went on by itself. Give the new one another --name.`);
+      throw new ExitError(
+        exitCodes.failed,
+        `the iModel '${source.name}' (${id}) has changesets that the source has not: it went on by itself. Give the new one another --name.`,
+      );
     same++;
   }
   return same;
 }
 
-async function push(connection: Connection, id: string, briefcaseId: number, changeset: SourceChangeset): Promise<void> {
+async function push(
+  connection: Connection,
+  id: string,
+  briefcaseId: number,
+  changeset: SourceChangeset,
+): Promise<void> {
   const file = await changeset.file();
   const { size } = await stat(file);
-  if (size !== changeset.fileSize) throw new ExitError(exitCodes.failed, `changeset ${changeset.id} has ${size} bytes instead of ${changeset.fileSize}: it is damaged`);
+  if (size !== changeset.fileSize)
+    throw new ExitError(
+      exitCodes.failed,
+      `changeset ${changeset.id} has ${size} bytes instead of ${changeset.fileSize}: it is damaged`,
+    );
   const { parentId, description, containingChanges, synchronizationInfo, briefcaseId: recorded } = changeset;
   const { body } = await connection.request('POST', `/imodels/${id}/changesets`, {
     id: changeset.id,
@@ -151,8 +197,14 @@ async function push(connection: Connection, id: string, briefcaseId: number, cha
     ...(description !== null && { description }),
     ...(synchronizationInfo !== null && { synchronizationInfo }),
   });
-  const { _links, briefcaseId: kept } = (body as { changeset: { briefcaseId: number; _links: { upload: { href: string }; complete: { href: string } } } }).changeset;
-  if (recorded !== null && kept !== recorded) throw new ExitError(exitCodes.failed, 'the server cannot keep the briefcases that made the changesets: it is older than this command');
+  const { _links, briefcaseId: kept } = (
+    body as { changeset: { briefcaseId: number; _links: { upload: { href: string }; complete: { href: string } } } }
+  ).changeset;
+  if (recorded !== null && kept !== recorded)
+    throw new ExitError(
+      exitCodes.failed,
+      'the server cannot keep the briefcases that made the changesets: it is older than this command',
+    );
   await upload(_links.upload.href, file);
   await connection.request('PATCH', _links.complete.href, { state: 'fileUploaded', briefcaseId });
 }
@@ -164,14 +216,25 @@ async function upload(url: string, file: string): Promise<void> {
   const whole = await openAsBlob(file);
   const put = async (address: string, body: Blob | string, type?: string): Promise<void> => {
     // Blocks have no type, only what is whole does.
-    const headers = { 'content-type': 'application/octet-stream', ...(type !== undefined && { 'x-ms-blob-type': type }) };
+    const headers = {
+      'content-type': 'application/octet-stream',
+      ...(type !== undefined && { 'x-ms-blob-type': type }),
+    };
     let response: Response;
     try {
       response = await fetch(address, { method: 'PUT', headers, body });
     } catch (error) {
-      throw new ExitError(exitCodes.unreachable, `the upload of ${file} broke off; run the command again to go on`, error);
+      throw new ExitError(
+        exitCodes.unreachable,
+        `the upload of ${file} broke off; run the command again to go on`,
+        error,
+      );
     }
-    if (response.status !== 201) throw new ExitError(exitCodes.failed, `the upload of ${file} was answered ${response.status}: ${await response.text()}`);
+    if (response.status !== 201)
+      throw new ExitError(
+        exitCodes.failed,
+        `the upload of ${file} was answered ${response.status}: ${await response.text()}`,
+      );
   };
   if (whole.size <= blockBytes) return put(url, whole, 'BlockBlob');
   const ids: string[] = [];
@@ -180,5 +243,8 @@ async function upload(url: string, file: string): Promise<void> {
     await put(`${url}&comp=block&blockid=${encodeURIComponent(id)}`, whole.slice(start, start + blockBytes));
     ids.push(id);
   }
-  await put(`${url}&comp=blocklist`, `<?xml version="1.0" encoding="utf-8"?><BlockList>${ids.map((id) => `<Latest>${id}</Latest>`).join('')}</BlockList>`);
+  await put(
+    `${url}&comp=blocklist`,
+    `<?xml version="1.0" encoding="utf-8"?><BlockList>${ids.map((id) => `<Latest>${id}</Latest>`).join('')}</BlockList>`,
+  );
 }

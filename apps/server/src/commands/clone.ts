@@ -20,7 +20,10 @@ export function cloneCommand(): Command {
     .requiredOption('--itwin <id>', 'iTwin that will hold the clone')
     .option('--name <name>', "name; the source's by default")
     .option('--description <text>', "description; the source's by default")
-    .option('--changeset <id or index>', 'last changeset to copy; 0 copies the baseline only, all are copied by default')
+    .option(
+      '--changeset <id or index>',
+      'last changeset to copy; 0 copies the baseline only, all are copied by default',
+    )
     .option('--timeout <seconds>', 'how long to wait for the end', '300')
     .option('--json', 'print one JSON object and no progress')
     .action(clone);
@@ -39,15 +42,25 @@ async function clone(iModelId: string, options: CloneOptions): Promise<void> {
   });
   const acceptedMs = performance.now() - began;
   const location = headers.location ?? '';
-  const operation = await follow(connection, String(headers['create-imodel-operation'] ?? `${location}/operations/create`), began + timeoutMs, options.json !== true);
+  const operation = await follow(
+    connection,
+    String(headers['create-imodel-operation'] ?? `${location}/operations/create`),
+    began + timeoutMs,
+    options.json !== true,
+  );
   const elapsedMs = performance.now() - began;
   const id = location.slice(location.lastIndexOf('/') + 1);
 
   if (options.json === true)
-    process.stdout.write(`${JSON.stringify({ id, location, state: operation.state, clonedFrom: operation.clonedFrom, failureReason: operation.failureReason ?? null, acceptedMs: round(acceptedMs), elapsedMs: round(elapsedMs) })}\n`);
-  if (operation.state !== 'successful') throw new ExitError(exitCodes.failed, `the clone ${id} failed: ${operation.failureReason ?? operation.state}`);
+    process.stdout.write(
+      `${JSON.stringify({ id, location, state: operation.state, clonedFrom: operation.clonedFrom, failureReason: operation.failureReason ?? null, acceptedMs: round(acceptedMs), elapsedMs: round(elapsedMs) })}\n`,
+    );
+  if (operation.state !== 'successful')
+    throw new ExitError(exitCodes.failed, `the clone ${id} failed: ${operation.failureReason ?? operation.state}`);
   if (options.json !== true)
-    process.stdout.write(`${id}\n  ${operation.progress?.totalChangesets ?? 0} changesets, accepted in ${round(acceptedMs)} ms, usable after ${round(elapsedMs)} ms\n  ${location}\n`);
+    process.stdout.write(
+      `${id}\n  ${operation.progress?.totalChangesets ?? 0} changesets, accepted in ${round(acceptedMs)} ms, usable after ${round(elapsedMs)} ms\n  ${location}\n`,
+    );
 }
 
 function changesetProperty(text: string): { changesetIndex: number } | { changesetId: string } {

@@ -9,11 +9,17 @@ import { configOf, withInstallation, type InstallationOptions } from './installa
 /** `offshoot compact`: rewrites the embedded database without gaps. */
 export function compactCommand(): Command {
   return withInstallation(new Command('compact'))
-    .description('Rewrite the embedded database without gaps; from then on it returns space by itself. Stop the server first. Needs twice the size of the database as free disk space.')
+    .description(
+      'Rewrite the embedded database without gaps; from then on it returns space by itself. Stop the server first. Needs twice the size of the database as free disk space.',
+    )
     .option('--json', 'print one JSON object')
     .action(async (options: InstallationOptions & { json?: boolean }) => {
       const config = configOf(options);
-      if (config.databaseUrl !== undefined) throw new ExitError(exitCodes.usage, 'this installation is on PostgreSQL, which returns space by itself (autovacuum)');
+      if (config.databaseUrl !== undefined)
+        throw new ExitError(
+          exitCodes.usage,
+          'this installation is on PostgreSQL, which returns space by itself (autovacuum)',
+        );
       const file = path.join(config.dataDir, databaseFile);
       if (!existsSync(file)) throw new ExitError(exitCodes.usage, `there is no installation at ${config.dataDir}`);
       try {
@@ -22,7 +28,11 @@ export function compactCommand(): Command {
           if (database.writer === undefined) return;
           const sizes = await compact(database.writer, file);
           const inMB = (bytes: number): string => (bytes / 1e6).toFixed(1);
-          process.stdout.write(options.json === true ? `${JSON.stringify(sizes)}\n` : `${file}\n  ${inMB(sizes.before)} MB before, ${inMB(sizes.after)} MB now\n`);
+          process.stdout.write(
+            options.json === true
+              ? `${JSON.stringify(sizes)}\n`
+              : `${file}\n  ${inMB(sizes.before)} MB before, ${inMB(sizes.after)} MB now\n`,
+          );
         } finally {
           await database.close();
         }

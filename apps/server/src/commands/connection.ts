@@ -67,7 +67,12 @@ export class Connection {
   readonly #patient: boolean;
   readonly #outlet: Outlet;
 
-  private constructor(base: string, origins: ReadonlySet<string>, token: () => Promise<string>, { patient = false, outlet = anywhere }: ConnectionSettings) {
+  private constructor(
+    base: string,
+    origins: ReadonlySet<string>,
+    token: () => Promise<string>,
+    { patient = false, outlet = anywhere }: ConnectionSettings,
+  ) {
     this.#base = base;
     this.#origins = origins;
     this.#token = token;
@@ -85,12 +90,20 @@ export class Connection {
     // A token of this installation, good for all that its first user may do, is for nobody else's server.
     const own = new Set(ownOrigins(options.data));
     if (!own.has(origin))
-      throw new ExitError(exitCodes.usage, `${origin} is no address of the installation at ${path.resolve(options.data)}, so no token is minted for it (${own.size === 0 ? 'no server has been started there' : `its own: ${[...own].join(', ')}`}). Give another --url, a --token, or set publicUrl on the server`);
+      throw new ExitError(
+        exitCodes.usage,
+        `${origin} is no address of the installation at ${path.resolve(options.data)}, so no token is minted for it (${own.size === 0 ? 'no server has been started there' : `its own: ${[...own].join(', ')}`}). Give another --url, a --token, or set publicUrl on the server`,
+      );
     return new Connection(base, own, await mintedTokens(options.data), settings);
   }
 
   /** @throws ExitError refused or unreachable, with what the server said; failed when the address is another server's */
-  async request(method: string, pathOrUrl: string, body?: unknown, prefer: 'minimal' | 'representation' = 'representation'): Promise<{ body: unknown; headers: IncomingHttpHeaders }> {
+  async request(
+    method: string,
+    pathOrUrl: string,
+    body?: unknown,
+    prefer: 'minimal' | 'representation' = 'representation',
+  ): Promise<{ body: unknown; headers: IncomingHttpHeaders }> {
     const url = this.#addressOf(pathOrUrl);
     for (let attempt = 1; ; attempt++) {
       const { status, headers, text } = await this.#send(method, url, body, prefer);
@@ -99,18 +112,30 @@ export class Connection {
         await pause(Math.max(waitSeconds * 1000, firstWaitMs * 2 ** attempt));
         continue;
       }
-      if (status >= 200 && status < 300) return { body: text === '' ? undefined : parseAnswer(text, url.href), headers };
-      if (status >= 300 && status < 400) throw new ExitError(exitCodes.failed, `the server leads to another address, ${headers.location ?? 'which it does not name'}; the token goes to ${url.origin} only`);
-      throw new ExitError(status >= 500 ? exitCodes.unreachable : exitCodes.refused, refusalText(status, headers, text));
+      if (status >= 200 && status < 300)
+        return { body: text === '' ? undefined : parseAnswer(text, url.href), headers };
+      if (status >= 300 && status < 400)
+        throw new ExitError(
+          exitCodes.failed,
+          `the server leads to another address, ${headers.location ?? 'which it does not name'}; the token goes to ${url.origin} only`,
+        );
+      throw new ExitError(
+        status >= 500 ? exitCodes.unreachable : exitCodes.refused,
+        refusalText(status, headers, text),
+      );
     }
   }
 
   /** All items of a list, page by page. @throws ExitError failed when the list does not end within `most` items */
-  async *list<T>(first: string, key: string, { prefer, most = longestList }: { prefer?: 'minimal'; most?: number } = {}): AsyncIterable<T> {
+  async *list<T>(
+    first: string,
+    key: string,
+    { prefer, most = longestList }: { prefer?: 'minimal'; most?: number } = {},
+  ): AsyncIterable<T> {
     const seen = new Set<string>();
     let count = 0;
     let empty = 0;
-    for (let next: string | undefined = first; next !== undefined; ) {
+    for (let next: string | undefined = first; next !== undefined;) {
       if (seen.has(next)) throw new ExitError(exitCodes.failed, `a page of a list leads back to itself: ${next}`);
       seen.add(next);
       const { body } = await this.request('GET', next, undefined, prefer);
@@ -119,7 +144,11 @@ export class Connection {
       if (!Array.isArray(items)) throw new ExitError(exitCodes.failed, `the answer of ${next} has no list of ${key}`);
       count += items.length;
       empty = items.length === 0 ? empty + 1 : 0;
-      if (count > most || empty > emptyPages) throw new ExitError(exitCodes.failed, `the list of ${key} does not end: ${count > most ? `it has more than ${most} items` : `${empty} of its pages in a row are empty`}`);
+      if (count > most || empty > emptyPages)
+        throw new ExitError(
+          exitCodes.failed,
+          `the list of ${key} does not end: ${count > most ? `it has more than ${most} items` : `${empty} of its pages in a row are empty`}`,
+        );
       yield* items;
       next = page._links?.next?.href;
     }
@@ -130,7 +159,10 @@ export class Connection {
     if (pathOrUrl.startsWith('/')) return new URL(`${this.#base}${pathOrUrl}`);
     const url = URL.canParse(pathOrUrl) ? new URL(pathOrUrl) : undefined;
     if (url !== undefined && this.#origins.has(url.origin)) return url;
-    throw new ExitError(exitCodes.failed, `an answer of the server leads to another one, ${url?.origin ?? pathOrUrl}, and the token is for ${[...this.#origins].join(', ')}; if that is its own address too, give it with --url`);
+    throw new ExitError(
+      exitCodes.failed,
+      `an answer of the server leads to another one, ${url?.origin ?? pathOrUrl}, and the token is for ${[...this.#origins].join(', ')}; if that is its own address too, give it with --url`,
+    );
   }
 
   async #send(method: string, url: URL, body: unknown, prefer: string): Promise<Answer> {
@@ -151,15 +183,25 @@ export class Connection {
     } catch (error) {
       if (error instanceof ExitError) throw error;
       if (error instanceof ForbiddenAddressError) throw new ExitError(exitCodes.usage, error.message, error);
-      if (signal.aborted) throw new ExitError(exitCodes.unreachable, `the server at ${this.#base} gave no answer within ${requestTimeoutMs / 1000} s`, error);
-      throw new ExitError(exitCodes.unreachable, `no server answers at ${this.#base}; is one started (npm start)?`, error);
+      if (signal.aborted)
+        throw new ExitError(
+          exitCodes.unreachable,
+          `the server at ${this.#base} gave no answer within ${requestTimeoutMs / 1000} s`,
+          error,
+        );
+      throw new ExitError(
+        exitCodes.unreachable,
+        `no server answers at ${this.#base}; is one started (npm start)?`,
+        error,
+      );
     }
   }
 }
 
 /** @throws ExitError when the answer is longer than any of the API */
 async function readBounded(answer: IncomingMessage): Promise<string> {
-  const tooLong = () => new ExitError(exitCodes.failed, `an answer of the server is longer than ${longestAnswerBytes / 2 ** 20} MiB`);
+  const tooLong = () =>
+    new ExitError(exitCodes.failed, `an answer of the server is longer than ${longestAnswerBytes / 2 ** 20} MiB`);
   return (await readAtMost(answer, longestAnswerBytes, tooLong)).toString('utf8');
 }
 
@@ -167,14 +209,22 @@ function parseAnswer(text: string, url: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new ExitError(exitCodes.failed, `the answer of ${url} is no JSON: is it the address of an iModels API?`, error);
+    throw new ExitError(
+      exitCodes.failed,
+      `the answer of ${url} is no JSON: is it the address of an iModels API?`,
+      error,
+    );
   }
 }
 
 function refusalText(status: number, headers: IncomingHttpHeaders, text: string): string {
   try {
-    const { error } = JSON.parse(text) as { error: { code: string; message: string; details?: { message: string; target?: string }[] } };
-    const details = (error.details ?? []).map(({ message, target }) => `\n  ${target === undefined ? '' : `${target}: `}${message}`).join('');
+    const { error } = JSON.parse(text) as {
+      error: { code: string; message: string; details?: { message: string; target?: string }[] };
+    };
+    const details = (error.details ?? [])
+      .map(({ message, target }) => `\n  ${target === undefined ? '' : `${target}: `}${message}`)
+      .join('');
     const wait = headers['retry-after'];
     return `${error.message} (${status} ${error.code})${wait === undefined ? '' : ` Try again in ${wait} s.`}${details}`;
   } catch {
@@ -184,19 +234,26 @@ function refusalText(status: number, headers: IncomingHttpHeaders, text: string)
 
 /** The server's address: what people copy ends in `/imodels`, as clients want it, as often as not. @throws ExitError */
 function baseOf(url: string): string {
-  if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) throw new ExitError(exitCodes.usage, `'${url}' is no address; write it like http://localhost:4700`);
+  if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))
+    throw new ExitError(exitCodes.usage, `'${url}' is no address; write it like http://localhost:4700`);
   return withoutTrailingSlashes(withoutTrailingSlashes(url).replace(/\/imodels$/i, ''));
 }
 
 /** @throws ExitError usage where no token can be minted */
 function requireIssuer(dataDir: string): void {
   if (hasIssuer(dataDir)) return;
-  throw new ExitError(exitCodes.usage, `no token: give --token, set OFFSHOOT_TOKEN, or name the server's data folder with --data (there is none at ${path.resolve(dataDir)})`);
+  throw new ExitError(
+    exitCodes.usage,
+    `no token: give --token, set OFFSHOOT_TOKEN, or name the server's data folder with --data (there is none at ${path.resolve(dataDir)})`,
+  );
 }
 
 /** Tokens of the data folder's issuer, each used for half its life, so that long work does not outlive one. */
 async function mintedTokens(dataDir: string): Promise<() => Promise<string>> {
-  const mint = async () => ({ token: await mintToken({ data: dataDir, lifeSeconds: tokenSeconds }), renewAt: Date.now() + (tokenSeconds * 1000) / 2 });
+  const mint = async () => ({
+    token: await mintToken({ data: dataDir, lifeSeconds: tokenSeconds }),
+    renewAt: Date.now() + (tokenSeconds * 1000) / 2,
+  });
   let current = await mint();
   return async () => {
     if (Date.now() >= current.renewAt) current = await mint();

@@ -9,7 +9,9 @@ const signs: Record<Finding['state'], string> = { ok: 'ok', warning: 'warning', 
 /** `offshoot doctor`: what is wrong with an installation, and what to do about it. */
 export function doctorCommand(): Command {
   return withInstallation(new Command('doctor'))
-    .description('Examine configuration, database, store, iTwin.js and address, and tell the remedy of each fault. Changes nothing; the server may run.')
+    .description(
+      'Examine configuration, database, store, iTwin.js and address, and tell the remedy of each fault. Changes nothing; the server may run.',
+    )
     .option('--json', 'print one JSON object')
     .action(async (options: InstallationOptions & { json?: boolean }) => {
       const findings = await find(options);
@@ -33,5 +35,7 @@ async function find(options: InstallationOptions): Promise<Finding[]> {
 }
 
 function print({ check, state, text, remedy }: Finding): void {
-  process.stdout.write(`${signs[state].padEnd(8)} ${check.padEnd(13)} ${text}\n${remedy === undefined ? '' : `${' '.repeat(23)}${remedy}\n`}`);
+  process.stdout.write(
+    `${signs[state].padEnd(8)} ${check.padEnd(13)} ${text}\n${remedy === undefined ? '' : `${' '.repeat(23)}${remedy}\n`}`,
+  );
 }

@@ -55,32 +55,56 @@ class BrokenOff extends Error {}
  * @throws ExitError failed (another size or hash than announced, or larger than the disk), refused (4xx, or an address that it may not
  * come from), unreachable (also when it does not end)
  */
-export async function downloadFile(file: RemoteFile, target: string, { silenceMs, outlet }: DownloadSettings): Promise<void> {
+export async function downloadFile(
+  file: RemoteFile,
+  target: string,
+  { silenceMs, outlet }: DownloadSettings,
+): Promise<void> {
   await requireSpace(file, path.dirname(target));
-  const longestMs = Math.ceil(Math.min(silenceMs * silences + (file.size / leastBytesPerSecond) * 1000, longestTimerMs));
+  const longestMs = Math.ceil(
+    Math.min(silenceMs * silences + (file.size / leastBytesPerSecond) * 1000, longestTimerMs),
+  );
   const deadline = AbortSignal.timeout(longestMs);
   let have: Partial = { bytes: 0, etag: null, md5: null };
   for (let attempt = 1; ; attempt++) {
     const state: Partial = { ...have };
     try {
       await attemptDownload(file, target, state, { silenceMs, outlet, deadline });
-      if (state.md5 !== null && (await md5Of(target)) !== state.md5) throw new ExitError(exitCodes.failed, `${file.what} is damaged: its bytes do not have the announced MD5`);
+      if (state.md5 !== null && (await md5Of(target)) !== state.md5)
+        throw new ExitError(exitCodes.failed, `${file.what} is damaged: its bytes do not have the announced MD5`);
       return;
     } catch (error) {
       if (error instanceof ExitError) throw error;
-      if (error instanceof ForbiddenAddressError) throw new ExitError(exitCodes.refused, `${file.what} is not fetched: ${error.message}`, error);
-      if (deadline.aborted) throw new ExitError(exitCodes.unreachable, `the download of ${file.what} did not end within ${Math.round(longestMs / 1000)} s`, error);
-      if (attempt === downloadAttempts) throw new ExitError(exitCodes.unreachable, `the download of ${file.what} failed ${attempt} times; last: ${reasonOf(error)}`, error);
+      if (error instanceof ForbiddenAddressError)
+        throw new ExitError(exitCodes.refused, `${file.what} is not fetched: ${error.message}`, error);
+      if (deadline.aborted)
+        throw new ExitError(
+          exitCodes.unreachable,
+          `the download of ${file.what} did not end within ${Math.round(longestMs / 1000)} s`,
+          error,
+        );
+      if (attempt === downloadAttempts)
+        throw new ExitError(
+          exitCodes.unreachable,
+          `the download of ${file.what} failed ${attempt} times; last: ${reasonOf(error)}`,
+          error,
+        );
       // Without an ETag nothing shows that the rest would be of the same file. What had come may not all be on disk.
       const onDisk = (await stat(target).catch(() => undefined))?.size ?? 0;
-      have = state.etag === null ? { bytes: 0, etag: null, md5: null } : { ...state, bytes: Math.min(state.bytes, onDisk) };
+      have =
+        state.etag === null ? { bytes: 0, etag: null, md5: null } : { ...state, bytes: Math.min(state.bytes, onDisk) };
       await pause(firstPauseMs * 2 ** (attempt - 1));
     }
   }
 }
 
 /** @param state what is on disk; kept up to date while bytes arrive */
-async function attemptDownload({ url, size, what }: RemoteFile, target: string, state: Partial, { silenceMs, outlet, deadline }: DownloadSettings & { deadline: AbortSignal }): Promise<void> {
+async function attemptDownload(
+  { url, size, what }: RemoteFile,
+  target: string,
+  state: Partial,
+  { silenceMs, outlet, deadline }: DownloadSettings & { deadline: AbortSignal },
+): Promise<void> {
   const silence = new AbortController();
   const expired = (): void => silence.abort(new BrokenOff(`no byte came for ${silenceMs / 1000} s`));
   let timer = setTimeout(expired, silenceMs);
@@ -88,15 +112,23 @@ async function attemptDownload({ url, size, what }: RemoteFile, target: string, 
   let answer: IncomingMessage | undefined;
   try {
     const resumed = state.bytes > 0 && state.etag !== null;
-    const headers = { 'accept-encoding': 'identity', ...(resumed && { range: `bytes=${state.bytes}-`, 'if-match': state.etag as string }) };
+    const headers = {
+      'accept-encoding': 'identity',
+      ...(resumed && { range: `bytes=${state.bytes}-`, 'if-match': state.etag as string }),
+    };
     answer = await get(new URL(url), headers, outlet, signal);
     const { statusCode: status = 0 } = answer;
-    const fresh = { bytes: 0, etag: headerOf(answer, 'etag'), md5: headerOf(answer, 'content-md5') ?? headerOf(answer, 'x-ms-blob-content-md5') };
+    const fresh = {
+      bytes: 0,
+      etag: headerOf(answer, 'etag'),
+      md5: headerOf(answer, 'content-md5') ?? headerOf(answer, 'x-ms-blob-content-md5'),
+    };
     if (resumed && (status === 412 || status === 416)) {
       Object.assign(state, fresh, { etag: null });
       throw new BrokenOff('the file changed meanwhile');
     }
-    if (status >= 400 && status < 500) throw new ExitError(exitCodes.refused, `the download of ${what} was answered ${status}`);
+    if (status >= 400 && status < 500)
+      throw new ExitError(exitCodes.refused, `the download of ${what} was answered ${status}`);
     if (status < 200 || status >= 300) throw new BrokenOff(`it was answered ${status}`);
     const body = answer;
     if (status !== 206) Object.assign(state, fresh);
@@ -106,7 +138,10 @@ async function attemptDownload({ url, size, what }: RemoteFile, target: string, 
     }
     const length = headerOf(answer, 'content-length');
     if (length !== null && headerOf(answer, 'content-encoding') === null && state.bytes + Number(length) !== size)
-      throw new ExitError(exitCodes.failed, `${what} has ${state.bytes + Number(length)} bytes, and was announced with ${size}`);
+      throw new ExitError(
+        exitCodes.failed,
+        `${what} has ${state.bytes + Number(length)} bytes, and was announced with ${size}`,
+      );
     if (state.bytes > 0) await truncate(target, state.bytes);
     await intoFile(target, state.bytes > 0 ? 'a' : 'w', (sink) =>
       pipeline(
@@ -115,7 +150,8 @@ async function attemptDownload({ url, size, what }: RemoteFile, target: string, 
           for await (const chunk of chunks) {
             clearTimeout(timer);
             timer = setTimeout(expired, silenceMs);
-            if (state.bytes + chunk.length > size) throw new ExitError(exitCodes.failed, `${what} has more than the announced ${size} bytes`);
+            if (state.bytes + chunk.length > size)
+              throw new ExitError(exitCodes.failed, `${what} has more than the announced ${size} bytes`);
             yield chunk;
             state.bytes += chunk.length;
           }
@@ -134,7 +170,12 @@ async function attemptDownload({ url, size, what }: RemoteFile, target: string, 
 }
 
 /** Follows redirects, each of which has to be allowed. The token of the API is never sent. */
-async function get(url: URL, headers: Record<string, string>, outlet: Outlet, signal: AbortSignal): Promise<IncomingMessage> {
+async function get(
+  url: URL,
+  headers: Record<string, string>,
+  outlet: Outlet,
+  signal: AbortSignal,
+): Promise<IncomingMessage> {
   for (let redirects = 0; redirects <= mostRedirects; redirects++) {
     const answer = await send(url, outlet, { headers, signal });
     // A later error of an answer that is not read must not end the process.
@@ -156,14 +197,24 @@ function headerOf({ headers }: IncomingMessage, name: string): string | null {
 /** @throws ExitError failed when the announced bytes do not fit on the disk */
 async function requireSpace({ size, what }: RemoteFile, folder: string): Promise<void> {
   const { bavail, bsize } = await statfs(folder);
-  if (size > bavail * bsize) throw new ExitError(exitCodes.failed, `${what} is announced with ${size} bytes, and ${folder} has room for ${bavail * bsize}`);
+  if (size > bavail * bsize)
+    throw new ExitError(
+      exitCodes.failed,
+      `${what} is announced with ${size} bytes, and ${folder} has room for ${bavail * bsize}`,
+    );
 }
 
 /** Whether a partial answer is the whole rest of the file that is there in part. */
 function continues(answer: IncomingMessage, { bytes, etag }: Partial, size: number): boolean {
   const [, start, end, total] = /^bytes (\d+)-(\d+)\/(\d+|\*)$/i.exec(headerOf(answer, 'content-range') ?? '') ?? [];
   const tag = headerOf(answer, 'etag');
-  return etag !== null && (tag === null || tag === etag) && Number(start) === bytes && Number(end) === size - 1 && (total === '*' || Number(total) === size);
+  return (
+    etag !== null &&
+    (tag === null || tag === etag) &&
+    Number(start) === bytes &&
+    Number(end) === size - 1 &&
+    (total === '*' || Number(total) === size)
+  );
 }
 
 function reasonOf(error: unknown): string {

@@ -12,7 +12,12 @@ export interface CreateOperation {
 }
 
 /** Asks for the operation, at once and then ever less often, until it has ended. */
-export async function follow(connection: Connection, address: string, until: number, show: boolean): Promise<CreateOperation> {
+export async function follow(
+  connection: Connection,
+  address: string,
+  until: number,
+  show: boolean,
+): Promise<CreateOperation> {
   const bar = progressBar('cloning [{bar}] {value}/{total} changesets', show);
   try {
     for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, 2000)) {
@@ -22,7 +27,8 @@ export async function follow(connection: Connection, address: string, until: num
       if (bar?.isActive === true) bar.update(changesets);
       else bar?.start(totalChangesets, changesets);
       if (operation.state !== 'scheduled' && operation.state !== 'waitingForFile') return operation;
-      if (performance.now() + waitMs > until) throw new ExitError(exitCodes.unreachable, `the clone is not ready yet; ask again at ${address}`);
+      if (performance.now() + waitMs > until)
+        throw new ExitError(exitCodes.unreachable, `the clone is not ready yet; ask again at ${address}`);
       await pause(waitMs);
     }
   } finally {

@@ -34,7 +34,9 @@ const ListedChangeset = Type.Object({
     Type.Union([
       Type.Object({
         taskId: Type.String({ minLength: 1, maxLength: 255 }),
-        changedFiles: Type.Optional(Type.Union([Type.Array(Type.String({ maxLength: 1000 }), { maxItems: 1000 }), Type.Null()])),
+        changedFiles: Type.Optional(
+          Type.Union([Type.Array(Type.String({ maxLength: 1000 }), { maxItems: 1000 }), Type.Null()]),
+        ),
       }),
       Type.Null(),
     ]),
@@ -61,8 +63,13 @@ interface FoundChangeset {
 /** `offshoot import`: an iModel from files. */
 export function importCommand(): Command {
   return withConnection(new Command('import'))
-    .description('Make an iModel of files: a baseline, or a folder with a baseline and changesets. Run again, it goes on where it ended.')
-    .argument('<path>', 'FILE.bim; or a folder with one .bim file, changesets.json ([{id, parentId, fileName, briefcaseId, …}]) and the files that it names')
+    .description(
+      'Make an iModel of files: a baseline, or a folder with a baseline and changesets. Run again, it goes on where it ended.',
+    )
+    .argument(
+      '<path>',
+      'FILE.bim; or a folder with one .bim file, changesets.json ([{id, parentId, fileName, briefcaseId, …}]) and the files that it names',
+    )
     .requiredOption('--itwin <id>', 'iTwin that will hold the iModel')
     .option('--name <name>', 'name of the iModel; that of the file or folder by default')
     .option('--description <text>', 'its description')
@@ -86,7 +93,11 @@ export function printBrought({ id, created, pushed, changesets }: Brought, json:
 }
 
 /** Reads and checks everything, so that what is wrong is found before anything is on the server: no call takes a changeset away. */
-async function readSource(given: string, options: ImportOptions, show: boolean): Promise<{ source: Source; remove: () => void }> {
+async function readSource(
+  given: string,
+  options: ImportOptions,
+  show: boolean,
+): Promise<{ source: Source; remove: () => void }> {
   const about = statSync(given, { throwIfNoEntry: false });
   if (about === undefined) throw new ExitError(exitCodes.usage, `there is nothing at ${path.resolve(given)}`);
   const file = about.isDirectory() ? onlyBaseline(given) : given;
@@ -117,7 +128,11 @@ function note(text: string): void {
 
 function onlyBaseline(folder: string): string {
   const files = readdirSync(folder).filter((name) => /\.i?bim$/i.test(name));
-  if (files.length !== 1) throw new ExitError(exitCodes.usage, `${path.resolve(folder)} holds ${files.length} .bim files; one is needed, the baseline`);
+  if (files.length !== 1)
+    throw new ExitError(
+      exitCodes.usage,
+      `${path.resolve(folder)} holds ${files.length} .bim files; one is needed, the baseline`,
+    );
   return requireInside(folder, path.join(folder, files[0] as string));
 }
 
@@ -127,7 +142,8 @@ function onlyBaseline(folder: string): string {
  * @throws ExitError usage when it leads out of the folder, or is no file
  */
 function requireInside(folder: string, file: string): string {
-  if (!isInside(realpathSync(file), realpathSync(folder))) throw new ExitError(exitCodes.usage, `${path.relative(folder, file)} leads to a file outside of the folder`);
+  if (!isInside(realpathSync(file), realpathSync(folder)))
+    throw new ExitError(exitCodes.usage, `${path.relative(folder, file)} leads to a file outside of the folder`);
   if (!statSync(file).isFile()) throw new ExitError(exitCodes.usage, `${path.resolve(file)} is not a file`);
   return file;
 }
@@ -141,30 +157,41 @@ function listedIn(folder: string): FoundChangeset[] {
   const list = path.join(folder, 'changesets.json');
   const present = changesetFilesIn(folder);
   if (statSync(list, { throwIfNoEntry: false }) === undefined) {
-    if (present.length > 0) throw new ExitError(exitCodes.usage, `${path.resolve(folder)} holds changesets (${present[0]}), but no changesets.json that lists them`);
+    if (present.length > 0)
+      throw new ExitError(
+        exitCodes.usage,
+        `${path.resolve(folder)} holds changesets (${present[0]}), but no changesets.json that lists them`,
+      );
     return [];
   }
   const entries = readList(requireInside(folder, list));
   const indexed = entries.filter(({ index }) => index !== undefined).length;
-  if (indexed > 0 && indexed < entries.length) throw new ExitError(exitCodes.usage, 'changesets.json: some changesets have an index and some have none');
+  if (indexed > 0 && indexed < entries.length)
+    throw new ExitError(exitCodes.usage, 'changesets.json: some changesets have an index and some have none');
   const ordered = indexed === 0 ? entries : [...entries].sort((a, b) => (a.index as number) - (b.index as number));
   const ids = new Set<string>();
   const found = ordered.map((listed, n): FoundChangeset => {
     const id = listed.id.toLowerCase();
-    const refuse = (why: string): ExitError => new ExitError(exitCodes.usage, `changesets.json: changeset ${id} ${why}`);
+    const refuse = (why: string): ExitError =>
+      new ExitError(exitCodes.usage, `changesets.json: changeset ${id} ${why}`);
     if (ids.has(id)) throw refuse('is listed twice');
     ids.add(id);
     const parentId = ordered[n - 1]?.id.toLowerCase() ?? '';
-    if (listed.parentId !== undefined && (listed.parentId ?? '').toLowerCase() !== parentId) throw refuse(`does not follow ${parentId || 'the baseline'}`);
-    if (listed.index !== undefined && listed.index !== n + 1) throw refuse(`has the index ${listed.index} where ${n + 1} is next`);
+    if (listed.parentId !== undefined && (listed.parentId ?? '').toLowerCase() !== parentId)
+      throw refuse(`does not follow ${parentId || 'the baseline'}`);
+    if (listed.index !== undefined && listed.index !== n + 1)
+      throw refuse(`has the index ${listed.index} where ${n + 1} is next`);
     const file = fileOf(folder, listed, refuse);
     const stats = statSync(file);
-    for (const size of [listed.fileSize, listed.size]) if (size !== undefined && size !== stats.size) throw refuse(`is listed with ${size} bytes, its file has ${stats.size}`);
+    for (const size of [listed.fileSize, listed.size])
+      if (size !== undefined && size !== stats.size)
+        throw refuse(`is listed with ${size} bytes, its file has ${stats.size}`);
     return { listed, id, parentId, path: file, stats };
   });
   const used = new Set(found.map((changeset) => path.relative(folder, changeset.path)));
   const unlisted = present.filter((name) => !used.has(name));
-  if (unlisted.length > 0) note(`not listed in changesets.json and not imported: ${unlisted.length} changeset files, such as ${unlisted[0]}`);
+  if (unlisted.length > 0)
+    note(`not listed in changesets.json and not imported: ${unlisted.length} changeset files, such as ${unlisted[0]}`);
   return found;
 }
 
@@ -180,14 +207,21 @@ function readList(list: string): ListedChangeset[] {
   if (Array.isArray(parsed)) return requireEntries(parsed, 'changesets.json');
   const { changesets } = (parsed ?? {}) as { changesets?: unknown };
   if (Array.isArray(changesets)) return requireEntries(changesets, 'changesets.json');
-  throw new ExitError(exitCodes.usage, 'changesets.json: it must be a list of changesets, or an object with the list `changesets`');
+  throw new ExitError(
+    exitCodes.usage,
+    'changesets.json: it must be a list of changesets, or an object with the list `changesets`',
+  );
 }
 
 function fileOf(folder: string, listed: ListedChangeset, refuse: (why: string) => ExitError): string {
   const name = listed.fileName ?? listed.file ?? `${listed.id}.cs`;
-  const file = [path.resolve(folder, name), path.resolve(folder, 'changesets', name)].find((place) => statSync(place, { throwIfNoEntry: false })?.isFile() === true);
-  if (path.isAbsolute(name) || !isInside(path.resolve(folder, name), path.resolve(folder))) throw refuse(`names a file outside of the folder: ${name}`);
-  if (file === undefined) throw new ExitError(exitCodes.usage, `the file of changeset ${listed.id} is missing: ${name}`);
+  const file = [path.resolve(folder, name), path.resolve(folder, 'changesets', name)].find(
+    (place) => statSync(place, { throwIfNoEntry: false })?.isFile() === true,
+  );
+  if (path.isAbsolute(name) || !isInside(path.resolve(folder, name), path.resolve(folder)))
+    throw refuse(`names a file outside of the folder: ${name}`);
+  if (file === undefined)
+    throw new ExitError(exitCodes.usage, `the file of changeset ${listed.id} is missing: ${name}`);
   if (!isInside(realpathSync(file), realpathSync(folder))) throw refuse(`names a file outside of the folder: ${name}`);
   return file;
 }
@@ -196,7 +230,9 @@ function changesetFilesIn(folder: string): string[] {
   return ['', 'changesets'].flatMap((sub) => {
     const place = path.join(folder, sub);
     if (statSync(place, { throwIfNoEntry: false })?.isDirectory() !== true) return [];
-    return readdirSync(place).filter((name) => /\.cs$/i.test(name)).map((name) => path.join(sub, name));
+    return readdirSync(place)
+      .filter((name) => /\.cs$/i.test(name))
+      .map((name) => path.join(sub, name));
   });
 }
 
@@ -205,8 +241,12 @@ function changesetFilesIn(folder: string): string[] {
  * inserts.
  * @returns the changesets, and the highest briefcase id that any of them names or holds
  */
-async function readChangesets(found: readonly FoundChangeset[], show: boolean): Promise<{ changesets: SourceChangeset[]; highest: number }> {
-  const bar = found.length === 0 ? undefined : progressBar('checking [{bar}] {value}/{total} changesets, {eta} s left', show);
+async function readChangesets(
+  found: readonly FoundChangeset[],
+  show: boolean,
+): Promise<{ changesets: SourceChangeset[]; highest: number }> {
+  const bar =
+    found.length === 0 ? undefined : progressBar('checking [{bar}] {value}/{total} changesets, {eta} s left', show);
   bar?.start(found.length, 0);
   let highest = 0;
   let unknown = 0;
@@ -229,7 +269,8 @@ async function readChangesets(found: readonly FoundChangeset[], show: boolean): 
         fileSize: stats.size,
         file: async () => {
           const now = statSync(file, { throwIfNoEntry: false });
-          if (now?.size !== stats.size || now.mtimeMs !== stats.mtimeMs) throw new ExitError(exitCodes.failed, `the file of changeset ${id} was changed while it was imported`);
+          if (now?.size !== stats.size || now.mtimeMs !== stats.mtimeMs)
+            throw new ExitError(exitCodes.failed, `the file of changeset ${id} was changed while it was imported`);
           return file;
         },
       });
@@ -238,17 +279,31 @@ async function readChangesets(found: readonly FoundChangeset[], show: boolean): 
   } finally {
     bar?.stop();
   }
-  if (unknown > 0) note(`for ${unknown} changesets neither changesets.json nor the elements in them tell the briefcase that made them; they are kept under the importer's own`);
+  if (unknown > 0)
+    note(
+      `for ${unknown} changesets neither changesets.json nor the elements in them tell the briefcase that made them; they are kept under the importer's own`,
+    );
   return { changesets, highest };
 }
 
-async function readContents(file: string, id: string, parentId: string, briefcases: boolean): Promise<ChangesetContents> {
+async function readContents(
+  file: string,
+  id: string,
+  parentId: string,
+  briefcases: boolean,
+): Promise<ChangesetContents> {
   let contents: ChangesetContents;
   try {
     contents = await readChangesetFile(file, parentId, { briefcases });
   } catch (error) {
-    throw error instanceof ChangesetFileError ? new ExitError(exitCodes.usage, `changeset ${id} is damaged: ${error.message}`, error) : error;
+    throw error instanceof ChangesetFileError
+      ? new ExitError(exitCodes.usage, `changeset ${id} is damaged: ${error.message}`, error)
+      : error;
   }
-  if (contents.id !== id) throw new ExitError(exitCodes.usage, `changeset ${id} is damaged, or does not follow ${parentId || 'the baseline'}: its file gives the id ${contents.id}`);
+  if (contents.id !== id)
+    throw new ExitError(
+      exitCodes.usage,
+      `changeset ${id} is damaged, or does not follow ${parentId || 'the baseline'}: its file gives the id ${contents.id}`,
+    );
   return contents;
 }

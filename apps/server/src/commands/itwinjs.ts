@@ -21,7 +21,9 @@ interface ServiceOptions {
 /** `offshoot itwinjs`: runs iTwin.js for the servers of an installation until SIGINT or SIGTERM. */
 export function iTwinJsCommand(): Command {
   return new Command('itwinjs')
-    .description(`Run iTwin.js for servers and workers (checkpoints.service). Files come in and go out; it needs no database and no store, only ${serviceKeyName}.`)
+    .description(
+      `Run iTwin.js for servers and workers (checkpoints.service). Files come in and go out; it needs no database and no store, only ${serviceKeyName}.`,
+    )
     .option('--data <folder>', 'folder for files in work')
     .option('--host <address>', 'address to listen on; localhost by default, 0.0.0.0 for every one')
     .option('--port <number>', 'port to listen on; 0 takes a free one')
@@ -31,15 +33,27 @@ export function iTwinJsCommand(): Command {
 
 async function run(options: ServiceOptions): Promise<void> {
   const { config, key } = settingsOf(options);
-  if (!isITwinJsInstalled()) throw new ExitError(exitCodes.failed, 'iTwin.js is not installed here, or not with its part for this machine.');
+  if (!isITwinJsInstalled())
+    throw new ExitError(exitCodes.failed, 'iTwin.js is not installed here, or not with its part for this machine.');
   openDataFolder(config.dataDir);
   const workDir = openWorkFolder(config.dataDir, 'beside others');
-  const workers = new Workers(workDir, config.checkpoints.slots, (folder, slot) => localWorker(config.checkpoints, folder, slot));
+  const workers = new Workers(workDir, config.checkpoints.slots, (folder, slot) =>
+    localWorker(config.checkpoints, folder, slot),
+  );
   const level = await workers.level().catch((error: unknown) => {
     throw error instanceof IsolationError ? new ExitError(exitCodes.failed, error.message, error) : error;
   });
-  const service = await startITwinJsService({ workers, key, slots: config.checkpoints.slots, host: config.host, port: config.port, log: pino({ level: config.logLevel }) });
-  process.stdout.write(`\nOffshoot ${version}: iTwin.js ${await workers.version()} for other servers\n\n  Address      ${service.origin}\n  Isolation    ${level}\n\n`);
+  const service = await startITwinJsService({
+    workers,
+    key,
+    slots: config.checkpoints.slots,
+    host: config.host,
+    port: config.port,
+    log: pino({ level: config.logLevel }),
+  });
+  process.stdout.write(
+    `\nOffshoot ${version}: iTwin.js ${await workers.version()} for other servers\n\n  Address      ${service.origin}\n  Isolation    ${level}\n\n`,
+  );
   process.send?.({ origin: service.origin });
   const close = async (): Promise<void> => {
     await service.close();
@@ -51,13 +65,21 @@ async function run(options: ServiceOptions): Promise<void> {
 /** @throws ExitError when they are not those of a service */
 function settingsOf({ data, host, port, config: file }: ServiceOptions) {
   try {
-    const overrides = { ...(data !== undefined && { dataDir: data }), ...(host !== undefined && { host }), ...(port !== undefined && { port: Number(port) }) };
+    const overrides = {
+      ...(data !== undefined && { dataDir: data }),
+      ...(host !== undefined && { host }),
+      ...(port !== undefined && { port: Number(port) }),
+    };
     const config = loadConfig(overrides, file === undefined ? {} : { file });
     const key = process.env[serviceKeyName] ?? config.checkpoints.service?.key ?? '';
     const faults: string[] = [];
-    if (key.length < shortestServiceKey) faults.push(`${serviceKeyName} is missing or shorter than ${shortestServiceKey} characters`);
+    if (key.length < shortestServiceKey)
+      faults.push(`${serviceKeyName} is missing or shorter than ${shortestServiceKey} characters`);
     // What is not here cannot be taken by a hostile file.
-    if (config.databaseUrl !== undefined) faults.push('databaseUrl is set: the iTwin.js service does not use the database, and must not be given its address');
+    if (config.databaseUrl !== undefined)
+      faults.push(
+        'databaseUrl is set: the iTwin.js service does not use the database, and must not be given its address',
+      );
     if (faults.length > 0) throw new ConfigError(faults);
     return { config, key };
   } catch (error) {

@@ -12,20 +12,27 @@ export function keysCommand(): Command {
   const rotate = withInstallation(new Command('rotate'))
     .description('Replace the keys that sign links and tokens. Servers take the new ones without a restart.')
     .argument('[which]', '`links`, `issuer` (of `offshoot token`) or `all`', 'all')
-    .option('--overlap <time>', 'how long what the old keys signed stays good, such as 0s, 12h or 7d; 0s ends all of it, within a minute and a half', '24h')
+    .option(
+      '--overlap <time>',
+      'how long what the old keys signed stays good, such as 0s, 12h or 7d; 0s ends all of it, within a minute and a half',
+      '24h',
+    )
     .action(rotateKeys);
   return new Command('keys').description('Keys of the installation.').addCommand(rotate);
 }
 
 async function rotateKeys(which: string, options: InstallationOptions & { overlap: string }): Promise<void> {
-  if (!['links', 'issuer', 'all'].includes(which)) throw new ExitError(exitCodes.usage, `'${which}' is no kind of keys; write links, issuer or all`);
+  if (!['links', 'issuer', 'all'].includes(which))
+    throw new ExitError(exitCodes.usage, `'${which}' is no kind of keys; write links, issuer or all`);
   const overlapMs = parseTime(options.overlap) * 1000;
   const config = configOf(options);
   if (which !== 'issuer') {
     const database = await openDatabase(config, 'beside a server');
     try {
       const from = await rotateLinkKeys(database.db, overlapMs);
-      process.stdout.write(`links: the new key signs from ${new Date(from).toISOString()}, what the old ones signed is good until ${new Date(from + overlapMs).toISOString()} at most\n`);
+      process.stdout.write(
+        `links: the new key signs from ${new Date(from).toISOString()}, what the old ones signed is good until ${new Date(from + overlapMs).toISOString()} at most\n`,
+      );
     } finally {
       await database.close();
     }
@@ -36,5 +43,7 @@ async function rotateKeys(which: string, options: InstallationOptions & { overla
     return;
   }
   await EmbeddedIssuer.rotate(config.dataDir, overlapMs);
-  process.stdout.write(`issuer: tokens of the old keys are good until ${new Date(Date.now() + overlapMs).toISOString()} at most\n`);
+  process.stdout.write(
+    `issuer: tokens of the old keys are good until ${new Date(Date.now() + overlapMs).toISOString()} at most\n`,
+  );
 }

@@ -24,7 +24,8 @@ export interface UploadableFile {
 export function settleModelFile(file: string): UploadableFile {
   // Somebody else may have made the folder: a link would bring in another file of whoever imports it.
   const linked = companions.find((ending) => lstatSync(file + ending, { throwIfNoEntry: false })?.isFile() === false);
-  if (linked !== undefined) throw new ExitError(exitCodes.usage, `${path.resolve(file)}${linked} is not a file of its own but a link`);
+  if (linked !== undefined)
+    throw new ExitError(exitCodes.usage, `${path.resolve(file)}${linked} is not a file of its own but a link`);
   const filled = companions.filter((ending) => (statSync(file + ending, { throwIfNoEntry: false })?.size ?? 0) > 0);
   if (filled.length === 0) return { path: file, remove: () => undefined };
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-import-'));
@@ -34,9 +35,17 @@ export function settleModelFile(file: string): UploadableFile {
     const parts = ['', ...filled];
     const before = parts.map((ending) => stateOf(file + ending));
     for (const ending of parts) copyFileSync(file + ending, copy + ending);
-    if (parts.some((ending, n) => stateOf(file + ending) !== before[n])) throw new ExitError(exitCodes.failed, `${path.resolve(file)} is being written; close it in the program that has it open, and try again`);
+    if (parts.some((ending, n) => stateOf(file + ending) !== before[n]))
+      throw new ExitError(
+        exitCodes.failed,
+        `${path.resolve(file)} is being written; close it in the program that has it open, and try again`,
+      );
     putTogether(copy, file, filled.includes('-wal'));
-    return { path: copy, note: `the work in ${filled.map((ending) => path.basename(file) + ending).join(' and ')} is imported with it`, remove };
+    return {
+      path: copy,
+      note: `the work in ${filled.map((ending) => path.basename(file) + ending).join(' and ')} is imported with it`,
+      remove,
+    };
   } catch (error) {
     remove();
     throw error;
@@ -45,7 +54,11 @@ export function settleModelFile(file: string): UploadableFile {
 
 function putTogether(copy: string, file: string, hasLog: boolean): void {
   const refuse = (why: string, cause?: unknown): ExitError =>
-    new ExitError(exitCodes.failed, `${path.resolve(file)} has work beside it that cannot be read (${why}). Open and close it in the program that wrote it, and try again.`, cause);
+    new ExitError(
+      exitCodes.failed,
+      `${path.resolve(file)} has work beside it that cannot be read (${why}). Open and close it in the program that wrote it, and try again.`,
+      cause,
+    );
   let db: DatabaseSync | undefined;
   try {
     db = new DatabaseSync(copy);
@@ -53,7 +66,8 @@ function putTogether(copy: string, file: string, hasLog: boolean): void {
     db.prepare('select count(*) from sqlite_master').get();
     const log = db.prepare('pragma wal_checkpoint(passive)').get() as { log: number; checkpointed: number } | undefined;
     // A log that belongs to another state of the file counts no frames; a file that is in no WAL mode ignores it (-1).
-    if (hasLog && (log === undefined || log.log <= 0 || log.checkpointed !== log.log)) throw refuse('the write-ahead log does not belong to the file, or holds nothing that was committed');
+    if (hasLog && (log === undefined || log.log <= 0 || log.checkpointed !== log.log))
+      throw refuse('the write-ahead log does not belong to the file, or holds nothing that was committed');
     // What lies beside a file is its own by name only.
     const check = (db.prepare('pragma quick_check(1)').get() as { quick_check: string }).quick_check;
     if (check !== 'ok') throw refuse(check);

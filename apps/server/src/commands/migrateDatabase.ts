@@ -15,20 +15,32 @@ export function migrateDatabaseCommand(): Command {
       const { dataDir, databasePool, databasePrepares, databaseWaitSeconds, databaseLockSeconds } = configOf(options);
       const settings = { dataDir, databasePool, databasePrepares, databaseWaitSeconds, databaseLockSeconds };
       // Opening it would make an empty one, which would be copied.
-      if (!existsSync(path.join(dataDir, databaseFile))) throw new ExitError(exitCodes.usage, `there is no embedded installation at ${dataDir}`);
+      if (!existsSync(path.join(dataDir, databaseFile)))
+        throw new ExitError(exitCodes.usage, `there is no embedded installation at ${dataDir}`);
       try {
         const from = await openDatabase(settings);
         const to = await openDatabase({ ...settings, databaseUrl: options.to });
         try {
-          const counts = await copyDatabase(from, to, (table, rows) => rows > 0 && process.stderr.write(`${String(rows).padStart(9)}  ${table}\n`));
+          const counts = await copyDatabase(
+            from,
+            to,
+            (table, rows) => rows > 0 && process.stderr.write(`${String(rows).padStart(9)}  ${table}\n`),
+          );
           const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
-          process.stdout.write(`${total} rows copied, each compared. Start the server with OFFSHOOT_DATABASE_URL=${withoutPassword(options.to)}; offshoot.db stays as it is.\n`);
+          process.stdout.write(
+            `${total} rows copied, each compared. Start the server with OFFSHOOT_DATABASE_URL=${withoutPassword(options.to)}; offshoot.db stays as it is.\n`,
+          );
         } finally {
           await to.close();
           await from.close();
         }
       } catch (error) {
-        if (error instanceof NotEmptyError || error instanceof CopyMismatchError || error instanceof DataFolderInUseError) throw new ExitError(exitCodes.failed, error.message, error);
+        if (
+          error instanceof NotEmptyError ||
+          error instanceof CopyMismatchError ||
+          error instanceof DataFolderInUseError
+        )
+          throw new ExitError(exitCodes.failed, error.message, error);
         throw error;
       }
     });

@@ -42,11 +42,24 @@ interface There {
 }
 
 /** What is read of the answers of the other server. */
-const Nullable = <T extends ReturnType<typeof Type.String> | ReturnType<typeof Type.Object>>(schema: T) => Type.Union([schema, Type.Null()]);
+const Nullable = <T extends ReturnType<typeof Type.String> | ReturnType<typeof Type.Object>>(schema: T) =>
+  Type.Union([schema, Type.Null()]);
 const ChangesetId = Type.String({ pattern: '^[0-9a-fA-F]{40}$' });
 const Download = Type.Object({ download: Nullable(Type.Object({ href: Type.String({ pattern: '^https?://' }) })) });
-const requireIModel = expectShape(Type.Object({ iModel: Type.Object({ name: Type.String({ minLength: 1 }), description: Type.Optional(Nullable(Type.String())), extent: Type.Optional(Nullable(Type.Object({}))) }) }));
-const requireBaseline = expectShape(Type.Object({ baselineFile: Type.Object({ state: Type.String(), fileSize: Type.Integer({ minimum: 1 }), _links: Download }) }));
+const requireIModel = expectShape(
+  Type.Object({
+    iModel: Type.Object({
+      name: Type.String({ minLength: 1 }),
+      description: Type.Optional(Nullable(Type.String())),
+      extent: Type.Optional(Nullable(Type.Object({}))),
+    }),
+  }),
+);
+const requireBaseline = expectShape(
+  Type.Object({
+    baselineFile: Type.Object({ state: Type.String(), fileSize: Type.Integer({ minimum: 1 }), _links: Download }),
+  }),
+);
 const ListedChangeset = Type.Object({
   id: ChangesetId,
   parentId: Type.Union([ChangesetId, Type.Literal(''), Type.Null()]),
@@ -61,7 +74,12 @@ const requireChangeset = expectShape(
       ...ListedChangeset.properties,
       description: Nullable(Type.String()),
       containingChanges: Type.Integer({ minimum: 0 }),
-      synchronizationInfo: Nullable(Type.Object({ taskId: Type.String(), changedFiles: Type.Optional(Type.Union([Type.Array(Type.String()), Type.Null()])) })),
+      synchronizationInfo: Nullable(
+        Type.Object({
+          taskId: Type.String(),
+          changedFiles: Type.Optional(Type.Union([Type.Array(Type.String()), Type.Null()])),
+        }),
+      ),
       _links: Download,
     }),
   }),
@@ -78,7 +96,10 @@ export function mirrorCommand(): Command {
     .requiredOption('--itwin <id>', 'iTwin here that will hold the iModel')
     .option('--name <name>', 'name of the iModel; that of the source by default')
     .option('--source-token <token>', 'bearer token for the other server; by default $OFFSHOOT_SOURCE_TOKEN')
-    .option('--private-source', 'let the other server, and the links that it gives, be on this machine or in a private network, and without encryption')
+    .option(
+      '--private-source',
+      'let the other server, and the links that it gives, be on this machine or in a private network, and without encryption',
+    )
     .option('--timeout <seconds>', 'longest time without a byte of a file', String(defaultTimeoutSeconds))
     .option('--json', 'print one JSON object and no progress')
     .action(mirror);
@@ -86,20 +107,32 @@ export function mirrorCommand(): Command {
 
 async function mirror(address: string, options: MirrorOptions): Promise<void> {
   const [, base, iModelId] = /^(https?:\/\/.+\/imodels)\/([^/?#]+)\/?$/i.exec(address) ?? [];
-  if (base === undefined || iModelId === undefined) throw new ExitError(exitCodes.usage, `'${address}' is no address of an iModel: it ends with /imodels/{id}`);
+  if (base === undefined || iModelId === undefined)
+    throw new ExitError(exitCodes.usage, `'${address}' is no address of an iModel: it ends with /imodels/{id}`);
   const sourceToken = options.sourceToken ?? process.env.OFFSHOOT_SOURCE_TOKEN;
-  if (sourceToken === undefined) throw new ExitError(exitCodes.usage, 'no token for the other server: give --source-token or set OFFSHOOT_SOURCE_TOKEN');
+  if (sourceToken === undefined)
+    throw new ExitError(
+      exitCodes.usage,
+      'no token for the other server: give --source-token or set OFFSHOOT_SOURCE_TOKEN',
+    );
   const silenceMs = Number(options.timeout) * 1000;
-  if (!(silenceMs > 0 && silenceMs < 2 ** 31)) throw new ExitError(exitCodes.usage, `--timeout must be a number of seconds, not '${options.timeout}'`);
+  if (!(silenceMs > 0 && silenceMs < 2 ** 31))
+    throw new ExitError(exitCodes.usage, `--timeout must be a number of seconds, not '${options.timeout}'`);
   const outlet = filtered(options.privateSource === true);
   const there: There = {
-    connection: await Connection.open({ url: base.replace(/\/imodels$/i, ''), token: sourceToken, data: options.data }, { patient: true, outlet }),
+    connection: await Connection.open(
+      { url: base.replace(/\/imodels$/i, ''), token: sourceToken, data: options.data },
+      { patient: true, outlet },
+    ),
     files: { silenceMs, outlet },
   };
   const here = await Connection.open(options, { patient: true });
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-mirror-'));
   try {
-    printBrought(await bringIn(here, options.itwin, await remote(there, iModelId, folder, options.name), options.json !== true), options.json === true);
+    printBrought(
+      await bringIn(here, options.itwin, await remote(there, iModelId, folder, options.name), options.json !== true),
+      options.json === true,
+    );
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
@@ -108,7 +141,10 @@ async function mirror(address: string, options: MirrorOptions): Promise<void> {
 /** An iModel of another server. Its files are fetched one by one, each gone when the next one comes. */
 async function remote(there: There, iModelId: string, folder: string, name: string | undefined): Promise<Source> {
   const { connection, files } = there;
-  const { iModel } = requireIModel((await connection.request('GET', `/imodels/${iModelId}`)).body, 'the iModel of the other server');
+  const { iModel } = requireIModel(
+    (await connection.request('GET', `/imodels/${iModelId}`)).body,
+    'the iModel of the other server',
+  );
   const listed = await listChangesets(connection, iModelId);
   return {
     name: name ?? iModel.name,
@@ -117,15 +153,27 @@ async function remote(there: There, iModelId: string, folder: string, name: stri
     ids: listed.map(({ id }) => id),
     minimumBriefcaseId: (await highestBriefcaseId(connection, iModelId, listed)) + 1 + briefcaseRoom,
     async baseline() {
-      const { baselineFile } = requireBaseline((await connection.request('GET', `/imodels/${iModelId}/baselinefile`)).body, 'the baseline of the other server');
-      if (baselineFile.state !== 'initialized') throw new ExitError(exitCodes.failed, `the baseline of the other server cannot be used: it is '${baselineFile.state}'`);
+      const { baselineFile } = requireBaseline(
+        (await connection.request('GET', `/imodels/${iModelId}/baselinefile`)).body,
+        'the baseline of the other server',
+      );
+      if (baselineFile.state !== 'initialized')
+        throw new ExitError(
+          exitCodes.failed,
+          `the baseline of the other server cannot be used: it is '${baselineFile.state}'`,
+        );
       const target = path.join(folder, 'baseline.bim');
-      await downloadFile({ url: requireLink(baselineFile._links), size: baselineFile.fileSize, what: 'the baseline' }, target, files);
+      await downloadFile(
+        { url: requireLink(baselineFile._links), size: baselineFile.fileSize, what: 'the baseline' },
+        target,
+        files,
+      );
       return target;
     },
     async *changesets(afterIndex) {
       // Each is asked for when it is wanted: a link of a long list would have run out.
-      for (const expected of listed.slice(afterIndex)) yield fetchChangeset(there, iModelId, expected, path.join(folder, 'changeset.cs'));
+      for (const expected of listed.slice(afterIndex))
+        yield fetchChangeset(there, iModelId, expected, path.join(folder, 'changeset.cs'));
     },
   };
 }
@@ -137,38 +185,73 @@ async function remote(there: There, iModelId: string, folder: string, name: stri
 async function listChangesets(there: Connection, iModelId: string): Promise<ListedChangeset[]> {
   const address = `/imodels/${iModelId}/changesets`;
   let latest: ListedChangeset | undefined;
-  for await (const item of there.list(`${address}?$top=1&$orderBy=index desc`, 'changesets', { prefer: 'minimal', most: mostChangesets })) {
+  for await (const item of there.list(`${address}?$top=1&$orderBy=index desc`, 'changesets', {
+    prefer: 'minimal',
+    most: mostChangesets,
+  })) {
     latest = requireListed(item, 'the latest changeset of the other server');
     break;
   }
   const listed: ListedChangeset[] = [];
   if (latest === undefined) return listed;
-  for await (const item of there.list(`${address}?$top=1000`, 'changesets', { prefer: 'minimal', most: mostChangesets })) {
+  for await (const item of there.list(`${address}?$top=1000`, 'changesets', {
+    prefer: 'minimal',
+    most: mostChangesets,
+  })) {
     const changeset = requireListed(item, `changeset ${listed.length + 1} of the other server`);
     const parentId = listed.at(-1)?.id ?? '';
     if (changeset.index !== listed.length + 1 || (changeset.parentId ?? '').toLowerCase() !== parentId)
-      throw new ExitError(exitCodes.failed, `the other server lists changeset ${changeset.id} (index ${changeset.index}) where the one after ${parentId || 'the baseline'} belongs`);
+      throw new ExitError(
+        exitCodes.failed,
+        `the other server lists changeset ${changeset.id} (index ${changeset.index}) where the one after ${parentId || 'the baseline'} belongs`,
+      );
     listed.push({ ...changeset, id: changeset.id.toLowerCase(), parentId });
     if (listed.length === latest.index) break;
   }
-  if (listed.length < latest.index) throw new ExitError(exitCodes.failed, `the other server lists ${listed.length} changesets, and its latest one has the index ${latest.index}`);
-  if (listed.at(-1)?.id !== latest.id.toLowerCase()) throw new ExitError(exitCodes.failed, 'the other server lists another latest changeset than it names');
+  if (listed.length < latest.index)
+    throw new ExitError(
+      exitCodes.failed,
+      `the other server lists ${listed.length} changesets, and its latest one has the index ${latest.index}`,
+    );
+  if (listed.at(-1)?.id !== latest.id.toLowerCase())
+    throw new ExitError(exitCodes.failed, 'the other server lists another latest changeset than it names');
   return listed;
 }
 
 /** The highest id of a briefcase that pushed, or may still push, at the other server. */
-async function highestBriefcaseId(there: Connection, iModelId: string, listed: readonly ListedChangeset[]): Promise<number> {
+async function highestBriefcaseId(
+  there: Connection,
+  iModelId: string,
+  listed: readonly ListedChangeset[],
+): Promise<number> {
   let highest = firstBriefcaseId - 1;
   for (const { briefcaseId } of listed) highest = Math.max(highest, briefcaseId);
-  for await (const item of there.list(`/imodels/${iModelId}/briefcases?$top=1000`, 'briefcases', { prefer: 'minimal', most: mostBriefcases })) highest = Math.max(highest, Number(requireBriefcase(item, 'a briefcase of the other server').id));
+  for await (const item of there.list(`/imodels/${iModelId}/briefcases?$top=1000`, 'briefcases', {
+    prefer: 'minimal',
+    most: mostBriefcases,
+  }))
+    highest = Math.max(highest, Number(requireBriefcase(item, 'a briefcase of the other server').id));
   return highest;
 }
 
-async function fetchChangeset({ connection, files }: There, iModelId: string, expected: ListedChangeset, target: string): Promise<SourceChangeset> {
+async function fetchChangeset(
+  { connection, files }: There,
+  iModelId: string,
+  expected: ListedChangeset,
+  target: string,
+): Promise<SourceChangeset> {
   const { id, index, fileSize, briefcaseId } = expected;
   const parentId = expected.parentId ?? '';
-  const { changeset } = requireChangeset((await connection.request('GET', `/imodels/${iModelId}/changesets/${id}`)).body, `changeset ${index} of the other server`);
-  if (changeset.id.toLowerCase() !== id || changeset.index !== index || changeset.fileSize !== fileSize || (changeset.parentId ?? '').toLowerCase() !== parentId)
+  const { changeset } = requireChangeset(
+    (await connection.request('GET', `/imodels/${iModelId}/changesets/${id}`)).body,
+    `changeset ${index} of the other server`,
+  );
+  if (
+    changeset.id.toLowerCase() !== id ||
+    changeset.index !== index ||
+    changeset.fileSize !== fileSize ||
+    (changeset.parentId ?? '').toLowerCase() !== parentId
+  )
     throw new ExitError(exitCodes.failed, `the other server describes changeset ${index} (${id}) in two ways`);
   const { description, containingChanges, synchronizationInfo } = changeset;
   return {
@@ -180,7 +263,11 @@ async function fetchChangeset({ connection, files }: There, iModelId: string, ex
     briefcaseId,
     fileSize,
     file: async () => {
-      await downloadFile({ url: requireLink(changeset._links), size: fileSize, what: `changeset ${index}` }, target, files);
+      await downloadFile(
+        { url: requireLink(changeset._links), size: fileSize, what: `changeset ${index}` },
+        target,
+        files,
+      );
       await requireId(target, id, parentId, index);
       return target;
     },
@@ -192,12 +279,26 @@ async function requireId(file: string, id: string, parentId: string, index: numb
   try {
     found = (await readChangesetFile(file, parentId, { briefcases: false })).id;
   } catch (error) {
-    throw error instanceof ChangesetFileError ? new ExitError(exitCodes.failed, `changeset ${index} (${id}) of the other server is damaged: ${error.message}`, error) : error;
+    throw error instanceof ChangesetFileError
+      ? new ExitError(
+          exitCodes.failed,
+          `changeset ${index} (${id}) of the other server is damaged: ${error.message}`,
+          error,
+        )
+      : error;
   }
-  if (found !== id) throw new ExitError(exitCodes.failed, `changeset ${index} of the other server is damaged: its file gives the id ${found} and not ${id}`);
+  if (found !== id)
+    throw new ExitError(
+      exitCodes.failed,
+      `changeset ${index} of the other server is damaged: its file gives the id ${found} and not ${id}`,
+    );
 }
 
 function requireLink({ download }: Static<typeof Download>): string {
-  if (download === null) throw new ExitError(exitCodes.refused, 'the other server gives no download link: does the token allow to read the iModel?');
+  if (download === null)
+    throw new ExitError(
+      exitCodes.refused,
+      'the other server gives no download link: does the token allow to read the iModel?',
+    );
   return download.href;
 }

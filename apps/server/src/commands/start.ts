@@ -24,7 +24,11 @@ interface StartOptions {
 
 /** `offshoot start`: runs the server until SIGINT or SIGTERM. */
 export function startCommand(): Command {
-  return withOptions(new Command('start').description('Start the server. Without options: SQLite and files in ./offshoot-data, http://localhost:4700.'))
+  return withOptions(
+    new Command('start').description(
+      'Start the server. Without options: SQLite and files in ./offshoot-data, http://localhost:4700.',
+    ),
+  )
     .option('--public-url <url>', 'address of the server in links, such as https://imodels.example.com')
     .action((options: StartOptions) => run(options, 'server'));
 }
@@ -32,7 +36,9 @@ export function startCommand(): Command {
 /** `offshoot work`: runs the jobs of an installation until SIGINT or SIGTERM. */
 export function workCommand(): Command {
   return withOptions(
-    new Command('work').description('Run a worker: checkpoints, copies into other data centers and webhooks of an installation on PostgreSQL, and no API. Any number may run; its port answers /health and /metrics.'),
+    new Command('work').description(
+      'Run a worker: checkpoints, copies into other data centers and webhooks of an installation on PostgreSQL, and no API. Any number may run; its port answers /health and /metrics.',
+    ),
   ).action((options: StartOptions) => run(options, 'worker'));
 }
 
@@ -57,14 +63,30 @@ async function run(options: StartOptions, role: 'server' | 'worker'): Promise<vo
       ...(process.stdout.isTTY && { logPretty: true }),
     };
     const config = loadConfig(overrides, options.config === undefined ? {} : { file: options.config });
-    if (role === 'worker' && config.databaseUrl === undefined) throw new ConfigError(['databaseUrl is missing: a worker needs PostgreSQL; on SQLite the server runs the jobs itself']);
-    server = await startServer(role === 'worker' ? { ...config, jobs: { ...config.jobs, here: true } } : config, { role });
+    if (role === 'worker' && config.databaseUrl === undefined)
+      throw new ConfigError([
+        'databaseUrl is missing: a worker needs PostgreSQL; on SQLite the server runs the jobs itself',
+      ]);
+    server = await startServer(role === 'worker' ? { ...config, jobs: { ...config.jobs, here: true } } : config, {
+      role,
+    });
   } catch (error) {
     if (error instanceof ConfigError) throw new ExitError(exitCodes.usage, error.message, error);
-    if (error instanceof DataFolderInUseError || error instanceof NewerSchemaError || error instanceof OtherStoreError || error instanceof ForeignStoreError || error instanceof StoreUnavailableError || error instanceof DataFolderError)
+    if (
+      error instanceof DataFolderInUseError ||
+      error instanceof NewerSchemaError ||
+      error instanceof OtherStoreError ||
+      error instanceof ForeignStoreError ||
+      error instanceof StoreUnavailableError ||
+      error instanceof DataFolderError
+    )
       throw new ExitError(exitCodes.failed, error.message, error);
     if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE')
-      throw new ExitError(exitCodes.failed, `${(error as Error).message}. Something else listens there; choose another port with --port.`, error);
+      throw new ExitError(
+        exitCodes.failed,
+        `${(error as Error).message}. Something else listens there; choose another port with --port.`,
+        error,
+      );
     throw error;
   }
   const lines = await (role === 'worker' ? workerLines(server) : serverLines(server)).catch(async (error: unknown) => {
@@ -90,8 +112,14 @@ type Line = [name: string, value: string];
 function banner({ services: { config, blobs }, metricsOrigin }: RunningServer, own: readonly Line[]): string {
   const { stores } = blobs;
   const lines: Line[] = [
-    ['Data', `${config.dataDir}${config.databaseUrl === undefined ? '' : ' and PostgreSQL'}${config.store.type === 'files' ? '' : `; files in ${stores.home.id}`}`],
-    ...Object.keys(config.dataCenters).map((name): Line => ['Data center', `${name}: files in ${stores.ofDataCenter(name).id}`]),
+    [
+      'Data',
+      `${config.dataDir}${config.databaseUrl === undefined ? '' : ' and PostgreSQL'}${config.store.type === 'files' ? '' : `; files in ${stores.home.id}`}`,
+    ],
+    ...Object.keys(config.dataCenters).map((name): Line => [
+      'Data center',
+      `${name}: files in ${stores.ofDataCenter(name).id}`,
+    ]),
     ...own,
     ...(metricsOrigin === undefined ? [] : [['Metrics', `${metricsOrigin}/metrics`] satisfies Line]),
   ];
@@ -129,11 +157,14 @@ function shellWord(text: string): string {
 
 /** Where checkpoints are made, and how far the native code that makes them is kept from the server. */
 async function checkpointsLine({ workers, checkpoints, config }: Services): Promise<string> {
-  if (workers === undefined) return checkpoints.enabled ? 'made by another server' : 'not made: iTwin.js is not installed, or switched off';
+  if (workers === undefined)
+    return checkpoints.enabled ? 'made by another server' : 'not made: iTwin.js is not installed, or switched off';
   const { service } = config.checkpoints;
   try {
     const words = isolationWords[await workers.level()];
-    return service === undefined ? `made here, with iTwin.js, ${words}` : `made by the iTwin.js service at ${service.url}, ${words}`;
+    return service === undefined
+      ? `made here, with iTwin.js, ${words}`
+      : `made by the iTwin.js service at ${service.url}, ${words}`;
   } catch (error) {
     if (error instanceof IsolationError || error instanceof PublicError) return error.message;
     throw error;

@@ -12,7 +12,11 @@ export function tokenCommand(): Command {
   return new Command('token')
     .description('Print a bearer token for a user of the users file (users.json in the data folder).')
     .option('--user <email or id>', 'user; by default the first one of the file')
-    .option('--application <id>', 'application that sends the requests; its tier decides the rate limits', 'offshoot-cli')
+    .option(
+      '--application <id>',
+      'application that sends the requests; its tier decides the rate limits',
+      'offshoot-cli',
+    )
     .option('--expires-in <time>', 'life, such as 30m, 12h or 7d', '24h')
     .option('--scope <scope>', 'scopes, separated by spaces', 'itwin-platform')
     .option('--data <folder>', 'data folder of the server', process.env.OFFSHOOT_DATA ?? 'offshoot-data')
@@ -23,15 +27,29 @@ export function tokenCommand(): Command {
 }
 
 /** Mints a token with the key of a data folder. @throws ExitError where no server was ever started on it, and for an unknown user */
-export async function mintToken(options: { data: string; user?: string; application?: string; scope?: string; lifeSeconds: number }): Promise<string> {
+export async function mintToken(options: {
+  data: string;
+  user?: string;
+  application?: string;
+  scope?: string;
+  lifeSeconds: number;
+}): Promise<string> {
   // A key made here would be one that no server takes tokens of.
   if (!hasIssuer(options.data))
-    throw new ExitError(exitCodes.usage, `there is no installation with an issuer of tokens at ${path.resolve(options.data)}: name the server's data folder with --data, or start the server first`);
+    throw new ExitError(
+      exitCodes.usage,
+      `there is no installation with an issuer of tokens at ${path.resolve(options.data)}: name the server's data folder with --data, or start the server first`,
+    );
   const directory = Directory.open(options.data, (message) => process.stderr.write(`offshoot: ${message}\n`));
   const user = options.user === undefined ? directory.data.users[0] : directory.findUser(options.user);
-  if (user === undefined) throw new ExitError(exitCodes.usage, `there is no user '${options.user ?? ''}' in ${directory.file}`);
+  if (user === undefined)
+    throw new ExitError(exitCodes.usage, `there is no user '${options.user ?? ''}' in ${directory.file}`);
   const issuer = await EmbeddedIssuer.open(options.data);
-  return issuer.mint(user, { applicationId: options.application ?? 'offshoot-cli', scope: options.scope ?? 'itwin-platform', lifeSeconds: options.lifeSeconds });
+  return issuer.mint(user, {
+    applicationId: options.application ?? 'offshoot-cli',
+    scope: options.scope ?? 'itwin-platform',
+    lifeSeconds: options.lifeSeconds,
+  });
 }
 
 /** A span of time in words of the command line, seconds. @throws ExitError usage */

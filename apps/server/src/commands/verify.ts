@@ -18,7 +18,12 @@ export function verifyCommand(): Command {
       const bar = progressBar('{value} files checked', options.json !== true);
       try {
         bar?.start(0, 0);
-        print(await verify(database.db, await openStores(config, database.db), options.deep === true, (checked) => bar?.update(checked)), options.json === true);
+        print(
+          await verify(database.db, await openStores(config, database.db), options.deep === true, (checked) =>
+            bar?.update(checked),
+          ),
+          options.json === true,
+        );
       } finally {
         bar?.stop();
         await database.close();
@@ -37,8 +42,14 @@ function print(found: Verified, json: boolean): void {
   else {
     printFaults(faults);
     for (const key of strays) process.stdout.write(`stray    ${key}\n`);
-    for (const [table, count] of Object.entries(orphans)) process.stdout.write(`orphan   ${count} rows of ${table} to which nothing refers; the collector takes them within a day\n`);
-    process.stdout.write(`${files} files, ${(bytes / 1e6).toFixed(1)} MB: ${faults.length === 0 ? 'all there' : `${faults.length} missing or damaged`}; ${strays.length} strays\n`);
+    for (const [table, count] of Object.entries(orphans))
+      process.stdout.write(
+        `orphan   ${count} rows of ${table} to which nothing refers; the collector takes them within a day\n`,
+      );
+    process.stdout.write(
+      `${files} files, ${(bytes / 1e6).toFixed(1)} MB: ${faults.length === 0 ? 'all there' : `${faults.length} missing or damaged`}; ${strays.length} strays\n`,
+    );
   }
-  if (faults.length > 0) throw new ExitError(exitCodes.failed, `${faults.length} of ${files} files are missing or damaged`);
+  if (faults.length > 0)
+    throw new ExitError(exitCodes.failed, `${faults.length} of ${files} files are missing or damaged`);
 }

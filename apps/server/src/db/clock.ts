@@ -6,7 +6,9 @@ import type { Db } from './database.ts';
  * servers may differ; on SQLite, where one process runs, its own.
  */
 export function databaseNow(db: Db): RawBuilder<number> {
-  return isPostgres(db) ? sql<number>`(extract(epoch from clock_timestamp()) * 1000)::bigint` : sql<number>`${Date.now()}`;
+  return isPostgres(db)
+    ? sql<number>`(extract(epoch from clock_timestamp()) * 1000)::bigint`
+    : sql<number>`${Date.now()}`;
 }
 
 /** Whether a connection or transaction is one of PostgreSQL. */

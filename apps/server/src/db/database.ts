@@ -42,7 +42,10 @@ export interface Database {
 /** Thrown when the database was made by a newer Offshoot: going on could damage it. */
 export class NewerSchemaError extends Error {
   constructor(cause: unknown) {
-    super('The database was made by a newer version of Offshoot. Start that version, or restore a backup made with this one.', { cause });
+    super(
+      'The database was made by a newer version of Offshoot. Start that version, or restore a backup made with this one.',
+      { cause },
+    );
     this.name = 'NewerSchemaError';
   }
 }
@@ -61,12 +64,17 @@ export class DataFolderInUseError extends Error {
  * @param how `beside a server`: for reading, where a server may run; the schema must be this version's
  * @throws NewerSchemaError, DataFolderInUseError; Error when the schema is an older one and must not be touched
  */
-export async function openDatabase(config: Pick<Config, 'dataDir' | 'databaseUrl'> & PoolConfig, how: 'as the server' | 'beside a server' = 'as the server'): Promise<Database> {
+export async function openDatabase(
+  config: Pick<Config, 'dataDir' | 'databaseUrl'> & PoolConfig,
+  how: 'as the server' | 'beside a server' = 'as the server',
+): Promise<Database> {
   const beside = how === 'beside a server';
-  const database = config.databaseUrl === undefined ? openSqlite(config.dataDir, beside) : openPostgres(config.databaseUrl, config);
+  const database =
+    config.databaseUrl === undefined ? openSqlite(config.dataDir, beside) : openPostgres(config.databaseUrl, config);
   try {
     await (beside ? requireCurrent(database) : migrate(database, config));
-    if (!beside && database.writer !== undefined) await compactAtStart(database.writer, path.join(config.dataDir, databaseFile));
+    if (!beside && database.writer !== undefined)
+      await compactAtStart(database.writer, path.join(config.dataDir, databaseFile));
     return database;
   } catch (error) {
     await database.close();
@@ -114,7 +122,9 @@ export function lockFolder(folder: string): DatabaseSync {
 function openPostgres(url: string, config: PoolConfig): Database {
   const pool = openPool(url, config);
   const db = new RetryingKysely<Schema>({ dialect: new PostgresDialect({ pool }) });
-  const watchDb = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: openPool(url, { ...config, databasePool: 1 }, { idleMs: 0 }) }) });
+  const watchDb = new Kysely<Schema>({
+    dialect: new PostgresDialect({ pool: openPool(url, { ...config, databasePool: 1 }, { idleMs: 0 }) }),
+  });
   const close = async (): Promise<void> => {
     await Promise.all([db.destroy(), watchDb.destroy()]);
   };
@@ -127,7 +137,11 @@ type PoolConfig = Pick<Config, 'databasePool' | 'databasePrepares' | 'databaseWa
  * @param options.limitMs longest time of a statement, and of a transaction without one; 0 is none
  * @param options.idleMs after which a connection that nobody uses is closed; 0 keeps it
  */
-function openPool(url: string, { databasePool, databasePrepares, databaseWaitSeconds, databaseLockSeconds }: PoolConfig, { limitMs = statementMs, idleMs = 10_000 } = {}): Pool {
+function openPool(
+  url: string,
+  { databasePool, databasePrepares, databaseWaitSeconds, databaseLockSeconds }: PoolConfig,
+  { limitMs = statementMs, idleMs = 10_000 } = {},
+): Pool {
   const waitMs = databaseWaitSeconds * 1000;
   const int8 = 20;
   const pool = new pg.Pool({
@@ -144,7 +158,10 @@ function openPool(url: string, { databasePool, databasePrepares, databaseWaitSec
     idleTimeoutMillis: idleMs,
     keepAlive: true,
     // Counts and times come as int8; all of ours are safe integers.
-    types: { getTypeParser: ((oid: number, format: 'text') => (oid === int8 ? Number : (pg.types.getTypeParser(oid, format) as unknown))) as typeof pg.types.getTypeParser },
+    types: {
+      getTypeParser: ((oid: number, format: 'text') =>
+        oid === int8 ? Number : (pg.types.getTypeParser(oid, format) as unknown)) as typeof pg.types.getTypeParser,
+    },
   });
   // A connection that dies is replaced at the next query; without a listener it would end the process, whether it is idle or
   // between two statements of a transaction.
@@ -155,12 +172,19 @@ function openPool(url: string, { databasePool, databasePrepares, databaseWaitSec
 
 function migratorOf(db: Kysely<Schema>, engine: Engine): Migrator {
   // Kysely orders what was executed by the time of day, which may have been set back since; the names are order enough.
-  return new Migrator({ db, allowUnorderedMigrations: true, provider: { getMigrations: async () => migrationsFor(engine) } });
+  return new Migrator({
+    db,
+    allowUnorderedMigrations: true,
+    provider: { getMigrations: async () => migrationsFor(engine) },
+  });
 }
 
 async function requireCurrent({ db, engine }: Database): Promise<void> {
   const pending = (await migratorOf(db, engine).getMigrations()).filter(({ executedAt }) => executedAt === undefined);
-  if (pending.length > 0) throw new Error('The database is of an older version. Start this version of the server once, which brings it up to date.');
+  if (pending.length > 0)
+    throw new Error(
+      'The database is of an older version. Start this version of the server once, which brings it up to date.',
+    );
 }
 
 /**
@@ -169,8 +193,13 @@ async function requireCurrent({ db, engine }: Database): Promise<void> {
  * the limits of requests do not hold here.
  */
 async function migrate(database: Database, config: PoolConfig & Pick<Config, 'databaseUrl'>): Promise<void> {
-  if (config.databaseUrl === undefined) return database.writer?.withoutLimits(() => migrateStepwise(migratorOf(database.db, 'sqlite')));
-  const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: openPool(config.databaseUrl, { ...config, databasePool: 1 }, { limitMs: 0 }) }) });
+  if (config.databaseUrl === undefined)
+    return database.writer?.withoutLimits(() => migrateStepwise(migratorOf(database.db, 'sqlite')));
+  const db = new Kysely<Schema>({
+    dialect: new PostgresDialect({
+      pool: openPool(config.databaseUrl, { ...config, databasePool: 1 }, { limitMs: 0 }),
+    }),
+  });
   try {
     await migrateStepwise(migratorOf(db, 'postgres'));
   } finally {
@@ -183,7 +212,8 @@ async function migrateStepwise(migrator: Migrator): Promise<void> {
     // Another server may bring the schema up to date in the same moment; each step looks again, under the lock.
     const { error, results = [] } = await migrator.migrateUp();
     if (error !== undefined) {
-      const fault = error instanceof Error ? error : new Error('the schema cannot be brought up to date', { cause: error });
+      const fault =
+        error instanceof Error ? error : new Error('the schema cannot be brought up to date', { cause: error });
       throw /corrupted migrations/.test(fault.message) ? new NewerSchemaError(fault) : fault;
     }
     if (results.length === 0) return;

@@ -20,7 +20,10 @@ const longestWaitMs = 3_600_000;
  * connection is made, so that a name cannot be pointed at one afterwards; redirects are not followed.
  */
 export function deliveryHandler(database: Database, config: Config['webhooks']): JobHandler {
-  const filter = { allowPrivateIPAddress: config.allowPrivateAddresses, allowMetaIPAddress: config.allowPrivateAddresses };
+  const filter = {
+    allowPrivateIPAddress: config.allowPrivateAddresses,
+    allowMetaIPAddress: config.allowPrivateAddresses,
+  };
   const agents = { http: new RequestFilteringHttpAgent(filter), https: new RequestFilteringHttpsAgent(filter) };
   const receivers = new Receivers(database, config);
   const nothing: Effect = async () => undefined;
@@ -31,7 +34,11 @@ export function deliveryHandler(database: Database, config: Config['webhooks']):
     keepFailed: true,
     giveUp: async () => undefined,
     async run(job: RunningJob) {
-      const webhook = await database.db.selectFrom('webhook').selectAll().where('id', '=', job.subjectId).executeTakeFirst();
+      const webhook = await database.db
+        .selectFrom('webhook')
+        .selectAll()
+        .where('id', '=', job.subjectId)
+        .executeTakeFirst();
       if (webhook?.is_active !== 1) return nothing;
       await receivers.require(webhook);
       const message = job.payload as EventMessage;
@@ -45,7 +52,13 @@ export function deliveryHandler(database: Database, config: Config['webhooks']):
       });
       const url = new URL(webhook.callback_url);
       try {
-        await post(url, url.protocol === 'https:' ? agents.https : agents.http, body, signatureOf(webhook.secret, body), job.signal);
+        await post(
+          url,
+          url.protocol === 'https:' ? agents.https : agents.http,
+          body,
+          signatureOf(webhook.secret, body),
+          job.signal,
+        );
       } catch (error) {
         // What this server called off says nothing of the receiver.
         if (!job.signal.aborted) await receivers.failed(webhook);
@@ -64,7 +77,12 @@ export function signatureOf(secret: string, body: string): string {
 
 function post(url: URL, agent: http.Agent, body: string, signature: string, aborted: AbortSignal): Promise<void> {
   const { request } = url.protocol === 'https:' ? https : http;
-  const headers = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body), signature, 'user-agent': 'Offshoot' };
+  const headers = {
+    'content-type': 'application/json',
+    'content-length': Buffer.byteLength(body),
+    signature,
+    'user-agent': 'Offshoot',
+  };
   return new Promise((resolve, reject) => {
     const signal = AbortSignal.any([aborted, AbortSignal.timeout(answerWithinMs)]);
     const sent = request(url, { method: 'POST', agent, headers, signal }, (answer) => {
@@ -73,7 +91,13 @@ function post(url: URL, agent: http.Agent, body: string, signature: string, abor
       if (status >= 200 && status < 300) resolve();
       else reject(new PublicError(`The receiver answered ${status}.`));
     });
-    sent.once('error', (error) => reject(signal.aborted && !aborted.aborted ? new PublicError(`The receiver did not answer within ${answerWithinMs / 1000} s.`) : deliveryFault(error)));
+    sent.once('error', (error) =>
+      reject(
+        signal.aborted && !aborted.aborted
+          ? new PublicError(`The receiver did not answer within ${answerWithinMs / 1000} s.`)
+          : deliveryFault(error),
+      ),
+    );
     sent.end(body);
   });
 }

@@ -3,7 +3,12 @@ import type { IModelTable } from '../db/schema.ts';
 import { enqueue } from '../operations/jobs.ts';
 
 /** Wire names of the events. The names of the last two are not documented publicly; they follow the first two. */
-export const eventTypes = ['iModels.iModelCreated.v1', 'iModels.iModelDeleted.v1', 'iModels.changesetPushed.v1', 'iModels.namedVersionCreated.v1'] as const;
+export const eventTypes = [
+  'iModels.iModelCreated.v1',
+  'iModels.iModelDeleted.v1',
+  'iModels.changesetPushed.v1',
+  'iModels.namedVersionCreated.v1',
+] as const;
 export type EventType = (typeof eventTypes)[number];
 
 /** Job that delivers one event to one webhook. Its id is the id of the message. */
@@ -22,7 +27,12 @@ export interface EventMessage {
  * event is sent if and only if what it tells was committed.
  */
 async function raise(tx: Tx, iTwinId: string, eventType: EventType, content: Record<string, unknown>): Promise<void> {
-  const webhooks = await tx.selectFrom('webhook').select(['id', 'event_types', 'creator_id']).where('itwin_id', '=', iTwinId).where('is_active', '=', 1).execute();
+  const webhooks = await tx
+    .selectFrom('webhook')
+    .select(['id', 'event_types', 'creator_id'])
+    .where('itwin_id', '=', iTwinId)
+    .where('is_active', '=', 1)
+    .execute();
   for (const { id, event_types, creator_id } of webhooks) {
     if (!(JSON.parse(event_types) as string[]).includes(eventType)) continue;
     const payload: EventMessage = { eventType, iTwinId, enqueuedAt: Date.now(), content };
@@ -41,12 +51,35 @@ export async function raiseDeleted(tx: Tx, imodel: Subject, userId: string): Pro
   await raise(tx, imodel.itwin_id, 'iModels.iModelDeleted.v1', { imodelId: imodel.id, userId });
 }
 
-export async function raisePushed(tx: Tx, imodel: Subject, changeset: { id: string; index: number; briefcaseId: number }, userId: string): Promise<void> {
-  const content = { imodelId: imodel.id, changesetId: changeset.id, changesetIndex: changeset.index, briefcaseId: changeset.briefcaseId, userId };
+export async function raisePushed(
+  tx: Tx,
+  imodel: Subject,
+  changeset: { id: string; index: number; briefcaseId: number },
+  userId: string,
+): Promise<void> {
+  const content = {
+    imodelId: imodel.id,
+    changesetId: changeset.id,
+    changesetIndex: changeset.index,
+    briefcaseId: changeset.briefcaseId,
+    userId,
+  };
   await raise(tx, imodel.itwin_id, 'iModels.changesetPushed.v1', content);
 }
 
-export async function raiseVersion(tx: Tx, imodel: Subject, version: { id: string; name: string; changesetId: string; changesetIndex: number }, userId: string): Promise<void> {
+export async function raiseVersion(
+  tx: Tx,
+  imodel: Subject,
+  version: { id: string; name: string; changesetId: string; changesetIndex: number },
+  userId: string,
+): Promise<void> {
   const { id, name, changesetId, changesetIndex } = version;
-  await raise(tx, imodel.itwin_id, 'iModels.namedVersionCreated.v1', { imodelId: imodel.id, versionId: id, versionName: name, changesetId, changesetIndex, userId });
+  await raise(tx, imodel.itwin_id, 'iModels.namedVersionCreated.v1', {
+    imodelId: imodel.id,
+    versionId: id,
+    versionName: name,
+    changesetId,
+    changesetIndex,
+    userId,
+  });
 }

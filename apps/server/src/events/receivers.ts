@@ -34,13 +34,21 @@ export class Receivers {
       .set({ paused_until: sql<number>`${now} + ${trialMs}` })
       .where('id', '=', id)
       // One that ends later than any pause was begun on a clock that has been set back.
-      .where(sql<boolean>`(paused_until is null or paused_until <= ${now} or paused_until > ${now} + ${longestPauseMs})`)
+      .where(
+        sql<boolean>`(paused_until is null or paused_until <= ${now} or paused_until > ${now} + ${longestPauseMs})`,
+      )
       .executeTakeFirst();
-    if (trial.numUpdatedRows === 0n) throw new PublicError('The receiver failed repeatedly: nothing is sent to it for a while.');
+    if (trial.numUpdatedRows === 0n)
+      throw new PublicError('The receiver failed repeatedly: nothing is sent to it for a while.');
   }
 
   async succeeded({ id, failures }: WebhookTable): Promise<void> {
-    if (failures > 0) await this.#database.db.updateTable('webhook').set({ failures: 0, paused_until: null }).where('id', '=', id).execute();
+    if (failures > 0)
+      await this.#database.db
+        .updateTable('webhook')
+        .set({ failures: 0, paused_until: null })
+        .where('id', '=', id)
+        .execute();
   }
 
   async failed({ id, failures }: WebhookTable): Promise<void> {
@@ -55,7 +63,13 @@ export class Receivers {
       .returning('failures')
       .executeTakeFirst();
     if (row === undefined || row.failures < pauseAfter) return;
-    const pauseMs = Math.round(Math.min(longestPauseMs, pauseSeconds * 1000 * 2 ** Math.min(row.failures - pauseAfter, 30)));
-    await db.updateTable('webhook').set({ paused_until: sql<number>`${databaseNow(db)} + ${pauseMs}` }).where('id', '=', id).execute();
+    const pauseMs = Math.round(
+      Math.min(longestPauseMs, pauseSeconds * 1000 * 2 ** Math.min(row.failures - pauseAfter, 30)),
+    );
+    await db
+      .updateTable('webhook')
+      .set({ paused_until: sql<number>`${databaseNow(db)} + ${pauseMs}` })
+      .where('id', '=', id)
+      .execute();
   }
 }

@@ -53,7 +53,12 @@ export class Webhooks {
     return this.#database.db.transaction().execute(async (tx) => {
       await this.#requireRoom(tx, iTwinId, caller.user.id);
       await tx.insertInto('webhook').values(row).execute();
-      await audit(tx, caller, { at: row.created_at, action: 'webhook.create', iTwinId, detail: { id: row.id, callbackUrl: row.callback_url } });
+      await audit(tx, caller, {
+        at: row.created_at,
+        action: 'webhook.create',
+        iTwinId,
+        detail: { id: row.id, callbackUrl: row.callback_url },
+      });
       return row;
     });
   }
@@ -66,17 +71,36 @@ export class Webhooks {
       await tx.selectFrom('user_account').select('id').where('id', '=', userId).forNoKeyUpdate().execute();
     }
     await this.#quotas.requireRoom(tx, 'webhooks', iTwinId);
-    const { count } = await tx.selectFrom('webhook').select((eb) => eb.fn.countAll<number>().as('count')).where('creator_id', '=', userId).executeTakeFirstOrThrow();
-    if (Number(count) >= this.#perUser) throw new QuotaExceededError(`Maximum number of Webhooks per user limit reached: ${this.#perUser}.`);
+    const { count } = await tx
+      .selectFrom('webhook')
+      .select((eb) => eb.fn.countAll<number>().as('count'))
+      .where('creator_id', '=', userId)
+      .executeTakeFirstOrThrow();
+    if (Number(count) >= this.#perUser)
+      throw new QuotaExceededError(`Maximum number of Webhooks per user limit reached: ${this.#perUser}.`);
   }
 
   async list(iTwinId: string): Promise<WebhookTable[]> {
-    return this.#database.db.selectFrom('webhook').selectAll().where('itwin_id', '=', iTwinId).orderBy('created_at').orderBy('id').execute();
+    return this.#database.db
+      .selectFrom('webhook')
+      .selectAll()
+      .where('itwin_id', '=', iTwinId)
+      .orderBy('created_at')
+      .orderBy('id')
+      .execute();
   }
 
   /** @throws ApiError WebhookNotFound */
   async get(iTwinId: string, id: string | undefined): Promise<WebhookTable> {
-    const row = id === undefined ? undefined : await this.#database.db.selectFrom('webhook').selectAll().where('itwin_id', '=', iTwinId).where('id', '=', id).executeTakeFirst();
+    const row =
+      id === undefined
+        ? undefined
+        : await this.#database.db
+            .selectFrom('webhook')
+            .selectAll()
+            .where('itwin_id', '=', iTwinId)
+            .where('id', '=', id)
+            .executeTakeFirst();
     if (row === undefined) throw new ApiError('WebhookNotFound');
     return row;
   }
@@ -96,8 +120,17 @@ export class Webhooks {
     };
     await this.#database.db.transaction().execute(async (tx) => {
       const { callback_url, secret, event_types, is_active, failures, paused_until } = row;
-      await tx.updateTable('webhook').set({ callback_url, secret, event_types, is_active, failures, paused_until }).where('id', '=', row.id).execute();
-      await audit(tx, caller, { at: Date.now(), action: 'webhook.update', iTwinId, detail: { id: row.id, callbackUrl: callback_url, isActive: is_active === 1 } });
+      await tx
+        .updateTable('webhook')
+        .set({ callback_url, secret, event_types, is_active, failures, paused_until })
+        .where('id', '=', row.id)
+        .execute();
+      await audit(tx, caller, {
+        at: Date.now(),
+        action: 'webhook.update',
+        iTwinId,
+        detail: { id: row.id, callbackUrl: callback_url, isActive: is_active === 1 },
+      });
     });
     return row;
   }
@@ -114,7 +147,12 @@ export class Webhooks {
 
   /** Deliveries that were given up, oldest first. */
   async deadLetters(webhookId: string, request: PageRequest): Promise<Page<JobTable>> {
-    const query = this.#database.db.selectFrom('job').selectAll().where('kind', '=', deliverJob).where('subject_id', '=', webhookId).where('state', '=', 'failed');
+    const query = this.#database.db
+      .selectFrom('job')
+      .selectAll()
+      .where('kind', '=', deliverJob)
+      .where('subject_id', '=', webhookId)
+      .where('state', '=', 'failed');
     return readPage(query, request);
   }
 
@@ -130,7 +168,12 @@ export class Webhooks {
         .where('state', '=', 'failed')
         .executeTakeFirst();
       if (again.numUpdatedRows === 0n) throw new ApiError('DeliveryNotFound');
-      await audit(tx, caller, { at: Date.now(), action: 'webhook.redeliver', iTwinId, detail: { id: webhookId, messageId: deliveryId } });
+      await audit(tx, caller, {
+        at: Date.now(),
+        action: 'webhook.redeliver',
+        iTwinId,
+        detail: { id: webhookId, messageId: deliveryId },
+      });
     });
   }
 }

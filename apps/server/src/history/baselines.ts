@@ -40,10 +40,18 @@ export type Seeds = ReadonlyMap<string, string>;
  * @param ownSeed file of the installation's own, in place of the shipped one
  * @throws ConfigError when that cannot be a seed
  */
-export async function ensureSeeds(database: Database, blobs: Blobs, files: ModelFiles, ownSeed?: string): Promise<Seeds> {
+export async function ensureSeeds(
+  database: Database,
+  blobs: Blobs,
+  files: ModelFiles,
+  ownSeed?: string,
+): Promise<Seeds> {
   const own = ownSeed === undefined ? undefined : await readSeedFile(ownSeed);
   const packed = own === undefined ? await readFile(seedFile) : own.bytes;
-  const seed: Seed = own === undefined ? { unpacked: () => brotliDecompressSync(packed), offsets: seedOffsets } : { unpacked: () => own.bytes, offsets: own.offsets };
+  const seed: Seed =
+    own === undefined
+      ? { unpacked: () => brotliDecompressSync(packed), offsets: seedOffsets }
+      : { unpacked: () => own.bytes, offsets: own.offsets };
   const shipped = sha256Of(packed).slice(0, 32);
   const seeds = new Map<string, string>();
   for (const store of blobs.stores.all) {
@@ -60,20 +68,38 @@ interface Seed {
   offsets: IdentityOffsets;
 }
 
-async function ensureSeed(database: Database, store: BlobStore, files: ModelFiles, { unpacked, offsets }: Seed, id: string): Promise<void> {
+async function ensureSeed(
+  database: Database,
+  store: BlobStore,
+  files: ModelFiles,
+  { unpacked, offsets }: Seed,
+  id: string,
+): Promise<void> {
   const { db } = database;
-  if ((await db.selectFrom('checkpoint').select('id').where('baseline_id', '=', id).executeTakeFirst()) !== undefined) return;
+  if ((await db.selectFrom('checkpoint').select('id').where('baseline_id', '=', id).executeTakeFirst()) !== undefined)
+    return;
 
   // Unpacked only where it is not known yet: most starts have nothing to do here.
   const seed = unpacked();
-  if ((await db.selectFrom('baseline').select('id').where('id', '=', id).executeTakeFirst()) === undefined) await storeSeed(database, store, id, seed);
+  if ((await db.selectFrom('baseline').select('id').where('id', '=', id).executeTakeFirst()) === undefined)
+    await storeSeed(database, store, id, seed);
   await db.transaction().execute(async (tx) => {
     const now = Date.now();
     const blockIds: string[] = [];
     for (let start = 0; start < seed.length; start += blockBytes) {
       const sha256 = sha256Of(seed.subarray(start, start + blockBytes));
-      const named = { id: sha256Of(`${sha256}/${id}`).slice(0, 32).toUpperCase(), store: store.id, sha256, blob_id: id, start };
-      await tx.insertInto('block').values(named).onConflict((conflict) => conflict.doNothing()).execute();
+      const named = {
+        id: sha256Of(`${sha256}/${id}`).slice(0, 32).toUpperCase(),
+        store: store.id,
+        sha256,
+        blob_id: id,
+        start,
+      };
+      await tx
+        .insertInto('block')
+        .values(named)
+        .onConflict((conflict) => conflict.doNothing())
+        .execute();
       // The same bytes may have come in before, as somebody's baseline.
       blockIds.push(((await blockIn(tx, store.id, sha256)) as { id: string }).id);
     }
@@ -90,7 +116,11 @@ async function ensureSeed(database: Database, store: BlobStore, files: ModelFile
       created_at: now,
       finished_at: now,
     };
-    const won = await tx.insertInto('checkpoint').values(row).onConflict((conflict) => conflict.doNothing()).executeTakeFirst();
+    const won = await tx
+      .insertInto('checkpoint')
+      .values(row)
+      .onConflict((conflict) => conflict.doNothing())
+      .executeTakeFirst();
     // Another server was faster.
     if (won.numInsertedOrUpdatedRows === 0n) await forgetFile(tx, row.file_id);
   });
@@ -107,7 +137,17 @@ async function storeSeed({ db }: Database, store: BlobStore, id: string, seed: B
     const now = Date.now();
     const blob = await tx
       .insertInto('blob')
-      .values({ id, store: store.id, key, size, sha256, state: 'stored', created_at: now, released_at: null, ...nobodysAccount })
+      .values({
+        id,
+        store: store.id,
+        key,
+        size,
+        sha256,
+        state: 'stored',
+        created_at: now,
+        released_at: null,
+        ...nobodysAccount,
+      })
       .onConflict((conflict) => conflict.doNothing())
       .executeTakeFirst();
     await tx
@@ -167,9 +207,17 @@ export class Baselines {
       const now = Date.now();
       // Where checkpoints are made, the iModel is ready with its first one: then iTwin.js has read the file and can open it.
       const ordered = fault === undefined && (await this.#checkpoints.want(tx, row, 0, { when: 'now' }));
-      const ended = await (ordered ? scheduleBaseline(tx, row.baseline_id) : endBaseline(tx, row.baseline_id, fault === undefined ? 'initialized' : 'initializationFailed', fault));
+      const ended = await (ordered
+        ? scheduleBaseline(tx, row.baseline_id)
+        : endBaseline(tx, row.baseline_id, fault === undefined ? 'initialized' : 'initializationFailed', fault));
       if (!ended) throw uploadNotInProgress();
-      await audit(tx, caller, { at: now, action: 'baseline.complete', iTwinId: row.itwin_id, iModelId: row.id, detail: fault === undefined ? {} : { fault } });
+      await audit(tx, caller, {
+        at: now,
+        action: 'baseline.complete',
+        iTwinId: row.itwin_id,
+        iModelId: row.id,
+        detail: fault === undefined ? {} : { fault },
+      });
     });
     return before;
   }
@@ -180,23 +228,35 @@ export class Baselines {
     if (blob === undefined) return 'The baseline file is gone.';
     if (blob.size < 512) return 'The baseline file is too short to be an iModel.';
     const header = await buffer(await this.#blobs.read(blob, { start: 0, end: 99 }));
-    if (header.toString('latin1', 0, 16) !== 'SQLite format 3\0') return 'The baseline file is not an iModel: it is no SQLite file.';
+    if (header.toString('latin1', 0, 16) !== 'SQLite format 3\0')
+      return 'The baseline file is not an iModel: it is no SQLite file.';
     const stored = header.readUInt16BE(16);
     const pageSize = stored === 1 ? 65_536 : stored;
-    if (pageSize < 512 || (pageSize & (pageSize - 1)) !== 0) return 'The baseline file is damaged: its header has no valid page size.';
+    if (pageSize < 512 || (pageSize & (pageSize - 1)) !== 0)
+      return 'The baseline file is damaged: its header has no valid page size.';
     // The page count counts only when written by the same change as the change counter (SQLite file format, 1.3.8).
     const pages = header.readUInt32BE(24) === header.readUInt32BE(92) ? header.readUInt32BE(28) : 0;
     // Bytes after the last page are none of SQLite's: every briefcase that iTwin.js downloads from a checkpoint is padded to a
     // multiple of 4 MiB. Without a page count the file's length tells the pages, so a page in part means that it was cut.
-    if (pages === 0 ? blob.size % pageSize !== 0 : blob.size < pages * pageSize) return 'The baseline file is damaged: pages are missing.';
+    if (pages === 0 ? blob.size % pageSize !== 0 : blob.size < pages * pageSize)
+      return 'The baseline file is damaged: pages are missing.';
     return undefined;
   }
 }
 
 async function scheduleBaseline(tx: Tx, baselineId: string): Promise<boolean> {
-  const scheduled = await tx.updateTable('baseline').set({ state: 'initializationScheduled' }).where('id', '=', baselineId).where('state', '=', 'waitingForFile').executeTakeFirst();
+  const scheduled = await tx
+    .updateTable('baseline')
+    .set({ state: 'initializationScheduled' })
+    .where('id', '=', baselineId)
+    .where('state', '=', 'waitingForFile')
+    .executeTakeFirst();
   if (scheduled.numUpdatedRows === 0n) return false;
-  await tx.updateTable('operation').set({ state: 'scheduled' }).where('imodel_id', 'in', waitingFor(tx, baselineId)).execute();
+  await tx
+    .updateTable('operation')
+    .set({ state: 'scheduled' })
+    .where('imodel_id', 'in', waitingFor(tx, baselineId))
+    .execute();
   return true;
 }
 
@@ -205,14 +265,29 @@ async function scheduleBaseline(tx: Tx, baselineId: string): Promise<boolean> {
  * @param reason why it failed
  * @returns false when it had ended before
  */
-export async function endBaseline(tx: Tx, baselineId: string, state: 'initialized' | 'initializationFailed' | 'fileIsBriefcase', reason?: string): Promise<boolean> {
-  const ended = await tx.updateTable('baseline').set({ state }).where('id', '=', baselineId).where('state', 'in', ['waitingForFile', 'initializationScheduled']).executeTakeFirst();
+export async function endBaseline(
+  tx: Tx,
+  baselineId: string,
+  state: 'initialized' | 'initializationFailed' | 'fileIsBriefcase',
+  reason?: string,
+): Promise<boolean> {
+  const ended = await tx
+    .updateTable('baseline')
+    .set({ state })
+    .where('id', '=', baselineId)
+    .where('state', 'in', ['waitingForFile', 'initializationScheduled'])
+    .executeTakeFirst();
   if (ended.numUpdatedRows === 0n) return false;
   const waiting = await waitingFor(tx, baselineId).select(['itwin_id', 'creator_id']).execute();
   for (const imodel of waiting) {
-    if (state !== 'initialized') await failCreation(tx, imodel.id, { state: 'failed', reason: reason ?? 'The baseline file cannot be used.' });
+    if (state !== 'initialized')
+      await failCreation(tx, imodel.id, { state: 'failed', reason: reason ?? 'The baseline file cannot be used.' });
     else {
-      await tx.updateTable('operation').set({ state: 'successful', failure_reason: null, finished_at: Date.now() }).where('imodel_id', '=', imodel.id).execute();
+      await tx
+        .updateTable('operation')
+        .set({ state: 'successful', failure_reason: null, finished_at: Date.now() })
+        .where('imodel_id', '=', imodel.id)
+        .execute();
       await tx.updateTable('imodel').set({ state: 'initialized' }).where('id', '=', imodel.id).execute();
       await raiseCreated(tx, imodel);
     }
@@ -221,7 +296,12 @@ export async function endBaseline(tx: Tx, baselineId: string, state: 'initialize
 }
 
 function waitingFor(tx: Tx, baselineId: string) {
-  return tx.selectFrom('imodel').select('id').where('baseline_id', '=', baselineId).where('state', '=', 'notInitialized').where('failed_at', 'is', null);
+  return tx
+    .selectFrom('imodel')
+    .select('id')
+    .where('baseline_id', '=', baselineId)
+    .where('state', '=', 'notInitialized')
+    .where('failed_at', 'is', null);
 }
 
 function uploadNotInProgress(): ApiError {

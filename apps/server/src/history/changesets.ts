@@ -41,7 +41,13 @@ export class Changesets {
   readonly #checkpoints: Checkpoints;
   readonly #verifier: ChangesetVerifier;
 
-  constructor(parts: { database: Database; blobs: Blobs; uploads: Uploads; checkpoints: Checkpoints; verifier: ChangesetVerifier }) {
+  constructor(parts: {
+    database: Database;
+    blobs: Blobs;
+    uploads: Uploads;
+    checkpoints: Checkpoints;
+    verifier: ChangesetVerifier;
+  }) {
     this.#database = parts.database;
     this.#blobs = parts.blobs;
     this.#uploads = parts.uploads;
@@ -57,7 +63,10 @@ export class Changesets {
   }
 
   /** Up to `top` changesets and one more, fewer where their synchronization info takes a page by itself; `fitting` of them make a page. */
-  async list(sight: Sight, { top, ...page }: Omit<ChangesetPage, 'limit'> & { top: number }): Promise<{ rows: ChangesetTable[]; fitting: number }> {
+  async list(
+    sight: Sight,
+    { top, ...page }: Omit<ChangesetPage, 'limit'> & { top: number },
+  ): Promise<{ rows: ChangesetTable[]; fitting: number }> {
     const fitting = itemsThatFit(await listedSizes(this.#database, sight, { ...page, limit: top }));
     return { rows: await listChangesets(this.#database, sight, { ...page, limit: fitting + 1 }), fitting };
   }
@@ -68,18 +77,35 @@ export class Changesets {
    * @throws ApiError iModelNotFound, iModelNotInitialized, BriefcaseNotFound, InsufficientPermissions (somebody else's
    * briefcase), InvalidiModelsRequest or ConflictWithAnotherUser (the recorded briefcase), ChangesetGroupNotFound, ChangesetGroupIsClosed, ChangesetExists, ConflictWithAnotherUser, NewerChangesExist; in this order
    */
-  async begin(caller: Caller, access: IModelAccess, request: PushRequest): Promise<{ blobId: string; pending: PendingChangesetTable }> {
+  async begin(
+    caller: Caller,
+    access: IModelAccess,
+    request: PushRequest,
+  ): Promise<{ blobId: string; pending: PendingChangesetTable }> {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       await requireOwnBriefcase(tx, caller, imodel, request.briefcaseId);
-      if (request.recordedBriefcaseId !== null) await requireFreeRecord(tx, imodel, request.recordedBriefcaseId, request.briefcaseId);
-      if (request.groupId !== null && (await findGroup(tx, imodel.id, parseGuid(request.groupId))).state !== 'inProgress') throw new ApiError('ChangesetGroupIsClosed');
+      if (request.recordedBriefcaseId !== null)
+        await requireFreeRecord(tx, imodel, request.recordedBriefcaseId, request.briefcaseId);
+      if (
+        request.groupId !== null &&
+        (await findGroup(tx, imodel.id, parseGuid(request.groupId))).state !== 'inProgress'
+      )
+        throw new ApiError('ChangesetGroupIsClosed');
       if ((await findChangeset(tx, imodel, { id: request.id })) !== undefined) throw new ApiError('ChangesetExists');
       const store = this.#blobs.stores.ofDataCenter(access.onITwin.itwin.data_center);
       const now = Date.now();
-      const unfinished = await tx.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', imodel.id).executeTakeFirst();
+      const unfinished = await tx
+        .selectFrom('pending_changeset')
+        .selectAll()
+        .where('imodel_id', '=', imodel.id)
+        .executeTakeFirst();
       if (unfinished !== undefined) {
-        if (unfinished.briefcase_id !== request.briefcaseId && holds(unfinished, now, this.#uploads.leaseMs(store, Infinity))) throw new ApiError('ConflictWithAnotherUser');
+        if (
+          unfinished.briefcase_id !== request.briefcaseId &&
+          holds(unfinished, now, this.#uploads.leaseMs(store, Infinity))
+        )
+          throw new ApiError('ConflictWithAnotherUser');
         await giveUp(tx, unfinished, now, unfinished.briefcase_id === request.briefcaseId ? 'begunAgain' : 'lost');
       }
       if (request.parentId !== imodel.head_changeset_id) throw new ApiError('NewerChangesExist');
@@ -112,7 +138,12 @@ export class Changesets {
    * @throws ApiError iModelNotFound, iModelNotInitialized, BriefcaseNotFound, InsufficientPermissions, ChangesetExists,
    * ChangesetNotFound, ConflictWithAnotherUser, FileNotFound, DataConflict, NewerChangesExist; in this order
    */
-  async complete(caller: Caller, access: IModelAccess, changesetId: string | undefined, briefcaseId: number): Promise<ChangesetTable> {
+  async complete(
+    caller: Caller,
+    access: IModelAccess,
+    changesetId: string | undefined,
+    briefcaseId: number,
+  ): Promise<ChangesetTable> {
     await this.#takeIn(access.imodel.id, changesetId, briefcaseId);
     await this.#verify(caller, access.imodel.id, changesetId, briefcaseId);
     return this.#database.db.transaction().execute(async (tx) => {
@@ -130,13 +161,19 @@ export class Changesets {
       if (pending === undefined) {
         const done = await findChangeset(tx, imodel, { id: changesetId });
         if (done === undefined) throw await whyAbandoned(tx, imodel, changesetId, briefcaseId);
-        if (done.creator_id === caller.user.id && (done.briefcase_id === briefcaseId || (await findBriefcase(tx, imodel.id, done.briefcase_id)) === undefined)) return done;
+        if (
+          done.creator_id === caller.user.id &&
+          (done.briefcase_id === briefcaseId || (await findBriefcase(tx, imodel.id, done.briefcase_id)) === undefined)
+        )
+          return done;
         throw new ApiError('ChangesetExists');
       }
       if (pending.briefcase_id !== briefcaseId) throw new ApiError('ConflictWithAnotherUser');
       if (pending.blob_state === 'pending') throw new ApiError('FileNotFound');
       if (pending.blob_state === 'refused')
-        throw new ApiError('DataConflict', { message: 'File size provided during Changeset creation does not match actual file size.' });
+        throw new ApiError('DataConflict', {
+          message: 'File size provided during Changeset creation does not match actual file size.',
+        });
       if (pending.parent_id !== imodel.head_changeset_id) throw new ApiError('NewerChangesExist');
 
       const pushedAt = tick(imodel);
@@ -158,12 +195,18 @@ export class Changesets {
       const appended = await appendChangeset(tx, imodel, changeset, pushedAt);
       const index = appended.head_index;
       // Made elsewhere, under locks that are unknown here.
-      if (pending.recorded_briefcase_id !== null) await tx.updateTable('imodel').set({ inherited_index: index }).where('id', '=', imodel.id).execute();
+      if (pending.recorded_briefcase_id !== null)
+        await tx.updateTable('imodel').set({ inherited_index: index }).where('id', '=', imodel.id).execute();
       await this.#checkpoints.wantTip(tx, { ...imodel, ...appended }, caller.user.id);
-      if (pending.group_id !== null)
-        await joinGroup(tx, imodel.id, index, pending.group_id, pushedAt);
+      if (pending.group_id !== null) await joinGroup(tx, imodel.id, index, pending.group_id, pushedAt);
       await raisePushed(tx, imodel, { id: changeset.id, index, briefcaseId: changeset.briefcase_id }, caller.user.id);
-      await audit(tx, caller, { at: pushedAt, action: 'changeset.push', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: changeset.id, index } });
+      await audit(tx, caller, {
+        at: pushedAt,
+        action: 'changeset.push',
+        iTwinId: imodel.itwin_id,
+        iModelId: imodel.id,
+        detail: { id: changeset.id, index },
+      });
       return { ...changeset, index, segment_id: '' };
     });
   }
@@ -190,7 +233,9 @@ export class Changesets {
     if (changesetId === undefined || !this.#verifier.on) return;
     const pending = await this.#database.db
       .selectFrom('pending_changeset as p')
-      .innerJoin('briefcase as b', (join) => join.onRef('b.imodel_id', '=', 'p.imodel_id').onRef('b.briefcase_id', '=', 'p.briefcase_id'))
+      .innerJoin('briefcase as b', (join) =>
+        join.onRef('b.imodel_id', '=', 'p.imodel_id').onRef('b.briefcase_id', '=', 'p.briefcase_id'),
+      )
       .selectAll('p')
       .where('p.imodel_id', '=', iModelId)
       .where('p.changeset_id', '=', changesetId)
@@ -199,17 +244,32 @@ export class Changesets {
       .executeTakeFirst();
     const blob = pending && (await this.#blobs.findReadable(pending.blob_id));
     if (pending === undefined || blob === undefined) return;
-    const fault = await this.#verifier.faultOf({ id: changesetId, parentId: pending.parent_id }, () => this.#blobs.read(blob));
+    const fault = await this.#verifier.faultOf({ id: changesetId, parentId: pending.parent_id }, () =>
+      this.#blobs.read(blob),
+    );
     if (fault === undefined) return;
     await this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, iModelId, 'push');
-      const still = await tx.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', iModelId).where('blob_id', '=', pending.blob_id).executeTakeFirst();
+      const still = await tx
+        .selectFrom('pending_changeset')
+        .selectAll()
+        .where('imodel_id', '=', iModelId)
+        .where('blob_id', '=', pending.blob_id)
+        .executeTakeFirst();
       if (still === undefined) return;
       const now = Date.now();
       await giveUp(tx, still, now);
-      await audit(tx, caller, { at: now, action: 'changeset.refuse', iTwinId: imodel.itwin_id, iModelId, detail: { id: changesetId, fault } });
+      await audit(tx, caller, {
+        at: now,
+        action: 'changeset.refuse',
+        iTwinId: imodel.itwin_id,
+        iModelId,
+        detail: { id: changesetId, fault },
+      });
     });
-    throw new ApiError('DataConflict', { message: `The uploaded file is refused for the Changeset ${changesetId}: ${fault}. Begin the push again.` });
+    throw new ApiError('DataConflict', {
+      message: `The uploaded file is refused for the Changeset ${changesetId}: ${fault}. Begin the push again.`,
+    });
   }
 }
 
@@ -222,16 +282,29 @@ function holds({ lease_until }: PendingChangesetTable, now: number, leaseMs: num
  * Takes an unfinished push away; its upload link leads nowhere from now on.
  * @param why `lost`: its lease ran out, which its client is told when it goes on; else its client knows, or is gone
  */
-export async function giveUp(tx: Tx, pending: PendingChangesetTable, now: number, why: 'lost' | 'begunAgain' | 'ended' = 'ended'): Promise<void> {
+export async function giveUp(
+  tx: Tx,
+  pending: PendingChangesetTable,
+  now: number,
+  why: 'lost' | 'begunAgain' | 'ended' = 'ended',
+): Promise<void> {
   const { imodel_id, changeset_id, briefcase_id, parent_id, blob_id } = pending;
   if (why === 'lost')
     await tx
       .insertInto('abandoned_push')
       .values({ imodel_id, changeset_id, briefcase_id, parent_id, blob_id, abandoned_at: now })
-      .onConflict((conflict) => conflict.columns(['imodel_id', 'changeset_id', 'briefcase_id']).doUpdateSet({ parent_id, blob_id, abandoned_at: now }))
+      .onConflict((conflict) =>
+        conflict
+          .columns(['imodel_id', 'changeset_id', 'briefcase_id'])
+          .doUpdateSet({ parent_id, blob_id, abandoned_at: now }),
+      )
       .execute();
   // This push and no newer one, which may have taken its place meanwhile.
-  await tx.deleteFrom('pending_changeset').where('imodel_id', '=', pending.imodel_id).where('blob_id', '=', pending.blob_id).execute();
+  await tx
+    .deleteFrom('pending_changeset')
+    .where('imodel_id', '=', pending.imodel_id)
+    .where('blob_id', '=', pending.blob_id)
+    .execute();
   await releaseBlobs(tx, [pending.blob_id], now);
 }
 
@@ -245,7 +318,9 @@ async function whyAbandoned(tx: Tx, imodel: IModelTable, changesetId: string, br
     .where('briefcase_id', '=', briefcaseId)
     .executeTakeFirst();
   if (abandoned === undefined) return new ApiError('ChangesetNotFound');
-  return new ApiError(abandoned.parent_id === imodel.head_changeset_id ? 'ConflictWithAnotherUser' : 'NewerChangesExist');
+  return new ApiError(
+    abandoned.parent_id === imodel.head_changeset_id ? 'ConflictWithAnotherUser' : 'NewerChangesExist',
+  );
 }
 
 /** Rule of this server: a push comes from a briefcase of the one who pushes. */
@@ -272,5 +347,10 @@ async function requireFreeRecord(tx: Tx, imodel: IModelTable, recorded: number, 
 }
 
 async function findBriefcase(tx: Tx, imodelId: string, briefcaseId: number): Promise<{ owner_id: string } | undefined> {
-  return tx.selectFrom('briefcase').select('owner_id').where('imodel_id', '=', imodelId).where('briefcase_id', '=', briefcaseId).executeTakeFirst();
+  return tx
+    .selectFrom('briefcase')
+    .select('owner_id')
+    .where('imodel_id', '=', imodelId)
+    .where('briefcase_id', '=', briefcaseId)
+    .executeTakeFirst();
 }

@@ -74,7 +74,22 @@ export interface CollectorOptions extends EndUploadsOptions {
  * looks at it, and at last, after a grace, the bytes. References are the foreign keys themselves; nothing is counted.
  */
 export async function collect(database: Database, stores: Stores, options: CollectorOptions): Promise<Collected> {
-  const collected: Collected = { iModels: 0, iTwins: 0, histories: 0, segments: 0, changesets: 0, blobs: 0, uploads: 0, groups: 0, requests: 0, checkpoints: 0, modelFiles: 0, blocks: 0, orphans: 0, strays: 0 };
+  const collected: Collected = {
+    iModels: 0,
+    iTwins: 0,
+    histories: 0,
+    segments: 0,
+    changesets: 0,
+    blobs: 0,
+    uploads: 0,
+    groups: 0,
+    requests: 0,
+    checkpoints: 0,
+    modelFiles: 0,
+    blocks: 0,
+    orphans: 0,
+    strays: 0,
+  };
   await endIModelsOfITwins(database, options);
   collected.iModels = await purgeIModels(database, options);
   collected.iTwins = await purgeITwins(database, options);
@@ -98,7 +113,12 @@ export async function collect(database: Database, stores: Stores, options: Colle
   for (const store of stores.all) {
     await failures.pass(() => dropBlobs(database, store, options, collected));
     await failures.pass(() => dropOversized(database, store, options, collected));
-    await failures.pass(() => store.dropUnfinished(timeOf(options) - options.uploadLifeMs, { signal: options.signal, isAwaited: (upload) => isAwaited(database.db, upload) }));
+    await failures.pass(() =>
+      store.dropUnfinished(timeOf(options) - options.uploadLifeMs, {
+        signal: options.signal,
+        isAwaited: (upload) => isAwaited(database.db, upload),
+      }),
+    );
     if (options.thorough) await failures.pass(() => dropStrays(database, store, options, collected));
   }
   failures.end();
@@ -125,7 +145,13 @@ async function endIModelsOfITwins({ db }: Database, { signal }: CollectorOptions
       .updateTable('imodel')
       .set({ deleted_at: Date.now(), history_id: null })
       .where('id', 'in', (eb) =>
-        eb.selectFrom('imodel as m').innerJoin('itwin as t', 't.id', 'm.itwin_id').select('m.id').where('m.deleted_at', 'is', null).where('t.deleted_at', 'is not', null).limit(chunk),
+        eb
+          .selectFrom('imodel as m')
+          .innerJoin('itwin as t', 't.id', 'm.itwin_id')
+          .select('m.id')
+          .where('m.deleted_at', 'is', null)
+          .where('t.deleted_at', 'is not', null)
+          .limit(chunk),
       )
       .executeTakeFirst();
     if (ended.numUpdatedRows < BigInt(chunk)) return;
@@ -139,7 +165,12 @@ async function dropOrphans({ db, engine }: Database, options: CollectorOptions):
   let dropped = await deleteOrphans(db, before, signal);
   for (const id of await orphanIds(db, 'baseline', before, chunk)) {
     signal?.throwIfAborted();
-    await unlessInUse(() => db.transaction().execute(async (tx) => dropBaseline(tx, engine, id, seeds)).then(() => 1));
+    await unlessInUse(() =>
+      db
+        .transaction()
+        .execute(async (tx) => dropBaseline(tx, engine, id, seeds))
+        .then(() => 1),
+    );
     dropped++;
   }
   return dropped;
@@ -159,14 +190,20 @@ async function releaseOrphans({ db }: Database, options: CollectorOptions): Prom
 }
 
 /** Histories and segments that nothing names, some at a time. */
-async function dropChunks({ db }: Database, table: 'history' | 'segment', { signal }: CollectorOptions): Promise<number> {
+async function dropChunks(
+  { db }: Database,
+  table: 'history' | 'segment',
+  { signal }: CollectorOptions,
+): Promise<number> {
   let dropped = 0;
   for (;;) {
     signal?.throwIfAborted();
     const ids = await orphanIds(db, table, Date.now() + 1, chunk);
     if (ids.length === 0) return dropped;
     // An insert that refers to one in this moment locks it first, so one of the two fails by its foreign key.
-    const gone = await unlessInUse(async () => Number((await db.deleteFrom(table).where('id', 'in', ids).executeTakeFirst()).numDeletedRows));
+    const gone = await unlessInUse(async () =>
+      Number((await db.deleteFrom(table).where('id', 'in', ids).executeTakeFirst()).numDeletedRows),
+    );
     dropped += gone;
     if (gone < ids.length || ids.length < chunk) return dropped;
   }
@@ -191,19 +228,37 @@ async function purgeITwins({ db }: Database, { signal }: CollectorOptions): Prom
 async function purgeIModels({ db, engine }: Database, { seeds, signal }: CollectorOptions): Promise<number> {
   let purged = 0;
   for (;;) {
-    const gone = await db.selectFrom('imodel').select(['id', 'baseline_id']).where('deleted_at', 'is not', null).limit(chunk).execute();
+    const gone = await db
+      .selectFrom('imodel')
+      .select(['id', 'baseline_id'])
+      .where('deleted_at', 'is not', null)
+      .limit(chunk)
+      .execute();
     for (const imodel of gone) {
       signal?.throwIfAborted();
       await db.transaction().execute(async (tx) => {
-        const pending = await tx.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', imodel.id).executeTakeFirst();
+        const pending = await tx
+          .selectFrom('pending_changeset')
+          .selectAll()
+          .where('imodel_id', '=', imodel.id)
+          .executeTakeFirst();
         if (pending !== undefined) await giveUp(tx, pending, Date.now());
         await removeThumbnail(tx, imodel.id, Date.now());
-        const transfer = await tx.deleteFrom('transfer').where('imodel_id', '=', imodel.id).returning(['from_baseline_id', 'baseline_id']).executeTakeFirst();
+        const transfer = await tx
+          .deleteFrom('transfer')
+          .where('imodel_id', '=', imodel.id)
+          .returning(['from_baseline_id', 'baseline_id'])
+          .executeTakeFirst();
         await tx.deleteFrom('mark').where('subject_id', '=', imodel.id).execute();
         for (const table of ownTables) await tx.deleteFrom(table).where('imodel_id', '=', imodel.id).execute();
-        await tx.updateTable('segment').set({ owner_imodel_id: null }).where('owner_imodel_id', '=', imodel.id).execute();
+        await tx
+          .updateTable('segment')
+          .set({ owner_imodel_id: null })
+          .where('owner_imodel_id', '=', imodel.id)
+          .execute();
         await tx.deleteFrom('imodel').where('id', '=', imodel.id).execute();
-        for (const id of new Set([imodel.baseline_id, transfer?.from_baseline_id, transfer?.baseline_id])) if (id != null) await dropBaseline(tx, engine, id, seeds);
+        for (const id of new Set([imodel.baseline_id, transfer?.from_baseline_id, transfer?.baseline_id]))
+          if (id != null) await dropBaseline(tx, engine, id, seeds);
       });
       purged++;
     }
@@ -219,7 +274,12 @@ export async function dropBaseline(tx: Tx, engine: Engine, id: string, seeds: Se
   const baseline = await (engine === 'postgres' ? found.forUpdate() : found).executeTakeFirst();
   const inUse =
     (await tx.selectFrom('imodel').select('id').where('baseline_id', '=', id).limit(1).executeTakeFirst()) ??
-    (await tx.selectFrom('transfer').select('imodel_id').where((eb) => eb.or([eb('baseline_id', '=', id), eb('from_baseline_id', '=', id)])).limit(1).executeTakeFirst());
+    (await tx
+      .selectFrom('transfer')
+      .select('imodel_id')
+      .where((eb) => eb.or([eb('baseline_id', '=', id), eb('from_baseline_id', '=', id)]))
+      .limit(1)
+      .executeTakeFirst());
   if (baseline === undefined || inUse !== undefined) return;
   await tx.deleteFrom('checkpoint').where('baseline_id', '=', id).execute();
   await tx.deleteFrom('baseline').where('id', '=', id).execute();
@@ -247,11 +307,25 @@ async function dropChangesets({ db }: Database, collected: Collected, { signal }
         .selectFrom('history_segment as h')
         .innerJoin(
           // What copies from a history sees it too.
-          (join) => join.selectFrom('imodel').select(['history_id', 'head_index']).unionAll(join.selectFrom('transfer').select(['history_id', 'head_index'])).as('m'),
+          (join) =>
+            join
+              .selectFrom('imodel')
+              .select(['history_id', 'head_index'])
+              .unionAll(join.selectFrom('transfer').select(['history_id', 'head_index']))
+              .as('m'),
           (on) => on.onRef('m.history_id', '=', 'h.history_id'),
         )
         .select((inner) =>
-          inner.fn.max(inner.case().when('m.head_index', '<', inner.ref('h.last_index')).then(inner.ref('m.head_index')).else(inner.ref('h.last_index')).end()).as('reach'),
+          inner.fn
+            .max(
+              inner
+                .case()
+                .when('m.head_index', '<', inner.ref('h.last_index'))
+                .then(inner.ref('m.head_index'))
+                .else(inner.ref('h.last_index'))
+                .end(),
+            )
+            .as('reach'),
         )
         .whereRef('h.segment_id', '=', 'segment.id')
         .whereRef('m.head_index', '>=', 'h.first_index')
@@ -261,7 +335,11 @@ async function dropChangesets({ db }: Database, collected: Collected, { signal }
     .execute();
   for (const { id, reach } of orphans) {
     signal?.throwIfAborted();
-    const checkpoints = await db.deleteFrom('checkpoint').where('segment_id', '=', id).where('changeset_index', '>', reach ?? 0).executeTakeFirst();
+    const checkpoints = await db
+      .deleteFrom('checkpoint')
+      .where('segment_id', '=', id)
+      .where('changeset_index', '>', reach ?? 0)
+      .executeTakeFirst();
     collected.checkpoints += Number(checkpoints.numDeletedRows);
     for (;;) {
       signal?.throwIfAborted();
@@ -278,7 +356,11 @@ async function dropChangesets({ db }: Database, collected: Collected, { signal }
         if (lowest === undefined) return 0;
         await tx.deleteFrom('changeset').where('segment_id', '=', id).where('index', '>=', lowest.index).execute();
         // SQLite takes 32,766 parameters a statement; one chunk is far below.
-        await releaseBlobs(tx, rows.map(({ blob_id }) => blob_id), Date.now());
+        await releaseBlobs(
+          tx,
+          rows.map(({ blob_id }) => blob_id),
+          Date.now(),
+        );
         return rows.length;
       });
       collected.changesets += taken;
@@ -295,7 +377,9 @@ async function dropModelFiles({ db }: Database, { signal }: CollectorOptions): P
     const files = await db
       .selectFrom('model_file as f')
       .select('f.id')
-      .where((eb) => eb.not(eb.exists(eb.selectFrom('checkpoint as c').select('c.id').whereRef('c.file_id', '=', 'f.id'))))
+      .where((eb) =>
+        eb.not(eb.exists(eb.selectFrom('checkpoint as c').select('c.id').whereRef('c.file_id', '=', 'f.id'))),
+      )
       .limit(chunk)
       .execute();
     for (const { id } of files) await db.transaction().execute((tx) => forgetFile(tx, id));
@@ -314,7 +398,11 @@ async function dropBlocks({ db }: Database, options: CollectorOptions): Promise<
       .innerJoin('blob as b', 'b.id', 'k.blob_id')
       .select(['k.id', 'k.blob_id'])
       .where('b.created_at', '<', timeOf(options) - uploadLifeMs)
-      .where((eb) => eb.not(eb.exists(eb.selectFrom('model_file_block as f').select('f.file_id').whereRef('f.block_id', '=', 'k.id'))))
+      .where((eb) =>
+        eb.not(
+          eb.exists(eb.selectFrom('model_file_block as f').select('f.file_id').whereRef('f.block_id', '=', 'k.id')),
+        ),
+      )
       .limit(chunk)
       .execute();
     for (const { id, blob_id } of blocks) {
@@ -332,7 +420,12 @@ async function dropBlocks({ db }: Database, options: CollectorOptions): Promise<
   }
 }
 
-async function dropBlobs({ db }: Database, store: BlobStore, options: CollectorOptions, collected: Collected): Promise<void> {
+async function dropBlobs(
+  { db }: Database,
+  store: BlobStore,
+  options: CollectorOptions,
+  collected: Collected,
+): Promise<void> {
   const { graceMs, signal } = options;
   const failures = new PastFailures(signal);
   for (;;) {
@@ -347,7 +440,9 @@ async function dropBlobs({ db }: Database, store: BlobStore, options: CollectorO
     for (const { id, key } of released) {
       signal?.throwIfAborted();
       // The row first: a crash in between, or an object that cannot be removed, leaves a stray object, never a row without its bytes.
-      const gone = await unlessInUse(async () => Number((await db.deleteFrom('blob').where('id', '=', id).executeTakeFirst()).numDeletedRows));
+      const gone = await unlessInUse(async () =>
+        Number((await db.deleteFrom('blob').where('id', '=', id).executeTakeFirst()).numDeletedRows),
+      );
       if (gone === 0) await db.updateTable('blob').set({ released_at: null }).where('id', '=', id).execute();
       else if (key !== null) await failures.pass(() => store.delete(key, { signal }));
     }
@@ -357,7 +452,12 @@ async function dropBlobs({ db }: Database, store: BlobStore, options: CollectorO
 }
 
 /** Links to a store itself do not bound what is put there: what is larger than any repeated attempt makes it goes at once, and so does what nothing waits for. */
-async function dropOversized({ db }: Database, store: BlobStore, { signal }: CollectorOptions, collected: Collected): Promise<void> {
+async function dropOversized(
+  { db }: Database,
+  store: BlobStore,
+  { signal }: CollectorOptions,
+  collected: Collected,
+): Promise<void> {
   const uploads = store.direct?.uploads;
   if (uploads === undefined) return;
   const failures = new PastFailures(signal);
@@ -371,14 +471,21 @@ async function dropOversized({ db }: Database, store: BlobStore, { signal }: Col
   failures.end();
 }
 
-async function dropStrays({ db }: Database, store: BlobStore, options: CollectorOptions, collected: Collected): Promise<void> {
+async function dropStrays(
+  { db }: Database,
+  store: BlobStore,
+  options: CollectorOptions,
+  collected: Collected,
+): Promise<void> {
   const { signal } = options;
   const before = timeOf(options) - strayAgeMs;
   const failures = new PastFailures(signal);
   let batch: string[] = [];
   const check = async (): Promise<void> => {
     if (batch.length === 0) return;
-    const known = new Set((await db.selectFrom('blob').select('key').where('key', 'in', batch).execute()).map(({ key }) => key));
+    const known = new Set(
+      (await db.selectFrom('blob').select('key').where('key', 'in', batch).execute()).map(({ key }) => key),
+    );
     for (const key of batch.filter((candidate) => !known.has(candidate)))
       await failures.pass(async () => {
         await store.delete(key, { signal });

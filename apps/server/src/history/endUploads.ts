@@ -24,7 +24,11 @@ export interface EndUploadsOptions {
  * clients put straight into a store, where it cannot be seen.
  * @returns how many were ended
  */
-export async function endUploads({ db }: Database, stores: Stores, { uploadLifeMs, completionLifeMs = completionMs, now: clock = Date.now, signal }: EndUploadsOptions): Promise<number> {
+export async function endUploads(
+  { db }: Database,
+  stores: Stores,
+  { uploadLifeMs, completionLifeMs = completionMs, now: clock = Date.now, signal }: EndUploadsOptions,
+): Promise<number> {
   const now = clock();
   const unseen = stores.all.filter(({ direct }) => direct?.uploads !== undefined).map(({ id }) => id);
   const silent = (on: Db) =>
@@ -34,11 +38,23 @@ export async function endUploads({ db }: Database, stores: Stores, { uploadLifeM
       .select(['b.id', 'b.state'])
       .where((eb) => {
         const lastByte = eb.fn.coalesce('u.active_at', 'b.created_at');
-        const waits = eb.or([eb('b.state', '=', 'stored'), ...(unseen.length === 0 ? [] : [eb('b.store', 'in', unseen)])]);
-        return eb.or([eb(lastByte, '<', now - Math.max(uploadLifeMs, completionLifeMs)), eb.and([eb.not(waits), eb(lastByte, '<', now - uploadLifeMs)])]);
+        const waits = eb.or([
+          eb('b.state', '=', 'stored'),
+          ...(unseen.length === 0 ? [] : [eb('b.store', 'in', unseen)]),
+        ]);
+        return eb.or([
+          eb(lastByte, '<', now - Math.max(uploadLifeMs, completionLifeMs)),
+          eb.and([eb.not(waits), eb(lastByte, '<', now - uploadLifeMs)]),
+        ]);
       });
-  const pushes = (on: Db) => silent(on).where('b.id', 'in', (eb) => eb.selectFrom('pending_changeset').select('blob_id').where('lease_until', '<', now));
-  const baselines = (on: Db) => silent(on).where('b.id', 'in', (eb) => eb.selectFrom('baseline').select('blob_id').where('state', '=', 'waitingForFile'));
+  const pushes = (on: Db) =>
+    silent(on).where('b.id', 'in', (eb) =>
+      eb.selectFrom('pending_changeset').select('blob_id').where('lease_until', '<', now),
+    );
+  const baselines = (on: Db) =>
+    silent(on).where('b.id', 'in', (eb) =>
+      eb.selectFrom('baseline').select('blob_id').where('state', '=', 'waitingForFile'),
+    );
 
   let count = 0;
   for (const { id: blob_id } of await pushes(db).limit(chunk).execute()) {
@@ -46,7 +62,11 @@ export async function endUploads({ db }: Database, stores: Stores, { uploadLifeM
     await db.transaction().execute(async (tx) => {
       // Bytes may have come in meanwhile.
       if ((await pushes(tx).where('b.id', '=', blob_id).executeTakeFirst()) === undefined) return;
-      const push = await tx.selectFrom('pending_changeset').selectAll().where('blob_id', '=', blob_id).executeTakeFirst();
+      const push = await tx
+        .selectFrom('pending_changeset')
+        .selectAll()
+        .where('blob_id', '=', blob_id)
+        .executeTakeFirst();
       if (push === undefined) return;
       await giveUp(tx, push, now, 'lost');
       count++;
@@ -57,10 +77,20 @@ export async function endUploads({ db }: Database, stores: Stores, { uploadLifeM
     await db.transaction().execute(async (tx) => {
       const still = await baselines(tx).where('b.id', '=', blob_id).executeTakeFirst();
       if (still === undefined) return;
-      const baseline = await tx.updateTable('baseline').set({ state: 'initializationFailed' }).where('blob_id', '=', blob_id).where('state', '=', 'waitingForFile').returning('id').executeTakeFirst();
+      const baseline = await tx
+        .updateTable('baseline')
+        .set({ state: 'initializationFailed' })
+        .where('blob_id', '=', blob_id)
+        .where('state', '=', 'waitingForFile')
+        .returning('id')
+        .executeTakeFirst();
       if (baseline === undefined) return;
-      const reason = still.state === 'stored' ? 'The baseline file was uploaded, but its upload was not completed within a day.' : 'The baseline file was not uploaded before its upload link expired.';
-      for (const imodel of await tx.selectFrom('imodel').select('id').where('baseline_id', '=', baseline.id).execute()) await failCreation(tx, imodel.id, { state: 'failed', reason });
+      const reason =
+        still.state === 'stored'
+          ? 'The baseline file was uploaded, but its upload was not completed within a day.'
+          : 'The baseline file was not uploaded before its upload link expired.';
+      for (const imodel of await tx.selectFrom('imodel').select('id').where('baseline_id', '=', baseline.id).execute())
+        await failCreation(tx, imodel.id, { state: 'failed', reason });
       count++;
     });
   }
@@ -74,7 +104,8 @@ async function forgetUploads(db: Db, before: number): Promise<void> {
   const waiting = new Set<string>();
   for (const { blob_id } of old) if (await isAwaited(db, blob_id)) waiting.add(blob_id);
   const over = old.map(({ blob_id }) => blob_id).filter((id) => !waiting.has(id));
-  if (over.length > 0) await db.deleteFrom('upload').where('blob_id', 'in', over).where('active_at', '<', before).execute();
+  if (over.length > 0)
+    await db.deleteFrom('upload').where('blob_id', 'in', over).where('active_at', '<', before).execute();
   await db.deleteFrom('abandoned_push').where('abandoned_at', '<', before).execute();
 }
 
@@ -87,7 +118,13 @@ export async function isAwaited(db: Db, blobId: string): Promise<boolean> {
     .where((eb) =>
       eb.or([
         eb.exists(eb.selectFrom('pending_changeset as p').select('p.blob_id').whereRef('p.blob_id', '=', 'b.id')),
-        eb.exists(eb.selectFrom('baseline as l').select('l.id').whereRef('l.blob_id', '=', 'b.id').where('l.state', '=', 'waitingForFile')),
+        eb.exists(
+          eb
+            .selectFrom('baseline as l')
+            .select('l.id')
+            .whereRef('l.blob_id', '=', 'b.id')
+            .where('l.state', '=', 'waitingForFile'),
+        ),
       ]),
     )
     .executeTakeFirst();

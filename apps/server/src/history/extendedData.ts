@@ -23,14 +23,30 @@ export class ExtendedData {
    * @param data base64 of JSON text, checked
    * @throws ApiError InsufficientPermissions (pushed by somebody else), iModelNotInitialized, ChangesetExtendedDataExists
    */
-  async create(caller: Caller, access: IModelAccess, changeset: ChangesetTable, data: string): Promise<ExtendedDataTable> {
+  async create(
+    caller: Caller,
+    access: IModelAccess,
+    changeset: ChangesetTable,
+    data: string,
+  ): Promise<ExtendedDataTable> {
     if (access.imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
     if (changeset.creator_id !== caller.user.id) throw new ApiError('InsufficientPermissions');
-    const row: ExtendedDataTable = { imodel_id: access.imodel.id, changeset_index: changeset.index, changeset_id: changeset.id, data };
+    const row: ExtendedDataTable = {
+      imodel_id: access.imodel.id,
+      changeset_index: changeset.index,
+      changeset_id: changeset.id,
+      data,
+    };
     try {
       await this.#database.db.transaction().execute(async (tx) => {
         await tx.insertInto('extended_data').values(row).execute();
-        await audit(tx, caller, { at: Date.now(), action: 'extendedData.create', iTwinId: access.imodel.itwin_id, iModelId: row.imodel_id, detail: { changesetIndex: row.changeset_index } });
+        await audit(tx, caller, {
+          at: Date.now(),
+          action: 'extendedData.create',
+          iTwinId: access.imodel.itwin_id,
+          iModelId: row.imodel_id,
+          detail: { changesetIndex: row.changeset_index },
+        });
       });
     } catch (error) {
       if (isUniqueError(error)) throw new ApiError('ChangesetExtendedDataExists', { cause: error });
@@ -52,6 +68,10 @@ export class ExtendedData {
   }
 
   async list(imodelId: string, request: PageRequest): Promise<Page<ExtendedDataTable>> {
-    return readPage(this.#database.db.selectFrom('extended_data').selectAll().where('imodel_id', '=', imodelId), request, ['data']);
+    return readPage(
+      this.#database.db.selectFrom('extended_data').selectAll().where('imodel_id', '=', imodelId),
+      request,
+      ['data'],
+    );
   }
 }

@@ -21,10 +21,24 @@ export class ChangesetGroups {
   async create(caller: Caller, access: IModelAccess, description: string | null): Promise<ChangesetGroupTable> {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
-      const row: ChangesetGroupTable = { id: randomUUID(), imodel_id: imodel.id, state: 'inProgress', description, creator_id: caller.user.id, created_at: tick(imodel), touched_at: null };
+      const row: ChangesetGroupTable = {
+        id: randomUUID(),
+        imodel_id: imodel.id,
+        state: 'inProgress',
+        description,
+        creator_id: caller.user.id,
+        created_at: tick(imodel),
+        touched_at: null,
+      };
       await tx.insertInto('changeset_group').values(row).execute();
       await tx.updateTable('imodel').set({ clock: row.created_at }).where('id', '=', imodel.id).execute();
-      await audit(tx, caller, { at: row.created_at, action: 'changesetGroup.create', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: row.id } });
+      await audit(tx, caller, {
+        at: row.created_at,
+        action: 'changesetGroup.create',
+        iTwinId: imodel.itwin_id,
+        iModelId: imodel.id,
+        detail: { id: row.id },
+      });
       return row;
     });
   }
@@ -33,9 +47,20 @@ export class ChangesetGroups {
   async complete(caller: Caller, { imodel }: IModelAccess, id: string | undefined): Promise<ChangesetGroupTable> {
     return this.#database.db.transaction().execute(async (tx) => {
       const group = await findGroup(tx, imodel.id, id);
-      const closed = await tx.updateTable('changeset_group').set({ state: 'completed' }).where('id', '=', group.id).where('state', '=', 'inProgress').executeTakeFirst();
+      const closed = await tx
+        .updateTable('changeset_group')
+        .set({ state: 'completed' })
+        .where('id', '=', group.id)
+        .where('state', '=', 'inProgress')
+        .executeTakeFirst();
       if (closed.numUpdatedRows === 0n) throw new ApiError('ChangesetGroupIsClosed');
-      await audit(tx, caller, { at: Date.now(), action: 'changesetGroup.complete', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: group.id } });
+      await audit(tx, caller, {
+        at: Date.now(),
+        action: 'changesetGroup.complete',
+        iTwinId: imodel.itwin_id,
+        iModelId: imodel.id,
+        detail: { id: group.id },
+      });
       return { ...group, state: 'completed' };
     });
   }
@@ -46,7 +71,10 @@ export class ChangesetGroups {
   }
 
   async list(imodelId: string, request: PageRequest): Promise<Page<ChangesetGroupTable>> {
-    return readPage(this.#database.db.selectFrom('changeset_group').selectAll().where('imodel_id', '=', imodelId), request);
+    return readPage(
+      this.#database.db.selectFrom('changeset_group').selectAll().where('imodel_id', '=', imodelId),
+      request,
+    );
   }
 
   /** Groups of some changesets, by index. */
@@ -64,13 +92,28 @@ export class ChangesetGroups {
 
 /** Puts a changeset into a group. */
 export async function joinGroup(tx: Tx, imodelId: string, index: number, groupId: string, now: number): Promise<void> {
-  await tx.insertInto('grouped_changeset').values({ imodel_id: imodelId, changeset_index: index, group_id: groupId }).execute();
+  await tx
+    .insertInto('grouped_changeset')
+    .values({ imodel_id: imodelId, changeset_index: index, group_id: groupId })
+    .execute();
   await tx.updateTable('changeset_group').set({ touched_at: now }).where('id', '=', groupId).execute();
 }
 
 /** @throws ApiError ChangesetGroupNotFound */
-export async function findGroup(db: Database['db'], imodelId: string, id: string | undefined): Promise<ChangesetGroupTable> {
-  const row = id === undefined ? undefined : await db.selectFrom('changeset_group').selectAll().where('imodel_id', '=', imodelId).where('id', '=', id).executeTakeFirst();
+export async function findGroup(
+  db: Database['db'],
+  imodelId: string,
+  id: string | undefined,
+): Promise<ChangesetGroupTable> {
+  const row =
+    id === undefined
+      ? undefined
+      : await db
+          .selectFrom('changeset_group')
+          .selectAll()
+          .where('imodel_id', '=', imodelId)
+          .where('id', '=', id)
+          .executeTakeFirst();
   if (row === undefined) throw new ApiError('ChangesetGroupNotFound');
   return row;
 }

@@ -16,7 +16,11 @@ type Rule = { kept: string } | { orphan: (before: number) => RawBuilder<boolean>
 
 /** Rows that hang on one row of another table, and go with it. */
 function partOf(parent: Table, column: string, parentColumn = 'id'): Rule {
-  return { by: 'deletion', orphan: () => sql<boolean>`not exists (select 1 from ${sql.table(parent)} as parent where parent.${sql.ref(parentColumn)} = ${sql.ref(column)})` };
+  return {
+    by: 'deletion',
+    orphan: () =>
+      sql<boolean>`not exists (select 1 from ${sql.table(parent)} as parent where parent.${sql.ref(parentColumn)} = ${sql.ref(column)})`,
+  };
 }
 
 const ofIModel = partOf('imodel', 'imodel_id');
@@ -34,7 +38,13 @@ const referredBlob = [
 ] as const;
 
 /** What a job works on, by its kind. */
-const jobSubjects: Record<string, Table> = { checkpoint: 'checkpoint', derive: 'imodel', transferFiles: 'imodel', transferCheckpoints: 'imodel', deliver: 'webhook' };
+const jobSubjects: Record<string, Table> = {
+  checkpoint: 'checkpoint',
+  derive: 'imodel',
+  transferFiles: 'imodel',
+  transferCheckpoints: 'imodel',
+  deliver: 'webhook',
+};
 
 /** One rule for every table: a new table does not compile without one, and a test compares with the database. */
 export const orphanRules: Record<Table, Rule> = {
@@ -55,7 +65,11 @@ export const orphanRules: Record<Table, Rule> = {
   pending_changeset: ofIModel,
   upload: partOf('blob', 'blob_id'),
   // Kept so that whoever lost the turn is told why.
-  abandoned_push: { by: 'deletion', orphan: (before) => sql<boolean>`abandoned_at < ${before - abandonedMs} or not exists (select 1 from imodel where imodel.id = imodel_id)` },
+  abandoned_push: {
+    by: 'deletion',
+    orphan: (before) =>
+      sql<boolean>`abandoned_at < ${before - abandonedMs} or not exists (select 1 from imodel where imodel.id = imodel_id)`,
+  },
   briefcase: ofIModel,
   named_version: ofIModel,
   object_lock: ofIModel,
@@ -69,31 +83,39 @@ export const orphanRules: Record<Table, Rule> = {
   operation: ofIModel,
   mark: {
     by: 'deletion',
-    orphan: () => sql<boolean>`not exists (select 1 from imodel where imodel.id = subject_id) and not exists (select 1 from itwin where itwin.id = subject_id)`,
+    orphan: () =>
+      sql<boolean>`not exists (select 1 from imodel where imodel.id = subject_id) and not exists (select 1 from itwin where itwin.id = subject_id)`,
   },
   // One that no table names is marked as released; its bytes follow after the grace.
   blob: {
     by: 'collector',
     orphan: (before) =>
       sql<boolean>`released_at is null and created_at < ${before} and ${sql.join(
-        referredBlob.map(([table, column]) => sql`not exists (select 1 from ${sql.table(table)} as referring where referring.${sql.ref(column)} = blob.id)`),
+        referredBlob.map(
+          ([table, column]) =>
+            sql`not exists (select 1 from ${sql.table(table)} as referring where referring.${sql.ref(column)} = blob.id)`,
+        ),
         sql` and `,
       )}`,
   },
   // Seeds of this and other versions stay for the next new iModel.
   baseline: {
     by: 'collector',
-    orphan: (before) => sql<boolean>`created_at < ${before} and id not like 'seed-%' and not exists (select 1 from imodel where imodel.baseline_id = baseline.id)
+    orphan: (
+      before,
+    ) => sql<boolean>`created_at < ${before} and id not like 'seed-%' and not exists (select 1 from imodel where imodel.baseline_id = baseline.id)
       and not exists (select 1 from transfer where transfer.baseline_id = baseline.id or transfer.from_baseline_id = baseline.id)`,
   },
   history: {
     by: 'collector',
-    orphan: (before) => sql<boolean>`created_at < ${before} and not exists (select 1 from imodel where imodel.history_id = history.id) and not exists (select 1 from transfer where transfer.history_id = history.id)`,
+    orphan: (before) =>
+      sql<boolean>`created_at < ${before} and not exists (select 1 from imodel where imodel.history_id = history.id) and not exists (select 1 from transfer where transfer.history_id = history.id)`,
   },
   history_segment: partOf('history', 'history_id'),
   segment: {
     by: 'collector',
-    orphan: () => sql<boolean>`(owner_imodel_id is null or not exists (select 1 from imodel where imodel.id = owner_imodel_id))
+    orphan:
+      () => sql<boolean>`(owner_imodel_id is null or not exists (select 1 from imodel where imodel.id = owner_imodel_id))
       and not exists (select 1 from history_segment as h where h.segment_id = segment.id) and not exists (select 1 from changeset as c where c.segment_id = segment.id)`,
   },
   // Above every head that looks at an abandoned segment.
@@ -106,23 +128,29 @@ export const orphanRules: Record<Table, Rule> = {
   },
   checkpoint: {
     by: 'deletion',
-    orphan: () => sql<boolean>`(segment_id is not null and not exists (select 1 from changeset as c where c.segment_id = checkpoint.segment_id and c."index" = changeset_index))
+    orphan:
+      () => sql<boolean>`(segment_id is not null and not exists (select 1 from changeset as c where c.segment_id = checkpoint.segment_id and c."index" = changeset_index))
       or (baseline_id is not null and not exists (select 1 from baseline where baseline.id = checkpoint.baseline_id))`,
   },
   model_file: {
     by: 'collector',
-    orphan: (before) => sql<boolean>`created_at < ${before} and not exists (select 1 from checkpoint where checkpoint.file_id = model_file.id)`,
+    orphan: (before) =>
+      sql<boolean>`created_at < ${before} and not exists (select 1 from checkpoint where checkpoint.file_id = model_file.id)`,
   },
   model_file_block: partOf('model_file', 'file_id'),
   block: {
     by: 'collector',
-    orphan: (before) => sql<boolean>`not exists (select 1 from model_file_block as f where f.block_id = block.id) and exists (select 1 from blob where blob.id = block.blob_id and blob.created_at < ${before})`,
+    orphan: (before) =>
+      sql<boolean>`not exists (select 1 from model_file_block as f where f.block_id = block.id) and exists (select 1 from blob where blob.id = block.blob_id and blob.created_at < ${before})`,
   },
   job: {
     by: 'deletion',
     orphan: () =>
       sql<boolean>`state <> 'running' and (${sql.join(
-        Object.entries(jobSubjects).map(([kind, table]) => sql`(kind = ${kind} and not exists (select 1 from ${sql.table(table)} as subject where subject.id = subject_id))`),
+        Object.entries(jobSubjects).map(
+          ([kind, table]) =>
+            sql`(kind = ${kind} and not exists (select 1 from ${sql.table(table)} as subject where subject.id = subject_id))`,
+        ),
         sql` or `,
       )})`,
   },
@@ -133,7 +161,9 @@ export const orphanRules: Record<Table, Rule> = {
 
 /** Tables with a rule by which rows can become orphans, and its condition. */
 function conditions(before: number): { table: Table; by: 'deletion' | 'collector'; condition: RawBuilder<boolean> }[] {
-  return (Object.entries(orphanRules) as [Table, Rule][]).flatMap(([table, rule]) => ('kept' in rule ? [] : [{ table, by: rule.by, condition: rule.orphan(before) }]));
+  return (Object.entries(orphanRules) as [Table, Rule][]).flatMap(([table, rule]) =>
+    'kept' in rule ? [] : [{ table, by: rule.by, condition: rule.orphan(before) }],
+  );
 }
 
 /**
@@ -143,7 +173,9 @@ function conditions(before: number): { table: Table; by: 'deletion' | 'collector
 export async function countOrphans(db: Db, before: number): Promise<Partial<Record<Table, number>>> {
   const found: Partial<Record<Table, number>> = {};
   for (const { table, condition } of conditions(before)) {
-    const { rows } = await sql<{ count: number }>`select count(*) as count from ${sql.table(table)} where ${condition}`.execute(db);
+    const { rows } = await sql<{
+      count: number;
+    }>`select count(*) as count from ${sql.table(table)} where ${condition}`.execute(db);
     const count = Number(rows[0]?.count ?? 0);
     if (count > 0) found[table] = count;
   }
@@ -163,9 +195,16 @@ export async function deleteOrphans(db: Db, before: number, signal: AbortSignal 
 }
 
 /** Ids of some orphans of a table that the collector has to take apart. */
-export async function orphanIds(db: Db, table: 'blob' | 'baseline' | 'segment' | 'history', before: number, limit: number): Promise<string[]> {
+export async function orphanIds(
+  db: Db,
+  table: 'blob' | 'baseline' | 'segment' | 'history',
+  before: number,
+  limit: number,
+): Promise<string[]> {
   const rule = orphanRules[table];
   if ('kept' in rule) return [];
-  const { rows } = await sql<{ id: string }>`select id from ${sql.table(table)} where ${rule.orphan(before)} limit ${limit}`.execute(db);
+  const { rows } = await sql<{
+    id: string;
+  }>`select id from ${sql.table(table)} where ${rule.orphan(before)} limit ${limit}`.execute(db);
   return rows.map(({ id }) => id);
 }

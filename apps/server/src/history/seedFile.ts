@@ -32,7 +32,8 @@ export async function readSeedFile(file: string): Promise<SeedFile> {
   );
   if (size > largestSeed) throw refuse(`is larger than ${largestSeed / 2 ** 20} MiB`);
   const wal = await stat(`${file}-wal`).catch(() => undefined);
-  if (wal !== undefined && wal.size > 0) throw refuse('has work in a journal beside it (-wal): open it, save it and close it');
+  if (wal !== undefined && wal.size > 0)
+    throw refuse('has work in a journal beside it (-wal): open it, save it and close it');
   const bytes = await readFile(file);
   if (bytes.toString('latin1', 0, 16) !== 'SQLite format 3\0') throw refuse('is no SQLite file');
   const folder = await mkdtemp(path.join(tmpdir(), 'offshoot-seed-'));
@@ -43,7 +44,10 @@ export async function readSeedFile(file: string): Promise<SeedFile> {
     const fault = faultOf(copy);
     if (fault !== undefined) throw refuse(fault);
     const offsets = provenOffsets(copy);
-    if (offsets === undefined) throw refuse('the places of its ids cannot be found and proven; set both ids (of iModel and iTwin), close it and vacuum it');
+    if (offsets === undefined)
+      throw refuse(
+        'the places of its ids cannot be found and proven; set both ids (of iModel and iTwin), close it and vacuum it',
+      );
     return { bytes, offsets };
   } finally {
     await rm(folder, { recursive: true, force: true });
@@ -64,11 +68,15 @@ function faultOf(file: string): string | undefined {
   try {
     return withDatabase(file, (db) => {
       if (db.prepare('pragma quick_check(1)').get()?.quick_check !== 'ok') return 'is damaged';
-      const profile = db.prepare("select count(*) as count from be_Prop where Namespace = 'dgn_Db' and Name = 'SchemaVersion'").get()?.count;
+      const profile = db
+        .prepare("select count(*) as count from be_Prop where Namespace = 'dgn_Db' and Name = 'SchemaVersion'")
+        .get()?.count;
       if (profile !== 1) return 'is no iModel';
       const repository = db.prepare("select Val as value from be_Local where Name = 'be_repositoryid'").get()?.value;
-      if (!(repository instanceof Uint8Array) || repository.some((byte) => byte !== 0)) return "is somebody's briefcase";
-      if (db.prepare("select 1 from be_Local where Name = 'ParentChangeSetId' and length(Val) > 0").get() !== undefined) return 'is at a changeset: a seed has no history';
+      if (!(repository instanceof Uint8Array) || repository.some((byte) => byte !== 0))
+        return "is somebody's briefcase";
+      if (db.prepare("select 1 from be_Local where Name = 'ParentChangeSetId' and length(Val) > 0").get() !== undefined)
+        return 'is at a changeset: a seed has no history';
       if (db.prepare('select 1 from dgn_Txns limit 1').get() !== undefined) return 'has changes that were never pushed';
       return undefined;
     });
@@ -81,8 +89,12 @@ function provenOffsets(file: string): IdentityOffsets | undefined {
   const offsets = { iModelIdOffset: -1, iTwinIdOffset: -1 };
   const valueOf = (name: string): Buffer | undefined =>
     withDatabase(file, (db) => {
-      const value = db.prepare("select Data as value from be_Prop where Namespace = 'be_Db' and Name = ?").get(name)?.value;
-      return value instanceof Uint8Array && value.length === 16 && value.some((byte) => byte !== 0) ? Buffer.from(value) : undefined;
+      const value = db
+        .prepare("select Data as value from be_Prop where Namespace = 'be_Db' and Name = ?")
+        .get(name)?.value;
+      return value instanceof Uint8Array && value.length === 16 && value.some((byte) => byte !== 0)
+        ? Buffer.from(value)
+        : undefined;
     });
   for (const [key, name] of Object.entries(ids) as [keyof IdentityOffsets, string][]) {
     const before = valueOf(name);

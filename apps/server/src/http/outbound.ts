@@ -23,8 +23,17 @@ const idleMs = 5000;
  * @param allowPrivate lets requests go there too, and without encryption
  */
 export function filtered(allowPrivate: boolean): Outlet {
-  const options = { keepAlive: true, timeout: idleMs, allowPrivateIPAddress: allowPrivate, allowMetaIPAddress: allowPrivate };
-  return { http: new RequestFilteringHttpAgent(options), https: new RequestFilteringHttpsAgent(options), encryptedOnly: !allowPrivate };
+  const options = {
+    keepAlive: true,
+    timeout: idleMs,
+    allowPrivateIPAddress: allowPrivate,
+    allowMetaIPAddress: allowPrivate,
+  };
+  return {
+    http: new RequestFilteringHttpAgent(options),
+    https: new RequestFilteringHttpsAgent(options),
+    encryptedOnly: !allowPrivate,
+  };
 }
 
 /** A request was to go to an address that it may not go to. */
@@ -40,18 +49,36 @@ export class ForbiddenAddressError extends Error {
  * @param options.signal ends the request, and the body of the answer
  * @throws ForbiddenAddressError, or what the connection throws
  */
-export function send(url: URL, outlet: Outlet, options: { method?: string; headers: OutgoingHttpHeaders; body?: string; signal: AbortSignal }): Promise<IncomingMessage> {
+export function send(
+  url: URL,
+  outlet: Outlet,
+  options: { method?: string; headers: OutgoingHttpHeaders; body?: string; signal: AbortSignal },
+): Promise<IncomingMessage> {
   const { method = 'GET', headers, body, signal } = options;
   const encrypted = url.protocol === 'https:';
-  if (!encrypted && url.protocol !== 'http:') return Promise.reject(new ForbiddenAddressError(url, 'it is neither http nor https'));
+  if (!encrypted && url.protocol !== 'http:')
+    return Promise.reject(new ForbiddenAddressError(url, 'it is neither http nor https'));
   if (!encrypted && outlet.encryptedOnly) return Promise.reject(new ForbiddenAddressError(url, 'it is not encrypted'));
   return new Promise((resolve, reject) => {
     const [{ request }, agent] = encrypted ? [https, outlet.https] : [http, outlet.http];
-    const sent = request(url, { method, agent, signal, headers: { ...headers, ...(body !== undefined && { 'content-length': Buffer.byteLength(body) }) } }, resolve);
+    const sent = request(
+      url,
+      {
+        method,
+        agent,
+        signal,
+        headers: { ...headers, ...(body !== undefined && { 'content-length': Buffer.byteLength(body) }) },
+      },
+      resolve,
+    );
     sent.once('error', (error) => {
       // Words of request-filtering-agent, which gives its errors no code.
       const refused = /is not allowed/.test(error.message);
-      reject(refused ? new ForbiddenAddressError(url, 'it is an address of this machine or of a private network', error) : error);
+      reject(
+        refused
+          ? new ForbiddenAddressError(url, 'it is an address of this machine or of a private network', error)
+          : error,
+      );
     });
     sent.end(body);
   });

@@ -25,7 +25,12 @@ export function addSecurityHeaders(server: Server): void {
  * that are there now. Styles in the page are allowed, because the components of the API document set them from their scripts.
  */
 export function pagePolicy(html: string): string {
-  const hashes = [...html.matchAll(/<script(?: type="[^"]*")?>([^]*?)<\/script>/g)].map(([, script]) => `'sha256-${createHash('sha256').update(script ?? '').digest('base64')}'`);
+  const hashes = [...html.matchAll(/<script(?: type="[^"]*")?>([^]*?)<\/script>/g)].map(
+    ([, script]) =>
+      `'sha256-${createHash('sha256')
+        .update(script ?? '')
+        .digest('base64')}'`,
+  );
   return [
     "default-src 'none'",
     `script-src 'self' ${hashes.join(' ')}`,

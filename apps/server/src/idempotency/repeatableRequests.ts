@@ -70,7 +70,11 @@ export class RepeatableRequests {
 
   /** Lets go of what was running: for the start of a server that runs alone on its database. */
   async reclaim(): Promise<void> {
-    await this.#database.db.updateTable('repeatable_request').set({ lease_until: 0 }).where('answer', 'is', null).execute();
+    await this.#database.db
+      .updateTable('repeatable_request')
+      .set({ lease_until: 0 })
+      .where('answer', 'is', null)
+      .execute();
   }
 
   /**
@@ -96,12 +100,18 @@ export class RepeatableRequests {
    * @param handler its answer is kept unless `lasts` says that a later attempt may fare better
    * @throws KeyReusedError; ApiError RequestInProgress; what the handler throws
    */
-  async once(key: string, request: RequestIdentity, handler: () => Promise<KeptAnswer>, lasts: (answer: KeptAnswer) => boolean): Promise<{ answer: KeptAnswer; repeated: boolean }> {
+  async once(
+    key: string,
+    request: RequestIdentity,
+    handler: () => Promise<KeptAnswer>,
+    lasts: (answer: KeptAnswer) => boolean,
+  ): Promise<{ answer: KeptAnswer; repeated: boolean }> {
     const reference = underKey(key, request);
     const claim = await this.#claim(reference);
     if ('answer' in claim) return { answer: claim.answer, repeated: true };
     const { runId, committed } = claim;
-    const own = () => this.#database.db.updateTable('repeatable_request').where('id', '=', reference.id).where('run_id', '=', runId);
+    const own = () =>
+      this.#database.db.updateTable('repeatable_request').where('id', '=', reference.id).where('run_id', '=', runId);
     const renewal = setInterval(() => {
       own()
         .set({ lease_until: sql`${databaseNow(this.#database.db)} + ${leaseMs}` })
@@ -113,14 +123,26 @@ export class RepeatableRequests {
     const keeper: OutcomeKeeper = {
       committed,
       keep: async (tx: Tx, results) => {
-        const kept = await tx.updateTable('repeatable_request').set({ outcomes: seal(results, reference) }).where('id', '=', reference.id).where('run_id', '=', runId).executeTakeFirst();
+        const kept = await tx
+          .updateTable('repeatable_request')
+          .set({ outcomes: seal(results, reference) })
+          .where('id', '=', reference.id)
+          .where('run_id', '=', runId)
+          .executeTakeFirst();
         // Another run took the request over: what this one has done is rolled back.
         if (kept.numUpdatedRows === 0n) throw new ApiError('RequestInProgress', { headers: { 'retry-after': '1' } });
       },
     };
     try {
       const answer = await withOutcomes(keeper, handler);
-      if (lasts(answer)) await own().set({ answer: seal(answer, reference), lease_until: 0, expires_at: sql`${databaseNow(this.#database.db)} + ${lifeMs}` }).execute();
+      if (lasts(answer))
+        await own()
+          .set({
+            answer: seal(answer, reference),
+            lease_until: 0,
+            expires_at: sql`${databaseNow(this.#database.db)} + ${lifeMs}`,
+          })
+          .execute();
       else await own().set({ lease_until: 0 }).execute();
       return { answer, repeated: committed.length > 0 };
     } catch (error) {
@@ -139,23 +161,41 @@ export class RepeatableRequests {
     const { id, fingerprint } = reference;
     const runId = randomUUID();
     const lease = sql<number>`${databaseNow(this.#database.db)} + ${leaseMs}`;
-    for (const waits = [...waitsMs]; ; ) {
+    for (const waits = [...waitsMs]; ;) {
       const inserted = await this.#database.db
         .insertInto('repeatable_request')
-        .values({ id, fingerprint, run_id: runId, lease_until: lease, outcomes: null, answer: null, made: null, expires_at: sql<number>`${databaseNow(this.#database.db)} + ${lifeMs}` })
+        .values({
+          id,
+          fingerprint,
+          run_id: runId,
+          lease_until: lease,
+          outcomes: null,
+          answer: null,
+          made: null,
+          expires_at: sql<number>`${databaseNow(this.#database.db)} + ${lifeMs}`,
+        })
         .onConflict((conflict) => conflict.doNothing())
         .executeTakeFirst();
       if ((inserted.numInsertedOrUpdatedRows ?? 0n) > 0n) return { runId, committed: [] };
       const row = await this.#find(id);
       if (row === undefined) continue;
       if (row.expired && !row.held) {
-        await this.#database.db.deleteFrom('repeatable_request').where('id', '=', id).where('run_id', '=', row.run_id).execute();
+        await this.#database.db
+          .deleteFrom('repeatable_request')
+          .where('id', '=', id)
+          .where('run_id', '=', row.run_id)
+          .execute();
         continue;
       }
       if (row.fingerprint !== fingerprint) throw new KeyReusedError();
       if (row.answer !== null) return { answer: open(row.answer, reference) as KeptAnswer };
       if (!row.held) {
-        const taken = await this.#database.db.updateTable('repeatable_request').set({ run_id: runId, lease_until: lease }).where('id', '=', id).where('run_id', '=', row.run_id).executeTakeFirst();
+        const taken = await this.#database.db
+          .updateTable('repeatable_request')
+          .set({ run_id: runId, lease_until: lease })
+          .where('id', '=', id)
+          .where('run_id', '=', row.run_id)
+          .executeTakeFirst();
         if (taken.numUpdatedRows === 0n) continue;
         // Read again: the run before may have committed until this moment.
         const outcomes = (await this.#find(id))?.outcomes ?? null;
@@ -173,14 +213,27 @@ export class RepeatableRequests {
     const lease_until = sql<number>`${databaseNow(this.#database.db)} + ${leaseMs}`;
     await this.#database.db
       .insertInto('repeatable_request')
-      .values({ id, fingerprint, run_id: randomUUID(), lease_until, outcomes: null, answer: null, made: null, expires_at: lease_until })
+      .values({
+        id,
+        fingerprint,
+        run_id: randomUUID(),
+        lease_until,
+        outcomes: null,
+        answer: null,
+        made: null,
+        expires_at: lease_until,
+      })
       .onConflict((conflict) => conflict.doNothing())
       .execute();
   }
 
   /** The announced request failed: there is no answer to wait for. */
   async withdrawLost(request: RequestIdentity): Promise<void> {
-    await this.#database.db.deleteFrom('repeatable_request').where('id', '=', withoutKey(request).id).where('answer', 'is', null).execute();
+    await this.#database.db
+      .deleteFrom('repeatable_request')
+      .where('id', '=', withoutKey(request).id)
+      .where('answer', 'is', null)
+      .execute();
   }
 
   /**
@@ -189,7 +242,13 @@ export class RepeatableRequests {
    */
   async keepLost(request: RequestIdentity, answer: KeptAnswer, made: string): Promise<void> {
     const reference = withoutKey(request);
-    const row = { run_id: randomUUID(), answer: seal(answer, reference), made: hash('made', made), expires_at: sql<number>`${databaseNow(this.#database.db)} + ${lifeMs}`, lease_until: 0 };
+    const row = {
+      run_id: randomUUID(),
+      answer: seal(answer, reference),
+      made: hash('made', made),
+      expires_at: sql<number>`${databaseNow(this.#database.db)} + ${lifeMs}`,
+      lease_until: 0,
+    };
     await this.#database.db
       .insertInto('repeatable_request')
       .values({ id: reference.id, fingerprint: reference.fingerprint, outcomes: null, ...row })
@@ -201,7 +260,10 @@ export class RepeatableRequests {
    * The answer to the same request that did not reach its client, once: whoever gets it has it.
    * @param made what the answer tells of, as it is now; undefined when it is gone
    */
-  async takeLost(request: RequestIdentity, made: (answer: KeptAnswer) => Promise<string | undefined>): Promise<KeptAnswer | undefined> {
+  async takeLost(
+    request: RequestIdentity,
+    made: (answer: KeptAnswer) => Promise<string | undefined>,
+  ): Promise<KeptAnswer | undefined> {
     const reference = withoutKey(request);
     for (const until = performance.now() + lostWait.withinMs; ; await pause(lostWait.everyMs)) {
       const row = await this.#find(reference.id);
@@ -213,7 +275,11 @@ export class RepeatableRequests {
       const answer = open(row.answer, reference) as KeptAnswer;
       const now = await made(answer);
       if (now === undefined || hash('made', now) !== row.made) return undefined;
-      const taken = await this.#database.db.deleteFrom('repeatable_request').where('id', '=', reference.id).where('run_id', '=', row.run_id).executeTakeFirst();
+      const taken = await this.#database.db
+        .deleteFrom('repeatable_request')
+        .where('id', '=', reference.id)
+        .where('run_id', '=', row.run_id)
+        .executeTakeFirst();
       return taken.numDeletedRows === 0n ? undefined : answer;
     }
   }
@@ -222,7 +288,10 @@ export class RepeatableRequests {
     const row = await this.#database.db
       .selectFrom('repeatable_request')
       .selectAll()
-      .select([sql<number>`case when lease_until > ${databaseNow(this.#database.db)} then 1 else 0 end`.as('held'), sql<number>`case when expires_at <= ${databaseNow(this.#database.db)} then 1 else 0 end`.as('expired')])
+      .select([
+        sql<number>`case when lease_until > ${databaseNow(this.#database.db)} then 1 else 0 end`.as('held'),
+        sql<number>`case when expires_at <= ${databaseNow(this.#database.db)} then 1 else 0 end`.as('expired'),
+      ])
       .where('id', '=', id)
       .executeTakeFirst();
     return row === undefined ? undefined : { ...row, held: row.held === 1, expired: row.expired === 1 };
@@ -232,7 +301,12 @@ export class RepeatableRequests {
 /** Removes answers whose time is over, at most `limit`. @returns how many */
 export async function dropExpiredRequests(database: Database, limit: number): Promise<number> {
   const now = databaseNow(database.db);
-  const expired = database.db.selectFrom('repeatable_request').select('id').where('expires_at', '<=', now).where('lease_until', '<=', now).limit(limit);
+  const expired = database.db
+    .selectFrom('repeatable_request')
+    .select('id')
+    .where('expires_at', '<=', now)
+    .where('lease_until', '<=', now)
+    .limit(limit);
   const dropped = await database.db.deleteFrom('repeatable_request').where('id', 'in', expired).executeTakeFirst();
   return Number(dropped.numDeletedRows);
 }
@@ -243,13 +317,21 @@ function idOfKey(key: string, { user, application }: Caller): string {
 
 function underKey(key: string, request: RequestIdentity): Reference {
   const { user, application } = request.caller;
-  return { id: idOfKey(key, request.caller), fingerprint: fingerprintOf(request), secret: digest('secret of key', user.id, application.id, key) };
+  return {
+    id: idOfKey(key, request.caller),
+    fingerprint: fingerprintOf(request),
+    secret: digest('secret of key', user.id, application.id, key),
+  };
 }
 
 function withoutKey(request: RequestIdentity): Reference {
   const { user, application } = request.caller;
   const fingerprint = fingerprintOf(request);
-  return { id: hash('request', user.id, application.id, fingerprint), fingerprint, secret: digest('secret of request', user.id, application.id, request.operationId, request.url, request.body) };
+  return {
+    id: hash('request', user.id, application.id, fingerprint),
+    fingerprint,
+    secret: digest('secret of request', user.id, application.id, request.operationId, request.url, request.body),
+  };
 }
 
 function fingerprintOf({ operationId, url, body }: RequestIdentity): string {
@@ -282,5 +364,7 @@ function open(text: string, { secret }: Reference): unknown {
   const bytes = Buffer.from(text, 'base64');
   const decipher = createDecipheriv('aes-256-gcm', secret, bytes.subarray(0, ivBytes));
   decipher.setAuthTag(bytes.subarray(ivBytes, ivBytes + tagBytes));
-  return JSON.parse(Buffer.concat([decipher.update(bytes.subarray(ivBytes + tagBytes)), decipher.final()]).toString('utf8')) as unknown;
+  return JSON.parse(
+    Buffer.concat([decipher.update(bytes.subarray(ivBytes + tagBytes)), decipher.final()]).toString('utf8'),
+  ) as unknown;
 }

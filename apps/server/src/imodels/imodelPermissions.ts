@@ -35,7 +35,10 @@ export class IModelPermissions {
       .where('imodel.secured_by', '=', kind)
       .orderBy('imodel_grant.holder_id')
       .execute();
-    return rows.map(({ holder_id, permissions }) => ({ holder: holder_id, permissions: JSON.parse(permissions) as IModelPermission[] }));
+    return rows.map(({ holder_id, permissions }) => ({
+      holder: holder_id,
+      permissions: JSON.parse(permissions) as IModelPermission[],
+    }));
   }
 
   /**
@@ -45,7 +48,13 @@ export class IModelPermissions {
    * @returns the grants after it, or `otherKind` when the iModel has grants of the other kind
    * @throws ApiError iModelNotFound, iModelNotInitialized, RoleNotFound, UserNotFound
    */
-  async set(caller: Caller, access: IModelAccess, kind: GrantKind, grants: readonly Grant[], replace: boolean): Promise<Grant[] | 'otherKind'> {
+  async set(
+    caller: Caller,
+    access: IModelAccess,
+    kind: GrantKind,
+    grants: readonly Grant[],
+    replace: boolean,
+  ): Promise<Grant[] | 'otherKind'> {
     if (kind === 'users') await this.#requireUsers(grants);
     const outcome = await this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
@@ -55,7 +64,13 @@ export class IModelPermissions {
       // An iModel that is secured and whose last grant went with its role stays closed, so the grants that are left do not count.
       const secured = grants.length > 0 ? kind : replace ? null : imodel.secured_by;
       await tx.updateTable('imodel').set({ secured_by: secured }).where('id', '=', imodel.id).execute();
-      await audit(tx, caller, { at: Date.now(), action: 'iModel.permissions', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { kind, grants, replace } });
+      await audit(tx, caller, {
+        at: Date.now(),
+        action: 'iModel.permissions',
+        iTwinId: imodel.itwin_id,
+        iModelId: imodel.id,
+        detail: { kind, grants, replace },
+      });
       return 'set';
     });
     return outcome === 'otherKind' ? outcome : this.list(access.imodel.id, kind);
@@ -71,7 +86,12 @@ export class IModelPermissions {
 
 async function requireRoles(tx: Tx, iTwinId: string, grants: readonly Grant[]): Promise<void> {
   for (const { holder } of grants) {
-    const role = await tx.selectFrom('role').select('id').where('itwin_id', '=', iTwinId).where('id', '=', holder).executeTakeFirst();
+    const role = await tx
+      .selectFrom('role')
+      .select('id')
+      .where('itwin_id', '=', iTwinId)
+      .where('id', '=', holder)
+      .executeTakeFirst();
     if (role === undefined) throw new ApiError('RoleNotFound');
   }
 }

@@ -24,7 +24,10 @@ export interface NewIModel {
 }
 
 /** Lower-case forms that both databases order and search alike. */
-export function nameColumns(name: string, description: string | null): Pick<IModelTable, 'name' | 'name_order' | 'search_text' | 'description'> {
+export function nameColumns(
+  name: string,
+  description: string | null,
+): Pick<IModelTable, 'name' | 'name_order' | 'search_text' | 'description'> {
   const lower = name.toLowerCase();
   return { name, name_order: lower, description, search_text: `${lower}\n${(description ?? '').toLowerCase()}` };
 }
@@ -57,7 +60,9 @@ export async function insertIModel(tx: Tx, imodel: NewIModel): Promise<void> {
       deleted_at: null,
       failed_at: null,
     })
-    .onConflict((conflict) => conflict.columns(['itwin_id', 'name']).where('deleted_at', 'is', null).where('failed_at', 'is', null).doNothing())
+    .onConflict((conflict) =>
+      conflict.columns(['itwin_id', 'name']).where('deleted_at', 'is', null).where('failed_at', 'is', null).doNothing(),
+    )
     .executeTakeFirst();
   if (inserted.numInsertedOrUpdatedRows === 0n) throw await nameTaken(tx, imodel);
 }
@@ -81,7 +86,13 @@ async function nameTaken(tx: Tx, { iTwinId, name, creatorId }: NewIModel): Promi
       ? `It waits for its baseline file: upload the file and complete it with POST /imodels/${holder.id}/baselinefile, or give it up with DELETE /imodels/${holder.id}, which frees the name.`
       : `It is still being created: GET /imodels/${holder.id}/operations/create tells how far it is. DELETE /imodels/${holder.id} gives it up and frees the name.`;
   return new ApiError('iModelExists', {
-    details: [{ code: 'iModelNotInitialized', message: `The iModel '${holder.id}' that you created has this name. ${goOn}`, target: 'name' }],
+    details: [
+      {
+        code: 'iModelNotInitialized',
+        message: `The iModel '${holder.id}' that you created has this name. ${goOn}`,
+        target: 'name',
+      },
+    ],
   });
 }
 

@@ -52,7 +52,11 @@ export class IModels {
    * @returns the new row, and the blob to upload to if there is one
    * @throws ApiError iModelExists; QuotaExceededError
    */
-  async create(caller: Caller, to: ITwinAccess, request: IModelRequest): Promise<{ imodel: IModelTable; uploadBlobId: string | undefined }> {
+  async create(
+    caller: Caller,
+    to: ITwinAccess,
+    request: IModelRequest,
+  ): Promise<{ imodel: IModelTable; uploadBlobId: string | undefined }> {
     const now = Date.now();
     const store = this.#blobs.stores.ofDataCenter(to.itwin.data_center);
     const { id, uploadBlobId } = await this.#database.db.transaction().execute(async (tx) => {
@@ -64,7 +68,10 @@ export class IModels {
       if (baselineFileSize !== undefined) {
         blobId = await this.#blobs.expect(tx, store, to.itwin, baselineFileSize, now);
         baselineId = randomUUID();
-        await tx.insertInto('baseline').values({ id: baselineId, blob_id: blobId, state: 'waitingForFile', created_at: now }).execute();
+        await tx
+          .insertInto('baseline')
+          .values({ id: baselineId, blob_id: blobId, state: 'waitingForFile', created_at: now })
+          .execute();
       }
       const waits = blobId !== undefined;
       await insertIModel(tx, {
@@ -80,7 +87,14 @@ export class IModels {
         creatorId: caller.user.id,
         now,
       });
-      await insertOperation(tx, { imodel_id: id, kind: 'create', state: waits ? 'waitingForFile' : 'successful', changesets: 0, created_at: now, finished_at: waits ? null : now });
+      await insertOperation(tx, {
+        imodel_id: id,
+        kind: 'create',
+        state: waits ? 'waitingForFile' : 'successful',
+        changesets: 0,
+        created_at: now,
+        finished_at: waits ? null : now,
+      });
       if (!waits) await raiseCreated(tx, { id, itwin_id: to.itwin.id, creator_id: caller.user.id });
       await audit(tx, caller, { at: now, action: 'iModel.create', iTwinId: to.itwin.id, iModelId: id });
       return { id, uploadBlobId: blobId };
@@ -90,13 +104,22 @@ export class IModels {
 
   /** @throws ApiError iModelNotFound */
   async get(id: string): Promise<IModelTable> {
-    const row = await this.#database.db.selectFrom('imodel').selectAll().where('id', '=', id).where('deleted_at', 'is', null).executeTakeFirst();
+    const row = await this.#database.db
+      .selectFrom('imodel')
+      .selectAll()
+      .where('id', '=', id)
+      .where('deleted_at', 'is', null)
+      .executeTakeFirst();
     if (row === undefined) throw new ApiError('iModelNotFound');
     return row;
   }
 
   async createOperation(imodelId: string): Promise<OperationTable> {
-    return this.#database.db.selectFrom('operation').selectAll().where('imodel_id', '=', imodelId).executeTakeFirstOrThrow();
+    return this.#database.db
+      .selectFrom('operation')
+      .selectAll()
+      .where('imodel_id', '=', imodelId)
+      .executeTakeFirstOrThrow();
   }
 
   /** @param hidden iModels that the caller may not see */
@@ -106,7 +129,11 @@ export class IModels {
     filter: { name?: string | undefined; search?: string | undefined; state?: IModelState | undefined },
     request: PageRequest,
   ): Promise<Page<IModelTable>> {
-    let query = this.#database.db.selectFrom('imodel').selectAll().where('itwin_id', '=', iTwinId).where('deleted_at', 'is', null);
+    let query = this.#database.db
+      .selectFrom('imodel')
+      .selectAll()
+      .where('itwin_id', '=', iTwinId)
+      .where('deleted_at', 'is', null);
     if (hidden.length > 0) query = query.where('id', 'not in', hidden);
     if (filter.name !== undefined) query = query.where('name', '=', filter.name);
     // A name leads to the iModel that holds it: clients take the first. Failed creations are found by their state.
@@ -126,11 +153,19 @@ export class IModels {
           .updateTable('imodel')
           .set({
             ...nameColumns(change.name ?? row.name, description),
-            ...(change.extent !== undefined && { extent: change.extent === null ? null : JSON.stringify(change.extent) }),
+            ...(change.extent !== undefined && {
+              extent: change.extent === null ? null : JSON.stringify(change.extent),
+            }),
           })
           .where('id', '=', id)
           .execute();
-        await audit(tx, caller, { at: Date.now(), action: 'iModel.update', iTwinId: row.itwin_id, iModelId: id, detail: { ...change } });
+        await audit(tx, caller, {
+          at: Date.now(),
+          action: 'iModel.update',
+          iTwinId: row.itwin_id,
+          iModelId: id,
+          detail: { ...change },
+        });
       });
     } catch (error) {
       if (isUniqueError(error)) throw new ApiError('iModelExists', { cause: error });
@@ -151,7 +186,13 @@ export class IModels {
       const now = Date.now();
       await tx.updateTable('imodel').set({ deleted_at: now, history_id: null }).where('id', '=', id).execute();
       await raiseDeleted(tx, row, caller.user.id);
-      await audit(tx, caller, { at: now, action: 'iModel.delete', iTwinId: row.itwin_id, iModelId: id, detail: { name: row.name } });
+      await audit(tx, caller, {
+        at: now,
+        action: 'iModel.delete',
+        iTwinId: row.itwin_id,
+        iModelId: id,
+        detail: { name: row.name },
+      });
     });
   }
 }
@@ -159,5 +200,7 @@ export class IModels {
 /** Rule of the API: `$search` looks for a part of the text, whatever the case. Stored lower-case, so both databases agree. */
 export function contains({ engine }: Pick<Database, 'engine'>, column: string, text: string) {
   const needle = text.toLowerCase();
-  return engine === 'postgres' ? sql<boolean>`strpos(${sql.ref(column)}, ${needle}) > 0` : sql<boolean>`instr(${sql.ref(column)}, ${needle}) > 0`;
+  return engine === 'postgres'
+    ? sql<boolean>`strpos(${sql.ref(column)}, ${needle}) > 0`
+    : sql<boolean>`instr(${sql.ref(column)}, ${needle}) > 0`;
 }

@@ -67,7 +67,12 @@ export const WorkEvent = Type.Union([
   ),
   // The files are at fault.
   Type.Object(
-    { fault: Text, kind: Type.Enum(['notAnIModel', 'briefcase', 'unreadable']), detail: Text, highestBriefcaseId: Briefcase },
+    {
+      fault: Text,
+      kind: Type.Enum(['notAnIModel', 'briefcase', 'unreadable']),
+      detail: Text,
+      highestBriefcaseId: Briefcase,
+    },
     { additionalProperties: false },
   ),
   // The process is; `final` where another attempt would meet the same.
@@ -75,7 +80,11 @@ export const WorkEvent = Type.Union([
 ]);
 export type WorkEvent = Static<typeof WorkEvent>;
 
-export const ServiceHealth = Type.Object({ status: Type.Literal('ok'), iTwinJs: Type.String({ maxLength: 100 }), isolation: Type.Enum([...isolationLevels]) });
+export const ServiceHealth = Type.Object({
+  status: Type.Literal('ok'),
+  iTwinJs: Type.String({ maxLength: 100 }),
+  isolation: Type.Enum([...isolationLevels]),
+});
 
 /** The stream ended before what was announced, or a line in it is too long. */
 export class IncompleteStreamError extends Error {
@@ -109,7 +118,7 @@ export class CountedReader {
 
   /** So many bytes, as they come. @throws IncompleteStreamError */
   async *pieces(bytes: number): AsyncGenerator<Buffer, void, void> {
-    for (let left = bytes; left > 0; ) {
+    for (let left = bytes; left > 0;) {
       if (this.#rest.length === 0) this.#rest = await this.#next();
       const piece = this.#rest.subarray(0, left);
       this.#rest = this.#rest.subarray(piece.length);
@@ -120,7 +129,7 @@ export class CountedReader {
 
   /** The next line, without its end. @throws IncompleteStreamError */
   async line(): Promise<string> {
-    for (let searched = 0; ; ) {
+    for (let searched = 0; ;) {
       const end = this.#rest.indexOf(0x0a, searched);
       if (end >= 0) {
         const line = this.#rest.toString('utf8', 0, end);

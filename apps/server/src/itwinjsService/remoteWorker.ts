@@ -59,8 +59,12 @@ export class RemoteWorker implements ModelWorker {
     this.#workMs = workMs;
   }
 
-  async work(request: WorkRequest, options: CallOptions & { signal: AbortSignal }, onApplied: (index: number) => void): Promise<WorkResult> {
-    for (const until = performance.now() + patienceMs; ; ) {
+  async work(
+    request: WorkRequest,
+    options: CallOptions & { signal: AbortSignal },
+    onApplied: (index: number) => void,
+  ): Promise<WorkResult> {
+    for (const until = performance.now() + patienceMs; ;) {
       try {
         await this.#requireLevel();
         return await this.#attempt(request, options, onApplied);
@@ -92,7 +96,9 @@ export class RemoteWorker implements ModelWorker {
   async #requireLevel(): Promise<void> {
     const level = await this.level();
     if (isolationLevels.indexOf(level) < isolationLevels.indexOf(this.#wanted))
-      throw new FinalError('The iTwin.js service does not isolate the process that makes checkpoints as the configuration of this server asks.');
+      throw new FinalError(
+        'The iTwin.js service does not isolate the process that makes checkpoints as the configuration of this server asks.',
+      );
   }
 
   async #health(): Promise<Static<typeof ServiceHealth>> {
@@ -113,10 +119,22 @@ export class RemoteWorker implements ModelWorker {
     const { url, key } = this.#address;
     const target = new URL(`${url.replace(/\/$/, '')}${at}`);
     const open = target.protocol === 'https:' ? requestHttps : requestHttp;
-    return open(target, { method, signal, agent: false, headers: method === 'POST' ? { authorization: `Bearer ${key}`, expect: '100-continue', 'transfer-encoding': 'chunked' } : {} });
+    return open(target, {
+      method,
+      signal,
+      agent: false,
+      headers:
+        method === 'POST'
+          ? { authorization: `Bearer ${key}`, expect: '100-continue', 'transfer-encoding': 'chunked' }
+          : {},
+    });
   }
 
-  async #attempt(request: WorkRequest, { signal, onProgress }: CallOptions & { signal: AbortSignal }, onApplied: (index: number) => void): Promise<WorkResult> {
+  async #attempt(
+    request: WorkRequest,
+    { signal, onProgress }: CallOptions & { signal: AbortSignal },
+    onApplied: (index: number) => void,
+  ): Promise<WorkResult> {
     const limit = new AbortController();
     const begunAt = performance.now();
     let heardAt = begunAt;
@@ -125,38 +143,61 @@ export class RemoteWorker implements ModelWorker {
       onProgress?.();
     };
     const watch = setInterval(() => {
-      if (performance.now() - heardAt > silentMs) limit.abort(new PublicError(`The iTwin.js service was silent for ${silentMs / 1000} s.`));
-      if (performance.now() - begunAt > this.#workMs + transferMs) limit.abort(new FinalError('Making the file took too long and was stopped.'));
+      if (performance.now() - heardAt > silentMs)
+        limit.abort(new PublicError(`The iTwin.js service was silent for ${silentMs / 1000} s.`));
+      if (performance.now() - begunAt > this.#workMs + transferMs)
+        limit.abort(new FinalError('Making the file took too long and was stopped.'));
     }, 1000);
     const ended = AbortSignal.any([signal, limit.signal, this.#ended.signal]);
     try {
       return await this.#exchange(request, ended, heard, onApplied);
     } catch (error) {
       if (limit.signal.aborted) throw limit.signal.reason;
-      throw error instanceof PublicError ? error : new PublicError('The connection to the iTwin.js service, which makes checkpoints, ended early.', { cause: error });
+      throw error instanceof PublicError
+        ? error
+        : new PublicError('The connection to the iTwin.js service, which makes checkpoints, ended early.', {
+            cause: error,
+          });
     } finally {
       clearInterval(watch);
       limit.abort();
     }
   }
 
-  async #exchange(request: WorkRequest, signal: AbortSignal, heard: () => void, onApplied: (index: number) => void): Promise<WorkResult> {
-    const sizes = await Promise.all([request.file, ...request.changesets.map(({ path }) => path)].map(async (file) => (await stat(file)).size));
+  async #exchange(
+    request: WorkRequest,
+    signal: AbortSignal,
+    heard: () => void,
+    onApplied: (index: number) => void,
+  ): Promise<WorkResult> {
+    const sizes = await Promise.all(
+      [request.file, ...request.changesets.map(({ path }) => path)].map(async (file) => (await stat(file)).size),
+    );
     const call = this.#open('POST', workPath, signal);
     await invited(call);
     heard();
     const answered = answerOf(call);
     // Whichever fails first says why.
-    const [response] = await Promise.all([answered, pipeline(Readable.from(bodyOf(request, sizes, heard)), call, { signal })]);
+    const [response] = await Promise.all([
+      answered,
+      pipeline(Readable.from(bodyOf(request, sizes, heard)), call, { signal }),
+    ]);
     const reader = new CountedReader(response, heard);
     for (;;) {
       const event: unknown = JSON.parse(await reader.line());
       if (!validEvent(event)) throw new Error('the iTwin.js service sent an event that is not valid');
       if ('applied' in event) onApplied(event.applied);
-      else if ('fault' in event) throw new FileFaultError(event.fault, event.kind, event.detail, event.highestBriefcaseId);
+      else if ('fault' in event)
+        throw new FileFaultError(event.fault, event.kind, event.detail, event.highestBriefcaseId);
       else if ('failed' in event) throw event.final ? new FinalError(event.failed) : new PublicError(event.failed);
       else if ('result' in event) {
-        await receive(reader, event, sizes.reduce((sum, size) => sum + size, 0), request.file, signal);
+        await receive(
+          reader,
+          event,
+          sizes.reduce((sum, size) => sum + size, 0),
+          request.file,
+          signal,
+        );
         return event.result;
       }
     }
@@ -164,9 +205,17 @@ export class RemoteWorker implements ModelWorker {
 }
 
 /** Puts the finished file in the place of the one that was sent. */
-async function receive(reader: CountedReader, { result, size }: Extract<WorkEvent, { result: unknown }>, sent: number, file: string, signal: AbortSignal): Promise<void> {
-  if (size > mostBytesFrom(sent)) throw new FinalError('The finished file is larger than any that iTwin.js makes of these files.');
-  if (Math.max(result.iModelIdOffset, result.iTwinIdOffset) > size - 16) throw new FinalError('The finished file does not hold what is said of it.');
+async function receive(
+  reader: CountedReader,
+  { result, size }: Extract<WorkEvent, { result: unknown }>,
+  sent: number,
+  file: string,
+  signal: AbortSignal,
+): Promise<void> {
+  if (size > mostBytesFrom(sent))
+    throw new FinalError('The finished file is larger than any that iTwin.js makes of these files.');
+  if (Math.max(result.iModelIdOffset, result.iTwinIdOffset) > size - 16)
+    throw new FinalError('The finished file does not hold what is said of it.');
   const arriving = `${file}.arriving`;
   await pipeline(reader.pieces(size), createWriteStream(arriving, { mode: 0o600 }), { signal });
   await rename(arriving, file);
@@ -180,7 +229,12 @@ async function invited(call: ClientRequest): Promise<void> {
   call.once('response', (response) => {
     response.resume();
     if (response.statusCode === 503) reject(new NotTakenError(new Error('it has no free slot')));
-    else reject(new PublicError('The iTwin.js service, which makes checkpoints, refuses the work of this server.', { cause: new Error(`it answers ${response.statusCode}; are the keys the same?`) }));
+    else
+      reject(
+        new PublicError('The iTwin.js service, which makes checkpoints, refuses the work of this server.', {
+          cause: new Error(`it answers ${response.statusCode}; are the keys the same?`),
+        }),
+      );
   });
   const late = setTimeout(() => call.destroy(new Error(`no answer within ${connectMs} ms`)), connectMs);
   call.flushHeaders();
@@ -208,9 +262,24 @@ function answerOf(call: ClientRequest): Promise<IncomingMessage> {
   return promise;
 }
 
-async function* bodyOf({ file, changesets, purpose, countMissingGuids }: WorkRequest, sizes: readonly number[], onChunk: () => void): AsyncGenerator<Buffer> {
+async function* bodyOf(
+  { file, changesets, purpose, countMissingGuids }: WorkRequest,
+  sizes: readonly number[],
+  onChunk: () => void,
+): AsyncGenerator<Buffer> {
   const [size = 0, ...changesetSizes] = sizes;
-  const head: WorkHead = { purpose, countMissingGuids, size, changesets: changesets.map(({ id, parentId, index, schema }, n) => ({ id, parentId, index, schema, size: changesetSizes[n] ?? 0 })) };
+  const head: WorkHead = {
+    purpose,
+    countMissingGuids,
+    size,
+    changesets: changesets.map(({ id, parentId, index, schema }, n) => ({
+      id,
+      parentId,
+      index,
+      schema,
+      size: changesetSizes[n] ?? 0,
+    })),
+  };
   const text = Buffer.from(JSON.stringify(head));
   const length = Buffer.alloc(4);
   length.writeUInt32BE(text.length);

@@ -13,7 +13,18 @@ import type { Workers, WorkSlot } from '../checkpoints/workers.ts';
 import { FinalError, PublicError, reasonForUsers } from '../operations/reasons.ts';
 import { within } from '../operations/within.ts';
 import { version } from '../version.ts';
-import { beatMs, CountedReader, healthPath, IncompleteStreamError, longestHead, longestLine, silentMs, WorkHead, workPath, type WorkEvent } from './protocol.ts';
+import {
+  beatMs,
+  CountedReader,
+  healthPath,
+  IncompleteStreamError,
+  longestHead,
+  longestLine,
+  silentMs,
+  WorkHead,
+  workPath,
+  type WorkEvent,
+} from './protocol.ts';
 
 /** An iTwin.js service that listens. */
 export interface ITwinJsService {
@@ -94,7 +105,8 @@ class Service {
   async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     try {
       if (request.url === healthPath && request.method === 'GET') return await this.#health(response);
-      if (request.url !== workPath || request.method !== 'POST') throw new RefusedError(404, 'There is nothing at this address.');
+      if (request.url !== workPath || request.method !== 'POST')
+        throw new RefusedError(404, 'There is nothing at this address.');
       if (!this.#isAllowed(request)) throw new RefusedError(401, 'The key is missing or wrong.');
       if (this.#running >= this.#parts.slots) throw new RefusedError(503, 'Other work is under way.');
       this.#running++;
@@ -106,7 +118,11 @@ class Service {
     } catch (error) {
       if (!(error instanceof RefusedError) || response.headersSent) throw error;
       // The body is not read: the connection ends with the answer.
-      response.writeHead(error.status, { 'content-type': 'application/json', connection: 'close', ...(error.status === 503 && { 'retry-after': retryAfter }) });
+      response.writeHead(error.status, {
+        'content-type': 'application/json',
+        connection: 'close',
+        ...(error.status === 503 && { 'retry-after': retryAfter }),
+      });
       response.end(JSON.stringify({ message: error.message }));
     }
   }
@@ -135,7 +151,11 @@ class Service {
       const tell = (event: WorkEvent): void => void response.write(`${JSON.stringify(event)}\n`);
       const beat = setInterval(() => tell({}), beatMs);
       try {
-        const { iModelIdOffset, iTwinIdOffset, missingGuids, highestBriefcaseId } = await worker.work(work, { signal: gone.signal }, (applied) => tell({ applied }));
+        const { iModelIdOffset, iTwinIdOffset, missingGuids, highestBriefcaseId } = await worker.work(
+          work,
+          { signal: gone.signal },
+          (applied) => tell({ applied }),
+        );
         const { size } = await stat(work.file);
         tell({ result: { iModelIdOffset, iTwinIdOffset, missingGuids, highestBriefcaseId }, size });
       } catch (error) {
@@ -168,7 +188,8 @@ async function receive(request: IncomingMessage, folder: string, signal: AbortSi
     };
     const file = await store('model.bim', head.size);
     const changesets: WorkRequest['changesets'] = [];
-    for (const { size, ...changeset } of head.changesets) changesets.push({ ...changeset, path: await store(`${changesets.length}.cs`, size) });
+    for (const { size, ...changeset } of head.changesets)
+      changesets.push({ ...changeset, path: await store(`${changesets.length}.cs`, size) });
     return { file, changesets, purpose: head.purpose, countMissingGuids: head.countMissingGuids };
   } catch (error) {
     throw error instanceof IncompleteStreamError ? new RefusedError(400, 'The request ended early.') : error;
@@ -194,7 +215,12 @@ async function receiveHead(reader: CountedReader): Promise<WorkHead> {
 function eventOf(error: Error, log: Logger): WorkEvent {
   if (error instanceof FileFaultError) {
     const detail = error.cause instanceof Error ? error.cause.message : '';
-    return { fault: error.message, kind: error.kind, detail: detail.slice(0, longestLine / 8), highestBriefcaseId: error.highestBriefcaseId };
+    return {
+      fault: error.message,
+      kind: error.kind,
+      detail: detail.slice(0, longestLine / 8),
+      highestBriefcaseId: error.highestBriefcaseId,
+    };
   }
   const reference = randomUUID();
   log.error({ err: error, reference }, 'a piece of work failed');

@@ -24,7 +24,11 @@ async function makeFirst(services: Services): Promise<void> {
   await services.users.remember(user);
   try {
     await services.iTwins.create(
-      { user, application: { id: 'offshoot-start', name: 'First start', tier: services.config.defaultTier }, administeredOrganizationIds: [] },
+      {
+        user,
+        application: { id: 'offshoot-start', name: 'First start', tier: services.config.defaultTier },
+        administeredOrganizationIds: [],
+      },
       {
         class: 'Endeavor',
         subClass: 'Project',

@@ -48,22 +48,42 @@ export class Groups {
   }
 
   async list(iTwinId: string, request: PageRequest): Promise<Page<Group>> {
-    const page = await readPage(this.#database.db.selectFrom('user_group').selectAll().where('itwin_id', '=', iTwinId), request);
+    const page = await readPage(
+      this.#database.db.selectFrom('user_group').selectAll().where('itwin_id', '=', iTwinId),
+      request,
+    );
     const users = await this.#usersOf(page.items.map(({ id }) => id));
-    return { ...page, items: page.items.map((row) => ({ ...row, users: users.filter(({ group_id }) => group_id === row.id) })) };
+    return {
+      ...page,
+      items: page.items.map((row) => ({ ...row, users: users.filter(({ group_id }) => group_id === row.id) })),
+    };
   }
 
   /** @throws ApiError GroupNotFound */
   async get(iTwinId: string, id: string): Promise<Group> {
-    const row = await this.#database.db.selectFrom('user_group').selectAll().where('itwin_id', '=', iTwinId).where('id', '=', id).executeTakeFirst();
+    const row = await this.#database.db
+      .selectFrom('user_group')
+      .selectAll()
+      .where('itwin_id', '=', iTwinId)
+      .where('id', '=', id)
+      .executeTakeFirst();
     if (row === undefined) throw new ApiError('GroupNotFound');
     return { ...row, users: await this.#usersOf([id]) };
   }
 
   /** @throws UnknownUsersError, GroupNameTakenError */
-  async create(caller: Caller, iTwinId: string, group: { name: string; description: string | null; users: readonly string[] }): Promise<Group> {
+  async create(
+    caller: Caller,
+    iTwinId: string,
+    group: { name: string; description: string | null; users: readonly string[] },
+  ): Promise<Group> {
     const users = await this.#known(group.users);
-    const row: UserGroupTable = { id: randomUUID(), itwin_id: iTwinId, name: group.name, description: group.description };
+    const row: UserGroupTable = {
+      id: randomUUID(),
+      itwin_id: iTwinId,
+      name: group.name,
+      description: group.description,
+    };
     const id = await this.#change(caller, iTwinId, 'group.create', row.id, async (tx) => {
       await this.#requireNameFree(tx, row);
       await tx.insertInto('user_group').values(row).execute();
@@ -74,19 +94,38 @@ export class Groups {
   }
 
   /** Whoever joins a group gets what it has. @throws ApiError GroupNotFound, InsufficientPermissions; UnknownUsersError, GroupNameTakenError */
-  async update(caller: Caller, access: ITwinAccess, id: string, change: { name?: string | undefined; description?: string | null | undefined; users?: readonly string[] | undefined }): Promise<Group> {
+  async update(
+    caller: Caller,
+    access: ITwinAccess,
+    id: string,
+    change: {
+      name?: string | undefined;
+      description?: string | null | undefined;
+      users?: readonly string[] | undefined;
+    },
+  ): Promise<Group> {
     const iTwinId = access.itwin.id;
     const before = await this.get(iTwinId, id);
     const users = change.users === undefined ? undefined : await this.#known(change.users);
     if (users?.some((user) => !before.users.some(({ id: userId }) => userId === user.id)) === true) {
       const [member] = await this.#withRoles(iTwinId, [before]);
-      requireHeld(access, (member?.roles ?? []).flatMap(({ permissions }) => permissions));
+      requireHeld(
+        access,
+        (member?.roles ?? []).flatMap(({ permissions }) => permissions),
+      );
     }
     await this.#change(caller, iTwinId, 'group.update', id, async (tx) => {
-      const columns = { name: change.name ?? before.name, description: change.description === undefined ? before.description : change.description };
+      const columns = {
+        name: change.name ?? before.name,
+        description: change.description === undefined ? before.description : change.description,
+      };
       // Groups that an earlier version let share a name keep it.
       if (columns.name !== before.name) await this.#requireNameFree(tx, { id, itwin_id: iTwinId, name: columns.name });
-      const { numUpdatedRows } = await tx.updateTable('user_group').set(columns).where('id', '=', id).executeTakeFirst();
+      const { numUpdatedRows } = await tx
+        .updateTable('user_group')
+        .set(columns)
+        .where('id', '=', id)
+        .executeTakeFirst();
       if (numUpdatedRows === 0n) throw new ApiError('GroupNotFound');
       if (users !== undefined) await setUsers(tx, id, users);
     });
@@ -98,7 +137,8 @@ export class Groups {
     await this.get(iTwinId, id);
     await this.#change(caller, iTwinId, 'group.delete', id, async (tx) => {
       // Nobody joins it from here on; on SQLite nobody else writes.
-      if (this.#database.engine === 'postgres') await tx.selectFrom('user_group').select('id').where('id', '=', id).forUpdate().execute();
+      if (this.#database.engine === 'postgres')
+        await tx.selectFrom('user_group').select('id').where('id', '=', id).forUpdate().execute();
       await tx.deleteFrom('group_member').where('group_id', '=', id).execute();
       await tx.deleteFrom('group_user').where('group_id', '=', id).execute();
       await tx.deleteFrom('user_group').where('id', '=', id).execute();
@@ -111,7 +151,15 @@ export class Groups {
         .selectFrom('user_group')
         .selectAll()
         .where('itwin_id', '=', iTwinId)
-        .where((eb) => eb.exists(eb.selectFrom('group_member').select('group_member.group_id').where('group_member.itwin_id', '=', iTwinId).whereRef('group_member.group_id', '=', 'user_group.id'))),
+        .where((eb) =>
+          eb.exists(
+            eb
+              .selectFrom('group_member')
+              .select('group_member.group_id')
+              .where('group_member.itwin_id', '=', iTwinId)
+              .whereRef('group_member.group_id', '=', 'user_group.id'),
+          ),
+        ),
       request,
     );
     return { ...page, items: await this.#withRoles(iTwinId, page.items) };
@@ -124,39 +172,70 @@ export class Groups {
       .selectFrom('group_member')
       .select(['group_id', 'role_id'])
       .where('itwin_id', '=', iTwinId)
-      .where('group_id', 'in', groups.map(({ id }) => id))
+      .where(
+        'group_id',
+        'in',
+        groups.map(({ id }) => id),
+      )
       .execute();
     const roles = await this.#members.roles(iTwinId);
     return groups
-      .map((group) => ({ group, roles: roles.filter((role) => rows.some((row) => row.group_id === group.id && row.role_id === role.id)) }))
+      .map((group) => ({
+        group,
+        roles: roles.filter((role) => rows.some((row) => row.group_id === group.id && row.role_id === role.id)),
+      }))
       .filter((member) => member.roles.length > 0);
   }
 
   /** @throws ApiError TeamMemberNotFound */
   async member(iTwinId: string, groupId: string): Promise<GroupMember> {
-    const group = await this.#database.db.selectFrom('user_group').selectAll().where('itwin_id', '=', iTwinId).where('id', '=', groupId).executeTakeFirst();
+    const group = await this.#database.db
+      .selectFrom('user_group')
+      .selectAll()
+      .where('itwin_id', '=', iTwinId)
+      .where('id', '=', groupId)
+      .executeTakeFirst();
     const [member] = group === undefined ? [] : await this.#withRoles(iTwinId, [group]);
     if (member === undefined) throw new ApiError('TeamMemberNotFound');
     return member;
   }
 
   /** Gives groups roles beside those they hold. @throws ApiError GroupNotFound, RoleNotFound, InsufficientPermissions */
-  async addMembers(caller: Caller, access: ITwinAccess, additions: readonly { groupId: string; roleIds: readonly string[] }[]): Promise<GroupMember[]> {
+  async addMembers(
+    caller: Caller,
+    access: ITwinAccess,
+    additions: readonly { groupId: string; roleIds: readonly string[] }[],
+  ): Promise<GroupMember[]> {
     const iTwinId = access.itwin.id;
     for (const { groupId } of additions) await this.get(iTwinId, groupId);
-    await this.#members.requireGrantable(access, additions.flatMap(({ roleIds }) => [...roleIds]));
+    await this.#members.requireGrantable(
+      access,
+      additions.flatMap(({ roleIds }) => [...roleIds]),
+    );
     await namingRoles(() =>
       this.#change(caller, iTwinId, 'groupMember.add', additions.map(({ groupId }) => groupId).join(), async (tx) => {
         for (const { groupId, roleIds } of additions) await giveRoles(tx, iTwinId, groupId, roleIds);
       }),
     );
     const named = [...new Set(additions.map(({ groupId }) => groupId))];
-    const groups = await this.#database.db.selectFrom('user_group').selectAll().where('itwin_id', '=', iTwinId).where('id', 'in', named).orderBy('name').orderBy('id').execute();
+    const groups = await this.#database.db
+      .selectFrom('user_group')
+      .selectAll()
+      .where('itwin_id', '=', iTwinId)
+      .where('id', 'in', named)
+      .orderBy('name')
+      .orderBy('id')
+      .execute();
     return this.#withRoles(iTwinId, groups);
   }
 
   /** @throws ApiError TeamMemberNotFound, RoleNotFound, InsufficientPermissions */
-  async setMemberRoles(caller: Caller, access: ITwinAccess, groupId: string, roleIds: readonly string[]): Promise<GroupMember> {
+  async setMemberRoles(
+    caller: Caller,
+    access: ITwinAccess,
+    groupId: string,
+    roleIds: readonly string[],
+  ): Promise<GroupMember> {
     const iTwinId = access.itwin.id;
     const { roles } = await this.member(iTwinId, groupId);
     await this.#members.requireGrantable(access, roleIds, roles);
@@ -182,7 +261,15 @@ export class Groups {
       this.#database.db
         .selectFrom('user_account')
         .selectAll()
-        .where((eb) => eb.exists(eb.selectFrom('owner').select('owner.user_id').where('owner.itwin_id', '=', iTwinId).whereRef('owner.user_id', '=', 'user_account.id'))),
+        .where((eb) =>
+          eb.exists(
+            eb
+              .selectFrom('owner')
+              .select('owner.user_id')
+              .where('owner.itwin_id', '=', iTwinId)
+              .whereRef('owner.user_id', '=', 'user_account.id'),
+          ),
+        ),
       request,
     );
   }
@@ -229,11 +316,20 @@ export class Groups {
   }
 
   /** @throws GroupNameTakenError */
-  async #requireNameFree(tx: Tx, { id, itwin_id, name }: Pick<UserGroupTable, 'id' | 'itwin_id' | 'name'>): Promise<void> {
+  async #requireNameFree(
+    tx: Tx,
+    { id, itwin_id, name }: Pick<UserGroupTable, 'id' | 'itwin_id' | 'name'>,
+  ): Promise<void> {
     // Two creations at once must not both find the name free: the iTwin's row is locked for one after the other.
     const itwin = tx.selectFrom('itwin').select('id').where('id', '=', itwin_id);
     await (this.#database.engine === 'postgres' ? itwin.forUpdate() : itwin).execute();
-    const other = await tx.selectFrom('user_group').select('id').where('itwin_id', '=', itwin_id).where('name', '=', name).where('id', '!=', id).executeTakeFirst();
+    const other = await tx
+      .selectFrom('user_group')
+      .select('id')
+      .where('itwin_id', '=', itwin_id)
+      .where('name', '=', name)
+      .where('id', '!=', id)
+      .executeTakeFirst();
     if (other !== undefined) throw new GroupNameTakenError();
   }
 
@@ -244,7 +340,13 @@ export class Groups {
     return found.map(({ account }) => account as UserAccountTable);
   }
 
-  async #change<T>(caller: Caller, iTwinId: string, action: string, subject: string, work: (tx: Tx) => Promise<T>): Promise<T> {
+  async #change<T>(
+    caller: Caller,
+    iTwinId: string,
+    action: string,
+    subject: string,
+    work: (tx: Tx) => Promise<T>,
+  ): Promise<T> {
     return this.#database.db.transaction().execute(async (tx) => {
       const result = await work(tx);
       await audit(tx, caller, { at: Date.now(), action, iTwinId, detail: { subject } });
@@ -255,7 +357,8 @@ export class Groups {
 
 async function setUsers(tx: Tx, groupId: string, users: readonly UserAccountTable[]): Promise<void> {
   await tx.deleteFrom('group_user').where('group_id', '=', groupId).execute();
-  for (const id of new Set(users.map((user) => user.id))) await tx.insertInto('group_user').values({ group_id: groupId, user_id: id }).execute();
+  for (const id of new Set(users.map((user) => user.id)))
+    await tx.insertInto('group_user').values({ group_id: groupId, user_id: id }).execute();
 }
 
 async function giveRoles(tx: Tx, iTwinId: string, groupId: string, roleIds: readonly string[]): Promise<void> {

@@ -30,7 +30,9 @@ export interface ITwinRequest {
 export type { QueryScope };
 
 /** What may be changed of an iTwin; absent stays. */
-export type ITwinChange = { [K in 'display_name' | 'number' | 'type' | 'geographic_location' | 'status']?: ITwinTable[K] | undefined };
+export type ITwinChange = {
+  [K in 'display_name' | 'number' | 'type' | 'geographic_location' | 'status']?: ITwinTable[K] | undefined;
+};
 
 export interface ITwinFilter {
   displayName?: string | undefined;
@@ -69,8 +71,13 @@ export const filterProperties: Readonly<Record<string, FilterProperty>> = {
 };
 
 /** Conditions on an iTwin row that a caller may see and a filter lets through. Rule of the API: inactive ones only when asked for. */
-export function iTwinConditions(database: Pick<Database, 'engine'>, caller: Caller, filter: ITwinFilter): RawBuilder<boolean>[] {
-  const equals = (column: RawBuilder<unknown>, value: string | undefined) => (value === undefined ? [] : [sql<boolean>`${column} = ${value}`]);
+export function iTwinConditions(
+  database: Pick<Database, 'engine'>,
+  caller: Caller,
+  filter: ITwinFilter,
+): RawBuilder<boolean>[] {
+  const equals = (column: RawBuilder<unknown>, value: string | undefined) =>
+    value === undefined ? [] : [sql<boolean>`${column} = ${value}`];
   return [
     seenBy(caller, filter.scope),
     ...equals(sql`itwin.display_name`, filter.displayName),
@@ -150,13 +157,19 @@ export class ITwins {
 
   /** When the first iTwin of an organization was made, in milliseconds; now for one without any. */
   async firstOf(organizationId: string): Promise<number> {
-    const row = await this.#database.db.selectFrom('itwin').select((eb) => eb.fn.min('created_at').as('at')).where('organization_id', '=', organizationId).executeTakeFirst();
+    const row = await this.#database.db
+      .selectFrom('itwin')
+      .select((eb) => eb.fn.min('created_at').as('at'))
+      .where('organization_id', '=', organizationId)
+      .executeTakeFirst();
     return row?.at == null ? Date.now() : Number(row.at);
   }
 
   /** @throws ApiError iTwinExists */
   async update(caller: Caller, before: ITwinTable, change: ITwinChange): Promise<ITwinTable> {
-    const defined = Object.fromEntries(Object.entries(change).filter(([, value]) => value !== undefined)) as Partial<ITwinTable>;
+    const defined = Object.fromEntries(
+      Object.entries(change).filter(([, value]) => value !== undefined),
+    ) as Partial<ITwinTable>;
     const row = { ...before, ...defined };
     const changed = { ...defined, search_text: searchText(row) };
     try {
@@ -178,10 +191,25 @@ export class ITwins {
   async delete(caller: Caller, id: string): Promise<void> {
     await this.#database.db.transaction().execute(async (tx) => {
       const now = Date.now();
-      const deleted = await tx.updateTable('itwin').set({ deleted_at: now }).where('id', '=', id).where('deleted_at', 'is', null).executeTakeFirst();
+      const deleted = await tx
+        .updateTable('itwin')
+        .set({ deleted_at: now })
+        .where('id', '=', id)
+        .where('deleted_at', 'is', null)
+        .executeTakeFirst();
       if (deleted.numUpdatedRows === 0n) throw new ApiError('iTwinNotFound');
-      const iModels = await tx.selectFrom('imodel').select('id').where('itwin_id', '=', id).where('deleted_at', 'is', null).execute();
-      await audit(tx, caller, { at: now, action: 'iTwin.delete', iTwinId: id, detail: { iModels: iModels.map((imodel) => imodel.id) } });
+      const iModels = await tx
+        .selectFrom('imodel')
+        .select('id')
+        .where('itwin_id', '=', id)
+        .where('deleted_at', 'is', null)
+        .execute();
+      await audit(tx, caller, {
+        at: now,
+        action: 'iTwin.delete',
+        iTwinId: id,
+        detail: { iModels: iModels.map((imodel) => imodel.id) },
+      });
     });
     // Nobody reaches an iModel of a deleted iTwin. Each is now deleted for itself, some at a time, so that nobody waits long to
     // write; what a crash leaves of this is the collector's. Nobody has permissions on the iTwin any more that a guard could find.
@@ -189,13 +217,25 @@ export class ITwins {
   }
 
   async #deleteIModels(caller: Caller, id: string): Promise<void> {
-    for (let deleted = iModelsAtATime; deleted === iModelsAtATime; )
+    for (let deleted = iModelsAtATime; deleted === iModelsAtATime;)
       deleted = await this.#database.db.transaction().execute(async (tx) => {
-        const going = tx.selectFrom('imodel').select('id').where('itwin_id', '=', id).where('deleted_at', 'is', null).orderBy('id').limit(iModelsAtATime);
+        const going = tx
+          .selectFrom('imodel')
+          .select('id')
+          .where('itwin_id', '=', id)
+          .where('deleted_at', 'is', null)
+          .orderBy('id')
+          .limit(iModelsAtATime);
         // As for the deletion of one: no clone is made of what is going away.
-        const ids = (await (this.#database.engine === 'postgres' ? going.forUpdate() : going).execute()).map((imodel) => imodel.id);
+        const ids = (await (this.#database.engine === 'postgres' ? going.forUpdate() : going).execute()).map(
+          (imodel) => imodel.id,
+        );
         if (ids.length === 0) return 0;
-        await tx.updateTable('imodel').set({ deleted_at: Date.now(), history_id: null }).where('id', 'in', ids).execute();
+        await tx
+          .updateTable('imodel')
+          .set({ deleted_at: Date.now(), history_id: null })
+          .where('id', 'in', ids)
+          .execute();
         for (const imodelId of ids) await raiseDeleted(tx, { id: imodelId, itwin_id: id }, caller.user.id);
         return ids.length;
       });
@@ -218,7 +258,14 @@ export class ITwins {
       .where('id', '!=', row.id)
       .where('deleted_at', 'is', null)
       .execute();
-    const taken = [...(others.some(({ number }) => number === row.number) ? ['number'] : []), ...(others.some(({ display_name }) => display_name === row.display_name) ? ['displayName'] : [])];
-    return new ApiError('iTwinExists', { details: taken.map((property) => detail.invalidValue(property, `An iTwin with the specified ${property} already exists.`)) });
+    const taken = [
+      ...(others.some(({ number }) => number === row.number) ? ['number'] : []),
+      ...(others.some(({ display_name }) => display_name === row.display_name) ? ['displayName'] : []),
+    ];
+    return new ApiError('iTwinExists', {
+      details: taken.map((property) =>
+        detail.invalidValue(property, `An iTwin with the specified ${property} already exists.`),
+      ),
+    });
   }
 }

@@ -35,18 +35,32 @@ export class Members {
   }
 
   async roles(iTwinId: string): Promise<Role[]> {
-    const rows = await this.#database.db.selectFrom('role').selectAll().where('itwin_id', '=', iTwinId).orderBy('display_name').orderBy('id').execute();
+    const rows = await this.#database.db
+      .selectFrom('role')
+      .selectAll()
+      .where('itwin_id', '=', iTwinId)
+      .orderBy('display_name')
+      .orderBy('id')
+      .execute();
     return rows.map(toRole);
   }
 
   async rolesPage(iTwinId: string, request: PageRequest): Promise<Page<Role>> {
-    const page = await readPage(this.#database.db.selectFrom('role').selectAll().where('itwin_id', '=', iTwinId), request);
+    const page = await readPage(
+      this.#database.db.selectFrom('role').selectAll().where('itwin_id', '=', iTwinId),
+      request,
+    );
     return { ...page, items: page.items.map(toRole) };
   }
 
   /** @throws ApiError RoleNotFound */
   async role(iTwinId: string, roleId: string): Promise<Role> {
-    const row = await this.#database.db.selectFrom('role').selectAll().where('itwin_id', '=', iTwinId).where('id', '=', roleId).executeTakeFirst();
+    const row = await this.#database.db
+      .selectFrom('role')
+      .selectAll()
+      .where('itwin_id', '=', iTwinId)
+      .where('id', '=', roleId)
+      .executeTakeFirst();
     if (row === undefined) throw new ApiError('RoleNotFound');
     return toRole(row);
   }
@@ -59,7 +73,13 @@ export class Members {
     return this.#database.db.transaction().execute(async (tx) => {
       await tx
         .insertInto('role')
-        .values({ id: created.id, itwin_id: iTwinId, display_name: role.displayName, description: role.description, permissions: JSON.stringify(role.permissions) })
+        .values({
+          id: created.id,
+          itwin_id: iTwinId,
+          display_name: role.displayName,
+          description: role.description,
+          permissions: JSON.stringify(role.permissions),
+        })
         .execute();
       await audit(tx, caller, { at: Date.now(), action: 'role.create', iTwinId, detail: { ...created } });
       return created;
@@ -67,16 +87,28 @@ export class Members {
   }
 
   /** @throws ApiError RoleNotFound, InsufficientPermissions */
-  async updateRole(caller: Caller, access: ITwinAccess, roleId: string, change: Partial<Omit<Role, 'id'>>): Promise<Role> {
+  async updateRole(
+    caller: Caller,
+    access: ITwinAccess,
+    roleId: string,
+    change: Partial<Omit<Role, 'id'>>,
+  ): Promise<Role> {
     const iTwinId = access.itwin.id;
     const before = await this.role(iTwinId, roleId);
     const role = { ...before, ...change };
     const given = withIncluded(before.permissions);
-    requireHeld(access, role.permissions.filter((permission) => !given.has(permission)));
+    requireHeld(
+      access,
+      role.permissions.filter((permission) => !given.has(permission)),
+    );
     await this.#database.db.transaction().execute(async (tx) => {
       await tx
         .updateTable('role')
-        .set({ display_name: role.displayName, description: role.description, permissions: JSON.stringify(role.permissions) })
+        .set({
+          display_name: role.displayName,
+          description: role.description,
+          permissions: JSON.stringify(role.permissions),
+        })
         .where('itwin_id', '=', iTwinId)
         .where('id', '=', roleId)
         .execute();
@@ -90,7 +122,8 @@ export class Members {
     await this.role(iTwinId, roleId);
     await this.#database.db.transaction().execute(async (tx) => {
       // Nobody gives it from here on; on SQLite nobody else writes.
-      if (this.#database.engine === 'postgres') await tx.selectFrom('role').select('id').where('id', '=', roleId).forUpdate().execute();
+      if (this.#database.engine === 'postgres')
+        await tx.selectFrom('role').select('id').where('id', '=', roleId).forUpdate().execute();
       await tx.deleteFrom('member').where('role_id', '=', roleId).execute();
       await tx.deleteFrom('group_member').where('role_id', '=', roleId).execute();
       // The iModels stay secured: an emptied list shuts out rather than opens up.
@@ -105,7 +138,15 @@ export class Members {
       this.#database.db
         .selectFrom('user_account')
         .selectAll()
-        .where((eb) => eb.exists(eb.selectFrom('member').select('member.user_id').where('member.itwin_id', '=', iTwinId).whereRef('member.user_id', '=', 'user_account.id'))),
+        .where((eb) =>
+          eb.exists(
+            eb
+              .selectFrom('member')
+              .select('member.user_id')
+              .where('member.itwin_id', '=', iTwinId)
+              .whereRef('member.user_id', '=', 'user_account.id'),
+          ),
+        ),
       request,
     );
     return { ...page, items: await this.#withRoles(iTwinId, page.items) };
@@ -120,11 +161,17 @@ export class Members {
       .selectAll('role')
       .select('member.user_id')
       .where('member.itwin_id', '=', iTwinId)
-      .where('member.user_id', 'in', users.map(({ id }) => id))
+      .where(
+        'member.user_id',
+        'in',
+        users.map(({ id }) => id),
+      )
       .orderBy('role.display_name')
       .orderBy('role.id')
       .execute();
-    return users.map((user) => ({ user, roles: rows.filter((row) => row.user_id === user.id).map(toRole) })).filter(({ roles }) => roles.length > 0);
+    return users
+      .map((user) => ({ user, roles: rows.filter((row) => row.user_id === user.id).map(toRole) }))
+      .filter(({ roles }) => roles.length > 0);
   }
 
   /**
@@ -132,13 +179,22 @@ export class Members {
    * @returns the members after it, and the e-mails and ids that no user is known by
    * @throws ApiError RoleNotFound, InsufficientPermissions
    */
-  async add(caller: Caller, access: ITwinAccess, additions: readonly { user: string; roleIds: readonly string[] }[]): Promise<{ members: Member[]; unknown: string[] }> {
+  async add(
+    caller: Caller,
+    access: ITwinAccess,
+    additions: readonly { user: string; roleIds: readonly string[] }[],
+  ): Promise<{ members: Member[]; unknown: string[] }> {
     const iTwinId = access.itwin.id;
-    const found = await Promise.all(additions.map(async (addition) => ({ ...addition, account: await this.account(addition.user) })));
+    const found = await Promise.all(
+      additions.map(async (addition) => ({ ...addition, account: await this.account(addition.user) })),
+    );
     const unknown = found.filter(({ account }) => account === undefined).map(({ user }) => user);
     if (unknown.length > 0) return { members: [], unknown };
     const ids = new Set(found.map(({ account }) => (account as UserAccountTable).id));
-    await this.requireGrantable(access, additions.flatMap(({ roleIds }) => [...roleIds]));
+    await this.requireGrantable(
+      access,
+      additions.flatMap(({ roleIds }) => [...roleIds]),
+    );
     await namingRoles(() =>
       this.#database.db.transaction().execute(async (tx) => {
         for (const { account, roleIds } of found) {
@@ -153,7 +209,13 @@ export class Members {
         }
       }),
     );
-    const users = await this.#database.db.selectFrom('user_account').selectAll().where('id', 'in', [...ids]).orderBy('email').orderBy('id').execute();
+    const users = await this.#database.db
+      .selectFrom('user_account')
+      .selectAll()
+      .where('id', 'in', [...ids])
+      .orderBy('email')
+      .orderBy('id')
+      .execute();
     return { members: await this.#withRoles(iTwinId, users), unknown: [] };
   }
 
@@ -165,7 +227,8 @@ export class Members {
     await namingRoles(() =>
       this.#database.db.transaction().execute(async (tx) => {
         await tx.deleteFrom('member').where('itwin_id', '=', iTwinId).where('user_id', '=', userId).execute();
-        for (const roleId of new Set(roleIds)) await tx.insertInto('member').values({ itwin_id: iTwinId, user_id: userId, role_id: roleId }).execute();
+        for (const roleId of new Set(roleIds))
+          await tx.insertInto('member').values({ itwin_id: iTwinId, user_id: userId, role_id: roleId }).execute();
         await audit(tx, caller, { at: Date.now(), action: 'member.setRoles', iTwinId, detail: { userId, roleIds } });
       }),
     );
@@ -216,7 +279,12 @@ export class Members {
   }
 
   async #requireMember(iTwinId: string, userId: string): Promise<void> {
-    const row = await this.#database.db.selectFrom('member').select(sql.lit(1).as('one')).where('itwin_id', '=', iTwinId).where('user_id', '=', userId).executeTakeFirst();
+    const row = await this.#database.db
+      .selectFrom('member')
+      .select(sql.lit(1).as('one'))
+      .where('itwin_id', '=', iTwinId)
+      .where('user_id', '=', userId)
+      .executeTakeFirst();
     if (row === undefined) throw new ApiError('TeamMemberNotFound');
   }
 
@@ -230,7 +298,10 @@ export class Members {
     const kept = new Set(held.map(({ id }) => id));
     const named = roleIds.map((id) => roles.get(id));
     if (named.includes(undefined)) throw new ApiError('RoleNotFound');
-    requireHeld(access, named.flatMap((role) => (role === undefined || kept.has(role.id) ? [] : role.permissions)));
+    requireHeld(
+      access,
+      named.flatMap((role) => (role === undefined || kept.has(role.id) ? [] : role.permissions)),
+    );
   }
 }
 
@@ -248,5 +319,10 @@ export async function namingRoles(change: () => Promise<void>): Promise<void> {
 }
 
 function toRole(row: RoleTable): Role {
-  return { id: row.id, displayName: row.display_name, description: row.description, permissions: JSON.parse(row.permissions) as Permission[] };
+  return {
+    id: row.id,
+    displayName: row.display_name,
+    description: row.description,
+    permissions: JSON.parse(row.permissions) as Permission[],
+  };
 }

@@ -5,11 +5,23 @@ import { releaseBlobs } from '../storage/blobs.ts';
 /** Takes away everything that is one iTwin's alone, and the iTwin; its iModels must be gone. */
 export async function purgeITwin(tx: Tx, id: string): Promise<void> {
   await tx.deleteFrom('group_member').where('itwin_id', '=', id).execute();
-  await tx.deleteFrom('group_user').where('group_id', 'in', (eb) => eb.selectFrom('user_group').select('id').where('itwin_id', '=', id)).execute();
-  await tx.deleteFrom('job').where('kind', '=', deliverJob).where('subject_id', 'in', (eb) => eb.selectFrom('webhook').select('id').where('itwin_id', '=', id)).execute();
+  await tx
+    .deleteFrom('group_user')
+    .where('group_id', 'in', (eb) => eb.selectFrom('user_group').select('id').where('itwin_id', '=', id))
+    .execute();
+  await tx
+    .deleteFrom('job')
+    .where('kind', '=', deliverJob)
+    .where('subject_id', 'in', (eb) => eb.selectFrom('webhook').select('id').where('itwin_id', '=', id))
+    .execute();
   const images = await tx.selectFrom('itwin_image').selectAll().where('itwin_id', '=', id).execute();
-  for (const table of ['user_group', 'member', 'role', 'owner', 'webhook', 'repository', 'itwin_image'] as const) await tx.deleteFrom(table).where('itwin_id', '=', id).execute();
+  for (const table of ['user_group', 'member', 'role', 'owner', 'webhook', 'repository', 'itwin_image'] as const)
+    await tx.deleteFrom(table).where('itwin_id', '=', id).execute();
   await tx.deleteFrom('mark').where('subject', '=', 'itwin').where('subject_id', '=', id).execute();
   await tx.deleteFrom('itwin').where('id', '=', id).execute();
-  await releaseBlobs(tx, images.flatMap(({ small_blob_id, large_blob_id }) => [small_blob_id, large_blob_id]), Date.now());
+  await releaseBlobs(
+    tx,
+    images.flatMap(({ small_blob_id, large_blob_id }) => [small_blob_id, large_blob_id]),
+    Date.now(),
+  );
 }

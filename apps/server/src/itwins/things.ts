@@ -31,7 +31,11 @@ export class ITwinThings {
 
   /** @throws ApiError ImageNotFound */
   async image(iTwinId: string): Promise<ITwinImageTable> {
-    const row = await this.#database.db.selectFrom('itwin_image').selectAll().where('itwin_id', '=', iTwinId).executeTakeFirst();
+    const row = await this.#database.db
+      .selectFrom('itwin_image')
+      .selectAll()
+      .where('itwin_id', '=', iTwinId)
+      .executeTakeFirst();
     if (row === undefined) throw new ApiError('ImageNotFound');
     return row;
   }
@@ -49,8 +53,16 @@ export class ITwinThings {
     const pictures = await this.#pictures.scale(picture, { ...request, mostProportion: maxProportion });
     return withStoredPictures(store, pictures, (stored) =>
       this.#database.db.transaction().execute(async (tx) => {
-        const before = await tx.deleteFrom('itwin_image').where('itwin_id', '=', iTwinId).returningAll().executeTakeFirst();
-        const row: ITwinImageTable = { itwin_id: iTwinId, id: randomUUID(), ...(await insertPictures(tx, store, itwin, stored)) };
+        const before = await tx
+          .deleteFrom('itwin_image')
+          .where('itwin_id', '=', iTwinId)
+          .returningAll()
+          .executeTakeFirst();
+        const row: ITwinImageTable = {
+          itwin_id: iTwinId,
+          id: randomUUID(),
+          ...(await insertPictures(tx, store, itwin, stored)),
+        };
         await tx.insertInto('itwin_image').values(row).execute();
         if (before !== undefined) await releaseBlobs(tx, [before.small_blob_id, before.large_blob_id], Date.now());
         await audit(tx, request.caller, { at: Date.now(), action: 'iTwin.setImage', iTwinId });
@@ -69,8 +81,16 @@ export class ITwinThings {
     });
   }
 
-  async repositories(iTwinId: string, filter: { class?: string | undefined; subClass?: string | undefined }): Promise<RepositoryTable[]> {
-    let query = this.#database.db.selectFrom('repository').selectAll().where('itwin_id', '=', iTwinId).orderBy('class').orderBy('uri');
+  async repositories(
+    iTwinId: string,
+    filter: { class?: string | undefined; subClass?: string | undefined },
+  ): Promise<RepositoryTable[]> {
+    let query = this.#database.db
+      .selectFrom('repository')
+      .selectAll()
+      .where('itwin_id', '=', iTwinId)
+      .orderBy('class')
+      .orderBy('uri');
     if (filter.class !== undefined) query = query.where('class', '=', filter.class);
     if (filter.subClass !== undefined) query = query.where('sub_class', '=', filter.subClass);
     return query.execute();
@@ -78,7 +98,12 @@ export class ITwinThings {
 
   /** @throws ApiError iTwinRepositoryNotFound */
   async repository(iTwinId: string, id: string | undefined): Promise<RepositoryTable> {
-    const row = await this.#database.db.selectFrom('repository').selectAll().where('itwin_id', '=', iTwinId).where('id', '=', id ?? '').executeTakeFirst();
+    const row = await this.#database.db
+      .selectFrom('repository')
+      .selectAll()
+      .where('itwin_id', '=', iTwinId)
+      .where('id', '=', id ?? '')
+      .executeTakeFirst();
     if (row === undefined) throw new ApiError('iTwinRepositoryNotFound');
     return row;
   }
@@ -93,7 +118,11 @@ export class ITwinThings {
   }
 
   /** @throws ApiError iTwinRepositoryExists */
-  async updateRepository(caller: Caller, before: RepositoryTable, change: Partial<NewRepository>): Promise<RepositoryTable> {
+  async updateRepository(
+    caller: Caller,
+    before: RepositoryTable,
+    change: Partial<NewRepository>,
+  ): Promise<RepositoryTable> {
     const row = { ...before, ...change };
     const { id, itwin_id, ...columns } = row;
     return this.#writeRepository(caller, 'repository.update', row, async (tx) => {
@@ -101,12 +130,22 @@ export class ITwinThings {
     });
   }
 
-  async #writeRepository(caller: Caller, action: string, row: RepositoryTable, write: (tx: Tx) => Promise<void>): Promise<RepositoryTable> {
+  async #writeRepository(
+    caller: Caller,
+    action: string,
+    row: RepositoryTable,
+    write: (tx: Tx) => Promise<void>,
+  ): Promise<RepositoryTable> {
     try {
       return await this.#database.db.transaction().execute(async (tx) => {
         await write(tx);
         // Not with the key or password: the audit is read by more people than those who may use it.
-        await audit(tx, caller, { at: Date.now(), action, iTwinId: row.itwin_id, detail: { ...row, authentication: row.authentication !== null } });
+        await audit(tx, caller, {
+          at: Date.now(),
+          action,
+          iTwinId: row.itwin_id,
+          detail: { ...row, authentication: row.authentication !== null },
+        });
         return row;
       });
     } catch (error) {
@@ -118,7 +157,11 @@ export class ITwinThings {
   /** @throws ApiError iTwinRepositoryNotFound */
   async deleteRepository(caller: Caller, iTwinId: string, id: string | undefined): Promise<void> {
     await this.#database.db.transaction().execute(async (tx) => {
-      const deleted = await tx.deleteFrom('repository').where('itwin_id', '=', iTwinId).where('id', '=', id ?? '').executeTakeFirst();
+      const deleted = await tx
+        .deleteFrom('repository')
+        .where('itwin_id', '=', iTwinId)
+        .where('id', '=', id ?? '')
+        .executeTakeFirst();
       if (deleted.numDeletedRows === 0n) throw new ApiError('iTwinRepositoryNotFound');
       await audit(tx, caller, { at: Date.now(), action: 'repository.delete', iTwinId, detail: { id } });
     });

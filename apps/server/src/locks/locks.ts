@@ -29,7 +29,11 @@ export class Locks {
     this.#database = database;
   }
 
-  async list(imodelId: string, filter: { briefcaseId?: number | undefined; level?: HeldLockLevel | undefined }, request: PageRequest): Promise<Page<ObjectLockTable>> {
+  async list(
+    imodelId: string,
+    filter: { briefcaseId?: number | undefined; level?: HeldLockLevel | undefined },
+    request: PageRequest,
+  ): Promise<Page<ObjectLockTable>> {
     let query = this.#database.db.selectFrom('object_lock').selectAll().where('imodel_id', '=', imodelId);
     if (filter.briefcaseId !== undefined) query = query.where('briefcase_id', '=', filter.briefcaseId);
     if (filter.level !== undefined) query = query.where('level', '=', filter.level);
@@ -38,7 +42,14 @@ export class Locks {
 
   /** Objects whose lock was released at a changeset after `afterIndex`. */
   async listReleased(imodelId: string, afterIndex: number, request: PageRequest): Promise<Page<ReleasedLockTable>> {
-    return readPage(this.#database.db.selectFrom('released_lock').selectAll().where('imodel_id', '=', imodelId).where('changeset_index', '>', afterIndex), request);
+    return readPage(
+      this.#database.db
+        .selectFrom('released_lock')
+        .selectAll()
+        .where('imodel_id', '=', imodelId)
+        .where('changeset_index', '>', afterIndex),
+      request,
+    );
   }
 
   /**
@@ -47,7 +58,11 @@ export class Locks {
    * @throws ApiError iModelNotFound, iModelNotInitialized, BriefcaseNotFound, InsufficientPermissions, ChangesetNotFound,
    * LockNotFound, ConflictWithAnotherUser, NewerChangesExist; in this order, the last three with the objects concerned
    */
-  async update(caller: Caller, access: IModelAccess, request: LockRequest): Promise<Pick<ObjectLockTable, 'object_id' | 'level'>[]> {
+  async update(
+    caller: Caller,
+    access: IModelAccess,
+    request: LockRequest,
+  ): Promise<Pick<ObjectLockTable, 'object_id' | 'level'>[]> {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       const releasesOnly = [...request.wanted.values()].every((level) => level === 'none');
@@ -55,22 +70,42 @@ export class Locks {
       const changesetIndex = await indexOf(tx, imodel, request.changesetId);
       const objects = [...request.wanted.keys()];
       if (objects.length === 0) return [];
-      const held = await tx.selectFrom('object_lock').selectAll().where('imodel_id', '=', imodel.id).where('object_id', 'in', objects).execute();
+      const held = await tx
+        .selectFrom('object_lock')
+        .selectAll()
+        .where('imodel_id', '=', imodel.id)
+        .where('object_id', 'in', objects)
+        .execute();
       refuseUnheld(request, held);
       refuseConflicts(request, held);
       await refuseStale(tx, imodel, request, changesetIndex ?? 0);
 
-      const own = new Map(held.filter((lock) => lock.briefcase_id === request.briefcaseId).map((lock) => [lock.object_id, lock]));
-      const released = [...request.wanted].filter(([, level]) => level === 'none').map(([object]) => own.get(object) as ObjectLockTable);
+      const own = new Map(
+        held.filter((lock) => lock.briefcase_id === request.briefcaseId).map((lock) => [lock.object_id, lock]),
+      );
+      const released = [...request.wanted]
+        .filter(([, level]) => level === 'none')
+        .map(([object]) => own.get(object) as ObjectLockTable);
       await release(tx, imodel.id, request.briefcaseId, released, changesetIndex);
-      const taken = [...request.wanted].filter(([, level]) => level !== 'none').map(([object_id, level]) => ({ object_id, level: level as HeldLockLevel }));
+      const taken = [...request.wanted]
+        .filter(([, level]) => level !== 'none')
+        .map(([object_id, level]) => ({ object_id, level: level as HeldLockLevel }));
       if (taken.length > 0)
         await tx
           .insertInto('object_lock')
           .values(taken.map((lock) => ({ ...lock, imodel_id: imodel.id, briefcase_id: request.briefcaseId })))
-          .onConflict((conflict) => conflict.columns(['imodel_id', 'object_id', 'briefcase_id']).doUpdateSet((eb) => ({ level: eb.ref('excluded.level') })))
+          .onConflict((conflict) =>
+            conflict
+              .columns(['imodel_id', 'object_id', 'briefcase_id'])
+              .doUpdateSet((eb) => ({ level: eb.ref('excluded.level') })),
+          )
           .execute();
-      await auditLocks(tx, caller, imodel, { briefcaseId: request.briefcaseId, ownerId, taken: taken.length, released: released.length });
+      await auditLocks(tx, caller, imodel, {
+        briefcaseId: request.briefcaseId,
+        ownerId,
+        taken: taken.length,
+        released: released.length,
+      });
       return taken;
     });
   }
@@ -80,7 +115,12 @@ export class Locks {
    * @returns whether none are left
    * @throws ApiError as `update`, without the last three
    */
-  async releaseChunk(caller: Caller, access: IModelAccess, briefcaseId: number, changesetId: string | undefined): Promise<boolean> {
+  async releaseChunk(
+    caller: Caller,
+    access: IModelAccess,
+    briefcaseId: number,
+    changesetId: string | undefined,
+  ): Promise<boolean> {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       const ownerId = await ownerOf(tx, caller, access, briefcaseId, true);
@@ -94,14 +134,21 @@ export class Locks {
         .execute();
       const released = held.slice(0, maxObjects);
       await release(tx, imodel.id, briefcaseId, released, changesetIndex);
-      if (released.length > 0) await auditLocks(tx, caller, imodel, { briefcaseId, ownerId, taken: 0, released: released.length });
+      if (released.length > 0)
+        await auditLocks(tx, caller, imodel, { briefcaseId, ownerId, taken: 0, released: released.length });
       return held.length <= maxObjects;
     });
   }
 }
 
 /** Owner of a briefcase. Rule of the API: one's own with write; with manage also release what somebody else's holds. */
-async function ownerOf(tx: Tx, caller: Caller, access: IModelAccess, briefcaseId: number, releasesOnly: boolean): Promise<string> {
+async function ownerOf(
+  tx: Tx,
+  caller: Caller,
+  access: IModelAccess,
+  briefcaseId: number,
+  releasesOnly: boolean,
+): Promise<string> {
   const briefcase = await tx
     .selectFrom('briefcase')
     .select('owner_id')
@@ -109,12 +156,18 @@ async function ownerOf(tx: Tx, caller: Caller, access: IModelAccess, briefcaseId
     .where('briefcase_id', '=', briefcaseId)
     .executeTakeFirst();
   if (briefcase === undefined) throw new ApiError('BriefcaseNotFound');
-  if (briefcase.owner_id === caller.user.id || (releasesOnly && access.permissions.has('imodels_manage'))) return briefcase.owner_id;
+  if (briefcase.owner_id === caller.user.id || (releasesOnly && access.permissions.has('imodels_manage')))
+    return briefcase.owner_id;
   throw new ApiError('InsufficientPermissions');
 }
 
 /** The owner tells whether somebody else's locks were released. Objects are counted, not named: there may be a thousand a request. */
-async function auditLocks(tx: Tx, caller: Caller, { id, itwin_id }: IModelTable, detail: { briefcaseId: number; ownerId: string; taken: number; released: number }): Promise<void> {
+async function auditLocks(
+  tx: Tx,
+  caller: Caller,
+  { id, itwin_id }: IModelTable,
+  detail: { briefcaseId: number; ownerId: string; taken: number; released: number },
+): Promise<void> {
   await audit(tx, caller, { at: Date.now(), action: 'locks.update', iTwinId: itwin_id, iModelId: id, detail });
 }
 
@@ -129,7 +182,9 @@ async function indexOf(tx: Tx, imodel: IModelTable, changesetId: string | undefi
 
 function refuseUnheld({ briefcaseId, wanted }: LockRequest, held: readonly ObjectLockTable[]): void {
   const own = new Set(held.filter((lock) => lock.briefcase_id === briefcaseId).map((lock) => lock.object_id));
-  const objectIds = [...wanted].filter(([object, level]) => level === 'none' && !own.has(object)).map(([object]) => object);
+  const objectIds = [...wanted]
+    .filter(([object, level]) => level === 'none' && !own.has(object))
+    .map(([object]) => object);
   if (objectIds.length > 0) throw new ApiError('LockNotFound', { siblings: { objectIds } });
 }
 
@@ -138,24 +193,44 @@ function refuseConflicts({ briefcaseId, wanted }: LockRequest, held: readonly Ob
   const conflicting = new Map<string, { objectId: string; lockLevel: HeldLockLevel; briefcaseIds: number[] }>();
   for (const lock of held) {
     const level = wanted.get(lock.object_id);
-    if (lock.briefcase_id === briefcaseId || level === 'none' || (level === 'shared' && lock.level === 'shared')) continue;
-    const entry = conflicting.get(lock.object_id) ?? { objectId: lock.object_id, lockLevel: lock.level, briefcaseIds: [] };
+    if (lock.briefcase_id === briefcaseId || level === 'none' || (level === 'shared' && lock.level === 'shared'))
+      continue;
+    const entry = conflicting.get(lock.object_id) ?? {
+      objectId: lock.object_id,
+      lockLevel: lock.level,
+      briefcaseIds: [],
+    };
     entry.briefcaseIds.push(lock.briefcase_id);
     conflicting.set(lock.object_id, entry);
   }
   if (conflicting.size > 0)
-    throw new ApiError('ConflictWithAnotherUser', { message: 'Lock(s) is owned by another Briefcase.', siblings: { conflictingLocks: [...conflicting.values()] } });
+    throw new ApiError('ConflictWithAnotherUser', {
+      message: 'Lock(s) is owned by another Briefcase.',
+      siblings: { conflictingLocks: [...conflicting.values()] },
+    });
 }
 
 /**
  * Rule of the API: an object that somebody changed (held exclusively) up to a later changeset must be pulled first. Which objects
  * were held for inherited changesets is known to the source alone, so any of them may have been.
  */
-async function refuseStale(tx: Tx, imodel: IModelTable, { wanted }: LockRequest, changesetIndex: number): Promise<void> {
+async function refuseStale(
+  tx: Tx,
+  imodel: IModelTable,
+  { wanted }: LockRequest,
+  changesetIndex: number,
+): Promise<void> {
   const objects = [...wanted].filter(([, level]) => level !== 'none').map(([object]) => object);
   if (objects.length === 0) return;
-  const newer = changesetIndex < imodel.inherited_index ? objects.sort() : await changedAfter(tx, imodel.id, objects, changesetIndex);
-  if (newer.length > 0) throw new ApiError('NewerChangesExist', { message: 'One or more objects have been locked in a newer Changeset.', siblings: { objectIds: newer } });
+  const newer =
+    changesetIndex < imodel.inherited_index
+      ? objects.sort()
+      : await changedAfter(tx, imodel.id, objects, changesetIndex);
+  if (newer.length > 0)
+    throw new ApiError('NewerChangesExist', {
+      message: 'One or more objects have been locked in a newer Changeset.',
+      siblings: { objectIds: newer },
+    });
 }
 
 /** Those of the objects that were held exclusively up to a later changeset than `index`. */
@@ -173,18 +248,30 @@ async function changedAfter(tx: Tx, imodelId: string, objects: readonly string[]
 }
 
 /** Rule of the API: a release without a changeset abandons and leaves no trace; an older changeset leaves the later one. */
-async function release(tx: Tx, imodelId: string, briefcaseId: number, locks: readonly ObjectLockTable[], changesetIndex: number | undefined): Promise<void> {
+async function release(
+  tx: Tx,
+  imodelId: string,
+  briefcaseId: number,
+  locks: readonly ObjectLockTable[],
+  changesetIndex: number | undefined,
+): Promise<void> {
   if (locks.length === 0) return;
   await tx
     .deleteFrom('object_lock')
     .where('imodel_id', '=', imodelId)
     .where('briefcase_id', '=', briefcaseId)
-    .where('object_id', 'in', locks.map((lock) => lock.object_id))
+    .where(
+      'object_id',
+      'in',
+      locks.map((lock) => lock.object_id),
+    )
     .execute();
   if (changesetIndex === undefined) return;
   await tx
     .insertInto('released_lock')
-    .values(locks.map(({ object_id, level }) => ({ imodel_id: imodelId, object_id, level, changeset_index: changesetIndex })))
+    .values(
+      locks.map(({ object_id, level }) => ({ imodel_id: imodelId, object_id, level, changeset_index: changesetIndex })),
+    )
     .onConflict((conflict) =>
       conflict
         .columns(['imodel_id', 'object_id'])

@@ -21,7 +21,11 @@ export class Marks {
   /** Marks something; marking it again moves it to the front of the recents and leaves a favorite where it is. */
   async add(userId: string, kind: MarkKind, subject: MarkSubject, id: string): Promise<void> {
     await this.#database.db.transaction().execute(async (tx) => {
-      const own = tx.selectFrom('mark').where('user_id', '=', userId).where('kind', '=', kind).where('subject', '=', subject);
+      const own = tx
+        .selectFrom('mark')
+        .where('user_id', '=', userId)
+        .where('kind', '=', kind)
+        .where('subject', '=', subject);
       const latest = await own.select((eb) => eb.fn.max('marked_at').as('at')).executeTakeFirst();
       const markedAt = Math.max(Date.now(), (latest?.at ?? 0) + 1);
       await tx
@@ -39,18 +43,34 @@ export class Marks {
         .where('user_id', '=', userId)
         .where('kind', '=', kind)
         .where('subject', '=', subject)
-        .where('subject_id', 'not in', kept.map((row) => row.subject_id))
+        .where(
+          'subject_id',
+          'not in',
+          kept.map((row) => row.subject_id),
+        )
         .execute();
     });
   }
 
   /** Takes a mark away; none there is no error. */
   async remove(userId: string, kind: MarkKind, subject: MarkSubject, id: string): Promise<void> {
-    await this.#database.db.deleteFrom('mark').where('user_id', '=', userId).where('kind', '=', kind).where('subject', '=', subject).where('subject_id', '=', id).execute();
+    await this.#database.db
+      .deleteFrom('mark')
+      .where('user_id', '=', userId)
+      .where('kind', '=', kind)
+      .where('subject', '=', subject)
+      .where('subject_id', '=', id)
+      .execute();
   }
 
   /** Marked iModels of one iTwin. @param hidden iModels that the user may not see */
-  async iModels(userId: string, kind: MarkKind, iTwinId: string, hidden: readonly string[], request: PageRequest): Promise<Page<IModelTable & { marked_at: number }>> {
+  async iModels(
+    userId: string,
+    kind: MarkKind,
+    iTwinId: string,
+    hidden: readonly string[],
+    request: PageRequest,
+  ): Promise<Page<IModelTable & { marked_at: number }>> {
     let query = this.#database.db
       .selectFrom('imodel')
       .innerJoin('mark', 'mark.subject_id', 'imodel.id')
@@ -66,7 +86,12 @@ export class Marks {
   }
 
   /** Marked iTwins that the caller may still see and the filter lets through. */
-  async iTwins(caller: Caller, kind: MarkKind, filter: ITwinFilter, request: PageRequest): Promise<Page<ITwinTable & { marked_at: number }>> {
+  async iTwins(
+    caller: Caller,
+    kind: MarkKind,
+    filter: ITwinFilter,
+    request: PageRequest,
+  ): Promise<Page<ITwinTable & { marked_at: number }>> {
     let query = this.#database.db
       .selectFrom('itwin')
       .innerJoin('mark', 'mark.subject_id', 'itwin.id')

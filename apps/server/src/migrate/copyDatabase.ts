@@ -75,7 +75,11 @@ export class CopyMismatchError extends Error {
  * @returns the number of rows by table
  * @throws NotEmptyError, CopyMismatchError; then the target is as it was
  */
-export async function copyDatabase(from: Database, to: Database, onTable: (table: string, rows: number) => void = () => undefined): Promise<Record<string, number>> {
+export async function copyDatabase(
+  from: Database,
+  to: Database,
+  onTable: (table: string, rows: number) => void = () => undefined,
+): Promise<Record<string, number>> {
   const counts: Record<string, number> = {};
   await to.db.transaction().execute(async (tx) => {
     for (const table of tablesInOrder) {
@@ -86,10 +90,7 @@ export async function copyDatabase(from: Database, to: Database, onTable: (table
       const keys = await keysOf(from.db, table);
       let count = 0;
       for await (const rows of batches(from.db, table, keys)) {
-        await tx
-          .insertInto(table)
-          .values(rows)
-          .execute();
+        await tx.insertInto(table).values(rows).execute();
         count += rows.length;
       }
       await compare(from.db, tx, table, keys, count);
@@ -106,7 +107,8 @@ async function compare(from: Db, to: Db, table: string, keys: readonly string[],
   for await (const rows of batches(from, table, keys)) {
     const copied = (await copies.next()).value;
     for (const [n, row] of rows.entries()) {
-      if (JSON.stringify(sorted(row)) !== JSON.stringify(sorted(copied?.[n] ?? {}))) throw new CopyMismatchError(table, row);
+      if (JSON.stringify(sorted(row)) !== JSON.stringify(sorted(copied?.[n] ?? {})))
+        throw new CopyMismatchError(table, row);
       compared++;
     }
   }
@@ -121,7 +123,10 @@ async function* batches(db: Db, table: string, keys: readonly string[]): AsyncGe
   const columns = sql.join(keys.map((key) => sql.ref(key)));
   let after: RawBuilder<unknown> = sql``;
   for (;;) {
-    const { rows } = await sql<Row>`select * from ${sql.table(table)} ${after} order by ${columns} limit ${sql.lit(batch)}`.execute(db);
+    const { rows } =
+      await sql<Row>`select * from ${sql.table(table)} ${after} order by ${columns} limit ${sql.lit(batch)}`.execute(
+        db,
+      );
     const last = rows.at(-1);
     if (last === undefined) return undefined;
     yield rows;
@@ -130,6 +135,9 @@ async function* batches(db: Db, table: string, keys: readonly string[]): AsyncGe
 }
 
 async function keysOf(db: Db, table: string): Promise<string[]> {
-  const { rows } = await sql<{ name: string; pk: number }>`select name, pk from pragma_table_info(${table}) where pk > 0 order by pk`.execute(db);
+  const { rows } = await sql<{
+    name: string;
+    pk: number;
+  }>`select name, pk from pragma_table_info(${table}) where pk > 0 order by pk`.execute(db);
   return rows.map(({ name }) => name);
 }

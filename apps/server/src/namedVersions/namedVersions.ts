@@ -43,9 +43,15 @@ export class NamedVersions {
   async create(caller: Caller, access: IModelAccess, request: NamedVersionRequest): Promise<NamedVersionTable> {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
-      const changeset = request.changesetId === null ? { index: 0, id: '' } : await changesetOf(tx, imodel, request.changesetId);
+      const changeset =
+        request.changesetId === null ? { index: 0, id: '' } : await changesetOf(tx, imodel, request.changesetId);
       await requireFreeName(tx, imodel.id, request.name);
-      const taken = await tx.selectFrom('named_version').select('id').where('imodel_id', '=', imodel.id).where('changeset_index', '=', changeset.index).executeTakeFirst();
+      const taken = await tx
+        .selectFrom('named_version')
+        .select('id')
+        .where('imodel_id', '=', imodel.id)
+        .where('changeset_index', '=', changeset.index)
+        .executeTakeFirst();
       if (taken !== undefined) throw new ApiError('NamedVersionOnChangesetExists');
       await this.#quotas.requireRoom(tx, 'namedVersions', imodel.id);
       const row: NamedVersionTable = {
@@ -64,24 +70,49 @@ export class NamedVersions {
       // Rule of the API: naming a changeset has a checkpoint made of it.
       await this.#checkpoints.want(tx, imodel, changeset.index, { userId: caller.user.id });
       await tx.updateTable('imodel').set({ clock: row.created_at }).where('id', '=', imodel.id).execute();
-      await raiseVersion(tx, imodel, { id: row.id, name: row.name, changesetId: changeset.id, changesetIndex: changeset.index }, caller.user.id);
-      await audit(tx, caller, { at: row.created_at, action: 'namedVersion.create', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: row.id, name: row.name } });
+      await raiseVersion(
+        tx,
+        imodel,
+        { id: row.id, name: row.name, changesetId: changeset.id, changesetIndex: changeset.index },
+        caller.user.id,
+      );
+      await audit(tx, caller, {
+        at: row.created_at,
+        action: 'namedVersion.create',
+        iTwinId: imodel.itwin_id,
+        iModelId: imodel.id,
+        detail: { id: row.id, name: row.name },
+      });
       return row;
     });
   }
 
   /** @throws ApiError NamedVersionNotFound, NamedVersionExists, iModelNotInitialized */
-  async update(caller: Caller, access: IModelAccess, id: string | undefined, change: NamedVersionChange): Promise<NamedVersionTable> {
+  async update(
+    caller: Caller,
+    access: IModelAccess,
+    id: string | undefined,
+    change: NamedVersionChange,
+  ): Promise<NamedVersionTable> {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       const before = await find(tx, imodel.id, id);
       if (change.name !== undefined && change.name !== before.name) await requireFreeName(tx, imodel.id, change.name);
       const changed = {
-        ...textColumns(change.name ?? before.name, change.description === undefined ? before.description : change.description),
+        ...textColumns(
+          change.name ?? before.name,
+          change.description === undefined ? before.description : change.description,
+        ),
         state: change.state ?? before.state,
       };
       await tx.updateTable('named_version').set(changed).where('id', '=', before.id).execute();
-      await audit(tx, caller, { at: Date.now(), action: 'namedVersion.update', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id: before.id, ...change } });
+      await audit(tx, caller, {
+        at: Date.now(),
+        action: 'namedVersion.update',
+        iTwinId: imodel.itwin_id,
+        iModelId: imodel.id,
+        detail: { id: before.id, ...change },
+      });
       return { ...before, ...changed };
     });
   }
@@ -92,7 +123,13 @@ export class NamedVersions {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
       const version = await find(tx, imodel.id, id);
       await this.#checkpoints.restart(tx, imodel, version.changeset_index, caller.user.id);
-      await audit(tx, caller, { at: Date.now(), action: 'checkpoint.restart', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { index: version.changeset_index } });
+      await audit(tx, caller, {
+        at: Date.now(),
+        action: 'checkpoint.restart',
+        iTwinId: imodel.itwin_id,
+        iModelId: imodel.id,
+        detail: { index: version.changeset_index },
+      });
       return version;
     });
   }
@@ -127,12 +164,23 @@ export class NamedVersions {
   }
 }
 
-function textColumns(name: string, description: string | null): Pick<NamedVersionTable, 'name' | 'description' | 'search_text'> {
+function textColumns(
+  name: string,
+  description: string | null,
+): Pick<NamedVersionTable, 'name' | 'description' | 'search_text'> {
   return { name, description, search_text: `${name}\n${description ?? ''}`.toLowerCase() };
 }
 
 async function find(db: Database['db'], imodelId: string, id: string | undefined): Promise<NamedVersionTable> {
-  const row = id === undefined ? undefined : await db.selectFrom('named_version').selectAll().where('imodel_id', '=', imodelId).where('id', '=', id).executeTakeFirst();
+  const row =
+    id === undefined
+      ? undefined
+      : await db
+          .selectFrom('named_version')
+          .selectAll()
+          .where('imodel_id', '=', imodelId)
+          .where('id', '=', id)
+          .executeTakeFirst();
   if (row === undefined) throw new ApiError('NamedVersionNotFound');
   return row;
 }
@@ -145,6 +193,11 @@ async function changesetOf(tx: Tx, imodel: IModelTable, changesetId: string): Pr
 }
 
 async function requireFreeName(tx: Tx, imodelId: string, name: string): Promise<void> {
-  const taken = await tx.selectFrom('named_version').select('id').where('imodel_id', '=', imodelId).where('name', '=', name).executeTakeFirst();
+  const taken = await tx
+    .selectFrom('named_version')
+    .select('id')
+    .where('imodel_id', '=', imodelId)
+    .where('name', '=', name)
+    .executeTakeFirst();
   if (taken !== undefined) throw new ApiError('NamedVersionExists');
 }

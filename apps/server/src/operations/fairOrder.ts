@@ -10,7 +10,8 @@ export interface Account {
 const mostAccounts = 10_000;
 
 const userOf = ({ userId }: Account): string => `user/${userId}`;
-const organizationOf = (account: Account): string => (account.organizationId === null ? userOf(account) : `organization/${account.organizationId}`);
+const organizationOf = (account: Account): string =>
+  account.organizationId === null ? userOf(account) : `organization/${account.organizationId}`;
 
 /**
  * Whose job gets the next free place. Of `slots` places one organization has at most three quarters and one user a half, at
@@ -30,13 +31,24 @@ export class FairOrder {
   /** Those of the waiting who may have a place, first the one whose turn it is. */
   order<T extends Account & { dueAt: number }>(waiting: readonly T[], running: readonly Account[]): T[] {
     const counts = new Map<string, number>();
-    for (const account of running) for (const key of new Set([organizationOf(account), userOf(account)])) counts.set(key, (counts.get(key) ?? 0) + 1);
+    for (const account of running)
+      for (const key of new Set([organizationOf(account), userOf(account)]))
+        counts.set(key, (counts.get(key) ?? 0) + 1);
     const rank = (entry: T): number[] =>
-      [organizationOf(entry), userOf(entry)].flatMap((key) => [counts.get(key) ?? 0, this.#servedAt.get(key) ?? 0]).concat(entry.dueAt);
+      [organizationOf(entry), userOf(entry)]
+        .flatMap((key) => [counts.get(key) ?? 0, this.#servedAt.get(key) ?? 0])
+        .concat(entry.dueAt);
     return waiting
-      .filter((entry) => (counts.get(userOf(entry)) ?? 0) < this.#most.user && (counts.get(organizationOf(entry)) ?? 0) < this.#most.organization)
+      .filter(
+        (entry) =>
+          (counts.get(userOf(entry)) ?? 0) < this.#most.user &&
+          (counts.get(organizationOf(entry)) ?? 0) < this.#most.organization,
+      )
       .map((entry) => ({ entry, rank: rank(entry) }))
-      .toSorted((one, other) => one.rank.map((value, n) => value - (other.rank[n] as number)).find((difference) => difference !== 0) ?? 0)
+      .toSorted(
+        (one, other) =>
+          one.rank.map((value, n) => value - (other.rank[n] as number)).find((difference) => difference !== 0) ?? 0,
+      )
       .map(({ entry }) => entry);
   }
 

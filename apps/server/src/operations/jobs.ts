@@ -126,12 +126,23 @@ export class Jobs {
 
   /** Lets this server run jobs of some kinds, `slots` of them at a time, in a fair order among users and organizations (`FairOrder`). */
   handle(slots: number, handlers: readonly JobHandler[]): void {
-    this.#lanes.push({ slots, order: new FairOrder(slots), handlers: new Map(handlers.map((handler) => [handler.kind, handler])), running: new Map(), claiming: undefined, again: false });
+    this.#lanes.push({
+      slots,
+      order: new FairOrder(slots),
+      handlers: new Map(handlers.map((handler) => [handler.kind, handler])),
+      running: new Map(),
+      claiming: undefined,
+      again: false,
+    });
   }
 
   /** Makes every job that was running ready again: for the start of a server that runs alone on its database. */
   async reclaim(): Promise<void> {
-    await this.#database.db.updateTable('job').set({ state: 'ready', lease_owner: null, lease_until: null }).where('state', '=', 'running').execute();
+    await this.#database.db
+      .updateTable('job')
+      .set({ state: 'ready', lease_owner: null, lease_until: null })
+      .where('state', '=', 'running')
+      .execute();
   }
 
   start(): void {
@@ -180,8 +191,12 @@ export class Jobs {
     const alone = engine === 'sqlite';
     const now = databaseNow(db);
     const own = this.#lanes.flatMap(({ slots, handlers }) => (slots > 0 ? [...handlers.keys()] : []));
-    const { rows } = await sql<{ kind: string }>`select distinct kind from job where state = 'ready' and run_at <= ${now} - ${alone ? 0 : unservedMs}
-      and not exists (select 1 from job as other where other.kind = job.kind and other.state = 'running') order by kind`.execute(db);
+    const { rows } = await sql<{
+      kind: string;
+    }>`select distinct kind from job where state = 'ready' and run_at <= ${now} - ${alone ? 0 : unservedMs}
+      and not exists (select 1 from job as other where other.kind = job.kind and other.state = 'running') order by kind`.execute(
+      db,
+    );
     return rows.map(({ kind }) => kind).filter((kind) => !alone || !own.includes(kind));
   }
 
@@ -213,8 +228,17 @@ export class Jobs {
     // A clock that was set ahead ends leases early; what still runs here is not begun a second time.
     const here = { owner: this.#owner, ids: running.map(({ id }) => id) };
     const waiting = await waitingJobs(this.#database.db, [...lane.handlers.keys()], here);
-    const accounts = waiting.map(({ user_id, organization_id, kind, state, run_at }) => ({ userId: user_id, organizationId: organization_id, kind, state, dueAt: run_at }));
-    for (const next of lane.order.order(accounts, running.map(({ account }) => account))) {
+    const accounts = waiting.map(({ user_id, organization_id, kind, state, run_at }) => ({
+      userId: user_id,
+      organizationId: organization_id,
+      kind,
+      state,
+      dueAt: run_at,
+    }));
+    for (const next of lane.order.order(
+      accounts,
+      running.map(({ account }) => account),
+    )) {
       const row = await this.#take(next, here.ids);
       if (row === undefined) continue; // Another server was faster.
       lane.order.served(next);
@@ -223,13 +247,20 @@ export class Jobs {
     return undefined;
   }
 
-  async #take({ userId, kind, state }: { userId: string; kind: string; state: 'ready' | 'running' }, here: readonly string[]): Promise<JobTable | undefined> {
+  async #take(
+    { userId, kind, state }: { userId: string; kind: string; state: 'ready' | 'running' },
+    here: readonly string[],
+  ): Promise<JobTable | undefined> {
     const { db, engine } = this.#database;
     const notHere = here.length === 0 ? sql`1 = 1` : sql`id not in (${sql.join(here)})`;
-    const due = state === 'ready' ? isOver(db, 'run_at') : sql`${isOver(db, 'lease_until')} and (lease_owner <> ${this.#owner} or ${notHere})`;
+    const due =
+      state === 'ready'
+        ? isOver(db, 'run_at')
+        : sql`${isOver(db, 'lease_until')} and (lease_owner <> ${this.#owner} or ${notHere})`;
     const candidate = sql`select id from job where kind = ${kind} and state = ${state} and user_id = ${userId} and ${due}
       order by run_at limit 1 ${sql.raw(engine === 'postgres' ? 'for update skip locked' : '')}`;
-    const { rows } = await sql<JobTable>`update job set state = 'running', lease_owner = ${this.#owner}, lease_until = ${databaseNow(db)} + ${this.#lease}, wait_ms = ${this.#lease}, attempt = attempt + 1
+    const { rows } =
+      await sql<JobTable>`update job set state = 'running', lease_owner = ${this.#owner}, lease_until = ${databaseNow(db)} + ${this.#lease}, wait_ms = ${this.#lease}, attempt = attempt + 1
       where id = (${candidate}) returning *`.execute(db);
     return rows[0];
   }
@@ -245,7 +276,10 @@ export class Jobs {
         (error: unknown) => this.#log.warn({ err: error, job: row.id }, 'cannot renew the lease of a job; tried again'),
       );
     }, this.#times.renew);
-    const stalled = setTimeout(() => abort.abort(new StalledJobError(this.#times.progress / 1000)), this.#times.progress);
+    const stalled = setTimeout(
+      () => abort.abort(new StalledJobError(this.#times.progress / 1000)),
+      this.#times.progress,
+    );
     const job: RunningJob = {
       id: row.id,
       subjectId: row.subject_id,
@@ -258,7 +292,12 @@ export class Jobs {
       onProgress: () => void stalled.refresh(),
     };
     const ended = this.#finish(handler, job, row)
-      .catch((error: unknown) => this.#log.error({ err: error, job: row.id, kind: row.kind }, 'the end of a job could not be written; its lease runs out and it runs again'))
+      .catch((error: unknown) =>
+        this.#log.error(
+          { err: error, job: row.id, kind: row.kind },
+          'the end of a job could not be written; its lease runs out and it runs again',
+        ),
+      )
       .finally(() => {
         clearInterval(renewing);
         clearTimeout(stalled);
@@ -271,8 +310,15 @@ export class Jobs {
   async #finish(handler: JobHandler, job: RunningJob, row: JobTable): Promise<void> {
     let effect: Effect;
     try {
-      if (row.attempt > handler.attempts) throw new FinalError(row.last_error ?? 'The server ended during the last attempt.');
-      effect = await traced(`job ${row.kind}`, { 'offshoot.job': row.id, 'offshoot.subject': row.subject_id, 'offshoot.attempt': row.attempt }, () => unlessAborted(handler.run(job), job.signal, abortMs), continuing(row.trace), SpanKind.CONSUMER);
+      if (row.attempt > handler.attempts)
+        throw new FinalError(row.last_error ?? 'The server ended during the last attempt.');
+      effect = await traced(
+        `job ${row.kind}`,
+        { 'offshoot.job': row.id, 'offshoot.subject': row.subject_id, 'offshoot.attempt': row.attempt },
+        () => unlessAborted(handler.run(job), job.signal, abortMs),
+        continuing(row.trace),
+        SpanKind.CONSUMER,
+      );
     } catch (error) {
       await this.#failed(handler, job, row, error as Error);
       return;
@@ -297,9 +343,19 @@ export class Jobs {
     const { db } = this.#database;
     const reason = reasonForUsers(error, row.id);
     if (!(error instanceof FinalError) && row.attempt < handler.attempts) {
-      this.#log.warn({ err: error, job: row.id, kind: row.kind, attempt: row.attempt }, 'a job failed; it is tried again');
+      this.#log.warn(
+        { err: error, job: row.id, kind: row.kind, attempt: row.attempt },
+        'a job failed; it is tried again',
+      );
       const waitMs = Math.round(handler.backoffMs(row.attempt));
-      const again = { state: 'ready' as const, lease_owner: null, lease_until: null, last_error: reason, run_at: later(db, waitMs), wait_ms: waitMs };
+      const again = {
+        state: 'ready' as const,
+        lease_owner: null,
+        lease_until: null,
+        last_error: reason,
+        run_at: later(db, waitMs),
+        wait_ms: waitMs,
+      };
       await fenced(db.updateTable('job').set(again), row).execute();
       return;
     }
@@ -307,7 +363,14 @@ export class Jobs {
     await db.transaction().execute(async (tx) => {
       const given =
         handler.keepFailed === true
-          ? (await fenced(tx.updateTable('job').set({ state: 'failed', lease_owner: null, lease_until: null, last_error: reason }), row).executeTakeFirst()).numUpdatedRows
+          ? (
+              await fenced(
+                tx
+                  .updateTable('job')
+                  .set({ state: 'failed', lease_owner: null, lease_until: null, last_error: reason }),
+                row,
+              ).executeTakeFirst()
+            ).numUpdatedRows
           : (await fenced(tx.deleteFrom('job'), row).executeTakeFirst()).numDeletedRows;
       if (given > 0n) await handler.giveUp(tx, job, reason, error);
     });
@@ -315,12 +378,24 @@ export class Jobs {
 
   /** Gives a job to whoever looks next, as if it had not been begun. */
   async #handBack(row: JobTable): Promise<void> {
-    const again = { state: 'ready' as const, lease_owner: null, lease_until: null, attempt: row.attempt - 1, run_at: later(this.#database.db, 0), wait_ms: 0 };
+    const again = {
+      state: 'ready' as const,
+      lease_owner: null,
+      lease_until: null,
+      attempt: row.attempt - 1,
+      run_at: later(this.#database.db, 0),
+      wait_ms: 0,
+    };
     await fenced(this.#database.db.updateTable('job').set(again), row).execute();
   }
 
   async #renew(row: JobTable): Promise<boolean> {
-    const renewed = await fenced(this.#database.db.updateTable('job').set({ lease_until: later(this.#database.db, this.#lease), wait_ms: this.#lease }), row).executeTakeFirst();
+    const renewed = await fenced(
+      this.#database.db
+        .updateTable('job')
+        .set({ lease_until: later(this.#database.db, this.#lease), wait_ms: this.#lease }),
+      row,
+    ).executeTakeFirst();
     return renewed.numUpdatedRows > 0n;
   }
 }
@@ -359,7 +434,9 @@ async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal, graceMs: 
 }
 
 /** Only for whoever holds this attempt of the job. */
-function fenced<Q extends { where(column: 'id' | 'lease_owner' | 'attempt', operator: '=', value: string | number | null): Q }>(query: Q, row: JobTable): Q {
+function fenced<
+  Q extends { where(column: 'id' | 'lease_owner' | 'attempt', operator: '=', value: string | number | null): Q },
+>(query: Q, row: JobTable): Q {
   return query.where('id', '=', row.id).where('lease_owner', '=', row.lease_owner).where('attempt', '=', row.attempt);
 }
 

@@ -25,6 +25,10 @@ export class PastFailures {
 
   /** After all steps. @throws AggregateError with what went wrong, if anything did */
   end(): void {
-    if (this.#errors.length > 0) throw new AggregateError(this.#errors, `${this.#errors.length} steps failed, the first: ${(this.#errors[0] as Error).message}`);
+    if (this.#errors.length > 0)
+      throw new AggregateError(
+        this.#errors,
+        `${this.#errors.length} steps failed, the first: ${(this.#errors[0] as Error).message}`,
+      );
   }
 }

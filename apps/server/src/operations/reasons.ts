@@ -25,6 +25,9 @@ const longestReason = 2000;
  * @param reference leads to the log, which has the whole error
  */
 export function reasonForUsers(error: Error, reference: string): string {
-  const reason = error instanceof PublicError ? error.message : `The server met an unexpected error. Its log has more under the reference ${reference}.`;
+  const reason =
+    error instanceof PublicError
+      ? error.message
+      : `The server met an unexpected error. Its log has more under the reference ${reference}.`;
   return reason.slice(0, longestReason);
 }

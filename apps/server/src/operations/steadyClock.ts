@@ -7,7 +7,11 @@ const toleranceMs = 10_000;
  * What happens while no process runs, nobody can tell from time that passed.
  * @param holdMs how long a step ahead is not believed, milliseconds: the longest age that anything waits for
  */
-export function steadyClock(holdMs: number, wall: () => number = Date.now, passed: () => number = () => performance.now()): () => number {
+export function steadyClock(
+  holdMs: number,
+  wall: () => number = Date.now,
+  passed: () => number = () => performance.now(),
+): () => number {
   let base = wall();
   let basePassed = passed();
   let aheadSince: number | undefined;

@@ -18,6 +18,10 @@ export function accountOf({ id, organization_id, owner_id }: AccountHolder): { i
 
 /** The same by the id of an iTwin; of one that is gone only that. */
 export async function accountOfITwin(db: Db, iTwinId: string): Promise<Account> {
-  const itwin = await db.selectFrom('itwin').select(['id', 'organization_id', 'owner_id']).where('id', '=', iTwinId).executeTakeFirst();
+  const itwin = await db
+    .selectFrom('itwin')
+    .select(['id', 'organization_id', 'owner_id'])
+    .where('id', '=', iTwinId)
+    .executeTakeFirst();
   return itwin === undefined ? { itwin_id: iTwinId, account_id: null } : accountOf(itwin);
 }

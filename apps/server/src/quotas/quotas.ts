@@ -61,24 +61,50 @@ export class Quotas {
   /** @param bytes that are going to be stored on the account; 0 asks whether there is room at all. @throws QuotaExceededError */
   async requireBytes(db: Db, { itwin_id, account_id }: Account, bytes: number): Promise<void> {
     const { iTwinGiB, organizationGiB } = this.limits;
-    if (itwin_id !== null) await this.#require(`Maximum number of bytes per iTwin limit reached: ${iTwinGiB} GiB.`, `bytes ${itwin_id}`, iTwinGiB * gib, bytes, () => bytesOf(db, 'itwin_id', itwin_id));
+    if (itwin_id !== null)
+      await this.#require(
+        `Maximum number of bytes per iTwin limit reached: ${iTwinGiB} GiB.`,
+        `bytes ${itwin_id}`,
+        iTwinGiB * gib,
+        bytes,
+        () => bytesOf(db, 'itwin_id', itwin_id),
+      );
     if (account_id !== null)
-      await this.#require(`Maximum number of bytes per organization limit reached: ${organizationGiB} GiB.`, `bytes ${account_id}`, organizationGiB * gib, bytes, () => bytesOf(db, 'account_id', account_id));
+      await this.#require(
+        `Maximum number of bytes per organization limit reached: ${organizationGiB} GiB.`,
+        `bytes ${account_id}`,
+        organizationGiB * gib,
+        bytes,
+        () => bytesOf(db, 'account_id', account_id),
+      );
   }
 
   /** Asks for room for one more iModel. @throws QuotaExceededError */
   async requireIModel(db: Db, itwin: AccountHolder): Promise<void> {
     const { iTwinIModels, organizationIModels } = this.limits;
     const { itwin_id, account_id } = accountOf(itwin);
-    await this.#require(`Maximum number of iModels per iTwin limit reached: ${iTwinIModels}.`, `iModels ${itwin_id}`, iTwinIModels, 1, () => iModelsOfITwin(db, itwin_id));
-    await this.#require(`Maximum number of iModels per organization limit reached: ${organizationIModels}.`, `iModels ${account_id}`, organizationIModels, 1, () => iModelsOfOwner(db, itwin));
+    await this.#require(
+      `Maximum number of iModels per iTwin limit reached: ${iTwinIModels}.`,
+      `iModels ${itwin_id}`,
+      iTwinIModels,
+      1,
+      () => iModelsOfITwin(db, itwin_id),
+    );
+    await this.#require(
+      `Maximum number of iModels per organization limit reached: ${organizationIModels}.`,
+      `iModels ${account_id}`,
+      organizationIModels,
+      1,
+      () => iModelsOfOwner(db, itwin),
+    );
   }
 
   /** Asks for room for one more, in the transaction that adds it. @param ownerId of the iTwin or iModel. @throws QuotaExceededError */
   async requireRoom(db: Db, kind: keyof typeof counted, ownerId: string): Promise<void> {
     const limit = this.limits[kind];
     if (limit === 0) return;
-    if ((await this.#count(db, counted[kind], ownerId)) >= limit) throw new QuotaExceededError(`Maximum number of ${counted[kind].text} limit reached: ${limit}.`);
+    if ((await this.#count(db, counted[kind], ownerId)) >= limit)
+      throw new QuotaExceededError(`Maximum number of ${counted[kind].text} limit reached: ${limit}.`);
   }
 
   /** What an iTwin uses. */
@@ -95,10 +121,19 @@ export class Quotas {
   /** What the organization of an iTwin uses or, where it belongs to none, whoever made it. */
   async ofOrganization(db: Db, itwin: AccountHolder): Promise<Usage> {
     const { organizationGiB, organizationIModels } = this.limits;
-    return { bytes: used(await bytesOf(db, 'account_id', accountOf(itwin).account_id), organizationGiB * gib), iModels: used(await iModelsOfOwner(db, itwin), organizationIModels) };
+    return {
+      bytes: used(await bytesOf(db, 'account_id', accountOf(itwin).account_id), organizationGiB * gib),
+      iModels: used(await iModelsOfOwner(db, itwin), organizationIModels),
+    };
   }
 
-  async #require(message: string, key: string, limit: number, added: number, read: () => Promise<number>): Promise<void> {
+  async #require(
+    message: string,
+    key: string,
+    limit: number,
+    added: number,
+    read: () => Promise<number>,
+  ): Promise<void> {
     if (limit === 0) return;
     let known = this.#known.get(key);
     if (known === undefined || known + added > limit) {
@@ -110,8 +145,16 @@ export class Quotas {
     this.#known.set(key, known + added);
   }
 
-  async #count(db: Db, { table, column }: Pick<(typeof counted)[keyof typeof counted], 'table' | 'column'>, ownerId: string): Promise<number> {
-    const { n } = await db.selectFrom(table).select((eb) => eb.fn.countAll<number>().as('n')).where(column as 'itwin_id', '=', ownerId).executeTakeFirstOrThrow();
+  async #count(
+    db: Db,
+    { table, column }: Pick<(typeof counted)[keyof typeof counted], 'table' | 'column'>,
+    ownerId: string,
+  ): Promise<number> {
+    const { n } = await db
+      .selectFrom(table)
+      .select((eb) => eb.fn.countAll<number>().as('n'))
+      .where(column as 'itwin_id', '=', ownerId)
+      .executeTakeFirstOrThrow();
     return Number(n);
   }
 }
@@ -122,18 +165,34 @@ function used(count: number, limit: number): Used {
 
 /** An index holds all that this needs: some 20 million rows a second. */
 async function bytesOf(db: Db, column: 'itwin_id' | 'account_id', id: string): Promise<number> {
-  const { bytes } = await db.selectFrom('blob').select((eb) => eb.fn.sum<number | string | null>('size').as('bytes')).where(column, '=', id).executeTakeFirstOrThrow();
+  const { bytes } = await db
+    .selectFrom('blob')
+    .select((eb) => eb.fn.sum<number | string | null>('size').as('bytes'))
+    .where(column, '=', id)
+    .executeTakeFirstOrThrow();
   return Number(bytes ?? 0);
 }
 
 async function iModelsOfITwin(db: Db, iTwinId: string): Promise<number> {
-  const { n } = await db.selectFrom('imodel').select((eb) => eb.fn.countAll<number>().as('n')).where('itwin_id', '=', iTwinId).where('deleted_at', 'is', null).executeTakeFirstOrThrow();
+  const { n } = await db
+    .selectFrom('imodel')
+    .select((eb) => eb.fn.countAll<number>().as('n'))
+    .where('itwin_id', '=', iTwinId)
+    .where('deleted_at', 'is', null)
+    .executeTakeFirstOrThrow();
   return Number(n);
 }
 
 async function iModelsOfOwner(db: Db, { organization_id, owner_id }: AccountHolder): Promise<number> {
-  const all = db.selectFrom('imodel as m').innerJoin('itwin as i', 'i.id', 'm.itwin_id').where('m.deleted_at', 'is', null).where('i.deleted_at', 'is', null);
-  const own = organization_id === null ? all.where('i.organization_id', 'is', null).where('i.owner_id', '=', owner_id) : all.where('i.organization_id', '=', organization_id);
+  const all = db
+    .selectFrom('imodel as m')
+    .innerJoin('itwin as i', 'i.id', 'm.itwin_id')
+    .where('m.deleted_at', 'is', null)
+    .where('i.deleted_at', 'is', null);
+  const own =
+    organization_id === null
+      ? all.where('i.organization_id', 'is', null).where('i.owner_id', '=', owner_id)
+      : all.where('i.organization_id', '=', organization_id);
   const { n } = await own.select((eb) => eb.fn.countAll<number>().as('n')).executeTakeFirstOrThrow();
   return Number(n);
 }

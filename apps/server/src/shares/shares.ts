@@ -44,7 +44,11 @@ export class Shares {
    * @returns the share and its key, which is not kept
    * @throws ApiError InsufficientPermissions (the share would be worth nothing), iModelNotFound, iModelNotInitialized; QuotaExceededError
    */
-  async create(caller: Caller, access: IModelAccess, request: Pick<ShareTable, 'name' | 'permission' | 'expires_at'>): Promise<{ share: ShareTable; key: string }> {
+  async create(
+    caller: Caller,
+    access: IModelAccess,
+    request: Pick<ShareTable, 'name' | 'permission' | 'expires_at'>,
+  ): Promise<{ share: ShareTable; key: string }> {
     const key = randomBytes(32).toString('base64url');
     const share: ShareTable = {
       id: randomUUID(),
@@ -57,26 +61,45 @@ export class Shares {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'clone');
       if ((await this.#worthOf(share, new Permissions(tx))) !== share.permission)
-        throw new ApiError('InsufficientPermissions', { message: 'A share gives what its creator holds by roles, ownership or the users file of the server. What the token alone says does not count.' });
+        throw new ApiError('InsufficientPermissions', {
+          message:
+            'A share gives what its creator holds by roles, ownership or the users file of the server. What the token alone says does not count.',
+        });
       // Those that have expired open nothing, and nobody needs them.
       await tx.deleteFrom('share').where('imodel_id', '=', imodel.id).where('expires_at', '<=', Date.now()).execute();
       await this.#parts.quotas.requireRoom(tx, 'shares', imodel.id);
       await tx.insertInto('share').values(share).execute();
       const { id, permission } = share;
-      await audit(tx, caller, { at: share.created_at, action: 'share.create', iTwinId: imodel.itwin_id, iModelId: imodel.id, detail: { id, permission } });
+      await audit(tx, caller, {
+        at: share.created_at,
+        action: 'share.create',
+        iTwinId: imodel.itwin_id,
+        iModelId: imodel.id,
+        detail: { id, permission },
+      });
       return { share, key };
     });
   }
 
   /** The share that a key opens, while it lasts and its creator is a user. */
   async open(key: string): Promise<HeldShare | undefined> {
-    const share = await this.#database.db.selectFrom('share').selectAll().where('key_hash', '=', hashOf(key)).where('expires_at', '>', Date.now()).executeTakeFirst();
+    const share = await this.#database.db
+      .selectFrom('share')
+      .selectAll()
+      .where('key_hash', '=', hashOf(key))
+      .where('expires_at', '>', Date.now())
+      .executeTakeFirst();
     return share === undefined ? undefined : this.#held(share);
   }
 
   /** Whether what a share gave out may still be read: links and tokens end with the share, and with the permission it rests on. */
   async allowsReading(id: string): Promise<boolean> {
-    const share = await this.#database.db.selectFrom('share').selectAll().where('id', '=', id).where('expires_at', '>', Date.now()).executeTakeFirst();
+    const share = await this.#database.db
+      .selectFrom('share')
+      .selectAll()
+      .where('id', '=', id)
+      .where('expires_at', '>', Date.now())
+      .executeTakeFirst();
     return share !== undefined && (await this.#worthOf(share, this.#parts.permissions)) === 'imodels_read';
   }
 
@@ -95,13 +118,25 @@ export class Shares {
    * Rule of this server: only whoever made a share changes it; a later end is given like a new share.
    * @throws ApiError ShareNotFound, InsufficientPermissions
    */
-  async changeExpiry(caller: Caller, access: IModelAccess, id: string | undefined, expiresAt: number): Promise<ShareTable> {
+  async changeExpiry(
+    caller: Caller,
+    access: IModelAccess,
+    id: string | undefined,
+    expiresAt: number,
+  ): Promise<ShareTable> {
     const share = await this.get(caller, access, id);
     const longer = expiresAt > share.expires_at;
-    if (share.owner_id !== caller.user.id || (longer && !access.onITwin.permissions.has('imodels_manage'))) throw new ApiError('InsufficientPermissions');
+    if (share.owner_id !== caller.user.id || (longer && !access.onITwin.permissions.has('imodels_manage')))
+      throw new ApiError('InsufficientPermissions');
     await this.#database.db.transaction().execute(async (tx) => {
       await tx.updateTable('share').set({ expires_at: expiresAt }).where('id', '=', share.id).execute();
-      await audit(tx, caller, { at: Date.now(), action: 'share.update', iTwinId: access.imodel.itwin_id, iModelId: share.imodel_id, detail: { id: share.id, expiresAt } });
+      await audit(tx, caller, {
+        at: Date.now(),
+        action: 'share.update',
+        iTwinId: access.imodel.itwin_id,
+        iModelId: share.imodel_id,
+        detail: { id: share.id, expiresAt },
+      });
     });
     return { ...share, expires_at: expiresAt };
   }
@@ -111,7 +146,13 @@ export class Shares {
     const share = await this.get(caller, access, id);
     await this.#database.db.transaction().execute(async (tx) => {
       await tx.deleteFrom('share').where('id', '=', share.id).execute();
-      await audit(tx, caller, { at: Date.now(), action: 'share.revoke', iTwinId: access.imodel.itwin_id, iModelId: share.imodel_id, detail: { id: share.id, creatorId: share.owner_id } });
+      await audit(tx, caller, {
+        at: Date.now(),
+        action: 'share.revoke',
+        iTwinId: access.imodel.itwin_id,
+        iModelId: share.imodel_id,
+        detail: { id: share.id, creatorId: share.owner_id },
+      });
     });
   }
 
@@ -132,7 +173,14 @@ export class Shares {
     const { directory, usersFileOnly } = this.#parts;
     const administered = directory.administeredBy(owner_id);
     if (administered === undefined && usersFileOnly) return undefined;
-    return { id, name, iModelId: imodel_id, permission, expiresAt: expires_at, creator: { id: owner_id, administeredOrganizationIds: administered ?? [] } };
+    return {
+      id,
+      name,
+      iModelId: imodel_id,
+      permission,
+      expiresAt: expires_at,
+      creator: { id: owner_id, administeredOrganizationIds: administered ?? [] },
+    };
   }
 }
 

@@ -1,7 +1,20 @@
 import { randomBytes } from 'node:crypto';
 import type { Readable } from 'node:stream';
-import { BlobSASPermissions, BlobServiceClient, StorageSharedKeyCredential, type BlockBlobClient, type ContainerClient, type RestError } from '@azure/storage-blob';
-import { NoSuchObjectError, SizeMismatchError, UnreadableObjectError, type ByteRange, type CallOptions } from './blobStore.ts';
+import {
+  BlobSASPermissions,
+  BlobServiceClient,
+  StorageSharedKeyCredential,
+  type BlockBlobClient,
+  type ContainerClient,
+  type RestError,
+} from '@azure/storage-blob';
+import {
+  NoSuchObjectError,
+  SizeMismatchError,
+  UnreadableObjectError,
+  type ByteRange,
+  type CallOptions,
+} from './blobStore.ts';
 import type { ListedObject, ObjectLinks, ObjectService, WrittenObject } from './objectStore.ts';
 
 /** Where a container is and who may use it. */
@@ -34,14 +47,18 @@ export class AzureService implements ObjectService {
         downloads: 'link',
         read: (name, fileName, expiresOn) => this.#readLink(name, fileName, expiresOn),
         // The least that blocks need. It lets its holder take leases, make snapshots and choose a tier as well, which Azure has no permission for.
-        write: (name, expiresOn) => this.#blob(name).generateSasUrl({ permissions: BlobSASPermissions.from({ write: true }), expiresOn }),
+        write: (name, expiresOn) =>
+          this.#blob(name).generateSasUrl({ permissions: BlobSASPermissions.from({ write: true }), expiresOn }),
         written: (prefix, options) => this.#written(prefix, options),
         discard: (name, options) => this.#discard(name, options),
       };
   }
 
   /** Makes the container if it is not there. @throws what the service says when it cannot be used */
-  static async open({ connectionString, container, prefix }: AzureSettings, options?: CallOptions): Promise<AzureService> {
+  static async open(
+    { connectionString, container, prefix }: AzureSettings,
+    options?: CallOptions,
+  ): Promise<AzureService> {
     const client = BlobServiceClient.fromConnectionString(connectionString).getContainerClient(container);
     await client.createIfNotExists(ending(options));
     return new AzureService(client, prefix);
@@ -52,7 +69,10 @@ export class AzureService implements ObjectService {
   }
 
   async put(name: string, body: Readable, options?: CallOptions): Promise<void> {
-    await this.#blob(name).uploadStream(body, blockBytes, 2, { ...ending(options), onProgress: () => options?.onProgress?.() });
+    await this.#blob(name).uploadStream(body, blockBytes, 2, {
+      ...ending(options),
+      onProgress: () => options?.onProgress?.(),
+    });
   }
 
   async create(name: string, content: Buffer, options?: CallOptions): Promise<void> {
@@ -76,7 +96,9 @@ export class AzureService implements ObjectService {
   }
 
   async remove(name: string, options?: CallOptions): Promise<void> {
-    await this.#unleased(name, options, () => this.#blob(name).deleteIfExists({ ...ending(options), deleteSnapshots: 'include' }));
+    await this.#unleased(name, options, () =>
+      this.#blob(name).deleteIfExists({ ...ending(options), deleteSnapshots: 'include' }),
+    );
   }
 
   /** Blocks that were not put together are no blob that can be deleted: an empty one takes their place. An archived one has to go before. */
@@ -100,13 +122,20 @@ export class AzureService implements ObjectService {
   async *#written(prefix: string, options: CallOptions = {}): AsyncIterable<WrittenObject> {
     let last: WrittenObject | undefined;
     // Snapshots come right beside what they are of.
-    for await (const { name, properties } of this.#container.listBlobsFlat({ prefix: this.#prefix + prefix, includeSnapshots: true, includeUncommitedBlobs: true, ...ending(options) })) {
+    for await (const { name, properties } of this.#container.listBlobsFlat({
+      prefix: this.#prefix + prefix,
+      includeSnapshots: true,
+      includeUncommitedBlobs: true,
+      ...ending(options),
+    })) {
       options.onProgress?.();
       const own = name.slice(this.#prefix.length);
-      if (last !== undefined && last.name !== own) yield { name: last.name, bytes: last.bytes + (await this.#uncommittedBytes(last.name, options)) };
+      if (last !== undefined && last.name !== own)
+        yield { name: last.name, bytes: last.bytes + (await this.#uncommittedBytes(last.name, options)) };
       last = { name: own, bytes: (last?.name === own ? last.bytes : 0) + (properties.contentLength ?? 0) };
     }
-    if (last !== undefined) yield { name: last.name, bytes: last.bytes + (await this.#uncommittedBytes(last.name, options)) };
+    if (last !== undefined)
+      yield { name: last.name, bytes: last.bytes + (await this.#uncommittedBytes(last.name, options)) };
   }
 
   async #uncommittedBytes(name: string, options: CallOptions): Promise<number> {
@@ -120,15 +149,26 @@ export class AzureService implements ObjectService {
     }
   }
 
-  async copy(source: ObjectService, sourceName: string, name: string, size: number, options?: CallOptions): Promise<{ sha256?: string } | undefined> {
+  async copy(
+    source: ObjectService,
+    sourceName: string,
+    name: string,
+    size: number,
+    options?: CallOptions,
+  ): Promise<{ sha256?: string } | undefined> {
     if (!(source instanceof AzureService)) return undefined;
     const from = source.#blob(sourceName);
     try {
-      const { contentLength, etag, blobType, accessTier, accessTierInferred } = await from.getProperties(ending(options));
+      const { contentLength, etag, blobType, accessTier, accessTierInferred } = await from.getProperties(
+        ending(options),
+      );
       if (blobType !== 'BlockBlob' || accessTier === 'Archive') throw new UnreadableObjectError(sourceName);
       if (contentLength !== size) throw new SizeMismatchError(size);
       // The own account needs no signature, another one does.
-      const address = from.accountName === this.#container.accountName ? from.url : await source.links?.read(sourceName, '', new Date(Date.now() + copyLinkMs));
+      const address =
+        from.accountName === this.#container.accountName
+          ? from.url
+          : await source.links?.read(sourceName, '', new Date(Date.now() + copyLinkMs));
       if (address === undefined) return undefined;
       // If it is written anew meanwhile, the size may be another.
       const copying = await this.#blob(name).beginCopyFromURL(address, {
@@ -145,7 +185,9 @@ export class AzureService implements ObjectService {
       return {};
     } catch (error) {
       // Such as one that is encrypted with a key of the client's.
-      throw (error as RestError).statusCode === 409 ? new UnreadableObjectError(sourceName, error) : orMissing(error, sourceName);
+      throw (error as RestError).statusCode === 409
+        ? new UnreadableObjectError(sourceName, error)
+        : orMissing(error, sourceName);
     }
   }
 
@@ -165,13 +207,21 @@ export class AzureService implements ObjectService {
   }
 
   async *list(prefix: string, options?: CallOptions): AsyncIterable<ListedObject> {
-    for await (const { name, properties } of this.#container.listBlobsFlat({ prefix: this.#prefix + prefix, ...ending(options) }))
-      yield { name: name.slice(this.#prefix.length), size: properties.contentLength ?? 0, modifiedAt: properties.lastModified.getTime() };
+    for await (const { name, properties } of this.#container.listBlobsFlat({
+      prefix: this.#prefix + prefix,
+      ...ending(options),
+    }))
+      yield {
+        name: name.slice(this.#prefix.length),
+        size: properties.contentLength ?? 0,
+        modifiedAt: properties.lastModified.getTime(),
+      };
   }
 }
 
 /** The client's way to say when a request ends. */
-const ending = (options: CallOptions | undefined): { abortSignal?: AbortSignal } => (options?.signal === undefined ? {} : { abortSignal: options.signal });
+const ending = (options: CallOptions | undefined): { abortSignal?: AbortSignal } =>
+  options?.signal === undefined ? {} : { abortSignal: options.signal };
 
 /** 404, and 412: what a client is just writing anew is not there yet. */
 function orMissing(error: unknown, name: string): unknown {

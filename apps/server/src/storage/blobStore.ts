@@ -105,7 +105,13 @@ export interface BlobStore {
    * @throws UnknownBlockError when a block was never staged, SizeMismatchError when they do not add up to `size`,
    * ChecksumMismatchError; nothing is kept then
    */
-  commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options?: CommitOptions): Promise<StoredObject>;
+  commitBlocks(
+    upload: string,
+    key: string,
+    blockIds: readonly string[],
+    size: number,
+    options?: CommitOptions,
+  ): Promise<StoredObject>;
 
   /** Drops what is staged for an upload; nothing there is no error. */
   dropBlocks(upload: string, options?: CallOptions): Promise<void>;
@@ -122,7 +128,13 @@ export interface BlobStore {
    * @returns undefined where the two stores cannot
    * @throws NoSuchObjectError, SizeMismatchError; nothing is kept then
    */
-  copyFrom?(source: BlobStore, sourceKey: string, key: string, size: number, options?: CallOptions): Promise<StoredObject | undefined>;
+  copyFrom?(
+    source: BlobStore,
+    sourceKey: string,
+    key: string,
+    size: number,
+    options?: CallOptions,
+  ): Promise<StoredObject | undefined>;
 
   /** Whether the store can be reached. @throws what keeps it from that */
   check(options?: CallOptions): Promise<void>;

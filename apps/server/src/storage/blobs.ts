@@ -55,15 +55,32 @@ export class Blobs {
     await this.#quotas.requireBytes(tx, account, size);
     await tx
       .insertInto('blob')
-      .values({ id, store: store.id, key: null, size, sha256: null, state: 'pending', created_at: now, released_at: null, ...account })
+      .values({
+        id,
+        store: store.id,
+        key: null,
+        size,
+        sha256: null,
+        state: 'pending',
+        created_at: now,
+        released_at: null,
+        ...account,
+      })
       .execute();
     return id;
   }
 
   /** The blob, when its bytes are there. */
   async findReadable(id: string): Promise<ReadableBlob | undefined> {
-    const row = await this.#db.selectFrom('blob').select(['id', 'store', 'key', 'size', 'sha256']).where('id', '=', id).where('state', '=', 'stored').executeTakeFirst();
-    return row?.key == null || row.sha256 === null ? undefined : { id: row.id, store: row.store, key: row.key, size: row.size, sha256: row.sha256 };
+    const row = await this.#db
+      .selectFrom('blob')
+      .select(['id', 'store', 'key', 'size', 'sha256'])
+      .where('id', '=', id)
+      .where('state', '=', 'stored')
+      .executeTakeFirst();
+    return row?.key == null || row.sha256 === null
+      ? undefined
+      : { id: row.id, store: row.store, key: row.key, size: row.size, sha256: row.sha256 };
   }
 
   /** Where blobs lie, by id; those that are gone are missing. */
@@ -79,7 +96,9 @@ export class Blobs {
    */
   async redirectTo({ store, key }: BlobPlace, fileName: string, forPage: boolean): Promise<string | undefined> {
     const { direct } = this.stores.get(store);
-    return direct?.downloads === 'redirect' && (direct.pages || !forPage) ? direct.downloadLink(key, fileName, Date.now() + redirectMs) : undefined;
+    return direct?.downloads === 'redirect' && (direct.pages || !forPage)
+      ? direct.downloadLink(key, fileName, Date.now() + redirectMs)
+      : undefined;
   }
 }
 
@@ -91,7 +110,8 @@ export async function releaseBlobs(tx: Tx, ids: readonly string[], now: number):
   if (ids.length === 0) return;
   // Two that let go of one blob at once must not each see the other's row, which is just going: the second waits here, and
   // what it reads afterwards shows what the first has done. SQLite runs one transaction at a time.
-  if (isPostgres(tx)) await tx.selectFrom('blob').select('id').where('id', 'in', ids).orderBy('id').forUpdate().execute();
+  if (isPostgres(tx))
+    await tx.selectFrom('blob').select('id').where('id', 'in', ids).orderBy('id').forUpdate().execute();
   await tx
     .updateTable('blob as b')
     .set({ released_at: now })

@@ -40,7 +40,10 @@ type ContainerRequest = FastifyRequest<{ Params: { container: string; name: stri
  * whatever content type an upload claims, its bytes go to the store as they are. Also the containers of checkpoints, for
  * Cloud Backed SQLite.
  */
-export async function dataPlane(app: FastifyInstance, { blobs, uploads, links, containers, addressLimits, downloads, shares, stallMs }: DataPlaneOptions): Promise<void> {
+export async function dataPlane(
+  app: FastifyInstance,
+  { blobs, uploads, links, containers, addressLimits, downloads, shares, stallMs }: DataPlaneOptions,
+): Promise<void> {
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request, payload, done) => done(null, payload));
 
@@ -52,21 +55,26 @@ export async function dataPlane(app: FastifyInstance, { blobs, uploads, links, c
     return reply
       .code(known.status)
       .headers({ 'x-ms-error-code': known.code, 'content-type': 'application/xml', ...known.headers })
-      .send(`<?xml version="1.0" encoding="utf-8"?><Error><Code>${known.code}</Code><Message>${known.message}</Message></Error>`);
+      .send(
+        `<?xml version="1.0" encoding="utf-8"?><Error><Code>${known.code}</Code><Message>${known.message}</Message></Error>`,
+      );
   });
 
   /** Rule of the data plane: a link is good for one thing, one direction and its time, whatever else is said. */
   function requireGrant(grant: LinkGrant | LinkFault, permission: 'r' | 'w'): asserts grant is LinkGrant {
     if (grant === 'tampered' || grant === 'expired') throw refusal(grant);
-    if (grant.permission !== permission) throw new StorageError(403, 'AuthorizationPermissionMismatch', 'This link does not allow this operation.');
+    if (grant.permission !== permission)
+      throw new StorageError(403, 'AuthorizationPermissionMismatch', 'This link does not allow this operation.');
   }
 
   /** Rule of shares: what was given out through one ends with it. */
   async function requireShare({ share }: Pick<LinkGrant, 'share'>): Promise<void> {
-    if (share !== undefined && !(await shares.allowsReading(share))) throw new StorageError(403, 'AuthenticationFailed', 'The share that this link was given out through has ended.');
+    if (share !== undefined && !(await shares.allowsReading(share)))
+      throw new StorageError(403, 'AuthenticationFailed', 'The share that this link was given out through has ended.');
   }
 
-  const grantOf = ({ params: { blobId, fileName }, query }: LinkRequest): LinkGrant | LinkFault => links.check({ resource: `blobs/${blobId}`, fileName, query });
+  const grantOf = ({ params: { blobId, fileName }, query }: LinkRequest): LinkGrant | LinkFault =>
+    links.check({ resource: `blobs/${blobId}`, fileName, query });
 
   /**
    * The upload that a link is for. Rule of this server: it goes on through a link that ran out meanwhile, if it began in time.
@@ -88,10 +96,18 @@ export async function dataPlane(app: FastifyInstance, { blobs, uploads, links, c
     await requireShare(grant);
     const blob = await blobs.findReadable(request.params.blobId);
     if (blob === undefined) throw new StorageError(404, 'BlobNotFound', 'The blob does not exist.');
-    const elsewhere = grant.share === undefined && followsRedirects(request) ? await blobs.redirectTo(blob, request.params.fileName, request.headers.origin !== undefined) : undefined;
+    const elsewhere =
+      grant.share === undefined && followsRedirects(request)
+        ? await blobs.redirectTo(blob, request.params.fileName, request.headers.origin !== undefined)
+        : undefined;
     if (elsewhere !== undefined) return reply.header('cache-control', 'no-store').redirect(elsewhere, 307);
     const download = downloads.begin(signatureOf(request), reply.raw);
-    return sendFile({ etag: blob.sha256.slice(0, 32), size: blob.size, read: (range) => blobs.read(blob, range) }, request, reply, download);
+    return sendFile(
+      { etag: blob.sha256.slice(0, 32), size: blob.size, read: (range) => blobs.read(blob, range) },
+      request,
+      reply,
+      download,
+    );
   });
 
   app.get(filePath, { schema: { hide: true } }, async (request: FileRequest, reply) => {
@@ -120,7 +136,8 @@ export async function dataPlane(app: FastifyInstance, { blobs, uploads, links, c
   app.put(blobPath, { schema: { hide: true } }, async (request: LinkRequest, reply) => {
     const upload = await uploadOf(request);
     const { comp } = request.query;
-    if (comp !== undefined && comp !== 'block' && comp !== 'blocklist') throw new StorageError(400, 'InvalidQueryParameterValue', 'This kind of upload is not supported.');
+    if (comp !== undefined && comp !== 'block' && comp !== 'blocklist')
+      throw new StorageError(400, 'InvalidQueryParameterValue', 'This kind of upload is not supported.');
     const take = comp === 'block' ? stageBlock : comp === 'blocklist' ? commit : putWhole;
     refuseUnlessStored(await take(uploads, upload, { request, reply, stallMs }));
     return reply.code(201).send();
@@ -137,8 +154,11 @@ interface Incoming {
 async function putWhole(uploads: Uploads, upload: Upload, incoming: Incoming): Promise<UploadOutcome> {
   const { request } = incoming;
   const type = request.headers['x-ms-blob-type'];
-  if (type !== undefined && type !== 'BlockBlob') throw new StorageError(400, 'InvalidHeaderValue', 'Only block blobs are supported.');
-  const md5s = [md5Of(request, 'content-md5'), md5Of(request, 'x-ms-blob-content-md5')].filter((md5) => md5 !== undefined);
+  if (type !== undefined && type !== 'BlockBlob')
+    throw new StorageError(400, 'InvalidHeaderValue', 'Only block blobs are supported.');
+  const md5s = [md5Of(request, 'content-md5'), md5Of(request, 'x-ms-blob-content-md5')].filter(
+    (md5) => md5 !== undefined,
+  );
   const length = request.headers['content-length'];
   if (length !== undefined && Number(length) !== upload.size) {
     await uploads.refuse(upload);
@@ -152,11 +172,16 @@ async function stageBlock(uploads: Uploads, upload: Upload, incoming: Incoming):
   const { request } = incoming;
   const { blockid: blockId } = request.query;
   // Rule of the protocol: a block id is base64 of at most 64 bytes.
-  if (typeof blockId !== 'string' || !/^[A-Za-z0-9+/]{1,88}={0,2}$/.test(blockId)) throw new StorageError(400, 'InvalidQueryParameterValue', 'The block id is not valid.');
+  if (typeof blockId !== 'string' || !/^[A-Za-z0-9+/]{1,88}={0,2}$/.test(blockId))
+    throw new StorageError(400, 'InvalidQueryParameterValue', 'The block id is not valid.');
   if (upload.state === 'closed') return 'conflict';
   const md5 = md5Of(request, 'content-md5');
   await uploads.begins(upload, true);
-  await uploads.stageBlock(upload, blockId, incomingBody({ ...incoming, md5s: md5 === undefined ? [] : [md5], onBytes: () => uploads.flows(upload) }));
+  await uploads.stageBlock(
+    upload,
+    blockId,
+    incomingBody({ ...incoming, md5s: md5 === undefined ? [] : [md5], onBytes: () => uploads.flows(upload) }),
+  );
   return 'stored';
 }
 
@@ -165,18 +190,29 @@ async function commit(uploads: Uploads, upload: Upload, incoming: Incoming): Pro
   const md5 = md5Of(request, 'content-md5');
   const fileMd5 = md5Of(request, 'x-ms-blob-content-md5');
   await uploads.begins(upload, true);
-  return uploads.commitBlocks(upload, await readBlockList(incomingBody({ ...incoming, md5s: md5 === undefined ? [] : [md5] })), fileMd5);
+  return uploads.commitBlocks(
+    upload,
+    await readBlockList(incomingBody({ ...incoming, md5s: md5 === undefined ? [] : [md5] })),
+    fileMd5,
+  );
 }
 
 async function readBlockList(body: AsyncIterable<Buffer>): Promise<string[]> {
-  const xml = (await readAtMost(body, maxBlockListBytes, () => new StorageError(413, 'RequestBodyTooLarge', 'The block list is too long.'))).toString('latin1');
+  const xml = (
+    await readAtMost(
+      body,
+      maxBlockListBytes,
+      () => new StorageError(413, 'RequestBodyTooLarge', 'The block list is too long.'),
+    )
+  ).toString('latin1');
   const start = xml.indexOf('<BlockList>');
   const end = xml.indexOf('</BlockList>', start);
   if (start === -1 || end === -1) throw new StorageError(400, 'InvalidXmlDocument', 'The block list is not valid.');
   const blockIds: string[] = [];
   for (const match of xml.slice(start, end).matchAll(/<(Latest|Uncommitted|Committed)>([A-Za-z0-9+/=]+)<\/\1>/g)) {
     blockIds.push(match[2] as string);
-    if (blockIds.length > maxListedBlocks) throw new StorageError(400, 'BlockListTooLong', `The block list has more than ${maxListedBlocks} blocks.`);
+    if (blockIds.length > maxListedBlocks)
+      throw new StorageError(400, 'BlockListTooLong', `The block list has more than ${maxListedBlocks} blocks.`);
   }
   return blockIds;
 }
@@ -185,17 +221,31 @@ async function readBlockList(body: AsyncIterable<Buffer>): Promise<string[]> {
 function md5Of(request: FastifyRequest, header: 'content-md5' | 'x-ms-blob-content-md5'): string | undefined {
   const given = request.headers[header];
   if (given === undefined) return undefined;
-  if (typeof given !== 'string' || !/^[A-Za-z0-9+/]{22}==$/.test(given)) throw new StorageError(400, 'InvalidMd5', 'The MD5 value specified in the request is invalid. The MD5 value must be 128 bits and Base64-encoded.');
+  if (typeof given !== 'string' || !/^[A-Za-z0-9+/]{22}==$/.test(given))
+    throw new StorageError(
+      400,
+      'InvalidMd5',
+      'The MD5 value specified in the request is invalid. The MD5 value must be 128 bits and Base64-encoded.',
+    );
   return Buffer.from(given, 'base64').toString('hex');
 }
 
 function refuseUnlessStored(outcome: UploadOutcome): void {
-  if (outcome === 'conflict') throw new StorageError(409, 'BlobAlreadyExists', 'Other bytes were uploaded through this link before, or the upload is complete.');
+  if (outcome === 'conflict')
+    throw new StorageError(
+      409,
+      'BlobAlreadyExists',
+      'Other bytes were uploaded through this link before, or the upload is complete.',
+    );
   if (outcome === 'lost') throw lostTurn();
 }
 
 function lostTurn(): StorageError {
-  return new StorageError(412, 'LeaseLost', 'This push lost its turn to another one, or was ended. Pull, then begin the push again.');
+  return new StorageError(
+    412,
+    'LeaseLost',
+    'This push lost its turn to another one, or was ended. Pull, then begin the push again.',
+  );
 }
 
 function refusal(fault: LinkFault): StorageError {
@@ -215,18 +265,34 @@ function followsRedirects({ method, headers }: FastifyRequest): boolean {
 }
 
 function toStorageError(error: unknown): StorageError {
-  if (error instanceof TooManyError) return new StorageError(429, 'TooManyRequests', 'This address sent too many requests.', { 'retry-after': String(error.waitSeconds) });
-  if (error instanceof SizeMismatchError) return new StorageError(400, 'InvalidInput', 'The upload does not have the size that was declared for it.');
-  if (error instanceof ChecksumMismatchError) return new StorageError(400, 'Md5Mismatch', 'The MD5 value specified in the request did not match the MD5 value calculated by the server.');
-  if (error instanceof StalledUploadError) return new StorageError(408, 'RequestTimeout', 'The upload brought too little for too long.');
-  if (error instanceof UnknownBlockError) return new StorageError(400, 'InvalidBlockList', 'The block list names a block that was not uploaded.');
+  if (error instanceof TooManyError)
+    return new StorageError(429, 'TooManyRequests', 'This address sent too many requests.', {
+      'retry-after': String(error.waitSeconds),
+    });
+  if (error instanceof SizeMismatchError)
+    return new StorageError(400, 'InvalidInput', 'The upload does not have the size that was declared for it.');
+  if (error instanceof ChecksumMismatchError)
+    return new StorageError(
+      400,
+      'Md5Mismatch',
+      'The MD5 value specified in the request did not match the MD5 value calculated by the server.',
+    );
+  if (error instanceof StalledUploadError)
+    return new StorageError(408, 'RequestTimeout', 'The upload brought too little for too long.');
+  if (error instanceof UnknownBlockError)
+    return new StorageError(400, 'InvalidBlockList', 'The block list names a block that was not uploaded.');
   const { statusCode, code } = error as { statusCode?: number; code?: string };
   if (code === 'ECONNRESET' || code === 'ERR_STREAM_PREMATURE_CLOSE' || code === 'ABORT_ERR')
     return new StorageError(400, 'RequestTimeout', 'The upload ended early.');
   // Only what the HTTP layer refuses: errors of a store's client have a status too.
-  if (code?.startsWith('FST_') === true && statusCode !== undefined && statusCode >= 400 && statusCode < 500) return new StorageError(statusCode, 'InvalidInput', 'The request is not valid.');
+  if (code?.startsWith('FST_') === true && statusCode !== undefined && statusCode >= 400 && statusCode < 500)
+    return new StorageError(statusCode, 'InvalidInput', 'The request is not valid.');
   const outage = outageOf(error);
-  if (outage === 'noSpace') return new StorageError(507, 'InsufficientStorage', 'The server has no storage space left for this upload.', { 'retry-after': '60' });
-  if (outage === 'unavailable') return new StorageError(503, 'ServerBusy', 'The server cannot answer just now. Try again.', { 'retry-after': '5' });
+  if (outage === 'noSpace')
+    return new StorageError(507, 'InsufficientStorage', 'The server has no storage space left for this upload.', {
+      'retry-after': '60',
+    });
+  if (outage === 'unavailable')
+    return new StorageError(503, 'ServerBusy', 'The server cannot answer just now. Try again.', { 'retry-after': '5' });
   return new StorageError(500, 'InternalError', 'The server met an unexpected error.');
 }

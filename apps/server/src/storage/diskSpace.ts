@@ -98,12 +98,18 @@ export class DiskSpace {
 
   async #lookAgain(): Promise<Look> {
     this.#looking ??= statfs(this.#folder)
-      .then(({ bavail, blocks, bsize }) => (this.#look = { at: performance.now(), free: bavail * bsize, total: blocks * bsize }))
+      .then(
+        ({ bavail, blocks, bsize }) =>
+          (this.#look = { at: performance.now(), free: bavail * bsize, total: blocks * bsize }),
+      )
       .finally(() => (this.#looking = undefined));
     return this.#looking;
   }
 }
 
 async function sizeOf(file: string): Promise<number> {
-  return stat(file).then(({ size }) => size, () => 0);
+  return stat(file).then(
+    ({ size }) => size,
+    () => 0,
+  );
 }

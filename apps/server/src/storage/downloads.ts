@@ -42,8 +42,10 @@ export class Downloads {
    */
   begin(link: string, response: ServerResponse): Download {
     const ofLink = this.#perLink.get(link) ?? 0;
-    if (ofLink >= this.#limits.perLink) throw busy(`This link is used ${ofLink} times at once, and may not be used more often.`);
-    if (this.#running.size >= this.#limits.simultaneous && !this.#vacate()) throw busy('The server has as many downloads as it may have. Try again.');
+    if (ofLink >= this.#limits.perLink)
+      throw busy(`This link is used ${ofLink} times at once, and may not be used more often.`);
+    if (this.#running.size >= this.#limits.simultaneous && !this.#vacate())
+      throw busy('The server has as many downloads as it may have. Try again.');
     const download = new Download(link, response);
     this.#running.add(download);
     this.#perLink.set(link, ofLink + 1);
@@ -58,7 +60,8 @@ export class Downloads {
     let slowest: Download | undefined;
     for (const download of this.#running) {
       if (now - download.beganAt < this.#stallMs * yieldingAge || !download.waitsForClient) continue;
-      if (download.bytesPerSecond(now) < Math.min(yieldingBytesPerSecond, slowest?.bytesPerSecond(now) ?? Infinity)) slowest = download;
+      if (download.bytesPerSecond(now) < Math.min(yieldingBytesPerSecond, slowest?.bytesPerSecond(now) ?? Infinity))
+        slowest = download;
     }
     if (slowest === undefined) return false;
     this.#cut(slowest);

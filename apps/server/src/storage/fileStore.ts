@@ -55,7 +55,13 @@ export class FileStore implements BlobStore {
     return this.#write(key, size, options, (sink) => sink.takeAll(body));
   }
 
-  async stageBlock(upload: string, blockId: string, body: Readable, size: number, options: CallOptions = {}): Promise<void> {
+  async stageBlock(
+    upload: string,
+    blockId: string,
+    body: Readable,
+    size: number,
+    options: CallOptions = {},
+  ): Promise<void> {
     await this.#space?.require();
     const name = blockName(blockId);
     await this.#staged.stage(upload, name, size, options, async () => {
@@ -85,7 +91,13 @@ export class FileStore implements BlobStore {
     }
   }
 
-  async commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options: CommitOptions = {}): Promise<StoredObject> {
+  async commitBlocks(
+    upload: string,
+    key: string,
+    blockIds: readonly string[],
+    size: number,
+    options: CommitOptions = {},
+  ): Promise<StoredObject> {
     return this.#write(key, size, options, async (sink) => {
       for (const blockId of blockIds) await sink.takeAll(await this.readBlock(upload, blockId, options));
     });
@@ -152,7 +164,12 @@ export class FileStore implements BlobStore {
     }
   }
 
-  async #write(key: string, size: number, options: CommitOptions, fill: (sink: Sink) => Promise<void>): Promise<StoredObject> {
+  async #write(
+    key: string,
+    size: number,
+    options: CommitOptions,
+    fill: (sink: Sink) => Promise<void>,
+  ): Promise<StoredObject> {
     await this.#space?.require(size);
     const target = this.#path(key);
     const stored = await this.#writeAside(target, async (file) => {
@@ -212,7 +229,13 @@ class Sink {
   readonly #space: DiskSpace | undefined;
   #lookedAt = 0;
 
-  constructor(file: FileHandle, declared: number, withMd5: boolean, options: CallOptions, space: DiskSpace | undefined) {
+  constructor(
+    file: FileHandle,
+    declared: number,
+    withMd5: boolean,
+    options: CallOptions,
+    space: DiskSpace | undefined,
+  ) {
     this.#file = file;
     this.#md5 = withMd5 ? createHash('md5') : undefined;
     this.#declared = declared;

@@ -1,7 +1,16 @@
 import { setMaxListeners } from 'node:events';
 import { IncomingMessage } from 'node:http';
 import type { Readable } from 'node:stream';
-import { StoreTimeoutError, type BlobStore, type ByteRange, type CallOptions, type CommitOptions, type DirectAccess, type DropOptions, type StoredObject } from './blobStore.ts';
+import {
+  StoreTimeoutError,
+  type BlobStore,
+  type ByteRange,
+  type CallOptions,
+  type CommitOptions,
+  type DirectAccess,
+  type DropOptions,
+  type StoredObject,
+} from './blobStore.ts';
 import { TimedReadable } from './timedReadable.ts';
 
 /** What ends calls of a store that do not end by themselves. */
@@ -61,8 +70,16 @@ export class GuardedStore implements BlobStore {
     return this.#stream(options, (inner) => this.#store.readBlock(upload, blockId, inner));
   }
 
-  commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options?: CommitOptions): Promise<StoredObject> {
-    return this.#call(options, (inner) => this.#store.commitBlocks(upload, key, blockIds, size, { ...inner, md5: options?.md5 }));
+  commitBlocks(
+    upload: string,
+    key: string,
+    blockIds: readonly string[],
+    size: number,
+    options?: CommitOptions,
+  ): Promise<StoredObject> {
+    return this.#call(options, (inner) =>
+      this.#store.commitBlocks(upload, key, blockIds, size, { ...inner, md5: options?.md5 }),
+    );
   }
 
   dropBlocks(upload: string, options?: CallOptions): Promise<void> {
@@ -78,7 +95,10 @@ export class GuardedStore implements BlobStore {
     // The signal outlives the call: it ends the stream too, and with it what the service still sends.
     const stream = await this.#call({ ...options, signal: undefined }, (inner) => this.#open(open, inner), { signals });
     const signal = signals.length > 1 ? AbortSignal.any(signals) : signals[0];
-    return new TimedReadable(stream, this.#timeoutMs, () => this.#timeout(), { signal, onProgress: options.onProgress });
+    return new TimedReadable(stream, this.#timeoutMs, () => this.#timeout(), {
+      signal,
+      onProgress: options.onProgress,
+    });
   }
 
   /** A stream that comes when nobody waits for it any more is closed at once. */
@@ -105,7 +125,10 @@ export class GuardedStore implements BlobStore {
     return this.#entries(options, (inner) => this.#store.list(inner));
   }
 
-  async *#entries<T>(options: CallOptions | undefined, open: (options: CallOptions) => AsyncIterable<T>): AsyncIterable<T> {
+  async *#entries<T>(
+    options: CallOptions | undefined,
+    open: (options: CallOptions) => AsyncIterable<T>,
+  ): AsyncIterable<T> {
     const abort = new AbortController();
     const entries = open({ ...options, signal: abort.signal })[Symbol.asyncIterator]();
     try {
@@ -120,7 +143,9 @@ export class GuardedStore implements BlobStore {
   }
 
   dropUnfinished(before: number, options?: DropOptions): Promise<void> {
-    return this.#call(options, (inner) => this.#store.dropUnfinished(before, { ...inner, isAwaited: options?.isAwaited }));
+    return this.#call(options, (inner) =>
+      this.#store.dropUnfinished(before, { ...inner, isAwaited: options?.isAwaited }),
+    );
   }
 
   #guardDirect(direct: DirectAccess | undefined): DirectAccess | undefined {
@@ -129,12 +154,15 @@ export class GuardedStore implements BlobStore {
     return {
       downloads: direct.downloads,
       pages: direct.pages,
-      downloadLink: (key, fileName, expires) => this.#call(undefined, () => direct.downloadLink(key, fileName, expires)),
+      downloadLink: (key, fileName, expires) =>
+        this.#call(undefined, () => direct.downloadLink(key, fileName, expires)),
       ...(uploads !== undefined && {
         uploads: {
           link: (upload, expires) => this.#call(undefined, () => uploads.link(upload, expires)),
           takeIn: (upload, key, size, options) =>
-            this.#call(options, (inner) => uploads.takeIn(upload, key, size, inner), { timeoutMs: this.#timeoutMs + (size / slowestCopyBytesPerSecond) * 1000 }),
+            this.#call(options, (inner) => uploads.takeIn(upload, key, size, inner), {
+              timeoutMs: this.#timeoutMs + (size / slowestCopyBytesPerSecond) * 1000,
+            }),
           uploaded: (options) => this.#entries(options, (inner) => uploads.uploaded(inner)),
           drop: (upload, options) => this.#call(options, (inner) => uploads.drop(upload, inner)),
         },
@@ -167,7 +195,12 @@ export class GuardedStore implements BlobStore {
       };
       const timer = setTimeout(() => {
         // Nothing there to take, and the store has begun to take: it waits for the body.
-        const waitsForBody = body !== undefined && body.readableDidRead && body.readableLength === 0 && !body.readableEnded && !body.destroyed;
+        const waitsForBody =
+          body !== undefined &&
+          body.readableDidRead &&
+          body.readableLength === 0 &&
+          !body.readableEnded &&
+          !body.destroyed;
         if (waitsForBody) timer.refresh();
         else end(this.#timeout());
       }, timeoutMs);

@@ -9,7 +9,7 @@ import type { ByteRange } from './blobStore.ts';
 export function namesEntityTag(header: string, etag: string, weak: boolean): boolean {
   if (header.trim() === '*') return true;
   // One pass: a tag may hold commas, and the header is a stranger's.
-  for (let at = 0; at < header.length; ) {
+  for (let at = 0; at < header.length;) {
     const open = header.indexOf('"', at);
     const close = open === -1 ? -1 : header.indexOf('"', open + 1);
     if (close === -1) return false;
@@ -21,7 +21,11 @@ export function namesEntityTag(header: string, etag: string, weak: boolean): boo
 }
 
 /** What of a file a request asks for. `unsatisfiable`: nothing that it has. Undefined: all of it. */
-export function wantedRange(headers: IncomingHttpHeaders, etag: string, size: number): ByteRange | 'unsatisfiable' | undefined {
+export function wantedRange(
+  headers: IncomingHttpHeaders,
+  etag: string,
+  size: number,
+): ByteRange | 'unsatisfiable' | undefined {
   const ifRange = headers['if-range'];
   // RFC 9110, 13.1.5: compared strongly; a date never matches, because files here have none.
   if (typeof ifRange === 'string' && ifRange.trim() !== etag) return undefined;
@@ -41,7 +45,12 @@ function parseRange(header: string, size: number): ByteRange | 'unsatisfiable' |
   const dash = spec.indexOf('-');
   const [first, last] = [positionOf(spec.slice(0, dash).trimEnd()), positionOf(spec.slice(dash + 1).trimStart())];
   if (dash === -1 || first === undefined || last === undefined || (first === null && last === null)) return undefined;
-  if (first === null) return last === 0 ? 'unsatisfiable' : size === 0 ? undefined : { start: Math.max(0, size - (last as number)), end: size - 1 };
+  if (first === null)
+    return last === 0
+      ? 'unsatisfiable'
+      : size === 0
+        ? undefined
+        : { start: Math.max(0, size - (last as number)), end: size - 1 };
   if (last !== null && last < first) return undefined;
   return first >= size ? 'unsatisfiable' : { start: first, end: Math.min(last ?? size - 1, size - 1) };
 }

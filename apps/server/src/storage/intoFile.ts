@@ -5,7 +5,11 @@ import { createWriteStream, type WriteStream } from 'node:fs';
  * opening the file, which empties it, or writing to it: whoever writes the file anew has to come after that.
  * @param flags `a` appends, `w` writes anew
  */
-export async function intoFile<T>(target: string, flags: 'a' | 'w', write: (sink: WriteStream) => Promise<T>): Promise<T> {
+export async function intoFile<T>(
+  target: string,
+  flags: 'a' | 'w',
+  write: (sink: WriteStream) => Promise<T>,
+): Promise<T> {
   const sink = createWriteStream(target, { flags });
   const closed = new Promise<void>((resolve) => sink.once('close', () => resolve()));
   try {

@@ -38,7 +38,9 @@ export class LinkKeys {
     const keys = new LinkKeys(db);
     await keys.refresh();
     keys.#timer = setInterval(() => {
-      keys.refresh().catch((error: unknown) => log.warn({ err: error }, 'cannot look for new keys of links; tried again'));
+      keys
+        .refresh()
+        .catch((error: unknown) => log.warn({ err: error }, 'cannot look for new keys of links; tried again'));
     }, refreshMs).unref();
     return keys;
   }
@@ -82,7 +84,11 @@ export async function rotateLinkKeys(db: Db, overlapMs: number): Promise<number>
       .filter(({ until }) => until === null || until > now)
       .map((key) => ({ ...key, until: Math.min(key.until ?? Infinity, from + overlapMs) }));
     const keys: LinkKey[] = [...old, { value: randomBytes(keyBytes).toString('base64'), from, until: null }];
-    await tx.updateTable('secret').set({ value: JSON.stringify(keys) }).where('name', '=', name).execute();
+    await tx
+      .updateTable('secret')
+      .set({ value: JSON.stringify(keys) })
+      .where('name', '=', name)
+      .execute();
     return from;
   });
 }

@@ -2,7 +2,19 @@ import { createHash, type Hash } from 'node:crypto';
 import { pipeline, Readable, Transform, type TransformCallback } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { pipeline as pipelineOf } from 'node:stream/promises';
-import { ChecksumMismatchError, NoSuchObjectError, SizeMismatchError, UnknownBlockError, type BlobStore, type ByteRange, type CallOptions, type CommitOptions, type DirectAccess, type DropOptions, type StoredObject } from './blobStore.ts';
+import {
+  ChecksumMismatchError,
+  NoSuchObjectError,
+  SizeMismatchError,
+  UnknownBlockError,
+  type BlobStore,
+  type ByteRange,
+  type CallOptions,
+  type CommitOptions,
+  type DirectAccess,
+  type DropOptions,
+  type StoredObject,
+} from './blobStore.ts';
 import { PastFailures } from '../operations/pastFailures.ts';
 import { StagedBlocks, type StagedBlock } from './stagedBlocks.ts';
 
@@ -51,7 +63,13 @@ export interface ObjectService {
    * @returns its SHA-256 (hex) where the service tells it; undefined where it cannot copy from there
    * @throws NoSuchObjectError, SizeMismatchError
    */
-  copy(source: ObjectService, sourceName: string, name: string, size: number, options?: CallOptions): Promise<{ sha256?: string | undefined } | undefined>;
+  copy(
+    source: ObjectService,
+    sourceName: string,
+    name: string,
+    size: number,
+    options?: CallOptions,
+  ): Promise<{ sha256?: string | undefined } | undefined>;
 }
 
 const objects = 'objects/';
@@ -77,21 +95,36 @@ export class ObjectStore implements BlobStore {
   constructor(id: string, service: ObjectService, direct: { clients: boolean; pages: boolean }) {
     this.id = id;
     this.#service = service;
-    this.direct = direct.clients && service.links !== undefined ? this.#directAccess(service.links, direct.pages) : undefined;
+    this.direct =
+      direct.clients && service.links !== undefined ? this.#directAccess(service.links, direct.pages) : undefined;
   }
 
   async put(key: string, body: Readable, size: number, options: CommitOptions = {}): Promise<StoredObject> {
     const meter = new Meter(size, size, options.onProgress, options.md5);
     // Errors of the source and of the meter reach the service as the end of its stream, in one way.
-    await this.#service.put(objects + checked(key), pipeline(body, meter, () => undefined), options);
+    await this.#service.put(
+      objects + checked(key),
+      pipeline(body, meter, () => undefined),
+      options,
+    );
     return { size, sha256: meter.digest() };
   }
 
-  async stageBlock(upload: string, blockId: string, body: Readable, size: number, options: CallOptions = {}): Promise<void> {
+  async stageBlock(
+    upload: string,
+    blockId: string,
+    body: Readable,
+    size: number,
+    options: CallOptions = {},
+  ): Promise<void> {
     const name = blockName(blockId);
     await this.#staged.stage(upload, name, size, options, async () => {
       const meter = new Meter(size, undefined, options.onProgress);
-      await this.#service.put(stagedFolder(upload) + name, pipeline(body, meter, () => undefined), options);
+      await this.#service.put(
+        stagedFolder(upload) + name,
+        pipeline(body, meter, () => undefined),
+        options,
+      );
       return meter.passed;
     });
   }
@@ -106,7 +139,13 @@ export class ObjectStore implements BlobStore {
     });
   }
 
-  async commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options: CommitOptions = {}): Promise<StoredObject> {
+  async commitBlocks(
+    upload: string,
+    key: string,
+    blockIds: readonly string[],
+    size: number,
+    options: CommitOptions = {},
+  ): Promise<StoredObject> {
     const known = await this.stagedBlocks(upload, options);
     const missing = blockIds.find((id) => !known.has(id));
     if (missing !== undefined) throw new UnknownBlockError(missing);
@@ -132,7 +171,8 @@ export class ObjectStore implements BlobStore {
   }
 
   async *#joined(upload: string, blockIds: readonly string[], options: CallOptions): AsyncGenerator<Buffer> {
-    for (const id of blockIds) for await (const chunk of await this.readBlock(upload, id, options)) yield chunk as Buffer;
+    for (const id of blockIds)
+      for await (const chunk of await this.readBlock(upload, id, options)) yield chunk as Buffer;
   }
 
   async read(key: string, range?: ByteRange, options: CallOptions = {}): Promise<Readable> {
@@ -141,20 +181,34 @@ export class ObjectStore implements BlobStore {
     });
   }
 
-  async copyFrom(source: BlobStore, sourceKey: string, key: string, size: number, options: CallOptions = {}): Promise<StoredObject | undefined> {
+  async copyFrom(
+    source: BlobStore,
+    sourceKey: string,
+    key: string,
+    size: number,
+    options: CallOptions = {},
+  ): Promise<StoredObject | undefined> {
     if (!(source instanceof ObjectStore)) return undefined;
     return this.#copy(source.#service, objects + checked(sourceKey), key, size, options).catch((error: unknown) => {
       throw error instanceof NoSuchObjectError ? new NoSuchObjectError(sourceKey) : error;
     });
   }
 
-  async #copy(from: ObjectService, name: string, key: string, size: number, options: CallOptions): Promise<StoredObject | undefined> {
+  async #copy(
+    from: ObjectService,
+    name: string,
+    key: string,
+    size: number,
+    options: CallOptions,
+  ): Promise<StoredObject | undefined> {
     const copied = await this.#service.copy(from, name, objects + checked(key), size, options);
     if (copied === undefined) return undefined;
     if (copied.sha256 !== undefined) return { size, sha256: copied.sha256 };
     const meter = new Meter(size, size, options.onProgress);
     try {
-      await pipelineOf(await this.#service.get(objects + key, undefined, options), meter.resume(), { signal: options.signal });
+      await pipelineOf(await this.#service.get(objects + key, undefined, options), meter.resume(), {
+        signal: options.signal,
+      });
     } catch (error) {
       await this.#service.remove(objects + key);
       throw error;
@@ -164,7 +218,12 @@ export class ObjectStore implements BlobStore {
 
   #directAccess(links: ObjectLinks, pages: boolean): DirectAccess {
     const { write, written, discard } = links;
-    const take = async (upload: string, key: string, size: number, options: CallOptions = {}): Promise<StoredObject> => {
+    const take = async (
+      upload: string,
+      key: string,
+      size: number,
+      options: CallOptions = {},
+    ): Promise<StoredObject> => {
       const stored = await this.#copy(this.#service, uploads + checked(upload), key, size, options);
       if (stored === undefined) throw new Error(`the store '${this.id}' cannot copy within itself`);
       return stored;
@@ -176,15 +235,16 @@ export class ObjectStore implements BlobStore {
       ...(write !== undefined &&
         written !== undefined &&
         discard !== undefined && {
-        uploads: {
-          link: (upload, expires) => write(uploads + checked(upload), new Date(expires)),
-          takeIn: take,
-          async *uploaded(options) {
-            for await (const { name, bytes } of written(uploads, options)) yield { upload: name.slice(uploads.length), bytes };
+          uploads: {
+            link: (upload, expires) => write(uploads + checked(upload), new Date(expires)),
+            takeIn: take,
+            async *uploaded(options) {
+              for await (const { name, bytes } of written(uploads, options))
+                yield { upload: name.slice(uploads.length), bytes };
+            },
+            drop: (upload, options) => discard(uploads + checked(upload), options),
           },
-          drop: (upload, options) => discard(uploads + checked(upload), options),
-        },
-      }),
+        }),
     };
   }
 
@@ -213,7 +273,8 @@ export class ObjectStore implements BlobStore {
   }
 
   async *list(options?: CallOptions): AsyncIterable<{ key: string; size: number; modifiedAt: number }> {
-    for await (const { name, size, modifiedAt } of this.#service.list(objects, options)) yield { key: name.slice(objects.length), size, modifiedAt };
+    for await (const { name, size, modifiedAt } of this.#service.list(objects, options))
+      yield { key: name.slice(objects.length), size, modifiedAt };
   }
 
   async dropUnfinished(before: number, { isAwaited, ...options }: DropOptions = {}): Promise<void> {
@@ -265,7 +326,11 @@ class Meter extends Transform {
 
   override _flush(done: TransformCallback): void {
     if (this.#exactly !== undefined && this.passed !== this.#exactly) return done(new SizeMismatchError(this.#exactly));
-    done(this.#md5 !== undefined && this.#md5.hash.digest('hex') !== this.#md5.expected ? new ChecksumMismatchError() : null);
+    done(
+      this.#md5 !== undefined && this.#md5.hash.digest('hex') !== this.#md5.expected
+        ? new ChecksumMismatchError()
+        : null,
+    );
   }
 
   digest(): string {

@@ -1,5 +1,16 @@
 import type { Readable } from 'node:stream';
-import { CopyObjectCommand, CreateBucketCommand, DeleteObjectCommand, GetObjectCommand, HeadBucketCommand, HeadObjectCommand, ListObjectsV2Command, NotFound, PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
+import {
+  CopyObjectCommand,
+  CreateBucketCommand,
+  DeleteObjectCommand,
+  GetObjectCommand,
+  HeadBucketCommand,
+  HeadObjectCommand,
+  ListObjectsV2Command,
+  NotFound,
+  PutObjectCommand,
+  S3Client,
+} from '@aws-sdk/client-s3';
 import { Upload } from '@aws-sdk/lib-storage';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { NoSuchObjectError, SizeMismatchError, type ByteRange, type CallOptions } from './blobStore.ts';
@@ -41,7 +52,11 @@ export class S3Service implements ObjectService {
     read: (name, fileName, expires) =>
       getSignedUrl(
         this.#client,
-        new GetObjectCommand({ ...this.#at(name), ResponseContentType: 'application/octet-stream', ResponseContentDisposition: `attachment; filename="${fileName}"` }),
+        new GetObjectCommand({
+          ...this.#at(name),
+          ResponseContentType: 'application/octet-stream',
+          ResponseContentDisposition: `attachment; filename="${fileName}"`,
+        }),
         { expiresIn: Math.max(1, Math.ceil((expires.getTime() - Date.now()) / 1000)) },
       ),
   };
@@ -69,7 +84,9 @@ export class S3Service implements ObjectService {
     } catch (error) {
       if (!(error instanceof NotFound)) throw error;
       // Another server may be making it in this moment.
-      await service.#client.send(new CreateBucketCommand({ Bucket: settings.bucket }), ending(options)).catch(() => service.check(options));
+      await service.#client
+        .send(new CreateBucketCommand({ Bucket: settings.bucket }), ending(options))
+        .catch(() => service.check(options));
     }
     return service;
   }
@@ -80,7 +97,13 @@ export class S3Service implements ObjectService {
 
   async put(name: string, body: Readable, { signal, onProgress }: CallOptions = {}): Promise<void> {
     signal?.throwIfAborted();
-    const upload = new Upload({ client: this.#client, params: { ...this.#at(name), Body: body }, partSize: partBytes, queueSize: 2, leavePartsOnError: false });
+    const upload = new Upload({
+      client: this.#client,
+      params: { ...this.#at(name), Body: body },
+      partSize: partBytes,
+      queueSize: 2,
+      leavePartsOnError: false,
+    });
     upload.on('httpUploadProgress', () => onProgress?.());
     const onAbort = (): void => void upload.abort();
     signal?.addEventListener('abort', onAbort, { once: true });
@@ -92,7 +115,8 @@ export class S3Service implements ObjectService {
   }
 
   async create(name: string, content: Buffer, options?: CallOptions): Promise<void> {
-    const write = (condition: { IfNoneMatch?: string }): Promise<unknown> => this.#client.send(new PutObjectCommand({ ...this.#at(name), Body: content, ...condition }), ending(options));
+    const write = (condition: { IfNoneMatch?: string }): Promise<unknown> =>
+      this.#client.send(new PutObjectCommand({ ...this.#at(name), Body: content, ...condition }), ending(options));
     try {
       await write({ IfNoneMatch: '*' });
     } catch (error) {
@@ -105,7 +129,13 @@ export class S3Service implements ObjectService {
 
   async get(name: string, range?: ByteRange, options?: CallOptions): Promise<Readable> {
     try {
-      const { Body, ContentRange } = await this.#client.send(new GetObjectCommand({ ...this.#at(name), ...(range !== undefined && { Range: `bytes=${range.start}-${range.end}` }) }), ending(options));
+      const { Body, ContentRange } = await this.#client.send(
+        new GetObjectCommand({
+          ...this.#at(name),
+          ...(range !== undefined && { Range: `bytes=${range.start}-${range.end}` }),
+        }),
+        ending(options),
+      );
       // A server that ignores ranges answers with the whole object.
       if (range !== undefined && range.start > 0 && ContentRange?.startsWith(`bytes ${range.start}-`) !== true) {
         (Body as Readable).on('error', () => undefined).destroy();
@@ -117,19 +147,35 @@ export class S3Service implements ObjectService {
     }
   }
 
-  async copy(source: ObjectService, sourceName: string, name: string, size: number, options?: CallOptions): Promise<{ sha256?: string | undefined } | undefined> {
+  async copy(
+    source: ObjectService,
+    sourceName: string,
+    name: string,
+    size: number,
+    options?: CallOptions,
+  ): Promise<{ sha256?: string | undefined } | undefined> {
     if (!(source instanceof S3Service) || source.#account !== this.#account || size > longestCopy) return undefined;
     const from = source.#at(sourceName);
     try {
       const { ContentLength, ETag } = await source.#client.send(new HeadObjectCommand(from), ending(options));
       if (ContentLength !== size) throw new SizeMismatchError(size);
       const { CopyObjectResult } = await this.#client.send(
-        new CopyObjectCommand({ ...this.#at(name), CopySource: `${from.Bucket}/${from.Key}`.split('/').map(encodeURIComponent).join('/'), CopySourceIfMatch: ETag, ChecksumAlgorithm: 'SHA256' }),
+        new CopyObjectCommand({
+          ...this.#at(name),
+          CopySource: `${from.Bucket}/${from.Key}`.split('/').map(encodeURIComponent).join('/'),
+          CopySourceIfMatch: ETag,
+          ChecksumAlgorithm: 'SHA256',
+        }),
         ending(options),
       );
       const checksum = CopyObjectResult?.ChecksumSHA256;
       // One of many parts (`…-3`) is a checksum of checksums. Servers that know none tell nothing.
-      return { sha256: checksum === undefined || checksum.includes('-') ? undefined : Buffer.from(checksum, 'base64').toString('hex') };
+      return {
+        sha256:
+          checksum === undefined || checksum.includes('-')
+            ? undefined
+            : Buffer.from(checksum, 'base64').toString('hex'),
+      };
     } catch (error) {
       throw orMissing(error, sourceName);
     }
@@ -142,8 +188,16 @@ export class S3Service implements ObjectService {
   async *list(prefix: string, options?: CallOptions): AsyncIterable<ListedObject> {
     let after: string | undefined;
     do {
-      const page = await this.#client.send(new ListObjectsV2Command({ Bucket: this.#bucket, Prefix: this.#prefix + prefix, ...(after !== undefined && { ContinuationToken: after }) }), ending(options));
-      for (const { Key = '', Size = 0, LastModified } of page.Contents ?? []) yield { name: Key.slice(this.#prefix.length), size: Size, modifiedAt: LastModified?.getTime() ?? 0 };
+      const page = await this.#client.send(
+        new ListObjectsV2Command({
+          Bucket: this.#bucket,
+          Prefix: this.#prefix + prefix,
+          ...(after !== undefined && { ContinuationToken: after }),
+        }),
+        ending(options),
+      );
+      for (const { Key = '', Size = 0, LastModified } of page.Contents ?? [])
+        yield { name: Key.slice(this.#prefix.length), size: Size, modifiedAt: LastModified?.getTime() ?? 0 };
       after = page.IsTruncated === true ? page.NextContinuationToken : undefined;
     } while (after !== undefined);
   }
@@ -158,7 +212,8 @@ function clientOf({ endpoint, accessKeyId, secretAccessKey, region }: S3Settings
     region,
     requestHandler: { httpAgent: { maxSockets }, httpsAgent: { maxSockets } },
     ...(endpoint !== undefined && { endpoint, forcePathStyle: true }),
-    ...(accessKeyId !== undefined && secretAccessKey !== undefined && { credentials: { accessKeyId, secretAccessKey } }),
+    ...(accessKeyId !== undefined &&
+      secretAccessKey !== undefined && { credentials: { accessKeyId, secretAccessKey } }),
     // Not every server knows the newer checksums; ours are kept in the database.
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
@@ -166,7 +221,8 @@ function clientOf({ endpoint, accessKeyId, secretAccessKey, region }: S3Settings
 }
 
 /** The client's way to say when a request ends. */
-const ending = (options: CallOptions | undefined): { abortSignal?: AbortSignal } => (options?.signal === undefined ? {} : { abortSignal: options.signal });
+const ending = (options: CallOptions | undefined): { abortSignal?: AbortSignal } =>
+  options?.signal === undefined ? {} : { abortSignal: options.signal };
 
 function orMissing(error: unknown, name: string): unknown {
   return error instanceof NotFound || (error as Error).name === 'NoSuchKey' ? new NoSuchObjectError(name) : error;

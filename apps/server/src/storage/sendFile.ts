@@ -29,18 +29,30 @@ export class ShortFileError extends Error {
  * out to be too short ends the connection, so that the client does not take it for whole or wait for the rest.
  * @param download hears of every piece that is handed on
  */
-export async function sendFile(file: Sendable, request: FastifyRequest, reply: FastifyReply, download: Download): Promise<FastifyReply> {
+export async function sendFile(
+  file: Sendable,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  download: Download,
+): Promise<FastifyReply> {
   const etag = `"${file.etag}"`;
   const { 'if-match': ifMatch, 'if-none-match': ifNoneMatch } = request.headers;
-  if (ifMatch !== undefined && !namesEntityTag(ifMatch, etag, false)) throw new StorageError(412, 'ConditionNotMet', 'The blob is not the one that If-Match names.');
+  if (ifMatch !== undefined && !namesEntityTag(ifMatch, etag, false))
+    throw new StorageError(412, 'ConditionNotMet', 'The blob is not the one that If-Match names.');
   reply.headers({ etag, 'accept-ranges': 'bytes', 'cache-control': 'private, max-age=0' });
   if (ifNoneMatch !== undefined && namesEntityTag(ifNoneMatch, etag, true)) return reply.code(304).send();
 
   // Rule of RFC 9110, 14.2: ranges are for GET alone.
   const range = request.method === 'GET' ? wantedRange(request.headers, etag, file.size) : undefined;
-  if (range === 'unsatisfiable') throw new StorageError(416, 'InvalidRange', 'The range is not within the blob.', { 'content-range': `bytes */${file.size}` });
+  if (range === 'unsatisfiable')
+    throw new StorageError(416, 'InvalidRange', 'The range is not within the blob.', {
+      'content-range': `bytes */${file.size}`,
+    });
   const length = range === undefined ? file.size : range.end - range.start + 1;
-  const body = request.method === 'HEAD' || length === 0 ? Readable.from([]) : exactly(length, range !== undefined, await file.read(range), request, reply, download);
+  const body =
+    request.method === 'HEAD' || length === 0
+      ? Readable.from([])
+      : exactly(length, range !== undefined, await file.read(range), request, reply, download);
   if (range !== undefined) reply.code(206).header('content-range', `bytes ${range.start}-${range.end}/${file.size}`);
   reply.headers({ 'content-type': 'application/octet-stream', 'content-length': length });
   // A stream in any case: for an empty body Fastify would set a length of 0 over the one that HEAD must tell.
@@ -48,10 +60,21 @@ export async function sendFile(file: Sendable, request: FastifyRequest, reply: F
 }
 
 /** Passes bytes on and fails, after a line in the log, when the store cannot give as many as announced. */
-function exactly(length: number, isRange: boolean, source: Readable, request: FastifyRequest, reply: FastifyReply, download: Download): Readable {
+function exactly(
+  length: number,
+  isRange: boolean,
+  source: Readable,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  download: Download,
+): Readable {
   const counted = new Counted(length, isRange, download);
   download.sends(counted);
-  const log = (error: Error): void => request.log.error({ err: error, url: request.url.split('?', 1)[0] }, 'a file could not be sent to its end; its connection is closed');
+  const log = (error: Error): void =>
+    request.log.error(
+      { err: error, url: request.url.split('?', 1)[0] },
+      'a file could not be sent to its end; its connection is closed',
+    );
   // A client that goes away is no fault of the server.
   let left = false;
   reply.raw.once('close', () => (left = true));

@@ -74,15 +74,32 @@ export class SignedLinks {
     return typeof verdict === 'string' ? verdict : { ...grant, ...verdict };
   }
 
-  #query(permission: LinkGrant['permission'], signed: string[], until: number, through: LinkOrigin | undefined): string {
+  #query(
+    permission: LinkGrant['permission'],
+    signed: string[],
+    until: number,
+    through: LinkOrigin | undefined,
+  ): string {
     const expires = new Date(Math.min(until, through?.expiresAt ?? Infinity)).toISOString();
     const nonce = randomBytes(9).toString('base64url');
     const share = through && { share: through.id };
-    return new URLSearchParams({ sp: permission, se: expires, nonce, ...share, sig: sign(this.#keys.signing, [...signed, ...Object.values(share ?? {})], expires, nonce).toString('base64url') }).toString();
+    return new URLSearchParams({
+      sp: permission,
+      se: expires,
+      nonce,
+      ...share,
+      sig: sign(this.#keys.signing, [...signed, ...Object.values(share ?? {})], expires, nonce).toString('base64url'),
+    }).toString();
   }
 
   #check(signed: string[], { se, nonce, sig, share }: Record<string, unknown>): Pick<LinkGrant, 'share'> | LinkFault {
-    if (typeof se !== 'string' || typeof nonce !== 'string' || typeof sig !== 'string' || (share !== undefined && typeof share !== 'string')) return 'tampered';
+    if (
+      typeof se !== 'string' ||
+      typeof nonce !== 'string' ||
+      typeof sig !== 'string' ||
+      (share !== undefined && typeof share !== 'string')
+    )
+      return 'tampered';
     const given = Buffer.from(sig, 'base64url');
     const isGood = this.#keys.accepted.some((key) => {
       const expected = sign(key, share === undefined ? signed : [...signed, share], se, nonce);
@@ -95,7 +112,9 @@ export class SignedLinks {
 }
 
 function sign(key: Buffer, signed: string[], expires: string, nonce: string): Buffer {
-  return createHmac('sha256', key).update(JSON.stringify([...signed, expires, nonce])).digest();
+  return createHmac('sha256', key)
+    .update(JSON.stringify([...signed, expires, nonce]))
+    .digest();
 }
 
 function partsOfContainer(container: string): string[] {

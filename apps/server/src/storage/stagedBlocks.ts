@@ -51,7 +51,13 @@ export class StagedBlocks {
    * @param declared bytes that the whole upload shall have
    * @param write stages it and tells how many bytes it has
    */
-  async stage(upload: string, name: string, declared: number, options: CallOptions, write: () => Promise<number>): Promise<void> {
+  async stage(
+    upload: string,
+    name: string,
+    declared: number,
+    options: CallOptions,
+    write: () => Promise<number>,
+  ): Promise<void> {
     const coming = this.#coming.get(upload) ?? [];
     this.#coming.set(upload, coming);
     coming.push(name);
@@ -104,7 +110,9 @@ export class StagedBlocks {
   async #inOrder(upload: string, sizes: ReadonlyMap<string, number>, options: CallOptions): Promise<StagedBlock[]> {
     const positions = new Map([...sizes.keys()].map((name, position) => [name, position]));
     const positionOf = ({ name }: StagedBlock): number => positions.get(name) ?? Number.MAX_SAFE_INTEGER;
-    return (await this.#place.list(upload, options)).sort((a, b) => a.modifiedAt - b.modifiedAt || positionOf(a) - positionOf(b));
+    return (await this.#place.list(upload, options)).sort(
+      (a, b) => a.modifiedAt - b.modifiedAt || positionOf(a) - positionOf(b),
+    );
   }
 }
 
@@ -116,5 +124,8 @@ interface Count {
 }
 
 function countOf(blocks: readonly StagedBlock[]): Count {
-  return { sizes: new Map(blocks.map(({ name, size }) => [name, size])), bytes: blocks.reduce((sum, { size }) => sum + size, 0) };
+  return {
+    sizes: new Map(blocks.map(({ name, size }) => [name, size])),
+    bytes: blocks.reduce((sum, { size }) => sum + size, 0),
+  };
 }

@@ -12,7 +12,9 @@ import { TracedStore } from '../traces/tracedStore.ts';
 /** The files of this installation lie in another store than the configured ones. */
 export class OtherStoreError extends Error {
   constructor(found: string, configured: readonly string[]) {
-    super(`Files of this installation lie in the store '${found}', the configuration names ${configured.map((id) => `'${id}'`).join(', ')}. Configure the store that holds them.`);
+    super(
+      `Files of this installation lie in the store '${found}', the configuration names ${configured.map((id) => `'${id}'`).join(', ')}. Configure the store that holds them.`,
+    );
     this.name = 'OtherStoreError';
   }
 }
@@ -20,7 +22,9 @@ export class OtherStoreError extends Error {
 /** Another installation keeps its files in a configured store. */
 export class ForeignStoreError extends Error {
   constructor(id: string) {
-    super(`The store '${id}' belongs to another installation, whose files this one would take for strays. Give this one a folder, bucket, container or prefix of its own. If the other one is gone for good, remove 'owner' from the store.`);
+    super(
+      `The store '${id}' belongs to another installation, whose files this one would take for strays. Give this one a folder, bucket, container or prefix of its own. If the other one is gone for good, remove 'owner' from the store.`,
+    );
     this.name = 'ForeignStoreError';
   }
 }
@@ -28,7 +32,9 @@ export class ForeignStoreError extends Error {
 /** A store cannot be used. */
 export class StoreUnavailableError extends Error {
   constructor(kind: string, cause: unknown) {
-    super(`The ${kind} store cannot be used: ${cause instanceof Error ? cause.message : 'no reason was given'}`, { cause });
+    super(`The ${kind} store cannot be used: ${cause instanceof Error ? cause.message : 'no reason was given'}`, {
+      cause,
+    });
     this.name = 'StoreUnavailableError';
   }
 }
@@ -79,10 +85,19 @@ export class Stores {
  * @param ending ends every call of them: the server shuts down
  * @throws StoreUnavailableError, OtherStoreError, ForeignStoreError
  */
-export async function openStores(config: Pick<Config, 'dataDir' | 'diskSpace' | 'dataCenter' | 'store' | 'dataCenters' | 'storeTimeoutSeconds'> & { tracesUrl?: string | undefined }, db: Db, ending?: AbortSignal): Promise<Stores> {
+export async function openStores(
+  config: Pick<Config, 'dataDir' | 'diskSpace' | 'dataCenter' | 'store' | 'dataCenters' | 'storeTimeoutSeconds'> & {
+    tracesUrl?: string | undefined;
+  },
+  db: Db,
+  ending?: AbortSignal,
+): Promise<Stores> {
   const opened = new Map<string, BlobStore>();
   const byDataCenter = new Map<string, BlobStore>();
-  for (const [dataCenter, settings] of [[config.dataCenter, config.store] as const, ...Object.entries(config.dataCenters)]) {
+  for (const [dataCenter, settings] of [
+    [config.dataCenter, config.store] as const,
+    ...Object.entries(config.dataCenters),
+  ]) {
     const id = storeId(settings);
     const store = opened.get(id) ?? (await openTraced(id, config, settings, ending));
     opened.set(id, store);
@@ -92,7 +107,8 @@ export async function openStores(config: Pick<Config, 'dataDir' | 'diskSpace' | 
   const other = await db.selectFrom('blob').select('store').where('store', 'not in', known).limit(1).executeTakeFirst();
   if (other !== undefined) throw new OtherStoreError(other.store, known);
   const installation = await installationOf(db);
-  for (const [id, store] of opened) if ((await claimed(store, installation)) !== installation) throw new ForeignStoreError(id);
+  for (const [id, store] of opened)
+    if ((await claimed(store, installation)) !== installation) throw new ForeignStoreError(id);
   return new Stores(byDataCenter.get(config.dataCenter) as BlobStore, byDataCenter);
 }
 
@@ -126,20 +142,33 @@ export function storeId({ type, name, folder, bucket, container }: StoreConfig):
 
 async function openTraced(
   id: string,
-  { dataDir, diskSpace, tracesUrl, storeTimeoutSeconds }: Pick<Config, 'dataDir' | 'diskSpace' | 'storeTimeoutSeconds'> & { tracesUrl?: string | undefined },
+  {
+    dataDir,
+    diskSpace,
+    tracesUrl,
+    storeTimeoutSeconds,
+  }: Pick<Config, 'dataDir' | 'diskSpace' | 'storeTimeoutSeconds'> & { tracesUrl?: string | undefined },
   settings: StoreConfig,
   ending: AbortSignal | undefined,
 ): Promise<BlobStore> {
   try {
     const timeoutMs = storeTimeoutSeconds * 1000;
-    const store = new GuardedStore(await open(id, { dataDir, diskSpace }, settings, AbortSignal.timeout(timeoutMs)), { timeoutMs, ending });
+    const store = new GuardedStore(await open(id, { dataDir, diskSpace }, settings, AbortSignal.timeout(timeoutMs)), {
+      timeoutMs,
+      ending,
+    });
     return tracesUrl === undefined ? store : new TracedStore(store);
   } catch (error) {
     throw new StoreUnavailableError(settings.type, error);
   }
 }
 
-async function open(id: string, { dataDir, diskSpace }: Pick<Config, 'dataDir' | 'diskSpace'>, store: StoreConfig, signal: AbortSignal): Promise<BlobStore> {
+async function open(
+  id: string,
+  { dataDir, diskSpace }: Pick<Config, 'dataDir' | 'diskSpace'>,
+  store: StoreConfig,
+  signal: AbortSignal,
+): Promise<BlobStore> {
   const { folder = 'blobs', bucket = '', container = '', connectionString = '' } = store;
   switch (store.type) {
     case 'files':
@@ -147,12 +176,16 @@ async function open(id: string, { dataDir, diskSpace }: Pick<Config, 'dataDir' |
     case 's3': {
       const { S3Service } = await import('./s3.ts');
       // A server of one's own often stands where only this one reaches it.
-      return new ObjectStore(id, await S3Service.open({ ...store, bucket }, { signal }), { clients: store.direct ?? store.endpoint === undefined, pages: store.directForPages });
+      return new ObjectStore(id, await S3Service.open({ ...store, bucket }, { signal }), {
+        clients: store.direct ?? store.endpoint === undefined,
+        pages: store.directForPages,
+      });
     }
     case 'azure': {
       const { AzureService } = await import('./azure.ts');
       const service = await AzureService.open({ ...store, container, connectionString }, { signal });
-      if (store.direct === true && service.links === undefined) throw new Error('direct links need the key of the account in the connection string');
+      if (store.direct === true && service.links === undefined)
+        throw new Error('direct links need the key of the account in the connection string');
       return new ObjectStore(id, service, { clients: store.direct ?? true, pages: store.directForPages });
     }
   }

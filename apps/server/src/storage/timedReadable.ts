@@ -54,7 +54,8 @@ export class TimedReadable extends Readable {
     const chunk = this.#source.read() as Buffer | null;
     if (chunk === null) {
       // One timer for the life of the stream, begun anew by each wait.
-      if (this.#timer === undefined) this.#timer = setTimeout(() => this.#wanted && this.destroy(this.#fault()), this.#timeoutMs);
+      if (this.#timer === undefined)
+        this.#timer = setTimeout(() => this.#wanted && this.destroy(this.#fault()), this.#timeoutMs);
       else this.#timer.refresh();
       return;
     }
@@ -67,7 +68,8 @@ export class TimedReadable extends Readable {
   readonly #onEnd = (): void => void this.push(null);
   readonly #onError = (error: Error): void => void this.destroy(error);
   readonly #onClose = (): void => {
-    if (!this.#source.readableEnded) this.destroy(Object.assign(new Error('the source ended early'), { code: 'ERR_STREAM_PREMATURE_CLOSE' }));
+    if (!this.#source.readableEnded)
+      this.destroy(Object.assign(new Error('the source ended early'), { code: 'ERR_STREAM_PREMATURE_CLOSE' }));
   };
   readonly #onAbort = (): void => void this.destroy(this.#options.signal?.reason as Error);
 }

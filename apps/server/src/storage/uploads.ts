@@ -3,7 +3,14 @@ import type { Readable } from 'node:stream';
 import type { FastifyBaseLogger } from 'fastify';
 import { LRUCache } from 'lru-cache';
 import { isForeignKeyError, type Db } from '../db/database.ts';
-import { NoSuchObjectError, SizeMismatchError, UnknownBlockError, UnreadableObjectError, type BlobStore, type StoredObject } from './blobStore.ts';
+import {
+  NoSuchObjectError,
+  SizeMismatchError,
+  UnknownBlockError,
+  UnreadableObjectError,
+  type BlobStore,
+  type StoredObject,
+} from './blobStore.ts';
 import type { Stores } from './stores.ts';
 
 /** The upload behind a link. */
@@ -54,7 +61,12 @@ export class Uploads {
   /** Commits that are under way, by upload and list: a repeated one gets the answer of the first. */
   readonly #commits = new Map<string, Promise<UploadOutcome>>();
 
-  constructor(db: Db, stores: Stores, log: FastifyBaseLogger, config: { pushLeaseSeconds: number; signedLinkSeconds: number }) {
+  constructor(
+    db: Db,
+    stores: Stores,
+    log: FastifyBaseLogger,
+    config: { pushLeaseSeconds: number; signedLinkSeconds: number },
+  ) {
     this.#db = db;
     this.#stores = stores;
     this.#log = log;
@@ -69,7 +81,10 @@ export class Uploads {
    */
   leaseMs({ direct }: BlobStore, size: number): number {
     if (direct?.uploads === undefined) return this.#leaseMs;
-    return Math.max(this.#leaseMs, Math.min(this.#leaseMs + Math.ceil(size / slowestDirectBytesPerSecond) * 1000, this.#linkLifeMs));
+    return Math.max(
+      this.#leaseMs,
+      Math.min(this.#leaseMs + Math.ceil(size / slowestDirectBytesPerSecond) * 1000, this.#linkLifeMs),
+    );
   }
 
   /** The upload of a blob; undefined when there is no such blob, or nothing waits for it any more. */
@@ -80,7 +95,19 @@ export class Uploads {
       .leftJoin('baseline as l', (join) => join.onRef('l.blob_id', '=', 'b.id').on('l.state', '=', 'waitingForFile'))
       .leftJoin('upload as u', 'u.blob_id', 'b.id')
       .leftJoin('abandoned_push as a', 'a.blob_id', 'b.id')
-      .select(['b.id', 'b.store', 'b.size', 'b.key', 'b.sha256', 'b.state', 'b.released_at', 'p.lease_until', 'l.id as baseline_id', 'u.active_at', 'a.blob_id as abandoned'])
+      .select([
+        'b.id',
+        'b.store',
+        'b.size',
+        'b.key',
+        'b.sha256',
+        'b.state',
+        'b.released_at',
+        'p.lease_until',
+        'l.id as baseline_id',
+        'u.active_at',
+        'a.blob_id as abandoned',
+      ])
       .where('b.id', '=', id)
       .limit(1)
       .executeTakeFirst();
@@ -117,7 +144,9 @@ export class Uploads {
   /** Notes that bytes come in; may be called for every chunk. */
   flows(upload: Upload): void {
     if (upload.state !== 'open' || this.#isNoted(upload.id)) return;
-    this.#note(upload.id).catch((error: unknown) => this.#log.warn({ err: error, blob: upload.id }, 'cannot note the progress of an upload; tried again'));
+    this.#note(upload.id).catch((error: unknown) =>
+      this.#log.warn({ err: error, blob: upload.id }, 'cannot note the progress of an upload; tried again'),
+    );
   }
 
   /** Takes the whole file. @throws SizeMismatchError, or what the body throws */
@@ -151,7 +180,12 @@ export class Uploads {
 
   /** Notes that an upload came in another size than declared, which its completion then reports. */
   async refuse(upload: Upload): Promise<void> {
-    await this.#db.updateTable('blob').set({ state: 'refused' }).where('id', '=', upload.id).where('state', '=', 'pending').execute();
+    await this.#db
+      .updateTable('blob')
+      .set({ state: 'refused' })
+      .where('id', '=', upload.id)
+      .where('state', '=', 'pending')
+      .execute();
   }
 
   /**
@@ -179,13 +213,19 @@ export class Uploads {
     await uploads.drop(id).catch(() => undefined);
   }
 
-  async #commit(upload: Upload, blockIds: readonly string[], list: string, md5: string | undefined): Promise<UploadOutcome> {
+  async #commit(
+    upload: Upload,
+    blockIds: readonly string[],
+    list: string,
+    md5: string | undefined,
+  ): Promise<UploadOutcome> {
     const store = this.#stores.get(upload.store);
     if (upload.stored !== undefined) return this.#repeated(upload, upload.stored, blockIds, list);
     try {
       const staged = await store.stagedBlocks(upload.id);
       const sizes = blockIds.map((id) => staged.get(id) ?? missing(id));
-      const commit = (_store: BlobStore, key: string): Promise<StoredObject> => this.#whileNoted(upload, () => store.commitBlocks(upload.id, key, blockIds, upload.size, { md5 }));
+      const commit = (_store: BlobStore, key: string): Promise<StoredObject> =>
+        this.#whileNoted(upload, () => store.commitBlocks(upload.id, key, blockIds, upload.size, { md5 }));
       const outcome = await this.#settle(upload, commit, { list, sizes });
       await this.#dropBlocks(upload);
       return outcome;
@@ -201,9 +241,18 @@ export class Uploads {
    * A block list for a file that is there already. Rule of Azure: an id names the block that was staged last, else the one that
    * was committed. So the list that was committed gives the same file, unless other blocks were staged since.
    */
-  async #repeated(upload: Upload, stored: { key: string; sha256: string }, blockIds: readonly string[], list: string): Promise<UploadOutcome> {
+  async #repeated(
+    upload: Upload,
+    stored: { key: string; sha256: string },
+    blockIds: readonly string[],
+    list: string,
+  ): Promise<UploadOutcome> {
     const store = this.#stores.get(upload.store);
-    const row = await this.#db.selectFrom('upload').select(['block_list_sha256', 'block_sizes']).where('blob_id', '=', upload.id).executeTakeFirst();
+    const row = await this.#db
+      .selectFrom('upload')
+      .select(['block_list_sha256', 'block_sizes'])
+      .where('blob_id', '=', upload.id)
+      .executeTakeFirst();
     const committed = row?.block_list_sha256 === list ? (JSON.parse(row.block_sizes ?? '[]') as number[]) : undefined;
     const staged = await store.stagedBlocks(upload.id);
     if (committed !== undefined && !blockIds.some((id) => staged.has(id))) return 'stored';
@@ -211,7 +260,11 @@ export class Uploads {
     let start = 0;
     for (const [position, id] of blockIds.entries()) {
       const size = committed?.[position] ?? staged.get(id) ?? missing(id);
-      if (size > 0) for await (const chunk of staged.has(id) ? await store.readBlock(upload.id, id) : await store.read(stored.key, { start, end: start + size - 1 })) hash.update(chunk as Buffer);
+      if (size > 0)
+        for await (const chunk of staged.has(id)
+          ? await store.readBlock(upload.id, id)
+          : await store.read(stored.key, { start, end: start + size - 1 }))
+          hash.update(chunk as Buffer);
       start += size;
     }
     if (hash.digest('hex') !== stored.sha256) return 'conflict';
@@ -224,14 +277,20 @@ export class Uploads {
     await this.#stores
       .get(store)
       .dropBlocks(id)
-      .catch((error: unknown) => this.#log.warn({ err: error, blob: id }, 'cannot drop the blocks of a finished upload; the collector does'));
+      .catch((error: unknown) =>
+        this.#log.warn({ err: error, blob: id }, 'cannot drop the blocks of a finished upload; the collector does'),
+      );
   }
 
   /**
    * Writes under a fresh key and then claims the blob for it: of two uploads through one link the first claim wins, the
    * other is told so unless it brought the same bytes, and a crash in between leaves an orphan for the collector.
    */
-  async #settle(upload: Upload, write: (store: BlobStore, key: string) => Promise<StoredObject>, blocks?: { list: string; sizes: readonly number[] }): Promise<UploadOutcome> {
+  async #settle(
+    upload: Upload,
+    write: (store: BlobStore, key: string) => Promise<StoredObject>,
+    blocks?: { list: string; sizes: readonly number[] },
+  ): Promise<UploadOutcome> {
     const store = this.#stores.get(upload.store);
     const key = randomUUID();
     let object: StoredObject;
@@ -288,7 +347,11 @@ export class Uploads {
     const now = Date.now();
     try {
       await this.#db.transaction().execute(async (tx) => {
-        await tx.updateTable('pending_changeset').set({ lease_until: now + this.#leaseMs }).where('blob_id', '=', id).execute();
+        await tx
+          .updateTable('pending_changeset')
+          .set({ lease_until: now + this.#leaseMs })
+          .where('blob_id', '=', id)
+          .execute();
         await tx
           .insertInto('upload')
           .values({ blob_id: id, active_at: now, block_list_sha256: null, block_sizes: null })

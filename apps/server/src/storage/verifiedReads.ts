@@ -40,7 +40,12 @@ export async function readVerified<T>(what: string, read: () => Promise<T>): Pro
 }
 
 /** Writes a file from a store to disk. @throws ContentMismatchError */
-export async function writeVerified(source: Readable, expected: { size: number; sha256: string }, target: string, signal: AbortSignal | undefined): Promise<void> {
+export async function writeVerified(
+  source: Readable,
+  expected: { size: number; sha256: string },
+  target: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   await intoFile(target, 'w', (sink) => pipeline(source, new Verified(expected), sink, { signal }));
 }
 
@@ -62,6 +67,10 @@ class Verified extends Transform {
   }
 
   override _flush(done: TransformCallback): void {
-    done(this.#size === this.#expected.size && this.#hash.digest('hex') === this.#expected.sha256 ? null : new ContentMismatchError());
+    done(
+      this.#size === this.#expected.size && this.#hash.digest('hex') === this.#expected.sha256
+        ? null
+        : new ContentMismatchError(),
+    );
   }
 }

@@ -32,12 +32,16 @@ async function scale(sharp: typeof Sharp, picture: Buffer, mostProportion: numbe
   if (width * height > maxPixels[format]) throw new FaultError('tooManyPixels');
   const image = sharp(picture, { limitInputPixels: maxPixels[format], failOn: 'error' }).rotate();
   // Decoded once: the small one has half the sides of the large one.
-  const large = await image.resize({ ...sizes.large, fit: 'contain', background: { r: 0, g: 0, b: 0, alpha: 0 } }).png().toBuffer();
+  const large = await image
+    .resize({ ...sizes.large, fit: 'contain', background: { r: 0, g: 0, b: 0, alpha: 0 } })
+    .png()
+    .toBuffer();
   return [await sharp(large).resize(sizes.small).png().toBuffer(), large];
 }
 
 async function draw(sharp: typeof Sharp): Promise<Buffer[]> {
-  const drawn = (size: keyof typeof sizes): Promise<Buffer> => sharp(Buffer.from(defaultPicture)).resize(sizes[size]).png({ compressionLevel: 9 }).toBuffer();
+  const drawn = (size: keyof typeof sizes): Promise<Buffer> =>
+    sharp(Buffer.from(defaultPicture)).resize(sizes[size]).png({ compressionLevel: 9 }).toBuffer();
   return [await drawn('small'), await drawn('large')];
 }
 
@@ -51,10 +55,16 @@ async function answer(): Promise<{ head: ScaledHead; pictures: Buffer[] }> {
   sharp.concurrency(1);
   sharp.cache(false);
   try {
-    const pictures = process.argv[2] === 'default' ? await draw(sharp) : await scale(sharp, await buffer(process.stdin), Number(process.argv[3]));
+    const pictures =
+      process.argv[2] === 'default'
+        ? await draw(sharp)
+        : await scale(sharp, await buffer(process.stdin), Number(process.argv[3]));
     return { head: { bytes: pictures.map(({ length }) => length) }, pictures };
   } catch (error) {
-    return { head: { fault: error instanceof FaultError ? error.fault : 'notAPicture', cause: String(error), bytes: [] }, pictures: [] };
+    return {
+      head: { fault: error instanceof FaultError ? error.fault : 'notAPicture', cause: String(error), bytes: [] },
+      pictures: [],
+    };
   }
 }
 

@@ -50,11 +50,21 @@ export class Pictures {
   #default: Promise<Record<ThumbnailSize, Buffer>> | undefined;
 
   /** The picture in both sizes, PNG. @throws NotAPictureError, TooManyPixelsError, ProportionsError; ApiError Unavailable */
-  async scale(picture: Buffer, { caller, signal, mostProportion = Infinity }: PictureRequest): Promise<Record<ThumbnailSize, Buffer>> {
+  async scale(
+    picture: Buffer,
+    { caller, signal, mostProportion = Infinity }: PictureRequest,
+  ): Promise<Record<ThumbnailSize, Buffer>> {
     try {
-      return await this.#turns.run(caller.user.id, signal, () => inProcess(['scale', String(mostProportion)], picture, signal));
+      return await this.#turns.run(caller.user.id, signal, () =>
+        inProcess(['scale', String(mostProportion)], picture, signal),
+      );
     } catch (error) {
-      if (error instanceof TooManyWaitingError) throw new ApiError('Unavailable', { message: 'Too many pictures wait to be scaled. Try again.', headers: { 'retry-after': '5' }, cause: error });
+      if (error instanceof TooManyWaitingError)
+        throw new ApiError('Unavailable', {
+          message: 'Too many pictures wait to be scaled. Try again.',
+          headers: { 'retry-after': '5' },
+          cause: error,
+        });
       throw error;
     }
   }
@@ -70,9 +80,15 @@ export class Pictures {
 }
 
 /** From the sources these modules end in .ts, from the build in .js. */
-const script = fileURLToPath(new URL(`./pictureProcess${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url));
+const script = fileURLToPath(
+  new URL(`./pictureProcess${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url),
+);
 
-async function inProcess(args: readonly string[], picture: Buffer, signal?: AbortSignal): Promise<Record<ThumbnailSize, Buffer>> {
+async function inProcess(
+  args: readonly string[],
+  picture: Buffer,
+  signal?: AbortSignal,
+): Promise<Record<ThumbnailSize, Buffer>> {
   const timeout = AbortSignal.timeout(timeoutMs);
   // Nothing of the server's environment, which holds its secrets.
   const child = spawn(process.execPath, [script, ...args], {
@@ -103,7 +119,8 @@ function readScaled(bytes: Buffer): Record<ThumbnailSize, Buffer> {
   if (fault !== undefined) throw errorOf(fault, cause);
   const [small = 0, large = 0] = lengths;
   const start = end + 1;
-  if (bytes.length !== start + small + large) throw new Error('the process that scales pictures did not answer to the end');
+  if (bytes.length !== start + small + large)
+    throw new Error('the process that scales pictures did not answer to the end');
   return { small: bytes.subarray(start, start + small), large: bytes.subarray(start + small) };
 }
 
@@ -116,6 +133,9 @@ function errorOf(fault: PictureFault, cause: string | undefined): Error {
     case 'proportions':
       return new ProportionsError();
     case 'notInstalled':
-      return new ApiError('Unavailable', { message: 'This installation cannot handle pictures: the binary of sharp is not installed.', cause });
+      return new ApiError('Unavailable', {
+        message: 'This installation cannot handle pictures: the binary of sharp is not installed.',
+        cause,
+      });
   }
 }

@@ -27,8 +27,15 @@ export class Thumbnails {
 
   /** PNG bytes: the iModel's picture, or the default one. */
   async get(imodelId: string, size: ThumbnailSize): Promise<Buffer> {
-    const row = await this.#database.db.selectFrom('thumbnail').selectAll().where('imodel_id', '=', imodelId).executeTakeFirst();
-    const blob = row === undefined ? undefined : await this.#blobs.findReadable(size === 'small' ? row.small_blob_id : row.large_blob_id);
+    const row = await this.#database.db
+      .selectFrom('thumbnail')
+      .selectAll()
+      .where('imodel_id', '=', imodelId)
+      .executeTakeFirst();
+    const blob =
+      row === undefined
+        ? undefined
+        : await this.#blobs.findReadable(size === 'small' ? row.small_blob_id : row.large_blob_id);
     if (blob === undefined) return (await this.#pictures.byDefault())[size];
     const bytes = await buffer(await this.#blobs.read(blob));
     if (bytes.length !== blob.size) throw new ContentMismatchError();
@@ -42,8 +49,16 @@ export class Thumbnails {
       await this.#database.db.transaction().execute(async (tx) => {
         const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
         await removeThumbnail(tx, imodel.id, Date.now());
-        await tx.insertInto('thumbnail').values({ imodel_id: imodel.id, ...(await insertPictures(tx, store, access.onITwin.itwin, stored)) }).execute();
-        await audit(tx, request.caller, { at: Date.now(), action: 'thumbnail.set', iTwinId: imodel.itwin_id, iModelId: imodel.id });
+        await tx
+          .insertInto('thumbnail')
+          .values({ imodel_id: imodel.id, ...(await insertPictures(tx, store, access.onITwin.itwin, stored)) })
+          .execute();
+        await audit(tx, request.caller, {
+          at: Date.now(),
+          action: 'thumbnail.set',
+          iTwinId: imodel.itwin_id,
+          iModelId: imodel.id,
+        });
       });
     });
   }
@@ -54,7 +69,11 @@ type NewObject = StoredObject & { key: string };
 export type StoredPictures = Record<ThumbnailSize, NewObject>;
 
 /** Puts a picture in both sizes into a store, for work that makes them known; where that is refused they go again. */
-export async function withStoredPictures<T>(store: BlobStore, pictures: Record<ThumbnailSize, Buffer>, work: (stored: StoredPictures) => Promise<T>): Promise<T> {
+export async function withStoredPictures<T>(
+  store: BlobStore,
+  pictures: Record<ThumbnailSize, Buffer>,
+  work: (stored: StoredPictures) => Promise<T>,
+): Promise<T> {
   const put = async (bytes: Buffer): Promise<NewObject> => {
     const key = randomUUID();
     return { key, ...(await store.put(key, Readable.from([bytes]), bytes.length)) };
@@ -70,13 +89,31 @@ export async function withStoredPictures<T>(store: BlobStore, pictures: Record<T
 }
 
 /** Makes stored pictures known. @returns the columns that refer to them */
-export async function insertPictures(tx: Tx, store: BlobStore, itwin: AccountHolder, { small, large }: StoredPictures): Promise<{ small_blob_id: string; large_blob_id: string }> {
+export async function insertPictures(
+  tx: Tx,
+  store: BlobStore,
+  itwin: AccountHolder,
+  { small, large }: StoredPictures,
+): Promise<{ small_blob_id: string; large_blob_id: string }> {
   const ids = { small_blob_id: randomUUID(), large_blob_id: randomUUID() };
   for (const [id, { key, size, sha256 }] of [
     [ids.small_blob_id, small],
     [ids.large_blob_id, large],
   ] as const)
-    await tx.insertInto('blob').values({ id, store: store.id, key, size, sha256, state: 'stored', created_at: Date.now(), released_at: null, ...accountOf(itwin) }).execute();
+    await tx
+      .insertInto('blob')
+      .values({
+        id,
+        store: store.id,
+        key,
+        size,
+        sha256,
+        state: 'stored',
+        created_at: Date.now(),
+        released_at: null,
+        ...accountOf(itwin),
+      })
+      .execute();
   return ids;
 }
 

@@ -1,6 +1,14 @@
 import type { Readable } from 'node:stream';
 import { SpanKind } from '@opentelemetry/api';
-import type { BlobStore, ByteRange, CallOptions, CommitOptions, DirectAccess, DropOptions, StoredObject } from '../storage/blobStore.ts';
+import type {
+  BlobStore,
+  ByteRange,
+  CallOptions,
+  CommitOptions,
+  DirectAccess,
+  DropOptions,
+  StoredObject,
+} from '../storage/blobStore.ts';
 import { traced } from './traces.ts';
 
 /** A store whose calls show in traces. Keys are opaque; nothing of them is told. */
@@ -17,7 +25,16 @@ export class TracedStore implements BlobStore {
     this.direct =
       direct === undefined || uploads === undefined
         ? direct
-        : { ...direct, uploads: { ...uploads, takeIn: (upload, key, size, options) => this.#span('store.takeIn', { 'offshoot.bytes': size }, () => uploads.takeIn(upload, key, size, options)) } };
+        : {
+            ...direct,
+            uploads: {
+              ...uploads,
+              takeIn: (upload, key, size, options) =>
+                this.#span('store.takeIn', { 'offshoot.bytes': size }, () =>
+                  uploads.takeIn(upload, key, size, options),
+                ),
+            },
+          };
   }
 
   put(key: string, body: Readable, size: number, options?: CallOptions): Promise<StoredObject> {
@@ -36,8 +53,16 @@ export class TracedStore implements BlobStore {
     return this.#span('store.readBlock', {}, () => this.#store.readBlock(upload, blockId, options));
   }
 
-  commitBlocks(upload: string, key: string, blockIds: readonly string[], size: number, options?: CommitOptions): Promise<StoredObject> {
-    return this.#span('store.commitBlocks', { 'offshoot.bytes': size }, () => this.#store.commitBlocks(upload, key, blockIds, size, options));
+  commitBlocks(
+    upload: string,
+    key: string,
+    blockIds: readonly string[],
+    size: number,
+    options?: CommitOptions,
+  ): Promise<StoredObject> {
+    return this.#span('store.commitBlocks', { 'offshoot.bytes': size }, () =>
+      this.#store.commitBlocks(upload, key, blockIds, size, options),
+    );
   }
 
   dropBlocks(upload: string, options?: CallOptions): Promise<void> {
@@ -49,9 +74,17 @@ export class TracedStore implements BlobStore {
     return this.#span('store.read', {}, () => this.#store.read(key, range, options));
   }
 
-  async copyFrom(source: BlobStore, sourceKey: string, key: string, size: number, options?: CallOptions): Promise<StoredObject | undefined> {
+  async copyFrom(
+    source: BlobStore,
+    sourceKey: string,
+    key: string,
+    size: number,
+    options?: CallOptions,
+  ): Promise<StoredObject | undefined> {
     const from = source instanceof TracedStore ? source.#store : source;
-    return this.#span('store.copyFrom', { 'offshoot.bytes': size }, async () => this.#store.copyFrom?.(from, sourceKey, key, size, options));
+    return this.#span('store.copyFrom', { 'offshoot.bytes': size }, async () =>
+      this.#store.copyFrom?.(from, sourceKey, key, size, options),
+    );
   }
 
   check(options?: CallOptions): Promise<void> {

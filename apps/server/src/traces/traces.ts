@@ -1,4 +1,12 @@
-import { context, propagation, SpanKind, SpanStatusCode, trace, type Attributes, type Context } from '@opentelemetry/api';
+import {
+  context,
+  propagation,
+  SpanKind,
+  SpanStatusCode,
+  trace,
+  type Attributes,
+  type Context,
+} from '@opentelemetry/api';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
 import { version } from '../version.ts';
@@ -16,9 +24,18 @@ const stopWithinMs = 2000;
  * Sends spans to the collector that the configuration names, over OTLP; undefined where it names none, and then neither is the
  * SDK loaded nor anything recorded. One for a process: a second server in it shares the first one's.
  */
-export async function exportTraces({ tracesUrl, tracesRatio }: Pick<Config, 'tracesUrl' | 'tracesRatio'>): Promise<Exporting | undefined> {
+export async function exportTraces({
+  tracesUrl,
+  tracesRatio,
+}: Pick<Config, 'tracesUrl' | 'tracesRatio'>): Promise<Exporting | undefined> {
   if (tracesUrl === undefined) return undefined;
-  const [sdk, { OTLPTraceExporter }, { AsyncLocalStorageContextManager }, { W3CTraceContextPropagator }, { defaultResource, resourceFromAttributes }] = await Promise.all([
+  const [
+    sdk,
+    { OTLPTraceExporter },
+    { AsyncLocalStorageContextManager },
+    { W3CTraceContextPropagator },
+    { defaultResource, resourceFromAttributes },
+  ] = await Promise.all([
     import('@opentelemetry/sdk-trace'),
     import('@opentelemetry/exporter-trace-otlp-http'),
     import('@opentelemetry/context-async-hooks'),
@@ -26,9 +43,13 @@ export async function exportTraces({ tracesUrl, tracesRatio }: Pick<Config, 'tra
     import('@opentelemetry/resources'),
   ]);
   const provider = new sdk.TracerProvider({
-    resource: defaultResource().merge(resourceFromAttributes({ 'service.name': 'offshoot', 'service.version': version })),
+    resource: defaultResource().merge(
+      resourceFromAttributes({ 'service.name': 'offshoot', 'service.version': version }),
+    ),
     sampler: new sdk.ParentBasedSampler({ root: new sdk.TraceIdRatioBasedSampler(tracesRatio) }),
-    spanProcessors: [new sdk.BatchSpanProcessor({ exporter: new OTLPTraceExporter({ url: tracesUrl, timeoutMillis: stopWithinMs }) })],
+    spanProcessors: [
+      new sdk.BatchSpanProcessor({ exporter: new OTLPTraceExporter({ url: tracesUrl, timeoutMillis: stopWithinMs }) }),
+    ],
   });
   trace.setGlobalTracerProvider(provider);
   context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
@@ -47,7 +68,13 @@ export async function exportTraces({ tracesUrl, tracesRatio }: Pick<Config, 'tra
 const tracer = () => trace.getTracer('offshoot', version);
 
 /** Does some work in a span of its own, below the one that is active. Costs next to nothing where nothing is exported. */
-export async function traced<T>(name: string, attributes: Attributes, work: () => Promise<T>, parent: Context = context.active(), kind: SpanKind = SpanKind.INTERNAL): Promise<T> {
+export async function traced<T>(
+  name: string,
+  attributes: Attributes,
+  work: () => Promise<T>,
+  parent: Context = context.active(),
+  kind: SpanKind = SpanKind.INTERNAL,
+): Promise<T> {
   return tracer().startActiveSpan(name, { attributes, kind }, parent, async (span) => {
     try {
       return await work();
@@ -87,7 +114,11 @@ export function traceRequests(app: FastifyInstance): void {
     // Without the query: signed links are as good as keys.
     const attributes = { 'http.request.method': request.method, 'http.route': request.routeOptions.url ?? 'none' };
     const { operationId } = (request.routeOptions.schema ?? {}) as { operationId?: string };
-    const span = tracer().startSpan(operationId ?? `${request.method} ${attributes['http.route']}`, { kind: SpanKind.SERVER, attributes }, parent);
+    const span = tracer().startSpan(
+      operationId ?? `${request.method} ${attributes['http.route']}`,
+      { kind: SpanKind.SERVER, attributes },
+      parent,
+    );
     const within = trace.setSpan(parent, span);
     active.set(request, within);
     context.with(within, done);

@@ -29,7 +29,8 @@ export async function beginTransfer(
 ): Promise<void> {
   // Owned by the copy from the start, so that it is nobody's to collect, and that the copy may append to it afterwards.
   const segmentId = imodel.head_index === 0 ? null : randomUUID();
-  if (segmentId !== null) await tx.insertInto('segment').values({ id: segmentId, owner_imodel_id: imodel.id }).execute();
+  if (segmentId !== null)
+    await tx.insertInto('segment').values({ id: segmentId, owner_imodel_id: imodel.id }).execute();
   await tx
     .insertInto('transfer')
     .values({
@@ -45,5 +46,11 @@ export async function beginTransfer(
       begun_at: null,
     })
     .execute();
-  await enqueue(tx, { kind: transferFilesJob, subjectId: imodel.id, tenant: imodel.itwin_id, userId: order.caller.user.id, payload: order });
+  await enqueue(tx, {
+    kind: transferFilesJob,
+    subjectId: imodel.id,
+    tenant: imodel.itwin_id,
+    userId: order.caller.user.id,
+    payload: order,
+  });
 }

@@ -2,7 +2,15 @@ import { createHash } from 'node:crypto';
 import { pipeline, type Readable, Transform, type TransformCallback } from 'node:stream';
 import { RateLimiterMemory, RateLimiterQueue } from 'rate-limiter-flexible';
 import { FinalError } from '../operations/reasons.ts';
-import { NoSuchObjectError, SizeMismatchError, StoreTimeoutError, type BlobStore, type ByteRange, type CallOptions, type StoredObject } from '../storage/blobStore.ts';
+import {
+  NoSuchObjectError,
+  SizeMismatchError,
+  StoreTimeoutError,
+  type BlobStore,
+  type ByteRange,
+  type CallOptions,
+  type StoredObject,
+} from '../storage/blobStore.ts';
 import type { BlobPlace, Blobs } from '../storage/blobs.ts';
 
 /** What a file must be when it arrives. */
@@ -39,7 +47,10 @@ export class Carrier {
   constructor(blobs: Blobs, bytesPerSecond: number) {
     this.#blobs = blobs;
     this.#bytesPerSecond = bytesPerSecond;
-    this.#budget = bytesPerSecond === 0 ? undefined : new RateLimiterQueue(new RateLimiterMemory({ points: bytesPerSecond, duration: 1 }));
+    this.#budget =
+      bytesPerSecond === 0
+        ? undefined
+        : new RateLimiterQueue(new RateLimiterMemory({ points: bytesPerSecond, duration: 1 }));
   }
 
   /**
@@ -49,10 +60,20 @@ export class Carrier {
    * @param onBytes hears of bytes as they pass
    * @throws DamagedSourceError
    */
-  async carry(from: BlobPlace, range: ByteRange | undefined, expected: Expected, to: BlobStore, key: string, options: CallOptions, onBytes: (bytes: number) => void): Promise<void> {
+  async carry(
+    from: BlobPlace,
+    range: ByteRange | undefined,
+    expected: Expected,
+    to: BlobStore,
+    key: string,
+    options: CallOptions,
+    onBytes: (bytes: number) => void,
+  ): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       try {
-        const { sha256 } = (range === undefined ? await this.#copyWithin(from, expected.size, to, key, options, onBytes) : undefined) ?? (await this.#stream(from, range, expected.size, to, key, options, onBytes));
+        const { sha256 } =
+          (range === undefined ? await this.#copyWithin(from, expected.size, to, key, options, onBytes) : undefined) ??
+          (await this.#stream(from, range, expected.size, to, key, options, onBytes));
         if (sha256 === expected.sha256) return;
         await to.delete(key, options);
       } catch (error) {
@@ -64,7 +85,14 @@ export class Carrier {
     }
   }
 
-  async #copyWithin({ store, key: sourceKey }: BlobPlace, size: number, to: BlobStore, key: string, options: CallOptions, onBytes: (bytes: number) => void): Promise<StoredObject | undefined> {
+  async #copyWithin(
+    { store, key: sourceKey }: BlobPlace,
+    size: number,
+    to: BlobStore,
+    key: string,
+    options: CallOptions,
+    onBytes: (bytes: number) => void,
+  ): Promise<StoredObject | undefined> {
     const way = `${store} ${to.id}`;
     const refusals = this.#refusals.get(way) ?? 0;
     if (to.copyFrom === undefined || refusals === refusalsUntilStreamed) return undefined;
@@ -86,7 +114,15 @@ export class Carrier {
     return copied;
   }
 
-  async #stream(from: BlobPlace, range: ByteRange | undefined, size: number, to: BlobStore, key: string, options: CallOptions, onBytes: (bytes: number) => void): Promise<StoredObject> {
+  async #stream(
+    from: BlobPlace,
+    range: ByteRange | undefined,
+    size: number,
+    to: BlobStore,
+    key: string,
+    options: CallOptions,
+    onBytes: (bytes: number) => void,
+  ): Promise<StoredObject> {
     const source = await this.#blobs.read(from, range, options);
     return to.put(key, this.#metered(source, options, onBytes), size, options);
   }

@@ -29,10 +29,15 @@ interface Copy {
 
 const lengthOf = (position: number, size: number): number => Math.min(blockBytes, size - position * blockBytes);
 
-const bytesOf = ({ missing, size }: Copy): number => missing.reduce((sum, { position }) => sum + lengthOf(position, size), 0);
+const bytesOf = ({ missing, size }: Copy): number =>
+  missing.reduce((sum, { position }) => sum + lengthOf(position, size), 0);
 
 /** What a transfer copies from, as far as checkpoints are concerned. */
-const sourceOf = ({ history_id, head_index, from_baseline_id }: TransferTable) => ({ history_id, head_index, baseline_id: from_baseline_id });
+const sourceOf = ({ history_id, head_index, from_baseline_id }: TransferTable) => ({
+  history_id,
+  head_index,
+  baseline_id: from_baseline_id,
+});
 
 /** The source's usable checkpoints, the ones that help most first: the newest, the baseline's, then back in time. */
 async function inOrder({ checkpoints }: TransferParts, transfer: TransferTable): Promise<CheckpointTable[]> {
@@ -66,9 +71,15 @@ const isBeingCopied = ({ state, file_id }: CheckpointTable): boolean => state ==
  * Where the source has none, the installation makes one of its baseline.
  * @returns `waiting` while that is being made; `none` where nobody makes checkpoints, or the one of the baseline has failed
  */
-export async function copyFirstCheckpoint(parts: TransferParts, run: TransferRun, transfer: TransferTable): Promise<'there' | 'waiting' | 'none'> {
+export async function copyFirstCheckpoint(
+  parts: TransferParts,
+  run: TransferRun,
+  transfer: TransferTable,
+): Promise<'there' | 'waiting' | 'none'> {
   const { db } = parts.database;
-  const usable = (await inOrder(parts, transfer)).toSorted((a, b) => Number(a.baseline_id === null) - Number(b.baseline_id === null));
+  const usable = (await inOrder(parts, transfer)).toSorted(
+    (a, b) => Number(a.baseline_id === null) - Number(b.baseline_id === null),
+  );
   for (const checkpoint of usable) {
     if (await isThere(db, transfer)) return 'there';
     try {
@@ -85,8 +96,14 @@ export async function copyFirstCheckpoint(parts: TransferParts, run: TransferRun
   if (!parts.checkpoints.enabled) return 'none';
   const ofBaseline = await parts.checkpoints.find(sourceOf(transfer), 0);
   if (ofBaseline !== undefined) return ofBaseline.state === 'scheduled' ? 'waiting' : 'none';
-  const owners = await db.selectFrom('imodel').select(['itwin_id', 'creator_id']).where('id', '=', transfer.imodel_id).executeTakeFirstOrThrow();
-  await db.transaction().execute((tx) => parts.checkpoints.want(tx, { ...sourceOf(transfer), ...owners }, 0, { when: 'now' }));
+  const owners = await db
+    .selectFrom('imodel')
+    .select(['itwin_id', 'creator_id'])
+    .where('id', '=', transfer.imodel_id)
+    .executeTakeFirstOrThrow();
+  await db
+    .transaction()
+    .execute((tx) => parts.checkpoints.want(tx, { ...sourceOf(transfer), ...owners }, 0, { when: 'now' }));
   return 'waiting';
 }
 
@@ -94,11 +111,28 @@ export async function copyFirstCheckpoint(parts: TransferParts, run: TransferRun
  * Gives the target a row for each checkpoint of its source, in the transaction that initializes it: whoever asks then is told
  * that they are on their way, and not that there never will be one.
  */
-export async function scheduleCheckpoints(tx: Tx, parts: TransferParts, transfer: TransferTable, imodel: IModelTable): Promise<void> {
+export async function scheduleCheckpoints(
+  tx: Tx,
+  parts: TransferParts,
+  transfer: TransferTable,
+  imodel: IModelTable,
+): Promise<void> {
   for (const checkpoint of await parts.checkpoints.all(sourceOf(transfer), tx)) {
-    const source = checkpoint.state !== 'successful' && !isBeingCopied(checkpoint) ? undefined : await tx.selectFrom('model_file').selectAll().where('id', '=', checkpoint.file_id ?? '').executeTakeFirst();
+    const source =
+      checkpoint.state !== 'successful' && !isBeingCopied(checkpoint)
+        ? undefined
+        : await tx
+            .selectFrom('model_file')
+            .selectAll()
+            .where('id', '=', checkpoint.file_id ?? '')
+            .executeTakeFirst();
     if (source !== undefined) await makeRoom(tx, transfer, checkpoint, source);
-    else if (checkpoint.state === 'failed') await tx.insertInto('checkpoint').values({ ...checkpoint, ...placeOf(transfer, checkpoint), id: randomUUID() }).onConflict((conflict) => conflict.doNothing()).execute();
+    else if (checkpoint.state === 'failed')
+      await tx
+        .insertInto('checkpoint')
+        .values({ ...checkpoint, ...placeOf(transfer, checkpoint), id: randomUUID() })
+        .onConflict((conflict) => conflict.doNothing())
+        .execute();
     else await parts.checkpoints.want(tx, imodel, checkpoint.changeset_index);
   }
 }
@@ -116,7 +150,11 @@ async function isThere(db: Db, { baseline_id, segment_id }: TransferTable): Prom
 }
 
 /** Adds the bytes that are to be copied to the progress of the operation. */
-async function announce({ database }: TransferParts, { transfer }: TransferRun, copies: readonly Copy[]): Promise<void> {
+async function announce(
+  { database }: TransferParts,
+  { transfer }: TransferRun,
+  copies: readonly Copy[],
+): Promise<void> {
   const bytes = copies.reduce((sum, copy) => sum + bytesOf(copy), 0);
   await database.db
     .updateTable('operation')
@@ -126,9 +164,22 @@ async function announce({ database }: TransferParts, { transfer }: TransferRun, 
 }
 
 /** Copies the blocks of one checkpoint, which is usable afterwards. */
-async function fill(parts: TransferParts, run: TransferRun, transfer: TransferTable, { checkpoint, fileId, size, missing }: Copy): Promise<void> {
-  const blocks = new Blocks(parts, run, await twinBlobs(parts, transfer), await sharingOf(parts.database.db, transfer, parts.config.share));
-  await pMap(missing, (block) => blocks.bring(block, fileId, lengthOf(block.position, size)), { concurrency: parts.config.parallelFiles, signal: run.signal });
+async function fill(
+  parts: TransferParts,
+  run: TransferRun,
+  transfer: TransferTable,
+  { checkpoint, fileId, size, missing }: Copy,
+): Promise<void> {
+  const blocks = new Blocks(
+    parts,
+    run,
+    await twinBlobs(parts, transfer),
+    await sharingOf(parts.database.db, transfer, parts.config.share),
+  );
+  await pMap(missing, (block) => blocks.bring(block, fileId, lengthOf(block.position, size)), {
+    concurrency: parts.config.parallelFiles,
+    signal: run.signal,
+  });
   await run.record({ bytes: 0, changesets: 0 }, (tx) => complete(tx, transfer, checkpoint, fileId));
 }
 
@@ -139,9 +190,18 @@ function placeOf(transfer: TransferTable, { baseline_id, changeset_index }: Chec
 }
 
 /** Makes room for one checkpoint; undefined when the copy has it, or is getting it some other way. */
-async function prepare({ database }: TransferParts, run: TransferRun, transfer: TransferTable, checkpoint: CheckpointTable): Promise<Copy | undefined> {
+async function prepare(
+  { database }: TransferParts,
+  run: TransferRun,
+  transfer: TransferTable,
+  checkpoint: CheckpointTable,
+): Promise<Copy | undefined> {
   const { db } = database;
-  const source = await db.selectFrom('model_file').selectAll().where('id', '=', checkpoint.file_id ?? '').executeTakeFirst();
+  const source = await db
+    .selectFrom('model_file')
+    .selectAll()
+    .where('id', '=', checkpoint.file_id ?? '')
+    .executeTakeFirst();
   if (source === undefined) return undefined;
   let fileId: string | undefined;
   await run.record({ bytes: 0, changesets: 0 }, async (tx) => {
@@ -158,37 +218,83 @@ async function prepare({ database }: TransferParts, run: TransferRun, transfer: 
     .where('f.file_id', '=', source.id)
     .orderBy('f.position')
     .execute();
-  const missing = blocks.filter(({ position }) => !positions.has(position)).map((block) => ({ ...block, key: block.key as string }));
+  const missing = blocks
+    .filter(({ position }) => !positions.has(position))
+    .map((block) => ({ ...block, key: block.key as string }));
   return { checkpoint, size: source.size, fileId, missing };
 }
 
 /** @returns the file that takes the blocks; undefined when nothing has to come over */
-async function makeRoom(tx: Tx, transfer: TransferTable, checkpoint: CheckpointTable, source: ModelFileTable): Promise<string | undefined> {
+async function makeRoom(
+  tx: Tx,
+  transfer: TransferTable,
+  checkpoint: CheckpointTable,
+  source: ModelFileTable,
+): Promise<string | undefined> {
   const place = placeOf(transfer, checkpoint);
-  const there = tx.selectFrom('checkpoint').select(['state', 'file_id']).where('changeset_index', '=', place.changeset_index);
-  const existing = await (place.baseline_id === null ? there.where('segment_id', '=', place.segment_id) : there.where('baseline_id', '=', place.baseline_id)).executeTakeFirst();
+  const there = tx
+    .selectFrom('checkpoint')
+    .select(['state', 'file_id'])
+    .where('changeset_index', '=', place.changeset_index);
+  const existing = await (
+    place.baseline_id === null
+      ? there.where('segment_id', '=', place.segment_id)
+      : there.where('baseline_id', '=', place.baseline_id)
+  ).executeTakeFirst();
   // One without a file is ordered or has failed here: that is its generator's.
   if (existing !== undefined) return existing.state === 'scheduled' ? (existing.file_id ?? undefined) : undefined;
   const fileId = randomUUID();
   const now = Date.now();
-  await tx.insertInto('model_file').values({ ...source, id: fileId, created_at: now }).execute();
+  await tx
+    .insertInto('model_file')
+    .values({ ...source, id: fileId, created_at: now })
+    .execute();
   await tx
     .insertInto('checkpoint')
-    .values({ id: randomUUID(), ...place, state: 'scheduled', file_id: fileId, applied: 0, to_apply: 0, failure_reason: null, created_at: now, finished_at: null })
+    .values({
+      id: randomUUID(),
+      ...place,
+      state: 'scheduled',
+      file_id: fileId,
+      applied: 0,
+      to_apply: 0,
+      failure_reason: null,
+      created_at: now,
+      finished_at: null,
+    })
     .execute();
   return fileId;
 }
 
 async function complete(tx: Tx, transfer: TransferTable, checkpoint: CheckpointTable, fileId: string): Promise<void> {
-  const { count } = await tx.selectFrom('model_file_block').select((eb) => eb.fn.countAll<number>().as('count')).where('file_id', '=', fileId).executeTakeFirstOrThrow();
+  const { count } = await tx
+    .selectFrom('model_file_block')
+    .select((eb) => eb.fn.countAll<number>().as('count'))
+    .where('file_id', '=', fileId)
+    .executeTakeFirstOrThrow();
   const { size } = await tx.selectFrom('model_file').select('size').where('id', '=', fileId).executeTakeFirstOrThrow();
-  if (Number(count) !== Math.ceil(size / blockBytes)) throw new Error(`the checkpoint of changeset ${checkpoint.changeset_index} of ${transfer.imodel_id} did not come over whole`);
-  await tx.updateTable('checkpoint').set({ state: 'successful', finished_at: Date.now() }).where('file_id', '=', fileId).where('state', '=', 'scheduled').execute();
+  if (Number(count) !== Math.ceil(size / blockBytes))
+    throw new Error(
+      `the checkpoint of changeset ${checkpoint.changeset_index} of ${transfer.imodel_id} did not come over whole`,
+    );
+  await tx
+    .updateTable('checkpoint')
+    .set({ state: 'successful', finished_at: Date.now() })
+    .where('file_id', '=', fileId)
+    .where('state', '=', 'scheduled')
+    .execute();
 }
 
 /** The baseline's file in both stores: blocks that lie in it need not be brought over again. */
-async function twinBlobs({ database: { db } }: TransferParts, transfer: TransferTable): Promise<ReadonlyMap<string, string>> {
-  const rows = await db.selectFrom('baseline').select(['id', 'blob_id']).where('id', 'in', [transfer.from_baseline_id, transfer.baseline_id ?? '']).execute();
+async function twinBlobs(
+  { database: { db } }: TransferParts,
+  transfer: TransferTable,
+): Promise<ReadonlyMap<string, string>> {
+  const rows = await db
+    .selectFrom('baseline')
+    .select(['id', 'blob_id'])
+    .where('id', 'in', [transfer.from_baseline_id, transfer.baseline_id ?? ''])
+    .execute();
   const from = rows.find(({ id }) => id === transfer.from_baseline_id);
   const to = rows.find(({ id }) => id === transfer.baseline_id);
   return new Map(from === undefined || to === undefined ? [] : [[from.blob_id, to.blob_id]]);
@@ -213,26 +319,41 @@ class Blocks {
   async bring(block: SourceBlock, fileId: string, length: number): Promise<void> {
     const { db } = this.#parts.database;
     // One that only others have is copied all the same, so that it takes its time; what is kept in the end is one block.
-    const known = await db.selectFrom('block as k').select('k.id').where('k.sha256', '=', block.sha256).where('k.store', '=', this.#store.id).where(this.#sharing.block).executeTakeFirst();
+    const known = await db
+      .selectFrom('block as k')
+      .select('k.id')
+      .where('k.sha256', '=', block.sha256)
+      .where('k.store', '=', this.#store.id)
+      .where(this.#sharing.block)
+      .executeTakeFirst();
     const twin = this.#twins.get(block.blobId);
     const row = known === undefined && twin === undefined ? await this.#carry(block, length) : undefined;
     let used = true;
-    await this.#run.record({ bytes: length, changesets: 0 }, async (tx) => {
-      let id = (await blockIn(tx, this.#store.id, block.sha256))?.id;
-      used = id === undefined;
-      if (id === undefined) {
-        if (row !== undefined) await tx.insertInto('blob').values(row).execute();
-        const place = row === undefined ? { blob_id: twin, start: block.start } : { blob_id: row.id, start: 0 };
-        if (place.blob_id === undefined) throw new Error(`block ${block.sha256} is gone again`);
-        id = randomBytes(16).toString('hex').toUpperCase();
-        await tx.insertInto('block').values({ id, store: this.#store.id, sha256: block.sha256, blob_id: place.blob_id, start: place.start }).execute();
-      }
-      // Two copies of one baseline fill the same file.
-      await tx.insertInto('model_file_block').values({ file_id: fileId, position: block.position, block_id: id }).onConflict((conflict) => conflict.doNothing()).execute();
-    }).catch(async (error: unknown) => {
-      if (row?.key != null) await this.#run.discard(this.#store, row.key).catch(() => undefined);
-      throw error;
-    });
+    await this.#run
+      .record({ bytes: length, changesets: 0 }, async (tx) => {
+        let id = (await blockIn(tx, this.#store.id, block.sha256))?.id;
+        used = id === undefined;
+        if (id === undefined) {
+          if (row !== undefined) await tx.insertInto('blob').values(row).execute();
+          const place = row === undefined ? { blob_id: twin, start: block.start } : { blob_id: row.id, start: 0 };
+          if (place.blob_id === undefined) throw new Error(`block ${block.sha256} is gone again`);
+          id = randomBytes(16).toString('hex').toUpperCase();
+          await tx
+            .insertInto('block')
+            .values({ id, store: this.#store.id, sha256: block.sha256, blob_id: place.blob_id, start: place.start })
+            .execute();
+        }
+        // Two copies of one baseline fill the same file.
+        await tx
+          .insertInto('model_file_block')
+          .values({ file_id: fileId, position: block.position, block_id: id })
+          .onConflict((conflict) => conflict.doNothing())
+          .execute();
+      })
+      .catch(async (error: unknown) => {
+        if (row?.key != null) await this.#run.discard(this.#store, row.key).catch(() => undefined);
+        throw error;
+      });
     if (!used && row !== undefined) await this.#store.delete(row.key as string, this.#run.options);
   }
 
@@ -240,8 +361,25 @@ class Blocks {
     const key = randomUUID();
     // Blocks of their own are copied as whole files are; those within a baseline are parts of it.
     const range = length === block.blobSize ? undefined : { start: block.start, end: block.start + length - 1 };
-    await this.#parts.carrier.carry(block, range, { what: 'a checkpoint', size: length, sha256: block.sha256 }, this.#store, key, this.#run.options, this.#run.passed);
-    return { id: randomUUID(), store: this.#store.id, key, size: length, sha256: block.sha256, state: 'stored', created_at: Date.now(), released_at: null, ...this.#run.account };
+    await this.#parts.carrier.carry(
+      block,
+      range,
+      { what: 'a checkpoint', size: length, sha256: block.sha256 },
+      this.#store,
+      key,
+      this.#run.options,
+      this.#run.passed,
+    );
+    return {
+      id: randomUUID(),
+      store: this.#store.id,
+      key,
+      size: length,
+      sha256: block.sha256,
+      state: 'stored',
+      created_at: Date.now(),
+      released_at: null,
+      ...this.#run.account,
+    };
   }
 }
-

@@ -38,18 +38,33 @@ async function bringCheckpoints(parts: TransferParts, job: RunningJob): Promise<
 /** The end of a transfer, whether or not all checkpoints came over. */
 async function finish(tx: Tx, parts: TransferParts, imodelId: string): Promise<void> {
   const transfer = await tx.selectFrom('transfer').selectAll().where('imodel_id', '=', imodelId).executeTakeFirst();
-  const imodel = await tx.selectFrom('imodel').selectAll().where('id', '=', imodelId).where('deleted_at', 'is', null).executeTakeFirst();
+  const imodel = await tx
+    .selectFrom('imodel')
+    .selectAll()
+    .where('id', '=', imodelId)
+    .where('deleted_at', 'is', null)
+    .executeTakeFirst();
   // Deleted meanwhile: the collector takes the rest.
   if (transfer === undefined || imodel === undefined) return;
   const unfinished = await takeBackUnfinished(tx, transfer);
   await endTransfer(tx, parts, transfer);
-  await tx.updateTable('operation').set((eb) => ({ state: 'successful', finished_at: Date.now(), bytes_done: eb.ref('bytes'), bytes_under_way: 0 })).where('imodel_id', '=', imodelId).execute();
+  await tx
+    .updateTable('operation')
+    .set((eb) => ({ state: 'successful', finished_at: Date.now(), bytes_done: eb.ref('bytes'), bytes_under_way: 0 }))
+    .where('imodel_id', '=', imodelId)
+    .execute();
   for (const checkpoint of unfinished) {
     // Made here where checkpoints are made: whoever was told that it is on its way is not told now that there is none.
     if (await parts.checkpoints.want(tx, imodel, checkpoint.changeset_index)) continue;
     await tx
       .insertInto('checkpoint')
-      .values({ ...checkpoint, state: 'failed', file_id: null, failure_reason: 'The checkpoint could not be copied into this data center.', finished_at: Date.now() })
+      .values({
+        ...checkpoint,
+        state: 'failed',
+        file_id: null,
+        failure_reason: 'The checkpoint could not be copied into this data center.',
+        finished_at: Date.now(),
+      })
       .onConflict((conflict) => conflict.doNothing())
       .execute();
   }
@@ -60,12 +75,23 @@ async function finish(tx: Tx, parts: TransferParts, imodelId: string): Promise<v
 /** Takes away the checkpoints whose files did not come over whole. @returns their rows as they were */
 async function takeBackUnfinished(tx: Tx, transfer: TransferTable): Promise<CheckpointTable[]> {
   // Copies of one baseline share its checkpoint: one that is still on its way fills it.
-  const other = await tx.selectFrom('transfer').select('imodel_id').where('baseline_id', '=', transfer.baseline_id).where('imodel_id', '!=', transfer.imodel_id).limit(1).executeTakeFirst();
+  const other = await tx
+    .selectFrom('transfer')
+    .select('imodel_id')
+    .where('baseline_id', '=', transfer.baseline_id)
+    .where('imodel_id', '!=', transfer.imodel_id)
+    .limit(1)
+    .executeTakeFirst();
   const unfinished = await tx
     .deleteFrom('checkpoint')
     .where('state', '=', 'scheduled')
     .where('file_id', 'is not', null)
-    .where((eb) => eb.or([eb('segment_id', '=', transfer.segment_id), ...(other === undefined ? [eb('baseline_id', '=', transfer.baseline_id)] : [])]))
+    .where((eb) =>
+      eb.or([
+        eb('segment_id', '=', transfer.segment_id),
+        ...(other === undefined ? [eb('baseline_id', '=', transfer.baseline_id)] : []),
+      ]),
+    )
     .returningAll()
     .execute();
   for (const { file_id } of unfinished) if (file_id !== null) await forgetFile(tx, file_id);

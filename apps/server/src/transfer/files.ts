@@ -81,9 +81,14 @@ async function bringFiles(parts: TransferParts, job: RunningJob): Promise<Effect
     const files = new Files(parts, run, await sharingOf(parts.database.db, run.transfer, parts.config.share));
     await pMap(files.missing(), (work) => work(), { concurrency: parts.config.parallelFiles, signal: run.signal });
     await files.settled();
-    const transfer = await parts.database.db.selectFrom('transfer').selectAll().where('imodel_id', '=', job.subjectId).executeTakeFirst();
+    const transfer = await parts.database.db
+      .selectFrom('transfer')
+      .selectAll()
+      .where('imodel_id', '=', job.subjectId)
+      .executeTakeFirst();
     if (transfer === undefined) throw new EndedTransferError();
-    if ((await copyFirstCheckpoint(parts, run, transfer)) === 'waiting') return (tx) => lookAgain(tx, transferFilesJob, job);
+    if ((await copyFirstCheckpoint(parts, run, transfer)) === 'waiting')
+      return (tx) => lookAgain(tx, transferFilesJob, job);
     return await initialize(parts, transfer);
   } catch (error) {
     // However the abort shows itself, what counts is why.
@@ -96,7 +101,12 @@ async function bringFiles(parts: TransferParts, job: RunningJob): Promise<Effect
 
 /** Notes how much there is to bring over. @throws QuotaExceededError when it is more than the iTwin may have */
 async function measure({ database: { db }, quotas }: TransferParts, { transfer, account }: TransferRun): Promise<void> {
-  const baseline = await db.selectFrom('baseline as l').innerJoin('blob as b', 'b.id', 'l.blob_id').select('b.size').where('l.id', '=', transfer.from_baseline_id).executeTakeFirstOrThrow();
+  const baseline = await db
+    .selectFrom('baseline as l')
+    .innerJoin('blob as b', 'b.id', 'l.blob_id')
+    .select('b.size')
+    .where('l.id', '=', transfer.from_baseline_id)
+    .executeTakeFirstOrThrow();
   const changesets = await db
     .selectFrom('history_segment as h')
     .innerJoin('changeset as c', 'c.segment_id', 'h.segment_id')
@@ -153,7 +163,8 @@ class Files {
 
   /** Waits until everything that arrived is written down. */
   async settled(): Promise<void> {
-    while (this.#failure === undefined && (this.#writing !== undefined || this.#arrived.length > 0)) await this.#write();
+    while (this.#failure === undefined && (this.#writing !== undefined || this.#arrived.length > 0))
+      await this.#write();
     if (this.#failure !== undefined) throw this.#failure;
   }
 
@@ -161,7 +172,13 @@ class Files {
   async #notThere(first: number, last: number): Promise<ChangesetTable[]> {
     const { database } = this.#parts;
     const { transfer } = this.#run;
-    const rows = await listChangesets(database, transfer, { first, last, limit: pageSize, offset: 0, descending: false });
+    const rows = await listChangesets(database, transfer, {
+      first,
+      last,
+      limit: pageSize,
+      offset: 0,
+      descending: false,
+    });
     if (rows.length !== last - first + 1) throw new Error(`changesets ${first} to ${last} are not all there`);
     const there = await database.db
       .selectFrom('changeset')
@@ -177,7 +194,12 @@ class Files {
   async #blobs(changesets: readonly ChangesetTable[]): Promise<Map<string, ReadableBlob>> {
     if (changesets.length === 0) return new Map();
     const ids = changesets.map(({ blob_id }) => blob_id);
-    const rows = await this.#parts.database.db.selectFrom('blob').select(['id', 'store', 'key', 'size', 'sha256']).where('id', 'in', ids).where('state', '=', 'stored').execute();
+    const rows = await this.#parts.database.db
+      .selectFrom('blob')
+      .select(['id', 'store', 'key', 'size', 'sha256'])
+      .where('id', 'in', ids)
+      .where('state', '=', 'stored')
+      .execute();
     return new Map(rows.map((row) => [row.id, row as ReadableBlob]));
   }
 
@@ -206,8 +228,19 @@ class Files {
     const { size, sha256 } = blob;
     const expected = { what, size, sha256 };
     const key = keyOf(transfer, blob);
-    if (!(this.#perhapsThere-- > 0 && (await carrier.has(this.#store, key, expected, options)))) await this.#unlessEnded(key, () => carrier.carry(blob, undefined, expected, this.#store, key, options, passed));
-    return { id: randomUUID(), store: this.#store.id, key, size, sha256, state: 'stored', created_at: Date.now(), released_at: null, ...account };
+    if (!(this.#perhapsThere-- > 0 && (await carrier.has(this.#store, key, expected, options))))
+      await this.#unlessEnded(key, () => carrier.carry(blob, undefined, expected, this.#store, key, options, passed));
+    return {
+      id: randomUUID(),
+      store: this.#store.id,
+      key,
+      size,
+      sha256,
+      state: 'stored',
+      created_at: Date.now(),
+      released_at: null,
+      ...account,
+    };
   }
 
   /** A file that arrives, whole or not, after the end of the run is nobody's. */
@@ -225,7 +258,11 @@ class Files {
   async #bringBaseline(): Promise<void> {
     const { database, blobs } = this.#parts;
     const { transfer } = this.#run;
-    const { blob_id } = await database.db.selectFrom('baseline').select('blob_id').where('id', '=', transfer.from_baseline_id).executeTakeFirstOrThrow();
+    const { blob_id } = await database.db
+      .selectFrom('baseline')
+      .select('blob_id')
+      .where('id', '=', transfer.from_baseline_id)
+      .executeTakeFirstOrThrow();
     const blob = await blobs.findReadable(blob_id);
     if (blob === undefined) throw new Error(`blob ${blob_id} is gone`);
     const same = await database.db
@@ -244,7 +281,10 @@ class Files {
       const id = same?.id ?? randomUUID();
       if (row !== undefined) {
         await tx.insertInto('blob').values(row).execute();
-        await tx.insertInto('baseline').values({ id, blob_id: row.id, state: 'initialized', created_at: Date.now() }).execute();
+        await tx
+          .insertInto('baseline')
+          .values({ id, blob_id: row.id, state: 'initialized', created_at: Date.now() })
+          .execute();
       }
       await tx.updateTable('transfer').set({ baseline_id: id }).where('imodel_id', '=', transfer.imodel_id).execute();
     });
@@ -268,10 +308,13 @@ class Files {
       while (this.#arrived.length > 0) {
         const batch = this.#arrived.splice(0, pageSize);
         const bytes = batch.reduce((sum, { changeset }) => sum + changeset.file_size, 0);
-        await this.#run.record({ bytes, changesets: batch.length }, (tx) => this.#insert(tx, batch)).catch(async (error: unknown) => {
-          for (const { row } of [...batch, ...this.#arrived]) if (row?.key != null) await this.#run.discard(this.#store, row.key).catch(() => undefined);
-          throw error;
-        });
+        await this.#run
+          .record({ bytes, changesets: batch.length }, (tx) => this.#insert(tx, batch))
+          .catch(async (error: unknown) => {
+            for (const { row } of [...batch, ...this.#arrived])
+              if (row?.key != null) await this.#run.discard(this.#store, row.key).catch(() => undefined);
+            throw error;
+          });
       }
     } catch (error) {
       this.#failure = error as Error;
@@ -290,14 +333,26 @@ class Files {
 }
 
 /** Where a file of a transfer goes: the same place in every run, so that none leaves a copy behind. */
-const keyOf = (transfer: TransferTable, blob: ReadableBlob): string => createHash('sha256').update(`${transfer.imodel_id}/${blob.id}`).digest('hex').slice(0, 32);
+const keyOf = (transfer: TransferTable, blob: ReadableBlob): string =>
+  createHash('sha256').update(`${transfer.imodel_id}/${blob.id}`).digest('hex').slice(0, 32);
 
 const contentOf = ({ sha256, size }: Pick<ReadableBlob, 'sha256' | 'size'>): string => `${sha256}/${size}`;
 
 /** Runs the job once more in a while, when the checkpoint that it waits for may be made. */
 export async function lookAgain(tx: Tx, kind: string, job: RunningJob): Promise<void> {
-  await tx.updateTable('transfer').set({ attempt: 0, fruitful_attempt: 0 }).where('imodel_id', '=', job.subjectId).execute();
-  await enqueue(tx, { kind, subjectId: job.subjectId, tenant: job.tenant, userId: job.userId, payload: job.payload, delayMs: checkpointPollMs });
+  await tx
+    .updateTable('transfer')
+    .set({ attempt: 0, fruitful_attempt: 0 })
+    .where('imodel_id', '=', job.subjectId)
+    .execute();
+  await enqueue(tx, {
+    kind,
+    subjectId: job.subjectId,
+    tenant: job.tenant,
+    userId: job.userId,
+    payload: job.payload,
+    delayMs: checkpointPollMs,
+  });
 }
 
 /** Everything is there: the iModel sees its own files from now on, and the rest of its checkpoints follows. */
@@ -309,12 +364,16 @@ async function initialize(parts: TransferParts, transfer: TransferTable): Promis
     .select((eb) => eb.fn.countAll<number>().as('count'))
     .where('segment_id', '=', segmentId ?? '')
     .executeTakeFirstOrThrow();
-  if (baselineId === null || Number(count) !== transfer.head_index) throw new Error(`${count} of ${transfer.head_index} changesets came over`);
+  if (baselineId === null || Number(count) !== transfer.head_index)
+    throw new Error(`${count} of ${transfer.head_index} changesets came over`);
   return async (tx) => {
     const historyId = segmentId === null ? null : randomUUID();
     if (historyId !== null && segmentId !== null) {
       await tx.insertInto('history').values({ id: historyId, created_at: Date.now() }).execute();
-      await tx.insertInto('history_segment').values({ history_id: historyId, first_index: 1, last_index: openEnd, segment_id: segmentId }).execute();
+      await tx
+        .insertInto('history_segment')
+        .values({ history_id: historyId, first_index: 1, last_index: openEnd, segment_id: segmentId })
+        .execute();
     }
     const imodel = await tx
       .updateTable('imodel')
@@ -329,22 +388,40 @@ async function initialize(parts: TransferParts, transfer: TransferTable): Promis
       return endTransfer(tx, parts, transfer);
     }
     await tx.updateTable('transfer').set({ attempt: 0, fruitful_attempt: 0 }).where('imodel_id', '=', id).execute();
-    await tx.updateTable('operation').set((eb) => ({ changesets_done: eb.ref('changesets'), bytes_done: eb.ref('bytes'), bytes_under_way: 0 })).where('imodel_id', '=', id).execute();
+    await tx
+      .updateTable('operation')
+      .set((eb) => ({ changesets_done: eb.ref('changesets'), bytes_done: eb.ref('bytes'), bytes_under_way: 0 }))
+      .where('imodel_id', '=', id)
+      .execute();
     await scheduleCheckpoints(tx, parts, transfer, imodel);
     await raiseCreated(tx, imodel);
-    await enqueue(tx, { kind: transferCheckpointsJob, subjectId: id, tenant: imodel.itwin_id, userId: imodel.creator_id });
+    await enqueue(tx, {
+      kind: transferCheckpointsJob,
+      subjectId: id,
+      tenant: imodel.itwin_id,
+      userId: imodel.creator_id,
+    });
   };
 }
 
 /** Lets go of what a transfer copied from. */
-export async function endTransfer(tx: Tx, { database: { engine }, seeds }: Pick<TransferParts, 'database' | 'seeds'>, transfer: TransferTable): Promise<void> {
+export async function endTransfer(
+  tx: Tx,
+  { database: { engine }, seeds }: Pick<TransferParts, 'database' | 'seeds'>,
+  transfer: TransferTable,
+): Promise<void> {
   await tx.deleteFrom('transfer').where('imodel_id', '=', transfer.imodel_id).execute();
-  for (const id of [transfer.from_baseline_id, transfer.baseline_id]) if (id !== null) await dropBaseline(tx, engine, id, seeds);
+  for (const id of [transfer.from_baseline_id, transfer.baseline_id])
+    if (id !== null) await dropBaseline(tx, engine, id, seeds);
 }
 
 async function fail(tx: Tx, parts: TransferParts, imodelId: string, reason: string): Promise<void> {
   const transfer = await tx.selectFrom('transfer').selectAll().where('imodel_id', '=', imodelId).executeTakeFirst();
-  await failCreation(tx, imodelId, { state: 'failed', reason, seedId: transfer === undefined ? undefined : parts.seeds.get(transfer.store) });
+  await failCreation(tx, imodelId, {
+    state: 'failed',
+    reason,
+    seedId: transfer === undefined ? undefined : parts.seeds.get(transfer.store),
+  });
   if (transfer === undefined) return;
   // What was copied so far is nobody's; the collector takes it.
   await tx.updateTable('segment').set({ owner_imodel_id: null }).where('id', '=', transfer.segment_id).execute();

@@ -55,13 +55,17 @@ export class TransferRun {
       .set((eb) => ({ attempt: job.attempt, begun_at: eb.fn.coalesce('begun_at', eb.val(Date.now())) }))
       .where('imodel_id', '=', job.subjectId)
       .where('attempt', '<=', job.attempt)
-      .where((eb) => eb.exists(eb.selectFrom('imodel').select('id').where('id', '=', job.subjectId).where('deleted_at', 'is', null)))
+      .where((eb) =>
+        eb.exists(eb.selectFrom('imodel').select('id').where('id', '=', job.subjectId).where('deleted_at', 'is', null)),
+      )
       .returningAll()
       .executeTakeFirst();
     if (transfer === undefined) return undefined;
     await db.updateTable('operation').set({ bytes_under_way: 0 }).where('imodel_id', '=', job.subjectId).execute();
-    if (job.attempt - transfer.fruitful_attempt > fruitlessAttempts) 
-      throw new FinalError(`Nothing was copied in ${fruitlessAttempts} attempts.${job.lastError === null ? '' : ` The last one: ${job.lastError}`}`);
+    if (job.attempt - transfer.fruitful_attempt > fruitlessAttempts)
+      throw new FinalError(
+        `Nothing was copied in ${fruitlessAttempts} attempts.${job.lastError === null ? '' : ` The last one: ${job.lastError}`}`,
+      );
     return new TransferRun(database, transfer, await accountOfITwin(db, job.tenant), job);
   }
 
@@ -86,7 +90,10 @@ export class TransferRun {
       await write(tx);
       await tx
         .updateTable('operation')
-        .set((eb) => ({ bytes_done: eb('bytes_done', '+', done.bytes), changesets_done: eb('changesets_done', '+', done.changesets) }))
+        .set((eb) => ({
+          bytes_done: eb('bytes_done', '+', done.bytes),
+          changesets_done: eb('changesets_done', '+', done.changesets),
+        }))
         .where('imodel_id', '=', id)
         .execute();
     });
@@ -113,10 +120,19 @@ export class TransferRun {
     this.#ticking = true;
     try {
       const { imodel_id: id, attempt } = this.transfer;
-      const row = await this.#database.db.selectFrom('transfer').select('attempt').where('imodel_id', '=', id).executeTakeFirst();
+      const row = await this.#database.db
+        .selectFrom('transfer')
+        .select('attempt')
+        .where('imodel_id', '=', id)
+        .executeTakeFirst();
       const still = row?.attempt === attempt && (await isWanted(this.#database.db, id));
       if (!still) this.#cancel.abort(new EndedTransferError());
-      else await this.#database.db.updateTable('operation').set({ bytes_under_way: Math.max(0, this.#underWay) }).where('imodel_id', '=', id).execute();
+      else
+        await this.#database.db
+          .updateTable('operation')
+          .set({ bytes_under_way: Math.max(0, this.#underWay) })
+          .where('imodel_id', '=', id)
+          .execute();
     } catch {
       // A database that cannot be reached says so where something is written down.
     } finally {
@@ -127,5 +143,12 @@ export class TransferRun {
 
 /** Whether the copy is still there. */
 async function isWanted(db: Db, imodelId: string): Promise<boolean> {
-  return (await db.selectFrom('imodel').select('id').where('id', '=', imodelId).where('deleted_at', 'is', null).executeTakeFirst()) !== undefined;
+  return (
+    (await db
+      .selectFrom('imodel')
+      .select('id')
+      .where('id', '=', imodelId)
+      .where('deleted_at', 'is', null)
+      .executeTakeFirst()) !== undefined
+  );
 }

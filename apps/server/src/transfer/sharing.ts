@@ -21,7 +21,11 @@ export interface Sharing {
 const always = sql<boolean>`1 = 1`;
 
 /** What the copy into one iTwin may share. */
-export async function sharingOf(db: Db, { imodel_id }: TransferTable, scope: Config['transfers']['share']): Promise<Sharing> {
+export async function sharingOf(
+  db: Db,
+  { imodel_id }: TransferTable,
+  scope: Config['transfers']['share'],
+): Promise<Sharing> {
   if (scope === 'store') return { changeset: always, baseline: always, block: always };
   const { itwin_id, organization_id } = await db
     .selectFrom('imodel as m')
@@ -29,13 +33,17 @@ export async function sharingOf(db: Db, { imodel_id }: TransferTable, scope: Con
     .select(['m.itwin_id', 't.organization_id'])
     .where('m.id', '=', imodel_id)
     .executeTakeFirstOrThrow();
-  const own = organization_id === null ? sql<boolean>`m.itwin_id = ${itwin_id}` : sql<boolean>`m.itwin_id in (select t.id from itwin as t where t.organization_id = ${organization_id})`;
+  const own =
+    organization_id === null
+      ? sql<boolean>`m.itwin_id = ${itwin_id}`
+      : sql<boolean>`m.itwin_id in (select t.id from itwin as t where t.organization_id = ${organization_id})`;
   // Until it has all files, the copy itself sees those of its source, which lie in another store.
   const seesChangeset = (segment: RawBuilder<string>, index: RawBuilder<number>): Condition => sql<boolean>`exists (
     select 1 from history_segment as h join imodel as m on m.history_id = h.history_id and m.head_index >= ${index}
     where h.segment_id = ${segment} and h.first_index <= ${index} and h.last_index >= ${index} and ${own})`;
   // Baselines of new iModels are everybody's.
-  const seesBaseline = (baseline: RawBuilder<string>): Condition => sql<boolean>`(${baseline} like 'seed-%' or exists (select 1 from imodel as m where m.baseline_id = ${baseline} and ${own}))`;
+  const seesBaseline = (baseline: RawBuilder<string>): Condition =>
+    sql<boolean>`(${baseline} like 'seed-%' or exists (select 1 from imodel as m where m.baseline_id = ${baseline} and ${own}))`;
   return {
     changeset: sql<boolean>`exists (select 1 from changeset as c where c.blob_id = b.id and ${seesChangeset(sql`c.segment_id`, sql`c."index"`)})`,
     baseline: seesBaseline(sql`l.id`),

@@ -59,7 +59,11 @@ export class Users {
         .insertInto('user_account')
         .values({ id: user.id, ...user.identity, ...columns, created_at: Date.now() })
         .onConflict((conflict) =>
-          conflict.column('id').doUpdateSet((eb) => ({ ...columns, issuer: eb.fn.coalesce('user_account.issuer', 'excluded.issuer'), subject: eb.fn.coalesce('user_account.subject', 'excluded.subject') })),
+          conflict.column('id').doUpdateSet((eb) => ({
+            ...columns,
+            issuer: eb.fn.coalesce('user_account.issuer', 'excluded.issuer'),
+            subject: eb.fn.coalesce('user_account.subject', 'excluded.subject'),
+          })),
         )
         .execute();
     const noted = await this.#note(() =>
@@ -78,7 +82,10 @@ export class Users {
    * @param isReserved ids that are somebody else's by the users file
    * @param claimsEarlier whether users of an earlier version, of whom only the subject is known, are this issuer's
    */
-  async idOf(identity: Identity, { isReserved, claimsEarlier }: { isReserved: (id: string) => boolean; claimsEarlier: boolean }): Promise<string> {
+  async idOf(
+    identity: Identity,
+    { isReserved, claimsEarlier }: { isReserved: (id: string) => boolean; claimsEarlier: boolean },
+  ): Promise<string> {
     const key = JSON.stringify([identity.issuer, identity.subject]);
     const known = this.#ids.get(key) ?? (await this.#findByIdentity(identity));
     if (known !== undefined && !isReserved(known)) {
@@ -90,12 +97,33 @@ export class Users {
     const candidates = isPlainId(subject) && !isReserved(subject) ? [subject, derived] : [derived];
     const noted = await this.#note(async () => {
       // The users file has taken the id: whoever had it is somebody else from now on.
-      if (known !== undefined) await this.#db.updateTable('user_account').set({ issuer: usersFileIssuer, subject: known }).where('id', '=', known).execute();
-      if (claimsEarlier && candidates[0] === subject) await this.#db.updateTable('user_account').set(identity).where('id', '=', subject).where('issuer', 'is', null).execute();
+      if (known !== undefined)
+        await this.#db
+          .updateTable('user_account')
+          .set({ issuer: usersFileIssuer, subject: known })
+          .where('id', '=', known)
+          .execute();
+      if (claimsEarlier && candidates[0] === subject)
+        await this.#db
+          .updateTable('user_account')
+          .set(identity)
+          .where('id', '=', subject)
+          .where('issuer', 'is', null)
+          .execute();
       for (const id of candidates) {
         await this.#db
           .insertInto('user_account')
-          .values({ id, issuer, subject, email: '', verified_email: null, given_name: '', surname: '', organization_id: null, created_at: Date.now() })
+          .values({
+            id,
+            issuer,
+            subject,
+            email: '',
+            verified_email: null,
+            given_name: '',
+            surname: '',
+            organization_id: null,
+            created_at: Date.now(),
+          })
           .onConflict((conflict) => conflict.doNothing())
           .execute();
         if ((await this.#findByIdentity(identity)) !== undefined) return;
@@ -108,7 +136,12 @@ export class Users {
   }
 
   async #findByIdentity({ issuer, subject }: Identity): Promise<string | undefined> {
-    const row = await this.#db.selectFrom('user_account').select('id').where('issuer', '=', issuer).where('subject', '=', subject).executeTakeFirst();
+    const row = await this.#db
+      .selectFrom('user_account')
+      .select('id')
+      .where('issuer', '=', issuer)
+      .where('subject', '=', subject)
+      .executeTakeFirst();
     return row?.id;
   }
 
@@ -144,7 +177,12 @@ export class Users {
 
   /** The one user with an e-mail that was verified; nobody where several have it. */
   async findByEmail(email: string): Promise<UserAccountTable | undefined> {
-    const [only, ...others] = await this.#db.selectFrom('user_account').selectAll().where('verified_email', '=', emailKey(email)).limit(2).execute();
+    const [only, ...others] = await this.#db
+      .selectFrom('user_account')
+      .selectAll()
+      .where('verified_email', '=', emailKey(email))
+      .limit(2)
+      .execute();
     return others.length === 0 ? only : undefined;
   }
 
@@ -156,13 +194,24 @@ export class Users {
   async knownTo(caller: Caller, iTwinId: string, users: readonly UserAccountTable[]): Promise<ReadonlySet<string>> {
     const organizations = new Set([caller.user.organizationId, ...caller.administeredOrganizationIds]);
     organizations.delete(null);
-    const isKnown = ({ id, organization_id }: UserAccountTable): boolean => id === caller.user.id || organizations.has(organization_id);
+    const isKnown = ({ id, organization_id }: UserAccountTable): boolean =>
+      id === caller.user.id || organizations.has(organization_id);
     const known = new Set(users.filter(isKnown).map(({ id }) => id));
     const others = [...new Set(users.map(({ id }) => id))].filter((id) => !known.has(id));
     for (let start = 0; start < others.length; start += usersAtATime) {
       const some = others.slice(start, start + usersAtATime);
-      const active = this.#db.selectFrom('imodel_user as u').innerJoin('imodel as m', 'm.id', 'u.imodel_id').select('u.user_id as id').where('m.itwin_id', '=', iTwinId).where('m.deleted_at', 'is', null).where('u.user_id', 'in', some);
-      const maker = this.#db.selectFrom('itwin').select('owner_id as id').where('id', '=', iTwinId).where('owner_id', 'in', some);
+      const active = this.#db
+        .selectFrom('imodel_user as u')
+        .innerJoin('imodel as m', 'm.id', 'u.imodel_id')
+        .select('u.user_id as id')
+        .where('m.itwin_id', '=', iTwinId)
+        .where('m.deleted_at', 'is', null)
+        .where('u.user_id', 'in', some);
+      const maker = this.#db
+        .selectFrom('itwin')
+        .select('owner_id as id')
+        .where('id', '=', iTwinId)
+        .where('owner_id', 'in', some);
       for (const { id } of await active.union(maker).execute()) known.add(id);
     }
     return known;
@@ -181,7 +230,11 @@ export class Users {
         eb.or([
           eb('user_account.id', '=', imodel.creator_id),
           eb.exists(
-            eb.selectFrom('imodel_user').select('user_id').where('imodel_user.imodel_id', '=', imodel.id).whereRef('imodel_user.user_id', '=', 'user_account.id'),
+            eb
+              .selectFrom('imodel_user')
+              .select('user_id')
+              .where('imodel_user.imodel_id', '=', imodel.id)
+              .whereRef('imodel_user.user_id', '=', 'user_account.id'),
           ),
         ]),
       );
@@ -219,7 +272,19 @@ export class Users {
 
   /** What users did on this iModel itself; what came with a clone was done elsewhere. */
   async statistics(imodelId: string, userIds: readonly string[]): Promise<Map<string, UserStatistics>> {
-    const result = new Map(userIds.map((id): [string, UserStatistics] => [id, { pushedChangesetsCount: 0, lastPushedAt: null, briefcasesCount: 0, lastAccessAt: null, createdVersionsCount: 0, applications: [] }]));
+    const result = new Map(
+      userIds.map((id): [string, UserStatistics] => [
+        id,
+        {
+          pushedChangesetsCount: 0,
+          lastPushedAt: null,
+          briefcasesCount: 0,
+          lastAccessAt: null,
+          createdVersionsCount: 0,
+          applications: [],
+        },
+      ]),
+    );
     if (userIds.length === 0) return result;
     const pushes = await this.#db
       .selectFrom('segment as s')
@@ -229,7 +294,11 @@ export class Users {
       .where('c.creator_id', 'in', userIds)
       .groupBy('c.creator_id')
       .execute();
-    for (const push of pushes) Object.assign(result.get(push.creator_id) ?? {}, { pushedChangesetsCount: Number(push.count), lastPushedAt: push.last });
+    for (const push of pushes)
+      Object.assign(result.get(push.creator_id) ?? {}, {
+        pushedChangesetsCount: Number(push.count),
+        lastPushedAt: push.last,
+      });
     const versions = await this.#db
       .selectFrom('named_version')
       .select((eb) => ['creator_id', eb.fn.countAll<number>().as('count')])
@@ -237,15 +306,27 @@ export class Users {
       .where('creator_id', 'in', userIds)
       .groupBy('creator_id')
       .execute();
-    for (const row of versions) Object.assign(result.get(row.creator_id) ?? {}, { createdVersionsCount: Number(row.count) });
-    const accesses = await this.#db.selectFrom('imodel_user').select(['user_id', 'first_access_at', 'last_access_at']).where('imodel_id', '=', imodelId).where('user_id', 'in', userIds).execute();
-    for (const row of accesses) Object.assign(result.get(row.user_id) ?? {}, { lastAccessAt: row.last_access_at ?? row.first_access_at });
+    for (const row of versions)
+      Object.assign(result.get(row.creator_id) ?? {}, { createdVersionsCount: Number(row.count) });
+    const accesses = await this.#db
+      .selectFrom('imodel_user')
+      .select(['user_id', 'first_access_at', 'last_access_at'])
+      .where('imodel_id', '=', imodelId)
+      .where('user_id', 'in', userIds)
+      .execute();
+    for (const row of accesses)
+      Object.assign(result.get(row.user_id) ?? {}, { lastAccessAt: row.last_access_at ?? row.first_access_at });
     for (const row of await this.#briefcases(imodelId, userIds)) {
       const statistics = result.get(row.owner_id) as UserStatistics;
       statistics.briefcasesCount++;
       let application = statistics.applications.find(({ id }) => id === row.application_id);
       if (application === undefined) {
-        application = { id: row.application_id, name: row.application_name, ownsLocks: false, ownsExclusiveRootElementLock: false };
+        application = {
+          id: row.application_id,
+          name: row.application_name,
+          ownsLocks: false,
+          ownsExclusiveRootElementLock: false,
+        };
         statistics.applications.push(application);
       }
       application.ownsLocks ||= Boolean(row.owns_locks);
@@ -259,7 +340,11 @@ export class Users {
     return this.#db
       .selectFrom('briefcase as b')
       .select((eb) => {
-        const locks = eb.selectFrom('object_lock as l').select('l.object_id').whereRef('l.imodel_id', '=', 'b.imodel_id').whereRef('l.briefcase_id', '=', 'b.briefcase_id');
+        const locks = eb
+          .selectFrom('object_lock as l')
+          .select('l.object_id')
+          .whereRef('l.imodel_id', '=', 'b.imodel_id')
+          .whereRef('l.briefcase_id', '=', 'b.briefcase_id');
         return [
           'b.owner_id',
           'b.application_id',
@@ -283,5 +368,11 @@ function isPlainId(subject: string): boolean {
 /** An id of a user's own: a UUID (version 8) that follows from issuer and subject, so that every server finds the same. */
 function derivedId({ issuer, subject }: Identity): string {
   const digits = createHash('sha256').update(`${issuer}\0${subject}`).digest('hex');
-  return [digits.slice(0, 8), digits.slice(8, 12), `8${digits.slice(13, 16)}`, `8${digits.slice(17, 20)}`, digits.slice(20, 32)].join('-');
+  return [
+    digits.slice(0, 8),
+    digits.slice(8, 12),
+    `8${digits.slice(13, 16)}`,
+    `8${digits.slice(17, 20)}`,
+    digits.slice(20, 32),
+  ].join('-');
 }

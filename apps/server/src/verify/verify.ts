@@ -35,19 +35,44 @@ const uploadMs = 3_600_000;
  * Compares what the database knows with what the stores have, without changing anything; a server may run meanwhile.
  * @param deep also reads every file and compares its hash
  */
-export async function verify(db: Db, stores: Stores, deep: boolean, onFile: (checked: number) => void = () => undefined): Promise<Verified> {
-  const found: Verified = { files: 0, bytes: 0, faults: [], strays: [], orphans: await countOrphans(db, Date.now() - uploadMs) };
+export async function verify(
+  db: Db,
+  stores: Stores,
+  deep: boolean,
+  onFile: (checked: number) => void = () => undefined,
+): Promise<Verified> {
+  const found: Verified = {
+    files: 0,
+    bytes: 0,
+    faults: [],
+    strays: [],
+    orphans: await countOrphans(db, Date.now() - uploadMs),
+  };
   for (const store of stores.all) await verifyStore(db, store, deep, found, onFile);
   return found;
 }
 
 /** Adds what one store has to what was found. */
-async function verifyStore(db: Db, store: BlobStore, deep: boolean, found: Verified, onFile: (checked: number) => void): Promise<void> {
+async function verifyStore(
+  db: Db,
+  store: BlobStore,
+  deep: boolean,
+  found: Verified,
+  onFile: (checked: number) => void,
+): Promise<void> {
   const began = Date.now();
   const objects = new Map<string, { size: number; modifiedAt: number }>();
   for await (const { key, size, modifiedAt } of store.list()) objects.set(key, { size, modifiedAt });
-  for (let after = ''; ; ) {
-    const rows = await db.selectFrom('blob').select(['id', 'key', 'size', 'sha256', 'created_at']).where('state', '=', 'stored').where('store', '=', store.id).where('id', '>', after).orderBy('id').limit(pageSize).execute();
+  for (let after = ''; ;) {
+    const rows = await db
+      .selectFrom('blob')
+      .select(['id', 'key', 'size', 'sha256', 'created_at'])
+      .where('state', '=', 'stored')
+      .where('store', '=', store.id)
+      .where('id', '>', after)
+      .orderBy('id')
+      .limit(pageSize)
+      .execute();
     for (const { id, key, size, sha256, created_at } of rows) {
       if (key === null) continue;
       const object = objects.get(key);
@@ -56,7 +81,14 @@ async function verifyStore(db: Db, store: BlobStore, deep: boolean, found: Verif
       if (object === undefined && (created_at > began || !(await isKnown(db, id)))) continue;
       found.files++;
       found.bytes += size;
-      const what = object === undefined ? 'missing' : object.size !== size ? 'size' : deep && (await hashOf(store, key)) !== sha256 ? 'content' : undefined;
+      const what =
+        object === undefined
+          ? 'missing'
+          : object.size !== size
+            ? 'size'
+            : deep && (await hashOf(store, key)) !== sha256
+              ? 'content'
+              : undefined;
       if (what !== undefined) found.faults.push({ blobId: id, store: store.id, key, what });
       onFile(found.files);
     }

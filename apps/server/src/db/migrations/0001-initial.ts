@@ -108,7 +108,9 @@ export function initialMigration(engine: Engine): Migration {
       id ${text} primary key, at ${int} not null, actor_id ${text} not null, application_id ${text} not null,
       action ${text} not null, itwin_id ${text} not null, imodel_id ${text}, detail ${text} not null) ${strict}`,
     // Counts may be lost with the power; on SQLite they live in a file of their own for the same reason.
-    ...(engine === 'postgres' ? [`create unlogged table rate_limit (key ${text} primary key, points ${int} not null, expire ${int})`] : []),
+    ...(engine === 'postgres'
+      ? [`create unlogged table rate_limit (key ${text} primary key, points ${int} not null, expire ${int})`]
+      : []),
     `create table secret (name ${text} primary key, value ${text} not null) ${strict}`,
   ];
 

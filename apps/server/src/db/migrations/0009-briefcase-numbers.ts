@@ -25,7 +25,9 @@ export function briefcaseNumbersMigration(engine: Engine): Migration {
     async up(db: Kysely<unknown>): Promise<void> {
       await sql.raw(`alter table imodel add column inherited_index ${int} not null default 0`).execute(db);
       // Of a clone or a fork with history these are the changesets that it began with; of others, 0.
-      await sql`update imodel set inherited_index = coalesce((select changesets from operation where operation.imodel_id = imodel.id), 0)`.execute(db);
+      await sql`update imodel set inherited_index = coalesce((select changesets from operation where operation.imodel_id = imodel.id), 0)`.execute(
+        db,
+      );
       await raiseAboveChangesets(db);
       await raiseAboveSources(db);
     },
@@ -54,7 +56,8 @@ async function raiseAboveSources(db: Kysely<unknown>): Promise<void> {
   const originOf = origins(derivations);
   const counters = (await sql<Counter>`select id, next_briefcase_id as next from imodel`.execute(db)).rows;
   const highest = new Map<string, number>();
-  for (const { id, next } of counters) highest.set(originOf(id), Math.max(Number(next), highest.get(originOf(id)) ?? 0));
+  for (const { id, next } of counters)
+    highest.set(originOf(id), Math.max(Number(next), highest.get(originOf(id)) ?? 0));
 
   const derived = new Set(derivations.map(({ id }) => id));
   const raised = new Map<number, string[]>();
@@ -67,7 +70,9 @@ async function raiseAboveSources(db: Kysely<unknown>): Promise<void> {
   }
   for (const [next, ids] of raised)
     for (let from = 0; from < ids.length; from += batch)
-      await sql`update imodel set next_briefcase_id = ${next} where id in (${sql.join(ids.slice(from, from + batch))})`.execute(db);
+      await sql`update imodel set next_briefcase_id = ${next} where id in (${sql.join(ids.slice(from, from + batch))})`.execute(
+        db,
+      );
 }
 
 /** What was made from what. The audit knows it of iModels from templates too, and of those that are gone. */
@@ -78,7 +83,9 @@ async function derivationsIn(db: Kysely<unknown>): Promise<Iterable<Derivation>>
     from operation where coalesce(cloned_from_imodel_id, forked_from_imodel_id) is not null`.execute(db);
   found.push(...operations.rows);
   const audited = await sql<{ id: string | null; detail: string }>`
-    select imodel_id as id, detail from audit where action in ('iModel.clone', 'iModel.fork', 'iModel.template')`.execute(db);
+    select imodel_id as id, detail from audit where action in ('iModel.clone', 'iModel.fork', 'iModel.template')`.execute(
+    db,
+  );
   for (const { id, detail } of audited.rows) {
     const { from } = JSON.parse(detail) as { from?: unknown };
     if (id !== null && typeof from === 'string') found.push({ id, source: from });
@@ -92,7 +99,7 @@ function origins(derivations: readonly Derivation[]): (id: string) => string {
   const find = (id: string): string => {
     let root = id;
     for (let up = parents.get(root); up !== undefined; up = parents.get(root)) root = up;
-    for (let at = id; at !== root; ) {
+    for (let at = id; at !== root;) {
       const up = parents.get(at) as string;
       parents.set(at, root);
       at = up;

@@ -30,7 +30,11 @@ interface NamedTable {
   derived: (row: Record<string, string | null>) => Record<string, string>;
 }
 
-const lower = (...texts: readonly (string | null | undefined)[]): string => texts.map((text) => text ?? '').join('\n').toLowerCase();
+const lower = (...texts: readonly (string | null | undefined)[]): string =>
+  texts
+    .map((text) => text ?? '')
+    .join('\n')
+    .toLowerCase();
 
 const namedTables: readonly NamedTable[] = [
   {
@@ -41,7 +45,14 @@ const namedTables: readonly NamedTable[] = [
     live: 'deleted_at is null and failed_at is null',
     derived: ({ name, description }) => ({ name_order: lower(name), search_text: lower(name, description) }),
   },
-  { table: 'named_version', unique: ['name'], text: ['name', 'description'], scope: ['imodel_id'], live: 'true', derived: ({ name, description }) => ({ search_text: lower(name, description) }) },
+  {
+    table: 'named_version',
+    unique: ['name'],
+    text: ['name', 'description'],
+    scope: ['imodel_id'],
+    live: 'true',
+    derived: ({ name, description }) => ({ search_text: lower(name, description) }),
+  },
   {
     table: 'itwin',
     unique: ['display_name', 'number'],
@@ -53,17 +64,39 @@ const namedTables: readonly NamedTable[] = [
 ];
 
 /** Brings the names of a table into NFC. One whose NFC is the name of another row stays as it is: nobody's name is taken away. */
-async function normalizeNames(db: Kysely<unknown>, engine: Engine, { table, unique, text, scope, live, derived }: NamedTable): Promise<void> {
-  const beyondAscii = sql.join(text.map((column) => (engine === 'postgres' ? sql`${sql.ref(column)} ~ '[^ -~]'` : sql`${sql.ref(column)} glob '*[^ -~]*'`)), sql` or `);
-  const { rows } = await sql<Record<string, string | null>>`select * from ${sql.table(table)} where ${sql.raw(live)} and (${beyondAscii})`.execute(db);
+async function normalizeNames(
+  db: Kysely<unknown>,
+  engine: Engine,
+  { table, unique, text, scope, live, derived }: NamedTable,
+): Promise<void> {
+  const beyondAscii = sql.join(
+    text.map((column) =>
+      engine === 'postgres' ? sql`${sql.ref(column)} ~ '[^ -~]'` : sql`${sql.ref(column)} glob '*[^ -~]*'`,
+    ),
+    sql` or `,
+  );
+  const { rows } = await sql<
+    Record<string, string | null>
+  >`select * from ${sql.table(table)} where ${sql.raw(live)} and (${beyondAscii})`.execute(db);
   for (const row of rows) {
     const changed = Object.fromEntries(text.map((column) => [column, row[column]?.normalize('NFC') ?? null]));
     if (text.every((column) => changed[column] === row[column])) continue;
-    const same = sql.join(scope.map((column) => sql`${sql.ref(column)} is not distinct from ${row[column]}`), sql` and `);
-    const names = sql.join(unique.map((column) => sql`${sql.ref(column)} = ${changed[column]}`), sql` or `);
-    const taken = await sql`select 1 from ${sql.table(table)} where ${same} and (${names}) and id <> ${row.id} and ${sql.raw(live)} limit 1`.execute(db);
+    const same = sql.join(
+      scope.map((column) => sql`${sql.ref(column)} is not distinct from ${row[column]}`),
+      sql` and `,
+    );
+    const names = sql.join(
+      unique.map((column) => sql`${sql.ref(column)} = ${changed[column]}`),
+      sql` or `,
+    );
+    const taken =
+      await sql`select 1 from ${sql.table(table)} where ${same} and (${names}) and id <> ${row.id} and ${sql.raw(live)} limit 1`.execute(
+        db,
+      );
     if (taken.rows.length > 0) continue;
-    const set = Object.entries({ ...changed, ...derived(changed) }).map(([column, value]) => sql`${sql.ref(column)} = ${value}`);
+    const set = Object.entries({ ...changed, ...derived(changed) }).map(
+      ([column, value]) => sql`${sql.ref(column)} = ${value}`,
+    );
     await sql`update ${sql.table(table)} set ${sql.join(set)} where id = ${row.id}`.execute(db);
   }
 }

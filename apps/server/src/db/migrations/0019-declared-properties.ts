@@ -5,7 +5,11 @@ type Declared = Readonly<Record<string, true | Readonly<Record<string, true>>>>;
 const point = { latitude: true, longitude: true } as const;
 const kept = [
   { table: 'imodel', column: 'extent', declared: { southWest: point, northEast: point } },
-  { table: 'repository', column: 'authentication', declared: { type: true, key: true, value: true, username: true, password: true } },
+  {
+    table: 'repository',
+    column: 'authentication',
+    declared: { type: true, key: true, value: true, username: true, password: true },
+  },
 ] as const satisfies readonly { table: string; column: string; declared: Declared }[];
 
 /** Rows that are read at a time: of those with a megabyte each, as many as there may have been. */
@@ -18,13 +22,19 @@ export function declaredPropertiesMigration(): Migration {
       for (const { table, column, declared } of kept) {
         let after = '';
         for (;;) {
-          const { rows } = await sql<{ id: string; json: string }>`select id, ${sql.ref(column)} as json from ${sql.table(table)} where id > ${after} and ${sql.ref(column)} is not null order by id limit ${sql.lit(batch)}`.execute(db);
+          const { rows } = await sql<{
+            id: string;
+            json: string;
+          }>`select id, ${sql.ref(column)} as json from ${sql.table(table)} where id > ${after} and ${sql.ref(column)} is not null order by id limit ${sql.lit(batch)}`.execute(
+            db,
+          );
           const last = rows.at(-1);
           if (last === undefined) break;
           after = last.id;
           for (const { id, json } of rows) {
             const clean = JSON.stringify(pick(JSON.parse(json) as Record<string, unknown>, declared));
-            if (clean !== json) await sql`update ${sql.table(table)} set ${sql.ref(column)} = ${clean} where id = ${id}`.execute(db);
+            if (clean !== json)
+              await sql`update ${sql.table(table)} set ${sql.ref(column)} = ${clean} where id = ${id}`.execute(db);
           }
         }
       }
@@ -38,7 +48,12 @@ function pick(value: Record<string, unknown>, declared: Declared): Record<string
       .filter(([name]) => Object.hasOwn(declared, name))
       .map(([name, inner]) => {
         const below = declared[name];
-        return [name, typeof below === 'object' && typeof inner === 'object' && inner !== null ? pick(inner as Record<string, unknown>, below) : inner];
+        return [
+          name,
+          typeof below === 'object' && typeof inner === 'object' && inner !== null
+            ? pick(inner as Record<string, unknown>, below)
+            : inner,
+        ];
       }),
   );
 }

@@ -36,7 +36,7 @@ interface Waiting {
   admit: () => void;
 }
 
-const visits = new AsyncLocalStorage<Party & { visit?: Visit } | undefined>();
+const visits = new AsyncLocalStorage<(Party & { visit?: Visit }) | undefined>();
 
 /** Does some work on somebody's account. */
 export function onBehalfOf<T>(party: Party, work: () => T): T {
@@ -96,15 +96,20 @@ export class ConnectionLimits {
   #keysOf({ organizationId, userId, subject }: Party): Key[] {
     const part = (share: number): number => Math.max(1, Math.floor(this.#size * share));
     return [
-      ...(organizationId === null ? [] : [{ name: `organization/${organizationId}`, most: part(3 / 4), mostWaiting: Number.POSITIVE_INFINITY }]),
+      ...(organizationId === null
+        ? []
+        : [{ name: `organization/${organizationId}`, most: part(3 / 4), mostWaiting: Number.POSITIVE_INFINITY }]),
       { name: `user/${userId}`, most: part(1 / 2), mostWaiting: mostWaiting.user },
-      ...(subject === undefined ? [] : [{ name: `subject/${subject}`, most: part(1 / 2), mostWaiting: mostWaiting.subject }]),
+      ...(subject === undefined
+        ? []
+        : [{ name: `subject/${subject}`, most: part(1 / 2), mostWaiting: mostWaiting.subject }]),
     ];
   }
 
   async #admit(keys: readonly Key[]): Promise<void> {
     if (this.#fits(keys)) return this.#take(keys);
-    for (const { name, mostWaiting } of keys) if (this.#countWaiting(name) >= mostWaiting) throw new ConnectionLimitError();
+    for (const { name, mostWaiting } of keys)
+      if (this.#countWaiting(name) >= mostWaiting) throw new ConnectionLimitError();
     await new Promise<void>((resolve, reject) => {
       const waiting: Waiting = {
         keys,

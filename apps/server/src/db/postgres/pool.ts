@@ -120,7 +120,10 @@ export class Pool implements PostgresPool {
     const take = async (): Promise<pg.PoolClient> => {
       for (;;) {
         try {
-          return await again(() => this.#pool.connect(), (error) => isLost(error) && inTime());
+          return await again(
+            () => this.#pool.connect(),
+            (error) => isLost(error) && inTime(),
+          );
         } catch (error) {
           if (!isCrowded(error) || !inTime()) throw error;
           await pause(crowdedPauseMs * (0.5 + Math.random()));
@@ -178,7 +181,10 @@ class Client implements PostgresPoolClient {
 
   query<R>(text: string, values: readonly unknown[]): Promise<PostgresQueryResult<R>>;
   query<R>(cursor: PostgresCursor<R>): PostgresCursor<R>;
-  query<R>(what: string | PostgresCursor<R>, values: readonly unknown[] = []): Promise<PostgresQueryResult<R>> | PostgresCursor<R> {
+  query<R>(
+    what: string | PostgresCursor<R>,
+    values: readonly unknown[] = [],
+  ): Promise<PostgresQueryResult<R>> | PostgresCursor<R> {
     if (typeof what !== 'string') throw new Error('this pool has no cursors');
     return this.#run<R>(what, values);
   }
@@ -217,7 +223,11 @@ class Client implements PostgresPoolClient {
   /** One statement, prepared if it is to be. Without parameters it is not: the words of transactions, and migrations, which run once. */
   async send<R>(text: string, values: readonly unknown[]): Promise<PostgresQueryResult<R>> {
     const number = values.length === 0 ? undefined : this.#pool.numberOf(text);
-    const query = { ...(number !== undefined && { name: `offshoot-${number}-${this.#generation}` }), text, values: [...values] };
+    const query = {
+      ...(number !== undefined && { name: `offshoot-${number}-${this.#generation}` }),
+      text,
+      values: [...values],
+    };
     if (this.#unanswered) throw new UnreachableDatabaseError(new Error('an earlier statement was not answered'));
     try {
       return (await this.#client.query(query)) as unknown as PostgresQueryResult<R>;

@@ -68,7 +68,11 @@ export function openConnection(file: string, use: 'writer' | 'reader' | 'forgetf
 }
 
 function openFile(file: string, use: 'writer' | 'reader' | 'forgetful'): DatabaseSync {
-  const database = new DatabaseSync(file, { readOnly: use === 'reader', timeout: 5000, enableForeignKeyConstraints: true });
+  const database = new DatabaseSync(file, {
+    readOnly: use === 'reader',
+    timeout: 5000,
+    enableForeignKeyConstraints: true,
+  });
   try {
     if (use !== 'reader') {
       // Of a new file only, before anything is in it; see freeSpace.ts.

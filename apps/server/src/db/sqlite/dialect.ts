@@ -118,12 +118,12 @@ class SqliteConnection implements DatabaseConnection {
   }
 
   async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
-    if (this.#turn !== undefined) return result(await this.#turn.ask({ kind: 'within', sql: query.sql, parameters: query.parameters }));
+    if (this.#turn !== undefined)
+      return result(await this.#turn.ask({ kind: 'within', sql: query.sql, parameters: query.parameters }));
     if (query.query.kind === 'SelectQueryNode') return result(this.#reader.execute(query.sql, query.parameters));
     return result(await this.#writer.alone('alone', query.sql, query.parameters));
   }
 
-   
   async *streamQuery<R>(): AsyncIterableIterator<QueryResult<R>> {
     throw new Error('the embedded database reads whole results; page instead');
   }

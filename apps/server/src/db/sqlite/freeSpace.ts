@@ -61,7 +61,9 @@ export async function compact(writer: Writer, file: string): Promise<{ before: n
   // The copy, and the write-ahead log that it goes through.
   const needed = 2 * before + 16 * 2 ** 20;
   if (bavail * bsize < needed) throw new NoRoomToCompactError(needed);
-  await writer.withoutLimits(() => writer.alone('script', 'pragma auto_vacuum = incremental; vacuum; pragma wal_checkpoint(truncate)'));
+  await writer.withoutLimits(() =>
+    writer.alone('script', 'pragma auto_vacuum = incremental; vacuum; pragma wal_checkpoint(truncate)'),
+  );
   return { before, after: (await stat(file)).size };
 }
 

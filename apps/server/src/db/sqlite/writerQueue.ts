@@ -231,7 +231,12 @@ export class Writer {
       const asked = this.#forget(reply.id);
       if (asked === undefined) return;
       if (!('error' in reply)) asked.resolve(reply);
-      else asked.reject(reply.error.transactionEnded ? new LostTransactionError(reply.error.message) : new SqliteError(reply.error.message, reply.error.errcode));
+      else
+        asked.reject(
+          reply.error.transactionEnded
+            ? new LostTransactionError(reply.error.message)
+            : new SqliteError(reply.error.message, reply.error.errcode),
+        );
       asked.settled();
     });
     let cause: Error | undefined;
@@ -241,7 +246,13 @@ export class Writer {
       if (this.#worker === worker) this.#worker = undefined;
       for (const [id, asked] of [...this.#asked]) {
         this.#asked.delete(id);
-        asked.reject(cause !== undefined && 'errcode' in cause ? new SqliteError(cause.message, cause.errcode as number) : new WriterUnavailableError(`the writer thread has ended${cause === undefined ? '' : `: ${cause.message}`}`));
+        asked.reject(
+          cause !== undefined && 'errcode' in cause
+            ? new SqliteError(cause.message, cause.errcode as number)
+            : new WriterUnavailableError(
+                `the writer thread has ended${cause === undefined ? '' : `: ${cause.message}`}`,
+              ),
+        );
         asked.settled();
       }
     });
@@ -261,7 +272,10 @@ export class Writer {
     const { turnMs, statementMs } = this.#limits;
     this.#current?.expire(now, statementMs);
     // The entries stay until the thread answers: only then does the turn end.
-    for (const { since, reject } of this.#asked.values()) if (now - since > statementMs) reject(new WriterUnavailableError(`the database did not answer within ${statementMs} ms`));
-    while (this.#waiting[0] !== undefined && now - this.#waiting[0].since > turnMs) this.#waiting.shift()?.reject(new WriterUnavailableError(`the database was busy for ${turnMs} ms`));
+    for (const { since, reject } of this.#asked.values())
+      if (now - since > statementMs)
+        reject(new WriterUnavailableError(`the database did not answer within ${statementMs} ms`));
+    while (this.#waiting[0] !== undefined && now - this.#waiting[0].since > turnMs)
+      this.#waiting.shift()?.reject(new WriterUnavailableError(`the database was busy for ${turnMs} ms`));
   }
 }

@@ -10,7 +10,12 @@ import { openEnd, type ChangesetTable, type IModelTable } from '../schema.ts';
  * copies as many rows as the history is deep, once in the life of an iModel, so that a clone never copies any.
  * @returns what of the iModel changed that tells what it sees
  */
-export async function appendChangeset(tx: Tx, imodel: IModelTable, changeset: Omit<ChangesetTable, 'segment_id' | 'index'>, now: number): Promise<Pick<IModelTable, 'history_id' | 'head_index'>> {
+export async function appendChangeset(
+  tx: Tx,
+  imodel: IModelTable,
+  changeset: Omit<ChangesetTable, 'segment_id' | 'index'>,
+  now: number,
+): Promise<Pick<IModelTable, 'history_id' | 'head_index'>> {
   const index = imodel.head_index + 1;
   const tail = await ownTail(tx, imodel);
   const { historyId, segmentId } = tail ?? (await openSegment(tx, imodel, index, now));
@@ -20,7 +25,13 @@ export async function appendChangeset(tx: Tx, imodel: IModelTable, changeset: Om
     .execute();
   await tx
     .updateTable('imodel')
-    .set({ history_id: historyId, head_index: index, head_changeset_id: changeset.id, last_pushed_at: changeset.pushed_at, clock: changeset.pushed_at })
+    .set({
+      history_id: historyId,
+      head_index: index,
+      head_changeset_id: changeset.id,
+      last_pushed_at: changeset.pushed_at,
+      clock: changeset.pushed_at,
+    })
     .where('id', '=', imodel.id)
     .execute();
   return { history_id: historyId, head_index: index };
@@ -40,7 +51,12 @@ async function ownTail(tx: Tx, imodel: IModelTable): Promise<{ historyId: string
   return row === undefined ? undefined : { historyId: imodel.history_id, segmentId: row.id };
 }
 
-async function openSegment(tx: Tx, imodel: IModelTable, firstIndex: number, now: number): Promise<{ historyId: string; segmentId: string }> {
+async function openSegment(
+  tx: Tx,
+  imodel: IModelTable,
+  firstIndex: number,
+  now: number,
+): Promise<{ historyId: string; segmentId: string }> {
   const historyId = randomUUID();
   const segmentId = randomUUID();
   await tx.insertInto('segment').values({ id: segmentId, owner_imodel_id: imodel.id }).execute();
@@ -56,7 +72,13 @@ async function openSegment(tx: Tx, imodel: IModelTable, firstIndex: number, now:
           .select((inner) => [
             inner.val(historyId).as('history_id'),
             'h.first_index',
-            inner.case().when('h.last_index', '>', head).then(inner.cast<number>(inner.val(head), 'bigint')).else(inner.ref('h.last_index')).end().as('last_index'),
+            inner
+              .case()
+              .when('h.last_index', '>', head)
+              .then(inner.cast<number>(inner.val(head), 'bigint'))
+              .else(inner.ref('h.last_index'))
+              .end()
+              .as('last_index'),
             'h.segment_id',
           ])
           .where('h.history_id', '=', imodel.history_id)
@@ -64,6 +86,9 @@ async function openSegment(tx: Tx, imodel: IModelTable, firstIndex: number, now:
       )
       .execute();
   }
-  await tx.insertInto('history_segment').values({ history_id: historyId, first_index: firstIndex, last_index: openEnd, segment_id: segmentId }).execute();
+  await tx
+    .insertInto('history_segment')
+    .values({ history_id: historyId, first_index: firstIndex, last_index: openEnd, segment_id: segmentId })
+    .execute();
   return { historyId, segmentId };
 }

@@ -20,7 +20,12 @@ export async function findChangeset(db: Db, sight: Sight, ref: ChangesetRef): Pr
   if (sight.history_id === null) return undefined;
   if ('index' in ref) {
     if (ref.index < 1 || ref.index > sight.head_index) return undefined;
-    return db.selectFrom('changeset').selectAll().where('segment_id', '=', segmentOf(db, sight.history_id, ref.index)).where('index', '=', ref.index).executeTakeFirst();
+    return db
+      .selectFrom('changeset')
+      .selectAll()
+      .where('segment_id', '=', segmentOf(db, sight.history_id, ref.index))
+      .where('index', '=', ref.index)
+      .executeTakeFirst();
   }
   return db
     .selectFrom('changeset as c')

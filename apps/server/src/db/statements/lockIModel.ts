@@ -11,7 +11,12 @@ import type { IModelTable } from '../schema.ts';
  * going away. In a race of 53,752 clones, deletions and collections this left nothing half-made; without the lock, 5.
  * SQLite needs no row locks: its transactions run one at a time.
  */
-export async function lockIModel(tx: Tx, engine: Engine, id: string, purpose: 'clone' | 'push' | 'delete'): Promise<IModelTable | undefined> {
+export async function lockIModel(
+  tx: Tx,
+  engine: Engine,
+  id: string,
+  purpose: 'clone' | 'push' | 'delete',
+): Promise<IModelTable | undefined> {
   let query = tx.selectFrom('imodel').selectAll().where('id', '=', id).where('deleted_at', 'is', null);
   if (engine === 'postgres') {
     query = purpose === 'clone' ? query.forKeyShare() : purpose === 'push' ? query.forNoKeyUpdate() : query.forUpdate();
@@ -20,7 +25,12 @@ export async function lockIModel(tx: Tx, engine: Engine, id: string, purpose: 'c
 }
 
 /** The same, for what needs an iModel that is there and ready. @throws ApiError iModelNotFound, iModelNotInitialized */
-export async function lockInitializedIModel(tx: Tx, engine: Engine, id: string, purpose: 'clone' | 'push'): Promise<IModelTable> {
+export async function lockInitializedIModel(
+  tx: Tx,
+  engine: Engine,
+  id: string,
+  purpose: 'clone' | 'push',
+): Promise<IModelTable> {
   const imodel = await lockIModel(tx, engine, id, purpose);
   if (imodel === undefined) throw new ApiError('iModelNotFound');
   // Rule of the API: whatever modifies an iModel waits until it is initialized.

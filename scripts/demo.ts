@@ -9,7 +9,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import { mintToken } from '../apps/server/src/commands/token.ts';
 import { clientsOf, type Official } from './clients.ts';
 import { pushSample } from './sample.ts';

@@ -8,7 +8,7 @@ import path from 'node:path';
 import { brotliCompressSync, constants } from 'node:zlib';
 import { IModelHost, SnapshotDb } from '@itwin/core-backend';
 import { Guid } from '@itwin/core-bentley';
-import { nativeDbOf, startITwinJs } from '../apps/server/src/checkpoints/itwinjs.ts';
+import { nativeDbOf, startITwinJs } from '../apps/server/src/checkpoints/itwinjs/itwinjs.ts';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-seed-'));
 await startITwinJs({ cacheDir: folder });

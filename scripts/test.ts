@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import { compatibilityTable, tableFile } from '../test/support/compatibility.ts';
 import { startPostgres } from '../test/support/postgres.ts';
 import { startTogether, stopAll } from '../test/support/services.ts';

@@ -7,7 +7,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { databaseFile, openDatabase } from '../apps/server/src/db/database.ts';
-import { readAudit } from '../apps/server/src/audit.ts';
+import { readAudit } from '../apps/server/src/access/audit.ts';
 import { Installation, engines, people } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 

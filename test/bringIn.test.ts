@@ -22,7 +22,7 @@ import { importCommand } from '../apps/server/src/commands/import.ts';
 import { mirrorCommand } from '../apps/server/src/commands/mirror.ts';
 import { settleModelFile } from '../apps/server/src/commands/localBaseline.ts';
 import { loadConfig } from '../apps/server/src/config.ts';
-import { endBaseline } from '../apps/server/src/history/baselines.ts';
+import { endBaseline } from '../apps/server/src/baselines/baselines.ts';
 import { sampleBaseline, sampleChangesets } from '../scripts/sample.ts';
 import { insertedElements, makeChangeset, pushVerifiable } from './support/changesetFile.ts';
 import { all, makeIModel, official, workFolder, type Official } from './support/clients.ts';

@@ -5,7 +5,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { EmbeddedIssuer } from '../apps/server/src/access/embeddedIssuer.ts';
 import { openDatabase } from '../apps/server/src/db/database.ts';
 import { openStores } from '../apps/server/src/storage/stores.ts';
-import { verify } from '../apps/server/src/verify/verify.ts';
+import { verify } from '../apps/server/src/maintenance/verify.ts';
 import { Api, type Answer } from './support/api.ts';
 import { ServerProcess } from './support/child.ts';
 import { changesetIdOf } from './support/clients.ts';

@@ -8,7 +8,7 @@ import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { describe, test } from 'node:test';
 import { CheckpointState, type Checkpoint } from '@itwin/imodels-client-management';
-import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import { NoSuchObjectError } from '../apps/server/src/storage/blobStore.ts';
 import { pushSample, sampleBaseline, sampleChangesets } from '../scripts/sample.ts';
 import type { WireError } from './support/api.ts';

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { CheckpointState } from '@itwin/imodels-client-management';
-import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import { pushSample, sampleChangesets } from '../scripts/sample.ts';
 import { makeIModel } from './support/clients.ts';
 import { identityIn } from './support/identity.ts';

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
-import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import type * as Scenario from './support/scenario.ts';
 import { workFolder } from './support/clients.ts';
 import { otherStore } from './support/server.ts';

@@ -7,7 +7,7 @@ import { BackendIModelsAccess } from '@itwin/imodels-access-backend';
 import { LockLevel, type LockedObjects } from '@itwin/imodels-client-authoring';
 import { ChangesetGroupState, NamedVersionState, ThumbnailSize } from '@itwin/imodels-client-management';
 import sharp from 'sharp';
-import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import { sampleBaseline } from '../scripts/sample.ts';
 import { all, changesetIdOf, makeIModel, newest, pushMore, workFolder, type MadeIModel } from './support/clients.ts';
 import { callAs, methodsOf, methodsOfClass } from './support/coverage.ts';

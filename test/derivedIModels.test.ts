@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { LockLevel, type LocksError } from '@itwin/imodels-client-authoring';
 import { sql } from 'kysely';
 import { raiseBriefcaseCounter } from '../apps/server/src/briefcases/counter.ts';
-import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import { briefcaseNumbersMigration } from '../apps/server/src/db/migrations/0009-briefcase-numbers.ts';
 import type { WireError } from './support/api.ts';
 import { all, makeIModel, pushMore, workFolder, type MadeIModel } from './support/clients.ts';

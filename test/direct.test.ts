@@ -5,7 +5,7 @@ import path from 'node:path';
 import { describe, test } from 'node:test';
 import { AccountSASPermissions, AccountSASResourceTypes, BlobServiceClient } from '@azure/storage-blob';
 import { AzureClientStorage, BlockBlobClientWrapperFactory } from '@itwin/object-storage-azure';
-import { collect } from '../apps/server/src/history/collect.ts';
+import { collect } from '../apps/server/src/collector/collect.ts';
 import { StoreUnavailableError } from '../apps/server/src/storage/stores.ts';
 import { sampleBaseline } from '../scripts/sample.ts';
 import { Api, type Answer } from './support/api.ts';

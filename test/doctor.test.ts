@@ -8,7 +8,7 @@ import path from 'node:path';
 import { after, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { ConfigInput } from '../apps/server/src/config.ts';
-import type { Finding } from '../apps/server/src/doctor/doctor.ts';
+import type { Finding } from '../apps/server/src/maintenance/doctor.ts';
 import { bootServer, endServer, setups } from './support/server.ts';
 
 const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import { makeIModel } from './support/clients.ts';
 import { onEachDatabase } from './support/suite.ts';
 

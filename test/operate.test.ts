@@ -7,7 +7,7 @@ import path from 'node:path';
 import { Readable } from 'node:stream';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { verify } from '../apps/server/src/verify/verify.ts';
+import { verify } from '../apps/server/src/maintenance/verify.ts';
 import { clientsOf } from '../scripts/clients.ts';
 import { Api } from './support/api.ts';
 import { makeIModel, official } from './support/clients.ts';

@@ -10,7 +10,7 @@ import {
   CopyMismatchError,
   NotEmptyError,
   tablesInOrder,
-} from '../apps/server/src/migrate/copyDatabase.ts';
+} from '../apps/server/src/maintenance/migrateDatabase.ts';
 import { again, UnreachableDatabaseError } from '../apps/server/src/db/postgres/pool.ts';
 import { makeIModel, official, pushMore } from './support/clients.ts';
 import { startPostgres } from './support/postgres.ts';

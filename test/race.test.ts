@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { test } from 'node:test';
-import { collect } from '../apps/server/src/history/collect.ts';
+import { collect } from '../apps/server/src/collector/collect.ts';
 import { sql } from 'kysely';
 import { lockIModel } from '../apps/server/src/db/statements/lockIModel.ts';
 import { Users } from '../apps/server/src/users/users.ts';

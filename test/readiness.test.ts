@@ -3,7 +3,7 @@ import { createServer, connect, type AddressInfo, type Socket } from 'node:net';
 import { describe, test } from 'node:test';
 import pg from 'pg';
 import { openDatabase } from '../apps/server/src/db/database.ts';
-import { Readiness } from '../apps/server/src/readiness.ts';
+import { Readiness } from '../apps/server/src/wiring/readiness.ts';
 import type { WireError } from './support/api.ts';
 import { startPostgres } from './support/postgres.ts';
 import { engines, Installation, setups, storeConfig, type TestServer } from './support/server.ts';

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { isITwinJsInstalled } from '../apps/server/src/checkpoints/workerProcess.ts';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import { pushSample, sampleBaseline, sampleChangesets } from '../scripts/sample.ts';
 import type * as RealModel from '../scripts/realModel.ts';
 import { workFolder } from './support/clients.ts';

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { ensureFirstITwin } from '../apps/server/src/itwins/firstITwin.ts';
+import { ensureFirstITwin } from '../apps/server/src/wiring/firstITwin.ts';
 import { bootServer, endServer, engines } from './support/server.ts';
 
 const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ThumbnailSize } from '@itwin/imodels-client-management';
 import sharp, { type Sharp } from 'sharp';
-import { collect } from '../apps/server/src/history/collect.ts';
+import { collect } from '../apps/server/src/collector/collect.ts';
 import type { WireError } from './support/api.ts';
 import { makeIModel } from './support/clients.ts';
 import { onEachDatabase } from './support/suite.ts';

@@ -6,7 +6,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { ConfigInput } from '../apps/server/src/config.ts';
 import { openEnd } from '../apps/server/src/db/schema.ts';
 import { EmbeddedIssuer } from '../apps/server/src/access/embeddedIssuer.ts';
-import { verify } from '../apps/server/src/verify/verify.ts';
+import { verify } from '../apps/server/src/maintenance/verify.ts';
 import { Api } from './support/api.ts';
 import { ServerProcess } from './support/child.ts';
 import { all, makeIModel, official } from './support/clients.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { request } from 'node:http';
 import { test, type TestContext } from 'node:test';
-import { collect } from '../apps/server/src/history/collect.ts';
+import { collect } from '../apps/server/src/collector/collect.ts';
 import { sampleBaseline } from '../scripts/sample.ts';
 import { Api, type Answer, type WireError } from './support/api.ts';
 import { makeIModel } from './support/clients.ts';

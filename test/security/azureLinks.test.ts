@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 import { BlobServiceClient, BlockBlobClient, type ContainerClient } from '@azure/storage-blob';
-import { collect } from '../../apps/server/src/history/collect.ts';
+import { collect } from '../../apps/server/src/collector/collect.ts';
 import { Api, type WireError } from '../support/api.ts';
 import { official } from '../support/clients.ts';
 import { beginPush, type BegunPush } from '../support/push.ts';

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { CheckpointState } from '@itwin/imodels-client-management';
-import { isITwinJsInstalled } from '../../apps/server/src/checkpoints/workerProcess.ts';
+import { isITwinJsInstalled } from '../../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import type { ConfigInput } from '../../apps/server/src/config.ts';
 import { pushSample } from '../../scripts/sample.ts';
 import { makeIModel, official } from '../support/clients.ts';

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
-import { checkDdl, ForbiddenDdlError } from '../../apps/server/src/checkpoints/ddl.ts';
+import { checkDdl, ForbiddenDdlError } from '../../apps/server/src/checkpoints/itwinjs/ddl.ts';
 
 /** Taken from changesets that iTwin.js 5.1.9 pushed: imports of domain schemas, upgrades of older files. */
 const real = JSON.parse(readFileSync(new URL('../fixtures/ddl/itwinjs-5.1.9.json', import.meta.url), 'utf8')) as Record<

@@ -1,7 +1,7 @@
 /** Attacks by a pushed changeset that is refused before it becomes part of a history. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ChangesetFileError, ChangesetIdComputer } from '../../apps/server/src/changesetFiles/changesetId.ts';
+import { ChangesetFileError, ChangesetIdComputer } from '../../apps/server/src/changesets/changesetId.ts';
 import type { WireError } from '../support/api.ts';
 import { changesetFile, pushFile, realIdOf } from '../support/changesetFile.ts';
 import { makeIModel } from '../support/clients.ts';

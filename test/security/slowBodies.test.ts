@@ -7,7 +7,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { routes } from '../../apps/server/src/api/routes.ts';
-import { requirePermitted } from '../../apps/server/src/clone/stillPermitted.ts';
+import { requirePermitted } from '../../apps/server/src/cloning/stillPermitted.ts';
 import type { Tx } from '../../apps/server/src/db/database.ts';
 import type { Api, WireError } from '../support/api.ts';
 import { makeIModel } from '../support/clients.ts';

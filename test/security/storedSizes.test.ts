@@ -4,7 +4,7 @@ import { describe, test } from 'node:test';
 import { bodyCheck } from '../../apps/server/src/api/validation.ts';
 import { routes } from '../../apps/server/src/api/routes.ts';
 import { declaredPropertiesMigration } from '../../apps/server/src/db/migrations/0019-declared-properties.ts';
-import { maxExtendedDataBytes } from '../../apps/server/src/history/extendedData.ts';
+import { maxExtendedDataBytes } from '../../apps/server/src/changesets/extendedData.ts';
 import type { WireError } from '../support/api.ts';
 import { makeIModel, type MadeIModel } from '../support/clients.ts';
 import { onEachDatabase } from '../support/suite.ts';

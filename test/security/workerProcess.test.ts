@@ -4,9 +4,9 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, describe, test } from 'node:test';
-import { IsolationError, type Isolation } from '../../apps/server/src/checkpoints/isolation.ts';
-import type { WorkRequest } from '../../apps/server/src/checkpoints/worker.ts';
-import { WorkerProcess } from '../../apps/server/src/checkpoints/workerProcess.ts';
+import { IsolationError, type Isolation } from '../../apps/server/src/checkpoints/itwinjs/isolation.ts';
+import type { WorkRequest } from '../../apps/server/src/checkpoints/itwinjs/worker.ts';
+import { WorkerProcess } from '../../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import { FinalError, PublicError } from '../../apps/server/src/operations/reasons.ts';
 
 describe('work for an iTwin.js process', () => {

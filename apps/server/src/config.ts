@@ -4,7 +4,7 @@ import { Ajv, type ErrorObject } from 'ajv';
 import secureJson from 'secure-json-parse';
 import { Type, type Static } from 'typebox';
 import { isNetwork } from './http/trustedProxies.ts';
-import { isolationLevels } from './checkpoints/isolation.ts';
+import { isolationLevels } from './checkpoints/itwinjs/isolation.ts';
 import { leastContainerSeconds } from './storage/signedLinks.ts';
 import { storeId } from './storage/stores.ts';
 

@@ -1,7 +1,7 @@
 import { Type, type Static } from 'typebox';
 import { administrationPermissions, imodelPermissions, type Permission } from '../domain.ts';
 import { detail } from '../errors.ts';
-import type { Member, Role } from '../itwins/members.ts';
+import type { Member, Role } from '../iTwins/members.ts';
 import {
   idOf,
   managesMembers,

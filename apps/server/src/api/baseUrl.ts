@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
 import { proxyTrust } from '../http/trustedProxies.ts';
-import { withoutTrailingSlashes } from '../trailingSlashes.ts';
+import { withoutTrailingSlashes } from '../http/trailingSlashes.ts';
 
 /**
  * The server's address as the client wrote it, without a slash at the end, unless the configuration fixes one. Behind a proxy

@@ -1,7 +1,7 @@
 import { Type } from 'typebox';
 import type { IModelTable } from '../db/schema.ts';
 import type { BaselineState } from '../domain.ts';
-import type { Baseline } from '../history/baselines.ts';
+import type { Baseline } from '../baselines/baselines.ts';
 import { ApiError } from '../errors.ts';
 import type { Links, StorageLink } from './links.ts';
 import { imodelRoute, type Route } from './route.ts';

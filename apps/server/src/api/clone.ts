@@ -1,10 +1,10 @@
 import { Type, type Static } from 'typebox';
 import type { ITwinAccess } from '../access/permissions.ts';
-import { acceptClone } from '../clone/accept.ts';
-import type { CopyParts, CopyRequest } from '../clone/copy.ts';
-import { acceptFork, CannotSquashError } from '../clone/derive.ts';
+import { acceptClone } from '../cloning/acceptClone.ts';
+import type { CopyParts, CopyRequest } from '../cloning/copyIModel.ts';
+import { acceptFork, CannotSquashError } from '../cloning/derive.ts';
 import { ApiError, detail } from '../errors.ts';
-import type { Services } from '../services.ts';
+import type { Services } from '../wiring/services.ts';
 import { madeIModel } from './made.ts';
 import { imodelRoute, type IModelCall, type Route } from './route.ts';
 import { ContainersEnabled, FreeText, IdText, NameText, Nullable } from './schemas.ts';

@@ -2,7 +2,7 @@ import { Type } from 'typebox';
 import type { ExtendedDataTable } from '../db/schema.ts';
 import { parseChangesetRef } from '../domain.ts';
 import { detail } from '../errors.ts';
-import { maxExtendedDataBytes, maxExtendedDataCharacters } from '../history/extendedData.ts';
+import { maxExtendedDataBytes, maxExtendedDataCharacters } from '../changesets/extendedData.ts';
 import { pageRequest, pagingParameters } from './paging.ts';
 import { imodelRoute, type Route } from './route.ts';
 import { PageLinks } from './schemas.ts';

@@ -1,7 +1,7 @@
 import { Type, type Static } from 'typebox';
 import type { UserGroupTable } from '../db/schema.ts';
 import { ApiError, detail, type ErrorDetail } from '../errors.ts';
-import { GroupNameTakenError, UnknownUsersError, type Group, type GroupMember } from '../itwins/groups.ts';
+import { GroupNameTakenError, UnknownUsersError, type Group, type GroupMember } from '../iTwins/groups.ts';
 import { pathOf } from './accessControl.ts';
 import {
   idOf,

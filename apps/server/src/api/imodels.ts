@@ -1,6 +1,6 @@
 import { Type, type Static } from 'typebox';
 import type { IModelTable } from '../db/schema.ts';
-import { acceptTemplate, CannotSquashError, type TemplateRequest } from '../clone/derive.ts';
+import { acceptTemplate, CannotSquashError, type TemplateRequest } from '../cloning/derive.ts';
 import type { Extent } from '../domain.ts';
 import { detail, type ErrorDetail } from '../errors.ts';
 import { copyParts } from './clone.ts';

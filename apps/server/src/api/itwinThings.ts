@@ -2,7 +2,7 @@ import { Type, type Static } from 'typebox';
 import type { ITwinImageTable, RepositoryTable } from '../db/schema.ts';
 import { parseGuid } from '../domain.ts';
 import { ApiError, detail, type ErrorDetail } from '../errors.ts';
-import type { NewRepository } from '../itwins/things.ts';
+import type { NewRepository } from '../iTwins/things.ts';
 import { clientGone } from '../http/clientGone.ts';
 import { NotAPictureError, ProportionsError, TooManyPixelsError } from '../thumbnails/pictures.ts';
 import { maxThumbnailBytes } from '../thumbnails/pictureSizes.ts';

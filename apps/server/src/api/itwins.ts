@@ -1,9 +1,9 @@
 import { Type, type Static } from 'typebox';
 import type { ITwinTable } from '../db/schema.ts';
 import { ApiError, detail, type ErrorDetail } from '../errors.ts';
-import type { ITwinFilter, QueryScope } from '../itwins/itwins.ts';
-import { filterProperties } from '../itwins/itwins.ts';
-import type { Services } from '../services.ts';
+import type { ITwinFilter, QueryScope } from '../iTwins/itwins.ts';
+import { filterProperties } from '../iTwins/itwins.ts';
+import type { Services } from '../wiring/services.ts';
 import type { Links } from './links.ts';
 import { madeIn } from './made.ts';
 import { FilterError, filterCondition, namesInFilter } from './odata.ts';

@@ -10,7 +10,7 @@ import { loadConfig, type Config } from '../config.ts';
 import { databaseFile, type Tx } from '../db/database.ts';
 import { openEnd, type ChangesetTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
-import { openServices, type Services } from '../services.ts';
+import { openServices, type Services } from '../wiring/services.ts';
 import {
   describeMachine,
   firstOwner,

@@ -6,8 +6,8 @@ import { fileURLToPath } from 'node:url';
 import { userOfEntry, type DirectoryUser } from '../access/directory.ts';
 import { EmbeddedIssuer } from '../access/embeddedIssuer.ts';
 import type { Caller } from '../domain.ts';
-import { ensureFirstITwin } from '../itwins/firstITwin.ts';
-import type { Services } from '../services.ts';
+import { ensureFirstITwin } from '../wiring/firstITwin.ts';
+import type { Services } from '../wiring/services.ts';
 
 /** What figures were measured on. */
 export interface Machine {

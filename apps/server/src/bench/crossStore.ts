@@ -12,9 +12,9 @@ import { loadConfig, type Config } from '../config.ts';
 import { openDatabase, type Db } from '../db/database.ts';
 import { openEnd, type BlobTable, type ChangesetTable } from '../db/schema.ts';
 import { nobodysAccount } from '../quotas/accounts.ts';
-import { openServices, type Services } from '../services.ts';
+import { openServices, type Services } from '../wiring/services.ts';
 import { openStores } from '../storage/stores.ts';
-import { verify } from '../verify/verify.ts';
+import { verify } from '../maintenance/verify.ts';
 import { describeMachine, firstOwner, raisedTiers, startChild, tokenOf, type Child, type Machine } from './common.ts';
 
 /** A clone into another data center, beside a plain copy of the same files. */

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import pino from 'pino';
 import { loadConfig } from '../config.ts';
-import { openServices } from '../services.ts';
+import { openServices } from '../wiring/services.ts';
 import { prepareSource } from './clone.ts';
 import {
   describeMachine,

@@ -1,13 +1,13 @@
 import type { IModelAccess } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
-import { audit } from '../audit.ts';
+import { audit } from '../access/audit.ts';
 import type { Config } from '../config.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { BriefcaseTable } from '../db/schema.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
-import { giveUp } from '../history/changesets.ts';
+import { giveUp } from '../changesets/changesets.ts';
 import { tick } from '../imodels/imodelRow.ts';
 import { QuotaExceededError, type Quotas } from '../quotas/quotas.ts';
 import { firstBriefcaseId, lastBriefcaseId } from './counter.ts';

@@ -6,16 +6,16 @@ import type { Database } from '../db/database.ts';
 import type { ChangesetTable, CheckpointTable, IModelTable } from '../db/schema.ts';
 import { listChangesets } from '../db/statements/listChangesets.ts';
 import type { Effect, JobHandler, RunningJob } from '../operations/jobs.ts';
-import { endBaseline } from '../history/baselines.ts';
+import { endBaseline } from '../baselines/baselines.ts';
 import { accountOfITwin } from '../quotas/accounts.ts';
 import type { BlobStore, CallOptions } from '../storage/blobStore.ts';
 import type { Blobs } from '../storage/blobs.ts';
 import { checkpointJob, type Checkpoints } from './checkpoints.ts';
 import { blockHashes, type ModelFiles, type WholeBlob } from './modelFiles.ts';
 import { DamagedFileError, readVerified, writeVerified } from '../storage/verifiedReads.ts';
-import type { FaultKind, WorkRequest, WorkResult } from './worker.ts';
-import { FileFaultError } from './workerProcess.ts';
-import type { Workers } from './workers.ts';
+import type { FaultKind, WorkRequest, WorkResult } from './itwinjs/worker.ts';
+import { FileFaultError } from './itwinjs/workerProcess.ts';
+import type { Workers } from './itwinjs/workers.ts';
 
 /** Bit of `containingChanges` that says a changeset changes schemas. */
 const schemaChanges = 1;

@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import { readAudit, type AuditEntry } from '../audit.ts';
+import { readAudit, type AuditEntry } from '../access/audit.ts';
 import { openDatabase, type Db } from '../db/database.ts';
 import { emailKey } from '../domain.ts';
 import { exitCodes, ExitError } from './exit.ts';

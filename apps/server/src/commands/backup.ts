@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { Command } from 'commander';
-import { backUp, BackupError, type BackedUp } from '../backup/backup.ts';
+import { backUp, BackupError, type BackedUp } from '../maintenance/backup.ts';
 import { DataFolderInUseError } from '../db/database.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { configOf, withInstallation, type InstallationOptions } from './installation.ts';

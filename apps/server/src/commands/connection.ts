@@ -2,12 +2,12 @@ import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import path from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Command } from 'commander';
-import { hasIssuer } from '../dataFolder.ts';
+import { hasIssuer } from '../wiring/dataFolder.ts';
 import { anywhere, ForbiddenAddressError, send, type Outlet } from '../http/outbound.ts';
 import { readAtMost } from '../http/readAtMost.ts';
-import { ownOrigins } from '../ownAddresses.ts';
+import { ownOrigins } from '../wiring/ownAddresses.ts';
 import { exitCodes, ExitError } from './exit.ts';
-import { withoutTrailingSlashes } from '../trailingSlashes.ts';
+import { withoutTrailingSlashes } from '../http/trailingSlashes.ts';
 import { mintToken } from './token.ts';
 
 export interface ConnectionOptions {

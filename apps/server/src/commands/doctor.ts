@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import { ConfigError } from '../config.ts';
-import { examine, type Finding } from '../doctor/doctor.ts';
+import { examine, type Finding } from '../maintenance/doctor.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
 

@@ -1,12 +1,12 @@
 import { rmSync } from 'node:fs';
 import { Command } from 'commander';
 import pino from 'pino';
-import { IsolationError } from '../checkpoints/isolation.ts';
-import { isITwinJsInstalled, localWorker } from '../checkpoints/workerProcess.ts';
-import { Workers } from '../checkpoints/workers.ts';
+import { IsolationError } from '../checkpoints/itwinjs/isolation.ts';
+import { isITwinJsInstalled, localWorker } from '../checkpoints/itwinjs/workerProcess.ts';
+import { Workers } from '../checkpoints/itwinjs/workers.ts';
 import { ConfigError, loadConfig, serviceKeyName, shortestServiceKey } from '../config.ts';
-import { openDataFolder, openWorkFolder } from '../dataFolder.ts';
-import { startITwinJsService } from '../itwinjsService/service.ts';
+import { openDataFolder, openWorkFolder } from '../wiring/dataFolder.ts';
+import { startITwinJsService } from '../checkpoints/itwinjs/service/service.ts';
 import { version } from '../version.ts';
 import { closeOnSignal } from './ending.ts';
 import { exitCodes, ExitError } from './exit.ts';

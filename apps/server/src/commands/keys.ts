@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import { EmbeddedIssuer } from '../access/embeddedIssuer.ts';
-import { hasIssuer } from '../dataFolder.ts';
+import { hasIssuer } from '../wiring/dataFolder.ts';
 import { openDatabase } from '../db/database.ts';
 import { rotateLinkKeys } from '../storage/linkKeys.ts';
 import { exitCodes, ExitError } from './exit.ts';

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
 import { databaseFile, DataFolderInUseError, openDatabase } from '../db/database.ts';
-import { copyDatabase, CopyMismatchError, NotEmptyError } from '../migrate/copyDatabase.ts';
+import { copyDatabase, CopyMismatchError, NotEmptyError } from '../maintenance/migrateDatabase.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
 

@@ -2,14 +2,14 @@ import path from 'node:path';
 import { Command } from 'commander';
 import { startServer, type RunningServer } from '../app.ts';
 import { ConfigError, loadConfig, type ConfigInput } from '../config.ts';
-import { DataFolderError } from '../dataFolder.ts';
+import { DataFolderError } from '../wiring/dataFolder.ts';
 import { DataFolderInUseError, NewerSchemaError } from '../db/database.ts';
 import { ForeignStoreError, OtherStoreError, StoreUnavailableError } from '../storage/stores.ts';
-import { ensureFirstITwin } from '../itwins/firstITwin.ts';
+import { ensureFirstITwin } from '../wiring/firstITwin.ts';
 import { PublicError } from '../operations/reasons.ts';
-import type { Services } from '../services.ts';
+import type { Services } from '../wiring/services.ts';
 import { version } from '../version.ts';
-import { IsolationError, type IsolationLevel } from '../checkpoints/isolation.ts';
+import { IsolationError, type IsolationLevel } from '../checkpoints/itwinjs/isolation.ts';
 import { closeOnSignal, endInTime, type Ending } from './ending.ts';
 import { exitCodes, ExitError } from './exit.ts';
 

@@ -2,7 +2,7 @@ import { Command } from 'commander';
 import path from 'node:path';
 import { Directory } from '../access/directory.ts';
 import { EmbeddedIssuer } from '../access/embeddedIssuer.ts';
-import { hasIssuer } from '../dataFolder.ts';
+import { hasIssuer } from '../wiring/dataFolder.ts';
 import { exitCodes, ExitError } from './exit.ts';
 
 const units: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86_400 };

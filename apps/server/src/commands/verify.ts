@@ -1,7 +1,7 @@
 import { Command } from 'commander';
 import { openDatabase } from '../db/database.ts';
 import { openStores } from '../storage/stores.ts';
-import { verify, type Fault, type Verified } from '../verify/verify.ts';
+import { verify, type Fault, type Verified } from '../maintenance/verify.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
 import { progressBar } from './progress.ts';

@@ -8,7 +8,7 @@ import { migrationsFor } from './migrations/index.ts';
 import { Pool } from './postgres/pool.ts';
 import { RetryingKysely } from './retrying.ts';
 import type { Schema } from './schema.ts';
-import { compactAtStart } from './sqlite/freeSpace.ts';
+import { compactAtStart } from '../collector/freeSpace.ts';
 import { sqliteDialect } from './sqlite/dialect.ts';
 import { Writer } from './sqlite/writerQueue.ts';
 

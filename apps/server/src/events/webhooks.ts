@@ -1,6 +1,6 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
-import { audit } from '../audit.ts';
+import { audit } from '../access/audit.ts';
 import type { Config } from '../config.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { JobTable, WebhookTable } from '../db/schema.ts';

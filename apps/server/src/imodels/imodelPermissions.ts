@@ -1,10 +1,10 @@
 import type { IModelAccess } from '../access/permissions.ts';
-import { audit } from '../audit.ts';
+import { audit } from '../access/audit.ts';
 import type { Database, Tx } from '../db/database.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller, IModelPermission } from '../domain.ts';
 import { ApiError } from '../errors.ts';
-import type { Members } from '../itwins/members.ts';
+import type { Members } from '../iTwins/members.ts';
 
 /** Permissions of one role or user on one iModel. */
 export interface Grant {

@@ -1,6 +1,6 @@
 import type { IModelAccess } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
-import { audit } from '../audit.ts';
+import { audit } from '../access/audit.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { HeldLockLevel, IModelTable, ObjectLockTable, ReleasedLockTable } from '../db/schema.ts';
 import { findChangeset } from '../db/statements/findChangeset.ts';

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { IModelAccess } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
-import { audit } from '../audit.ts';
+import { audit } from '../access/audit.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { IModelTable, NamedVersionTable } from '../db/schema.ts';

@@ -2,7 +2,7 @@ import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import type { Directory } from '../access/directory.ts';
 import { Permissions, type IModelAccess } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../api/paging.ts';
-import { audit } from '../audit.ts';
+import { audit } from '../access/audit.ts';
 import type { Database } from '../db/database.ts';
 import type { ShareTable } from '../db/schema.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';

@@ -7,7 +7,7 @@ import { DiskSpace } from './diskSpace.ts';
 import { FileStore } from './fileStore.ts';
 import { GuardedStore } from './guardedStore.ts';
 import { ObjectStore } from './objectStore.ts';
-import { TracedStore } from '../traces/tracedStore.ts';
+import { TracedStore } from './tracedStore.ts';
 
 /** The files of this installation lie in another store than the configured ones. */
 export class OtherStoreError extends Error {

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import type { IModelAccess } from '../access/permissions.ts';
-import { audit } from '../audit.ts';
+import { audit } from '../access/audit.ts';
 import type { Database, Tx } from '../db/database.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import { ApiError } from '../errors.ts';

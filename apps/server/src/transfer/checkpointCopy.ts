@@ -5,7 +5,7 @@ import type { Db, Tx } from '../db/database.ts';
 import type { BlobTable, CheckpointTable, IModelTable, ModelFileTable, TransferTable } from '../db/schema.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
 import type { BlobPlace } from '../storage/blobs.ts';
-import { DamagedSourceError } from './carrier.ts';
+import { DamagedSourceError } from './blobCopier.ts';
 import type { TransferParts } from './files.ts';
 import type { TransferRun } from './run.ts';
 import { sharingOf, type Sharing } from './sharing.ts';

@@ -7,7 +7,7 @@ import type { IModelTable, UserAccountTable } from '../db/schema.ts';
 import { usersFileIssuer } from '../access/directory.ts';
 import { emailKey, type Identity, type User } from '../domain.ts';
 import type { Caller } from '../domain.ts';
-import { outageOf } from '../faults.ts';
+import { outageOf } from '../operations/outages.ts';
 
 /** What a user did on one iModel. */
 export interface UserStatistics {

@@ -1,0 +1,131 @@
+import { randomUUID } from 'node:crypto';
+import { LRUCache } from 'lru-cache';
+import type { Db, Tx } from '../db/database.ts';
+import type { AuditTable } from '../db/schema.ts';
+import type { Caller } from '../domain.ts';
+import { outageOf } from '../operations/outages.ts';
+
+/** Notes who did what, in the transaction that does it. */
+export async function audit(
+  tx: Tx | Db,
+  caller: Caller,
+  entry: { at: number; action: string; iTwinId: string; iModelId?: string; detail?: Record<string, unknown> },
+): Promise<void> {
+  await tx
+    .insertInto('audit')
+    .values({
+      id: randomUUID(),
+      at: entry.at,
+      actor_id: caller.user.id,
+      application_id: caller.application.id,
+      action: entry.action,
+      itwin_id: entry.iTwinId,
+      imodel_id: entry.iModelId ?? null,
+      detail: JSON.stringify(entry.detail ?? {}),
+    })
+    .execute();
+}
+
+/** How often the same attempt of the same user is noted, milliseconds: refused requests must not fill the database. */
+const refusalsEveryMs = 60_000;
+
+/** Notes what was refused for want of permission: whatever names an iTwin or iModel that is there, also one that the caller may not see. */
+export class Refusals {
+  readonly #db: Db;
+  readonly #noted = new LRUCache<string, true>({ max: 10_000, ttl: refusalsEveryMs });
+
+  constructor(db: Db) {
+    this.#db = db;
+  }
+
+  async note(
+    caller: Caller,
+    {
+      operationId,
+      code,
+      iTwinId,
+      iModelId,
+    }: { operationId: string; code: string; iTwinId: string; iModelId: string | undefined },
+  ): Promise<void> {
+    const key = JSON.stringify([caller.user.id, caller.application.id, operationId, code, iModelId ?? iTwinId]);
+    if (this.#noted.has(key)) return;
+    this.#noted.set(key, true);
+    try {
+      await audit(this.#db, caller, {
+        at: Date.now(),
+        action: 'refused',
+        iTwinId,
+        ...(iModelId !== undefined && { iModelId }),
+        detail: { operation: operationId, code },
+      });
+    } catch (error) {
+      // The refusal stands, also on a full disk.
+      if (outageOf(error) !== 'noSpace') throw error;
+    }
+  }
+}
+
+/** Which entries of the audit log are wanted; what is not named does not matter. */
+export interface AuditFilter {
+  iTwinId?: string | undefined;
+  iModelId?: string | undefined;
+  actorId?: string | undefined;
+  /** Such as `iModel.delete`, or `iModel.` for all that begin so. */
+  action?: string | undefined;
+  /** Milliseconds since 1970; the first is included, the second is not. */
+  since?: number | undefined;
+  until?: number | undefined;
+}
+
+/** An entry with the verified e-mail of its actor, where there is one. */
+export type AuditEntry = AuditTable & { actor_email: string | null };
+
+/** Entries that are read or removed at a time. */
+const chunk = 1000;
+
+/** Reads the audit log, oldest first. */
+export async function* readAudit(db: Db, filter: AuditFilter): AsyncIterable<AuditEntry> {
+  const { iTwinId, iModelId, actorId, action, since, until } = filter;
+  let last: AuditEntry | undefined;
+  for (;;) {
+    let query = db
+      .selectFrom('audit as a')
+      .leftJoin('user_account as u', 'u.id', 'a.actor_id')
+      .selectAll('a')
+      .select('u.verified_email as actor_email')
+      .orderBy('a.at')
+      .orderBy('a.id')
+      .limit(chunk);
+    if (iTwinId !== undefined) query = query.where('a.itwin_id', '=', iTwinId);
+    if (iModelId !== undefined) query = query.where('a.imodel_id', '=', iModelId);
+    if (actorId !== undefined) query = query.where('a.actor_id', '=', actorId);
+    if (action?.endsWith('.') === true)
+      query = query.where('a.action', '>=', action).where('a.action', '<', `${action.slice(0, -1)}/`);
+    else if (action !== undefined) query = query.where('a.action', '=', action);
+    if (since !== undefined) query = query.where('a.at', '>=', since);
+    if (until !== undefined) query = query.where('a.at', '<', until);
+    const { at, id } = last ?? {};
+    if (at !== undefined && id !== undefined)
+      query = query.where((eb) => eb.or([eb('a.at', '>', at), eb.and([eb('a.at', '=', at), eb('a.id', '>', id)])]));
+    const entries = await query.execute();
+    yield* entries;
+    if (entries.length < chunk) return;
+    last = entries.at(-1);
+  }
+}
+
+/** Removes entries from before `before` (ms since 1970), in small steps, so that nobody waits for long. @returns how many */
+export async function removeOldAudit(db: Db, before: number, signal: AbortSignal): Promise<number> {
+  let removed = 0;
+  while (!signal.aborted) {
+    const { numDeletedRows } = await db
+      .deleteFrom('audit')
+      .where('id', 'in', (eb) =>
+        eb.selectFrom('audit').select('id').where('at', '<', before).orderBy('at').limit(chunk),
+      )
+      .executeTakeFirstOrThrow();
+    removed += Number(numDeletedRows);
+    if (Number(numDeletedRows) < chunk) break;
+  }
+  return removed;
+}

@@ -1,0 +1,99 @@
+import { createHash, type Hash } from 'node:crypto';
+import { finished, Transform, type Readable, type TransformCallback } from 'node:stream';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { continueIfExpected } from '../../http/unreadBodies.ts';
+import { ChecksumMismatchError } from '../../storage/blobStore.ts';
+
+/** What an upload has to bring in the time that it may stall, bytes: a byte now and then must not hold a connection for ever. */
+const progressBytes = 65_536;
+
+/** A client stopped sending in the middle of an upload, or sends next to nothing. */
+export class StalledUploadError extends Error {
+  constructor(stallMs: number) {
+    super(`the upload brought less than ${progressBytes} bytes in ${stallMs / 1000} s`);
+    this.name = 'StalledUploadError';
+  }
+}
+
+/** How the body of a request is read. */
+export interface BodyOptions {
+  request: FastifyRequest;
+  reply: FastifyReply;
+  /** That the body must have, hex. */
+  md5s: readonly string[];
+  /** Longest time without progress while the server waits for the client, milliseconds. */
+  stallMs: number;
+  /** Hears of every chunk. */
+  onBytes?: () => void;
+}
+
+/**
+ * The body of a request, for whoever stores it. It fails when the connection is lost, when it stalls, and at its end when it does
+ * not have the checksums that were sent with it. Whoever stops reading it leaves the connection as it is, so that the client gets
+ * an answer.
+ */
+export function incomingBody({ request, reply, md5s, stallMs, onBytes }: BodyOptions): Readable {
+  const { raw } = request;
+  const body = new IncomingBody(md5s, stallMs, onBytes);
+  // Nobody may be listening yet, or any more.
+  body.on('error', () => undefined);
+  finished(raw, { writable: false }, (error) => {
+    if (error != null) body.destroy(error);
+  });
+  // A store that refuses the upload before it reads any of it leaves the body behind, with its timer.
+  reply.raw.once('finish', () => body.destroy());
+  continueIfExpected(raw, reply.raw);
+  return raw.pipe(body);
+}
+
+class IncomingBody extends Transform {
+  readonly #expected: readonly string[];
+  readonly #md5: Hash | undefined;
+  readonly #stallMs: number;
+  readonly #onBytes: (() => void) | undefined;
+  #stall: NodeJS.Timeout;
+  /** Bytes since the wait began anew. */
+  #progress = 0;
+
+  constructor(md5s: readonly string[], stallMs: number, onBytes: (() => void) | undefined) {
+    super();
+    this.#stallMs = stallMs;
+    this.#expected = md5s;
+    this.#md5 = md5s.length === 0 ? undefined : createHash('md5');
+    this.#onBytes = onBytes;
+    this.#stall = this.#wait();
+  }
+
+  override _transform(chunk: Buffer, _encoding: string, done: TransformCallback): void {
+    this.#progress += chunk.length;
+    if (this.#progress >= progressBytes) {
+      this.#progress = 0;
+      this.#stall.refresh();
+    }
+    this.#md5?.update(chunk);
+    this.#onBytes?.();
+    done(null, chunk);
+  }
+
+  override _flush(done: TransformCallback): void {
+    clearTimeout(this.#stall);
+    const md5 = this.#md5?.digest('hex');
+    done(this.#expected.every((expected) => expected === md5) ? null : new ChecksumMismatchError());
+  }
+
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    clearTimeout(this.#stall);
+    done(error);
+  }
+
+  /** The connection keeps the process alive; the wait for it need not. */
+  #wait(): NodeJS.Timeout {
+    return setTimeout(() => this.#onStall(), this.#stallMs).unref();
+  }
+
+  /** Only the client is held to bring something: a store that is slow has time limits of its own. */
+  #onStall(): void {
+    if (this.writableLength > 0 || this.readableLength > 0) this.#stall = this.#wait();
+    else this.destroy(new StalledUploadError(this.#stallMs));
+  }
+}

@@ -1,0 +1,124 @@
+import { pipeline, Readable, Transform, type TransformCallback } from 'node:stream';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { ByteRange } from '../../storage/blobStore.ts';
+import type { Download } from './downloads.ts';
+import { namesEntityTag, wantedRange } from './httpConditions.ts';
+import { StorageError } from '../../storage/storageError.ts';
+
+/** Bytes that are handed to a response at a time: what a client takes is told by them. */
+const pieceBytes = 64 * 1024;
+
+/** Bytes that can be sent, whole or in part. */
+export interface Sendable {
+  /** Of the bytes, without quotes. */
+  etag: string;
+  size: number;
+  read(range: ByteRange | undefined): Readable | Promise<Readable>;
+}
+
+/** A stored file has not as many bytes as the database knows. */
+export class ShortFileError extends Error {
+  constructor(expected: number, found: number) {
+    super(`a stored file gave ${found} bytes where ${expected} were expected`);
+    this.name = 'ShortFileError';
+  }
+}
+
+/**
+ * Sends a file, or the range of it that is asked for, under the conditions of the request (RFC 9110, 13.2.2). A file that turns
+ * out to be too short ends the connection, so that the client does not take it for whole or wait for the rest.
+ * @param download hears of every piece that is handed on
+ */
+export async function sendFile(
+  file: Sendable,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  download: Download,
+): Promise<FastifyReply> {
+  const etag = `"${file.etag}"`;
+  const { 'if-match': ifMatch, 'if-none-match': ifNoneMatch } = request.headers;
+  if (ifMatch !== undefined && !namesEntityTag(ifMatch, etag, false))
+    throw new StorageError(412, 'ConditionNotMet', 'The blob is not the one that If-Match names.');
+  reply.headers({ etag, 'accept-ranges': 'bytes', 'cache-control': 'private, max-age=0' });
+  if (ifNoneMatch !== undefined && namesEntityTag(ifNoneMatch, etag, true)) return reply.code(304).send();
+
+  // Rule of RFC 9110, 14.2: ranges are for GET alone.
+  const range = request.method === 'GET' ? wantedRange(request.headers, etag, file.size) : undefined;
+  if (range === 'unsatisfiable')
+    throw new StorageError(416, 'InvalidRange', 'The range is not within the blob.', {
+      'content-range': `bytes */${file.size}`,
+    });
+  const length = range === undefined ? file.size : range.end - range.start + 1;
+  const body =
+    request.method === 'HEAD' || length === 0
+      ? Readable.from([])
+      : exactly(length, range !== undefined, await file.read(range), request, reply, download);
+  if (range !== undefined) reply.code(206).header('content-range', `bytes ${range.start}-${range.end}/${file.size}`);
+  reply.headers({ 'content-type': 'application/octet-stream', 'content-length': length });
+  // A stream in any case: for an empty body Fastify would set a length of 0 over the one that HEAD must tell.
+  return reply.send(body);
+}
+
+/** Passes bytes on and fails, after a line in the log, when the store cannot give as many as announced. */
+function exactly(
+  length: number,
+  isRange: boolean,
+  source: Readable,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  download: Download,
+): Readable {
+  const counted = new Counted(length, isRange, download);
+  download.sends(counted);
+  const log = (error: Error): void =>
+    request.log.error(
+      { err: error, url: request.url.split('?', 1)[0] },
+      'a file could not be sent to its end; its connection is closed',
+    );
+  // A client that goes away is no fault of the server.
+  let left = false;
+  reply.raw.once('close', () => (left = true));
+  source.once('error', (error) => left || log(error));
+  pipeline(source, counted, (error) => {
+    if (error instanceof ShortFileError) log(error);
+  });
+  return counted;
+}
+
+class Counted extends Transform {
+  readonly #length: number;
+  readonly #isRange: boolean;
+  readonly #download: Download;
+  #passed = 0;
+
+  constructor(length: number, isRange: boolean, download: Download) {
+    super();
+    this.#length = length;
+    this.#isRange = isRange;
+    this.#download = download;
+  }
+
+  override _transform(chunk: Buffer, _encoding: string, done: TransformCallback): void {
+    const left = this.#length - this.#passed;
+    // Some S3 servers give more than a range that ends at byte 0.
+    const bytes = this.#isRange ? chunk.subarray(0, left) : chunk;
+    this.#passed += bytes.length;
+    this.#download.passed(bytes.length);
+    if (this.#passed > this.#length) done(new ShortFileError(this.#length, this.#passed));
+    else done(null, bytes);
+  }
+
+  override _flush(done: TransformCallback): void {
+    done(this.#passed === this.#length ? null : new ShortFileError(this.#length, this.#passed));
+  }
+}
+
+/** Bytes of the memory as a stream, piece by piece. */
+export function readInPieces(bytes: Buffer): Readable {
+  return Readable.from(piecesOf(bytes), { objectMode: false });
+}
+
+/** A large buffer, piece by piece. */
+export function* piecesOf(bytes: Buffer): Generator<Buffer> {
+  for (let start = 0; start < bytes.length; start += pieceBytes) yield bytes.subarray(start, start + pieceBytes);
+}

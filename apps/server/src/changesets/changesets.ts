@@ -1,0 +1,356 @@
+import type { IModelAccess } from '../access/permissions.ts';
+import { itemsThatFit } from '../api/paging.ts';
+import { audit } from '../access/audit.ts';
+import type { ChangesetVerifier } from './verifier.ts';
+import type { Checkpoints } from '../checkpoints/checkpoints.ts';
+import type { Database, Tx } from '../db/database.ts';
+import type { ChangesetTable, IModelTable, PendingChangesetTable } from '../db/schema.ts';
+import { appendChangeset } from '../db/statements/appendChangeset.ts';
+import { findChangeset, type Sight } from '../db/statements/findChangeset.ts';
+import { listChangesets, listedSizes, type ChangesetPage } from '../db/statements/listChangesets.ts';
+import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
+import { parseGuid, type Caller, type ChangesetRef } from '../domain.ts';
+import { ApiError, detail } from '../errors.ts';
+import { raisePushed } from '../events/events.ts';
+import { tick } from '../imodels/imodelRow.ts';
+import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
+import type { Uploads } from '../storage/uploads.ts';
+import { findGroup, joinGroup } from './changesetGroups.ts';
+
+/** A changeset that is about to be pushed. */
+export interface PushRequest {
+  id: string;
+  parentId: string;
+  briefcaseId: number;
+  /** Briefcase that the changeset is kept under, where another iModel's history is imported; null for the one that pushes. */
+  recordedBriefcaseId: number | null;
+  fileSize: number;
+  description: string | null;
+  containingChanges: number;
+  /** JSON or null. */
+  synchronizationInfo: string | null;
+  /** Changeset group that it shall belong to. */
+  groupId: string | null;
+}
+
+/** Reads changesets and takes pushes: begun here, uploaded through a link, completed here. */
+export class Changesets {
+  readonly #database: Database;
+  readonly #blobs: Blobs;
+  readonly #uploads: Uploads;
+  readonly #checkpoints: Checkpoints;
+  readonly #verifier: ChangesetVerifier;
+
+  constructor(parts: {
+    database: Database;
+    blobs: Blobs;
+    uploads: Uploads;
+    checkpoints: Checkpoints;
+    verifier: ChangesetVerifier;
+  }) {
+    this.#database = parts.database;
+    this.#blobs = parts.blobs;
+    this.#uploads = parts.uploads;
+    this.#checkpoints = parts.checkpoints;
+    this.#verifier = parts.verifier;
+  }
+
+  /** @throws ApiError ChangesetNotFound */
+  async get(sight: Sight, ref: ChangesetRef | undefined): Promise<ChangesetTable> {
+    const changeset = ref === undefined ? undefined : await findChangeset(this.#database.db, sight, ref);
+    if (changeset === undefined) throw new ApiError('ChangesetNotFound');
+    return changeset;
+  }
+
+  /** Up to `top` changesets and one more, fewer where their synchronization info takes a page by itself; `fitting` of them make a page. */
+  async list(
+    sight: Sight,
+    { top, ...page }: Omit<ChangesetPage, 'limit'> & { top: number },
+  ): Promise<{ rows: ChangesetTable[]; fitting: number }> {
+    const fitting = itemsThatFit(await listedSizes(this.#database, sight, { ...page, limit: top }));
+    return { rows: await listChangesets(this.#database, sight, { ...page, limit: fitting + 1 }), fitting };
+  }
+
+  /**
+   * Begins a push: takes the iModel's one turn to push, for a lease. A briefcase that begins again takes over its own
+   * unfinished push, another one has to wait until that is complete or its lease has run out.
+   * @throws ApiError iModelNotFound, iModelNotInitialized, BriefcaseNotFound, InsufficientPermissions (somebody else's
+   * briefcase), InvalidiModelsRequest or ConflictWithAnotherUser (the recorded briefcase), ChangesetGroupNotFound, ChangesetGroupIsClosed, ChangesetExists, ConflictWithAnotherUser, NewerChangesExist; in this order
+   */
+  async begin(
+    caller: Caller,
+    access: IModelAccess,
+    request: PushRequest,
+  ): Promise<{ blobId: string; pending: PendingChangesetTable }> {
+    return this.#database.db.transaction().execute(async (tx) => {
+      const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
+      await requireOwnBriefcase(tx, caller, imodel, request.briefcaseId);
+      if (request.recordedBriefcaseId !== null)
+        await requireFreeRecord(tx, imodel, request.recordedBriefcaseId, request.briefcaseId);
+      if (
+        request.groupId !== null &&
+        (await findGroup(tx, imodel.id, parseGuid(request.groupId))).state !== 'inProgress'
+      )
+        throw new ApiError('ChangesetGroupIsClosed');
+      if ((await findChangeset(tx, imodel, { id: request.id })) !== undefined) throw new ApiError('ChangesetExists');
+      const store = this.#blobs.stores.ofDataCenter(access.onITwin.itwin.data_center);
+      const now = Date.now();
+      const unfinished = await tx
+        .selectFrom('pending_changeset')
+        .selectAll()
+        .where('imodel_id', '=', imodel.id)
+        .executeTakeFirst();
+      if (unfinished !== undefined) {
+        if (
+          unfinished.briefcase_id !== request.briefcaseId &&
+          holds(unfinished, now, this.#uploads.leaseMs(store, Infinity))
+        )
+          throw new ApiError('ConflictWithAnotherUser');
+        await giveUp(tx, unfinished, now, unfinished.briefcase_id === request.briefcaseId ? 'begunAgain' : 'lost');
+      }
+      if (request.parentId !== imodel.head_changeset_id) throw new ApiError('NewerChangesExist');
+      const blobId = await this.#blobs.expect(tx, store, access.onITwin.itwin, request.fileSize, now);
+      const pending: PendingChangesetTable = {
+        imodel_id: imodel.id,
+        changeset_id: request.id,
+        parent_id: request.parentId,
+        briefcase_id: request.briefcaseId,
+        blob_id: blobId,
+        description: request.description,
+        containing_changes: request.containingChanges,
+        creator_id: caller.user.id,
+        application_id: caller.application.id,
+        application_name: caller.application.name,
+        synchronization_info: request.synchronizationInfo,
+        created_at: now,
+        lease_until: now + this.#uploads.leaseMs(store, request.fileSize),
+        group_id: request.groupId === null ? null : request.groupId.toLowerCase(),
+        recorded_briefcase_id: request.recordedBriefcaseId,
+      };
+      await tx.insertInto('pending_changeset').values(pending).execute();
+      return { blobId, pending };
+    });
+  }
+
+  /**
+   * Completes a push: the changeset gets the next index. Repeating a completed one (an answer that was lost on its way)
+   * answers the same again.
+   * @throws ApiError iModelNotFound, iModelNotInitialized, BriefcaseNotFound, InsufficientPermissions, ChangesetExists,
+   * ChangesetNotFound, ConflictWithAnotherUser, FileNotFound, DataConflict, NewerChangesExist; in this order
+   */
+  async complete(
+    caller: Caller,
+    access: IModelAccess,
+    changesetId: string | undefined,
+    briefcaseId: number,
+  ): Promise<ChangesetTable> {
+    await this.#takeIn(access.imodel.id, changesetId, briefcaseId);
+    await this.#verify(caller, access.imodel.id, changesetId, briefcaseId);
+    return this.#database.db.transaction().execute(async (tx) => {
+      const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
+      await requireOwnBriefcase(tx, caller, imodel, briefcaseId);
+      if (changesetId === undefined) throw new ApiError('ChangesetNotFound');
+      const pending = await tx
+        .selectFrom('pending_changeset')
+        .innerJoin('blob', 'blob.id', 'pending_changeset.blob_id')
+        .selectAll('pending_changeset')
+        .select(['blob.state as blob_state', 'blob.size as blob_size'])
+        .where('imodel_id', '=', imodel.id)
+        .where('changeset_id', '=', changesetId)
+        .executeTakeFirst();
+      if (pending === undefined) {
+        const done = await findChangeset(tx, imodel, { id: changesetId });
+        if (done === undefined) throw await whyAbandoned(tx, imodel, changesetId, briefcaseId);
+        if (
+          done.creator_id === caller.user.id &&
+          (done.briefcase_id === briefcaseId || (await findBriefcase(tx, imodel.id, done.briefcase_id)) === undefined)
+        )
+          return done;
+        throw new ApiError('ChangesetExists');
+      }
+      if (pending.briefcase_id !== briefcaseId) throw new ApiError('ConflictWithAnotherUser');
+      if (pending.blob_state === 'pending') throw new ApiError('FileNotFound');
+      if (pending.blob_state === 'refused')
+        throw new ApiError('DataConflict', {
+          message: 'File size provided during Changeset creation does not match actual file size.',
+        });
+      if (pending.parent_id !== imodel.head_changeset_id) throw new ApiError('NewerChangesExist');
+
+      const pushedAt = tick(imodel);
+      const changeset: Omit<ChangesetTable, 'segment_id' | 'index'> = {
+        id: pending.changeset_id,
+        parent_id: pending.parent_id,
+        blob_id: pending.blob_id,
+        file_size: pending.blob_size,
+        description: pending.description,
+        containing_changes: pending.containing_changes,
+        briefcase_id: pending.recorded_briefcase_id ?? pending.briefcase_id,
+        creator_id: pending.creator_id,
+        pushed_at: pushedAt,
+        application_id: pending.application_id,
+        application_name: pending.application_name,
+        synchronization_info: pending.synchronization_info,
+      };
+      await tx.deleteFrom('pending_changeset').where('imodel_id', '=', imodel.id).execute();
+      const appended = await appendChangeset(tx, imodel, changeset, pushedAt);
+      const index = appended.head_index;
+      // Made elsewhere, under locks that are unknown here.
+      if (pending.recorded_briefcase_id !== null)
+        await tx.updateTable('imodel').set({ inherited_index: index }).where('id', '=', imodel.id).execute();
+      await this.#checkpoints.wantTip(tx, { ...imodel, ...appended }, caller.user.id);
+      if (pending.group_id !== null) await joinGroup(tx, imodel.id, index, pending.group_id, pushedAt);
+      await raisePushed(tx, imodel, { id: changeset.id, index, briefcaseId: changeset.briefcase_id }, caller.user.id);
+      await audit(tx, caller, {
+        at: pushedAt,
+        action: 'changeset.push',
+        iTwinId: imodel.itwin_id,
+        iModelId: imodel.id,
+        detail: { id: changeset.id, index },
+      });
+      return { ...changeset, index, segment_id: '' };
+    });
+  }
+
+  /** What was uploaded straight to the store is taken in outside the transaction: the whole file is read for its hash. */
+  async #takeIn(iModelId: string, changesetId: string | undefined, briefcaseId: number): Promise<void> {
+    if (changesetId === undefined || !this.#blobs.stores.anyDirectUploads) return;
+    const pending = await this.#database.db
+      .selectFrom('pending_changeset')
+      .select('blob_id')
+      .where('imodel_id', '=', iModelId)
+      .where('changeset_id', '=', changesetId)
+      .where('briefcase_id', '=', briefcaseId)
+      .executeTakeFirst();
+    if (pending !== undefined) await this.#uploads.finalize(pending.blob_id);
+  }
+
+  /**
+   * Refuses a push whose bytes do not give its id, because no call ever takes a changeset away. Such a push is abandoned, so that
+   * it keeps nobody out: its client, like any other, may begin anew at once.
+   * @throws ApiError DataConflict
+   */
+  async #verify(caller: Caller, iModelId: string, changesetId: string | undefined, briefcaseId: number): Promise<void> {
+    if (changesetId === undefined || !this.#verifier.on) return;
+    const pending = await this.#database.db
+      .selectFrom('pending_changeset as p')
+      .innerJoin('briefcase as b', (join) =>
+        join.onRef('b.imodel_id', '=', 'p.imodel_id').onRef('b.briefcase_id', '=', 'p.briefcase_id'),
+      )
+      .selectAll('p')
+      .where('p.imodel_id', '=', iModelId)
+      .where('p.changeset_id', '=', changesetId)
+      .where('p.briefcase_id', '=', briefcaseId)
+      .where('b.owner_id', '=', caller.user.id)
+      .executeTakeFirst();
+    const blob = pending && (await this.#blobs.findReadable(pending.blob_id));
+    if (pending === undefined || blob === undefined) return;
+    const fault = await this.#verifier.faultOf({ id: changesetId, parentId: pending.parent_id }, () =>
+      this.#blobs.read(blob),
+    );
+    if (fault === undefined) return;
+    await this.#database.db.transaction().execute(async (tx) => {
+      const imodel = await lockInitializedIModel(tx, this.#database.engine, iModelId, 'push');
+      const still = await tx
+        .selectFrom('pending_changeset')
+        .selectAll()
+        .where('imodel_id', '=', iModelId)
+        .where('blob_id', '=', pending.blob_id)
+        .executeTakeFirst();
+      if (still === undefined) return;
+      const now = Date.now();
+      await giveUp(tx, still, now);
+      await audit(tx, caller, {
+        at: now,
+        action: 'changeset.refuse',
+        iTwinId: imodel.itwin_id,
+        iModelId,
+        detail: { id: changesetId, fault },
+      });
+    });
+    throw new ApiError('DataConflict', {
+      message: `The uploaded file is refused for the Changeset ${changesetId}: ${fault}. Begin the push again.`,
+    });
+  }
+}
+
+/** Whether a push still has its turn. A lease that ends later than one begun now was given by a clock that has been set back: it is over. */
+function holds({ lease_until }: PendingChangesetTable, now: number, leaseMs: number): boolean {
+  return lease_until > now && lease_until <= now + leaseMs;
+}
+
+/**
+ * Takes an unfinished push away; its upload link leads nowhere from now on.
+ * @param why `lost`: its lease ran out, which its client is told when it goes on; else its client knows, or is gone
+ */
+export async function giveUp(
+  tx: Tx,
+  pending: PendingChangesetTable,
+  now: number,
+  why: 'lost' | 'begunAgain' | 'ended' = 'ended',
+): Promise<void> {
+  const { imodel_id, changeset_id, briefcase_id, parent_id, blob_id } = pending;
+  if (why === 'lost')
+    await tx
+      .insertInto('abandoned_push')
+      .values({ imodel_id, changeset_id, briefcase_id, parent_id, blob_id, abandoned_at: now })
+      .onConflict((conflict) =>
+        conflict
+          .columns(['imodel_id', 'changeset_id', 'briefcase_id'])
+          .doUpdateSet({ parent_id, blob_id, abandoned_at: now }),
+      )
+      .execute();
+  // This push and no newer one, which may have taken its place meanwhile.
+  await tx
+    .deleteFrom('pending_changeset')
+    .where('imodel_id', '=', pending.imodel_id)
+    .where('blob_id', '=', pending.blob_id)
+    .execute();
+  await releaseBlobs(tx, [pending.blob_id], now);
+}
+
+/** What a push is told that is not there (any more). Rule of this server: one that lost its turn is told to pull, or to begin again. */
+async function whyAbandoned(tx: Tx, imodel: IModelTable, changesetId: string, briefcaseId: number): Promise<ApiError> {
+  const abandoned = await tx
+    .selectFrom('abandoned_push')
+    .select('parent_id')
+    .where('imodel_id', '=', imodel.id)
+    .where('changeset_id', '=', changesetId)
+    .where('briefcase_id', '=', briefcaseId)
+    .executeTakeFirst();
+  if (abandoned === undefined) return new ApiError('ChangesetNotFound');
+  return new ApiError(
+    abandoned.parent_id === imodel.head_changeset_id ? 'ConflictWithAnotherUser' : 'NewerChangesExist',
+  );
+}
+
+/** Rule of this server: a push comes from a briefcase of the one who pushes. */
+async function requireOwnBriefcase(tx: Tx, caller: Caller, imodel: IModelTable, briefcaseId: number): Promise<void> {
+  const briefcase = await findBriefcase(tx, imodel.id, briefcaseId);
+  if (briefcase === undefined) throw new ApiError('BriefcaseNotFound');
+  if (briefcase.owner_id !== caller.user.id) throw new ApiError('InsufficientPermissions');
+}
+
+/**
+ * Rule of this server: a changeset can be kept only under a briefcase id that nobody has here and that is never handed out.
+ * Ids rise, so those below the importer's own briefcase are past.
+ */
+async function requireFreeRecord(tx: Tx, imodel: IModelTable, recorded: number, own: number): Promise<void> {
+  if (recorded >= own)
+    throw new ApiError('InvalidiModelsRequest', {
+      message: 'Cannot create Changeset.',
+      details: [detail.invalidValue('recordedBriefcaseId', "'recordedBriefcaseId' must be less than 'briefcaseId'.")],
+    });
+  if ((await findBriefcase(tx, imodel.id, recorded)) !== undefined)
+    throw new ApiError('ConflictWithAnotherUser', {
+      message: `Briefcase ${recorded} of this iModel is in use, and the imported Changeset was made by a briefcase with the same id elsewhere: both could make elements with the same ids. Release the briefcase first.`,
+    });
+}
+
+async function findBriefcase(tx: Tx, imodelId: string, briefcaseId: number): Promise<{ owner_id: string } | undefined> {
+  return tx
+    .selectFrom('briefcase')
+    .select('owner_id')
+    .where('imodel_id', '=', imodelId)
+    .where('briefcase_id', '=', briefcaseId)
+    .executeTakeFirst();
+}

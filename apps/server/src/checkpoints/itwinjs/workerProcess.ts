@@ -1,0 +1,291 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Config } from '../../config.ts';
+import { findIsolation, IsolationError, type Isolation, type IsolationLevel } from './isolation.ts';
+import { iTwinJsVersion } from './itwinjsVersion.ts';
+import type { ModelWorker } from './modelWorker.ts';
+import { FinalError, PublicError } from '../../operations/reasons.ts';
+import { within } from '../../operations/within.ts';
+import type { CallOptions } from '../../storage/blobStore.ts';
+import type { FaultKind, WorkerMessage, WorkRequest, WorkResult } from './worker.ts';
+
+export interface WorkerLimits {
+  /** Memory of the process, bytes; above it the process is ended and its work fails. */
+  memoryBytes: number;
+  /** Longest time between two signs of life, milliseconds. */
+  silenceMs: number;
+  /** Longest time for one piece of work (a file and at most 500 changesets), milliseconds. */
+  workMs: number;
+}
+
+/** A file cannot be worked on. The message is for users; the cause has what the process said. */
+export class FileFaultError extends FinalError {
+  readonly kind: FaultKind;
+  /** The highest briefcase that made anything in a baseline that is kept all the same; 0 otherwise. */
+  readonly highestBriefcaseId: number;
+  constructor(message: string, kind: FaultKind, detail: string, highestBriefcaseId: number) {
+    super(message, { cause: new Error(detail) });
+    this.name = 'FileFaultError';
+    this.kind = kind;
+    this.highestBriefcaseId = highestBriefcaseId;
+  }
+}
+/** What a piece of work may add to its folder: files grow while changesets are applied, and are written anew once (vacuum). */
+const growth = { times: 4, bytes: 2 * 2 ** 30 };
+
+/** Most bytes that a piece of work may make of files with so many. */
+export function mostBytesFrom(bytes: number): number {
+  return growth.times * bytes + growth.bytes;
+}
+
+/** How often the folder is measured, in rounds of the watch. */
+const measureEvery = 3;
+
+/** An idle process is ended after this long; starting one takes about 0.5 s. */
+const idleMs = 60_000;
+/** Short: memory can grow by hundreds of MiB a second. */
+const watchEveryMs = 100;
+
+/**
+ * Whether iTwin.js is installed here with its native part for this machine, so that model files can be made. The native part
+ * comes by a script of its package, which an installation without scripts leaves out.
+ */
+export function isITwinJsInstalled(): boolean {
+  try {
+    const backend = createRequire(fileURLToPath(import.meta.resolve('@itwin/core-backend')));
+    const native = path.dirname(backend.resolve('@bentley/imodeljs-native'));
+    return existsSync(path.join(native, `imodeljs-${process.platform}-${process.arch}`));
+  } catch {
+    return false;
+  }
+}
+
+/** The iTwin.js process seen from the server: started when there is work, one piece of work at a time. */
+export class WorkerProcess implements ModelWorker {
+  readonly #cacheDir: string;
+  readonly #limits: WorkerLimits;
+  readonly #isolation: Promise<Isolation>;
+  #child: ChildProcess | undefined;
+  #idle: NodeJS.Timeout | undefined;
+  #tail: Promise<unknown> = Promise.resolve();
+
+  /** @param isolation how the process is kept apart; found out beside the start of the server */
+  constructor(cacheDir: string, limits: WorkerLimits, isolation: Promise<Isolation>) {
+    this.#cacheDir = cacheDir;
+    this.#limits = limits;
+    this.#isolation = isolation;
+    // Told by the first piece of work, and by whoever asks for the level.
+    isolation.catch(() => undefined);
+  }
+
+  async version(): Promise<string> {
+    return iTwinJsVersion();
+  }
+
+  async level(): Promise<IsolationLevel> {
+    return (await this.#isolation).level;
+  }
+
+  get pid(): number | undefined {
+    return this.#child === undefined ? undefined : treeOf(this.#child).at(-1);
+  }
+
+  async work(
+    request: WorkRequest,
+    options: CallOptions & { signal: AbortSignal },
+    onApplied: (index: number) => void,
+  ): Promise<WorkResult> {
+    const turn = this.#tail.then(() => this.#work(request, options, onApplied));
+    this.#tail = turn.catch(() => undefined);
+    return turn;
+  }
+
+  async #work(
+    request: WorkRequest,
+    { signal, onProgress }: CallOptions & { signal: AbortSignal },
+    onApplied: (index: number) => void,
+  ): Promise<WorkResult> {
+    const isolation = await this.#isolation.catch((error: unknown) => {
+      // What the operator has to do stands in the start banner and in the log; another attempt here would meet it again.
+      throw error instanceof IsolationError
+        ? new FinalError('This server cannot isolate the process that makes checkpoints as its configuration asks.', {
+            cause: error,
+          })
+        : error;
+    });
+    const folder = path.dirname(request.file);
+    await isolation.lend(folder);
+    // After every wait: a signal that was aborted before somebody listens is never heard.
+    signal.throwIfAborted();
+    clearTimeout(this.#idle);
+    const mostBytes = mostBytesFrom(bytesIn(folder));
+    const child = (this.#child ??= this.#start(isolation));
+    let complaint = '';
+    const listen = (text: Buffer): void => void (complaint = `${complaint}${text.toString()}`.slice(-2000));
+    child.stderr?.on('data', listen);
+    try {
+      return await new Promise<WorkResult>((resolve, reject) => {
+        let reason: Error | undefined;
+        let heardAt = performance.now();
+        const end = (why: Error): void => {
+          reason ??= why;
+          child.kill('SIGKILL');
+        };
+        const begunAt = performance.now();
+        let rounds = 0;
+        // Another attempt on the same files would meet the same limit, so each of these is final.
+        const watch = setInterval(() => {
+          onProgress?.();
+          if (performance.now() - heardAt > this.#limits.silenceMs)
+            end(
+              new FinalError(
+                `Making the file showed no progress for ${this.#limits.silenceMs / 1000} s and was stopped.`,
+              ),
+            );
+          if (performance.now() - begunAt > this.#limits.workMs)
+            end(new FinalError(`Making the file took longer than ${this.#limits.workMs / 1000} s and was stopped.`));
+          const memory = memoryOf(child);
+          if (memory > this.#limits.memoryBytes)
+            end(
+              new FinalError(
+                `Making the file took more than ${Math.round(this.#limits.memoryBytes / 2 ** 20)} MiB of memory and was stopped.`,
+              ),
+            );
+          if (rounds++ % measureEvery === 0 && bytesIn(folder) > mostBytes)
+            end(
+              new FinalError(
+                `Making the file took more than ${Math.round(mostBytes / 2 ** 20)} MiB of disk and was stopped.`,
+              ),
+            );
+        }, watchEveryMs);
+        const onAbort = (): void => end(signal.reason as Error);
+        const settle = (): void => {
+          clearInterval(watch);
+          signal.removeEventListener('abort', onAbort);
+          child.off('message', onMessage);
+          child.off('exit', onExit);
+          child.off('error', onError);
+        };
+        const onMessage = (message: WorkerMessage): void => {
+          heardAt = performance.now();
+          if ('applied' in message) return onApplied(message.applied);
+          settle();
+          if ('result' in message) resolve(message.result);
+          else reject(new FileFaultError(message.fault, message.kind, message.detail, message.highestBriefcaseId));
+        };
+        const onExit = (code: number | null, killedBy: string | null): void => {
+          settle();
+          this.#child = undefined;
+          reject(
+            reason ??
+              new PublicError(`The process that makes checkpoints ended unexpectedly (${killedBy ?? code}).`, {
+                cause: complaint === '' ? undefined : new Error(complaint),
+              }),
+          );
+        };
+        // One that cannot be started never exits.
+        const onError = (error: Error): void => {
+          if (child.pid !== undefined) return;
+          settle();
+          this.#child = undefined;
+          reject(new PublicError('The process that makes checkpoints could not be started.', { cause: error }));
+        };
+        signal.addEventListener('abort', onAbort, { once: true });
+        child.on('error', onError);
+        child.on('message', onMessage);
+        child.once('exit', onExit);
+        child.send(request, (error) => error !== null && end(error));
+      });
+    } finally {
+      child.stderr?.off('data', listen);
+      this.#idle = setTimeout(() => this.#end(), idleMs);
+      this.#idle.unref();
+    }
+  }
+
+  async stop(graceMs: number): Promise<void> {
+    clearTimeout(this.#idle);
+    const child = this.#child;
+    await within(this.#tail, graceMs);
+    this.#end();
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    if (!(await within(once(child, 'exit'), graceMs))) child.kill('SIGKILL');
+  }
+
+  kill(): void {
+    this.#child?.kill('SIGKILL');
+  }
+
+  #start(isolation: Isolation): ChildProcess {
+    // From the sources this is worker.ts, from the build worker.js: the same ending as this module.
+    const ending = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
+    const { file, args, options } = isolation.command(
+      fileURLToPath(new URL(`./worker${ending}`, import.meta.url)),
+      [this.#cacheDir],
+      true,
+    );
+    const child = spawn(file, args, { ...options, stdio: ['ignore', 'ignore', 'pipe', 'ipc'], serialization: 'json' });
+    child.once('exit', () => {
+      if (this.#child === child) this.#child = undefined;
+    });
+    child.on('error', () => undefined);
+    return child;
+  }
+
+  #end(): void {
+    const child = this.#child;
+    this.#child = undefined;
+    if (child?.connected === true) child.send('end', () => undefined);
+  }
+}
+
+/** iTwin.js in a process of this one, by the configuration. @param workDir below which the files lie that it works on */
+export function localWorker(config: Config['checkpoints'], folder: string, slot: number): WorkerProcess {
+  const limits = {
+    memoryBytes: config.memoryMiB * 2 ** 20,
+    silenceMs: config.silenceSeconds * 1000,
+    workMs: config.workSeconds * 1000,
+  };
+  return new WorkerProcess(path.join(folder, 'itwinjs'), limits, findIsolation(folder, config.isolation, slot));
+}
+
+const pageBytes = 4096;
+
+/** A process and what it started, in this order: bubblewrap is the parent of the process that it isolates. */
+function treeOf(child: ChildProcess): number[] {
+  const pids = child.pid === undefined ? [] : [child.pid];
+  for (const pid of pids) {
+    try {
+      pids.push(...readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number));
+    } catch {
+      // It has ended meanwhile, or this is not Linux.
+    }
+  }
+  return pids;
+}
+
+/** Resident memory of a process and what it started, bytes; 0 where the system does not tell it this way (only Linux does). */
+function memoryOf(child: ChildProcess): number {
+  let pages = 0;
+  for (const pid of treeOf(child)) {
+    try {
+      pages += Number(readFileSync(`/proc/${pid}/statm`, 'utf8').split(' ')[1]);
+    } catch {
+      // It has ended meanwhile, or this is not Linux.
+    }
+  }
+  return pages * pageBytes;
+}
+
+/** Bytes of the files in a folder; 0 where it is gone, as when the server ends while work goes on. */
+function bytesIn(folder: string): number {
+  if (!existsSync(folder)) return 0;
+  let bytes = 0;
+  for (const name of readdirSync(folder))
+    bytes += statSync(path.join(folder, name), { throwIfNoEntry: false })?.size ?? 0;
+  return bytes;
+}

@@ -1,0 +1,60 @@
+import type { IModelAccess, ITwinAccess } from '../access/permissions.ts';
+import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
+import type { Caller } from '../domain.ts';
+import { beginTransfer } from '../transfer/begin.ts';
+import {
+  inherited,
+  insertCopy,
+  referring,
+  sightUpTo,
+  storeAway,
+  type CopyParts,
+  type CopyRequest,
+} from './copyIModel.ts';
+
+/**
+ * Clones an iModel. Within one store that is one transaction: the clone is whole, durable and usable when this returns. Into
+ * another data center it is accepted here, and brought over by a durable job.
+ *
+ * A clone is a row: the source's baseline, the source's history, and a head where to cut it. No changeset row and no blob
+ * is copied, so the cost is the same for 0 and 100,000 changesets and at any depth of history, and nothing of the clone
+ * hangs on the source: what both see belongs to neither and stays while one of them is there. Checkpoints hang on
+ * changesets, so the clone has those of the source too.
+ *
+ * Both sides are authorised by the caller of this function. The set of changesets is fixed here: what is pushed to the
+ * source later is not part of the clone.
+ * @returns the id of the clone
+ * @throws ApiError iModelNotFound, iModelNotInitialized, ChangesetNotFound, iModelExists; QuotaExceededError
+ */
+export async function acceptClone(
+  { database, stores, quotas }: CopyParts,
+  caller: Caller,
+  from: IModelAccess,
+  to: ITwinAccess,
+  request: CopyRequest,
+): Promise<string> {
+  return referring(database, async (tx) => {
+    const source = await lockInitializedIModel(tx, database.engine, from.imodel.id, 'clone');
+    const sight = await sightUpTo(tx, source, request.upTo);
+    const away = storeAway(stores, from, to);
+    const id = await insertCopy(tx, caller, quotas, {
+      source,
+      to,
+      ...inherited(source, request),
+      sight,
+      state: away === undefined ? 'initialized' : 'notInitialized',
+      operation: {
+        kind: 'clone',
+        changesets: sight.head_index,
+        cloned_from_imodel_id: source.id,
+        cloned_from_changeset_id: sight.head_changeset_id,
+      },
+    });
+    if (away !== undefined)
+      await beginTransfer(tx, { ...sight, id, itwin_id: to.itwin.id, baseline_id: source.baseline_id }, away, {
+        caller,
+        fromIModelId: source.id,
+      });
+    return id;
+  });
+}

@@ -1,0 +1,106 @@
+import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+import type { Database } from '../db/database.ts';
+import type { IModelTable, ITwinTable, MarkTable } from '../db/schema.ts';
+import type { Caller } from '../domain.ts';
+import { iTwinConditions, type ITwinFilter } from '../iTwins/itwins.ts';
+
+export type MarkKind = MarkTable['kind'];
+export type MarkSubject = MarkTable['subject'];
+
+/** Rule of the API: recents that are kept of one user; the oldest go. */
+const maxRecents = 25;
+
+/** iModels and iTwins that a user marked: favorites, and those used of late. Each user's own. */
+export class Marks {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /** Marks something; marking it again moves it to the front of the recents and leaves a favorite where it is. */
+  async add(userId: string, kind: MarkKind, subject: MarkSubject, id: string): Promise<void> {
+    await this.#database.db.transaction().execute(async (tx) => {
+      const own = tx
+        .selectFrom('mark')
+        .where('user_id', '=', userId)
+        .where('kind', '=', kind)
+        .where('subject', '=', subject);
+      const latest = await own.select((eb) => eb.fn.max('marked_at').as('at')).executeTakeFirst();
+      const markedAt = Math.max(Date.now(), (latest?.at ?? 0) + 1);
+      await tx
+        .insertInto('mark')
+        .values({ user_id: userId, kind, subject, subject_id: id, marked_at: markedAt })
+        .onConflict((conflict) => {
+          const columns = conflict.columns(['user_id', 'kind', 'subject', 'subject_id']);
+          return kind === 'recent' ? columns.doUpdateSet({ marked_at: markedAt }) : columns.doNothing();
+        })
+        .execute();
+      if (kind === 'favorite') return;
+      const kept = await own.select('subject_id').orderBy('marked_at', 'desc').limit(maxRecents).execute();
+      await tx
+        .deleteFrom('mark')
+        .where('user_id', '=', userId)
+        .where('kind', '=', kind)
+        .where('subject', '=', subject)
+        .where(
+          'subject_id',
+          'not in',
+          kept.map((row) => row.subject_id),
+        )
+        .execute();
+    });
+  }
+
+  /** Takes a mark away; none there is no error. */
+  async remove(userId: string, kind: MarkKind, subject: MarkSubject, id: string): Promise<void> {
+    await this.#database.db
+      .deleteFrom('mark')
+      .where('user_id', '=', userId)
+      .where('kind', '=', kind)
+      .where('subject', '=', subject)
+      .where('subject_id', '=', id)
+      .execute();
+  }
+
+  /** Marked iModels of one iTwin. @param hidden iModels that the user may not see */
+  async iModels(
+    userId: string,
+    kind: MarkKind,
+    iTwinId: string,
+    hidden: readonly string[],
+    request: PageRequest,
+  ): Promise<Page<IModelTable & { marked_at: number }>> {
+    let query = this.#database.db
+      .selectFrom('imodel')
+      .innerJoin('mark', 'mark.subject_id', 'imodel.id')
+      .selectAll('imodel')
+      .select('mark.marked_at')
+      .where('mark.user_id', '=', userId)
+      .where('mark.kind', '=', kind)
+      .where('mark.subject', '=', 'imodel')
+      .where('imodel.itwin_id', '=', iTwinId)
+      .where('imodel.deleted_at', 'is', null);
+    if (hidden.length > 0) query = query.where('imodel.id', 'not in', hidden);
+    return readPage(query, request);
+  }
+
+  /** Marked iTwins that the caller may still see and the filter lets through. */
+  async iTwins(
+    caller: Caller,
+    kind: MarkKind,
+    filter: ITwinFilter,
+    request: PageRequest,
+  ): Promise<Page<ITwinTable & { marked_at: number }>> {
+    let query = this.#database.db
+      .selectFrom('itwin')
+      .innerJoin('mark', 'mark.subject_id', 'itwin.id')
+      .selectAll('itwin')
+      .select('mark.marked_at')
+      .where('mark.user_id', '=', caller.user.id)
+      .where('mark.kind', '=', kind)
+      .where('mark.subject', '=', 'itwin');
+    for (const condition of iTwinConditions(this.#database, caller, filter)) query = query.where(condition);
+    return readPage(query, request);
+  }
+}

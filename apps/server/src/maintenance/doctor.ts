@@ -1,0 +1,231 @@
+import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { Directory } from '../access/directory.ts';
+import { IssuerUnavailableError, issuerKeys } from '../access/issuerKeys.ts';
+import { findIsolation, IsolationError, isolationLevels } from '../checkpoints/itwinjs/isolation.ts';
+import { iTwinJsVersion } from '../checkpoints/itwinjs/itwinjsVersion.ts';
+import { isITwinJsInstalled } from '../checkpoints/itwinjs/workerProcess.ts';
+import type { Config } from '../config.ts';
+import { databaseNow, isPostgres } from '../db/clock.ts';
+import { databaseFile, openDatabase, type Database } from '../db/database.ts';
+import { RemoteWorker } from '../checkpoints/itwinjs/service/remoteWorker.ts';
+import { DiskSpace } from '../storage/diskSpace.ts';
+import { openStores } from '../storage/stores.ts';
+
+/** What one check found. `warning`: works, but not as a server for others should. */
+export interface Finding {
+  check: string;
+  state: 'ok' | 'warning' | 'fault';
+  text: string;
+  /** What to do about it. */
+  remedy?: string;
+}
+
+/** Longest time for one check, milliseconds. */
+const checkMs = 20_000;
+/** Difference between the clocks of server and database that is told, milliseconds: leases and links count in seconds. */
+const clockMs = 2000;
+
+type Found = Omit<Finding, 'check'> | Omit<Finding, 'check'>[];
+
+const ok = (text: string): Omit<Finding, 'check'> => ({ state: 'ok', text });
+const warning = (text: string, remedy: string): Omit<Finding, 'check'> => ({ state: 'warning', text, remedy });
+const fault = (text: string, remedy?: string): Omit<Finding, 'check'> => ({
+  state: 'fault',
+  text,
+  ...(remedy !== undefined && { remedy }),
+});
+
+/**
+ * Looks at an installation as its server would, and changes nothing; the server may run.
+ * @returns a finding for each thing that was looked at, in the order in which a server needs them
+ */
+export async function examine(config: Config): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  const check = async (name: string, look: () => Found | Promise<Found>): Promise<void> => {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<Found>(
+      (resolve) =>
+        (timer = setTimeout(() => resolve(fault(`There was no answer within ${checkMs / 1000} s.`)), checkMs)),
+    );
+    const found = await Promise.race([Promise.resolve().then(look), late]).catch((error: unknown) =>
+      fault(messageOf(error)),
+    );
+    clearTimeout(timer);
+    for (const each of Array.isArray(found) ? found : [found]) findings.push({ check: name, ...each });
+  };
+  await check('data folder', () => dataFolder(config));
+  await check('disk space', () => diskSpace(config));
+  await check('users', () => users(config));
+  let database: Database | undefined;
+  await check('database', async () => {
+    if (config.databaseUrl === undefined && !existsSync(path.join(config.dataDir, databaseFile)))
+      return ok('SQLite; it is made at the first start.');
+    database = await openDatabase(config, 'beside a server');
+    return databaseState(database);
+  });
+  try {
+    const { db } = database ?? {};
+    if (db !== undefined)
+      await check('store', async () =>
+        Promise.all(
+          (await openStores(config, db)).all.map(async (store) => (await store.check(), ok(`${store.id} answers.`))),
+        ),
+      );
+  } finally {
+    await database?.close();
+  }
+  await check('iTwin.js', () => iTwinJs(config));
+  await check('address', () => address(config));
+  await check('tokens', () => tokens(config));
+  return findings;
+}
+
+/** Whether a name or address leads to this machine only. */
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || host === '[::1]' || host.startsWith('127.');
+}
+
+function messageOf(error: unknown): string {
+  const { message, cause } = error as Error;
+  // Drivers put what happened into an error without a message of its own.
+  return message !== '' ? message : cause === undefined ? String(error) : messageOf(cause);
+}
+
+function dataFolder({ dataDir }: Config): Found {
+  const found = statSync(dataDir, { throwIfNoEntry: false });
+  if (found === undefined) return ok(`${dataDir} is made at the first start.`);
+  if (!found.isDirectory()) return fault(`${dataDir} is not a folder.`, 'Name another one with --data.');
+  const readable = ['issuer.json', 'users.json', databaseFile].filter(
+    (name) => ((statSync(path.join(dataDir, name), { throwIfNoEntry: false })?.mode ?? 0) & 0o077) !== 0,
+  );
+  if (readable.length > 0)
+    return warning(
+      `Others on this machine may read ${readable.join(', ')} in ${dataDir}.`,
+      'Start the server once: it takes their rights away.',
+    );
+  return ok(dataDir);
+}
+
+async function diskSpace({ dataDir, diskSpace: settings }: Config): Promise<Found> {
+  if (!existsSync(dataDir)) return ok('Looked at once the data folder is there.');
+  try {
+    await new DiskSpace(dataDir, settings).require(0, true);
+    return ok('Above the floor.');
+  } catch (error) {
+    return fault(messageOf(error), 'Free space, or lower diskSpace: nothing new is stored below the floor.');
+  }
+}
+
+function users({ dataDir, embeddedIssuer }: Config): Found {
+  if (!existsSync(path.join(dataDir, 'users.json')))
+    return ok(embeddedIssuer ? 'users.json is made at the first start.' : 'They come from the issuers.');
+  try {
+    const { users: listed } = Directory.open(dataDir, () => undefined).data;
+    return ok(`users.json, with ${listed.length} ${listed.length === 1 ? 'user' : 'users'}.`);
+  } catch (error) {
+    return fault(
+      `users.json: ${messageOf(error)}`,
+      'Correct it; a running server goes on with its last good state, and none starts.',
+    );
+  }
+}
+
+async function databaseState({ db }: Database): Promise<Found> {
+  if (!isPostgres(db)) return ok('SQLite, of this version.');
+  const before = Date.now();
+  const row = await db.selectNoFrom(databaseNow(db).as('now')).executeTakeFirstOrThrow();
+  const difference = Math.round(Number(row.now) - (before + Date.now()) / 2);
+  if (Math.abs(difference) > clockMs)
+    return warning(
+      `The clock of PostgreSQL differs from this server's by ${difference} ms.`,
+      'Let both set their clocks by the same source (NTP).',
+    );
+  return ok('PostgreSQL, of this version; its clock agrees.');
+}
+
+async function iTwinJs({ checkpoints }: Config): Promise<Found> {
+  const { generate, service, isolation } = checkpoints;
+  if (generate === 'off') return ok('No checkpoints are made (checkpoints.generate).');
+  if (service !== undefined) {
+    const worker = new RemoteWorker(
+      { url: service.url, key: service.key ?? '' },
+      isolation,
+      checkpoints.workSeconds * 1000,
+    );
+    try {
+      const [version, level] = await Promise.all([worker.version(), worker.level()]);
+      const text = `iTwin.js ${version} by the service at ${service.url}; isolation there: ${level}.`;
+      return isolationLevels.indexOf(level) < isolationLevels.indexOf(isolation)
+        ? fault(text, `Raise it there, or lower checkpoints.isolation ('${isolation}').`)
+        : ok(text);
+    } finally {
+      worker.kill();
+    }
+  }
+  if (generate === 'elsewhere') return ok('Checkpoints are made by another server (checkpoints.generate).');
+  if (!isITwinJsInstalled())
+    return warning(
+      'iTwin.js is not installed: no checkpoints are made, and forks without history and templates wait.',
+      'Install with optional packages and scripts, or run `offshoot itwinjs` elsewhere (checkpoints.service).',
+    );
+  const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-doctor-'));
+  try {
+    const { level } = await findIsolation(folder, isolation);
+    const text = `iTwin.js ${iTwinJsVersion()}; isolation: ${level}.`;
+    return level === 'namespaces'
+      ? ok(text)
+      : warning(
+          text,
+          'Install bubblewrap, or run `offshoot itwinjs` in a container of its own, where strangers may push and upload.',
+        );
+  } catch (error) {
+    return error instanceof IsolationError ? fault(error.message) : fault(messageOf(error));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function address({ host, publicUrl, trustProxy }: Config): Found {
+  if (publicUrl !== undefined) {
+    const { protocol, hostname } = new URL(publicUrl);
+    if (protocol === 'http:' && !isLoopback(hostname))
+      return warning(
+        `${publicUrl} is not encrypted: tokens and links can be read on the way.`,
+        'Put a proxy with TLS in front, and set publicUrl to its https address.',
+      );
+    return ok(publicUrl);
+  }
+  if (isLoopback(host)) return ok(`Only this machine reaches it (${host}).`);
+  if (trustProxy) return ok('Links carry the address that the proxy tells.');
+  return warning(`The server listens on ${host}, and links carry whatever address a client used.`, 'Set publicUrl.');
+}
+
+async function tokens({ issuers, embeddedIssuer, host, publicUrl }: Config): Promise<Found> {
+  const found = await Promise.all(
+    issuers.map(async (issuer) => {
+      try {
+        await issuerKeys(issuer)({ alg: 'RS256', kid: 'none' }, { payload: '', signature: '' });
+      } catch (error) {
+        // It gives keys, and none of them is the one asked for.
+        if (error instanceof IssuerUnavailableError)
+          return fault(
+            `${issuer.issuer} gives no keys: ${messageOf(error.cause)}`,
+            'See to it that this machine reaches it, and that the name is written as its own document writes it.',
+          );
+      }
+      return ok(`${issuer.issuer} gives its keys.`);
+    }),
+  );
+  const forOthers = !isLoopback(publicUrl === undefined ? host : new URL(publicUrl).hostname);
+  if (embeddedIssuer && forOthers)
+    found.push(
+      warning(
+        'The embedded issuer is on: whoever reads the data folder can make tokens of every user.',
+        'Sign in by an OpenID Connect issuer (issuers) and set embeddedIssuer to false, where that matters.',
+      ),
+    );
+  else if (embeddedIssuer) found.push(ok('`offshoot token` makes them.'));
+  return found;
+}

@@ -1,0 +1,113 @@
+import type { Readable } from 'node:stream';
+import { SpanKind } from '@opentelemetry/api';
+import type {
+  BlobStore,
+  ByteRange,
+  CallOptions,
+  CommitOptions,
+  DirectAccess,
+  DropOptions,
+  StoredObject,
+} from './blobStore.ts';
+import { traced } from '../traces/traces.ts';
+
+/** A store whose calls show in traces. Keys are opaque; nothing of them is told. */
+export class TracedStore implements BlobStore {
+  readonly id: string;
+  readonly direct: DirectAccess | undefined;
+  readonly #store: BlobStore;
+
+  constructor(store: BlobStore) {
+    this.id = store.id;
+    this.#store = store;
+    const { direct } = store;
+    const uploads = direct?.uploads;
+    this.direct =
+      direct === undefined || uploads === undefined
+        ? direct
+        : {
+            ...direct,
+            uploads: {
+              ...uploads,
+              takeIn: (upload, key, size, options) =>
+                this.#span('store.takeIn', { 'offshoot.bytes': size }, () =>
+                  uploads.takeIn(upload, key, size, options),
+                ),
+            },
+          };
+  }
+
+  put(key: string, body: Readable, size: number, options?: CallOptions): Promise<StoredObject> {
+    return this.#span('store.put', { 'offshoot.bytes': size }, () => this.#store.put(key, body, size, options));
+  }
+
+  stageBlock(upload: string, blockId: string, body: Readable, size: number, options?: CallOptions): Promise<void> {
+    return this.#span('store.stageBlock', {}, () => this.#store.stageBlock(upload, blockId, body, size, options));
+  }
+
+  stagedBlocks(upload: string, options?: CallOptions): Promise<ReadonlyMap<string, number>> {
+    return this.#span('store.stagedBlocks', {}, () => this.#store.stagedBlocks(upload, options));
+  }
+
+  readBlock(upload: string, blockId: string, options?: CallOptions): Promise<Readable> {
+    return this.#span('store.readBlock', {}, () => this.#store.readBlock(upload, blockId, options));
+  }
+
+  commitBlocks(
+    upload: string,
+    key: string,
+    blockIds: readonly string[],
+    size: number,
+    options?: CommitOptions,
+  ): Promise<StoredObject> {
+    return this.#span('store.commitBlocks', { 'offshoot.bytes': size }, () =>
+      this.#store.commitBlocks(upload, key, blockIds, size, options),
+    );
+  }
+
+  dropBlocks(upload: string, options?: CallOptions): Promise<void> {
+    return this.#span('store.dropBlocks', {}, () => this.#store.dropBlocks(upload, options));
+  }
+
+  /** The span ends when the bytes begin to come. */
+  read(key: string, range?: ByteRange, options?: CallOptions): Promise<Readable> {
+    return this.#span('store.read', {}, () => this.#store.read(key, range, options));
+  }
+
+  async copyFrom(
+    source: BlobStore,
+    sourceKey: string,
+    key: string,
+    size: number,
+    options?: CallOptions,
+  ): Promise<StoredObject | undefined> {
+    const from = source instanceof TracedStore ? source.#store : source;
+    return this.#span('store.copyFrom', { 'offshoot.bytes': size }, async () =>
+      this.#store.copyFrom?.(from, sourceKey, key, size, options),
+    );
+  }
+
+  check(options?: CallOptions): Promise<void> {
+    return this.#store.check(options);
+  }
+
+  claim(installation: string, options?: CallOptions): Promise<string> {
+    return this.#store.claim(installation, options);
+  }
+
+  delete(key: string, options?: CallOptions): Promise<void> {
+    return this.#span('store.delete', {}, () => this.#store.delete(key, options));
+  }
+
+  list(options?: CallOptions): AsyncIterable<{ key: string; size: number; modifiedAt: number }> {
+    return this.#store.list(options);
+  }
+
+  dropUnfinished(before: number, options?: DropOptions): Promise<void> {
+    return this.#store.dropUnfinished(before, options);
+  }
+
+  #span<T>(name: string, attributes: Record<string, number>, work: () => Promise<T>): Promise<T> {
+    return traced(name, { 'offshoot.store': this.id, ...attributes }, work, undefined, SpanKind.CLIENT);
+  }
+}

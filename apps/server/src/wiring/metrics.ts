@@ -1,0 +1,46 @@
+import type { FastifyInstance } from 'fastify';
+import { collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { Database } from '../db/database.ts';
+
+/** Bounds of the buckets of request times, seconds: 202 of a clone is near 2 ms. */
+const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+
+/**
+ * Serves `/metrics` for Prometheus: requests by operation, jobs by kind and state, and the process itself.
+ * @param app whose requests are counted @param on which server answers; the same one, or one of its own
+ */
+export function serveMetrics(app: FastifyInstance, on: FastifyInstance, { db }: Pick<Database, 'db'>): void {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const requests = new Histogram({
+    name: 'offshoot_request_duration_seconds',
+    help: 'Time of API and storage requests, by operation and status.',
+    labelNames: ['operation', 'status'],
+    buckets,
+    registers: [registry],
+  });
+  new Gauge({
+    name: 'offshoot_jobs',
+    help: 'Jobs in the database, by kind and state.',
+    labelNames: ['kind', 'state'],
+    registers: [registry],
+    async collect() {
+      this.reset();
+      const rows = await db
+        .selectFrom('job')
+        .select((eb) => ['kind', 'state', eb.fn.countAll<number>().as('count')])
+        .groupBy(['kind', 'state'])
+        .execute();
+      for (const { kind, state, count } of rows) this.set({ kind, state }, Number(count));
+    },
+  });
+  app.addHook('onResponse', async (request, reply) => {
+    // A fixed set of names: the operation, or the pattern of the address, never the address itself.
+    const { schema, url = 'none' } = request.routeOptions;
+    const { operationId } = (schema ?? {}) as { operationId?: string };
+    requests.observe({ operation: operationId ?? url, status: reply.statusCode }, reply.elapsedTime / 1000);
+  });
+  on.get('/metrics', { schema: { hide: true } }, async (_request, reply) =>
+    reply.type(registry.contentType).send(await registry.metrics()),
+  );
+}

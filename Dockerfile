@@ -1,6 +1,6 @@
 # Offshoot: the server (`start`), and workers for installations on PostgreSQL (`work`).
-# The packages of npm bring all binaries; nothing else is downloaded.
-# A tag may be moved to another image; docs/operating.md says how to build on one that is pinned by its digest.
+# All binaries come with npm packages; nothing else is downloaded.
+# A tag can be moved to another image; docs/operating.md describes how to pin the base image by its digest.
 ARG NODE_IMAGE=node:24-bookworm-slim
 FROM ${NODE_IMAGE} AS build
 WORKDIR /offshoot
@@ -12,7 +12,8 @@ WORKDIR /offshoot
 COPY package.json package-lock.json .npmrc ./
 COPY apps/server/package.json apps/server/
 COPY packages/itwinjs/package.json packages/itwinjs/
-# With optional packages: iTwin.js makes checkpoints. `--build-arg NPM_FLAGS=--omit=optional` leaves it out, and pictures too.
+# Includes the optional packages: iTwin.js, which makes checkpoints, and sharp, which scales pictures.
+# `--build-arg NPM_FLAGS=--omit=optional` leaves both out.
 ARG NPM_FLAGS=""
 RUN npm ci --omit=dev ${NPM_FLAGS} && npm cache clean --force
 COPY apps/server/assets apps/server/assets
@@ -23,7 +24,7 @@ RUN mkdir /data && chown node:node /data
 USER node
 VOLUME /data
 EXPOSE 4700 4701
-# The process is the server itself, so that it hears SIGTERM and ends its work.
+# The server is process 1, so that it receives SIGTERM and can finish its work.
 ENTRYPOINT ["node", "apps/server/dist/cli.js"]
 CMD ["start"]
 HEALTHCHECK --interval=10s --start-period=30s CMD ["node", "-e", "fetch('http://127.0.0.1:4700/health').then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]

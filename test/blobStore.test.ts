@@ -26,7 +26,7 @@ for (const { store: kind } of setups.filter(({ store }) => store !== 'files'))
     // A prefix that has to be written otherwise in addresses.
     return {
       store: await openObjectStore(kind),
-      twin: await openObjectStore(kind, 'a b/'),
+      counterpart: await openObjectStore(kind, 'a b/'),
       remove: async () => undefined,
     };
   });

@@ -32,7 +32,7 @@ import { until } from './support/until.ts';
 
 const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
 
-interface Brought {
+interface Imported {
   code: number;
   stderr: string;
   id: string;
@@ -57,7 +57,7 @@ for (const setup of setups)
       work.remove();
     });
 
-    async function run(...args: string[]): Promise<Brought> {
+    async function run(...args: string[]): Promise<Imported> {
       const token = await server.token('olivia');
       const [command = '', ...rest] = args;
       return new Promise((resolve) => {
@@ -69,7 +69,7 @@ for (const setup of setups)
             resolve({
               code: child.exitCode ?? -1,
               stderr,
-              ...(JSON.parse(stdout === '' ? '{}' : stdout) as Omit<Brought, 'code' | 'stderr'>),
+              ...(JSON.parse(stdout === '' ? '{}' : stdout) as Omit<Imported, 'code' | 'stderr'>),
             }),
         );
       });
@@ -129,8 +129,8 @@ for (const setup of setups)
     test('a single file becomes an iModel without changesets', async () => {
       const file = path.join(work.path, 'single.bim');
       writeFileSync(file, sampleBaseline());
-      const brought = await run('import', file, '--name', 'one file');
-      assert.deepEqual([brought.code, brought.created, brought.changesets], [0, true, 0], brought.stderr);
+      const imported = await run('import', file, '--name', 'one file');
+      assert.deepEqual([imported.code, imported.created, imported.changesets], [0, true, 0], imported.stderr);
     });
 
     test('a baseline above 256 MiB goes in blocks, and is judged as any other', async () => {
@@ -193,11 +193,11 @@ for (const setup of setups)
           .where('id', '=', iModel.id)
           .executeTakeFirstOrThrow();
         await db.transaction().execute((tx) => endBaseline(tx, baseline_id, 'initialized'));
-        const brought = await going;
+        const imported = await going;
         assert.deepEqual(
-          [brought.code, brought.id, brought.created, brought.pushed],
+          [imported.code, imported.id, imported.created, imported.pushed],
           [0, iModel.id, false, 1],
-          brought.stderr,
+          imported.stderr,
         );
       } finally {
         await endServer(slow);
@@ -209,7 +209,7 @@ for (const setup of setups)
       const slow = await bootServer(setup, { tiers: { ...loadConfig({}, { env: {} }).tiers, Unlimited: few } });
       try {
         const place = await slow.iTwin();
-        const brought = await run(
+        const imported = await run(
           'import',
           sampleFolder('patient', sampleChangesets().length),
           '--url',
@@ -219,7 +219,7 @@ for (const setup of setups)
           '--token',
           await slow.token('olivia'),
         );
-        assert.deepEqual([brought.code, brought.pushed], [0, sampleChangesets().length], brought.stderr);
+        assert.deepEqual([imported.code, imported.pushed], [0, sampleChangesets().length], imported.stderr);
       } finally {
         await endServer(slow);
       }
@@ -280,14 +280,14 @@ for (const setup of setups)
         [insertedElements(5, 5), insertedElements(5), insertedElements(), insertedElements(7, 12)],
         (n) => (n === 1 ? { briefcaseId: 9 } : {}),
       );
-      const brought = await run('import', folder);
-      assert.deepEqual([brought.code, brought.pushed], [0, 4], brought.stderr);
+      const imported = await run('import', folder);
+      assert.deepEqual([imported.code, imported.pushed], [0, 4], imported.stderr);
       assert.match(
-        brought.stderr,
+        imported.stderr,
         /for 2 changesets neither changesets.json nor the elements in them tell the briefcase/,
       );
       const listed = await all(
-        olivia.client.changesets.getMinimalList({ authorization: olivia.authorization, iModelId: brought.id }),
+        olivia.client.changesets.getMinimalList({ authorization: olivia.authorization, iModelId: imported.id }),
       );
       // Elements of several briefcases do not tell whose the changeset is, but their ids are taken.
       assert.deepEqual(
@@ -295,13 +295,13 @@ for (const setup of setups)
         [5, 9, 13, 13],
       );
       assert.equal(
-        (await olivia.client.briefcases.acquire({ authorization: olivia.authorization, iModelId: brought.id }))
+        (await olivia.client.briefcases.acquire({ authorization: olivia.authorization, iModelId: imported.id }))
           .briefcaseId,
         14,
       );
       const api = await server.as('olivia');
       for (const briefcaseId of [5, 7, 9, 12])
-        assert.equal((await api.get(`/imodels/${brought.id}/briefcases/${briefcaseId}`)).status, 404);
+        assert.equal((await api.get(`/imodels/${imported.id}/briefcases/${briefcaseId}`)).status, 404);
     });
 
     test('work that lies beside a file in its write-ahead log is imported with it, or the import is refused', async () => {
@@ -312,12 +312,12 @@ for (const setup of setups)
       const before = [readFileSync(file), readFileSync(`${file}-wal`)];
       copyFileSync(`${file}-wal`, `${file}-wal.copy`);
       try {
-        const brought = await run('import', file);
-        assert.equal(brought.code, 0, brought.stderr);
-        assert.match(brought.stderr, /the work in logged.bim-wal is imported with it/);
+        const imported = await run('import', file);
+        assert.equal(imported.code, 0, imported.stderr);
+        assert.match(imported.stderr, /the work in logged.bim-wal is imported with it/);
         const { _links } = await olivia.client.baselineFiles.getSingle({
           authorization: olivia.authorization,
-          iModelId: brought.id,
+          iModelId: imported.id,
         });
         const arrived = path.join(work.path, 'arrived.bim');
         writeFileSync(arrived, Buffer.from(await (await fetch(_links.download?.href ?? '')).arrayBuffer()));
@@ -785,7 +785,7 @@ for (const setup of setups)
                 answer.breakAfter = Math.ceil(answer.body.length / 2);
               }
             };
-            const brought = await run(
+            const imported = await run(
               'mirror',
               `${proxy.origin}/imodels/${source.id}`,
               '--private-source',
@@ -794,10 +794,10 @@ for (const setup of setups)
               '--name',
               name,
             );
-            assert.deepEqual([brought.code, brought.pushed], [0, 3], `${name}: ${brought.stderr}`);
+            assert.deepEqual([imported.code, imported.pushed], [0, 3], `${name}: ${imported.stderr}`);
             const { _links } = await olivia.client.baselineFiles.getSingle({
               authorization: olivia.authorization,
-              iModelId: brought.id,
+              iModelId: imported.id,
             });
             assert.equal(Buffer.from(await (await fetch(_links.download?.href ?? '')).arrayBuffer()).length, 1_384_448);
           }

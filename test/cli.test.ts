@@ -177,9 +177,9 @@ describe('The command line', () => {
     assert.equal((await run(['clone', made.id])).code, 2);
     assert.equal((await run(['nonsense'])).code, 2);
     assert.equal((await run(['clone', made.id, '--itwin', target, '--timeout', 'x', ...connection])).code, 2);
-    const away = await run(['imodels', '--url', 'http://127.0.0.1:9', '--token', 'x']);
-    assert.equal(away.code, 4);
-    assert.match(away.stderr, /no server answers at http:\/\/127\.0\.0\.1:9/);
+    const remoteStore = await run(['imodels', '--url', 'http://127.0.0.1:9', '--token', 'x']);
+    assert.equal(remoteStore.code, 4);
+    assert.match(remoteStore.stderr, /no server answers at http:\/\/127\.0\.0\.1:9/);
     const tokenless = await run([
       'imodels',
       '--url',

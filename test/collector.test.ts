@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { test } from 'node:test';
 import type { Schema } from '../apps/server/src/db/schema.ts';
-import { giveUp } from '../apps/server/src/changesets/changesets.ts';
+import { abandonPush } from '../apps/server/src/changesets/changesets.ts';
 import { collect } from '../apps/server/src/collector/collect.ts';
 import { orphanRules } from '../apps/server/src/collector/orphans.ts';
 import { enqueue } from '../apps/server/src/operations/jobs.ts';
@@ -385,7 +385,7 @@ onEachDatabase('The collector', {}, (context) => {
       return db.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', made.id).executeTakeFirstOrThrow();
     };
     const [older, newer] = [await begin(), await begin()];
-    await db.transaction().execute((tx) => giveUp(tx, older, Date.now()));
+    await db.transaction().execute((tx) => abandonPush(tx, older, Date.now()));
     const left = await db.selectFrom('pending_changeset').select('blob_id').where('imodel_id', '=', made.id).execute();
     assert.deepEqual(
       left.map(({ blob_id }) => blob_id),
@@ -398,7 +398,7 @@ onEachDatabase('The collector', {}, (context) => {
     const { stores } = context.server.services.blobs;
     const key = randomUUID();
     await stores.home.put(key, Readable.from([Buffer.from('young')]), 5);
-    assert.equal((await run()).strays, 0);
+    assert.equal((await run()).orphanObjects, 0);
     assert.equal((await stores.home.read(key)).destroy() !== undefined, true);
     await stores.home.delete(key);
   });

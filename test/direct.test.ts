@@ -69,11 +69,11 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
         );
         const seed = path.join(work.path, 'seed.bim');
         writeFileSync(seed, sampleBaseline());
-        const brought = await client.iModels.createFromBaseline({
+        const imported = await client.iModels.createFromBaseline({
           authorization,
           iModelProperties: { iTwinId, name: 'brought', filePath: seed },
         });
-        const baseline = await client.baselineFiles.getSingle({ authorization, iModelId: brought.id });
+        const baseline = await client.baselineFiles.getSingle({ authorization, iModelId: imported.id });
         const downloaded = Buffer.from(await (await fetch(baseline._links.download?.href ?? '')).arrayBuffer());
         assert.deepEqual(downloaded, readFileSync(seed));
         assert.equal(transfers(), 0);
@@ -164,7 +164,7 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
         thorough: true,
       };
       await collect(database, blobs.stores, options);
-      await assert.rejects(direct.takeIn(id, randomUUID(), 20), /has no object/);
+      await assert.rejects(direct.finalize(id, randomUUID(), 20), /has no object/);
     });
   });
 

@@ -116,7 +116,7 @@ for (const { store: kind } of setups.filter(({ store }) => store !== 'files')) {
       const server = await installation.start({
         dataCenters: { North: { type: 'files', folder: 'north' }, West: settings },
         storeTimeoutSeconds: 2,
-        transfers: { slots: 1, firstRetrySeconds: 0, fruitlessAttempts: 1000 },
+        transfers: { slots: 1, firstRetrySeconds: 0, attemptsWithoutProgress: 1000 },
       });
       try {
         const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 2 });

@@ -155,8 +155,8 @@ async function makeStates(server: TestServer, api: Api, iTwinId: string): Promis
 
   const { stores } = server.services.blobs;
   const store = stores.ofDataCenter(west);
-  const away = () => Promise.reject(new Error('the store is away'));
-  Object.assign(store, { put: away, copyFrom: away });
+  const remoteStore = () => Promise.reject(new Error('the store is away'));
+  Object.assign(store, { put: remoteStore, copyFrom: remoteStore });
   const waiting = await derive('clone', far);
   await until(
     'the first attempt',

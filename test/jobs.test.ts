@@ -42,7 +42,7 @@ for (const engine of engines) {
         attempts: 3,
         backoffMs: () => 10,
         run: async (job) => (tx) => note(tx, kind, job.subjectId),
-        giveUp: (tx, job, reason) => note(tx, `${kind} given up`, `${job.subjectId}: ${reason}`),
+        onExhausted: (tx, job, reason) => note(tx, `${kind} given up`, `${job.subjectId}: ${reason}`),
         ...changes,
       };
     }

@@ -37,9 +37,9 @@ onEachDatabase('An operator', { metrics: true }, (context) => {
     const store = context.server.services.blobs.stores.home;
     // A method of its own hides that of its class, until it is taken away again.
     Object.assign(store, { check: () => Promise.reject(new Error('the store is away')) });
-    const away = await context.api.get('/health/ready');
+    const remoteStore = await context.api.get('/health/ready');
     Reflect.deleteProperty(store, 'check');
-    assert.deepEqual([away.status, JSON.stringify(away.body).includes('away')], [503, false]);
+    assert.deepEqual([remoteStore.status, JSON.stringify(remoteStore.body).includes('away')], [503, false]);
     assert.equal((await context.api.get('/health')).status, 200);
   });
 
@@ -58,7 +58,7 @@ onEachDatabase('An operator', { metrics: true }, (context) => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 3 });
     const { database, blobs } = context.server.services;
     const clean = await verify(database.db, blobs.stores, true);
-    assert.deepEqual([clean.faults, clean.strays, clean.files >= 4], [[], [], true]);
+    assert.deepEqual([clean.faults, clean.orphanObjects, clean.files >= 4], [[], [], true]);
 
     const keyOf = async (index: number): Promise<{ id: string; key: string; size: number }> => {
       const row = await database.db
@@ -89,7 +89,7 @@ onEachDatabase('An operator', { metrics: true }, (context) => {
     assert.equal(deep.faults.find(({ key }) => key === changed.key)?.what, 'content');
     // One that came a moment ago may belong to an upload; it is no stray yet.
     await blobs.stores.home.put(randomUUID(), Readable.from([randomBytes(5)]), 5);
-    assert.deepEqual((await verify(database.db, blobs.stores, false)).strays, []);
+    assert.deepEqual((await verify(database.db, blobs.stores, false)).orphanObjects, []);
   });
 });
 

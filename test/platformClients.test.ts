@@ -171,14 +171,14 @@ onEachDatabase('The iTwins clients', {}, (context) => {
   test('get the codes and details that they compare for what is refused', async () => {
     const client = new ITwinsAccessClient(`${context.server.origin}/itwins`);
     const token = `Bearer ${await context.server.token('olivia')}`;
-    const twin = {
+    const counterpart = {
       displayName: randomUUID(),
       number: randomUUID(),
       class: ITwinClass.Thing,
       subClass: ITwinSubClass.Asset,
     };
-    const created = await client.createiTwin(token, twin);
-    const again = await client.createiTwin(token, twin);
+    const created = await client.createiTwin(token, counterpart);
+    const again = await client.createiTwin(token, counterpart);
     assert.deepEqual(
       [again.status, again.error?.code, again.error?.details?.map(({ code, target }) => [code, target])],
       [

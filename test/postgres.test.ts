@@ -11,7 +11,7 @@ import {
   NotEmptyError,
   tablesInOrder,
 } from '../apps/server/src/maintenance/migrateDatabase.ts';
-import { again, UnreachableDatabaseError } from '../apps/server/src/db/postgres/pool.ts';
+import { withRetry, UnreachableDatabaseError } from '../apps/server/src/db/postgres/pool.ts';
 import { makeIModel, official, pushMore } from './support/clients.ts';
 import { startPostgres } from './support/postgres.ts';
 import { engines, Installation } from './support/server.ts';
@@ -101,7 +101,7 @@ describe('Transactions on PostgreSQL', { skip }, () => {
     try {
       const [, rows] = await Promise.all([
         postgres.crash(),
-        again(
+        withRetry(
           () => other.db.selectFrom('secret').selectAll().execute(),
           (error) => error instanceof UnreachableDatabaseError,
         ),

@@ -7,7 +7,7 @@ import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/worke
 import type { ConfigInput } from '../apps/server/src/config.ts';
 import type { BlobStore } from '../apps/server/src/storage/blobStore.ts';
 import { collect } from '../apps/server/src/collector/collect.ts';
-import { Carrier, DamagedSourceError } from '../apps/server/src/transfer/blobCopier.ts';
+import { BlobCopier, DamagedSourceError } from '../apps/server/src/transfer/blobCopier.ts';
 import { verify } from '../apps/server/src/maintenance/verify.ts';
 import { pushSample } from '../scripts/sample.ts';
 import type { Api } from './support/api.ts';
@@ -449,7 +449,7 @@ for (const setup of setups)
 
     test('is given up, with the reason, after attempts that bring nothing over', async () => {
       await onInstallation(async (start) => {
-        const server = await start({ transfers: { fruitlessAttempts: 2, firstRetrySeconds: 0 } });
+        const server = await start({ transfers: { attemptsWithoutProgress: 2, firstRetrySeconds: 0 } });
         const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 2 });
         const api = await server.as('olivia');
         const { west: store } = storesOf(server);
@@ -557,7 +557,7 @@ for (const setup of setups)
           await server.close();
 
           // Nobody makes checkpoints here: what is not copied is lost.
-          server = await start({ transfers: { fruitlessAttempts: 2, firstRetrySeconds: 0.5 } });
+          server = await start({ transfers: { attemptsWithoutProgress: 2, firstRetrySeconds: 0.5 } });
           api = await server.as('olivia');
           const { db } = server.services.database;
           let clone = '';
@@ -676,14 +676,14 @@ describe('The carrier of files between stores', () => {
     await twoStores(async (server) => {
       const { blobs } = server.services;
       const stores = storesOf(server);
-      const carrier = new Carrier(blobs, 40_000);
+      const copier = new BlobCopier(blobs, 40_000);
       const bytes = randomBytes(30_000);
       const from = { store: stores.east.id, key: randomUUID() };
       const { sha256 } = await stores.east.put(from.key, Readable.from([bytes]), bytes.length);
       const began = performance.now();
       let passed = 0;
       const carry = () =>
-        carrier.carry(
+        copier.copy(
           from,
           undefined,
           { what: 'a file', size: bytes.length, sha256 },
@@ -741,8 +741,8 @@ describe('The carrier of files between stores', () => {
         const [key, size] = [found.key as string, 300];
         await stores.east.delete(key);
         await stores.east.put(key, Readable.from([randomBytes(size)]), size);
-        const carrier = new Carrier(server.services.blobs, 0);
-        const carry = carrier.carry(
+        const copier = new BlobCopier(server.services.blobs, 0);
+        const carry = copier.copy(
           { store: stores.east.id, key },
           undefined,
           { what: 'changeset 1', size, sha256: 'f'.repeat(64) },
@@ -773,12 +773,12 @@ describe('The carrier of files between stores', () => {
   test('never lets a file count that is not the one that was meant', async () => {
     await twoStores(async (server) => {
       const stores = storesOf(server);
-      const carrier = new Carrier(server.services.blobs, 0);
+      const copier = new BlobCopier(server.services.blobs, 0);
       const key = randomUUID();
       await stores.east.put(key, Readable.from([Buffer.from('something')]), 9);
       const before = await objectsIn(stores.west);
       const carry = (from: string, size: number, sha256: string) =>
-        carrier.carry(
+        copier.copy(
           { store: stores.east.id, key: from },
           undefined,
           { what: 'changeset 1', size, sha256 },

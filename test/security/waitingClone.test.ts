@@ -62,8 +62,8 @@ async function clone(server: TestServer, source: string, far: string, who: Perso
 
 /** A clone of Max's whose copy has been tried, and waits because its store is away. */
 async function waitingClone(server: TestServer, source: string, far: string, store: BlobStore): Promise<string> {
-  const away = () => Promise.reject(new Error('the store is away'));
-  Object.assign(store, { put: away, copyFrom: away });
+  const remoteStore = () => Promise.reject(new Error('the store is away'));
+  Object.assign(store, { put: remoteStore, copyFrom: remoteStore });
   const id = await clone(server, source, far);
   await until(
     'an attempt',

@@ -17,13 +17,13 @@ import {
  */
 export function blobStoreSuite(
   name: string,
-  make: () => Promise<{ store: BlobStore; twin?: BlobStore; remove: () => Promise<void> }>,
+  make: () => Promise<{ store: BlobStore; counterpart?: BlobStore; remove: () => Promise<void> }>,
 ): void {
   describe(`The blob store ${name}`, () => {
     let store: BlobStore;
-    let twin: BlobStore | undefined;
+    let counterpart: BlobStore | undefined;
     let remove: () => Promise<void>;
-    before(async () => ({ store, twin, remove } = await make()));
+    before(async () => ({ store, counterpart, remove } = await make()));
     after(() => remove());
 
     const content = async (key: string, range?: { start: number; end: number }): Promise<Buffer> => {
@@ -176,19 +176,19 @@ export function blobStoreSuite(
     test('copies an object from another store of its kind, or says that it cannot', async () => {
       const [from, key] = [randomUUID(), randomUUID()];
       const bytes = randomBytes(100_000);
-      await (twin ?? store).put(from, Readable.from([bytes]), bytes.length);
-      if (twin === undefined) return assert.ok(!('copyFrom' in store));
+      await (counterpart ?? store).put(from, Readable.from([bytes]), bytes.length);
+      if (counterpart === undefined) return assert.ok(!('copyFrom' in store));
       assert.ok(store.copyFrom !== undefined);
-      assert.deepEqual(await store.copyFrom(twin, from, key, bytes.length), {
+      assert.deepEqual(await store.copyFrom(counterpart, from, key, bytes.length), {
         size: bytes.length,
         sha256: sha256(bytes),
       });
       assert.deepEqual(await content(key), bytes);
       const other = randomUUID();
-      await assert.rejects(store.copyFrom(twin, from, other, bytes.length - 1), SizeMismatchError);
-      await assert.rejects(store.copyFrom(twin, randomUUID(), other, 1), NoSuchObjectError);
+      await assert.rejects(store.copyFrom(counterpart, from, other, bytes.length - 1), SizeMismatchError);
+      await assert.rejects(store.copyFrom(counterpart, randomUUID(), other, 1), NoSuchObjectError);
       await assert.rejects(store.read(other), NoSuchObjectError);
-      const foreign: BlobStore = { ...twin, id: 'of another kind' };
+      const foreign: BlobStore = { ...counterpart, id: 'of another kind' };
       assert.equal(await store.copyFrom(foreign, from, other, bytes.length), undefined);
     });
 

@@ -8,7 +8,7 @@ import type { Config } from '../../apps/server/src/config.ts';
 const cli = fileURLToPath(new URL('../../apps/server/src/cli.ts', import.meta.url));
 
 /** How long a server may take to start, or to end after a signal, before the test fails, milliseconds: a loaded machine needs seconds. */
-const patienceMs = 120_000;
+const timeoutMs = 120_000;
 
 /** A server or worker in a process of its own, which a test may kill and start again. */
 export class ServerProcess {
@@ -33,13 +33,13 @@ export class ServerProcess {
     writeFileSync(file, JSON.stringify(this.#config));
     const child = fork(cli, [this.#role, '--config', file], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
     this.#child = child;
-    const late = setTimeout(() => child.kill('SIGKILL'), patienceMs);
+    const late = setTimeout(() => child.kill('SIGKILL'), timeoutMs);
     try {
       this.origin = await new Promise<string>((resolve, reject) => {
         child.once('message', (message) => resolve((message as { origin: string }).origin));
         child.once('exit', () =>
           reject(
-            new Error(`the server ended while it started, or was killed because it took more than ${patienceMs} ms`),
+            new Error(`the server ended while it started, or was killed because it took more than ${timeoutMs} ms`),
           ),
         );
       });
@@ -60,10 +60,10 @@ export class ServerProcess {
     const timer = setTimeout(() => {
       late = true;
       child.kill('SIGKILL');
-    }, patienceMs);
+    }, timeoutMs);
     child.kill(signal);
     await ended;
     clearTimeout(timer);
-    if (late) throw new Error(`the server did not end within ${patienceMs} ms of ${signal}`);
+    if (late) throw new Error(`the server did not end within ${timeoutMs} ms of ${signal}`);
   }
 }

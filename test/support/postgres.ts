@@ -147,12 +147,12 @@ function readableByOthers(folder: string): boolean {
 }
 
 async function finished(child: ChildProcess): Promise<void> {
-  let complaint = '';
-  child.stderr?.on('data', (text: Buffer) => (complaint += text.toString()));
+  let errorOutput = '';
+  child.stderr?.on('data', (text: Buffer) => (errorOutput += text.toString()));
   await new Promise<void>((resolve, reject) => {
     child.once('error', reject);
     child.once('exit', (code) =>
-      code === 0 ? resolve() : reject(new Error(`${child.spawnfile} ended with ${code}: ${complaint}`)),
+      code === 0 ? resolve() : reject(new Error(`${child.spawnfile} ended with ${code}: ${errorOutput}`)),
     );
   });
 }

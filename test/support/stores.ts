@@ -60,8 +60,8 @@ async function start(what: string, command: (folder: string, port: number) => st
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-store-'));
   const port = await freePort();
   const child = spawn(process.execPath, command(folder, port), { stdio: ['ignore', 'ignore', 'pipe'] });
-  let complaint = '';
-  child.stderr.on('data', (text: Buffer) => (complaint = `${complaint}${text.toString()}`.slice(-2000)));
+  let errorOutput = '';
+  child.stderr.on('data', (text: Buffer) => (errorOutput = `${errorOutput}${text.toString()}`.slice(-2000)));
   const stop = async (): Promise<void> => {
     if (child.exitCode === null && child.signalCode === null) {
       const ended = new Promise((resolve) => child.once('exit', resolve));
@@ -83,7 +83,7 @@ async function start(what: string, command: (folder: string, port: number) => st
       return { address, stop };
     if (child.exitCode !== null || Date.now() > until) {
       await stop();
-      throw new Error(`${what} does not start: ${complaint}`);
+      throw new Error(`${what} does not start: ${errorOutput}`);
     }
     await new Promise((resolve) => setTimeout(resolve, 50));
   }

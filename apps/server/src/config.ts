@@ -450,7 +450,7 @@ const ConfigSchema = Type.Object(
           default: 0,
           description: 'Limit over all copies of this server; 0 is none.',
         }),
-        fruitlessAttempts: Type.Integer({
+        attemptsWithoutProgress: Type.Integer({
           minimum: 1,
           default: 10,
           description: 'Attempts in a row that bring nothing over until a copy is given up.',

@@ -24,7 +24,7 @@ const lookEveryMs = 10;
 export const blockMs = 250;
 
 /** Longest wait for that process, milliseconds: it starts, or ends, or its loop turns. */
-const patienceMs = 60_000;
+const timeoutMs = 60_000;
 
 /** A server in a process of its own, so that nothing but its own work is measured there. */
 export class MeasuredServer {
@@ -75,7 +75,7 @@ export class MeasuredServer {
     const { exitCode, signalCode } = this.#child;
     if (exitCode !== null || signalCode !== null) return;
     const ended = new Promise((resolve) => this.#child.once('exit', resolve));
-    const late = setTimeout(() => this.#child.kill('SIGKILL'), patienceMs);
+    const late = setTimeout(() => this.#child.kill('SIGKILL'), timeoutMs);
     this.#child.send('end' satisfies Question);
     await ended;
     clearTimeout(late);
@@ -89,7 +89,7 @@ export class MeasuredServer {
   #next<T>(): Promise<T> {
     return new Promise((resolve, reject) => {
       const fail = (what: string): void => reject(new Error(`${what}\n${this.takeLog()}`));
-      const late = setTimeout(() => fail(`the process of the server says nothing for ${patienceMs} ms`), patienceMs);
+      const late = setTimeout(() => fail(`the process of the server says nothing for ${timeoutMs} ms`), timeoutMs);
       const ended = (): void => fail('the server has ended');
       this.#child.once('exit', ended);
       this.#child.once('message', (answer) => {

@@ -140,7 +140,7 @@ export class Permissions {
       .where('i.deleted_at', 'is', null)
       .executeTakeFirst();
     if (found === undefined) return undefined;
-    const { itwin, owned, row } = apart(found);
+    const { itwin, owned, row } = splitGrants(found);
     // One in the making holds on to what it is made from; it shows nothing of that.
     const imodel =
       row.state === 'initialized' ? row : { ...row, history_id: null, head_index: 0, head_changeset_id: '' };
@@ -273,7 +273,11 @@ function ownedBy(principal: Principal, itwin: 'i' | 'itwin') {
 }
 
 /** Takes a row of an iModel and its iTwin apart. */
-function apart({ owned, ...rest }: Record<string, unknown>): { row: IModelTable; itwin: ITwinTable; owned: boolean } {
+function splitGrants({ owned, ...rest }: Record<string, unknown>): {
+  row: IModelTable;
+  itwin: ITwinTable;
+  owned: boolean;
+} {
   const itwin: Record<string, unknown> = {};
   for (const column of itwinColumns) {
     itwin[column] = rest[`itwin: ${column}`];

@@ -10,7 +10,7 @@ import { embeddedAudience, type EmbeddedIssuer } from './embeddedIssuer.ts';
 import { issuerKeys, IssuerUnavailableError } from './issuerKeys.ts';
 
 /** A checked token is believed again without a new check for this long; then its issuer's keys are asked anew. */
-const believeMs = 60_000;
+const verifiedForMs = 60_000;
 const clockToleranceSeconds = 5;
 
 /** What the library throws for a token that is not good, in form, signature, key or claims. */
@@ -48,9 +48,9 @@ export class Tokens {
   readonly #shares: Shares;
   readonly #users: Users;
   readonly #issuers = new Map<string, TrustedIssuer>();
-  readonly #believed = new LRUCache<string, { payload: JWTPayload; issuer: TrustedIssuer }>({
+  readonly #verified = new LRUCache<string, { payload: JWTPayload; issuer: TrustedIssuer }>({
     max: 5000,
-    ttl: believeMs,
+    ttl: verifiedForMs,
   });
 
   readonly #good = new LRUCache<string, true>({ max: 5000 });
@@ -120,13 +120,13 @@ export class Tokens {
   }
 
   async #verify(token: string): Promise<{ payload: JWTPayload; issuer: TrustedIssuer }> {
-    const believed = this.#believed.get(token);
-    if (believed !== undefined && (believed.payload.exp as number) * 1000 > Date.now()) return believed;
+    const verified = this.#verified.get(token);
+    if (verified !== undefined && (verified.payload.exp as number) * 1000 > Date.now()) return verified;
     const issuer = this.#issuerOf(token);
     if (issuer === undefined) throw new ApiError('Unauthorized');
     try {
       const checked = { payload: await issuer.verify(token), issuer };
-      this.#believed.set(token, checked);
+      this.#verified.set(token, checked);
       return checked;
     } catch (error) {
       // What is wrong with the token is told by these; anything else is a fault of the issuer or of the way to it.

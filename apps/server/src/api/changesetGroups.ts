@@ -117,4 +117,4 @@ const updateGroup = imodelRoute({
   },
 });
 
-export const groupRoutes: Route[] = [listGroups, createGroup, getGroup, updateGroup];
+export const changesetGroupRoutes: Route[] = [listGroups, createGroup, getGroup, updateGroup];

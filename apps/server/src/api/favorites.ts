@@ -1,5 +1,5 @@
 import { Type } from 'typebox';
-import type { MarkKind } from '../favorites/favorites.ts';
+import type { PersonalListKind } from '../favorites/favorites.ts';
 import { MinimalIModel, toIModel, toMinimal } from './imodels.ts';
 import { pageRequest, pagingParameters, type SortKey } from './paging.ts';
 import { iTwinFilterOf, iTwinListParameters, ITwinListResponse, listedITwins, requireSelectable } from './itwins.ts';
@@ -34,7 +34,7 @@ const byTime = (descending: boolean, table: 'imodel' | 'itwin'): SortKey[] => [
   { column: `${table}.id`, type: 'text', descending },
 ];
 
-function markRoutesOf(kind: MarkKind): Route[] {
+function favoriteRoutesOf(kind: PersonalListKind): Route[] {
   const { path, tag, list, add, remove, method, latestFirst } = kinds[kind];
   const onOne = {
     on: 'imodel',
@@ -61,7 +61,7 @@ function markRoutesOf(kind: MarkKind): Route[] {
       async handler({ access, caller, query, rawQuery, representation, links, services, invalid }) {
         const keys = byTime(latestFirst, 'imodel');
         const hidden = await services.permissions.hiddenIModels(caller, access);
-        const page = await services.marks.iModels(
+        const page = await services.favorites.iModels(
           caller.user.id,
           kind,
           access.itwin.id,
@@ -87,7 +87,7 @@ function markRoutesOf(kind: MarkKind): Route[] {
       invalid: `Cannot add iModel to ${path}.`,
       response: { status: 204, description: 'Added, or there already.' },
       async handler({ access, caller, services }) {
-        await services.marks.add(caller.user.id, kind, 'imodel', access.imodel.id);
+        await services.favorites.add(caller.user.id, kind, 'imodel', access.imodel.id);
       },
     }),
     imodelRoute({
@@ -100,14 +100,14 @@ function markRoutesOf(kind: MarkKind): Route[] {
       invalid: `Cannot remove iModel from ${path}.`,
       response: { status: 204, description: 'Removed, or not there.' },
       async handler({ access, caller, services }) {
-        await services.marks.remove(caller.user.id, kind, 'imodel', access.imodel.id);
+        await services.favorites.remove(caller.user.id, kind, 'imodel', access.imodel.id);
       },
     }),
   ];
 }
 
 /** The same for iTwins; there both are added by POST. */
-function iTwinMarkRoutesOf(kind: MarkKind): Route[] {
+function iTwinMarkRoutesOf(kind: PersonalListKind): Route[] {
   const { path, tag, latestFirst } = kinds[kind];
   const onOne = { on: 'itwin', permission: 'member', from: 'path' } as const;
   return [
@@ -125,7 +125,7 @@ function iTwinMarkRoutesOf(kind: MarkKind): Route[] {
       async handler(call) {
         const { caller, query, rawQuery, links, services, invalid } = call;
         requireSelectable(query, invalid);
-        const page = await services.marks.iTwins(
+        const page = await services.favorites.iTwins(
           caller,
           kind,
           iTwinFilterOf(query, call),
@@ -147,7 +147,7 @@ function iTwinMarkRoutesOf(kind: MarkKind): Route[] {
       invalid: 'Cannot update iTwin.',
       response: { status: 204, description: 'Added, or there already.' },
       async handler({ access, caller, services }) {
-        await services.marks.add(caller.user.id, kind, 'itwin', access.itwin.id);
+        await services.favorites.add(caller.user.id, kind, 'itwin', access.itwin.id);
       },
     }),
     itwinRoute({
@@ -160,15 +160,15 @@ function iTwinMarkRoutesOf(kind: MarkKind): Route[] {
       invalid: 'Cannot update iTwin.',
       response: { status: 204, description: 'Removed, or not there.' },
       async handler({ access, caller, services }) {
-        await services.marks.remove(caller.user.id, kind, 'itwin', access.itwin.id);
+        await services.favorites.remove(caller.user.id, kind, 'itwin', access.itwin.id);
       },
     }),
   ];
 }
 
-export const markRoutes: Route[] = [
-  ...markRoutesOf('favorite'),
-  ...markRoutesOf('recent'),
+export const favoriteRoutes: Route[] = [
+  ...favoriteRoutesOf('favorite'),
+  ...favoriteRoutesOf('recent'),
   ...iTwinMarkRoutesOf('favorite'),
   ...iTwinMarkRoutesOf('recent'),
 ];

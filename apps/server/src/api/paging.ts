@@ -74,14 +74,14 @@ export function sortKeys(
   offered: Record<string, Omit<SortKey, 'descending'>>,
   fallback: string,
   tiebreak: Omit<SortKey, 'descending'>,
-  umbrella: ApiErrorOf,
+  validationError: ApiErrorOf,
 ): SortKey[] {
   const keys: SortKey[] = [];
   for (const part of (orderBy ?? fallback).split(',')) {
     const [property = '', direction = 'asc', ...rest] = part.trim().split(/\s+/);
     const known = Object.hasOwn(offered, property) ? offered[property] : undefined;
     if (known === undefined || rest.length > 0 || !/^(asc|desc)$/i.test(direction))
-      throw umbrella([
+      throw validationError([
         detail.invalidValue(
           '$orderBy',
           `'${part.trim().slice(0, 100)}' is not a valid '$orderBy' value. Valid properties: ${Object.keys(offered)
@@ -104,15 +104,15 @@ export type ApiErrorOf = (details: ReturnType<typeof detail.invalidBody>[]) => A
 export function pageRequest(
   query: PagingQuery,
   keys: readonly SortKey[],
-  umbrella: ApiErrorOf,
+  validationError: ApiErrorOf,
   top = defaultTop,
 ): PageRequest {
   const token = query.$continuationToken;
   if (token !== undefined && query.$skip !== undefined)
-    throw umbrella([detail.exclusiveParameters(['$skip', '$continuationToken'])]);
+    throw validationError([detail.exclusiveParameters(['$skip', '$continuationToken'])]);
   const cursor = token === undefined || token === '' ? undefined : decodeToken(token, keys);
   if (cursor === 'invalid')
-    throw umbrella([
+    throw validationError([
       detail.invalidValue(
         '$continuationToken',
         `'${(token ?? '').slice(0, 100)}' is not a valid '$continuationToken' value.`,

@@ -92,7 +92,7 @@ export function registerRoutes(
 
 function registerRoute(app: FastifyInstance, services: Services, route: Route, options: RegisterOptions): void {
   const invalid = (details: ErrorDetail[]): ApiError =>
-    new ApiError(umbrellaOf(route), { message: route.invalid, details });
+    new ApiError(validationErrorOf(route), { message: route.invalid, details });
   const checkNames = parameterNames(route.query);
   const checkQuery = parameterCheck(route.query ?? Type.Object({}));
   const checkBody = route.body === undefined ? undefined : bodyCheck(route.body);
@@ -502,7 +502,7 @@ function faultsOfEncoding(query: unknown): ErrorDetail[] {
   );
 }
 
-function umbrellaOf(route: Route): ErrorCode {
+function validationErrorOf(route: Route): ErrorCode {
   if (route.path.startsWith('/itwins')) return 'InvalidiTwinsRequest';
   if (/^\/accesscontrol\/itwins\/:iTwinId\/groups\b/.test(route.path)) return 'InvalidiTwinsGroupRequest';
   return route.path.startsWith('/accesscontrol') ? 'InvalidAccessControlRequest' : 'InvalidiModelsRequest';
@@ -559,7 +559,7 @@ export function errorsOf(route: Route): ErrorCode[] {
   // The holder of a share, whoever else may.
   if (route.method !== 'GET') codes.add('InsufficientPermissions');
   if (route.method === 'POST') codes.add('RequestInProgress');
-  codes.add(umbrellaOf(route));
+  codes.add(validationErrorOf(route));
   if (route.body !== undefined || route.file !== undefined) codes.add('RequestTooLarge');
   if (route.body !== undefined && route.bodyOptional !== true) codes.add('MissingRequestBody');
   return [...codes];

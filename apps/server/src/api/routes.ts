@@ -5,14 +5,14 @@ import { changesetRoutes } from './changesets.ts';
 import { checkpointRoutes } from './checkpoints.ts';
 import { cloneRoutes } from './clone.ts';
 import { extendedDataRoutes } from './extendedData.ts';
-import { groupRoutes } from './changesetGroups.ts';
+import { changesetGroupRoutes } from './changesetGroups.ts';
 import { groupAndOwnerRoutes } from './groupsAndOwners.ts';
 import { imodelRoutes } from './imodels.ts';
 import { itwinRoutes } from './itwins.ts';
 import { itwinThingRoutes } from './itwinThings.ts';
 import { permissionRoutes } from './permissions.ts';
 import { lockRoutes } from './locks.ts';
-import { markRoutes } from './favorites.ts';
+import { favoriteRoutes } from './favorites.ts';
 import { namedVersionRoutes } from './namedVersions.ts';
 import type { Route } from './route.ts';
 import { shareRoutes } from './shares.ts';
@@ -27,7 +27,7 @@ export const routes: readonly Route[] = [
   ...imodelRoutes,
   ...baselineRoutes,
   ...changesetRoutes,
-  ...groupRoutes,
+  ...changesetGroupRoutes,
   ...extendedDataRoutes,
   ...namedVersionRoutes,
   ...checkpointRoutes,
@@ -36,7 +36,7 @@ export const routes: readonly Route[] = [
   ...userRoutes,
   ...thumbnailRoutes,
   ...shareRoutes,
-  ...markRoutes,
+  ...favoriteRoutes,
   ...permissionRoutes,
   ...itwinRoutes,
   ...itwinThingRoutes,

@@ -206,7 +206,7 @@ export class Baselines {
       if (row === undefined) throw new ApiError('iModelNotFound');
       const now = Date.now();
       // Where checkpoints are made, the iModel is ready with its first one: then iTwin.js has read the file and can open it.
-      const ordered = fault === undefined && (await this.#checkpoints.want(tx, row, 0, { when: 'now' }));
+      const ordered = fault === undefined && (await this.#checkpoints.ensureScheduled(tx, row, 0, { when: 'now' }));
       const ended = await (ordered
         ? scheduleBaseline(tx, row.baseline_id)
         : endBaseline(tx, row.baseline_id, fault === undefined ? 'initialized' : 'initializationFailed', fault));

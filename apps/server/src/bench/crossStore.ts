@@ -31,7 +31,7 @@ export interface CrossStoreBench {
   /** Times that the server was killed meanwhile. */
   kills: number;
   /** Files in the store that the clone does not name. */
-  strays: number;
+  orphanObjects: number;
 }
 
 const west = 'West Europe';
@@ -83,7 +83,7 @@ export async function benchCrossStore(options: {
     const source = await prepare(config, options.files, size);
     const plainCopySeconds = await plainCopy(path.join(dataDir, 'blobs'), source.keys, path.join(dataDir, 'plain'));
     const { seconds, cloneId } = await cloneAcross(dataDir, source, options.files, options.kills);
-    const strays = await check(config, source.iModelId, cloneId, options.files);
+    const orphanObjects = await check(config, source.iModelId, cloneId, options.files);
     const bytes = size * options.files;
     return {
       machine,
@@ -94,7 +94,7 @@ export async function benchCrossStore(options: {
       mbPerSecond: round(bytes / 1e6 / seconds),
       plainCopySeconds: round(plainCopySeconds),
       kills: options.kills,
-      strays,
+      orphanObjects,
     };
   } finally {
     rmSync(dataDir, { recursive: true, force: true });

@@ -7,8 +7,8 @@ import type { BriefcaseTable } from '../db/schema.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
-import { giveUp } from '../changesets/changesets.ts';
-import { tick } from '../imodels/imodelRow.ts';
+import { abandonPush } from '../changesets/changesets.ts';
+import { nextTimestamp } from '../imodels/imodelRow.ts';
 import { QuotaExceededError, type Quotas } from '../quotas/quotas.ts';
 import { firstBriefcaseId, lastBriefcaseId } from './counter.ts';
 
@@ -53,7 +53,7 @@ export class Briefcases {
         device_name: deviceName,
         application_id: caller.application.id,
         application_name: caller.application.name,
-        acquired_at: tick(imodel),
+        acquired_at: nextTimestamp(imodel),
       };
       await tx.insertInto('briefcase').values(briefcase).execute();
       await tx
@@ -128,7 +128,7 @@ export class Briefcases {
         .where('imodel_id', '=', imodel.id)
         .where('briefcase_id', '=', briefcase.briefcase_id)
         .executeTakeFirst();
-      if (unfinished !== undefined) await giveUp(tx, unfinished, Date.now());
+      if (unfinished !== undefined) await abandonPush(tx, unfinished, Date.now());
       for (const table of ['object_lock', 'briefcase'] as const)
         await tx
           .deleteFrom(table)

@@ -7,7 +7,7 @@ import type { ChangesetGroupTable } from '../db/schema.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
-import { tick } from '../imodels/imodelRow.ts';
+import { nextTimestamp } from '../imodels/imodelRow.ts';
 
 /** Groups that bundle the changesets of one piece of work. They stay with their iModel; clones start without any. */
 export class ChangesetGroups {
@@ -27,7 +27,7 @@ export class ChangesetGroups {
         state: 'inProgress',
         description,
         creator_id: caller.user.id,
-        created_at: tick(imodel),
+        created_at: nextTimestamp(imodel),
         touched_at: null,
       };
       await tx.insertInto('changeset_group').values(row).execute();

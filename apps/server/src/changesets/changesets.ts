@@ -6,13 +6,13 @@ import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { ChangesetTable, IModelTable, PendingChangesetTable } from '../db/schema.ts';
 import { appendChangeset } from '../db/statements/appendChangeset.ts';
-import { findChangeset, type Sight } from '../db/statements/findChangeset.ts';
+import { findChangeset, type HistoryView } from '../db/statements/findChangeset.ts';
 import { listChangesets, listedSizes, type ChangesetPage } from '../db/statements/listChangesets.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import { parseGuid, type Caller, type ChangesetRef } from '../domain.ts';
 import { ApiError, detail } from '../errors.ts';
 import { raisePushed } from '../events/events.ts';
-import { tick } from '../imodels/imodelRow.ts';
+import { nextTimestamp } from '../imodels/imodelRow.ts';
 import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
 import type { Uploads } from '../storage/uploads.ts';
 import { findGroup, joinGroup } from './changesetGroups.ts';
@@ -56,19 +56,19 @@ export class Changesets {
   }
 
   /** @throws ApiError ChangesetNotFound */
-  async get(sight: Sight, ref: ChangesetRef | undefined): Promise<ChangesetTable> {
-    const changeset = ref === undefined ? undefined : await findChangeset(this.#database.db, sight, ref);
+  async get(view: HistoryView, ref: ChangesetRef | undefined): Promise<ChangesetTable> {
+    const changeset = ref === undefined ? undefined : await findChangeset(this.#database.db, view, ref);
     if (changeset === undefined) throw new ApiError('ChangesetNotFound');
     return changeset;
   }
 
   /** Up to `top` changesets and one more, fewer where their synchronization info takes a page by itself; `fitting` of them make a page. */
   async list(
-    sight: Sight,
+    view: HistoryView,
     { top, ...page }: Omit<ChangesetPage, 'limit'> & { top: number },
   ): Promise<{ rows: ChangesetTable[]; fitting: number }> {
-    const fitting = itemsThatFit(await listedSizes(this.#database, sight, { ...page, limit: top }));
-    return { rows: await listChangesets(this.#database, sight, { ...page, limit: fitting + 1 }), fitting };
+    const fitting = itemsThatFit(await listedSizes(this.#database, view, { ...page, limit: top }));
+    return { rows: await listChangesets(this.#database, view, { ...page, limit: fitting + 1 }), fitting };
   }
 
   /**
@@ -106,10 +106,10 @@ export class Changesets {
           holds(unfinished, now, this.#uploads.leaseMs(store, Infinity))
         )
           throw new ApiError('ConflictWithAnotherUser');
-        await giveUp(tx, unfinished, now, unfinished.briefcase_id === request.briefcaseId ? 'begunAgain' : 'lost');
+        await abandonPush(tx, unfinished, now, unfinished.briefcase_id === request.briefcaseId ? 'begunAgain' : 'lost');
       }
       if (request.parentId !== imodel.head_changeset_id) throw new ApiError('NewerChangesExist');
-      const blobId = await this.#blobs.expect(tx, store, access.onITwin.itwin, request.fileSize, now);
+      const blobId = await this.#blobs.createPending(tx, store, access.onITwin.itwin, request.fileSize, now);
       const pending: PendingChangesetTable = {
         imodel_id: imodel.id,
         changeset_id: request.id,
@@ -144,7 +144,7 @@ export class Changesets {
     changesetId: string | undefined,
     briefcaseId: number,
   ): Promise<ChangesetTable> {
-    await this.#takeIn(access.imodel.id, changesetId, briefcaseId);
+    await this.#append(access.imodel.id, changesetId, briefcaseId);
     await this.#verify(caller, access.imodel.id, changesetId, briefcaseId);
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
@@ -176,7 +176,7 @@ export class Changesets {
         });
       if (pending.parent_id !== imodel.head_changeset_id) throw new ApiError('NewerChangesExist');
 
-      const pushedAt = tick(imodel);
+      const pushedAt = nextTimestamp(imodel);
       const changeset: Omit<ChangesetTable, 'segment_id' | 'index'> = {
         id: pending.changeset_id,
         parent_id: pending.parent_id,
@@ -197,7 +197,7 @@ export class Changesets {
       // Made elsewhere, under locks that are unknown here.
       if (pending.recorded_briefcase_id !== null)
         await tx.updateTable('imodel').set({ inherited_index: index }).where('id', '=', imodel.id).execute();
-      await this.#checkpoints.wantTip(tx, { ...imodel, ...appended }, caller.user.id);
+      await this.#checkpoints.scheduleTip(tx, { ...imodel, ...appended }, caller.user.id);
       if (pending.group_id !== null) await joinGroup(tx, imodel.id, index, pending.group_id, pushedAt);
       await raisePushed(tx, imodel, { id: changeset.id, index, briefcaseId: changeset.briefcase_id }, caller.user.id);
       await audit(tx, caller, {
@@ -212,7 +212,7 @@ export class Changesets {
   }
 
   /** What was uploaded straight to the store is taken in outside the transaction: the whole file is read for its hash. */
-  async #takeIn(iModelId: string, changesetId: string | undefined, briefcaseId: number): Promise<void> {
+  async #append(iModelId: string, changesetId: string | undefined, briefcaseId: number): Promise<void> {
     if (changesetId === undefined || !this.#blobs.stores.anyDirectUploads) return;
     const pending = await this.#database.db
       .selectFrom('pending_changeset')
@@ -258,7 +258,7 @@ export class Changesets {
         .executeTakeFirst();
       if (still === undefined) return;
       const now = Date.now();
-      await giveUp(tx, still, now);
+      await abandonPush(tx, still, now);
       await audit(tx, caller, {
         at: now,
         action: 'changeset.refuse',
@@ -282,7 +282,7 @@ function holds({ lease_until }: PendingChangesetTable, now: number, leaseMs: num
  * Takes an unfinished push away; its upload link leads nowhere from now on.
  * @param why `lost`: its lease ran out, which its client is told when it goes on; else its client knows, or is gone
  */
-export async function giveUp(
+export async function abandonPush(
   tx: Tx,
   pending: PendingChangesetTable,
   now: number,

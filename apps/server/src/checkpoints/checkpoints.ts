@@ -5,7 +5,7 @@ import { segmentAt } from '../db/statements/segmentAt.ts';
 import { enqueue } from '../operations/jobs.ts';
 
 /** The part of an iModel that tells which checkpoints it sees. */
-export type CheckpointSight = Pick<IModelTable, 'history_id' | 'head_index' | 'baseline_id'>;
+export type CheckpointView = Pick<IModelTable, 'history_id' | 'head_index' | 'baseline_id'>;
 
 /** iModels and versions that are looked at together at the start of a server. */
 const catchUpPage = 500;
@@ -50,29 +50,29 @@ export class Checkpoints {
   }
 
   /** The checkpoint of exactly this changeset (index 0: of the baseline), in whatever state. */
-  async find(sight: CheckpointSight, index: number): Promise<CheckpointTable | undefined> {
-    return findCheckpoint(this.#database.db, sight, index);
+  async find(view: CheckpointView, index: number): Promise<CheckpointTable | undefined> {
+    return findCheckpoint(this.#database.db, view, index);
   }
 
   /** The newest usable checkpoint at or before a changeset. */
-  async nearest(sight: CheckpointSight, index: number): Promise<CheckpointTable | undefined> {
+  async nearest(view: CheckpointView, index: number): Promise<CheckpointTable | undefined> {
     const { db } = this.#database;
-    if (sight.history_id === null || index === 0) return ofBaseline(db, sight);
-    const found = await seen(db, sight, Math.min(index, sight.head_index))
+    if (view.history_id === null || index === 0) return ofBaseline(db, view);
+    const found = await seen(db, view, Math.min(index, view.head_index))
       .where('c.state', '=', 'successful')
       .orderBy('c.changeset_index', 'desc')
       .limit(1)
       .executeTakeFirst();
-    return found ?? ofBaseline(db, sight);
+    return found ?? ofBaseline(db, view);
   }
 
   /** Every usable checkpoint that an iModel sees, by index. */
-  async usable(sight: CheckpointSight): Promise<CheckpointTable[]> {
+  async usable(view: CheckpointView): Promise<CheckpointTable[]> {
     const { db } = this.#database;
-    const baseline = await ofBaseline(db, sight);
+    const baseline = await ofBaseline(db, view);
     const first = baseline === undefined ? [] : [baseline];
-    if (sight.history_id === null) return first;
-    const others = await seen(db, sight, sight.head_index)
+    if (view.history_id === null) return first;
+    const others = await seen(db, view, view.head_index)
       .where('c.state', '=', 'successful')
       .orderBy('c.changeset_index')
       .execute();
@@ -80,14 +80,14 @@ export class Checkpoints {
   }
 
   /** Every checkpoint that an iModel sees, in whatever state. */
-  async all(sight: CheckpointSight, db: Db = this.#database.db): Promise<CheckpointTable[]> {
+  async all(view: CheckpointView, db: Db = this.#database.db): Promise<CheckpointTable[]> {
     const ofItsBaseline = await db
       .selectFrom('checkpoint')
       .selectAll()
-      .where('baseline_id', '=', sight.baseline_id)
+      .where('baseline_id', '=', view.baseline_id)
       .execute();
-    if (sight.history_id === null) return ofItsBaseline;
-    return [...ofItsBaseline, ...(await seen(db, sight, sight.head_index).orderBy('c.changeset_index').execute())];
+    if (view.history_id === null) return ofItsBaseline;
+    return [...ofItsBaseline, ...(await seen(db, view, view.head_index).orderBy('c.changeset_index').execute())];
   }
 
   /** Size of a model file, bytes. */
@@ -101,10 +101,10 @@ export class Checkpoints {
    * For changesets `first` to `last`: the index of the usable checkpoint at or before each; 0, the baseline's, where there is
    * no later one.
    */
-  async preceding(sight: CheckpointSight, first: number, last: number): Promise<(index: number) => number> {
-    if (sight.history_id === null) return () => 0;
+  async preceding(view: CheckpointView, first: number, last: number): Promise<(index: number) => number> {
+    if (view.history_id === null) return () => 0;
     const { db } = this.#database;
-    const usable = seen(db, sight, last).where('c.state', '=', 'successful');
+    const usable = seen(db, view, last).where('c.state', '=', 'successful');
     const within =
       first === last
         ? []
@@ -126,8 +126,8 @@ export class Checkpoints {
   }
 
   /** Where the checkpoint of a changeset belongs; undefined when there is one, in whatever state. */
-  async placeOf(sight: CheckpointSight, index: number, db: Db = this.#database.db): Promise<Place | undefined> {
-    const place = await placeAt(db, sight, index);
+  async vacantSlot(view: CheckpointView, index: number, db: Db = this.#database.db): Promise<Place | undefined> {
+    const place = await placeAt(db, view, index);
     if (place === undefined) throw new Error(`the iModel sees no changeset ${index}`);
     return (await checkpointAt(db, place)) === undefined ? place : undefined;
   }
@@ -137,13 +137,13 @@ export class Checkpoints {
    * @param options.userId who gave the reason, on whose account it is made; by default who created the iModel
    * @returns whether it did
    */
-  async want(
+  async ensureScheduled(
     tx: Tx,
-    imodel: CheckpointSight & Pick<IModelTable, 'itwin_id' | 'creator_id'>,
+    imodel: CheckpointView & Pick<IModelTable, 'itwin_id' | 'creator_id'>,
     index: number,
     { when = 'soon', userId = imodel.creator_id }: { when?: 'soon' | 'now'; userId?: string } = {},
   ): Promise<boolean> {
-    const place = this.#enabled ? await this.placeOf(imodel, index, tx) : undefined;
+    const place = this.#enabled ? await this.vacantSlot(imodel, index, tx) : undefined;
     if (place === undefined) return false;
     const row: CheckpointTable = {
       id: randomUUID(),
@@ -173,14 +173,14 @@ export class Checkpoints {
   }
 
   /** Orders one for the newest changeset when the last one, made or ordered, is `every` changesets behind. */
-  async wantTip(tx: Tx, imodel: IModelTable, userId?: string): Promise<void> {
+  async scheduleTip(tx: Tx, imodel: IModelTable, userId?: string): Promise<void> {
     if (!this.#enabled || this.#every === 0 || imodel.head_index < this.#every) return;
     const last = await seen(tx, imodel, imodel.head_index)
       .orderBy('c.changeset_index', 'desc')
       .limit(1)
       .executeTakeFirst();
     if (imodel.head_index - (last?.changeset_index ?? 0) >= this.#every)
-      await this.want(tx, imodel, imodel.head_index, userId === undefined ? {} : { userId });
+      await this.ensureScheduled(tx, imodel, imodel.head_index, userId === undefined ? {} : { userId });
   }
 
   /**
@@ -295,14 +295,14 @@ export class Checkpoints {
       .where('state', '=', 'initialized')
       .executeTakeFirst();
     if (imodel === undefined || (await findCheckpoint(db, imodel, index)) !== undefined) return false;
-    return db.transaction().execute((tx) => this.want(tx, imodel, index));
+    return db.transaction().execute((tx) => this.ensureScheduled(tx, imodel, index));
   }
 
   /** Makes a failed checkpoint, or one that never was, be made (again); one that is there or on its way stays as it is. */
   async restart(tx: Tx, imodel: IModelTable, index: number, userId: string): Promise<void> {
     const row = await findCheckpoint(tx, imodel, index);
     if (row === undefined) {
-      await this.want(tx, imodel, index, { userId });
+      await this.ensureScheduled(tx, imodel, index, { userId });
       return;
     }
     if (row.state !== 'failed' || !this.#enabled) return;
@@ -311,12 +311,12 @@ export class Checkpoints {
 }
 
 /** Checkpoints of changesets that an iModel sees, up to an index. */
-function seen(db: Db, sight: CheckpointSight, upTo: number) {
+function seen(db: Db, view: CheckpointView, upTo: number) {
   return db
     .selectFrom('history_segment as h')
     .innerJoin('checkpoint as c', 'c.segment_id', 'h.segment_id')
     .selectAll('c')
-    .where('h.history_id', '=', sight.history_id)
+    .where('h.history_id', '=', view.history_id)
     .where('h.first_index', '<=', upTo)
     .whereRef('c.changeset_index', '>=', 'h.first_index')
     .whereRef('c.changeset_index', '<=', 'h.last_index')
@@ -324,11 +324,11 @@ function seen(db: Db, sight: CheckpointSight, upTo: number) {
 }
 
 /** The usable checkpoint of the baseline. */
-async function ofBaseline(db: Db, sight: CheckpointSight): Promise<CheckpointTable | undefined> {
+async function ofBaseline(db: Db, view: CheckpointView): Promise<CheckpointTable | undefined> {
   return db
     .selectFrom('checkpoint')
     .selectAll()
-    .where('baseline_id', '=', sight.baseline_id)
+    .where('baseline_id', '=', view.baseline_id)
     .where('state', '=', 'successful')
     .executeTakeFirst();
 }
@@ -337,9 +337,9 @@ async function ofBaseline(db: Db, sight: CheckpointSight): Promise<CheckpointTab
 type Place = Pick<CheckpointTable, 'baseline_id' | 'segment_id' | 'changeset_index'>;
 
 /** Undefined when the iModel sees no such changeset. */
-async function placeAt(db: Db, sight: CheckpointSight, index: number): Promise<Place | undefined> {
-  if (index === 0) return { baseline_id: sight.baseline_id, segment_id: null, changeset_index: 0 };
-  const segmentId = await segmentAt(db, sight, index);
+async function placeAt(db: Db, view: CheckpointView, index: number): Promise<Place | undefined> {
+  if (index === 0) return { baseline_id: view.baseline_id, segment_id: null, changeset_index: 0 };
+  const segmentId = await segmentAt(db, view, index);
   return segmentId === undefined ? undefined : { baseline_id: null, segment_id: segmentId, changeset_index: index };
 }
 
@@ -352,7 +352,7 @@ async function checkpointAt(db: Db, place: Place): Promise<CheckpointTable | und
     .executeTakeFirst();
 }
 
-async function findCheckpoint(db: Db, sight: CheckpointSight, index: number): Promise<CheckpointTable | undefined> {
-  const place = await placeAt(db, sight, index);
+async function findCheckpoint(db: Db, view: CheckpointView, index: number): Promise<CheckpointTable | undefined> {
+  const place = await placeAt(db, view, index);
   return place === undefined ? undefined : checkpointAt(db, place);
 }

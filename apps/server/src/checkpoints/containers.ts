@@ -4,7 +4,7 @@ import type { Database } from '../db/database.ts';
 import { findChangeset } from '../db/statements/findChangeset.ts';
 import type { IModelTable } from '../db/schema.ts';
 import { parseGuid } from '../domain.ts';
-import { readInPieces, type Sendable } from '../api/storage/sendFile.ts';
+import { readInPieces, type ByteSource } from '../api/storage/sendFile.ts';
 import { databaseName, type Checkpoints } from './checkpoints.ts';
 import type { Identity } from './identity.ts';
 import { writeManifest } from './manifest.ts';
@@ -39,7 +39,7 @@ export class Containers {
   }
 
   /** A whole model file for one iModel; undefined when there is no such file or iModel (any more). */
-  async file(fileId: string, iModelId: string): Promise<Sendable | undefined> {
+  async file(fileId: string, iModelId: string): Promise<ByteSource | undefined> {
     const imodel = await this.#imodel(iModelId);
     const file = await this.#file(fileId);
     if (imodel === undefined || file === undefined) return undefined;
@@ -52,7 +52,7 @@ export class Containers {
   }
 
   /** What a container holds under a name: its manifest, or a block of a checkpoint that its iModel sees. */
-  async find(container: string, name: string): Promise<Sendable | undefined> {
+  async find(container: string, name: string): Promise<ByteSource | undefined> {
     const imodel = container.startsWith(prefix) ? await this.#imodel(container.slice(prefix.length)) : undefined;
     if (imodel === undefined) return undefined;
     if (name === manifestName) return this.#manifest(imodel);
@@ -60,7 +60,7 @@ export class Containers {
     return block === undefined ? undefined : this.#block(imodel, block);
   }
 
-  async #manifest(imodel: IModelTable): Promise<Sendable> {
+  async #manifest(imodel: IModelTable): Promise<ByteSource> {
     const databases = [];
     for (const { changeset_index: index, file_id } of await this.#checkpoints.usable(imodel)) {
       const id = index === 0 ? '' : (await findChangeset(this.#database.db, imodel, { index }))?.id;
@@ -69,10 +69,10 @@ export class Containers {
         databases.push({ name: databaseName({ index, id }), blockIds: namesFor(file, identityOf(imodel)) });
     }
     const manifest = writeManifest(databases, blockBytes);
-    return toSendable(createHash('sha256').update(manifest).digest('hex').slice(0, 32), manifest);
+    return toByteSource(createHash('sha256').update(manifest).digest('hex').slice(0, 32), manifest);
   }
 
-  async #block(imodel: IModelTable, name: string): Promise<Sendable | undefined> {
+  async #block(imodel: IModelTable, name: string): Promise<ByteSource | undefined> {
     const place = await this.#place(imodel, name);
     const file = place === undefined ? undefined : await this.#file(place.fileId);
     if (place === undefined || file === undefined) return undefined;
@@ -80,7 +80,7 @@ export class Containers {
     const bytes = await this.#files.readBlock(file, place.position, identity);
     // Cloud Backed SQLite reads whole blocks: the last one of a file is filled up.
     const whole = bytes.length === blockBytes ? bytes : Buffer.concat([bytes, Buffer.alloc(blockBytes - bytes.length)]);
-    return toSendable(name.toLowerCase(), whole);
+    return toByteSource(name.toLowerCase(), whole);
   }
 
   /** Where a block lies among the checkpoints that an iModel sees: no other block comes out of its container. */
@@ -142,7 +142,7 @@ function etagOf(what: string, { iModelId, iTwinId }: Identity): string {
   return createHash('sha256').update(`${what}/${iModelId}/${iTwinId}`).digest('hex').slice(0, 32);
 }
 
-function toSendable(etag: string, bytes: Buffer): Sendable {
+function toByteSource(etag: string, bytes: Buffer): ByteSource {
   return {
     etag,
     size: bytes.length,

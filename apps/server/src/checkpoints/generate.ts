@@ -73,7 +73,7 @@ export class Generator {
       kind: checkpointJob,
       ...this.#retries,
       run: (job) => this.#makeCheckpoint(job),
-      giveUp: async (tx, { subjectId }, reason, error) => {
+      onExhausted: async (tx, { subjectId }, reason, error) => {
         await tx
           .updateTable('checkpoint')
           .set({ state: 'failed', failure_reason: reason, finished_at: Date.now() })

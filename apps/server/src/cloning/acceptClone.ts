@@ -3,11 +3,11 @@ import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
 import { beginTransfer } from '../transfer/begin.ts';
 import {
-  inherited,
+  inheritedProperties,
   insertCopy,
-  referring,
-  sightUpTo,
-  storeAway,
+  withForeignKeyRetry,
+  viewUpTo,
+  remoteStoreFor,
   type CopyParts,
   type CopyRequest,
 } from './copyIModel.ts';
@@ -33,25 +33,25 @@ export async function acceptClone(
   to: ITwinAccess,
   request: CopyRequest,
 ): Promise<string> {
-  return referring(database, async (tx) => {
+  return withForeignKeyRetry(database, async (tx) => {
     const source = await lockInitializedIModel(tx, database.engine, from.imodel.id, 'clone');
-    const sight = await sightUpTo(tx, source, request.upTo);
-    const away = storeAway(stores, from, to);
+    const view = await viewUpTo(tx, source, request.upTo);
+    const remoteStore = remoteStoreFor(stores, from, to);
     const id = await insertCopy(tx, caller, quotas, {
       source,
       to,
-      ...inherited(source, request),
-      sight,
-      state: away === undefined ? 'initialized' : 'notInitialized',
+      ...inheritedProperties(source, request),
+      view,
+      state: remoteStore === undefined ? 'initialized' : 'notInitialized',
       operation: {
         kind: 'clone',
-        changesets: sight.head_index,
+        changesets: view.head_index,
         cloned_from_imodel_id: source.id,
-        cloned_from_changeset_id: sight.head_changeset_id,
+        cloned_from_changeset_id: view.head_changeset_id,
       },
     });
-    if (away !== undefined)
-      await beginTransfer(tx, { ...sight, id, itwin_id: to.itwin.id, baseline_id: source.baseline_id }, away, {
+    if (remoteStore !== undefined)
+      await beginTransfer(tx, { ...view, id, itwin_id: to.itwin.id, baseline_id: source.baseline_id }, remoteStore, {
         caller,
         fromIModelId: source.id,
       });

@@ -30,16 +30,24 @@ export interface CopyParts {
 }
 
 /** What an iModel sees of a history. */
-export type Sight = Pick<IModelTable, 'history_id' | 'head_index' | 'head_changeset_id' | 'last_pushed_at'>;
+export type HistoryViewColumns = Pick<
+  IModelTable,
+  'history_id' | 'head_index' | 'head_changeset_id' | 'last_pushed_at'
+>;
 
 /** Sees the baseline only. */
-export const baselineSight: Sight = { history_id: null, head_index: 0, head_changeset_id: '', last_pushed_at: null };
+export const baselineView: HistoryViewColumns = {
+  history_id: null,
+  head_index: 0,
+  head_changeset_id: '',
+  last_pushed_at: null,
+};
 
 /** How often a copy starts over when a history goes away between its reading and its use. */
 const attempts = 3;
 
 /** One transaction that refers to the history of another iModel. */
-export async function referring<T>(database: Database, work: (tx: Tx) => Promise<T>): Promise<T> {
+export async function withForeignKeyRetry<T>(database: Database, work: (tx: Tx) => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await database.db.transaction().execute(work);
@@ -52,13 +60,13 @@ export async function referring<T>(database: Database, work: (tx: Tx) => Promise
 }
 
 /** The source's history, cut at the last changeset to copy. @throws ApiError ChangesetNotFound */
-export async function sightUpTo(tx: Tx, source: IModelTable, upTo: CopyRequest['upTo']): Promise<Sight> {
+export async function viewUpTo(tx: Tx, source: IModelTable, upTo: CopyRequest['upTo']): Promise<HistoryViewColumns> {
   if (upTo === undefined || ('index' in upTo && upTo.index === source.head_index)) {
     const { history_id, head_index, head_changeset_id, last_pushed_at } = source;
     return { history_id, head_index, head_changeset_id, last_pushed_at };
   }
   const baselineOnly = 'index' in upTo ? upTo.index === 0 : upTo.id === '';
-  if (baselineOnly) return baselineSight;
+  if (baselineOnly) return baselineView;
   const id = 'id' in upTo ? parseChangesetId(upTo.id) : undefined;
   const changeset =
     'index' in upTo
@@ -84,7 +92,7 @@ export interface Copy {
   extent: Extent | null;
   containersEnabled: number;
   geographicCrs: string | null;
-  sight: Sight;
+  view: HistoryViewColumns;
   /** `notInitialized` while a job has something left to do. */
   state: IModelState;
   operation: Pick<OperationTable, 'kind' | 'changesets'> & Partial<OperationTable>;
@@ -101,7 +109,7 @@ export async function insertCopy(tx: Tx, caller: Caller, quotas: Quotas, copy: C
   if (copy.state !== 'initialized') await quotas.requireBytes(tx, accountOf(copy.to.itwin), 0);
   const id = randomUUID();
   const now = Date.now();
-  const { source, to, operation, sight } = copy;
+  const { source, to, operation, view } = copy;
   await insertIModel(tx, {
     id,
     iTwinId: to.itwin.id,
@@ -114,7 +122,7 @@ export async function insertCopy(tx: Tx, caller: Caller, quotas: Quotas, copy: C
     baselineId: source.baseline_id,
     creatorId: caller.user.id,
     now,
-    sight,
+    view,
     // Whatever it takes of its source, the ids of elements in it bear the ids of the source's briefcases: none may be given out
     // again. It is the whole counter, also for a copy up to an earlier changeset: briefcases acquired before that may be at work still.
     derived: { nextBriefcaseId: source.next_briefcase_id, inheritedIndex: operation.changesets },
@@ -133,13 +141,13 @@ export async function insertCopy(tx: Tx, caller: Caller, quotas: Quotas, copy: C
     action: `iModel.${operation.kind}`,
     iTwinId: to.itwin.id,
     iModelId: id,
-    detail: { from: source.id, upToIndex: sight.head_index },
+    detail: { from: source.id, upToIndex: view.head_index },
   });
   return id;
 }
 
 /** The store that a copy has to be brought to: of another data center than the source's; undefined when it shares the source's. */
-export function storeAway(stores: Stores, from: IModelAccess, to: ITwinAccess): BlobStore | undefined {
+export function remoteStoreFor(stores: Stores, from: IModelAccess, to: ITwinAccess): BlobStore | undefined {
   const target = stores.ofDataCenter(to.itwin.data_center);
   return target === stores.ofDataCenter(from.onITwin.itwin.data_center) ? undefined : target;
 }
@@ -170,7 +178,7 @@ export async function insertOperation(
 }
 
 /** Rule of the API: a clone's and a fork's extent is always the source's. */
-export function inherited(
+export function inheritedProperties(
   source: IModelTable,
   request: CopyRequest,
 ): Pick<Copy, 'name' | 'description' | 'extent' | 'containersEnabled' | 'geographicCrs'> {

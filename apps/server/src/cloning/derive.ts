@@ -8,12 +8,12 @@ import type { Quotas } from '../quotas/quotas.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
 import { beginTransfer, type TransferOrder } from '../transfer/begin.ts';
 import {
-  baselineSight,
-  inherited,
+  baselineView,
+  inheritedProperties,
   insertCopy,
-  referring,
-  sightUpTo,
-  storeAway,
+  withForeignKeyRetry,
+  viewUpTo,
+  remoteStoreFor,
   type Copy,
   type CopyParts,
   type CopyRequest,
@@ -59,27 +59,27 @@ export async function acceptFork(
   to: ITwinAccess,
   request: ForkRequest,
 ): Promise<string> {
-  return referring(database, async (tx) => {
+  return withForeignKeyRetry(database, async (tx) => {
     const source = await lockInitializedIModel(tx, database.engine, from.imodel.id, 'clone');
-    const sight = await sightUpTo(tx, source, request.upTo);
-    const squash = !request.preserveHistory && sight.head_index > 0;
+    const view = await viewUpTo(tx, source, request.upTo);
+    const squash = !request.preserveHistory && view.head_index > 0;
     const forked = {
       forked_from_imodel_id: source.id,
-      forked_from_changeset_id: sight.head_changeset_id,
+      forked_from_changeset_id: view.head_changeset_id,
       relationship_id: randomUUID(),
     };
     return derive(
       tx,
       quotas,
-      storeAway(stores, from, to),
+      remoteStoreFor(stores, from, to),
       canWork,
       caller,
       {
         source,
         to,
-        ...inherited(source, request),
-        sight,
-        operation: { kind: 'fork', changesets: squash ? 0 : sight.head_index, ...forked },
+        ...inheritedProperties(source, request),
+        view,
+        operation: { kind: 'fork', changesets: squash ? 0 : view.head_index, ...forked },
       },
       { squash, wantsGuids: true },
     );
@@ -106,18 +106,18 @@ export async function acceptTemplate(
   to: ITwinAccess,
   request: TemplateRequest,
 ): Promise<string> {
-  return referring(database, async (tx) => {
+  return withForeignKeyRetry(database, async (tx) => {
     const source = await lockInitializedIModel(tx, database.engine, template.imodel.id, 'clone');
     const { changesetId, ...own } = request;
-    const sight = await sightUpTo(tx, source, { id: changesetId ?? '' });
+    const view = await viewUpTo(tx, source, { id: changesetId ?? '' });
     return derive(
       tx,
       quotas,
-      storeAway(stores, template, to),
+      remoteStoreFor(stores, template, to),
       canWork,
       caller,
-      { source, to, ...own, sight, operation: { kind: 'template', changesets: 0 } },
-      { squash: sight.head_index > 0, wantsGuids: false },
+      { source, to, ...own, view, operation: { kind: 'template', changesets: 0 } },
+      { squash: view.head_index > 0, wantsGuids: false },
     );
   });
 }
@@ -125,7 +125,7 @@ export async function acceptTemplate(
 async function derive(
   tx: Tx,
   quotas: Quotas,
-  away: BlobStore | undefined,
+  remoteStore: BlobStore | undefined,
   canWork: boolean,
   caller: Caller,
   copy: Omit<Copy, 'state'>,
@@ -135,13 +135,13 @@ async function derive(
   if (work.squash && !canWork) throw new CannotSquashError();
   const needsJob = work.squash || (work.wantsGuids && canWork);
   // While it waits it holds on to the history that it is made from, so that the source may be deleted; squashed, it has no pushes.
-  const sight = work.squash
-    ? { ...copy.sight, last_pushed_at: null }
-    : copy.sight.head_index === 0
-      ? baselineSight
-      : copy.sight;
-  const done = !needsJob && away === undefined;
-  const id = await insertCopy(tx, caller, quotas, { ...copy, sight, state: done ? 'initialized' : 'notInitialized' });
+  const view = work.squash
+    ? { ...copy.view, last_pushed_at: null }
+    : copy.view.head_index === 0
+      ? baselineView
+      : copy.view;
+  const done = !needsJob && remoteStore === undefined;
+  const id = await insertCopy(tx, caller, quotas, { ...copy, view, state: done ? 'initialized' : 'notInitialized' });
   if (needsJob)
     await enqueue(tx, {
       kind: deriveJob,
@@ -150,11 +150,11 @@ async function derive(
       userId: caller.user.id,
       payload: work,
     });
-  else if (away !== undefined)
+  else if (remoteStore !== undefined)
     await beginTransfer(
       tx,
-      { ...sight, id, itwin_id: copy.to.itwin.id, baseline_id: copy.source.baseline_id },
-      away,
+      { ...view, id, itwin_id: copy.to.itwin.id, baseline_id: copy.source.baseline_id },
+      remoteStore,
       work.order,
     );
   return id;

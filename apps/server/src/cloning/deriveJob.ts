@@ -19,7 +19,7 @@ import type { BlobStore, CallOptions } from '../storage/blobStore.ts';
 import type { Blobs } from '../storage/blobs.ts';
 import { beginTransfer } from '../transfer/begin.ts';
 import type { Seeds } from '../baselines/baselines.ts';
-import { baselineSight } from './copyIModel.ts';
+import { baselineView } from './copyIModel.ts';
 import { deriveJob, type DeriveWork } from './derive.ts';
 import { requirePermitted } from './stillPermitted.ts';
 
@@ -41,7 +41,7 @@ export function deriveHandler(parts: Parts): JobHandler {
     ...parts.retries,
     run: (job) => run(parts, job),
     confirm: (tx, { subjectId, payload }) => requirePermitted(tx, subjectId, (payload as DeriveWork).order),
-    giveUp: (tx, { subjectId }, reason) => fail(parts, tx, subjectId, 'failed', reason),
+    onExhausted: (tx, { subjectId }, reason) => fail(parts, tx, subjectId, 'failed', reason),
   };
 }
 
@@ -130,7 +130,7 @@ async function squash(
       { baseline_id: baselineId, segment_id: null, changeset_index: 0 },
       await files.record(tx, stored),
     );
-    await finish(tx, imodel, { baseline_id: baselineId, ...baselineSight });
+    await finish(tx, imodel, { baseline_id: baselineId, ...baselineView });
     await dropBaseline(tx, engine, imodel.baseline_id, seeds);
   };
 }
@@ -147,7 +147,7 @@ async function keep(
   made: MadeFile,
   options: CallOptions,
 ): Promise<Effect> {
-  const place = await checkpoints.placeOf(imodel, imodel.head_index);
+  const place = await checkpoints.vacantSlot(imodel, imodel.head_index);
   const source = await generator.storeOf(imodel);
   const stored =
     place === undefined
@@ -159,7 +159,7 @@ async function keep(
     if (
       place !== undefined &&
       stored !== undefined &&
-      (await checkpoints.placeOf(imodel, imodel.head_index, tx)) !== undefined
+      (await checkpoints.vacantSlot(imodel, imodel.head_index, tx)) !== undefined
     )
       await insertMade(tx, place, await files.record(tx, stored));
     await goOn(tx, imodel, source, store, work);

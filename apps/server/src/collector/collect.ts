@@ -9,13 +9,13 @@ import { PastFailures } from '../operations/pastFailures.ts';
 import { dropExpiredRequests } from '../idempotency/repeatableRequests.ts';
 import type { Seeds } from '../baselines/baselines.ts';
 import { deleteOrphans, orphanIds } from './orphans.ts';
-import { giveUp } from '../changesets/changesets.ts';
+import { abandonPush } from '../changesets/changesets.ts';
 import { endUploads, isAwaited, type EndUploadsOptions } from './endUploads.ts';
 
 /** Rows that one transaction of the collector touches at most, so that it never keeps others waiting for long. */
 const chunk = 1000;
 /** Objects that no row knows are kept this long: after a database was restored from a backup they may be all there is. */
-const strayAgeMs = 7 * 24 * 3600 * 1000;
+const orphanAgeMs = 7 * 24 * 3600 * 1000;
 
 /** What may lie in a store for one upload, as a multiple of its declared size: a whole file, and the blocks of two attempts to write it anew. */
 const uploadedMost = 3;
@@ -54,7 +54,7 @@ export interface Collected {
   blocks: number;
   /** Rows that nothing referred to any more, found by a thorough run: what went wrong elsewhere left them. */
   orphans: number;
-  strays: number;
+  orphanObjects: number;
 }
 
 export interface CollectorOptions extends EndUploadsOptions {
@@ -88,7 +88,7 @@ export async function collect(database: Database, stores: Stores, options: Colle
     modelFiles: 0,
     blocks: 0,
     orphans: 0,
-    strays: 0,
+    orphanObjects: 0,
   };
   await endIModelsOfITwins(database, options);
   collected.iModels = await purgeIModels(database, options);
@@ -119,7 +119,7 @@ export async function collect(database: Database, stores: Stores, options: Colle
         isAwaited: (upload) => isAwaited(database.db, upload),
       }),
     );
-    if (options.thorough) await failures.pass(() => dropStrays(database, store, options, collected));
+    if (options.thorough) await failures.pass(() => dropOrphanObjects(database, store, options, collected));
   }
   failures.end();
   return collected;
@@ -242,7 +242,7 @@ async function purgeIModels({ db, engine }: Database, { seeds, signal }: Collect
           .selectAll()
           .where('imodel_id', '=', imodel.id)
           .executeTakeFirst();
-        if (pending !== undefined) await giveUp(tx, pending, Date.now());
+        if (pending !== undefined) await abandonPush(tx, pending, Date.now());
         await removeThumbnail(tx, imodel.id, Date.now());
         const transfer = await tx
           .deleteFrom('transfer')
@@ -471,14 +471,14 @@ async function dropOversized(
   failures.end();
 }
 
-async function dropStrays(
+async function dropOrphanObjects(
   { db }: Database,
   store: BlobStore,
   options: CollectorOptions,
   collected: Collected,
 ): Promise<void> {
   const { signal } = options;
-  const before = timeOf(options) - strayAgeMs;
+  const before = timeOf(options) - orphanAgeMs;
   const failures = new PastFailures(signal);
   let batch: string[] = [];
   const check = async (): Promise<void> => {
@@ -489,7 +489,7 @@ async function dropStrays(
     for (const key of batch.filter((candidate) => !known.has(candidate)))
       await failures.pass(async () => {
         await store.delete(key, { signal });
-        collected.strays++;
+        collected.orphanObjects++;
       });
     batch = [];
   };

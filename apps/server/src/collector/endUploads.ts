@@ -2,7 +2,7 @@ import type { Database, Db } from '../db/database.ts';
 import { failCreation } from '../imodels/failedCreation.ts';
 import type { Stores } from '../storage/stores.ts';
 import { completionMs } from '../storage/uploads.ts';
-import { giveUp } from '../changesets/changesets.ts';
+import { abandonPush } from '../changesets/changesets.ts';
 
 /** Rows that one run touches at most. */
 const chunk = 1000;
@@ -68,7 +68,7 @@ export async function endUploads(
         .where('blob_id', '=', blob_id)
         .executeTakeFirst();
       if (push === undefined) return;
-      await giveUp(tx, push, now, 'lost');
+      await abandonPush(tx, push, now, 'lost');
       count++;
     });
   }

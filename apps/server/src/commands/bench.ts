@@ -102,7 +102,7 @@ export function benchCommand(): Command {
             });
             if (json === true) process.stdout.write(`${JSON.stringify(result)}\n`);
             else {
-              const { seconds, filesPerSecond, mbPerSecond, plainCopySeconds, strays } = result;
+              const { seconds, filesPerSecond, mbPerSecond, plainCopySeconds, orphanObjects } = result;
               const cells: [string | number, number][] = [
                 [files, 6],
                 [megabytes, 7],
@@ -111,7 +111,7 @@ export function benchCommand(): Command {
                 [mbPerSecond, 7],
                 [plainCopySeconds, 14],
                 [kills, 7],
-                [strays, 8],
+                [orphanObjects, 8],
               ];
               process.stdout.write(`${cells.map(([value, width]) => String(value).padStart(width)).join(' ')}\n`);
             }

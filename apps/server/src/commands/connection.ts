@@ -53,7 +53,7 @@ interface Answer {
 /** How a server is spoken to. */
 interface ConnectionSettings {
   /** For long work: a rate limit is waited for instead of being told. */
-  patient?: boolean;
+  timeoutMs?: boolean;
   /** Where requests may go. */
   outlet?: Outlet;
 }
@@ -71,12 +71,12 @@ export class Connection {
     base: string,
     origins: ReadonlySet<string>,
     token: () => Promise<string>,
-    { patient = false, outlet = anywhere }: ConnectionSettings,
+    { timeoutMs = false, outlet = anywhere }: ConnectionSettings,
   ) {
     this.#base = base;
     this.#origins = origins;
     this.#token = token;
-    this.#patient = patient;
+    this.#patient = timeoutMs;
     this.#outlet = outlet;
   }
 

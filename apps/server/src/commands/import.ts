@@ -5,7 +5,7 @@ import { Type, type Static } from 'typebox';
 import { firstBriefcaseId, lastBriefcaseId } from '../briefcases/counter.ts';
 import { ChangesetFileError } from '../changesets/changesetId.ts';
 import { readChangesetFile, type ChangesetContents } from '../changesets/localFile.ts';
-import { bringIn, type Brought, type Source, type SourceChangeset } from './importIModel.ts';
+import { importIModel, type Imported, type Source, type SourceChangeset } from './importIModel.ts';
 import { Connection, withConnection, type ConnectionOptions } from './connection.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { settleModelFile, type UploadableFile } from './localBaseline.ts';
@@ -78,8 +78,8 @@ export function importCommand(): Command {
       const show = options.json !== true;
       const { source, remove } = await readSource(given, options, show);
       try {
-        const connection = await Connection.open(options, { patient: true });
-        printBrought(await bringIn(connection, options.itwin, source, show), !show);
+        const connection = await Connection.open(options, { timeoutMs: true });
+        printImported(await importIModel(connection, options.itwin, source, show), !show);
       } finally {
         remove();
       }
@@ -87,7 +87,7 @@ export function importCommand(): Command {
 }
 
 /** Tells what was brought in. */
-export function printBrought({ id, created, pushed, changesets }: Brought, json: boolean): void {
+export function printImported({ id, created, pushed, changesets }: Imported, json: boolean): void {
   const text = `${id}\n  ${created ? 'created' : 'was there'}, ${pushed} changesets pushed, ${changesets} in all\n`;
   process.stdout.write(json ? `${JSON.stringify({ id, created, pushed, changesets })}\n` : text);
 }

@@ -37,7 +37,7 @@ export interface Source {
   changesets(afterIndex: number): AsyncIterable<SourceChangeset>;
 }
 
-export interface Brought {
+export interface Imported {
   id: string;
   created: boolean;
   pushed: number;
@@ -60,12 +60,12 @@ interface IModel {
  * get higher ids: iTwin.js builds element ids from them.
  * @throws ExitError when the iModel of that name is another one, when fewer changesets come than there are, or what the server refuses
  */
-export async function bringIn(
+export async function importIModel(
   connection: Connection,
   iTwinId: string,
   source: Source,
   show: boolean,
-): Promise<Brought> {
+): Promise<Imported> {
   const found = await find(connection, iTwinId, source.name);
   if (found !== undefined && found.state !== 'initialized') await awaitBaseline(connection, found);
   const id = found?.id ?? (await create(connection, iTwinId, source));

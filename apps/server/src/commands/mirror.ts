@@ -7,11 +7,11 @@ import { firstBriefcaseId, lastBriefcaseId } from '../briefcases/counter.ts';
 import { ChangesetFileError } from '../changesets/changesetId.ts';
 import { readChangesetFile } from '../changesets/localFile.ts';
 import { filtered } from '../http/outbound.ts';
-import { bringIn, type Source, type SourceChangeset } from './importIModel.ts';
+import { importIModel, type Source, type SourceChangeset } from './importIModel.ts';
 import { Connection, withConnection, type ConnectionOptions } from './connection.ts';
 import { downloadFile, type DownloadSettings } from './download.ts';
 import { exitCodes, ExitError } from './exit.ts';
-import { printBrought } from './import.ts';
+import { printImported } from './import.ts';
 import { expectShape } from './shape.ts';
 
 /**
@@ -122,15 +122,20 @@ async function mirror(address: string, options: MirrorOptions): Promise<void> {
   const there: There = {
     connection: await Connection.open(
       { url: base.replace(/\/imodels$/i, ''), token: sourceToken, data: options.data },
-      { patient: true, outlet },
+      { timeoutMs: true, outlet },
     ),
     files: { silenceMs, outlet },
   };
-  const here = await Connection.open(options, { patient: true });
+  const here = await Connection.open(options, { timeoutMs: true });
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-mirror-'));
   try {
-    printBrought(
-      await bringIn(here, options.itwin, await remote(there, iModelId, folder, options.name), options.json !== true),
+    printImported(
+      await importIModel(
+        here,
+        options.itwin,
+        await remote(there, iModelId, folder, options.name),
+        options.json !== true,
+      ),
       options.json === true,
     );
   } finally {

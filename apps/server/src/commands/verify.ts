@@ -37,17 +37,17 @@ export function printFaults(faults: readonly Fault[]): void {
 }
 
 function print(found: Verified, json: boolean): void {
-  const { files, bytes, faults, strays, orphans } = found;
+  const { files, bytes, faults, orphanObjects, orphans } = found;
   if (json) process.stdout.write(`${JSON.stringify(found)}\n`);
   else {
     printFaults(faults);
-    for (const key of strays) process.stdout.write(`stray    ${key}\n`);
+    for (const key of orphanObjects) process.stdout.write(`stray    ${key}\n`);
     for (const [table, count] of Object.entries(orphans))
       process.stdout.write(
         `orphan   ${count} rows of ${table} to which nothing refers; the collector takes them within a day\n`,
       );
     process.stdout.write(
-      `${files} files, ${(bytes / 1e6).toFixed(1)} MB: ${faults.length === 0 ? 'all there' : `${faults.length} missing or damaged`}; ${strays.length} strays\n`,
+      `${files} files, ${(bytes / 1e6).toFixed(1)} MB: ${faults.length === 0 ? 'all there' : `${faults.length} missing or damaged`}; ${orphanObjects.length} strays\n`,
     );
   }
   if (faults.length > 0)

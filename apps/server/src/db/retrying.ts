@@ -1,5 +1,5 @@
 import { Kysely, type Transaction, type TransactionBuilder } from 'kysely';
-import { again, isLost, isOutdated } from './postgres/pool.ts';
+import { withRetry, isLost, isOutdated } from './postgres/pool.ts';
 
 /** PostgreSQL: what ends a transaction without any of it done, so that it can begin again: serialization failure, deadlock. */
 const rolledBack = new Set(['40001', '40P01']);
@@ -22,7 +22,7 @@ export class RetryingKysely<Schema> extends Kysely<Schema> {
           return result;
         });
       };
-      return again(once, (error) => mayBeginAgain(error, committing));
+      return withRetry(once, (error) => mayBeginAgain(error, committing));
     };
     return builder;
   }

@@ -4,7 +4,7 @@ import https from 'node:https';
 import { RequestFilteringHttpAgent, RequestFilteringHttpsAgent } from 'request-filtering-agent';
 import type { Config } from '../config.ts';
 import type { Database } from '../db/database.ts';
-import { doubling, type Effect, type JobHandler, type RunningJob } from '../operations/jobs.ts';
+import { exponentialBackoff, type Effect, type JobHandler, type RunningJob } from '../operations/jobs.ts';
 import { PublicError } from '../operations/reasons.ts';
 import { deliveryFault } from './deliveryFault.ts';
 import { deliverJob, type EventMessage } from './events.ts';
@@ -30,9 +30,9 @@ export function deliveryHandler(database: Database, config: Config['webhooks']):
   return {
     kind: deliverJob,
     attempts: config.attempts,
-    backoffMs: doubling(config.firstRetrySeconds * 1000, longestWaitMs),
+    backoffMs: exponentialBackoff(config.firstRetrySeconds * 1000, longestWaitMs),
     keepFailed: true,
-    giveUp: async () => undefined,
+    onExhausted: async () => undefined,
     async run(job: RunningJob) {
       const webhook = await database.db
         .selectFrom('webhook')

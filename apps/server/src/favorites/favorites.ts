@@ -4,14 +4,14 @@ import type { IModelTable, ITwinTable, MarkTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
 import { iTwinConditions, type ITwinFilter } from '../iTwins/itwins.ts';
 
-export type MarkKind = MarkTable['kind'];
-export type MarkSubject = MarkTable['subject'];
+export type PersonalListKind = MarkTable['kind'];
+export type PersonalListSubject = MarkTable['subject'];
 
 /** Rule of the API: recents that are kept of one user; the oldest go. */
 const maxRecents = 25;
 
 /** iModels and iTwins that a user marked: favorites, and those used of late. Each user's own. */
-export class Marks {
+export class FavoritesAndRecents {
   readonly #database: Database;
 
   constructor(database: Database) {
@@ -19,7 +19,7 @@ export class Marks {
   }
 
   /** Marks something; marking it again moves it to the front of the recents and leaves a favorite where it is. */
-  async add(userId: string, kind: MarkKind, subject: MarkSubject, id: string): Promise<void> {
+  async add(userId: string, kind: PersonalListKind, subject: PersonalListSubject, id: string): Promise<void> {
     await this.#database.db.transaction().execute(async (tx) => {
       const own = tx
         .selectFrom('mark')
@@ -53,7 +53,7 @@ export class Marks {
   }
 
   /** Takes a mark away; none there is no error. */
-  async remove(userId: string, kind: MarkKind, subject: MarkSubject, id: string): Promise<void> {
+  async remove(userId: string, kind: PersonalListKind, subject: PersonalListSubject, id: string): Promise<void> {
     await this.#database.db
       .deleteFrom('mark')
       .where('user_id', '=', userId)
@@ -66,7 +66,7 @@ export class Marks {
   /** Marked iModels of one iTwin. @param hidden iModels that the user may not see */
   async iModels(
     userId: string,
-    kind: MarkKind,
+    kind: PersonalListKind,
     iTwinId: string,
     hidden: readonly string[],
     request: PageRequest,
@@ -88,7 +88,7 @@ export class Marks {
   /** Marked iTwins that the caller may still see and the filter lets through. */
   async iTwins(
     caller: Caller,
-    kind: MarkKind,
+    kind: PersonalListKind,
     filter: ITwinFilter,
     request: PageRequest,
   ): Promise<Page<ITwinTable & { marked_at: number }>> {

@@ -18,7 +18,7 @@ export interface NewIModel {
   creatorId: string;
   now: number;
   /** What it sees from the start: nothing, or a part of its source's history. */
-  sight?: Pick<IModelTable, 'history_id' | 'head_index' | 'head_changeset_id' | 'last_pushed_at'>;
+  view?: Pick<IModelTable, 'history_id' | 'head_index' | 'head_changeset_id' | 'last_pushed_at'>;
   /** What it continues of its source; absent when it was made from none. */
   derived?: { nextBriefcaseId: number; inheritedIndex: number };
 }
@@ -49,11 +49,11 @@ export async function insertIModel(tx: Tx, imodel: NewIModel): Promise<void> {
       geographic_crs: imodel.geographicCrs,
       state: imodel.state,
       baseline_id: imodel.baselineId,
-      ...(imodel.sight ?? { history_id: null, head_index: 0, head_changeset_id: '', last_pushed_at: null }),
+      ...(imodel.view ?? { history_id: null, head_index: 0, head_changeset_id: '', last_pushed_at: null }),
       creator_id: imodel.creatorId,
       created_at: imodel.now,
       // Rule of the API: a push comes after the one before it. The changesets that it inherits may bear times ahead of this server's clock.
-      clock: Math.max(imodel.now, imodel.sight?.last_pushed_at ?? 0),
+      clock: Math.max(imodel.now, imodel.view?.last_pushed_at ?? 0),
       next_briefcase_id: imodel.derived?.nextBriefcaseId ?? firstBriefcaseId,
       inherited_index: imodel.derived?.inheritedIndex ?? 0,
       secured_by: null,
@@ -97,6 +97,6 @@ async function nameTaken(tx: Tx, { iTwinId, name, creatorId }: NewIModel): Promi
 }
 
 /** The next time of an iModel. Rule of the API: times of one iModel's things strictly increase, to the millisecond. */
-export function tick(imodel: Pick<IModelTable, 'clock'>): number {
+export function nextTimestamp(imodel: Pick<IModelTable, 'clock'>): number {
   return Math.max(Date.now(), imodel.clock + 1);
 }

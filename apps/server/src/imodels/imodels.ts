@@ -66,7 +66,7 @@ export class IModels {
       let baselineId = this.#seeds.get(store.id) as string;
       let blobId: string | undefined;
       if (baselineFileSize !== undefined) {
-        blobId = await this.#blobs.expect(tx, store, to.itwin, baselineFileSize, now);
+        blobId = await this.#blobs.createPending(tx, store, to.itwin, baselineFileSize, now);
         baselineId = randomUUID();
         await tx
           .insertInto('baseline')

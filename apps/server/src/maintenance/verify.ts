@@ -22,7 +22,7 @@ export interface Verified {
   bytes: number;
   faults: Fault[];
   /** Objects that no row knows: left by a crash or a restored backup. The collector takes them after 7 days. */
-  strays: string[];
+  orphanObjects: string[];
   /** By table, rows that nothing refers to. The thorough run of the collector, once a day, takes them. */
   orphans: Partial<Record<keyof Schema, number>>;
 }
@@ -45,7 +45,7 @@ export async function verify(
     files: 0,
     bytes: 0,
     faults: [],
-    strays: [],
+    orphanObjects: [],
     orphans: await countOrphans(db, Date.now() - uploadMs),
   };
   for (const store of stores.all) await verifyStore(db, store, deep, found, onFile);
@@ -96,7 +96,9 @@ async function verifyStore(
     if (last === undefined) break;
     after = last.id;
   }
-  found.strays.push(...[...objects].filter(([, { modifiedAt }]) => modifiedAt < began - uploadMs).map(([key]) => key));
+  found.orphanObjects.push(
+    ...[...objects].filter(([, { modifiedAt }]) => modifiedAt < began - uploadMs).map(([key]) => key),
+  );
 }
 
 async function isKnown(db: Db, id: string): Promise<boolean> {

@@ -11,7 +11,7 @@ import { parseChangesetId, type Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { raiseVersion } from '../events/events.ts';
 import { contains } from '../imodels/imodels.ts';
-import { tick } from '../imodels/imodelRow.ts';
+import { nextTimestamp } from '../imodels/imodelRow.ts';
 import type { Quotas } from '../quotas/quotas.ts';
 
 export interface NamedVersionRequest {
@@ -64,11 +64,11 @@ export class NamedVersions {
         creator_id: caller.user.id,
         application_id: caller.application.id,
         application_name: caller.application.name,
-        created_at: tick(imodel),
+        created_at: nextTimestamp(imodel),
       };
       await tx.insertInto('named_version').values(row).execute();
       // Rule of the API: naming a changeset has a checkpoint made of it.
-      await this.#checkpoints.want(tx, imodel, changeset.index, { userId: caller.user.id });
+      await this.#checkpoints.ensureScheduled(tx, imodel, changeset.index, { userId: caller.user.id });
       await tx.updateTable('imodel').set({ clock: row.created_at }).where('id', '=', imodel.id).execute();
       await raiseVersion(
         tx,

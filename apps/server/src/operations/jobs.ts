@@ -57,7 +57,12 @@ export interface JobHandler {
   /** Judges, in the transaction that ends the job, whether its effect may still count. @throws FinalError, with which the job is given up */
   confirm?(tx: Tx, job: Pick<RunningJob, 'subjectId' | 'payload'>): Promise<void>;
   /** What follows when all attempts are spent. @param reason for users */
-  giveUp(tx: Tx, job: Pick<RunningJob, 'id' | 'subjectId' | 'payload'>, reason: string, error: Error): Promise<void>;
+  onExhausted(
+    tx: Tx,
+    job: Pick<RunningJob, 'id' | 'subjectId' | 'payload'>,
+    reason: string,
+    error: Error,
+  ): Promise<void>;
   /** Keeps the row of a given-up job as `failed`, for people to look at and start again. */
   keepFailed?: boolean;
 }
@@ -113,7 +118,7 @@ export class Jobs {
   readonly #times: JobTimes;
   readonly #owner = randomUUID();
   readonly #lease: number;
-  readonly #lanes: Lane[] = [];
+  readonly #pools: JobPool[] = [];
   #timer: NodeJS.Timeout | undefined;
   #stopping = false;
 
@@ -126,7 +131,7 @@ export class Jobs {
 
   /** Lets this server run jobs of some kinds, `slots` of them at a time, in a fair order among users and organizations (`FairOrder`). */
   handle(slots: number, handlers: readonly JobHandler[]): void {
-    this.#lanes.push({
+    this.#pools.push({
       slots,
       order: new FairOrder(slots),
       handlers: new Map(handlers.map((handler) => [handler.kind, handler])),
@@ -161,7 +166,7 @@ export class Jobs {
   wake(): void {
     if (this.#timer === undefined || this.#stopping) return;
     // A request may wake the engine; what jobs do is no part of it.
-    outsideRequest(() => this.#lanes.forEach((lane) => this.#fill(lane)));
+    outsideRequest(() => this.#pools.forEach((pool) => this.#fill(pool)));
   }
 
   /**
@@ -173,8 +178,8 @@ export class Jobs {
     clearInterval(this.#timer);
     accepted.off('job', this.#onAccepted);
     // A claim under way is handed back as soon as it is known.
-    await within(Promise.all(this.#lanes.flatMap(({ claiming }) => claiming ?? [])), Math.max(graceMs, abortMs));
-    const running = this.#lanes.flatMap((lane) => [...lane.running.values()]);
+    await within(Promise.all(this.#pools.flatMap(({ claiming }) => claiming ?? [])), Math.max(graceMs, abortMs));
+    const running = this.#pools.flatMap((pool) => [...pool.running.values()]);
     if (running.length === 0) return;
     const ended = Promise.allSettled(running.map((job) => job.ended));
     await within(ended, graceMs);
@@ -190,7 +195,7 @@ export class Jobs {
     const { watchDb: db, engine } = this.#database;
     const alone = engine === 'sqlite';
     const now = databaseNow(db);
-    const own = this.#lanes.flatMap(({ slots, handlers }) => (slots > 0 ? [...handlers.keys()] : []));
+    const own = this.#pools.flatMap(({ slots, handlers }) => (slots > 0 ? [...handlers.keys()] : []));
     const { rows } = await sql<{
       kind: string;
     }>`select distinct kind from job where state = 'ready' and run_at <= ${now} - ${alone ? 0 : unservedMs}
@@ -200,21 +205,21 @@ export class Jobs {
     return rows.map(({ kind }) => kind).filter((kind) => !alone || !own.includes(kind));
   }
 
-  #fill(lane: Lane): void {
+  #fill(pool: JobPool): void {
     // One claim at a time; a wake-up that comes meanwhile is not lost.
-    lane.again = true;
-    lane.claiming ??= this.#claimAll(lane).finally(() => (lane.claiming = undefined));
+    pool.again = true;
+    pool.claiming ??= this.#claimAll(pool).finally(() => (pool.claiming = undefined));
   }
 
-  async #claimAll(lane: Lane): Promise<void> {
+  async #claimAll(pool: JobPool): Promise<void> {
     try {
-      while (lane.again && !this.#stopping) {
-        lane.again = false;
-        while (lane.running.size < lane.slots && !this.#stopping) {
-          const claimed = await this.#claim(lane);
+      while (pool.again && !this.#stopping) {
+        pool.again = false;
+        while (pool.running.size < pool.slots && !this.#stopping) {
+          const claimed = await this.#claim(pool);
           if (claimed === undefined) break;
           if (this.#stopping) await this.#handBack(claimed.row);
-          else this.#run(lane, claimed);
+          else this.#run(pool, claimed);
         }
       }
     } catch (error) {
@@ -223,11 +228,11 @@ export class Jobs {
   }
 
   /** Takes the job whose turn it is. */
-  async #claim(lane: Lane): Promise<Claimed | undefined> {
-    const running = [...lane.running.values()];
+  async #claim(pool: JobPool): Promise<Claimed | undefined> {
+    const running = [...pool.running.values()];
     // A clock that was set ahead ends leases early; what still runs here is not begun a second time.
     const here = { owner: this.#owner, ids: running.map(({ id }) => id) };
-    const waiting = await waitingJobs(this.#database.db, [...lane.handlers.keys()], here);
+    const waiting = await waitingJobs(this.#database.db, [...pool.handlers.keys()], here);
     const accounts = waiting.map(({ user_id, organization_id, kind, state, run_at }) => ({
       userId: user_id,
       organizationId: organization_id,
@@ -235,13 +240,13 @@ export class Jobs {
       state,
       dueAt: run_at,
     }));
-    for (const next of lane.order.order(
+    for (const next of pool.order.order(
       accounts,
       running.map(({ account }) => account),
     )) {
       const row = await this.#take(next, here.ids);
       if (row === undefined) continue; // Another server was faster.
-      lane.order.served(next);
+      pool.order.served(next);
       return { row, account: next };
     }
     return undefined;
@@ -265,8 +270,8 @@ export class Jobs {
     return rows[0];
   }
 
-  #run(lane: Lane, { row, account }: Claimed): void {
-    const handler = lane.handlers.get(row.kind) as JobHandler;
+  #run(pool: JobPool, { row, account }: Claimed): void {
+    const handler = pool.handlers.get(row.kind) as JobHandler;
     const abort = new AbortController();
     // A job whose lease was lost may run here twice at a time.
     const run = `${row.id}/${row.attempt}`;
@@ -301,10 +306,10 @@ export class Jobs {
       .finally(() => {
         clearInterval(renewing);
         clearTimeout(stalled);
-        lane.running.delete(run);
-        if (!this.#stopping) this.#fill(lane);
+        pool.running.delete(run);
+        if (!this.#stopping) this.#fill(pool);
       });
-    lane.running.set(run, { id: row.id, account, abort, ended });
+    pool.running.set(run, { id: row.id, account, abort, ended });
   }
 
   async #finish(handler: JobHandler, job: RunningJob, row: JobTable): Promise<void> {
@@ -372,7 +377,7 @@ export class Jobs {
               ).executeTakeFirst()
             ).numUpdatedRows
           : (await fenced(tx.deleteFrom('job'), row).executeTakeFirst()).numDeletedRows;
-      if (given > 0n) await handler.giveUp(tx, job, reason, error);
+      if (given > 0n) await handler.onExhausted(tx, job, reason, error);
     });
   }
 
@@ -405,7 +410,7 @@ interface Claimed {
   account: Account;
 }
 
-interface Lane {
+interface JobPool {
   slots: number;
   order: FairOrder;
   handlers: Map<string, JobHandler>;
@@ -472,6 +477,6 @@ export async function enqueue(tx: Tx, job: NewJob): Promise<void> {
 }
 
 /** Doubling waits: `first`, 2 × `first`, 4 × …, at most `most` (milliseconds). */
-export function doubling(first: number, most: number): (attempt: number) => number {
+export function exponentialBackoff(first: number, most: number): (attempt: number) => number {
   return (attempt) => Math.min(most, first * 2 ** (attempt - 1));
 }

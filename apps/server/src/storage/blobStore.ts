@@ -61,7 +61,7 @@ export interface DirectUploads {
    * @throws NoSuchObjectError when nothing was uploaded, UnreadableObjectError, SizeMismatchError when it has another size; nothing is
    * kept then
    */
-  takeIn(upload: string, key: string, size: number, options?: CallOptions): Promise<StoredObject>;
+  finalize(upload: string, key: string, size: number, options?: CallOptions): Promise<StoredObject>;
   /** What lies there, by upload, with all that the service keeps for it: blocks that are not put together yet, snapshots. */
   uploaded(options?: CallOptions): AsyncIterable<{ upload: string; bytes: number }>;
   /** Removes what was uploaded, and all that the service keeps for it; nothing there is no error. */

@@ -49,7 +49,7 @@ export class Blobs {
   }
 
   /** Inserts the row of a blob that is to be uploaded for an iTwin; its bytes come through a link. @throws QuotaExceededError */
-  async expect(tx: Tx, store: BlobStore, itwin: AccountHolder, size: number, now: number): Promise<string> {
+  async createPending(tx: Tx, store: BlobStore, itwin: AccountHolder, size: number, now: number): Promise<string> {
     const id = randomUUID();
     const account = accountOf(itwin);
     await this.#quotas.requireBytes(tx, account, size);

@@ -140,10 +140,10 @@ export class FileStore implements BlobStore {
   }
 
   async *list({ signal }: CallOptions = {}): AsyncIterable<{ key: string; size: number; modifiedAt: number }> {
-    for (const shelf of await readdir(this.#objects)) {
-      for (const key of await readdir(path.join(this.#objects, shelf))) {
+    for (const shardFolder of await readdir(this.#objects)) {
+      for (const key of await readdir(path.join(this.#objects, shardFolder))) {
         signal?.throwIfAborted();
-        const found = await stat(path.join(this.#objects, shelf, key)).catch(() => undefined);
+        const found = await stat(path.join(this.#objects, shardFolder, key)).catch(() => undefined);
         if (found !== undefined) yield { key, size: found.size, modifiedAt: found.mtimeMs };
       }
     }

@@ -159,8 +159,8 @@ export class GuardedStore implements BlobStore {
       ...(uploads !== undefined && {
         uploads: {
           link: (upload, expires) => this.#call(undefined, () => uploads.link(upload, expires)),
-          takeIn: (upload, key, size, options) =>
-            this.#call(options, (inner) => uploads.takeIn(upload, key, size, inner), {
+          finalize: (upload, key, size, options) =>
+            this.#call(options, (inner) => uploads.finalize(upload, key, size, inner), {
               timeoutMs: this.#timeoutMs + (size / slowestCopyBytesPerSecond) * 1000,
             }),
           uploaded: (options) => this.#entries(options, (inner) => uploads.uploaded(inner)),

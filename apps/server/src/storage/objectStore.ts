@@ -237,7 +237,7 @@ export class ObjectStore implements BlobStore {
         discard !== undefined && {
           uploads: {
             link: (upload, expires) => write(uploads + checked(upload), new Date(expires)),
-            takeIn: take,
+            finalize: take,
             async *uploaded(options) {
               for await (const { name, bytes } of written(uploads, options))
                 yield { upload: name.slice(uploads.length), bytes };

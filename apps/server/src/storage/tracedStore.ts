@@ -29,9 +29,9 @@ export class TracedStore implements BlobStore {
             ...direct,
             uploads: {
               ...uploads,
-              takeIn: (upload, key, size, options) =>
+              finalize: (upload, key, size, options) =>
                 this.#span('store.takeIn', { 'offshoot.bytes': size }, () =>
-                  uploads.takeIn(upload, key, size, options),
+                  uploads.finalize(upload, key, size, options),
                 ),
             },
           };

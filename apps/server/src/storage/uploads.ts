@@ -199,7 +199,9 @@ export class Uploads {
     const uploads = this.#stores.get(upload.store).direct?.uploads;
     if (uploads === undefined) return;
     try {
-      await this.#settle(upload, (_store, key) => this.#whileNoted(upload, () => uploads.takeIn(id, key, upload.size)));
+      await this.#settle(upload, (_store, key) =>
+        this.#whileNoted(upload, () => uploads.finalize(id, key, upload.size)),
+      );
     } catch (error) {
       if (error instanceof UnreadableObjectError) {
         // It may be of a kind that cannot be written anew either: whoever is told that nothing is there may upload again.

@@ -90,9 +90,9 @@ export async function traced<T>(
 
 /** The active span as `traceparent` text, to go on from in a job; null where there is none. */
 export function currentTrace(): string | null {
-  const carrier: { traceparent?: string } = {};
-  propagation.inject(context.active(), carrier);
-  return carrier.traceparent ?? null;
+  const copier: { traceparent?: string } = {};
+  propagation.inject(context.active(), copier);
+  return copier.traceparent ?? null;
 }
 
 /** What a job goes on from. */

@@ -36,7 +36,7 @@ const waitingTellsMs = 1000;
 const refusalsUntilStreamed = 3;
 
 /** Carries files from store to store, within this server's budget of bytes a second, and lets none pass that differs. */
-export class Carrier {
+export class BlobCopier {
   readonly #blobs: Blobs;
   readonly #bytesPerSecond: number;
   readonly #budget: RateLimiterQueue | undefined;
@@ -60,7 +60,7 @@ export class Carrier {
    * @param onBytes hears of bytes as they pass
    * @throws DamagedSourceError
    */
-  async carry(
+  async copy(
     from: BlobPlace,
     range: ByteRange | undefined,
     expected: Expected,

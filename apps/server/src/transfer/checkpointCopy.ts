@@ -103,7 +103,7 @@ export async function copyFirstCheckpoint(
     .executeTakeFirstOrThrow();
   await db
     .transaction()
-    .execute((tx) => parts.checkpoints.want(tx, { ...sourceOf(transfer), ...owners }, 0, { when: 'now' }));
+    .execute((tx) => parts.checkpoints.ensureScheduled(tx, { ...sourceOf(transfer), ...owners }, 0, { when: 'now' }));
   return 'waiting';
 }
 
@@ -130,10 +130,10 @@ export async function scheduleCheckpoints(
     else if (checkpoint.state === 'failed')
       await tx
         .insertInto('checkpoint')
-        .values({ ...checkpoint, ...placeOf(transfer, checkpoint), id: randomUUID() })
+        .values({ ...checkpoint, ...vacantSlot(transfer, checkpoint), id: randomUUID() })
         .onConflict((conflict) => conflict.doNothing())
         .execute();
-    else await parts.checkpoints.want(tx, imodel, checkpoint.changeset_index);
+    else await parts.checkpoints.ensureScheduled(tx, imodel, checkpoint.changeset_index);
   }
 }
 
@@ -173,17 +173,17 @@ async function fill(
   const blocks = new Blocks(
     parts,
     run,
-    await twinBlobs(parts, transfer),
+    await counterpartBlobs(parts, transfer),
     await sharingOf(parts.database.db, transfer, parts.config.share),
   );
-  await pMap(missing, (block) => blocks.bring(block, fileId, lengthOf(block.position, size)), {
+  await pMap(missing, (block) => blocks.copy(block, fileId, lengthOf(block.position, size)), {
     concurrency: parts.config.parallelFiles,
     signal: run.signal,
   });
   await run.record({ bytes: 0, changesets: 0 }, (tx) => complete(tx, transfer, checkpoint, fileId));
 }
 
-function placeOf(transfer: TransferTable, { baseline_id, changeset_index }: CheckpointTable) {
+function vacantSlot(transfer: TransferTable, { baseline_id, changeset_index }: CheckpointTable) {
   return baseline_id === null
     ? { segment_id: transfer.segment_id, baseline_id: null, changeset_index }
     : { segment_id: null, baseline_id: transfer.baseline_id, changeset_index: 0 };
@@ -231,7 +231,7 @@ async function makeRoom(
   checkpoint: CheckpointTable,
   source: ModelFileTable,
 ): Promise<string | undefined> {
-  const place = placeOf(transfer, checkpoint);
+  const place = vacantSlot(transfer, checkpoint);
   const there = tx
     .selectFrom('checkpoint')
     .select(['state', 'file_id'])
@@ -286,7 +286,7 @@ async function complete(tx: Tx, transfer: TransferTable, checkpoint: CheckpointT
 }
 
 /** The baseline's file in both stores: blocks that lie in it need not be brought over again. */
-async function twinBlobs(
+async function counterpartBlobs(
   { database: { db } }: TransferParts,
   transfer: TransferTable,
 ): Promise<ReadonlyMap<string, string>> {
@@ -303,20 +303,20 @@ async function twinBlobs(
 class Blocks {
   readonly #parts: TransferParts;
   readonly #run: TransferRun;
-  readonly #twins: ReadonlyMap<string, string>;
+  readonly #counterparts: ReadonlyMap<string, string>;
   readonly #sharing: Sharing;
   readonly #store: BlobStore;
 
   constructor(parts: TransferParts, run: TransferRun, twins: ReadonlyMap<string, string>, sharing: Sharing) {
     this.#parts = parts;
     this.#run = run;
-    this.#twins = twins;
+    this.#counterparts = twins;
     this.#sharing = sharing;
     this.#store = parts.blobs.stores.get(run.transfer.store);
   }
 
   /** Puts one block into its place in a file, from wherever the store has its content, or else brought over. */
-  async bring(block: SourceBlock, fileId: string, length: number): Promise<void> {
+  async copy(block: SourceBlock, fileId: string, length: number): Promise<void> {
     const { db } = this.#parts.database;
     // One that only others have is copied all the same, so that it takes its time; what is kept in the end is one block.
     const known = await db
@@ -326,8 +326,8 @@ class Blocks {
       .where('k.store', '=', this.#store.id)
       .where(this.#sharing.block)
       .executeTakeFirst();
-    const twin = this.#twins.get(block.blobId);
-    const row = known === undefined && twin === undefined ? await this.#carry(block, length) : undefined;
+    const counterpart = this.#counterparts.get(block.blobId);
+    const row = known === undefined && counterpart === undefined ? await this.#copyBlob(block, length) : undefined;
     let used = true;
     await this.#run
       .record({ bytes: length, changesets: 0 }, async (tx) => {
@@ -335,7 +335,8 @@ class Blocks {
         used = id === undefined;
         if (id === undefined) {
           if (row !== undefined) await tx.insertInto('blob').values(row).execute();
-          const place = row === undefined ? { blob_id: twin, start: block.start } : { blob_id: row.id, start: 0 };
+          const place =
+            row === undefined ? { blob_id: counterpart, start: block.start } : { blob_id: row.id, start: 0 };
           if (place.blob_id === undefined) throw new Error(`block ${block.sha256} is gone again`);
           id = randomBytes(16).toString('hex').toUpperCase();
           await tx
@@ -357,11 +358,11 @@ class Blocks {
     if (!used && row !== undefined) await this.#store.delete(row.key as string, this.#run.options);
   }
 
-  async #carry(block: SourceBlock, length: number): Promise<BlobTable> {
+  async #copyBlob(block: SourceBlock, length: number): Promise<BlobTable> {
     const key = randomUUID();
     // Blocks of their own are copied as whole files are; those within a baseline are parts of it.
     const range = length === block.blobSize ? undefined : { start: block.start, end: block.start + length - 1 };
-    await this.#parts.carrier.carry(
+    await this.#parts.copier.copy(
       block,
       range,
       { what: 'a checkpoint', size: length, sha256: block.sha256 },

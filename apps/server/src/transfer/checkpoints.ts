@@ -16,13 +16,13 @@ export function transferCheckpointsHandler(parts: TransferParts): JobHandler {
   return {
     kind: transferCheckpointsJob,
     ...transferLimits(parts.config),
-    run: (job) => ending(() => bringCheckpoints(parts, job)),
-    giveUp: (tx, { subjectId }) => finish(tx, parts, subjectId),
+    run: (job) => ending(() => copyCheckpoints(parts, job)),
+    onExhausted: (tx, { subjectId }) => finish(tx, parts, subjectId),
   };
 }
 
-async function bringCheckpoints(parts: TransferParts, job: RunningJob): Promise<Effect> {
-  const run = await TransferRun.begin(parts.database, job, parts.config.fruitlessAttempts);
+async function copyCheckpoints(parts: TransferParts, job: RunningJob): Promise<Effect> {
+  const run = await TransferRun.begin(parts.database, job, parts.config.attemptsWithoutProgress);
   if (run === undefined) return async () => undefined;
   try {
     if ((await copyAllCheckpoints(parts, run)) === 'waiting') return (tx) => lookAgain(tx, transferCheckpointsJob, job);
@@ -55,7 +55,7 @@ async function finish(tx: Tx, parts: TransferParts, imodelId: string): Promise<v
     .execute();
   for (const checkpoint of unfinished) {
     // Made here where checkpoints are made: whoever was told that it is on its way is not told now that there is none.
-    if (await parts.checkpoints.want(tx, imodel, checkpoint.changeset_index)) continue;
+    if (await parts.checkpoints.ensureScheduled(tx, imodel, checkpoint.changeset_index)) continue;
     await tx
       .insertInto('checkpoint')
       .values({
@@ -68,8 +68,8 @@ async function finish(tx: Tx, parts: TransferParts, imodelId: string): Promise<v
       .onConflict((conflict) => conflict.doNothing())
       .execute();
   }
-  await parts.checkpoints.want(tx, imodel, 0);
-  await parts.checkpoints.wantTip(tx, imodel);
+  await parts.checkpoints.ensureScheduled(tx, imodel, 0);
+  await parts.checkpoints.scheduleTip(tx, imodel);
 }
 
 /** Takes away the checkpoints whose files did not come over whole. @returns their rows as they were */

@@ -10,12 +10,12 @@ import { raiseCreated } from '../events/events.ts';
 import { dropBaseline } from '../collector/collect.ts';
 import { failCreation } from '../imodels/failedCreation.ts';
 import type { Seeds } from '../baselines/baselines.ts';
-import { doubling, enqueue, type Effect, type JobHandler, type RunningJob } from '../operations/jobs.ts';
+import { exponentialBackoff, enqueue, type Effect, type JobHandler, type RunningJob } from '../operations/jobs.ts';
 import type { Quotas } from '../quotas/quotas.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
 import type { Blobs, ReadableBlob } from '../storage/blobs.ts';
 import { transferCheckpointsJob, transferFilesJob, type TransferOrder } from './begin.ts';
-import type { Carrier } from './blobCopier.ts';
+import type { BlobCopier } from './blobCopier.ts';
 import { copyFirstCheckpoint, scheduleCheckpoints } from './checkpointCopy.ts';
 import { EndedTransferError, TransferRun } from './run.ts';
 import { sharingOf, type Sharing } from './sharing.ts';
@@ -31,7 +31,7 @@ const checkpointPollMs = 1000;
 export interface TransferParts {
   database: Database;
   blobs: Blobs;
-  carrier: Carrier;
+  copier: BlobCopier;
   seeds: Seeds;
   checkpoints: Checkpoints;
   quotas: Quotas;
@@ -48,7 +48,10 @@ interface Arrived {
 /** How often both jobs of a transfer run. */
 export function transferLimits(config: Config['transfers']): Pick<JobHandler, 'attempts' | 'backoffMs'> {
   // A run that brings something over is no failed attempt, however it ends: `TransferRun.begin` counts the others.
-  return { attempts: Number.MAX_SAFE_INTEGER, backoffMs: doubling(config.firstRetrySeconds * 1000, longestRetryMs) };
+  return {
+    attempts: Number.MAX_SAFE_INTEGER,
+    backoffMs: exponentialBackoff(config.firstRetrySeconds * 1000, longestRetryMs),
+  };
 }
 
 /** Handles the first job of a transfer: baseline, changesets and one checkpoint, at the end of which the iModel is initialized. */
@@ -56,9 +59,9 @@ export function transferFilesHandler(parts: TransferParts): JobHandler {
   return {
     kind: transferFilesJob,
     ...transferLimits(parts.config),
-    run: (job) => ending(() => bringFiles(parts, job)),
+    run: (job) => ending(() => copyFiles(parts, job)),
     confirm: (tx, { subjectId, payload }) => requirePermitted(tx, subjectId, payload as TransferOrder),
-    giveUp: (tx, { subjectId }, reason) => fail(tx, parts, subjectId, reason),
+    onExhausted: (tx, { subjectId }, reason) => fail(tx, parts, subjectId, reason),
   };
 }
 
@@ -72,9 +75,9 @@ export async function ending(work: () => Promise<Effect>): Promise<Effect> {
   }
 }
 
-async function bringFiles(parts: TransferParts, job: RunningJob): Promise<Effect> {
+async function copyFiles(parts: TransferParts, job: RunningJob): Promise<Effect> {
   await requirePermitted(parts.database.db, job.subjectId, job.payload as TransferOrder);
-  const run = await TransferRun.begin(parts.database, job, parts.config.fruitlessAttempts);
+  const run = await TransferRun.begin(parts.database, job, parts.config.attemptsWithoutProgress);
   if (run === undefined) return async () => undefined;
   try {
     await measure(parts, run);
@@ -145,7 +148,7 @@ class Files {
   /** The work that is left, one piece a file. Files that the store has already are taken as they are, on the way. */
   async *missing(): AsyncGenerator<() => Promise<void>> {
     const { transfer } = this.#run;
-    if (transfer.baseline_id === null) yield () => this.#bringBaseline();
+    if (transfer.baseline_id === null) yield () => this.#copyBaseline();
     for (let first = 1; first <= transfer.head_index; first += pageSize) {
       const last = Math.min(first + pageSize - 1, transfer.head_index);
       const wanted = await this.#notThere(first, last);
@@ -155,7 +158,7 @@ class Files {
         const blob = blobs.get(changeset.blob_id);
         if (blob === undefined) throw new Error(`blob ${changeset.blob_id} is gone`);
         const blobId = known.get(contentOf(blob));
-        if (blobId === undefined) yield () => this.#bringChangeset(changeset, blob);
+        if (blobId === undefined) yield () => this.#copyChangeset(changeset, blob);
         else await this.#arrive({ changeset, blobId });
       }
     }
@@ -217,19 +220,19 @@ class Files {
     return new Map(rows.map((row) => [contentOf(row as ReadableBlob), row.id]));
   }
 
-  async #bringChangeset(changeset: ChangesetTable, blob: ReadableBlob): Promise<void> {
-    const row = await this.#bring(blob, `changeset ${changeset.index}`);
+  async #copyChangeset(changeset: ChangesetTable, blob: ReadableBlob): Promise<void> {
+    const row = await this.#copy(blob, `changeset ${changeset.index}`);
     await this.#arrive({ changeset, blobId: row.id, row });
   }
 
-  async #bring(blob: ReadableBlob, what: string): Promise<BlobTable> {
-    const { carrier } = this.#parts;
+  async #copy(blob: ReadableBlob, what: string): Promise<BlobTable> {
+    const { copier } = this.#parts;
     const { transfer, account, options, passed } = this.#run;
     const { size, sha256 } = blob;
     const expected = { what, size, sha256 };
     const key = keyOf(transfer, blob);
-    if (!(this.#perhapsThere-- > 0 && (await carrier.has(this.#store, key, expected, options))))
-      await this.#unlessEnded(key, () => carrier.carry(blob, undefined, expected, this.#store, key, options, passed));
+    if (!(this.#perhapsThere-- > 0 && (await copier.has(this.#store, key, expected, options))))
+      await this.#unlessEnded(key, () => copier.copy(blob, undefined, expected, this.#store, key, options, passed));
     return {
       id: randomUUID(),
       store: this.#store.id,
@@ -255,7 +258,7 @@ class Files {
   }
 
   /** The baseline as the store has it, with its checkpoint if it has one, or else brought over. */
-  async #bringBaseline(): Promise<void> {
+  async #copyBaseline(): Promise<void> {
     const { database, blobs } = this.#parts;
     const { transfer } = this.#run;
     const { blob_id } = await database.db
@@ -276,7 +279,7 @@ class Files {
       .where(this.#sharing.baseline)
       .limit(1)
       .executeTakeFirst();
-    const row = same === undefined ? await this.#bring(blob, 'the baseline') : undefined;
+    const row = same === undefined ? await this.#copy(blob, 'the baseline') : undefined;
     await this.#run.record({ bytes: blob.size, changesets: 0 }, async (tx) => {
       const id = same?.id ?? randomUUID();
       if (row !== undefined) {

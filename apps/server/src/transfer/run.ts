@@ -31,7 +31,7 @@ export class TransferRun {
   readonly #database: Database;
   readonly #cancel: AbortController;
   #underWay = 0;
-  #ticking = false;
+  #reporting = false;
   readonly #timer: NodeJS.Timeout;
 
   private constructor(database: Database, transfer: TransferTable, account: Account, job: RunningJob) {
@@ -41,14 +41,18 @@ export class TransferRun {
     this.#cancel = new AbortController();
     this.signal = AbortSignal.any([job.signal, this.#cancel.signal]);
     this.options = { signal: this.signal, onProgress: job.onProgress };
-    this.#timer = setInterval(() => void this.#tick(), tickMs);
+    this.#timer = setInterval(() => void this.#reportProgress(), tickMs);
   }
 
   /**
    * Becomes the latest run of a transfer; undefined when there is nothing left to do.
    * @throws FinalError when too many runs brought nothing over
    */
-  static async begin(database: Database, job: RunningJob, fruitlessAttempts: number): Promise<TransferRun | undefined> {
+  static async begin(
+    database: Database,
+    job: RunningJob,
+    attemptsWithoutProgress: number,
+  ): Promise<TransferRun | undefined> {
     const { db } = database;
     const transfer = await db
       .updateTable('transfer')
@@ -62,9 +66,9 @@ export class TransferRun {
       .executeTakeFirst();
     if (transfer === undefined) return undefined;
     await db.updateTable('operation').set({ bytes_under_way: 0 }).where('imodel_id', '=', job.subjectId).execute();
-    if (job.attempt - transfer.fruitful_attempt > fruitlessAttempts)
+    if (job.attempt - transfer.fruitful_attempt > attemptsWithoutProgress)
       throw new FinalError(
-        `Nothing was copied in ${fruitlessAttempts} attempts.${job.lastError === null ? '' : ` The last one: ${job.lastError}`}`,
+        `Nothing was copied in ${attemptsWithoutProgress} attempts.${job.lastError === null ? '' : ` The last one: ${job.lastError}`}`,
       );
     return new TransferRun(database, transfer, await accountOfITwin(db, job.tenant), job);
   }
@@ -115,9 +119,9 @@ export class TransferRun {
     this.#cancel.abort(new EndedTransferError());
   }
 
-  async #tick(): Promise<void> {
-    if (this.#ticking) return;
-    this.#ticking = true;
+  async #reportProgress(): Promise<void> {
+    if (this.#reporting) return;
+    this.#reporting = true;
     try {
       const { imodel_id: id, attempt } = this.transfer;
       const row = await this.#database.db
@@ -136,7 +140,7 @@ export class TransferRun {
     } catch {
       // A database that cannot be reached says so where something is written down.
     } finally {
-      this.#ticking = false;
+      this.#reporting = false;
     }
   }
 }

@@ -41,9 +41,9 @@ import { ITwins } from '../iTwins/itwins.ts';
 import { ITwinThings } from '../iTwins/things.ts';
 import { Members } from '../iTwins/members.ts';
 import { Locks } from '../locks/locks.ts';
-import { Marks } from '../favorites/favorites.ts';
+import { FavoritesAndRecents } from '../favorites/favorites.ts';
 import { NamedVersions } from '../namedVersions/namedVersions.ts';
-import { doubling, Jobs } from '../operations/jobs.ts';
+import { exponentialBackoff, Jobs } from '../operations/jobs.ts';
 import { steadyClock } from '../operations/steadyClock.ts';
 import { within } from '../operations/within.ts';
 import { Quotas } from '../quotas/quotas.ts';
@@ -56,7 +56,7 @@ import { SignedLinks } from '../storage/signedLinks.ts';
 import { Uploads } from '../storage/uploads.ts';
 import { Pictures } from '../thumbnails/pictures.ts';
 import { Thumbnails } from '../thumbnails/thumbnails.ts';
-import { Carrier } from '../transfer/blobCopier.ts';
+import { BlobCopier } from '../transfer/blobCopier.ts';
 import { transferCheckpointsHandler } from '../transfer/checkpoints.ts';
 import { transferFilesHandler } from '../transfer/files.ts';
 import { Users } from '../users/users.ts';
@@ -86,7 +86,7 @@ export interface Services {
   changesets: Changesets;
   changesetGroups: ChangesetGroups;
   extendedData: ExtendedData;
-  marks: Marks;
+  favorites: FavoritesAndRecents;
   thumbnails: Thumbnails;
   shares: Shares;
   quotas: Quotas;
@@ -173,7 +173,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       : undefined;
     const retries = {
       attempts: config.checkpoints.attempts,
-      backoffMs: doubling(config.checkpoints.firstRetrySeconds * 1000, longestRetryMs),
+      backoffMs: exponentialBackoff(config.checkpoints.firstRetrySeconds * 1000, longestRetryMs),
     };
     const generator =
       workers === undefined
@@ -189,7 +189,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
     const transfer = {
       database,
       blobs,
-      carrier: new Carrier(blobs, config.transfers.bytesPerSecond),
+      copier: new BlobCopier(blobs, config.transfers.bytesPerSecond),
       seeds,
       checkpoints,
       quotas,
@@ -247,7 +247,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       changesets: new Changesets({ database, blobs, uploads, checkpoints, verifier }),
       changesetGroups: new ChangesetGroups(database),
       extendedData: new ExtendedData(database),
-      marks: new Marks(database),
+      favorites: new FavoritesAndRecents(database),
       thumbnails: new Thumbnails(database, blobs, pictures),
       shares,
       quotas,

@@ -9,7 +9,7 @@ import { StorageError } from '../../storage/storageError.ts';
 const pieceBytes = 64 * 1024;
 
 /** Bytes that can be sent, whole or in part. */
-export interface Sendable {
+export interface ByteSource {
   /** Of the bytes, without quotes. */
   etag: string;
   size: number;
@@ -30,7 +30,7 @@ export class ShortFileError extends Error {
  * @param download hears of every piece that is handed on
  */
 export async function sendFile(
-  file: Sendable,
+  file: ByteSource,
   request: FastifyRequest,
   reply: FastifyReply,
   download: Download,

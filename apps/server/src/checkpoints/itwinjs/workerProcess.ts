@@ -124,8 +124,8 @@ export class WorkerProcess implements ModelWorker {
     clearTimeout(this.#idle);
     const mostBytes = mostBytesFrom(bytesIn(folder));
     const child = (this.#child ??= this.#start(isolation));
-    let complaint = '';
-    const listen = (text: Buffer): void => void (complaint = `${complaint}${text.toString()}`.slice(-2000));
+    let errorOutput = '';
+    const listen = (text: Buffer): void => void (errorOutput = `${errorOutput}${text.toString()}`.slice(-2000));
     child.stderr?.on('data', listen);
     try {
       return await new Promise<WorkResult>((resolve, reject) => {
@@ -183,7 +183,7 @@ export class WorkerProcess implements ModelWorker {
           reject(
             reason ??
               new PublicError(`The process that makes checkpoints ended unexpectedly (${killedBy ?? code}).`, {
-                cause: complaint === '' ? undefined : new Error(complaint),
+                cause: errorOutput === '' ? undefined : new Error(errorOutput),
               }),
           );
         };

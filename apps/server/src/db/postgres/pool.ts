@@ -50,7 +50,7 @@ function isUnanswered(error: unknown): boolean {
 }
 
 /** Does some work again while `mayBeginAgain` says so of its errors. */
-export async function again<T>(work: () => Promise<T>, mayBeginAgain: (error: unknown) => boolean): Promise<T> {
+export async function withRetry<T>(work: () => Promise<T>, mayBeginAgain: (error: unknown) => boolean): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await work();
@@ -120,7 +120,7 @@ export class Pool implements PostgresPool {
     const take = async (): Promise<pg.PoolClient> => {
       for (;;) {
         try {
-          return await again(
+          return await withRetry(
             () => this.#pool.connect(),
             (error) => isLost(error) && inTime(),
           );
@@ -206,7 +206,7 @@ class Client implements PostgresPoolClient {
       if (this.#inTransaction) throw error;
       if (isOutdated(error)) return this.send(text, values);
       // A read changes nothing, whether or not it was done; of anything else nobody knows.
-      if (isLost(error) && /^select /i.test(text)) return again(() => this.#elsewhere<R>(text, values), isLost);
+      if (isLost(error) && /^select /i.test(text)) return withRetry(() => this.#elsewhere<R>(text, values), isLost);
       throw error;
     }
   }

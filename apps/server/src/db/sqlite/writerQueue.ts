@@ -63,7 +63,7 @@ export class Turn {
   readonly #writer: Writer;
   #ended = false;
   #pending = 0;
-  #gaveUp = false;
+  #abandoned = false;
   /** When something was last asked or answered, on the clock that nobody sets. */
   #activeAt = performance.now();
 
@@ -85,14 +85,14 @@ export class Turn {
     if (this.#ended) return;
     this.#ended = true;
     // Something is still under way that its caller no longer waits for: it must leave no open transaction behind.
-    if (this.#pending > 0 || this.#gaveUp) this.#post({ kind: 'rollback' }).catch(() => undefined);
+    if (this.#pending > 0 || this.#abandoned) this.#post({ kind: 'rollback' }).catch(() => undefined);
     this.#passOn();
   }
 
   /** Ends a transaction in which nothing was asked for too long. */
   expire(now: number, statementMs: number): void {
     if (this.#ended || this.#pending > 0 || now - this.#activeAt < statementMs) return;
-    this.#gaveUp = true;
+    this.#abandoned = true;
     this.end();
   }
 
@@ -104,7 +104,7 @@ export class Turn {
       this.#activeAt = performance.now();
       if (this.#ended) this.#passOn();
     });
-    answer.catch((error: unknown) => (this.#gaveUp ||= error instanceof WriterUnavailableError));
+    answer.catch((error: unknown) => (this.#abandoned ||= error instanceof WriterUnavailableError));
     return answer;
   }
 

@@ -4,7 +4,7 @@ import type { ChangesetTable } from '../schema.ts';
 import { segmentOf } from './segmentAt.ts';
 
 /** The part of an iModel that tells which changesets it sees. */
-export interface Sight {
+export interface HistoryView {
   history_id: string | null;
   head_index: number;
 }
@@ -16,14 +16,14 @@ export interface Sight {
  * index `(id, segment_id)` first, which holds the id in the few segments that have it, then the range of each: starting
  * from the history instead would try every segment (58 ms at depth 1,000).
  */
-export async function findChangeset(db: Db, sight: Sight, ref: ChangesetRef): Promise<ChangesetTable | undefined> {
-  if (sight.history_id === null) return undefined;
+export async function findChangeset(db: Db, view: HistoryView, ref: ChangesetRef): Promise<ChangesetTable | undefined> {
+  if (view.history_id === null) return undefined;
   if ('index' in ref) {
-    if (ref.index < 1 || ref.index > sight.head_index) return undefined;
+    if (ref.index < 1 || ref.index > view.head_index) return undefined;
     return db
       .selectFrom('changeset')
       .selectAll()
-      .where('segment_id', '=', segmentOf(db, sight.history_id, ref.index))
+      .where('segment_id', '=', segmentOf(db, view.history_id, ref.index))
       .where('index', '=', ref.index)
       .executeTakeFirst();
   }
@@ -32,9 +32,9 @@ export async function findChangeset(db: Db, sight: Sight, ref: ChangesetRef): Pr
     .innerJoin('history_segment as h', 'h.segment_id', 'c.segment_id')
     .selectAll('c')
     .where('c.id', '=', ref.id)
-    .where('h.history_id', '=', sight.history_id)
+    .where('h.history_id', '=', view.history_id)
     .whereRef('c.index', '>=', 'h.first_index')
     .whereRef('c.index', '<=', 'h.last_index')
-    .where('c.index', '<=', sight.head_index)
+    .where('c.index', '<=', view.head_index)
     .executeTakeFirst();
 }

@@ -2,7 +2,7 @@ import { sql } from 'kysely';
 import { bytesOf } from '../../api/paging.ts';
 import type { Database } from '../database.ts';
 import type { ChangesetTable } from '../schema.ts';
-import type { Sight } from './findChangeset.ts';
+import type { HistoryView } from './findChangeset.ts';
 
 /** Which changesets are wanted, and how many. */
 export interface ChangesetPage {
@@ -23,36 +23,36 @@ export interface ChangesetPage {
  */
 export async function listChangesets(
   database: Pick<Database, 'db' | 'engine'>,
-  sight: Sight,
+  view: HistoryView,
   page: ChangesetPage,
 ): Promise<ChangesetTable[]> {
-  return (await listed(database, sight, page)?.selectAll('c').execute()) ?? [];
+  return (await listed(database, view, page)?.selectAll('c').execute()) ?? [];
 }
 
 /** Bytes of the synchronization info of the same changesets. */
 export async function listedSizes(
   database: Pick<Database, 'db' | 'engine'>,
-  sight: Sight,
+  view: HistoryView,
   page: ChangesetPage,
 ): Promise<number[]> {
   return (
-    (await listed(database, sight, page)
+    (await listed(database, view, page)
       ?.select(bytesOf(['c.synchronization_info']))
       .execute()) ?? []
   ).map(({ bytes }) => bytes);
 }
 
-function listed({ db, engine }: Pick<Database, 'db' | 'engine'>, sight: Sight, page: ChangesetPage) {
+function listed({ db, engine }: Pick<Database, 'db' | 'engine'>, view: HistoryView, page: ChangesetPage) {
   const { first, descending } = page;
-  const last = Math.min(page.last, sight.head_index);
-  if (sight.history_id === null || first > last) return undefined;
+  const last = Math.min(page.last, view.head_index);
+  if (view.history_id === null || first > last) return undefined;
   const direction = descending ? 'desc' : 'asc';
 
   if (engine === 'sqlite')
     return db
       .selectFrom('history_segment as h')
       .innerJoin('changeset as c', 'c.segment_id', 'h.segment_id')
-      .where('h.history_id', '=', sight.history_id)
+      .where('h.history_id', '=', view.history_id)
       .where('h.last_index', '>=', first)
       .where('h.first_index', '<=', last)
       .where('c.index', '>=', sql<number>`max(h.first_index, ${first})`)
@@ -75,7 +75,7 @@ function listed({ db, engine }: Pick<Database, 'db' | 'engine'>, sight: Sight, p
         .limit(page.limit + page.offset)
         .as('c'),
     )
-    .where('h.history_id', '=', sight.history_id)
+    .where('h.history_id', '=', view.history_id)
     .where('h.last_index', '>=', first)
     .where('h.first_index', '<=', last)
     .orderBy('h.first_index', direction)

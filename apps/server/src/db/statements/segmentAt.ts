@@ -1,5 +1,5 @@
 import type { Db } from '../database.ts';
-import type { Sight } from './findChangeset.ts';
+import type { HistoryView } from './findChangeset.ts';
 
 /** Statement that finds the segment of an index in a history: one row, at any depth. */
 export function segmentOf(db: Db, historyId: string, index: number) {
@@ -13,7 +13,7 @@ export function segmentOf(db: Db, historyId: string, index: number) {
 }
 
 /** The segment that holds the changeset of an index in what an iModel sees; undefined past its head. */
-export async function segmentAt(db: Db, sight: Sight, index: number): Promise<string | undefined> {
-  if (sight.history_id === null || index < 1 || index > sight.head_index) return undefined;
-  return (await segmentOf(db, sight.history_id, index).executeTakeFirst())?.segment_id;
+export async function segmentAt(db: Db, view: HistoryView, index: number): Promise<string | undefined> {
+  if (view.history_id === null || index < 1 || index > view.head_index) return undefined;
+  return (await segmentOf(db, view.history_id, index).executeTakeFirst())?.segment_id;
 }

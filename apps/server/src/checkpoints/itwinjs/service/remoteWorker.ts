@@ -23,7 +23,7 @@ export interface ServiceAddress {
 }
 
 /** How long a service that cannot be reached, or has no free slot, is asked again, milliseconds; after that the attempt counts as failed. */
-const patienceMs = 15 * 60_000;
+const timeoutMs = 15 * 60_000;
 const retryMs = 2000;
 const connectMs = 10_000;
 /** Longest time for a piece of work besides that of iTwin.js itself: for files on their way, milliseconds. */
@@ -64,7 +64,7 @@ export class RemoteWorker implements ModelWorker {
     options: CallOptions & { signal: AbortSignal },
     onApplied: (index: number) => void,
   ): Promise<WorkResult> {
-    for (const until = performance.now() + patienceMs; ;) {
+    for (const until = performance.now() + timeoutMs; ;) {
       try {
         await this.#requireLevel();
         return await this.#attempt(request, options, onApplied);

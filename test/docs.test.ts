@@ -3,6 +3,7 @@ import { existsSync, globSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { loadConfig } from '../apps/server/src/config.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const read = (file: string): string => readFileSync(path.join(root, file), 'utf8');
@@ -98,4 +99,25 @@ test('every npm script and every offshoot command that a document names exists',
     ]),
   );
   assert.deepEqual(unknown, []);
+});
+
+test('the README lists every setting, with the default that it has', () => {
+  const defaults = JSON.parse(JSON.stringify(loadConfig({}, { env: {} }))) as Record<string, unknown>;
+  const listed = new Map<string, string>();
+  const row = /^\| (`\w+`(?:, `\w+`)*) \|[^|]*\| ([^|]*) \|/gm;
+  for (const [, names = '', values = ''] of read('README.md').matchAll(row)) {
+    const settings = codeOf(names);
+    const shown = settings.length > 1 ? values.split(', ') : [values];
+    settings.forEach((setting, index) => listed.set(setting, (shown[index] ?? '').replaceAll('`', '')));
+  }
+  const missing = Object.keys(defaults).filter((setting) => !listed.has(setting));
+  assert.deepEqual(missing, []);
+  for (const [setting, shown] of listed) {
+    // Others are described in words, or have no default.
+    if (!/^(?:\{|\["|\d|true$|false$)/.test(shown) || !(setting in defaults)) continue;
+    const value = JSON.parse(shown) as unknown;
+    // The further properties of a store depend on its type, which the README explains beside the default.
+    if (setting === 'store') assert.partialDeepStrictEqual(defaults[setting], value);
+    else assert.deepEqual(value, defaults[setting], setting);
+  }
 });

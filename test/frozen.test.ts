@@ -7,7 +7,7 @@ import { Kysely, PostgresDialect } from 'kysely';
 import pg from 'pg';
 import type { ConfigInput } from '../apps/server/src/config.ts';
 import { Pool } from '../apps/server/src/db/postgres/pool.ts';
-import { outageOf } from '../apps/server/src/operations/outages.ts';
+import { outageOf } from '../apps/server/src/outages.ts';
 import type { Schema } from '../apps/server/src/db/schema.ts';
 import { StoreTimeoutError, type BlobStore } from '../apps/server/src/storage/blobStore.ts';
 import { openStores } from '../apps/server/src/storage/stores.ts';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { test } from 'node:test';
 import { loadConfig } from '../../apps/server/src/config.ts';
-import { senderOf } from '../../apps/server/src/http/trustedProxies.ts';
+import { senderOf } from '../../apps/server/src/http/addresses.ts';
 import { Api, type Answer, type WireError } from '../support/api.ts';
 import { makeIModel } from '../support/clients.ts';
 import { onEachDatabase } from '../support/suite.ts';

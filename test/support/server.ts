@@ -8,7 +8,7 @@ import type { DirectoryData } from '../../apps/server/src/access/directory.ts';
 import { EmbeddedIssuer } from '../../apps/server/src/access/embeddedIssuer.ts';
 import { startServer, type RunningServer } from '../../apps/server/src/app.ts';
 import { loadConfig, type Config, type ConfigInput } from '../../apps/server/src/config.ts';
-import type { Engine } from '../../apps/server/src/db/database.ts';
+import type { Engine } from '../../apps/server/src/db/engine.ts';
 import type { Permission } from '../../apps/server/src/domain.ts';
 import { Api } from './api.ts';
 import { watch } from './coverage.ts';

@@ -1,6 +1,6 @@
 import { after, before, describe } from 'node:test';
 import type { ConfigInput } from '../../apps/server/src/config.ts';
-import type { Engine } from '../../apps/server/src/db/database.ts';
+import type { Engine } from '../../apps/server/src/db/engine.ts';
 import type { Api } from './api.ts';
 import { official, type Official } from './clients.ts';
 import { bootServer, endServer, setups, type Setup, type TestServer } from './server.ts';

@@ -3,10 +3,11 @@ import path from 'node:path';
 import { Ajv, type ErrorObject } from 'ajv';
 import secureJson from 'secure-json-parse';
 import { Type, type Static } from 'typebox';
-import { isNetwork } from './http/trustedProxies.ts';
-import { isolationLevels } from './checkpoints/itwinjs/isolation.ts';
-import { leastContainerSeconds } from './storage/signedLinks.ts';
-import { storeId } from './storage/stores.ts';
+import { isNetwork } from './http/addresses.ts';
+import { isolationLevels } from './domain.ts';
+
+/** Shortest life of a container token, seconds: iTwin.js renews one an hour before its end, and an hour after it was given out. */
+export const leastContainerSeconds = 7200;
 
 const Window = Type.Object(
   {
@@ -844,4 +845,11 @@ function describeFault(error: ErrorObject): string {
   if (error.keyword === 'additionalProperties')
     return `${place}: there is no setting '${(error.params as { additionalProperty: string }).additionalProperty}'`;
   return `${place} ${error.message ?? 'is not valid'}`;
+}
+
+/** Name of a store beside each of its blobs. */
+export function storeId({ type, name, folder, bucket, container }: Config['store']): string {
+  if (name !== undefined) return name;
+  const place = { files: folder, s3: bucket, azure: container }[type];
+  return place === undefined ? type : `${type}:${place}`;
 }

@@ -151,3 +151,16 @@ export function parseChangesetRef(text: string): ChangesetRef | undefined {
   const id = parseChangesetId(text);
   return id === undefined ? undefined : { id };
 }
+
+/**
+ * From weak to strong. `process`: a process of its own with an empty environment. `user`: also a user of its own, which can read
+ * none of the server's files. `namespaces`: sees its working folder, Node and the installed packages, and nothing else, and has no network.
+ */
+export const isolationLevels = ['process', 'user', 'namespaces'] as const;
+export type IsolationLevel = (typeof isolationLevels)[number];
+
+/**
+ * Most pixels of a picture. A PNG is decoded as a whole, four bytes a pixel: 4096 × 4096 is 40 times what a thumbnail has, and more
+ * than a screen. A JPEG is decoded at a fraction of its size, so photographs of 50 megapixels cost less than that.
+ */
+export const maxPixels = { png: 4096 * 4096, jpeg: 50_000_000 } as const;

@@ -1,4 +1,4 @@
-import { maxPixels } from './thumbnails/pictureSizes.ts';
+import { maxPixels } from './domain.ts';
 
 /** One detail of a refused request, as the API words it. */
 export interface ErrorDetail {

@@ -1,6 +1,6 @@
 import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
 import type { Config } from '../config.ts';
-import { senderOf } from '../http/trustedProxies.ts';
+import { senderOf } from '../http/addresses.ts';
 
 /** Requests of this machine itself: its operator's, or those of a proxy that the server was not told of. */
 const ownAddresses = /^(127\.|::1$|::ffff:127\.)/i;

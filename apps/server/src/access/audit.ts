@@ -3,7 +3,7 @@ import { LRUCache } from 'lru-cache';
 import type { Db, Tx } from '../db/database.ts';
 import type { AuditTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
-import { outageOf } from '../operations/outages.ts';
+import { outageOf } from '../outages.ts';
 
 /** Notes who did what, in the transaction that does it. */
 export async function audit(

@@ -6,7 +6,7 @@ import type { Database } from '../db/database.ts';
 import { openConnection, type Connection } from '../db/sqlite/connection.ts';
 import type { Application, Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
-import { outageOf } from '../operations/outages.ts';
+import { outageOf } from '../outages.ts';
 
 /** What the limiter library asks of its database. */
 interface LimitClient {

@@ -1,10 +1,8 @@
 import { decodeJwt, errors, jwtVerify, type CryptoKey, type JWTPayload, type JWTVerifyResult } from 'jose';
 import { LRUCache } from 'lru-cache';
 import type { Config, IssuerConfig } from '../config.ts';
-import type { Caller, User } from '../domain.ts';
+import type { Caller, HeldShare, Identity, User } from '../domain.ts';
 import { ApiError } from '../errors.ts';
-import type { Shares } from '../shares/shares.ts';
-import type { Users } from '../users/users.ts';
 import { userOfEntry, type Directory, type DirectoryUser } from './directory.ts';
 import { embeddedAudience, type EmbeddedIssuer } from './embeddedIssuer.ts';
 import { issuerKeys, IssuerUnavailableError } from './issuerKeys.ts';
@@ -41,12 +39,22 @@ interface TrustedIssuer {
   claimsEarlierUsers: boolean;
 }
 
+/** Opens shares by their keys. Implemented by the shares, which need the permissions of this layer themselves. */
+interface ShareKeys {
+  open(key: string): Promise<HeldShare | undefined>;
+}
+
+/** Gives users their ids. */
+interface UserIds {
+  idOf(identity: Identity, options: { isReserved: (id: string) => boolean; claimsEarlier: boolean }): Promise<string>;
+}
+
 /** Turns the Authorization header of a request into the caller behind it. */
 export class Tokens {
   readonly #config: Pick<Config, 'requiredScope' | 'defaultTier' | 'tiers'>;
   readonly #directory: Directory;
-  readonly #shares: Shares;
-  readonly #users: Users;
+  readonly #shares: ShareKeys;
+  readonly #users: UserIds;
   readonly #issuers = new Map<string, TrustedIssuer>();
   readonly #verified = new LRUCache<string, { payload: JWTPayload; issuer: TrustedIssuer }>({
     max: 5000,
@@ -59,8 +67,8 @@ export class Tokens {
     config: Pick<Config, 'requiredScope' | 'defaultTier' | 'tiers' | 'issuers'>,
     directory: Directory,
     embedded: EmbeddedIssuer | undefined,
-    shares: Shares,
-    users: Users,
+    shares: ShareKeys,
+    users: UserIds,
   ) {
     this.#config = config;
     this.#directory = directory;

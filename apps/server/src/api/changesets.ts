@@ -6,7 +6,8 @@ import { ApiError, detail } from '../errors.ts';
 import { maxExtendedDataBytes } from '../changesets/extendedData.ts';
 import type { Services } from '../wiring/services.ts';
 import type { Links, StorageLink } from './links.ts';
-import { pageOf, pageRequest, pagingParameters, sortKeys } from './paging.ts';
+import { pageOf } from '../db/keysetPaging.ts';
+import { pageRequest, pagingParameters, sortKeys } from './paging.ts';
 import { imodelRoute, type Route } from './route.ts';
 import {
   ApplicationSchema,

@@ -1,7 +1,8 @@
 import { Type } from 'typebox';
 import type { PersonalListKind } from '../favorites/favorites.ts';
 import { MinimalIModel, toIModel, toMinimal } from './imodels.ts';
-import { pageRequest, pagingParameters, type SortKey } from './paging.ts';
+import type { SortKey } from '../db/keysetPaging.ts';
+import { pageRequest, pagingParameters } from './paging.ts';
 import { iTwinFilterOf, iTwinListParameters, ITwinListResponse, listedITwins, requireSelectable } from './itwins.ts';
 import { callerRoute, imodelRoute, itwinRoute, type Route } from './route.ts';
 import { guidPattern, PageLinks } from './schemas.ts';

@@ -1,8 +1,9 @@
+import type { Page, PagePosition } from '../db/keysetPaging.ts';
 import type { DirectAccess } from '../storage/blobStore.ts';
 import type { Blobs, Placed } from '../storage/blobs.ts';
 import { account, type LinkOrigin, type SignedLinks } from '../storage/signedLinks.ts';
 import { completionMs } from '../storage/uploads.ts';
-import type { Page } from './paging.ts';
+import { parametersOf } from './paging.ts';
 
 export interface Link {
   href: string;
@@ -135,12 +136,12 @@ export class Links {
     rawQuery: Record<string, unknown>,
     page: Page<unknown>,
   ): { self: Link; prev: Link | null; next: Link | null } {
-    const link = (changes: Record<string, string> | undefined): Link | null => {
-      if (changes === undefined) return null;
+    const link = (position: PagePosition | undefined): Link | null => {
+      if (position === undefined) return null;
       const kept = Object.entries(rawQuery).filter(
         ([name]) => name !== '$skip' && name !== '$continuationToken' && name !== '$top',
       );
-      return { href: this.#list(path, [...kept, ...Object.entries(changes)]) };
+      return { href: this.#list(path, [...kept, ...Object.entries(parametersOf(position))]) };
     };
     return { self: { href: this.#list(path, Object.entries(rawQuery)) }, prev: link(page.prev), next: link(page.next) };
   }

@@ -2,7 +2,8 @@ import { Type } from 'typebox';
 import type { HeldLockLevel } from '../db/schema.ts';
 import { ApiError, detail } from '../errors.ts';
 import { maxObjects, type LockLevel } from '../locks/locks.ts';
-import { pageRequest, pagingParameters, type SortKey } from './paging.ts';
+import type { SortKey } from '../db/keysetPaging.ts';
+import { pageRequest, pagingParameters } from './paging.ts';
 import { imodelRoute, type Route } from './route.ts';
 import { Nullable, PageLinks } from './schemas.ts';
 

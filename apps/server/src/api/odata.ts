@@ -1,10 +1,5 @@
 import { sql, type RawBuilder } from 'kysely';
-
-/** A property that a filter may name: where its value is, and whether that is a time in milliseconds. */
-export interface FilterProperty {
-  value: RawBuilder<unknown>;
-  isTime?: boolean;
-}
+import type { FilterProperty } from '../iTwins/itwins.ts';
 
 /** The filter is not one, or asks for something that is not offered. The message is for the user. */
 export class FilterError extends Error {

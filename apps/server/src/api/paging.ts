@@ -1,5 +1,5 @@
-import { sql, type SelectQueryBuilder } from 'kysely';
 import { Type } from 'typebox';
+import type { Cursor, PagePosition, PageRequest, SortKey } from '../db/keysetPaging.ts';
 import type { ApiError } from '../errors.ts';
 import { detail } from '../errors.ts';
 
@@ -32,38 +32,8 @@ export interface PagingQuery {
 }
 
 const defaultTop = 100;
-/** Bytes of large columns that make a page. Reading and writing so many takes the server's one thread some 30 ms. */
-const pageBytes = 4 * 2 ** 20;
 /** For lists whose clients do not page: everything, up to the largest page. */
 export const unpagedTop = 1000;
-
-/** One column that a list is ordered by. */
-export interface SortKey {
-  column: string;
-  type: 'text' | 'number';
-  descending: boolean;
-}
-
-/** A place between two items: the sort values of the item beside it, and the direction to go from there. */
-interface Cursor {
-  values: (string | number)[];
-  backward: boolean;
-}
-
-/** What is to be read: a page of `top` items from a cursor or after `skip` items. */
-export interface PageRequest {
-  keys: readonly SortKey[];
-  top: number;
-  skip: number | undefined;
-  cursor: Cursor | undefined;
-}
-
-/** A page, with the query parameters that lead to its neighbours where there are any. */
-export interface Page<Row> {
-  items: Row[];
-  next: Record<string, string> | undefined;
-  prev: Record<string, string> | undefined;
-}
 
 /**
  * Reads `$orderBy` (`prop[ asc|desc]`, several joined by commas) over the properties that a list offers.
@@ -121,94 +91,11 @@ export function pageRequest(
   return { keys, top: query.$top ?? top, skip: query.$skip, cursor };
 }
 
-/**
- * Reads one page. Pages go by the sort values of the item at their edge, not by counting, so that they stay right while
- * items come and go; only a request with `$skip` counts.
- * @param large columns whose values may be so long that a page is cut by their bytes, before they are read
- */
-export async function readPage<DB, TB extends keyof DB, Row extends object>(
-  query: SelectQueryBuilder<DB, TB, Row>,
-  request: PageRequest,
-  large: readonly string[] = [],
-): Promise<Page<Row>> {
-  const { keys, top, cursor, skip } = request;
-  const backward = cursor?.backward ?? false;
-  let ordered = query;
-  if (cursor !== undefined) ordered = ordered.where(beyond(keys, cursor));
-  for (const key of keys) ordered = ordered.orderBy(sql.ref(key.column), key.descending !== backward ? 'desc' : 'asc');
-  if (skip !== undefined) ordered = ordered.offset(skip);
-  const sizes =
-    large.length === 0
-      ? undefined
-      : ((await ordered.limit(top).clearSelect().select(bytesOf(large)).execute()) as { bytes: number }[]).map(
-          ({ bytes }) => bytes,
-        );
-  const fitting = sizes === undefined ? top : itemsThatFit(sizes);
-  const rows = await ordered.limit(fitting + 1).execute();
-  return pageOf(
-    rows,
-    request,
-    (row, key) => (row as Record<string, string | number>)[key.column.replace(/^.*\./, '')] as string | number,
-    fitting,
-  );
-}
-
-/** Bytes of some columns of a row, which takes neither database a look at their values. */
-export function bytesOf(columns: readonly string[]) {
-  return sql<number>`${sql.join(
-    columns.map((column) => sql`coalesce(octet_length(${sql.ref(column)}), 0)`),
-    sql` + `,
-  )}`.as('bytes');
-}
-
-/** How many items of these sizes a page takes: one at least, so that every list comes to its end. */
-export function itemsThatFit(sizes: readonly number[]): number {
-  let bytes = 0;
-  const beyond = sizes.findIndex((size, n) => (bytes += size) > pageBytes && n > 0);
-  return beyond === -1 ? Math.max(1, sizes.length) : beyond;
-}
-
-/** Makes the page out of up to `fitting + 1` rows read in the cursor's direction. @param fitting items that the page takes, where that is fewer than asked for */
-export function pageOf<Row>(
-  rows: readonly Row[],
-  { keys, top, cursor, skip }: PageRequest,
-  valueOf: (row: Row, key: SortKey) => string | number,
-  fitting = top,
-): Page<Row> {
-  const more = rows.length > fitting;
-  const items = rows.slice(0, fitting);
-  if (skip !== undefined) {
-    return {
-      items,
-      next: more ? { $skip: String(skip + items.length), $top: String(top) } : undefined,
-      prev: skip > 0 ? { $skip: String(Math.max(0, skip - top)), $top: String(top) } : undefined,
-    };
-  }
-  const backward = cursor?.backward ?? false;
-  if (backward) items.reverse();
-  const first = items[0];
-  const last = items.at(-1);
-  const at = (row: Row, back: boolean): Record<string, string> => ({
-    $continuationToken: encodeToken({ values: keys.map((key) => valueOf(row, key)), backward: back }, keys),
-    $top: String(top),
-  });
-  const hasNext = backward ? true : more;
-  const hasPrev = backward ? more : cursor !== undefined;
-  return {
-    items,
-    next: hasNext && last !== undefined ? at(last, false) : undefined,
-    prev: hasPrev && first !== undefined ? at(first, true) : undefined,
-  };
-}
-
-/** Rows beyond the cursor: the first sort value beyond, or equal and the second beyond, and so on. */
-function beyond(keys: readonly SortKey[], cursor: Cursor) {
-  const alternatives = keys.map((key, index) => {
-    const equal = keys.slice(0, index).map((before, at) => sql`${sql.ref(before.column)} = ${cursor.values[at]}`);
-    const past = key.descending !== cursor.backward ? sql`<` : sql`>`;
-    return sql`(${sql.join([...equal, sql`${sql.ref(key.column)} ${past} ${cursor.values[index]}`], sql` and `)})`;
-  });
-  return sql<boolean>`(${sql.join(alternatives, sql` or `)})`;
+/** The query parameters that lead to a page. */
+export function parametersOf(position: PagePosition): Record<string, string> {
+  const $top = String(position.top);
+  if ('skip' in position) return { $skip: String(position.skip), $top };
+  return { $continuationToken: encodeToken(position.cursor, position.keys), $top };
 }
 
 function orderSignature(keys: readonly SortKey[]): string {

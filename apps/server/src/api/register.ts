@@ -16,7 +16,7 @@ import { withGuard } from '../db/guards.ts';
 import { onBehalfOf, type Party } from '../db/postgres/connectionLimits.ts';
 import type { Caller, HeldShare } from '../domain.ts';
 import { ApiError, detail, errorTable, type ErrorCode, type ErrorDetail } from '../errors.ts';
-import { outageError, outageOf } from '../operations/outages.ts';
+import { outageError, outageOf } from '../outages.ts';
 import { timedBody } from '../http/timedBody.ts';
 import { continueIfExpected } from '../http/unreadBodies.ts';
 import { QuotaExceededError } from '../quotas/quotas.ts';

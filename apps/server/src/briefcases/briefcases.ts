@@ -1,5 +1,5 @@
 import type { IModelAccess } from '../access/permissions.ts';
-import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import type { Config } from '../config.ts';
 import type { Database, Tx } from '../db/database.ts';

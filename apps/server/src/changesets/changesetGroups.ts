@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { IModelAccess } from '../access/permissions.ts';
-import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { ChangesetGroupTable } from '../db/schema.ts';

@@ -1,12 +1,13 @@
 import type { IModelAccess } from '../access/permissions.ts';
-import { itemsThatFit } from '../api/paging.ts';
+import { itemsThatFit } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import type { ChangesetVerifier } from './verifier.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { ChangesetTable, IModelTable, PendingChangesetTable } from '../db/schema.ts';
 import { appendChangeset } from '../db/statements/appendChangeset.ts';
-import { findChangeset, type HistoryView } from '../db/statements/findChangeset.ts';
+import { findChangeset } from '../db/statements/findChangeset.ts';
+import type { HistoryView } from '../db/statements/segmentAt.ts';
 import { listChangesets, listedSizes, type ChangesetPage } from '../db/statements/listChangesets.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import { parseGuid, type Caller, type ChangesetRef } from '../domain.ts';

@@ -1,5 +1,5 @@
 import type { IModelAccess } from '../access/permissions.ts';
-import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import { isUniqueError, type Database } from '../db/database.ts';
 import type { ChangesetTable, ExtendedDataTable } from '../db/schema.ts';

@@ -4,7 +4,7 @@ import type { Database } from '../db/database.ts';
 import { findChangeset } from '../db/statements/findChangeset.ts';
 import type { IModelTable } from '../db/schema.ts';
 import { parseGuid } from '../domain.ts';
-import { readInPieces, type ByteSource } from '../api/storage/sendFile.ts';
+import { readInPieces, type ByteSource } from '../storage/byteSource.ts';
 import { databaseName, type Checkpoints } from './checkpoints.ts';
 import type { Identity } from './identity.ts';
 import { writeManifest } from './manifest.ts';

@@ -9,7 +9,7 @@ import type { BlobStore, ByteRange, CallOptions } from '../storage/blobStore.ts'
 import type { BlobPlace, Blobs } from '../storage/blobs.ts';
 import { ContentMismatchError } from '../storage/verifiedReads.ts';
 import { intoFile } from '../storage/intoFile.ts';
-import { piecesOf } from '../api/storage/sendFile.ts';
+import { piecesOf } from '../storage/byteSource.ts';
 import { writeIdentity, type Identity, type IdentityOffsets } from './identity.ts';
 
 /** Bytes of a block: what iTwin.js fetches at a time from a checkpoint. */

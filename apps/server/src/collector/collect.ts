@@ -1,4 +1,5 @@
-import { isForeignKeyError, type Database, type Engine, type Tx } from '../db/database.ts';
+import { isForeignKeyError, type Database, type Tx } from '../db/database.ts';
+import type { Engine } from '../db/engine.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
 import type { Stores } from '../storage/stores.ts';
 import { releaseBlobs } from '../storage/blobs.ts';

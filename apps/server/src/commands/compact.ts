@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
 import { databaseFile, DataFolderInUseError, openDatabase } from '../db/database.ts';
-import { compact, NoRoomToCompactError } from '../collector/freeSpace.ts';
+import { compact, NoRoomToCompactError } from '../db/sqlite/freeSpace.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
 

@@ -9,7 +9,8 @@ import { ensureFirstITwin } from '../wiring/firstITwin.ts';
 import { PublicError } from '../operations/reasons.ts';
 import type { Services } from '../wiring/services.ts';
 import { version } from '../version.ts';
-import { IsolationError, type IsolationLevel } from '../checkpoints/itwinjs/isolation.ts';
+import { IsolationError } from '../checkpoints/itwinjs/isolation.ts';
+import type { IsolationLevel } from '../domain.ts';
 import { closeOnSignal, endInTime, type Ending } from './ending.ts';
 import { exitCodes, ExitError } from './exit.ts';
 

@@ -8,11 +8,11 @@ import { migrationsFor } from './migrations/index.ts';
 import { Pool } from './postgres/pool.ts';
 import { RetryingKysely } from './retrying.ts';
 import type { Schema } from './schema.ts';
-import { compactAtStart } from '../collector/freeSpace.ts';
+import { compactAtStart } from './sqlite/freeSpace.ts';
 import { sqliteDialect } from './sqlite/dialect.ts';
 import { Writer } from './sqlite/writerQueue.ts';
+import type { Engine } from './engine.ts';
 
-export type Engine = 'sqlite' | 'postgres';
 export type Db = Kysely<Schema>;
 export type Tx = Transaction<Schema>;
 

@@ -1,4 +1,4 @@
-import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import type { Database } from '../db/database.ts';
 import type { IModelTable, ITwinTable, MarkTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { requireHeld, type ITwinAccess } from '../access/permissions.ts';
-import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { UserAccountTable, UserGroupTable } from '../db/schema.ts';

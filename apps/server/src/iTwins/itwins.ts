@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { sql, type RawBuilder } from 'kysely';
 import { seenBy, type QueryScope } from '../access/permissions.ts';
-import type { FilterProperty } from '../api/odata.ts';
-import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+
+import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import type { Config } from '../config.ts';
 import { isUniqueError, type Database } from '../db/database.ts';
@@ -268,4 +268,10 @@ export class ITwins {
       ),
     });
   }
+}
+
+/** A property that a filter may name: where its value is, and whether that is a time in milliseconds. */
+export interface FilterProperty {
+  value: RawBuilder<unknown>;
+  isTime?: boolean;
 }

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { sql } from 'kysely';
 import { userOfEntry, type Directory, type DirectoryUser } from '../access/directory.ts';
 import { requireHeld, withIncluded, type ITwinAccess } from '../access/permissions.ts';
-import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import { isForeignKeyError, type Database } from '../db/database.ts';
 import type { RoleTable, UserAccountTable } from '../db/schema.ts';

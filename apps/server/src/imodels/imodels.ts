@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { sql } from 'kysely';
 import type { ITwinAccess } from '../access/permissions.ts';
-import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import { insertOperation } from '../cloning/copyIModel.ts';
 import { isUniqueError, type Database } from '../db/database.ts';

@@ -7,7 +7,7 @@ import { databaseFile, lockFolder } from '../db/database.ts';
 import { syncFileSync, syncFolderSync, writeFileDurably } from '../storage/durable.ts';
 import { FileStore } from '../storage/fileStore.ts';
 import { NoSuchObjectError, SizeMismatchError } from '../storage/blobStore.ts';
-import { storeId } from '../storage/stores.ts';
+import { storeId } from '../config.ts';
 import type { Fault } from './verify.ts';
 
 /** What a backup did. */

@@ -1,7 +1,7 @@
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import type { Directory } from '../access/directory.ts';
 import { Permissions, type IModelAccess } from '../access/permissions.ts';
-import { readPage, type Page, type PageRequest } from '../api/paging.ts';
+import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import type { Database } from '../db/database.ts';
 import type { ShareTable } from '../db/schema.ts';

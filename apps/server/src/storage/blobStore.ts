@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream';
+import { UnavailableError } from '../outages.ts';
 
 /** What a store holds under a key. */
 export interface StoredObject {
@@ -164,7 +165,7 @@ export class SizeMismatchError extends Error {
 }
 
 /** A store did not answer, or moved no bytes, for longer than it may: a fault of the installation that another attempt may not meet. */
-export class StoreTimeoutError extends Error {
+export class StoreTimeoutError extends UnavailableError {
   constructor(store: string, seconds: number) {
     super(`the store '${store}' made no progress for ${seconds} s`);
     this.name = 'StoreTimeoutError';

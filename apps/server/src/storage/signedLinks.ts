@@ -26,8 +26,6 @@ export type LinkFault = 'tampered' | 'expired';
 export const account = 'storage';
 export const blobPath = `/${account}/blobs/:blobId/:fileName`;
 export const filePath = `/${account}/files/:fileId/:iModelId/:fileName`;
-/** Shortest life of a container token, seconds: iTwin.js renews one an hour before its end, and an hour after it was given out. */
-export const leastContainerSeconds = 7200;
 /** Shorter than the addresses above, as Cloud Backed SQLite builds it: account, container, name. */
 export const containerPath = `/${account}/:container/:name`;
 

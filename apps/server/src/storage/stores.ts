@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import path from 'node:path';
-import type { Config } from '../config.ts';
+import { storeId, type Config } from '../config.ts';
 import type { Db } from '../db/database.ts';
 import type { BlobStore } from './blobStore.ts';
 import { DiskSpace } from './diskSpace.ts';
@@ -131,13 +131,6 @@ async function claimed(store: BlobStore, installation: string): Promise<string> 
   } catch (error) {
     throw new StoreUnavailableError(store.id, error);
   }
-}
-
-/** Name of a store beside each of its blobs. */
-export function storeId({ type, name, folder, bucket, container }: StoreConfig): string {
-  if (name !== undefined) return name;
-  const place = { files: folder, s3: bucket, azure: container }[type];
-  return place === undefined ? type : `${type}:${place}`;
 }
 
 async function openTraced(

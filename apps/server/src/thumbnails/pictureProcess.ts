@@ -5,7 +5,8 @@
  */
 import { buffer } from 'node:stream/consumers';
 import type Sharp from 'sharp';
-import { maxPixels, sizes, type PictureFault, type ScaledHead } from './pictureSizes.ts';
+import { sizes, type PictureFault, type ScaledHead } from './pictureSizes.ts';
+import { maxPixels } from '../domain.ts';
 
 /** What an iModel without a picture shows: a quiet wire frame of a building. */
 const defaultPicture = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 500">

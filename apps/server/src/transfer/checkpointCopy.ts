@@ -6,7 +6,7 @@ import type { BlobTable, CheckpointTable, IModelTable, ModelFileTable, TransferT
 import type { BlobStore } from '../storage/blobStore.ts';
 import type { BlobPlace } from '../storage/blobs.ts';
 import { DamagedSourceError } from './blobCopier.ts';
-import type { TransferParts } from './files.ts';
+import type { TransferParts } from './transferParts.ts';
 import type { TransferRun } from './run.ts';
 import { sharingOf, type Sharing } from './sharing.ts';
 

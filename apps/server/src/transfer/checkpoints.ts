@@ -4,7 +4,8 @@ import type { CheckpointTable, TransferTable } from '../db/schema.ts';
 import type { Effect, JobHandler, RunningJob } from '../operations/jobs.ts';
 import { transferCheckpointsJob } from './begin.ts';
 import { copyAllCheckpoints } from './checkpointCopy.ts';
-import { ending, endTransfer, lookAgain, transferLimits, type TransferParts } from './files.ts';
+import { ending, endTransfer, lookAgain, transferLimits } from './files.ts';
+import type { TransferParts } from './transferParts.ts';
 import { TransferRun } from './run.ts';
 
 /**

@@ -1,24 +1,21 @@
 import { createHash, randomUUID } from 'node:crypto';
 import pMap from 'p-map';
-import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import { requirePermitted } from '../cloning/stillPermitted.ts';
 import type { Config } from '../config.ts';
-import type { Database, Tx } from '../db/database.ts';
+import type { Tx } from '../db/database.ts';
 import { openEnd, type BlobTable, type ChangesetTable, type TransferTable } from '../db/schema.ts';
 import { listChangesets } from '../db/statements/listChangesets.ts';
 import { raiseCreated } from '../events/events.ts';
 import { dropBaseline } from '../collector/collect.ts';
 import { failCreation } from '../imodels/failedCreation.ts';
-import type { Seeds } from '../baselines/baselines.ts';
 import { exponentialBackoff, enqueue, type Effect, type JobHandler, type RunningJob } from '../operations/jobs.ts';
-import type { Quotas } from '../quotas/quotas.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
-import type { Blobs, ReadableBlob } from '../storage/blobs.ts';
+import type { ReadableBlob } from '../storage/blobs.ts';
 import { transferCheckpointsJob, transferFilesJob, type TransferOrder } from './begin.ts';
-import type { BlobCopier } from './blobCopier.ts';
 import { copyFirstCheckpoint, scheduleCheckpoints } from './checkpointCopy.ts';
 import { EndedTransferError, TransferRun } from './run.ts';
 import { sharingOf, type Sharing } from './sharing.ts';
+import type { TransferParts } from './transferParts.ts';
 
 /** Changesets that are looked at together: whether they are there, and which of their files the store has. */
 const pageSize = 500;
@@ -26,17 +23,6 @@ const pageSize = 500;
 const longestRetryMs = 60_000;
 /** How often a copy looks for the checkpoint of its source that it waits for. */
 const checkpointPollMs = 1000;
-
-/** What both jobs of a transfer work with. */
-export interface TransferParts {
-  database: Database;
-  blobs: Blobs;
-  copier: BlobCopier;
-  seeds: Seeds;
-  checkpoints: Checkpoints;
-  quotas: Quotas;
-  config: Config['transfers'];
-}
 
 /** A changeset with a blob in the new store; `row` where the blob is new. */
 interface Arrived {

@@ -1,13 +1,13 @@
 import { createHash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
-import type { Page, PageRequest } from '../api/paging.ts';
-import { readPage } from '../api/paging.ts';
+import type { Page, PageRequest } from '../db/keysetPaging.ts';
+import { readPage } from '../db/keysetPaging.ts';
 import { isForeignKeyError, isUniqueError, type Db } from '../db/database.ts';
 import type { IModelTable, UserAccountTable } from '../db/schema.ts';
 import { usersFileIssuer } from '../access/directory.ts';
 import { emailKey, type Identity, type User } from '../domain.ts';
 import type { Caller } from '../domain.ts';
-import { outageOf } from '../operations/outages.ts';
+import { outageOf } from '../outages.ts';
 
 /** What a user did on one iModel. */
 export interface UserStatistics {

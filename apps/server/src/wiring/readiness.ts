@@ -1,4 +1,4 @@
-import { outageOf } from '../operations/outages.ts';
+import { outageOf } from '../outages.ts';
 
 /** Something that the server needs to serve. */
 export interface Need {

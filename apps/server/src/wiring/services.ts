@@ -23,7 +23,7 @@ import type { Config } from '../config.ts';
 import { openDataFolder, openWorkFolder } from './dataFolder.ts';
 import { openDatabase, type Database } from '../db/database.ts';
 import { guardTransactions } from '../db/guards.ts';
-import { returnFreeSpace } from '../collector/freeSpace.ts';
+import { returnFreeSpace } from '../db/sqlite/freeSpace.ts';
 import { observeTransactions } from '../db/requestOutcomes.ts';
 import { deliveryHandler } from '../events/deliver.ts';
 import { Webhooks } from '../events/webhooks.ts';

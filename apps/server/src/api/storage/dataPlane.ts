@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { TooManyError, type AddressLimits } from '../../access/addressLimits.ts';
 import type { Containers } from '../../checkpoints/containers.ts';
-import { outageOf } from '../../operations/outages.ts';
+import { outageOf } from '../../outages.ts';
 import { readAtMost } from '../../http/readAtMost.ts';
 import { ChecksumMismatchError, SizeMismatchError, UnknownBlockError } from '../../storage/blobStore.ts';
 import type { Blobs } from '../../storage/blobs.ts';

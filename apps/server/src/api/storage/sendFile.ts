@@ -1,20 +1,9 @@
 import { pipeline, Readable, Transform, type TransformCallback } from 'node:stream';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import type { ByteRange } from '../../storage/blobStore.ts';
+import type { ByteSource } from '../../storage/byteSource.ts';
 import type { Download } from './downloads.ts';
 import { namesEntityTag, wantedRange } from './httpConditions.ts';
 import { StorageError } from '../../storage/storageError.ts';
-
-/** Bytes that are handed to a response at a time: what a client takes is told by them. */
-const pieceBytes = 64 * 1024;
-
-/** Bytes that can be sent, whole or in part. */
-export interface ByteSource {
-  /** Of the bytes, without quotes. */
-  etag: string;
-  size: number;
-  read(range: ByteRange | undefined): Readable | Promise<Readable>;
-}
 
 /** A stored file has not as many bytes as the database knows. */
 export class ShortFileError extends Error {
@@ -111,14 +100,4 @@ class Counted extends Transform {
   override _flush(done: TransformCallback): void {
     done(this.#passed === this.#length ? null : new ShortFileError(this.#length, this.#passed));
   }
-}
-
-/** Bytes of the memory as a stream, piece by piece. */
-export function readInPieces(bytes: Buffer): Readable {
-  return Readable.from(piecesOf(bytes), { objectMode: false });
-}
-
-/** A large buffer, piece by piece. */
-export function* piecesOf(bytes: Buffer): Generator<Buffer> {
-  for (let start = 0; start < bytes.length; start += pieceBytes) yield bytes.subarray(start, start + pieceBytes);
 }

@@ -7,13 +7,7 @@ import { existsSync, lstatSync, readlinkSync, realpathSync } from 'node:fs';
 import { lchown, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-
-/**
- * From weak to strong. `process`: a process of its own with an empty environment. `user`: also a user of its own, which can read
- * none of the server's files. `namespaces`: sees its working folder, Node and the installed packages, and nothing else, and has no network.
- */
-export const isolationLevels = ['process', 'user', 'namespaces'] as const;
-export type IsolationLevel = (typeof isolationLevels)[number];
+import { isolationLevels, type IsolationLevel } from '../../domain.ts';
 
 /** How to start the process. */
 export interface IsolatedCommand {

@@ -1,5 +1,5 @@
 import type { CallOptions } from '../../storage/blobStore.ts';
-import type { IsolationLevel } from './isolation.ts';
+import type { IsolationLevel } from '../../domain.ts';
 import type { WorkRequest, WorkResult } from './worker.ts';
 
 /** Makes model files with iTwin.js, outside the server's process: on this machine, or by the iTwin.js service. */

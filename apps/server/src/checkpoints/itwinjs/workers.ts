@@ -1,6 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import path from 'node:path';
-import type { IsolationLevel } from './isolation.ts';
+import type { IsolationLevel } from '../../domain.ts';
 import type { ModelWorker } from './modelWorker.ts';
 
 /** A place for one piece of work at a time, and the folder that is all of this machine that its iTwin.js process sees. */

@@ -1,5 +1,5 @@
 import { sql, type Kysely, type Migration } from 'kysely';
-import type { Engine } from '../database.ts';
+import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
 /** Named versions, locks, and the changesets at which locks were last released. All of one iModel alone: no clone shares them. */

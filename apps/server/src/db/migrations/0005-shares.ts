@@ -1,5 +1,5 @@
 import { sql, type Kysely, type Migration } from 'kysely';
-import type { Engine } from '../database.ts';
+import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
 /** Shares: keys that let anyone who has one look at one iModel. Only a hash of a key is kept. */

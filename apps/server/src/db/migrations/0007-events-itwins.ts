@@ -1,5 +1,5 @@
 import { sql, type Kysely, type Migration } from 'kysely';
-import type { Engine } from '../database.ts';
+import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
 /** Webhooks; and what iTwins have beside iModels: owners, groups of users, repositories, a picture, an end. */

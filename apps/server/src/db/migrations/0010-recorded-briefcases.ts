@@ -1,5 +1,5 @@
 import { sql, type Kysely, type Migration } from 'kysely';
-import type { Engine } from '../database.ts';
+import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
 /** Imported changesets keep the briefcase that made them, while the push belongs to the importer's own. */

@@ -1,5 +1,5 @@
 import { sql, type Kysely, type Migration } from 'kysely';
-import type { Engine } from '../database.ts';
+import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
 /** Answers to POST requests that may be repeated; names in NFC, in which they are compared from now on. */

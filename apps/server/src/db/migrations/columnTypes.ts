@@ -1,4 +1,4 @@
-import type { Engine } from '../database.ts';
+import type { Engine } from '../engine.ts';
 
 /**
  * How columns and tables are declared. SQLite: STRICT tables; wide keys go WITHOUT ROWID, which stores each row once.

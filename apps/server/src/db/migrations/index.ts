@@ -1,5 +1,5 @@
 import type { Migration } from 'kysely';
-import type { Engine } from '../database.ts';
+import type { Engine } from '../engine.ts';
 import { initialMigration } from './0001-initial.ts';
 import { versionsAndLocksMigration } from './0002-versions-and-locks.ts';
 import { groupsDataMarksMigration } from './0003-groups-data-marks.ts';

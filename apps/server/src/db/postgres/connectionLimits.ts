@@ -1,4 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
+import { UnavailableError } from '../../outages.ts';
 
 /** Who sent a request, and what it is about; each of them has a limited number of connections. */
 export interface Party {
@@ -12,7 +13,7 @@ export interface Party {
 const mostWaiting = { user: 100, subject: 200 };
 
 /** The connections that one party may have are all taken, and none came free in time. */
-export class ConnectionLimitError extends Error {
+export class ConnectionLimitError extends UnavailableError {
   constructor() {
     super('too many requests of one organization, user or iModel wait for the database');
     this.name = 'ConnectionLimitError';

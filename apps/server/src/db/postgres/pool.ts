@@ -3,6 +3,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { PostgresCursor, PostgresPool, PostgresPoolClient, PostgresQueryResult } from 'kysely';
 import type pg from 'pg';
 import { ConnectionLimits } from './connectionLimits.ts';
+import { UnavailableError } from '../../outages.ts';
 
 /** Attempts of a connection, a read or a transaction; the waits between them grow to about 1 s in all, the time a database takes to be back. */
 const attempts = 6;
@@ -20,7 +21,7 @@ const lost = new Set(['57P01', '57P02', '57P03', '08000', '08003', '08006', 'ECO
 const lostInWords = /^(Connection terminated|Client has encountered a connection error|Client was closed)/;
 
 /** PostgreSQL cannot be reached, after as many attempts as make sense within a request. */
-export class UnreachableDatabaseError extends Error {
+export class UnreachableDatabaseError extends UnavailableError {
   constructor(cause: unknown) {
     super('the database cannot be reached', { cause });
     this.name = 'UnreachableDatabaseError';

@@ -1,6 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import type { Execution } from './connection.ts';
 import type { WriterReply, WriterRequest } from './writer.ts';
+import { UnavailableError } from '../../outages.ts';
 
 /** A statement that SQLite refused, with its extended result code. */
 export class SqliteError extends Error {
@@ -13,7 +14,7 @@ export class SqliteError extends Error {
 }
 
 /** The embedded database did not answer in time, or its writer thread has ended. Whether a statement took effect is unknown. */
-export class WriterUnavailableError extends Error {
+export class WriterUnavailableError extends UnavailableError {
   constructor(message: string) {
     super(message);
     this.name = 'WriterUnavailableError';
@@ -21,7 +22,7 @@ export class WriterUnavailableError extends Error {
 }
 
 /** A transaction goes on that the database has rolled back already. Nothing of it has taken effect. */
-export class LostTransactionError extends Error {
+export class LostTransactionError extends UnavailableError {
   constructor(message = 'the transaction has ended already') {
     super(message);
     this.name = 'LostTransactionError';

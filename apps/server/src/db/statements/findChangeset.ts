@@ -1,13 +1,7 @@
 import type { ChangesetRef } from '../../domain.ts';
 import type { Db } from '../database.ts';
 import type { ChangesetTable } from '../schema.ts';
-import { segmentOf } from './segmentAt.ts';
-
-/** The part of an iModel that tells which changesets it sees. */
-export interface HistoryView {
-  history_id: string | null;
-  head_index: number;
-}
+import { segmentOf, type HistoryView } from './segmentAt.ts';
 
 /**
  * A changeset that an iModel sees, by index or id; undefined when it sees none such.

@@ -1,8 +1,8 @@
 import { sql } from 'kysely';
-import { bytesOf } from '../../api/paging.ts';
+import { bytesOf } from '../keysetPaging.ts';
 import type { Database } from '../database.ts';
 import type { ChangesetTable } from '../schema.ts';
-import type { HistoryView } from './findChangeset.ts';
+import type { HistoryView } from './segmentAt.ts';
 
 /** Which changesets are wanted, and how many. */
 export interface ChangesetPage {

@@ -1,4 +1,5 @@
-import type { Engine, Tx } from '../database.ts';
+import type { Tx } from '../database.ts';
+import type { Engine } from '../engine.ts';
 import { guardedWait } from '../guards.ts';
 import { ApiError } from '../../errors.ts';
 import type { IModelTable } from '../schema.ts';

@@ -1,5 +1,10 @@
 import type { Db } from '../database.ts';
-import type { HistoryView } from './findChangeset.ts';
+
+/** The part of an iModel that tells which changesets it sees. */
+export interface HistoryView {
+  history_id: string | null;
+  head_index: number;
+}
 
 /** Statement that finds the segment of an index in a history: one row, at any depth. */
 export function segmentOf(db: Db, historyId: string, index: number) {

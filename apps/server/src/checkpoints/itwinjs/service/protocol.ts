@@ -5,7 +5,7 @@
  */
 import type { Readable } from 'node:stream';
 import { Type, type Static } from 'typebox';
-import { isolationLevels } from '../isolation.ts';
+import { isolationLevels } from '../../../domain.ts';
 
 export const workPath = '/work';
 export const healthPath = '/health';

@@ -1,14 +1,13 @@
-import { ConnectionLimitError } from '../db/postgres/connectionLimits.ts';
-import { UnreachableDatabaseError } from '../db/postgres/pool.ts';
-import { LostTransactionError, WriterUnavailableError } from '../db/sqlite/writerQueue.ts';
-import { ApiError } from '../errors.ts';
-import { StoreTimeoutError } from '../storage/blobStore.ts';
+import { ApiError } from './errors.ts';
 
 /**
  * What keeps a server from carrying out a request that is right in itself: `noSpace` = a disk is full, `unavailable` = the
  * database or a disk does not answer, or not for so many at once. Either may pass without anybody changing the request.
  */
 export type Outage = 'noSpace' | 'unavailable';
+
+/** Base of the errors by which the server itself says that the database or a store does not answer, or not to so many callers at once. */
+export abstract class UnavailableError extends Error {}
 
 /** Primary result codes of SQLite: busy, locked, out of memory, read-only, I/O error, cannot open. */
 const sqliteUnavailable = new Set([5, 6, 7, 8, 10, 14]);
@@ -31,14 +30,7 @@ export function outageOf(error: unknown): Outage | undefined {
 }
 
 function classify(error: object): Outage | undefined {
-  if (
-    error instanceof UnreachableDatabaseError ||
-    error instanceof ConnectionLimitError ||
-    error instanceof WriterUnavailableError ||
-    error instanceof LostTransactionError ||
-    error instanceof StoreTimeoutError
-  )
-    return 'unavailable';
+  if (error instanceof UnavailableError) return 'unavailable';
   const { code, errcode, message } = error as { code?: unknown; errcode?: unknown; message?: unknown };
   if (typeof errcode === 'number') {
     const primary = errcode & 0xff;

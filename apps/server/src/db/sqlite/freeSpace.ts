@@ -1,7 +1,7 @@
 import { stat, statfs } from 'node:fs/promises';
 import path from 'node:path';
-import { outageOf } from '../operations/outages.ts';
-import type { Writer } from '../db/sqlite/writerQueue.ts';
+import { outageOf } from '../../outages.ts';
+import type { Writer } from './writerQueue.ts';
 
 /** Pages (of 4 KiB) that one step returns: some milliseconds, so that nobody waits for long. */
 const stepPages = 256;

@@ -1,15 +1,12 @@
 import { Type, type Static } from 'typebox';
-import type { ITwinAccess } from '../access/permissions.ts';
-import { acceptClone } from '../cloning/acceptClone.ts';
-import type { CopyParts, CopyRequest } from '../cloning/copyIModel.ts';
-import { acceptFork, CannotSquashError } from '../cloning/derive.ts';
+import { CannotSquashError, type CloneRequest } from '../cloning/cloning.ts';
 import { ApiError, detail } from '../errors.ts';
-import type { Services } from '../wiring/services.ts';
 import { madeIModel } from './made.ts';
 import { imodelRoute, type IModelCall, type Route } from './route.ts';
 import { ContainersEnabled, FreeText, IdText, NameText, Nullable } from './schemas.ts';
 
-const CopyBody = Type.Object({
+const CloneBody = Type.Object({
+  // Clone rule: the target is the iTwin in the body.
   iTwinId: IdText({ minLength: 1, description: 'iTwin that will hold the new iModel.' }),
   name: Type.Optional(Nullable(NameText("Name of the new iModel; the source's by default. Unique within the iTwin."))),
   description: Type.Optional(
@@ -31,15 +28,17 @@ const CopyBody = Type.Object({
   containersEnabled: Type.Optional(Nullable(ContainersEnabled)),
 });
 
-/** What clone and fork have in common: who may, and how it is answered. */
-const accepted = {
+/** What the routes of clone and fork have in common. */
+const cloneAndFork = {
   access: {
     on: 'imodel',
+    // Clone rule: the caller manages the iTwin of the source.
     permission: 'imodels_manage',
     level: 'iTwin',
     also: '`imodels_manage` on the target iTwin too, and at least `imodels_webview` on the iModel where it has permissions of its own.',
   },
   response: {
+    // Clone rule: the operation is asynchronous, answered by 202 with Location and Create-iModel-Operation.
     status: 202,
     description: 'Accepted: the new iModel is durable. It is usable as soon as its create operation is `successful`.',
     headers: { Location: 'Address of the new iModel.', 'Create-iModel-Operation': 'Address of its create operation.' },
@@ -47,32 +46,27 @@ const accepted = {
   errors: ['iTwinNotFound', 'ChangesetNotFound', 'iModelNotInitialized', 'iModelExists'],
 } as const;
 
-/** What both are asked for, with both sides authorised. */
-async function readCopy(
-  { access, requireAccess, invalid }: IModelCall<unknown, unknown>,
-  body: Static<typeof CopyBody>,
-): Promise<{ target: ITwinAccess; request: CopyRequest }> {
+/** Reads a request for a clone or a fork, and checks the permissions that the route does not declare. */
+async function cloneRequest(
+  { caller, access, requireAccess, invalid }: IModelCall<unknown, unknown>,
+  body: Static<typeof CloneBody>,
+): Promise<CloneRequest> {
   const { changesetId, changesetIndex } = body;
-  // Rule of the API: two ways to say the same thing, so only one of them.
+  // Rule of the API: both properties name the last changeset, so only one of them is allowed.
   if (changesetId != null && changesetIndex != null)
     throw invalid([detail.exclusiveProperties(['changesetId', 'changesetIndex'])]);
-  // Rule of the API: an iModel with permissions of its own must let the caller at least look at it.
+  // Clone rule: an iModel with permissions of its own must give the caller at least webview.
   if (!access.permissions.has('imodels_webview')) throw new ApiError('InsufficientPermissions');
-  const target = await requireAccess({ on: 'itwin', id: body.iTwinId, permission: 'imodels_manage' });
   return {
-    target,
-    request: {
-      name: body.name ?? undefined,
-      description: body.description ?? undefined,
-      containersEnabled: body.containersEnabled ?? undefined,
-      upTo: changesetIndex != null ? { index: changesetIndex } : changesetId != null ? { id: changesetId } : undefined,
-    },
+    caller,
+    source: access,
+    // Clone rule: the caller manages the target iTwin.
+    target: await requireAccess({ on: 'itwin', id: body.iTwinId, permission: 'imodels_manage' }),
+    name: body.name ?? undefined,
+    description: body.description ?? undefined,
+    containersEnabled: body.containersEnabled ?? undefined,
+    upTo: changesetIndex != null ? { index: changesetIndex } : changesetId != null ? { id: changesetId } : undefined,
   };
-}
-
-/** What a copy is accepted with. */
-export function copyParts({ database, blobs, quotas }: Services): CopyParts {
-  return { database, stores: blobs.stores, quotas };
 }
 
 function answerWith({ links, reply }: Pick<IModelCall<unknown, unknown>, 'links' | 'reply'>, id: string): void {
@@ -80,9 +74,10 @@ function answerWith({ links, reply }: Pick<IModelCall<unknown, unknown>, 'links'
 }
 
 const clone = imodelRoute({
-  ...accepted,
+  ...cloneAndFork,
   operationId: 'clone-imodel',
   method: 'POST',
+  // Clone rule: the source is the iModel in the URL.
   path: '/imodels/:iModelId/clone',
   tag: 'Clone',
   summary: 'Clone an iModel',
@@ -95,15 +90,14 @@ const clone = imodelRoute({
   ].join(' '),
   invalid: 'Cannot clone iModel.',
   made: madeIModel,
-  body: CopyBody,
+  body: CloneBody,
   async handler(call) {
-    const { target, request } = await readCopy(call, call.body);
-    answerWith(call, await acceptClone(copyParts(call.services), call.caller, call.access, target, request));
+    answerWith(call, await call.services.cloning.clone(await cloneRequest(call, call.body)));
   },
 });
 
 const fork = imodelRoute({
-  ...accepted,
+  ...cloneAndFork,
   operationId: 'fork-imodel',
   method: 'POST',
   path: '/imodels/:iModelId/fork',
@@ -117,21 +111,13 @@ const fork = imodelRoute({
   invalid: 'Cannot fork iModel.',
   made: madeIModel,
   body: Type.Object({
-    ...CopyBody.properties,
+    ...CloneBody.properties,
     preserveHistory: Type.Optional(Nullable(Type.Boolean({ description: 'Keep the changesets; false by default.' }))),
   }),
   async handler(call) {
-    const { services, caller, access, body, invalid } = call;
-    const { target, request } = await readCopy(call, body);
-    const wanted = { ...request, preserveHistory: body.preserveHistory ?? false };
-    const id = await acceptFork(
-      copyParts(services),
-      services.checkpoints.enabled,
-      caller,
-      access,
-      target,
-      wanted,
-    ).catch((error: unknown) => {
+    const { services, body, invalid } = call;
+    const request = { ...(await cloneRequest(call, body)), preserveHistory: body.preserveHistory ?? false };
+    const id = await services.cloning.fork(request).catch((error: unknown) => {
       if (error instanceof CannotSquashError)
         throw invalid([
           detail.invalidValue(

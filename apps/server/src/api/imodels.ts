@@ -1,9 +1,8 @@
 import { Type, type Static } from 'typebox';
 import type { IModelTable } from '../db/schema.ts';
-import { acceptTemplate, CannotSquashError, type TemplateRequest } from '../cloning/derive.ts';
+import { CannotSquashError, type TemplateRequest } from '../cloning/cloning.ts';
 import type { Extent } from '../domain.ts';
 import { detail, type ErrorDetail } from '../errors.ts';
-import { copyParts } from './clone.ts';
 import type { Links } from './links.ts';
 import { pageRequest, pagingParameters, sortKeys } from './paging.ts';
 import { madeIModel } from './made.ts';
@@ -293,7 +292,7 @@ async function createFromTemplate(
     invalid,
   }: Pick<ITwinCall<unknown, unknown>, 'services' | 'caller' | 'access' | 'requireAccess' | 'invalid'>,
   template: { iModelId: string; changesetId?: string | null },
-  wanted: Omit<TemplateRequest, 'changesetId'>,
+  properties: Omit<TemplateRequest, 'caller' | 'source' | 'target' | 'changesetId'>,
 ): Promise<IModelTable> {
   const source = await requireAccess({
     on: 'imodel',
@@ -301,15 +300,8 @@ async function createFromTemplate(
     permission: 'imodels_read',
     level: 'iModel',
   });
-  const request = { ...wanted, changesetId: template.changesetId ?? null };
-  const id = await acceptTemplate(
-    copyParts(services),
-    services.checkpoints.enabled,
-    caller,
-    source,
-    access,
-    request,
-  ).catch((error: unknown) => {
+  const request = { caller, source, target: access, ...properties, changesetId: template.changesetId ?? null };
+  const id = await services.cloning.createFromTemplate(request).catch((error: unknown) => {
     if (error instanceof CannotSquashError)
       throw invalid([
         detail.invalidValue(

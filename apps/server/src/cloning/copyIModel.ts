@@ -7,35 +7,30 @@ import { findChangeset } from '../db/statements/findChangeset.ts';
 import { parseChangesetId, type Caller, type Extent, type IModelState } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { raiseCreated } from '../events/events.ts';
+import { insertOperation } from '../imodels/createOperation.ts';
 import { insertIModel } from '../imodels/imodelRow.ts';
 import { accountOf } from '../quotas/accounts.ts';
 import type { Quotas } from '../quotas/quotas.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
 import type { Stores } from '../storage/stores.ts';
 
-/** A copy as asked for; absent means "as the source". */
-export interface CopyRequest {
+/** Properties that a clone or a fork may set for itself. */
+export interface Overrides {
   name?: string | undefined;
   description?: string | undefined;
   containersEnabled?: number | undefined;
-  /** Last changeset to copy: all when absent; index 0 and id `""` copy the baseline only. */
-  upTo?: { index: number } | { id: string } | undefined;
 }
 
-/** What a copy is accepted with. */
-export interface CopyParts {
-  database: Database;
-  stores: Stores;
-  quotas: Quotas;
-}
+/** The last changeset to include; index 0 and id `""` include the baseline only. */
+export type UpTo = { index: number } | { id: string };
 
-/** What an iModel sees of a history. */
+/** The columns that define the history view of an iModel. */
 export type HistoryViewColumns = Pick<
   IModelTable,
   'history_id' | 'head_index' | 'head_changeset_id' | 'last_pushed_at'
 >;
 
-/** Sees the baseline only. */
+/** The history view of an iModel without changesets. */
 export const baselineView: HistoryViewColumns = {
   history_id: null,
   head_index: 0,
@@ -43,24 +38,24 @@ export const baselineView: HistoryViewColumns = {
   last_pushed_at: null,
 };
 
-/** How often a copy starts over when a history goes away between its reading and its use. */
+/** How often the transaction runs at most if the history it reads is deleted before it commits. */
 const attempts = 3;
 
-/** One transaction that refers to the history of another iModel. */
+/** Runs a transaction that refers to the history of another iModel. */
 export async function withForeignKeyRetry<T>(database: Database, work: (tx: Tx) => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await database.db.transaction().execute(work);
     } catch (error) {
-      // The source moved to a new history and the collector took the old one, all after we read it: read again.
+      // After the transaction read the source, a push moved it to a new history and the collector deleted the old one.
       if (attempt < attempts && isForeignKeyError(error)) continue;
       throw error;
     }
   }
 }
 
-/** The source's history, cut at the last changeset to copy. @throws ApiError ChangesetNotFound */
-export async function viewUpTo(tx: Tx, source: IModelTable, upTo: CopyRequest['upTo']): Promise<HistoryViewColumns> {
+/** The source's history view, cut at the last changeset to include. @throws ApiError ChangesetNotFound */
+export async function viewUpTo(tx: Tx, source: IModelTable, upTo: UpTo | undefined): Promise<HistoryViewColumns> {
   if (upTo === undefined || ('index' in upTo && upTo.index === source.head_index)) {
     const { history_id, head_index, head_changeset_id, last_pushed_at } = source;
     return { history_id, head_index, head_changeset_id, last_pushed_at };
@@ -75,6 +70,7 @@ export async function viewUpTo(tx: Tx, source: IModelTable, upTo: CopyRequest['u
         ? undefined
         : await findChangeset(tx, source, { id });
   if (changeset === undefined) throw new ApiError('ChangesetNotFound');
+  // Clone rule: changesets are included up to the chosen one, all by default.
   return {
     history_id: source.history_id,
     head_index: changeset.index,
@@ -83,51 +79,59 @@ export async function viewUpTo(tx: Tx, source: IModelTable, upTo: CopyRequest['u
   };
 }
 
-/** An iModel made from another one. */
-export interface Copy {
+/** An iModel to be derived from another one. */
+export interface DerivedIModel {
   source: IModelTable;
-  to: ITwinAccess;
+  target: ITwinAccess;
   name: string;
   description: string | null;
   extent: Extent | null;
   containersEnabled: number;
   geographicCrs: string | null;
   view: HistoryViewColumns;
-  /** `notInitialized` while a job has something left to do. */
+  /** `notInitialized` if a job has to complete it. */
   state: IModelState;
   operation: Pick<OperationTable, 'kind' | 'changesets'> & Partial<OperationTable>;
 }
 
 /**
- * Inserts the copy, its create operation and who made it. What it shares with its source adds no bytes; one that is not whole
- * at once may, so there must be room for some.
+ * Inserts the iModel, its create operation and the audit entry. What it shares with its source adds no bytes. If a job has
+ * to complete it, it may add some, so the account must not be full already.
  * @returns its id
  * @throws ApiError iModelExists; QuotaExceededError
  */
-export async function insertCopy(tx: Tx, caller: Caller, quotas: Quotas, copy: Copy): Promise<string> {
-  await quotas.requireIModel(tx, copy.to.itwin);
-  if (copy.state !== 'initialized') await quotas.requireBytes(tx, accountOf(copy.to.itwin), 0);
+export async function insertDerivedIModel(
+  tx: Tx,
+  caller: Caller,
+  quotas: Quotas,
+  imodel: DerivedIModel,
+): Promise<string> {
+  const { source, target, operation, view } = imodel;
+  await quotas.requireIModel(tx, target.itwin);
+  if (imodel.state !== 'initialized') await quotas.requireBytes(tx, accountOf(target.itwin), 0);
   const id = randomUUID();
   const now = Date.now();
-  const { source, to, operation, view } = copy;
+  // Clone rule: nothing else of the source is copied.
+  // These rows are all of the new iModel; every other table that belongs to an iModel has none for it.
   await insertIModel(tx, {
     id,
-    iTwinId: to.itwin.id,
-    name: copy.name,
-    description: copy.description,
-    extent: copy.extent,
-    containersEnabled: copy.containersEnabled,
-    geographicCrs: copy.geographicCrs,
-    state: copy.state,
+    iTwinId: target.itwin.id,
+    name: imodel.name,
+    description: imodel.description,
+    extent: imodel.extent,
+    containersEnabled: imodel.containersEnabled,
+    geographicCrs: imodel.geographicCrs,
+    state: imodel.state,
+    // Clone rule: the baseline is always included.
     baselineId: source.baseline_id,
     creatorId: caller.user.id,
     now,
     view,
-    // Whatever it takes of its source, the ids of elements in it bear the ids of the source's briefcases: none may be given out
-    // again. It is the whole counter, also for a copy up to an earlier changeset: briefcases acquired before that may be at work still.
+    // Element ids contain the ids of the source's briefcases, so none of those may be issued again. The whole counter is
+    // taken over even if the new iModel ends at an earlier changeset: briefcases acquired before it may still be in use.
     derived: { nextBriefcaseId: source.next_briefcase_id, inheritedIndex: operation.changesets },
   });
-  const done = copy.state === 'initialized';
+  const done = imodel.state === 'initialized';
   await insertOperation(tx, {
     imodel_id: id,
     state: done ? 'successful' : 'scheduled',
@@ -135,58 +139,35 @@ export async function insertCopy(tx: Tx, caller: Caller, quotas: Quotas, copy: C
     finished_at: done ? now : null,
     ...operation,
   });
-  if (done) await raiseCreated(tx, { id, itwin_id: to.itwin.id, creator_id: caller.user.id });
+  if (done) await raiseCreated(tx, { id, itwin_id: target.itwin.id, creator_id: caller.user.id });
   await audit(tx, caller, {
     at: now,
     action: `iModel.${operation.kind}`,
-    iTwinId: to.itwin.id,
+    iTwinId: target.itwin.id,
     iModelId: id,
     detail: { from: source.id, upToIndex: view.head_index },
   });
   return id;
 }
 
-/** The store that a copy has to be brought to: of another data center than the source's; undefined when it shares the source's. */
-export function remoteStoreFor(stores: Stores, from: IModelAccess, to: ITwinAccess): BlobStore | undefined {
-  const target = stores.ofDataCenter(to.itwin.data_center);
-  return target === stores.ofDataCenter(from.onITwin.itwin.data_center) ? undefined : target;
+/** The store that the files must be transferred to; undefined if source and target are in the same data center. */
+export function remoteStoreFor(stores: Stores, source: IModelAccess, target: ITwinAccess): BlobStore | undefined {
+  const store = stores.ofDataCenter(target.itwin.data_center);
+  return store === stores.ofDataCenter(source.onITwin.itwin.data_center) ? undefined : store;
 }
 
-/** Inserts the create operation of an iModel; what is not named is null. */
-export async function insertOperation(
-  tx: Tx,
-  operation: Pick<OperationTable, 'imodel_id' | 'kind' | 'state' | 'changesets' | 'created_at' | 'finished_at'> &
-    Partial<OperationTable>,
-): Promise<void> {
-  await tx
-    .insertInto('operation')
-    .values({
-      id: randomUUID(),
-      cloned_from_imodel_id: null,
-      cloned_from_changeset_id: null,
-      forked_from_imodel_id: null,
-      forked_from_changeset_id: null,
-      relationship_id: null,
-      failure_reason: null,
-      changesets_done: 0,
-      bytes: 0,
-      bytes_done: 0,
-      bytes_under_way: 0,
-      ...operation,
-    })
-    .execute();
-}
-
-/** Rule of the API: a clone's and a fork's extent is always the source's. */
+/** The properties of a clone or a fork. Neither has an extent of its own. */
 export function inheritedProperties(
   source: IModelTable,
-  request: CopyRequest,
-): Pick<Copy, 'name' | 'description' | 'extent' | 'containersEnabled' | 'geographicCrs'> {
+  overrides: Overrides,
+): Pick<DerivedIModel, 'name' | 'description' | 'extent' | 'containersEnabled' | 'geographicCrs'> {
   return {
-    name: request.name ?? source.name,
-    description: request.description ?? source.description,
+    // Clone rule: name and description default to the source's.
+    name: overrides.name ?? source.name,
+    description: overrides.description ?? source.description,
+    // Clone rule: the extent is the source's.
     extent: source.extent === null ? null : (JSON.parse(source.extent) as Extent),
-    containersEnabled: request.containersEnabled ?? 0,
+    containersEnabled: overrides.containersEnabled ?? 0,
     geographicCrs: source.geographic_crs,
   };
 }

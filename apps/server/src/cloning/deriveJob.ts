@@ -17,11 +17,23 @@ import { accountOfITwin } from '../quotas/accounts.ts';
 import type { Quotas } from '../quotas/quotas.ts';
 import type { BlobStore, CallOptions } from '../storage/blobStore.ts';
 import type { Blobs } from '../storage/blobs.ts';
-import { beginTransfer } from '../transfer/begin.ts';
+import { beginTransfer, type TransferOrder } from '../transfer/begin.ts';
 import type { Seeds } from '../baselines/baselines.ts';
 import { baselineView } from './copyIModel.ts';
-import { deriveJob, type DeriveWork } from './derive.ts';
 import { requirePermitted } from './stillPermitted.ts';
+
+/** Kind of the job that makes the baseline of a fork or a templated iModel, or searches it for FederationGuids. */
+export const deriveJob = 'derive';
+
+/** The payload of such a job, as it is stored in the database. */
+export interface DerivePayload {
+  /** The changesets become part of a new baseline. */
+  squash: boolean;
+  /** Every element must have a FederationGuid. */
+  wantsGuids: boolean;
+  /** For the transfer that follows if the target is in another data center, and for checking permissions again. */
+  order: TransferOrder;
+}
 
 interface Parts {
   database: Database;
@@ -34,20 +46,20 @@ interface Parts {
   retries: Retries;
 }
 
-/** Handles what is left to do for a fork or a templated iModel once it was accepted. */
+/** Completes an accepted fork or templated iModel. */
 export function deriveHandler(parts: Parts): JobHandler {
   return {
     kind: deriveJob,
     ...parts.retries,
     run: (job) => run(parts, job),
-    confirm: (tx, { subjectId, payload }) => requirePermitted(tx, subjectId, (payload as DeriveWork).order),
+    confirm: (tx, { subjectId, payload }) => requirePermitted(tx, subjectId, (payload as DerivePayload).order),
     onExhausted: (tx, { subjectId }, reason) => fail(parts, tx, subjectId, 'failed', reason),
   };
 }
 
 async function run(parts: Parts, job: RunningJob): Promise<Effect> {
   const { generator, database, blobs } = parts;
-  const work = job.payload as DeriveWork;
+  const work = job.payload as DerivePayload;
   const imodel = await database.db
     .selectFrom('imodel')
     .selectAll()
@@ -70,22 +82,23 @@ async function run(parts: Parts, job: RunningJob): Promise<Effect> {
     }
     const effect = await (work.squash
       ? squash(parts, imodel, store, made, job)
-      : keep(parts, imodel, store, work, made, job));
+      : keepHistory(parts, imodel, store, work, made, job));
     return async (tx: Tx) => {
-      // The source may not have known what its file holds: one that was uploaded where nothing could read it.
+      // The source's counter may be too low, if its baseline was uploaded to an installation that could not read it.
       await raiseBriefcaseCounter(tx, imodel.id, made.highestBriefcaseId + 1);
       await effect(tx);
     };
   });
   return effect.catch(async (error: unknown) => {
-    // What this server's iTwin.js cannot read is not looked through, as on a server without it. A new baseline cannot be made so.
+    // A file that this version of iTwin.js cannot read is not searched, as on a server without iTwin.js. Only a new
+    // baseline depends on reading it.
     if (work.squash || !(error instanceof FileFaultError)) throw error;
     const source = await generator.storeOf(imodel);
-    return (tx: Tx) => goOn(tx, imodel, source, store, work);
+    return (tx: Tx) => transferOrFinish(tx, imodel, source, store, work);
   });
 }
 
-/** The file becomes the baseline of the new iModel, which then sees no changesets. */
+/** Stores the file as the baseline of the new iModel, which then has no changesets. */
 async function squash(
   { database: { engine, db }, files, seeds, quotas }: Parts,
   imodel: IModelTable,
@@ -113,19 +126,19 @@ async function squash(
   const stored = await files.store(store, account, made.path, made, { blobId: blob.id, row: blob }, options);
   return async (tx) => {
     const baselineId = randomUUID();
-    const wanted = await lockIModel(tx, engine, imodel.id, 'push');
+    const target = await lockIModel(tx, engine, imodel.id, 'push');
     await tx
       .insertInto('blob')
-      // Deleted meanwhile: nothing will refer to the file, unless a block of another one lies in it already.
-      .values(wanted === undefined ? { ...blob, released_at: now } : blob)
+      // If the iModel was deleted meanwhile, nothing refers to the file, unless a block of another file is stored in it.
+      .values(target === undefined ? { ...blob, released_at: now } : blob)
       .onConflict((conflict) => conflict.doNothing())
       .execute();
-    if (wanted === undefined) return;
+    if (target === undefined) return;
     await tx
       .insertInto('baseline')
       .values({ id: baselineId, blob_id: blob.id, state: 'initialized', created_at: now })
       .execute();
-    await insertMade(
+    await insertCheckpoint(
       tx,
       { baseline_id: baselineId, segment_id: null, changeset_index: 0 },
       await files.record(tx, stored),
@@ -136,51 +149,51 @@ async function squash(
 }
 
 /**
- * The history stays; the file that was looked through is the checkpoint of its last changeset, if that has none. What lies in
- * another data center has still to come over.
+ * Keeps the history. The file that was searched becomes the checkpoint of its last changeset if that has none. A transfer
+ * follows if the source is in another data center.
  */
-async function keep(
+async function keepHistory(
   { database: { engine, db }, files, checkpoints, generator }: Parts,
   imodel: IModelTable,
   store: BlobStore,
-  work: DeriveWork,
+  work: DerivePayload,
   made: MadeFile,
   options: CallOptions,
 ): Promise<Effect> {
-  const place = await checkpoints.vacantSlot(imodel, imodel.head_index);
+  const slot = await checkpoints.vacantSlot(imodel, imodel.head_index);
   const source = await generator.storeOf(imodel);
   const stored =
-    place === undefined
+    slot === undefined
       ? undefined
       : await files.store(source, await accountOfITwin(db, imodel.itwin_id), made.path, made, made.whole, options);
   return async (tx) => {
-    // Deleted meanwhile: what was stored is named by nothing, and goes with the collector.
+    // If the iModel was deleted meanwhile, nothing refers to the stored blocks and the collector deletes them.
     if ((await lockIModel(tx, engine, imodel.id, 'push')) === undefined) return;
     if (
-      place !== undefined &&
+      slot !== undefined &&
       stored !== undefined &&
       (await checkpoints.vacantSlot(imodel, imodel.head_index, tx)) !== undefined
     )
-      await insertMade(tx, place, await files.record(tx, stored));
-    await goOn(tx, imodel, source, store, work);
+      await insertCheckpoint(tx, slot, await files.record(tx, stored));
+    await transferOrFinish(tx, imodel, source, store, work);
   };
 }
 
-/** What is left for a fork with history: nothing within one store, else the copy. */
-async function goOn(
+/** Finishes a fork with history, or transfers its files into the store of another data center first. */
+async function transferOrFinish(
   tx: Tx,
   imodel: IModelTable,
   source: BlobStore,
   store: BlobStore,
-  { order }: DeriveWork,
+  { order }: DerivePayload,
 ): Promise<void> {
   if (source === store) await finish(tx, imodel, {});
   else await beginTransfer(tx, imodel, store, order);
 }
 
-async function insertMade(
+async function insertCheckpoint(
   tx: Tx,
-  place: { baseline_id: string | null; segment_id: string | null; changeset_index: number },
+  slot: { baseline_id: string | null; segment_id: string | null; changeset_index: number },
   fileId: string,
 ): Promise<void> {
   const now = Date.now();
@@ -188,7 +201,7 @@ async function insertMade(
     .insertInto('checkpoint')
     .values({
       id: randomUUID(),
-      ...place,
+      ...slot,
       state: 'successful',
       file_id: fileId,
       applied: 0,

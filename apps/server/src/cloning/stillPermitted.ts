@@ -4,7 +4,7 @@ import { ApiError } from '../errors.ts';
 import { FinalError } from '../operations/reasons.ts';
 import type { TransferOrder } from '../transfer/begin.ts';
 
-/** Whoever ordered an iModel has lost the permissions for it since. */
+/** The requester of a derived iModel has lost a permission that it needs. */
 export class LostPermissionError extends FinalError {
   constructor(cause: ApiError) {
     super('Whoever asked for the iModel no longer has the permissions that it needs.', { cause });
@@ -13,9 +13,9 @@ export class LostPermissionError extends FinalError {
 }
 
 /**
- * Judges again whether whoever ordered a derived iModel may have it, when a job begins to make it and in the transaction that makes
- * it usable. What was accepted holds on to the history of a source that was deleted meanwhile: then its iTwin asks for what a clone needs
- * there, as long as it is known. A target that was deleted asks for nothing: its job ends without an effect.
+ * Checks the requester's permissions again: when a job begins to make a derived iModel, and in the transaction that makes it
+ * usable. If the source was deleted meanwhile, its iTwin is checked instead, as long as that is known. If the target was
+ * deleted, nothing is checked: the job ends without an effect.
  * @param imodelId of the derived iModel
  * @throws LostPermissionError
  */
@@ -62,7 +62,7 @@ export async function requirePermitted(
   }
 }
 
-/** The iTwin of a deleted iModel, where neither has been collected or deleted itself. */
+/** The iTwin of a deleted iModel; undefined if the iModel was collected or the iTwin was deleted too. */
 async function iTwinOfDeleted(db: Db, imodelId: string): Promise<string | undefined> {
   const row = await db
     .selectFrom('imodel as m')

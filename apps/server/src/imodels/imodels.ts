@@ -3,7 +3,6 @@ import { sql } from 'kysely';
 import type { ITwinAccess } from '../access/permissions.ts';
 import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
-import { insertOperation } from '../cloning/copyIModel.ts';
 import { isUniqueError, type Database } from '../db/database.ts';
 import type { IModelTable, OperationTable } from '../db/schema.ts';
 import { lockIModel, lockInitializedIModel } from '../db/statements/lockIModel.ts';
@@ -13,6 +12,7 @@ import type { Seeds } from '../baselines/baselines.ts';
 import { raiseCreated, raiseDeleted } from '../events/events.ts';
 import type { Quotas } from '../quotas/quotas.ts';
 import type { Blobs } from '../storage/blobs.ts';
+import { insertOperation } from './createOperation.ts';
 import { insertIModel, nameColumns } from './imodelRow.ts';
 
 /** What a caller decides about a new iModel. */

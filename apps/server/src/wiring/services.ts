@@ -18,6 +18,7 @@ import type { ModelWorker } from '../checkpoints/itwinjs/modelWorker.ts';
 import { isITwinJsInstalled, localWorker } from '../checkpoints/itwinjs/workerProcess.ts';
 import { Workers } from '../checkpoints/itwinjs/workers.ts';
 import { RemoteWorker } from '../checkpoints/itwinjs/service/remoteWorker.ts';
+import { Cloning } from '../cloning/cloning.ts';
 import { deriveHandler } from '../cloning/deriveJob.ts';
 import type { Config } from '../config.ts';
 import { openDataFolder, openWorkFolder } from './dataFolder.ts';
@@ -81,6 +82,7 @@ export interface Services {
   iTwins: ITwins;
   members: Members;
   iModels: IModels;
+  cloning: Cloning;
   iModelPermissions: IModelPermissions;
   baselines: Baselines;
   changesets: Changesets;
@@ -242,6 +244,7 @@ export async function openServices(config: Config, log: FastifyBaseLogger): Prom
       iTwins: new ITwins(database, config),
       members,
       iModels: new IModels(database, blobs, seeds, quotas),
+      cloning: new Cloning({ database, stores, quotas, checkpoints }),
       iModelPermissions: new IModelPermissions(database, members),
       baselines: new Baselines(database, blobs, uploads, checkpoints),
       changesets: new Changesets({ database, blobs, uploads, checkpoints, verifier }),

@@ -10,7 +10,7 @@ import type { Database, Tx } from '../db/database.ts';
 import type { BlobTable, IModelTable } from '../db/schema.ts';
 import { lockIModel } from '../db/statements/lockIModel.ts';
 import { raiseCreated } from '../events/events.ts';
-import { dropBaseline } from '../collector/collect.ts';
+import { deleteUnusedBaseline } from '../collector/baselines.ts';
 import { failCreation, type CreationFailure } from '../imodels/failedCreation.ts';
 import type { Effect, JobHandler, RunningJob } from '../operations/jobs.ts';
 import { accountOfITwin } from '../quotas/accounts.ts';
@@ -144,7 +144,7 @@ async function squash(
       await files.record(tx, stored),
     );
     await finish(tx, imodel, { baseline_id: baselineId, ...baselineView });
-    await dropBaseline(tx, engine, imodel.baseline_id, seeds);
+    await deleteUnusedBaseline(tx, engine, imodel.baseline_id, seeds);
   };
 }
 
@@ -246,5 +246,5 @@ async function fail(
     reason,
     seedId: seeds.get(blobs.stores.ofDataCenter(imodel.data_center).id),
   });
-  await dropBaseline(tx, engine, imodel.baseline_id, seeds);
+  await deleteUnusedBaseline(tx, engine, imodel.baseline_id, seeds);
 }

@@ -2,7 +2,7 @@ import type { FastifyBaseLogger } from 'fastify';
 import { within } from '../operations/within.ts';
 import type { Collected } from './collect.ts';
 
-/** Runs the collector now and then, one run at a time; a failed run is logged and the next one tries again. */
+/** Runs the collector at an interval, one run at a time. A failed run is logged; the next run starts at the usual time. */
 export class Collector {
   readonly #run: (signal: AbortSignal) => Promise<Collected>;
   readonly #log: FastifyBaseLogger;
@@ -10,24 +10,25 @@ export class Collector {
   readonly #ending = new AbortController();
   #running: Promise<Collected> | undefined;
 
-  /** @param run one run, which ends between two of its steps when the signal is aborted */
+  /** @param run one run of the collector; it ends between two steps when the signal is aborted */
   constructor(run: (signal: AbortSignal) => Promise<Collected>, log: FastifyBaseLogger) {
     this.#run = run;
     this.#log = log;
   }
 
-  /** @param intervalSeconds 0 leaves it off */
+  /** @param intervalSeconds 0 turns the collector off */
   start(intervalSeconds: number): void {
     if (intervalSeconds <= 0) return;
     this.#timer = setInterval(() => {
       this.runOnce().catch((error: unknown) => {
-        if (!this.#ending.signal.aborted) this.#log.error({ err: error }, 'the collector failed; it tries again');
+        if (!this.#ending.signal.aborted)
+          this.#log.error({ err: error }, 'collector run failed; the next run tries again');
       });
     }, intervalSeconds * 1000);
     this.#timer.unref();
   }
 
-  /** Waits for the run under way, if there is one, instead of starting another. */
+  /** Runs the collector now, or waits for the current run if there is one. */
   async runOnce(): Promise<Collected> {
     this.#running ??= this.#run(this.#ending.signal).finally(() => (this.#running = undefined));
     const collected = await this.#running;
@@ -35,7 +36,7 @@ export class Collector {
     return collected;
   }
 
-  /** Ends the run under way after the step that it is at; what is left the next run takes. @param graceMs how long that step is waited for */
+  /** Ends the current run after its current step; the next run does the remaining work. @param graceMs how long to wait for that step */
   async stop(graceMs: number): Promise<void> {
     clearInterval(this.#timer);
     this.#ending.abort(new Error('the server ends'));

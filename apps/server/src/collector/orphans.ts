@@ -4,17 +4,17 @@ import type { Schema } from '../db/schema.ts';
 
 type Table = keyof Schema;
 
-/** How long a push that lost its turn is remembered. */
+/** How long an abandoned push is remembered. */
 const abandonedMs = 24 * 3_600_000;
 
 /**
- * How rows of a table come to be of no use. `kept`: never by themselves, for this reason. Otherwise a condition on the table's own
- * columns, under which nothing refers to a row any more; `by` says what takes such rows: `deletion` here, or a step of the
- * collector that has more to do than delete.
+ * When the rows of a table are orphans. `kept`: never, for the given reason. Otherwise under a condition on the table's own
+ * columns that holds when nothing refers to the row; `by` says what removes such rows: a plain `deletion`, or a step of the
+ * `collector` that does more than delete.
  */
 type Rule = { kept: string } | { orphan: (before: number) => RawBuilder<boolean>; by: 'deletion' | 'collector' };
 
-/** Rows that hang on one row of another table, and go with it. */
+/** Rows that belong to one row of another table and are deleted with it. */
 function partOf(parent: Table, column: string, parentColumn = 'id'): Rule {
   return {
     by: 'deletion',
@@ -37,7 +37,7 @@ const referredBlob = [
   ['itwin_image', 'large_blob_id'],
 ] as const;
 
-/** What a job works on, by its kind. */
+/** The table of the subject of each kind of job. */
 const jobSubjects: Record<string, Table> = {
   checkpoint: 'checkpoint',
   derive: 'imodel',
@@ -46,11 +46,11 @@ const jobSubjects: Record<string, Table> = {
   deliver: 'webhook',
 };
 
-/** One rule for every table: a new table does not compile without one, and a test compares with the database. */
+/** One rule for every table. A new table without one does not compile, and a test compares the list with the database. */
 export const orphanRules: Record<Table, Rule> = {
-  user_account: { kept: 'people stay known as creators' },
-  itwin: { kept: 'the collector takes deleted ones apart' },
-  imodel: { kept: 'the collector takes deleted ones apart' },
+  user_account: { kept: 'users stay known as creators' },
+  itwin: { kept: 'the collector purges deleted ones' },
+  imodel: { kept: 'the collector purges deleted ones' },
   role: ofITwin,
   member: ofITwin,
   owner: ofITwin,
@@ -64,7 +64,7 @@ export const orphanRules: Record<Table, Rule> = {
   imodel_user: ofIModel,
   pending_changeset: ofIModel,
   upload: partOf('blob', 'blob_id'),
-  // Kept so that whoever lost the turn is told why.
+  // Kept so that a client whose push was abandoned gets the reason.
   abandoned_push: {
     by: 'deletion',
     orphan: (before) =>
@@ -86,7 +86,7 @@ export const orphanRules: Record<Table, Rule> = {
     orphan: () =>
       sql<boolean>`not exists (select 1 from imodel where imodel.id = subject_id) and not exists (select 1 from itwin where itwin.id = subject_id)`,
   },
-  // One that no table names is marked as released; its bytes follow after the grace.
+  // A blob that no table refers to is marked as released; its bytes are deleted after the grace period.
   blob: {
     by: 'collector',
     orphan: (before) =>
@@ -98,7 +98,7 @@ export const orphanRules: Record<Table, Rule> = {
         sql` and `,
       )}`,
   },
-  // Seeds of this and other versions stay for the next new iModel.
+  // Seeds of this and other versions are kept for the next new iModel.
   baseline: {
     by: 'collector',
     orphan: (
@@ -118,7 +118,7 @@ export const orphanRules: Record<Table, Rule> = {
       () => sql<boolean>`(owner_imodel_id is null or not exists (select 1 from imodel where imodel.id = owner_imodel_id))
       and not exists (select 1 from history_segment as h where h.segment_id = segment.id) and not exists (select 1 from changeset as c where c.segment_id = segment.id)`,
   },
-  // Above every head that looks at an abandoned segment.
+  // Changesets of an orphaned segment above every head that can see them.
   changeset: {
     by: 'collector',
     orphan: () => sql<boolean>`segment_id in (select id from segment where owner_imodel_id is null) and not exists (
@@ -154,12 +154,12 @@ export const orphanRules: Record<Table, Rule> = {
         sql` or `,
       )})`,
   },
-  repeatable_request: { kept: 'the collector takes those whose time is over' },
-  audit: { kept: 'what happened stays known' },
+  repeatable_request: { kept: 'the collector deletes expired ones' },
+  audit: { kept: 'the audit log is a permanent record' },
   secret: { kept: 'keys of the installation' },
 };
 
-/** Tables with a rule by which rows can become orphans, and its condition. */
+/** The tables whose rows can become orphans, and the conditions. */
 function conditions(before: number): { table: Table; by: 'deletion' | 'collector'; condition: RawBuilder<boolean> }[] {
   return (Object.entries(orphanRules) as [Table, Rule][]).flatMap(([table, rule]) =>
     'kept' in rule ? [] : [{ table, by: rule.by, condition: rule.orphan(before) }],
@@ -167,8 +167,8 @@ function conditions(before: number): { table: Table; by: 'deletion' | 'collector
 }
 
 /**
- * Counts the rows to which nothing refers, by table; tables without any are left out.
- * @param before younger rows (ms since 1970) may still come to be referred to
+ * Counts the orphans of each table; tables without any are left out.
+ * @param before ms since 1970; younger rows may still get a reference and are not counted
  */
 export async function countOrphans(db: Db, before: number): Promise<Partial<Record<Table, number>>> {
   const found: Partial<Record<Table, number>> = {};
@@ -182,7 +182,7 @@ export async function countOrphans(db: Db, before: number): Promise<Partial<Reco
   return found;
 }
 
-/** Deletes orphans of the tables from which they can simply be deleted. @returns how many */
+/** Deletes the orphans of all tables whose rule is `deletion`. @returns how many */
 export async function deleteOrphans(db: Db, before: number, signal: AbortSignal | undefined): Promise<number> {
   let deleted = 0;
   for (const { table, by, condition } of conditions(before)) {
@@ -194,7 +194,7 @@ export async function deleteOrphans(db: Db, before: number, signal: AbortSignal 
   return deleted;
 }
 
-/** Ids of some orphans of a table that the collector has to take apart. */
+/** Ids of some orphans of a table whose rule is `collector`. */
 export async function orphanIds(
   db: Db,
   table: 'blob' | 'baseline' | 'segment' | 'history',

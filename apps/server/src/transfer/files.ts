@@ -6,7 +6,7 @@ import type { Tx } from '../db/database.ts';
 import { openEnd, type BlobTable, type ChangesetTable, type TransferTable } from '../db/schema.ts';
 import { listChangesets } from '../db/statements/listChangesets.ts';
 import { raiseCreated } from '../events/events.ts';
-import { dropBaseline } from '../collector/collect.ts';
+import { deleteUnusedBaseline } from '../collector/baselines.ts';
 import { failCreation } from '../imodels/failedCreation.ts';
 import { exponentialBackoff, enqueue, type Effect, type JobHandler, type RunningJob } from '../operations/jobs.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
@@ -401,7 +401,7 @@ export async function endTransfer(
 ): Promise<void> {
   await tx.deleteFrom('transfer').where('imodel_id', '=', transfer.imodel_id).execute();
   for (const id of [transfer.from_baseline_id, transfer.baseline_id])
-    if (id !== null) await dropBaseline(tx, engine, id, seeds);
+    if (id !== null) await deleteUnusedBaseline(tx, engine, id, seeds);
 }
 
 async function fail(tx: Tx, parts: TransferParts, imodelId: string, reason: string): Promise<void> {

@@ -1,35 +1,24 @@
 import type { Database, Db } from '../db/database.ts';
+import { abandonPush } from '../changesets/changesets.ts';
 import { failCreation } from '../imodels/failedCreation.ts';
+import { PastFailures } from '../operations/pastFailures.ts';
+import type { BlobStore } from '../storage/blobStore.ts';
 import type { Stores } from '../storage/stores.ts';
 import { completionMs } from '../storage/uploads.ts';
-import { abandonPush } from '../changesets/changesets.ts';
+import { chunk, timeOf, type CollectorOptions } from './step.ts';
 
-/** Rows that one run touches at most. */
-const chunk = 1000;
-
-export interface EndUploadsOptions {
-  /** How long an upload link lives, and how long an upload may pause that outlasts it, milliseconds. */
-  uploadLifeMs: number;
-  /** How long a stored file waits to be completed, milliseconds; a day by default. */
-  completionLifeMs?: number;
-  /** The time from which ages are counted, ms since 1970; one that was set ahead must not make anything old. */
-  now?: () => number;
-  /** Ends the run between two steps. */
-  signal?: AbortSignal | undefined;
-}
+/** The most bytes a store may hold for one upload, as a multiple of its declared size: a whole file and the blocks of two attempts to write it again. */
+const mostUploaded = 3;
 
 /**
- * Ends uploads that nobody goes on with: a push gives its turn back, a new iModel's creation fails with the reason. An upload that
- * began in time counts as long as bytes come in, and a file that is stored waits for its completion for a day. So does what
- * clients put straight into a store, where it cannot be seen.
+ * Ends uploads that were abandoned: a push is abandoned, and the creation of an iModel fails with the reason. An upload that
+ * started in time stays open while bytes arrive. A stored file may wait a day for its completion, and so may a file that a
+ * client uploads directly to a store, because the server does not see those bytes arrive.
  * @returns how many were ended
  */
-export async function endUploads(
-  { db }: Database,
-  stores: Stores,
-  { uploadLifeMs, completionLifeMs = completionMs, now: clock = Date.now, signal }: EndUploadsOptions,
-): Promise<number> {
-  const now = clock();
+export async function endUploads({ db }: Database, stores: Stores, options: CollectorOptions): Promise<number> {
+  const { uploadLifeMs, completionLifeMs = completionMs, signal } = options;
+  const now = timeOf(options);
   const unseen = stores.all.filter(({ direct }) => direct?.uploads !== undefined).map(({ id }) => id);
   const silent = (on: Db) =>
     on
@@ -60,7 +49,7 @@ export async function endUploads(
   for (const { id: blob_id } of await pushes(db).limit(chunk).execute()) {
     signal?.throwIfAborted();
     await db.transaction().execute(async (tx) => {
-      // Bytes may have come in meanwhile.
+      // Bytes may have arrived since the list was read.
       if ((await pushes(tx).where('b.id', '=', blob_id).executeTakeFirst()) === undefined) return;
       const push = await tx
         .selectFrom('pending_changeset')
@@ -94,12 +83,12 @@ export async function endUploads(
       count++;
     });
   }
-  await forgetUploads(db, now - Math.max(uploadLifeMs, completionLifeMs));
+  await deleteUploadRecords(db, now - Math.max(uploadLifeMs, completionLifeMs));
   return count;
 }
 
-/** What was noted of uploads that ended before `before`, and of pushes that lost their turn. */
-async function forgetUploads(db: Db, before: number): Promise<void> {
+/** Deletes the records of uploads and of abandoned pushes that ended before `before`. */
+async function deleteUploadRecords(db: Db, before: number): Promise<void> {
   const old = await db.selectFrom('upload').select('blob_id').where('active_at', '<', before).limit(chunk).execute();
   const waiting = new Set<string>();
   for (const { blob_id } of old) if (await isAwaited(db, blob_id)) waiting.add(blob_id);
@@ -109,7 +98,7 @@ async function forgetUploads(db: Db, before: number): Promise<void> {
   await db.deleteFrom('abandoned_push').where('abandoned_at', '<', before).execute();
 }
 
-/** Whether a push or a baseline still waits for an upload: what came of it so far stays. */
+/** Whether a push or a baseline still waits for an upload, so that what was uploaded must be kept. */
 export async function isAwaited(db: Db, blobId: string): Promise<boolean> {
   const row = await db
     .selectFrom('blob as b')
@@ -129,4 +118,28 @@ export async function isAwaited(db: Db, blobId: string): Promise<boolean> {
     )
     .executeTakeFirst();
   return row !== undefined;
+}
+
+/**
+ * Deletes uploads to one store that nothing waits for, and those larger than any number of attempts explains: a link that
+ * leads to a store directly does not limit how much a client writes there. @returns how many
+ */
+export async function deleteExcessUploads(
+  { db }: Database,
+  store: BlobStore,
+  { signal }: CollectorOptions,
+): Promise<number> {
+  const uploads = store.direct?.uploads;
+  if (uploads === undefined) return 0;
+  let deleted = 0;
+  const failures = new PastFailures(signal);
+  for await (const { upload, bytes } of uploads.uploaded({ signal }))
+    await failures.pass(async () => {
+      const blob = await db.selectFrom('blob').select('size').where('id', '=', upload).executeTakeFirst();
+      if (blob !== undefined && bytes <= mostUploaded * blob.size && (await isAwaited(db, upload))) return;
+      await uploads.drop(upload, { signal });
+      deleted++;
+    });
+  failures.end();
+  return deleted;
 }

@@ -1,9 +1,26 @@
-import type { Tx } from '../db/database.ts';
+import type { Database, Tx } from '../db/database.ts';
 import { deliverJob } from '../events/events.ts';
 import { releaseBlobs } from '../storage/blobs.ts';
+import { chunk, type CollectorOptions } from './step.ts';
 
-/** Takes away everything that is one iTwin's alone, and the iTwin; its iModels must be gone. */
-export async function purgeITwin(tx: Tx, id: string): Promise<void> {
+/** Purges deleted iTwins whose iModels have all been purged. @returns how many */
+export async function purgeITwins({ db }: Database, { signal }: CollectorOptions): Promise<number> {
+  const deleted = await db
+    .selectFrom('itwin as t')
+    .select('t.id')
+    .where('t.deleted_at', 'is not', null)
+    .where((eb) => eb.not(eb.exists(eb.selectFrom('imodel as m').select('m.id').whereRef('m.itwin_id', '=', 't.id'))))
+    .limit(chunk)
+    .execute();
+  for (const { id } of deleted) {
+    signal?.throwIfAborted();
+    await db.transaction().execute((tx) => purgeITwin(tx, id));
+  }
+  return deleted.length;
+}
+
+/** Deletes an iTwin and everything that belongs to it alone. Its iModels must have been purged. */
+async function purgeITwin(tx: Tx, id: string): Promise<void> {
   await tx.deleteFrom('group_member').where('itwin_id', '=', id).execute();
   await tx
     .deleteFrom('group_user')

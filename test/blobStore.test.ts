@@ -40,7 +40,7 @@ async function openObjectStore(kind: Setup['store'], within = ''): Promise<BlobS
     return (
       await openStores(
         {
-          ...loadConfig({ store: { ...settings, prefix: within + settings.prefix } }, { env: {} }),
+          ...loadConfig({ store: { ...settings, prefix: `${within}${settings.prefix ?? ''}` } }, { env: {} }),
           dataDir: installation.dataDir,
         },
         database.db,

@@ -55,7 +55,7 @@ class ServiceProcess {
 
   async end(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
     const child = this.#child;
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    if (child?.exitCode !== null || child.signalCode !== null) return;
     const ended = once(child, 'exit');
     child.kill(signal);
     await ended;
@@ -201,13 +201,13 @@ describe('The iTwin.js service', { skip }, () => {
       });
     const withDatabase = start({ OFFSHOOT_ITWINJS_KEY: key, OFFSHOOT_DATABASE_URL: 'postgres://127.0.0.1:1/none' });
     assert.deepEqual(
-      [withDatabase.status, /databaseUrl is set/.test(withDatabase.stderr)],
+      [withDatabase.status, withDatabase.stderr.includes('databaseUrl is set')],
       [2, true],
       withDatabase.stderr,
     );
     const withoutKey = start({});
     assert.deepEqual(
-      [withoutKey.status, /OFFSHOOT_ITWINJS_KEY is missing/.test(withoutKey.stderr)],
+      [withoutKey.status, withoutKey.stderr.includes('OFFSHOOT_ITWINJS_KEY is missing')],
       [2, true],
       withoutKey.stderr,
     );
@@ -243,7 +243,7 @@ describe('A server whose iTwin.js service was taken over', () => {
         )
         .then(
           () => undefined,
-          (error: Error) => error,
+          (error: unknown) => error as Error,
         );
     } finally {
       worker.kill();

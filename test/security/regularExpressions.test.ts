@@ -70,7 +70,7 @@ describe('A long text', () => {
     const fills: Record<string, string> = {
       spaces: `"a",${' '.repeat(headLength)}x`,
       'opened quotes': `${'"'.repeat(headLength)}x`,
-      'weak marks': `${'W/"'.repeat(headLength / 3)}`,
+      'weak marks': 'W/"'.repeat(headLength / 3),
       commas: `${','.repeat(headLength)}x`,
       'spaced commas': `${' ,'.repeat(headLength / 2)}x`,
       digits: `bytes=${'0'.repeat(headLength)}x`,
@@ -132,7 +132,7 @@ describe('A long text', () => {
     const fills: Record<string, string> = {
       spaces: `a${'+'.repeat(headLength)}b`,
       quotes: "'".repeat(headLength / 4),
-      'opened quotes': `${"'a".repeat(headLength / 5)}`,
+      'opened quotes': "'a".repeat(headLength / 5),
       parentheses: '('.repeat(headLength),
       percents: '%'.repeat(headLength),
       'bytes that are no UTF-8': '%ff'.repeat(headLength / 3),

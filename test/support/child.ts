@@ -54,7 +54,7 @@ export class ServerProcess {
    */
   async end(signal: 'SIGKILL' | 'SIGTERM' = 'SIGKILL'): Promise<void> {
     const child = this.#child;
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    if (child?.exitCode !== null || child.signalCode !== null) return;
     let late = false;
     const ended = new Promise((resolve) => child.once('exit', resolve));
     const timer = setTimeout(() => {

@@ -54,7 +54,7 @@ async function run(input: PageInput): Promise<PageResult> {
     .createEmpty({ authorization, iModelProperties: { iTwinId: crypto.randomUUID(), name: 'x' } })
     .then(
       () => 'nothing',
-      (error: { code?: string }) => error.code ?? 'an error without a code',
+      (error: unknown) => (error as { code?: string }).code ?? 'an error without a code',
     );
 
   const accessToken = `Bearer ${token}`;

@@ -92,7 +92,7 @@ export async function startPostgres({ durable = false } = {}): Promise<TestPostg
     // It does not start while the memory that the dead ones shared is still being taken apart.
     for (const until = Date.now() + startWithinMs; ; await pause(50)) {
       server = run();
-      const failure = await answers(url, server).catch((error: Error) => error);
+      const failure = await answers(url, server).catch((error: unknown) => error as Error);
       if (failure === undefined) return;
       await end(killAll);
       if (Date.now() > until) throw failure;

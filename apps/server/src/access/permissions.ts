@@ -44,13 +44,26 @@ export function withIncluded(permissions: Iterable<Permission>): Set<Permission>
 }
 
 /** What a caller must hold, in a form that can be judged again later. */
-export type ITwinRequirement = { on: 'itwin'; id: string; permission: Permission | 'member'; notFound?: ErrorCode };
+export interface ITwinRequirement {
+  on: 'itwin';
+  id: string;
+  permission: Permission | 'member';
+  notFound?: ErrorCode;
+}
 /** The same for an iModel; with `level: 'iTwin'` the permission must be held on its iTwin, whatever the iModel's own say. */
-export type IModelRequirement = { on: 'imodel'; id: string; permission: Permission; level: 'iModel' | 'iTwin' };
+export interface IModelRequirement {
+  on: 'imodel';
+  id: string;
+  permission: Permission;
+  level: 'iModel' | 'iTwin';
+}
 export type Requirement = ITwinRequirement | IModelRequirement;
 
 /** A requirement that was met, and by what. */
-export type MetRequirement = { requirement: Requirement; access: ITwinAccess | IModelAccess };
+export interface MetRequirement {
+  requirement: Requirement;
+  access: ITwinAccess | IModelAccess;
+}
 
 /** Reads permissions from the database. Absent and invisible things are told apart by the caller of these, never here. */
 export class Permissions {

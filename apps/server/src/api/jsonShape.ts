@@ -6,8 +6,9 @@ export interface JsonShape {
   values: number;
 }
 
-const [quote, backslash, comma, openBrace, closeBrace, openBracket, closeBracket] = [...'"\\,{}[]'].map((character) =>
-  character.charCodeAt(0),
+const [quote, backslash, comma, openBrace, closeBrace, openBracket, closeBracket] = Array.from(
+  '"\\,{}[]',
+  (character) => character.charCodeAt(0),
 );
 
 /**

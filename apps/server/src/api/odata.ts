@@ -127,7 +127,7 @@ class Parser {
     this.#needsMark(')');
     if (property.isTime === true || typeof value !== 'string') throw new FilterError(`'${name}' compares texts`);
     // The length is counted here, because both databases count characters and JavaScript counts code units.
-    const length = [...value].length;
+    const { length } = Array.from(value);
     if (name === 'startswith') return sql<boolean>`substr(${property.value}, 1, ${sql.lit(length)}) = ${value}`;
     if (name === 'endswith')
       return sql<boolean>`length(${property.value}) >= ${sql.lit(length)} and substr(${property.value}, length(${property.value}) - ${sql.lit(length)} + 1) = ${value}`;

@@ -64,8 +64,7 @@ function requireUrl(
   if (text === undefined) return;
   const url = URL.canParse(text) ? new URL(text) : undefined;
   const fine =
-    url !== undefined &&
-    url.username === '' &&
+    url?.username === '' &&
     url.password === '' &&
     (url.protocol === 'https:' || (url.protocol === 'http:' && config.webhooks.allowPrivateAddresses));
   if (!fine)

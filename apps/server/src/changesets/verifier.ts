@@ -64,11 +64,8 @@ export class ChangesetVerifier {
     } finally {
       clearTimeout(timer);
     }
-    const {
-      id,
-      fault,
-      failure = undefined,
-    } = outcome === 'tooSlow' ? { failure: `its file takes more than ${this.#limitMs} ms to unpack` } : outcome;
+    const { id, fault, failure } =
+      outcome === 'tooSlow' ? { failure: `its file takes more than ${this.#limitMs} ms to unpack` } : outcome;
     if (failure !== undefined) {
       this.#log.warn({ changesetId: changeset.id, reason: failure }, 'the id of a pushed changeset was not verified');
       return undefined;

@@ -106,7 +106,7 @@ export class Generator {
       .selectAll()
       .where('id', '=', job.subjectId)
       .executeTakeFirst();
-    if (row === undefined || row.state !== 'scheduled') return async () => undefined;
+    if (row?.state !== 'scheduled') return async () => undefined;
     const imodel = await this.#seenBy(row);
     // Nobody sees the changeset any more.
     if (imodel === undefined)

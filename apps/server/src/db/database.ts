@@ -214,7 +214,7 @@ async function migrateStepwise(migrator: Migrator): Promise<void> {
     if (error !== undefined) {
       const fault =
         error instanceof Error ? error : new Error('the schema cannot be brought up to date', { cause: error });
-      throw /corrupted migrations/.test(fault.message) ? new NewerSchemaError(fault) : fault;
+      throw fault.message.includes('corrupted migrations') ? new NewerSchemaError(fault) : fault;
     }
     if (results.length === 0) return;
   }

@@ -73,7 +73,7 @@ export function send(
     );
     sent.once('error', (error) => {
       // Words of request-filtering-agent, which gives its errors no code.
-      const refused = /is not allowed/.test(error.message);
+      const refused = error.message.includes('is not allowed');
       reject(
         refused
           ? new ForbiddenAddressError(url, 'it is an address of this machine or of a private network', error)

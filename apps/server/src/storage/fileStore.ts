@@ -126,8 +126,8 @@ export class FileStore implements BlobStore {
 
   async claim(installation: string): Promise<string> {
     const read = () =>
-      readFile(this.#owner, 'utf8').catch((error: NodeJS.ErrnoException) => {
-        if (error.code !== 'ENOENT') throw error;
+      readFile(this.#owner, 'utf8').catch((error: unknown) => {
+        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
       });
     const found = await read();
     if (found !== undefined) return found;
@@ -271,8 +271,8 @@ class Sink {
 
 /** Moves a file to its place, whose folder is made for the first one in it. */
 async function renameInto(from: string, to: string): Promise<void> {
-  await rename(from, to).catch(async (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'ENOENT') throw error;
+  await rename(from, to).catch(async (error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     await makeFolder(path.dirname(to));
     await rename(from, to);
   });

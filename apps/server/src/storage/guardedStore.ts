@@ -222,7 +222,7 @@ export class GuardedStore implements BlobStore {
           settle();
           resolve(value);
         },
-        (error: Error) => {
+        (error: unknown) => {
           settle();
           reject(error);
         },

@@ -36,7 +36,9 @@ interface DataPlaneOptions {
   stallMs: number;
 }
 
-type Query = { Querystring: Record<string, unknown> };
+interface Query {
+  Querystring: Record<string, unknown>;
+}
 type LinkRequest = FastifyRequest<{ Params: { blobId: string; fileName: string } } & Query>;
 type FileRequest = FastifyRequest<{ Params: { fileId: string; iModelId: string; fileName: string } } & Query>;
 type ContainerRequest = FastifyRequest<{ Params: { container: string; name: string } } & Query>;

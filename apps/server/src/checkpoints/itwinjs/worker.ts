@@ -193,7 +193,7 @@ function unreadable(file: string, error: unknown): FileFault {
   } catch {
     // What its versions are is part of what is wrong with it.
   }
-  const words = /ProfileTooOld/.test(key)
+  const words = key.includes('ProfileTooOld')
     ? `The format of the file${versions} is too old for ${by}.`
     : /ProfileTooNew|InvalidProfileVersion/.test(key)
       ? `The format of the file${versions} is not known to ${by}: that takes a later version.`

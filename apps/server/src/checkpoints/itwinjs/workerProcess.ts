@@ -213,7 +213,7 @@ export class WorkerProcess implements ModelWorker {
     const child = this.#child;
     await within(this.#tail, graceMs);
     this.#end();
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    if (child?.exitCode !== null || child.signalCode !== null) return;
     if (!(await within(once(child, 'exit'), graceMs))) child.kill('SIGKILL');
   }
 

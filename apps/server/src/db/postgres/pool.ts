@@ -37,7 +37,7 @@ export function isLost(error: unknown): boolean {
 /** Whether a statement failed because its table got another column since it was prepared (`select *`). */
 export function isOutdated(error: unknown): boolean {
   const { code, message } = error as { code?: string; message?: string };
-  return code === '0A000' && /cached plan must not change result type/.test(message ?? '');
+  return code === '0A000' && (message ?? '').includes('cached plan must not change result type');
 }
 
 /** Whether PostgreSQL has no connection left just now: clients of all servers together have taken them. */

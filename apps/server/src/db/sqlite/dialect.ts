@@ -63,7 +63,9 @@ class SqliteDriver implements Driver {
     await (connection as SqliteConnection).rollback();
   }
 
-  async releaseConnection(): Promise<void> {}
+  async releaseConnection(): Promise<void> {
+    // The reader is shared, and a turn of the writer ends with its transaction.
+  }
 
   async destroy(): Promise<void> {
     this.#reader.close();

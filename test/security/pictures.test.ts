@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import sharp from 'sharp';
-import { Turns, TooManyWaitingError } from '../../apps/server/src/thumbnails/turns.ts';
+import { FairQueue, QueueFullError } from '../../apps/server/src/thumbnails/fairQueue.ts';
 import type { WireError } from '../support/api.ts';
 import { makeIModel, official } from '../support/clients.ts';
 import { bootServer, endServer, type TestServer } from '../support/server.ts';
@@ -121,7 +121,7 @@ describe('A picture that is large to decode', () => {
   });
 });
 
-describe('Turns', () => {
+describe('FairQueue', () => {
   const never = new AbortController().signal;
   /** Work that runs until it is let go. */
   function held(): { work: () => Promise<void>; release: () => void } {
@@ -131,12 +131,12 @@ describe('Turns', () => {
   }
 
   test('go around among users: many pictures of one do not hold up another', async () => {
-    const turns = new Turns({ running: 1, waiting: 10, waitingOfOne: 4 });
+    const queue = new FairQueue({ running: 1, waiting: 10, waitingPerUser: 4 });
     const order: string[] = [];
     const first = held();
-    const running = turns.run('a', never, first.work);
+    const running = queue.run('a', never, first.work);
     const others = ['a', 'a', 'a', 'b', 'c', 'b'].map((user) =>
-      turns.run(user, never, async () => void order.push(user)),
+      queue.run(user, never, async () => void order.push(user)),
     );
     first.release();
     await Promise.all([running, ...others]);
@@ -144,26 +144,26 @@ describe('Turns', () => {
   });
 
   test('are refused where too many wait, and given back by whoever leaves the queue', async () => {
-    const turns = new Turns({ running: 1, waiting: 2, waitingOfOne: 1 });
+    const queue = new FairQueue({ running: 1, waiting: 2, waitingPerUser: 1 });
     const first = held();
-    const running = turns.run('a', never, first.work);
+    const running = queue.run('a', never, first.work);
     const leaving = new AbortController();
-    const left = turns.run('a', leaving.signal, async () => assert.fail('it has left'));
+    const left = queue.run('a', leaving.signal, async () => assert.fail('it has left'));
     await assert.rejects(
-      turns.run('a', never, async () => undefined),
-      TooManyWaitingError,
+      queue.run('a', never, async () => undefined),
+      QueueFullError,
     );
-    const b = turns.run('b', never, async () => 'b');
+    const b = queue.run('b', never, async () => 'b');
     await assert.rejects(
-      turns.run('c', never, async () => undefined),
-      TooManyWaitingError,
+      queue.run('c', never, async () => undefined),
+      QueueFullError,
     );
     leaving.abort(new Error('gone'));
     await assert.rejects(left, /gone/);
-    const c = turns.run('c', never, async () => 'c');
+    const c = queue.run('c', never, async () => 'c');
     first.release();
     await running;
     assert.deepEqual(await Promise.all([b, c]), ['b', 'c']);
-    assert.equal(await turns.run('a', never, async () => 'free'), 'free');
+    assert.equal(await queue.run('a', never, async () => 'free'), 'free');
   });
 });

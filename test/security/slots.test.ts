@@ -36,7 +36,7 @@ describe('The slots of a server', () => {
   writeFileSync(script, standIn);
   const isolation: Isolation = {
     level: 'process',
-    lend: async () => undefined,
+    grantAccess: async () => undefined,
     command: () => ({ file: process.execPath, args: [script], options: { cwd: root } }),
   };
   const limits = { memoryBytes: 2 ** 32, silenceMs: 120_000, workMs: 120_000 };

@@ -20,9 +20,9 @@ describe('work for an iTwin.js process', () => {
   };
   const limits = { memoryBytes: 2 ** 30, silenceMs: 60_000, workMs: 60_000 };
   /** A process whose program is not there. */
-  const absent = (lend: Isolation['lend'] = async () => undefined): Isolation => ({
+  const absent = (grantAccess: Isolation['grantAccess'] = async () => undefined): Isolation => ({
     level: 'process',
-    lend,
+    grantAccess,
     command: () => ({ file: path.join(folder, 'no-such-program'), args: [], options: {} }),
   });
   const work = (isolation: Promise<Isolation>, signal = new AbortController().signal) =>

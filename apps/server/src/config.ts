@@ -7,7 +7,7 @@ import { isNetwork } from './http/addresses.ts';
 import { isolationLevels } from './domain.ts';
 
 /** Shortest life of a container token, seconds: iTwin.js renews one an hour before its end, and an hour after it was given out. */
-export const leastContainerSeconds = 7200;
+export const minContainerSeconds = 7200;
 
 const Window = Type.Object(
   {
@@ -402,9 +402,9 @@ const ConfigSchema = Type.Object(
           ),
         ),
         tokenSeconds: Type.Integer({
-          minimum: leastContainerSeconds,
+          minimum: minContainerSeconds,
           maximum: 604_800,
-          default: leastContainerSeconds,
+          default: minContainerSeconds,
           description:
             'Longest life of the tokens that open checkpoints. They end with the token that they were given for, but not before two hours: iTwin.js renews them after one hour, or an hour before their end.',
         }),

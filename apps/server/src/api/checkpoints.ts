@@ -6,7 +6,7 @@ import type { Config } from '../config.ts';
 import { parseChangesetRef, parseGuid, type Caller } from '../domain.ts';
 import type { Services } from '../wiring/services.ts';
 import { account } from '../storage/signedLinks.ts';
-import { leastContainerSeconds } from '../config.ts';
+import { minContainerSeconds } from '../config.ts';
 import type { Links } from './links.ts';
 import { imodelRoute, type Route } from './route.ts';
 import { Nullable, StorageLinkSchema } from './schemas.ts';
@@ -55,7 +55,7 @@ const checkpointRead = {
 function containerSeconds({ checkpoints }: Config, { tokenEndsAt = Infinity }: Caller): number {
   return Math.min(
     checkpoints.tokenSeconds,
-    Math.max(leastContainerSeconds, Math.floor((tokenEndsAt - Date.now()) / 1000)),
+    Math.max(minContainerSeconds, Math.floor((tokenEndsAt - Date.now()) / 1000)),
   );
 }
 

@@ -13,7 +13,7 @@ import { ApiError } from '../errors.ts';
 import { raiseCreated } from '../events/events.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { IdentityOffsets } from '../checkpoints/identity.ts';
-import { blockBytes, blockIn, forgetFile, type ModelFiles } from '../checkpoints/modelFiles.ts';
+import { blockBytes, blockIn, deleteModelFile, type ModelFiles } from '../checkpoints/modelFiles.ts';
 import { failCreation } from '../imodels/failedCreation.ts';
 import { nobodysAccount } from '../quotas/accounts.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
@@ -122,7 +122,7 @@ async function ensureSeed(
       .onConflict((conflict) => conflict.doNothing())
       .executeTakeFirst();
     // Another server was faster.
-    if (won.numInsertedOrUpdatedRows === 0n) await forgetFile(tx, row.file_id);
+    if (won.numInsertedOrUpdatedRows === 0n) await deleteModelFile(tx, row.file_id);
   });
 }
 

@@ -10,12 +10,12 @@ import { brotliDecompressSync } from 'node:zlib';
 import { guidBytes } from '../checkpoints/identity.ts';
 import { describeMachine, folderBytes, percentile, raisedTiers, startChild, tokenOf, type Machine } from './common.ts';
 
-/** One size of checkpoint. */
+/** The figures for one size of checkpoint. */
 export interface CheckpointCase {
   sizeMB: number;
   /** From sending the clone's request to its create operation being `successful`, p50. */
   cloneToSuccessfulMs: number;
-  /** Copying the same files, synced to the disk, p50. */
+  /** Copying the same files and syncing them to disk, p50. */
   plainCopyMs: number;
   /** Bytes that the store grew by for each clone. */
   bytesAdded: number;
@@ -28,8 +28,8 @@ export interface CheckpointBench {
 }
 
 const sizesMB = [10, 100, 1000];
-const turns = 5;
-const clonesInTurn = 10;
+const rounds = 5;
+const clonesPerRound = 10;
 const rowBytes = 1_000_000;
 const initializeWithinMs = 300_000;
 const seedFile = new URL('../../assets/seed.bim.br', import.meta.url);
@@ -38,7 +38,7 @@ interface Source {
   sizeMB: number;
   iModelId: string;
   iTwinId: string;
-  /** Files of the store that its checkpoint is made of. */
+  /** The files in the store that contain its checkpoint. */
   objects: string[];
   times: number[];
   copies: number[];
@@ -46,8 +46,9 @@ interface Source {
 }
 
 /**
- * Measures clones of iModels with a checkpoint of 10 MB, 100 MB and 1 GB beside plain copies of the same files. Each source
- * is a real iModel file, padded; iTwin.js makes the checkpoint. Every clone's checkpoint is read and must carry its own ids.
+ * Measures clones of iModels with checkpoints of 10 MB, 100 MB and 1 GB, compared with plain copies of the same files.
+ * Each source is a real iModel file with padding; iTwin.js makes its checkpoint. The benchmark reads the checkpoint of
+ * every clone and fails unless it contains the ids of that clone.
  */
 export async function benchCheckpoints(options: {
   onStart: (machine: Machine) => void;
@@ -70,8 +71,9 @@ export async function benchCheckpoints(options: {
       const iTwinId = ((await api.json('GET', '/itwins')) as { iTwins: { id: string }[] }).iTwins[0]?.id ?? '';
       const sources: Source[] = [];
       for (const sizeMB of sizesMB) sources.push(await prepare(api, dataDir, iTwinId, sizeMB));
-      // Cases take turns, so that what else the machine does meets all of them alike.
-      for (let turn = 0; turn < turns; turn++) for (const source of sources) await takeTurn(api, dataDir, source);
+      // Cases alternate, so that other load on the machine affects all of them alike.
+      for (let round = 0; round < rounds; round++)
+        for (const source of sources) await measureRound(api, dataDir, source);
       const cases = sources.map(({ sizeMB, times, copies, bytes }) => ({
         sizeMB,
         cloneToSuccessfulMs: percentile(times, 0.5),
@@ -123,7 +125,7 @@ const objectsIn = async (dataDir: string): Promise<Set<string>> => {
   return new Set(names.filter((entry) => entry.isFile()).map((entry) => path.join(entry.parentPath, entry.name)));
 };
 
-/** An iModel made from a baseline file of about this size, once iTwin.js has made its checkpoint. */
+/** Creates an iModel from a baseline file of about this size, and waits for its checkpoint. */
 async function prepare(api: Client, dataDir: string, iTwinId: string, sizeMB: number): Promise<Source> {
   const before = await objectsIn(dataDir);
   const file = path.join(dataDir, 'baseline.bim');
@@ -162,10 +164,10 @@ async function prepare(api: Client, dataDir: string, iTwinId: string, sizeMB: nu
   return { sizeMB, iModelId, iTwinId, objects, times: [], copies: [], bytes: 0 };
 }
 
-async function takeTurn(api: Client, dataDir: string, source: Source): Promise<void> {
+async function measureRound(api: Client, dataDir: string, source: Source): Promise<void> {
   const store = path.join(dataDir, 'blobs', 'objects');
   const before = await folderBytes(store);
-  for (let n = 0; n < clonesInTurn; n++) {
+  for (let n = 0; n < clonesPerRound; n++) {
     const began = performance.now();
     const response = await api.send('POST', `/imodels/${source.iModelId}/clone`, {
       iTwinId: source.iTwinId,
@@ -180,7 +182,7 @@ async function takeTurn(api: Client, dataDir: string, source: Source): Promise<v
   source.copies.push(await plainCopy(dataDir, source.objects));
 }
 
-/** The checkpoint of a clone is there, and its first pages hold the ids of the clone. */
+/** @throws Error unless the clone has a checkpoint whose first pages contain the ids of the clone */
 async function requireOwnIds(api: Client, iModelId: string, iTwinId: string): Promise<void> {
   const { checkpoint } = (await api.json('GET', `/imodels/${iModelId}/changesets/0/checkpoint`)) as {
     checkpoint: { state: string; directoryAccessInfo: object | null; _links: { download: { href: string } | null } };
@@ -195,10 +197,10 @@ async function requireOwnIds(api: Client, iModelId: string, iTwinId: string): Pr
     await (await fetch(checkpoint._links.download.href, { headers: { range: 'bytes=0-65535' } })).arrayBuffer(),
   );
   if (!firstPages.includes(guidBytes(iModelId)) || !firstPages.includes(guidBytes(iTwinId)))
-    throw new Error("a clone's checkpoint has not its own ids");
+    throw new Error('the checkpoint of a clone does not contain the ids of the clone');
 }
 
-/** Milliseconds to copy files and sync them to the disk. */
+/** Copies files and syncs them to disk. @returns milliseconds */
 async function plainCopy(dataDir: string, files: readonly string[]): Promise<number> {
   const folder = path.join(dataDir, 'copies');
   await mkdir(folder);

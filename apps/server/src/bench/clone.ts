@@ -22,14 +22,19 @@ import {
   type Machine,
 } from './common.ts';
 
-/** One measured kind of source. */
+/** The figures of one kind of source. */
 export interface CloneCase {
   changesets: number;
-  /** Ranges in the history of the source: 1 = never cloned and pushed to, n = a clone of a clone …, each with a push. */
+  /**
+   * Ranges in the history of the source: 1 for an iModel that is no clone, n for a chain of n - 1 clones, each with a
+   * push.
+   */
   depth: number;
   p50Ms: number;
   p99Ms: number;
-  /** The official client's `clone()`, with its poll and its read of the new iModel; null where the client is not installed. */
+  /**
+   * The official client's `clone()`, including its polling and its read of the new iModel. Null if it is not installed.
+   */
   clientP50Ms: number | null;
   /** Bytes that the database grew by for each clone. */
   bytesAdded: number;
@@ -55,16 +60,17 @@ const plan = [
   { changesets: 1000, depth: 1000 },
 ];
 const warmUps = 30;
-const turns = 10;
-const fewestClonesInTurn = 10;
-/** So that a fast machine does not make more clones than the figures need. */
-const mostClonesInTurn = 100;
-const clientClonesInTurn = 4;
+const rounds = 10;
+const minClonesPerRound = 10;
+/** Keeps a fast machine from making more clones than the figures need. */
+const maxClonesPerRound = 100;
+const clientClonesPerRound = 4;
 const insertBatch = 500;
 
 /**
- * Measures Clone: prepares sources straight in the database, starts a server in a process of its own, and clones through
- * HTTP with tokens and rate limiting on (the limits themselves raised). Bounded in count and time; loopback only.
+ * Measures the clone operation: writes the sources directly to the database, starts a server in a separate process, and
+ * clones over HTTP with tokens verified and rate limits counted (the limits are raised). The number of clones and the
+ * time are bounded. The server listens on loopback only.
  */
 export async function benchClone(options: {
   databaseUrl: string | undefined;
@@ -94,10 +100,10 @@ export async function benchClone(options: {
         blobBytes: 0,
       }));
       for (const { target } of tallies) for (let n = 0; n < warmUps; n++) await clone(target);
-      // Cases take turns, so that what else the machine does meets all of them alike and their ratios hold.
-      for (let turn = 0; turn < turns; turn++)
+      // Cases alternate, so that other load on the machine affects all of them alike and their ratios stay valid.
+      for (let round = 0; round < rounds; round++)
         for (const tally of tallies)
-          await takeTurn(tally, dataDir, options.databaseUrl, options.secondsPerCase / turns);
+          await measureRound(tally, dataDir, options.databaseUrl, options.secondsPerCase / rounds);
       const cases = plan.map((kind, index) => toCase(kind, tallies[index] as Tally));
       cases.forEach(options.onCase);
       return { machine, cases };
@@ -126,18 +132,21 @@ interface Tally {
   blobBytes: number;
 }
 
-/** One turn of a case: some clones through plain HTTP, weighed, then some through the official client. */
-async function takeTurn(
+/**
+ * One round of a case: clones over plain HTTP, with the growth of database and store, then some with the official
+ * client.
+ */
+async function measureRound(
   tally: Tally,
   dataDir: string,
   databaseUrl: string | undefined,
   seconds: number,
 ): Promise<void> {
-  const before = await weigh(dataDir, databaseUrl);
+  const before = await measureSize(dataDir, databaseUrl);
   const until = performance.now() + seconds * 1000;
-  for (let n = 0; n < mostClonesInTurn && (performance.now() < until || n < fewestClonesInTurn); n++)
+  for (let n = 0; n < maxClonesPerRound && (performance.now() < until || n < minClonesPerRound); n++)
     tally.times.push(await clone(tally.target));
-  const after = await weigh(dataDir, databaseUrl);
+  const after = await measureSize(dataDir, databaseUrl);
   tally.bytes += after.bytes - before.bytes;
   tally.rows += after.rows - before.rows;
   tally.blobBytes += after.blobBytes - before.blobBytes;
@@ -157,7 +166,7 @@ function toCase(kind: (typeof plan)[number], { times, clientTimes, bytes, rows, 
   };
 }
 
-/** One clone through plain HTTP: milliseconds from sending the request to having the whole 202. */
+/** Makes one clone over plain HTTP. @returns milliseconds from sending the request to receiving the whole 202 answer */
 async function clone(target: Target): Promise<number> {
   const began = performance.now();
   const response = await fetch(`${target.origin}/imodels/${target.sourceId}/clone`, {
@@ -171,7 +180,10 @@ async function clone(target: Target): Promise<number> {
   return took;
 }
 
-/** Some clones through the official client: milliseconds each, none where it is not installed (a development dependency). */
+/**
+ * Makes clones with the official client, a development dependency.
+ * @returns milliseconds of each; empty if it is not installed
+ */
 async function cloneWithClient(target: Target): Promise<number[]> {
   const name = '@itwin/imodels-client-management';
   const module = (await import(name).catch(() => undefined)) as typeof Management | undefined;
@@ -179,7 +191,7 @@ async function cloneWithClient(target: Target): Promise<number[]> {
   const client = new module.IModelsClient({ api: { baseUrl: `${target.origin}/imodels` } });
   const authorization = async () => ({ scheme: 'Bearer', token: target.token });
   const times: number[] = [];
-  for (let n = 0; n < clientClonesInTurn; n++) {
+  for (let n = 0; n < clientClonesPerRound; n++) {
     const began = performance.now();
     await client.iModels.clone({
       authorization,
@@ -217,7 +229,9 @@ async function prepare(config: Config): Promise<{ sources: string[]; iTwinId: st
   }
 }
 
-/** An iModel whose history has `depth` ranges with `changesets` changesets in all, as clones and pushes would leave it. */
+/**
+ * Creates an iModel whose history has `depth` ranges and `changesets` changesets, as clones and pushes would leave it.
+ */
 export async function prepareSource(
   services: Services,
   caller: Caller,
@@ -226,7 +240,7 @@ export async function prepareSource(
 ): Promise<string> {
   const { database, iModels, permissions } = services;
   const access = await permissions.onITwin(caller, iTwinId);
-  if (access === undefined) throw new Error('the iTwin of the benchmark is gone');
+  if (access === undefined) throw new Error('the iTwin of the benchmark does not exist');
   const { imodel } = await iModels.create(caller, access, {
     name: `source ${changesets}/${depth}`,
     description: null,
@@ -311,8 +325,8 @@ function idAt(index: number): string {
   return index.toString(16).padStart(40, '0');
 }
 
-/** What database and store hold now. The server's own process is not asked. */
-async function weigh(
+/** The current size of database and store, measured without requests to the server. */
+async function measureSize(
   dataDir: string,
   databaseUrl: string | undefined,
 ): Promise<{ bytes: number; rows: number; blobBytes: number }> {

@@ -9,7 +9,7 @@ import type { Caller } from '../domain.ts';
 import { ensureFirstITwin } from '../wiring/firstITwin.ts';
 import type { Services } from '../wiring/services.ts';
 
-/** What figures were measured on. */
+/** The environment in which figures were measured. */
 export interface Machine {
   cpu: string;
   cores: number;
@@ -20,14 +20,14 @@ export interface Machine {
   settings: string;
 }
 
-/** The time below which a share of all lies, milliseconds, to the microsecond. */
+/** A percentile of times in milliseconds, rounded to the microsecond. @param share 0.5 for the median */
 export function percentile(times: readonly number[], share: number): number {
   const sorted = [...times].sort((a, b) => a - b);
   const value = sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? NaN;
   return Math.round(value * 1000) / 1000;
 }
 
-/** A token of the first user of an installation. */
+/** Issues a token for the first user of an installation. */
 export async function tokenOf(dataDir: string): Promise<string> {
   const issuer = await EmbeddedIssuer.open(dataDir);
   const user = (JSON.parse(await readFile(path.join(dataDir, 'users.json'), 'utf8')) as { users: [never] }).users[0];
@@ -44,7 +44,7 @@ export async function folderBytes(folder: string): Promise<number> {
   return bytes;
 }
 
-/** Limits so high that none is met; they are counted all the same. */
+/** Rate limits that no benchmark reaches. Requests are still counted, so their cost is included. */
 export const raisedTiers = {
   Enterprise: {
     general: [{ requests: 1_000_000_000, seconds: 60 }],
@@ -55,7 +55,7 @@ export const raisedTiers = {
   },
 };
 
-/** The first user of a new installation, with the iTwin that is made for it. @throws Error when it is not new */
+/** The first user of a new installation, and the iTwin created for it. @throws Error if the installation is not new */
 export async function firstOwner(services: Services): Promise<{ iTwinId: string; caller: Caller }> {
   const iTwin = await ensureFirstITwin(services);
   if (iTwin === undefined) throw new Error('the benchmark needs an empty database');
@@ -70,15 +70,15 @@ export async function firstOwner(services: Services): Promise<{ iTwinId: string;
   };
 }
 
-/** A server in a process of its own. */
+/** A server in a separate process. */
 export interface Child {
   origin: string;
   stop(): Promise<void>;
-  /** Ends it as a loss of power would. */
+  /** Ends the process without warning (SIGKILL). */
   kill(): Promise<void>;
 }
 
-/** Starts a server in a process of its own, on the configuration file `bench.json` of its folder. */
+/** Starts a server in a separate process, with the configuration file `bench.json` in its data folder. */
 export async function startChild(dataDir: string, databaseUrl: string | undefined): Promise<Child> {
   const ending = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
   const cli = fileURLToPath(new URL(`../cli${ending}`, import.meta.url));

@@ -17,41 +17,41 @@ import { openStores } from '../storage/stores.ts';
 import { verify } from '../maintenance/verify.ts';
 import { describeMachine, firstOwner, raisedTiers, startChild, tokenOf, type Child, type Machine } from './common.ts';
 
-/** A clone into another data center, beside a plain copy of the same files. */
+/** The figures of a clone into another data center, and of a plain copy of the same files. */
 export interface CrossStoreBench {
   machine: Machine;
   files: number;
   bytes: number;
-  /** From sending the clone's request to its create operation being `successful`; with kills, what starting again takes too. */
+  /** From sending the clone request until its create operation is `successful`, including the restarts after kills. */
   seconds: number;
   filesPerSecond: number;
   mbPerSecond: number;
-  /** The same files copied as `rclone copy` does, as many at a time: read and written, neither hashed nor synced. */
+  /** Copying the same files with the same concurrency, without hashing or syncing them, as `rclone copy` does. */
   plainCopySeconds: number;
-  /** Times that the server was killed meanwhile. */
+  /** How often the server was killed during the clone. */
   kills: number;
-  /** Files in the store that the clone does not name. */
+  /** Files in the target store that the clone does not refer to. */
   orphanObjects: number;
 }
 
 const west = 'West Europe';
-const atATime = 16;
+const concurrency = 16;
 const insertBatch = 500;
 const pollMs = 20;
-const longestMs = 30 * 60_000;
+const timeoutMs = 30 * 60_000;
 
-/** Where the files of the source are and what they are called. */
+/** The source of the clone, and its target. */
 interface Source {
   iModelId: string;
   farITwinId: string;
-  /** Keys of its files in the first store, in order. */
+  /** Keys of the source's files in the first store, in order of changesets. */
   keys: string[];
 }
 
 /**
- * Measures a clone from one folder store into another; every file is compared afterwards, and the benchmark fails if one is
- * not right. Bounded in count and time; loopback only.
- * @param options.kills how often the server is killed at random meanwhile, and started again
+ * Measures a clone from one folder store into another. Afterwards it compares every file and fails if one differs. The
+ * number of files and the time are bounded. The server listens on loopback only.
+ * @param options.kills how often to kill the server at a random point during the clone, and start it again
  */
 export async function benchCrossStore(options: {
   files: number;
@@ -69,14 +69,14 @@ export async function benchCrossStore(options: {
         logLevel: 'fatal',
         tiers: raisedTiers,
         checkpoints: { generate: 'off' },
-        transfers: { parallelFiles: atATime },
+        transfers: { parallelFiles: concurrency },
         dataCenters: { [west]: { type: 'files', folder: 'west' } },
       }),
     );
     const config = loadConfig({}, { file, env: {} });
     const machine = describeMachine(
       undefined,
-      `two folders on one disk, ${atATime} files at a time, each hashed and synced; files freshly written, so in memory`,
+      `two folders on one disk, ${concurrency} files at a time, each hashed and synced; recently written files, so read from the page cache`,
     );
     options.onStart(machine);
     const size = Math.floor((options.megabytes * 1e6) / options.files);
@@ -103,7 +103,7 @@ export async function benchCrossStore(options: {
 
 const round = (value: number): number => Math.round(value * 100) / 100;
 
-/** An iModel with one file a changeset, put straight into store and database. */
+/** Creates an iModel with one file per changeset by writing to store and database directly. */
 async function prepare(config: Config, files: number, size: number): Promise<Source> {
   const services = await openServices(config, pino({ level: 'error' }));
   try {
@@ -121,7 +121,7 @@ async function prepare(config: Config, files: number, size: number): Promise<Sou
       organizationId: caller.user.organizationId,
     });
     const access = await services.permissions.onITwin(caller, iTwinId);
-    if (access === undefined) throw new Error('the iTwin of the benchmark is gone');
+    if (access === undefined) throw new Error('the iTwin of the benchmark does not exist');
     const { imodel } = await services.iModels.create(caller, access, {
       name: 'source',
       description: null,
@@ -171,7 +171,7 @@ async function fill(
           ...nobodysAccount,
         };
       },
-      { concurrency: atATime },
+      { concurrency },
     );
     const changesets = indexes.map((index, n): ChangesetTable => ({
       segment_id: segmentId,
@@ -211,14 +211,14 @@ async function plainCopy(from: string, keys: readonly string[], to: string): Pro
     keys,
     (key) =>
       pipeline(createReadStream(path.join(objects, key.slice(0, 2), key)), createWriteStream(path.join(to, key))),
-    { concurrency: atATime },
+    { concurrency },
   );
   const took = (performance.now() - began) / 1000;
   rmSync(to, { recursive: true });
   return took;
 }
 
-/** Clones across and waits; kills the server when the copy has come to points chosen at random. */
+/** Clones into the other data center and waits for the result. Kills the server at random points of progress. */
 async function cloneAcross(
   dataDir: string,
   source: Source,
@@ -231,13 +231,13 @@ async function cloneAcross(
   try {
     const began = performance.now();
     const cloneId = await clone(server.origin, token, source);
-    for (const until = Date.now() + longestMs; ;) {
+    for (const until = Date.now() + timeoutMs; ;) {
       const { state, done, failureReason } = await progressOf(server.origin, token, cloneId);
       if (state === 'successful' && points.length === 0)
         return { seconds: (performance.now() - began) / 1000, cloneId };
       if (state !== 'scheduled' || Date.now() > until)
         throw new Error(
-          `the clone is ${state} after ${kills - points.length} of ${kills} kills: ${failureReason ?? 'no reason'}`,
+          `the clone is ${state} after ${kills - points.length} of ${kills} kills: ${failureReason ?? 'no reason given'}`,
         );
       const [next] = points;
       if (next !== undefined && done >= next) {
@@ -281,19 +281,22 @@ async function progressOf(
   };
 }
 
-/** Compares every file of the clone with the source's. @returns files in the store that it does not name */
+/**
+ * Compares every file of the clone with the source's.
+ * @returns the number of files in the store that the clone does not refer to
+ */
 async function check(config: Config, sourceId: string, cloneId: string, files: number): Promise<number> {
   const database = await openDatabase(config);
   try {
     const stores = await openStores(config, database.db);
     const [source, made] = [await filesOf(database.db, sourceId), await filesOf(database.db, cloneId)];
     if (made.length !== files || made.some((row, n) => row.id !== source[n]?.id || row.sha256 !== source[n]?.sha256))
-      throw new Error('the clone is not what its source is');
+      throw new Error('the clone differs from its source');
     const found = await verify(database.db, stores, true);
-    if (found.faults.length > 0) throw new Error(`${found.faults.length} files are not right`);
+    if (found.faults.length > 0) throw new Error(`${found.faults.length} files are missing or damaged`);
     let objects = 0;
     for await (const { key } of stores.ofDataCenter(west).list()) objects += key === '' ? 0 : 1;
-    // One is the seed of the data center.
+    // The store of the data center also contains the seed.
     return objects - 1 - files;
   } finally {
     await database.close();

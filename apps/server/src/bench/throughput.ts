@@ -18,13 +18,13 @@ import {
   type Machine,
 } from './common.ts';
 
-/** What so many server processes on one PostgreSQL did together. */
+/** The total throughput of several server processes on one PostgreSQL. */
 export interface ThroughputCase {
   servers: number;
   clonesPerSecond: number;
   cloneP50Ms: number;
   cloneP99Ms: number;
-  /** Reads of one changeset, full, with its download link. */
+  /** Reads of one changeset in its full representation, with its download link. */
   readsPerSecond: number;
   readP50Ms: number;
   readP99Ms: number;
@@ -37,17 +37,17 @@ export interface ThroughputBench {
 
 const processes = [1, 2, 4];
 const changesets = 1000;
-/** Requests under way at a time, over all servers together. */
+/** Concurrent requests over all servers together. */
 const clients = 16;
-/** Cases take turns, so that what else the machine does meets all of them alike. */
-const turns = 3;
+/** Cases alternate, so that other load on the machine affects all of them alike. */
+const rounds = 3;
 const warmUpSeconds = 0.5;
 
 /**
- * Measures clones and reads on PostgreSQL with 1, 2 and 4 servers, each a process of its own, and the load in this one. Bounded
- * in time; loopback only.
+ * Measures clones and reads on PostgreSQL with 1, 2 and 4 servers, each in a separate process; this process generates
+ * the load. The time is bounded. The servers listen on loopback only.
  * @param options.databaseUrl an empty database
- * @param options.seconds how long clones, and then reads, are measured for each case
+ * @param options.seconds time to measure clones, and then reads, in each case
  */
 export async function benchThroughput(options: {
   databaseUrl: string;
@@ -80,7 +80,7 @@ export async function benchThroughput(options: {
       reads: [] as number[],
       readSeconds: 0,
     }));
-    for (let turn = 0; turn < turns; turn++)
+    for (let round = 0; round < rounds; round++)
       for (const [n, count] of processes.entries()) {
         const tally = tallies[n] as (typeof tallies)[number];
         const servers = await Promise.all(Array.from({ length: count }, () => startChild(dataDir, databaseUrl)));
@@ -92,7 +92,7 @@ export async function benchThroughput(options: {
             [read, tally.reads],
           ] as const) {
             await load(servers, token, what, warmUpSeconds, []);
-            const took = await load(servers, token, what, seconds / turns, times);
+            const took = await load(servers, token, what, seconds / rounds, times);
             if (what === clone) tally.cloneSeconds += took;
             else tally.readSeconds += took;
           }
@@ -139,7 +139,7 @@ const readOf = (sourceId: string): Kind => ({
   status: 200,
 });
 
-/** Sends requests of one kind for a while, each client to its server. @returns seconds that it took */
+/** Sends requests of one kind for `seconds`; each client uses one server. @returns the seconds it actually took */
 async function load(
   servers: readonly Child[],
   token: string,
@@ -166,7 +166,7 @@ async function load(
   }
 }
 
-/** Plain `http`: `fetch` would take more of the cores than the servers that are measured. */
+/** Uses `node:http`, because `fetch` would need more CPU time than the servers under test. */
 function send(agent: Agent, origin: string, token: string, kind: Kind): Promise<void> {
   return new Promise((resolve, reject) => {
     const body = kind.body?.();

@@ -4,20 +4,20 @@ import type { CheckpointTable, IModelTable } from '../db/schema.ts';
 import { segmentAt } from '../db/statements/segmentAt.ts';
 import { enqueue } from '../operations/jobs.ts';
 
-/** The part of an iModel that tells which checkpoints it sees. */
+/** The part of an iModel that determines which checkpoints it can see. */
 export type CheckpointView = Pick<IModelTable, 'history_id' | 'head_index' | 'baseline_id'>;
 
-/** iModels and versions that are looked at together at the start of a server. */
-const catchUpPage = 500;
+/** iModels and named versions that `catchUp` reads per query. */
+const catchUpPageSize = 500;
 
-/** Job that makes one checkpoint. */
+/** Kind of the job that makes one checkpoint. */
 export const checkpointJob = 'checkpoint';
 
-/** Where the latest version of iTwin.js is kept that made checkpoints here. */
-const versionName = 'itwinjs-version';
+/** Name of the `secret` row that stores the latest version of iTwin.js that made checkpoints in this installation. */
+const versionSecret = 'itwinjs-version';
 
-/** Whether one version, such as `5.1.9`, comes after another. */
-function isLater(version: string, than: string): boolean {
+/** Whether a version such as `5.1.9` is later than another. */
+function isLaterVersion(version: string, than: string): boolean {
   const [one, other] = [version, than].map((text) =>
     text.split(/[.-]/).map((part) => Number.parseInt(part, 10) || 0),
   ) as [number[], number[]];
@@ -25,12 +25,15 @@ function isLater(version: string, than: string): boolean {
   return differing >= 0 && (one[differing] as number) > (other[differing] ?? 0);
 }
 
-/** Name of a checkpoint's database in its container. */
+/** Name of a checkpoint's database within its container. */
 export function databaseName(changeset: { index: number; id: string }): string {
   return changeset.index === 0 ? 'BASELINE.bim' : `${changeset.id}.bim`;
 }
 
-/** Finds and orders checkpoints. What an iModel sees of its history decides what it sees of these: nothing is copied for a clone. */
+/**
+ * Finds and schedules checkpoints. The history view of an iModel also determines which checkpoints it can see, so a
+ * clone shares those of its source and copies none.
+ */
 export class Checkpoints {
   readonly #database: Database;
   readonly #enabled: boolean;
@@ -38,9 +41,9 @@ export class Checkpoints {
   readonly #delayMs: number;
 
   /**
-   * @param options.enabled whether some server of this installation makes checkpoints
-   * @param options.every changesets after which the newest one gets a checkpoint
-   * @param options.delayMs wait before one is made, so that a flurry of pushes and versions is over
+   * @param options.enabled whether any server of this installation makes checkpoints
+   * @param options.every number of changesets after which the newest one gets a checkpoint; 0 for never
+   * @param options.delayMs delay before a checkpoint is made, so that a burst of pushes and named versions has ended
    */
   constructor(database: Database, options: { enabled: boolean; every: number; delayMs: number }) {
     this.#database = database;
@@ -49,7 +52,7 @@ export class Checkpoints {
     this.#delayMs = options.delayMs;
   }
 
-  /** The checkpoint of exactly this changeset (index 0: of the baseline), in whatever state. */
+  /** The checkpoint of exactly this changeset (index 0 is the baseline), in any state. */
   async find(view: CheckpointView, index: number): Promise<CheckpointTable | undefined> {
     return findCheckpoint(this.#database.db, view, index);
   }
@@ -57,37 +60,40 @@ export class Checkpoints {
   /** The newest usable checkpoint at or before a changeset. */
   async nearest(view: CheckpointView, index: number): Promise<CheckpointTable | undefined> {
     const { db } = this.#database;
-    if (view.history_id === null || index === 0) return ofBaseline(db, view);
-    const found = await seen(db, view, Math.min(index, view.head_index))
+    if (view.history_id === null || index === 0) return baselineCheckpoint(db, view);
+    const found = await visibleCheckpoints(db, view, Math.min(index, view.head_index))
       .where('c.state', '=', 'successful')
       .orderBy('c.changeset_index', 'desc')
       .limit(1)
       .executeTakeFirst();
-    return found ?? ofBaseline(db, view);
+    return found ?? baselineCheckpoint(db, view);
   }
 
-  /** Every usable checkpoint that an iModel sees, by index. */
+  /** Every usable checkpoint that an iModel can see, ordered by index. */
   async usable(view: CheckpointView): Promise<CheckpointTable[]> {
     const { db } = this.#database;
-    const baseline = await ofBaseline(db, view);
+    const baseline = await baselineCheckpoint(db, view);
     const first = baseline === undefined ? [] : [baseline];
     if (view.history_id === null) return first;
-    const others = await seen(db, view, view.head_index)
+    const others = await visibleCheckpoints(db, view, view.head_index)
       .where('c.state', '=', 'successful')
       .orderBy('c.changeset_index')
       .execute();
     return [...first, ...others];
   }
 
-  /** Every checkpoint that an iModel sees, in whatever state. */
+  /** Every checkpoint that an iModel can see, in any state. */
   async all(view: CheckpointView, db: Db = this.#database.db): Promise<CheckpointTable[]> {
-    const ofItsBaseline = await db
+    const baselineCheckpoints = await db
       .selectFrom('checkpoint')
       .selectAll()
       .where('baseline_id', '=', view.baseline_id)
       .execute();
-    if (view.history_id === null) return ofItsBaseline;
-    return [...ofItsBaseline, ...(await seen(db, view, view.head_index).orderBy('c.changeset_index').execute())];
+    if (view.history_id === null) return baselineCheckpoints;
+    return [
+      ...baselineCheckpoints,
+      ...(await visibleCheckpoints(db, view, view.head_index).orderBy('c.changeset_index').execute()),
+    ];
   }
 
   /** Size of a model file, bytes. */
@@ -98,13 +104,13 @@ export class Checkpoints {
   }
 
   /**
-   * For changesets `first` to `last`: the index of the usable checkpoint at or before each; 0, the baseline's, where there is
-   * no later one.
+   * For each changeset from `first` to `last`, the index of the nearest usable checkpoint at or before it. The function
+   * returns 0, the index of the baseline, if there is none.
    */
   async preceding(view: CheckpointView, first: number, last: number): Promise<(index: number) => number> {
     if (view.history_id === null) return () => 0;
     const { db } = this.#database;
-    const usable = seen(db, view, last).where('c.state', '=', 'successful');
+    const usable = visibleCheckpoints(db, view, last).where('c.state', '=', 'successful');
     const within =
       first === last
         ? []
@@ -120,22 +126,26 @@ export class Checkpoints {
     return (index) => indexes.find((candidate) => candidate <= index) ?? 0;
   }
 
-  /** Whether checkpoints, and with them any model files, are made in this installation. */
+  /** Whether any server of this installation makes checkpoints and other model files. */
   get enabled(): boolean {
     return this.#enabled;
   }
 
-  /** Where the checkpoint of a changeset belongs; undefined when there is one, in whatever state. */
-  async vacantSlot(view: CheckpointView, index: number, db: Db = this.#database.db): Promise<Place | undefined> {
-    const place = await placeAt(db, view, index);
-    if (place === undefined) throw new Error(`the iModel sees no changeset ${index}`);
-    return (await checkpointAt(db, place)) === undefined ? place : undefined;
+  /** The slot for the checkpoint of a changeset; undefined if it already has a checkpoint, in any state. */
+  async vacantSlot(
+    view: CheckpointView,
+    index: number,
+    db: Db = this.#database.db,
+  ): Promise<CheckpointSlot | undefined> {
+    const slot = await slotAt(db, view, index);
+    if (slot === undefined) throw new Error(`the iModel has no changeset ${index}`);
+    return (await checkpointAt(db, slot)) === undefined ? slot : undefined;
   }
 
   /**
-   * Orders a checkpoint unless there is one, in the transaction that gives the reason for it.
-   * @param options.userId who gave the reason, on whose account it is made; by default who created the iModel
-   * @returns whether it did
+   * Schedules the checkpoint of a changeset unless it exists, in the transaction of the change that needs it.
+   * @param options.userId user whose account the job counts on; by default the creator of the iModel
+   * @returns whether a checkpoint was scheduled
    */
   async ensureScheduled(
     tx: Tx,
@@ -143,11 +153,11 @@ export class Checkpoints {
     index: number,
     { when = 'soon', userId = imodel.creator_id }: { when?: 'soon' | 'now'; userId?: string } = {},
   ): Promise<boolean> {
-    const place = this.#enabled ? await this.vacantSlot(imodel, index, tx) : undefined;
-    if (place === undefined) return false;
+    const slot = this.#enabled ? await this.vacantSlot(imodel, index, tx) : undefined;
+    if (slot === undefined) return false;
     const row: CheckpointTable = {
       id: randomUUID(),
-      ...place,
+      ...slot,
       state: 'scheduled',
       file_id: null,
       applied: 0,
@@ -172,10 +182,13 @@ export class Checkpoints {
     return true;
   }
 
-  /** Orders one for the newest changeset when the last one, made or ordered, is `every` changesets behind. */
+  /**
+   * Schedules a checkpoint of the newest changeset if the last one, in any state, is at least `every` changesets
+   * behind.
+   */
   async scheduleTip(tx: Tx, imodel: IModelTable, userId?: string): Promise<void> {
     if (!this.#enabled || this.#every === 0 || imodel.head_index < this.#every) return;
-    const last = await seen(tx, imodel, imodel.head_index)
+    const last = await visibleCheckpoints(tx, imodel, imodel.head_index)
       .orderBy('c.changeset_index', 'desc')
       .limit(1)
       .executeTakeFirst();
@@ -184,12 +197,13 @@ export class Checkpoints {
   }
 
   /**
-   * Orders what was not ordered while nobody made checkpoints: those of baselines and of named versions. For the start of a
-   * server, beside its work; several may do so at once. @returns how many it ordered
+   * Schedules the missing checkpoints of baselines and named versions, which were not scheduled while no server made
+   * checkpoints. Runs in the background after a server has started; several servers may run it at once.
+   * @returns the number of checkpoints that were scheduled
    */
   async catchUp(signal: AbortSignal): Promise<number> {
     if (!this.#enabled) return 0;
-    let ordered = 0;
+    let scheduled = 0;
     const { db } = this.#database;
     for (let after = { imodelId: '', index: -1 }; ;) {
       const versions = db.selectFrom('named_version').select(['imodel_id', 'changeset_index']);
@@ -197,7 +211,7 @@ export class Checkpoints {
         .selectFrom('imodel as m')
         .select((eb) => ['m.id as imodel_id', eb.lit(0).as('changeset_index')])
         .where('m.deleted_at', 'is', null)
-        // Said here for the sake of the many iModels and clones that begin with the seed.
+        // Also checked in `#scheduleMissing`. Here it skips the many iModels whose baseline is the seed.
         .where((eb) =>
           eb.not(
             eb.exists(eb.selectFrom('checkpoint as c').select('c.id').whereRef('c.baseline_id', '=', 'm.baseline_id')),
@@ -214,27 +228,28 @@ export class Checkpoints {
         )
         .orderBy('w.imodel_id')
         .orderBy('w.changeset_index')
-        .limit(catchUpPage)
+        .limit(catchUpPageSize)
         .execute();
       for (const { imodel_id, changeset_index } of page) {
-        if (signal.aborted) return ordered;
-        if (await this.#order(imodel_id, changeset_index)) ordered++;
+        if (signal.aborted) return scheduled;
+        if (await this.#scheduleMissing(imodel_id, changeset_index)) scheduled++;
       }
       const last = page.at(-1);
-      if (last === undefined) return ordered;
+      if (last === undefined) return scheduled;
       after = { imodelId: last.imodel_id, index: last.changeset_index };
     }
   }
 
   /**
-   * Has every failed checkpoint tried once more when the iTwin.js here is of a later version than any that tried before: it may
-   * read what the others could not. For the start of a server, beside its work; several may do so at once.
-   * @returns how many are tried again
+   * Schedules every failed checkpoint again if the installed iTwin.js is later than any version that made checkpoints
+   * before, because it may read files that the others could not. Runs in the background after a server has started;
+   * several servers may run it at once.
+   * @returns the number of checkpoints that were scheduled again
    */
   async retryFailed(version: string, signal: AbortSignal): Promise<number> {
     const { db } = this.#database;
-    const known = await db.selectFrom('secret').select('value').where('name', '=', versionName).executeTakeFirst();
-    if (!this.#enabled || (known !== undefined && !isLater(version, known.value))) return 0;
+    const known = await db.selectFrom('secret').select('value').where('name', '=', versionSecret).executeTakeFirst();
+    if (!this.#enabled || (known !== undefined && !isLaterVersion(version, known.value))) return 0;
     const failed = await db
       .selectFrom('checkpoint')
       .select(['id', 'baseline_id', 'segment_id', 'changeset_index'])
@@ -243,7 +258,7 @@ export class Checkpoints {
     let retried = 0;
     for (const row of failed) {
       if (signal.aborted) return retried;
-      const seeing = db
+      const viewers = db
         .selectFrom('imodel as m')
         .select(['m.itwin_id', 'm.creator_id'])
         .where('m.deleted_at', 'is', null)
@@ -251,8 +266,8 @@ export class Checkpoints {
         .limit(1);
       const imodel = await (
         row.baseline_id !== null
-          ? seeing.where('m.baseline_id', '=', row.baseline_id)
-          : seeing
+          ? viewers.where('m.baseline_id', '=', row.baseline_id)
+          : viewers
               .innerJoin('history_segment as h', 'h.history_id', 'm.history_id')
               .where('h.segment_id', '=', row.segment_id)
               .where('m.head_index', '>=', row.changeset_index)
@@ -263,29 +278,29 @@ export class Checkpoints {
       )
         retried++;
     }
-    // Only now: a server that is ended midway begins again.
+    // Written last, so that a server that is stopped in between starts over.
     await db
       .insertInto('secret')
-      .values({ name: versionName, value: version })
+      .values({ name: versionSecret, value: version })
       .onConflict((conflict) => conflict.column('name').doUpdateSet({ value: version }))
       .execute();
     return retried;
   }
 
-  /** @returns whether it was a failed one */
+  /** @returns false if the checkpoint is not in state `failed` */
   async #retry(tx: Tx, checkpointId: string, tenant: string, userId: string): Promise<boolean> {
-    const again = await tx
+    const updated = await tx
       .updateTable('checkpoint')
       .set({ state: 'scheduled', failure_reason: null, finished_at: null, applied: 0 })
       .where('id', '=', checkpointId)
       .where('state', '=', 'failed')
       .executeTakeFirst();
-    if (again.numUpdatedRows === 0n) return false;
+    if (updated.numUpdatedRows === 0n) return false;
     await enqueue(tx, { kind: checkpointJob, subjectId: checkpointId, tenant, userId, delayMs: this.#delayMs });
     return true;
   }
 
-  async #order(imodelId: string, index: number): Promise<boolean> {
+  async #scheduleMissing(imodelId: string, index: number): Promise<boolean> {
     const { db } = this.#database;
     const imodel = await db
       .selectFrom('imodel')
@@ -298,7 +313,7 @@ export class Checkpoints {
     return db.transaction().execute((tx) => this.ensureScheduled(tx, imodel, index));
   }
 
-  /** Makes a failed checkpoint, or one that never was, be made (again); one that is there or on its way stays as it is. */
+  /** Schedules a checkpoint that failed or was never scheduled; one in any other state is left unchanged. */
   async restart(tx: Tx, imodel: IModelTable, index: number, userId: string): Promise<void> {
     const row = await findCheckpoint(tx, imodel, index);
     if (row === undefined) {
@@ -310,8 +325,8 @@ export class Checkpoints {
   }
 }
 
-/** Checkpoints of changesets that an iModel sees, up to an index. */
-function seen(db: Db, view: CheckpointView, upTo: number) {
+/** Query for the checkpoints of the changesets that an iModel can see, up to an index. */
+function visibleCheckpoints(db: Db, view: CheckpointView, upTo: number) {
   return db
     .selectFrom('history_segment as h')
     .innerJoin('checkpoint as c', 'c.segment_id', 'h.segment_id')
@@ -324,7 +339,7 @@ function seen(db: Db, view: CheckpointView, upTo: number) {
 }
 
 /** The usable checkpoint of the baseline. */
-async function ofBaseline(db: Db, view: CheckpointView): Promise<CheckpointTable | undefined> {
+async function baselineCheckpoint(db: Db, view: CheckpointView): Promise<CheckpointTable | undefined> {
   return db
     .selectFrom('checkpoint')
     .selectAll()
@@ -333,26 +348,26 @@ async function ofBaseline(db: Db, view: CheckpointView): Promise<CheckpointTable
     .executeTakeFirst();
 }
 
-/** Where a checkpoint hangs: on a changeset of a segment, or on a baseline. */
-type Place = Pick<CheckpointTable, 'baseline_id' | 'segment_id' | 'changeset_index'>;
+/** What a checkpoint is of: a changeset of a segment, or a baseline. */
+type CheckpointSlot = Pick<CheckpointTable, 'baseline_id' | 'segment_id' | 'changeset_index'>;
 
-/** Undefined when the iModel sees no such changeset. */
-async function placeAt(db: Db, view: CheckpointView, index: number): Promise<Place | undefined> {
+/** Undefined if the iModel has no such changeset. */
+async function slotAt(db: Db, view: CheckpointView, index: number): Promise<CheckpointSlot | undefined> {
   if (index === 0) return { baseline_id: view.baseline_id, segment_id: null, changeset_index: 0 };
   const segmentId = await segmentAt(db, view, index);
   return segmentId === undefined ? undefined : { baseline_id: null, segment_id: segmentId, changeset_index: index };
 }
 
-async function checkpointAt(db: Db, place: Place): Promise<CheckpointTable | undefined> {
+async function checkpointAt(db: Db, slot: CheckpointSlot): Promise<CheckpointTable | undefined> {
   const checkpoints = db.selectFrom('checkpoint').selectAll();
-  if (place.baseline_id !== null) return checkpoints.where('baseline_id', '=', place.baseline_id).executeTakeFirst();
+  if (slot.baseline_id !== null) return checkpoints.where('baseline_id', '=', slot.baseline_id).executeTakeFirst();
   return checkpoints
-    .where('segment_id', '=', place.segment_id)
-    .where('changeset_index', '=', place.changeset_index)
+    .where('segment_id', '=', slot.segment_id)
+    .where('changeset_index', '=', slot.changeset_index)
     .executeTakeFirst();
 }
 
 async function findCheckpoint(db: Db, view: CheckpointView, index: number): Promise<CheckpointTable | undefined> {
-  const place = await placeAt(db, view, index);
-  return place === undefined ? undefined : checkpointAt(db, place);
+  const slot = await slotAt(db, view, index);
+  return slot === undefined ? undefined : checkpointAt(db, slot);
 }

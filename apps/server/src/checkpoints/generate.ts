@@ -20,10 +20,13 @@ import type { Workers } from './itwinjs/workers.ts';
 /** Bit of `containingChanges` that says a changeset changes schemas. */
 const schemaChanges = 1;
 /** Changesets that are fetched before they are applied: bounds the disk that one job takes. */
-const pageOfChangesets = 500;
+const changesetsPerBatch = 500;
 const progressEveryMs = 1000;
 /** Ids while a file is in work; whoever reads it from the store has others written over them. */
-const nobody = { iModelId: '00000000-0000-0000-0000-000000000000', iTwinId: '00000000-0000-0000-0000-000000000000' };
+const placeholderIds = {
+  iModelId: '00000000-0000-0000-0000-000000000000',
+  iTwinId: '00000000-0000-0000-0000-000000000000',
+};
 
 /** How often work of the iTwin.js process is tried. */
 export type Retries = Pick<JobHandler, 'attempts' | 'backoffMs'>;
@@ -87,7 +90,8 @@ export class Generator {
           .executeTakeFirst();
         if (row?.baseline_id != null && error instanceof FileFaultError)
           await raiseBriefcaseCountersOn(tx, row.baseline_id, error.highestBriefcaseId + 1);
-        // Whether a file may be stored is for the file to say: one that this server's iTwin.js cannot open is kept, without a checkpoint.
+        // Whether a file may be stored is for the file to say: one that this server's iTwin.js cannot open is kept,
+        // without a checkpoint.
         const otherwise = error instanceof DamagedFileError ? 'initializationFailed' : 'initialized';
         if (row?.baseline_id != null)
           await endBaseline(
@@ -107,7 +111,7 @@ export class Generator {
       .where('id', '=', job.subjectId)
       .executeTakeFirst();
     if (row?.state !== 'scheduled') return async () => undefined;
-    const imodel = await this.#seenBy(row);
+    const imodel = await this.#findViewer(row);
     // Nobody sees the changeset any more.
     if (imodel === undefined)
       return async (tx) => {
@@ -156,7 +160,7 @@ export class Generator {
   }
 
   /** Any iModel that sees what a checkpoint is of: they all see the same. */
-  async #seenBy(row: CheckpointTable): Promise<IModelTable | undefined> {
+  async #findViewer(row: CheckpointTable): Promise<IModelTable | undefined> {
     const imodels = this.#database.db
       .selectFrom('imodel')
       .selectAll('imodel')
@@ -180,7 +184,7 @@ export class Generator {
   async withFile<T>(
     imodel: IModelTable,
     index: number,
-    want: Pick<WorkRequest, 'purpose' | 'countMissingGuids'>,
+    task: Pick<WorkRequest, 'purpose' | 'countMissingGuids'>,
     job: Pick<RunningJob, 'signal' | 'onProgress'>,
     checkpointId: string | undefined,
     use: (made: MadeFile) => Promise<T>,
@@ -190,30 +194,30 @@ export class Generator {
       await mkdir(folder, { recursive: true, mode: 0o700 });
       try {
         const file = path.join(folder, 'model.bim');
-        const from = await this.#begin(imodel, index, file, job);
+        const from = await this.#fetchStart(imodel, index, file, job);
         if (checkpointId !== undefined)
           await this.#database.db
             .updateTable('checkpoint')
             .set({ applied: 0, to_apply: index - from.index })
             .where('id', '=', checkpointId)
             .execute();
-        const tell = this.#progress(checkpointId, from.index);
+        const reportProgress = this.#progress(checkpointId, from.index);
         const onApplied = (applied: number): void => {
           job.onProgress();
-          tell(applied);
+          reportProgress(applied);
         };
         let result: WorkResult;
         let at = from.index;
         do {
-          const changesets = await this.#fetch(imodel, at, Math.min(index, at + pageOfChangesets), folder, job);
+          const changesets = await this.#fetch(imodel, at, Math.min(index, at + changesetsPerBatch), folder, job);
           at = changesets.at(-1)?.index ?? index;
           const last = at === index;
           result = await slot.worker.work(
             {
               file,
               changesets,
-              purpose: last ? want.purpose : 'checkpoint',
-              countMissingGuids: last && want.countMissingGuids,
+              purpose: last ? task.purpose : 'checkpoint',
+              countMissingGuids: last && task.countMissingGuids,
             },
             job,
             onApplied,
@@ -228,7 +232,7 @@ export class Generator {
   }
 
   /** Puts the file to begin with in place. */
-  async #begin(
+  async #fetchStart(
     imodel: IModelTable,
     index: number,
     file: string,
@@ -241,7 +245,7 @@ export class Generator {
         nearest.changeset_index === 0
           ? 'the checkpoint of the baseline'
           : `the checkpoint of changeset ${nearest.changeset_index}`;
-      await readVerified(what, () => this.#files.writeTo(known, nobody, file, options));
+      await readVerified(what, () => this.#files.writeTo(known, placeholderIds, file, options));
       return { index: nearest.changeset_index, whole: undefined };
     }
     const { blob_id } = await this.#database.db
@@ -289,10 +293,10 @@ export class Generator {
   /** Writes progress down, at most once a second: it is to be seen, not to be resumed from. */
   #progress(checkpointId: string | undefined, from: number): (index: number) => void {
     if (checkpointId === undefined) return () => undefined;
-    let toldAt = Date.now();
+    let reportedAt = Date.now();
     return (index) => {
-      if (Date.now() - toldAt < progressEveryMs) return;
-      toldAt = Date.now();
+      if (Date.now() - reportedAt < progressEveryMs) return;
+      reportedAt = Date.now();
       this.#database.db
         .updateTable('checkpoint')
         .set({ applied: index - from })

@@ -32,7 +32,7 @@ export interface StoredBlock extends BlobPlace {
 }
 
 /** A file whose blocks are in the store, not yet known to the database. */
-export interface UnnamedFile extends IdentityOffsets {
+export interface UnrecordedFile extends IdentityOffsets {
   size: number;
   blockIds: readonly string[];
 }
@@ -68,7 +68,7 @@ export class ModelFiles {
     offsets: IdentityOffsets,
     whole: WholeBlob | undefined,
     options: CallOptions = {},
-  ): Promise<UnnamedFile> {
+  ): Promise<UnrecordedFile> {
     const handle = await open(file, 'r');
     try {
       const { size } = await handle.stat();
@@ -79,12 +79,12 @@ export class ModelFiles {
         const bytes = Buffer.alloc(Math.min(blockBytes, size - start));
         await handle.read(bytes, 0, bytes.length, start);
         const sha256 = createHash('sha256').update(bytes).digest('hex');
-        const inWhole =
+        const existing =
           whole !== undefined && (whole.hashes === undefined || whole.hashes[start / blockBytes] === sha256)
             ? { blobId: whole.blobId, row: whole.row, start }
             : undefined;
         blockIds.push(
-          (await this.#known(store, sha256)) ?? (await this.#add(store, account, bytes, sha256, inWhole, options)),
+          (await this.#known(store, sha256)) ?? (await this.#add(store, account, bytes, sha256, existing, options)),
         );
       }
       return { size, blockIds, ...offsets };
@@ -102,17 +102,17 @@ export class ModelFiles {
     account: Account,
     bytes: Buffer,
     sha256: string,
-    inWhole: { blobId: string; row: BlobTable | undefined; start: number } | undefined,
+    existing: { blobId: string; row: BlobTable | undefined; start: number } | undefined,
     options: CallOptions,
   ): Promise<string> {
     const id = randomBytes(16).toString('hex').toUpperCase();
-    const place = inWhole ?? { blobId: randomUUID(), start: 0 };
+    const place = existing ?? { blobId: randomUUID(), start: 0 };
     const key = randomUUID();
-    if (inWhole === undefined) await store.put(key, Readable.from([bytes]), bytes.length, options);
-    const won = await this.#database.db.transaction().execute(async (tx) => {
-      const taken = await blockIn(tx, store.id, sha256);
-      if (taken !== undefined) return taken.id;
-      if (inWhole === undefined)
+    if (existing === undefined) await store.put(key, Readable.from([bytes]), bytes.length, options);
+    const storedId = await this.#database.db.transaction().execute(async (tx) => {
+      const other = await blockIn(tx, store.id, sha256);
+      if (other !== undefined) return other.id;
+      if (existing === undefined)
         await tx
           .insertInto('blob')
           .values({
@@ -127,10 +127,10 @@ export class ModelFiles {
             ...account,
           })
           .execute();
-      else if (inWhole.row !== undefined)
+      else if (existing.row !== undefined)
         await tx
           .insertInto('blob')
-          .values(inWhole.row)
+          .values(existing.row)
           .onConflict((conflict) => conflict.doNothing())
           .execute();
       await tx
@@ -139,12 +139,12 @@ export class ModelFiles {
         .execute();
       return id;
     });
-    if (won !== id && inWhole === undefined) await store.delete(key, options);
-    return won;
+    if (storedId !== id && existing === undefined) await store.delete(key, options);
+    return storedId;
   }
 
   /** Makes a stored file known, in the transaction of whoever refers to it. @returns its id */
-  async record(tx: Tx, file: UnnamedFile): Promise<string> {
+  async record(tx: Tx, file: UnrecordedFile): Promise<string> {
     const id = randomUUID();
     await tx
       .insertInto('model_file')
@@ -270,7 +270,7 @@ export async function blockHashes(file: string): Promise<string[]> {
 }
 
 /** Takes back what `record` wrote. Its blocks stay until the collector finds that nothing names them. */
-export async function forgetFile(tx: Tx, fileId: string): Promise<void> {
+export async function deleteModelFile(tx: Tx, fileId: string): Promise<void> {
   await tx.deleteFrom('model_file_block').where('file_id', '=', fileId).execute();
   await tx.deleteFrom('model_file').where('id', '=', fileId).execute();
 }

@@ -1,4 +1,4 @@
-import { forgetFile } from '../checkpoints/modelFiles.ts';
+import { deleteModelFile } from '../checkpoints/modelFiles.ts';
 import type { Database } from '../db/database.ts';
 import { releaseBlobs } from '../storage/blobs.ts';
 import { chunk, timeOf, unlessInUse, type CollectorOptions } from './step.ts';
@@ -16,7 +16,7 @@ export async function deleteModelFiles({ db }: Database, { signal }: CollectorOp
       )
       .limit(chunk)
       .execute();
-    for (const { id } of files) await db.transaction().execute((tx) => forgetFile(tx, id));
+    for (const { id } of files) await db.transaction().execute((tx) => deleteModelFile(tx, id));
     deleted += files.length;
     if (files.length < chunk) return deleted;
   }

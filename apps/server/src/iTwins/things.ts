@@ -50,7 +50,7 @@ export class ITwinThings {
   async setImage(itwin: ITwinTable, picture: Buffer, request: PictureRequest): Promise<ITwinImageTable> {
     const iTwinId = itwin.id;
     const store = this.#blobs.stores.ofDataCenter(itwin.data_center);
-    const pictures = await this.#pictures.scale(picture, { ...request, mostProportion: maxProportion });
+    const pictures = await this.#pictures.scale(picture, { ...request, maxProportion: maxProportion });
     return withStoredPictures(store, pictures, (stored) =>
       this.#database.db.transaction().execute(async (tx) => {
         const before = await tx

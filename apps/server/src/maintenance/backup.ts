@@ -38,13 +38,14 @@ interface StoredFile {
   sha256: string;
 }
 
-const atATime = 4;
+const concurrency = 4;
 
 /**
- * Makes or renews a backup of an embedded installation, beside its running server: a snapshot of the database first, then every
- * file that the snapshot names. Files never change, and the collector leaves those that were just given up for its grace, so
- * all are there; those that an earlier run brought are not read again. The snapshot takes its name last: whenever a run ends,
- * the folder is a whole data folder, the earlier one or the new one, on which a server can be started.
+ * Makes or renews a backup of an embedded installation, beside its running server: a snapshot of the database first,
+ * then every file that the snapshot names. Files never change, and the collector leaves those that were just given up
+ * for its grace, so all are there; those that an earlier run brought are not read again. The snapshot takes its name
+ * last: whenever a run ends, the folder is a whole data folder, the earlier one or the new one, on which a server can
+ * be started.
  * @throws BackupError, DataFolderInUseError when a server runs on the backup
  */
 export async function backUp(
@@ -120,7 +121,7 @@ async function fill(
   syncFolderSync(target);
   // Only now does nothing name them any more.
   for (const { store: copy, keys } of stale) {
-    await pMap(keys, (key) => copy.delete(key), { concurrency: atATime });
+    await pMap(keys, (key) => copy.delete(key), { concurrency });
     result.removed += keys.length;
   }
   return result;
@@ -174,7 +175,7 @@ async function copyFiles(
       result.files++;
       onFile();
     },
-    { concurrency: atATime },
+    { concurrency },
   );
   return [...there.keys()];
 }

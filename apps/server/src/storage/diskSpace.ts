@@ -14,13 +14,15 @@ export class LowDiskSpaceError extends Error {
 
 const mebibyte = 2 ** 20;
 /** How long a look at the file system is good, ms. */
-const lookMs = 1000;
+const measurementLifeMs = 1000;
 /** Bytes after which a running write looks again: what comes in between two looks is far below the floor. */
-export const lookEveryBytes = 8 * mebibyte;
-/** Size of the reserve: a thousand deletions in the write-ahead log, and no more than a sixteenth of the file system. */
+export const recheckEveryBytes = 8 * mebibyte;
+/**
+ * Size of the reserve: a thousand deletions in the write-ahead log, and no more than a sixteenth of the file system.
+ */
 const reserveBytes = 8 * mebibyte;
 
-interface Look {
+interface Measurement {
   at: number;
   free: number;
   total: number;
@@ -28,15 +30,15 @@ interface Look {
 
 /**
  * Keeps a file system from being filled to the last byte. Below a floor of free space nothing new is stored, so that
- * reading and deleting go on. Where the embedded database is, a file of reserve is kept besides, for the case that something
- * else fills the disk: it is given up when something is to be deleted, which needs room too.
+ * reading and deleting go on. Where the embedded database is, a file of reserve is kept besides, for the case that
+ * something else fills the disk: it is given up when something is to be deleted, which needs room too.
  */
 export class DiskSpace {
   readonly #folder: string;
   readonly #settings: Config['diskSpace'];
   readonly #reserve: string | undefined;
-  #look: Look | undefined;
-  #looking: Promise<Look> | undefined;
+  #latest: Measurement | undefined;
+  #measuring: Promise<Measurement> | undefined;
   #missingReserve = 0;
 
   /** @param reserve file of reserve; none by default */
@@ -52,7 +54,7 @@ export class DiskSpace {
    * @throws LowDiskSpaceError
    */
   async require(bytes = 0, now = false): Promise<void> {
-    const { free, total } = now ? await this.#lookAgain() : await this.#current();
+    const { free, total } = now ? await this.#measure() : await this.#current();
     const floor = this.#floorOf(total);
     if (floor > 0 && free - this.#missingReserve - bytes < floor) throw new LowDiskSpaceError(free, floor);
   }
@@ -60,18 +62,18 @@ export class DiskSpace {
   /** Gives the reserve up if the disk is full, so that what frees space can run. */
   async makeRoom(): Promise<void> {
     if (this.#reserve === undefined) return;
-    const { free } = await this.#lookAgain();
+    const { free } = await this.#measure();
     const reserve = await sizeOf(this.#reserve);
     if (reserve === 0 || free >= reserve) return;
     await rm(this.#reserve, { force: true });
     this.#missingReserve = reserve;
-    this.#look = undefined;
+    this.#latest = undefined;
   }
 
   /** Lays the reserve in, or in again, as long as there is plenty of room. That there is none is no fault. */
   async keepReserve(): Promise<void> {
     if (this.#reserve === undefined) return;
-    const { free, total } = await this.#lookAgain();
+    const { free, total } = await this.#measure();
     const wanted = Math.min(reserveBytes, Math.floor(total / 16));
     if ((await sizeOf(this.#reserve)) === wanted) return;
     this.#missingReserve = wanted;
@@ -83,7 +85,7 @@ export class DiskSpace {
     } catch {
       await rm(this.#reserve, { force: true });
     }
-    this.#look = undefined;
+    this.#latest = undefined;
   }
 
   #floorOf(total: number): number {
@@ -91,19 +93,19 @@ export class DiskSpace {
     return Math.min(floorMiB * mebibyte, (total * floorPercent) / 100);
   }
 
-  async #current(): Promise<Look> {
-    if (this.#look !== undefined && performance.now() - this.#look.at < lookMs) return this.#look;
-    return this.#lookAgain();
+  async #current(): Promise<Measurement> {
+    if (this.#latest !== undefined && performance.now() - this.#latest.at < measurementLifeMs) return this.#latest;
+    return this.#measure();
   }
 
-  async #lookAgain(): Promise<Look> {
-    this.#looking ??= statfs(this.#folder)
+  async #measure(): Promise<Measurement> {
+    this.#measuring ??= statfs(this.#folder)
       .then(
         ({ bavail, blocks, bsize }) =>
-          (this.#look = { at: performance.now(), free: bavail * bsize, total: blocks * bsize }),
+          (this.#latest = { at: performance.now(), free: bavail * bsize, total: blocks * bsize }),
       )
-      .finally(() => (this.#looking = undefined));
-    return this.#looking;
+      .finally(() => (this.#measuring = undefined));
+    return this.#measuring;
   }
 }
 

@@ -14,13 +14,14 @@ import {
   type DropOptions,
   type StoredObject,
 } from './blobStore.ts';
-import { lookEveryBytes, type DiskSpace } from './diskSpace.ts';
+import { recheckEveryBytes, type DiskSpace } from './diskSpace.ts';
 import { createFileDurably, makeFolder, syncFolder } from './durable.ts';
 import { StagedBlocks, type StagedBlock } from './stagedBlocks.ts';
 
 /**
- * Files in one folder: `objects/ab/cd…` by key, `unfinished/` for what is still coming in, `owner` for whose they are. An object is written aside,
- * synced and renamed, so that a key never shows half a file and survives a power cut once `put` has returned.
+ * Files in one folder: `objects/ab/cd…` by key, `unfinished/` for what is still coming in, `owner` for whose they are.
+ * An object is written aside, synced and renamed, so that a key never shows half a file and survives a power cut once
+ * `put` has returned.
  */
 export class FileStore implements BlobStore {
   readonly id: string;
@@ -52,7 +53,7 @@ export class FileStore implements BlobStore {
   }
 
   async put(key: string, body: Readable, size: number, options: CallOptions = {}): Promise<StoredObject> {
-    return this.#write(key, size, options, (sink) => sink.takeAll(body));
+    return this.#write(key, size, options, (writer) => writer.writeAll(body));
   }
 
   async stageBlock(
@@ -67,11 +68,11 @@ export class FileStore implements BlobStore {
     await this.#staged.stage(upload, name, size, options, async () => {
       const target = path.join(this.#uploadFolder(upload), name);
       return this.#writeAside(target, async (file) => {
-        const sink = new Sink(file, size, false, options, this.#space);
-        await sink.takeAll(body);
+        const writer = new CheckedWriter(file, size, false, options, this.#space);
+        await writer.writeAll(body);
         // The client will not send it again once it has its answer.
         await file.datasync();
-        return sink.size;
+        return writer.size;
       });
     });
   }
@@ -98,8 +99,8 @@ export class FileStore implements BlobStore {
     size: number,
     options: CommitOptions = {},
   ): Promise<StoredObject> {
-    return this.#write(key, size, options, async (sink) => {
-      for (const blockId of blockIds) await sink.takeAll(await this.readBlock(upload, blockId, options));
+    return this.#write(key, size, options, async (writer) => {
+      for (const blockId of blockIds) await writer.writeAll(await this.readBlock(upload, blockId, options));
     });
   }
 
@@ -168,24 +169,27 @@ export class FileStore implements BlobStore {
     key: string,
     size: number,
     options: CommitOptions,
-    fill: (sink: Sink) => Promise<void>,
+    fill: (writer: CheckedWriter) => Promise<void>,
   ): Promise<StoredObject> {
     await this.#space?.require(size);
     const target = this.#path(key);
     const stored = await this.#writeAside(target, async (file) => {
-      const sink = new Sink(file, size, options.md5 !== undefined, options, this.#space);
-      await fill(sink);
-      if (sink.size !== size) throw new SizeMismatchError(size);
-      if (sink.md5() !== options.md5) throw new ChecksumMismatchError();
+      const writer = new CheckedWriter(file, size, options.md5 !== undefined, options, this.#space);
+      await fill(writer);
+      if (writer.size !== size) throw new SizeMismatchError(size);
+      if (writer.md5() !== options.md5) throw new ChecksumMismatchError();
       options.signal?.throwIfAborted();
       await file.sync();
-      return { size, sha256: sink.digest() };
+      return { size, sha256: writer.digest() };
     });
     await syncFolder(path.dirname(target));
     return stored;
   }
 
-  /** Writes a new file in `unfinished/` and gives it its name in `target` once it is whole; nothing of one that fails stays. */
+  /**
+   * Writes a new file in `unfinished/` and gives it its name in `target` once it is whole; nothing of one that fails
+   * stays.
+   */
   async #writeAside<T>(target: string, write: (file: FileHandle) => Promise<T>): Promise<T> {
     const name = randomUUID();
     const aside = path.join(this.#unfinished, name);
@@ -219,7 +223,7 @@ export class FileStore implements BlobStore {
 }
 
 /** Writes bytes on, counts and hashes them, and refuses the first one too many. */
-class Sink {
+class CheckedWriter {
   size = 0;
   readonly #file: FileHandle;
   readonly #hash: Hash = createHash('sha256');
@@ -227,7 +231,7 @@ class Sink {
   readonly #declared: number;
   readonly #options: CallOptions;
   readonly #space: DiskSpace | undefined;
-  #lookedAt = 0;
+  #checkedAt = 0;
 
   constructor(
     file: FileHandle,
@@ -243,7 +247,7 @@ class Sink {
     this.#space = space;
   }
 
-  async takeAll(body: Readable): Promise<void> {
+  async writeAll(body: Readable): Promise<void> {
     for await (const chunk of body) {
       this.#options.signal?.throwIfAborted();
       const bytes = chunk as Buffer;
@@ -251,8 +255,8 @@ class Sink {
       if (this.size > this.#declared) throw new SizeMismatchError(this.#declared);
       this.#hash.update(bytes);
       this.#md5?.update(bytes);
-      if (this.size - this.#lookedAt >= lookEveryBytes) {
-        this.#lookedAt = this.size;
+      if (this.size - this.#checkedAt >= recheckEveryBytes) {
+        this.#checkedAt = this.size;
         await this.#space?.require(0, true);
       }
       await this.#file.writeFile(bytes);

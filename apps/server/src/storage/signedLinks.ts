@@ -22,7 +22,10 @@ export interface LinkOrigin {
 /** Why a link was refused. */
 export type LinkFault = 'tampered' | 'expired';
 
-/** First part of every address of the data plane. Azure's client wants account and container in the path on localhost and IP hosts. */
+/**
+ * First part of every address of the data plane. Azure's client wants account and container in the path on localhost
+ * and IP hosts.
+ */
 export const account = 'storage';
 export const blobPath = `/${account}/blobs/:blobId/:fileName`;
 export const filePath = `/${account}/files/:fileId/:iModelId/:fileName`;
@@ -53,7 +56,9 @@ export class SignedLinks {
     return `${origin}/${account}/${grant.resource}/${encodeURIComponent(grant.fileName)}?${this.#query(grant.permission, partsOf(grant), this.expiry(), through)}`;
   }
 
-  /** A token that lets its holder read a container: the query of every request for it. iTwin.js reads its end from `se`. */
+  /**
+   * A token that lets its holder read a container: the query of every request for it. iTwin.js reads its end from `se`.
+   */
   containerToken(container: string, lifeSeconds: number, through?: LinkOrigin): string {
     return this.#query('r', partsOfContainer(container), Date.now() + lifeSeconds * 1000, through);
   }

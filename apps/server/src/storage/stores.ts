@@ -41,7 +41,10 @@ export class StoreUnavailableError extends Error {
 
 type StoreConfig = Config['store'];
 
-/** The stores of an installation: one for each data center. Everything that an iTwin holds lies in the store of its data center. */
+/**
+ * The stores of an installation: one for each data center. Everything that an iTwin holds lies in the store of its data
+ * center.
+ */
 export class Stores {
   readonly home: BlobStore;
   readonly #byId: ReadonlyMap<string, BlobStore>;
@@ -108,7 +111,7 @@ export async function openStores(
   if (other !== undefined) throw new OtherStoreError(other.store, known);
   const installation = await installationOf(db);
   for (const [id, store] of opened)
-    if ((await claimed(store, installation)) !== installation) throw new ForeignStoreError(id);
+    if ((await claim(store, installation)) !== installation) throw new ForeignStoreError(id);
   return new Stores(byDataCenter.get(config.dataCenter) as BlobStore, byDataCenter);
 }
 
@@ -125,7 +128,7 @@ async function installationOf(db: Db): Promise<string> {
   return ((await read()) as { value: string }).value;
 }
 
-async function claimed(store: BlobStore, installation: string): Promise<string> {
+async function claim(store: BlobStore, installation: string): Promise<string> {
   try {
     return await store.claim(installation);
   } catch (error) {

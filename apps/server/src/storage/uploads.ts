@@ -21,8 +21,8 @@ export interface Upload {
   /** Bytes that were declared for it. */
   size: number;
   /**
-   * `open`: a push or a baseline waits for it. `closed`: that is complete, and a repeated request changes nothing. `lost`: the push
-   * lost its turn to another one.
+   * `open`: a push or a baseline waits for it. `closed`: that is complete, and a repeated request changes nothing.
+   * `lost`: the push lost its turn to another one.
    */
   state: 'open' | 'closed' | 'lost';
   /** What was stored; undefined while nothing is. */
@@ -36,17 +36,20 @@ export interface Upload {
 /** What became of an upload. `conflict`: other bytes are there already. `lost`: nothing waits for it any more. */
 export type UploadOutcome = 'stored' | 'conflict' | 'lost';
 
-/** How long a stored file waits for its completion, and how long one is waited for that clients put into a store by themselves. */
+/**
+ * How long a stored file waits for its completion, and how long one is waited for that clients put into a store by
+ * themselves.
+ */
 export const completionMs = 24 * 3600 * 1000;
 /** What is expected of uploads that the server cannot see. */
 const slowestDirectBytesPerSecond = 1024 * 1024;
 /** Uploads whose last note is remembered. */
-const notedUploads = 10_000;
+const rememberedNotes = 10_000;
 
 /**
- * Takes the bytes of uploads: whole or in blocks, through links of the server, or from where clients put them by themselves.
- * Everything may be repeated, because answers get lost. While bytes come in, that is noted now and then: it renews the lease of
- * a push, and keeps a link usable that ran out meanwhile.
+ * Takes the bytes of uploads: whole or in blocks, through links of the server, or from where clients put them by
+ * themselves. Everything may be repeated, because answers get lost. While bytes come in, that is noted now and then: it
+ * renews the lease of a push, and keeps a link usable that ran out meanwhile.
  */
 export class Uploads {
   readonly #db: Db;
@@ -57,7 +60,7 @@ export class Uploads {
   /** How often it is noted that bytes come in. */
   readonly #noteEveryMs: number;
   /** When this server last noted an upload, by its own steady clock. */
-  readonly #noted = new LRUCache<string, number>({ max: notedUploads });
+  readonly #noted = new LRUCache<string, number>({ max: rememberedNotes });
   /** Commits that are under way, by upload and list: a repeated one gets the answer of the first. */
   readonly #commits = new Map<string, Promise<UploadOutcome>>();
 
@@ -76,8 +79,8 @@ export class Uploads {
   }
 
   /**
-   * How long a push that begins now keeps others out, if its upload does not renew that. One that goes straight to the store cannot:
-   * it gets a second more for each MiB, up to the life of a link.
+   * Lease of a push that starts now, unless its upload renews the lease. A direct upload cannot renew it, so its lease
+   * is one second longer for each MiB, up to the lifetime of a link.
    */
   leaseMs({ direct }: BlobStore, size: number): number {
     if (direct?.uploads === undefined) return this.#leaseMs;
@@ -121,18 +124,18 @@ export class Uploads {
   }
 
   /**
-   * Whether an upload goes on through a link that has run out. What counts is that it began in time and that bytes flow: it may
-   * pause for as long as a link lives.
+   * Whether an upload goes on through a link that has run out. What counts is that it began in time and that bytes
+   * flow: it may pause for as long as a link lives.
    */
-  goesOn({ activeAt }: Upload): boolean {
+  isActive({ activeAt }: Upload): boolean {
     return activeAt !== null && Date.now() - activeAt < this.#linkLifeMs;
   }
 
   /**
-   * Notes that a request for an open upload begins, so that its link may run out and its lease is renewed. A push whose lease has
-   * just begun needs no note, unless it comes in blocks.
+   * Records that a request for an open upload starts, so that the upload may continue after its link has expired, and
+   * renews its lease. A push whose lease was granted just now needs no record, unless it is uploaded in blocks.
    */
-  async begins(upload: Upload, inBlocks: boolean): Promise<void> {
+  async noteStart(upload: Upload, inBlocks: boolean): Promise<void> {
     if (upload.state !== 'open' || this.#isNoted(upload.id)) return;
     const leftMs = (upload.leaseUntil ?? 0) - Date.now();
     // One that ends later than any begun now was given by a clock that has been set back.
@@ -142,7 +145,7 @@ export class Uploads {
   }
 
   /** Notes that bytes come in; may be called for every chunk. */
-  flows(upload: Upload): void {
+  noteProgress(upload: Upload): void {
     if (upload.state !== 'open' || this.#isNoted(upload.id)) return;
     this.#note(upload.id).catch((error: unknown) =>
       this.#log.warn({ err: error, blob: upload.id }, 'cannot note the progress of an upload; tried again'),
@@ -157,7 +160,10 @@ export class Uploads {
     return hash.digest('hex') === upload.stored.sha256 ? 'stored' : 'conflict';
   }
 
-  /** Takes one block, in the place of an earlier one with the same id. @throws SizeMismatchError, or what the body throws */
+  /**
+   * Takes one block, in the place of an earlier one with the same id.
+   * @throws SizeMismatchError, or what the body throws
+   */
   async stageBlock({ id, store, size }: Upload, blockId: string, body: Readable): Promise<void> {
     await this.#stores.get(store).stageBlock(id, blockId, body, size);
   }
@@ -189,8 +195,8 @@ export class Uploads {
   }
 
   /**
-   * Takes in what a client uploaded straight to the store, before its completion is judged. Nothing there, nothing that can be read, and another size
-   * than declared, are for the completion to tell.
+   * Takes in what a client uploaded straight to the store, before its completion is judged. Nothing there, nothing that
+   * can be read, and another size than declared, are for the completion to tell.
    */
   async finalize(id: string): Promise<void> {
     if (!this.#stores.anyDirectUploads) return;
@@ -204,7 +210,8 @@ export class Uploads {
       );
     } catch (error) {
       if (error instanceof UnreadableObjectError) {
-        // It may be of a kind that cannot be written anew either: whoever is told that nothing is there may upload again.
+        // It may be of a kind that cannot be written anew either: whoever is told that nothing is there may upload
+        // again.
         await uploads.drop(id);
         return;
       }
@@ -240,8 +247,8 @@ export class Uploads {
   }
 
   /**
-   * A block list for a file that is there already. Rule of Azure: an id names the block that was staged last, else the one that
-   * was committed. So the list that was committed gives the same file, unless other blocks were staged since.
+   * A block list for a file that is there already. Rule of Azure: an id names the block that was staged last, else the
+   * one that was committed. So the list that was committed gives the same file, unless other blocks were staged since.
    */
   async #repeated(
     upload: Upload,
@@ -331,7 +338,7 @@ export class Uploads {
   async #whileNoted<T>(upload: Upload, work: () => Promise<T>): Promise<T> {
     const until = performance.now() + this.#linkLifeMs;
     const noting = setInterval(() => {
-      if (performance.now() < until) this.flows(upload);
+      if (performance.now() < until) this.noteProgress(upload);
     }, this.#noteEveryMs);
     try {
       return await work();

@@ -1,7 +1,8 @@
 /**
- * Scales one picture, in a process of its own that ends with it: decoding holds a thread of the pool that also reads files, and its
- * library is native code that reads a stranger's bytes. The picture comes over standard input, the answer goes over standard output
- * (`readScaled` in `pictures.ts`). With the argument `default` it draws the picture of iModels that have none.
+ * Scales one picture, in a process of its own that ends with it: decoding holds a thread of the pool that also reads
+ * files, and its library is native code that reads a stranger's bytes. The picture comes over standard input, the
+ * answer goes over standard output (`readScaled` in `pictures.ts`). With the argument `default` it draws the picture of
+ * iModels that have none.
  */
 import { buffer } from 'node:stream/consumers';
 import type Sharp from 'sharp';
@@ -26,10 +27,10 @@ class FaultError extends Error {
   }
 }
 
-async function scale(sharp: typeof Sharp, picture: Buffer, mostProportion: number): Promise<Buffer[]> {
+async function scale(sharp: typeof Sharp, picture: Buffer, maxProportion: number): Promise<Buffer[]> {
   const { format, width, height } = await sharp(picture, { limitInputPixels: false }).metadata();
   if (format !== 'png' && format !== 'jpeg') throw new FaultError('notAPicture');
-  if (width > mostProportion * height || height > mostProportion * width) throw new FaultError('proportions');
+  if (width > maxProportion * height || height > maxProportion * width) throw new FaultError('proportions');
   if (width * height > maxPixels[format]) throw new FaultError('tooManyPixels');
   const image = sharp(picture, { limitInputPixels: maxPixels[format], failOn: 'error' }).rotate();
   // Decoded once: the small one has half the sides of the large one.

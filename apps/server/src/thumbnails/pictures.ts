@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import type { PictureFault, ScaledHead, ThumbnailSize } from './pictureSizes.ts';
-import { TooManyWaitingError, Turns } from './turns.ts';
+import { QueueFullError, FairQueue } from './fairQueue.ts';
 
 /** The bytes are no PNG and no JPEG, or a damaged one. */
 export class NotAPictureError extends Error {
@@ -33,7 +33,7 @@ export class ProportionsError extends Error {
 /** Longest time for one picture, milliseconds: the largest one takes seconds. */
 const timeoutMs = 60_000;
 /** Pictures that are scaled, and that wait, at a time; each holds its bytes, 5 MiB at most. */
-const limits = { running: 1, waiting: 32, waitingOfOne: 4 };
+const limits = { running: 1, waiting: 32, waitingPerUser: 4 };
 
 /** Whose picture is to be scaled, and for how long it is wanted. */
 export interface PictureRequest {
@@ -41,25 +41,28 @@ export interface PictureRequest {
   /** Aborted when the client has gone. */
   signal: AbortSignal;
   /** Most that one side may be times the other. */
-  mostProportion?: number;
+  maxProportion?: number;
 }
 
 /** Scales pictures in processes of their own, one at a time, users in turn. */
 export class Pictures {
-  readonly #turns = new Turns(limits);
+  readonly #queue = new FairQueue(limits);
   #default: Promise<Record<ThumbnailSize, Buffer>> | undefined;
 
-  /** The picture in both sizes, PNG. @throws NotAPictureError, TooManyPixelsError, ProportionsError; ApiError Unavailable */
+  /**
+   * The picture in both sizes, PNG.
+   * @throws NotAPictureError, TooManyPixelsError, ProportionsError; ApiError Unavailable
+   */
   async scale(
     picture: Buffer,
-    { caller, signal, mostProportion = Infinity }: PictureRequest,
+    { caller, signal, maxProportion = Infinity }: PictureRequest,
   ): Promise<Record<ThumbnailSize, Buffer>> {
     try {
-      return await this.#turns.run(caller.user.id, signal, () =>
-        inProcess(['scale', String(mostProportion)], picture, signal),
+      return await this.#queue.run(caller.user.id, signal, () =>
+        inProcess(['scale', String(maxProportion)], picture, signal),
       );
     } catch (error) {
-      if (error instanceof TooManyWaitingError)
+      if (error instanceof QueueFullError)
         throw new ApiError('Unavailable', {
           message: 'Too many pictures wait to be scaled. Try again.',
           headers: { 'retry-after': '5' },

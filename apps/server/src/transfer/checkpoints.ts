@@ -1,4 +1,4 @@
-import { forgetFile } from '../checkpoints/modelFiles.ts';
+import { deleteModelFile } from '../checkpoints/modelFiles.ts';
 import type { Tx } from '../db/database.ts';
 import type { CheckpointTable, TransferTable } from '../db/schema.ts';
 import type { Effect, JobHandler, RunningJob } from '../operations/jobs.ts';
@@ -95,6 +95,6 @@ async function takeBackUnfinished(tx: Tx, transfer: TransferTable): Promise<Chec
     )
     .returningAll()
     .execute();
-  for (const { file_id } of unfinished) if (file_id !== null) await forgetFile(tx, file_id);
+  for (const { file_id } of unfinished) if (file_id !== null) await deleteModelFile(tx, file_id);
   return unfinished;
 }

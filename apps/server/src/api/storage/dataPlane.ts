@@ -93,7 +93,7 @@ export async function dataPlane(
     const expired = grant === 'expired' && request.query.sp === 'w';
     if (!expired) requireGrant(grant, 'w');
     const upload = await uploads.find(request.params.blobId);
-    if (expired && (upload === undefined || !uploads.goesOn(upload))) throw refusal('expired');
+    if (expired && (upload === undefined || !uploads.isActive(upload))) throw refusal('expired');
     if (upload === undefined) throw new StorageError(404, 'BlobNotFound', 'Nothing waits for this upload any more.');
     if (upload.state === 'lost') throw lostTurn();
     return upload;
@@ -173,8 +173,8 @@ async function putWhole(uploads: Uploads, upload: Upload, incoming: Incoming): P
     await uploads.refuse(upload);
     throw new SizeMismatchError(upload.size);
   }
-  await uploads.begins(upload, false);
-  return uploads.put(upload, incomingBody({ ...incoming, md5s, onBytes: () => uploads.flows(upload) }));
+  await uploads.noteStart(upload, false);
+  return uploads.put(upload, incomingBody({ ...incoming, md5s, onBytes: () => uploads.noteProgress(upload) }));
 }
 
 async function stageBlock(uploads: Uploads, upload: Upload, incoming: Incoming): Promise<UploadOutcome> {
@@ -185,11 +185,11 @@ async function stageBlock(uploads: Uploads, upload: Upload, incoming: Incoming):
     throw new StorageError(400, 'InvalidQueryParameterValue', 'The block id is not valid.');
   if (upload.state === 'closed') return 'conflict';
   const md5 = md5Of(request, 'content-md5');
-  await uploads.begins(upload, true);
+  await uploads.noteStart(upload, true);
   await uploads.stageBlock(
     upload,
     blockId,
-    incomingBody({ ...incoming, md5s: md5 === undefined ? [] : [md5], onBytes: () => uploads.flows(upload) }),
+    incomingBody({ ...incoming, md5s: md5 === undefined ? [] : [md5], onBytes: () => uploads.noteProgress(upload) }),
   );
   return 'stored';
 }
@@ -198,7 +198,7 @@ async function commit(uploads: Uploads, upload: Upload, incoming: Incoming): Pro
   const { request } = incoming;
   const md5 = md5Of(request, 'content-md5');
   const fileMd5 = md5Of(request, 'x-ms-blob-content-md5');
-  await uploads.begins(upload, true);
+  await uploads.noteStart(upload, true);
   return uploads.commitBlocks(
     upload,
     await readBlockList(incomingBody({ ...incoming, md5s: md5 === undefined ? [] : [md5] })),

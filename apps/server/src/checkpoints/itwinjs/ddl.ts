@@ -1,18 +1,22 @@
 /**
  * Checks the schema statements (DDL) that a changeset carries, before iTwin.js executes them.
  *
- * A changeset's prefix may hold SQL text, which iTwin.js runs as it stands, several statements at a time. Whoever may push a
- * changeset could otherwise run any SQL in the checkpoint worker, `ATTACH DATABASE` of other files included. So only what ECDb
- * itself writes is let through: CREATE, ALTER and DROP of tables, indexes and triggers of the main database. Tokens follow
- * SQLite's own rules (https://sqlite.org/lang_keywords.html, tokenize.c), so that the text cannot mean one thing here and another there.
+ * A changeset's prefix may hold SQL text, which iTwin.js runs as it stands, several statements at a time. Whoever may
+ * push a changeset could otherwise run any SQL in the checkpoint worker, `ATTACH DATABASE` of other files included. So
+ * only what ECDb itself writes is let through: CREATE, ALTER and DROP of tables, indexes and triggers of the main
+ * database. Tokens follow SQLite's own rules (https://sqlite.org/lang_keywords.html, tokenize.c), so that the text
+ * cannot mean one thing here and another there.
  */
 
 /** Longest text that is looked at, in UTF-16 code units: the largest domain schemas known give about 200,000. */
-const longestText = 8 * 1024 * 1024;
-const mostStatements = 50_000;
-const deepestNesting = 50;
+const maxTextLength = 8 * 1024 * 1024;
+const maxStatements = 50_000;
+const maxNesting = 50;
 
-/** Functions that ECDb and the BIS domain use in indexes, constraints and triggers. Everything else is refused, so that no function that reads files, schemas or memory can be named. */
+/**
+ * Functions that ECDb and the BIS domain use in indexes, constraints and triggers. Everything else is refused, so that
+ * no function that reads files, schemas or memory can be named.
+ */
 const allowedFunctions = new Set([
   ...[
     'abs',
@@ -123,11 +127,12 @@ export class ForbiddenDdlError extends Error {
  * @throws ForbiddenDdlError on the first statement that is none of those that ECDb writes
  */
 export function checkDdl(text: string): void {
-  if (text.length > longestText) throw new ForbiddenDdlError(`more than ${longestText / 2 ** 20} MiB of statements`);
+  if (text.length > maxTextLength)
+    throw new ForbiddenDdlError(`more than ${maxTextLength / 2 ** 20} MiB of statements`);
   const cursor = new Cursor(tokensOf(text));
   for (let count = 0; !cursor.atEnd; count++) {
     if (cursor.take(';')) continue;
-    if (count > mostStatements) throw new ForbiddenDdlError(`more than ${mostStatements} statements`);
+    if (count > maxStatements) throw new ForbiddenDdlError(`more than ${maxStatements} statements`);
     statement(cursor);
     if (!cursor.atEnd && !cursor.take(';')) throw new ForbiddenDdlError('a statement with more text after its end');
   }
@@ -152,7 +157,8 @@ export function checkSchema(entries: Iterable<SchemaEntry>): void {
     // SQLite's own tables, and the indexes that it makes by itself.
     if (sql === null || (type === 'table' && /^sqlite_(sequence|stat\d)$/.test(name))) continue;
     if (type === 'view') {
-      // ECDb makes views for people who debug, named `schema.class`. One by another name would be read in place of a table.
+      // ECDb makes views for people who debug, named `schema.class`. One by another name would be read in place of a
+      // table.
       if (!name.includes('.')) throw new ForbiddenDdlError(`the view '${name.slice(0, 40)}'`);
       view(new Cursor(tokensOf(sql)));
       continue;
@@ -225,8 +231,8 @@ function definitions(cursor: Cursor): void {
 }
 
 /**
- * One part of a column or constraint. Names and types are harmless; what is evaluated later (DEFAULT, CHECK, generated columns)
- * is an expression.
+ * One part of a column or constraint. Names and types are harmless; what is evaluated later (DEFAULT, CHECK, generated
+ * columns) is an expression.
  */
 function definitionPart(cursor: Cursor): void {
   if (cursor.take('default')) {
@@ -306,8 +312,9 @@ function createTrigger(cursor: Cursor): void {
 }
 
 /**
- * Tokens up to the end of an expression: a semicolon, the parenthesis that closes it, or a keyword. Only known functions may be
- * called. No statement in it may be recursive (`WITH`), so that its work is bounded by the rows of its tables.
+ * Tokens up to the end of an expression: a semicolon, the parenthesis that closes it, or a keyword. Only known
+ * functions may be called. No statement in it may be recursive (`WITH`), so that its work is bounded by the rows of its
+ * tables.
  */
 function expression(cursor: Cursor, mayQuery: boolean, until?: string): void {
   for (let depth = 0; ;) {
@@ -330,7 +337,7 @@ function expression(cursor: Cursor, mayQuery: boolean, until?: string): void {
       continue;
     }
     if (token.kind === 'symbol' && token.text === ')') depth--;
-    else if (token.kind === 'symbol' && token.text === '(' && ++depth > deepestNesting)
+    else if (token.kind === 'symbol' && token.text === '(' && ++depth > maxNesting)
       throw new ForbiddenDdlError('expressions that are nested too deeply');
     if (cursor.at('(') && !mayPrecedeParenthesis(token))
       throw new ForbiddenDdlError(`a call of the function '${token.text.slice(0, 40)}'`);

@@ -1,6 +1,6 @@
 /**
- * Keeps native code out of the server's trust domain. iTwin.js parses files that strangers upload, so the process that runs it is
- * held as far from the server as the system allows: what it could be made to read or send, it must not see.
+ * Keeps native code out of the server's trust domain. iTwin.js parses files that strangers upload, so the process that
+ * runs it is held as far from the server as the system allows: what it could be made to read or send, it must not see.
  */
 import { execFile, type SpawnOptions } from 'node:child_process';
 import { existsSync, lstatSync, readlinkSync, realpathSync } from 'node:fs';
@@ -25,10 +25,13 @@ export interface Isolation {
    */
   command(script: string, args: readonly string[], connected: boolean): IsolatedCommand;
   /** Gives a folder below the working folder, with what is in it, to the user of the process. */
-  lend(folder: string): Promise<void>;
+  grantAccess(folder: string): Promise<void>;
 }
 
-/** The user of the first process where the server runs as root and has no namespaces to use: Debian's `nobody`. Each further process has the id below. */
+/**
+ * The user of the first process where the server runs as root and has no namespaces to use: Debian's `nobody`. Each
+ * further process has the id below.
+ */
 const nobody = 65_534;
 /** Longest that a trial of one level may take, milliseconds. */
 const trialMs = 10_000;
@@ -57,7 +60,7 @@ export class IsolationError extends Error {
 export async function findIsolation(folder: string, wanted: IsolationLevel, slot = 0): Promise<Isolation> {
   for (const isolation of [namespaces(folder), ownUser(folder, nobody - slot), ownProcess(folder)]) {
     if (isolation === undefined) continue;
-    await isolation.lend(folder);
+    await isolation.grantAccess(folder);
     if (!(await works(isolation, folder))) continue;
     if (isolationLevels.indexOf(isolation.level) < isolationLevels.indexOf(wanted))
       throw new IsolationError(isolation.level, wanted);
@@ -96,7 +99,7 @@ function emptyEnvironment(folder: string): Record<string, string> {
 function ownProcess(folder: string): Isolation {
   return {
     level: 'process',
-    lend: async () => undefined,
+    grantAccess: async () => undefined,
     command: (script, args) => ({
       file: process.execPath,
       args: [script, ...args],
@@ -109,7 +112,7 @@ function ownUser(folder: string, id: number): Isolation | undefined {
   if (process.getuid?.() !== 0) return undefined;
   return {
     level: 'user',
-    lend: (lent) => giveTo(id, id, lent),
+    grantAccess: (lent) => giveTo(id, id, lent),
     command: (script, args) => ({
       file: process.execPath,
       args: [script, ...args],
@@ -139,7 +142,7 @@ function namespaces(folder: string): Isolation | undefined {
   ];
   return {
     level: 'namespaces',
-    lend: async () => undefined,
+    grantAccess: async () => undefined,
     command: (script, args, connected) => ({
       file: bubblewrap,
       args: [
@@ -163,7 +166,10 @@ function systemFolder(folder: string): string[] {
     : ['--ro-bind', folder, folder];
 }
 
-/** Where the code of the process is: the server's own package, and every folder of packages above it. Nothing beside them, where the configuration or the data may be. */
+/**
+ * Where the code of the process is: the server's own package, and every folder of packages above it. Nothing beside
+ * them, where the configuration or the data may be.
+ */
 function packageFolders(): string[] {
   const own = path.dirname(fileURLToPath(new URL('../../../package.json', import.meta.url)));
   const folders = [own];

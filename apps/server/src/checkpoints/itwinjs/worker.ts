@@ -1,6 +1,6 @@
 /**
- * The process that makes model files with iTwin.js: native code that blocks and may crash, so never in the server itself.
- * One request at a time, over IPC; files are the server's, in a folder of the request.
+ * The process that makes model files with iTwin.js: native code that blocks and may crash, so never in the server
+ * itself. One request at a time, over IPC; files are the server's, in a folder of the request.
  */
 import { DatabaseSync } from 'node:sqlite';
 import { randomUUID } from 'node:crypto';
@@ -43,12 +43,15 @@ export interface WorkResult extends IdentityOffsets {
 }
 
 /**
- * Why a file cannot be worked on; another attempt meets it again. `notAnIModel` and `briefcase` are known of the file itself;
- * `unreadable` says no more than that this version of iTwin.js cannot do it.
+ * Why a file cannot be worked on; another attempt meets it again. `notAnIModel` and `briefcase` are known of the file
+ * itself; `unreadable` says no more than that this version of iTwin.js cannot do it.
  */
 export type FaultKind = 'notAnIModel' | 'briefcase' | 'unreadable';
 
-/** What the process tells: each `applied` as it happens, one of the last two at the end. `fault` is for users, `detail` for the log. */
+/**
+ * What the process tells: each `applied` as it happens, one of the last two at the end. `fault` is for users, `detail`
+ * for the log.
+ */
 export type WorkerMessage =
   | { applied: number }
   | { result: WorkResult }
@@ -65,8 +68,11 @@ class FileFault extends Error {
   }
 }
 
-/** Places at which an id is looked for: a real file has one or two; one in which its id was planted many times must not be opened for each. */
-const mostPlaces = 8;
+/**
+ * Places at which an id is looked for: a real file has one or two; one in which its id was planted many times must not
+ * be opened for each.
+ */
+const maxIdCandidates = 8;
 
 /** How changesets are told to the library: 0 data, 1 with schemas. */
 const changesType = (changeset: ChangesetFile): number => (changeset.schema ? 1 : 0);
@@ -74,12 +80,12 @@ const changesType = (changeset: ChangesetFile): number => (changeset.schema ? 1 
 process.on('message', (request: WorkRequest | 'end') => {
   if (request === 'end') process.exit(0);
   started
-    .then(() => workOrFault(request))
+    .then(() => handleRequest(request))
     .then(
-      (result) => tell({ result }),
+      (result) => send({ result }),
       (error: unknown) =>
         error instanceof FileFault
-          ? tell({
+          ? send({
               fault: error.message,
               kind: error.kind,
               detail: inspect(error),
@@ -92,7 +98,7 @@ process.on('disconnect', () => process.exit(0));
 const started = startITwinJs({ cacheDir: process.argv[2] ?? '.' });
 started.catch(crash);
 
-function tell(message: WorkerMessage): void {
+function send(message: WorkerMessage): void {
   process.send?.(message);
 }
 
@@ -102,7 +108,7 @@ function crash(error: unknown): never {
 }
 
 /** A baseline that iTwin.js cannot open is kept: the ids in it are taken all the same. */
-function workOrFault(request: WorkRequest): WorkResult {
+function handleRequest(request: WorkRequest): WorkResult {
   try {
     return work(request);
   } catch (error) {
@@ -114,7 +120,7 @@ function workOrFault(request: WorkRequest): WorkResult {
 
 function work(request: WorkRequest): WorkResult {
   const { file } = request;
-  checkFile(file);
+  requireSafeSchema(file);
   if (request.purpose === 'baseline') requireBaseline(file);
   const missing = (): number => (request.countMissingGuids ? countMissingGuids(file) : 0);
   // A baseline that needs nothing stays as it is, byte for byte: then its blocks are those of the file in the store.
@@ -180,7 +186,7 @@ function versionsIn(db: DatabaseSync): string {
 
 /** Why iTwin.js cannot open a file that is an iModel, in words for users. */
 function unreadable(file: string, error: unknown): FileFault {
-  const key = keyOf(error);
+  const key = errorNameOf(error);
   const by = `iTwin.js ${iTwinJsVersion()}, by which this server makes checkpoints`;
   let versions = '';
   try {
@@ -202,16 +208,16 @@ function unreadable(file: string, error: unknown): FileFault {
 }
 
 /** The name of an error of iTwin.js, without its text, which has paths in it. */
-function keyOf(error: unknown): string {
+function errorNameOf(error: unknown): string {
   const { iTwinErrorId, errorNumber } = error as { iTwinErrorId?: { key?: string }; errorNumber?: number };
   return iTwinErrorId?.key ?? (errorNumber === undefined ? 'unknown error' : `error ${errorNumber}`);
 }
 
 /**
- * Looks at the schema of a file before the library opens it: triggers, defaults and views of an uploaded file would run with
- * whatever the library does to it.
+ * Looks at the schema of a file before the library opens it: triggers, defaults and views of an uploaded file would run
+ * with whatever the library does to it.
  */
-function checkFile(file: string): void {
+function requireSafeSchema(file: string): void {
   let db: DatabaseSync | undefined;
   try {
     db = new DatabaseSync(file, { readOnly: true });
@@ -228,7 +234,9 @@ function checkFile(file: string): void {
   }
 }
 
-/** Whether a file is a baseline as it should be: nobody's briefcase, nothing unsaved, at no changeset, with both ids. */
+/**
+ * Whether a file is a baseline as it should be: nobody's briefcase, nothing unsaved, at no changeset, with both ids.
+ */
 function isClean(file: string): boolean {
   const db = open(file, OpenMode.Readonly);
   try {
@@ -250,12 +258,13 @@ function prepare({ file, changesets, purpose }: WorkRequest): string {
     if (db.hasPendingTxns()) db.deleteAllTxns();
     if (db.getBriefcaseId() !== 0) db.resetBriefcaseId(0);
     for (const changeset of changesets) {
-      apply(db, changeset);
-      tell({ applied: changeset.index });
+      applyChangeset(db, changeset);
+      send({ applied: changeset.index });
     }
     db.saveChanges();
     const at = db.getCurrentChangeset();
-    // Random ones, which occur nowhere else in the file: that is how their places are found. Setting them forgets the changeset.
+    // Random ones, which occur nowhere else in the file: that is how their places are found. Setting them forgets the
+    // changeset.
     db.setITwinId(randomUUID());
     db.setIModelId(randomUUID());
     const kept = purpose === 'checkpoint' && at.id !== '';
@@ -285,10 +294,10 @@ function open(file: string, mode: OpenMode): NativeFile {
   return db;
 }
 
-function apply(db: NativeFile, changeset: ChangesetFile): void {
+function applyChangeset(db: NativeFile, changeset: ChangesetFile): void {
   const { id, parentId, index, path: pathname } = changeset;
   try {
-    checkContents(changeset);
+    requireSafeContents(changeset);
     if (IModelNative.platform.DgnDb.computeChangesetId({ parentId, pathname }) !== id)
       throw new FileFault(`Changeset ${index} (${id}) cannot be applied: its bytes do not give its id.`, 'unreadable');
     db.applyChangeset(
@@ -309,7 +318,7 @@ function apply(db: NativeFile, changeset: ChangesetFile): void {
     db.abandonChanges();
     if (error instanceof FileFault) throw error;
     throw new FileFault(
-      `Changeset ${index} (${id}) cannot be applied: iTwin.js ${iTwinJsVersion()} refuses it (${keyOf(error)}).`,
+      `Changeset ${index} (${id}) cannot be applied: iTwin.js ${iTwinJsVersion()} refuses it (${errorNameOf(error)}).`,
       'unreadable',
       { cause: error },
     );
@@ -317,20 +326,20 @@ function apply(db: NativeFile, changeset: ChangesetFile): void {
 }
 
 /**
- * What a changeset would have the library do, looked at before it does it. The library's own reader tells the statements, so
- * that they are the ones that it would execute.
+ * What a changeset would have the library do, looked at before it does it. The library's own reader tells the
+ * statements, so that they are the ones that it would execute.
  */
-function checkContents({ id, index, path: pathname }: ChangesetFile): void {
-  const refused = (why: string, cause?: unknown): FileFault =>
+function requireSafeContents({ id, index, path: pathname }: ChangesetFile): void {
+  const refusal = (why: string, cause?: unknown): FileFault =>
     new FileFault(`Changeset ${index} (${id}) cannot be applied: ${why}.`, 'unreadable', { cause });
   const bytes = Number(IModelNative.platform.RevisionUtility.getUncompressSize(pathname));
-  if (bytes > maxUnpackedBytes) throw refused(`its contents have more than ${maxUnpackedBytes / 2 ** 30} GiB`);
+  if (bytes > maxUnpackedBytes) throw refusal(`its contents have more than ${maxUnpackedBytes / 2 ** 30} GiB`);
   const reader = new IModelNative.platform.ChangesetReader();
   try {
     reader.openFile(pathname, false);
     checkDdl(reader.getDdlChanges() ?? '');
   } catch (error) {
-    throw error instanceof ForbiddenDdlError ? refused(error.message, error) : error;
+    throw error instanceof ForbiddenDdlError ? refusal(error.message, error) : error;
   } finally {
     reader.close();
   }
@@ -354,9 +363,9 @@ function findIdentity(file: string, changesetId: string): IdentityOffsets {
 
 function identityByBytes(file: string, changesetId: string): IdentityOffsets | undefined {
   const before = identityOf(file);
-  const iModelIdOffsets = findInFile(file, guidBytes(before.iModelId), mostPlaces + 1);
-  const iTwinIdOffsets = findInFile(file, guidBytes(before.iTwinId), mostPlaces + 1);
-  if (iModelIdOffsets.length > mostPlaces || iTwinIdOffsets.length > mostPlaces) return undefined;
+  const iModelIdOffsets = findInFile(file, guidBytes(before.iModelId), maxIdCandidates + 1);
+  const iTwinIdOffsets = findInFile(file, guidBytes(before.iTwinId), maxIdCandidates + 1);
+  if (iModelIdOffsets.length > maxIdCandidates || iTwinIdOffsets.length > maxIdCandidates) return undefined;
   for (const iModelIdOffset of iModelIdOffsets) {
     for (const iTwinIdOffset of iTwinIdOffsets) {
       const other = { iModelId: randomUUID(), iTwinId: randomUUID() };

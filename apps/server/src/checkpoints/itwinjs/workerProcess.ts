@@ -35,11 +35,14 @@ export class FileFaultError extends FinalError {
     this.highestBriefcaseId = highestBriefcaseId;
   }
 }
-/** What a piece of work may add to its folder: files grow while changesets are applied, and are written anew once (vacuum). */
+/**
+ * What a piece of work may add to its folder: files grow while changesets are applied, and are written anew once
+ * (vacuum).
+ */
 const growth = { times: 4, bytes: 2 * 2 ** 30 };
 
 /** Most bytes that a piece of work may make of files with so many. */
-export function mostBytesFrom(bytes: number): number {
+export function maxWorkBytes(bytes: number): number {
   return growth.times * bytes + growth.bytes;
 }
 
@@ -52,8 +55,8 @@ const idleMs = 60_000;
 const watchEveryMs = 100;
 
 /**
- * Whether iTwin.js is installed here with its native part for this machine, so that model files can be made. The native part
- * comes by a script of its package, which an installation without scripts leaves out.
+ * Whether iTwin.js is installed here with its native part for this machine, so that model files can be made. The native
+ * part comes by a script of its package, which an installation without scripts leaves out.
  */
 export function isITwinJsInstalled(): boolean {
   try {
@@ -107,105 +110,114 @@ export class WorkerProcess implements ModelWorker {
 
   async #work(
     request: WorkRequest,
-    { signal, onProgress }: CallOptions & { signal: AbortSignal },
+    options: CallOptions & { signal: AbortSignal },
     onApplied: (index: number) => void,
   ): Promise<WorkResult> {
-    const isolation = await this.#isolation.catch((error: unknown) => {
-      // What the operator has to do stands in the start banner and in the log; another attempt here would meet it again.
-      throw error instanceof IsolationError
-        ? new FinalError('This server cannot isolate the process that makes checkpoints as its configuration asks.', {
-            cause: error,
-          })
-        : error;
-    });
+    const isolation = await this.#requireIsolation();
     const folder = path.dirname(request.file);
-    await isolation.lend(folder);
-    // After every wait: a signal that was aborted before somebody listens is never heard.
-    signal.throwIfAborted();
+    await isolation.grantAccess(folder);
+    // Checked after the last await: a signal that is already aborted raises no event for a later listener.
+    options.signal.throwIfAborted();
     clearTimeout(this.#idle);
-    const mostBytes = mostBytesFrom(bytesIn(folder));
     const child = (this.#child ??= this.#start(isolation));
     let errorOutput = '';
     const listen = (text: Buffer): void => void (errorOutput = `${errorOutput}${text.toString()}`.slice(-2000));
     child.stderr?.on('data', listen);
     try {
-      return await new Promise<WorkResult>((resolve, reject) => {
-        let reason: Error | undefined;
-        let heardAt = performance.now();
-        const end = (why: Error): void => {
-          reason ??= why;
-          child.kill('SIGKILL');
-        };
-        const begunAt = performance.now();
-        let rounds = 0;
-        // Another attempt on the same files would meet the same limit, so each of these is final.
-        const watch = setInterval(() => {
-          onProgress?.();
-          if (performance.now() - heardAt > this.#limits.silenceMs)
-            end(
-              new FinalError(
-                `Making the file showed no progress for ${this.#limits.silenceMs / 1000} s and was stopped.`,
-              ),
-            );
-          if (performance.now() - begunAt > this.#limits.workMs)
-            end(new FinalError(`Making the file took longer than ${this.#limits.workMs / 1000} s and was stopped.`));
-          const memory = memoryOf(child);
-          if (memory > this.#limits.memoryBytes)
-            end(
-              new FinalError(
-                `Making the file took more than ${Math.round(this.#limits.memoryBytes / 2 ** 20)} MiB of memory and was stopped.`,
-              ),
-            );
-          if (rounds++ % measureEvery === 0 && bytesIn(folder) > mostBytes)
-            end(
-              new FinalError(
-                `Making the file took more than ${Math.round(mostBytes / 2 ** 20)} MiB of disk and was stopped.`,
-              ),
-            );
-        }, watchEveryMs);
-        const onAbort = (): void => end(signal.reason as Error);
-        const settle = (): void => {
-          clearInterval(watch);
-          signal.removeEventListener('abort', onAbort);
-          child.off('message', onMessage);
-          child.off('exit', onExit);
-          child.off('error', onError);
-        };
-        const onMessage = (message: WorkerMessage): void => {
-          heardAt = performance.now();
-          if ('applied' in message) return onApplied(message.applied);
-          settle();
-          if ('result' in message) resolve(message.result);
-          else reject(new FileFaultError(message.fault, message.kind, message.detail, message.highestBriefcaseId));
-        };
-        const onExit = (code: number | null, killedBy: string | null): void => {
-          settle();
-          this.#child = undefined;
-          reject(
-            reason ??
-              new PublicError(`The process that makes checkpoints ended unexpectedly (${killedBy ?? code}).`, {
-                cause: errorOutput === '' ? undefined : new Error(errorOutput),
-              }),
-          );
-        };
-        // One that cannot be started never exits.
-        const onError = (error: Error): void => {
-          if (child.pid !== undefined) return;
-          settle();
-          this.#child = undefined;
-          reject(new PublicError('The process that makes checkpoints could not be started.', { cause: error }));
-        };
-        signal.addEventListener('abort', onAbort, { once: true });
-        child.on('error', onError);
-        child.on('message', onMessage);
-        child.once('exit', onExit);
-        child.send(request, (error) => error !== null && end(error));
-      });
+      return await this.#exchange(child, request, options, onApplied, () => errorOutput);
     } finally {
       child.stderr?.off('data', listen);
       this.#idle = setTimeout(() => this.#end(), idleMs);
       this.#idle.unref();
     }
+  }
+
+  async #requireIsolation(): Promise<Isolation> {
+    try {
+      return await this.#isolation;
+    } catch (error) {
+      // The start banner and the log tell the operator what to do. Another attempt on this server would fail the same
+      // way.
+      throw error instanceof IsolationError
+        ? new FinalError(
+            'This server cannot isolate the process that makes checkpoints as its configuration requires.',
+            {
+              cause: error,
+            },
+          )
+        : error;
+    }
+  }
+
+  /** Sends one request to the process and waits for its result, within the limits. */
+  #exchange(
+    child: ChildProcess,
+    request: WorkRequest,
+    { signal, onProgress }: CallOptions & { signal: AbortSignal },
+    onApplied: (index: number) => void,
+    errorOutput: () => string,
+  ): Promise<WorkResult> {
+    const folder = path.dirname(request.file);
+    const maxDiskBytes = maxWorkBytes(bytesIn(folder));
+    return new Promise<WorkResult>((resolve, reject) => {
+      let reason: Error | undefined;
+      const startedAt = performance.now();
+      let lastHeardAt = startedAt;
+      const end = (why: Error): void => {
+        reason ??= why;
+        child.kill('SIGKILL');
+      };
+      let rounds = 0;
+      const watch = setInterval(() => {
+        onProgress?.();
+        const now = performance.now();
+        const exceeded = exceededLimit(this.#limits, {
+          silenceMs: now - lastHeardAt,
+          workMs: now - startedAt,
+          memoryBytes: memoryOf(child),
+          disk: rounds++ % measureEvery === 0 ? { bytes: bytesIn(folder), max: maxDiskBytes } : undefined,
+        });
+        if (exceeded !== undefined) end(exceeded);
+      }, watchEveryMs);
+      const onAbort = (): void => end(signal.reason as Error);
+      const settle = (): void => {
+        clearInterval(watch);
+        signal.removeEventListener('abort', onAbort);
+        child.off('message', onMessage);
+        child.off('exit', onExit);
+        child.off('error', onError);
+      };
+      const onMessage = (message: WorkerMessage): void => {
+        lastHeardAt = performance.now();
+        if ('applied' in message) return onApplied(message.applied);
+        settle();
+        if ('result' in message) resolve(message.result);
+        else reject(new FileFaultError(message.fault, message.kind, message.detail, message.highestBriefcaseId));
+      };
+      const onExit = (code: number | null, killedBy: string | null): void => {
+        settle();
+        this.#child = undefined;
+        const output = errorOutput();
+        reject(
+          reason ??
+            new PublicError(`The process that makes checkpoints ended unexpectedly (${killedBy ?? code}).`, {
+              cause: output === '' ? undefined : new Error(output),
+            }),
+        );
+      };
+      // A process that cannot be started never emits `exit`.
+      const onError = (error: Error): void => {
+        if (child.pid !== undefined) return;
+        settle();
+        this.#child = undefined;
+        reject(new PublicError('The process that makes checkpoints could not be started.', { cause: error }));
+      };
+      signal.addEventListener('abort', onAbort, { once: true });
+      child.on('error', onError);
+      child.on('message', onMessage);
+      child.once('exit', onExit);
+      child.send(request, (error) => error !== null && end(error));
+    });
   }
 
   async stop(graceMs: number): Promise<void> {
@@ -244,7 +256,10 @@ export class WorkerProcess implements ModelWorker {
   }
 }
 
-/** iTwin.js in a process of this one, by the configuration. @param workDir below which the files lie that it works on */
+/**
+ * iTwin.js in a process of this one, by the configuration.
+ * @param workDir below which the files lie that it works on
+ */
 export function localWorker(config: Config['checkpoints'], folder: string, slot: number): WorkerProcess {
   const limits = {
     memoryBytes: config.memoryMiB * 2 ** 20,
@@ -252,6 +267,33 @@ export function localWorker(config: Config['checkpoints'], folder: string, slot:
     workMs: config.workSeconds * 1000,
   };
   return new WorkerProcess(path.join(folder, 'itwinjs'), limits, findIsolation(folder, config.isolation, slot));
+}
+
+/** What one piece of work has used so far. `disk` is undefined in rounds that do not measure it. */
+interface Usage {
+  silenceMs: number;
+  workMs: number;
+  memoryBytes: number;
+  disk: { bytes: number; max: number } | undefined;
+}
+
+/**
+ * The error for the first limit that is exceeded. Final, because another attempt on the same files would exceed it too.
+ */
+function exceededLimit(limits: WorkerLimits, used: Usage): FinalError | undefined {
+  if (used.silenceMs > limits.silenceMs)
+    return new FinalError(`Making the file showed no progress for ${limits.silenceMs / 1000} s and was stopped.`);
+  if (used.workMs > limits.workMs)
+    return new FinalError(`Making the file took longer than ${limits.workMs / 1000} s and was stopped.`);
+  if (used.memoryBytes > limits.memoryBytes)
+    return new FinalError(
+      `Making the file took more than ${Math.round(limits.memoryBytes / 2 ** 20)} MiB of memory and was stopped.`,
+    );
+  if (used.disk !== undefined && used.disk.bytes > used.disk.max)
+    return new FinalError(
+      `Making the file took more than ${Math.round(used.disk.max / 2 ** 20)} MiB of disk and was stopped.`,
+    );
+  return undefined;
 }
 
 const pageBytes = 4096;
@@ -269,7 +311,10 @@ function treeOf(child: ChildProcess): number[] {
   return pids;
 }
 
-/** Resident memory of a process and what it started, bytes; 0 where the system does not tell it this way (only Linux does). */
+/**
+ * Resident memory of a process and what it started, bytes; 0 where the system does not tell it this way (only Linux
+ * does).
+ */
 function memoryOf(child: ChildProcess): number {
   let pages = 0;
   for (const pid of treeOf(child)) {

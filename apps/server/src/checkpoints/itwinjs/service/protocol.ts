@@ -1,7 +1,8 @@
 /**
- * What a server and the iTwin.js service say to each other. `POST /work` carries the length of a head (4 bytes, big-endian), the
- * head as JSON, the model file and the changeset files, one after the other. The answer is lines of JSON as things happen; after
- * the last one, if it is a result, come the bytes of the finished file. `GET /health` tells version and isolation.
+ * What a server and the iTwin.js service say to each other. `POST /work` carries the length of a head (4 bytes,
+ * big-endian), the head as JSON, the model file and the changeset files, one after the other. The answer is lines of
+ * JSON as things happen; after the last one, if it is a result, come the bytes of the finished file. `GET /health`
+ * tells version and isolation.
  */
 import type { Readable } from 'node:stream';
 import { Type, type Static } from 'typebox';
@@ -10,15 +11,15 @@ import { isolationLevels } from '../../../domain.ts';
 export const workPath = '/work';
 export const healthPath = '/health';
 /** Changesets of one piece of work. */
-export const mostChangesets = 500;
+export const maxChangesets = 500;
 /** Longest head: 500 changesets of about 200 bytes. */
-export const longestHead = 2 ** 20;
+export const maxHeadBytes = 2 ** 20;
 /** Longest line of an answer: reasons have at most 2,000 characters, details are cut. */
-export const longestLine = 64 * 1024;
+export const maxLineBytes = 64 * 1024;
 /** The service shows that it lives this often, milliseconds. */
-export const beatMs = 2000;
+export const heartbeatMs = 2000;
 /** Either side gives up when nothing has passed for this long, milliseconds. */
-export const silentMs = 60_000;
+export const silenceTimeoutMs = 60_000;
 
 const Bytes = Type.Integer({ minimum: 0, maximum: 2 ** 43 });
 const ChangesetId = Type.String({ pattern: '^[0-9a-f]{40}$' });
@@ -40,14 +41,14 @@ export const WorkHead = Type.Object(
         },
         { additionalProperties: false },
       ),
-      { maxItems: mostChangesets },
+      { maxItems: maxChangesets },
     ),
   },
   { additionalProperties: false },
 );
 export type WorkHead = Static<typeof WorkHead>;
 
-const Text = Type.String({ maxLength: longestLine });
+const Text = Type.String({ maxLength: maxLineBytes });
 const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 const Briefcase = Type.Integer({ minimum: 0, maximum: 2 ** 24 });
 
@@ -137,7 +138,7 @@ export class CountedReader {
         return line;
       }
       searched = this.#rest.length;
-      if (searched > longestLine) throw new IncompleteStreamError('has a line that is too long');
+      if (searched > maxLineBytes) throw new IncompleteStreamError('has a line that is too long');
       this.#rest = Buffer.concat([this.#rest, await this.#next()]);
     }
   }

@@ -11,11 +11,19 @@ import type { IsolationLevel } from '../../../domain.ts';
 import { isolationLevels } from '../../../domain.ts';
 import type { ModelWorker } from '../modelWorker.ts';
 import type { WorkRequest, WorkResult } from '../worker.ts';
-import { FileFaultError, mostBytesFrom } from '../workerProcess.ts';
+import { FileFaultError, maxWorkBytes } from '../workerProcess.ts';
 import { readAtMost } from '../../../http/readAtMost.ts';
 import { FinalError, PublicError } from '../../../operations/reasons.ts';
 import type { CallOptions } from '../../../storage/blobStore.ts';
-import { CountedReader, healthPath, ServiceHealth, silentMs, WorkEvent, workPath, type WorkHead } from './protocol.ts';
+import {
+  CountedReader,
+  healthPath,
+  ServiceHealth,
+  silenceTimeoutMs,
+  WorkEvent,
+  workPath,
+  type WorkHead,
+} from './protocol.ts';
 
 export interface ServiceAddress {
   /** `http://…` or `https://…`, below which the service answers. */
@@ -23,20 +31,23 @@ export interface ServiceAddress {
   key: string;
 }
 
-/** How long a service that cannot be reached, or has no free slot, is asked again, milliseconds; after that the attempt counts as failed. */
+/**
+ * How long a service that cannot be reached, or has no free slot, is asked again, milliseconds; after that the attempt
+ * counts as failed.
+ */
 const timeoutMs = 15 * 60_000;
 const retryMs = 2000;
 const connectMs = 10_000;
 /** Longest time for a piece of work besides that of iTwin.js itself: for files on their way, milliseconds. */
 const transferMs = 3_600_000;
-const longestHealth = 4096;
+const maxHealthBytes = 4096;
 
 const ajv = new Ajv({ strict: false });
 const validEvent = ajv.compile<WorkEvent>(WorkEvent);
 const validHealth = ajv.compile<Static<typeof ServiceHealth>>(ServiceHealth);
 
 /** The service cannot take the work now. Nothing was begun. */
-class NotTakenError extends PublicError {
+class ServiceBusyError extends PublicError {
   constructor(cause: unknown) {
     super('The iTwin.js service, which makes checkpoints, does not answer or has no free slot.', { cause });
   }
@@ -71,7 +82,7 @@ export class RemoteWorker implements ModelWorker {
         return await this.#attempt(request, options, onApplied);
       } catch (error) {
         options.signal.throwIfAborted();
-        if (!(error instanceof NotTakenError) || performance.now() > until) throw error;
+        if (!(error instanceof ServiceBusyError) || performance.now() > until) throw error;
       }
       options.onProgress?.();
       await pause(retryMs, undefined, { signal: AbortSignal.any([options.signal, this.#ended.signal]) });
@@ -107,9 +118,9 @@ export class RemoteWorker implements ModelWorker {
     let text: string;
     try {
       const response = await answerOf(this.#open('GET', healthPath, signal).end());
-      text = (await readAtMost(response, longestHealth, () => new Error('the answer is too long'))).toString('utf8');
+      text = (await readAtMost(response, maxHealthBytes, () => new Error('the answer is too long'))).toString('utf8');
     } catch (error) {
-      throw new NotTakenError(error);
+      throw new ServiceBusyError(error);
     }
     const health: unknown = JSON.parse(text);
     if (!validHealth(health)) throw new PublicError('The iTwin.js service answers as none of this version does.');
@@ -138,20 +149,20 @@ export class RemoteWorker implements ModelWorker {
   ): Promise<WorkResult> {
     const limit = new AbortController();
     const begunAt = performance.now();
-    let heardAt = begunAt;
-    const heard = (): void => {
-      heardAt = performance.now();
+    let lastHeardAt = begunAt;
+    const onActivity = (): void => {
+      lastHeardAt = performance.now();
       onProgress?.();
     };
     const watch = setInterval(() => {
-      if (performance.now() - heardAt > silentMs)
-        limit.abort(new PublicError(`The iTwin.js service was silent for ${silentMs / 1000} s.`));
+      if (performance.now() - lastHeardAt > silenceTimeoutMs)
+        limit.abort(new PublicError(`The iTwin.js service was silent for ${silenceTimeoutMs / 1000} s.`));
       if (performance.now() - begunAt > this.#workMs + transferMs)
         limit.abort(new FinalError('Making the file took too long and was stopped.'));
     }, 1000);
     const ended = AbortSignal.any([signal, limit.signal, this.#ended.signal]);
     try {
-      return await this.#exchange(request, ended, heard, onApplied);
+      return await this.#exchange(request, ended, onActivity, onApplied);
     } catch (error) {
       if (limit.signal.aborted) throw limit.signal.reason;
       throw error instanceof PublicError
@@ -168,22 +179,22 @@ export class RemoteWorker implements ModelWorker {
   async #exchange(
     request: WorkRequest,
     signal: AbortSignal,
-    heard: () => void,
+    onActivity: () => void,
     onApplied: (index: number) => void,
   ): Promise<WorkResult> {
     const sizes = await Promise.all(
       [request.file, ...request.changesets.map(({ path }) => path)].map(async (file) => (await stat(file)).size),
     );
     const call = this.#open('POST', workPath, signal);
-    await invited(call);
-    heard();
+    await awaitContinue(call);
+    onActivity();
     const answered = answerOf(call);
     // Whichever fails first says why.
     const [response] = await Promise.all([
       answered,
-      pipeline(Readable.from(bodyOf(request, sizes, heard)), call, { signal }),
+      pipeline(Readable.from(bodyOf(request, sizes, onActivity)), call, { signal }),
     ]);
-    const reader = new CountedReader(response, heard);
+    const reader = new CountedReader(response, onActivity);
     for (;;) {
       const event: unknown = JSON.parse(await reader.line());
       if (!validEvent(event)) throw new Error('the iTwin.js service sent an event that is not valid');
@@ -213,7 +224,7 @@ async function receive(
   file: string,
   signal: AbortSignal,
 ): Promise<void> {
-  if (size > mostBytesFrom(sent))
+  if (size > maxWorkBytes(sent))
     throw new FinalError('The finished file is larger than any that iTwin.js makes of these files.');
   if (Math.max(result.iModelIdOffset, result.iTwinIdOffset) > size - 16)
     throw new FinalError('The finished file does not hold what is said of it.');
@@ -222,14 +233,14 @@ async function receive(
   await rename(arriving, file);
 }
 
-/** Waits until the service asks for the files. @throws NotTakenError, PublicError */
-async function invited(call: ClientRequest): Promise<void> {
+/** Waits until the service asks for the files. @throws ServiceBusyError, PublicError */
+async function awaitContinue(call: ClientRequest): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   call.once('continue', resolve);
-  call.once('error', (error) => reject(new NotTakenError(error)));
+  call.once('error', (error) => reject(new ServiceBusyError(error)));
   call.once('response', (response) => {
     response.resume();
-    if (response.statusCode === 503) reject(new NotTakenError(new Error('it has no free slot')));
+    if (response.statusCode === 503) reject(new ServiceBusyError(new Error('it has no free slot')));
     else
       reject(
         new PublicError('The iTwin.js service, which makes checkpoints, refuses the work of this server.', {
@@ -258,7 +269,7 @@ function answerOf(call: ClientRequest): Promise<IncomingMessage> {
       reject(new Error(`the iTwin.js service answered ${response.statusCode}`));
     }
   });
-  // Whoever waits hears of it by then, or has heard of another fault before.
+  // Prevents an unhandled rejection if the caller fails before it awaits this promise.
   promise.catch(() => undefined);
   return promise;
 }

@@ -14,13 +14,13 @@ import { FinalError, PublicError, reasonForUsers } from '../../../operations/rea
 import { within } from '../../../operations/within.ts';
 import { version } from '../../../version.ts';
 import {
-  beatMs,
+  heartbeatMs,
   CountedReader,
   healthPath,
   IncompleteStreamError,
-  longestHead,
-  longestLine,
-  silentMs,
+  maxHeadBytes,
+  maxLineBytes,
+  silenceTimeoutMs,
   WorkHead,
   workPath,
   type WorkEvent,
@@ -52,8 +52,8 @@ const stopMs = 2000;
 const retryAfter = '5';
 
 /**
- * Runs iTwin.js for other servers: files come in, files go out. It has no database, no store and no key of an installation, so what
- * a hostile file makes of iTwin.js here reaches none of them.
+ * Runs iTwin.js for other servers: files come in, files go out. It has no database, no store and no key of an
+ * installation, so what a hostile file makes of iTwin.js here reaches none of them.
  */
 export async function startITwinJsService(parts: ServiceParts): Promise<ITwinJsService> {
   const service = new Service(parts);
@@ -66,7 +66,7 @@ export async function startITwinJsService(parts: ServiceParts): Promise<ITwinJsS
   // Work may take hours: what bounds a request is that bytes pass, below.
   const server = createServer({ headersTimeout: 10_000, requestTimeout: 0 }, handle);
   server.on('checkContinue', handle);
-  server.timeout = silentMs;
+  server.timeout = silenceTimeoutMs;
   await new Promise<void>((resolve, reject) => server.once('error', reject).listen(parts.port, parts.host, resolve));
   const { port, address, family } = server.address() as AddressInfo;
   return {
@@ -83,7 +83,7 @@ export async function startITwinJsService(parts: ServiceParts): Promise<ITwinJsS
 const validHead = new Ajv({ strict: false }).compile<WorkHead>(WorkHead);
 
 /** The caller's fault, told before anything is begun. */
-class RefusedError extends Error {
+class RequestError extends Error {
   readonly status: number;
   constructor(status: number, message: string) {
     super(message);
@@ -106,9 +106,9 @@ class Service {
     try {
       if (request.url === healthPath && request.method === 'GET') return await this.#health(response);
       if (request.url !== workPath || request.method !== 'POST')
-        throw new RefusedError(404, 'There is nothing at this address.');
-      if (!this.#isAllowed(request)) throw new RefusedError(401, 'The key is missing or wrong.');
-      if (this.#running >= this.#parts.slots) throw new RefusedError(503, 'Other work is under way.');
+        throw new RequestError(404, 'There is nothing at this address.');
+      if (!this.#isAllowed(request)) throw new RequestError(401, 'The key is missing or wrong.');
+      if (this.#running >= this.#parts.slots) throw new RequestError(503, 'Other work is under way.');
       this.#running++;
       try {
         await this.#parts.workers.use(new AbortController().signal, (slot) => this.#work(slot, request, response));
@@ -116,7 +116,7 @@ class Service {
         this.#running--;
       }
     } catch (error) {
-      if (!(error instanceof RefusedError) || response.headersSent) throw error;
+      if (!(error instanceof RequestError) || response.headersSent) throw error;
       // The body is not read: the connection ends with the answer.
       response.writeHead(error.status, {
         'content-type': 'application/json',
@@ -142,41 +142,41 @@ class Service {
     const { log } = this.#parts;
     if (request.headers.expect !== undefined) response.writeContinue();
     const folder = path.join(home, randomUUID());
-    const gone = new AbortController();
-    response.once('close', () => gone.abort(new Error('the caller is gone')));
+    const disconnected = new AbortController();
+    response.once('close', () => disconnected.abort(new Error('the caller is disconnected')));
     try {
       await mkdir(folder, { mode: 0o700 });
-      const work = await receive(request, folder, gone.signal);
+      const work = await receive(request, folder, disconnected.signal);
       response.writeHead(200, { 'content-type': 'application/octet-stream', 'cache-control': 'no-store' });
-      const tell = (event: WorkEvent): void => void response.write(`${JSON.stringify(event)}\n`);
-      const beat = setInterval(() => tell({}), beatMs);
+      const send = (event: WorkEvent): void => void response.write(`${JSON.stringify(event)}\n`);
+      const heartbeat = setInterval(() => send({}), heartbeatMs);
       try {
         const { iModelIdOffset, iTwinIdOffset, missingGuids, highestBriefcaseId } = await worker.work(
           work,
-          { signal: gone.signal },
-          (applied) => tell({ applied }),
+          { signal: disconnected.signal },
+          (applied) => send({ applied }),
         );
         const { size } = await stat(work.file);
-        tell({ result: { iModelIdOffset, iTwinIdOffset, missingGuids, highestBriefcaseId }, size });
+        send({ result: { iModelIdOffset, iTwinIdOffset, missingGuids, highestBriefcaseId }, size });
       } catch (error) {
-        gone.signal.throwIfAborted();
-        tell(eventOf(error as Error, log));
+        disconnected.signal.throwIfAborted();
+        send(eventOf(error as Error, log));
         response.end();
         return;
       } finally {
-        clearInterval(beat);
+        clearInterval(heartbeat);
       }
-      await pipeline(createReadStream(work.file), response, { signal: gone.signal });
+      await pipeline(createReadStream(work.file), response, { signal: disconnected.signal });
     } catch (error) {
-      if (!gone.signal.aborted) throw error;
-      log.info('a piece of work ended because its caller is gone');
+      if (!disconnected.signal.aborted) throw error;
+      log.info('a piece of work ended because its caller is disconnected');
     } finally {
       await rm(folder, { recursive: true, force: true });
     }
   }
 }
 
-/** Reads a piece of work into a folder, under names of our own. @throws RefusedError */
+/** Reads a piece of work into a folder, under names of our own. @throws RequestError */
 async function receive(request: IncomingMessage, folder: string, signal: AbortSignal): Promise<WorkRequest> {
   const reader = new CountedReader(request);
   try {
@@ -192,22 +192,22 @@ async function receive(request: IncomingMessage, folder: string, signal: AbortSi
       changesets.push({ ...changeset, path: await store(`${changesets.length}.cs`, size) });
     return { file, changesets, purpose: head.purpose, countMissingGuids: head.countMissingGuids };
   } catch (error) {
-    throw error instanceof IncompleteStreamError ? new RefusedError(400, 'The request ended early.') : error;
+    throw error instanceof IncompleteStreamError ? new RequestError(400, 'The request ended early.') : error;
   }
 }
 
-/** @throws RefusedError, IncompleteStreamError */
+/** @throws RequestError, IncompleteStreamError */
 async function receiveHead(reader: CountedReader): Promise<WorkHead> {
   const length = (await reader.take(4)).readUInt32BE(0);
-  if (length > longestHead) throw new RefusedError(400, 'The head of the request is too long.');
+  if (length > maxHeadBytes) throw new RequestError(400, 'The head of the request is too long.');
   const text = (await reader.take(length)).toString('utf8');
   let head: unknown;
   try {
     head = JSON.parse(text);
   } catch {
-    throw new RefusedError(400, 'The head of the request is not valid JSON.');
+    throw new RequestError(400, 'The head of the request is not valid JSON.');
   }
-  if (!validHead(head)) throw new RefusedError(400, 'The head of the request is not valid.');
+  if (!validHead(head)) throw new RequestError(400, 'The head of the request is not valid.');
   return head;
 }
 
@@ -218,7 +218,7 @@ function eventOf(error: Error, log: Logger): WorkEvent {
     return {
       fault: error.message,
       kind: error.kind,
-      detail: detail.slice(0, longestLine / 8),
+      detail: detail.slice(0, maxLineBytes / 8),
       highestBriefcaseId: error.highestBriefcaseId,
     };
   }

@@ -1,8 +1,8 @@
 /** More work waits already than is waited for. */
-export class TooManyWaitingError extends Error {
+export class QueueFullError extends Error {
   constructor() {
     super('too much work waits for its turn');
-    this.name = 'TooManyWaitingError';
+    this.name = 'QueueFullError';
   }
 }
 
@@ -10,11 +10,11 @@ export class TooManyWaitingError extends Error {
 interface Limits {
   running: number;
   waiting: number;
-  waitingOfOne: number;
+  waitingPerUser: number;
 }
 
 /** Lets work of several users run some at a time: of those who wait each has a turn before anyone has a second one. */
-export class Turns {
+export class FairQueue {
   readonly #limits: Limits;
   /** Work that waits, by user, who comes next first. */
   readonly #waiting = new Map<string, (() => void)[]>();
@@ -27,7 +27,7 @@ export class Turns {
   /**
    * Runs work when its turn comes.
    * @param signal ends the wait; what runs has to heed it by itself
-   * @throws TooManyWaitingError; the reason of the signal; what the work throws
+   * @throws QueueFullError; the reason of the signal; what the work throws
    */
   async run<T>(user: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     signal.throwIfAborted();
@@ -43,7 +43,7 @@ export class Turns {
   async #wait(user: string, signal: AbortSignal): Promise<void> {
     const own = this.#waiting.get(user) ?? [];
     const all = [...this.#waiting.values()].reduce((sum, { length }) => sum + length, 0);
-    if (all >= this.#limits.waiting || own.length >= this.#limits.waitingOfOne) throw new TooManyWaitingError();
+    if (all >= this.#limits.waiting || own.length >= this.#limits.waitingPerUser) throw new QueueFullError();
     this.#waiting.set(user, own);
     await new Promise<void>((resolve, reject) => {
       const begin = (): void => {

@@ -9,19 +9,19 @@ import path from 'node:path';
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import { compatibilityTable, tableFile } from '../test/support/compatibility.ts';
 import { startPostgres } from '../test/support/postgres.ts';
-import { startTogether, stopAll } from '../test/support/services.ts';
+import { startAll, stopAll } from '../test/support/services.ts';
 import { startAzurite, startS3 } from '../test/support/stores.ts';
 
 /** The whole run takes less than half of this on two cores; what still runs then hangs. Milliseconds. */
 const runMs = 45 * 60_000;
-const leftOpen = new URL('../test/support/leftOpen.ts', import.meta.url).href;
+const openHandles = new URL('../test/support/openHandles.ts', import.meta.url).href;
 
 const named = process.argv.slice(2);
 const files = named.some((argument) => !argument.startsWith('--')) ? [] : globSync('test/**/*.test.ts').sort();
 // A signal that arrives while they start is acted on once it is known what has started.
 let told: NodeJS.Signals | undefined;
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => (told ??= signal));
-const services = await startTogether(startPostgres, startS3, startAzurite);
+const services = await startAll(startPostgres, startS3, startAzurite);
 const [postgres, s3, azurite] = services;
 const coverage = mkdtempSync(path.join(tmpdir(), 'offshoot-coverage-'));
 let code = 1;
@@ -29,7 +29,7 @@ try {
   if (told !== undefined) throw new Error(`ended by ${told}`);
   const runner = spawn(
     process.execPath,
-    ['--test', '--test-concurrency=2', '--test-timeout=300000', `--import=${leftOpen}`, ...named, ...files],
+    ['--test', '--test-concurrency=2', '--test-timeout=300000', `--import=${openHandles}`, ...named, ...files],
     {
       stdio: 'inherit',
       env: {

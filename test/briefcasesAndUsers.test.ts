@@ -356,3 +356,40 @@ onEachDatabase('iTwins', {}, (context) => {
     ]);
   });
 });
+
+onEachDatabase('The quotas of briefcases', { briefcases: { perUser: 7, perMinute: 5 } }, (context) => {
+  test('hold back the sixth in a minute and the eighth in all, released ones not counted', async (t) => {
+    const made = await makeIModel(context.olivia, context.iTwinId);
+    const acquire = () => context.api.post(`/imodels/${made.id}/briefcases`, {});
+    for (let n = 0; n < 5; n++) assert.equal((await acquire()).status, 201);
+    const sixth = await acquire();
+    assert.deepEqual(
+      [sixth.status, sixth.body],
+      [
+        429,
+        { error: { code: 'RateLimitExceeded', message: 'Maximum number of briefcases per user per minute reached.' } },
+      ],
+    );
+    assert.match(sixth.headers.get('retry-after') ?? '', /^[1-9]\d?$/);
+    assert.equal((await (await context.server.as('admin')).post(`/imodels/${made.id}/briefcases`, {})).status, 201);
+    assert.equal((await context.api.delete(`/imodels/${made.id}/briefcases/2`)).status, 204);
+    assert.equal((await acquire()).status, 201);
+    const later = Date.now() + 61_000;
+    t.mock.method(Date, 'now', () => later);
+    assert.equal((await acquire()).status, 201);
+    assert.equal((await acquire()).status, 201);
+    const eighth = await acquire();
+    assert.equal(eighth.status, 422);
+    assert.deepEqual((eighth.body as WireError).error, {
+      code: 'InvalidiModelsRequest',
+      message: 'Cannot acquire Briefcase.',
+      details: [
+        {
+          code: 'ResourceQuotaExceeded',
+          message: 'Maximum number of Briefcases per user limit reached.',
+          innerError: { code: 'MaximumNumberOfBriefcasesPerUser' },
+        },
+      ],
+    });
+  });
+});

@@ -7,7 +7,7 @@ import { openDatabase } from '../apps/server/src/db/database.ts';
 import { openStores } from '../apps/server/src/storage/stores.ts';
 import { verify } from '../apps/server/src/maintenance/verify.ts';
 import { Api, type Answer } from './support/api.ts';
-import { ServerProcess } from './support/child.ts';
+import { ServerProcess } from './support/serverProcess.ts';
 import { changesetIdOf } from './support/clients.ts';
 import { freePort } from './support/freePort.ts';
 import { startPostgres } from './support/postgres.ts';

@@ -5,7 +5,7 @@ import { statfs } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Api, type Answer, type WireError } from './support/api.ts';
-import { ServerProcess } from './support/child.ts';
+import { ServerProcess } from './support/serverProcess.ts';
 import { makeIModel, official, type MadeIModel } from './support/clients.ts';
 import { beginPush, downloadLink } from './support/push.ts';
 import { Installation } from './support/server.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { startTogether, type Stoppable } from './support/services.ts';
+import { startAll, type Stoppable } from './support/services.ts';
 
 test('services that started are stopped when another one of the run does not start', async () => {
   const stopped: string[] = [];
@@ -10,7 +10,7 @@ test('services that started are stopped when another one of the run does not sta
   };
   let startLate = (): void => undefined;
   const late = new Promise<void>((resolve) => (startLate = resolve));
-  const started = startTogether(
+  const started = startAll(
     starting('early', Promise.resolve()),
     () => Promise.reject(new Error('no port')),
     starting('late', late),

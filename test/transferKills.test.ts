@@ -8,7 +8,7 @@ import { openEnd } from '../apps/server/src/db/schema.ts';
 import { EmbeddedIssuer } from '../apps/server/src/access/embeddedIssuer.ts';
 import { verify } from '../apps/server/src/maintenance/verify.ts';
 import { Api } from './support/api.ts';
-import { ServerProcess } from './support/child.ts';
+import { ServerProcess } from './support/serverProcess.ts';
 import { all, makeIModel, official } from './support/clients.ts';
 import { freePort } from './support/freePort.ts';
 import { endServer, Installation, otherStore, people, setups, type TestServer } from './support/server.ts';

@@ -11,7 +11,7 @@ import { sql } from 'kysely';
 import type { Config } from '../apps/server/src/config.ts';
 import { databaseFile, openDatabase, type Database } from '../apps/server/src/db/database.ts';
 import { migrationsFor } from '../apps/server/src/db/migrations/index.ts';
-import { ServerProcess } from './support/child.ts';
+import { ServerProcess } from './support/serverProcess.ts';
 import { makeOldDatabase, oldIModelId, oldRows } from './support/oldDatabase.ts';
 import { engines, Installation, people } from './support/server.ts';
 

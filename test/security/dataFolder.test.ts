@@ -4,7 +4,7 @@ import { chmodSync, lstatSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import { Api } from '../support/api.ts';
-import { ServerProcess } from '../support/child.ts';
+import { ServerProcess } from '../support/serverProcess.ts';
 import { offshoot } from '../support/commands.ts';
 import { Installation, people } from '../support/server.ts';
 

@@ -14,7 +14,7 @@ import { ExitError } from '../../apps/server/src/commands/exit.ts';
 import { mirrorCommand } from '../../apps/server/src/commands/mirror.ts';
 import { filtered, type Outlet } from '../../apps/server/src/http/outbound.ts';
 import { bootServer, endServer, type TestServer } from '../support/server.ts';
-import { StrangeServer } from '../support/strangeServer.ts';
+import { StubServer } from '../support/stubServer.ts';
 
 const baseline = { id: 'b', displayName: 'b', fileSize: 4096, state: 'initialized' };
 const changesetId = 'a'.repeat(40);
@@ -22,12 +22,12 @@ const listed = { id: changesetId, parentId: '', index: 1, briefcaseId: 2, fileSi
 
 describe('a source that is mirrored', () => {
   let server: TestServer;
-  let source: StrangeServer;
+  let source: StubServer;
   let iTwinId: string;
   before(async () => {
     server = await bootServer('sqlite');
     iTwinId = await server.iTwin();
-    source = await StrangeServer.start();
+    source = await StubServer.start();
   });
   after(async () => {
     await source.close();
@@ -129,7 +129,7 @@ describe('a source that is mirrored', () => {
 
   test('does not lead on to a service of this machine by a redirect', async () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-mirror-test-'));
-    const inner = await StrangeServer.start('127.0.0.2');
+    const inner = await StubServer.start('127.0.0.2');
     inner.answer = (_request, response) => void response.end('0123456789');
     // The source counts as a public one; everything else is filtered as always.
     const outlet: Outlet = {

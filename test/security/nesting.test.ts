@@ -7,7 +7,7 @@ import { after, before, describe, test } from 'node:test';
 import { routes } from '../../apps/server/src/api/routes.ts';
 import { shapeOf } from '../../apps/server/src/api/jsonShape.ts';
 import type { Answer, WireError } from '../support/api.ts';
-import { AttackedServer } from '../support/attackedServer.ts';
+import { IsolatedServer } from '../support/isolatedServer.ts';
 import { makeIModel } from '../support/clients.ts';
 
 /** Longest processor time of one request, milliseconds, on a machine that runs other things too. */
@@ -26,11 +26,11 @@ const hostile: Record<string, (times: (unit: string) => string) => string> = {
 };
 
 describe('A body', () => {
-  let server: AttackedServer;
+  let server: IsolatedServer;
   let iModelId: string;
   let iTwinId: string;
   before(async () => {
-    server = await AttackedServer.start();
+    server = await IsolatedServer.start();
     iTwinId = await server.iTwin();
     iModelId = (await makeIModel(await server.official(), iTwinId, { changesets: 1 })).id;
   });
@@ -38,7 +38,7 @@ describe('A body', () => {
 
   async function refused(method: string, path: string, body: string, what: string): Promise<Answer> {
     const api = await server.api();
-    const { result, cpuMs } = await server.measured(() =>
+    const { result, cpuMs } = await server.measureCpu(() =>
       api.send(method, path, body, { 'content-type': 'application/json' }),
     );
     assert.ok(

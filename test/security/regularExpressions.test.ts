@@ -7,7 +7,7 @@ import { randomUUID } from 'node:crypto';
 import { request } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import { makeIModel, type MadeIModel } from '../support/clients.ts';
-import { AttackedServer } from '../support/attackedServer.ts';
+import { IsolatedServer } from '../support/isolatedServer.ts';
 
 /** Longest processor time of one request, milliseconds, on a machine that runs other things too. */
 const mostMs = 1500;
@@ -17,11 +17,11 @@ const headLength = 15_000;
 const bodyLength = 1_040_000;
 
 describe('A long text', () => {
-  let server: AttackedServer;
+  let server: IsolatedServer;
   let made: MadeIModel;
   let iTwinId: string;
   before(async () => {
-    server = await AttackedServer.start();
+    server = await IsolatedServer.start();
     iTwinId = await server.iTwin();
     made = await makeIModel(await server.official(), iTwinId, { changesets: 1 });
   });
@@ -56,7 +56,7 @@ describe('A long text', () => {
 
   /** @param expected statuses of a refusal or of an answer, never of a fault of the server */
   async function isCheap(what: string, expected: readonly number[], attack: () => Promise<number>): Promise<void> {
-    const { result, cpuMs } = await server.measured(attack);
+    const { result, cpuMs } = await server.measureCpu(attack);
     assert.ok(expected.includes(result), `${what} is answered ${result}`);
     assert.ok(cpuMs < mostMs, `${what} took ${cpuMs} ms of processor time`);
   }

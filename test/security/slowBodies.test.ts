@@ -11,7 +11,7 @@ import { requirePermitted } from '../../apps/server/src/cloning/stillPermitted.t
 import type { Tx } from '../../apps/server/src/db/database.ts';
 import type { Api, WireError } from '../support/api.ts';
 import { makeIModel } from '../support/clients.ts';
-import { HeldRequest } from '../support/heldRequest.ts';
+import { RawRequest } from '../support/rawRequest.ts';
 import { rowCounts } from '../support/rows.ts';
 import { bootServer, endServer, people, type TestServer } from '../support/server.ts';
 import { onEachDatabase, type Context } from '../support/suite.ts';
@@ -181,14 +181,14 @@ onEachDatabase('A caller who is removed', {}, (context) => {
     const { db } = context.server.services.database;
     const before = await rowCounts(db);
     const judged = judgements(context.server);
-    const held: HeldRequest[] = [];
+    const held: RawRequest[] = [];
     try {
       for (const route of writing) {
         const sample: Record<string, string> = { iTwinId, iModelId, changeset: '1', briefcaseId: '2' };
         const url = route.path.replace(/:(\w+)/g, (_, name: string) => sample[name] ?? randomUUID());
         const body = JSON.stringify({ iTwinId, name: randomUUID(), iTwin: iTwinId });
         const type = route.file?.types[0] ?? 'application/json';
-        const request = await HeldRequest.open(context.server.origin, [
+        const request = await RawRequest.open(context.server.origin, [
           `${route.method} ${url} HTTP/1.1`,
           'host: localhost',
           `authorization: ${authorization}`,
@@ -286,7 +286,7 @@ describe('A request that never ends', () => {
 
   /** Sends a head and then one byte after the other until the server closes the connection. @returns what came back */
   async function trickle(head: readonly string[], byte: string): Promise<string> {
-    const request = await HeldRequest.open(server.origin, head);
+    const request = await RawRequest.open(server.origin, head);
     try {
       return await until('the connection is closed', () => {
         if (request.received.closed) return request.received.text;

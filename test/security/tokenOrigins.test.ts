@@ -10,17 +10,17 @@ import { offshoot } from '../support/commands.ts';
 import { makeIModel, official, type MadeIModel } from '../support/clients.ts';
 import { FaultyProxy, type PassingAnswer } from '../support/faultyProxy.ts';
 import { bootServer, endServer, Installation, type TestServer } from '../support/server.ts';
-import { StrangeServer } from '../support/strangeServer.ts';
+import { StubServer } from '../support/stubServer.ts';
 
 describe('tokens of the command line', () => {
   let server: TestServer;
   let made: MadeIModel;
-  let thief: StrangeServer;
+  let thief: StubServer;
   let proxy: FaultyProxy;
   before(async () => {
     server = await bootServer('sqlite');
     made = await makeIModel(await official(server), await server.iTwin(), { changesets: 1 });
-    thief = await StrangeServer.start();
+    thief = await StubServer.start();
     proxy = await FaultyProxy.start(server.origin);
   });
   after(async () => {
@@ -104,7 +104,7 @@ describe('tokens of the command line', () => {
   test('are minted for the public address, and answers may lead there', async () => {
     const installation = await Installation.create('sqlite');
     // As a proxy would: what is said at the public address is answered by the server.
-    const front = await StrangeServer.start();
+    const front = await StubServer.start();
     const started = await installation.start({ publicUrl: `${front.origin}/models` });
     try {
       front.answer = (request, response) => {

@@ -24,7 +24,7 @@ const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
  * A server that makes checkpoints, and a folder for the attacker's files, for the tests of one suite. What the push already refuses
  * gets through here, as it would by a prefix that the push reads otherwise than iTwin.js.
  */
-function attackedServer(): { work: string; context: { server: TestServer; olivia: Official } } {
+function bootCheckpointServer(): { work: string; context: { server: TestServer; olivia: Official } } {
   const work = mkdtempSync(path.join(tmpdir(), 'offshoot-hostile-'));
   const context = {} as { server: TestServer; olivia: Official };
   before(async () => {
@@ -42,7 +42,7 @@ function attackedServer(): { work: string; context: { server: TestServer; olivia
 }
 
 describe('hostile changesets', { skip }, () => {
-  const { work, context } = attackedServer();
+  const { work, context } = bootCheckpointServer();
 
   const checkpointOf = async (prefix: object): Promise<Checkpoint> =>
     checkpointDecided(context.olivia, await pushPrefix(context.olivia, await context.server.iTwin(), work, prefix));
@@ -74,7 +74,7 @@ describe('hostile changesets', { skip }, () => {
 });
 
 describe('hostile baselines', { skip }, () => {
-  const { work, context } = attackedServer();
+  const { work, context } = bootCheckpointServer();
 
   for (const [what, sql] of Object.entries({
     'never ends':

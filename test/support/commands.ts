@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 const cli = fileURLToPath(new URL('../../apps/server/src/cli.ts', import.meta.url));
 
 /** What a command left. */
-export interface Ran {
+export interface CommandResult {
   code: number;
   stdout: string;
   stderr: string;
@@ -15,7 +15,7 @@ export function offshoot(
   args: readonly string[],
   env: NodeJS.ProcessEnv = {},
   options: { uid?: number; gid?: number; cwd?: string } = {},
-): Promise<Ran> {
+): Promise<CommandResult> {
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('OFFSHOOT_')));
   return new Promise((resolve) => {
     const child = execFile(

@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import pg from 'pg';
-import { childrenOf, killed } from './processes.ts';
+import { childrenOf, killIfRunning } from './processes.ts';
 import { freePort } from './freePort.ts';
 
 /** A PostgreSQL server of one test run. */
@@ -77,7 +77,7 @@ export async function startPostgres({ durable = false } = {}): Promise<TestPostg
     spawn(path.join(bin, 'postgres'), flags, { ...user, env, cwd: folder, stdio: 'ignore' });
   let server = run();
   /** Each of its processes leads a group of its own, so they are killed one by one. */
-  const killAll = (): void => [server.pid as number, ...childrenOf(server.pid as number)].forEach(killed);
+  const killAll = (): void => [server.pid as number, ...childrenOf(server.pid as number)].forEach(killIfRunning);
   const end = async (kill: () => void): Promise<void> => {
     if (server.exitCode !== null || server.signalCode !== null) return;
     const ended = new Promise((resolve) => server.once('exit', resolve));

@@ -7,7 +7,7 @@ export function childrenOf(pid: number): number[] {
 }
 
 /** Ends a process that may have ended by itself. */
-export function killed(pid: number): void {
+export function killIfRunning(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');
   } catch (error) {

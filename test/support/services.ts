@@ -8,7 +8,7 @@ export interface Stoppable {
  * the run that wanted all of them.
  * @throws the first fault
  */
-export async function startTogether<T extends readonly Stoppable[]>(
+export async function startAll<T extends readonly Stoppable[]>(
   ...starts: { [K in keyof T]: () => Promise<T[K]> }
 ): Promise<T> {
   const outcomes = await Promise.allSettled(starts.map(async (start) => start()));

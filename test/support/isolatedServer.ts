@@ -2,14 +2,14 @@ import { readFileSync } from 'node:fs';
 import { EmbeddedIssuer } from '../../apps/server/src/access/embeddedIssuer.ts';
 import { clientsOf, type Official } from '../../scripts/clients.ts';
 import { Api } from './api.ts';
-import { ServerProcess } from './child.ts';
+import { ServerProcess } from './serverProcess.ts';
 import { Installation, people } from './server.ts';
 
 /** Clock ticks a second in /proc; fixed by the kernel's interface. */
 const ticksPerSecond = 100;
 
 /** A server in a process of its own, for attacks after which a server in this one would answer nothing, the test included. */
-export class AttackedServer {
+export class IsolatedServer {
   readonly token: string;
   readonly #installation: Installation;
   readonly #process: ServerProcess;
@@ -21,12 +21,12 @@ export class AttackedServer {
   }
 
   /** On SQLite and files, with Olivia as its user. */
-  static async start(): Promise<AttackedServer> {
+  static async start(): Promise<IsolatedServer> {
     const installation = await Installation.create('sqlite');
     const process = new ServerProcess(installation.config());
     await process.start();
     const issuer = await EmbeddedIssuer.open(installation.dataDir);
-    return new AttackedServer(
+    return new IsolatedServer(
       installation,
       process,
       await issuer.mint(people.olivia, { applicationId: 'suite', scope: 'itwin-platform', lifeSeconds: 3600 }),
@@ -53,7 +53,7 @@ export class AttackedServer {
   }
 
   /** Runs an attack and tells the processor time that the server spent meanwhile: unlike waiting, that does not grow with what else the machine does. */
-  async measured<T>(attack: () => Promise<T>): Promise<{ result: T; cpuMs: number }> {
+  async measureCpu<T>(attack: () => Promise<T>): Promise<{ result: T; cpuMs: number }> {
     const before = this.#cpuMs();
     const result = await attack();
     return { result, cpuMs: this.#cpuMs() - before };

@@ -1,6 +1,6 @@
 import { after } from 'node:test';
 import { isMainThread } from 'node:worker_threads';
-import { childrenOf, killed } from './processes.ts';
+import { childrenOf, killIfRunning } from './processes.ts';
 
 /** How long a test file's process may stay after its last test, milliseconds. */
 const graceMs = 30_000;
@@ -19,4 +19,4 @@ if (isMainThread)
   });
 
 // A child that lives on would hold the runner's output open, and the run with it. Threads load this too, and end before their process.
-if (isMainThread) process.once('exit', () => childrenOf(process.pid).forEach(killed));
+if (isMainThread) process.once('exit', () => childrenOf(process.pid).forEach(killIfRunning));

@@ -13,7 +13,7 @@ import { StoreTimeoutError, type BlobStore } from '../apps/server/src/storage/bl
 import { openStores } from '../apps/server/src/storage/stores.ts';
 import { openDatabase, type Database } from '../apps/server/src/db/database.ts';
 import { Api } from './support/api.ts';
-import { ServerProcess } from './support/child.ts';
+import { ServerProcess } from './support/serverProcess.ts';
 import { all, makeIModel, official } from './support/clients.ts';
 import { startProxy, type FreezableProxy } from './support/proxy.ts';
 import { Installation, setups, storeConfig } from './support/server.ts';

@@ -9,7 +9,7 @@ export interface Received {
 }
 
 /** One request over a connection of its own, sent piece by piece: what no client library does. */
-export class HeldRequest {
+export class RawRequest {
   readonly #socket: Socket;
   #text = '';
   #closed = false;
@@ -23,11 +23,11 @@ export class HeldRequest {
   }
 
   /** @param head request line and headers, each without its end of line */
-  static async open(origin: string, head: readonly string[]): Promise<HeldRequest> {
+  static async open(origin: string, head: readonly string[]): Promise<RawRequest> {
     const { port } = new URL(origin);
     const socket = connect(Number(port), '127.0.0.1');
     await new Promise<void>((resolve, reject) => socket.once('connect', resolve).once('error', reject));
-    const request = new HeldRequest(socket);
+    const request = new RawRequest(socket);
     request.send(head.map((line) => `${line}\r\n`).join(''));
     return request;
   }

@@ -3,7 +3,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 
 /** A server of somebody else, whose answers a test chooses, and that remembers what it was asked. */
-export class StrangeServer {
+export class StubServer {
   /** Answers each request; by default 404. */
   answer: (request: IncomingMessage, response: ServerResponse) => void = (_request, response) =>
     void response.writeHead(404).end();
@@ -21,8 +21,8 @@ export class StrangeServer {
   }
 
   /** @param host address of this machine to listen on */
-  static async start(host = '127.0.0.1'): Promise<StrangeServer> {
-    const server = new StrangeServer(host);
+  static async start(host = '127.0.0.1'): Promise<StubServer> {
+    const server = new StubServer(host);
     server.#server.listen(0, host);
     await once(server.#server, 'listening');
     return server;

@@ -224,7 +224,7 @@ export class GuardedStore implements BlobStore {
         },
         (error: unknown) => {
           settle();
-          reject(error);
+          reject(error instanceof Error ? error : new Error('a call of the store failed', { cause: error }));
         },
       );
     });

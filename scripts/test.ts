@@ -59,7 +59,7 @@ process.exitCode = code;
 /** The page on compatibility must be what this run would write; 0 if it is. */
 function checkCompatibility(): number {
   const table = compatibilityTable(coverage);
-  if (process.env.OFFSHOOT_WRITE_COMPATIBILITY !== undefined) writeFileSync(tableFile, table);
+  if (process.env['OFFSHOOT_WRITE_COMPATIBILITY'] !== undefined) writeFileSync(tableFile, table);
   const written = readFileSync(tableFile, 'utf8');
   if (written === table) return 0;
   const [before, now] = [written.split('\n'), table.split('\n')];

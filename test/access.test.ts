@@ -290,7 +290,10 @@ describe('An OpenID Connect issuer', () => {
       iModel: { id: string };
     };
     const { user } = (await api.get(`/imodels/${iModel.id}/users/${sub}`)).body as { user: Record<string, unknown> };
-    assert.deepEqual([user.displayName, user.givenName, user.surname], ['ada@example.test', 'Ada', 'Lovelace']);
+    assert.deepEqual(
+      [user['displayName'], user['givenName'], user['surname']],
+      ['ada@example.test', 'Ada', 'Lovelace'],
+    );
     const administrator = new Api(server.origin, await token({ sub: randomUUID(), org: 'org-1', org_admin: true }));
     assert.equal((await administrator.get(`/imodels/${iModel.id}`)).status, 200);
     const stranger = new Api(server.origin, await token({ sub: randomUUID(), org: 'org-2', org_admin: true }));

@@ -288,7 +288,10 @@ onEachDatabase('iTwins', {}, (context) => {
       });
     const changed = await patch({ displayName: 'Changed', status: 'Inactive', type: null });
     const { iTwin } = changed.body as { iTwin: Record<string, unknown> };
-    assert.deepEqual([changed.status, iTwin.displayName, iTwin.status, iTwin.number], [200, 'Changed', 'Inactive', id]);
+    assert.deepEqual(
+      [changed.status, iTwin['displayName'], iTwin['status'], iTwin['number']],
+      [200, 'Changed', 'Inactive', id],
+    );
     assert.deepEqual(
       (await list('?$search=CHANGED&includeInactive=true')).iTwins.map((found) => found.id).includes(id),
       true,

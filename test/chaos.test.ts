@@ -15,8 +15,8 @@ import { Installation, people, setups, type Setup } from './support/server.ts';
 import { until } from './support/until.ts';
 
 /** More, and longer, where somebody wants to know: `OFFSHOOT_CHAOS_CLIENTS=50 OFFSHOOT_CHAOS_SECONDS=180 npm test -- test/chaos.test.ts`. */
-const clients = Number(process.env.OFFSHOOT_CHAOS_CLIENTS ?? 12);
-const runMs = Number(process.env.OFFSHOOT_CHAOS_SECONDS ?? 30) * 1000;
+const clients = Number(process.env['OFFSHOOT_CHAOS_CLIENTS'] ?? 12);
+const runMs = Number(process.env['OFFSHOOT_CHAOS_SECONDS'] ?? 30) * 1000;
 /** Something is killed this often: a server, a worker, PostgreSQL itself, each in its turn. */
 const killEveryMs = 2500;
 const giveUpMs = 60_000;

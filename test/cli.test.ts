@@ -45,7 +45,7 @@ describe('The command line', () => {
     const token = stdout.trim();
     const claims = decodeJwt(token);
     assert.deepEqual(
-      [claims.sub, claims.client_id, (claims.exp ?? 0) - (claims.iat ?? 0)],
+      [claims.sub, claims['client_id'], (claims.exp ?? 0) - (claims.iat ?? 0)],
       [people.max.id, 'basic-app', 1800],
     );
     const response = await fetch(`${server.origin}/itwins`, { headers: { authorization: `Bearer ${token}` } });

@@ -63,7 +63,7 @@ for (const engine of engines) {
       assert.equal(answer.headers.get('location'), `${server.origin}/imodels/${id}`);
       assert.equal(answer.headers.get('create-imodel-operation'), `${server.origin}/imodels/${id}/operations/create`);
       assert.equal((await api.get(`/imodels/${id}`)).status, 200);
-      assert.equal((await operationOf(id)).state, 'successful');
+      assert.equal((await operationOf(id))['state'], 'successful');
     });
 
     test('through the official client needs no sleep: it is done before the first poll', async () => {
@@ -132,7 +132,7 @@ for (const engine of engines) {
       for (const body of [{ changesetIndex: 3 }, { changesetId: third }, { changesetId: third?.toUpperCase() }]) {
         const id = await cloneRaw(body);
         assert.deepEqual(await indexes(id), [1, 2, 3]);
-        assert.deepEqual((await operationOf(id)).clonedFrom, { iModelId: source.id, changesetId: third });
+        assert.deepEqual((await operationOf(id))['clonedFrom'], { iModelId: source.id, changesetId: third });
       }
     });
 
@@ -140,7 +140,7 @@ for (const engine of engines) {
       for (const body of [{ changesetIndex: 0 }, { changesetId: '' }]) {
         const id = await cloneRaw(body);
         assert.deepEqual(await indexes(id), []);
-        assert.deepEqual((await operationOf(id)).clonedFrom, { iModelId: source.id, changesetId: '' });
+        assert.deepEqual((await operationOf(id))['clonedFrom'], { iModelId: source.id, changesetId: '' });
         const { iModel } = (await api.get(`/imodels/${id}`)).body as { iModel: { lastChangesetPushDateTime: null } };
         assert.equal(iModel.lastChangesetPushDateTime, null);
         const baseline = await olivia.client.baselineFiles.getSingle({
@@ -169,7 +169,7 @@ for (const engine of engines) {
     });
 
     test('an iModel that is no clone has clonedFrom null', async () => {
-      assert.equal((await operationOf(source.id)).clonedFrom, null);
+      assert.equal((await operationOf(source.id))['clonedFrom'], null);
     });
 
     test('keeps ids, indexes, parents and every byte of the changesets; the baseline has its own ids and is else the same', async () => {
@@ -503,7 +503,7 @@ for (const engine of engines) {
       } finally {
         work.remove();
       }
-      assert.deepEqual((await operationOf(last.id)).clonedFrom, {
+      assert.deepEqual((await operationOf(last.id))['clonedFrom'], {
         iModelId: middle.id,
         changesetId: made.changesets[2]?.id,
       });

@@ -82,7 +82,7 @@ test('the secret of an Azure store may stand in the environment', () => {
   assert.match(faultsOf(() => loadConfig(input, { env: {} })).join(), /store\.connectionString is missing/);
   const config = loadConfig(input, { env: { AZURE_STORAGE_CONNECTION_STRING: 'from outside' } });
   assert.deepEqual(
-    [config.store.connectionString, config.dataCenters.West?.connectionString],
+    [config.store.connectionString, config.dataCenters['West']?.connectionString],
     ['from outside', 'of its own'],
   );
 });

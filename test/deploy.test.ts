@@ -97,7 +97,7 @@ test('compose starts two servers that leave their jobs to a worker, on a configu
       { file: `${root}deploy/compose/offshoot.json`, env: { ...environment, OFFSHOOT_ITWINJS_KEY: itwinJsKey } },
     );
   }
-  assert.equal(services.worker?.command?.[0], 'work');
+  assert.equal(services['worker']?.command?.[0], 'work');
   for (const server of ['server-1', 'server-2'])
     assert.ok(text('deploy/compose/Caddyfile').includes(`${server}:${config.port}`));
   // Every variable is either explained in the example or has a default.
@@ -144,9 +144,9 @@ test('iTwin.js runs where it gets its own key, and no address or key of the data
     services: Record<string, Service>;
     networks: Record<string, { internal?: boolean }>;
   };
-  assert.deepEqual(Object.keys(services.itwinjs?.environment ?? {}), ['OFFSHOOT_ITWINJS_KEY']);
+  assert.deepEqual(Object.keys(services['itwinjs']?.environment ?? {}), ['OFFSHOOT_ITWINJS_KEY']);
   // It reaches the worker only, and nothing outside.
-  assert.deepEqual([services.itwinjs?.networks, networks.itwinjs?.internal], [['itwinjs'], true]);
+  assert.deepEqual([services['itwinjs']?.networks, networks['itwinjs']?.internal], [['itwinjs'], true]);
   assert.deepEqual(
     Object.keys(services)
       .filter((name) => services[name]?.networks?.includes('itwinjs'))
@@ -155,10 +155,10 @@ test('iTwin.js runs where it gets its own key, and no address or key of the data
   );
 
   const deployment = manifests<Deployment>('Deployment').find(
-    ({ spec }) => spec.template.metadata.labels.part === 'itwinjs',
+    ({ spec }) => spec.template.metadata.labels['part'] === 'itwinjs',
   );
   const policy = manifests<NetworkPolicy>('NetworkPolicy').find(
-    ({ spec }) => spec.podSelector.matchLabels.part === 'itwinjs',
+    ({ spec }) => spec.podSelector.matchLabels['part'] === 'itwinjs',
   );
   assert.deepEqual(
     deployment?.spec.template.spec.containers[0]?.env.map(({ name }) => name),
@@ -189,16 +189,16 @@ test('in Kubernetes workers reach names, the database, the store and iTwin.js an
     const policy =
       policies.find((each) =>
         Object.entries(each.spec.podSelector.matchLabels).every(([name, value]) => labels[name] === value),
-      ) ?? assert.fail(`no policy for ${labels.part}`);
+      ) ?? assert.fail(`no policy for ${labels['part']}`);
     assert.deepEqual(policy.spec.policyTypes, ['Ingress', 'Egress']);
     const open = policy.spec.ingress
       .filter(({ from }) => from === undefined)
       .flatMap(({ ports }) => ports.map(({ port }) => port));
-    assert.deepEqual(open, labels.part === 'server' ? ['http'] : []);
+    assert.deepEqual(open, labels['part'] === 'server' ? ['http'] : []);
     const wide = policy.spec.egress
       .flatMap(({ to }) => to)
       .filter((peer) => 'ipBlock' in peer && !peer.ipBlock.cidr.endsWith('/32'));
-    assert.equal(wide.length, labels.part === 'server' ? 1 : 0);
+    assert.equal(wide.length, labels['part'] === 'server' ? 1 : 0);
     // Clouds hand out credentials at an address of this range.
     for (const peer of wide) assert.ok('ipBlock' in peer && peer.ipBlock.except?.includes('169.254.0.0/16'));
   }

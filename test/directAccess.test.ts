@@ -248,7 +248,7 @@ describe('Clients of an S3 store', { skip: skip('s3') }, () => {
       const link = await downloadLink(api, made.id);
       const led = await fetch(link, { redirect: 'manual' });
       const target = led.headers.get('location') ?? '';
-      assert.deepEqual([led.status, target.startsWith(process.env.OFFSHOOT_TEST_S3 ?? '-')], [307, true]);
+      assert.deepEqual([led.status, target.startsWith(process.env['OFFSHOOT_TEST_S3'] ?? '-')], [307, true]);
       const there = await fetch(target);
       assert.match(there.headers.get('content-disposition') ?? '', new RegExp(made.changesets[0]?.id ?? '-'));
       assert.deepEqual(Buffer.from(await there.arrayBuffer()), bytes);

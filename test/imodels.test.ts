@@ -53,11 +53,11 @@ onEachDatabase('iModels', {}, (context) => {
   test('what is not set is null, in every form that asks for it', async () => {
     const { id } = await create();
     const { iModel } = (await context.api.get(`/imodels/${id}`)).body as { iModel: Record<string, unknown> };
-    assert.equal(iModel.description, null);
-    assert.equal(iModel.extent, null);
-    assert.equal(iModel.lastChangesetPushDateTime, null);
-    assert.equal(iModel.containersEnabled, 0);
-    assert.equal(iModel.isSecured, false);
+    assert.equal(iModel['description'], null);
+    assert.equal(iModel['extent'], null);
+    assert.equal(iModel['lastChangesetPushDateTime'], null);
+    assert.equal(iModel['containersEnabled'], 0);
+    assert.equal(iModel['isSecured'], false);
   });
 
   test('a coordinate system is accepted with the empty creation mode', async () => {

@@ -387,15 +387,15 @@ for (const setup of setups)
           [
             'cut file',
             (list, folder) => {
-              truncateSync(path.join(folder, `${String(list[2]?.id)}.cs`), 40);
-              delete list[2]?.fileSize;
+              truncateSync(path.join(folder, `${String(list[2]?.['id'])}.cs`), 40);
+              delete list[2]?.['fileSize'];
             },
             /is damaged: the file ends early/,
           ],
           [
             'flipped byte',
             (list, folder) => {
-              const file = path.join(folder, `${String(list[2]?.id)}.cs`);
+              const file = path.join(folder, `${String(list[2]?.['id'])}.cs`);
               const bytes = readFileSync(file);
               bytes.writeUInt8(bytes.readUInt8(50) ^ 1, 50);
               writeFileSync(file, bytes);
@@ -406,20 +406,21 @@ for (const setup of setups)
             'no changeset',
             (list, folder) =>
               writeFileSync(
-                path.join(folder, `${String(list[2]?.id)}.cs`),
-                Buffer.alloc(Number(list[2]?.fileSize), 'x'),
+                path.join(folder, `${String(list[2]?.['id'])}.cs`),
+                Buffer.alloc(Number(list[2]?.['fileSize']), 'x'),
               ),
             /not a changeset of a known format/,
           ],
           [
             'id of another',
-            (list) => Object.assign(list[2] as Entry, { id: '0'.repeat(40), fileName: `${String(list[2]?.id)}.cs` }),
+            (list) =>
+              Object.assign(list[2] as Entry, { id: '0'.repeat(40), fileName: `${String(list[2]?.['id'])}.cs` }),
             /its file gives the id/,
           ],
           ['no id', (list) => Object.assign(list[0] as Entry, { id: 'x' }), /0\.id must match pattern/],
           ['id that is no text', (list) => Object.assign(list[0] as Entry, { id: 5 }), /0\.id must be string/],
           ['twice', (list) => list.splice(1, 0, { ...list[0], index: 2, parentId: undefined }), /is listed twice/],
-          ['parent', (list) => Object.assign(list[2] as Entry, { parentId: list[0]?.id }), /does not follow/],
+          ['parent', (list) => Object.assign(list[2] as Entry, { parentId: list[0]?.['id'] }), /does not follow/],
           [
             'first parent',
             (list) => Object.assign(list[0] as Entry, { parentId: '1'.repeat(40) }),
@@ -440,7 +441,7 @@ for (const setup of setups)
           [
             'outside',
             (list, folder) => {
-              copyFileSync(path.join(folder, `${String(list[1]?.id)}.cs`), path.join(folder, '..', 'outside.cs'));
+              copyFileSync(path.join(folder, `${String(list[1]?.['id'])}.cs`), path.join(folder, '..', 'outside.cs'));
               Object.assign(list[1] as Entry, { fileName: '../outside.cs' });
             },
             /names a file outside of the folder/,
@@ -448,13 +449,13 @@ for (const setup of setups)
           [
             'absolute',
             (list, folder) =>
-              Object.assign(list[1] as Entry, { fileName: path.join(folder, `${String(list[1]?.id)}.cs`) }),
+              Object.assign(list[1] as Entry, { fileName: path.join(folder, `${String(list[1]?.['id'])}.cs`) }),
             /names a file outside of the folder/,
           ],
           [
             'link to outside',
             (list, folder) => {
-              const file = path.join(folder, `${String(list[1]?.id)}.cs`);
+              const file = path.join(folder, `${String(list[1]?.['id'])}.cs`);
               copyFileSync(file, path.join(folder, '..', 'linked.cs'));
               rmSync(file);
               symlinkSync('../linked.cs', file);
@@ -670,7 +671,7 @@ for (const setup of setups)
             ],
             [
               'an end that never comes',
-              (answer) => isChangeset(answer) && ((answer.breakAfter = 10), (answer.headers.etag = undefined)),
+              (answer) => isChangeset(answer) && ((answer.breakAfter = 10), (answer.headers['etag'] = undefined)),
               4,
               /the download of changeset 1 failed 5 times/,
             ],
@@ -774,7 +775,7 @@ for (const setup of setups)
                   '999999',
                 )),
             ],
-            ['another version', (answer: PassingAnswer) => void (answer.headers.etag = '"other"')],
+            ['another version', (answer: PassingAnswer) => void (answer.headers['etag'] = '"other"')],
           ] as const) {
             seen.clear();
             proxy.change = (answer) => {

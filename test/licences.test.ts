@@ -27,7 +27,7 @@ const accepted = [
 const read = ['@bentley/imodeljs-native', 'flatbuffers'];
 
 test('docs/licences.md lists every package that the server runs with, under the licence of the lock file', () => {
-  if (process.env.OFFSHOOT_WRITE_LICENCES !== undefined) writeFileSync(licencesFile, licencesDocument());
+  if (process.env['OFFSHOOT_WRITE_LICENCES'] !== undefined) writeFileSync(licencesFile, licencesDocument());
   assert.ok(
     readFileSync(licencesFile, 'utf8') === licencesDocument(),
     'docs/licences.md is not what the lock file says: npm run licences',

@@ -44,7 +44,7 @@ describe('The API document', () => {
   });
 
   test('describes Clone with the schema that validates it and the headers of its answer', () => {
-    const clone = document.paths['/imodels/{iModelId}/clone']?.post;
+    const clone = document.paths['/imodels/{iModelId}/clone']?.['post'];
     const schema = clone?.requestBody?.content['application/json']?.schema;
     assert.deepEqual(schema?.required, ['iTwinId']);
     assert.deepEqual(Object.keys(schema?.properties ?? {}).toSorted(), [

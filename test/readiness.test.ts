@@ -91,7 +91,9 @@ describe('With a frozen PostgreSQL', { skip }, () => {
 
 for (const setup of setups.filter(({ store }) => store !== 'files')) {
   test(`with a frozen store of type ${setup.store}, readiness answers within 2 s and says so, and all goes on when it is back`, async () => {
-    const address = (setup.store === 's3' ? process.env.OFFSHOOT_TEST_S3 : process.env.OFFSHOOT_TEST_AZURE) as string;
+    const address = (
+      setup.store === 's3' ? process.env['OFFSHOOT_TEST_S3'] : process.env['OFFSHOOT_TEST_AZURE']
+    ) as string;
     const proxy = await freezable(address);
     const config = storeConfig(setup.store);
     const store =

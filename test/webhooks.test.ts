@@ -35,7 +35,12 @@ before(async () => {
     request.on('data', (text: Buffer) => (body += text.toString()));
     request.on('end', () => {
       const path = request.url ?? '';
-      received.push({ path, signature: String(request.headers.signature), body, message: JSON.parse(body) as Message });
+      received.push({
+        path,
+        signature: String(request.headers['signature']),
+        body,
+        message: JSON.parse(body) as Message,
+      });
       response.writeHead(answers.get(path)?.() ?? 200).end();
     });
   });
@@ -152,7 +157,7 @@ onEachDatabase(
       await context.api.delete(`/imodels/${elsewhere.id}`);
       await context.api.delete(`/imodels/${made.id}`);
       const [only] = await arrived(wanted.path, 1);
-      assert.deepEqual(only?.message.content.imodelId, made.id);
+      assert.deepEqual(only?.message.content['imodelId'], made.id);
       const waiting = await context.server.services.database.db
         .selectFrom('job')
         .select('id')

@@ -4,10 +4,11 @@ import { fuzz } from '../support/fuzz/run.ts';
 import { engines, setups } from '../support/server.ts';
 
 /** Over all databases together. `npm run fuzz` sends ten times as many. */
-const requests = Number(process.env.OFFSHOOT_FUZZ_REQUESTS ?? 5200);
+const requests = Number(process.env['OFFSHOOT_FUZZ_REQUESTS'] ?? 5200);
 /** Fixed in `npm test`, so that a change is judged by what it changed; another one each time in `npm run fuzz`, until one is given. */
 const seed = Number(
-  process.env.OFFSHOOT_FUZZ_SEED ?? (process.env.OFFSHOOT_FUZZ_REQUESTS === undefined ? 1 : Date.now() % 1_000_000),
+  process.env['OFFSHOOT_FUZZ_SEED'] ??
+    (process.env['OFFSHOOT_FUZZ_REQUESTS'] === undefined ? 1 : Date.now() % 1_000_000),
 );
 /** Growth of the heap that is none of caches and of chance, bytes: 5 KiB for each request of the shorter run. */
 const mostGrowth = 16 * 1024 * 1024;

@@ -42,7 +42,7 @@ class ServiceProcess {
   }
 
   async start(): Promise<void> {
-    const env = { PATH: process.env.PATH, OFFSHOOT_ITWINJS_KEY: key, OFFSHOOT_LOG_LEVEL: 'fatal' };
+    const env = { PATH: process.env['PATH'], OFFSHOOT_ITWINJS_KEY: key, OFFSHOOT_LOG_LEVEL: 'fatal' };
     const child = fork(cli, ['itwinjs', '--data', this.folder, '--host', '127.0.0.1', '--port', String(this.port)], {
       cwd: this.folder,
       env,
@@ -195,7 +195,7 @@ describe('The iTwin.js service', { skip }, () => {
   test('does not start where the address of the database is known to it, or without a key', () => {
     const start = (env: Record<string, string>) =>
       spawnSync(process.execPath, [cli, 'itwinjs', '--data', service.folder, '--port', '0'], {
-        env: { PATH: process.env.PATH, ...env },
+        env: { PATH: process.env['PATH'], ...env },
         encoding: 'utf8',
         timeout: 60_000,
       });

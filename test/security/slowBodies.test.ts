@@ -157,7 +157,7 @@ onEachDatabase('A caller who is removed', {}, (context) => {
     const { audit } = await rowCounts(context.server.services.database.db);
     assert.deepEqual(await rowCounts(context.server.services.database.db), {
       ...before,
-      owner: Number(before.owner) - 1,
+      owner: Number(before['owner']) - 1,
       audit,
     });
   }

@@ -50,7 +50,7 @@ describe('tokens of the command line', () => {
       command: async () => ['clone', made.id, '--itwin', await server.iTwin()],
       change: (answer) => {
         delete answer.headers['create-imodel-operation'];
-        answer.headers.location = `${thief.origin}/imodels/${made.id}`;
+        answer.headers['location'] = `${thief.origin}/imodels/${made.id}`;
       },
     },
     'a redirect': {

@@ -137,11 +137,11 @@ describe('the isolation of the iTwin.js process', { skip }, () => {
   }
 
   test('hands nothing of the environment of the server over', () => {
-    process.env.OFFSHOOT_TEST_SECRET = 'a secret of the cloud';
+    process.env['OFFSHOOT_TEST_SECRET'] = 'a secret of the cloud';
     try {
       assert.doesNotMatch(run('console.log(JSON.stringify(process.env))'), /secret/i);
     } finally {
-      delete process.env.OFFSHOOT_TEST_SECRET;
+      delete process.env['OFFSHOOT_TEST_SECRET'];
     }
   });
 
@@ -167,13 +167,13 @@ describe('the isolation of the iTwin.js process', { skip }, () => {
         "import { readdirSync } from 'node:fs'; import { networkInterfaces } from 'node:os'; console.log(JSON.stringify({ root: readdirSync('/'), etc: readdirSync('/etc'), network: networkInterfaces() }));",
       ),
     ) as Record<string, unknown>;
-    assert.deepEqual(seen.etc, ['ld.so.cache']);
+    assert.deepEqual(seen['etc'], ['ld.so.cache']);
     assert.ok(
-      !(seen.root as string[]).includes('home') &&
-        !(seen.root as string[]).includes('var') &&
-        !(seen.root as string[]).includes('root'),
+      !(seen['root'] as string[]).includes('home') &&
+        !(seen['root'] as string[]).includes('var') &&
+        !(seen['root'] as string[]).includes('root'),
     );
-    assert.ok(Object.keys(seen.network as object).every((name) => name === 'lo'));
+    assert.ok(Object.keys(seen['network'] as object).every((name) => name === 'lo'));
     const server = fileURLToPath(new URL('../../', import.meta.url));
     assert.equal(
       run(
@@ -184,12 +184,12 @@ describe('the isolation of the iTwin.js process', { skip }, () => {
   });
 
   test('refuses to run below the level that the configuration asks for', async () => {
-    const saved = process.env.PATH;
-    process.env.PATH = '/nowhere';
+    const saved = process.env['PATH'];
+    process.env['PATH'] = '/nowhere';
     try {
       await assert.rejects(findIsolation(folder, 'namespaces'), IsolationError);
     } finally {
-      process.env.PATH = saved;
+      process.env['PATH'] = saved;
     }
     assert.ok(existsSync(folder));
   });

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 
 /** The browser of this machine, if it has one. */
 export const chromium = [
-  process.env.CHROMIUM,
+  process.env['CHROMIUM'],
   '/usr/bin/chromium',
   '/usr/bin/chromium-browser',
   '/usr/bin/google-chrome',

@@ -7,7 +7,7 @@ import { routes } from '../../apps/server/src/api/routes.ts';
 import type { Route } from '../../apps/server/src/api/route.ts';
 
 /** Folder in which each test process leaves what it saw, for the table of `docs/compatibility.md`; set by `scripts/test.ts`. */
-const folder = process.env.OFFSHOOT_TEST_COVERAGE;
+const folder = process.env['OFFSHOOT_TEST_COVERAGE'];
 
 /** What one test process saw: operations that were answered by 2xx, and which client calls asked for which operations. */
 export interface Seen {

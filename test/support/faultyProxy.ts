@@ -62,7 +62,7 @@ export class FaultyProxy {
     if (passing.silent === true) return;
     if (passing.body.length !== length) passing.headers['content-length'] = String(passing.body.length);
     delete passing.headers['transfer-encoding'];
-    delete passing.headers.connection;
+    delete passing.headers['connection'];
     response.writeHead(passing.status, passing.headers);
     if (passing.breakAfter === undefined) response.end(passing.body);
     else response.write(passing.body.subarray(0, passing.breakAfter), () => response.destroy());

@@ -15,8 +15,8 @@ import { watch } from './coverage.ts';
 import { azuriteConnection } from './stores.ts';
 
 /** Set by `scripts/test.ts`, which starts PostgreSQL for the whole run. */
-const postgresUrl = process.env.OFFSHOOT_TEST_POSTGRES;
-if (postgresUrl === undefined && process.env.CI !== undefined)
+const postgresUrl = process.env['OFFSHOOT_TEST_POSTGRES'];
+if (postgresUrl === undefined && process.env['CI'] !== undefined)
   throw new Error('CI must test on PostgreSQL too: run npm test');
 
 /** The databases, for what has to do with them alone. */
@@ -29,7 +29,7 @@ export interface Setup {
 }
 
 /** Addresses of an S3 server and of Azurite, which `scripts/test.ts` starts for the whole run. */
-const storeAddresses = { s3: process.env.OFFSHOOT_TEST_S3, azure: process.env.OFFSHOOT_TEST_AZURE };
+const storeAddresses = { s3: process.env['OFFSHOOT_TEST_S3'], azure: process.env['OFFSHOOT_TEST_AZURE'] };
 
 /** What every suite of the API runs on. */
 export const setups: readonly Setup[] = (

@@ -65,7 +65,7 @@ try {
   } else {
     const known = error instanceof ExitError ? error : new ExitError(exitCodes.failed, (error as Error).message, error);
     process.stderr.write(`offshoot: ${known.message}\n`);
-    if (process.env.OFFSHOOT_DEBUG !== undefined) process.stderr.write(`${inspect(known.cause ?? known)}\n`);
+    if (process.env['OFFSHOOT_DEBUG'] !== undefined) process.stderr.write(`${inspect(known.cause ?? known)}\n`);
     process.exitCode = known.exitCode;
   }
 }

@@ -716,7 +716,7 @@ export function loadConfig(
 ): Config {
   const env = options.env ?? process.env;
   const faults: string[] = [];
-  const fromFile = readConfigFile(options.file ?? env.OFFSHOOT_CONFIG, faults);
+  const fromFile = readConfigFile(options.file ?? env['OFFSHOOT_CONFIG'], faults);
   const fromEnv: Record<string, unknown> = {};
   for (const [name, { key, kind }] of Object.entries(environment)) {
     const text = env[name];
@@ -774,7 +774,7 @@ function checkConfig(value: Record<string, unknown>, env: NodeJS.ProcessEnv, fau
   if (!ajv.validate(ConfigSchema, config)) faults.push(...(ajv.errors ?? []).map(describeFault));
   else {
     // As AWS clients look for their keys by themselves, Azure's find theirs here: secrets need not stand in a file.
-    const connectionString = env.AZURE_STORAGE_CONNECTION_STRING;
+    const connectionString = env['AZURE_STORAGE_CONNECTION_STRING'];
     if (connectionString !== undefined)
       for (const store of [config.store, ...Object.values(config.dataCenters)])
         if (store.type === 'azure') store.connectionString ??= connectionString;

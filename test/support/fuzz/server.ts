@@ -36,7 +36,7 @@ export class MeasuredServer {
   private constructor(setup: Setup) {
     const env = { ...process.env };
     // What is answered here was not asked for by a client: it does not count in the table of compatibility.
-    delete env.OFFSHOOT_TEST_COVERAGE;
+    delete env['OFFSHOOT_TEST_COVERAGE'];
     this.#child = fork(fileURLToPath(import.meta.url), [JSON.stringify(setup)], {
       stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
       execArgv: ['--expose-gc'],

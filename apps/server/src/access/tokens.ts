@@ -159,7 +159,7 @@ export class Tokens {
   #requireScope(payload: JWTPayload): void {
     const required = this.#config.requiredScope;
     if (required === null) return;
-    const scope = payload.scope ?? payload.scp;
+    const scope = payload['scope'] ?? payload['scp'];
     const scopes = Array.isArray(scope) ? scope : typeof scope === 'string' ? scope.split(' ') : [];
     if (!scopes.includes(required)) throw new ApiError('RequiredScopeMissing');
   }
@@ -167,12 +167,13 @@ export class Tokens {
   async #callerOf(payload: JWTPayload, issuer: TrustedIssuer): Promise<Caller> {
     const subject = payload.sub as string;
     // An e-mail that its issuer did not verify could be anybody's, an administrator's of the users file among them.
-    const verified = issuer.emailsVerified || payload.email_verified === true || payload.email_verified === 'true';
-    const email = verified ? exactText(payload.email) : undefined;
+    const verified =
+      issuer.emailsVerified || payload['email_verified'] === true || payload['email_verified'] === 'true';
+    const email = verified ? exactText(payload['email']) : undefined;
     const listed = this.#listed(issuer, subject, email);
     if (listed === undefined && issuer.isEmbedded) throw new ApiError('Unauthorized');
 
-    const applicationId = exactText(payload.client_id) ?? exactText(payload.azp) ?? 'unknown';
+    const applicationId = exactText(payload['client_id']) ?? exactText(payload['azp']) ?? 'unknown';
     const known = this.#directory.findApplication(applicationId);
     const tier = known?.tier ?? this.#config.defaultTier;
     if (!(tier in this.#config.tiers)) throw new ApiError('InvalidApplicationTier');
@@ -213,13 +214,13 @@ export class Tokens {
     // An id of the users file is of whom that file says, and of nobody else who happens to have it for a subject.
     const isReserved = (id: string): boolean => this.#directory.findUserById(id) !== undefined;
     const id = await this.#users.idOf(identity, { isReserved, claimsEarlier: issuer.claimsEarlierUsers });
-    const name = email ?? shownText(payload.name) ?? shownText(payload.preferred_username) ?? id;
+    const name = email ?? shownText(payload['name']) ?? shownText(payload['preferred_username']) ?? id;
     return {
       id,
       identity,
       email: email ?? '',
-      givenName: shownText(payload.given_name) ?? name,
-      surname: shownText(payload.family_name) ?? name,
+      givenName: shownText(payload['given_name']) ?? name,
+      surname: shownText(payload['family_name']) ?? name,
       organizationId,
     };
   }
@@ -348,7 +349,7 @@ const idTokenClaims = ['at_hash', 'c_hash'];
 function accessToken({ payload, protectedHeader }: JWTVerifyResult): JWTPayload {
   const typeIn = (value: unknown): unknown =>
     typeof value === 'string' ? value.toLowerCase().replace(/^application\//, '') : value;
-  if (!headerTypes.includes(typeIn(protectedHeader.typ)) || !claimTypes.includes(typeIn(payload.typ)))
+  if (!headerTypes.includes(typeIn(protectedHeader.typ)) || !claimTypes.includes(typeIn(payload['typ'])))
     throw new errors.JWTInvalid('not an access token, by its type');
   if (idTokenClaims.some((claim) => claim in payload))
     throw new errors.JWTInvalid('not an access token, but an ID token');

@@ -145,7 +145,7 @@ const getRole = itwinRoute({
   response: { status: 200, description: 'The role.', schema: Type.Object({ role: RoleSchema }) },
   errors: ['RoleNotFound'],
   async handler({ access, params, services }) {
-    return { role: toRole(await services.members.role(access.itwin.id, idOf(params.roleId))) };
+    return { role: toRole(await services.members.role(access.itwin.id, idOf(params['roleId']))) };
   },
 });
 
@@ -186,7 +186,7 @@ const updateRole = itwinRoute({
       ...(body.description !== undefined && { description: body.description }),
       ...(body.permissions !== undefined && { permissions: body.permissions as Permission[] }),
     };
-    return { role: toRole(await services.members.updateRole(caller, access, idOf(params.roleId), change)) };
+    return { role: toRole(await services.members.updateRole(caller, access, idOf(params['roleId']), change)) };
   },
 });
 
@@ -202,7 +202,7 @@ const deleteRole = itwinRoute({
   response: { status: 204, description: 'Gone.' },
   errors: ['RoleNotFound'],
   async handler({ access, caller, params, services }) {
-    await services.members.deleteRole(caller, access.itwin.id, idOf(params.roleId));
+    await services.members.deleteRole(caller, access.itwin.id, idOf(params['roleId']));
   },
 });
 
@@ -241,7 +241,7 @@ const getMember = itwinRoute({
   errors: ['TeamMemberNotFound'],
   async handler(call) {
     const { access, params, services } = call;
-    return { member: await toMember(call, await services.members.get(access.itwin.id, idOf(params.userId))) };
+    return { member: await toMember(call, await services.members.get(access.itwin.id, idOf(params['userId']))) };
   },
 });
 
@@ -313,7 +313,10 @@ const updateMember = itwinRoute({
   async handler(call) {
     const { access, caller, params, body, services } = call;
     return {
-      member: await toMember(call, await services.members.setRoles(caller, access, idOf(params.userId), body.roleIds)),
+      member: await toMember(
+        call,
+        await services.members.setRoles(caller, access, idOf(params['userId']), body.roleIds),
+      ),
     };
   },
 });
@@ -329,7 +332,7 @@ const removeMember = itwinRoute({
   response: { status: 204, description: 'Removed.' },
   errors: ['TeamMemberNotFound'],
   async handler({ access, caller, params, services }) {
-    await services.members.remove(caller, access.itwin.id, idOf(params.userId));
+    await services.members.remove(caller, access.itwin.id, idOf(params['userId']));
   },
 });
 

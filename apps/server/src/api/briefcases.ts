@@ -157,7 +157,7 @@ const getBriefcase = imodelRoute({
   response: { status: 200, description: 'The briefcase.', schema: BriefcaseResponse },
   errors: ['BriefcaseNotFound'],
   async handler({ access, params, links, services }) {
-    const row = await services.briefcases.get(access.imodel.id, parseBriefcaseId(params.briefcaseId ?? ''));
+    const row = await services.briefcases.get(access.imodel.id, parseBriefcaseId(params['briefcaseId'] ?? ''));
     const { blob } = await services.baselines.get(access.imodel.baseline_id);
     return { briefcase: toFull(row, blob.size, links) };
   },
@@ -179,7 +179,7 @@ const releaseBriefcase = imodelRoute({
   response: { status: 204, description: 'Released.' },
   errors: ['BriefcaseNotFound', 'iModelNotInitialized'],
   async handler({ access, caller, params, services }) {
-    const row = await services.briefcases.get(access.imodel.id, parseBriefcaseId(params.briefcaseId ?? ''));
+    const row = await services.briefcases.get(access.imodel.id, parseBriefcaseId(params['briefcaseId'] ?? ''));
     // Rule of the API: one's own with webview, anybody's with manage.
     if (row.owner_id !== caller.user.id && !access.permissions.has('imodels_manage'))
       throw new ApiError('InsufficientPermissions');

@@ -89,7 +89,7 @@ const getGroup = imodelRoute({
   async handler({ access, params, links, services }) {
     return {
       changesetGroup: toGroup(
-        await services.changesetGroups.get(access.imodel.id, parseGuid(params.groupId ?? '')),
+        await services.changesetGroups.get(access.imodel.id, parseGuid(params['groupId'] ?? '')),
         links,
       ),
     };
@@ -110,7 +110,7 @@ const updateGroup = imodelRoute({
   async handler({ access, caller, params, links, services }) {
     return {
       changesetGroup: toGroup(
-        await services.changesetGroups.complete(caller, access, parseGuid(params.groupId ?? '')),
+        await services.changesetGroups.complete(caller, access, parseGuid(params['groupId'] ?? '')),
         links,
       ),
     };

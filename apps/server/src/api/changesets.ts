@@ -231,7 +231,7 @@ const getChangeset = imodelRoute({
   response: { status: 200, description: 'The changeset.', schema: Type.Object({ changeset: FullChangeset }) },
   errors: ['ChangesetNotFound'],
   async handler({ access, params, links, services }) {
-    const row = await services.changesets.get(access.imodel, parseChangesetRef(params.changeset ?? ''));
+    const row = await services.changesets.get(access.imodel, parseChangesetRef(params['changeset'] ?? ''));
     const own = await ownFacts(services, access.imodel, [row.index]);
     const download = access.permissions.has('imodels_read') ? await links.download(fileOf(row)) : null;
     return { changeset: toFull(access.imodel.id, row, links, download, own) };
@@ -432,7 +432,7 @@ const updateChangeset = imodelRoute({
     const row = await services.changesets.complete(
       caller,
       access,
-      parseChangesetId(params.changeset ?? ''),
+      parseChangesetId(params['changeset'] ?? ''),
       body.briefcaseId,
     );
     const full = toFull(access.imodel.id, row, links, null, await ownFacts(services, access.imodel, [row.index]));

@@ -105,7 +105,7 @@ const getChangesetCheckpoint = imodelRoute({
   summary: 'Get the checkpoint of a changeset; index 0 is the baseline',
   errors: ['ChangesetNotFound'],
   async handler({ access, caller, params, links, services }) {
-    const ref = parseChangesetRef(params.changeset ?? '');
+    const ref = parseChangesetRef(params['changeset'] ?? '');
     const ofBaseline = ref !== undefined && 'index' in ref && ref.index === 0;
     return toCheckpoint(
       services,
@@ -146,7 +146,7 @@ const getNamedVersionCheckpoint = imodelRoute({
   summary: 'Get the checkpoint of a named version',
   errors: ['NamedVersionNotFound'],
   async handler({ access, caller, params, links, services }) {
-    const version = await services.namedVersions.get(access.imodel.id, parseGuid(params.namedVersionId ?? ''));
+    const version = await services.namedVersions.get(access.imodel.id, parseGuid(params['namedVersionId'] ?? ''));
     return toCheckpoint(services, links, caller, access.imodel, {
       index: version.changeset_index,
       id: version.changeset_id,
@@ -169,7 +169,7 @@ const restartNamedVersionCheckpoint = imodelRoute({
     const version = await services.namedVersions.restartCheckpoint(
       caller,
       access,
-      parseGuid(params.namedVersionId ?? ''),
+      parseGuid(params['namedVersionId'] ?? ''),
     );
     return toCheckpoint(services, links, caller, await services.iModels.get(access.imodel.id), {
       index: version.changeset_index,

@@ -74,7 +74,7 @@ const getData = imodelRoute({
   response: { status: 200, description: 'The extended data.', schema: DataResponse },
   errors: ['ChangesetNotFound', 'ChangesetExtendedDataNotFound'],
   async handler({ access, params, services }) {
-    const { index } = await services.changesets.get(access.imodel, parseChangesetRef(params.changeset ?? ''));
+    const { index } = await services.changesets.get(access.imodel, parseChangesetRef(params['changeset'] ?? ''));
     return { extendedData: toWire(await services.extendedData.get(access.imodel.id, index)) };
   },
 });
@@ -98,7 +98,7 @@ const createData = imodelRoute({
   response: { status: 201, description: 'The extended data.', schema: DataResponse },
   errors: ['ChangesetNotFound', 'ChangesetExtendedDataExists', 'iModelNotInitialized'],
   async handler({ access, caller, params, body, services, invalid }) {
-    const changeset = await services.changesets.get(access.imodel, parseChangesetRef(params.changeset ?? ''));
+    const changeset = await services.changesets.get(access.imodel, parseChangesetRef(params['changeset'] ?? ''));
     const fault = faultOf(body.data);
     if (fault !== undefined)
       throw invalid([detail.invalidValue('data', `Provided 'data' value is not valid. ${fault}`)]);

@@ -154,7 +154,7 @@ const getGroup = itwinRoute({
   errors: ['GroupNotFound'],
   async handler(call) {
     const { access, params, services } = call;
-    return { group: await toGroup(call, await services.groups.get(access.itwin.id, idOf(params.groupId))) };
+    return { group: await toGroup(call, await services.groups.get(access.itwin.id, idOf(params['groupId']))) };
   },
 });
 
@@ -213,7 +213,7 @@ const updateGroup = itwinRoute({
         call,
         await uniqueName(
           invalid,
-          known('members', noSuchMember, services.groups.update(caller, access, idOf(params.groupId), change)),
+          known('members', noSuchMember, services.groups.update(caller, access, idOf(params['groupId']), change)),
         ),
       ),
     };
@@ -231,7 +231,7 @@ const deleteGroup = itwinRoute({
   response: { status: 204, description: 'Gone.' },
   errors: ['GroupNotFound'],
   async handler({ access, caller, params, services }) {
-    await services.groups.delete(caller, access.itwin.id, idOf(params.groupId));
+    await services.groups.delete(caller, access.itwin.id, idOf(params['groupId']));
   },
 });
 
@@ -272,7 +272,7 @@ const getGroupMember = itwinRoute({
   response: { status: 200, description: 'The member.', schema: Type.Object({ member: GroupMemberSchema }) },
   errors: ['TeamMemberNotFound'],
   async handler({ access, params, services }) {
-    return { member: toGroupMember(await services.groups.member(access.itwin.id, idOf(params.groupId))) };
+    return { member: toGroupMember(await services.groups.member(access.itwin.id, idOf(params['groupId']))) };
   },
 });
 
@@ -322,7 +322,9 @@ const updateGroupMember = itwinRoute({
   errors: ['TeamMemberNotFound', 'RoleNotFound'],
   async handler({ access, caller, params, body, services }) {
     return {
-      member: toGroupMember(await services.groups.setMemberRoles(caller, access, idOf(params.groupId), body.roleIds)),
+      member: toGroupMember(
+        await services.groups.setMemberRoles(caller, access, idOf(params['groupId']), body.roleIds),
+      ),
     };
   },
 });
@@ -338,7 +340,7 @@ const removeGroupMember = itwinRoute({
   response: { status: 204, description: 'Removed.' },
   errors: ['TeamMemberNotFound'],
   async handler({ access, caller, params, services }) {
-    await services.groups.removeMember(caller, access.itwin.id, idOf(params.groupId));
+    await services.groups.removeMember(caller, access.itwin.id, idOf(params['groupId']));
   },
 });
 
@@ -405,7 +407,7 @@ const removeOwner = itwinRoute({
   response: { status: 204, description: 'Removed.' },
   errors: ['OwnerNotFound', 'LastOwner'],
   async handler({ access, caller, params, services }) {
-    await services.groups.removeOwner(caller, access.itwin.id, idOf(params.ownerId));
+    await services.groups.removeOwner(caller, access.itwin.id, idOf(params['ownerId']));
   },
 });
 
@@ -466,7 +468,7 @@ const listGroupInvitations = itwinRoute({
   response: { status: 200, description: 'No invitations.', schema: InvitationsResponse },
   errors: ['GroupNotFound'],
   async handler({ access, rawQuery, params, links, services }) {
-    await services.groups.get(access.itwin.id, idOf(params.groupId));
+    await services.groups.get(access.itwin.id, idOf(params['groupId']));
     return { invitations: [], _links: links.page(pathOf(listPath.groupInvitations, params), rawQuery, noPage) };
   },
 });

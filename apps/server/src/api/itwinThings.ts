@@ -339,7 +339,7 @@ const getRepository = itwinRoute({
   async handler({ access, params, services }) {
     return {
       repository: toRepository(
-        await services.iTwinThings.repository(access.itwin.id, parseGuid(params.repositoryId ?? '')),
+        await services.iTwinThings.repository(access.itwin.id, parseGuid(params['repositoryId'] ?? '')),
       ),
     };
   },
@@ -400,7 +400,7 @@ const updateRepository = itwinRoute({
   response: { status: 200, description: 'The repository as it is now.', schema: RepositoryResponse },
   errors: ['iTwinRepositoryNotFound', 'iTwinRepositoryExists'],
   async handler({ access, caller, params, body, services, invalid }) {
-    const before = await services.iTwinThings.repository(access.itwin.id, parseGuid(params.repositoryId ?? ''));
+    const before = await services.iTwinThings.repository(access.itwin.id, parseGuid(params['repositoryId'] ?? ''));
     // Clients send the whole repository back: naming what these are is no attempt to change them.
     const refused = (
       [
@@ -436,7 +436,7 @@ const deleteRepository = itwinRoute({
   response: { status: 204, description: 'Gone.' },
   errors: ['iTwinRepositoryNotFound'],
   async handler({ access, caller, params, services }) {
-    await services.iTwinThings.deleteRepository(caller, access.itwin.id, parseGuid(params.repositoryId ?? ''));
+    await services.iTwinThings.deleteRepository(caller, access.itwin.id, parseGuid(params['repositoryId'] ?? ''));
   },
 });
 

@@ -154,7 +154,7 @@ const getVersion = imodelRoute({
   async handler({ access, params, links, services }) {
     return {
       namedVersion: toFull(
-        await services.namedVersions.get(access.imodel.id, parseGuid(params.namedVersionId ?? '')),
+        await services.namedVersions.get(access.imodel.id, parseGuid(params['namedVersionId'] ?? '')),
         links,
       ),
     };
@@ -186,7 +186,7 @@ const updateVersion = imodelRoute({
             "Required property is missing. At least one of the following properties must be provided: 'name', 'description', 'state'.",
         },
       ]);
-    const row = await services.namedVersions.update(caller, access, parseGuid(params.namedVersionId ?? ''), {
+    const row = await services.namedVersions.update(caller, access, parseGuid(params['namedVersionId'] ?? ''), {
       name: body.name,
       description: body.description === undefined ? undefined : emptyToNull(body.description),
       state: body.state as NamedVersionTable['state'] | undefined,

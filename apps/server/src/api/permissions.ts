@@ -57,7 +57,7 @@ function permissionRoutesOf(kind: GrantKind): Route[] {
     const given = (body as Record<string, Record<string, unknown>[]>)[list] ?? [];
     const grants = given.map((entry) => ({
       holder: entry[holder] as string,
-      permissions: entry.permissions as IModelPermission[],
+      permissions: entry['permissions'] as IModelPermission[],
     }));
     const outcome = await services.iModelPermissions.set(caller, access, kind, grants, replace);
     // Rule of the API: an iModel has role permissions or user permissions, not both.

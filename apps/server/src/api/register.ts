@@ -226,7 +226,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
         body,
         query: rawQuery,
         rawQuery,
-        representation: /\breturn=representation\b/.test(String(request.headers.prefer ?? '')),
+        representation: /\breturn=representation\b/.test(String(request.headers['prefer'] ?? '')),
         links,
         services,
         requireAccess: ((requirement: Requirement) => meet(services, state, requirement)) as RequireAccess,
@@ -348,7 +348,7 @@ async function accessByPath(
     return access.from === 'path'
       ? meetOrNote(services, route, state, {
           on: 'itwin',
-          id: params.iTwinId ?? '',
+          id: params['iTwinId'] ?? '',
           permission: access.permission,
           notFound: iTwinNotFoundOf(route),
         })
@@ -356,7 +356,7 @@ async function accessByPath(
   if (access.on === 'caller') return undefined;
   const found = await meetOrNote(services, route, state, {
     on: 'imodel',
-    id: params.iModelId ?? '',
+    id: params['iModelId'] ?? '',
     permission: access.permission,
     level: access.level,
   });

@@ -118,7 +118,7 @@ const getShare = imodelRoute({
   response: { status: 200, description: 'The share.', schema: ShareResponse },
   errors: ['ShareNotFound'],
   async handler({ access: onIModel, caller, params, services }) {
-    return { share: toShare(await services.shares.get(caller, onIModel, parseGuid(params.shareId ?? ''))) };
+    return { share: toShare(await services.shares.get(caller, onIModel, parseGuid(params['shareId'] ?? ''))) };
   },
 });
 
@@ -139,7 +139,7 @@ const updateShare = imodelRoute({
         await services.shares.changeExpiry(
           caller,
           onIModel,
-          parseGuid(params.shareId ?? ''),
+          parseGuid(params['shareId'] ?? ''),
           expiryOf(body.expiresAt, invalid),
         ),
       ),
@@ -162,7 +162,7 @@ const revokeShare = imodelRoute({
   },
   errors: ['ShareNotFound'],
   async handler({ access: onIModel, caller, params, services }) {
-    await services.shares.revoke(caller, onIModel, parseGuid(params.shareId ?? ''));
+    await services.shares.revoke(caller, onIModel, parseGuid(params['shareId'] ?? ''));
   },
 });
 

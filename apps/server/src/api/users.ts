@@ -130,7 +130,7 @@ const getUser = imodelRoute({
   response: { status: 200, description: 'The user.', schema: Type.Object({ user: FullUser }) },
   errors: ['UserNotFound'],
   async handler({ access, params, links, services }) {
-    const userId = params.userId ?? '';
+    const userId = params['userId'] ?? '';
     const row = userId.includes('\0') ? undefined : await services.users.findOf(access.imodel, userId);
     if (row === undefined) throw new ApiError('UserNotFound');
     const statistics = await services.users.statistics(access.imodel.id, [row.id]);

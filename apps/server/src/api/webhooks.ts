@@ -137,7 +137,7 @@ const getWebhook = itwinRoute({
   response: { status: 200, description: 'The webhook.', schema: WebhookResponse },
   errors: ['WebhookNotFound'],
   async handler({ access: { itwin }, params, services }) {
-    return { webhook: toWebhook(await services.webhooks.get(itwin.id, parseGuid(params.webhookId ?? ''))) };
+    return { webhook: toWebhook(await services.webhooks.get(itwin.id, parseGuid(params['webhookId'] ?? ''))) };
   },
 });
 
@@ -160,7 +160,7 @@ const updateWebhook = itwinRoute({
   async handler({ access: { itwin }, caller, params, body, services, invalid }) {
     requireUrl(body.callbackUrl, services, invalid);
     return {
-      webhook: toWebhook(await services.webhooks.update(caller, itwin.id, parseGuid(params.webhookId ?? ''), body)),
+      webhook: toWebhook(await services.webhooks.update(caller, itwin.id, parseGuid(params['webhookId'] ?? ''), body)),
     };
   },
 });
@@ -176,7 +176,7 @@ const deleteWebhook = itwinRoute({
   response: { status: 204, description: 'Gone.' },
   errors: ['WebhookNotFound'],
   async handler({ access: { itwin }, caller, params, services }) {
-    await services.webhooks.delete(caller, itwin.id, parseGuid(params.webhookId ?? ''));
+    await services.webhooks.delete(caller, itwin.id, parseGuid(params['webhookId'] ?? ''));
   },
 });
 
@@ -196,7 +196,7 @@ const listDeadLetters = itwinRoute({
   },
   errors: ['WebhookNotFound'],
   async handler({ access: { itwin }, params, query, rawQuery, links, services, invalid }) {
-    const { id } = await services.webhooks.get(itwin.id, parseGuid(params.webhookId ?? ''));
+    const { id } = await services.webhooks.get(itwin.id, parseGuid(params['webhookId'] ?? ''));
     const keys = [
       { column: 'created_at', type: 'number' as const, descending: false },
       { column: 'id', type: 'text' as const, descending: false },
@@ -220,8 +220,8 @@ const redeliver = itwinRoute({
   response: { status: 202, description: 'It is sent again.' },
   errors: ['WebhookNotFound', 'DeliveryNotFound'],
   async handler({ access: { itwin }, caller, params, services }) {
-    const { id } = await services.webhooks.get(itwin.id, parseGuid(params.webhookId ?? ''));
-    await services.webhooks.redeliver(caller, itwin.id, id, parseGuid(params.messageId ?? ''));
+    const { id } = await services.webhooks.get(itwin.id, parseGuid(params['webhookId'] ?? ''));
+    await services.webhooks.redeliver(caller, itwin.id, id, parseGuid(params['messageId'] ?? ''));
     services.jobs.wake();
   },
 });

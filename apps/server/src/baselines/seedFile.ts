@@ -67,12 +67,14 @@ function withDatabase<T>(file: string, read: (db: DatabaseSync) => T): T {
 function faultOf(file: string): string | undefined {
   try {
     return withDatabase(file, (db) => {
-      if (db.prepare('pragma quick_check(1)').get()?.quick_check !== 'ok') return 'is damaged';
+      if (db.prepare('pragma quick_check(1)').get()?.['quick_check'] !== 'ok') return 'is damaged';
       const profile = db
         .prepare("select count(*) as count from be_Prop where Namespace = 'dgn_Db' and Name = 'SchemaVersion'")
-        .get()?.count;
+        .get()?.['count'];
       if (profile !== 1) return 'is no iModel';
-      const repository = db.prepare("select Val as value from be_Local where Name = 'be_repositoryid'").get()?.value;
+      const repository = db.prepare("select Val as value from be_Local where Name = 'be_repositoryid'").get()?.[
+        'value'
+      ];
       if (!(repository instanceof Uint8Array) || repository.some((byte) => byte !== 0))
         return "is somebody's briefcase";
       if (db.prepare("select 1 from be_Local where Name = 'ParentChangeSetId' and length(Val) > 0").get() !== undefined)
@@ -89,9 +91,9 @@ function provenOffsets(file: string): IdentityOffsets | undefined {
   const offsets = { iModelIdOffset: -1, iTwinIdOffset: -1 };
   const valueOf = (name: string): Buffer | undefined =>
     withDatabase(file, (db) => {
-      const value = db
-        .prepare("select Data as value from be_Prop where Namespace = 'be_Db' and Name = ?")
-        .get(name)?.value;
+      const value = db.prepare("select Data as value from be_Prop where Namespace = 'be_Db' and Name = ?").get(name)?.[
+        'value'
+      ];
       return value instanceof Uint8Array && value.length === 16 && value.some((byte) => byte !== 0)
         ? Buffer.from(value)
         : undefined;

@@ -19,9 +19,9 @@ export interface ConnectionOptions {
 /** Adds the options of commands that speak to a server. */
 export function withConnection(command: Command): Command {
   return command
-    .option('--url <url>', 'address of the server', process.env.OFFSHOOT_URL ?? 'http://localhost:4700')
+    .option('--url <url>', 'address of the server', process.env['OFFSHOOT_URL'] ?? 'http://localhost:4700')
     .option('--token <token>', 'bearer token; by default $OFFSHOOT_TOKEN, else one is minted from the data folder')
-    .option('--data <folder>', 'data folder to mint a token from', process.env.OFFSHOOT_DATA ?? 'offshoot-data');
+    .option('--data <folder>', 'data folder to mint a token from', process.env['OFFSHOOT_DATA'] ?? 'offshoot-data');
 }
 
 /** Longest wait for a rate limit, seconds: the longest window of a tier is an hour. */
@@ -84,7 +84,7 @@ export class Connection {
   static async open(options: ConnectionOptions, settings: ConnectionSettings = {}): Promise<Connection> {
     const base = baseOf(options.url);
     const { origin } = new URL(base);
-    const given = options.token ?? process.env.OFFSHOOT_TOKEN;
+    const given = options.token ?? process.env['OFFSHOOT_TOKEN'];
     if (given !== undefined) return new Connection(base, new Set([origin]), async () => given, settings);
     requireIssuer(options.data);
     // A token of this installation, good for all that its first user may do, is for nobody else's server.

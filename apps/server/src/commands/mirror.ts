@@ -109,7 +109,7 @@ async function mirror(address: string, options: MirrorOptions): Promise<void> {
   const [, base, iModelId] = /^(https?:\/\/.+\/imodels)\/([^/?#]+)\/?$/i.exec(address) ?? [];
   if (base === undefined || iModelId === undefined)
     throw new ExitError(exitCodes.usage, `'${address}' is no address of an iModel: it ends with /imodels/{id}`);
-  const sourceToken = options.sourceToken ?? process.env.OFFSHOOT_SOURCE_TOKEN;
+  const sourceToken = options.sourceToken ?? process.env['OFFSHOOT_SOURCE_TOKEN'];
   if (sourceToken === undefined)
     throw new ExitError(
       exitCodes.usage,

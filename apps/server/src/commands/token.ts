@@ -19,7 +19,7 @@ export function tokenCommand(): Command {
     )
     .option('--expires-in <time>', 'life, such as 30m, 12h or 7d', '24h')
     .option('--scope <scope>', 'scopes, separated by spaces', 'itwin-platform')
-    .option('--data <folder>', 'data folder of the server', process.env.OFFSHOOT_DATA ?? 'offshoot-data')
+    .option('--data <folder>', 'data folder of the server', process.env['OFFSHOOT_DATA'] ?? 'offshoot-data')
     .action(async (options: { user?: string; application: string; expiresIn: string; scope: string; data: string }) => {
       const lifeSeconds = parseTime(options.expiresIn);
       process.stdout.write(`${await mintToken({ ...options, lifeSeconds })}\n`);

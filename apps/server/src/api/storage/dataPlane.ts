@@ -90,7 +90,7 @@ export async function dataPlane(
    */
   async function uploadOf(request: LinkRequest): Promise<Upload> {
     const grant = grantOf(request);
-    const expired = grant === 'expired' && request.query.sp === 'w';
+    const expired = grant === 'expired' && request.query['sp'] === 'w';
     if (!expired) requireGrant(grant, 'w');
     const upload = await uploads.find(request.params.blobId);
     if (expired && (upload === undefined || !uploads.isActive(upload))) throw refusal('expired');
@@ -265,7 +265,7 @@ function refusal(fault: LinkFault): StorageError {
 
 /** What tells one link or token from others, once it was found to be good. */
 function signatureOf({ query }: FastifyRequest<Query>): string {
-  return query.sig as string;
+  return query['sig'] as string;
 }
 
 /** Whether a client can be led to the store itself: Azure's takes a redirect for an error. */

@@ -122,7 +122,7 @@ function ownUser(folder: string, id: number): Isolation | undefined {
 }
 
 function namespaces(folder: string): Isolation | undefined {
-  const bubblewrap = (process.env.PATH ?? '')
+  const bubblewrap = (process.env['PATH'] ?? '')
     .split(path.delimiter)
     .map((place) => path.join(place, 'bwrap'))
     .find((file) => path.isAbsolute(file) && existsSync(file));

@@ -42,5 +42,5 @@ function highestId(db: DatabaseSync, table: string): bigint {
   if (keys.length !== 1 || key?.type.toUpperCase() !== 'INTEGER') return 0n;
   const query = db.prepare(`select max(rowid) as id from ${quoted}`);
   query.setReadBigInts(true);
-  return (query.get()?.id as bigint | null | undefined) ?? 0n;
+  return (query.get()?.['id'] as bigint | null | undefined) ?? 0n;
 }

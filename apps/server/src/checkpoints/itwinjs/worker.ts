@@ -397,8 +397,9 @@ function identityOf(file: string): { iModelId: string; iTwinId: string; changese
 function countMissingGuids(file: string): number {
   const db = new DatabaseSync(file, { readOnly: true });
   try {
-    return db.prepare('select count(*) as missing from bis_Element where FederationGuid is null').get()
-      ?.missing as number;
+    return db.prepare('select count(*) as missing from bis_Element where FederationGuid is null').get()?.[
+      'missing'
+    ] as number;
   } finally {
     db.close();
   }

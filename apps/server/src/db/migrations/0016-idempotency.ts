@@ -90,13 +90,13 @@ async function normalizeNames(
       sql` or `,
     );
     const taken =
-      await sql`select 1 from ${sql.table(table)} where ${same} and (${names}) and id <> ${row.id} and ${sql.raw(live)} limit 1`.execute(
+      await sql`select 1 from ${sql.table(table)} where ${same} and (${names}) and id <> ${row['id']} and ${sql.raw(live)} limit 1`.execute(
         db,
       );
     if (taken.rows.length > 0) continue;
     const set = Object.entries({ ...changed, ...derived(changed) }).map(
       ([column, value]) => sql`${sql.ref(column)} = ${value}`,
     );
-    await sql`update ${sql.table(table)} set ${sql.join(set)} where id = ${row.id}`.execute(db);
+    await sql`update ${sql.table(table)} set ${sql.join(set)} where id = ${row['id']}`.execute(db);
   }
 }

@@ -121,3 +121,17 @@ test('the README lists every setting, with the default that it has', () => {
     else assert.deepEqual(value, defaults[setting], setting);
   }
 });
+
+test('docs/architecture.md lists the layers that the linter enforces, in their order', () => {
+  const [, list = ''] = /^const layers = \[\n(.*?)^\];/ms.exec(read('eslint.config.js')) ?? [];
+  const enforced = [...list.matchAll(/\[([^\]]*)\]/g)].map(([, layer = '']) =>
+    [...layer.matchAll(/'([^']+)'/g)].map(([, entry]) => entry).sort(),
+  );
+  const described = [...read('docs/architecture.md').matchAll(/^\| \d+\. [^|]+\|([^|]+)\|/gm)].map(([, cell = '']) =>
+    codeOf(cell)
+      .map((entry) => entry.replace(/\/$/, ''))
+      .sort(),
+  );
+  assert.ok(enforced.length > 5);
+  assert.deepEqual(described, enforced);
+});

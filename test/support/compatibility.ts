@@ -9,8 +9,8 @@ import type { Seen } from './coverage.ts';
 export const tableFile = fileURLToPath(new URL('../../docs/compatibility.md', import.meta.url));
 
 const manySuites = 6;
-/** Suites that try every route in one way; they say nothing of one route's own rules. */
-const general = new Set(['permissionMatrix', 'badInput', 'openapi', 'access', 'browser']);
+/** Suites that try every route in one way, or use other routes to prove the rules of one; they say nothing of a route's own rules. */
+const general = new Set(['permissionMatrix', 'badInput', 'openapi', 'access', 'browser', 'cloneRules']);
 
 /** Where an answer differs from the vendor's service, or goes beyond what is documented of it. Nothing else is known to differ. */
 const deviations: Record<string, string> = {

@@ -673,6 +673,7 @@ function tierOf(general: Static<typeof Window>[], clones: number, creations: num
   return {
     general,
     operations: {
+      // Clone rule: 5 requests a minute in the lowest tier, 20 in the others.
       'clone-imodel': perMinute(clones),
       'fork-imodel': perMinute(clones),
       'create-imodel': perMinute(creations),

@@ -306,6 +306,7 @@ function principalOf({ user, administeredOrganizationIds }: Caller): Principal {
 function accessTo(itwin: ITwinTable, principal: Principal, roles: readonly HeldRole[], owner: boolean): ITwinAccess {
   const organization =
     itwin.organization_id !== null && principal.administeredOrganizationIds.includes(itwin.organization_id);
+  // Clone rule: an Organization Administrator of both organizations may clone between their iTwins.
   // An iTwin of no organization has no administrator but its owners.
   if (organization || (owner && itwin.organization_id === null))
     return { itwin, visible: true, administrator: true, permissions: everything };

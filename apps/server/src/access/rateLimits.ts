@@ -23,6 +23,7 @@ interface Limiters {
 export function limitExceeded(waitSeconds: number, operation: string, application?: Application): ApiError {
   return new ApiError('RateLimitExceeded', {
     headers: {
+      // Clone rule: a request above the rate limit gets 429 with Retry-After.
       'retry-after': String(waitSeconds),
       'itwinplatform-ratelimited-api': 'iModels',
       'itwinplatform-ratelimited-operation': operation,

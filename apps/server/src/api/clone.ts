@@ -38,7 +38,7 @@ const cloneAndFork = {
     also: '`imodels_manage` on the target iTwin too, and at least `imodels_webview` on the iModel where it has permissions of its own.',
   },
   response: {
-    // Clone rule: the operation is asynchronous, answered by 202 with Location and Create-iModel-Operation.
+    // Clone rule: the operation is asynchronous: 202 with Location and Create-iModel-Operation.
     status: 202,
     description: 'Accepted: the new iModel is durable. It is usable as soon as its create operation is `successful`.',
     headers: { Location: 'Address of the new iModel.', 'Create-iModel-Operation': 'Address of its create operation.' },

@@ -56,6 +56,7 @@ export async function withForeignKeyRetry<T>(database: Database, work: (tx: Tx) 
 
 /** The source's history view, cut at the last changeset to include. @throws ApiError ChangesetNotFound */
 export async function viewUpTo(tx: Tx, source: IModelTable, upTo: UpTo | undefined): Promise<HistoryViewColumns> {
+  // Clone rule: changesets are included up to the chosen one, all by default.
   if (upTo === undefined || ('index' in upTo && upTo.index === source.head_index)) {
     const { history_id, head_index, head_changeset_id, last_pushed_at } = source;
     return { history_id, head_index, head_changeset_id, last_pushed_at };
@@ -70,7 +71,6 @@ export async function viewUpTo(tx: Tx, source: IModelTable, upTo: UpTo | undefin
         ? undefined
         : await findChangeset(tx, source, { id });
   if (changeset === undefined) throw new ApiError('ChangesetNotFound');
-  // Clone rule: changesets are included up to the chosen one, all by default.
   return {
     history_id: source.history_id,
     head_index: changeset.index,

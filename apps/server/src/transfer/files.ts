@@ -68,6 +68,8 @@ async function copyFiles(parts: TransferParts, job: RunningJob): Promise<Effect>
   try {
     await measure(parts, run);
     const files = new Files(parts, run, await sharingOf(parts.database.db, run.transfer, parts.config.share));
+    // Clone rule: critical data is copied first.
+    // That is the baseline, the changesets and one checkpoint. A second job copies the other checkpoints.
     await pMap(files.missing(), (work) => work(), { concurrency: parts.config.parallelFiles, signal: run.signal });
     await files.settled();
     const transfer = await parts.database.db
@@ -364,6 +366,7 @@ async function initialize(parts: TransferParts, transfer: TransferTable): Promis
         .values({ history_id: historyId, first_index: 1, last_index: openEnd, segment_id: segmentId })
         .execute();
     }
+    // Clone rule: the iModel may become initialized before its create operation is successful.
     const imodel = await tx
       .updateTable('imodel')
       .set({ baseline_id: baselineId, history_id: historyId, state: 'initialized' })

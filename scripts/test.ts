@@ -1,6 +1,7 @@
 /**
  * Runs the tests: starts PostgreSQL, an S3 server and Azurite for them, then Node's test runner over all test files or those named.
- * `npm test`, or `npm test -- test/clone.test.ts`. Options that begin with `--` go to the test runner.
+ * `npm test`, or `npm test -- test/clone.test.ts`. `--on=files`, `--on=s3` or `--on=azure` tests on that store and its database only.
+ * Other options that begin with `--` go to the test runner.
  */
 import { spawn } from 'node:child_process';
 import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -16,7 +17,14 @@ import { startAzurite, startS3 } from '../test/support/stores.ts';
 const runMs = 45 * 60_000;
 const openHandles = new URL('../test/support/openHandles.ts', import.meta.url).href;
 
-const named = process.argv.slice(2);
+const given = process.argv.slice(2);
+const stores = ['files', 's3', 'azure'];
+const on = given.findLast((argument) => argument.startsWith('--on='))?.slice('--on='.length);
+if (on !== undefined && !stores.includes(on)) {
+  console.error(`--on takes one of ${stores.join(', ')}; not ${on}`);
+  process.exit(1);
+}
+const named = given.filter((argument) => !argument.startsWith('--on='));
 const files = named.some((argument) => !argument.startsWith('--')) ? [] : globSync('test/**/*.test.ts').sort();
 // A signal that arrives while they start is acted on once it is known what has started.
 let told: NodeJS.Signals | undefined;
@@ -38,6 +46,7 @@ try {
         OFFSHOOT_TEST_S3: s3.address,
         OFFSHOOT_TEST_AZURE: azurite.address,
         OFFSHOOT_TEST_COVERAGE: coverage,
+        ...(on !== undefined && { OFFSHOOT_TEST_ON: on }),
       },
     },
   );
@@ -49,7 +58,7 @@ try {
   }, runMs);
   code = await new Promise<number>((resolve) => runner.once('exit', (status) => resolve(status ?? 1)));
   clearTimeout(late);
-  if (code === 0 && files.length > 0 && isITwinJsInstalled()) code = checkCompatibility();
+  if (code === 0 && files.length > 0 && on === undefined && isITwinJsInstalled()) code = checkCompatibility();
 } finally {
   rmSync(coverage, { recursive: true, force: true });
   await stopAll(services);

@@ -19,8 +19,13 @@ const postgresUrl = process.env['OFFSHOOT_TEST_POSTGRES'];
 if (postgresUrl === undefined && process.env['CI'] !== undefined)
   throw new Error('CI must test on PostgreSQL too: run npm test');
 
+/** The one store to test on, from `--on` of `scripts/test.ts`; undefined: all. It stands for its database too. */
+const onlyStore = process.env['OFFSHOOT_TEST_ON'];
+
 /** The databases, for what has to do with them alone. */
-export const engines: readonly Engine[] = postgresUrl === undefined ? ['sqlite'] : ['sqlite', 'postgres'];
+export const engines: readonly Engine[] = (
+  postgresUrl === undefined ? (['sqlite'] as const) : (['sqlite', 'postgres'] as const)
+).filter((engine) => onlyStore === undefined || (engine === 'sqlite') === (onlyStore === 'files'));
 
 /** A database with a store. */
 export interface Setup {
@@ -38,7 +43,12 @@ export const setups: readonly Setup[] = (
     { engine: 'postgres', store: 's3' },
     { engine: 'postgres', store: 'azure' },
   ] as const
-).filter(({ engine, store }) => engines.includes(engine) && (store === 'files' || storeAddresses[store] !== undefined));
+).filter(
+  ({ engine, store }) =>
+    engines.includes(engine) &&
+    (store === 'files' || storeAddresses[store] !== undefined) &&
+    (onlyStore === undefined || store === onlyStore),
+);
 
 /** The configuration of a store of a test's own. @param direct whether clients go to it by themselves, where they can */
 export function storeConfig(store: Setup['store'], direct = true): NonNullable<ConfigInput['store']> {

@@ -37,15 +37,15 @@ export const administrationPermissions = [
   'itwins_modify',
   'webhooks_maintainer',
 ] as const;
-export type AdministrationPermission = (typeof administrationPermissions)[number];
+type AdministrationPermission = (typeof administrationPermissions)[number];
 
 /**
  * What no role gives: `administrator` is held by owners of an iTwin and by Organization Administrators, the other by these
  * alone.
  */
-export const administratorPermissions = ['administrator', 'organization_administrator'] as const;
+type AdministratorPermission = 'administrator' | 'organization_administrator';
 
-export type Permission = IModelPermission | AdministrationPermission | (typeof administratorPermissions)[number];
+export type Permission = IModelPermission | AdministrationPermission | AdministratorPermission;
 
 export type IModelState = 'notInitialized' | 'initialized';
 export type OperationState =
@@ -53,7 +53,7 @@ export type OperationState =
 export type BaselineState =
   'waitingForFile' | 'initializationScheduled' | 'initialized' | 'initializationFailed' | 'fileIsBriefcase';
 
-export interface GeoPoint {
+interface GeoPoint {
   latitude: number;
   longitude: number;
 }

@@ -331,7 +331,7 @@ export function needsInitialized(access: Access): boolean {
 }
 
 /** Whether a route is closed to holders of shares although it only reads. */
-export function isPersonal(access: Access): boolean {
+function isPersonal(access: Access): boolean {
   return access.on === 'imodel' && access.personal === true;
 }
 

@@ -33,7 +33,7 @@ export type Access =
   /** Anyone with a valid token. */
   | { on: 'caller' };
 
-export interface RouteResponse {
+interface RouteResponse {
   status: 200 | 201 | 202 | 204;
   description: string;
   schema?: TSchema;

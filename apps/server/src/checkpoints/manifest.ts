@@ -10,7 +10,7 @@ const entryBytes = 152;
 const nameAt = 24;
 const nameBytes = 128;
 /** Bytes of a block's name, which is 32 hex digits. */
-export const blockNameBytes = 16;
+const blockNameBytes = 16;
 
 /**
  * The manifest of a container of Cloud Backed SQLite: which databases it holds and which blocks they are made of. Numbers

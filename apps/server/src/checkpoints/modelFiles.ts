@@ -23,7 +23,7 @@ export interface ModelFile extends IdentityOffsets {
 }
 
 /** Where the bytes of a block lie. */
-export interface StoredBlock extends BlobPlace {
+interface StoredBlock extends BlobPlace {
   /** Its name in containers: 32 hex digits, upper case. */
   id: string;
   start: number;

@@ -5,7 +5,7 @@ import { FinalError } from '../operations/reasons.ts';
 import type { TransferOrder } from '../transfer/begin.ts';
 
 /** The requester of a derived iModel has lost a permission that it needs. */
-export class LostPermissionError extends FinalError {
+class LostPermissionError extends FinalError {
   constructor(cause: ApiError) {
     super('Whoever asked for the iModel no longer has the permissions that it needs.', { cause });
     this.name = 'LostPermissionError';

@@ -85,7 +85,7 @@ export interface ITwinTable {
 }
 
 /** Users who may do everything on an iTwin: its creator at first. */
-export interface ITwinOwnerTable {
+interface ITwinOwnerTable {
   itwin_id: string;
   user_id: string;
 }
@@ -98,13 +98,13 @@ export interface UserGroupTable {
   description: string | null;
 }
 
-export interface GroupUserTable {
+interface GroupUserTable {
   group_id: string;
   user_id: string;
 }
 
 /** One row for each role that a group has on an iTwin. */
-export interface GroupMemberTable {
+interface GroupMemberTable {
   itwin_id: string;
   group_id: string;
   role_id: string;
@@ -160,7 +160,7 @@ export interface RoleTable {
 }
 
 /** One row for each role that a user has on an iTwin. */
-export interface MemberTable {
+interface MemberTable {
   itwin_id: string;
   user_id: string;
   role_id: string;
@@ -194,7 +194,7 @@ export interface BaselineTable {
 }
 
 /** `owner_imodel_id` is the only iModel that may append; null once that is gone. */
-export interface SegmentTable {
+interface SegmentTable {
   id: string;
   owner_imodel_id: string | null;
 }
@@ -217,13 +217,13 @@ export interface ChangesetTable {
   synchronization_info: string | null;
 }
 
-export interface HistoryTable {
+interface HistoryTable {
   id: string;
   created_at: number;
 }
 
 /** Ranges of one history, without gaps from index 1; the last range is open (`last_index` = openEnd). */
-export interface HistorySegmentTable {
+interface HistorySegmentTable {
   history_id: string;
   first_index: number;
   last_index: number;
@@ -268,7 +268,7 @@ export interface IModelTable {
 }
 
 /** iModel-level permissions of a role or a user; `secured_by` of the iModel says which of the two all of them are. */
-export interface IModelGrantTable {
+interface IModelGrantTable {
   imodel_id: string;
   holder_id: string;
   /** JSON list of permission names. */
@@ -276,7 +276,7 @@ export interface IModelGrantTable {
 }
 
 /** Everyone who ever connected to an iModel. */
-export interface IModelUserTable {
+interface IModelUserTable {
   imodel_id: string;
   user_id: string;
   first_access_at: number;
@@ -305,7 +305,7 @@ export interface PendingChangesetTable {
 }
 
 /** What is known of the upload of a blob while it may still be repeated: only where it takes long, comes in blocks or is a baseline. */
-export interface UploadTable {
+interface UploadTable {
   blob_id: string;
   /** When bytes last came in; written now and then while they do. */
   active_at: number;
@@ -315,7 +315,7 @@ export interface UploadTable {
 }
 
 /** A push whose turn went to another one before it was complete; kept for a day so that it is told why. */
-export interface AbandonedPushTable {
+interface AbandonedPushTable {
   imodel_id: string;
   changeset_id: string;
   briefcase_id: number;
@@ -380,7 +380,7 @@ export interface ChangesetGroupTable {
   touched_at: number | null;
 }
 
-export interface GroupedChangesetTable {
+interface GroupedChangesetTable {
   imodel_id: string;
   changeset_index: number;
   group_id: string;
@@ -403,7 +403,7 @@ export interface MarkTable {
   marked_at: number;
 }
 
-export interface ThumbnailTable {
+interface ThumbnailTable {
   imodel_id: string;
   small_blob_id: string;
   large_blob_id: string;
@@ -499,7 +499,7 @@ export interface JobTable {
 }
 
 /** 4 MiB of model files (the last one of a file less), stored once per content and store; its id is its name in containers, opaque and random. */
-export interface BlockTable {
+interface BlockTable {
   id: string;
   /** That of its blob, kept here too: once per content and store. */
   store: string;
@@ -520,13 +520,13 @@ export interface ModelFileTable {
   created_at: number;
 }
 
-export interface ModelFileBlockTable {
+interface ModelFileBlockTable {
   file_id: string;
   position: number;
   block_id: string;
 }
 
-export type CheckpointState = 'scheduled' | 'successful' | 'failed';
+type CheckpointState = 'scheduled' | 'successful' | 'failed';
 
 /** What an iModel holds at one changeset: of a segment (`segment_id`), or at index 0 of a baseline (`baseline_id`). */
 export interface CheckpointTable {
@@ -545,7 +545,7 @@ export interface CheckpointTable {
 }
 
 /** A POST request that may be repeated, and its answer. */
-export interface RepeatableRequestTable {
+interface RepeatableRequestTable {
   /** Hash of user, application and `Idempotency-Key`, or of the whole request where the answer to one without a key was lost. */
   id: string;
   /** Hash of operation, address and body. */
@@ -576,7 +576,7 @@ export interface AuditTable {
 }
 
 /** Keys that every server of one installation shares, such as the one that signs links. */
-export interface SecretTable {
+interface SecretTable {
   name: string;
   value: string;
 }

@@ -71,7 +71,7 @@ export function deliveryHandler(database: Database, config: Config['webhooks']):
 }
 
 /** Rule of the API: HMAC-SHA256 of the raw body with the webhook's secret, hex. */
-export function signatureOf(secret: string, body: string): string {
+function signatureOf(secret: string, body: string): string {
   return `sha256=${createHmac('sha256', secret).update(body).digest('hex')}`;
 }
 

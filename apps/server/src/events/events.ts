@@ -9,7 +9,7 @@ export const eventTypes = [
   'iModels.changesetPushed.v1',
   'iModels.namedVersionCreated.v1',
 ] as const;
-export type EventType = (typeof eventTypes)[number];
+type EventType = (typeof eventTypes)[number];
 
 /** Job that delivers one event to one webhook. Its id is the id of the message. */
 export const deliverJob = 'deliver';

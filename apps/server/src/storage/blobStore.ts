@@ -54,7 +54,7 @@ export interface DirectAccess {
  * Uploads straight to a store. They arrive outside all keys: whoever holds the link may write there until it expires, so an
  * object counts only once it was copied to a key that no link lets anybody write.
  */
-export interface DirectUploads {
+interface DirectUploads {
   /** @param expires ms since 1970 */
   link(upload: string, expires: number): Promise<string>;
   /**

@@ -3,7 +3,7 @@ import { rm, stat, statfs, writeFile } from 'node:fs/promises';
 import type { Config } from '../config.ts';
 
 /** A file system has less free space than the configuration wants to be left. Recognized as a full disk by its code. */
-export class LowDiskSpaceError extends Error {
+class LowDiskSpaceError extends Error {
   readonly code = 'ENOSPC';
   constructor(freeBytes: number, floorBytes: number) {
     const inMiB = (bytes: number): number => Math.floor(bytes / mebibyte);

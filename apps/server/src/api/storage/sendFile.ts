@@ -6,7 +6,7 @@ import { namesEntityTag, wantedRange } from './httpConditions.ts';
 import { StorageError } from '../../storage/storageError.ts';
 
 /** A stored file has not as many bytes as the database knows. */
-export class ShortFileError extends Error {
+class ShortFileError extends Error {
   constructor(expected: number, found: number) {
     super(`a stored file gave ${found} bytes where ${expected} were expected`);
     this.name = 'ShortFileError';

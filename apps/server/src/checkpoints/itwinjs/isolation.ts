@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { isolationLevels, type IsolationLevel } from '../../domain.ts';
 
 /** How to start the process. */
-export interface IsolatedCommand {
+interface IsolatedCommand {
   file: string;
   args: string[];
   options: Pick<SpawnOptions, 'uid' | 'gid' | 'env' | 'cwd'>;

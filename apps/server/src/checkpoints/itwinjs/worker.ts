@@ -16,7 +16,7 @@ import { findInFile, guidBytes, writeAt, type IdentityOffsets } from '../identit
 import { iTwinJsVersion } from './itwinjsVersion.ts';
 
 /** A changeset file to be applied. */
-export interface ChangesetFile {
+interface ChangesetFile {
   id: string;
   parentId: string;
   index: number;

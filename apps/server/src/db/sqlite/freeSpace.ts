@@ -27,7 +27,7 @@ async function numberOf(writer: Writer, pragma: 'auto_vacuum' | 'freelist_count'
 }
 
 /** Whether the database gives space back step by step. */
-export async function returnsSpace(writer: Writer): Promise<boolean> {
+async function returnsSpace(writer: Writer): Promise<boolean> {
   return (await numberOf(writer, 'auto_vacuum')) === incremental;
 }
 

@@ -4,7 +4,7 @@ import type { WriterReply, WriterRequest } from './writer.ts';
 import { UnavailableError } from '../../outages.ts';
 
 /** A statement that SQLite refused, with its extended result code. */
-export class SqliteError extends Error {
+class SqliteError extends Error {
   readonly errcode: number | undefined;
   constructor(message: string, errcode: number | undefined) {
     super(message);

@@ -11,7 +11,7 @@ import { isolationLevels } from '../../../domain.ts';
 export const workPath = '/work';
 export const healthPath = '/health';
 /** Changesets of one piece of work. */
-export const maxChangesets = 500;
+const maxChangesets = 500;
 /** Longest head: 500 changesets of about 200 bytes. */
 export const maxHeadBytes = 2 ** 20;
 /** Longest line of an answer: reasons have at most 2,000 characters, details are cut. */

@@ -53,7 +53,7 @@ const layerRules = layers.slice(0, -1).map((layer, index) => ({
 }));
 
 export default tseslint.config(
-  { ignores: ['**/node_modules/**', '**/dist/**', '**/coverage/**', '**/reports/**'] },
+  { ignores: ['**/node_modules/**', '**/dist/**', '**/coverage/**', '**/reports/**', '.stryker-tmp*', '*.mjs'] },
   ...tseslint.configs.strictTypeChecked,
   ...tseslint.configs.stylisticTypeChecked,
   {

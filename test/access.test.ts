@@ -25,7 +25,7 @@ onEachDatabase('Tokens', {}, (context) => {
   const ask = (authorization: string | undefined) =>
     new Api(context.server.origin).get('/itwins', authorization === undefined ? {} : { authorization });
 
-  test('a request without, with an empty and with another Authorization header is told which', async () => {
+  test('a missing, empty or malformed Authorization header gets its own error message', async () => {
     const missing = await ask(undefined);
     assert.deepEqual(
       [missing.status, missing.body],
@@ -53,7 +53,7 @@ onEachDatabase('Tokens', {}, (context) => {
     assert.deepEqual([noShare.status, noShare.body], [401, refusedToken]);
   });
 
-  test('what is no token of a known issuer is refused in the words that clients compare', async () => {
+  test('a token of no known issuer is refused with the error code that clients compare', async () => {
     const good = await context.server.token('olivia');
     const [header = '', payload = '', signature = ''] = good.split('.');
     const forged = Buffer.from(
@@ -102,7 +102,7 @@ onEachDatabase('Tokens', {}, (context) => {
     assert.equal((await ask(`bearer ${good}`)).status, 200);
   });
 
-  test('a token without the scope is told so', async () => {
+  test('a token without the required scope is refused with that reason', async () => {
     const token = await context.server.issuer.mint(people.olivia, {
       applicationId: 'suite',
       scope: 'openid email',
@@ -112,12 +112,12 @@ onEachDatabase('Tokens', {}, (context) => {
     assert.deepEqual([answer.status, (answer.body as WireError).error.code], [401, 'RequiredScopeMissing']);
   });
 
-  test('an application of an unknown tier is not let in', async () => {
+  test('an application with an unknown tier is refused', async () => {
     const answer = await ask(`Bearer ${await context.server.token('olivia', 'lost-app')}`);
     assert.deepEqual([answer.status, (answer.body as WireError).error.code], [401, 'InvalidApplicationTier']);
   });
 
-  test('a 401 comes before anything that the request asks for', async () => {
+  test('a 401 takes precedence over every other error of the request', async () => {
     const nobody = new Api(context.server.origin);
     for (const [method, url] of [
       ['GET', `/imodels/${randomUUID()}`],
@@ -128,7 +128,7 @@ onEachDatabase('Tokens', {}, (context) => {
       assert.equal((await nobody.send(method, url, method === 'POST' ? '{' : undefined)).status, 401);
   });
 
-  test('whoever is taken out of the users file is out', async (t) => {
+  test('a user who is removed from the users file loses access', async (t) => {
     const file = path.join(context.server.installation.dataDir, 'users.json');
     const all = readFileSync(file, 'utf8');
     t.after(() => writeFileSync(file, all));
@@ -148,7 +148,7 @@ onEachDatabase('Tokens', {}, (context) => {
 });
 
 onEachDatabase('An Organization Administrator of several organizations', {}, (context) => {
-  test('clones from one organization into another, and administers the iTwins of both', async () => {
+  test('clones from one organization into another and administers the iTwins of both', async () => {
     const theirs = await context.server.iTwin('eve');
     const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
     // Who administers one of the two organizations may not.
@@ -192,7 +192,7 @@ describe('A users file with more than one entry of the same user, organization o
     }),
   };
   for (const [what, change] of Object.entries(changes)) {
-    test(`is refused when the server starts, and reported while it runs: ${what}`, async (t) => {
+    test(`is refused at startup and reported while the server runs: ${what}`, async (t) => {
       const installation = await Installation.create('sqlite');
       t.after(() => installation.remove());
       const file = path.join(installation.dataDir, 'users.json');
@@ -269,7 +269,7 @@ describe('An OpenID Connect issuer', () => {
       .setExpirationTime('1h')
       .sign(options.key ?? keys.privateKey);
 
-  test('is discovered, and its users and organizations are known by their claims', async () => {
+  test('is discovered, and its claims identify users and their organizations', async () => {
     const sub = randomUUID();
     const api = new Api(
       server.origin,
@@ -315,7 +315,7 @@ describe('An OpenID Connect issuer', () => {
     assert.equal(discoveries, 1);
   });
 
-  test('users of the users file are known by a verified e-mail, never by a claimed one', async () => {
+  test('entries of the users file match verified e-mails, never unverified ones', async () => {
     const iTwinId = await server.iTwin('olivia');
     const known = async (claims: object): Promise<number> =>
       (await new Api(server.origin, await token(claims)).get(`/itwins/${iTwinId}`)).status;
@@ -327,7 +327,7 @@ describe('An OpenID Connect issuer', () => {
   });
 
   test(
-    'that is broken, or does not answer, is no fault of the token: 503, so that clients try again',
+    'a broken or unreachable issuer answers 503, so that clients retry, and does not invalidate tokens',
     { timeout: 60_000 },
     async () => {
       const broken: Record<string, Server> = {
@@ -371,7 +371,7 @@ describe('An OpenID Connect issuer', () => {
     },
   );
 
-  test('tokens for another audience, of another key or without a subject are refused', async () => {
+  test('tokens with another audience, an unknown key or no subject are refused', async () => {
     const other = await generateKeyPair('RS256');
     // The same key in an algorithm that is not configured.
     const key = await importJWK(await exportJWK(keys.privateKey), 'PS256');
@@ -392,7 +392,7 @@ describe('An OpenID Connect issuer', () => {
     }
   });
 
-  test('whose keys cannot be fetched answers 503: the token may be good', async () => {
+  test('an issuer whose keys cannot be fetched answers 503, because the token may be valid', async () => {
     const answer = await new Api(server.origin, await token({ sub: 'a' }, { issuer: 'http://127.0.0.1:1' })).get(
       '/itwins',
     );

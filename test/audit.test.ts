@@ -43,7 +43,7 @@ interface Step {
 }
 
 onEachDatabase('The audit log', {}, (context) => {
-  test('has an entry of who changed what, with which application, for every change', async () => {
+  test('records user and application for every change', async () => {
     const { api, iTwinId, server } = context;
     const { db } = server.services.database;
     const made = await makeIModel(context.olivia, iTwinId, { changesets: 1 });
@@ -427,7 +427,7 @@ onEachDatabase('The audit log', {}, (context) => {
     );
   });
 
-  test('has an entry of each completed push and each completed baseline', async () => {
+  test('records each completed push and each completed baseline', async () => {
     const { db } = context.server.services.database;
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
     const actions = await db
@@ -450,7 +450,7 @@ onEachDatabase('The audit log', {}, (context) => {
     );
   });
 
-  test('has an entry of each refused attempt on what is there, once a minute, and of none on what is not', async () => {
+  test('records refused attempts on existing resources once a minute, and none on unknown ones', async () => {
     const { server } = context;
     const { db } = server.services.database;
     const iTwinId = await server.iTwin();

@@ -35,7 +35,7 @@ const entry = (at: number, more: { action?: string; itwin_id?: string; imodel_id
 });
 
 onEachDatabase('The audit log', { audit: { keepDays: 10 } }, (context) => {
-  test('keeps its entries for the time that is set, and not longer', async () => {
+  test('keeps its entries for the configured time and no longer', async () => {
     const { db } = context.server.services.database;
     const now = Date.now();
     // More than one step removes.
@@ -59,7 +59,7 @@ onEachDatabase('The audit log', { audit: { keepDays: 10 } }, (context) => {
     );
   });
 
-  test('is read in order of time, by each filter, over any number of entries', async () => {
+  test('is read in chronological order, with each filter, over any number of entries', async () => {
     const { db } = context.server.services.database;
     const base = Date.UTC(2020, 0, 1);
     const many = Array.from({ length: 2100 }, (_, n) =>
@@ -92,7 +92,7 @@ onEachDatabase('The audit log', { audit: { keepDays: 10 } }, (context) => {
 });
 
 for (const engine of engines) {
-  test(`offshoot audit prints the log on ${engine} beside a running server, and nothing that moves a terminal`, async () => {
+  test(`offshoot audit prints the log on ${engine} beside a running server, without terminal control characters`, async () => {
     const installation = await Installation.create(engine);
     const server = await installation.start();
     try {
@@ -170,7 +170,7 @@ async function leaveGaps(installation: Installation): Promise<void> {
 
 const sizeOf = (installation: Installation) => statSync(path.join(installation.dataDir, databaseFile)).size;
 
-test('the embedded database returns the space of what was deleted', async () => {
+test('the embedded database returns the space of deleted rows', async () => {
   const installation = await Installation.create('sqlite');
   try {
     await leaveGaps(installation);
@@ -191,7 +191,7 @@ function asBefore(installation: Installation): void {
   database.close();
 }
 
-test('the database of an earlier version returns space from its next start on', async () => {
+test('the database of an earlier version returns space after its next start', async () => {
   const installation = await Installation.create('sqlite');
   try {
     await (await openDatabase(installation.config())).close();
@@ -207,7 +207,7 @@ test('the database of an earlier version returns space from its next start on', 
   }
 });
 
-test('offshoot compact rewrites the embedded database, and not under a running server', async () => {
+test('offshoot compact rewrites the embedded database, and refuses while a server runs', async () => {
   const installation = await Installation.create('sqlite');
   try {
     await leaveGaps(installation);

@@ -58,7 +58,7 @@ describe('A backup of an embedded installation', () => {
     }
   }
 
-  test('that is made while clients push can be started, with all that was acknowledged before, and every file whole', async () => {
+  test('taken while clients push, starts with everything acknowledged before it and every file intact', async () => {
     await onServer(async (server, config, target, dataCenters) => {
       const olivia = await official(server);
       const iTwinId = await server.iTwin();
@@ -107,7 +107,7 @@ describe('A backup of an embedded installation', () => {
     });
   });
 
-  test('that is made again copies what is new and drops what is gone', async () => {
+  test('repeated, copies what is new and removes what was deleted', async () => {
     await onServer(async (server, config, target) => {
       const olivia = await official(server);
       const iTwinId = await server.iTwin();
@@ -148,7 +148,7 @@ describe('A backup of an embedded installation', () => {
     });
   });
 
-  test('goes nowhere where it would do harm or be none', async () => {
+  test('is refused in a target folder where it would be harmful or useless', async () => {
     await onServer(async (server, config, target) => {
       assert.match(
         (await backup(path.join(server.installation.dataDir, 'backup'), config)).stderr,
@@ -184,7 +184,7 @@ const binaries = [
 
 for (const setup of setups.filter(({ engine }) => engine === 'postgres'))
   test(
-    `a dump of PostgreSQL, restored beside the files of ${setup.store}, is the installation as it was then`,
+    `a dump of PostgreSQL, restored beside the files of ${setup.store}, restores the installation as of the dump`,
     { skip: binaries === undefined ? 'there is no pg_dump' : false },
     async () => {
       const installation = await Installation.create(setup);

@@ -27,7 +27,7 @@ onEachDatabase('Bad input', {}, (context) => {
     });
   }
 
-  test('on any route: no body of any kind gives a 5xx or changes anything', async () => {
+  test('no body of any kind causes a 5xx or a change, on any route', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     const deep = `${'['.repeat(20_000)}${']'.repeat(20_000)}`;
     const bodies: [what: string, body: string | Uint8Array | undefined, contentType: string | undefined][] = [
@@ -84,7 +84,7 @@ onEachDatabase('Bad input', {}, (context) => {
     assert.deepEqual(await rows(), before);
   });
 
-  test('on any route: no path and no query gives a 5xx', async () => {
+  test('no path and no query causes a 5xx, on any route', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const values = [
       '..%2f..%2fetc%2fpasswd',
@@ -133,7 +133,7 @@ onEachDatabase('Bad input', {}, (context) => {
     }
   });
 
-  test('bytes that are not UTF-8, and charsets that are not, are refused in any body and change nothing', async () => {
+  test('a body with bytes or a charset other than UTF-8 is refused and changes nothing', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     const before = await rows();
     const text = (value: string): string =>
@@ -185,7 +185,7 @@ onEachDatabase('Bad input', {}, (context) => {
     assert.deepEqual(await rows(), before);
   });
 
-  test('UTF-8 is taken as it is, with and without its charset', async () => {
+  test('UTF-8 bodies are accepted unchanged, with and without a charset', async () => {
     for (const contentType of [
       'application/json',
       'application/json; charset=UTF-8',
@@ -205,7 +205,7 @@ onEachDatabase('Bad input', {}, (context) => {
     }
   });
 
-  test('a query that is not UTF-8 is refused; a percent sign that begins no escape stands for itself', async () => {
+  test('a query that is not UTF-8 is refused; a percent sign that starts no escape is taken literally', async () => {
     const name = `100% Caf\u00e9 ${randomUUID()}`;
     await context.api.post('/imodels', { iTwinId: context.iTwinId, name });
     const found = async (query: string) => context.api.get(`/imodels?iTwinId=${context.iTwinId}&name=${query}`);
@@ -224,7 +224,7 @@ onEachDatabase('Bad input', {}, (context) => {
     assert.match(unescaped, /^HTTP\/1\.1 400/);
   });
 
-  test('names are one name in either Unicode spelling, found by both', async () => {
+  test('both Unicode normal forms of a name are the same name and find it', async () => {
     const [composed, decomposed] = ['Caf\u00e9 X', 'Caf\u00e9 X'.normalize('NFD')];
     const iTwinId = await context.server.iTwin('olivia', `${decomposed} ${randomUUID()}`);
     const first = await context.api.post('/imodels', { iTwinId, name: decomposed, description: decomposed });
@@ -254,7 +254,7 @@ onEachDatabase('Bad input', {}, (context) => {
     );
   });
 
-  test('an upgrade brings names that are there into one spelling, and takes nobody a name away', async () => {
+  test('an upgrade normalizes existing names, except one that would then be taken', async () => {
     const { db, engine } = context.server.services.database;
     const iTwinId = await context.server.iTwin();
     const [composed, decomposed] = ['\u00c9t\u00e9', '\u00c9t\u00e9'.normalize('NFD')];
@@ -285,7 +285,7 @@ onEachDatabase('Bad input', {}, (context) => {
     assert.equal(iModels.length, 1);
   });
 
-  test('names that nobody sees, and control characters in names and descriptions, are refused everywhere', async () => {
+  test('invisible names, and control characters in names and descriptions, are refused everywhere', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     const before = await rows();
     const share = { permission: 'imodels_read', expiresAt: new Date(Date.now() + 86_400_000).toISOString() };
@@ -349,7 +349,7 @@ onEachDatabase('Bad input', {}, (context) => {
     );
   });
 
-  test('on any route: a query option that there is not is refused, not ignored, and declared ones count in any letters', async () => {
+  test('unknown query options are refused on every route, and known ones match case-insensitively', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     for (const route of routes.filter(({ method }) => method === 'GET')) {
       const url = route.path
@@ -381,7 +381,7 @@ onEachDatabase('Bad input', {}, (context) => {
     }
   });
 
-  test('tokens of lists that were made up give 422, never a 5xx', async () => {
+  test('forged continuation tokens give 422, never a 5xx', async () => {
     const token = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString('base64url');
     const made = await makeIModel(context.olivia, context.iTwinId);
     for (const value of [
@@ -404,7 +404,7 @@ onEachDatabase('Bad input', {}, (context) => {
     );
   });
 
-  test('a body above 1 MiB is refused by 413', async () => {
+  test('a body above 1 MiB is refused with 413', async () => {
     const answer = await context.api.post('/imodels', {
       iTwinId: context.iTwinId,
       name: 'x',
@@ -413,7 +413,7 @@ onEachDatabase('Bad input', {}, (context) => {
     assert.deepEqual([answer.status, (answer.body as WireError).error.code], [413, 'RequestTooLarge']);
   });
 
-  test('an address that is not there answers 404 in the envelope', async () => {
+  test('an unknown address answers 404 in the error envelope', async () => {
     for (const url of [
       '/imodels/a/b/c/d',
       '/nothing',
@@ -427,7 +427,7 @@ onEachDatabase('Bad input', {}, (context) => {
     }
   });
 
-  test('whatever is sent to an address that is not there, the answer is 404 in the envelope', async () => {
+  test('an unknown address answers 404 in the error envelope, whatever is sent to it', async () => {
     const bodies: [body: string | Uint8Array | undefined, contentType: string][] = [
       [undefined, 'application/json'],
       ['{', 'application/json'],
@@ -451,7 +451,7 @@ onEachDatabase('Bad input', {}, (context) => {
       }
   });
 
-  test('whatever the HTTP layer refuses is refused in the envelope, and the server goes on', async () => {
+  test('requests that the HTTP parser refuses get the error envelope, and the server keeps running', async () => {
     const refused = async (request: string, status: number, code: string): Promise<void> => {
       const answer = await raw(request);
       const [head = '', body = ''] = answer.split('\r\n\r\n');
@@ -490,7 +490,7 @@ onEachDatabase('Bad input', {}, (context) => {
     assert.equal((await context.api.get('/itwins')).status, 200);
   });
 
-  test('the words of addresses are taken in any case, ids and names as they are', async () => {
+  test('path words match case-insensitively, ids and names exactly', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     for (const url of [
       `/iTwins/${context.iTwinId}`,
@@ -525,7 +525,7 @@ onEachDatabase('Bad input', {}, (context) => {
     );
   });
 
-  test('an empty iTwin id, unknown flags and the object 0x0 are refused by 422', async () => {
+  test('an empty iTwin id, unknown flags and the object 0x0 are refused with 422', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     const target = (answer: { body: unknown }): string | undefined =>
       (answer.body as WireError).error.details?.[0]?.target;
@@ -573,7 +573,7 @@ onEachDatabase('Bad input', {}, (context) => {
     );
   });
 
-  test('a Host header that is no host does not get into links', async () => {
+  test('an invalid Host header never appears in links', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const token = await context.server.token('olivia');
     const answer = await raw(

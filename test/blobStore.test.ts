@@ -53,7 +53,7 @@ async function openObjectStore(kind: Setup['store'], within = ''): Promise<BlobS
 }
 
 test(
-  'the bucket of an S3 store is made where there is none',
+  'a missing bucket of an S3 store is created',
   { skip: setups.some(({ store }) => store === 's3') ? false : 'there is no S3 server' },
   async () => {
     const installation = await Installation.create('sqlite');
@@ -63,7 +63,7 @@ test(
   },
 );
 
-test('a server does not start on another store than the one that holds its files', async () => {
+test('a server refuses to start on a store other than the one that holds its files', async () => {
   const installation = await Installation.create('sqlite');
   await (await installation.start()).close();
   const [other] = setups.filter(({ store }) => store === 's3');
@@ -82,7 +82,7 @@ test('a server does not start on another store than the one that holds its files
 });
 
 for (const setup of setups)
-  test(`an installation does not start on the files of another, on ${setup.engine} and ${setup.store}`, async () => {
+  test(`an installation refuses to start on the files of another, on ${setup.engine} and ${setup.store}`, async () => {
     const [first, second] = [await Installation.create(setup), await Installation.create(setup)];
     // In the data folder a store can only be met from outside.
     const shared =
@@ -124,7 +124,7 @@ for (const setup of setups) {
   const skip = setup.store === 's3' ? 'the S3 server of the tests has no atomic writes' : false;
 
   test(
-    `servers of one installation that start at once on a new store all have it, on ${setup.engine} and ${setup.store}`,
+    `servers of one installation that start concurrently on a new store all claim it, on ${setup.engine} and ${setup.store}`,
     { skip },
     async () => {
       const installation = await Installation.create(setup.engine);
@@ -137,7 +137,7 @@ for (const setup of setups) {
   );
 
   test(
-    `of installations that start at once on a new store one has it, on ${setup.engine} and ${setup.store}`,
+    `of several installations that start concurrently on a new store exactly one claims it, on ${setup.engine} and ${setup.store}`,
     { skip },
     async () => {
       const started = await startTogether(
@@ -153,7 +153,7 @@ for (const setup of setups) {
   );
 }
 
-test('the blob store of files never leaves its folder', async () => {
+test('the file system store never leaves its folder', async () => {
   const work = workFolder();
   try {
     const store = await FileStore.open('files', work.path);

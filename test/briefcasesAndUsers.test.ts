@@ -10,7 +10,7 @@ import { onEachDatabase } from './support/suite.ts';
 onEachDatabase('Briefcases', {}, (context) => {
   const as = () => ({ authorization: context.olivia.authorization });
 
-  test('are numbered from 2, belong to who acquired them, and lead to owner and checkpoint', async () => {
+  test('are numbered from 2, belong to the user who acquired them, and link to owner and checkpoint', async () => {
     const { id: iModelId } = await makeIModel(context.olivia, context.iTwinId);
     const first = await context.olivia.client.briefcases.acquire({ ...as(), iModelId });
     assert.deepEqual(
@@ -37,7 +37,7 @@ onEachDatabase('Briefcases', {}, (context) => {
     assert.equal(found.deviceName, 'my desk');
   });
 
-  test('are listed in strict order of acquisition, by owner, by pages', async () => {
+  test('are listed in strict order of acquisition, by owner and in pages', async () => {
     const { id: iModelId } = await makeIModel(context.olivia, context.iTwinId);
     await context.server.grant(context.iTwinId, 'max', ['imodels_read']);
     const max = await official(context.server, 'max');
@@ -70,7 +70,7 @@ onEachDatabase('Briefcases', {}, (context) => {
     assert.deepEqual(await list({ ownerId: randomUUID() }), []);
   });
 
-  test('are released by their owner, or by who manages; numbers are not given twice', async () => {
+  test('are released by their owner or a manager, and their ids are never reissued', async () => {
     const iTwinId = await context.server.iTwin();
     await context.server.grant(iTwinId, 'max', ['imodels_read']);
     const { id: iModelId } = await makeIModel(context.olivia, iTwinId);
@@ -86,7 +86,7 @@ onEachDatabase('Briefcases', {}, (context) => {
     assert.equal((await context.olivia.client.briefcases.acquire({ ...as(), iModelId })).briefcaseId, 4);
   });
 
-  test('that are not there, and a device name that is too long, are refused', async () => {
+  test('unknown briefcases and device names that are too long are refused', async () => {
     const { id } = await makeIModel(context.olivia, context.iTwinId);
     for (const [method, name] of [
       ['GET', '555'],
@@ -121,7 +121,7 @@ onEachDatabase('Briefcases', {}, (context) => {
 onEachDatabase('Users', {}, (context) => {
   const as = () => ({ authorization: context.olivia.authorization });
 
-  test('of an iModel are all who ever connected, with what they did', async () => {
+  test('of an iModel are all users who ever connected, with their statistics', async () => {
     const iTwinId = await context.server.iTwin();
     await context.server.grant(iTwinId, 'max', ['imodels_read']);
     const { id: iModelId } = await makeIModel(context.olivia, iTwinId, { changesets: 3 });
@@ -150,7 +150,7 @@ onEachDatabase('Users', {}, (context) => {
     assert.equal(single.email, people.max.email);
   });
 
-  test('tell when they last accessed the iModel, to the minute', async (t) => {
+  test('report their last access to the iModel, to the minute', async (t) => {
     const iTwinId = await context.server.iTwin();
     await context.server.grant(iTwinId, 'max', ['imodels_read']);
     const { id: iModelId } = await makeIModel(context.olivia, iTwinId, { changesets: 1 });
@@ -179,7 +179,7 @@ onEachDatabase('Users', {}, (context) => {
     );
   });
 
-  test('that never were here answer UserNotFound', async () => {
+  test('unknown users answer UserNotFound', async () => {
     const { id } = await makeIModel(context.olivia, context.iTwinId);
     for (const name of [people.eve.id, randomUUID(), 'nobody', '%00']) {
       const answer = await context.api.get(`/imodels/${id}/users/${name}`);
@@ -198,7 +198,7 @@ onEachDatabase('iTwins', {}, (context) => {
   }
   const list = async (query = ''): Promise<Listed> => (await context.api.get(`/itwins${query}`)).body as Listed;
 
-  test('are created in the caller’s organization, read, and seen by members only', async () => {
+  test('are created in the caller’s organization, and only members can read them', async () => {
     const created = await context.api.post('/itwins', {
       displayName: 'Bridge',
       class: 'Endeavor',
@@ -276,7 +276,7 @@ onEachDatabase('iTwins', {}, (context) => {
       assert.equal((await context.api.get(`/itwins${query}`)).status, 422, query);
   });
 
-  test('can be changed but for what is given once, by who may', async () => {
+  test('can be changed by permitted users, except for immutable properties', async () => {
     const [id, other] = [
       await context.server.iTwin('olivia', 'To be changed'),
       await context.server.iTwin('olivia', 'Taken name'),
@@ -312,7 +312,7 @@ onEachDatabase('iTwins', {}, (context) => {
     assert.equal((await (await context.server.as('eve')).patch(`/itwins/${id}`, { displayName: 'Mine' })).status, 404);
   });
 
-  test('are each user’s own favorites and recents, while the user may see them', async () => {
+  test('can be favorites and recents of each user, as long as that user may see them', async () => {
     const [first, second] = [
       await context.server.iTwin('olivia', 'Mark A'),
       await context.server.iTwin('olivia', 'Mark B'),
@@ -337,7 +337,7 @@ onEachDatabase('iTwins', {}, (context) => {
     assert.deepEqual(await marked('favorites', max), []);
   });
 
-  test('bad ones are refused with every fault', async () => {
+  test('invalid iTwins are refused with all errors at once', async () => {
     const answer = await context.api.post('/itwins', { class: 'Sky', type: 't'.repeat(101) });
     assert.equal(answer.status, 422);
     const { error } = answer.body as WireError;
@@ -360,8 +360,8 @@ onEachDatabase('iTwins', {}, (context) => {
   });
 });
 
-onEachDatabase('The quotas of briefcases', { briefcases: { perUser: 7, perMinute: 5 } }, (context) => {
-  test('hold back the sixth in a minute and the eighth in all, released ones not counted', async (t) => {
+onEachDatabase('Briefcase quotas', { briefcases: { perUser: 7, perMinute: 5 } }, (context) => {
+  test('refuse the sixth briefcase in a minute and the eighth in total, not counting released ones', async (t) => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const acquire = () => context.api.post(`/imodels/${made.id}/briefcases`, {});
     for (let n = 0; n < 5; n++) assert.equal((await acquire()).status, 201);

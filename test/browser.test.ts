@@ -67,9 +67,9 @@ async function inChromium(input: PageInput): Promise<PageResult> {
   }
 }
 
-onEachDatabase('In a browser', {}, (context) => {
+onEachDatabase('A browser', {}, (context) => {
   test(
-    'the management client and the frontend access work from another origin',
+    'runs the management client and the frontend access from another origin',
     { skip: chromium === undefined ? 'there is no Chromium here' : false },
     async () => {
       const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 3 });

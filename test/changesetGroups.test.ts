@@ -39,7 +39,7 @@ onEachDatabase('Changeset groups', {}, (context) => {
     }
   }
 
-  test('take changesets while they are open, are completed once, and stay out of clones', async () => {
+  test('accept changesets while open, are completed once, and are not cloned', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     const group = await context.olivia.client.changesetGroups.create({
       ...as(),
@@ -96,7 +96,7 @@ onEachDatabase('Changeset groups', {}, (context) => {
     );
   });
 
-  test('that no changeset joins for long are closed as timed out', async () => {
+  test('are closed as timed out when no changeset joins them for long', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     const create = () =>
       context.olivia.client.changesetGroups.create({
@@ -121,7 +121,7 @@ onEachDatabase('Changeset groups', {}, (context) => {
     await assert.rejects(push(made, idle.id), (error: { code?: string }) => error.code !== undefined);
   });
 
-  test('are listed by pages and read by id; others are not there', async () => {
+  test('are listed in pages and read by id; unknown ones answer ChangesetGroupNotFound', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const ids: string[] = [];
     for (const description of ['a', 'b', 'c'])

@@ -41,13 +41,13 @@ describe('The id of a changeset', () => {
     work.remove();
   });
 
-  test('is computed from a file in pieces of any size', () => {
+  test('is computed from a file in chunks of any size', () => {
     for (const { id, parentId, file } of sampleChangesets())
       for (const pieceBytes of [1, 7, 100, 1 << 20]) assert.equal(idOf(parentId, readFileSync(file), pieceBytes), id);
   });
 
   test(
-    'is the one that iTwin.js computes, with and without schema changes, of files of any length',
+    'is the one that iTwin.js computes, with and without schema changes, for files of any length',
     { skip: iTwinJs === undefined ? 'iTwin.js is not installed' : false },
     () => {
       const parentId = randomBytes(20).toString('hex');
@@ -63,7 +63,7 @@ describe('The id of a changeset', () => {
     },
   );
 
-  test('changes with every bit of a packed file, or cannot be computed', () => {
+  test('changes with every bit of a compressed file, or cannot be computed', () => {
     const [first] = sampleChangesets();
     const bytes = readFileSync(first?.file ?? '');
     for (let at = 0; at < bytes.length; at++) {
@@ -82,7 +82,7 @@ describe('The id of a changeset', () => {
       assert.throws(() => idOf('', bytes.subarray(0, length), 64), ChangesetFileError);
   });
 
-  test('needs no more memory than twice the dictionary, however much a file unpacks to', () => {
+  test('needs no more memory than twice the dictionary, however large the decompressed file is', () => {
     // 64 stored chunks of 64 KiB over a dictionary of 4 KiB.
     const changes = randomBytes(64 * 65_536);
     const bytes = changesetFile(changes);
@@ -90,7 +90,7 @@ describe('The id of a changeset', () => {
     assert.equal(idOf('', bytes, 65_536), realIdOf('', changes));
   });
 
-  test('tells the briefcases of inserted elements, however the changes are cut', () => {
+  test('is computed together with the briefcases of inserted elements, however the changes are chunked', () => {
     const changes = Buffer.concat([insertedElements(5, 7), insertedElements(5)]);
     for (const pieceBytes of [1, 3, 1000]) {
       const found = new InsertedElements();
@@ -114,8 +114,8 @@ function flipped({ id, parentId, bytes }: ReturnType<typeof makeChangeset>, at: 
   return { id, parentId, bytes: other };
 }
 
-onEachDatabase('A push is verified:', {}, (context) => {
-  test('one whose bytes do not give its id is refused and keeps nobody out, and the right bytes are taken afterwards', async () => {
+onEachDatabase('Verification of pushes', {}, (context) => {
+  test('refuses bytes that do not give the id, blocks no other push, and accepts the right bytes afterwards', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const acquire = async () =>
       (
@@ -163,7 +163,7 @@ onEachDatabase('A push is verified:', {}, (context) => {
     assert.equal(refused.length, wrong.length + 1);
   });
 
-  test('one whose file comes in many pieces is taken when they give its id', async () => {
+  test('accepts a file that arrives in many chunks when its bytes give the id', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const { briefcaseId } = await context.olivia.client.briefcases.acquire({
       authorization: context.olivia.authorization,
@@ -176,7 +176,7 @@ onEachDatabase('A push is verified:', {}, (context) => {
   });
 });
 
-test('files of any other format are refused where all are verified, and nothing is where that is off', async () => {
+test('refuses files of any other format in full mode, and checks nothing when switched off', async () => {
   for (const [verifyChangesets, expected] of [
     ['all', [409, 409, 200]],
     ['recognized', [200, 409, 200]],
@@ -201,7 +201,7 @@ test('files of any other format are refused where all are verified, and nothing 
   }
 });
 
-test('a file that takes too long to unpack is taken unverified, and logged', async () => {
+test('accepts and logs a file unverified when it takes too long to decompress', async () => {
   const warnings: string[] = [];
   const verifier = new ChangesetVerifier(
     { verifyChangesets: 'all' },

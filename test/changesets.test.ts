@@ -38,7 +38,7 @@ onEachDatabase('Changesets', {}, (context) => {
     return minimal.map(({ index }) => index);
   }
 
-  test('are listed by index, by pages, in ranges and backwards', async () => {
+  test('are listed by index, in pages, in ranges and in descending order', async () => {
     const upTo10 = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
     assert.deepEqual(await indexes({}), upTo10);
     for (const $top of [1, 3, 5, 10]) assert.deepEqual(await indexes({ $top }), upTo10);
@@ -52,7 +52,7 @@ onEachDatabase('Changesets', {}, (context) => {
     assert.deepEqual(await indexes({ $skip: 8, $top: 1 }), [9, 10]);
   });
 
-  test('pages lead back as well as on', async () => {
+  test('pages link backward as well as forward', async () => {
     const { id } = await ten();
     const read = async (url: string) =>
       (await context.api.get(url)).body as {
@@ -75,7 +75,7 @@ onEachDatabase('Changesets', {}, (context) => {
     }
   });
 
-  test('are found by id and by index, in full', async () => {
+  test('are found by id and by index, in full representation', async () => {
     const made = await ten();
     for (const changeset of [{ changesetIndex: 4 }, { changesetId: made.changesets[3]?.id ?? '' }]) {
       const found = await context.olivia.client.changesets.getSingle({ ...as(), iModelId: made.id, ...changeset });
@@ -104,7 +104,7 @@ onEachDatabase('Changesets', {}, (context) => {
     );
   });
 
-  test('that are not there answer ChangesetNotFound, however they are named', async () => {
+  test('unknown changesets answer ChangesetNotFound, however they are addressed', async () => {
     const { id } = await ten();
     for (const name of [
       '0',
@@ -128,7 +128,7 @@ onEachDatabase('Changesets', {}, (context) => {
     }
   });
 
-  test('every read gives a new download link with the id in it, and each works', async () => {
+  test('every read gives a new, working download link that contains the id', async () => {
     const made = await ten();
     const link = async (): Promise<string> =>
       (await context.olivia.client.changesets.getSingle({ ...as(), iModelId: made.id, changesetIndex: 1 }))._links
@@ -141,7 +141,7 @@ onEachDatabase('Changesets', {}, (context) => {
     }
   });
 
-  test('are downloaded by the official client, byte for byte', async () => {
+  test('are downloaded by the official client byte for byte', async () => {
     const made = await ten();
     const work = workFolder();
     try {
@@ -166,7 +166,7 @@ onEachDatabase('Changesets', {}, (context) => {
     }
   });
 
-  test('that share their bytes have links of their own', async () => {
+  test('changesets that share their bytes have separate links', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
     const { db } = context.server.services.database;
     const [first, second] = made.changesets;
@@ -195,7 +195,7 @@ onEachDatabase('Changesets', {}, (context) => {
     for (let n = 1; n < times.length; n++) assert.ok((times[n] as number) > (times[n - 1] as number));
   });
 
-  test('description, kind of changes and synchronization info come back, but not in the completion', async () => {
+  test('description, kind of changes and synchronization info are returned by reads, but not by the completion', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     const work = workFolder();
     try {
@@ -258,7 +258,7 @@ onEachDatabase('Changesets', {}, (context) => {
   const upload = (created: { body: unknown }, bytes: Buffer) =>
     context.api.put((created.body as Created).changeset._links.upload.href, bytes, { 'x-ms-blob-type': 'BlockBlob' });
 
-  test('the answer to a begun push is the one of the API', async () => {
+  test('the answer to an announced push matches the API', async () => {
     const { made, post } = await fresh();
     const id = newId();
     const answer = await post({ id });
@@ -279,7 +279,7 @@ onEachDatabase('Changesets', {}, (context) => {
     assert.equal(changeset._links.complete.href, `${context.server.origin}/imodels/${made.id}/changesets/${id}`);
   });
 
-  test('a changeset is seen by nobody until its push is complete', async () => {
+  test('a changeset is invisible until its push is complete', async () => {
     const { made, post, complete } = await fresh();
     const id = newId();
     const begun = await post({ id });
@@ -294,7 +294,7 @@ onEachDatabase('Changesets', {}, (context) => {
     assert.equal((await context.api.get(`/imodels/${made.id}/changesets/${id}`)).status, 200);
   });
 
-  test('a completion that is repeated, because its answer was lost, answers the same', async () => {
+  test('a completion that is repeated after a lost answer gets the same answer', async () => {
     const { made, post, complete } = await fresh();
     const id = newId();
     await upload(await post({ id }), randomBytes(10));
@@ -308,7 +308,7 @@ onEachDatabase('Changesets', {}, (context) => {
     );
   });
 
-  test('a file of another size than declared is not taken, and completing it answers DataConflict', async () => {
+  test('a file of a size other than declared is not stored, and its completion answers DataConflict', async () => {
     const { made, post, complete } = await fresh();
     const id = newId();
     const begun = await post({ id });
@@ -323,7 +323,7 @@ onEachDatabase('Changesets', {}, (context) => {
     );
   });
 
-  test('an id that is there answers ChangesetExists, a stale parent NewerChangesExist', async () => {
+  test('an existing id answers ChangesetExists, a stale parent NewerChangesExist', async () => {
     const { made, head, post } = await fresh();
     const exists = await post({ id: head });
     assert.deepEqual([exists.status, codeOf(exists)], [409, 'ChangesetExists']);
@@ -337,7 +337,7 @@ onEachDatabase('Changesets', {}, (context) => {
     assert.equal(codeOf(none), 'NewerChangesExist');
   });
 
-  test('briefcases are checked before parents, and must be one’s own', async () => {
+  test('briefcases are checked before parents, and must belong to the caller', async () => {
     const { made, post } = await fresh();
     const unknown = await post({ id: newId(), briefcaseId: 77, parentId: newId() });
     assert.deepEqual([unknown.status, codeOf(unknown)], [404, 'BriefcaseNotFound']);
@@ -352,7 +352,7 @@ onEachDatabase('Changesets', {}, (context) => {
     assert.deepEqual([foreign.status, codeOf(foreign)], [403, 'InsufficientPermissions']);
   });
 
-  test('while one briefcase pushes others wait; the same one may begin again', async () => {
+  test('while one briefcase pushes, others wait; the same one may start over', async () => {
     const { made, post, complete } = await fresh();
     const other = (await context.olivia.client.briefcases.acquire({ ...as(), iModelId: made.id })).briefcaseId;
     const abandoned = await post({ id: newId() });
@@ -372,7 +372,7 @@ onEachDatabase('Changesets', {}, (context) => {
     assert.equal((await post({ id: newId(), parentId: id, briefcaseId: other })).status, 201);
   });
 
-  test('a push keeps its turn no longer than it should when a clock was ahead and is set back', async () => {
+  test('a push keeps its lease no longer than intended when a fast clock is set back', async () => {
     const { made, post } = await fresh();
     const other = (await context.olivia.client.briefcases.acquire({ ...as(), iModelId: made.id })).briefcaseId;
     await post({ id: newId() });
@@ -385,7 +385,7 @@ onEachDatabase('Changesets', {}, (context) => {
     assert.equal((await post({ id: newId(), briefcaseId: other })).status, 201);
   });
 
-  test('releasing a briefcase gives back the push that it left unfinished', async () => {
+  test('releasing a briefcase releases its unfinished push', async () => {
     const { made, post } = await fresh();
     const other = (await context.olivia.client.briefcases.acquire({ ...as(), iModelId: made.id })).briefcaseId;
     await post({ id: newId() });
@@ -457,7 +457,7 @@ onEachDatabase('Changesets', {}, (context) => {
     assert.equal((answer.body as WireError).error.message, 'Cannot update Changeset.');
   });
 
-  test('of 20 clients that push at once exactly one chain results, every index once', async () => {
+  test('20 clients that push concurrently produce exactly one chain, with every index once', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const pushers = await Promise.all(
       Array.from(
@@ -504,7 +504,7 @@ onEachDatabase('Changesets', {}, (context) => {
 });
 
 onEachDatabase('An unfinished push', { pushLeaseSeconds: 1 }, (context) => {
-  test('keeps others out only while its lease lasts', async () => {
+  test('blocks other pushes only while its lease lasts', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const { authorization } = context.olivia;
     const [first, second] = [

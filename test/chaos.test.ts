@@ -38,7 +38,7 @@ describe(
   { skip: setup === undefined ? 'there is no PostgreSQL' : false },
   () => {
     test(
-      'keep every promise while they and PostgreSQL itself are killed under load',
+      'lose nothing that was acknowledged while they and PostgreSQL itself are killed under load',
       { timeout: runMs + 200_000 },
       async (t) => {
         const postgres = await startPostgres();

@@ -85,11 +85,11 @@ function blocksIn(manifest: Buffer): Map<string, string[]> {
   return databases;
 }
 
-onEachDatabase('Checkpoints on the wire', { checkpoints: { generate, delaySeconds: 1 } }, (context) => {
+onEachDatabase('Checkpoints over the API', { checkpoints: { generate, delaySeconds: 1 } }, (context) => {
   const last = sampleChangesets().length;
 
   test(
-    'of a named version are first scheduled without any access, then successful in both forms, and stay so when restarted',
+    'of a named version are scheduled without access, then successful in both forms, and stay so when requested again',
     { skip },
     async () => {
       const { client, authorization } = context.olivia;
@@ -137,7 +137,7 @@ onEachDatabase('Checkpoints on the wire', { checkpoints: { generate, delaySecond
   );
 
   test(
-    "show nothing but the own iModel's databases, to nobody without its token, and nothing once it is deleted",
+    'reveal only databases of their own iModel, nothing without its token, and nothing after its deletion',
     { skip },
     async () => {
       const { client, authorization } = context.olivia;
@@ -199,52 +199,59 @@ onEachDatabase('Checkpoints on the wire', { checkpoints: { generate, delaySecond
     },
   );
 
-  test('come as whole files with the own ids, in ranges too; a clone adds no byte to the store', { skip }, async () => {
-    const { client, authorization } = context.olivia;
-    const iModelId = await pushSample(context.olivia, context.iTwinId, randomUUID());
-    await nameVersion(context, iModelId, sampleChangesets().at(-1)?.id);
-    await settled(context, iModelId, last);
-    const { db } = context.server.services.database;
-    const stored = () =>
-      db
-        .selectFrom('blob')
-        .select((eb) => [eb.fn.countAll<number>().as('count'), eb.fn.sum<number>('size').as('bytes')])
-        .executeTakeFirstOrThrow();
-    const before = await stored();
-    const target = await context.server.iTwin();
-    const clone = await client.iModels.clone({ authorization, iModelId, iModelProperties: { iTwinId: target } });
-    const checkpoint = await checkpointAt(context, clone.id, last);
-    assert.equal(checkpoint.state, 'successful');
-    assert.deepEqual(await stored(), before);
+  test(
+    'are downloaded as whole files with the ids of their iModel, also by range, and a clone adds no byte to the store',
+    { skip },
+    async () => {
+      const { client, authorization } = context.olivia;
+      const iModelId = await pushSample(context.olivia, context.iTwinId, randomUUID());
+      await nameVersion(context, iModelId, sampleChangesets().at(-1)?.id);
+      await settled(context, iModelId, last);
+      const { db } = context.server.services.database;
+      const stored = () =>
+        db
+          .selectFrom('blob')
+          .select((eb) => [eb.fn.countAll<number>().as('count'), eb.fn.sum<number>('size').as('bytes')])
+          .executeTakeFirstOrThrow();
+      const before = await stored();
+      const target = await context.server.iTwin();
+      const clone = await client.iModels.clone({ authorization, iModelId, iModelProperties: { iTwinId: target } });
+      const checkpoint = await checkpointAt(context, clone.id, last);
+      assert.equal(checkpoint.state, 'successful');
+      assert.deepEqual(await stored(), before);
 
-    const whole = await bytesAt(checkpoint._links.download?.href ?? '');
-    assert.deepEqual(identityIn(whole.bytes), { iModelId: clone.id, iTwinId: target });
-    const { checkpoint: wire } = (await context.api.get(`/imodels/${clone.id}/changesets/${last}/checkpoint`)).body as {
-      checkpoint: { size: number };
-    };
-    assert.deepEqual([whole.bytes.length, Number(whole.headers.get('content-length'))], [wire.size, wire.size]);
-    // Through the middle of both ids, byte by byte around them, and at the ends.
-    for (const range of ['0-0', '7555-7570', '7560-8180', '8180-8184', `${wire.size - 5}-${wire.size - 1}`, '-10']) {
-      const part = await bytesAt((await checkpointAt(context, clone.id, last))._links.download?.href ?? '', {
-        range: `bytes=${range}`,
-      });
-      const [from = '', to = ''] = range.split('-');
-      const expected =
-        from === '' ? whole.bytes.subarray(wire.size - Number(to)) : whole.bytes.subarray(Number(from), Number(to) + 1);
-      assert.equal(part.status, 206);
-      assert.ok(part.bytes.equals(expected), range);
-    }
-    const folder = workFolder();
-    const file = path.join(folder.path, 'whole.bim');
-    writeFileSync(file, whole.bytes);
-    const sqlite = new DatabaseSync(file);
-    assert.deepEqual({ ...sqlite.prepare('pragma integrity_check').get() }, { integrity_check: 'ok' });
-    sqlite.close();
-    folder.remove();
-  });
+      const whole = await bytesAt(checkpoint._links.download?.href ?? '');
+      assert.deepEqual(identityIn(whole.bytes), { iModelId: clone.id, iTwinId: target });
+      const { checkpoint: wire } = (await context.api.get(`/imodels/${clone.id}/changesets/${last}/checkpoint`))
+        .body as {
+        checkpoint: { size: number };
+      };
+      assert.deepEqual([whole.bytes.length, Number(whole.headers.get('content-length'))], [wire.size, wire.size]);
+      // Through the middle of both ids, byte by byte around them, and at the ends.
+      for (const range of ['0-0', '7555-7570', '7560-8180', '8180-8184', `${wire.size - 5}-${wire.size - 1}`, '-10']) {
+        const part = await bytesAt((await checkpointAt(context, clone.id, last))._links.download?.href ?? '', {
+          range: `bytes=${range}`,
+        });
+        const [from = '', to = ''] = range.split('-');
+        const expected =
+          from === ''
+            ? whole.bytes.subarray(wire.size - Number(to))
+            : whole.bytes.subarray(Number(from), Number(to) + 1);
+        assert.equal(part.status, 206);
+        assert.ok(part.bytes.equals(expected), range);
+      }
+      const folder = workFolder();
+      const file = path.join(folder.path, 'whole.bim');
+      writeFileSync(file, whole.bytes);
+      const sqlite = new DatabaseSync(file);
+      assert.deepEqual({ ...sqlite.prepare('pragma integrity_check').get() }, { integrity_check: 'ok' });
+      sqlite.close();
+      folder.remove();
+    },
+  );
 
   test(
-    'of a changeset whose file is damaged or gone in the store fail with the reason, and the log says so',
+    'fail with the reason when a changeset file is damaged or missing in the store, and the log reports it',
     { skip },
     async (t) => {
       const { blobs, database } = context.server.services;
@@ -280,31 +287,38 @@ onEachDatabase('Checkpoints on the wire', { checkpoints: { generate, delaySecond
     },
   );
 
-  test('of a changeset that is damaged fail with the reason, alone, and can be asked for again', { skip }, async () => {
-    const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
-    const namedVersionId = await nameVersion(context, made.id, made.changesets[1]?.id);
-    const failed = await settled(context, made.id, 2);
-    assert.deepEqual([failed.state, failed.directoryAccessInfo, failed._links.download], ['failed', null, null]);
-    const { checkpoint } = (await context.api.get(`/imodels/${made.id}/changesets/2/checkpoint`)).body as {
-      checkpoint: { failureReason: string };
-    };
-    assert.match(
-      checkpoint.failureReason,
-      /^Changeset 1 \([0-9a-f]{40}\) cannot be applied: iTwin\.js [0-9.]+ refuses it \(\w+\)\.$/,
-    );
-    assert.equal((await checkpointAt(context, made.id, 0)).state, 'successful');
-    const { client, authorization } = context.olivia;
-    assert.equal(
-      (await client.checkpoints.updateNamedVersionCheckpoint({ authorization, iModelId: made.id, namedVersionId }))
-        .state,
-      'scheduled',
-    );
-    assert.equal((await settled(context, made.id, 2)).state, 'failed');
-    assert.equal((await client.changesets.getSingle({ authorization, iModelId: made.id, changesetIndex: 2 })).index, 2);
-  });
+  test(
+    'of a damaged changeset fail with the reason, affect no other checkpoint, and can be requested again',
+    { skip },
+    async () => {
+      const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
+      const namedVersionId = await nameVersion(context, made.id, made.changesets[1]?.id);
+      const failed = await settled(context, made.id, 2);
+      assert.deepEqual([failed.state, failed.directoryAccessInfo, failed._links.download], ['failed', null, null]);
+      const { checkpoint } = (await context.api.get(`/imodels/${made.id}/changesets/2/checkpoint`)).body as {
+        checkpoint: { failureReason: string };
+      };
+      assert.match(
+        checkpoint.failureReason,
+        /^Changeset 1 \([0-9a-f]{40}\) cannot be applied: iTwin\.js [0-9.]+ refuses it \(\w+\)\.$/,
+      );
+      assert.equal((await checkpointAt(context, made.id, 0)).state, 'successful');
+      const { client, authorization } = context.olivia;
+      assert.equal(
+        (await client.checkpoints.updateNamedVersionCheckpoint({ authorization, iModelId: made.id, namedVersionId }))
+          .state,
+        'scheduled',
+      );
+      assert.equal((await settled(context, made.id, 2)).state, 'failed');
+      assert.equal(
+        (await client.changesets.getSingle({ authorization, iModelId: made.id, changesetIndex: 2 })).index,
+        2,
+      );
+    },
+  );
 });
 
-onEachDatabase('Baselines that are read before they count', { checkpoints: { generate } }, (context) => {
+onEachDatabase('Baselines that are checked before they are accepted', { checkpoints: { generate } }, (context) => {
   async function upload(
     bytes: Buffer,
   ): Promise<{ state: string; operation: { state: string; failureReason: string | null }; id: string }> {
@@ -349,29 +363,25 @@ onEachDatabase('Baselines that are read before they count', { checkpoints: { gen
     }
   }
 
-  test(
-    'are usable with a checkpoint from the moment they are initialized, and take no room twice',
-    { skip },
-    async () => {
-      const { db } = context.server.services.database;
-      const whole = await upload(sampleBaseline());
-      assert.deepEqual(
-        [whole.state, whole.operation.state, whole.operation.failureReason],
-        ['initialized', 'successful', null],
-      );
-      assert.equal((await checkpointAt(context, whole.id, 0)).state, 'successful');
-      const { blob_id } = await db
-        .selectFrom('imodel as m')
-        .innerJoin('baseline as l', 'l.id', 'm.baseline_id')
-        .select('l.blob_id')
-        .where('m.id', '=', whole.id)
-        .executeTakeFirstOrThrow();
-      const inside = await db.selectFrom('block').select('id').where('blob_id', '=', blob_id).execute();
-      assert.equal(inside.length, 1, 'its blocks lie in the uploaded file');
-    },
-  );
+  test('have a usable checkpoint as soon as they are initialized, and are stored once', { skip }, async () => {
+    const { db } = context.server.services.database;
+    const whole = await upload(sampleBaseline());
+    assert.deepEqual(
+      [whole.state, whole.operation.state, whole.operation.failureReason],
+      ['initialized', 'successful', null],
+    );
+    assert.equal((await checkpointAt(context, whole.id, 0)).state, 'successful');
+    const { blob_id } = await db
+      .selectFrom('imodel as m')
+      .innerJoin('baseline as l', 'l.id', 'm.baseline_id')
+      .select('l.blob_id')
+      .where('m.id', '=', whole.id)
+      .executeTakeFirstOrThrow();
+    const inside = await db.selectFrom('block').select('id').where('blob_id', '=', blob_id).execute();
+    assert.equal(inside.length, 1, 'its blocks lie in the uploaded file');
+  });
 
-  test('one that is padded after its last page opens in iTwin.js, and has its checkpoint', { skip }, async () => {
+  test('open in iTwin.js and get a checkpoint when padded after the last page', { skip }, async () => {
     const bytes = sampleBaseline();
     const padded = await upload(
       Buffer.concat([bytes, Buffer.alloc(4 * 1024 * 1024 - (bytes.length % (4 * 1024 * 1024)))]),
@@ -411,7 +421,7 @@ onEachDatabase('Baselines that are read before they count', { checkpoints: { gen
     ['older', 'dgn_Db', [1, 0, 0, 0], /DgnDb 1\.0\.0\.0\) is too old for iTwin\.js/],
   ] as const)
     test(
-      `of a profile ${what} than that of the server's iTwin.js are kept, can be cloned and take pushes; their checkpoint is failed with the reason`,
+      `of a profile ${what} than that of the server's iTwin.js are kept, can be cloned and accept pushes; their checkpoint fails with the reason`,
       { skip },
       async () => {
         const bytes = ofProfile(profile, [...version]);
@@ -448,7 +458,7 @@ onEachDatabase('Baselines that are read before they count', { checkpoints: { gen
     );
 
   test(
-    'count their briefcases above those that made elements in them, whether or not iTwin.js can open them',
+    'count their briefcases above those that created elements in them, whether or not iTwin.js can open them',
     { skip },
     async () => {
       const byBriefcase7 = `insert into bis_ElementUniqueAspect (Id, ECClassId, ElementId, ElementRelECClassId) values (${7 * 2 ** 40 + 1}, 1, 1, 1)`;
@@ -465,7 +475,7 @@ onEachDatabase('Baselines that are read before they count', { checkpoints: { gen
     },
   );
 
-  test('that could not be read are tried again once when a later iTwin.js is installed', { skip }, async () => {
+  test('that could not be read are retried once when a newer iTwin.js is installed', { skip }, async () => {
     const kept = await upload(ofProfile('dgn_Db', [9, 1, 0, 2]));
     const { checkpoints } = context.server.services;
     const retry = (version: string) => checkpoints.retryFailed(version, new AbortController().signal);
@@ -481,7 +491,7 @@ onEachDatabase('Baselines that are read before they count', { checkpoints: { gen
   });
 
   test(
-    'a fork with history of one that cannot be read keeps its changesets; one without is refused with the reason',
+    'that cannot be read can be forked with history, and are refused with the reason without it',
     { skip },
     async () => {
       const { id } = await upload(ofProfile('dgn_Db', [9, 1, 0, 2]));
@@ -510,7 +520,7 @@ onEachDatabase('Baselines that are read before they count', { checkpoints: { gen
     },
   );
 
-  test('one without the id of an iTwin gets it', { skip }, async () => {
+  test('without an iTwin id get the id of their iTwin', { skip }, async () => {
     const made = await upload(altered("delete from be_Prop where Name = 'ProjectGuid'; vacuum"));
     assert.equal(made.state, 'initialized', made.operation.failureReason ?? '');
     const checkpoint = await checkpointAt(context, made.id, 0);
@@ -521,59 +531,63 @@ onEachDatabase('Baselines that are read before they count', { checkpoints: { gen
   });
 });
 
-onEachDatabase('What waits for a server that makes files', { checkpoints: { generate: 'elsewhere' } }, (context) => {
-  const as = () => ({ authorization: context.olivia.authorization });
+onEachDatabase(
+  'An iModel that waits for a server with iTwin.js',
+  { checkpoints: { generate: 'elsewhere' } },
+  (context) => {
+    const as = () => ({ authorization: context.olivia.authorization });
 
-  test('shows nothing of what it is made from, takes no changes, and holds on to it when the source goes', async () => {
-    const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 3 });
-    const accepted = await context.api.post(`/imodels/${source.id}/fork`, {
-      iTwinId: context.iTwinId,
-      name: randomUUID(),
+    test('hides its source, accepts no changes, and keeps its data when the source is deleted', async () => {
+      const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 3 });
+      const accepted = await context.api.post(`/imodels/${source.id}/fork`, {
+        iTwinId: context.iTwinId,
+        name: randomUUID(),
+      });
+      assert.equal(accepted.status, 202);
+      const id = /[0-9a-f-]{36}$/.exec(accepted.headers.get('location') ?? '')?.[0] ?? '';
+      const { createOperation } = (await context.api.get(`/imodels/${id}/operations/create`)).body as {
+        createOperation: { state: string; forkedFrom: { iModelId: string } };
+      };
+      assert.deepEqual([createOperation.state, createOperation.forkedFrom.iModelId], ['scheduled', source.id]);
+      const fork = await context.olivia.client.iModels.getSingle({ ...as(), iModelId: id });
+      assert.equal(fork.state, 'notInitialized');
+      for (const rest of ['', '/1'])
+        assert.equal((await context.api.get(`/imodels/${id}/changesets${rest}`)).status, 409);
+      for (const [url, body] of [
+        [`/imodels/${id}/clone`, { iTwinId: context.iTwinId, name: randomUUID() }],
+        [`/imodels/${id}/briefcases`, {}],
+        [`/imodels/${id}/namedversions`, { name: 'too early' }],
+      ] as const)
+        assert.equal(((await context.api.post(url, body)).body as WireError).error.code, 'iModelNotInitialized', url);
+
+      await context.olivia.client.iModels.delete({ ...as(), iModelId: source.id });
+      await context.server.services.collector.runOnce();
+      const { db } = context.server.services.database;
+      const held = await db
+        .selectFrom('imodel as m')
+        .innerJoin('history_segment as h', 'h.history_id', 'm.history_id')
+        .innerJoin('changeset as c', 'c.segment_id', 'h.segment_id')
+        .select('c.id')
+        .where('m.id', '=', id)
+        .orderBy('c.index')
+        .execute();
+      assert.deepEqual(
+        held.map((changeset) => changeset.id),
+        source.changesets.map((changeset) => changeset.id),
+      );
+      // Given up by deleting it, it lets go.
+      await context.olivia.client.iModels.delete({ ...as(), iModelId: id });
+      await context.server.services.collector.runOnce();
+      assert.deepEqual(await db.selectFrom('imodel').select('id').where('id', 'in', [id, source.id]).execute(), []);
     });
-    assert.equal(accepted.status, 202);
-    const id = /[0-9a-f-]{36}$/.exec(accepted.headers.get('location') ?? '')?.[0] ?? '';
-    const { createOperation } = (await context.api.get(`/imodels/${id}/operations/create`)).body as {
-      createOperation: { state: string; forkedFrom: { iModelId: string } };
-    };
-    assert.deepEqual([createOperation.state, createOperation.forkedFrom.iModelId], ['scheduled', source.id]);
-    const fork = await context.olivia.client.iModels.getSingle({ ...as(), iModelId: id });
-    assert.equal(fork.state, 'notInitialized');
-    for (const rest of ['', '/1'])
-      assert.equal((await context.api.get(`/imodels/${id}/changesets${rest}`)).status, 409);
-    for (const [url, body] of [
-      [`/imodels/${id}/clone`, { iTwinId: context.iTwinId, name: randomUUID() }],
-      [`/imodels/${id}/briefcases`, {}],
-      [`/imodels/${id}/namedversions`, { name: 'too early' }],
-    ] as const)
-      assert.equal(((await context.api.post(url, body)).body as WireError).error.code, 'iModelNotInitialized', url);
-
-    await context.olivia.client.iModels.delete({ ...as(), iModelId: source.id });
-    await context.server.services.collector.runOnce();
-    const { db } = context.server.services.database;
-    const held = await db
-      .selectFrom('imodel as m')
-      .innerJoin('history_segment as h', 'h.history_id', 'm.history_id')
-      .innerJoin('changeset as c', 'c.segment_id', 'h.segment_id')
-      .select('c.id')
-      .where('m.id', '=', id)
-      .orderBy('c.index')
-      .execute();
-    assert.deepEqual(
-      held.map((changeset) => changeset.id),
-      source.changesets.map((changeset) => changeset.id),
-    );
-    // Given up by deleting it, it lets go.
-    await context.olivia.client.iModels.delete({ ...as(), iModelId: id });
-    await context.server.services.collector.runOnce();
-    assert.deepEqual(await db.selectFrom('imodel').select('id').where('id', 'in', [id, source.id]).execute(), []);
-  });
-});
+  },
+);
 
 onEachDatabase(
-  'Checkpoints by themselves',
+  'Automatic checkpoints',
   { checkpoints: { generate, delaySeconds: 0, everyChangesets: 3 } },
   (context) => {
-    test('are made of the newest changeset now and then', { skip }, async () => {
+    test('are made of the newest changeset from time to time', { skip }, async () => {
       const iModelId = await pushSample(context.olivia, context.iTwinId, randomUUID());
       const { length } = sampleChangesets();
       for (let index = 3; index <= length; index += 3)
@@ -584,8 +598,8 @@ onEachDatabase(
 );
 
 for (const setup of setups)
-  describe(`Checkpoints that nobody made before on ${setup.engine} and ${setup.store}`, () => {
-    test('are made when a server starts that can', { skip }, async () => {
+  describe(`Missing checkpoints on ${setup.engine} and ${setup.store}`, () => {
+    test('are made when a server with iTwin.js starts', { skip }, async () => {
       const installation = await Installation.create(setup);
       try {
         const without = await installation.start();

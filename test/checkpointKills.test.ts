@@ -23,7 +23,7 @@ onEachDatabase(
     const kills = context.engine === 'sqlite' ? 100 : 20;
 
     test(
-      `${kills} times at random, every checkpoint ends right and nothing stays scheduled`,
+      `${kills} times at random, every checkpoint succeeds and none stays scheduled`,
       { skip, timeout: 280_000 },
       async () => {
         const { services } = context.server;
@@ -104,7 +104,7 @@ onEachDatabase(
   { checkpoints: { generate: 'auto', delaySeconds: 0, silenceSeconds: 5, firstRetrySeconds: 0 } },
   (context) => {
     test(
-      'it is ended, its checkpoint fails with the reason, and the next process makes the next one',
+      'it is killed, its checkpoint fails with the reason, and the next process makes the next one',
       { skip },
       async () => {
         const { client, authorization } = context.olivia;
@@ -142,7 +142,7 @@ onEachDatabase(
   { checkpoints: { generate: 'auto', delaySeconds: 0, memoryMiB: 128, attempts: 2, firstRetrySeconds: 0 } },
   (context) => {
     test(
-      'it is ended, and the checkpoint fails with the reason',
+      'it is killed, and the checkpoint fails with the reason',
       { skip: process.platform === 'linux' ? skip : 'memory is told on Linux only' },
       async () => {
         const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });

@@ -37,20 +37,20 @@ onEachDatabase('Checkpoints', config, (context) => {
   }
   const skip = scenario === undefined ? 'iTwin.js is not installed' : false;
 
-  test('clones open in iTwin.js with all that their source held, stay apart from it and outlive it', { skip }, () =>
-    run('clone', 'openAgain'),
+  test(
+    'open clones in iTwin.js with the data of their source, independent of it and after its deletion',
+    { skip },
+    () => run('clone', 'openAgain'),
   );
   test(
-    'branches of every kind take changes of their main iModel and give theirs back, with provenance and locks',
+    'branches of every kind receive changes from their main iModel and return theirs, with provenance and locks',
     { skip },
     () => run('branches'),
   );
-  test(
-    'elements inserted behind imported and mirrored changesets have ids of their own and survive the pull',
-    { skip },
-    () => run('imports'),
+  test('elements inserted after imported and mirrored changesets have unique ids and survive the pull', { skip }, () =>
+    run('imports'),
   );
-  test('new, forked and templated iModels open in iTwin.js with all that they were made from', { skip }, () =>
+  test('open new, forked and templated iModels in iTwin.js with all the data they were made from', { skip }, () =>
     run('derive'),
   );
 });
@@ -64,7 +64,7 @@ onEachDatabase(
     const skip = scenario === undefined ? 'iTwin.js is not installed' : false;
 
     test(
-      'opens in iTwin.js from the moment it is initialized, while the rest of its checkpoints is scheduled',
+      'opens in iTwin.js as soon as it is initialized, while its other checkpoints are scheduled',
       { skip },
       async () => {
         const work = workFolder();

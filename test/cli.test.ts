@@ -28,7 +28,7 @@ describe('The command line', () => {
   });
   after(() => endServer(server));
 
-  test('token prints a token and nothing else, good for the server of the data folder', async () => {
+  test('token prints nothing but a token that is valid for the server of the data folder', async () => {
     const data = server.installation.dataDir;
     const { code, stdout } = await run([
       'token',
@@ -53,7 +53,7 @@ describe('The command line', () => {
     await response.arrayBuffer();
   });
 
-  test('token refuses a user that is not there and a time that is none', async () => {
+  test('token refuses an unknown user and an invalid duration', async () => {
     const data = server.installation.dataDir;
     const nobody = await run(['token', '--data', data, '--user', 'nobody@example.test']);
     assert.deepEqual([nobody.code, nobody.stdout], [2, '']);
@@ -61,7 +61,7 @@ describe('The command line', () => {
     assert.equal((await run(['token', '--data', data, '--expires-in', 'soon'])).code, 2);
   });
 
-  test('commands that are given a data folder where no installation is say so, and make nothing', async () => {
+  test('commands refuse a data folder without an installation, and create nothing', async () => {
     const work = workFolder();
     try {
       const typo = path.join(work.path, 'typo');
@@ -83,7 +83,7 @@ describe('The command line', () => {
     }
   });
 
-  test('the address of the server may end as clients want it', async () => {
+  test('the address of the server is accepted with any ending that clients use', async () => {
     const token = connection.slice(2);
     for (const url of [`${server.origin}/`, `${server.origin}/imodels`, `${server.origin}/iModels/`])
       assert.match((await run(['imodels', '--url', url, ...token])).stdout, /from the shell/);
@@ -91,7 +91,7 @@ describe('The command line', () => {
     assert.deepEqual([wrong.code, wrong.stderr.includes("'localhost:4700' is no address")], [2, true]);
   });
 
-  test('start says in plain words why a data folder cannot be used', async () => {
+  test('start explains why a data folder cannot be used', async () => {
     const work = workFolder();
     try {
       const file = path.join(work.path, 'file');
@@ -150,7 +150,7 @@ describe('The command line', () => {
     assert.ok(result.elapsedMs > 0);
   });
 
-  test('clone says what it made, and takes a changeset id too', async () => {
+  test('clone reports what it created, and accepts a changeset id too', async () => {
     const { code, stdout } = await run([
       'clone',
       made.id,
@@ -164,7 +164,7 @@ describe('The command line', () => {
     assert.match(stdout, /^[0-9a-f-]{36}\n {2}1 changesets, accepted in [\d.]+ ms, usable after [\d.]+ ms/);
   });
 
-  test('clone tells refusals with the server’s words and an exit code of their own', async () => {
+  test('clone reports refusals with the message of the server and a separate exit code', async () => {
     const taken = await run(['clone', made.id, '--itwin', made.iTwinId, ...connection]);
     assert.deepEqual([taken.code, taken.stdout], [3, '']);
     assert.match(taken.stderr, /iModel with the same name already exists within the iTwin\. \(409 iModelExists\)/);
@@ -173,7 +173,7 @@ describe('The command line', () => {
     assert.match(blank.stderr, /name: ' ' is not a valid 'name' value/);
   });
 
-  test('wrong use, no server and no token each have their exit code', async () => {
+  test('wrong usage, an unreachable server and a missing token have separate exit codes', async () => {
     assert.equal((await run(['clone', made.id])).code, 2);
     assert.equal((await run(['nonsense'])).code, 2);
     assert.equal((await run(['clone', made.id, '--itwin', target, '--timeout', 'x', ...connection])).code, 2);
@@ -193,7 +193,7 @@ describe('The command line', () => {
     assert.equal((await run(['--help'])).code, 0);
   });
 
-  test('imodels lists all that the caller may see, one iTwin, or what a search finds', async () => {
+  test('imodels lists all iModels that the caller may see, those of one iTwin, or the results of a search', async () => {
     const plain = await run(['imodels', ...connection]);
     assert.match(plain.stdout, /First {2}[0-9a-f-]{36}\n {2}[0-9a-f-]{36} {2}from the shell {2}last push/);
     const json = JSON.parse((await run(['imodels', '--itwin', made.iTwinId, '--json', ...connection])).stdout) as {
@@ -209,7 +209,7 @@ describe('The command line', () => {
     assert.deepEqual(none, []);
   });
 
-  test('start prints where everything is, makes a first iTwin, and guards its keys', async () => {
+  test('start prints all addresses, creates a first iTwin, and protects its keys', async () => {
     const work = workFolder();
     try {
       const data = path.join(work.path, "Olivia's data");
@@ -254,7 +254,7 @@ describe('The command line', () => {
     }
   });
 
-  test('start refuses a configuration with faults, telling all of them', async () => {
+  test('start refuses an invalid configuration and reports all its errors', async () => {
     const { code, stderr } = await run(['start', '--port', '99999'], { OFFSHOOT_LOG_LEVEL: 'loud' });
     assert.equal(code, 2);
     assert.match(stderr, /2 faults/);

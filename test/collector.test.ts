@@ -75,7 +75,7 @@ onEachDatabase('The collector', {}, (context) => {
     }
   }
 
-  test('takes an iModel that nobody shares apart to the last byte', async () => {
+  test('removes an unshared iModel to the last byte', async () => {
     await run();
     const before = await files();
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 4 });
@@ -91,7 +91,7 @@ onEachDatabase('The collector', {}, (context) => {
     assert.ok(Object.values(again).every((count) => count === 0));
   });
 
-  test('of a deleted source keeps exactly what clones see, and the rest goes when they go', async () => {
+  test('keeps exactly what clones of a deleted source can see, and removes it with the last of them', async () => {
     await run();
     const before = await files();
     const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 6 });
@@ -112,7 +112,7 @@ onEachDatabase('The collector', {}, (context) => {
     assert.equal(await files(), before);
   });
 
-  test('keeps an uploaded baseline while one clone has it', async () => {
+  test('keeps an uploaded baseline while a clone refers to it', async () => {
     await run();
     const before = await files();
     const bytes = sampleBaseline();
@@ -143,7 +143,7 @@ onEachDatabase('The collector', {}, (context) => {
     assert.equal(await files(), before);
   });
 
-  test('lets bytes live through their grace, so that links given out before a deletion work on', async () => {
+  test('keeps bytes for their grace period, so that links issued before a deletion keep working', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     const { _links } = await context.olivia.client.changesets.getSingle({
       ...as(),
@@ -160,7 +160,7 @@ onEachDatabase('The collector', {}, (context) => {
     assert.equal((await fetch(_links.download?.href ?? '')).status, 404);
   });
 
-  test('ends uploads whose link has run out: the turn to push is free, a creation fails with the reason', async () => {
+  test('abandons uploads whose link has expired: the next push can start, and a creation fails with the reason', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const { briefcaseId } = await context.olivia.client.briefcases.acquire({ ...as(), iModelId: made.id });
     await context.api.post(`/imodels/${made.id}/changesets`, {
@@ -189,7 +189,7 @@ onEachDatabase('The collector', {}, (context) => {
     await assertWhole(made);
   });
 
-  test('leaves the seed alone, and everything that is in use', async () => {
+  test('keeps the seed and everything that is in use', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
     const empty = await makeIModel(context.olivia, context.iTwinId);
     await run();
@@ -217,7 +217,7 @@ onEachDatabase('The collector', {}, (context) => {
     assert.deepEqual(Object.keys(orphanRules).toSorted(), tables.toSorted());
   });
 
-  test('finds what nothing refers to, though no deletion left it, and verification tells of it', async () => {
+  test('finds orphans that no deletion left behind, and verification reports them', async () => {
     await run();
     const { database, blobs } = context.server.services;
     const { db } = database;
@@ -324,7 +324,7 @@ onEachDatabase('The collector', {}, (context) => {
   });
 
   test(
-    'lets nobody keep a blob that two let go of at once',
+    'removes a blob whose last two references are deleted concurrently',
     { skip: context.engine === 'sqlite' ? 'one transaction at a time' : false },
     async () => {
       const { db } = context.server.services.database;
@@ -372,7 +372,7 @@ onEachDatabase('The collector', {}, (context) => {
     },
   );
 
-  test('takes an abandoned push away, and not the one that took its place meanwhile', async () => {
+  test('removes an abandoned push, but not the push that replaced it', async () => {
     const { db } = context.server.services.database;
     const made = await makeIModel(context.olivia, context.iTwinId);
     const { briefcaseId } = await context.olivia.client.briefcases.acquire({ ...as(), iModelId: made.id });
@@ -394,7 +394,7 @@ onEachDatabase('The collector', {}, (context) => {
     await remove(made);
   });
 
-  test('leaves objects alone that no row knows yet', async () => {
+  test('keeps objects that have no row yet', async () => {
     const { stores } = context.server.services.blobs;
     const key = randomUUID();
     await stores.home.put(key, Readable.from([Buffer.from('young')]), 5);
@@ -403,7 +403,7 @@ onEachDatabase('The collector', {}, (context) => {
     await stores.home.delete(key);
   });
 
-  test('ends between two steps when it is told to, and the next run does the rest', async () => {
+  test('stops between two steps at shutdown, and the next run completes the work', async () => {
     const abort = new AbortController();
     const made = await Promise.all(Array.from({ length: 3 }, () => makeIModel(context.olivia, context.iTwinId)));
     for (const each of made) await remove(each);
@@ -412,7 +412,7 @@ onEachDatabase('The collector', {}, (context) => {
     assert.equal((await run()).iModels, 3);
   });
 
-  test('of a deleted iTwin takes every iModel; nobody reaches one from the deletion on', async () => {
+  test('removes every iModel of a deleted iTwin, all of them unreachable from the deletion on', async () => {
     const iTwinId = await context.server.iTwin();
     const made = await makeIModel(context.olivia, iTwinId, { changesets: 1 });
     const { db } = context.server.services.database;
@@ -426,7 +426,7 @@ onEachDatabase('The collector', {}, (context) => {
   });
 });
 
-test('The time that ages are counted from is not set ahead before that has lasted, and is set back at once', () => {
+test('The reference time for ages moves ahead only after a delay, and back immediately', () => {
   let [wall, passed] = [1_000_000_000, 0];
   const now = steadyClock(
     60_000,

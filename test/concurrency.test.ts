@@ -13,8 +13,8 @@ import { onEachDatabase } from './support/suite.ts';
 /** Clones that are asked for in all, at most; the race stops by itself then. */
 const mostClones = 400;
 
-onEachDatabase('Clones, pushes, deletions and the collector at once', {}, (context) => {
-  test('leave no clone half made and lose nothing that was acknowledged', async () => {
+onEachDatabase('Concurrent clones, pushes, deletions and collector runs', {}, (context) => {
+  test('leave no partial clone and lose nothing that was acknowledged', async () => {
     const { database, blobs } = context.server.services;
     const seed = await database.db
       .selectFrom('baseline')
@@ -159,12 +159,12 @@ onEachDatabase('Clones, pushes, deletions and the collector at once', {}, (conte
   });
 });
 
-onEachDatabase('The locks of an iModel', {}, (context) => {
+onEachDatabase('The row locks of an iModel', {}, (context) => {
   // SQLite runs one transaction at a time and needs none.
   if (context.engine !== 'postgres') return;
   // Without the first of these, a clone under way could be left with a head above what the collector keeps of a history
   // that somebody else shares: too narrow a race to be met by chance, and no foreign key would catch it.
-  test('a deletion waits for a clone under way; pushes and other clones do not', async () => {
+  test('make a deletion wait for a running clone, but not pushes or other clones', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
     const { db } = context.server.services.database;
     const waiting = async (): Promise<number> => {
@@ -195,8 +195,8 @@ onEachDatabase('The locks of an iModel', {}, (context) => {
   });
 });
 
-onEachDatabase('A role that is deleted while it is given', {}, (context) => {
-  test('is not found, and nothing is given', async () => {
+onEachDatabase('A role that is deleted while it is assigned', {}, (context) => {
+  test('is not found, and grants nothing', async () => {
     const { api, iTwinId, server } = context;
     const at = `/accesscontrol/itwins/${iTwinId}`;
     const newRole = async (): Promise<string> =>
@@ -244,8 +244,8 @@ onEachDatabase('A role that is deleted while it is given', {}, (context) => {
   });
 });
 
-onEachDatabase('The first requests of a user at once', {}, (context) => {
-  test('all know the user, whoever writes it down', async () => {
+onEachDatabase('Concurrent first requests of a user', {}, (context) => {
+  test('all know the user, whichever of them inserts the row', async () => {
     const { db } = context.server.services.database;
     for (let round = 0; round < 40; round++) {
       const id = randomUUID();
@@ -267,8 +267,8 @@ onEachDatabase('The first requests of a user at once', {}, (context) => {
   });
 });
 
-onEachDatabase('Roles and groups that are given while they are deleted', {}, (context) => {
-  test('are deleted, and nothing of it is a fault of the server', async () => {
+onEachDatabase('Roles and groups that are assigned while they are deleted', {}, (context) => {
+  test('are deleted without a server error', async () => {
     const { api, iTwinId } = context;
     const at = `/accesscontrol/itwins/${iTwinId}`;
     for (let round = 0; round < 25; round++) {

@@ -16,7 +16,7 @@ function faultsOf(load: () => unknown): readonly string[] {
   return [];
 }
 
-test('without any setting the documented defaults are in force', () => {
+test('the documented defaults apply without any setting', () => {
   const config = loadConfig({}, { env: {} });
   assert.deepEqual(
     [config.host, config.port, config.databaseUrl, config.dataCenter, config.embeddedIssuer],
@@ -29,7 +29,7 @@ test('without any setting the documented defaults are in force', () => {
   assert.deepEqual(clones, { Trial: 5, Basic: 20, Premium: 20, Enterprise: 20 });
 });
 
-test('all faults of a configuration are reported together, each with its place', () => {
+test('all errors of a configuration are reported together, each with its path', () => {
   const work = workFolder();
   try {
     const file = path.join(work.path, 'offshoot.json');
@@ -62,7 +62,7 @@ test('all faults of a configuration are reported together, each with its place',
   }
 });
 
-test('settings that contradict each other are refused', () => {
+test('contradictory settings are refused', () => {
   assert.match(
     faultsOf(() => loadConfig({ collector: { intervalSeconds: 60, graceSeconds: 100 } }, { env: {} })).join(),
     /longer than signedLinkSeconds/,
@@ -76,7 +76,7 @@ test('settings that contradict each other are refused', () => {
   assert.match(faultsOf(() => loadConfig({ embeddedIssuer: false }, { env: {} })).join(), /no issuer/);
 });
 
-test('the secret of an Azure store may stand in the environment', () => {
+test('the secret of an Azure store can be set in the environment', () => {
   const azure = { type: 'azure' as const, container: 'imodels' };
   const input = { store: azure, dataCenters: { West: { ...azure, name: 'west', connectionString: 'of its own' } } };
   assert.match(faultsOf(() => loadConfig(input, { env: {} })).join(), /store\.connectionString is missing/);
@@ -87,7 +87,7 @@ test('the secret of an Azure store may stand in the environment', () => {
   );
 });
 
-test('the command line wins over the environment, that over the file', () => {
+test('the command line overrides the environment, which overrides the file', () => {
   const work = workFolder();
   try {
     const file = path.join(work.path, 'offshoot.json');
@@ -99,7 +99,7 @@ test('the command line wins over the environment, that over the file', () => {
   }
 });
 
-test('a file that is named must be there and be JSON', () => {
+test('a named configuration file must exist and be JSON', () => {
   assert.match(faultsOf(() => loadConfig({}, { file: 'no/such/file.json', env: {} })).join(), /cannot read/);
   const work = workFolder();
   try {

@@ -365,7 +365,7 @@ onEachDatabase('The official clients', {}, (context) => {
     made = await makeIModel(context.olivia, context.iTwinId, { changesets: 3 });
   });
 
-  test('have every method of theirs tried here', () => {
+  test('are covered: every public method of theirs has a test', () => {
     assert.deepEqual(Object.keys(managementCalls).toSorted(), methodsOf('imodels-client-management-next', getters));
     assert.deepEqual(Object.keys(authoringCalls).toSorted(), methodsOf('@itwin/imodels-client-authoring', getters));
     assert.deepEqual(

@@ -28,7 +28,7 @@ onEachDatabase('Signed links', through, (context) => {
   const begin = (fileSize: number) => beginPush(context.olivia, context.api, context.iTwinId, fileSize);
   const codeOf = (answer: Answer): string | null => answer.headers.get('x-ms-error-code');
 
-  test('a download has ETag, Content-Length and ranges, and small files come in one piece', async () => {
+  test('downloads have ETag, Content-Length and ranges, and small files arrive in one chunk', async () => {
     const bytes = (await source()).changesets[0]?.bytes as Buffer;
     const response = await fetch(await linkOf());
     assert.equal(response.status, 200);
@@ -41,7 +41,7 @@ onEachDatabase('Signed links', through, (context) => {
     assert.deepEqual(Buffer.from(chunks[0] as Uint8Array), bytes);
   });
 
-  test('a download by range gives exactly that range', async () => {
+  test('a download by range returns exactly that range', async () => {
     const bytes = (await source()).changesets[0]?.bytes as Buffer;
     const cases: [header: string, value: string, from: number, to: number][] = [
       ['range', 'bytes=0-0', 0, 0],
@@ -60,7 +60,7 @@ onEachDatabase('Signed links', through, (context) => {
     assert.deepEqual([beyond.status, beyond.headers.get('content-range')], [416, `bytes */${bytes.length}`]);
   });
 
-  test('the last bytes of a file that is shorter are all of it, and a range that is not valid is no range', async () => {
+  test('a suffix range longer than the file returns all of it, and an invalid range is ignored', async () => {
     const bytes = (await source()).changesets[0]?.bytes as Buffer;
     const all = { 206: `bytes 0-${bytes.length - 1}/${bytes.length}`, 200: null } as const;
     const cases: [range: string, status: keyof typeof all][] = [
@@ -94,7 +94,7 @@ onEachDatabase('Signed links', through, (context) => {
     );
   });
 
-  test('If-Match, If-None-Match and If-Range are kept to', async () => {
+  test('If-Match, If-None-Match and If-Range are honored', async () => {
     const link = await linkOf();
     const etag = (await fetch(link)).headers.get('etag') ?? '';
     const statusWith = async (headers: Record<string, string>): Promise<number> =>
@@ -127,7 +127,7 @@ onEachDatabase('Signed links', through, (context) => {
       assert.equal(await statusWith({ range: 'bytes=0-0', 'if-range': value }), status, `If-Range: ${value}`);
   });
 
-  test('a stored file that is too short ends the connection at once and is logged, whole and by range', async (t) => {
+  test('a truncated stored file closes the connection at once and is logged, for whole downloads and ranges', async (t) => {
     const bytes = (await source()).changesets[0]?.bytes as Buffer;
     const logged = errorsLogged(t, context.server);
     const store = context.server.services.blobs.stores.home;
@@ -156,7 +156,7 @@ onEachDatabase('Signed links', through, (context) => {
     assert.deepEqual([empty.status, codeOf(empty)], [500, 'InternalError']);
   });
 
-  test('HEAD tells the size and sends nothing', async () => {
+  test('HEAD returns the size and no body', async () => {
     const bytes = (await source()).changesets[0]?.bytes as Buffer;
     const response = await fetch(await linkOf(), { method: 'HEAD' });
     assert.deepEqual(
@@ -165,7 +165,7 @@ onEachDatabase('Signed links', through, (context) => {
     );
   });
 
-  test('a link is good for one blob and one direction only, and not to be changed', async () => {
+  test('a link is valid for one blob and one direction, and cannot be modified', async () => {
     const [first, second] = [new URL(await linkOf(1)), new URL(await linkOf(2))];
     const changed = (change: (url: URL) => void): string => {
       const url = new URL(first);
@@ -196,7 +196,7 @@ onEachDatabase('Signed links', through, (context) => {
     assert.equal((await plain().get(upload)).status, 403);
   });
 
-  test('an upload is taken once: replayed before or after completion, the link changes nothing', async () => {
+  test('an upload is accepted once: replaying the link before or after completion changes nothing', async () => {
     const bytes = randomBytes(40);
     const { upload, complete, content } = await begin(40);
     const replay = async (): Promise<void> => {
@@ -211,7 +211,7 @@ onEachDatabase('Signed links', through, (context) => {
     assert.deepEqual(await content(), bytes);
   });
 
-  test('an upload without Content-Length, as Google clients send it, is taken and measured', async () => {
+  test('an upload without Content-Length, as Google clients send it, is accepted and measured', async () => {
     const bytes = randomBytes(100_000);
     const { upload, complete, content } = await begin(bytes.length);
     const send = (body: Buffer): Promise<number> =>
@@ -237,7 +237,7 @@ onEachDatabase('Signed links', through, (context) => {
     assert.deepEqual(await content(), bytes);
   });
 
-  test('an upload that breaks off leaves nothing to be seen, and can be made again', async () => {
+  test('an interrupted upload stays invisible and can be repeated', async () => {
     const bytes = randomBytes(500_000);
     const { upload, complete, content } = await begin(bytes.length);
     await new Promise<void>((resolve) => {
@@ -262,7 +262,7 @@ onEachDatabase('Signed links', through, (context) => {
       { 'content-type': 'application/xml', ...headers },
     );
 
-  test('blocks are put together in the order of the list, however they came', async () => {
+  test('blocks are assembled in the order of the list, whatever the order of arrival', async () => {
     const parts = [randomBytes(3000), randomBytes(4000), randomBytes(10)];
     const { upload, complete, content } = await begin(7010);
     for (const n of [2, 0, 1]) assert.equal((await block(upload, `b${n}`, parts[n] as Buffer)).status, 201);
@@ -288,7 +288,7 @@ onEachDatabase('Signed links', through, (context) => {
     assert.deepEqual(await content(), bytes);
   });
 
-  test('an upload that broke off is begun again by the official client through the same link, however often', async () => {
+  test('the official client can restart an interrupted upload through the same link any number of times', async () => {
     const bytes = randomBytes(100_000);
     const { upload, complete, content } = await begin(bytes.length);
     const client = new BlockBlobClient(upload);
@@ -309,7 +309,7 @@ onEachDatabase('Signed links', through, (context) => {
     assert.deepEqual(await content(), bytes);
   });
 
-  test('a block list that is sent again is answered 201, at the same time, until and after completion, and other bytes are not', async () => {
+  test('a repeated block list answers 201 concurrently, before and after completion; other bytes are refused', async () => {
     const bytes = randomBytes(5000);
     const { upload, complete, content } = await begin(bytes.length);
     const stage = async (names: readonly string[], of: Buffer): Promise<void> => {
@@ -342,7 +342,7 @@ onEachDatabase('Signed links', through, (context) => {
     assert.deepEqual(await content(), bytes);
   });
 
-  test('a commit that ended before it was known to the database can be repeated', async (t) => {
+  test('a commit that was interrupted before the database recorded it can be repeated', async (t) => {
     const bytes = randomBytes(3000);
     const { upload, complete, content } = await begin(bytes.length);
     assert.equal((await block(upload, 'b1', bytes)).status, 201);
@@ -361,7 +361,7 @@ onEachDatabase('Signed links', through, (context) => {
     assert.deepEqual(await content(), bytes);
   });
 
-  test('a block that is longer than the file is refused, and what is staged stays bounded, so a link cannot fill the disk', async () => {
+  test('a block longer than the file is refused, and staged bytes are bounded, so that a link cannot fill the disk', async () => {
     const { upload } = await begin(1000);
     const home = context.server.services.blobs.stores.home;
     const blobId = new URL(upload).pathname.split('/')[3] ?? '';
@@ -374,7 +374,7 @@ onEachDatabase('Signed links', through, (context) => {
     assert.equal((await plain().put(`${upload}&comp=metadata`, 'x')).status, 400);
   });
 
-  test('bytes that do not have the MD5 sent with them are refused, and nothing of them is kept', async () => {
+  test('bytes that do not match the MD5 sent with them are refused and not stored', async () => {
     const bytes = randomBytes(2000);
     const damaged = Buffer.from(bytes);
     damaged[7] = (damaged[7] as number) ^ 1;
@@ -416,7 +416,7 @@ onEachDatabase('Signed links', through, (context) => {
     assert.deepEqual(await content(), bytes);
   });
 
-  test('an upload claimed to be another kind of blob is refused', async () => {
+  test('an upload that claims another kind of blob is refused', async () => {
     const { upload } = await begin(4);
     assert.equal((await plain().put(upload, 'abcd', { 'x-ms-blob-type': 'PageBlob' })).status, 400);
   });
@@ -425,7 +425,7 @@ onEachDatabase('Signed links', through, (context) => {
 onEachDatabase('A refused body', through, (context) => {
   const long = Buffer.alloc(20_000_000);
 
-  test('that is still being sent is read on, so that the answer reaches its client', async () => {
+  test('is read to its end while it is being sent, so that the client receives the answer', async () => {
     const { upload } = await beginPush(context.olivia, context.api, context.iTwinId, 1000);
     for (const [link, headers, status] of [
       [upload, {}, 400],
@@ -446,7 +446,7 @@ onEachDatabase('A refused body', through, (context) => {
       }
   });
 
-  test('is not even asked for where its client waits to be told', async () => {
+  test('is never requested from a client that waits for 100 Continue', async () => {
     const { upload, complete } = await beginPush(context.olivia, context.api, context.iTwinId, long.length);
     const expecting = { method: 'PUT', headers: { expect: '100-continue', 'content-length': String(long.length) } };
     assert.deepEqual(await sentAfterContinue(upload.replace('sig=', 'sig=x'), expecting, long), [403, false]);
@@ -513,7 +513,7 @@ onEachDatabase(
   'Links that live 10 s',
   (setup) => ({ ...through(setup), signedLinkSeconds: 10, collector: { intervalSeconds: 0, graceSeconds: 11 } }),
   (context) => {
-    test('are refused once they have expired', async (t) => {
+    test('are refused after they expire', async (t) => {
       const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
       const link =
         (

@@ -63,7 +63,7 @@ function manifests<T extends { kind: string }>(wanted: string): T[] {
 }
 
 /** There is no container engine here: what can be checked without one is that the files fit the server and each other. */
-test('the image is made of files that are there', () => {
+test('the image copies only files that exist', () => {
   const copied = [...text('Dockerfile').matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap(([, sources]) =>
     (sources ?? '').split(' '),
   );
@@ -75,7 +75,7 @@ test('the image is made of files that are there', () => {
     assert.ok(copied.includes(`${folder}/package.json`), folder);
 });
 
-test('compose starts two servers that leave their jobs to a worker, on a configuration that is valid', () => {
+test('compose starts two servers that leave jobs to a worker, with a valid configuration', () => {
   const { services } = parse(text('compose.yaml'), { merge: true }) as { services: Record<string, Service> };
   const config = loadConfig(
     {},
@@ -105,7 +105,7 @@ test('compose starts two servers that leave their jobs to a worker, on a configu
     assert.match(text('deploy/compose/env.example'), new RegExp(`^${name}=`, 'm'));
 });
 
-test('the Kubernetes manifests run servers and a worker, probed where they answer, on a configuration that is valid', () => {
+test('the Kubernetes manifests run servers and a worker with working probes and a valid configuration', () => {
   const defaults = loadConfig({}, { env: {} });
   const deployments = manifests<Deployment>('Deployment');
   assert.deepEqual(deployments.map(({ spec }) => spec.template.spec.containers[0]?.args[0]).sort(), roles);
@@ -139,7 +139,7 @@ test('the Kubernetes manifests run servers and a worker, probed where they answe
   }
 });
 
-test('iTwin.js runs where it gets its own key, and no address or key of the database and the store', () => {
+test('iTwin.js runs with a key of its own, and without addresses and keys of the database and the store', () => {
   const { services, networks } = parse(text('compose.yaml'), { merge: true }) as {
     services: Record<string, Service>;
     networks: Record<string, { internal?: boolean }>;
@@ -177,12 +177,12 @@ test('iTwin.js runs where it gets its own key, and no address or key of the data
   }
 });
 
-test('nothing in Kubernetes holds a token of the cluster', () => {
+test('no pod in Kubernetes has a service account token', () => {
   for (const { spec } of manifests<Deployment>('Deployment'))
     assert.equal(spec.template.spec.automountServiceAccountToken, false);
 });
 
-test('in Kubernetes workers reach names, the database, the store and iTwin.js and nothing else, and metrics are for Prometheus', () => {
+test('Kubernetes workers reach only DNS, the database, the store and iTwin.js, and only Prometheus reaches metrics', () => {
   const policies = manifests<NetworkPolicy>('NetworkPolicy');
   for (const { spec } of manifests<Deployment>('Deployment')) {
     const { labels } = spec.template.metadata;
@@ -208,12 +208,12 @@ test('in Kubernetes workers reach names, the database, the store and iTwin.js an
   assert.deepEqual([server.checkpoints.generate, server.transfers.slots, server.store], ['elsewhere', 0, worker.store]);
 });
 
-test('no secret of the machine that builds gets into an image', () => {
+test('no secret of the build machine is copied into an image', () => {
   const ignored = text('.dockerignore').split('\n');
   for (const name of ['.git', '.env*', 'offshoot.json', 'offshoot-data']) assert.ok(ignored.includes(name), name);
 });
 
-test('all stages of the image begin with one base, which can be pinned', () => {
+test('all stages of the image share one base image, which can be pinned', () => {
   const bases = [...text('Dockerfile').matchAll(/^FROM (\S+)/gm)].map(([, base]) => base);
   assert.deepEqual(new Set(bases), new Set(['${NODE_IMAGE}']));
 });

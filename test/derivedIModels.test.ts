@@ -68,7 +68,7 @@ onEachDatabase(
     };
 
     for (const [kind, derive] of Object.entries(kinds))
-      test(`${kind}, in the same data center or another, hands out no briefcase id that its source had handed out`, async () => {
+      test(`${kind}, in the same data center or another, never reissues a briefcase id of its source`, async () => {
         const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
         // Pushes by three briefcases, of which two are released; a fourth has pushed nothing yet.
         for (let n = 0; n < 2; n++) {
@@ -95,7 +95,7 @@ onEachDatabase(
       });
 
     for (const far of [false, true])
-      test(`a briefcase behind the changesets that a clone${far ? ' in another data center' : ''} began with gets no lock until it has pulled them`, async () => {
+      test(`a briefcase behind the changesets that a clone${far ? ' in another data center' : ''} started with gets no lock until it has pulled them`, async () => {
         const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 3 });
         const lock = (
           iModelId: string,
@@ -173,7 +173,7 @@ onEachDatabase(
         await lock(template.id, await acquire(template.id), '', '0x11');
       });
 
-    test('a changeset that is pushed to a clone is later than those before it, whatever the clocks said', async () => {
+    test('a changeset that is pushed to a clone is later than those before it, whatever the clocks say', async () => {
       const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
       const { db } = context.server.services.database;
       // As if the source had been written by a server whose clock is an hour ahead.
@@ -200,7 +200,7 @@ onEachDatabase(
       );
     });
 
-    test('an upgrade raises the counters of iModels that were derived before, as far as anything tells what was given out', async () => {
+    test('an upgrade raises the briefcase counters of existing derived iModels above every id that is known to be issued', async () => {
       const { client } = context.olivia;
       const make = async (briefcases: number): Promise<MadeIModel> => {
         const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
@@ -274,7 +274,7 @@ onEachDatabase(
   (setup) => ({ checkpoints: { generate: 'auto', delaySeconds: 0.2 }, dataCenters: { [west]: otherStore(setup) } }),
   (context) => {
     test(
-      'that iTwin.js inserts behind inherited changesets have ids of their own and survive the pull',
+      'that iTwin.js inserts after inherited changesets have unique ids and survive the pull',
       { skip: scenario === undefined ? 'iTwin.js is not installed' : false },
       async () => {
         const work = workFolder();

@@ -50,7 +50,7 @@ const codeOf = ({ body }: Answer): string => (body as { error: { code: string } 
 const put = (link: string, bytes: Buffer): Promise<Answer> => new Api('').put(link, bytes, blockBlob);
 
 describe('Clients of an Azure store', { skip: skip('azure') }, () => {
-  test('push and pull changesets and bring baselines without a byte through the server', async () => {
+  test('push and pull changesets and upload baselines without sending a byte through the server', async () => {
     await on('azure', async (server) => {
       const transfers = countTransfers(server);
       const { client, authorization } = await official(server);
@@ -83,7 +83,7 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
     });
   });
 
-  test('cannot change with the link of an upload what was completed', async () => {
+  test('cannot change a completed file with its upload link', async () => {
     await on('azure', async (server) => {
       const bytes = randomBytes(50);
       const begun = await begin(server, 50);
@@ -96,7 +96,7 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
     });
   });
 
-  test('are told that nothing was uploaded, or another size than declared, and may mend it', async () => {
+  test('get an error for a missing upload or a wrong size, and may upload again', async () => {
     await on('azure', async (server) => {
       const begun = await begin(server, 50);
       assert.equal(codeOf(await begun.complete()), 'FileNotFound');
@@ -117,7 +117,7 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
     });
   });
 
-  test('get links that are good for one file and one direction', async () => {
+  test('get links that are valid for one file and one direction', async () => {
     await on('azure', async (server) => {
       const api = await server.as('olivia');
       const [first, second] = [await begin(server, 20), await begin(server, 20)];
@@ -142,7 +142,7 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
     });
   });
 
-  test('leave nothing behind: what was never completed goes with the collector', async () => {
+  test('leave no orphans: the collector removes uploads that were never completed', async () => {
     await on('azure', async (server) => {
       const { database, blobs } = server.services;
       const begun = await begin(server, 20);
@@ -168,7 +168,7 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
     });
   });
 
-  test('in a browser are served by the server, unless the account is said to let pages in', async () => {
+  test('in a browser are served by the server, unless the account is configured for browsers', async () => {
     const setup = setupOf('azure') as Setup;
     for (const directForPages of [false, true]) {
       const server = await bootServer(setup, { store: { ...storeConfig('azure'), directForPages } });
@@ -210,7 +210,7 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
     }
   });
 
-  test('still come through the server where its connection has no key to sign with', async () => {
+  test('are served by the server when its connection has no account key to sign with', async () => {
     const setup = setupOf('azure') as Setup;
     const config = storeConfig('azure') as { connectionString: string };
     const service = BlobServiceClient.fromConnectionString(config.connectionString);
@@ -239,7 +239,7 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
 });
 
 describe('Clients of an S3 store', { skip: skip('s3') }, () => {
-  test('are led to it where they follow, and served by the server where they do not', async () => {
+  test('are redirected to it if they follow redirects, and served by the server otherwise', async () => {
     await on('s3', async (server) => {
       const { client, authorization } = await official(server);
       const api = await server.as('olivia');
@@ -279,7 +279,7 @@ describe('Clients of an S3 store', { skip: skip('s3') }, () => {
     });
   });
 
-  test('hear nothing of it where it is not for them', async () => {
+  test('are served by the server when direct access is switched off', async () => {
     const server = await bootServer(setupOf('s3') as Setup, { store: storeConfig('s3', false) });
     try {
       const made = await makeIModel(await official(server), await server.iTwin(), { changesets: 1 });

@@ -47,7 +47,7 @@ test('every file that a document names exists', () => {
   assert.deepEqual(missing, []);
 });
 
-test('every relative link of a document leads to a file, and to a heading if it names one', () => {
+test('every relative link of a document leads to an existing file and heading', () => {
   const broken = findings(({ file, text }) =>
     [...text.replace(fence, '').matchAll(/\]\(([^)\s]+)\)/g)]
       .map(([, link = '']) => link)
@@ -68,7 +68,7 @@ test('every relative link of a document leads to a file, and to a heading if it 
   assert.deepEqual(broken, []);
 });
 
-test('every environment variable that a document names is read somewhere', () => {
+test('every environment variable that a document names is read by the code', () => {
   const sources = globSync(
     ['{apps,packages,bench,scripts,test}/**/*.ts', 'compose.yaml', 'deploy/**/*.yaml', 'stryker.config.mjs'],
     {
@@ -104,7 +104,7 @@ test('every npm script and every offshoot command that a document names exists',
   assert.deepEqual(unknown, []);
 });
 
-test('the README lists every setting, with the default that it has', () => {
+test('the README lists every setting with its default', () => {
   const defaults = JSON.parse(JSON.stringify(loadConfig({}, { env: {} }))) as Record<string, unknown>;
   const listed = new Map<string, string>();
   const row = /^\| (`\w+`(?:, `\w+`)*) \|[^|]*\| ([^|]*) \|/gm;

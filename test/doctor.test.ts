@@ -43,7 +43,7 @@ describe('offshoot doctor', () => {
   const checkpoints = { generate: 'off' as const };
 
   for (const setup of setups)
-    test(`finds no fault in an installation on ${setup.engine} and ${setup.store} beside its running server`, async () => {
+    test(`reports no problem for an installation on ${setup.engine} and ${setup.store} beside its running server`, async () => {
       const server = await bootServer(setup);
       try {
         const { code, findings, stderr } = await examine({ ...server.running.services.config, checkpoints });
@@ -54,13 +54,13 @@ describe('offshoot doctor', () => {
       }
     });
 
-  test('makes nothing where no server was started yet', async () => {
+  test('creates nothing where no server was started yet', async () => {
     const dataDir = path.join(folder, 'new');
     const { code, findings } = await examine({ dataDir, checkpoints });
     assert.deepEqual([code, of(findings, 'database').state, readdirSync(folder)], [0, 'ok', ['offshoot.json']]);
   });
 
-  test('tells every fault of a configuration', async () => {
+  test('reports every error of a configuration', async () => {
     const { code, findings } = await examine({ port: 99_999, defaultTier: 'none', nonsense: true } as ConfigInput);
     assert.equal(code, 1);
     assert.ok(findings.every(({ check, state }) => check === 'configuration' && state === 'fault'));
@@ -68,7 +68,7 @@ describe('offshoot doctor', () => {
     assert.equal((await examine('{')).code, 1);
   });
 
-  test('tells of a users file that is damaged, and of files that others may read', async () => {
+  test('reports a damaged users file, and files that others can read', async () => {
     const dataDir = mkdtempSync(path.join(folder, 'data-'));
     writeFileSync(path.join(dataDir, 'users.json'), '{');
     chmodSync(path.join(dataDir, 'users.json'), 0o644);
@@ -77,7 +77,7 @@ describe('offshoot doctor', () => {
     assert.match(of(findings, 'data folder').text, /users\.json/);
   });
 
-  test('tells of a database that cannot be reached, and of an issuer that gives no keys', async () => {
+  test('reports an unreachable database, and an issuer that publishes no keys', async () => {
     const dataDir = mkdtempSync(path.join(folder, 'data-'));
     const closed = createServer().listen(0, '127.0.0.1');
     await new Promise((resolve) => closed.once('listening', resolve));
@@ -93,7 +93,7 @@ describe('offshoot doctor', () => {
     assert.doesNotMatch(JSON.stringify(findings), /secret/);
   });
 
-  test('warns of an address that others reach without encryption, and of the embedded issuer there', async () => {
+  test('warns about unencrypted public addresses, and about the embedded issuer there', async () => {
     const { code, findings } = await examine({
       dataDir: path.join(folder, 'new'),
       checkpoints,
@@ -103,7 +103,7 @@ describe('offshoot doctor', () => {
     assert.ok(findings.filter(({ state }) => state === 'warning').every(({ remedy }) => remedy !== undefined));
   });
 
-  test('refuses an isolation that cannot be had', async () => {
+  test('reports an isolation level that is not available', async () => {
     const service = createServer(
       (_request, response) =>
         void response.end(JSON.stringify({ status: 'ok', iTwinJs: '5.1.9', isolation: 'process' })),

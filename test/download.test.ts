@@ -10,7 +10,7 @@ import { downloadFile } from '../apps/server/src/commands/download.ts';
 import { anywhere } from '../apps/server/src/http/outbound.ts';
 import { until } from './support/until.ts';
 
-test('a download that goes on does not meet what the attempt before it still does to the file', async () => {
+test('a resumed download is isolated from writes that the previous attempt still makes to the file', async () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-download-'));
   const content = randomBytes(1000);
   let requests = 0;

@@ -32,7 +32,7 @@ async function startProcess(
 
 for (const engine of engines) {
   describe(`A server on ${engine}`, () => {
-    test('killed while it clones has lost nothing that it acknowledged, and left nothing half made', async () => {
+    test('keeps everything acknowledged and leaves nothing partial when it is killed while cloning', async () => {
       const installation = await Installation.create(engine);
       try {
         const setUp = await installation.start();
@@ -83,7 +83,7 @@ for (const engine of engines) {
       }
     });
 
-    test('ends in peace on SIGTERM', async () => {
+    test('exits cleanly on SIGTERM', async () => {
       const installation = await Installation.create(engine);
       try {
         const { child, origin, ended } = await startProcess(installation);
@@ -96,7 +96,7 @@ for (const engine of engines) {
       }
     });
 
-    test('is not held up by a client that stopped in the middle of a request', async () => {
+    test('exits despite a client that stopped in the middle of a request', async () => {
       const installation = await Installation.create(engine);
       try {
         const server = await installation.start({ shutdownSeconds: 0.2 });
@@ -117,7 +117,7 @@ for (const engine of engines) {
       }
     });
 
-    test('does not start on the database of a newer version', async () => {
+    test('refuses to start on the database of a newer version', async () => {
       const installation = await Installation.create(engine);
       try {
         const config = installation.config();
@@ -135,7 +135,7 @@ for (const engine of engines) {
   });
 }
 
-test('two servers never run on one data folder', async () => {
+test('refuses to run on a data folder that another server uses', async () => {
   const installation = await Installation.create('sqlite');
   try {
     const first = await installation.start();
@@ -149,7 +149,7 @@ test('two servers never run on one data folder', async () => {
 });
 
 test(
-  'any number of servers may start at once on an empty PostgreSQL',
+  'any number of servers can start concurrently on an empty PostgreSQL',
   { skip: !engines.includes('postgres') },
   async () => {
     const installation = await Installation.create('postgres');

@@ -8,7 +8,7 @@ import { onEachDatabase } from './support/suite.ts';
 onEachDatabase('Extended data', {}, (context) => {
   const as = () => ({ authorization: context.olivia.authorization });
 
-  test('is attached once, by whoever pushed the changeset, and read by id, index and list', async () => {
+  test('is attached once, by the user who pushed the changeset, and read by id, by index and as a list', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 3 });
     const data = { changedFiles: ['A.dgn'], nested: { ü: [1, null] } };
     const created = await context.olivia.client.changesetExtendedData.create({

@@ -20,7 +20,7 @@ onEachDatabase('Favorites and recents', {}, (context) => {
     return full.map(({ name }) => name);
   }
 
-  test('favorites are each user’s own, added and removed any number of times', async () => {
+  test('favorites belong to one user, and adding and removing them is idempotent', async () => {
     const made = await Promise.all(
       ['f1', 'f2', 'f3'].map((name) => makeIModel(context.olivia, context.iTwinId, { name })),
     );
@@ -36,7 +36,7 @@ onEachDatabase('Favorites and recents', {}, (context) => {
     assert.equal((await context.api.get('/imodels/favorites')).status, 422);
   });
 
-  test('recents come latest first, move to the front when used again, and are 25 at most', async () => {
+  test('recents are ordered latest first, move to the front when used again, and number at most 25', async () => {
     const made: MadeIModel[] = [];
     for (let n = 0; n < 27; n++) made.push(await makeIModel(context.olivia, context.iTwinId, { name: `r${n}` }));
     const { client, authorization } = await newest(context.server);

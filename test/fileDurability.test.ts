@@ -47,7 +47,7 @@ function chainOf(folder: string): string[] {
 }
 
 for (const how of ['in one piece', 'in blocks'] as const)
-  test(`a file that is stored ${how} is synced with every new folder that leads to it, before the store says that it has it`, async () => {
+  test(`a file that is stored ${how} is synced with every new folder above it before the store acknowledges it`, async () => {
     synced.clear();
     const folder = path.join(root, how.replaceAll(' ', '-'));
     const store = await FileStore.open('files', folder);

@@ -11,7 +11,7 @@ const everyContainer = ContainerTypes.SchemaSync | ContainerTypes.CodeStore | Co
 onEachDatabase('Fork and template on a server without iTwin.js', {}, (context) => {
   const as = () => ({ authorization: context.olivia.authorization });
 
-  test('a fork with history is there at once, keeps every changeset, and says what it was forked from', async () => {
+  test('a fork with history is available at once, keeps every changeset, and names its source', async () => {
     const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 10, description: 'the main one' });
     const fork = await context.olivia.client.iModels.fork({
       ...as(),
@@ -40,7 +40,7 @@ onEachDatabase('Fork and template on a server without iTwin.js', {}, (context) =
     assert.match(operation.forkedFrom?.relationshipId ?? '', /^[0-9a-f-]{36}$/);
   });
 
-  test('what needs a new baseline is refused plainly and leaves nothing', async () => {
+  test('forks and templates that need a new baseline are refused with the reason and leave nothing behind', async () => {
     const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
     const name = randomUUID();
     const fork = await context.api.post(`/imodels/${source.id}/fork`, { iTwinId: context.iTwinId, name });
@@ -61,7 +61,7 @@ onEachDatabase('Fork and template on a server without iTwin.js', {}, (context) =
     );
   });
 
-  test('the baseline of a template, or of a source to fork, needs no work', async () => {
+  test('a template without changesets, or such a source to fork, needs no new baseline', async () => {
     const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 2, description: 'not inherited' });
     const made = await context.olivia.client.iModels.createFromTemplate({
       ...as(),
@@ -86,7 +86,7 @@ onEachDatabase('Fork and template on a server without iTwin.js', {}, (context) =
     assert.deepEqual([operation.state, operation.forkedFrom?.changesetId], ['successful', '']);
   });
 
-  test('refusals are those of clone; a template must be one that the caller may read', async () => {
+  test('refusals match those of clone; a template must be readable by the caller', async () => {
     const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     const codeOf = (answer: { body: unknown }): string => (answer.body as WireError).error.code;
     const fork = (body: object) =>

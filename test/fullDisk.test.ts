@@ -33,7 +33,7 @@ describe('On a full disk', { skip }, () => {
   });
   after(() => disk?.remove());
 
-  test('no transaction of many at a time runs into another, and what was answered is what is there', async () => {
+  test('concurrent transactions stay isolated, and the data matches what was acknowledged', async () => {
     // Without a floor, so that the database itself meets the full disk.
     const config = installation.config({ diskSpace: { floorMiB: 0 } });
     const server = new ServerProcess(config);
@@ -105,7 +105,7 @@ describe('On a full disk', { skip }, () => {
     }
   });
 
-  test('reading and deleting go on, writing is answered 507, and readiness tells why', async () => {
+  test('reading and deleting keep working, writing answers 507, and readiness gives the reason', async () => {
     disk.empty();
     let server = await installation.start();
     try {
@@ -169,7 +169,7 @@ describe('On a full disk', { skip }, () => {
     }
   });
 
-  test('uploads stop at the floor, in the middle if need be, and before it where the size says so', async () => {
+  test('uploads stop at the disk space floor, or before it when the declared size exceeds it', async () => {
     disk.empty();
     const server = await installation.start({ diskSpace: { floorMiB: 12, floorPercent: 50 } });
     try {

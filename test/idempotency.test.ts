@@ -226,7 +226,7 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
       .set({ answer: null, lease_until: 0 })
       .execute();
 
-  test('any POST that is sent again is done once and gets the first answer, also after a crash before the answer was kept', async () => {
+  test('any repeated POST takes effect once and gets the first answer, also after a crash before the answer was stored', async () => {
     const requests = await requestsOf(context);
     assert.deepEqual(
       Object.keys(requests).sort(),
@@ -252,7 +252,7 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
     }
   });
 
-  test('a server that died before the change was committed does not block the key', async () => {
+  test('a server that crashed before the commit does not block the key', async () => {
     const { db } = context.server.services.database;
     const key = withKey();
     const body = { iTwinId: context.iTwinId, name: randomUUID() };
@@ -264,7 +264,7 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
     assert.notDeepEqual(second.body, first.body);
   });
 
-  test('another body, another address or another operation under the same key is refused', async () => {
+  test('the same key with another body, address or operation is refused', async () => {
     const key = withKey();
     const name = randomUUID();
     assert.equal((await context.api.post('/imodels', { iTwinId: context.iTwinId, name }, key)).status, 201);
@@ -279,7 +279,7 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
     }
   });
 
-  test('keys are bounded in length and characters', async () => {
+  test('keys are limited in length and characters', async () => {
     const send = (key: string) =>
       context.api.post('/imodels', { iTwinId: context.iTwinId, name: randomUUID() }, withKey(key));
     for (const key of ['', ' ', 'a b', 'x'.repeat(256), 'caf\u00e9']) assert.equal((await send(key)).status, 422, key);
@@ -296,7 +296,7 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
     assert.deepEqual([otherApplication.status, codeOf(otherApplication)], [409, 'iTwinExists']);
   });
 
-  test('a request that is still running is not begun again', async () => {
+  test('a request that is still running is not started again', async () => {
     const { db } = context.server.services.database;
     const key = withKey();
     const body = { iTwinId: context.iTwinId, name: randomUUID() };
@@ -327,7 +327,7 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
     assert.deepEqual(comparable(await third), comparable(await first));
   });
 
-  test('requests with the same key at the same time make one iModel', async () => {
+  test('concurrent requests with the same key create one iModel', async () => {
     const key = withKey();
     const body = { iTwinId: context.iTwinId, name: randomUUID() };
     const answers = await Promise.all(Array.from({ length: 8 }, () => context.api.post('/imodels', body, key)));
@@ -340,7 +340,7 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
     for (const answer of answers) assert.ok(answer.status === 201 || codeOf(answer) === 'RequestInProgress');
   });
 
-  test('refusals are kept too', async () => {
+  test('refusals are stored too', async () => {
     const name = randomUUID();
     const made = await makeIModel(context.olivia, context.iTwinId, { name });
     const key = withKey();
@@ -350,7 +350,7 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
     assert.deepEqual([again.status, codeOf(again), isReplay(again)], [409, 'iModelExists', true]);
   });
 
-  test('the answer is given again when what it was asked of is gone, unless it opens something', async () => {
+  test('the answer is repeated after its subject is deleted, unless it grants access', async () => {
     const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     const clone = { key: withKey(), body: { iTwinId: context.iTwinId, name: randomUUID() } };
     const push = {
@@ -376,7 +376,7 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
     assert.equal((await context.api.post(`/imodels/${source.id}/changesets`, push.body, push.key)).status, 404);
   });
 
-  test('an answer that is given again has an upload link of its own, which works', async () => {
+  test('a repeated answer has a new, working upload link', async () => {
     const key = withKey();
     const body = { iTwinId: context.iTwinId, name: randomUUID(), baselineFile: { size: 4 } };
     const send = async () =>
@@ -394,7 +394,7 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
     assert.equal((await context.api.post(iModel._links.complete.href, {})).status, 200);
   });
 
-  test('the database holds no secret of an answer in clear', async () => {
+  test('the database stores no secret of an answer in clear text', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const key = withKey();
     const answer = await context.api.post(
@@ -409,7 +409,7 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
     assert.ok(!kept.includes(shareKey) && !kept.includes(key['idempotency-key'] as string));
   });
 
-  test('the collector removes answers after 24 hours, and none before', async () => {
+  test('the collector removes answers after 24 hours and not before', async () => {
     const { db } = context.server.services.database;
     const run = () =>
       collect(context.server.services.database, context.server.services.blobs.stores, {
@@ -439,7 +439,7 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
     assert.equal((await db.selectFrom('repeatable_request').select('id').execute()).length, 0);
   });
 
-  test('the official client that sends a key creates once through connections that are cut', async () => {
+  test('the official client that sends a key creates once over interrupted connections', async () => {
     const proxy = await cuttingProxy(context.server.origin);
     const writers = await holdWriters(context);
     try {
@@ -466,7 +466,7 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
   });
 });
 
-onEachDatabase('A creation whose answer did not reach its client', {}, (context) => {
+onEachDatabase('A creation whose answer was lost', {}, (context) => {
   /** Sends a request without a key, and cuts its connection while it is carried out. */
   async function lose(path: string, body: unknown): Promise<void> {
     const { server } = context.server.running.app;
@@ -501,7 +501,7 @@ onEachDatabase('A creation whose answer did not reach its client', {}, (context)
   }
   const post = (path: string, body: unknown) => context.api.post(path, body);
 
-  test('is answered again to the same request, once, with an upload link that works', async () => {
+  test('gets its answer again for the same request, once, with a working upload link', async () => {
     const body = { iTwinId: context.iTwinId, name: randomUUID(), baselineFile: { size: 4 } };
     await lose('/imodels', body);
     assert.deepEqual(
@@ -528,7 +528,7 @@ onEachDatabase('A creation whose answer did not reach its client', {}, (context)
     assert.deepEqual([third.status, codeOf(third)], [409, 'iModelExists']);
   });
 
-  test('holds for clones, forks, named versions and iTwins too', async () => {
+  test('can be repeated for clones, forks, named versions and iTwins too', async () => {
     const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     const { db } = context.server.services.database;
     for (const [path, body] of [
@@ -546,7 +546,7 @@ onEachDatabase('A creation whose answer did not reach its client', {}, (context)
     }
   });
 
-  test('stays refused when what it made was touched since', async () => {
+  test('is refused when the created resource was changed since', async () => {
     const { db } = context.server.services.database;
     for (const touch of [
       (id: string) => context.api.patch(`/imodels/${id}`, { description: 'touched' }),
@@ -564,13 +564,13 @@ onEachDatabase('A creation whose answer did not reach its client', {}, (context)
     }
   });
 
-  test('is not kept when the answer arrived: a taken name is a taken name', async () => {
+  test('is not stored when the answer arrived: a taken name is refused', async () => {
     const body = { iTwinId: context.iTwinId, name: randomUUID() };
     assert.equal((await post('/imodels', body)).status, 201);
     assert.equal((await post('/imodels', body)).status, 409);
   });
 
-  test('succeeds with the official client, which repeats it by itself', async () => {
+  test('succeeds with the official client, which retries by itself', async () => {
     const proxy = await cuttingProxy(context.server.origin);
     const writers = await holdWriters(context);
     try {
@@ -596,7 +596,7 @@ onEachDatabase('A creation whose answer did not reach its client', {}, (context)
     }
   });
 
-  test('the name of an own unfinished creation is told with how to go on; the message stays the documented one', async () => {
+  test('adds the way to continue to the error about one’s own unfinished creation; the message stays the documented one', async () => {
     const body = { iTwinId: context.iTwinId, name: randomUUID(), baselineFile: { size: 4 } };
     const first = (await post('/imodels', body)).body as { iModel: { id: string } };
     const { error } = (await post('/imodels', body)).body as WireError;
@@ -617,7 +617,7 @@ onEachDatabase('A creation whose answer did not reach its client', {}, (context)
 
 for (const setup of setups)
   describe(`Idempotency-Key across servers on ${setup.engine} and ${setup.store}`, () => {
-    test('the answer is given again after a restart', async () => {
+    test('the answer is repeated after a restart', async () => {
       const installation = await Installation.create(setup);
       try {
         const key = withKey();

@@ -30,7 +30,7 @@ onEachDatabase('iModels', {}, (context) => {
       iModelProperties: { iTwinId: context.iTwinId, name: newName(), ...properties },
     });
 
-  test('an empty iModel is usable at once and echoes what was asked for', async () => {
+  test('an empty iModel is usable at once and returns the requested properties', async () => {
     const name = newName();
     const iModel = await create({ name, description: 'described', extent, containersEnabled: 7 as ContainerTypes });
     assert.equal(iModel.name, name);
@@ -50,7 +50,7 @@ onEachDatabase('iModels', {}, (context) => {
     assert.equal(bytes.toString('latin1', 0, 15), 'SQLite format 3');
   });
 
-  test('what is not set is null, in every form that asks for it', async () => {
+  test('unset properties are null in every representation that has them', async () => {
     const { id } = await create();
     const { iModel } = (await context.api.get(`/imodels/${id}`)).body as { iModel: Record<string, unknown> };
     assert.equal(iModel['description'], null);
@@ -79,7 +79,7 @@ onEachDatabase('iModels', {}, (context) => {
       );
   });
 
-  test('from a baseline file: created, uploaded, completed by the official client', async () => {
+  test('the official client creates, uploads and completes an iModel from a baseline file', async () => {
     const work = workFolder();
     try {
       const filePath = path.join(work.path, 'baseline.bim');
@@ -120,7 +120,7 @@ onEachDatabase('iModels', {}, (context) => {
     ((await context.api.get(`/imodels/${id}/operations/create`)).body as { createOperation: { state: string } })
       .createOperation.state;
 
-  test('waits for its baseline file, and says so everywhere', async () => {
+  test('an iModel reports everywhere that it waits for its baseline file', async () => {
     const { id, iModel, upload } = await begin(8192);
     assert.equal(iModel.state, 'notInitialized');
     assert.equal(upload.storageType, 'azure');
@@ -141,7 +141,7 @@ onEachDatabase('iModels', {}, (context) => {
     }
   });
 
-  test('completing without an upload answers FileNotFound, and twice InvalidChange', async () => {
+  test('completing without an upload answers FileNotFound, and completing twice InvalidChange', async () => {
     const bytes = sampleBaseline();
     const { id, upload, complete } = await begin(bytes.length);
     const early = await context.api.post(complete, {});
@@ -170,7 +170,7 @@ onEachDatabase('iModels', {}, (context) => {
     });
   });
 
-  test('a baseline of another size than declared is not taken, and completing it answers DataConflict', async () => {
+  test('a baseline of a size other than declared is not stored, and its completion answers DataConflict', async () => {
     const { id, upload, complete } = await begin(5000);
     for (const size of [4999, 5001])
       assert.equal(
@@ -206,7 +206,7 @@ onEachDatabase('iModels', {}, (context) => {
     }
   });
 
-  test('a failed creation is found by its state, with the reason, through the official client, and stays until it is deleted', async () => {
+  test('the official client finds a failed creation by its state, with the reason, until it is deleted', async () => {
     const iTwinId = await context.server.iTwin();
     const { client } = context.olivia;
     const name = newName();
@@ -267,7 +267,7 @@ onEachDatabase('iModels', {}, (context) => {
     assert.deepEqual(await named(IModelState.NotInitialized), []);
   });
 
-  test('a name that is taken is refused before any upload, and free after deletion', async () => {
+  test('a taken name is refused before any upload, and free after deletion', async () => {
     const first = await create();
     const refusal = {
       error: { code: 'iModelExists', message: 'iModel with the same name already exists within the iTwin.' },
@@ -284,7 +284,7 @@ onEachDatabase('iModels', {}, (context) => {
     assert.equal(other.name, first.name);
   });
 
-  test('of requests for one name at once exactly one wins', async () => {
+  test('of concurrent requests for one name exactly one succeeds', async () => {
     const name = newName();
     const answers = await Promise.all(
       Array.from({ length: 12 }, () => context.api.post('/imodels', { iTwinId: context.iTwinId, name })),
@@ -442,7 +442,7 @@ onEachDatabase('iModels', {}, (context) => {
     });
   }
 
-  test('each property can be changed alone', async () => {
+  test('each property can be changed separately', async () => {
     const before = await create({ description: 'old', extent });
     const name = newName();
     const change = (iModelProperties: IModelPropertiesForUpdate): Promise<IModel> =>
@@ -462,7 +462,7 @@ onEachDatabase('iModels', {}, (context) => {
     assert.deepEqual([iModel.description, iModel.extent], [null, null]);
   });
 
-  test('a change of nothing, and to a name that is taken, is refused', async () => {
+  test('an empty change, and a change to a taken name, are refused', async () => {
     const iModel = await create();
     const nothing = await context.api.patch(`/imodels/${iModel.id}`, {});
     assert.equal(nothing.status, 422);
@@ -502,7 +502,7 @@ onEachDatabase('iModels', {}, (context) => {
     assert.equal((await context.api.delete(`/imodels/${id}`)).status, 404);
   });
 
-  test('checkpoints that nobody makes are said not to be generated, in the form that clients wait for', async () => {
+  test('without iTwin.js checkpoints are reported as not generated, in the form that clients wait for', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     for (const [rest, changesetId, changesetIndex, dbName] of [
       ['changesets/1/checkpoint', made.changesets[0]?.id, 1, `${made.changesets[0]?.id}.bim`],
@@ -552,7 +552,7 @@ onEachDatabase('Listing iModels', {}, (context) => {
     return iModels.map(({ name }) => name);
   }
 
-  test('pages through everything, whatever the size of a page', async () => {
+  test('pages through all iModels with any page size', async () => {
     for (const $top of [1, 2, 3, 7, 100])
       assert.deepEqual((await listed({ $top })).toSorted(), [...names, 'unfinished'].toSorted());
     const minimal = await all(
@@ -562,7 +562,7 @@ onEachDatabase('Listing iModels', {}, (context) => {
     assert.ok(minimal.every(({ id, displayName }) => id !== '' && displayName !== ''));
   });
 
-  test('orders by name and by creation, both ways', async () => {
+  test('orders by name and by creation time, in both directions', async () => {
     const byName = await listed({ $orderBy: { property: IModelOrderByProperty.Name }, $top: 3 });
     assert.deepEqual(byName, [
       'AAA first',
@@ -588,7 +588,7 @@ onEachDatabase('Listing iModels', {}, (context) => {
     assert.deepEqual(latest, [...names, 'unfinished'].toReversed());
   });
 
-  test('filters by exact name, by search in any case, and by state', async () => {
+  test('filters by exact name, by case-insensitive search, and by state', async () => {
     assert.deepEqual(await listed({ name: 'Milestone [1]' }), ['Milestone [1]']);
     assert.deepEqual(await listed({ name: 'milestone [1]' }), []);
     assert.deepEqual(await listed({ $search: 'STONE ' }), ['Milestone [1]', 'milestone 2']);
@@ -599,7 +599,7 @@ onEachDatabase('Listing iModels', {}, (context) => {
     assert.equal((await listed({ state: IModelState.Initialized })).length, 6);
   });
 
-  test('links carry every parameter, lead both ways, and end in null', async () => {
+  test('links carry every parameter, lead in both directions, and end in null', async () => {
     interface Body {
       iModels: { displayName: string }[];
       _links: Record<'self' | 'prev' | 'next', { href: string } | null>;
@@ -623,7 +623,7 @@ onEachDatabase('Listing iModels', {}, (context) => {
     assert.ok(page.iModels.length > 0);
   });
 
-  test('pages by $skip too, with links that go on so', async () => {
+  test('pages with $skip too, and its links continue with $skip', async () => {
     const page = (await context.api.get(`/imodels?iTwinId=${await filled()}&$orderBy=name&$skip=2&$top=2`)).body as {
       iModels: { displayName: string }[];
       _links: { next: { href: string }; prev: { href: string } };
@@ -636,7 +636,7 @@ onEachDatabase('Listing iModels', {}, (context) => {
     assert.match(page._links.prev.href, /\$skip=0/);
   });
 
-  test('stays right while what it yields is deleted', async () => {
+  test('stays correct while listed iModels are deleted', async () => {
     const own = await context.server.iTwin();
     for (let n = 0; n < 7; n++)
       await context.olivia.client.iModels.createEmpty({
@@ -762,8 +762,8 @@ onEachDatabase('Listing iModels', {}, (context) => {
 });
 
 for (const setup of setups)
-  describe(`A seed of the installation's own on ${setup.engine} and ${setup.store}`, () => {
-    test('is what new empty iModels begin with, with their own ids; another file is refused at start with the reason', async () => {
+  describe(`A custom seed on ${setup.engine} and ${setup.store}`, () => {
+    test('is the file that new empty iModels start with, with their own ids; an invalid file is refused at startup with the reason', async () => {
       const installation = await Installation.create(setup);
       const work = workFolder();
       try {

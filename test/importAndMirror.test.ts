@@ -42,7 +42,7 @@ interface Imported {
 }
 
 for (const setup of setups)
-  describe(`Bringing iModels in on ${setup.engine} and ${setup.store}`, () => {
+  describe(`Importing and mirroring iModels on ${setup.engine} and ${setup.store}`, () => {
     let server: TestServer;
     let olivia: Official;
     let iTwinId: string;
@@ -102,7 +102,7 @@ for (const setup of setups)
       return folder;
     }
 
-    test('a folder becomes an iModel with every changeset, and a later run brings what is new', async () => {
+    test('imports a folder with every changeset, and a later run adds new ones', async () => {
       const first = await run('import', sampleFolder('plant', 2));
       assert.deepEqual([first.code, first.created, first.pushed, first.changesets], [0, true, 2, 2], first.stderr);
       const again = await run('import', sampleFolder('plant', sampleChangesets().length));
@@ -126,14 +126,14 @@ for (const setup of setups)
       );
     });
 
-    test('a single file becomes an iModel without changesets', async () => {
+    test('imports a single file as an iModel without changesets', async () => {
       const file = path.join(work.path, 'single.bim');
       writeFileSync(file, sampleBaseline());
       const imported = await run('import', file, '--name', 'one file');
       assert.deepEqual([imported.code, imported.created, imported.changesets], [0, true, 0], imported.stderr);
     });
 
-    test('a baseline above 256 MiB goes in blocks, and is judged as any other', async () => {
+    test('uploads a baseline above 256 MiB in blocks, and validates it like any other', async () => {
       const file = path.join(work.path, 'large.bim');
       writeFileSync(file, '');
       truncateSync(file, 257 * 1024 * 1024);
@@ -141,7 +141,7 @@ for (const setup of setups)
       assert.deepEqual([code, stderr.includes('it is no SQLite file')], [1, true], stderr);
     });
 
-    test('a run that was cut off in the middle of a push does not keep the next one waiting', async () => {
+    test('a run that was interrupted during a push does not delay the next one', async () => {
       const first = await run('import', sampleFolder('cut off', 1));
       const api = await server.as('olivia');
       const { briefcase } = (await api.post(`/imodels/${first.id}/briefcases`, { deviceName: 'offshoot import' }))
@@ -158,7 +158,7 @@ for (const setup of setups)
       assert.deepEqual([next.code, next.pushed], [0, 1], next.stderr);
     });
 
-    test('a run that was cut off while the server read the baseline goes on when that is done', async () => {
+    test('a run that was interrupted while the server checked the baseline continues after that check', async () => {
       // Checkpoints are ordered and nobody makes them: the baseline is never done until this test says so.
       const slow = await bootServer(setup, { checkpoints: { generate: 'elsewhere' } });
       try {
@@ -204,7 +204,7 @@ for (const setup of setups)
       }
     });
 
-    test('a rate limit is waited for', async () => {
+    test('waits when it is rate limited', async () => {
       const few = { general: [{ requests: 12, seconds: 2 }], operations: {} };
       const slow = await bootServer(setup, { tiers: { ...loadConfig({}, { env: {} }).tiers, Unlimited: few } });
       try {
@@ -225,7 +225,7 @@ for (const setup of setups)
       }
     });
 
-    test('what is no chain, is missing or has gone its own way is refused in words', async () => {
+    test('refuses a broken chain, missing files and a diverged iModel with the reason', async () => {
       assert.match((await run('import', path.join(work.path, 'nothing'))).stderr, /there is nothing at/);
       const broken = sampleFolder('broken', 3);
       rmSync(path.join(broken, `${sampleChangesets()[2]?.id}.cs`));
@@ -274,7 +274,7 @@ for (const setup of setups)
       return folder;
     }
 
-    test('an import keeps the briefcases that are listed, or else those that the elements tell, and hands out higher ids', async () => {
+    test('keeps the listed briefcases, or else those that the elements contain, and issues higher ids', async () => {
       const folder = chainFolder(
         'briefcases',
         [insertedElements(5, 5), insertedElements(5), insertedElements(), insertedElements(7, 12)],
@@ -304,7 +304,7 @@ for (const setup of setups)
         assert.equal((await api.get(`/imodels/${imported.id}/briefcases/${briefcaseId}`)).status, 404);
     });
 
-    test('work that lies beside a file in its write-ahead log is imported with it, or the import is refused', async () => {
+    test('imports the write-ahead log together with its file, or refuses the import', async () => {
       const file = path.join(work.path, 'logged.bim');
       writeFileSync(file, sampleBaseline());
       const open = new DatabaseSync(file);
@@ -348,7 +348,7 @@ for (const setup of setups)
 
     // About the command alone, whatever the server keeps its data in.
     if (setup === setups[0])
-      test('a transaction that was cut off is rolled back before a file is imported', async () => {
+      test('rolls an interrupted transaction back before it imports a file', async () => {
         const file = path.join(work.path, 'cut.bim');
         const writing = path.join(work.path, 'writing.bim');
         writeFileSync(writing, sampleBaseline());
@@ -374,7 +374,7 @@ for (const setup of setups)
       });
 
     if (setup === setups[0])
-      test('a list that is not right, or that the files contradict, is refused before anything is on the server', async () => {
+      test('refuses an invalid list, or one that the files contradict, before it creates anything on the server', async () => {
         const three = [1, 2, 3].map(() => randomBytes(50));
         type Entry = Record<string, unknown>;
         const cases: [name: string, change: (list: Entry[], folder: string) => unknown, message: RegExp][] = [
@@ -510,7 +510,7 @@ for (const setup of setups)
         }
       });
 
-    test('an iModel of another server is mirrored, with what is new on a later run, after any interruption', async () => {
+    test('mirrors an iModel of another server, and its new changesets on a later run, after any interruption', async () => {
       const elsewhere = await bootServer('sqlite');
       try {
         const eve = await official(elsewhere, 'eve');
@@ -568,7 +568,7 @@ for (const setup of setups)
       }
     });
 
-    test('a mirror keeps the briefcases of its source, and leaves room for those to come', async () => {
+    test('a mirror keeps the briefcases of its source, and reserves ids for future ones', async () => {
       const elsewhere = await bootServer('sqlite');
       try {
         const eve = await official(elsewhere, 'eve');
@@ -608,7 +608,7 @@ for (const setup of setups)
     });
 
     if (setup === setups[0])
-      test('a mirror does not take what is damaged, cut or not the file that it asked for, and says so', async () => {
+      test('a mirror refuses damaged, truncated or wrong files, and reports them', async () => {
         const elsewhere = await bootServer('sqlite');
         const proxy = await FaultyProxy.start(elsewhere.origin);
         try {

@@ -100,7 +100,7 @@ function send(api: Api, route: Route, iModelId: string, iTwinId: string): Promis
 
 const onIModels = routes.filter(({ access }) => access.on === 'imodel');
 
-test('every route on an iModel is closed until that is initialized, but for those that say why not', () => {
+test('every route on an iModel requires that it is initialized, except for those that state the reason', () => {
   const stated = onIModels.filter(({ access }) => !needsInitialized(access)).map(({ operationId }) => operationId);
   assert.deepEqual(stated.toSorted(), Object.keys(open).toSorted());
   // A path names an iModel only where the access check sees it.
@@ -114,7 +114,7 @@ test('every route on an iModel is closed until that is initialized, but for thos
 
 for (const setup of setups)
   describe(`An iModel that is not initialized on ${setup.engine} and ${setup.store}`, () => {
-    test('shows nothing of its files or of its source, by whatever route, and takes nothing', async () => {
+    test('reveals nothing of its files or its source on any route, and accepts nothing', async () => {
       const installation = await Installation.create(setup);
       let server: TestServer | undefined;
       try {
@@ -245,7 +245,7 @@ async function checkLinks({ origin, services }: TestServer, { what, id }: State)
 }
 
 onEachDatabase('Creations that failed under an earlier version', {}, (context) => {
-  test('give their names back with the upgrade, and their reasons tell nothing of the server any more', async () => {
+  test('release their names with the upgrade, and their reasons no longer reveal details of the server', async () => {
     const { db } = context.server.services.database;
     const create = async (): Promise<{ id: string; name: string }> =>
       (

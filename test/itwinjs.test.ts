@@ -9,7 +9,7 @@ import { onEachDatabase } from './support/suite.ts';
 const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
 
 onEachDatabase('@offshoot/itwinjs', {}, (context) => {
-  test('the example program opens a checkpoint, pushes a change and gives its briefcase back', { skip }, async () => {
+  test('the example program opens a checkpoint, pushes a change and releases its briefcase', { skip }, async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const program = fileURLToPath(new URL('../packages/itwinjs/example/main.ts', import.meta.url));
     const token = await context.server.token('olivia');

@@ -10,7 +10,7 @@ import { onEachDatabase } from './support/suite.ts';
 const codeOf = (answer: { body: unknown }): string => (answer.body as WireError).error.code;
 
 onEachDatabase('iTwins', {}, (context) => {
-  test('are deleted by Organization Administrators alone, with every iModel in them; clones elsewhere stay', async () => {
+  test('are deleted only by Organization Administrators, with every iModel in them; clones elsewhere stay', async () => {
     const name = `going ${randomUUID()}`;
     const going = await context.server.iTwin('olivia', name);
     const made = await makeIModel(context.olivia, going, { changesets: 2 });
@@ -45,7 +45,7 @@ onEachDatabase('iTwins', {}, (context) => {
     assert.equal(changesets.length, 2);
   });
 
-  test('belong to an account, and everyone has one', async () => {
+  test('belong to an account, and every user has one', async () => {
     const account = {
       id: people.olivia.organizationId,
       class: 'Account',
@@ -60,7 +60,7 @@ onEachDatabase('iTwins', {}, (context) => {
     assert.equal(codeOf(await eve.get(`/itwins/${context.iTwinId}/account`)), 'iTwinNotFound');
   });
 
-  test('have a picture in two sizes, until it is deleted', async () => {
+  test('have an image in two sizes, until it is deleted', async () => {
     const url = `/itwins/${context.iTwinId}/image`;
     assert.equal(codeOf(await context.api.get(url)), 'ImageNotFound');
     const picture = await sharp({ create: { width: 900, height: 600, channels: 3, background: 'teal' } })
@@ -79,7 +79,7 @@ onEachDatabase('iTwins', {}, (context) => {
     assert.equal(codeOf(await context.api.delete(url)), 'ImageNotFound');
   });
 
-  test('keep a list of repositories', async () => {
+  test('have a list of repositories', async () => {
     const url = `/itwins/${context.iTwinId}/repositories`;
     const repository = {
       class: 'GeographicInformationSystem',
@@ -113,14 +113,14 @@ const detailsOf = (answer: { body: unknown }): Record<string, [code: string, mes
     ((answer.body as WireError).error.details ?? []).map(({ target = '', code, message }) => [target, [code, message]]),
   );
 
-onEachDatabase('iTwins in the words of the reference', {}, (context) => {
+onEachDatabase('Validation of iTwins', {}, (context) => {
   const create = (body: object, who: 'olivia' | 'admin' | 'eve' | 'consultant' = 'olivia') =>
     context.server
       .as(who)
       .then((api) => api.post('/itwins', { displayName: randomUUID(), class: 'Thing', subClass: 'Asset', ...body }));
   const missing = ['MissingRequiredProperty', 'A required property is missing or empty.'];
 
-  test('required properties that are missing, null or empty are told in one answer', async () => {
+  test('reports all missing, null and empty required properties in one answer', async () => {
     assert.deepEqual(detailsOf(await context.api.post('/itwins', {})), {
       displayName: missing,
       class: missing,
@@ -136,7 +136,7 @@ onEachDatabase('iTwins in the words of the reference', {}, (context) => {
     assert.deepEqual(detailsOf(await context.api.post(repositories, { class: 'Forms', uri: '' })), { uri: missing });
   });
 
-  test('values that there are not are told in one answer', async () => {
+  test('reports all unknown values in one answer', async () => {
     const long = 'x'.repeat(256);
     const answer = await create({
       displayName: long,
@@ -182,7 +182,7 @@ onEachDatabase('iTwins in the words of the reference', {}, (context) => {
     });
   });
 
-  test('class and subclass fit each other, and nobody makes an account', async () => {
+  test('requires that class and subclass match, and refuses to create accounts', async () => {
     for (const [kind, subClass] of [
       ['Thing', 'Project'],
       ['Endeavor', 'Asset'],
@@ -198,7 +198,7 @@ onEachDatabase('iTwins in the words of the reference', {}, (context) => {
     }
   });
 
-  test('a parent is an iTwin or account of the own organization, and gives the organization', async () => {
+  test('requires a parent in the caller’s organization, which becomes the organization of the iTwin', async () => {
     const iTwinOf = (answer: { body: unknown }): { parentId: string; iTwinAccountId: string } =>
       (answer.body as { iTwin: { parentId: string; iTwinAccountId: string } }).iTwin;
     const home = people.olivia.organizationId;
@@ -226,7 +226,7 @@ onEachDatabase('iTwins in the words of the reference', {}, (context) => {
     assert.equal(children.length, 2);
   });
 
-  test('a name and a number that are both taken are both told, the number first', async () => {
+  test('reports a taken name and a taken number together, the number first', async () => {
     const names = { displayName: randomUUID(), number: randomUUID() };
     await create(names);
     const targets = async (body: object): Promise<unknown> =>
@@ -241,7 +241,7 @@ onEachDatabase('iTwins in the words of the reference', {}, (context) => {
     );
   });
 
-  test('parameters of the lists are judged alike for all iTwins, favorites and recents', async () => {
+  test('treats list parameters alike for iTwins, favorites and recents', async () => {
     for (const path of ['/itwins', '/itwins/favorites', '/itwins/recents']) {
       const refused = async (query: string, headers: Record<string, string> = {}) => {
         const answer = await context.api.get(`${path}?${query}`, headers);
@@ -279,7 +279,7 @@ onEachDatabase('iTwins in the words of the reference', {}, (context) => {
     }
   });
 
-  test('$filter, $orderby and iTwinAccountId count, and what cannot be read is refused', async () => {
+  test('applies $filter, $orderby and iTwinAccountId, and refuses what it cannot parse', async () => {
     const tag = randomUUID();
     for (const [name, more] of [
       ['a', { status: 'Trial', type: 'Pump' }],
@@ -340,7 +340,7 @@ onEachDatabase('iTwins in the words of the reference', {}, (context) => {
     assert.deepEqual(selected, { displayName: `${tag} a`, status: 'Trial' });
   });
 
-  test('the query scope tells iTwins of a member from those of an administrator', async () => {
+  test('the query scope distinguishes iTwins of a member from those of an administrator', async () => {
     const [own, others] = [await context.server.iTwin('admin'), await context.server.iTwin('olivia')];
     const admin = await context.server.as('admin');
     const seen = async (scope?: string): Promise<boolean[]> => {
@@ -360,7 +360,7 @@ onEachDatabase('iTwins in the words of the reference', {}, (context) => {
     );
   });
 
-  test('a picture is at most five times as long as high, and every form of the iTwin shows it', async () => {
+  test('limits an image to five times as long as high, and every representation of the iTwin links to it', async () => {
     const iTwinId = await context.server.iTwin();
     const upload = async (width: number, height: number) =>
       context.api.put(
@@ -412,7 +412,7 @@ onEachDatabase('iTwins in the words of the reference', {}, (context) => {
     }
   });
 
-  test('repositories are read and changed one by one; class and subclass stay and fit each other', async () => {
+  test('repositories are read and changed individually; class and subclass are immutable and must match', async () => {
     const url = `/itwins/${await context.server.iTwin()}/repositories`;
     const given = {
       class: 'GeographicInformationSystem',
@@ -482,7 +482,7 @@ onEachDatabase('iTwins in the words of the reference', {}, (context) => {
 });
 
 onEachDatabase('Lists of access control', {}, (context) => {
-  test('end when a client pages through them, by links and by counting', async () => {
+  test('end for clients that page by links and by counting', async () => {
     const iTwinId = await context.server.iTwin();
     const base = `/accesscontrol/itwins/${iTwinId}`;
     const { role } = (await context.api.post(`${base}/roles`, { displayName: 'r0' })).body as { role: { id: string } };
@@ -532,7 +532,7 @@ onEachDatabase('Lists of access control', {}, (context) => {
     }
   });
 
-  test('name what is not found as the clients compare it', async () => {
+  test('unknown entries have the error codes that clients compare', async () => {
     const base = `/accesscontrol/itwins/${context.iTwinId}`;
     const nobody = randomUUID();
     for (const [path, code] of [
@@ -583,7 +583,7 @@ onEachDatabase('Lists of access control', {}, (context) => {
     );
   });
 
-  test('two groups that are created with one name at once do not both get it', async () => {
+  test('of two groups that are created concurrently with one name only one gets it', async () => {
     const answers = await Promise.all(
       Array.from({ length: 4 }, () =>
         context.api.post(`/accesscontrol/itwins/${context.iTwinId}/groups`, { name: 'at once' }),
@@ -596,7 +596,7 @@ onEachDatabase('Lists of access control', {}, (context) => {
 onEachDatabase('Groups and owners', {}, (context) => {
   const base = () => `/accesscontrol/itwins/${context.iTwinId}`;
 
-  test('the users of a group have its roles, until it or they go', async () => {
+  test('users of a group have its roles until the group or the membership is deleted', async () => {
     const max = await context.server.as('max');
     const iModels = () => max.get(`/imodels?iTwinId=${context.iTwinId}`);
     assert.equal((await iModels()).status, 404);
@@ -670,7 +670,7 @@ onEachDatabase('Groups and owners', {}, (context) => {
     );
   });
 
-  test('owners may do everything, may make others owners, and one always stays', async () => {
+  test('owners have all permissions, can add owners, and at least one always remains', async () => {
     const owners = `${base()}/members/owners`;
     const max = await context.server.as('max');
     assert.equal((await max.get(owners)).status, 404);

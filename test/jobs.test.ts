@@ -96,7 +96,7 @@ for (const engine of engines) {
       assert.ok(runs >= 200);
     });
 
-    test('of a server that died are taken over when the lease has run out, and what it still does does not count', async () => {
+    test('of a crashed server are taken over when the lease expires, and its late results do not count', async () => {
       const kind = randomUUID();
       let finishLate!: () => void;
       const late = new Promise<void>((resolve) => (finishLate = resolve));
@@ -118,7 +118,7 @@ for (const engine of engines) {
       assert.deepEqual(await notes(kind), ['job']);
     });
 
-    test('that another server has by now are not ended by the one that lost them', async () => {
+    test('that another server has claimed are not completed by the one that lost them', async () => {
       const kind = randomUUID();
       const ends: Record<string, () => void> = {};
       const held = (who: string) =>
@@ -146,7 +146,7 @@ for (const engine of engines) {
       assert.deepEqual(await notes(kind), ['the one that has it']);
     });
 
-    test('that the same server began anew are not ended by their earlier run', async () => {
+    test('that the same server restarted are not completed by their earlier attempt', async () => {
       const kind = randomUUID();
       const ends: (() => void)[] = [];
       const runs: string[] = [];
@@ -183,7 +183,7 @@ for (const engine of engines) {
       assert.deepEqual(await notes(kind), ['2']);
     });
 
-    test('that make no progress are abandoned and tried again, whether or not they heed that', async () => {
+    test('without progress are aborted and retried, whether or not they react to the signal', async () => {
       const kind = randomUUID();
       start(
         noting(kind, {
@@ -199,7 +199,7 @@ for (const engine of engines) {
       assert.deepEqual(await notes(kind), ['2: There was no progress for 0.2 s.']);
     });
 
-    test('wait no longer than they should when a clock was ahead and is set back', async () => {
+    test('wait no longer than intended when a fast clock is set back', async () => {
       const kind = randomUUID();
       const hour = 3_600_000;
       await database.db
@@ -233,7 +233,7 @@ for (const engine of engines) {
       await database.db.deleteFrom('job').where('kind', '=', kind).execute();
     });
 
-    test('that run here are not begun a second time when the clock is set ahead', async () => {
+    test('that run here are not started twice when the clock is set ahead', async () => {
       const kind = randomUUID();
       let runs = 0;
       let end!: () => void;
@@ -260,7 +260,7 @@ for (const engine of engines) {
       assert.equal(runs, 1);
     });
 
-    test('that fail are tried again after a wait, given up in the end, and at once when nothing can mend them', async () => {
+    test('that fail are retried with backoff until their attempts are exhausted, and fail at once on a final error', async () => {
       const kind = randomUUID();
       const attempts: Record<string, number> = {};
       start(
@@ -279,7 +279,7 @@ for (const engine of engines) {
       assert.deepEqual((await notes(`${kind} given up`)).toSorted(), ['final: no use', 'never: not now']);
     });
 
-    test('that fail tell users a reason without paths, stacks and texts of other programs, and the log everything', async () => {
+    test('that fail give users a reason without paths, stack traces and texts of other programs, and the log all details', async () => {
       const kind = randomUUID();
       const lines: string[] = [];
       const log = pino({ level: 'warn' }, { write: (line: string) => void lines.push(line) });
@@ -311,7 +311,7 @@ for (const engine of engines) {
       assert.equal(lines.filter((line) => line.includes(secret)).length, 4);
     });
 
-    test('whose server dies on the last attempt are given up with a reason', async () => {
+    test('whose server crashes during the last attempt fail with a reason', async () => {
       const kind = randomUUID();
       start(
         noting(kind, {
@@ -328,7 +328,7 @@ for (const engine of engines) {
       assert.deepEqual(await notes(`${kind} given up`), ['lost: The server ended during the last attempt.']);
     });
 
-    test('of one user, and of one organization, do not take every place, however many there are', async () => {
+    test('of one user, and of one organization, never occupy all slots, however many are queued', async () => {
       const kind = randomUUID();
       const organization = randomUUID();
       const users = await addUsers([organization, organization, null]);
@@ -360,7 +360,7 @@ for (const engine of engines) {
       assert.equal((await notes(kind)).length, 30);
     });
 
-    test('are taken in turn, organization by organization and user by user, whoever queued more of them before', async () => {
+    test('are claimed in fair order by organization and user, regardless of how many each queued earlier', async () => {
       const kind = randomUUID();
       const [one, two] = [randomUUID(), randomUUID()];
       const [first = '', second = '', other = ''] = await addUsers([one, one, two]);
@@ -416,7 +416,7 @@ for (const engine of engines) {
       await database.db.deleteFrom('job').where('kind', '=', kind).execute();
     });
 
-    test('that a server claims in the moment in which it stops are not kept by it', async () => {
+    test('that a server claims at the moment it stops are returned', async () => {
       const kind = randomUUID();
       for (let n = 0; n < 10; n++) await accept(kind, String(n));
       const stopping = start(noting(kind, { run: () => new Promise(() => undefined) }), {
@@ -431,7 +431,7 @@ for (const engine of engines) {
       );
     });
 
-    test('that a stopping server cannot finish are handed back for others, with their attempt', async () => {
+    test('that a stopping server cannot finish are returned, without using up an attempt', async () => {
       const kind = randomUUID();
       const first = start(
         noting(kind, {

@@ -26,7 +26,7 @@ const accepted = [
 /** Licences of their own, which somebody has read: docs/licences.md says what they ask for. */
 const read = ['@bentley/imodeljs-native', 'flatbuffers'];
 
-test('docs/licences.md lists every package that the server runs with, under the licence of the lock file', () => {
+test('docs/licences.md lists every production package with the licence from the lock file', () => {
   if (process.env['OFFSHOOT_WRITE_LICENCES'] !== undefined) writeFileSync(licencesFile, licencesDocument());
   assert.ok(
     readFileSync(licencesFile, 'utf8') === licencesDocument(),
@@ -34,7 +34,7 @@ test('docs/licences.md lists every package that the server runs with, under the 
   );
 });
 
-test('each of them has a licence that is accepted, or that somebody has read', () => {
+test('every licence of a production package is on the accepted list or was reviewed', () => {
   for (const { name, version, licence } of productionPackages()) {
     if (licence.startsWith('SEE LICENSE'))
       assert.ok(read.includes(name), `${name}@${version} has a licence of its own, which nobody has read: ${licence}`);
@@ -45,7 +45,7 @@ test('each of them has a licence that is accepted, or that somebody has read', (
 });
 
 test(
-  'README and docs/licences.md quote on which condition the native library may be run',
+  'README and docs/licences.md quote the condition for running the native library',
   { skip: !existsSync(`${root}node_modules/@bentley/imodeljs-native`) && 'iTwin.js is not installed' },
   () => {
     const plain = (text: string): string =>
@@ -87,7 +87,7 @@ test('npm writes a CycloneDX bill of materials from the lock file, with every pa
   }
 });
 
-test('an audit fails for what is high or critical, and never where no registry answers', () => {
+test('an audit fails for high and critical vulnerabilities, and passes where no registry answers', () => {
   const report = (severity: string): string =>
     JSON.stringify({
       auditReportVersion: 2,

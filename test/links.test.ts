@@ -38,16 +38,16 @@ async function addresses(config: ConfigInput, headers: Record<string, string> = 
 }
 
 describe('Links', () => {
-  test('lead to the address that the client used', async () => {
+  test('use the address that the client used', async () => {
     for (const href of await addresses({})) assert.match(href, /^http:\/\/localhost:\d+\//);
   });
 
-  test('lead to the public address where one is configured', async () => {
+  test('use the public address where one is configured', async () => {
     for (const href of await addresses({ publicUrl: 'https://imodels.example.com/hub' }))
       assert.ok(href.startsWith('https://imodels.example.com/hub/'), href);
   });
 
-  test('believe a proxy only when told to', async () => {
+  test('use proxy headers only when the configuration trusts the proxy', async () => {
     const forwarded = { 'x-forwarded-proto': 'https', 'x-forwarded-host': 'proxy.example' };
     for (const href of await addresses({ trustProxy: true }, forwarded))
       assert.ok(href.startsWith('https://proxy.example/'), href);
@@ -69,7 +69,7 @@ describe('Links', () => {
     for (const href of await addresses({}, forwarded)) assert.match(href, /^http:\/\/localhost:\d+\//);
   });
 
-  test('contain /imodels/ before the id and no query where clients take ids from them', async () => {
+  test('contain /imodels/ before the id and no query where clients parse ids from them', async () => {
     const found = await addresses({});
     for (const href of found.filter((address) => !address.includes('/storage/')))
       assert.match(href, /^http:\/\/localhost:\d+\/imodels\/[0-9a-f-]{36}(\/[^?]*)?$/);

@@ -35,7 +35,7 @@ onEachDatabase('Locks', {}, (context) => {
     all(context.olivia.client.locks.getList({ ...as(), iModelId: made.id, urlParams }));
   const patch = (made: MadeIModel, body: object) => context.api.patch(`/imodels/${made.id}/locks`, body);
 
-  test('are taken, listed by briefcase and level, and released', async () => {
+  test('are acquired, listed by briefcase and level, and released', async () => {
     const { made, one, two, update } = await setUp();
     const taken = await update(one, { shared: ['0x1', '0xA'], exclusive: ['0x3'] });
     assert.deepEqual(taken, {
@@ -59,7 +59,7 @@ onEachDatabase('Locks', {}, (context) => {
     );
   });
 
-  test('are shared by many or held by one alone, and the conflict names who holds what', async () => {
+  test('are shared by several briefcases or exclusive to one, and a conflict names the holders', async () => {
     const { made, one, two, acquire, update } = await setUp();
     const three = await acquire();
     await update(one, { shared: ['0x1'], exclusive: ['0x2'] });
@@ -85,7 +85,7 @@ onEachDatabase('Locks', {}, (context) => {
     await update(two, { shared: ['0x1'] });
   });
 
-  test('released at a later changeset must be pulled first', async () => {
+  test('released at a later changeset require a pull first', async () => {
     const { made, one, two, update } = await setUp(3);
     await update(one, { exclusive: ['0x5', '0x6'] }, made.changesets[0]?.id);
     await update(one, { none: ['0x5', '0x6'] }, made.changesets[2]?.id);
@@ -127,7 +127,7 @@ onEachDatabase('Locks', {}, (context) => {
     );
   });
 
-  test('of one request are at most 1,000, each named once', async () => {
+  test('are limited to 1,000 per request, each named once', async () => {
     const { made, one } = await setUp();
     const ids = (count: number): string[] => Array.from({ length: count }, (_, n) => `0x${(n + 1).toString(16)}`);
     const tooMany = await patch(made, {
@@ -177,7 +177,7 @@ onEachDatabase('Locks', {}, (context) => {
     assert.equal(new Set(pages.flatMap(({ lockedObjects }) => lockedObjects[0]?.objectIds)).size, 1000);
   });
 
-  test('are released in chunks until the last, which holding none is too', async () => {
+  test('are released in pages until the last, and releasing none succeeds too', async () => {
     const { made, one, update } = await setUp(1);
     const ids = (from: number, count: number): string[] =>
       Array.from({ length: count }, (_, n) => `0x${(from + n).toString(16)}`);
@@ -197,7 +197,7 @@ onEachDatabase('Locks', {}, (context) => {
     assert.deepEqual(await chunk(made.changesets.at(-1)?.id ?? ''), { isLastChunk: true });
   });
 
-  test('go with their briefcase, and do not come along with a clone', async () => {
+  test('are deleted with their briefcase, and are not cloned', async () => {
     const { made, one, two, update } = await setUp();
     await update(one, { exclusive: ['0x1'] });
     const clone = await context.olivia.client.iModels.clone({
@@ -217,7 +217,7 @@ onEachDatabase('Locks', {}, (context) => {
     await update(two, { exclusive: ['0x1'] });
   });
 
-  test('of somebody else are released by who manages, and taken by nobody', async () => {
+  test('of another user can be released by a manager, and acquired by nobody', async () => {
     const { made, one, update } = await setUp();
     await update(one, { exclusive: ['0x1'] });
     await context.server.grant(context.iTwinId, 'max', ['imodels_write']);

@@ -14,7 +14,7 @@ import { makeIModel, official } from './support/clients.ts';
 import { bootServer, endServer } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
-test('metrics can have a port of their own, which answers nothing else, and the API none of them', async () => {
+test('metrics can have a separate port that serves nothing else, and the API port then serves no metrics', async () => {
   const server = await bootServer('sqlite', { metrics: true, metricsPort: 0 });
   try {
     const metrics = server.running.metricsOrigin ?? assert.fail('there is no port of the metrics');
@@ -30,8 +30,8 @@ test('metrics can have a port of their own, which answers nothing else, and the 
   }
 });
 
-onEachDatabase('An operator', { metrics: true }, (context) => {
-  test('is told whether the server is alive, and whether it is ready', async () => {
+onEachDatabase('Monitoring', { metrics: true }, (context) => {
+  test('reports whether the server is alive, and whether it is ready', async () => {
     assert.equal((await context.api.get('/health')).status, 200);
     assert.equal((await context.api.get('/health/ready')).status, 200);
     const store = context.server.services.blobs.stores.home;
@@ -43,7 +43,7 @@ onEachDatabase('An operator', { metrics: true }, (context) => {
     assert.equal((await context.api.get('/health')).status, 200);
   });
 
-  test('sees requests by operation and jobs by state, and no address or id', async () => {
+  test('counts requests by operation and jobs by state, without addresses or ids', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     await context.api.get(`/imodels/${made.id}`);
     const { body, headers } = await context.api.get('/metrics');
@@ -54,7 +54,7 @@ onEachDatabase('An operator', { metrics: true }, (context) => {
     assert.ok(!text.includes(made.id));
   });
 
-  test('learns which files are missing, damaged or stray, and that all others are whole', async () => {
+  test('reports missing, damaged and orphaned files, and that all others are intact', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 3 });
     const { database, blobs } = context.server.services;
     const clean = await verify(database.db, blobs.stores, true);
@@ -94,7 +94,7 @@ onEachDatabase('An operator', { metrics: true }, (context) => {
 });
 
 describe('The log', () => {
-  test('tells requests and faults, and neither tokens nor the secrets of links', { timeout: 60_000 }, async () => {
+  test('contains requests and errors, and neither tokens nor the secrets of links', { timeout: 60_000 }, async () => {
     const server = await bootServer('sqlite');
     const { dataDir } = server.installation;
     const token = await server.token('olivia');
@@ -144,7 +144,7 @@ describe('The log', () => {
 });
 
 describe('offshoot verify', () => {
-  test('runs beside the server, says what it found, and ends with 1 when something is wrong', async () => {
+  test('runs beside the server, reports its findings, and exits with 1 on problems', async () => {
     const server = await bootServer('sqlite');
     try {
       const olivia = await official(server);

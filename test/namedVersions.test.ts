@@ -25,7 +25,7 @@ onEachDatabase('Named versions', {}, (context) => {
       },
     });
 
-  test('name a changeset, or the baseline, and lead to creator and changeset', async () => {
+  test('name a changeset, or the baseline, and link to creator and changeset', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
     const onSecond = await create(made, 2, 'Second', 'the second one');
     assert.deepEqual(
@@ -60,7 +60,7 @@ onEachDatabase('Named versions', {}, (context) => {
     );
   });
 
-  test('show up at their changeset at once, and have a checkpoint to ask for', async () => {
+  test('appear at their changeset at once, and have a checkpoint that can be requested', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
     const version = await create(made, 1, 'First');
     const changeset = await context.olivia.client.changesets.getSingle({
@@ -137,7 +137,7 @@ onEachDatabase('Named versions', {}, (context) => {
     assert.deepEqual(await list({ name: 'nothing' }), []);
   });
 
-  test('keep what a change does not name, the state included', async () => {
+  test('keep properties that an update does not name, including the state', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const version = await create(made, 0, 'Before', 'old');
     const change = (namedVersionProperties: NamedVersionPropertiesForUpdate) =>
@@ -163,7 +163,7 @@ onEachDatabase('Named versions', {}, (context) => {
     });
   });
 
-  test('do not come along with a clone', async () => {
+  test('are not cloned', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     await create(made, 1, 'Left behind');
     const clone = await context.olivia.client.iModels.clone({
@@ -184,7 +184,7 @@ onEachDatabase('Named versions', {}, (context) => {
     assert.equal((await create({ ...made, id: clone.id }, 1, 'Left behind')).changesetIndex, 1);
   });
 
-  test('that cannot be are refused', async () => {
+  test('invalid named versions are refused', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
     await create(made, 1, 'Taken');
     const post = (body: object) => context.api.post(`/imodels/${made.id}/namedversions`, body);

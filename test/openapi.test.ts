@@ -25,7 +25,7 @@ describe('The API document', () => {
   });
   after(() => endServer(server));
 
-  test('is OpenAPI 3.1 and holds every route with its permission and every refusal it can give', () => {
+  test('is OpenAPI 3.1 and contains every route with its permission and all its error codes', () => {
     assert.match(document.openapi, /^3\.1\./);
     for (const route of routes) {
       const operation = document.paths[route.path.replace(/:(\w+)/g, '{$1}')]?.[route.method.toLowerCase()];
@@ -61,7 +61,7 @@ describe('The API document', () => {
     ]);
   });
 
-  test('has a readable page that is served from here alone', async () => {
+  test('has a readable page that loads nothing from other origins', async () => {
     const page = await fetch(`${server.origin}/docs/`);
     const html = await page.text();
     assert.equal(page.status, 200);
@@ -74,7 +74,7 @@ describe('The API document', () => {
     }
   });
 
-  test('says in each 429 and 503 how long to wait, and on each POST how to repeat it', () => {
+  test('documents the wait for each 429 and 503, and how to repeat each POST', () => {
     for (const route of routes) {
       const operation = document.paths[route.path.replace(/:(\w+)/g, '{$1}')]?.[route.method.toLowerCase()];
       for (const status of ['429', '503'])
@@ -85,7 +85,7 @@ describe('The API document', () => {
     }
   });
 
-  test('and its page work below the path of a proxy', async () => {
+  test('and its page work below the path prefix of a proxy', async () => {
     const below = await bootServer('sqlite', { publicUrl: 'https://imodels.example.com/hub' });
     try {
       const get = (path: string) => fetch(`${below.origin}${path}`, { redirect: 'manual' });
@@ -106,12 +106,12 @@ describe('The API document', () => {
     }
   });
 
-  test('and health are open to all', async () => {
+  test('and the health endpoints are public', async () => {
     const { status, body } = await new Api(server.origin).get('/health');
     assert.deepEqual([status, (body as { status: string }).status], [200, 'ok']);
   });
 
-  test('a browser may call: preflights are answered and the headers of Clone can be read', async () => {
+  test('answers CORS preflights, and browsers can read the headers of Clone', async () => {
     const preflight = await fetch(`${server.origin}/imodels/x/clone`, {
       method: 'OPTIONS',
       headers: {

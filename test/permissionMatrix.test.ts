@@ -86,7 +86,7 @@ onEachDatabase('The permission matrix', {}, (context) => {
   }
 
   for (const { name, permissions } of roles) {
-    test(`${name}: every operation answers as its route declares, here and in another tenant`, async () => {
+    test(`${name}: every operation answers as its route declares, in the own tenant and in another`, async () => {
       const own = await context.server.iTwin();
       if (permissions !== 'no role') await context.server.grant(own, 'max', permissions);
       const ownModel = await makeIModel(context.olivia, own);
@@ -117,7 +117,7 @@ onEachDatabase('The permission matrix', {}, (context) => {
   }
 
   for (const who of ['olivia', 'admin'] as const) {
-    test(`${who === 'olivia' ? 'the owner' : 'an Organization Administrator'} may do everything on the own iTwin and nothing in another organization`, async () => {
+    test(`${who === 'olivia' ? 'the owner' : 'an Organization Administrator'} has every permission on the own iTwin and none in another organization`, async () => {
       const own = await context.server.iTwin();
       const ownModel = await makeIModel(context.olivia, own);
       const foreignITwin = await context.server.iTwin('eve');
@@ -140,7 +140,7 @@ onEachDatabase('The permission matrix', {}, (context) => {
     });
   }
 
-  test('permissions of its own replace those of the iTwin for an iModel, wider and narrower, for every operation', async () => {
+  test('permissions of an iModel replace those of its iTwin, wider and narrower, for every operation', async () => {
     const own = await context.server.iTwin();
     await context.server.grant(own, 'max', ['imodels_read']);
     const made = await makeIModel(context.olivia, own);

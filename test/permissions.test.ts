@@ -12,7 +12,7 @@ onEachDatabase('Permissions', {}, (context) => {
     return (await client.userPermissions.get({ authorization, iModelId })).permissions;
   };
 
-  test('the official client reads the caller’s permissions, without the one to delete', async () => {
+  test('the official client reads the caller’s permissions, without the permission to delete', async () => {
     const own = await context.server.iTwin();
     const made = await makeIModel(context.olivia, own);
     assert.deepEqual(await permissionsOf('olivia', made.id), [
@@ -25,7 +25,7 @@ onEachDatabase('Permissions', {}, (context) => {
     assert.deepEqual(await permissionsOf('max', made.id), ['imodels_webview', 'imodels_read']);
   });
 
-  test('roles add up, and go with the role and the membership', async () => {
+  test('roles are additive, and end with the role and the membership', async () => {
     const own = await context.server.iTwin();
     const made = await makeIModel(context.olivia, own);
     const viewer = await context.server.grant(own, 'max', ['imodels_webview']);
@@ -48,7 +48,7 @@ onEachDatabase('Permissions', {}, (context) => {
     assert.equal((await (await context.server.as('max')).get(`/imodels/${made.id}`)).status, 404);
   });
 
-  test('an iModel says that it has permissions of its own, and goes back without them', async () => {
+  test('an iModel reports whether it has its own permissions, and inherits again without them', async () => {
     const own = await context.server.iTwin();
     const role = await context.server.grant(own, 'max', ['imodels_write']);
     const made = await makeIModel(context.olivia, own);
@@ -73,7 +73,7 @@ onEachDatabase('Permissions', {}, (context) => {
     assert.deepEqual(await permissionsOf('max', made.id), ['imodels_webview', 'imodels_read', 'imodels_write']);
   });
 
-  test('role permissions are found and set at their other address too', async () => {
+  test('role permissions can be read and set at their other address too', async () => {
     const own = await context.server.iTwin();
     const role = await context.server.grant(own, 'max', ['imodels_webview']);
     const made = await makeIModel(context.olivia, own);
@@ -86,7 +86,7 @@ onEachDatabase('Permissions', {}, (context) => {
     assert.deepEqual((await context.api.put(other, { rolePermissions: [] })).body, { rolePermissions: [] });
   });
 
-  test('roles and members are read one by one, and every permission that there is', async () => {
+  test('roles and members can be read individually, as can the list of all permissions', async () => {
     const own = await context.server.iTwin();
     const base = `/accesscontrol/itwins/${own}`;
     const roleId = await context.server.grant(own, 'max', ['imodels_read']);
@@ -172,7 +172,7 @@ onEachDatabase('Permissions', {}, (context) => {
     assert.equal((await (await context.server.as('max')).get(`/imodels/${made.id}`)).status, 404);
   });
 
-  test('a user of the users file may be given permissions before the first sign-in', async () => {
+  test('a user of the users file can receive permissions before the first sign-in', async () => {
     const own = await context.server.iTwin();
     const made = await makeIModel(context.olivia, own);
     const { db } = context.server.services.database;
@@ -190,7 +190,7 @@ onEachDatabase('Permissions', {}, (context) => {
     assert.deepEqual([stranger.status, (stranger.body as WireError).error.code], [404, 'UserNotFound']);
   });
 
-  test('role permissions on an iModel count only with webview on its iTwin', async () => {
+  test('role permissions on an iModel require webview on its iTwin', async () => {
     const own = await context.server.iTwin();
     const role = await context.server.grant(own, 'max', []);
     const made = await makeIModel(context.olivia, own);
@@ -204,12 +204,12 @@ onEachDatabase('Permissions', {}, (context) => {
     assert.equal((await permissionsOf('max', made.id)).length, 4);
   });
 
-  test('a role taken away leaves an iModel that named it closed, not open', async () => {
+  test('removing a role closes an iModel that names it', async () => {
     const made = await closedByDeletedRole();
     assert.equal((await (await context.server.as('max')).get(`/imodels/${made.id}`)).status, 404);
   });
 
-  test('lists leave out what the caller may not see, unless the caller manages the iTwin', async () => {
+  test('lists omit what the caller may not see, unless the caller manages the iTwin', async () => {
     const own = await context.server.iTwin();
     await context.server.grant(own, 'max', ['imodels_webview']);
     const [open, closed] = [await makeIModel(context.olivia, own), await makeIModel(context.olivia, own)];
@@ -228,7 +228,7 @@ onEachDatabase('Permissions', {}, (context) => {
     assert.deepEqual(await seenBy('max'), [open.id, closed.id].toSorted());
   });
 
-  test('below read there are no download links', async () => {
+  test('callers without read permission get no download links', async () => {
     const own = await context.server.iTwin();
     await context.server.grant(own, 'max', ['imodels_webview']);
     const made = await makeIModel(context.olivia, own, { changesets: 1 });
@@ -240,7 +240,7 @@ onEachDatabase('Permissions', {}, (context) => {
     assert.equal(listed?._links.download, null);
   });
 
-  test('roles and users that are not there are refused, and nothing changes', async () => {
+  test('unknown roles and users are refused, and nothing changes', async () => {
     const own = await context.server.iTwin();
     const made = await makeIModel(context.olivia, own);
     const role = await context.api.put(`/imodels/${made.id}/rolepermissions`, {

@@ -151,7 +151,7 @@ onEachDatabase('The iTwins clients', {}, (context) => {
     },
   ];
 
-  test('have every method of theirs tried here', () => {
+  test('are covered: every public method of theirs has a test', () => {
     assert.deepEqual(Object.keys(iTwinsCalls).toSorted(), methodsOfClass('@itwin/itwins-client', 'iTwinsClient'));
     assert.ok(methodsOfClass('itwins-client-first', 'iTwinsClient').every((method) => method in iTwinsCalls));
   });
@@ -168,7 +168,7 @@ onEachDatabase('The iTwins clients', {}, (context) => {
         check?.(answer.data, made);
       });
 
-  test('get the codes and details that they compare for what is refused', async () => {
+  test('get the error codes and details that they compare', async () => {
     const client = new ITwinsAccessClient(`${context.server.origin}/itwins`);
     const token = `Bearer ${await context.server.token('olivia')}`;
     const counterpart = {
@@ -558,13 +558,13 @@ async function setting({ api, server }: Context): Promise<Setting> {
   return { iTwinId, repositoryId, roleId, groupId, memberGroupId, picture };
 }
 
-onEachDatabase('Requests of the clients that npm does not offer here', {}, (context) => {
+onEachDatabase('Requests of clients that the npm registry does not offer', {}, (context) => {
   let requests: Request[];
   before(async () => {
     requests = requestsOf(await setting(context));
   });
 
-  test('are answered with what the clients read from them', async () => {
+  test('get the answers that the clients parse', async () => {
     for (const { client, method, http, path, body, headers, status, check, as } of requests) {
       const api = as === undefined ? context.api : await context.server.as(as);
       const answer = await callAs(`${client}, by its requests: \`${method}\``, () =>
@@ -576,7 +576,7 @@ onEachDatabase('Requests of the clients that npm does not offer here', {}, (cont
   });
 
   for (const [methods, addresses] of Object.entries(notThere))
-    test(`are told plainly what is not there: ${methods}`, async () => {
+    test(`get 404 with the reason where the feature is missing: ${methods}`, async () => {
       for (const [http, path] of addresses) {
         const answer = await context.api.send(http, path, undefined, json);
         const { error } = answer.body as WireError;

@@ -35,7 +35,7 @@ describe('Transactions on PostgreSQL', { skip }, () => {
   const valueOf = async (name: string) =>
     (await database.db.selectFrom('secret').select('value').where('name', '=', name).executeTakeFirstOrThrow()).value;
 
-  test('that lock each other out begin again, and each counts once', async () => {
+  test('that deadlock are retried, and each counts once', async () => {
     let bothHold!: () => void;
     const held = new Promise<void>((resolve) => (bothHold = resolve));
     let holding = 0;
@@ -51,7 +51,7 @@ describe('Transactions on PostgreSQL', { skip }, () => {
     assert.deepEqual([await valueOf('a'), await valueOf('b')], ['2', '2']);
   });
 
-  test('whose connection is cut begin again on another', async () => {
+  test('whose connection is lost are retried on another', async () => {
     const before = Number(await valueOf('a'));
     let runs = 0;
     await database.db.transaction().execute(async (tx) => {
@@ -65,7 +65,7 @@ describe('Transactions on PostgreSQL', { skip }, () => {
     assert.deepEqual([runs, Number(await valueOf('a'))], [2, before + 1]);
   });
 
-  test('are not the only ones: a read whose connection is cut goes on with another, a change does not', async () => {
+  test('and single reads are retried after a lost connection, single writes are not', async () => {
     const cut = async (text: string) => {
       for (;;) {
         const found = await sql<{
@@ -95,7 +95,7 @@ describe('Transactions on PostgreSQL', { skip }, () => {
     assert.equal(await valueOf('b'), before);
   });
 
-  test('that cannot begin, because PostgreSQL is away for a moment, wait for it', async () => {
+  test('that cannot begin wait while PostgreSQL is briefly unavailable', async () => {
     const postgres = await startPostgres();
     const other = await openDatabase({ ...installation.config(), databaseUrl: postgres.url });
     try {
@@ -115,7 +115,7 @@ describe('Transactions on PostgreSQL', { skip }, () => {
     }
   });
 
-  test('that fail for a reason of their own do so at once', async () => {
+  test('that fail for another reason are not retried', async () => {
     let runs = 0;
     await assert.rejects(
       database.db.transaction().execute(async (tx) => {
@@ -148,12 +148,12 @@ describe('Statements on PostgreSQL', { skip }, () => {
       ).rows.filter(({ statement }) => statement.includes('"secret"')).length;
     });
 
-  test('are prepared once for each connection, unless the configuration forbids it', async () => {
+  test('are prepared once per connection, unless the configuration disables it', async () => {
     await onDatabase(true, async (database) => assert.equal(await prepared(database), 1));
     await onDatabase(false, async (database) => assert.equal(await prepared(database), 0));
   });
 
-  test('go on when a newer server adds a column meanwhile, alone and in transactions', async () => {
+  test('keep working when a newer server adds a column, alone and in transactions', async () => {
     await onDatabase(true, async (database) => {
       const { db } = database;
       const both = async () => {
@@ -214,7 +214,7 @@ describe('Moving to PostgreSQL', { skip }, () => {
     return installation;
   }
 
-  test('the list of tables is that of the database', async () => {
+  test('the list of tables matches the database', async () => {
     const installation = await Installation.create('sqlite');
     const database = await openDatabase(installation.config());
     const { rows } = await sql<{
@@ -227,7 +227,7 @@ describe('Moving to PostgreSQL', { skip }, () => {
     installation.remove();
   });
 
-  test('copies every row, and the server goes on there with everything as it was', async () => {
+  test('copies every row, and the server continues there with all its data', async () => {
     const [source, target] = [await filled(), await Installation.create('postgres')];
     const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
     const moved = await new Promise<{ code: number; stdout: string; stderr: string }>((resolve) => {
@@ -277,7 +277,7 @@ describe('Moving to PostgreSQL', { skip }, () => {
     }
   });
 
-  test('leaves a target alone that is not empty, and commits nothing that differs', async () => {
+  test('refuses a target that is not empty, and commits nothing that differs', async () => {
     const [source, target] = [await filled(), await Installation.create('postgres')];
     const [from, to] = [await openDatabase(source.config()), await openDatabase(target.config())];
     try {

@@ -31,7 +31,7 @@ onEachDatabase('The limit on clones', {}, (context) => {
     ['premium-app', 'Premium', 20],
     ['enterprise-app', 'Enterprise', 20],
   ] as const) {
-    test(`is ${allowed} a minute for the ${tier} tier, and the one above it is told when to come back`, async () => {
+    test(`is ${allowed} a minute for the ${tier} tier, and the next request gets Retry-After`, async () => {
       const made = await makeIModel(context.olivia, context.iTwinId);
       const api = await context.server.as('olivia', application);
       const clone = () => api.post(`/imodels/${made.id}/clone`, { iTwinId: context.iTwinId, name: randomUUID() });
@@ -46,7 +46,7 @@ onEachDatabase('The limit on clones', {}, (context) => {
     });
   }
 
-  test('counts on after a restart, and over all servers of an installation', async () => {
+  test('survives a restart, and applies across all servers of an installation', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     await context.server.close();
     const { installation } = context.server;
@@ -81,7 +81,7 @@ onEachDatabase(
     },
   },
   (context) => {
-    test('is over all requests of an application, refused ones included', async () => {
+    test('counts all requests of an application, including refused ones', async () => {
       const answers: Answer[] = [];
       for (let n = 0; n < 40; n++)
         answers.push(await context.api.get(n % 2 === 0 ? '/itwins' : `/imodels/${randomUUID()}`));
@@ -110,7 +110,7 @@ onEachDatabase(
     },
   },
   (context) => {
-    test('is no longer than it should be when a clock was ahead and is set back', async () => {
+    test('lasts no longer than intended when a fast clock is set back', async () => {
       const api = await context.server.as('olivia', 'trial-app');
       const ask = async (): Promise<Answer> => api.get('/itwins');
       const real = Date.now;

@@ -47,7 +47,7 @@ async function freezable(address: string): Promise<{ address: string; freeze(): 
   };
 }
 
-test('readiness asks what hangs only once, however often it is asked itself', async () => {
+test('readiness probes an unresponsive service only once, however often readiness is requested', async () => {
   let begun = 0;
   let end!: () => void;
   const hanging = new Promise<void>((resolve) => (end = resolve));
@@ -62,7 +62,7 @@ test('readiness asks what hangs only once, however often it is asked itself', as
 });
 
 describe('With a frozen PostgreSQL', { skip }, () => {
-  test('readiness answers within 2 s and says so, and all goes on when it is back', async () => {
+  test('readiness answers within 2 s with the reason, and recovers with PostgreSQL', async () => {
     const postgres = await startPostgres();
     const installation = await Installation.create('postgres', postgres.url);
     const server = await installation.start({ databasePool: 4, databaseWaitSeconds: 2 });
@@ -90,7 +90,7 @@ describe('With a frozen PostgreSQL', { skip }, () => {
 });
 
 for (const setup of setups.filter(({ store }) => store !== 'files')) {
-  test(`with a frozen store of type ${setup.store}, readiness answers within 2 s and says so, and all goes on when it is back`, async () => {
+  test(`with a frozen store of type ${setup.store}, readiness answers within 2 s with the reason, and recovers with the store`, async () => {
     const address = (
       setup.store === 's3' ? process.env['OFFSHOOT_TEST_S3'] : process.env['OFFSHOOT_TEST_AZURE']
     ) as string;
@@ -157,7 +157,7 @@ describe('With too many clients on PostgreSQL', { skip }, () => {
     }
   });
 
-  test('they are answered 503 with Retry-After when there is none in time', async () => {
+  test('requests answer 503 with Retry-After when no connection becomes free in time', async () => {
     const { installation, url, asSuperuser } = await limited(5);
     const server = await installation.start({ databaseUrl: url, databasePool: 5, databaseWaitSeconds: 0.5 });
     const database = await openDatabase({ ...installation.config({ databasePool: 2 }), databaseUrl: url });

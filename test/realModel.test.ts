@@ -27,7 +27,7 @@ after(async () => {
 });
 
 onEachDatabase('A real iModel', { checkpoints: { generate: 'auto' } }, (context) => {
-  test('is cloned with every file as it was pushed, and outlives its source', async () => {
+  test('is cloned with every file as it was pushed, and the clone survives the deletion of its source', async () => {
     const { client, authorization } = context.olivia;
     const sourceId = await pushSample(context.olivia, context.iTwinId, 'Sample');
     const target = await context.server.iTwin();
@@ -79,7 +79,7 @@ onEachDatabase('A real iModel', { checkpoints: { generate: 'auto' } }, (context)
   });
 });
 
-test('the demo runs to its end', async () => {
+test('the demo succeeds', async () => {
   const demo = fileURLToPath(new URL('../scripts/demo.ts', import.meta.url));
   const { code, stdout } = await new Promise<{ code: number | null; stdout: string }>((resolve) => {
     const child = execFile(process.execPath, [demo], (_error, text) => resolve({ code: child.exitCode, stdout: text }));

@@ -12,7 +12,7 @@ interface Pushed {
   complete: () => ReturnType<Api['patch']>;
 }
 
-onEachDatabase('An import keeps the briefcases that made its changesets', {}, (context) => {
+onEachDatabase('Recorded briefcases of an import', {}, (context) => {
   const as = () => ({ authorization: context.olivia.authorization });
 
   async function acquire(iModelId: string, more: object = {}): Promise<number> {
@@ -53,7 +53,7 @@ onEachDatabase('An import keeps the briefcases that made its changesets', {}, (c
     };
   }
 
-  test('a changeset is kept under the briefcase that made it elsewhere, and later briefcases get higher ids', async () => {
+  test('a changeset keeps the briefcase that made it elsewhere, and later briefcases get higher ids', async () => {
     const { id: iModelId } = await makeIModel(context.olivia, context.iTwinId);
     const own = await acquire(iModelId, { minimumBriefcaseId: 10 });
     assert.equal(own, 10);
@@ -80,7 +80,7 @@ onEachDatabase('An import keeps the briefcases that made its changesets', {}, (c
     assert.equal(await acquire(iModelId, { minimumBriefcaseId: 3 }), 12);
   });
 
-  test('an id that is not below the own briefcase, or that somebody has here, is refused', async () => {
+  test('an id that is not below the caller’s briefcase, or that is held here, is refused', async () => {
     const { id: iModelId } = await makeIModel(context.olivia, context.iTwinId);
     const early = await acquire(iModelId);
     const own = await acquire(iModelId, { minimumBriefcaseId: 20 });
@@ -120,7 +120,7 @@ onEachDatabase('An import keeps the briefcases that made its changesets', {}, (c
     assert.equal((await lock(ids[1])).status, 200);
   });
 
-  test('both are for those who manage the iModel', async () => {
+  test('only managers of the iModel may record briefcases and reserve ids', async () => {
     const iTwinId = await context.server.iTwin();
     await context.server.grant(iTwinId, 'max', ['imodels_write']);
     const { id: iModelId } = await makeIModel(context.olivia, iTwinId);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { startAll, type Stoppable } from './support/services.ts';
 
-test('services that started are stopped when another one of the run does not start', async () => {
+test('services that started are stopped when another service of the run fails to start', async () => {
   const stopped: string[] = [];
   const starting = (name: string, ready: Promise<unknown>) => async (): Promise<Stoppable> => {
     await ready;

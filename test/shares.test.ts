@@ -35,7 +35,7 @@ onEachDatabase('Shares', {}, (context) => {
       new Api(context.server.origin).send(method, path, body, { authorization: `Basic ${key}` }),
   });
 
-  test('open one iModel to whoever holds the key, which is shown once', async () => {
+  test('open one iModel to every holder of the key, which is shown once', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     const { shareKey, ...created } = await share(made.id);
     assert.equal(created.displayName, created.name);
@@ -53,7 +53,7 @@ onEachDatabase('Shares', {}, (context) => {
     assert.ok(!JSON.stringify(stored).includes(shareKey ?? '?'));
   });
 
-  test('give what they say and no more: no other iModel, no iTwin, no change, no clone', async () => {
+  test('grant what they declare and no more: no other iModel, no iTwin, no change, no clone', async () => {
     const [made, other] = [
       await makeIModel(context.olivia, context.iTwinId, { changesets: 1 }),
       await makeIModel(context.olivia, context.iTwinId),
@@ -95,7 +95,7 @@ onEachDatabase('Shares', {}, (context) => {
     assert.equal(((await context.api.get(`/imodels/${made.id}/users`)).body as { users: [] }).users.length, 1);
   });
 
-  test('end when they expire, are revoked, or their iModel goes', async (t) => {
+  test('end when they expire, are revoked, or their iModel is deleted', async (t) => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const created = await share(made.id);
     const { shareKey } = created;
@@ -116,7 +116,7 @@ onEachDatabase('Shares', {}, (context) => {
     assert.equal((await holding(last.shareKey).get(`/imodels/${made.id}`)).status, 404);
   });
 
-  test('of others are not seen, and bad ones are refused', async () => {
+  test('of other users are hidden, and invalid ones are refused', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const created = await share(made.id);
     await context.server.grant(context.iTwinId, 'max', ['imodels_manage']);

@@ -10,7 +10,7 @@ import { bootServer, endServer, engines } from './support/server.ts';
 const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
 
 for (const engine of engines) {
-  test(`Servers on ${engine} that start at once on a new installation make one first iTwin and all start`, async () => {
+  test(`servers on ${engine} that start concurrently on a new installation create one first iTwin and all start`, async () => {
     const server = await bootServer(engine);
     try {
       const { services } = server.running;
@@ -24,7 +24,7 @@ for (const engine of engines) {
 }
 
 describe('A start that fails after the server listens', () => {
-  test('ends the process and tells the reason', { timeout: 120_000 }, async () => {
+  test('ends the process and reports the reason', { timeout: 120_000 }, async () => {
     const server = await bootServer('sqlite');
     await server.close();
     try {

@@ -21,7 +21,7 @@ onEachDatabase('Thumbnails', {}, (context) => {
       thumbnailProperties: { imageType: imageType as never, image: Uint8Array.from(image) },
     });
 
-  test('are there for every iModel, in two sizes, always PNG', async () => {
+  test('exist as PNG in two sizes for every iModel', async () => {
     const { id } = await makeIModel(context.olivia, context.iTwinId);
     for (const [size, width, height] of [
       [ThumbnailSize.Small, 400, 250],
@@ -37,7 +37,7 @@ onEachDatabase('Thumbnails', {}, (context) => {
     assert.deepEqual(Buffer.from(await byDefault.arrayBuffer()), await download(id, ThumbnailSize.Small));
   });
 
-  test('can be uploaded as PNG and JPEG over each other, do not come along with a clone, and leave no bytes behind', async () => {
+  test('can be replaced by PNG and JPEG uploads, are not cloned, and leave no bytes behind', async () => {
     const { database, blobs } = context.server.services;
     const seed = await database.db
       .selectFrom('baseline')
@@ -76,7 +76,7 @@ onEachDatabase('Thumbnails', {}, (context) => {
     assert.equal((await run()).blobs, 2);
   });
 
-  test('that are none are refused, and nothing changes', async () => {
+  test('invalid images are refused, and nothing changes', async () => {
     const { id } = await makeIModel(context.olivia, context.iTwinId);
     const put = (body: Uint8Array | string, headers: Record<string, string>) =>
       context.api.put(`/imodels/${id}/thumbnail`, body, headers);

@@ -34,7 +34,7 @@ async function collector(): Promise<{ url: string; spans: Span[]; bodies: string
 }
 
 test(
-  'one trace leads from a request over the job that it ordered to the files in the store, and tells no secret',
+  'one trace spans a request, the job that it scheduled and the files in the store, and reveals no secret',
   { timeout: 60_000 },
   async () => {
     const setup = setups[0] as Setup;
@@ -76,7 +76,7 @@ test(
   },
 );
 
-test('a collector that is away changes nothing', { timeout: 60_000 }, async () => {
+test('an unavailable trace collector changes nothing', { timeout: 60_000 }, async () => {
   const server = await bootServer(setups[0] as Setup, { tracesUrl: 'http://127.0.0.1:9/v1/traces' });
   try {
     const made = await makeIModel(await official(server), await server.iTwin(), { changesets: 1 });

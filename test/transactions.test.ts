@@ -33,7 +33,7 @@ async function spoilCommit(tx: Tx, { engine }: Database): Promise<void> {
 
 for (const engine of engines) {
   describe(`A transaction on ${engine}`, () => {
-    test('whose COMMIT fails leaves nothing, and every other one stays whole', async () => {
+    test('whose COMMIT fails leaves nothing behind, and every other one stays complete', async () => {
       await withDatabase(engine, async (database) => {
         const { db } = database;
         const kept: string[] = [];
@@ -68,7 +68,7 @@ for (const engine of engines) {
       });
     });
 
-    test('whose work fails in the middle leaves nothing', async () => {
+    test('whose work fails in the middle leaves nothing behind', async () => {
       await withDatabase(engine, async (database) => {
         await assert.rejects(
           database.db.transaction().execute(async (tx) => {
@@ -84,7 +84,7 @@ for (const engine of engines) {
 }
 
 describe('A transaction on sqlite', () => {
-  test('that SQLite rolled back by itself inside a statement does not go on statement by statement', async () => {
+  test('that SQLite rolled back inside a statement does not continue with later statements', async () => {
     await withDatabase('sqlite', async (database) => {
       await assert.rejects(
         database.db.transaction().execute(async (tx) => {
@@ -109,7 +109,7 @@ describe('A transaction on sqlite', () => {
     });
   });
 
-  test('that finds no room leaves nothing, and the next one with room is whole', async () => {
+  test('that runs out of disk space leaves nothing behind, and the next one with space is complete', async () => {
     await withDatabase('sqlite', async (database) => {
       const { db } = database;
       const { rows } = await sql<{ page_count: number }>`pragma page_count`.execute(db);
@@ -138,7 +138,7 @@ describe('A transaction on sqlite', () => {
     });
   });
 
-  test('that cannot begin gives its turn on', async () => {
+  test('that cannot begin lets the next one begin', async () => {
     await withDatabase('sqlite', async (database) => {
       const { db, writer } = database;
       // Bound by hand, as Kysely would; the writer thread refuses it because of its parameter.
@@ -151,7 +151,7 @@ describe('A transaction on sqlite', () => {
     });
   });
 
-  test('that hangs or is left idle ends, and only then does the next one begin', async () => {
+  test('that hangs or stays idle is ended, and only then does the next one begin', async () => {
     const installation = await Installation.create('sqlite');
     const writer = new Writer(`${installation.dataDir}/x.db`, { turnMs: 20_000, statementMs: 200 });
     try {
@@ -192,7 +192,7 @@ describe('A transaction on sqlite', () => {
     }
   });
 
-  test('waits for its turn only so long', async () => {
+  test('waits for the writer only until its timeout', async () => {
     const installation = await Installation.create('sqlite');
     const writer = new Writer(`${installation.dataDir}/x.db`, { turnMs: 300, statementMs: 20_000 });
     try {
@@ -206,7 +206,7 @@ describe('A transaction on sqlite', () => {
     }
   });
 
-  test('whose writer thread dies has not happened, and another thread goes on', async () => {
+  test('whose writer thread crashes has no effect, and another thread takes over', async () => {
     await withDatabase('sqlite', async (database) => {
       const { db, writer } = database;
       await db.transaction().execute((tx) => write(tx, 'earlier'));

@@ -21,7 +21,7 @@ for (const setup of setups) {
   const kills = setup.engine === 'sqlite' ? 6 : 3;
   describe(`A server that is killed while it copies into another data center, on ${setup.engine} and ${setup.store}`, () => {
     test(
-      `${kills} times at random, ends with a clone that is right, and copies nothing that it had`,
+      `${kills} times at random, completes the clone correctly, and copies no file twice`,
       { timeout: 200_000 },
       async () => {
         const installation = await Installation.create(setup);

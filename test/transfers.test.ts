@@ -111,7 +111,7 @@ async function collectAll({ services: { database, blobs } }: TestServer): Promis
 onEachDatabase('An iTwin in another data center', farAway, (context) => {
   const farITwin = (): Promise<string> => context.server.iTwin('olivia', undefined, west);
 
-  test('keeps its files in the store of that data center, and says where it is', async () => {
+  test('keeps its files in the store of that data center, and reports its location', async () => {
     const far = await farITwin();
     const made = await makeIModel(context.olivia, far, { changesets: 3 });
     const stores = storesOf(context.server);
@@ -122,7 +122,7 @@ onEachDatabase('An iTwin in another data center', farAway, (context) => {
     assert.deepEqual(await contentsOf(context.olivia, made.id), pushed(made));
   });
 
-  test('gets a clone through the official client that is whole, its own, and unhurt by the end of its source', async () => {
+  test('gets a complete clone through the official client, independent of its source and its deletion', async () => {
     const far = await farITwin();
     const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 7 });
     const { client, authorization } = context.olivia;
@@ -151,7 +151,7 @@ onEachDatabase('An iTwin in another data center', farAway, (context) => {
     assert.deepEqual((await verify(database.db, blobs.stores, true)).faults, []);
   });
 
-  test('gets what the source had when it was asked for, up to the chosen changeset, and nothing later', async () => {
+  test('gets the content of the source as of the request, up to the chosen changeset', async () => {
     const far = await farITwin();
     const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 5 });
     const three = await order(context.api, source.id, { iTwinId: far, changesetIndex: 3 });
@@ -163,7 +163,7 @@ onEachDatabase('An iTwin in another data center', farAway, (context) => {
     assert.deepEqual(await placesOf(context.server, none), [storesOf(context.server).west.id]);
   });
 
-  test('gets a second clone, and gives one back, for the price of what is missing', async () => {
+  test('gets a second clone, and clones back, by copying only missing files', async () => {
     const far = await farITwin();
     const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 6 });
     const stores = storesOf(context.server);
@@ -185,7 +185,7 @@ onEachDatabase('An iTwin in another data center', farAway, (context) => {
     assert.deepEqual(await placesOf(context.server, back), [stores.east.id]);
   });
 
-  test('gets forks with their history and iModels from templates too', async () => {
+  test('gets forks with history and iModels from templates too', async () => {
     const far = await farITwin();
     const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 3 });
     const fork = await order(context.api, source.id, { iTwinId: far, preserveHistory: true }, 'fork');
@@ -203,7 +203,7 @@ onEachDatabase('An iTwin in another data center', farAway, (context) => {
       assert.deepEqual(await placesOf(context.server, made), [storesOf(context.server).west.id]);
   });
 
-  test('is told why a clone failed, when a file of the source is gone or is not what it was', async () => {
+  test('reports why a clone failed when a file of the source is missing or damaged', async () => {
     const far = await farITwin();
     const { db } = context.server.services.database;
     const { east } = storesOf(context.server);
@@ -251,7 +251,7 @@ onEachDatabase('An iTwin in another data center', farAway, (context) => {
     assert.deepEqual((await verify(database.db, blobs.stores, true)).faults, []);
   });
 
-  test('cannot be in a data center that is not there', async () => {
+  test('cannot be in an unknown data center', async () => {
     const { status, body } = await context.api.post('/itwins', {
       displayName: randomUUID(),
       class: 'Thing',
@@ -281,7 +281,7 @@ for (const setup of setups)
     /** Slow enough to be met under way: changesets of about 300 bytes, a seed that the store has already. */
     const slow: ConfigInput = { transfers: { bytesPerSecond: 1500, parallelFiles: 1 }, shutdownSeconds: 0 };
 
-    test('goes on after a restart where it stopped', async () => {
+    test('resumes after a restart where it stopped', async () => {
       await onInstallation(async (start) => {
         let server = await start(slow);
         const olivia = await official(server);
@@ -304,7 +304,7 @@ for (const setup of setups)
       });
     });
 
-    test('ends when the target is deleted, and leaves nothing', async () => {
+    test('ends when the target is deleted, and leaves nothing behind', async () => {
       await onInstallation(async (start) => {
         const server = await start(slow);
         const olivia = await official(server);
@@ -331,7 +331,7 @@ for (const setup of setups)
       });
     });
 
-    test('whose target is deleted leaves no file that had come over and was not written down', async () => {
+    test('whose target is deleted leaves no copied file that was not recorded yet', async () => {
       await onInstallation(async (start) => {
         const server = await start();
         const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 3 });
@@ -363,7 +363,7 @@ for (const setup of setups)
       });
     });
 
-    test('that no server runs is told by the readiness of the server, until one does', async () => {
+    test('that no server runs is reported by the readiness endpoint until one does', async () => {
       await onInstallation(async (start) => {
         let server = await start(idle);
         const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 1 });
@@ -387,7 +387,7 @@ for (const setup of setups)
       });
     });
 
-    test('is made although the source is deleted before its turn comes', async () => {
+    test('succeeds although the source is deleted before its job runs', async () => {
       await onInstallation(async (start) => {
         let server = await start(idle);
         const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 4 });
@@ -402,7 +402,7 @@ for (const setup of setups)
       });
     });
 
-    test('runs on the permissions of the moment in which it begins', async () => {
+    test('uses the permissions at the time its job begins', async () => {
       await onInstallation(async (start) => {
         let server = await start(idle);
         const iTwinId = await server.iTwin();
@@ -447,7 +447,7 @@ for (const setup of setups)
       });
     });
 
-    test('is given up, with the reason, after attempts that bring nothing over', async () => {
+    test('fails with the reason when its attempts make no progress', async () => {
       await onInstallation(async (start) => {
         const server = await start({ transfers: { attemptsWithoutProgress: 2, firstRetrySeconds: 0 } });
         const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 2 });
@@ -531,7 +531,7 @@ for (const setup of setups)
     );
 
     test(
-      'says of a checkpoint that it is on its way, and with a reason that it could not be copied',
+      'reports that a checkpoint is being copied, and the reason when it could not be',
       { skip, timeout: 120_000 },
       async () => {
         await onInstallation(async (start) => {
@@ -589,7 +589,7 @@ for (const setup of setups)
       },
     );
 
-    test('brings checkpoints along, which open the clone at once', { skip, timeout: 120_000 }, async () => {
+    test('includes checkpoints, which open the clone at once', { skip, timeout: 120_000 }, async () => {
       await onInstallation(async (start) => {
         let server = await start({ checkpoints: { generate: 'auto', delaySeconds: 0 }, ...idle });
         const olivia = await official(server);
@@ -659,7 +659,7 @@ for (const setup of setups)
     });
   });
 
-describe('The carrier of files between stores', () => {
+describe('The blob copier', () => {
   /** Stores in memory would be stores of their own kind; these are files. */
   async function twoStores(work: (server: TestServer) => Promise<void>): Promise<void> {
     const setup = setups[0] as Setup;
@@ -672,7 +672,7 @@ describe('The carrier of files between stores', () => {
     }
   }
 
-  test('keeps to its budget of bytes a second over all files together', async () => {
+  test('keeps its limit of bytes per second across all files', async () => {
     await twoStores(async (server) => {
       const { blobs } = server.services;
       const stores = storesOf(server);
@@ -723,7 +723,7 @@ describe('The carrier of files between stores', () => {
       return clone;
     }
 
-    test(`leaves the copy to the service where both stores are on one: ${setup.store}`, async () => {
+    test(`leaves the copy to the storage service where it holds both stores: ${setup.store}`, async () => {
       await onOneService(3, async (server, source) => {
         const stores = storesOf(server);
         Object.assign(stores.west, { put: () => Promise.reject(new Error('bytes came through the server')) });
@@ -755,7 +755,7 @@ describe('The carrier of files between stores', () => {
       });
     });
 
-    test(`carries files through the server where the service refuses to copy them: ${setup.store}`, async () => {
+    test(`copies files through the server where the storage service refuses to copy them: ${setup.store}`, async () => {
       await onOneService(8, async (server, source) => {
         const stores = storesOf(server);
         let asked = 0;
@@ -770,7 +770,7 @@ describe('The carrier of files between stores', () => {
     });
   }
 
-  test('never lets a file count that is not the one that was meant', async () => {
+  test('never accepts a file other than the expected one', async () => {
     await twoStores(async (server) => {
       const stores = storesOf(server);
       const copier = new BlobCopier(server.services.blobs, 0);

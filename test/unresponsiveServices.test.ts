@@ -63,7 +63,7 @@ for (const { store: kind } of setups.filter(({ store }) => store !== 'files')) {
       installation.remove();
     });
 
-    test('fails every call in time, and works again when it is back', async () => {
+    test('fails every call within its timeout, and works again when it recovers', async () => {
       const [key, bytes] = [randomUUID(), randomBytes(300_000)];
       await store.put(key, Readable.from([bytes]), bytes.length);
       proxy.freeze();
@@ -110,7 +110,7 @@ for (const { store: kind } of setups.filter(({ store }) => store !== 'files')) {
   });
 
   describe(`Copies into a store on ${kind} that stops answering`, { timeout }, () => {
-    test('hold nobody else up, and go on when it is back', async () => {
+    test('block nobody else, and continue when it recovers', async () => {
       const { proxy, settings } = await behindProxy(kind);
       const installation = await Installation.create('sqlite');
       const server = await installation.start({
@@ -213,7 +213,7 @@ describe(
       installation.remove();
     });
 
-    test('fails the statement in time, and the next one goes to a new connection', async () => {
+    test('fails the statement within its timeout, and the next one uses a new connection', async () => {
       const pool = new pg.Pool({ connectionString: url, max: 1, query_timeout: 500 });
       pool.on('error', () => undefined);
       pool.on('connect', (client) => client.on('error', () => undefined));

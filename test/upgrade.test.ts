@@ -105,7 +105,7 @@ describe('An upgrade of a large embedded database', () => {
     }
   };
 
-  test('that is killed at any of 40 points is whole after the next start', async () => {
+  test('that is killed at any of 40 points is complete after the next start', async () => {
     restore();
     const whole = await upgrade(installation.config());
     await complete('not killed');
@@ -116,7 +116,7 @@ describe('An upgrade of a large embedded database', () => {
     }
   });
 
-  test('by a server that is killed again and again goes on, and the server works', async () => {
+  test('continues when the server is killed repeatedly, and the server works', async () => {
     restore();
     const config = installation.config();
     const begun = performance.now();
@@ -144,7 +144,7 @@ describe('An upgrade of a large embedded database', () => {
 });
 
 for (const engine of engines) {
-  test(`A first start on ${engine} that is killed at any point leaves a folder on which the next one works`, async () => {
+  test(`a first start on ${engine} that is killed at any point leaves a folder on which the next one works`, async () => {
     let installation = await Installation.create(engine);
     try {
       const begun = performance.now();

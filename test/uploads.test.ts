@@ -19,7 +19,7 @@ const config = {
   collector: { intervalSeconds: 0, graceSeconds: linkSeconds + 1 },
 };
 
-onEachDatabase('Uploads that take long', config, (context) => {
+onEachDatabase('Long uploads', config, (context) => {
   /** The server runs in this process: its clocks are moved, nobody waits. @returns moves them to so many seconds after now */
   function clock(t: TestContext): (seconds: number) => void {
     let ahead = 0;
@@ -82,7 +82,7 @@ onEachDatabase('Uploads that take long', config, (context) => {
     };
   }
 
-  test('a baseline that began in time comes through its expired link while bytes flow, and waits a day for its completion', async (t) => {
+  test('a baseline that started in time completes over its expired link while bytes arrive, and waits a day for its completion', async (t) => {
     const at = clock(t);
     const { bytes, upload, complete, operation } = await beginBaseline();
     const third = Math.ceil(bytes.length / 3);
@@ -106,7 +106,7 @@ onEachDatabase('Uploads that take long', config, (context) => {
     assert.equal((await operation()).state, 'successful');
   });
 
-  test('a baseline whose link expired unused, or whose upload paused for longer than a link lives, fails with the reason', async (t) => {
+  test('a baseline whose link expired unused, or whose upload paused for longer than the lifetime of a link, fails with the reason', async (t) => {
     const at = clock(t);
     const [unused, paused] = [await beginBaseline(), await beginBaseline()];
     assert.equal(await block(paused.upload, 'b0', paused.bytes.subarray(0, 1000)), 201);
@@ -161,7 +161,7 @@ onEachDatabase('Uploads that take long', config, (context) => {
     };
   }
 
-  test('a running upload keeps its turn to push, and comes to its end long after its link expired', async (t) => {
+  test('a running upload keeps the push lease, and completes long after its link expired', async (t) => {
     const at = clock(t);
     const { begin } = await twoBriefcases();
     const bytes = randomBytes(9000);
@@ -204,7 +204,7 @@ onEachDatabase('Uploads that take long', config, (context) => {
     assert.equal((await slow.complete()).status, 200);
   });
 
-  test('a push that lost its turn is told to pull, and its link says so', async (t) => {
+  test('a push that lost its lease is asked to pull, and so is an upload to its link', async (t) => {
     const at = clock(t);
     const { begin } = await twoBriefcases();
     const [slow, fast] = [randomBytes(10), randomBytes(20)];
@@ -222,7 +222,7 @@ onEachDatabase('Uploads that take long', config, (context) => {
     assert.deepEqual([late.status, codeOf(late)], [409, 'NewerChangesExist']);
   });
 
-  test('a push that lost its turn while its link is good is told so when it uploads', async (t) => {
+  test('a push that lost its lease before its link expired gets that error when it uploads', async (t) => {
     clock(t);
     const { begin } = await twoBriefcases();
     const lost = await begin(0, randomBytes(10));
@@ -232,7 +232,7 @@ onEachDatabase('Uploads that take long', config, (context) => {
     assert.deepEqual([upload.status, upload.headers.get('x-ms-error-code')], [412, 'LeaseLost']);
   });
 
-  test('what is noted of uploads and of lost turns is forgotten after a day', async (t) => {
+  test('records of uploads and lost leases are removed after a day', async (t) => {
     const at = clock(t);
     at(26 * 3600);
     await runCollector();

@@ -79,7 +79,7 @@ onEachDatabase(
     const arrived = (path: string, count: number) =>
       until(`${count} messages`, () => (at(path).length >= count ? at(path) : undefined));
 
-    test('hear of creation, pushes, versions, clones and deletion, each once and signed', async () => {
+    test('receive creation, pushes, versions, clones and deletion, each once and signed', async () => {
       const iTwinId = await context.server.iTwin();
       const { id, secret, path } = await subscribe(iTwinId);
       const made = await makeIModel(context.olivia, iTwinId, { changesets: 1 });
@@ -147,7 +147,7 @@ onEachDatabase(
       assert.equal(new Set(got.map(({ message }) => message.messageId)).size, 5);
     });
 
-    test('hear nothing of what was refused, of other iTwins, of events they did not ask for, or while switched off', async () => {
+    test('receive nothing about refused requests, other iTwins and other event types, or while switched off', async () => {
       const iTwinId = await context.server.iTwin();
       const wanted = await subscribe(iTwinId, ['iModels.iModelDeleted.v1']);
       const off = await subscribe(iTwinId, all, false);
@@ -167,7 +167,7 @@ onEachDatabase(
       assert.deepEqual([waiting, at(wanted.path).length, at(off.path).length], [[], 1, 0]);
     });
 
-    test('are tried again, and what is given up is listed and can be sent again', async () => {
+    test('are retried, and exhausted deliveries are listed and can be sent again', async () => {
       const iTwinId = await context.server.iTwin();
       const { id, path } = await subscribe(iTwinId, ['iModels.changesetPushed.v1']);
       const made = await makeIModel(context.olivia, iTwinId);
@@ -205,7 +205,7 @@ onEachDatabase(
       );
     });
 
-    test('show their secret once, are changed, switched off and deleted', async () => {
+    test('show their secret once, and can be changed, switched off and deleted', async () => {
       const iTwinId = await context.server.iTwin();
       const { id } = await subscribe(iTwinId);
       const base = `/itwins/${iTwinId}/webhooks`;
@@ -227,8 +227,8 @@ onEachDatabase(
   },
 );
 
-onEachDatabase('Webhooks, as they come', { webhooks: { attempts: 1 } }, (context) => {
-  test('do not reach into the own network, whatever name leads there', async () => {
+onEachDatabase('Webhooks with the default configuration', { webhooks: { attempts: 1 } }, (context) => {
+  test('cannot reach the local network, whatever host name resolves to it', async () => {
     const iTwinId = await context.server.iTwin();
     const base = `/itwins/${iTwinId}/webhooks`;
     const plain = await context.api.post(base, { callbackUrl: 'http://example.com/', eventTypes: all });

@@ -24,7 +24,7 @@ const options = {
 const blockId = (n: number): string => Buffer.from(String(n).padStart(6, '0')).toString('base64');
 
 describe(
-  'an upload link to an Azure account',
+  'an upload link of an Azure account',
   { skip: setup === undefined ? 'there is no server for azure' : false },
   () => {
     let server: TestServer;
@@ -61,7 +61,7 @@ describe(
       return names;
     }
 
-    test('allows to write, and nothing else that Azure has a permission for', async () => {
+    test('permits writing and no other operation of Azure', async () => {
       const begun = await begin(20);
       assert.equal(new URL(begun.upload).searchParams.get('sp'), 'w');
       assert.equal((await put(begun, randomBytes(20))).status, 201);
@@ -73,7 +73,7 @@ describe(
         await assert.rejects(attempt, ({ statusCode }: { statusCode?: number }) => statusCode === 403);
     });
 
-    test('that took a lease for ever and made snapshots leaves nothing behind, and does not stop the collector', async () => {
+    test('that was used to take an infinite lease and snapshots leaves nothing behind, and does not stop the collector', async () => {
       const leased = await begin(20);
       await put(leased, randomBytes(20));
       await blobOf(leased).createSnapshot();
@@ -90,7 +90,7 @@ describe(
       assert.deepEqual(await left(), []);
     });
 
-    test('that took a lease for ever can be completed all the same, and leaves nothing behind', async () => {
+    test('that was used to take an infinite lease can still be completed, and leaves nothing behind', async () => {
       const begun = await begin(20);
       const bytes = randomBytes(20);
       await put(begun, bytes);
@@ -131,7 +131,7 @@ describe(
       assert.deepEqual(await left(), []);
     });
 
-    test('does not choose where its file is kept: another tier becomes the usual one, and what cannot be read does not count', async () => {
+    test('does not choose the access tier of its file: another tier is reset, and an unreadable file is refused', async () => {
       const cool = await begin(20);
       const bytes = randomBytes(20);
       assert.equal((await put(cool, bytes, { 'x-ms-access-tier': 'Cool' })).status, 201);
@@ -169,8 +169,8 @@ describe(
   },
 );
 
-describe('an object that cannot be removed', () => {
-  test('does not keep the collector from the others, and the run says so', async () => {
+describe('An object that cannot be deleted', () => {
+  test('does not keep the collector from deleting others, and the run reports it', async () => {
     const server = await bootServer('sqlite');
     try {
       const { database, blobs } = server.services;

@@ -79,7 +79,7 @@ async function observed(setup: Setup, config: ConfigInput, work: (observer: Obse
 for (const setup of setups)
   describe(`a copy into another data center on ${setup.engine} and ${setup.store}`, () => {
     test(
-      'takes as long as if no other organization had the file, and shares within its own',
+      'takes as long as if no other organization had the file, and shares within its own organization',
       { timeout: 240_000 },
       async () => {
         await observed(setup, {}, async (observer) => {
@@ -96,7 +96,7 @@ for (const setup of setups)
       },
     );
 
-    test('shares with everybody where the operator says so', { timeout: 240_000 }, async () => {
+    test('shares between all organizations where the operator allows it', { timeout: 240_000 }, async () => {
       await observed(setup, { transfers: { share: 'store' } }, async (observer) => {
         const { server } = observer;
         const { id } = await makeIModel(await official(server), await server.iTwin(), { changesets: 3 });
@@ -107,7 +107,7 @@ for (const setup of setups)
   });
 
 test(
-  'a copy with checkpoints takes as long as if no other organization had them',
+  'takes as long with checkpoints as if no other organization had them',
   { skip: isITwinJsInstalled() ? false : 'iTwin.js is not installed', timeout: 240_000 },
   async () => {
     await observed(

@@ -9,7 +9,7 @@ import { offshoot } from '../support/commands.ts';
 import { Installation, people } from '../support/server.ts';
 
 test(
-  'nothing in an open data folder can be read by others, whatever the umask was',
+  'nothing in an open data folder is readable by other users, whatever the umask was',
   { skip: process.platform === 'win32', timeout: 120_000 },
   async () => {
     const installation = await Installation.create('sqlite');

@@ -80,10 +80,11 @@ const hostile: Record<string, string> = {
   'an analysis': 'ANALYZE',
 };
 
-describe('schema statements in changesets', () => {
-  for (const [name, text] of Object.entries(real)) test(`pass as iTwin.js writes them: ${name}`, () => checkDdl(text));
+describe('Schema statements in changesets', () => {
+  for (const [name, text] of Object.entries(real))
+    test(`are accepted as iTwin.js writes them: ${name}`, () => checkDdl(text));
   for (const text of profile)
-    test(`pass as the profiles of real files have them: ${text.slice(0, 60)}`, () => checkDdl(text));
+    test(`are accepted as profiles of real files contain them: ${text.slice(0, 60)}`, () => checkDdl(text));
   for (const [name, text] of Object.entries(hostile))
     test(`are refused: ${name}`, () =>
       assert.throws(
@@ -93,7 +94,7 @@ describe('schema statements in changesets', () => {
           /^it holds .*, which no schema of an iModel needs$/s.test(error.message),
       ));
 
-  test('are read in linear time', () => {
+  test('are parsed in linear time', () => {
     for (const text of [
       'CREATE TABLE t(a);'.repeat(40_000),
       `CREATE TABLE t(${'a,'.repeat(500_000)}b)`,

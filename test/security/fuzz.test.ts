@@ -15,7 +15,7 @@ const mostGrowth = 16 * 1024 * 1024;
 
 for (const engine of engines) {
   const setup = setups.find((each) => each.engine === engine) ?? assert.fail(`there is no set-up with ${engine}`);
-  test(`requests made from the API document get declared answers on ${engine} and ${setup.store}, never a 5xx, a blocked loop or growing memory`, async (context) => {
+  test(`requests generated from the API document get declared answers on ${engine} and ${setup.store}, without 5xx, blocked event loop or memory growth`, async (context) => {
     context.diagnostic(`OFFSHOOT_FUZZ_SEED=${seed}`);
     const report = await fuzz(setup, seed, Math.ceil(requests / engines.length));
     context.diagnostic(

@@ -12,7 +12,7 @@ import { onEachDatabase } from '../support/suite.ts';
 
 const every: Permission[] = [...imodelPermissions, ...administrationPermissions];
 
-onEachDatabase('Nobody grants more than they hold', {}, (context) => {
+onEachDatabase('Privilege escalation by grants', {}, (context) => {
   const refused = (answer: Answer, what: string): void =>
     assert.deepEqual([answer.status, (answer.body as WireError).error?.code], [403, 'InsufficientPermissions'], what);
 
@@ -35,7 +35,7 @@ onEachDatabase('Nobody grants more than they hold', {}, (context) => {
   const permissionsOf = async (api: Api, base: string): Promise<string[]> =>
     ((await api.get(`${base}/permissions`)).body as { permissions: string[] }).permissions;
 
-  test('who may invite members gives no role of more, to nobody and by no way', async () => {
+  test('a caller who may invite members cannot assign a role with more permissions to anyone', async () => {
     const held: Permission[] = ['administration_invite_member', 'imodels_read'];
     const { base, max, roleOf, own } = await attacked(held);
     const before = await permissionsOf(max, base);
@@ -98,7 +98,7 @@ onEachDatabase('Nobody grants more than they hold', {}, (context) => {
     assert.equal((await max.patch(`${base}/groups/${rich}`, { name: randomUUID(), members: [] })).status, 200);
   });
 
-  test('who may manage roles makes none of more, neither a new one nor of one that is held', async () => {
+  test('a caller who may manage roles cannot create or extend a role beyond the own permissions', async () => {
     const { base, max, roleOf, own } = await attacked(['administration_manage_roles', 'imodels_write']);
     const before = await permissionsOf(max, base);
     for (const permission of every.filter((each) => !before.includes(each))) {
@@ -135,7 +135,7 @@ onEachDatabase('Nobody grants more than they hold', {}, (context) => {
     );
   });
 
-  test('who manages one iModel gives nothing of its iTwin', async () => {
+  test('a caller who manages one iModel grants nothing on its iTwin', async () => {
     const { iTwinId, base, max } = await attacked([]);
     const iModelId = idIn(await context.api.post('/imodels', { iTwinId, name: randomUUID() }), 'iModel');
     await context.api.put(`/imodels/${iModelId}/userpermissions`, {

@@ -8,7 +8,7 @@ import { makeIModel, official, workFolder } from '../support/clients.ts';
 import { downloadLink } from '../support/push.ts';
 import { bootServer, endServer, type TestServer } from '../support/server.ts';
 
-describe('The headers of an answer', () => {
+describe('The headers of every answer', () => {
   let server: TestServer;
   before(async () => {
     server = await bootServer('sqlite', { metrics: true });
@@ -28,7 +28,7 @@ describe('The headers of an answer', () => {
     });
   }
 
-  test('forbid to guess its type, to run it and to frame it, whatever answers', async () => {
+  test('forbid content sniffing, script execution and framing', async () => {
     const api = await server.as('olivia');
     const iTwinId = await server.iTwin();
     const { id } = await makeIModel(await official(server), iTwinId, { changesets: 1 });
@@ -62,7 +62,7 @@ describe('The headers of an answer', () => {
     }
   });
 
-  test('forbid the same where no request could be read, or none was expected', async () => {
+  test('forbid the same when the request could not be parsed, or none was expected', async () => {
     for (const text of [
       'no request\r\n\r\n',
       `GET / HTTP/1.1\r\nhost: x\r\nexpect: miracles\r\nconnection: close\r\n\r\n`,
@@ -75,7 +75,7 @@ describe('The headers of an answer', () => {
     }
   });
 
-  test('let the page of the document load from its own origin and run its own scripts alone', async () => {
+  test('let the page of the API document load only from its own origin and run only its own scripts', async () => {
     const page = await fetch(`${server.origin}/docs/`);
     const policy = new Map(
       (page.headers.get('content-security-policy') ?? '')
@@ -91,7 +91,7 @@ describe('The headers of an answer', () => {
   });
 
   test(
-    'leave the page of the document working in a browser',
+    'leave the page of the API document working in a browser',
     { skip: chromium === undefined && 'there is no Chromium' },
     async () => {
       const folder = workFolder();

@@ -54,7 +54,7 @@ for (const setup of setups) {
         ).body as { role: { id: string } }
       ).role.id;
 
-    test('who claims an e-mail that is not verified is not found by it, as a member, an owner or of a group', async () => {
+    test('with an unverified e-mail are not found by it, as a member, an owner or in a group', async () => {
       const iTwinId = await server.iTwin();
       const roleId = await roleOn(iTwinId);
       const access = `/accesscontrol/itwins/${iTwinId}`;
@@ -88,7 +88,7 @@ for (const setup of setups) {
         assert.ok(row.email !== boss && row.verified_email !== boss && !row.id.includes('@'), JSON.stringify(row));
     });
 
-    test('who has had the e-mail verified is found by it, in any letters', async () => {
+    test('with a verified e-mail are found by it, case-insensitively', async () => {
       const iTwinId = await server.iTwin();
       const email = `Ada.${randomUUID()}@Example.test`;
       const ada = await as({ sub: randomUUID(), email, email_verified: true, org: people.olivia.organizationId });
@@ -100,7 +100,7 @@ for (const setup of setups) {
       assert.equal((await ada.get(`/itwins/${iTwinId}`)).status, 200);
     });
 
-    test('an e-mail of the users file is of whom that file says, whoever else has it verified', async () => {
+    test('an e-mail of the users file belongs to the user of that file, whoever else has it verified', async () => {
       const iTwinId = await server.iTwin();
       // An entry that names its issuer is not of the tokens of another one.
       const file = path.join(installation.dataDir, 'users.json');
@@ -131,7 +131,7 @@ for (const setup of setups) {
       );
     });
 
-    test('a subject that is the id of a user of the users file is not that user at another issuer', async () => {
+    test('a subject equal to an id in the users file is a different user at another issuer', async () => {
       const iTwinId = await server.iTwin();
       for (const issuer of issuers) {
         const impostor = await as({ sub: people.admin.id }, issuer);
@@ -141,7 +141,7 @@ for (const setup of setups) {
       }
     });
 
-    test('the same subject at two issuers is two users, also when both come for the first time at once', async () => {
+    test('the same subject at two issuers is two users, also when both first sign in concurrently', async () => {
       for (const sub of ['1234', 'x'.repeat(255), 'boss@example.test', 'share:1', randomUUID()]) {
         const both = await Promise.all(issuers.map((issuer) => as({ sub }, issuer)));
         const ids = await Promise.all([...both, ...both].map(idOf));
@@ -202,7 +202,7 @@ for (const setup of setups) {
       };
     }
 
-    test('stay who they are with the only issuer, which is theirs from then on', async () => {
+    test('keep their identity with the only issuer, to which they belong from then on', async () => {
       const [issuer, later] = [await startOidcIssuer(), await startOidcIssuer()];
       const { server, sub, iTwinId, close } = await upgraded([issuer]);
       try {
@@ -220,7 +220,7 @@ for (const setup of setups) {
       }
     });
 
-    test('are nobody of several issuers, but of the one that the configuration names', async () => {
+    test('belong to none of several issuers, except the one that the configuration names', async () => {
       const issuers = [await startOidcIssuer(), await startOidcIssuer()] as const;
       for (const claiming of [undefined, issuers[1]]) {
         const { server, sub, iTwinId, close } = await upgraded(issuers, claiming);

@@ -12,7 +12,7 @@ import { sampleBaseline, sampleChangesets } from '../../scripts/sample.ts';
 import { workFolder } from '../support/clients.ts';
 import { bootServer, endServer, type TestServer } from '../support/server.ts';
 
-describe('a folder that somebody else made', () => {
+describe('A folder from an untrusted party', () => {
   let server: TestServer;
   let iTwinId: string;
   const work = workFolder();
@@ -124,7 +124,7 @@ describe('a folder that somebody else made', () => {
     ],
   ];
   for (const [name, make, message] of attacks)
-    test(`brings in no file from outside by ${name}`, async () => {
+    test(`imports no file from outside by ${name}`, async () => {
       assert.match(await outcome(make(name)), message);
       const api = await server.as('olivia');
       const { iModels } = (await api.get(`/imodels?iTwinId=${iTwinId}&name=${encodeURIComponent(name)}`)).body as {
@@ -133,7 +133,7 @@ describe('a folder that somebody else made', () => {
       assert.deepEqual(iModels, []);
     });
 
-  test('is imported with links that stay within it', async () => {
+  test('is imported with links that stay inside it', async () => {
     const folder = folderOf('links within', 'linked.cs');
     symlinkSync('first.cs', path.join(folder, 'linked.cs'));
     assert.equal(await outcome(folder), 'imported');

@@ -72,7 +72,7 @@ class ServiceProcess {
 }
 
 for (const setup of setups.filter(({ store }) => store !== 'azure'))
-  describe(`A server on ${setup.engine} and ${setup.store} that leaves iTwin.js to the service`, { skip }, () => {
+  describe(`A server on ${setup.engine} and ${setup.store} that uses the iTwin.js service`, { skip }, () => {
     const work = mkdtempSync(path.join(tmpdir(), 'offshoot-hostile-'));
     let service: ServiceProcess;
     let server: TestServer;
@@ -101,7 +101,7 @@ for (const setup of setups.filter(({ store }) => store !== 'azure'))
     const checkpointOf = async (prefix: object): Promise<Checkpoint & { failureReason?: string }> =>
       checkpointDecided(olivia, await push(prefix));
 
-    test('gets its checkpoints made, and leaves nothing of its files there', async () => {
+    test('gets its checkpoints, and leaves none of its files there', async () => {
       assert.equal((await checkpointOf(schemaChange)).state, CheckpointState.Successful);
       await until('the folder of the work is gone', () => (service.inWork.length === 0 ? true : undefined));
       const { body } = await (await server.as('olivia')).get('/health/ready');
@@ -111,7 +111,7 @@ for (const setup of setups.filter(({ store }) => store !== 'azure'))
       );
     });
 
-    test('tells why a changeset is not applied', async () => {
+    test('reports why a changeset cannot be applied', async () => {
       const { state, failureReason = '' } = await checkpointOf({
         ContainsSchemaChanges: true,
         DDL: 'CREATE TABLE copied AS SELECT * FROM be_Local',
@@ -121,7 +121,7 @@ for (const setup of setups.filter(({ store }) => store !== 'azure'))
       assert.doesNotMatch(failureReason, /\/tmp|\.ts:|node_modules|\.cs/);
     });
 
-    test('waits for a service that is away, and goes on when it is back', { timeout: 120_000 }, async () => {
+    test('waits for a service that is unavailable, and continues when it returns', { timeout: 120_000 }, async () => {
       await service.end('SIGTERM');
       const iModelId = await push(schemaChange);
       const { db } = server.services.database;
@@ -161,12 +161,12 @@ describe('The iTwin.js service', { skip }, () => {
   const head = (change: object = {}): string =>
     JSON.stringify({ purpose: 'checkpoint', countMissingGuids: false, size: 3, changesets: [], ...change });
 
-  test('works for nobody without its key', async () => {
+  test('refuses requests without its key', async () => {
     for (const authorization of ['', 'Bearer', 'Bearer ', `Bearer ${key}x`, `bearer ${key}`, `Basic ${key}`])
       assert.equal(await post(withHead(head()), authorization), 401, authorization);
   });
 
-  test('refuses a request that is not one of a server, and keeps nothing of it', async () => {
+  test('refuses a request that no server sends, and keeps nothing of it', async () => {
     const changeset = { id: 'a'.repeat(40), parentId: '', index: 1, schema: false, size: 1 };
     const wrong: [string, Uint8Array<ArrayBuffer>][] = [
       ['an endless head', withHead('', 2 ** 31)],
@@ -182,7 +182,7 @@ describe('The iTwin.js service', { skip }, () => {
     await until('all folders are gone', () => (service.inWork.length === 0 ? true : undefined));
   });
 
-  test('forgets a caller that is gone', async () => {
+  test('cancels the work of a caller that disconnects', async () => {
     const call = requestHttp(`${service.url}/work`, { method: 'POST', headers: { authorization: `Bearer ${key}` } });
     call.on('error', () => undefined);
     call.write(withHead(head({ size: 1000 })));
@@ -192,7 +192,7 @@ describe('The iTwin.js service', { skip }, () => {
     assert.equal(await post(withHead('{')), 400, 'the slot is free again');
   });
 
-  test('does not start where the address of the database is known to it, or without a key', () => {
+  test('refuses to start without a key, or where it knows the address of the database', () => {
     const start = (env: Record<string, string>) =>
       spawnSync(process.execPath, [cli, 'itwinjs', '--data', service.folder, '--port', '0'], {
         env: { PATH: process.env['PATH'], ...env },
@@ -214,7 +214,7 @@ describe('The iTwin.js service', { skip }, () => {
   });
 });
 
-describe('A server whose iTwin.js service was taken over', () => {
+describe('A server whose iTwin.js service is compromised', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-remote-'));
   const file = path.join(folder, 'model.bim');
   after(() => rmSync(folder, { recursive: true, force: true }));
@@ -255,12 +255,12 @@ describe('A server whose iTwin.js service was taken over', () => {
   const finished = (change: object, size: number, bytes: string): string =>
     `${JSON.stringify({ result: { ...result, ...change }, size })}\n${bytes}`;
 
-  test('takes a finished file that is what is said of it', async () => {
+  test('accepts a finished file that matches its description', async () => {
     assert.equal(await answered(`{}\n{"applied":1}\n${finished({}, 40, 'x'.repeat(40))}`), undefined);
     assert.equal(readFileSync(file, 'utf8'), 'x'.repeat(40));
   });
 
-  test('keeps its file, and no more than a failure, of everything else', async () => {
+  test('keeps its file, and records only a failure, after any other answer', async () => {
     const answers: Record<string, string> = {
       nothing: '',
       'no JSON': 'x\n',
@@ -281,7 +281,7 @@ describe('A server whose iTwin.js service was taken over', () => {
     }
   });
 
-  test('gives it no work while it isolates less than wanted', async () => {
+  test('sends no work to a service whose isolation is below the required level', async () => {
     assert.ok((await answered(finished({}, 40, 'x'.repeat(40)), 'process')) instanceof FinalError);
     assert.equal(readFileSync(file, 'utf8'), 'as it was');
   });

@@ -18,7 +18,7 @@ import { bootServer, endServer, people, setups, storeConfig, type TestServer } f
 import { until } from '../support/until.ts';
 
 for (const setup of setups)
-  describe(`keys that are replaced on ${setup.engine} and ${setup.store}`, () => {
+  describe(`Keys that are replaced on ${setup.engine} and ${setup.store}`, () => {
     let server: TestServer;
     let installation: string[];
     let iModelId: string;
@@ -39,7 +39,7 @@ for (const setup of setups)
       return stdout;
     };
 
-    test('leave links good for their overlap, and end them without one', { timeout: 240_000 }, async () => {
+    test('keep links valid during their overlap, and invalidate them without one', { timeout: 240_000 }, async () => {
       const link = await downloadLink(await server.as('olivia'), iModelId);
       assert.match(await rotate('links', '--overlap', '1h'), /links: the new key signs from/);
       assert.equal(await statusOf(link), 200);
@@ -48,7 +48,7 @@ for (const setup of setups)
       assert.equal(await statusOf(await downloadLink(await server.as('olivia'), iModelId)), 200);
     });
 
-    test('leave tokens good for their overlap, and end them without one', { timeout: 240_000 }, async () => {
+    test('keep tokens valid during their overlap, and invalidate them without one', { timeout: 240_000 }, async () => {
       // A token that was checked is believed for a minute: each is used once.
       const [first, second] = [await server.as('olivia'), await server.as('olivia')];
       await rotate('issuer', '--overlap', '1h');
@@ -65,7 +65,7 @@ for (const setup of setups)
     });
   });
 
-test('a new key of links is known to every server before it signs, and an old one is forgotten after its overlap', async () => {
+test('a new link key is known to every server before it signs, and an old one is dropped after its overlap', async () => {
   const server = await bootServer('sqlite');
   const { db } = server.services.database;
   const log = server.running.app.log;
@@ -101,7 +101,7 @@ test('a new key of links is known to every server before it signs, and an old on
   }
 });
 
-test('a container token ends after two hours, or with the token that it was given for where the operator allows longer ones', async () => {
+test('a container token expires after two hours, or with the token that requested it where the operator allows longer ones', async () => {
   for (const [tokenSeconds, tokenLife, expected] of [
     [undefined, 86_400, 7200],
     [604_800, 86_400, 86_400],

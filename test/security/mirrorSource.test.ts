@@ -20,7 +20,7 @@ const baseline = { id: 'b', displayName: 'b', fileSize: 4096, state: 'initialize
 const changesetId = 'a'.repeat(40);
 const listed = { id: changesetId, parentId: '', index: 1, briefcaseId: 2, fileSize: 100 };
 
-describe('a source that is mirrored', () => {
+describe('A malicious source of a mirror', () => {
   let server: TestServer;
   let source: StubServer;
   let iTwinId: string;
@@ -97,7 +97,7 @@ describe('a source that is mirrored', () => {
     throw new Error('the command was not refused');
   }
 
-  test('is not asked at all on this machine, unless the operator allows that', async () => {
+  test('is refused on this machine, unless the operator allows it', async () => {
     const before = source.requests.length;
     assert.match((await refusalOf({})).message, /is not allowed: it is not encrypted/);
     assert.equal(source.requests.length, before);
@@ -111,7 +111,7 @@ describe('a source that is mirrored', () => {
     'https://10.0.0.1',
     'https://[::ffff:127.0.0.1]:1',
   ])
-    test(`does not lead to ${address}`, async () => {
+    test(`cannot redirect to ${address}`, async () => {
       const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-mirror-test-'));
       try {
         await assert.rejects(
@@ -127,7 +127,7 @@ describe('a source that is mirrored', () => {
       }
     });
 
-  test('does not lead on to a service of this machine by a redirect', async () => {
+  test('cannot redirect to a service of this machine', async () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-mirror-test-'));
     const inner = await StubServer.start('127.0.0.2');
     inner.answer = (_request, response) => void response.end('0123456789');
@@ -217,7 +217,7 @@ describe('a source that is mirrored', () => {
     ],
   ];
   for (const [name, parts, message] of attacks)
-    test(`that sends ${name} is given up`, { timeout: 120_000 }, async () => {
+    test(`that sends ${name} is aborted`, { timeout: 120_000 }, async () => {
       assert.match((await refusalOf(parts(), '--private-source')).message, message);
     });
 });

@@ -25,7 +25,7 @@ const hostile: Record<string, (times: (unit: string) => string) => string> = {
   'empty texts': (times) => `[${times('"",')}""]`,
 };
 
-describe('A body', () => {
+describe('A request body', () => {
   let server: IsolatedServer;
   let iModelId: string;
   let iTwinId: string;
@@ -50,7 +50,7 @@ describe('A body', () => {
   }
 
   for (const [what, text] of Object.entries(hostile))
-    test(`of ${what}, in any property of any route, is refused at no cost`, async () => {
+    test(`of ${what}, in any property of any route, is refused at low cost`, async () => {
       for (const route of routes.filter(({ body }) => body !== undefined)) {
         const path = route.path
           .replace(':iTwinId', iTwinId)
@@ -70,7 +70,7 @@ describe('A body', () => {
       }
     });
 
-  test('with as many faults as it may have values is told a hundred at most', async () => {
+  test('with as many errors as it may have values gets at most a hundred of them reported', async () => {
     for (const members of [900, 6000]) {
       const body = JSON.stringify({ members: Array.from({ length: members }, () => ({ email: 5 })) });
       const answer = await refused(
@@ -84,7 +84,7 @@ describe('A body', () => {
     }
   });
 
-  test('with very many properties is refused at no cost', async () => {
+  test('with very many properties is refused at low cost', async () => {
     const many = Array.from({ length: 60_000 }, (_, n) => `"p${n}":1`).join(',');
     await refused('POST', '/imodels', `{"iTwinId":"${iTwinId}","name":"a",${many}}`, 'many properties');
     await refused(
@@ -95,7 +95,7 @@ describe('A body', () => {
     );
   });
 
-  test('nested less deeply than 32 levels is judged by its schema, a deeper one by its depth', async () => {
+  test('nested less than 32 levels deep is validated by its schema, a deeper one is refused by its depth', async () => {
     const nested = (depth: number): string =>
       `{"iTwinId":"${iTwinId}","name":"a","extent":${'['.repeat(depth - 1)}${']'.repeat(depth - 1)}}`;
     const messageOf = (answer: Answer): string | undefined => (answer.body as WireError).error.details?.[0]?.message;
@@ -106,7 +106,7 @@ describe('A body', () => {
     );
   });
 
-  test('is measured by its structure, not by what its texts hold', () => {
+  test('is measured by its structure, not by the content of its strings', () => {
     assert.deepEqual(shapeOf('{"a": "[[[[{,,,\\"[[[", "b": [1, {"c": "\\\\"}]}'), { depth: 3, values: 6 });
   });
 });

@@ -25,7 +25,7 @@ interface Begun {
 }
 
 for (const setup of setups) {
-  describe(`paused downloads on ${setup.engine} and ${setup.store}`, () => {
+  describe(`Paused downloads on ${setup.engine} and ${setup.store}`, () => {
     const context = {} as { server: TestServer; olivia: Official; api: Api; iModelId: string; iTwinId: string };
     const open = new Set<ClientRequest>();
     /** Ends of connections on the server, by the port of the client. */
@@ -86,11 +86,11 @@ for (const setup of setups) {
       return bytes;
     }
 
-    describe('as many as stopped a server before', () => {
+    describe('as many as once stopped a server', () => {
       before(() => boot({}));
       after(end);
 
-      test('leave uploads, downloads and readiness to everybody else', { timeout: 120_000 }, async () => {
+      test('leave uploads, downloads and readiness unaffected', { timeout: 120_000 }, async () => {
         for (let n = 0; n < 60; n++) assert.equal((await pause(await freshLink())).response.statusCode, 200);
         assert.equal((await new Api(context.server.origin).get('/health/ready')).status, 200);
         await push(1000);
@@ -103,7 +103,7 @@ for (const setup of setups) {
       before(() => boot({ simultaneous: 6, perLink: 2, stallSeconds: 3 }));
       after(end);
 
-      test('end, and one that is read goes on', { timeout: 120_000 }, async () => {
+      test('end, while an active download continues', { timeout: 120_000 }, async () => {
         const paused = await pause(await freshLink());
         const slow = await pause(await freshLink());
         let bytes = 0;
@@ -120,7 +120,7 @@ for (const setup of setups) {
         assert.ok((await drained(paused)) < fileBytes);
       });
 
-      test('are refused through one link, and others are not', { timeout: 120_000 }, async () => {
+      test('are refused on one link, and others are not', { timeout: 120_000 }, async () => {
         const link = await freshLink();
         const both = [await pause(link), await pause(link)];
         const third = await pause(link);
@@ -136,7 +136,7 @@ for (const setup of setups) {
         );
       });
 
-      test('give way to one that is read, when all places are taken', { timeout: 120_000 }, async () => {
+      test('yield to an active download when all slots are taken', { timeout: 120_000 }, async () => {
         for (let n = 0; n < 8; n++) await pause(await freshLink());
         await until(
           'a download finds a place',

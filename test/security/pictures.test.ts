@@ -26,7 +26,7 @@ function decoders(): number {
   }).length;
 }
 
-describe('A picture that is large to decode', () => {
+describe('An image that is expensive to decode', () => {
   let server: TestServer;
   let iTwinId: string;
   let thumbnail: string;
@@ -73,7 +73,7 @@ describe('A picture that is large to decode', () => {
     return { cut: () => cut.abort(), statuses };
   }
 
-  test('has too many pixels for a thumbnail from 4097 × 4096 on, is refused unread, and so for iTwins', async () => {
+  test('is refused unread, for thumbnails and iTwins, from 4097 × 4096 pixels', async () => {
     const api = await server.as('olivia');
     const larger = await sharp({ create: { width: 7000, height: 7000, channels: 3, background: 'teal' } })
       .png({ progressive: true })
@@ -87,7 +87,7 @@ describe('A picture that is large to decode', () => {
     }
   });
 
-  test('is decoded in a process of its own, one at a time, while files are served', async () => {
+  test('is decoded in a separate process, one at a time, while files are served', async () => {
     const api = await server.as('olivia');
     const { statuses } = await send([thumbnail, image, thumbnail, image], large);
     let [most, ended] = [0, false];
@@ -100,7 +100,7 @@ describe('A picture that is large to decode', () => {
     assert.equal(most, 1);
   });
 
-  test('is decoded no further when its client is gone, and does not wait either', async () => {
+  test('stops being decoded, and stops waiting, when its client disconnects', async () => {
     const { cut, statuses } = await send([thumbnail, image, thumbnail, image], large);
     await until('one is decoded', () => (decoders() > 0 ? true : undefined));
     cut();
@@ -111,7 +111,7 @@ describe('A picture that is large to decode', () => {
     assert.deepEqual(await next, [201]);
   });
 
-  test('waits in a bounded queue of its user', async () => {
+  test('waits in a bounded queue per user', async () => {
     const { statuses } = await send(
       Array.from({ length: 12 }, () => thumbnail),
       large,
@@ -130,7 +130,7 @@ describe('FairQueue', () => {
     return { work: () => released, release };
   }
 
-  test('go around among users: many pictures of one do not hold up another', async () => {
+  test('alternates between users: many images of one user do not delay another', async () => {
     const queue = new FairQueue({ running: 1, waiting: 10, waitingPerUser: 4 });
     const order: string[] = [];
     const first = held();
@@ -143,7 +143,7 @@ describe('FairQueue', () => {
     assert.deepEqual(order, ['a', 'b', 'c', 'a', 'b', 'a']);
   });
 
-  test('are refused where too many wait, and given back by whoever leaves the queue', async () => {
+  test('refuses when too many wait, and frees the place of a request that leaves', async () => {
     const queue = new FairQueue({ running: 1, waiting: 2, waitingPerUser: 1 });
     const first = held();
     const running = queue.run('a', never, first.work);

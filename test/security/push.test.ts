@@ -24,14 +24,14 @@ onEachDatabase('A push of a changeset', {}, (context) => {
   }
   const withDdl = (ddl: string): string => JSON.stringify({ ContainsSchemaChanges: true, DDL: ddl });
 
-  test('with the statements of a schema change is taken', async () => {
+  test('with the statements of a schema change is accepted', async () => {
     const { status, pushed } = await push(
       withDdl('CREATE TABLE [t]([Id] INTEGER PRIMARY KEY);CREATE INDEX [i] ON [t]([Id])'),
     );
     assert.deepEqual([status, pushed], [200, 1]);
   });
 
-  test('with any other SQL is refused, and nothing of it is kept', async () => {
+  test('with any other SQL is refused, and none of it is kept', async () => {
     for (const ddl of [
       "ATTACH DATABASE '../../offshoot.db' AS server",
       'CREATE TABLE copied AS SELECT * FROM be_Local',
@@ -51,8 +51,8 @@ onEachDatabase('A push of a changeset', {}, (context) => {
   });
 });
 
-describe('The reading of a changeset', () => {
-  test('ends at a prefix that is longer than any schema needs, before it takes its memory', () => {
+describe('The parser of changesets', () => {
+  test('stops at a prefix longer than any schema needs, before allocating its memory', () => {
     const computer = new ChangesetIdComputer('');
     const file = changesetFile(Buffer.alloc(0));
     // The length of the prefix: its four bytes follow the header, the size of the dictionary and the head of the first chunk.
@@ -63,7 +63,7 @@ describe('The reading of a changeset', () => {
     );
   });
 
-  test('takes a prefix that comes in any pieces', () => {
+  test('accepts a prefix in any chunks', () => {
     const prefix = Buffer.from(`{"ContainsSchemaChanges":true,"DDL":"${'CREATE TABLE t(a);'.repeat(20_000)}"}\0`);
     const file = changesetFile(Buffer.from('changes'), prefix);
     for (const pieceBytes of [999, 70_000, file.length]) {

@@ -20,7 +20,7 @@ interface Usage {
 }
 
 onEachDatabase(
-  'A tenant that takes as much as it can',
+  'A tenant that uses as much as it can',
   (setup) => ({
     dataCenters: { [west]: otherStore(setup) },
     quotas: {
@@ -75,7 +75,7 @@ onEachDatabase(
       });
     };
 
-    test('announces no file that is larger than any may be', async () => {
+    test('announces no file larger than the maximum', async () => {
       const iTwinId = await context.server.iTwin();
       for (const size of [8 * mib + 1, Number.MAX_SAFE_INTEGER]) {
         const refused = await create(iTwinId, size);
@@ -93,7 +93,7 @@ onEachDatabase(
       );
     });
 
-    test('stores no more bytes than its iTwin may have: announced, pushed, copied into another data center', async () => {
+    test('stores no more bytes than its iTwin may have: announced, pushed, or copied into another data center', async () => {
       const iTwinId = await context.server.iTwin();
       const { id } = await makeIModel(context.olivia, iTwinId);
       assert.equal((await create(iTwinId, 8 * mib)).status, 201);
@@ -104,7 +104,7 @@ onEachDatabase(
       assert.deepEqual(bytes, { used: 9 * mib, limit: 10 * mib });
     });
 
-    test('is refused a copy into another data center that is larger than what it may have there', async () => {
+    test('is refused a copy into another data center that exceeds its quota there', async () => {
       const [from, to] = [await context.server.iTwin(), await context.server.iTwin('olivia', undefined, west)];
       const made = await makeIModel(context.olivia, from, { changesets: 2 });
       // As if the changesets were large: the copy is told their size before it begins.
@@ -128,7 +128,7 @@ onEachDatabase(
       assert.match(operation.failureReason, /^Maximum number of bytes per iTwin limit reached/);
     });
 
-    test('pays for shared bytes once, whoever had them stored; clones elsewhere add nothing', async () => {
+    test('is charged once for shared bytes, whoever stored them; clones elsewhere add nothing', async () => {
       const [home, other] = [await context.server.iTwin(), await context.server.iTwin()];
       const made = await makeIModel(context.olivia, home, { changesets: 3 });
       const stored = made.changesets.reduce((sum, { bytes }) => sum + bytes.length, 0);
@@ -145,7 +145,7 @@ onEachDatabase(
       assert.equal((await usageOf(home)).iTwin.bytes.used, stored);
     });
 
-    test('makes no more iModels than its iTwin may have, in whatever way; deleting one makes room at once', async () => {
+    test('creates no more iModels than its iTwin may have, in any way; deleting one makes room at once', async () => {
       const iTwinId = await context.server.iTwin();
       const source = await makeIModel(context.olivia, iTwinId);
       const made = [source.id];
@@ -164,7 +164,7 @@ onEachDatabase(
       requireQuota(await create(iTwinId), text);
     });
 
-    test('gets no further by making iTwins: the organization has limits too, and a user of none', async () => {
+    test('cannot evade quotas by creating iTwins: organizations and users without one have limits too', async () => {
       const eve = await context.server.as('eve');
       const iTwins: string[] = [];
       const sizes: number[] = [];
@@ -197,7 +197,7 @@ onEachDatabase(
       );
     });
 
-    test('has so many webhooks, repositories, shares, briefcases and named versions, and no more', async () => {
+    test('has limits on webhooks, repositories, shares, briefcases and named versions', async () => {
       const iTwinId = await context.server.iTwin();
       const made = await makeIModel(context.olivia, iTwinId, { changesets: 3 });
       const expiresAt = new Date(Date.now() + 3_600_000).toISOString();
@@ -255,7 +255,7 @@ onEachDatabase(
       );
     });
 
-    test('is told what it uses: administrators of the iTwin, and of the organization; nobody else', async () => {
+    test('shows its usage to administrators of the iTwin and of the organization, and to nobody else', async () => {
       const iTwinId = await context.server.iTwin();
       const { organization, limits, iTwin } = await usageOf(iTwinId);
       assert.deepEqual([organization, iTwin.iModels], [null, { used: 0, limit: 6 }]);
@@ -272,7 +272,7 @@ onEachDatabase(
       assert.equal((await (await context.server.as('foreignAdmin')).get(`/itwins/${iTwinId}/usage`)).status, 404);
     });
 
-    test('has what it stored under an earlier version counted', async () => {
+    test('has data from an earlier version counted', async () => {
       const iTwinId = await context.server.iTwin();
       const made = await makeIModel(context.olivia, iTwinId, { changesets: 2 });
       assert.equal((await create(iTwinId, mib)).status, 201);

@@ -18,7 +18,7 @@ const tiers = {
 const codeIn = ({ body }: Answer): string | undefined => (body as Partial<WireError> | undefined)?.error?.code;
 
 onEachDatabase('An application that many users share', { tiers, rateLimits: { userShare: 0.1 } }, (context) => {
-  test('is not used up for the others by one of them, neither in all nor for one operation', async () => {
+  test('is not exhausted for others by one user, neither in total nor for one operation', async () => {
     const greedy = await context.server.as('max', 'trial-app');
     const create = (api: Api) =>
       api.post('/itwins', { displayName: randomUUID(), class: 'Endeavor', subClass: 'Project' });
@@ -48,7 +48,7 @@ onEachDatabase(
   (context) => {
     const from = (address: string) => ({ 'x-forwarded-for': address });
 
-    test('that sends forged tokens is refused before they are looked at, whatever it writes into the header, and nobody else is', async () => {
+    test('that sends forged tokens is refused before they are verified, whatever its headers say, and no other address is', async () => {
       const forged = new Api(context.server.origin, 'forged');
       for (let n = 0; n < 5; n++)
         assert.equal((await forged.get('/itwins', from(`198.51.100.${n}, 203.0.113.1`))).status, 401);
@@ -65,7 +65,7 @@ onEachDatabase(
       assert.equal((await (await context.server.as('max')).get('/itwins', from('203.0.113.3'))).status, 200);
     });
 
-    test('has a limit on links too, and nobody else has it then', async () => {
+    test('has a separate limit on links', async () => {
       await makeIModel(context.olivia, context.iTwinId);
       const link = (address: string) =>
         new Api(context.server.origin).get(`/storage/blobs/${randomUUID()}/file`, from(address));
@@ -81,10 +81,10 @@ onEachDatabase(
 );
 
 onEachDatabase(
-  'A server that knows of no proxy',
+  'A server without configured proxies',
   { rateLimits: { refused: window(5), links: window(5) } },
   (context) => {
-    test('believes no header, and does not count its own machine, so that a proxy there locks nobody out', async () => {
+    test('ignores forwarding headers, and does not count its own machine, so that a local proxy locks nobody out', async () => {
       const forged = new Api(context.server.origin, 'forged');
       for (let n = 0; n < 10; n++)
         assert.equal((await forged.get('/itwins', { 'x-forwarded-for': '203.0.113.1' })).status, 401);
@@ -94,10 +94,10 @@ onEachDatabase(
 );
 
 onEachDatabase(
-  'Proxies in a row',
+  'A chain of proxies',
   { trustProxy: ['127.0.0.0/8', '::1', '10.0.0.0/8'], rateLimits: { refused: window(5), links: window(5) } },
   (context) => {
-    test('are passed over up to the first address that is none of them', async () => {
+    test('is skipped up to the first address that is not one of them', async () => {
       const forged = new Api(context.server.origin, 'forged');
       const ask = async (header: string) => (await forged.get('/itwins', { 'x-forwarded-for': header })).status;
       for (let n = 0; n < 5; n++) assert.equal(await ask(`198.51.100.${n}, 203.0.113.1, 10.1.1.${n}, 10.0.0.1`), 401);
@@ -106,7 +106,7 @@ onEachDatabase(
   },
 );
 
-test('what is neither an address nor a network is no proxy', () => {
+test('accepts only addresses and networks as proxies', () => {
   for (const bad of ['10.0.0.0/33', 'proxy.example', '10.0.0', '::1/129', '10.0.0.0/8/8', ''])
     assert.throws(() => loadConfig({ trustProxy: [bad] }, { env: {} }), bad);
   assert.deepEqual(loadConfig({}, { env: { OFFSHOOT_TRUST_PROXY: '10.0.0.0/8, ::1' } }).trustProxy, [
@@ -116,7 +116,7 @@ test('what is neither an address nor a network is no proxy', () => {
   assert.equal(loadConfig({}, { env: { OFFSHOOT_TRUST_PROXY: 'true' } }).trustProxy, true);
 });
 
-test('an IPv6 sender is its network of 64 bits, in whichever way it is written', () => {
+test('counts an IPv6 sender as its /64 network, in any notation', () => {
   assert.equal(senderOf('2001:db8:1:2::1'), senderOf('2001:0DB8:0001:0002:aaaa:bbbb:cccc:dddd'));
   assert.notEqual(senderOf('2001:db8:1:2::1'), senderOf('2001:db8:1:3::1'));
   assert.equal(senderOf('2001:db8::1'), senderOf('2001:db8:0:0:1::'));

@@ -61,7 +61,7 @@ describe('A long text', () => {
     assert.ok(cpuMs < mostMs, `${what} took ${cpuMs} ms of processor time`);
   }
 
-  test('in any header of a download holds nobody up', async () => {
+  test('in any header of a download does not block the server', async () => {
     const { href } = (
       (await (await server.api()).get(`/imodels/${made.id}/changesets/1`)).body as {
         changeset: { _links: { download: { href: string } } };
@@ -95,7 +95,7 @@ describe('A long text', () => {
         );
   });
 
-  test('in any header of an API request holds nobody up', async () => {
+  test('in any header of an API request does not block the server', async () => {
     const fills: Record<string, string> = {
       spaces: `application/json; charset=${' '.repeat(headLength)}x y`,
       quotes: `application/json; charset="${' "'.repeat(headLength / 2)}x`,
@@ -128,7 +128,7 @@ describe('A long text', () => {
         );
   });
 
-  test('in any parameter of a query holds nobody up', async () => {
+  test('in any query parameter does not block the server', async () => {
     const fills: Record<string, string> = {
       spaces: `a${'+'.repeat(headLength)}b`,
       quotes: "'".repeat(headLength / 4),
@@ -153,7 +153,7 @@ describe('A long text', () => {
     await isCheap('a path of slashes', [404], () => send('GET', `/${'/'.repeat(headLength)}a`, {}));
   });
 
-  test('in any property of a body holds nobody up', async () => {
+  test('in any property of a body does not block the server', async () => {
     const fills: Record<string, string> = {
       spaces: `a${' '.repeat(bodyLength)}b`,
       'equal signs': `${'='.repeat(bodyLength)}a`,
@@ -215,7 +215,7 @@ describe('A long text', () => {
       }
   });
 
-  test('as a list of blocks holds nobody up', async () => {
+  test('as a block list does not block the server', async () => {
     const api = await server.api();
     const { iModel } = (await api.post('/imodels', { iTwinId, name: randomUUID(), baselineFile: { size: 10 } }))
       .body as { iModel: { _links: { upload: { href: string } } } };

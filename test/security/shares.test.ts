@@ -52,7 +52,7 @@ const openToShares = [
   'get-named-version-checkpoint',
 ];
 
-onEachDatabase('Whoever holds a share', {}, (context) => {
+onEachDatabase('The holder of a share', {}, (context) => {
   const holding = (key: string) => ({
     get: (path: string) => new Api(context.server.origin).get(path, { authorization: `Basic ${key}` }),
   });
@@ -106,7 +106,7 @@ onEachDatabase('Whoever holds a share', {}, (context) => {
   };
   const statuses = async (urls: readonly string[]): Promise<number[]> => Promise.all(urls.map(statusOf));
 
-  test('holds no more than its creator may do now', async () => {
+  test('has no more permissions than its creator has now', async () => {
     const { iTwinId, id, max, roleId } = await fixture(['imodels_manage']);
     const [reading, looking] = [await share(max, id), await share(max, id, 'imodels_webview')];
     const member = `/accesscontrol/itwins/${iTwinId}/members/users/${people.max.id}`;
@@ -153,7 +153,7 @@ onEachDatabase('Whoever holds a share', {}, (context) => {
     );
   });
 
-  test('holds nothing once permissions of the iModel itself shut its creator out', async () => {
+  test('has none once permissions of the iModel exclude its creator', async () => {
     const { id, max } = await fixture(['imodels_manage']);
     const { shareKey } = await share(max, id);
     const links = await linksOf(shareKey, id);
@@ -172,7 +172,7 @@ onEachDatabase('Whoever holds a share', {}, (context) => {
     );
   });
 
-  test('loses every link and token with the share: revoked, expired, or its iModel deleted', async (t) => {
+  test('loses every link and token when the share is revoked or expires, or its iModel is deleted', async (t) => {
     const { id, max } = await fixture(['imodels_manage']);
     const revoked = await share(max, id);
     const links = await linksOf(revoked.shareKey, id);
@@ -213,7 +213,7 @@ onEachDatabase('Whoever holds a share', {}, (context) => {
     for (const status of await statuses(ofLast)) assert.ok([403, 404].includes(status));
   });
 
-  test('cannot cut the share out of a link, or put another one in', async () => {
+  test('cannot remove the share from a link, or replace it', async () => {
     const { id, max } = await fixture(['imodels_manage']);
     const [gone, other] = [await share(max, id), await share(max, id)];
     const links = await linksOf(gone.shareKey, id);
@@ -231,7 +231,7 @@ onEachDatabase('Whoever holds a share', {}, (context) => {
     }
   });
 
-  test('reads nothing of users, permissions, locks and briefcases, and nothing that nobody decided to open', async () => {
+  test('cannot read users, permissions, locks and briefcases, nor any route that is not explicitly open', async () => {
     const { id, max } = await fixture(['imodels_manage']);
     await max.post(`/imodels/${id}/briefcases`, {});
     const named: Record<string, string> = {
@@ -270,7 +270,7 @@ onEachDatabase('Whoever holds a share', {}, (context) => {
     }
   });
 
-  test('is known to administrators of the iTwin, who end any share; other members neither see nor end it', async () => {
+  test('is visible to administrators of the iTwin, who can revoke any share; other members neither see nor revoke it', async () => {
     const { iTwinId, id, max } = await fixture(['imodels_manage']);
     await context.server.grant(iTwinId, 'newcomer', ['imodels_manage']);
     const created = await share(max, id);
@@ -312,7 +312,7 @@ onEachDatabase('Whoever holds a share', {}, (context) => {
     );
   });
 
-  test('does not keep a share alive through a creator who may make none any more', async () => {
+  test('loses the share when its creator may no longer create any', async () => {
     const { iTwinId, id, max } = await fixture(['imodels_manage']);
     const created = await share(max, id);
     const reader = await context.api.post(`/accesscontrol/itwins/${iTwinId}/roles`, {
@@ -329,7 +329,7 @@ onEachDatabase('Whoever holds a share', {}, (context) => {
     assert.equal((await max.patch(`/imodels/${id}/shares/${created.id}`, { expiresAt: inDays(0.5) })).status, 200);
   });
 
-  test('holds nothing once its creator is no administrator in the users file any more', async () => {
+  test('loses the share when its creator is no longer an administrator in the users file', async () => {
     const { id } = await fixture(['imodels_read']);
     const { shareKey } = await share(await context.server.as('admin'), id);
     const links = await linksOf(shareKey, id);
@@ -371,7 +371,7 @@ onEachDatabase('Whoever holds a share', {}, (context) => {
   });
 });
 
-describe('An administrator by a claim of another issuer', () => {
+describe('An administrator by a claim of an external issuer', () => {
   let issuer: Server;
   let server: TestServer;
   let key: CryptoKey;
@@ -403,7 +403,7 @@ describe('An administrator by a claim of another issuer', () => {
     issuer.close();
   });
 
-  test('makes no share that rests on the claim, which no one can take back; as an owner it does', async () => {
+  test('cannot create a share that depends on the claim, which cannot be revoked here; an owner can', async () => {
     const url = `http://127.0.0.1:${(issuer.address() as AddressInfo).port}`;
     const token = await new SignJWT({
       scope: 'itwin-platform',

@@ -29,7 +29,7 @@ process.on('message', (request) => {
 process.on('disconnect', () => process.exit(0));
 `;
 
-describe('The slots of a server', () => {
+describe('The iTwin.js slots of a server', () => {
   const root = mkdtempSync(path.join(tmpdir(), 'offshoot-slots-'));
   after(() => rmSync(root, { recursive: true, force: true }));
   const script = path.join(root, 'standIn.mjs');
@@ -60,25 +60,21 @@ describe('The slots of a server', () => {
       return slot.worker.work(request, { signal }, () => undefined);
     });
 
-  test(
-    'work beside each other, so that a file that never ends holds up no other one',
-    { timeout: 60_000 },
-    async () => {
-      const workers = open(2);
-      const end = new AbortController();
-      const hostile = assert.rejects(working(workers, 'hostile.bim', end.signal), /called off/);
-      try {
-        await until('its process', () => (workers.pids.length > 0 ? true : undefined));
-        for (let n = 0; n < 3; n++) await working(workers, 'model.bim');
-      } finally {
-        end.abort(new Error('called off'));
-        await hostile;
-        await workers.stop(1000);
-      }
-    },
-  );
+  test('work in parallel, so that a file that never ends delays no other', { timeout: 60_000 }, async () => {
+    const workers = open(2);
+    const end = new AbortController();
+    const hostile = assert.rejects(working(workers, 'hostile.bim', end.signal), /called off/);
+    try {
+      await until('its process', () => (workers.pids.length > 0 ? true : undefined));
+      for (let n = 0; n < 3; n++) await working(workers, 'model.bim');
+    } finally {
+      end.abort(new Error('called off'));
+      await hostile;
+      await workers.stop(1000);
+    }
+  });
 
-  test('have a folder each, in which no process meets the files of another one', { timeout: 60_000 }, async () => {
+  test('have separate folders, in which no process finds the files of another', { timeout: 60_000 }, async () => {
     const workers = open(2);
     const end = new AbortController();
     const folders: string[] = [];
@@ -97,26 +93,22 @@ describe('The slots of a server', () => {
     }
   });
 
-  test(
-    'that are all taken are waited for, in order, and no longer than somebody wants',
-    { timeout: 60_000 },
-    async () => {
-      const workers = open(1);
-      const end = new AbortController();
-      const hostile = assert.rejects(working(workers, 'hostile.bim', end.signal), /called off/);
-      const impatient = new AbortController();
-      const gone = assert.rejects(working(workers, 'model.bim', impatient.signal), /not wanted any more/);
-      const patient = working(workers, 'model.bim');
-      impatient.abort(new Error('not wanted any more'));
-      await gone;
-      end.abort(new Error('called off'));
-      await hostile;
-      await patient;
-      await workers.stop(1000);
-    },
-  );
+  test('are assigned in order when all are taken, and only while the caller waits', { timeout: 60_000 }, async () => {
+    const workers = open(1);
+    const end = new AbortController();
+    const hostile = assert.rejects(working(workers, 'hostile.bim', end.signal), /called off/);
+    const impatient = new AbortController();
+    const gone = assert.rejects(working(workers, 'model.bim', impatient.signal), /not wanted any more/);
+    const patient = working(workers, 'model.bim');
+    impatient.abort(new Error('not wanted any more'));
+    await gone;
+    end.abort(new Error('called off'));
+    await hostile;
+    await patient;
+    await workers.stop(1000);
+  });
 
-  test('are free again once a file has taken longer than one may', { timeout: 60_000 }, async () => {
+  test('are freed when a file exceeds its time limit', { timeout: 60_000 }, async () => {
     const workers = open(1, { workMs: 500 });
     await assert.rejects(
       working(workers, 'hostile.bim'),
@@ -138,7 +130,7 @@ onEachDatabase('Files that keep iTwin.js busy', { checkpoints: { generate: 'here
   }
 
   test(
-    'of one user, whose iTwins are as many as the files, hold up neither another user nor another organization',
+    'of one user with as many iTwins as files delay neither another user nor another organization',
     { timeout: 120_000 },
     async () => {
       const { generator } = context.server.services;

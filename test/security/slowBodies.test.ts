@@ -151,7 +151,7 @@ const refusals = [
   'InsufficientPermissions',
 ];
 
-onEachDatabase('A caller who is removed', {}, (context) => {
+onEachDatabase('A caller whose access is revoked', {}, (context) => {
   /** Asserts that nothing was changed but that Max owns nothing any more; that he tried is noted. */
   async function assertUnchanged(before: Record<string, number>): Promise<void> {
     const { audit } = await rowCounts(context.server.services.database.db);
@@ -169,7 +169,7 @@ onEachDatabase('A caller who is removed', {}, (context) => {
     return { iTwinId, max: await context.server.as('max') };
   }
 
-  test('while the last byte of a body is held back is refused on every writing route, and nothing is made', async () => {
+  test('while the last byte of a body is held back is refused on every writing route, and nothing is created', async () => {
     const { iTwinId } = await sharedITwin();
     const { id: iModelId } = await makeIModel(context.olivia, iTwinId, { changesets: 1 });
     const authorization = `Bearer ${await context.server.token('max')}`;
@@ -223,7 +223,7 @@ onEachDatabase('A caller who is removed', {}, (context) => {
     await assertUnchanged(before);
   });
 
-  test('while a request waits for its turn to write is refused by the transaction that would write, and nothing is made', async () => {
+  test('while a request waits to write is refused by the transaction that would write, and nothing is created', async () => {
     const { iTwinId, max } = await sharedITwin();
     const { iModelId, wanted } = await wantedOn(context, iTwinId);
     const { db, engine } = context.server.services.database;
@@ -258,7 +258,7 @@ onEachDatabase('A caller who is removed', {}, (context) => {
     await assertUnchanged(before);
   });
 
-  test('while his fork or copy waits for its job gets none, and learns why', async () => {
+  test('while a fork or copy waits for its job gets none, and learns the reason', async () => {
     const { iTwinId } = await sharedITwin();
     const { id: fromIModelId } = await makeIModel(context.olivia, iTwinId);
     const { services } = context.server;
@@ -307,7 +307,7 @@ describe('A request that never ends', () => {
     '',
   ];
 
-  test('is answered 408 when its body trickles in, and makes nothing', async () => {
+  test('answers 408 when its body trickles in, and creates nothing', async () => {
     const iTwinId = await server.iTwin();
     const api = await server.as('olivia');
     const { iModel } = (await api.post('/imodels', { iTwinId, name: 'source' })).body as { iModel: { id: string } };
@@ -321,7 +321,7 @@ describe('A request that never ends', () => {
   });
 
   for (const [status, what] of Object.entries({ 401: 'without a token', 404: 'to nothing' }))
-    test(`${what} is answered at once, and its connection is closed although the body goes on`, async () => {
+    test(`${what} is answered at once, and its connection is closed although the body continues`, async () => {
       const text = await trickle(
         clone(
           status === '401' ? [] : [`authorization: Bearer ${await server.token('olivia')}`],
@@ -332,12 +332,12 @@ describe('A request that never ends', () => {
       assert.match(text, new RegExp(`^HTTP/1\\.1 ${status} `));
     });
 
-  test('is closed while its head trickles in', async () => {
+  test('is closed while its headers trickle in', async () => {
     const text = await trickle(['GET /imodels HTTP/1.1', 'host: localhost'], 'x-more: a\r\n');
     assert.match(text, /^(HTTP\/1\.1 408 .*|)$/s);
   });
 
-  test('is answered 408 when it uploads a byte now and then, and its upload is not stored', async () => {
+  test('answers 408 when its upload trickles in, and the upload is not stored', async () => {
     const iTwinId = await server.iTwin();
     const api = await server.as('olivia');
     const { iModel } = (await api.post('/imodels', { iTwinId, name: 'uploaded', baselineFile: { size: 1_000_000 } }))

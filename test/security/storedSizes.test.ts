@@ -65,15 +65,15 @@ function below(schema: Schema, place: string): string[] {
     : [...inner, ...unboundedIn(schema.items, `${place}[]`)];
 }
 
-describe('What a body may hold', () => {
-  test('is bounded for each text, list and object of every operation', () => {
+describe('The content of a request body', () => {
+  test('is bounded for each string, array and object of every operation', () => {
     const faults = routes.flatMap(({ operationId, body }) =>
       body === undefined ? [] : unboundedIn(body as Schema, operationId),
     );
     assert.deepEqual(faults, []);
   });
 
-  test('is what is declared: the rest is gone before any handler sees it, at every depth', () => {
+  test('is limited to declared properties: all others are removed at every depth before a handler runs', () => {
     const schema = routes.find(({ operationId }) => operationId === 'create-imodel')?.body;
     assert.ok(schema !== undefined);
     const corner = { latitude: 1, longitude: 2 };
@@ -94,7 +94,7 @@ describe('What a body may hold', () => {
   });
 });
 
-onEachDatabase('A client that stores what nobody declared, or as much as it can', {}, (context) => {
+onEachDatabase('A client that sends undeclared or excessive data', {}, (context) => {
   const corner = { latitude: 1, longitude: 2 };
   const extent = { southWest: corner, northEast: { latitude: 3, longitude: 4 } };
   const ballast = 'x'.repeat(250_000);
@@ -107,7 +107,7 @@ onEachDatabase('A client that stores what nobody declared, or as much as it can'
         .executeTakeFirstOrThrow(),
     );
 
-  test('keeps nothing of it: not in an iModel, not in its clones, not in the audit, not in a list', async () => {
+  test('stores none of it: not in an iModel, its clones, the audit log or a list', async () => {
     const heavy = { ...extent, x: ballast, southWest: { ...corner, x: ballast } };
     const created = await context.api.post('/imodels', {
       iTwinId: context.iTwinId,
@@ -140,7 +140,7 @@ onEachDatabase('A client that stores what nobody declared, or as much as it can'
     assert.ok(entries.every(({ detail }) => !detail.includes(ballast)));
   });
 
-  test('keeps nothing of what an earlier version took', async () => {
+  test('stores none of what an earlier version accepted', async () => {
     const { id } = await makeIModel(context.olivia, context.iTwinId);
     const { db } = context.server.services.database;
     const heavy = JSON.stringify({ northEast: { ...corner, z: 5 }, x: ballast, southWest: corner });
@@ -182,7 +182,7 @@ onEachDatabase('A client that stores what nobody declared, or as much as it can'
     return id;
   }
 
-  test('is answered by pages of a few megabytes, which lead to everything, on and back', async () => {
+  test('gets pages of a few megabytes, which link to everything in both directions', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     made.briefcaseId = (
       await context.olivia.client.briefcases.acquire({ authorization: context.olivia.authorization, iModelId: made.id })
@@ -236,7 +236,7 @@ onEachDatabase('A client that stores what nobody declared, or as much as it can'
     );
   });
 
-  test('gets no padding into extended data', async () => {
+  test('cannot pad extended data', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     const path = `/imodels/${made.id}/changesets/1/extendeddata`;
     for (const data of [

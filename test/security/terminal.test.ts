@@ -24,7 +24,7 @@ function offshoot(...args: readonly string[]): Promise<{ code: number; stdout: s
   });
 }
 
-test('what a command prints of a foreign server moves no terminal: names, refusals, and JSON stays what it is', async () => {
+test('command output contains no control characters of a foreign server, neither names nor errors, and JSON stays unchanged', async () => {
   let status = 200;
   const itwin = { id: randomUUID(), displayName: hostile, class: 'Endeavor', subClass: 'Project' };
   const imodel = {
@@ -67,7 +67,7 @@ test('what a command prints of a foreign server moves no terminal: names, refusa
   }
 });
 
-test('what a command prints of its own arguments and of a users file moves no terminal', async () => {
+test('command output contains no control characters of its arguments and of a users file', async () => {
   const installation = await Installation.create('sqlite');
   await EmbeddedIssuer.open(installation.dataDir);
   try {
@@ -87,7 +87,7 @@ test('what a command prints of its own arguments and of a users file moves no te
   }
 });
 
-test('a line of the log holds printable texts, also once its JSON is read to be shown', () => {
+test('a log line contains only printable text, also after its JSON is parsed for display', () => {
   for (const text of [
     hostile,
     `\\${hostile}`,

@@ -12,7 +12,7 @@ import { FaultyProxy, type PassingAnswer } from '../support/faultyProxy.ts';
 import { bootServer, endServer, Installation, type TestServer } from '../support/server.ts';
 import { StubServer } from '../support/stubServer.ts';
 
-describe('tokens of the command line', () => {
+describe('Tokens of the command line', () => {
   let server: TestServer;
   let made: MadeIModel;
   let thief: StubServer;
@@ -60,7 +60,7 @@ describe('tokens of the command line', () => {
     },
   };
   for (const [what, { command, change }] of Object.entries(lures))
-    test(`are not sent where ${what} leads, when that is another server`, async () => {
+    test(`are not sent to another server by ${what}`, async () => {
       proxy.change = change;
       const before = thief.requests.length;
       const { code, stderr } = await offshoot([
@@ -75,7 +75,7 @@ describe('tokens of the command line', () => {
       assert.equal(thief.requests.length, before);
     });
 
-  test('are minted for the addresses of the installation alone', async () => {
+  test('are issued only for the addresses of the installation', async () => {
     for (const url of [
       thief.origin,
       proxy.origin,
@@ -89,7 +89,7 @@ describe('tokens of the command line', () => {
     assert.equal((await offshoot(['imodels', '--url', server.origin, ...data()])).code, 0);
   });
 
-  test('are minted for no address where no server was ever started with the data folder', async () => {
+  test('are issued for no address if no server was ever started with the data folder', async () => {
     const copy = await Installation.create('sqlite');
     try {
       await (await copy.start()).close();
@@ -101,7 +101,7 @@ describe('tokens of the command line', () => {
     }
   });
 
-  test('are minted for the public address, and answers may lead there', async () => {
+  test('are issued for the public address, and answers may link there', async () => {
     const installation = await Installation.create('sqlite');
     // As a proxy would: what is said at the public address is answered by the server.
     const front = await StubServer.start();

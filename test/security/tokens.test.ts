@@ -31,14 +31,14 @@ describe('A token of a trusted issuer', () => {
     return [status, (body as Partial<WireError>).error?.code];
   };
 
-  test('whose subject is no text is refused with 401, never with an error of the server', async () => {
+  test('whose subject is not a string is refused with 401, never with a server error', async () => {
     for (const sub of [{}, { id: 'x' }, [], ['a'], 7, 0, true, null, '', 'a\0b', 'a\nb', '\ud800', 'x'.repeat(256)])
       assert.deepEqual(await ask(await issuer.token({ sub })), [401, 'Unauthorized'], JSON.stringify(sub));
     assert.deepEqual(await ask(await issuer.token({})), [401, 'Unauthorized']);
     assert.deepEqual(await ask(await issuer.token({ sub: 'plain' })), [200, undefined]);
   });
 
-  test('whose other claims are of any type is judged without an error of the server', async () => {
+  test('whose other claims have any type is verified without a server error', async () => {
     for (const odd of [{}, [], 7, true, null, '', 'a\0b', '\ud800', 'x'.repeat(3000)])
       for (const claim of [
         'email',
@@ -64,7 +64,7 @@ describe('A token of a trusted issuer', () => {
       }
   });
 
-  test('that is an ID, refresh or logout token is no access token', async () => {
+  test('that is an ID, refresh or logout token is refused as an access token', async () => {
     const sub = randomUUID();
     for (const [claims, header] of [
       [{ typ: 'ID' }, {}],
@@ -94,7 +94,7 @@ describe('A token of a trusted issuer', () => {
       );
   });
 
-  test('of another type than its issuer is configured for is refused', async () => {
+  test('of a type other than configured for its issuer is refused', async () => {
     assert.deepEqual(await ask(await strict.token({ sub: 'x' }, { header: { typ: 'JWT' } })), [401, 'Unauthorized']);
     assert.deepEqual(await ask(await strict.token({ sub: 'x' })), [401, 'Unauthorized']);
     assert.deepEqual(await ask(await strict.token({ sub: 'x' }, { header: { typ: 'at+jwt' } })), [200, undefined]);
@@ -102,7 +102,7 @@ describe('A token of a trusted issuer', () => {
 });
 
 describe('Forged tokens of an issuer that does not answer', () => {
-  test('cost it one request, not one each, and are told when to come back', async () => {
+  test('cost one request to it in total, and get Retry-After', async () => {
     const issuer = await startOidcIssuer();
     issuer.broken = true;
     const server = await bootServer('sqlite', { issuers: [issuer.settings] });
@@ -126,7 +126,7 @@ describe('Forged tokens of an issuer that does not answer', () => {
     }
   });
 
-  test('do not shut out tokens of keys that are known, and the issuer is asked again after the wait', async () => {
+  test('do not affect tokens with known keys, and the issuer is queried again after the wait', async () => {
     const issuer = await startOidcIssuer();
     try {
       let now = 0;

@@ -15,7 +15,7 @@ interface Shown {
   organization: string | null;
 }
 
-onEachDatabase('An iTwin to which strangers were added', {}, (context) => {
+onEachDatabase('An iTwin with members from other organizations', {}, (context) => {
   /** Every way in which access control shows a user of the iTwin. */
   async function waysToSee(api: Api, at: string, groupId: string, userId: string): Promise<Shown[]> {
     const read = async <T>(path: string): Promise<T> => (await api.get(`${at}${path}`)).body as T;
@@ -29,7 +29,7 @@ onEachDatabase('An iTwin to which strangers were added', {}, (context) => {
     );
   }
 
-  test('tells names and organization to their own organization only, until they open an iModel of it', async () => {
+  test('shows names and organization only within the same organization, until the member opens an iModel of it', async () => {
     const { api, server, iTwinId, olivia } = context;
     const at = `/accesscontrol/itwins/${iTwinId}`;
     const made = await makeIModel(olivia, iTwinId);
@@ -86,7 +86,7 @@ onEachDatabase('An iTwin to which strangers were added', {}, (context) => {
     );
   });
 
-  test('is shown with whoever made it', async () => {
+  test('shows its creator', async () => {
     const { api, server, iTwinId } = context;
     const at = `/accesscontrol/itwins/${iTwinId}`;
     const { role } = (await api.post(`${at}/roles`, { displayName: randomUUID(), permissions: ['imodels_webview'] }))

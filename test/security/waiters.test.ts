@@ -51,41 +51,37 @@ describe('Requests that wait for a locked iModel', { skip }, () => {
     return rows[0]?.count ?? 0;
   };
 
-  test(
-    'leave connections for everybody else, and for the question whether the server is ready',
-    { timeout: 120_000 },
-    async () => {
-      const locked = await makeIModel(eve, await server.iTwin('eve'));
-      const other = await makeIModel(olivia, await server.iTwin());
-      const [attacker, api] = [await server.as('eve'), await server.as('olivia')];
-      await lock(locked.id);
-      const attacks: Promise<Answer>[] = [];
-      try {
-        for (let n = 0; n < 60; n++)
-          attacks.push(attacker.patch(`/imodels/${locked.id}`, { description: `attack ${n}` }));
-        await until('the waiters', async () => ((await waiting()) >= 4 ? true : undefined));
-        for (let n = 0; n < 10; n++) {
-          const answers = await Promise.all([
-            api.get(`/imodels/${other.id}`),
-            api.patch(`/imodels/${other.id}`, { description: `work ${n}` }),
-            api.post('/imodels', { iTwinId: await server.iTwin(), name: randomUUID() }),
-          ]);
-          assert.deepEqual(
-            answers.map(({ status }) => status),
-            [200, 200, 201],
-          );
-          assert.equal((await fetch(`${server.origin}/health/ready`)).status, 200);
-        }
-        assert.equal(await waiting(), 4, 'half of the connections of the pool');
-      } finally {
-        await unlock();
+  test('leave connections for everybody else, and for the readiness check', { timeout: 120_000 }, async () => {
+    const locked = await makeIModel(eve, await server.iTwin('eve'));
+    const other = await makeIModel(olivia, await server.iTwin());
+    const [attacker, api] = [await server.as('eve'), await server.as('olivia')];
+    await lock(locked.id);
+    const attacks: Promise<Answer>[] = [];
+    try {
+      for (let n = 0; n < 60; n++)
+        attacks.push(attacker.patch(`/imodels/${locked.id}`, { description: `attack ${n}` }));
+      await until('the waiters', async () => ((await waiting()) >= 4 ? true : undefined));
+      for (let n = 0; n < 10; n++) {
+        const answers = await Promise.all([
+          api.get(`/imodels/${other.id}`),
+          api.patch(`/imodels/${other.id}`, { description: `work ${n}` }),
+          api.post('/imodels', { iTwinId: await server.iTwin(), name: randomUUID() }),
+        ]);
+        assert.deepEqual(
+          answers.map(({ status }) => status),
+          [200, 200, 201],
+        );
+        assert.equal((await fetch(`${server.origin}/health/ready`)).status, 200);
       }
-      assert.deepEqual(new Set((await Promise.all(attacks)).map(({ status }) => status)), new Set([200]));
-    },
-  );
+      assert.equal(await waiting(), 4, 'half of the connections of the pool');
+    } finally {
+      await unlock();
+    }
+    assert.deepEqual(new Set((await Promise.all(attacks)).map(({ status }) => status)), new Set([200]));
+  });
 
   test(
-    'leave connections for others also when they are several people of one organization',
+    'leave connections for others also when they come from several users of one organization',
     { timeout: 120_000 },
     async () => {
       const iTwinId = await server.iTwin('eve');
@@ -114,56 +110,56 @@ describe('Requests that wait for a locked iModel', { skip }, () => {
     },
   );
 
-  test('take nothing from those who may see an iModel when they may not', { timeout: 120_000 }, async () => {
-    const { id } = await makeIModel(olivia, await server.iTwin());
-    const [attacker, api] = [await server.as('eve'), await server.as('olivia')];
-    const attacks = Promise.all(
-      Array.from({ length: 90 }, () => attacker.patch(`/imodels/${id}`, { description: 'attack' })),
-    );
-    const answers = await Promise.all(
-      Array.from({ length: 20 }, () => api.patch(`/imodels/${id}`, { description: 'work' })),
-    );
-    assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([200]));
-    assert.deepEqual(new Set((await attacks).map(({ status }) => status)), new Set([404]));
-  });
+  test(
+    'of callers without permission take no connection from those with permission',
+    { timeout: 120_000 },
+    async () => {
+      const { id } = await makeIModel(olivia, await server.iTwin());
+      const [attacker, api] = [await server.as('eve'), await server.as('olivia')];
+      const attacks = Promise.all(
+        Array.from({ length: 90 }, () => attacker.patch(`/imodels/${id}`, { description: 'attack' })),
+      );
+      const answers = await Promise.all(
+        Array.from({ length: 20 }, () => api.patch(`/imodels/${id}`, { description: 'work' })),
+      );
+      assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([200]));
+      assert.deepEqual(new Set((await attacks).map(({ status }) => status)), new Set([404]));
+    },
+  );
 });
 
 describe('A request that waits for a locked row for too long', { skip }, () => {
-  test(
-    'is answered 503 with the time after which it may come again, also where it waited for a connection',
-    { timeout: 120_000 },
-    async () => {
-      const server = await bootServer('postgres', {
-        databasePool: 4,
-        databaseLockSeconds: 0.5,
-        databaseWaitSeconds: 1,
-      });
-      const locker = new pg.Client({ connectionString: server.installation.databaseUrl });
-      await locker.connect();
-      try {
-        const { id } = await makeIModel(await official(server), await server.iTwin());
-        const api = await server.as('olivia');
-        await locker.query('begin');
-        await locker.query('select id from imodel where id = $1 for update', [id]);
-        const answers = await Promise.all(
-          Array.from({ length: 30 }, (_, n) => api.patch(`/imodels/${id}`, { description: String(n) })),
-        );
-        assert.deepEqual(
-          new Set(answers.map(({ status, body }) => `${status} ${(body as WireError).error.code}`)),
-          new Set(['503 Unavailable']),
-        );
-        for (const { headers } of answers) assert.match(headers.get('retry-after') ?? '', /^[1-9]\d*$/);
-        await locker.query('rollback');
-        assert.equal((await api.patch(`/imodels/${id}`, { description: 'afterwards' })).status, 200);
-      } finally {
-        await locker.end();
-        await endServer(server);
-      }
-    },
-  );
+  test('answers 503 with Retry-After, also when it waited for a connection', { timeout: 120_000 }, async () => {
+    const server = await bootServer('postgres', {
+      databasePool: 4,
+      databaseLockSeconds: 0.5,
+      databaseWaitSeconds: 1,
+    });
+    const locker = new pg.Client({ connectionString: server.installation.databaseUrl });
+    await locker.connect();
+    try {
+      const { id } = await makeIModel(await official(server), await server.iTwin());
+      const api = await server.as('olivia');
+      await locker.query('begin');
+      await locker.query('select id from imodel where id = $1 for update', [id]);
+      const answers = await Promise.all(
+        Array.from({ length: 30 }, (_, n) => api.patch(`/imodels/${id}`, { description: String(n) })),
+      );
+      assert.deepEqual(
+        new Set(answers.map(({ status, body }) => `${status} ${(body as WireError).error.code}`)),
+        new Set(['503 Unavailable']),
+      );
+      for (const { headers } of answers) assert.match(headers.get('retry-after') ?? '', /^[1-9]\d*$/);
+      await locker.query('rollback');
+      assert.equal((await api.patch(`/imodels/${id}`, { description: 'afterwards' })).status, 200);
+    } finally {
+      await locker.end();
+      await endServer(server);
+    }
+  });
 
   test(
-    'does not keep the server from telling that its database answers when every connection is taken',
+    'does not keep the server from reporting that its database answers when every connection is taken',
     { timeout: 60_000 },
     async () => {
       const server = await bootServer('postgres', { databasePool: 2, databaseWaitSeconds: 20 });
@@ -191,10 +187,10 @@ describe('A request that waits for a locked row for too long', { skip }, () => {
   );
 });
 
-describe('The connections of one party', () => {
+describe('The connection limit of a tenant', () => {
   const party = (userId: string, subject?: string) => ({ organizationId: 'organization', userId, subject });
 
-  test('are given in order of arrival to whom they fit, and each request counts once', async () => {
+  test('grants connections in order of arrival to requests within their limits, and counts each request once', async () => {
     const limits = new ConnectionLimits(8, 10_000);
     const enter = (userId: string, subject?: string) => onBehalfOf(party(userId, subject), () => limits.enter());
     const leaves = await Promise.all([1, 2, 3, 4].map(() => enter('a')));
@@ -213,7 +209,7 @@ describe('The connections of one party', () => {
     });
   });
 
-  test('are refused to the hundred and first request of a user that waits, and to whoever waits too long', async () => {
+  test('refuses the hundred and first waiting request of a user, and any that waits too long', async () => {
     const limits = new ConnectionLimits(2, 300);
     const enter = () => onBehalfOf(party('a'), () => limits.enter());
     const leave = await enter();

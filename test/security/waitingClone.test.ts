@@ -121,8 +121,8 @@ async function requireClosed(server: TestServer, id: string): Promise<void> {
 }
 
 for (const setup of setups)
-  describe(`A clone whose requester loses the right to it, on ${setup.engine} and ${setup.store}`, () => {
-    test('before the copy begins, fails and gives out nothing', { timeout: 120_000 }, () =>
+  describe(`A clone whose requester loses permission, on ${setup.engine} and ${setup.store}`, () => {
+    test('fails and reveals nothing if the copy has not begun', { timeout: 120_000 }, () =>
       attack(setup, async (server, { source, iTwinId, role, far, store }) => {
         const id = await waitingClone(server, source, far, store);
         await requireClosed(server, id);
@@ -141,7 +141,7 @@ for (const setup of setups)
     );
 
     test(
-      'fails also when the source is deleted afterwards, and one whose requester keeps the right is made without it',
+      'fails also when the source is deleted afterwards, while that of a requester who keeps permission succeeds without its source',
       { timeout: 120_000 },
       () =>
         attack(setup, async (server, { source, iTwinId, role, far, store }) => {

@@ -62,30 +62,26 @@ onEachDatabase(
   'Webhooks to receivers that never answer',
   { webhooks: { allowPrivateAddresses: true, attempts: 100, firstRetrySeconds: 0, pauseAfter: 1_000_000 } },
   (context) => {
-    test(
-      'hold up neither another user of the organization nor another organization',
-      { timeout: 120_000 },
-      async () => {
-        mostOpen = 0;
-        for (let n = 0; n < 5; n++) {
-          const iTwinId = await context.server.iTwin('eve');
-          const made = await Promise.all(Array.from({ length: 8 }, () => subscribe(context, 'eve', iTwinId, '/hang')));
-          assert.deepEqual(new Set(made.map(({ status }) => status)), new Set([201]));
-          await happen(context, 'eve', iTwinId);
+    test('delay neither another user of the organization nor another organization', { timeout: 120_000 }, async () => {
+      mostOpen = 0;
+      for (let n = 0; n < 5; n++) {
+        const iTwinId = await context.server.iTwin('eve');
+        const made = await Promise.all(Array.from({ length: 8 }, () => subscribe(context, 'eve', iTwinId, '/hang')));
+        assert.deepEqual(new Set(made.map(({ status }) => status)), new Set([201]));
+        await happen(context, 'eve', iTwinId);
+      }
+      await until('the attack', () => (open >= 4 ? true : undefined));
+      for (const who of ['foreignAdmin', 'olivia'] as const) {
+        const iTwinId = await context.server.iTwin(who);
+        const path = `/${randomUUID()}`;
+        await subscribe(context, who, iTwinId, path);
+        for (let n = 1; n <= 3; n++) {
+          await happen(context, who, iTwinId);
+          await until('the message', () => (at(path) >= n ? true : undefined));
         }
-        await until('the attack', () => (open >= 4 ? true : undefined));
-        for (const who of ['foreignAdmin', 'olivia'] as const) {
-          const iTwinId = await context.server.iTwin(who);
-          const path = `/${randomUUID()}`;
-          await subscribe(context, who, iTwinId, path);
-          for (let n = 1; n <= 3; n++) {
-            await happen(context, who, iTwinId);
-            await until('the message', () => (at(path) >= n ? true : undefined));
-          }
-        }
-        assert.equal(mostOpen, 4, 'half of the places of a server for one user');
-      },
-    );
+      }
+      assert.equal(mostOpen, 4, 'half of the places of a server for one user');
+    });
   },
 );
 
@@ -93,7 +89,7 @@ onEachDatabase(
   'The number of webhooks',
   { webhooks: { allowPrivateAddresses: true, perUser: 10 }, quotas: { webhooks: 6 } },
   (context) => {
-    test('is bounded for each iTwin and each user, also where many are made at once', { timeout: 60_000 }, async () => {
+    test('is limited for each iTwin and each user, also under concurrent creation', { timeout: 60_000 }, async () => {
       const [first, second] = [await context.server.iTwin('eve'), await context.server.iTwin('eve')];
       const refused = (answer: Answer, of: string): void => {
         const { error } = answer.body as WireError;
@@ -138,7 +134,7 @@ onEachDatabase(
     }
 
     test(
-      'is left alone for a while, then tried with one message, and its failures hold up no other webhook',
+      'is paused, then tried with one message, and its failures delay no other webhook',
       { timeout: 60_000 },
       async () => {
         const [iTwinId, other] = [await context.server.iTwin(), await context.server.iTwin()];
@@ -186,7 +182,7 @@ onEachDatabase(
       },
     );
 
-    test('is tried again at once when its owner changes the webhook', { timeout: 60_000 }, async () => {
+    test('is retried at once when its owner changes the webhook', { timeout: 60_000 }, async () => {
       const iTwinId = await context.server.iTwin();
       const [path, mended] = [`/${randomUUID()}`, `/${randomUUID()}`];
       answers.set(path, 500);
@@ -205,7 +201,7 @@ onEachDatabase(
   },
 );
 
-test('What a failed delivery tells is the same for a name that is not known and for one that leads into the network of the server', () => {
+test('A failed delivery reports the same for an unknown host name as for one that resolves into the network of the server', () => {
   const coded = (code: string): Error => Object.assign(new Error(`connect ${code} 10.1.2.3:443`), { code });
   const errors = [
     coded('ENOTFOUND'),

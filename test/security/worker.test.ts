@@ -41,7 +41,7 @@ function bootCheckpointServer(): { work: string; context: { server: TestServer; 
   return { work, context };
 }
 
-describe('hostile changesets', { skip }, () => {
+describe('Hostile changesets', { skip }, () => {
   const { work, context } = bootCheckpointServer();
 
   const checkpointOf = async (prefix: object): Promise<Checkpoint> =>
@@ -63,7 +63,7 @@ describe('hostile changesets', { skip }, () => {
     'takes memory': 'CREATE TABLE t(a DEFAULT (zeroblob(1000000000)))',
     'writes a file': "VACUUM INTO 'copy.db'",
   }))
-    test(`whose statement ${what} fail their checkpoint with a plain reason, and nothing of it is run`, async () => {
+    test(`whose statement ${what} fail their checkpoint with a plain reason, and none of it runs`, async () => {
       const checkpoint = (await checkpointOf({ ContainsSchemaChanges: true, DDL: ddl })) as Checkpoint & {
         failureReason?: string;
       };
@@ -73,7 +73,7 @@ describe('hostile changesets', { skip }, () => {
     });
 });
 
-describe('hostile baselines', { skip }, () => {
+describe('Hostile baselines', { skip }, () => {
   const { work, context } = bootCheckpointServer();
 
   for (const [what, sql] of Object.entries({
@@ -85,7 +85,7 @@ describe('hostile baselines', { skip }, () => {
       'create view [a.b] as with recursive c(x) as (select 1 union all select x + 1 from c) select x from c',
     'is a view by the name of a table': 'create view bis_Secret as select 1',
   }))
-    test(`whose schema holds what ${what} get no checkpoint, and nothing of it is run`, async () => {
+    test(`whose schema contains a statement that ${what} get no checkpoint, and none of it runs`, async () => {
       const file = path.join(work, 'hostile.bim');
       writeFileSync(
         file,
@@ -111,7 +111,7 @@ describe('hostile baselines', { skip }, () => {
     });
 });
 
-describe('the isolation of the iTwin.js process', { skip }, () => {
+describe('The isolation of the iTwin.js process', { skip }, () => {
   const root = mkdtempSync(path.join(tmpdir(), 'offshoot-isolation-'));
   const folder = path.join(root, 'work');
   const secret = path.join(root, 'secret');
@@ -136,7 +136,7 @@ describe('the isolation of the iTwin.js process', { skip }, () => {
     return stdout.trim();
   }
 
-  test('hands nothing of the environment of the server over', () => {
+  test('passes no environment variable of the server on', () => {
     process.env['OFFSHOOT_TEST_SECRET'] = 'a secret of the cloud';
     try {
       assert.doesNotMatch(run('console.log(JSON.stringify(process.env))'), /secret/i);
@@ -160,7 +160,7 @@ describe('the isolation of the iTwin.js process', { skip }, () => {
     );
   });
 
-  test('shows nothing but the system, the packages and the own folder, and no network', (t) => {
+  test('exposes only the system, the packages and the own folder, and no network', (t) => {
     if (isolation.level !== 'namespaces') return t.skip('bubblewrap is not to be had here');
     const seen = JSON.parse(
       run(
@@ -183,7 +183,7 @@ describe('the isolation of the iTwin.js process', { skip }, () => {
     );
   });
 
-  test('refuses to run below the level that the configuration asks for', async () => {
+  test('refuses to run below the configured level', async () => {
     const saved = process.env['PATH'];
     process.env['PATH'] = '/nowhere';
     try {

@@ -9,7 +9,7 @@ import type { WorkRequest } from '../../apps/server/src/checkpoints/itwinjs/work
 import { WorkerProcess } from '../../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import { FinalError, PublicError } from '../../apps/server/src/operations/reasons.ts';
 
-describe('work for an iTwin.js process', () => {
+describe('Work for an iTwin.js process', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-worker-'));
   after(() => rmSync(folder, { recursive: true, force: true }));
   const request: WorkRequest = {
@@ -35,13 +35,13 @@ describe('work for an iTwin.js process', () => {
     );
   });
 
-  test('is not begun when it was called off while the process was being prepared', { timeout: 20_000 }, async () => {
+  test('does not start when it was aborted while the process was being prepared', { timeout: 20_000 }, async () => {
     const abort = new AbortController();
     const calledOff = new Error('called off');
     await assert.rejects(work(Promise.resolve(absent(async () => abort.abort(calledOff))), abort.signal), calledOff);
   });
 
-  test('fails for good, with a reason for users, where the wanted isolation is not to be had', async () => {
+  test('fails with a final error, and a reason for users, where the required isolation is not available', async () => {
     await assert.rejects(
       work(Promise.reject(new IsolationError('process', 'namespaces'))),
       (error) =>

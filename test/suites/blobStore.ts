@@ -38,7 +38,7 @@ export function blobStoreSuite(
     };
     const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex');
 
-    test('gives back what was put, whole and by range, and tells its hash', async () => {
+    test('returns what was stored, whole and by range, and reports its hash', async () => {
       const key = randomUUID();
       const bytes = randomBytes(300_000);
       assert.deepEqual(
@@ -56,7 +56,7 @@ export function blobStoreSuite(
       assert.equal((await content(key)).length, 0);
     });
 
-    test('shows nothing of an object of another size than declared, or of one that broke off', async () => {
+    test('shows nothing of an object of a size other than declared, or of an interrupted one', async () => {
       const key = randomUUID();
       await assert.rejects(store.put(key, Readable.from([randomBytes(10)]), 11), SizeMismatchError);
       await assert.rejects(store.put(key, Readable.from([randomBytes(10)]), 9), SizeMismatchError);
@@ -71,7 +71,7 @@ export function blobStoreSuite(
       assert.ok(!(await keys()).includes(key));
     });
 
-    test('an upload that never ends stops at the declared size', async () => {
+    test('stops an endless upload at the declared size', async () => {
       let given = 0;
       const endless = Readable.from(
         (async function* () {
@@ -85,7 +85,7 @@ export function blobStoreSuite(
       assert.ok(given < 100_000);
     });
 
-    test('puts blocks together in any order, and none that were not staged', async () => {
+    test('assembles blocks in any order, and only staged ones', async () => {
       const [upload, key] = [randomUUID(), randomUUID()];
       const blocks = [randomBytes(10), randomBytes(20), randomBytes(30)];
       for (const n of [2, 0, 1]) await store.stageBlock(upload, `id/${n}==`, Readable.from([blocks[n]]), 60);
@@ -107,7 +107,7 @@ export function blobStoreSuite(
     const staged = async (upload: string, blockId: string): Promise<Buffer> =>
       buffer(await store.readBlock(upload, blockId));
 
-    test('puts a block in the place of an earlier one with the same id, and keeps that when the new one breaks off or is too long', async () => {
+    test('replaces an earlier block with the same id, and keeps it when the new one is interrupted or too long', async () => {
       const upload = randomUUID();
       for (let n = 0; n < 5; n++) await store.stageBlock(upload, 'a', Readable.from([Buffer.from(`try ${n}`)]), 5);
       const broken = Readable.from(
@@ -140,7 +140,7 @@ export function blobStoreSuite(
       assert.equal((await store.stagedBlocks(upload)).size, 0);
     });
 
-    test('keeps nothing of a commit that has not the MD5 that it must have', async () => {
+    test('keeps nothing of a commit whose MD5 does not match', async () => {
       const [upload, key] = [randomUUID(), randomUUID()];
       const bytes = randomBytes(20);
       await store.stageBlock(upload, 'a', Readable.from([bytes]), 20);
@@ -153,7 +153,7 @@ export function blobStoreSuite(
       assert.equal((await store.commitBlocks(upload, key, ['a'], 20, { md5 })).sha256, sha256(bytes));
     });
 
-    test('stages no more than twice what an upload may hold: the blocks of the last attempt stay', async () => {
+    test('stages at most twice the size of an upload, and keeps the blocks of the last attempt', async () => {
       const upload = randomUUID();
       await assert.rejects(store.stageBlock(upload, 'x', Readable.from([randomBytes(101)]), 100), SizeMismatchError);
       const bytes = randomBytes(100);
@@ -173,7 +173,7 @@ export function blobStoreSuite(
       }
     });
 
-    test('copies an object from another store of its kind, or says that it cannot', async () => {
+    test('copies an object from another store of its kind, or reports that it cannot', async () => {
       const [from, key] = [randomUUID(), randomUUID()];
       const bytes = randomBytes(100_000);
       await (counterpart ?? store).put(from, Readable.from([bytes]), bytes.length);
@@ -203,7 +203,7 @@ export function blobStoreSuite(
       );
     });
 
-    test('forgets what is deleted, also twice, and uploads left unfinished', async () => {
+    test('deletes objects idempotently, and unfinished uploads', async () => {
       const [upload, key] = [randomUUID(), randomUUID()];
       await store.put(key, Readable.from([randomBytes(5)]), 5);
       await store.delete(key);

@@ -437,7 +437,7 @@ for (const setup of setups)
           const operation = await ended(await server.as('olivia'), clone);
           assert.deepEqual(
             [operation.state, operation.failureReason],
-            ['failed', 'Whoever asked for the iModel no longer has the permissions that it needs.'],
+            ['failed', 'The requester no longer has the permissions that this iModel needs.'],
           );
           const restored = await (
             await server.as('olivia')

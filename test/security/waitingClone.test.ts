@@ -20,7 +20,7 @@ import {
 import { until } from '../support/until.ts';
 
 const west = 'West Europe';
-const reason = 'Whoever asked for the iModel no longer has the permissions that it needs.';
+const reason = 'The requester no longer has the permissions that this iModel needs.';
 
 /** Max manages the iTwin of the source, and one of his own in another data center, where Olivia may make iModels too. */
 async function attack(

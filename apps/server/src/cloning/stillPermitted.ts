@@ -7,7 +7,7 @@ import type { TransferOrder } from '../transfer/begin.ts';
 /** The requester of a derived iModel has lost a permission that it needs. */
 class LostPermissionError extends FinalError {
   constructor(cause: ApiError) {
-    super('Whoever asked for the iModel no longer has the permissions that it needs.', { cause });
+    super('The requester no longer has the permissions that this iModel needs.', { cause });
     this.name = 'LostPermissionError';
   }
 }

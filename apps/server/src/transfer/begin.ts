@@ -10,16 +10,16 @@ export const transferFilesJob = 'transferFiles';
 /** Job that copies the other checkpoints; the create operation is successful at its end. */
 export const transferCheckpointsJob = 'transferCheckpoints';
 
-/** What is kept with the first of the two: whose permissions it runs on, and where it copies from. */
+/** The payload of the first job: whose permissions it needs, and which iModel it copies from. */
 export interface TransferOrder {
   caller: Caller;
   fromIModelId: string;
 }
 
 /**
- * Orders the copy of an iModel into the store of its data center, in the transaction that accepts it or hands it on. The
- * iModel's row sees what is to be copied; it stays `notInitialized` until that is in its store.
- * @param imodel as it was inserted: its baseline and its sight are the source's
+ * Schedules the transfer of an iModel into the store of its data center, in the transaction that inserts the iModel or that
+ * completes its derive job. The iModel stays `notInitialized` until its files are in that store.
+ * @param imodel as it was inserted: its baseline and its history view are the source's
  */
 export async function beginTransfer(
   tx: Tx,
@@ -27,7 +27,7 @@ export async function beginTransfer(
   store: BlobStore,
   order: TransferOrder,
 ): Promise<void> {
-  // Owned by the copy from the start, so that it is nobody's to collect, and that the copy may append to it afterwards.
+  // The new iModel owns the segment from the start, so that the collector keeps it and later pushes can append to it.
   const segmentId = imodel.head_index === 0 ? null : randomUUID();
   if (segmentId !== null)
     await tx.insertInto('segment').values({ id: segmentId, owner_imodel_id: imodel.id }).execute();

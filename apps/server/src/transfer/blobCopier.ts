@@ -13,16 +13,16 @@ import {
 } from '../storage/blobStore.ts';
 import type { BlobPlace, Blobs } from '../storage/blobs.ts';
 
-/** What a file must be when it arrives. */
+/** What a copied file must be. */
 export interface Expected {
-  /** What it is to people: `changeset 7`, `baseline`. */
+  /** Its name in messages: `changeset 7`, `the baseline`. */
   what: string;
   size: number;
   /** Hex. */
   sha256: string;
 }
 
-/** A file is not in its store as the database knows it; another attempt would find the same. */
+/** A file in the source store differs from what the database recorded. Another attempt would find the same. */
 export class DamagedSourceError extends FinalError {
   constructor(what: string, how: 'missing' | 'damaged') {
     super(`The file of ${what} is ${how} in the store that it is copied from.`);
@@ -30,34 +30,34 @@ export class DamagedSourceError extends FinalError {
   }
 }
 
-/** How often a file that waits for its share of the budget tells that it still does. */
+/** How often a copy that waits for bandwidth reports progress, so that it does not count as stalled. */
 const waitingTellsMs = 1000;
-/** After so many refusals in a row the service is not asked again. */
+/** After this many consecutive refusals of a server-side copy, files are streamed through this server. */
 const refusalsUntilStreamed = 3;
 
-/** Carries files from store to store, within this server's budget of bytes a second, and lets none pass that differs. */
+/** Copies files between stores within the bandwidth limit of this server, and verifies each of them. */
 export class BlobCopier {
   readonly #blobs: Blobs;
   readonly #bytesPerSecond: number;
-  readonly #budget: RateLimiterQueue | undefined;
-  /** By source and target: how often in a row a service refused to copy by itself. */
+  readonly #limit: RateLimiterQueue | undefined;
+  /** Consecutive refusals of a server-side copy, by source and target store. */
   readonly #refusals = new Map<string, number>();
 
-  /** @param bytesPerSecond over all that this server carries; 0 is no limit */
+  /** @param bytesPerSecond limit over all files that this server copies; 0 for none */
   constructor(blobs: Blobs, bytesPerSecond: number) {
     this.#blobs = blobs;
     this.#bytesPerSecond = bytesPerSecond;
-    this.#budget =
+    this.#limit =
       bytesPerSecond === 0
         ? undefined
         : new RateLimiterQueue(new RateLimiterMemory({ points: bytesPerSecond, duration: 1 }));
   }
 
   /**
-   * Copies a file, or a range of one, to a key of another store: a whole file by the service itself, where both stores are of
-   * one, else through here. Its hash is that of the bytes that the target took; a copy that differs is tried once more and
-   * never kept.
-   * @param onBytes hears of bytes as they pass
+   * Copies a file, or a range of one, to a key of another store. If both stores belong to one service, the service copies
+   * whole files itself; all others are streamed through this server. The hash is that of the bytes that the target store
+   * received. A copy that differs is deleted and tried once more.
+   * @param onBytes called with the number of bytes as they are copied
    * @throws DamagedSourceError
    */
   async copy(
@@ -93,23 +93,23 @@ export class BlobCopier {
     options: CallOptions,
     onBytes: (bytes: number) => void,
   ): Promise<StoredObject | undefined> {
-    const way = `${store} ${to.id}`;
-    const refusals = this.#refusals.get(way) ?? 0;
+    const route = `${store} ${to.id}`;
+    const refusals = this.#refusals.get(route) ?? 0;
     if (to.copyFrom === undefined || refusals === refusalsUntilStreamed) return undefined;
     let copied: StoredObject | undefined;
     try {
       copied = await to.copyFrom(this.#blobs.stores.get(store), sourceKey, key, size, options);
-      this.#refusals.set(way, 0);
+      this.#refusals.set(route, 0);
     } catch (error) {
       if (error instanceof NoSuchObjectError || error instanceof SizeMismatchError) throw error;
       options.signal?.throwIfAborted();
-      // The service may not let one reach the other (rights, networks): this server can.
-      this.#refusals.set(way, refusals + 1);
+      // Rights or networks may keep one store from reaching the other. This server reaches both.
+      this.#refusals.set(route, refusals + 1);
       return undefined;
     }
-    // The budget is for what the stores do too: this file was copied ahead of its turn, the next one waits.
+    // Server-side copies count against the limit too. This file is copied already, so the next one waits.
     if (copied === undefined) return undefined;
-    await this.#afford(size, options);
+    await this.#waitForBandwidth(size, options);
     onBytes(size);
     return copied;
   }
@@ -127,7 +127,7 @@ export class BlobCopier {
     return to.put(key, this.#metered(source, options, onBytes), size, options);
   }
 
-  /** Whether a store has a file under a key, whole and right. What cannot be read is as good as not there. */
+  /** Whether a store has the expected file under a key. A file that cannot be read counts as missing. */
   async has(store: BlobStore, key: string, { size, sha256 }: Expected, options: CallOptions): Promise<boolean> {
     const hash = createHash('sha256');
     let read = 0;
@@ -145,18 +145,18 @@ export class BlobCopier {
   }
 
   #metered(source: Readable, options: CallOptions, onBytes: (bytes: number) => void): Readable {
-    return pipeline(source, new Metered((bytes) => this.#afford(bytes, options), onBytes), () => undefined);
+    return pipeline(source, new Metered((bytes) => this.#waitForBandwidth(bytes, options), onBytes), () => undefined);
   }
 
-  /** Waits until so many bytes are within the budget. Waiting in line for it is no lack of progress. */
-  async #afford(bytes: number, { signal, onProgress }: CallOptions): Promise<void> {
-    if (this.#budget === undefined) return;
+  /** Waits until the bandwidth limit allows a number of bytes. Waiting for bandwidth counts as progress. */
+  async #waitForBandwidth(bytes: number, { signal, onProgress }: CallOptions): Promise<void> {
+    if (this.#limit === undefined) return;
     const waiting = onProgress === undefined ? undefined : setInterval(onProgress, waitingTellsMs);
     try {
-      // The queue gives out one second's budget at most at a time.
+      // The queue grants at most the bytes of one second at a time.
       for (let left = bytes; left > 0; left -= this.#bytesPerSecond) {
         signal?.throwIfAborted();
-        await this.#budget.removeTokens(Math.min(left, this.#bytesPerSecond));
+        await this.#limit.removeTokens(Math.min(left, this.#bytesPerSecond));
       }
     } finally {
       clearInterval(waiting);
@@ -164,19 +164,19 @@ export class BlobCopier {
   }
 }
 
-/** Lets bytes pass when they can be afforded. */
+/** A stream that passes bytes on as the bandwidth limit allows. */
 class Metered extends Transform {
-  readonly #afford: (bytes: number) => Promise<void>;
+  readonly #waitForBandwidth: (bytes: number) => Promise<void>;
   readonly #onBytes: (bytes: number) => void;
 
-  constructor(afford: (bytes: number) => Promise<void>, onBytes: (bytes: number) => void) {
+  constructor(waitForBandwidth: (bytes: number) => Promise<void>, onBytes: (bytes: number) => void) {
     super();
-    this.#afford = afford;
+    this.#waitForBandwidth = waitForBandwidth;
     this.#onBytes = onBytes;
   }
 
   override _transform(chunk: Buffer, _encoding: string, done: TransformCallback): void {
-    this.#afford(chunk.length).then(() => {
+    this.#waitForBandwidth(chunk.length).then(() => {
       this.#onBytes(chunk.length);
       done(null, chunk);
     }, done);

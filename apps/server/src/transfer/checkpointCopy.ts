@@ -10,7 +10,7 @@ import type { TransferParts } from './transferParts.ts';
 import type { TransferRun } from './run.ts';
 import { sharingOf, type Sharing } from './sharing.ts';
 
-/** A block of the file that is copied, and where its bytes lie. */
+/** A block of a model file to copy, and where its bytes are stored. */
 interface SourceBlock extends BlobPlace {
   position: number;
   sha256: string;
@@ -19,8 +19,8 @@ interface SourceBlock extends BlobPlace {
   start: number;
 }
 
-/** A checkpoint of the source, and the file of the copy's own that takes its blocks. */
-interface Copy {
+/** A checkpoint of the source, and the target's model file that receives its blocks. */
+interface CheckpointCopy {
   checkpoint: CheckpointTable;
   size: number;
   fileId: string;
@@ -29,17 +29,17 @@ interface Copy {
 
 const lengthOf = (position: number, size: number): number => Math.min(blockBytes, size - position * blockBytes);
 
-const bytesOf = ({ missing, size }: Copy): number =>
+const bytesOf = ({ missing, size }: CheckpointCopy): number =>
   missing.reduce((sum, { position }) => sum + lengthOf(position, size), 0);
 
-/** What a transfer copies from, as far as checkpoints are concerned. */
+/** The history view and the baseline whose checkpoints a transfer copies. */
 const sourceOf = ({ history_id, head_index, from_baseline_id }: TransferTable) => ({
   history_id,
   head_index,
   baseline_id: from_baseline_id,
 });
 
-/** The source's usable checkpoints, the ones that help most first: the newest, the baseline's, then back in time. */
+/** The source's usable checkpoints, the most useful first: the newest, the baseline's, then the others from newest to oldest. */
 async function inOrder({ checkpoints }: TransferParts, transfer: TransferTable): Promise<CheckpointTable[]> {
   const usable = await checkpoints.usable(sourceOf(transfer));
   const newest = usable.at(-1);
@@ -50,49 +50,49 @@ async function inOrder({ checkpoints }: TransferParts, transfer: TransferTable):
 
 /**
  * Copies all usable checkpoints of the source that the target does not have yet.
- * @returns `waiting` while the source, a copy itself, is still getting some of its own
+ * @returns `waiting` while the source is itself the target of a transfer that still copies checkpoints
  */
-export async function copyAllCheckpoints(parts: TransferParts, run: TransferRun): Promise<'there' | 'waiting'> {
-  const copies: Copy[] = [];
+export async function copyAllCheckpoints(parts: TransferParts, run: TransferRun): Promise<'copied' | 'waiting'> {
+  const copies: CheckpointCopy[] = [];
   for (const checkpoint of await inOrder(parts, run.transfer)) {
     const copy = await prepare(parts, run, run.transfer, checkpoint);
     if (copy !== undefined) copies.push(copy);
   }
   await announce(parts, run, copies);
   for (const copy of copies) await fill(parts, run, run.transfer, copy);
-  return (await parts.checkpoints.all(sourceOf(run.transfer))).some(isBeingCopied) ? 'waiting' : 'there';
+  return (await parts.checkpoints.all(sourceOf(run.transfer))).some(isBeingCopied) ? 'waiting' : 'copied';
 }
 
 const isBeingCopied = ({ state, file_id }: CheckpointTable): boolean => state === 'scheduled' && file_id !== null;
 
 /**
- * Sees to it that the target of a transfer has one usable checkpoint before it is initialized, because iTwin.js opens
- * nothing without one. The baseline's is tried first: its blocks usually lie in the baseline file, which is there already.
- * Where the source has none, the installation makes one of its baseline.
- * @returns `waiting` while that is being made; `none` where nobody makes checkpoints, or the one of the baseline has failed
+ * Gives the target of a transfer one usable checkpoint before it is initialized, because iTwin.js cannot open an iModel
+ * without one. The baseline's is tried first: its blocks usually are ranges of the baseline file, which is copied already. If
+ * the source has no checkpoint, one of its baseline is made.
+ * @returns `waiting` while that is being made; `none` if the installation makes no checkpoints or that one has failed
  */
 export async function copyFirstCheckpoint(
   parts: TransferParts,
   run: TransferRun,
   transfer: TransferTable,
-): Promise<'there' | 'waiting' | 'none'> {
+): Promise<'copied' | 'waiting' | 'none'> {
   const { db } = parts.database;
   const usable = (await inOrder(parts, transfer)).toSorted(
     (a, b) => Number(a.baseline_id === null) - Number(b.baseline_id === null),
   );
   for (const checkpoint of usable) {
-    if (await isThere(db, transfer)) return 'there';
+    if (await hasCheckpoint(db, transfer)) return 'copied';
     try {
       const copy = await prepare(parts, run, transfer, checkpoint);
       if (copy === undefined) continue;
       await announce(parts, run, [copy]);
       await fill(parts, run, transfer, copy);
     } catch (error) {
-      // Its file is missing or damaged: another one may be whole, and the iModel itself is.
+      // The file of this checkpoint is missing or damaged. Another checkpoint may be intact, and so is the iModel itself.
       if (!(error instanceof DamagedSourceError)) throw error;
     }
   }
-  if (await isThere(db, transfer)) return 'there';
+  if (await hasCheckpoint(db, transfer)) return 'copied';
   if (!parts.checkpoints.enabled) return 'none';
   const ofBaseline = await parts.checkpoints.find(sourceOf(transfer), 0);
   if (ofBaseline !== undefined) return ofBaseline.state === 'scheduled' ? 'waiting' : 'none';
@@ -108,8 +108,8 @@ export async function copyFirstCheckpoint(
 }
 
 /**
- * Gives the target a row for each checkpoint of its source, in the transaction that initializes it: whoever asks then is told
- * that they are on their way, and not that there never will be one.
+ * Inserts a row for each checkpoint of the source, in the transaction that initializes the target. From then on, requests for
+ * them find a scheduled checkpoint instead of none.
  */
 export async function scheduleCheckpoints(
   tx: Tx,
@@ -126,7 +126,7 @@ export async function scheduleCheckpoints(
             .selectAll()
             .where('id', '=', checkpoint.file_id ?? '')
             .executeTakeFirst();
-    if (source !== undefined) await makeRoom(tx, transfer, checkpoint, source);
+    if (source !== undefined) await insertScheduled(tx, transfer, checkpoint, source);
     else if (checkpoint.state === 'failed')
       await tx
         .insertInto('checkpoint')
@@ -138,7 +138,7 @@ export async function scheduleCheckpoints(
 }
 
 /** Whether the target of a transfer has a usable checkpoint. */
-async function isThere(db: Db, { baseline_id, segment_id }: TransferTable): Promise<boolean> {
+async function hasCheckpoint(db: Db, { baseline_id, segment_id }: TransferTable): Promise<boolean> {
   const found = await db
     .selectFrom('checkpoint')
     .select('id')
@@ -153,7 +153,7 @@ async function isThere(db: Db, { baseline_id, segment_id }: TransferTable): Prom
 async function announce(
   { database }: TransferParts,
   { transfer }: TransferRun,
-  copies: readonly Copy[],
+  copies: readonly CheckpointCopy[],
 ): Promise<void> {
   const bytes = copies.reduce((sum, copy) => sum + bytesOf(copy), 0);
   await database.db
@@ -163,12 +163,12 @@ async function announce(
     .execute();
 }
 
-/** Copies the blocks of one checkpoint, which is usable afterwards. */
+/** Copies the blocks of one checkpoint and makes it usable. */
 async function fill(
   parts: TransferParts,
   run: TransferRun,
   transfer: TransferTable,
-  { checkpoint, fileId, size, missing }: Copy,
+  { checkpoint, fileId, size, missing }: CheckpointCopy,
 ): Promise<void> {
   const blocks = new Blocks(
     parts,
@@ -189,13 +189,13 @@ function vacantSlot(transfer: TransferTable, { baseline_id, changeset_index }: C
     : { segment_id: null, baseline_id: transfer.baseline_id, changeset_index: 0 };
 }
 
-/** Makes room for one checkpoint; undefined when the copy has it, or is getting it some other way. */
+/** Inserts the rows for one checkpoint; undefined if the target has it or another job makes it. */
 async function prepare(
   { database }: TransferParts,
   run: TransferRun,
   transfer: TransferTable,
   checkpoint: CheckpointTable,
-): Promise<Copy | undefined> {
+): Promise<CheckpointCopy | undefined> {
   const { db } = database;
   const source = await db
     .selectFrom('model_file')
@@ -205,11 +205,11 @@ async function prepare(
   if (source === undefined) return undefined;
   let fileId: string | undefined;
   await run.record({ bytes: 0, changesets: 0 }, async (tx) => {
-    fileId = await makeRoom(tx, transfer, checkpoint, source);
+    fileId = await insertScheduled(tx, transfer, checkpoint, source);
   });
   if (fileId === undefined) return undefined;
-  const there = await db.selectFrom('model_file_block').select('position').where('file_id', '=', fileId).execute();
-  const positions = new Set(there.map(({ position }) => position));
+  const existing = await db.selectFrom('model_file_block').select('position').where('file_id', '=', fileId).execute();
+  const positions = new Set(existing.map(({ position }) => position));
   const blocks = await db
     .selectFrom('model_file_block as f')
     .innerJoin('block as k', 'k.id', 'f.block_id')
@@ -224,24 +224,24 @@ async function prepare(
   return { checkpoint, size: source.size, fileId, missing };
 }
 
-/** @returns the file that takes the blocks; undefined when nothing has to come over */
-async function makeRoom(
+/** @returns the model file that receives the blocks; undefined if nothing has to be copied */
+async function insertScheduled(
   tx: Tx,
   transfer: TransferTable,
   checkpoint: CheckpointTable,
   source: ModelFileTable,
 ): Promise<string | undefined> {
-  const place = vacantSlot(transfer, checkpoint);
-  const there = tx
+  const slot = vacantSlot(transfer, checkpoint);
+  const query = tx
     .selectFrom('checkpoint')
     .select(['state', 'file_id'])
-    .where('changeset_index', '=', place.changeset_index);
+    .where('changeset_index', '=', slot.changeset_index);
   const existing = await (
-    place.baseline_id === null
-      ? there.where('segment_id', '=', place.segment_id)
-      : there.where('baseline_id', '=', place.baseline_id)
+    slot.baseline_id === null
+      ? query.where('segment_id', '=', slot.segment_id)
+      : query.where('baseline_id', '=', slot.baseline_id)
   ).executeTakeFirst();
-  // One without a file is ordered or has failed here: that is its generator's.
+  // A scheduled checkpoint without a file is made by a checkpoint job, not copied.
   if (existing !== undefined) return existing.state === 'scheduled' ? (existing.file_id ?? undefined) : undefined;
   const fileId = randomUUID();
   const now = Date.now();
@@ -253,7 +253,7 @@ async function makeRoom(
     .insertInto('checkpoint')
     .values({
       id: randomUUID(),
-      ...place,
+      ...slot,
       state: 'scheduled',
       file_id: fileId,
       applied: 0,
@@ -275,7 +275,7 @@ async function complete(tx: Tx, transfer: TransferTable, checkpoint: CheckpointT
   const { size } = await tx.selectFrom('model_file').select('size').where('id', '=', fileId).executeTakeFirstOrThrow();
   if (Number(count) !== Math.ceil(size / blockBytes))
     throw new Error(
-      `the checkpoint of changeset ${checkpoint.changeset_index} of ${transfer.imodel_id} did not come over whole`,
+      `the checkpoint of changeset ${checkpoint.changeset_index} of ${transfer.imodel_id} was not copied completely`,
     );
   await tx
     .updateTable('checkpoint')
@@ -285,7 +285,7 @@ async function complete(tx: Tx, transfer: TransferTable, checkpoint: CheckpointT
     .execute();
 }
 
-/** The baseline's file in both stores: blocks that lie in it need not be brought over again. */
+/** The blob of the source's baseline, mapped to its counterpart in the target store: blocks within it need no copy. */
 async function counterpartBlobs(
   { database: { db } }: TransferParts,
   transfer: TransferTable,
@@ -307,18 +307,19 @@ class Blocks {
   readonly #sharing: Sharing;
   readonly #store: BlobStore;
 
-  constructor(parts: TransferParts, run: TransferRun, twins: ReadonlyMap<string, string>, sharing: Sharing) {
+  constructor(parts: TransferParts, run: TransferRun, counterparts: ReadonlyMap<string, string>, sharing: Sharing) {
     this.#parts = parts;
     this.#run = run;
-    this.#counterparts = twins;
+    this.#counterparts = counterparts;
     this.#sharing = sharing;
     this.#store = parts.blobs.stores.get(run.transfer.store);
   }
 
-  /** Puts one block into its place in a file, from wherever the store has its content, or else brought over. */
+  /** Adds one block to a model file: one that the target store has already, or else a copy. */
   async copy(block: SourceBlock, fileId: string, length: number): Promise<void> {
     const { db } = this.#parts.database;
-    // One that only others have is copied all the same, so that it takes its time; what is kept in the end is one block.
+    // A block that only other organizations have is copied too, so that the time taken does not reveal that it exists. In
+    // the end only one block is kept.
     const known = await db
       .selectFrom('block as k')
       .select('k.id')
@@ -337,14 +338,14 @@ class Blocks {
           if (row !== undefined) await tx.insertInto('blob').values(row).execute();
           const place =
             row === undefined ? { blob_id: counterpart, start: block.start } : { blob_id: row.id, start: 0 };
-          if (place.blob_id === undefined) throw new Error(`block ${block.sha256} is gone again`);
+          if (place.blob_id === undefined) throw new Error(`block ${block.sha256} was deleted during the transfer`);
           id = randomBytes(16).toString('hex').toUpperCase();
           await tx
             .insertInto('block')
             .values({ id, store: this.#store.id, sha256: block.sha256, blob_id: place.blob_id, start: place.start })
             .execute();
         }
-        // Two copies of one baseline fill the same file.
+        // Two transfers of one baseline may fill the same model file.
         await tx
           .insertInto('model_file_block')
           .values({ file_id: fileId, position: block.position, block_id: id })
@@ -360,7 +361,7 @@ class Blocks {
 
   async #copyBlob(block: SourceBlock, length: number): Promise<BlobTable> {
     const key = randomUUID();
-    // Blocks of their own are copied as whole files are; those within a baseline are parts of it.
+    // A block that is a blob of its own is copied as a whole file; one within a baseline is a range of that file.
     const range = length === block.blobSize ? undefined : { start: block.start, end: block.start + length - 1 };
     await this.#parts.copier.copy(
       block,
@@ -369,7 +370,7 @@ class Blocks {
       this.#store,
       key,
       this.#run.options,
-      this.#run.passed,
+      this.#run.onBytes,
     );
     return {
       id: randomUUID(),

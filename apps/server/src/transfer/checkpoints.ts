@@ -4,20 +4,20 @@ import type { CheckpointTable, TransferTable } from '../db/schema.ts';
 import type { Effect, JobHandler, RunningJob } from '../operations/jobs.ts';
 import { transferCheckpointsJob } from './begin.ts';
 import { copyAllCheckpoints } from './checkpointCopy.ts';
-import { ending, endTransfer, lookAgain, transferLimits } from './files.ts';
+import { ignoringEnd, endTransfer, retryLater, transferLimits } from './files.ts';
 import type { TransferParts } from './transferParts.ts';
 import { TransferRun } from './run.ts';
 
 /**
- * Handles the second job of a transfer: the checkpoints of what came over, block by block, of which the store may have many
- * already; one is there from the first job. The iModel is in use meanwhile. When all attempts are spent, that costs speed and
- * nothing else: the operation is successful then too, and what is missing is made anew where checkpoints are made.
+ * Handles the second job of a transfer: it copies the checkpoints that the first job did not, block by block; the store may
+ * have many of the blocks already. The iModel is usable meanwhile. If the attempts are exhausted, the operation is successful
+ * all the same, and missing checkpoints are made again if the installation makes checkpoints.
  */
 export function transferCheckpointsHandler(parts: TransferParts): JobHandler {
   return {
     kind: transferCheckpointsJob,
     ...transferLimits(parts.config),
-    run: (job) => ending(() => copyCheckpoints(parts, job)),
+    run: (job) => ignoringEnd(() => copyCheckpoints(parts, job)),
     onExhausted: (tx, { subjectId }) => finish(tx, parts, subjectId),
   };
 }
@@ -26,7 +26,8 @@ async function copyCheckpoints(parts: TransferParts, job: RunningJob): Promise<E
   const run = await TransferRun.begin(parts.database, job, parts.config.attemptsWithoutProgress);
   if (run === undefined) return async () => undefined;
   try {
-    if ((await copyAllCheckpoints(parts, run)) === 'waiting') return (tx) => lookAgain(tx, transferCheckpointsJob, job);
+    if ((await copyAllCheckpoints(parts, run)) === 'waiting')
+      return (tx) => retryLater(tx, transferCheckpointsJob, job);
     return (tx) => finish(tx, parts, run.transfer.imodel_id);
   } catch (error) {
     if (run.signal.aborted) throw run.signal.reason;
@@ -36,7 +37,7 @@ async function copyCheckpoints(parts: TransferParts, job: RunningJob): Promise<E
   }
 }
 
-/** The end of a transfer, whether or not all checkpoints came over. */
+/** Ends a transfer, whether or not all checkpoints were copied. */
 async function finish(tx: Tx, parts: TransferParts, imodelId: string): Promise<void> {
   const transfer = await tx.selectFrom('transfer').selectAll().where('imodel_id', '=', imodelId).executeTakeFirst();
   const imodel = await tx
@@ -45,9 +46,9 @@ async function finish(tx: Tx, parts: TransferParts, imodelId: string): Promise<v
     .where('id', '=', imodelId)
     .where('deleted_at', 'is', null)
     .executeTakeFirst();
-  // Deleted meanwhile: the collector takes the rest.
+  // If the iModel was deleted meanwhile, the collector deletes the rows of the transfer.
   if (transfer === undefined || imodel === undefined) return;
-  const unfinished = await takeBackUnfinished(tx, transfer);
+  const unfinished = await deleteUnfinished(tx, transfer);
   await endTransfer(tx, parts, transfer);
   await tx
     .updateTable('operation')
@@ -55,7 +56,7 @@ async function finish(tx: Tx, parts: TransferParts, imodelId: string): Promise<v
     .where('imodel_id', '=', imodelId)
     .execute();
   for (const checkpoint of unfinished) {
-    // Made here where checkpoints are made: whoever was told that it is on its way is not told now that there is none.
+    // A checkpoint that was scheduled must not become unknown: it is made again, or else it is failed with a reason.
     if (await parts.checkpoints.ensureScheduled(tx, imodel, checkpoint.changeset_index)) continue;
     await tx
       .insertInto('checkpoint')
@@ -73,9 +74,9 @@ async function finish(tx: Tx, parts: TransferParts, imodelId: string): Promise<v
   await parts.checkpoints.scheduleTip(tx, imodel);
 }
 
-/** Takes away the checkpoints whose files did not come over whole. @returns their rows as they were */
-async function takeBackUnfinished(tx: Tx, transfer: TransferTable): Promise<CheckpointTable[]> {
-  // Copies of one baseline share its checkpoint: one that is still on its way fills it.
+/** Deletes the checkpoints whose files were not copied completely. @returns their rows as they were */
+async function deleteUnfinished(tx: Tx, transfer: TransferTable): Promise<CheckpointTable[]> {
+  // Transfers of one baseline share its checkpoint; another one that still runs will complete it.
   const other = await tx
     .selectFrom('transfer')
     .select('imodel_id')

@@ -17,23 +17,23 @@ import { EndedTransferError, TransferRun } from './run.ts';
 import { sharingOf, type Sharing } from './sharing.ts';
 import type { TransferParts } from './transferParts.ts';
 
-/** Changesets that are looked at together: whether they are there, and which of their files the store has. */
+/** Changesets per batch, in which the ones to copy and the files that the store has already are looked up. */
 const pageSize = 500;
 /** Longest wait between attempts. */
 const longestRetryMs = 60_000;
-/** How often a copy looks for the checkpoint of its source that it waits for. */
+/** How long a transfer waits before it checks again for the checkpoint of its source. */
 const checkpointPollMs = 1000;
 
-/** A changeset with a blob in the new store; `row` where the blob is new. */
-interface Arrived {
+/** A changeset whose file is in the new store; `row` if its blob is new. */
+interface CopiedChangeset {
   changeset: ChangesetTable;
   blobId: string;
   row?: BlobTable;
 }
 
-/** How often both jobs of a transfer run. */
+/** Attempts and waits of both jobs of a transfer. */
 export function transferLimits(config: Config['transfers']): Pick<JobHandler, 'attempts' | 'backoffMs'> {
-  // A run that brings something over is no failed attempt, however it ends: `TransferRun.begin` counts the others.
+  // A run that copies something is no failed attempt, however it ends. `TransferRun.begin` counts the others.
   return {
     attempts: Number.MAX_SAFE_INTEGER,
     backoffMs: exponentialBackoff(config.firstRetrySeconds * 1000, longestRetryMs),
@@ -45,14 +45,14 @@ export function transferFilesHandler(parts: TransferParts): JobHandler {
   return {
     kind: transferFilesJob,
     ...transferLimits(parts.config),
-    run: (job) => ending(() => copyFiles(parts, job)),
+    run: (job) => ignoringEnd(() => copyFiles(parts, job)),
     confirm: (tx, { subjectId, payload }) => requirePermitted(tx, subjectId, payload as TransferOrder),
     onExhausted: (tx, { subjectId }, reason) => fail(tx, parts, subjectId, reason),
   };
 }
 
-/** What nobody wants any more ends without an effect. */
-export async function ending(work: () => Promise<Effect>): Promise<Effect> {
+/** Turns the end of a transfer during a run into a run without an effect. */
+export async function ignoringEnd(work: () => Promise<Effect>): Promise<Effect> {
   try {
     return await work();
   } catch (error) {
@@ -79,10 +79,10 @@ async function copyFiles(parts: TransferParts, job: RunningJob): Promise<Effect>
       .executeTakeFirst();
     if (transfer === undefined) throw new EndedTransferError();
     if ((await copyFirstCheckpoint(parts, run, transfer)) === 'waiting')
-      return (tx) => lookAgain(tx, transferFilesJob, job);
+      return (tx) => retryLater(tx, transferFilesJob, job);
     return await initialize(parts, transfer);
   } catch (error) {
-    // However the abort shows itself, what counts is why.
+    // An aborted call may throw any error; the reason of the abort is what matters.
     if (run.signal.aborted) throw run.signal.reason;
     throw error;
   } finally {
@@ -90,7 +90,7 @@ async function copyFiles(parts: TransferParts, job: RunningJob): Promise<Effect>
   }
 }
 
-/** Notes how much there is to bring over. @throws QuotaExceededError when it is more than the iTwin may have */
+/** Records how many bytes there are to copy. @throws QuotaExceededError if they exceed the quota of the iTwin */
 async function measure({ database: { db }, quotas }: TransferParts, { transfer, account }: TransferRun): Promise<void> {
   const baseline = await db
     .selectFrom('baseline as l')
@@ -108,59 +108,58 @@ async function measure({ database: { db }, quotas }: TransferParts, { transfer, 
     .where('c.index', '<=', transfer.head_index)
     .executeTakeFirst();
   const bytes = baseline.size + Number(changesets?.size ?? 0);
-  // Later runs have a part of it already.
+  // Later runs have copied and counted a part of it already.
   if (transfer.fruitful_attempt === 0 && transfer.baseline_id === null) await quotas.requireBytes(db, account, bytes);
   await db.updateTable('operation').set({ bytes }).where('imodel_id', '=', transfer.imodel_id).execute();
 }
 
-/** Baseline and changesets of one run. */
+/** Copies the baseline and the changesets in one run. */
 class Files {
   readonly #parts: TransferParts;
   readonly #run: TransferRun;
   readonly #sharing: Sharing;
   readonly #store: BlobStore;
-  #arrived: Arrived[] = [];
+  #copied: CopiedChangeset[] = [];
   #writing: Promise<void> | undefined;
   #failure: Error | undefined;
-  /** Files that an earlier run may have brought over and died before it wrote that down: only the first ones that are missing. */
-  #perhapsThere: number;
+  /** How many of the first missing files may exist already: an earlier run may have copied them and died before it recorded that. */
+  #maybeCopied: number;
 
   constructor(parts: TransferParts, run: TransferRun, sharing: Sharing) {
     this.#parts = parts;
     this.#run = run;
     this.#sharing = sharing;
     this.#store = parts.blobs.stores.get(run.transfer.store);
-    this.#perhapsThere = run.transfer.attempt === 1 ? 0 : pageSize + parts.config.parallelFiles + 1;
+    this.#maybeCopied = run.transfer.attempt === 1 ? 0 : pageSize + parts.config.parallelFiles + 1;
   }
 
-  /** The work that is left, one piece a file. Files that the store has already are taken as they are, on the way. */
+  /** The remaining work, one function per file to copy. Files that the store has already are shared without one. */
   async *missing(): AsyncGenerator<() => Promise<void>> {
     const { transfer } = this.#run;
     if (transfer.baseline_id === null) yield () => this.#copyBaseline();
     for (let first = 1; first <= transfer.head_index; first += pageSize) {
       const last = Math.min(first + pageSize - 1, transfer.head_index);
-      const wanted = await this.#notThere(first, last);
-      const blobs = await this.#blobs(wanted);
+      const missing = await this.#missingChangesets(first, last);
+      const blobs = await this.#blobs(missing);
       const known = await this.#known([...blobs.values()]);
-      for (const changeset of wanted) {
+      for (const changeset of missing) {
         const blob = blobs.get(changeset.blob_id);
-        if (blob === undefined) throw new Error(`blob ${changeset.blob_id} is gone`);
+        if (blob === undefined) throw new Error(`blob ${changeset.blob_id} does not exist`);
         const blobId = known.get(contentOf(blob));
         if (blobId === undefined) yield () => this.#copyChangeset(changeset, blob);
-        else await this.#arrive({ changeset, blobId });
+        else await this.#add({ changeset, blobId });
       }
     }
   }
 
-  /** Waits until everything that arrived is written down. */
+  /** Waits until every copied file is recorded. */
   async settled(): Promise<void> {
-    while (this.#failure === undefined && (this.#writing !== undefined || this.#arrived.length > 0))
-      await this.#write();
+    while (this.#failure === undefined && (this.#writing !== undefined || this.#copied.length > 0)) await this.#write();
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  /** Changesets of a range that the copy does not have yet. */
-  async #notThere(first: number, last: number): Promise<ChangesetTable[]> {
+  /** The changesets of a range that the new iModel does not have yet. */
+  async #missingChangesets(first: number, last: number): Promise<ChangesetTable[]> {
     const { database } = this.#parts;
     const { transfer } = this.#run;
     const rows = await listChangesets(database, transfer, {
@@ -170,15 +169,15 @@ class Files {
       offset: 0,
       descending: false,
     });
-    if (rows.length !== last - first + 1) throw new Error(`changesets ${first} to ${last} are not all there`);
-    const there = await database.db
+    if (rows.length !== last - first + 1) throw new Error(`changesets ${first} to ${last} are incomplete`);
+    const existing = await database.db
       .selectFrom('changeset')
       .select('index')
       .where('segment_id', '=', transfer.segment_id)
       .where('index', '>=', first)
       .where('index', '<=', last)
       .execute();
-    const indexes = new Set(there.map(({ index }) => index));
+    const indexes = new Set(existing.map(({ index }) => index));
     return rows.filter(({ index }) => !indexes.has(index));
   }
 
@@ -210,17 +209,17 @@ class Files {
 
   async #copyChangeset(changeset: ChangesetTable, blob: ReadableBlob): Promise<void> {
     const row = await this.#copy(blob, `changeset ${changeset.index}`);
-    await this.#arrive({ changeset, blobId: row.id, row });
+    await this.#add({ changeset, blobId: row.id, row });
   }
 
   async #copy(blob: ReadableBlob, what: string): Promise<BlobTable> {
     const { copier } = this.#parts;
-    const { transfer, account, options, passed } = this.#run;
+    const { transfer, account, options, onBytes } = this.#run;
     const { size, sha256 } = blob;
     const expected = { what, size, sha256 };
     const key = keyOf(transfer, blob);
-    if (!(this.#perhapsThere-- > 0 && (await copier.has(this.#store, key, expected, options))))
-      await this.#unlessEnded(key, () => copier.copy(blob, undefined, expected, this.#store, key, options, passed));
+    if (!(this.#maybeCopied-- > 0 && (await copier.has(this.#store, key, expected, options))))
+      await this.#unlessEnded(key, () => copier.copy(blob, undefined, expected, this.#store, key, options, onBytes));
     return {
       id: randomUUID(),
       store: this.#store.id,
@@ -234,10 +233,10 @@ class Files {
     };
   }
 
-  /** A file that arrives, whole or not, after the end of the run is nobody's. */
-  async #unlessEnded(key: string, carry: () => Promise<void>): Promise<void> {
+  /** Copies a file, and discards it if the run ends meanwhile. */
+  async #unlessEnded(key: string, copy: () => Promise<void>): Promise<void> {
     try {
-      await carry();
+      await copy();
       this.#run.signal.throwIfAborted();
     } catch (error) {
       await this.#run.discard(this.#store, key).catch(() => undefined);
@@ -245,7 +244,7 @@ class Files {
     }
   }
 
-  /** The baseline as the store has it, with its checkpoint if it has one, or else brought over. */
+  /** Shares a baseline that the store has already, with its checkpoint if it has one, or else copies the source's. */
   async #copyBaseline(): Promise<void> {
     const { database, blobs } = this.#parts;
     const { transfer } = this.#run;
@@ -255,7 +254,7 @@ class Files {
       .where('id', '=', transfer.from_baseline_id)
       .executeTakeFirstOrThrow();
     const blob = await blobs.findReadable(blob_id);
-    if (blob === undefined) throw new Error(`blob ${blob_id} is gone`);
+    if (blob === undefined) throw new Error(`blob ${blob_id} does not exist`);
     const same = await database.db
       .selectFrom('baseline as l')
       .innerJoin('blob as b', 'b.id', 'l.blob_id')
@@ -281,12 +280,12 @@ class Files {
     });
   }
 
-  /** Takes a changeset that arrived; what arrives while others are written down is written down together. */
-  async #arrive(arrived: Arrived): Promise<void> {
+  /** Adds a changeset to be recorded. All that are added while others are being recorded form the next batch. */
+  async #add(copied: CopiedChangeset): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure;
-    this.#arrived.push(arrived);
+    this.#copied.push(copied);
     const writing = this.#write();
-    if (this.#arrived.length >= pageSize) await writing;
+    if (this.#copied.length >= pageSize) await writing;
   }
 
   #write(): Promise<void> {
@@ -296,13 +295,13 @@ class Files {
 
   async #writeAll(): Promise<void> {
     try {
-      while (this.#arrived.length > 0) {
-        const batch = this.#arrived.splice(0, pageSize);
+      while (this.#copied.length > 0) {
+        const batch = this.#copied.splice(0, pageSize);
         const bytes = batch.reduce((sum, { changeset }) => sum + changeset.file_size, 0);
         await this.#run
           .record({ bytes, changesets: batch.length }, (tx) => this.#insert(tx, batch))
           .catch(async (error: unknown) => {
-            for (const { row } of [...batch, ...this.#arrived])
+            for (const { row } of [...batch, ...this.#copied])
               if (row?.key != null) await this.#run.discard(this.#store, row.key).catch(() => undefined);
             throw error;
           });
@@ -312,7 +311,7 @@ class Files {
     }
   }
 
-  async #insert(tx: Tx, batch: readonly Arrived[]): Promise<void> {
+  async #insert(tx: Tx, batch: readonly CopiedChangeset[]): Promise<void> {
     const rows = batch.flatMap(({ row }) => row ?? []);
     if (rows.length > 0) await tx.insertInto('blob').values(rows).execute();
     const segmentId = this.#run.transfer.segment_id as string;
@@ -323,14 +322,14 @@ class Files {
   }
 }
 
-/** Where a file of a transfer goes: the same place in every run, so that none leaves a copy behind. */
+/** The key of a copied file: the same in every run, so that no run leaves an orphaned object. */
 const keyOf = (transfer: TransferTable, blob: ReadableBlob): string =>
   createHash('sha256').update(`${transfer.imodel_id}/${blob.id}`).digest('hex').slice(0, 32);
 
 const contentOf = ({ sha256, size }: Pick<ReadableBlob, 'sha256' | 'size'>): string => `${sha256}/${size}`;
 
-/** Runs the job once more in a while, when the checkpoint that it waits for may be made. */
-export async function lookAgain(tx: Tx, kind: string, job: RunningJob): Promise<void> {
+/** Schedules the job again, to check whether the checkpoint that it waits for has been made. */
+export async function retryLater(tx: Tx, kind: string, job: RunningJob): Promise<void> {
   await tx
     .updateTable('transfer')
     .set({ attempt: 0, fruitful_attempt: 0 })
@@ -346,7 +345,7 @@ export async function lookAgain(tx: Tx, kind: string, job: RunningJob): Promise<
   });
 }
 
-/** Everything is there: the iModel sees its own files from now on, and the rest of its checkpoints follows. */
+/** Ends the first job: the iModel uses its own files from now on, and the second job copies the other checkpoints. */
 async function initialize(parts: TransferParts, transfer: TransferTable): Promise<Effect> {
   const { database } = parts;
   const { imodel_id: id, segment_id: segmentId, baseline_id: baselineId } = transfer;
@@ -356,7 +355,7 @@ async function initialize(parts: TransferParts, transfer: TransferTable): Promis
     .where('segment_id', '=', segmentId ?? '')
     .executeTakeFirstOrThrow();
   if (baselineId === null || Number(count) !== transfer.head_index)
-    throw new Error(`${count} of ${transfer.head_index} changesets came over`);
+    throw new Error(`${count} of ${transfer.head_index} changesets were copied`);
   return async (tx) => {
     const historyId = segmentId === null ? null : randomUUID();
     if (historyId !== null && segmentId !== null) {
@@ -375,7 +374,7 @@ async function initialize(parts: TransferParts, transfer: TransferTable): Promis
       .returningAll()
       .executeTakeFirst();
     if (imodel === undefined) {
-      // Deleted in this moment: the new history is nobody's.
+      // The iModel was deleted meanwhile, so nothing refers to the new history.
       if (historyId !== null) await tx.deleteFrom('history').where('id', '=', historyId).execute();
       return endTransfer(tx, parts, transfer);
     }
@@ -396,7 +395,7 @@ async function initialize(parts: TransferParts, transfer: TransferTable): Promis
   };
 }
 
-/** Lets go of what a transfer copied from. */
+/** Ends a transfer, and with it the references to what it copied from. */
 export async function endTransfer(
   tx: Tx,
   { database: { engine }, seeds }: Pick<TransferParts, 'database' | 'seeds'>,
@@ -415,7 +414,7 @@ async function fail(tx: Tx, parts: TransferParts, imodelId: string, reason: stri
     seedId: transfer === undefined ? undefined : parts.seeds.get(transfer.store),
   });
   if (transfer === undefined) return;
-  // What was copied so far is nobody's; the collector takes it.
+  // Without an owner, what was copied so far is deleted by the collector.
   await tx.updateTable('segment').set({ owner_imodel_id: null }).where('id', '=', transfer.segment_id).execute();
   await endTransfer(tx, parts, transfer);
 }

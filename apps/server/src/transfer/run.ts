@@ -5,10 +5,10 @@ import { FinalError } from '../operations/reasons.ts';
 import { accountOfITwin, type Account } from '../quotas/accounts.ts';
 import type { BlobStore, CallOptions } from '../storage/blobStore.ts';
 
-/** How often bytes under way are told and the end of the target is looked for. */
-const tickMs = 1000;
+/** How often a run reports the bytes in flight and checks whether the transfer has ended, milliseconds. */
+const reportMs = 1000;
 
-/** Nobody wants the copy any more, or another run has taken over. */
+/** The target was deleted, or a later run has taken over. */
 export class EndedTransferError extends Error {
   constructor() {
     super('the transfer has ended');
@@ -17,20 +17,20 @@ export class EndedTransferError extends Error {
 }
 
 /**
- * One run of a transfer: what it has brought over is written down in small transactions, each of which counts only while
- * this run is the latest and the copy is still wanted. A run that dies loses the files that were on their way, no others.
+ * One run of a transfer. It records copied files in small transactions, each of which counts only while this run is the
+ * latest one and the target still exists. A run that dies loses only the files in flight.
  */
 export class TransferRun {
   readonly transfer: TransferTable;
-  /** On which what it brings over counts. */
+  /** The account that the copied bytes count against. */
   readonly account: Account;
   /** Aborted when the job's lease is lost, when the server ends, and when the target is deleted. */
   readonly signal: AbortSignal;
-  /** For every call of a store that the run makes. */
+  /** For every store call of the run. */
   readonly options: CallOptions;
   readonly #database: Database;
   readonly #cancel: AbortController;
-  #underWay = 0;
+  #inFlight = 0;
   #reporting = false;
   readonly #timer: NodeJS.Timeout;
 
@@ -41,12 +41,12 @@ export class TransferRun {
     this.#cancel = new AbortController();
     this.signal = AbortSignal.any([job.signal, this.#cancel.signal]);
     this.options = { signal: this.signal, onProgress: job.onProgress };
-    this.#timer = setInterval(() => void this.#reportProgress(), tickMs);
+    this.#timer = setInterval(() => void this.#reportProgress(), reportMs);
   }
 
   /**
-   * Becomes the latest run of a transfer; undefined when there is nothing left to do.
-   * @throws FinalError when too many runs brought nothing over
+   * Begins the latest run of a transfer; undefined if the transfer has ended.
+   * @throws FinalError after too many consecutive runs without progress
    */
   static async begin(
     database: Database,
@@ -73,16 +73,16 @@ export class TransferRun {
     return new TransferRun(database, transfer, await accountOfITwin(db, job.tenant), job);
   }
 
-  /** Hears of bytes that pass: told once a second, so that a big file shows that it moves, and with each finished file for good. */
-  readonly passed = (bytes: number): void => {
-    this.#underWay += bytes;
+  /** Counts bytes in flight, which are reported once a second so that a large file shows progress. A recorded file counts finally. */
+  readonly onBytes = (bytes: number): void => {
+    this.#inFlight += bytes;
   };
 
-  /** Writes down what was brought over. @throws EndedTransferError */
+  /** Records what was copied. @throws EndedTransferError */
   async record(done: { bytes: number; changesets: number }, write: (tx: Tx) => Promise<void>): Promise<void> {
     const { imodel_id: id, attempt } = this.transfer;
     await this.#database.db.transaction().execute(async (tx) => {
-      // Rows that only make room for a file are no progress: a run that writes nothing else counts as an attempt in vain.
+      // Rows that only prepare a copy are no progress: a run that records nothing else is an attempt without progress.
       const progress = done.bytes > 0 || done.changesets > 0;
       const current = await tx
         .updateTable('transfer')
@@ -90,7 +90,7 @@ export class TransferRun {
         .where('imodel_id', '=', id)
         .where('attempt', '=', attempt)
         .executeTakeFirst();
-      if (current.numUpdatedRows === 0n || !(await isWanted(tx, id))) throw new EndedTransferError();
+      if (current.numUpdatedRows === 0n || !(await targetExists(tx, id))) throw new EndedTransferError();
       await write(tx);
       await tx
         .updateTable('operation')
@@ -101,19 +101,19 @@ export class TransferRun {
         .where('imodel_id', '=', id)
         .execute();
     });
-    this.#underWay -= done.bytes;
+    this.#inFlight -= done.bytes;
     this.options.onProgress?.();
   }
 
   /**
-   * Takes back a file that came over and was not written down, if the target is gone: nobody else will come for it. Of a run
-   * that only ended, or gave way to another, files stay: the next one finds them.
+   * Deletes a copied file that was not recorded, if the target was deleted: no later run would use it. If only this run has
+   * ended, the file is kept for the next one.
    */
   async discard(store: BlobStore, key: string): Promise<void> {
-    if (!(await isWanted(this.#database.db, this.transfer.imodel_id))) await store.delete(key);
+    if (!(await targetExists(this.#database.db, this.transfer.imodel_id))) await store.delete(key);
   }
 
-  /** Ends the run, and whatever of it is still under way. */
+  /** Ends the run and aborts its store calls. */
   end(): void {
     clearInterval(this.#timer);
     this.#cancel.abort(new EndedTransferError());
@@ -129,24 +129,24 @@ export class TransferRun {
         .select('attempt')
         .where('imodel_id', '=', id)
         .executeTakeFirst();
-      const still = row?.attempt === attempt && (await isWanted(this.#database.db, id));
+      const still = row?.attempt === attempt && (await targetExists(this.#database.db, id));
       if (!still) this.#cancel.abort(new EndedTransferError());
       else
         await this.#database.db
           .updateTable('operation')
-          .set({ bytes_under_way: Math.max(0, this.#underWay) })
+          .set({ bytes_under_way: Math.max(0, this.#inFlight) })
           .where('imodel_id', '=', id)
           .execute();
     } catch {
-      // A database that cannot be reached says so where something is written down.
+      // A report may fail; if the database cannot be reached, the next record fails with the error.
     } finally {
       this.#reporting = false;
     }
   }
 }
 
-/** Whether the copy is still there. */
-async function isWanted(db: Db, imodelId: string): Promise<boolean> {
+/** Whether the target of the transfer still exists. */
+async function targetExists(db: Db, imodelId: string): Promise<boolean> {
   return (
     (await db
       .selectFrom('imodel')

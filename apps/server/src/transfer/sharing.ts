@@ -6,21 +6,22 @@ import type { TransferTable } from '../db/schema.ts';
 type Condition = RawBuilder<boolean>;
 
 /**
- * Which contents that a store has already a copy takes as they are. Taking those of another organization would be faster than copying
- * them, and so tell whoever asks for the copy that somebody else has the same file. Within an organization that is no secret.
+ * Conditions on the contents of the target store that a transfer may share instead of copying them. Sharing those of another
+ * organization would take less time than copying, which would reveal that the other one has the same file. Within an
+ * organization that is no secret.
  */
 export interface Sharing {
-  /** On a blob `b` of a changeset. */
+  /** Holds for the blob `b` of a changeset that may be shared. */
   changeset: Condition;
-  /** On a baseline `l`. */
+  /** Holds for a baseline `l`. */
   baseline: Condition;
-  /** On a block `k` of a checkpoint. */
+  /** Holds for a block `k` of a checkpoint. */
   block: Condition;
 }
 
 const always = sql<boolean>`1 = 1`;
 
-/** What the copy into one iTwin may share. */
+/** The conditions for one transfer. @param scope whether contents of the whole store or only of the organization are shared */
 export async function sharingOf(
   db: Db,
   { imodel_id }: TransferTable,
@@ -37,11 +38,11 @@ export async function sharingOf(
     organization_id === null
       ? sql<boolean>`m.itwin_id = ${itwin_id}`
       : sql<boolean>`m.itwin_id in (select t.id from itwin as t where t.organization_id = ${organization_id})`;
-  // Until it has all files, the copy itself sees those of its source, which lie in another store.
+  // Until its transfer has ended, the target itself sees the files of its source; those are in another store.
   const seesChangeset = (segment: RawBuilder<string>, index: RawBuilder<number>): Condition => sql<boolean>`exists (
     select 1 from history_segment as h join imodel as m on m.history_id = h.history_id and m.head_index >= ${index}
     where h.segment_id = ${segment} and h.first_index <= ${index} and h.last_index >= ${index} and ${own})`;
-  // Baselines of new iModels are everybody's.
+  // The seeds of new iModels are the same for everyone.
   const seesBaseline = (baseline: RawBuilder<string>): Condition =>
     sql<boolean>`(${baseline} like 'seed-%' or exists (select 1 from imodel as m where m.baseline_id = ${baseline} and ${own}))`;
   return {

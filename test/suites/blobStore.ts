@@ -12,7 +12,7 @@ import {
 } from '../../apps/server/src/storage/blobStore.ts';
 
 /**
- * What every store keeps to. `make` gives an empty one and what takes it away again; and where stores of the kind can copy from
+ * The conformance suite of every store. `make` returns an empty store and its cleanup and, where stores of the kind can copy from
  * each other, a second one.
  */
 export function blobStoreSuite(
@@ -193,7 +193,7 @@ export function blobStoreSuite(
     });
 
     test('belongs to the first installation that claims it', async () => {
-      // Whoever opened it for this suite may have been the first.
+      // The caller that opened it for this suite may have claimed it first.
       const first = await store.claim(randomUUID());
       assert.equal(await store.claim(first), first);
       assert.equal(await store.claim(randomUUID()), first);

@@ -1,12 +1,12 @@
-/** An answer, read to its end. */
+/** An answer whose body was read completely. */
 export interface Answer {
   status: number;
   headers: Headers;
-  /** Parsed JSON, or the text where it is none. */
+  /** Parsed JSON, or the text if it is not JSON. */
   body: unknown;
 }
 
-/** A refusal as tests compare it. */
+/** An error as tests compare it. */
 export interface WireError {
   error: {
     code: string;
@@ -16,7 +16,7 @@ export interface WireError {
   };
 }
 
-/** How long an answer may take before the test fails, milliseconds: well above the server's own limits. */
+/** Timeout for an answer, milliseconds: well above the limits of the server itself. */
 const answerWithinMs = 120_000;
 
 /** Plain HTTP against a server, with or without a token. */
@@ -39,7 +39,7 @@ export class Api {
   delete = (path: string, headers?: Record<string, string>): Promise<Answer> =>
     this.send('DELETE', path, undefined, headers);
 
-  /** @param body an object goes as JSON, a string or bytes as they are */
+  /** @param body an object is sent as JSON, a string or bytes unchanged */
   async send(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Answer> {
     const raw = typeof body === 'string' || body instanceof Uint8Array;
     const response = await fetch(path.startsWith('http') ? path : `${this.origin}${path}`, {
@@ -58,7 +58,7 @@ export class Api {
     try {
       parsed = text === '' ? undefined : JSON.parse(text);
     } catch {
-      // Not JSON: the text stands.
+      // Not JSON: keep the text.
     }
     return { status: response.status, headers: response.headers, body: parsed };
   }

@@ -1,7 +1,7 @@
 /**
- * Branches of an iModel, with the calls of iTwin.js that its official transformer makes: provenance in the branch, changes of the main
- * iModel forward into it, and its own changes back; a part of `scenario.ts`. The transformer's own package could not be had from
- * the registry for this version of iTwin.js.
+ * Branches of an iModel, with the iTwin.js calls of its official transformer: provenance in the branch, changes of the main
+ * iModel forward into it, and its own changes back; a part of `scenario.ts`. The registry does not offer the transformer's own
+ * package for this version of iTwin.js.
  */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
@@ -32,30 +32,30 @@ import {
 import { elementsOf } from './importScenario.ts';
 import type { Setting } from './scenario.ts';
 
-/** What iTwin.js pads the files to that it downloads from a checkpoint. */
+/** Size to which iTwin.js pads files that it downloads from a checkpoint. */
 const paddedTo = 4 * 1024 * 1024;
 
-/** A branch, and how elements of the main iModel and its own are mapped. */
+/** A branch, and the mapping between its elements and those of the main iModel. */
 interface Branch {
   kind: string;
   id: string;
   iTwinId: string;
   db: BriefcaseDb;
-  /** The element under which provenance of the main iModel stands. */
+  /** The element that contains the provenance of the main iModel. */
   scope: Id64String;
-  /** Changesets up to which the main iModel went forward into the branch, and the branch back. */
+  /** Changesets up to which changes were transferred forward into the branch, and back from it. */
   mainIndex: number;
   branchIndex: number;
 }
 
-/** Elements that changesets inserted, updated and deleted, as far as they are physical ones. */
+/** Physical elements that changesets inserted, updated and deleted. */
 interface ChangedElements {
   inserted: Set<Id64String>;
   updated: Set<Id64String>;
   deleted: Set<Id64String>;
 }
 
-/** A new branch of each kind: clone, both forks, and a padded copy of a file, as the transformer's own tests make it. */
+/** Creates a branch of each kind: clone, both forks, and a padded copy of a file, as the transformer's own tests do. */
 async function branchesOf(
   setting: Setting,
   main: BriefcaseDb,
@@ -101,7 +101,7 @@ function provenanceProps(
   };
 }
 
-/** The branch's element for each of the main iModel, by the provenance in the branch. */
+/** Maps each element of the main iModel to the branch's element, by the provenance in the branch. */
 function provenanceOf(db: BriefcaseDb, scope: Id64String): Map<Id64String, Id64String> {
   return db.withPreparedStatement(
     "select Identifier, Element.Id from bis.ExternalSourceAspect where Scope.Id = ? and Kind = 'Element'",
@@ -115,7 +115,7 @@ function provenanceOf(db: BriefcaseDb, scope: Id64String): Map<Id64String, Id64S
   );
 }
 
-/** Writes into the branch what it is a branch of, and from which element each of its own came. */
+/** Writes into the branch which iModel it branches from, and the source element of each of its elements. */
 async function beginBranch(
   { models, input }: Setting,
   main: BriefcaseDb,
@@ -150,7 +150,7 @@ async function beginBranch(
   return { kind, id, iTwinId, db, scope, mainIndex: main.changeset.index ?? 0, branchIndex: db.changeset.index ?? 0 };
 }
 
-/** What the changesets after an index changed, read from their files. */
+/** Reads from their files what the changesets after an index changed. */
 async function changesAfter(db: BriefcaseDb, index: number, folder: string): Promise<ChangedElements> {
   const changed: ChangedElements = { inserted: new Set(), updated: new Set(), deleted: new Set() };
   const last = db.changeset.index ?? 0;
@@ -165,7 +165,7 @@ async function changesAfter(db: BriefcaseDb, index: number, folder: string): Pro
     const reader = SqliteChangesetReader.openFile({ fileName: pathname, db, disableSchemaCheck: true });
     try {
       while (reader.step()) {
-        // The geometry of physical elements is in a table of its own.
+        // The geometry of physical elements is in a separate table.
         if (reader.tableName !== 'bis_Element' && reader.tableName !== 'bis_GeometricElement3d') continue;
         const id = reader.getChangeValueId(0, reader.op === 'Inserted' ? 'New' : 'Old') ?? Id64.invalid;
         if (reader.op === 'Inserted') changed.inserted.add(id);
@@ -183,9 +183,9 @@ async function changesAfter(db: BriefcaseDb, index: number, folder: string): Pro
 }
 
 /**
- * Brings changes of one iModel into the other.
- * @param targetOf the element there for one here
- * @param onInserted notes where an element came from
+ * Transfers changes of one iModel into the other.
+ * @param targetOf the element there for an element here
+ * @param onInserted records the source of an element
  */
 async function transform(
   { models }: Setting,
@@ -233,7 +233,7 @@ async function forward(setting: Setting, main: BriefcaseDb, branch: Branch): Pro
   db.saveChanges();
   await db.pushChanges({ description: 'from the main iModel' });
   branch.mainIndex = main.changeset.index ?? 0;
-  // What came from there is no change of the branch's own.
+  // Changes that came from the main iModel are not changes of the branch.
   branch.branchIndex = db.changeset.index ?? 0;
 }
 
@@ -254,7 +254,7 @@ async function backward(setting: Setting, main: BriefcaseDb, branch: Branch): Pr
   branch.branchIndex = db.changeset.index ?? 0;
 }
 
-/** Labels and places of all physical elements: what must be the same on both sides. */
+/** Labels and placements of all physical elements, which must be equal on both sides. */
 function placesOf(db: BriefcaseDb): string[] {
   return elementsOf(db)
     .map((id) => db.elements.getElementProps<PhysicalElementProps>({ id, wantGeometry: true }))
@@ -269,7 +269,7 @@ async function move({ models }: Setting, db: BriefcaseDb, id: Id64String, z: num
   db.saveChanges();
 }
 
-/** Main and branch exchange their changes, both ways and twice, for each kind of branch. */
+/** Main iModel and branch exchange their changes, in both directions and twice, for each kind of branch. */
 export async function branches(setting: Setting): Promise<void> {
   const { models, input } = setting;
   const mainId = await models.create(input.iTwinId, `main ${randomUUID()}`);
@@ -278,7 +278,7 @@ export async function branches(setting: Setting): Promise<void> {
   const made = [];
   for (const branch of await branchesOf(setting, main)) made.push(await beginBranch(setting, main, branch));
 
-  // In the main iModel one element is new, one moved and one deleted.
+  // In the main iModel one element is inserted, one moved and one deleted.
   await models.pushSpheres(main, 1, 3);
   const [moved, gone] = elementsOf(main) as [Id64String, Id64String];
   await move(setting, main, moved, 7);
@@ -299,7 +299,7 @@ export async function branches(setting: Setting): Promise<void> {
       `${kind}: each element tells where it came from`,
     );
 
-    // The branch does the same, under its own locks: another briefcase of it has to wait, one of the main iModel does not.
+    // The branch does the same under its own locks: another briefcase of the branch has to wait, one of the main iModel does not.
     const other = await models.openBriefcase(branch.iTwinId, branch.id);
     const own = elementsOf(db)[0] as Id64String;
     await db.locks.acquireLocks({ exclusive: own });
@@ -308,7 +308,7 @@ export async function branches(setting: Setting): Promise<void> {
     await main.locks.releaseAllLocks();
     await move(setting, db, own, 20 + n);
     await models.pushSpheres(db, 1, 40 + n);
-    // Released with the push, at a changeset that the other one has not got yet.
+    // Released with the push, at a changeset that the other briefcase has not pulled yet.
     await assert.rejects(other.locks.acquireLocks({ exclusive: own }), /pull|newer/i, kind);
     await other.pullChanges();
     await other.locks.acquireLocks({ exclusive: own });
@@ -318,7 +318,7 @@ export async function branches(setting: Setting): Promise<void> {
     await backward(setting, main, branch);
     assert.deepEqual(placesOf(main), placesOf(db), `${kind}: back`);
   }
-  // What the others sent back comes forward, also into those that had sent theirs.
+  // Changes that the other branches sent back are transferred forward, also into branches that had sent theirs.
   for (const branch of made) {
     await forward(setting, main, branch);
     assert.deepEqual(placesOf(branch.db), placesOf(main), `${branch.kind}: forward again`);

@@ -14,7 +14,7 @@ const header = Buffer.concat([
   Buffer.from([0x10, 0, 2, 0, 24]),
 ]);
 
-/** A changeset file of the format of iTwin.js, with these changes stored and not packed. @param prefix what tells of schema changes */
+/** A changeset file in the format of iTwin.js, with these changes stored uncompressed. @param prefix describes schema changes */
 export function changesetFile(changes: Buffer, prefix = Buffer.alloc(0)): Buffer {
   const length = Buffer.alloc(4);
   length.writeUInt32BE(prefix.length);
@@ -33,13 +33,13 @@ export function insertedElements(...briefcases: number[]): Buffer<ArrayBuffer> {
   const rows = briefcases.map((briefcase) => {
     const id = Buffer.alloc(8);
     id.writeBigInt64BE((BigInt(briefcase) << 40n) | 1n);
-    // An insert with an integer and a text.
+    // Insert a row with an integer and a text.
     return Buffer.concat([Buffer.from([18, 0, 1]), id, Buffer.from([3, 4]), Buffer.from('name')]);
   });
   return Buffer.concat([table, ...rows]);
 }
 
-/** The id of a changeset with these changes: SHA-1 over the parent's id, 20 bytes, and what it changes. */
+/** The id of a changeset with these changes: SHA-1 over the parent's id, 20 bytes, and the changes. */
 export function realIdOf(parentId: string, changes: Buffer, prefix = Buffer.alloc(0)): string {
   return createHash('sha1')
     .update(parentId === '' ? Buffer.alloc(20) : Buffer.from(parentId, 'hex'))
@@ -48,7 +48,7 @@ export function realIdOf(parentId: string, changes: Buffer, prefix = Buffer.allo
     .digest('hex');
 }
 
-/** A changeset whose bytes give its id, with changes that nobody can apply. */
+/** A changeset whose bytes give its id, with changes that cannot be applied. */
 export function makeChangeset(
   parentId: string,
   changes: Buffer = randomBytes(300),
@@ -114,8 +114,8 @@ export async function pushFile(
 }
 
 /**
- * Pushes a changeset with a prefix and no changes to a new iModel, and names a version there, which orders its checkpoint.
- * @param work a folder for its file
+ * Pushes a changeset with a prefix and no changes to a new iModel, and names a version there, which schedules its checkpoint.
+ * @param work folder for its file
  * @returns the id of the iModel
  */
 export async function pushPrefix(
@@ -133,7 +133,7 @@ export async function pushPrefix(
   const id = realIdOf('', changes, start);
   const filePath = path.join(work, `${id}.cs`);
   writeFileSync(filePath, changesetFile(changes, start));
-  // Said to hold no schema changes: what counts is what is in the file.
+  // Declared as having no schema changes: the content of the file decides.
   await client.changesets.create({
     authorization,
     iModelId,
@@ -147,7 +147,7 @@ export async function pushPrefix(
   return iModelId;
 }
 
-/** The checkpoint of the first changeset, once it is made or has failed. */
+/** The checkpoint of the first changeset, once it has succeeded or failed. */
 export function checkpointDecided({ client, authorization }: Official, iModelId: string): Promise<Checkpoint> {
   return until(
     'the checkpoint is decided',

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 
-/** The browser of this machine, if it has one. */
+/** The browser of this machine, if there is one. */
 export const chromium = [
   process.env['CHROMIUM'],
   '/usr/bin/chromium',
@@ -8,7 +8,7 @@ export const chromium = [
   '/usr/bin/google-chrome',
 ].find((file) => file !== undefined && existsSync(file));
 
-/** Alone, quiet and without a network of its own. */
+/** Headless, quiet and without background network access. */
 export const chromiumFlags = [
   '--headless',
   '--no-sandbox',

@@ -8,7 +8,7 @@ import type { PersonName, TestServer } from './server.ts';
 
 export type { Official };
 
-/** The published client packages, pointed at a test server and nothing else changed. */
+/** The published client packages, with nothing changed but the address of the test server. */
 export async function official(
   server: TestServer,
   who: PersonName = 'olivia',
@@ -18,7 +18,7 @@ export async function official(
   return clientsOf(server.origin, token);
 }
 
-/** The newest published management client, which has calls that the pair above does not. */
+/** The newest published management client, which has calls that the pair above lacks. */
 export async function newest(server: TestServer, who: PersonName = 'olivia') {
   const token = await server.token(who);
   const client = new NewestClient({ api: { baseUrl: `${server.origin}/imodels` } });
@@ -30,7 +30,7 @@ export interface MadeIModel {
   id: string;
   iTwinId: string;
   name: string;
-  /** In order of index; what was pushed, byte for byte. */
+  /** In order of index; the pushed bytes. */
   changesets: MadeChangeset[];
   briefcaseId: number;
 }
@@ -41,13 +41,13 @@ export interface MadeChangeset {
   bytes: Buffer;
 }
 
-/** A folder of its own for files that a client uploads or downloads. */
+/** A temporary folder for files that a client uploads or downloads. */
 export function workFolder(): { path: string; remove(): void } {
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-work-'));
   return { path: folder, remove: () => rmSync(folder, { recursive: true, force: true }) };
 }
 
-/** The id that a changeset of these bytes gets in these tests: like the real one, a SHA-1 over parent and contents. */
+/** The id of a changeset of these bytes in these tests: like the real one, a SHA-1 over parent and contents. */
 export function changesetIdOf(parentId: string, bytes: Buffer): string {
   return createHash('sha1').update(parentId).update(bytes).digest('hex');
 }
@@ -92,7 +92,7 @@ export async function pushMore({ client, authorization }: Official, made: MadeIM
   }
 }
 
-/** Takes everything that an async iterator yields. */
+/** Collects everything that an async iterator yields. */
 export async function all<T>(items: AsyncIterable<T>): Promise<T[]> {
   const taken: T[] = [];
   for await (const item of items) taken.push(item);

@@ -3,14 +3,14 @@ import { fileURLToPath } from 'node:url';
 
 const cli = fileURLToPath(new URL('../../apps/server/src/cli.ts', import.meta.url));
 
-/** What a command left. */
+/** Exit code and output of a command. */
 export interface CommandResult {
   code: number;
   stdout: string;
   stderr: string;
 }
 
-/** Runs the command line. What the developer who runs the tests has set for a server of their own does not count here. */
+/** Runs the command line. `OFFSHOOT_` variables that a developer has set for a server of their own are not inherited. */
 export function offshoot(
   args: readonly string[],
   env: NodeJS.ProcessEnv = {},

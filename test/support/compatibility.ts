@@ -75,10 +75,10 @@ function callersOf(route: Route, seen: readonly Seen[]): string {
         .map(({ file }) => file),
     ),
   ];
-  // An attack uses routes on its way; it says what a route does only where nothing else does.
+  // Security tests use other routes on their way, so they name a route only where no other suite does.
   const own = all.filter((file) => !file.startsWith('security/'));
   const files = own.length > 0 ? own : all;
-  // What every suite needs to set itself up says little; naming them all would say less.
+  // Routes that every suite needs for its setup: a list of all suites would be of no use.
   if (files.length > manySuites) return 'HTTP: most suites';
   return `HTTP: ${files
     .sort()

@@ -1,2 +1,2 @@
-/** What `@itwin/imodels-access-frontend` takes from `@itwin/core-frontend`, for a page that needs nothing else of it. */
+/** The part of `@itwin/core-frontend` that `@itwin/imodels-access-frontend` uses, for a page that needs nothing else of it. */
 export const IModelApp = { getAccessToken: async (): Promise<string> => '' };

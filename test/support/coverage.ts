@@ -6,12 +6,12 @@ import { fileURLToPath } from 'node:url';
 import { routes } from '../../apps/server/src/api/routes.ts';
 import type { Route } from '../../apps/server/src/api/route.ts';
 
-/** Folder in which each test process leaves what it saw, for the table of `docs/compatibility.md`; set by `scripts/test.ts`. */
+/** Folder in which each test process writes its record for the table of `docs/compatibility.md`; set by `scripts/test.ts`. */
 const folder = process.env['OFFSHOOT_TEST_COVERAGE'];
 
-/** What one test process saw: operations that were answered by 2xx, and which client calls asked for which operations. */
+/** Record of one test process: operations that were answered with 2xx, and which client calls requested which operations. */
 export interface Seen {
-  /** Of the test, below `test` and without its ending. */
+  /** Path of the test below `test`, without its extension. */
   file: string;
   answered: string[];
   clients: Record<string, string[]>;
@@ -21,7 +21,7 @@ const answered = new Set<string>();
 const clients = new Map<string, Set<string>>();
 let caller = '';
 const testFile = path.relative(fileURLToPath(new URL('..', import.meta.url)), process.argv[1] ?? '');
-// A server that a test starts in a process of its own is no test.
+// A server process that a test starts is not a test.
 if (folder !== undefined && testFile.endsWith('.test.ts'))
   process.on('exit', () => {
     const file = testFile.slice(0, -'.test.ts'.length).replaceAll(path.sep, '/');
@@ -34,7 +34,7 @@ if (folder !== undefined && testFile.endsWith('.test.ts'))
       writeFileSync(path.join(folder, `${file.replaceAll('/', '-')}-${process.pid}.json`), JSON.stringify(seen));
   });
 
-/** Watches every request of a test server. */
+/** Records every request of a test server. */
 export function watch(server: Server): void {
   server.on('request', ({ method, url }: IncomingMessage, response: ServerResponse) => {
     const route = routeOf(method ?? '', url ?? '');
@@ -44,7 +44,7 @@ export function watch(server: Server): void {
   });
 }
 
-/** Runs one call of a client; the requests that come meanwhile are its own. */
+/** Runs one call of a client, and attributes the requests meanwhile to it. */
 export async function callAs<T>(name: string, call: () => Promise<T>): Promise<T> {
   caller = name;
   try {
@@ -60,7 +60,7 @@ const patterns = routes
     pattern: new RegExp(`^${route.path.replace(/:\w+/g, '[^/]+')}/?$`),
     fixed: route.path.split('/').filter((part) => !part.startsWith(':')).length,
   }))
-  // Fixed words win over parameters, as in the router.
+  // Fixed words take precedence over parameters, as in the router.
   .sort((a, b) => b.fixed - a.fixed);
 
 function routeOf(method: string, url: string): Route | undefined {
@@ -68,7 +68,7 @@ function routeOf(method: string, url: string): Route | undefined {
   return patterns.find(({ route, pattern }) => route.method === method && pattern.test(pathname))?.route;
 }
 
-/** Public methods of a client package's operations, as `iModels.getSingle`, read from its own type declarations. */
+/** Public methods of a client package's operations, such as `iModels.getSingle`, read from its type declarations. */
 export function methodsOf(packageName: string, getters: Record<string, string>): string[] {
   const root = path.dirname(createRequire(import.meta.url).resolve(`${packageName}/package.json`));
   const declarations = path.join(root, 'lib/cjs/operations');
@@ -88,7 +88,7 @@ export function methodsOf(packageName: string, getters: Record<string, string>):
   return methods.sort();
 }
 
-/** Public methods of one class, read from its type declarations. */
+/** Public methods of a class, read from its type declarations. */
 export function methodsOfClass(packageName: string, name: string): string[] {
   const root = path.dirname(createRequire(import.meta.url).resolve(`${packageName}/package.json`));
   const declared = readFileSync(path.join(root, `lib/cjs/${name}.d.ts`), 'utf8');

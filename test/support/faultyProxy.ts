@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { buffer } from 'node:stream/consumers';
 
-/** An answer that passes through a proxy, to be changed in place. */
+/** An answer that passes through a proxy and can be changed in place. */
 export interface PassingAnswer {
   /** Path and query of the request. */
   url: string;
@@ -14,13 +14,13 @@ export interface PassingAnswer {
   body: Buffer;
   /** Bytes of the body to send before the connection is broken; undefined to send all. */
   breakAfter?: number;
-  /** Send nothing at all, and keep the connection. */
+  /** Send nothing at all, and keep the connection open. */
   silent?: boolean;
 }
 
-/** A proxy in front of a server, whose answers a test changes: what another server, or the network, may do. */
+/** A proxy in front of a server, whose answers a test changes as another server or the network might. */
 export class FaultyProxy {
-  /** What happens to each answer. */
+  /** Changes each answer. */
   change: (answer: PassingAnswer) => void = () => undefined;
   readonly #server: Server;
 
@@ -43,7 +43,7 @@ export class FaultyProxy {
   }
 
   async #pass(target: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
-    // The host header goes on as it is: links of the server lead through the proxy.
+    // The host header is passed on unchanged, so that links of the server lead through the proxy.
     const forwarded = send(`${target}${request.url ?? '/'}`, {
       method: request.method,
       headers: { ...request.headers, connection: 'close' },

@@ -1,6 +1,6 @@
 import { createServer } from 'node:net';
 
-/** A free port below 32768: outgoing connections never take one of those, so none can sit on it by chance. */
+/** A free port below 32768: outgoing connections never use one of those, so none can occupy it by chance. */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = 20_000 + Math.floor(Math.random() * 12_000);

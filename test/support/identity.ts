@@ -3,7 +3,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
-/** The ids that an iModel file carries, read by SQL alone. */
+/** The ids in an iModel file, read with SQL alone. */
 export function identityIn(bytes: Buffer): { iModelId: string; iTwinId: string } {
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-ids-'));
   try {

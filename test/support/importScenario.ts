@@ -1,4 +1,4 @@
-/** What real iTwin.js proves of imported and mirrored iModels; a part of `scenario.ts`. */
+/** Tests imported and mirrored iModels with real iTwin.js; a part of `scenario.ts`. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
@@ -13,7 +13,7 @@ import { Code, type PhysicalElementProps } from '@itwin/core-common';
 import type { Setting } from './scenario.ts';
 
 const cli = fileURLToPath(new URL('../../apps/server/src/cli.ts', import.meta.url));
-/** What iTwin.js pads the files to that it downloads from a checkpoint. */
+/** Size to which iTwin.js pads files that it downloads from a checkpoint. */
 const paddedTo = 4 * 1024 * 1024;
 
 export function elementsOf(db: IModelDb): string[] {
@@ -24,7 +24,7 @@ export function elementsOf(db: IModelDb): string[] {
   });
 }
 
-/** Opens a briefcase at a changeset, as iTwin.js works with iModels that do without locks: one behind the head gets none. */
+/** Opens a briefcase at a changeset, without locks: a briefcase behind the head would get none. */
 async function openBehind(iTwinId: string, iModelId: string, afterChangeSetId: string): Promise<BriefcaseDb> {
   const local = await BriefcaseManager.downloadBriefcase({ iTwinId, iModelId, asOf: { afterChangeSetId } });
   const file = new DatabaseSync(local.fileName);
@@ -33,12 +33,12 @@ async function openBehind(iTwinId: string, iModelId: string, afterChangeSetId: s
   return BriefcaseDb.open(local);
 }
 
-/** An iModel as files, without a word about briefcases. */
+/** An iModel as files, without information about briefcases. */
 async function exportTo(folder: string, { client, authorization }: Setting, iModelId: string): Promise<void> {
   mkdirSync(folder, { recursive: true });
   const { _links } = await client.baselineFiles.getSingle({ authorization, iModelId });
   const baseline = Buffer.from(await (await fetch(_links.download?.href ?? '')).arrayBuffer());
-  // Padded, as iTwin.js pads what it downloads.
+  // Padded, as iTwin.js pads its downloads.
   writeFileSync(
     path.join(folder, 'plant.bim'),
     Buffer.concat([baseline, Buffer.alloc(paddedTo - (baseline.length % paddedTo))]),
@@ -55,7 +55,7 @@ async function exportTo(folder: string, { client, authorization }: Setting, iMod
   writeFileSync(path.join(folder, 'changesets.json'), JSON.stringify(listed));
 }
 
-/** Elements that are inserted behind what was imported get ids of their own, survive the pull, and are pushed. */
+/** Elements that are inserted after imported changesets get unique ids, survive the pull, and are pushed. */
 export async function imports(setting: Setting): Promise<void> {
   const { models, client, authorization, input } = setting;
   const { iTwinId, otherITwinId, origin, token, folder } = input;
@@ -70,7 +70,7 @@ export async function imports(setting: Setting): Promise<void> {
     if (row === 0) first = db.changeset.id;
     for (const id of elementsOf(db)) ever.add(id);
   }
-  // All elements of the third one go again: their ids must not come back.
+  // All elements of the third briefcase are deleted: their ids must not be used again.
   const third = briefcases[2] as BriefcaseDb;
   const deleted = elementsOf(third).filter((id) => Id64.getBriefcaseId(id) === third.briefcaseId);
   assert.equal(deleted.length, 2);
@@ -107,7 +107,7 @@ export async function imports(setting: Setting): Promise<void> {
     const recorded: number[] = [];
     for await (const { briefcaseId } of client.changesets.getMinimalList({ authorization, iModelId }))
       recorded.push(briefcaseId);
-    // The last one only deletes, so a folder does not tell who made it.
+    // The last changeset only deletes, so a folder does not contain the id of its briefcase.
     assert.deepEqual(recorded.slice(0, 3), [2, 3, 4], kind);
     if (kind === 'mirrored') assert.equal(recorded[3], 4);
     for (const briefcaseId of [2, 3, 4])

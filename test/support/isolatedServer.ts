@@ -5,10 +5,10 @@ import { Api } from './api.ts';
 import { ServerProcess } from './serverProcess.ts';
 import { Installation, people } from './server.ts';
 
-/** Clock ticks a second in /proc; fixed by the kernel's interface. */
+/** Clock ticks per second in /proc; fixed by the kernel's interface. */
 const ticksPerSecond = 100;
 
-/** A server in a process of its own, for attacks after which a server in this one would answer nothing, the test included. */
+/** A server in a separate process, for attacks that would block the test itself if the server shared its process. */
 export class IsolatedServer {
   readonly token: string;
   readonly #installation: Installation;
@@ -20,7 +20,7 @@ export class IsolatedServer {
     this.token = token;
   }
 
-  /** On SQLite and files, with Olivia as its user. */
+  /** Starts it on SQLite and files, with Olivia as its user. */
   static async start(): Promise<IsolatedServer> {
     const installation = await Installation.create('sqlite');
     const process = new ServerProcess(installation.config());
@@ -52,7 +52,7 @@ export class IsolatedServer {
     return (body as { iTwin: { id: string } }).iTwin.id;
   }
 
-  /** Runs an attack and tells the processor time that the server spent meanwhile: unlike waiting, that does not grow with what else the machine does. */
+  /** Runs an attack and measures the processor time of the server meanwhile, which, unlike elapsed time, does not depend on the load of the machine. */
   async measureCpu<T>(attack: () => Promise<T>): Promise<{ result: T; cpuMs: number }> {
     const before = this.#cpuMs();
     const result = await attack();
@@ -62,7 +62,7 @@ export class IsolatedServer {
   /** User and system time of the process and its threads. */
   #cpuMs(): number {
     const stat = readFileSync(`/proc/${this.#process.pid}/stat`, 'utf8');
-    // proc(5): the name, in parentheses, may hold spaces; utime and stime are fields 14 and 15.
+    // proc(5): the name, in parentheses, may contain spaces; utime and stime are fields 14 and 15.
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     return ((Number(fields[11]) + Number(fields[12])) * 1000) / ticksPerSecond;
   }

@@ -4,14 +4,14 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 export const licencesFile = `${root}docs/licences.md`;
 
-/** A package that the server runs with, optional ones included. */
+/** A production package of the server, including optional ones. */
 export interface ProductionPackage {
   name: string;
   version: string;
   licence: string;
 }
 
-/** As the lock file names them, each version of each once. */
+/** Every version of every package in the lock file, once. */
 export function productionPackages(): ProductionPackage[] {
   const { packages } = JSON.parse(readFileSync(`${root}package-lock.json`, 'utf8')) as {
     packages: Record<string, { name?: string; version?: string; license?: string; dev?: boolean; link?: boolean }>;
@@ -27,7 +27,7 @@ export function productionPackages(): ProductionPackage[] {
 
 const begin = '<!-- written by npm run licences -->\n';
 
-/** The document with the list that belongs to this lock file. */
+/** The document with the list for this lock file. */
 export function licencesDocument(): string {
   const packages = productionPackages();
   const licences = [...new Set(packages.map(({ licence }) => licence))].sort();

@@ -2,7 +2,7 @@ import type { TestContext } from 'node:test';
 import { pino, type Logger } from 'pino';
 import type { TestServer } from './server.ts';
 
-/** What a server logs at level error from now on, until the end of a test. */
+/** Records what a server logs at level error from now until the end of a test. */
 export function errorsLogged(t: TestContext, { running }: TestServer): { msg: string }[] {
   const lines: { msg: string }[] = [];
   const log = running.app.log as Logger;

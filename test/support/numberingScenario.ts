@@ -1,4 +1,4 @@
-/** What real iTwin.js proves of the numbers that derived iModels continue; a part of `scenario.ts`. */
+/** Tests with real iTwin.js the ids that derived iModels continue; a part of `scenario.ts`. */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import path from 'node:path';
@@ -10,23 +10,23 @@ import type { Setting } from './scenario.ts';
 
 interface Source {
   id: string;
-  /** First changeset: others are inserted by the same briefcases after it. */
+  /** First changeset: the same briefcases insert others after it. */
   first: string;
   head: string;
-  /** Every element id that was ever made in it, also of elements that are deleted. */
+  /** Every element id ever created in it, including deleted elements. */
   ever: Set<string>;
-  /** Elements that are there at the head. */
+  /** Elements that exist at the head. */
   kept: string[];
   highestBriefcaseId: number;
 }
 
-/** A derived iModel, and where a briefcase of it is opened to insert an element. */
+/** A derived iModel, and the changeset at which a briefcase of it is opened to insert an element. */
 interface Derived {
   kind: string;
   id: string;
   iTwinId: string;
   asOf: IModelVersionProps;
-  /** Elements that must be there in the end. */
+  /** Elements that must exist in the end. */
   holds: readonly string[];
 }
 
@@ -38,7 +38,7 @@ function elementsOf(db: IModelDb): string[] {
   });
 }
 
-/** Opens a new briefcase at a changeset. @param locks false: as iTwin.js works with iModels that do without locks */
+/** Opens a new briefcase at a changeset. @param locks false: without locks, as iTwin.js allows */
 async function openAt(
   iTwinId: string,
   iModelId: string,
@@ -66,7 +66,7 @@ function insertVessel({ models }: Setting, db: BriefcaseDb, userLabel: string): 
   return id;
 }
 
-/** Three briefcases insert by turns; the newest elements of one of them, and all of another, are deleted again. */
+/** Three briefcases insert alternately; the newest elements of one of them, and all of another, are deleted again. */
 async function makeSource(setting: Setting): Promise<Source> {
   const { models, input } = setting;
   const id = await models.create(input.iTwinId, `numbers ${randomUUID()}`);
@@ -178,7 +178,7 @@ async function deriveAll({ client, authorization, input }: Setting, source: Sour
   return made;
 }
 
-/** An element inserted behind what was inherited survives, and its id was nobody's. */
+/** An element that is inserted after inherited changesets survives, and its id was never used before. */
 async function insertBehind(
   setting: Setting,
   source: Source,
@@ -198,7 +198,7 @@ async function insertBehind(
   }
 }
 
-/** A briefcase that is behind what a clone inherited learns so when it asks for a lock; after a pull it gets it. */
+/** A briefcase behind the inherited changesets of a clone is refused a lock; after a pull it gets it. */
 async function lockBehind(setting: Setting, source: Source, { id, iTwinId }: Derived): Promise<void> {
   const { models } = setting;
   const db = await openAt(iTwinId, id, { afterChangeSetId: source.first }, true);
@@ -214,7 +214,7 @@ async function lockBehind(setting: Setting, source: Source, { id, iTwinId }: Der
   }
 }
 
-/** A file that briefcases wrote becomes the baseline of an iModel of its own, whose briefcases continue above them. */
+/** A file that briefcases wrote becomes the baseline of a new iModel, whose briefcase ids continue above them. */
 async function uploadBaseline({ models, input }: Setting, source: Source): Promise<void> {
   const db = await models.openBriefcase(input.iTwinId, source.id);
   const file = path.join(input.folder, 'baseline.bim');

@@ -5,16 +5,16 @@ import type { ConfigInput } from '../../apps/server/src/config.ts';
 
 const audience = 'https://imodels.example';
 
-/** An OpenID Connect issuer of a test's own. */
+/** An OpenID Connect issuer for tests. */
 export interface OidcIssuer {
   url: string;
-  /** As the configuration names it. */
+  /** As it appears in the configuration. */
   settings: NonNullable<ConfigInput['issuers']>[number];
-  /** Requests that it was sent. */
+  /** Requests that it received. */
   requests: string[];
   /** Answers 500 to every request while this is set. */
   broken: boolean;
-  /** A token with these claims, good for an hour. */
+  /** A token with these claims, valid for an hour. */
   token(claims: object, options?: { header?: Partial<JWTHeaderParameters>; key?: CryptoKey }): Promise<string>;
   close(): void;
 }
@@ -48,7 +48,7 @@ export async function startOidcIssuer(): Promise<OidcIssuer> {
     requests: [],
     broken: false,
     token: (claims, { header = {}, key = privateKey } = {}) =>
-      // The library's own setters would refuse claims that no issuer should send.
+      // The library's setters would refuse claims that no issuer should send.
       new SignJWT({
         iss: url,
         aud: audience,

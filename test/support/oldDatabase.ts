@@ -7,12 +7,12 @@ import { sqliteDialect } from '../../apps/server/src/db/sqlite/dialect.ts';
 import { Writer } from '../../apps/server/src/db/sqlite/writerQueue.ts';
 import { people } from './server.ts';
 
-/** Rows of the generated database. The changesets are spread evenly over the iModels, one iModel to an iTwin. */
+/** Row counts of the generated database. The changesets are spread evenly over the iModels, with one iModel per iTwin. */
 export const oldRows = { iTwins: 2000, changesets: 40_000 };
-/** Migrations of the version that made it. */
+/** Migrations of the version that created it. */
 const earlier = 5;
 
-/** Makes an embedded database as an earlier version left it, with many rows, owned by Olivia. */
+/** Creates an embedded database as an earlier version left it, with many rows, owned by Olivia. */
 export async function makeOldDatabase(folder: string): Promise<void> {
   const file = path.join(folder, databaseFile);
   const writer = new Writer(file, { turnMs: 60_000, statementMs: 60_000 });
@@ -27,7 +27,7 @@ export async function makeOldDatabase(folder: string): Promise<void> {
   const { id: olivia, organizationId } = people.olivia;
   const database = new DatabaseSync(file);
   try {
-    // As ids are: 36 characters that sort like the numbers in them.
+    // Shaped like ids: 36 characters that sort like the numbers in them.
     database.function(
       'guid',
       { deterministic: true },

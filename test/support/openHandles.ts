@@ -2,12 +2,12 @@ import { after } from 'node:test';
 import { isMainThread } from 'node:worker_threads';
 import { childrenOf, killIfRunning } from './processes.ts';
 
-/** How long a test file's process may stay after its last test, milliseconds. */
+/** How long the process of a test file may run after its last test, milliseconds. */
 const graceMs = 30_000;
 
 /**
- * Loaded before every test file. A process that something keeps alive after its last test, such as a server that a failed test
- * did not end, would hold up the whole run: it is ended, and fails, with the kinds of what it left open.
+ * Loaded before every test file. An open handle after the last test, such as a server that a failed test did not close, would
+ * keep the process alive and delay the whole run: the process is ended and fails, and prints its open handles.
  */
 if (isMainThread)
   after(() => {
@@ -18,5 +18,5 @@ if (isMainThread)
     late.unref();
   });
 
-// A child that lives on would hold the runner's output open, and the run with it. Threads load this too, and end before their process.
+// A surviving child would keep the runner's output open. Worker threads load this file too, and end with their process.
 if (isMainThread) process.once('exit', () => childrenOf(process.pid).forEach(killIfRunning));

@@ -1,4 +1,4 @@
-/** Runs in a browser: the published clients against a server of another origin. What it finds goes back to where it came from. */
+/** Runs in a browser: the published clients against a server of another origin. The results are posted to the page's own origin. */
 import { IModelVersion } from '@itwin/core-common';
 import { FrontendIModelsAccess } from '@itwin/imodels-access-frontend';
 import { IModelsClient, ThumbnailSize, toArray } from '@itwin/imodels-client-management';
@@ -43,7 +43,7 @@ async function run(input: PageInput): Promise<PageResult> {
     iModelId,
     urlParams: { size: ThumbnailSize.Small },
   });
-  // What a page may read of an answer is what CORS exposes.
+  // A page can read the headers that CORS exposes.
   const raw = await fetch(`${baseUrl}/${iModelId}/clone`, {
     method: 'POST',
     headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },

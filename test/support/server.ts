@@ -22,7 +22,7 @@ if (postgresUrl === undefined && process.env['CI'] !== undefined)
 /** The one store to test on, from `--on` of `scripts/test.ts`; undefined: all. It stands for its database too. */
 const onlyStore = process.env['OFFSHOOT_TEST_ON'];
 
-/** The databases, for what has to do with them alone. */
+/** The databases, for tests that depend on the database only. */
 export const engines: readonly Engine[] = (
   postgresUrl === undefined ? (['sqlite'] as const) : (['sqlite', 'postgres'] as const)
 ).filter((engine) => onlyStore === undefined || (engine === 'sqlite') === (onlyStore === 'files'));
@@ -36,7 +36,7 @@ export interface Setup {
 /** Addresses of an S3 server and of Azurite, which `scripts/test.ts` starts for the whole run. */
 const storeAddresses = { s3: process.env['OFFSHOOT_TEST_S3'], azure: process.env['OFFSHOOT_TEST_AZURE'] };
 
-/** What every suite of the API runs on. */
+/** The setups on which every suite of the API runs. */
 export const setups: readonly Setup[] = (
   [
     { engine: 'sqlite', store: 'files' },
@@ -50,7 +50,7 @@ export const setups: readonly Setup[] = (
     (onlyStore === undefined || store === onlyStore),
 );
 
-/** The configuration of a store of a test's own. @param direct whether clients go to it by themselves, where they can */
+/** The configuration of a new store. @param direct whether clients access it directly where the store supports that */
 export function storeConfig(store: Setup['store'], direct = true): NonNullable<ConfigInput['store']> {
   if (store === 'files') return { type: 'files' };
   const prefix = `${randomUUID()}/`;
@@ -77,15 +77,15 @@ export function otherStore({ store }: Setup): NonNullable<ConfigInput['store']> 
 const home = randomUUID();
 const elsewhere = randomUUID();
 
-/** The people of the tests: two organizations, an administrator in each and one of both. */
+/** The users of the tests: two organizations, an administrator in each and one of both. */
 export const people = {
-  /** Owns iTwins that she makes; no administrator. */
+  /** Owns the iTwins that she creates; no administrator. */
   olivia: person('olivia', home),
-  /** Gets roles where a test gives him some. */
+  /** Has only the roles that a test assigns to him. */
   max: person('max', home),
   /** Organization Administrator of Olivia's organization. */
   admin: person('admin', home, true),
-  /** Of the users file, and never seen by a server unless a test sends a request as this person. */
+  /** In the users file, but unknown to a server unless a test sends a request as this user. */
   newcomer: person('newcomer', home),
   /** Of another organization. */
   eve: person('eve', elsewhere),
@@ -123,7 +123,7 @@ const directory: DirectoryData = {
   ],
 };
 
-/** A data folder and a database of a test's own, on which servers can be started one after the other. */
+/** A data folder and a database for one test, on which servers can be started one after the other. */
 export class Installation {
   readonly engine: Engine;
   readonly dataDir: string;
@@ -140,8 +140,8 @@ export class Installation {
 
   /**
    * @param on a database alone keeps its files in the data folder
-   * @param postgres the server to make a database on; by default that of the test run
-   * @param parent where the data folder is made
+   * @param postgres the server on which to create a database; by default that of the test run
+   * @param parent where the data folder is created
    */
   static async create(on: Engine | Setup, postgres = postgresUrl, parent = tmpdir()): Promise<Installation> {
     const setup: Setup = typeof on === 'string' ? { engine: on, store: 'files' } : on;
@@ -193,7 +193,7 @@ export class Installation {
   }
 }
 
-/** A booted server with everything that tests ask of it. */
+/** A running server with helpers for tests. */
 export class TestServer {
   readonly installation: Installation;
   readonly running: RunningServer;
@@ -206,7 +206,7 @@ export class TestServer {
     watch(running.app.server);
   }
 
-  /** Where the server listens, whatever public address it says. */
+  /** The address on which the server listens, whatever its public address is. */
   get origin(): string {
     return `http://localhost:${(this.running.app.server.address() as AddressInfo).port}`;
   }
@@ -219,12 +219,12 @@ export class TestServer {
     return this.issuer.mint(people[who], { applicationId, scope: 'itwin-platform', lifeSeconds });
   }
 
-  /** Raw HTTP as one person, for what the official clients cannot say. */
+  /** Plain HTTP as one user, for requests that the official clients cannot send. */
   async as(who: PersonName, applicationId = 'suite'): Promise<Api> {
     return new Api(this.origin, await this.token(who, applicationId));
   }
 
-  /** A new iTwin owned by a person. */
+  /** A new iTwin owned by a user. */
   async iTwin(
     owner: PersonName = 'olivia',
     name = `iTwin ${randomUUID()}`,
@@ -240,7 +240,7 @@ export class TestServer {
     return (body as { iTwin: { id: string } }).iTwin.id;
   }
 
-  /** Gives a person a role of these permissions on an iTwin; the id of the role comes back. */
+  /** Assigns a user a role with these permissions on an iTwin. @returns the id of the role */
   async grant(
     iTwinId: string,
     who: PersonName,
@@ -265,19 +265,19 @@ export class TestServer {
   }
 }
 
-/** Starts a server on a new installation; `close` also removes that. */
+/** Starts a server on a new installation, which `close` removes. */
 export async function bootServer(on: Engine | Setup, input: ConfigInput = {}): Promise<TestServer> {
   const installation = await Installation.create(on);
   return installation.start(input);
 }
 
-/** Ends a server and its installation. */
+/** Stops a server and removes its installation. */
 export async function endServer(server: TestServer | undefined): Promise<void> {
   await server?.close();
   server?.installation.remove();
 }
 
-/** A new database on the server that an address leads to. */
+/** Creates a database on the server at this address. */
 export async function createPostgresDatabase(server: string): Promise<string> {
   const name = `test_${randomUUID().replaceAll('-', '')}`;
   const client = new pg.Client({ connectionString: server });

@@ -10,7 +10,7 @@ const cli = fileURLToPath(new URL('../../apps/server/src/cli.ts', import.meta.ur
 /** How long a server may take to start, or to end after a signal, before the test fails, milliseconds: a loaded machine needs seconds. */
 const timeoutMs = 120_000;
 
-/** A server or worker in a process of its own, which a test may kill and start again. */
+/** A server or worker in a separate process, which a test may kill and start again. */
 export class ServerProcess {
   readonly #config: Config;
   readonly #role: 'start' | 'work';
@@ -27,7 +27,7 @@ export class ServerProcess {
     return this.#child?.pid;
   }
 
-  /** @throws Error when it ends before it listens, or does not listen in time */
+  /** @throws Error if it exits before it listens, or does not listen in time */
   async start(): Promise<void> {
     const file = path.join(this.#config.dataDir, `${randomUUID()}.json`);
     writeFileSync(file, JSON.stringify(this.#config));
@@ -49,8 +49,8 @@ export class ServerProcess {
   }
 
   /**
-   * Ends it; by default as a loss of power would.
-   * @throws Error when it did not end by itself in time
+   * Ends it; by default with SIGKILL, as a power failure would.
+   * @throws Error if it did not exit by itself in time
    */
   async end(signal: 'SIGKILL' | 'SIGTERM' = 'SIGKILL'): Promise<void> {
     const child = this.#child;

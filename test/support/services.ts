@@ -1,12 +1,12 @@
-/** Something that tests run against, in a process of its own. */
+/** A service for tests, in a separate process. */
 export interface Stoppable {
   stop(): Promise<void>;
 }
 
 /**
- * Starts several services at once. When one does not start, those that did are stopped before the fault is told: none outlives
- * the run that wanted all of them.
- * @throws the first fault
+ * Starts several services concurrently. If one fails to start, the others are stopped before the error is thrown, so that none
+ * outlives the run.
+ * @throws the first error
  */
 export async function startAll<T extends readonly Stoppable[]>(
   ...starts: { [K in keyof T]: () => Promise<T[K]> }
@@ -19,7 +19,7 @@ export async function startAll<T extends readonly Stoppable[]>(
   throw fault.reason as Error;
 }
 
-/** Stops every service, also when stopping one of them fails. */
+/** Stops every service, also if stopping one of them fails. */
 export async function stopAll(services: readonly Stoppable[]): Promise<void> {
   await Promise.allSettled(services.map(async (service) => service.stop()));
 }

@@ -3,17 +3,17 @@ import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
-/** A small file system of a test's own, which can be filled to the last byte. */
+/** A small temporary file system, which can be filled to the last byte. */
 export interface SmallDisk {
   folder: string;
-  /** Takes all room that is left. */
+  /** Fills all free space. */
   fill(): void;
-  /** Gives back what `fill` took. */
+  /** Frees the space that `fill` took. */
   empty(): void;
   remove(): void;
 }
 
-/** Mounts a file system in memory. @returns the reason where that is not possible: not root, or a container that forbids it */
+/** Mounts a file system in memory. @returns the reason if that is not possible: not root, or a container that forbids it */
 export function smallDisk(mebibytes: number): SmallDisk | string {
   if (process.getuid?.() !== 0) return 'only root can mount a small file system';
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-disk-'));

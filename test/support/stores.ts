@@ -5,14 +5,14 @@ import path from 'node:path';
 import { spawn } from 'node:child_process';
 import { freePort } from './freePort.ts';
 
-/** A program that keeps objects, for one test run. */
+/** An object store for one test run. */
 export interface TestService {
-  /** For `OFFSHOOT_TEST_S3` or `OFFSHOOT_TEST_AZURE`. */
+  /** The value of `OFFSHOOT_TEST_S3` or `OFFSHOOT_TEST_AZURE`. */
   address: string;
   stop(): Promise<void>;
 }
 
-/** Name and key that every Azurite knows; no secret. */
+/** Default account name and key of every Azurite; no secret. */
 const account = 'devstoreaccount1';
 const accountKey = 'Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==';
 const startWithinMs = 30_000;
@@ -22,7 +22,7 @@ export function azuriteConnection(address: string): string {
   return `DefaultEndpointsProtocol=http;AccountName=${account};AccountKey=${accountKey};BlobEndpoint=${address}/${account};`;
 }
 
-/** Starts Azurite's blob service on a free port, in a folder of its own. */
+/** Starts Azurite's blob service on a free port, in a temporary folder. */
 export async function startAzurite(): Promise<TestService> {
   const program = createRequire(import.meta.url).resolve('azurite/dist/src/blob/main.js');
   return start('Azurite', (folder, port) => [
@@ -73,7 +73,7 @@ async function start(what: string, command: (folder: string, port: number) => st
   const address = `http://127.0.0.1:${port}`;
   const until = Date.now() + startWithinMs;
   for (;;) {
-    // Whatever it answers, it listens.
+    // Any answer shows that it listens.
     if (
       await fetch(address).then(
         () => true,

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
-/** A server of somebody else, whose answers a test chooses, and that remembers what it was asked. */
+/** A stub of a foreign server, whose answers a test chooses; it records its requests. */
 export class StubServer {
   /** Answers each request; by default 404. */
   answer: (request: IncomingMessage, response: ServerResponse) => void = (_request, response) =>
@@ -20,7 +20,7 @@ export class StubServer {
     });
   }
 
-  /** @param host address of this machine to listen on */
+  /** @param host local address to listen on */
   static async start(host = '127.0.0.1'): Promise<StubServer> {
     const server = new StubServer(host);
     server.#server.listen(0, host);

@@ -5,18 +5,18 @@ import type { Api } from './api.ts';
 import { official, type Official } from './clients.ts';
 import { bootServer, endServer, setups, type Setup, type TestServer } from './server.ts';
 
-/** What the tests of one suite share: a booted server, Olivia with the official client and with plain HTTP, her iTwin. */
+/** Shared by the tests of a suite: a running server, Olivia with the official client and with plain HTTP, her iTwin. */
 export interface Context {
   engine: Engine;
   server: TestServer;
   olivia: Official;
   api: Api;
   iTwinId: string;
-  /** What an upload that cannot count is answered: a store that clients go to by themselves takes whatever comes. */
+  /** The status of an upload that the server would refuse with `status`: a store with direct access accepts every upload. */
   refused(status: number): number;
 }
 
-/** Runs a suite on a booted server of each database and store. The context is filled before its first test. */
+/** Runs a suite on a running server of each database and store. The context is set before its first test. */
 export function onEachDatabase(
   name: string,
   config: ConfigInput | ((setup: Setup) => ConfigInput),

@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 
-/** Waits until something holds, at most `withinMs`; then gives what it found. */
+/** Polls until `find` returns a value, at most `withinMs`, and returns that value. */
 export async function until<T>(
   what: string,
   find: () => T | undefined | Promise<T | undefined>,

@@ -1,4 +1,4 @@
-/** Brings a database up to date in a process of its own, which a test kills: `fork` with the configuration as its argument. */
+/** Upgrades a database in a separate process, which a test kills: `fork` with the configuration as its argument. */
 import { openDatabase } from '../../apps/server/src/db/database.ts';
 
 const config = JSON.parse(process.argv[2] as string) as Parameters<typeof openDatabase>[0];

@@ -1,6 +1,6 @@
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 
-/** As much of JSON Schema as the API document uses. */
+/** The part of JSON Schema that the API document uses. */
 export interface Schema {
   type?: string | string[];
   enum?: unknown[];
@@ -46,7 +46,7 @@ export function operationsOf(document: ApiDocument): Operation[] {
 const ajv = new Ajv2020({ strict: false, validateFormats: false });
 const compiled = new WeakMap<Schema, ValidateFunction>();
 
-/** What is wrong with an answer by the document; undefined when it is as declared. */
+/** The deviation of an answer from the document; undefined if it conforms. */
 export function faultOfAnswer(
   operation: Operation,
   status: number,

@@ -9,31 +9,31 @@ import { blockMs, MeasuredServer, type Block } from './server.ts';
 import { bodyOf, hostileText, Known, parameterOf, type Payload } from './values.ts';
 import { World } from './world.ts';
 
-/** Requests under way at the same time, and of each operation in a round, after which new iModels are made. */
+/** Concurrent requests, and requests of each operation per round, after which new iModels are created. */
 const parallel = 16;
 const perRound = 8;
 /** Longest time for an answer, milliseconds. Generous: the machine may be busy. */
 const answerMs = 60_000;
-/** A turn of the loop that computes so long is a fault even if it does not come again, milliseconds. */
+/** An event loop turn with this much processor time is a fault even if it does not recur, milliseconds. */
 const onceMs = 1000;
 const mostFaults = 10;
 
 /** What a run found. */
 export interface FuzzReport {
-  /** Requests that were answered. */
+  /** Requests that got an answer. */
   requests: number;
-  /** What was wrong, each with its request. */
+  /** The faults, each with its request. */
   faults: string[];
-  /** How many the document has, and those of them that were never answered 2xx. */
+  /** Number of operations in the document, and those that were never answered with 2xx. */
   operations: number;
   unreached: string[];
   statuses: Record<number, number>;
-  /** Of the heap, from the end of the first third to the end, bytes. */
+  /** Heap growth from the end of the first third to the end, bytes. */
   growth: number;
 }
 
 type Caller = PersonName | 'share' | 'nobody' | 'forger';
-/** Mostly those who may do something, so that requests get far. */
+/** Mostly users with permissions, so that requests get past the access check. */
 const callers: readonly Caller[] = [
   'olivia',
   'olivia',
@@ -52,7 +52,7 @@ const callers: readonly Caller[] = [
   'nobody',
   'forger',
 ];
-/** Whose things a caller may do something with. */
+/** Callers who have permissions on resources of each tenant. */
 const tenants: Partial<Record<Caller, string>> = {
   olivia: 'home',
   admin: 'home',
@@ -63,12 +63,12 @@ const tenants: Partial<Record<Caller, string>> = {
   consultant: 'elsewhere',
 };
 
-/** A request before the ids are chosen that it names. */
+/** A request before its ids are chosen. */
 interface Draft {
   operation: Operation;
   caller: Caller;
   picks: number[];
-  /** In place of the last id of the path. */
+  /** Replaces the last id of the path. */
   hostilePart: string | undefined;
   query: Record<string, unknown>;
   unknownOption: string | undefined;
@@ -79,7 +79,7 @@ interface Draft {
 interface Request {
   operation: Operation;
   params: Record<string, string>;
-  /** Whether it goes to the operation: a hostile part of a path may lead anywhere. */
+  /** Whether it reaches the operation: a hostile path segment may lead anywhere. */
   declared: boolean;
   caller: Caller;
   path: string;
@@ -97,8 +97,8 @@ interface Answered {
 }
 
 /**
- * Sends requests that are made from the server's own API document, with ids that the server gave out, as several people.
- * The same seed chooses the same requests, as far as the server answers the same.
+ * Sends requests generated from the server's own API document, with ids that the server returned, as several users.
+ * The same seed chooses the same requests, as long as the server answers the same.
  */
 export async function fuzz(setup: Setup, seed: number, requests: number): Promise<FuzzReport> {
   const server = await MeasuredServer.start(setup);
@@ -139,7 +139,7 @@ class Fuzzer {
         const samples = drafts.flatMap((draft, n) =>
           fc.sample(draft, { seed: this.#seed + round * drafts.length + n, numRuns: perRound }),
         );
-        // What takes everything else away comes last, and not from each round.
+        // Operations that delete everything else come last, and not in every round.
         const [kept] = fc.sample(fc.shuffledSubarray(samples, { minLength: samples.length }), {
           seed: this.#seed + round,
           numRuns: 1,
@@ -166,7 +166,7 @@ class Fuzzer {
     };
   }
 
-  /** Things that requests of the document cannot make, since they need files, and people who may do something to them. */
+  /** Resources that generated requests cannot create because they need files, and users with permissions on them. */
   async #prepare(): Promise<void> {
     const { origin, tokens } = this.#server;
     for (const owner of ['olivia', 'eve'] as const) {
@@ -237,7 +237,7 @@ class Fuzzer {
         { name: 'crew', description: 'd', members: [] },
       );
       await call('POST', '/imodels/{iModelId}/changesetgroups', { iModelId }, { description: 'work' });
-      // Lists tell the rest.
+      // Lists contain the others.
       await call('GET', '/imodels', {}, undefined, `?iTwinId=${iTwinId}`);
       for (const list of ['changesets', 'briefcases', 'users'])
         await call('GET', `/imodels/{iModelId}/${list}`, { iModelId });
@@ -245,7 +245,7 @@ class Fuzzer {
     }
   }
 
-  /** @param warming whether what is loaded and compiled at the first use may take its time */
+  /** @param warming whether loading and compiling at the first use may take longer */
   async #batch(drafts: readonly Draft[], warming: boolean): Promise<void> {
     const requests = drafts.map((draft) => this.#requestOf(draft));
     const answers = await Promise.all(requests.map((request) => this.#send(request)));
@@ -260,8 +260,8 @@ class Fuzzer {
   }
 
   /**
-   * A long turn of the loop counts when it computed, and comes again with one of the requests that were under way sent alone: on a
-   * busy machine a turn takes long on the clock although the server does little.
+   * A long event loop turn counts if it used processor time and recurs when one of the concurrent requests is sent alone: on a
+   * busy machine a turn takes long although the server does little.
    */
   async #judgeBlock(block: Block, suspects: readonly Request[]): Promise<void> {
     for (const request of suspects) {
@@ -305,7 +305,7 @@ class Fuzzer {
       );
   }
 
-  /** @param kind of the fault: one of each kind and operation is told */
+  /** @param kind of the fault: only one of each kind and operation is reported */
   #fault(request: Request, kind: string, what = kind): void {
     const key = `${request.operation.operationId} ${kind}`;
     if (this.#faults.has(key) || this.#faults.size >= mostFaults) return;
@@ -363,7 +363,7 @@ class Fuzzer {
     return { authorization: `Bearer ${token}` };
   }
 
-  /** @returns undefined when there is no answer */
+  /** @returns undefined if there is no answer */
   #send({ operation, path, headers, body }: Request): Promise<Answered | undefined> {
     this.#sent++;
     const from = Date.now();
@@ -399,7 +399,7 @@ class Fuzzer {
 }
 
 function draftOf(operation: Operation): fc.Arbitrary<Draft> {
-  /** @param weight of leaving it out */
+  /** @param weight of omitting it */
   const rarely = <T>(arbitrary: fc.Arbitrary<T>, weight: number): fc.Arbitrary<T | undefined> =>
     fc.oneof({ weight, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary });
   const some = (place: 'query' | 'header'): fc.Arbitrary<Record<string, unknown>> => {
@@ -415,7 +415,7 @@ function draftOf(operation: Operation): fc.Arbitrary<Draft> {
   };
   return fc.record({
     operation: fc.constant(operation),
-    // Without the library's preference for the first and the last.
+    // Without fast-check's bias for the first and the last.
     caller: fc.noBias(fc.constantFrom(...callers)),
     picks: fc.noBias(fc.array(fc.nat(1000), { minLength: 3, maxLength: 3 })),
     hostilePart: rarely(hostileText, 20),
@@ -427,7 +427,7 @@ function draftOf(operation: Operation): fc.Arbitrary<Draft> {
   });
 }
 
-/** Whether it takes away what other requests want to reach. */
+/** Whether it deletes what other requests need. */
 function isDestructive({ operationId }: Operation): boolean {
   return operationId === 'delete-itwin' || operationId === 'delete-imodel';
 }
@@ -436,12 +436,12 @@ function encode(text: string): string {
   return encodeURIComponent(text.toWellFormed());
 }
 
-/** As a parameter of a query. */
+/** Encoded as a query parameter. */
 function asText(value: unknown): string {
   return typeof value === 'string' ? value : JSON.stringify(value);
 }
 
-/** Whether the HTTP layer of this side sends it at all. */
+/** Whether Node's HTTP client sends it at all. */
 function isHeader(name: string, value: string): boolean {
   try {
     validateHeaderValue(name, value);

@@ -4,12 +4,12 @@ import { EmbeddedIssuer } from '../../../apps/server/src/access/embeddedIssuer.t
 import { startServer } from '../../../apps/server/src/app.ts';
 import { Installation, people, type PersonName, type Setup } from '../server.ts';
 
-/** A turn of the server's event loop that took long. */
+/** A long turn of the server's event loop. */
 export interface Block {
   /** Milliseconds since the epoch. */
   from: number;
   to: number;
-  /** What the thread of the loop computed meanwhile, milliseconds. Unlike the time on the clock, it does not grow when other processes keep the machine busy. */
+  /** Processor time of the event loop's thread meanwhile, milliseconds. Unlike elapsed time, it does not grow with the load of the machine. */
   cpuMs: number;
 }
 
@@ -19,14 +19,14 @@ interface Started {
 }
 type Question = 'blocks' | 'heap' | 'end';
 
-/** How often the loop is looked at, and the length of a turn from which on it is reported, milliseconds. */
+/** Interval at which the event loop is checked, and the duration from which a turn is reported, milliseconds. */
 const lookEveryMs = 10;
 export const blockMs = 250;
 
-/** Longest wait for that process, milliseconds: it starts, or ends, or its loop turns. */
+/** Timeout for that process, milliseconds: to start, to end, or for a turn of its event loop. */
 const timeoutMs = 60_000;
 
-/** A server in a process of its own, so that nothing but its own work is measured there. */
+/** A server in a separate process, so that only its own work is measured there. */
 export class MeasuredServer {
   readonly #child: ChildProcess;
   readonly #log: string[] = [];
@@ -35,7 +35,7 @@ export class MeasuredServer {
 
   private constructor(setup: Setup) {
     const env = { ...process.env };
-    // What is answered here was not asked for by a client: it does not count in the table of compatibility.
+    // Requests here do not come from a published client: they are not counted in the table of compatibility.
     delete env['OFFSHOOT_TEST_COVERAGE'];
     this.#child = fork(fileURLToPath(import.meta.url), [JSON.stringify(setup)], {
       stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
@@ -48,29 +48,29 @@ export class MeasuredServer {
     });
   }
 
-  /** @throws Error when the process ends before the server listens */
+  /** @throws Error if the process exits before the server listens */
   static async start(setup: Setup): Promise<MeasuredServer> {
     const server = new MeasuredServer(setup);
     Object.assign(server, await server.#next<Started>());
     return server;
   }
 
-  /** What the server has logged since this was asked last, the end of it. */
+  /** The end of what the server has logged since the last call. */
   takeLog(): string {
     return this.#log.splice(0).join('').slice(-3000);
   }
 
-  /** Long turns of the loop since this was asked last. */
+  /** Long turns of the event loop since the last call. */
   blocks(): Promise<Block[]> {
     return this.#ask('blocks');
   }
 
-  /** What is reachable from JavaScript, after a collection of garbage, bytes. */
+  /** Heap in use after a garbage collection, bytes. */
   heap(): Promise<number> {
     return this.#ask('heap');
   }
 
-  /** Ends the server and its installation. */
+  /** Stops the server and removes its installation. */
   async end(): Promise<void> {
     const { exitCode, signalCode } = this.#child;
     if (exitCode !== null || signalCode !== null) return;
@@ -128,7 +128,7 @@ async function main(setup: Setup): Promise<void> {
 
   const answers: Record<Question, () => unknown> = {
     blocks: () => {
-      // The question may be read in the turn that was long, before the timer.
+      // The message may be read in the long turn itself, before the timer.
       look();
       const found = blocks;
       blocks = [];
@@ -136,7 +136,7 @@ async function main(setup: Setup): Promise<void> {
     },
     heap: () => {
       globalThis.gc?.();
-      // The collection is no request's doing.
+      // The garbage collection is not caused by a request.
       last = now();
       const { heapUsed, external } = process.memoryUsage();
       return heapUsed + external;
@@ -153,7 +153,7 @@ async function main(setup: Setup): Promise<void> {
     (question: Question) =>
       void Promise.resolve(answers[question]()).then((answer) => question === 'end' || process.send?.(answer)),
   );
-  // Without its parent it ends as well.
+  // Exits with its parent.
   process.once('disconnect', () => process.exit());
   process.send?.({ origin: running.origin, tokens } satisfies Started);
 }

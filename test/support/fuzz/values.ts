@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import type { Schema } from './document.ts';
 
-/** An id that the server has given out, chosen when the request is sent: by its name, and by number among those known then. */
+/** An id that the server returned, chosen when the request is sent: by its kind, and by number among the known ones. */
 export class Known {
   readonly name: string;
   readonly pick: number;
@@ -11,7 +11,7 @@ export class Known {
   }
 }
 
-/** Properties and parameters that name something, and under what its ids are known. */
+/** Properties and parameters that contain ids, and the kind of these ids. */
 const names: Record<string, string | readonly string[]> = {
   iTwinId: 'iTwinId',
   iModelId: 'iModelId',
@@ -34,7 +34,7 @@ const knownOf = (name: string): fc.Arbitrary<Known> | undefined =>
 
 const nested = (depth: number): unknown => JSON.parse(`${'['.repeat(depth)}${']'.repeat(depth)}`);
 
-/** What clients send that want to do harm, or cannot do better. */
+/** Text that malicious or faulty clients send. */
 const hostileTexts: readonly string[] = [
   '',
   ' ',
@@ -96,7 +96,7 @@ const hostileValue: fc.Arbitrary<unknown> = fc.oneof(
   },
   { weight: 3, arbitrary: fc.jsonValue({ maxDepth: 5 }) },
 );
-/** Text that is parsed as JSON or ought to be, as a whole body. */
+/** Valid and invalid JSON, as a whole body. */
 const hostileBody: fc.Arbitrary<Buffer> = fc.oneof(
   fc
     .constantFrom(
@@ -118,10 +118,10 @@ const hostileBody: fc.Arbitrary<Buffer> = fc.oneof(
   fc.uint8Array({ maxLength: 200 }).map((bytes) => Buffer.from(bytes)),
 );
 
-/** A value that a schema allows, with its bounds more often than chance would have them. @param name of the property or parameter */
+/** A value that a schema allows, with boundary values more often than by chance. @param name of the property or parameter */
 export function valid(schema: Schema, name = ''): fc.Arbitrary<unknown> {
   const { type, anyOf, not } = schema;
-  // `not: {}`: the property may not be there.
+  // `not: {}`: the property must be absent.
   if (not !== undefined) return fc.constant(undefined);
   if (schema.enum !== undefined) return fc.constantFrom(...schema.enum);
   if ('const' in schema) return fc.constant(schema.const);
@@ -152,7 +152,7 @@ export function valid(schema: Schema, name = ''): fc.Arbitrary<unknown> {
       );
     case 'array': {
       const items = valid(schema.items ?? {}, name);
-      // Of long ones some item is nearly always refused.
+      // In a long array some item is nearly always refused.
       const bounds = { minLength, maxLength: Math.min(schema.maxItems ?? 3, Math.max(minLength, 3)) };
       return schema.uniqueItems === true
         ? fc.uniqueArray(items, { ...bounds, selector: (item) => JSON.stringify(item) })
@@ -173,7 +173,7 @@ function orKnown(name: string, own: fc.Arbitrary<unknown>): fc.Arbitrary<unknown
   return known === undefined ? own : fc.oneof({ weight: 12, arbitrary: known }, { weight: 1, arbitrary: own });
 }
 
-/** With each property that may be left out in one of three: more at once rarely fit each other. */
+/** Each optional property is present in one of three cases: more of them rarely fit each other. */
 function validObject({ properties = {}, required = [] }: Schema): fc.Arbitrary<unknown> {
   return fc.record(
     Object.fromEntries(
@@ -191,18 +191,18 @@ function validObject({ properties = {}, required = [] }: Schema): fc.Arbitrary<u
 }
 
 function text({ minLength = 0, maxLength = 255, pattern, format }: Schema, name: string): fc.Arbitrary<string> {
-  // The library does not make text for conditions on what follows: they are left out, and looked at afterwards.
+  // fast-check does not generate text for lookaheads: they are removed, and checked afterwards.
   if (pattern !== undefined)
     return fc
       .stringMatching(new RegExp(pattern.replace(/\(\?[=!][^)]*\)/g, '')))
       .filter((made) => made.length <= maxLength && new RegExp(pattern).test(made));
-  // The document does not give every format; other values come from the hostile texts.
+  // The document does not declare every format; other values come from the hostile texts.
   if (format === 'date-time' || name === 'expiresAt')
     return fc
       .date({ min: new Date('2027-01-01'), max: new Date('2040-01-01'), noInvalidDate: true })
       .map((date) => date.toISOString());
   if (name === 'data') return fc.jsonValue().map((value) => Buffer.from(JSON.stringify({ value })).toString('base64'));
-  // Names that lead nowhere: nothing is sent to anybody.
+  // Host names that do not resolve: nothing is sent to anybody.
   if (format === 'uri' || name === 'callbackUrl') return fc.webPath().map((path) => `https://receiver.invalid${path}`);
   const longest = Math.min(maxLength, 1000);
   return fc.oneof(
@@ -218,13 +218,13 @@ function text({ minLength = 0, maxLength = 255, pattern, format }: Schema, name:
   );
 }
 
-/** What a request carries besides its address. */
+/** Parts of a request besides its address. */
 export interface Payload {
   body: unknown;
   contentType: string;
 }
 
-/** A body: mostly as declared, else with one property of another kind, else of any kind. */
+/** A body: mostly as declared, else with one property of another kind, or of any kind. */
 export function bodyOf(content: Record<string, { schema: Schema }>): fc.Arbitrary<Payload> {
   const [type = '', { schema = {} } = {}] = Object.entries(content)[0] ?? [];
   if (schema.format === 'binary')

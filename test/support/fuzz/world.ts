@@ -5,16 +5,16 @@ import type { Known } from './values.ts';
 type Params = Record<string, string>;
 interface Found {
   params: Params;
-  /** Who can probably do something with it. */
+  /** Tenant whose users can probably access it. */
   tenant: string;
 }
 
-/** The latest ids of each kind that are kept. */
+/** Number of latest ids of each kind that are kept. */
 const mostKept = 100;
 
 /**
- * The ids that a server has given out, each with those of what it is in, as far as the document tells: what a list or a creation
- * at `/imodels/{iModelId}/shares` answers fills in `/imodels/{iModelId}/shares/{shareId}`.
+ * The ids that a server has returned, each with the ids of its parents, as far as the document describes them: what a list or a
+ * creation at `/imodels/{iModelId}/shares` returns fills in `/imodels/{iModelId}/shares/{shareId}`.
  */
 export class World {
   readonly #found = new Map<string, Found[]>();
@@ -24,7 +24,7 @@ export class World {
     this.#emails = emails;
   }
 
-  /** Takes the ids out of an answer. @param tenant of the caller @param templates all paths of the document */
+  /** Extracts the ids from an answer. @param tenant of the caller @param templates all paths of the document */
   learn(tenant: string, operation: Operation, params: Params, body: unknown, templates: readonly string[]): void {
     const child = templates.find(
       (template) =>
@@ -37,7 +37,7 @@ export class World {
         this.#add(tenant, child, { ...params, [name]: (item as { id?: unknown } | null)?.id });
   }
 
-  /** Takes away what was deleted. */
+  /** Removes what was deleted. */
   forget(template: string, params: Params): void {
     const text = JSON.stringify(params);
     this.#found.set(
@@ -56,7 +56,7 @@ export class World {
     this.#found.set(template, found.slice(-mostKept));
   }
 
-  /** Values for the parameters of a path, of things that belong together, mostly of this tenant; for what is not known, an id that nobody has. */
+  /** Values for the parameters of a path that belong together, mostly of this tenant; for an unknown kind, a random id. */
   params(tenant: string, path: string, picks: readonly number[]): Params {
     const params: Params = {};
     for (const match of path.matchAll(/\/\{(\w+)\}/g)) {
@@ -73,7 +73,7 @@ export class World {
     return params;
   }
 
-  /** The id meant by a place holder; mostly of the same iModel or iTwin as the request's path. */
+  /** The id for a placeholder; mostly of the same iModel or iTwin as the path of the request. */
   value(tenant: string, { name, pick }: Known, params: Params): string | number {
     if (name === 'email') return this.#emails[pick % this.#emails.length] as string;
     const id =
@@ -99,7 +99,7 @@ export class World {
   }
 }
 
-/** Other places where ids of this kind are known from. */
+/** Other kinds under which ids of this kind are known. */
 const aliases: Record<string, readonly string[]> = {
   iTwinId: ['/itwins/{iTwinId}'],
   iModelId: ['/imodels/{iModelId}'],

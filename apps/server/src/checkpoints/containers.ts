@@ -12,24 +12,28 @@ import { blockBytes, type ModelFile, type ModelFiles } from './modelFiles.ts';
 
 const prefix = 'imodelblocks-';
 const manifestName = 'manifest.bcv';
-/** Model files whose block lists are kept, which never change: 256 blocks are about 30 KB. */
+/** Number of model files whose block lists are cached. The lists never change; 256 blocks take about 30 KB. */
 const keptFiles = 1000;
 
-/** Name of the container of an iModel: iTwin.js tells containers apart by it alone. */
+/** Name of the container of an iModel. iTwin.js distinguishes containers by this name alone. */
 export function containerOf(iModelId: string): string {
   return `${prefix}${iModelId}`;
 }
 
 /**
- * One container for each iModel, with every usable checkpoint that it sees as a database. Nothing of it is stored: the
- * manifest is written when it is asked for, and a block is one of the shared ones, with the ids of this iModel over it.
+ * One container for each iModel, with every usable checkpoint that the iModel can see as a database. Containers are not
+ * stored: the manifest is generated on request, and a block is a shared block with the ids of this iModel written over
+ * it.
  */
 export class Containers {
   readonly #database: Database;
   readonly #checkpoints: Checkpoints;
   readonly #files: ModelFiles;
   readonly #kept = new LRUCache<string, ModelFile>({ max: keptFiles });
-  /** Where a block lies in a file that a container shows. Until it is deleted, an iModel never sees less than it did. */
+  /**
+   * Position of each block in its model file. Entries stay valid, because an iModel never loses checkpoints until it is
+   * deleted.
+   */
   readonly #places = new LRUCache<string, { fileId: string; position: number }>({ max: 100_000 });
 
   constructor(database: Database, checkpoints: Checkpoints, files: ModelFiles) {
@@ -38,7 +42,7 @@ export class Containers {
     this.#files = files;
   }
 
-  /** A whole model file for one iModel; undefined when there is no such file or iModel (any more). */
+  /** A whole model file for one iModel; undefined if the file or the iModel does not exist. */
   async file(fileId: string, iModelId: string): Promise<ByteSource | undefined> {
     const imodel = await this.#imodel(iModelId);
     const file = await this.#file(fileId);
@@ -51,7 +55,7 @@ export class Containers {
     };
   }
 
-  /** What a container holds under a name: its manifest, or a block of a checkpoint that its iModel sees. */
+  /** The object with a name in a container: the manifest, or a block of a checkpoint that the iModel can see. */
   async find(container: string, name: string): Promise<ByteSource | undefined> {
     const imodel = container.startsWith(prefix) ? await this.#imodel(container.slice(prefix.length)) : undefined;
     if (imodel === undefined) return undefined;
@@ -78,12 +82,12 @@ export class Containers {
     if (place === undefined || file === undefined) return undefined;
     const identity = identityOf(imodel);
     const bytes = await this.#files.readBlock(file, place.position, identity);
-    // Cloud Backed SQLite reads whole blocks: the last one of a file is filled up.
+    // Cloud Backed SQLite reads whole blocks, so the last block of a file is padded with zeros.
     const whole = bytes.length === blockBytes ? bytes : Buffer.concat([bytes, Buffer.alloc(blockBytes - bytes.length)]);
     return toByteSource(name.toLowerCase(), whole);
   }
 
-  /** Where a block lies among the checkpoints that an iModel sees: no other block comes out of its container. */
+  /** Finds a block among the checkpoints that the iModel can see. Its container serves no other blocks. */
   async #place(imodel: IModelTable, name: string): Promise<{ fileId: string; position: number } | undefined> {
     const key = `${imodel.id}/${name}`;
     const kept = this.#places.get(key);
@@ -106,7 +110,7 @@ export class Containers {
     return file;
   }
 
-  /** One that is not initialized has no container: it may still refer to the files of its source. */
+  /** An iModel that is not initialized has no container, because it may still refer to the files of its source. */
   async #imodel(text: string): Promise<IModelTable | undefined> {
     const id = parseGuid(text);
     if (id === undefined) return undefined;
@@ -125,9 +129,9 @@ function identityOf(imodel: IModelTable): Identity {
 }
 
 /**
- * Names of a file's blocks in the container of one iModel. A block that holds an id has a name of its own for each iModel:
- * iTwin.js keeps blocks by name alone, whichever container they came from. So the others, which clones share, it fetches
- * once for all of them.
+ * Names of a file's blocks in the container of one iModel. iTwin.js caches blocks by name, regardless of their
+ * container. A block that contains an id therefore has a different name for each iModel, while the other blocks have
+ * the same names for all clones and are fetched once.
  */
 function namesFor(file: ModelFile, identity: Identity): string[] {
   const own = new Set(

@@ -17,35 +17,35 @@ import type { FaultKind, WorkRequest, WorkResult } from './itwinjs/worker.ts';
 import { FileFaultError } from './itwinjs/workerProcess.ts';
 import type { Workers } from './itwinjs/workers.ts';
 
-/** Bit of `containingChanges` that says a changeset changes schemas. */
+/** Bit of `containingChanges` for schema changes. */
 const schemaChanges = 1;
-/** Changesets that are fetched before they are applied: bounds the disk that one job takes. */
+/** Number of changesets that are fetched before they are applied. This bounds the disk space of one job. */
 const changesetsPerBatch = 500;
 const progressEveryMs = 1000;
-/** Ids while a file is in work; whoever reads it from the store has others written over them. */
+/** Ids in a stored model file. They are overwritten with those of an iModel when the file is read. */
 const placeholderIds = {
   iModelId: '00000000-0000-0000-0000-000000000000',
   iTwinId: '00000000-0000-0000-0000-000000000000',
 };
 
-/** How often work of the iTwin.js process is tried. */
+/** How often work of the iTwin.js process is attempted. */
 export type Retries = Pick<JobHandler, 'attempts' | 'backoffMs'>;
 
-/** What becomes of an uploaded baseline whose checkpoint cannot be made. */
+/** State of an uploaded baseline whose checkpoint cannot be made. */
 const baselineStates = {
   notAnIModel: 'initializationFailed',
   briefcase: 'fileIsBriefcase',
   unreadable: 'initialized',
 } as const satisfies Record<FaultKind, string>;
 
-/** An iModel's file at one changeset, in a folder of its own. */
+/** An iModel file at one changeset, in a temporary folder. */
 export interface MadeFile extends WorkResult {
   path: string;
-  /** When it is the baseline file, unchanged. */
+  /** Set if the file is the unchanged baseline file. */
   whole: WholeBlob | undefined;
 }
 
-/** Makes model files: from the nearest earlier checkpoint, or else the baseline, and the changesets after it. */
+/** Makes model files from the nearest earlier checkpoint, or else from the baseline, and the changesets after it. */
 export class Generator {
   readonly #database: Database;
   readonly #blobs: Blobs;
@@ -70,7 +70,7 @@ export class Generator {
     this.#retries = parts.retries;
   }
 
-  /** The handler of checkpoint jobs. */
+  /** Returns the handler of checkpoint jobs. */
   handler(): JobHandler {
     return {
       kind: checkpointJob,
@@ -90,8 +90,8 @@ export class Generator {
           .executeTakeFirst();
         if (row?.baseline_id != null && error instanceof FileFaultError)
           await raiseBriefcaseCountersOn(tx, row.baseline_id, error.highestBriefcaseId + 1);
-        // Whether a file may be stored is for the file to say: one that this server's iTwin.js cannot open is kept,
-        // without a checkpoint.
+        // A file that the installed iTwin.js cannot open is kept without a checkpoint: only the file itself can be a
+        // reason to reject it, not the version of iTwin.js.
         const otherwise = error instanceof DamagedFileError ? 'initializationFailed' : 'initialized';
         if (row?.baseline_id != null)
           await endBaseline(
@@ -112,7 +112,7 @@ export class Generator {
       .executeTakeFirst();
     if (row?.state !== 'scheduled') return async () => undefined;
     const imodel = await this.#findViewer(row);
-    // Nobody sees the changeset any more.
+    // No iModel can see the changeset any more.
     if (imodel === undefined)
       return async (tx) => {
         await tx.deleteFrom('checkpoint').where('id', '=', row.id).where('state', '=', 'scheduled').execute();
@@ -148,7 +148,7 @@ export class Generator {
     );
   }
 
-  /** The store of what an iModel sees, where checkpoints of it belong too. */
+  /** The store that contains the files of an iModel, and therefore its checkpoints. */
   async storeOf({ baseline_id }: IModelTable): Promise<BlobStore> {
     const { store } = await this.#database.db
       .selectFrom('baseline as l')
@@ -159,7 +159,7 @@ export class Generator {
     return this.#blobs.stores.get(store);
   }
 
-  /** Any iModel that sees what a checkpoint is of: they all see the same. */
+  /** Any iModel that can see the changeset or baseline of a checkpoint. All of them yield the same file. */
   async #findViewer(row: CheckpointTable): Promise<IModelTable | undefined> {
     const imodels = this.#database.db
       .selectFrom('imodel')
@@ -177,9 +177,9 @@ export class Generator {
   }
 
   /**
-   * Makes the file of an iModel at a changeset and hands it on; afterwards it is gone.
-   * @param checkpointId the checkpoint whose progress this is, if it is one's
-   * @throws FinalError when a file is at fault
+   * Makes the file of an iModel at a changeset, passes it to `use`, and deletes it afterwards.
+   * @param checkpointId the checkpoint whose progress is recorded, if any
+   * @throws FinalError if a file is missing, damaged or cannot be read
    */
   async withFile<T>(
     imodel: IModelTable,
@@ -231,7 +231,7 @@ export class Generator {
     });
   }
 
-  /** Puts the file to begin with in place. */
+  /** Fetches the file to start from: the nearest checkpoint, or else the baseline. */
   async #fetchStart(
     imodel: IModelTable,
     index: number,
@@ -272,7 +272,7 @@ export class Generator {
       offset: 0,
       descending: false,
     });
-    if (rows.length !== upTo - after) throw new Error(`changesets ${after + 1} to ${upTo} are not all there`);
+    if (rows.length !== upTo - after) throw new Error(`changesets ${after + 1} to ${upTo} are incomplete`);
     const changesets: WorkRequest['changesets'] = [];
     for (const row of rows) {
       const target = path.join(folder, `${row.id}.cs`);
@@ -284,13 +284,13 @@ export class Generator {
 
   async #fetchBlob(blobId: string, what: string, target: string, options: CallOptions): Promise<void> {
     const blob = await this.#blobs.findReadable(blobId);
-    if (blob === undefined) throw new Error(`blob ${blobId} is gone`);
+    if (blob === undefined) throw new Error(`blob ${blobId} does not exist`);
     await readVerified(what, async () =>
       writeVerified(await this.#blobs.read(blob, undefined, options), blob, target, options.signal),
     );
   }
 
-  /** Writes progress down, at most once a second: it is to be seen, not to be resumed from. */
+  /** Records progress, at most once per second. It is only displayed; no attempt resumes from it. */
   #progress(checkpointId: string | undefined, from: number): (index: number) => void {
     if (checkpointId === undefined) return () => undefined;
     let reportedAt = Date.now();

@@ -1,25 +1,25 @@
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 
-/** The ids that a model file is served with. */
+/** The ids that are written over a model file when it is served. */
 export interface Identity {
   iModelId: string;
   iTwinId: string;
 }
 
-/** Where the ids lie in a model file: 16 bytes each, bytes from its start. */
+/** Byte offsets of the two ids in a model file. Each id has 16 bytes. */
 export interface IdentityOffsets {
   iModelIdOffset: number;
   iTwinIdOffset: number;
 }
 
-/** A GUID as iModel files hold it: its 32 hex digits in order, as 16 bytes. */
+/** A GUID in the format of iModel files: its 32 hex digits in order, as 16 bytes. */
 export function guidBytes(guid: string): Buffer {
   return Buffer.from(guid.replaceAll('-', ''), 'hex');
 }
 
 /**
- * Writes the ids over a piece of a model file, in place.
- * @param start where the piece begins in the file; an id may lie in it whole, in part or not at all
+ * Writes the ids over a range of a model file, in place.
+ * @param start offset of the range in the file; it may contain an id completely, partly or not at all
  */
 export function writeIdentity(piece: Buffer, start: number, offsets: IdentityOffsets, identity: Identity): void {
   overlay(piece, start, offsets.iModelIdOffset, guidBytes(identity.iModelId));
@@ -32,10 +32,13 @@ function overlay(piece: Buffer, start: number, offset: number, bytes: Buffer): v
   if (from < to) bytes.copy(piece, from - start, from - offset, to - offset);
 }
 
-/** Bytes that are looked through at a time. */
+/** Bytes that are searched at a time. */
 const window = 8 * 1024 * 1024;
 
-/** Places of some bytes in a file, at most `most` of them. Reads it through once, synchronously: for the worker process. */
+/**
+ * Finds up to `most` offsets of a byte sequence in a file. Reads the file once and synchronously, for the worker
+ * process.
+ */
 export function findInFile(file: string, wanted: Buffer, most = Infinity): number[] {
   const found: number[] = [];
   const fd = openSync(file, 'r');

@@ -1,4 +1,4 @@
-/** One database of a container, by the names of its blocks in order. */
+/** One database of a container, with the names of its blocks in order. */
 export interface ContainerDatabase {
   name: string;
   blockIds: readonly string[];
@@ -13,10 +13,11 @@ const nameBytes = 128;
 const blockNameBytes = 16;
 
 /**
- * The manifest of a container of Cloud Backed SQLite: which databases it holds and which blocks they are made of. Numbers
- * are big-endian, 4 bytes. A header: version, block size, databases, blocks to delete, bytes of a block name, highest
- * database id. For each database: id, parent, version, where its block names begin, how many, 0, and its name, padded with
- * zeros to 128 bytes. Then the block names. Compared byte by byte with manifests that iTwin.js 5.1.9 writes.
+ * Writes the manifest of a Cloud Backed SQLite container, which lists its databases and their blocks. All numbers are
+ * big-endian with 4 bytes. The header contains version, block size, number of databases, number of blocks to delete,
+ * bytes of a block name, highest database id. An entry for each database contains id, parent, version, offset of its
+ * block names, number of blocks, 0, and its name, padded with zeros to 128 bytes. The block names follow. Tests compare
+ * the result byte by byte with manifests written by iTwin.js 5.1.9.
  */
 export function writeManifest(databases: readonly ContainerDatabase[], blockSize: number): Buffer {
   const blocks = databases.reduce((sum, { blockIds }) => sum + blockIds.length, 0);

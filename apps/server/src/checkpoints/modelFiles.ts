@@ -12,17 +12,17 @@ import { intoFile } from '../storage/intoFile.ts';
 import { piecesOf } from '../storage/byteSource.ts';
 import { writeIdentity, type Identity, type IdentityOffsets } from './identity.ts';
 
-/** Bytes of a block: what iTwin.js fetches at a time from a checkpoint. */
+/** Bytes of a block, the unit in which iTwin.js fetches a checkpoint. */
 export const blockBytes = 4 * 1024 * 1024;
 
-/** A model file that the store holds. */
+/** A model file in the store. */
 export interface ModelFile extends IdentityOffsets {
   id: string;
   size: number;
   blocks: readonly StoredBlock[];
 }
 
-/** Where the bytes of a block lie. */
+/** A block, and the place of its bytes. */
 interface StoredBlock extends BlobPlace {
   /** Its name in containers: 32 hex digits, upper case. */
   id: string;
@@ -31,22 +31,22 @@ interface StoredBlock extends BlobPlace {
   sha256: string;
 }
 
-/** A file whose blocks are in the store, not yet known to the database. */
+/** A file whose blocks are stored, but which has no row in the database yet. */
 export interface UnrecordedFile extends IdentityOffsets {
   size: number;
   blockIds: readonly string[];
 }
 
-/** A blob that holds a whole model file: its blocks need not be stored again. */
+/** A blob that contains a whole model file, so that its blocks need not be stored again. */
 export interface WholeBlob {
   blobId: string;
-  /** SHA-256 of each of its blocks, hex; absent when it is the very file that is stored. */
+  /** SHA-256 of each of its blocks, hex; absent if the blob is the same file as the one to store. */
   hashes?: readonly string[];
-  /** Its row, where nothing has made it known yet: it comes with the first block in it. */
+  /** Row of the blob if it is not in the database yet. It is inserted with the first block that refers to it. */
   row?: BlobTable;
 }
 
-/** Model files in blocks, each content stored once, whichever files have it. */
+/** Stores model files as blocks. Blocks of equal content are stored once for all files. */
 export class ModelFiles {
   readonly #database: Database;
   readonly #blobs: Blobs;
@@ -57,9 +57,9 @@ export class ModelFiles {
   }
 
   /**
-   * Puts the blocks of a file into a store, those left out that it has already: the work before `record`, which may be
-   * repeated. Blocks that no file comes to name are collected.
-   * @param account on which the blocks count
+   * Writes the blocks of a file to a store, except those that it already has. Must precede `record`, and may be
+   * repeated. The collector deletes blocks that no file refers to.
+   * @param account account to which the size of the blocks is charged
    */
   async store(
     store: BlobStore,
@@ -143,7 +143,7 @@ export class ModelFiles {
     return storedId;
   }
 
-  /** Makes a stored file known, in the transaction of whoever refers to it. @returns its id */
+  /** Inserts the rows of a stored file, in the transaction of the row that refers to it. @returns the id of the file */
   async record(tx: Tx, file: UnrecordedFile): Promise<string> {
     const id = randomUUID();
     await tx
@@ -156,7 +156,7 @@ export class ModelFiles {
         created_at: Date.now(),
       })
       .execute();
-    // SQLite takes 32,766 parameters a statement.
+    // SQLite allows 32,766 parameters per statement.
     const rows = file.blockIds.map((block_id, position) => ({ file_id: id, position, block_id }));
     for (let n = 0; n < rows.length; n += 1000)
       await tx
@@ -192,7 +192,7 @@ export class ModelFiles {
     };
   }
 
-  /** One block of a file, with the ids written over it. */
+  /** Reads one block of a file and writes the ids over it. */
   async readBlock(
     file: ModelFile,
     position: number,
@@ -217,7 +217,7 @@ export class ModelFiles {
     return bytes;
   }
 
-  /** The file, or a range of it, as it is for one iModel. One block at a time is in memory. */
+  /** Reads the file, or a range of it, with the ids of one iModel. Only one block at a time is in memory. */
   read(
     file: ModelFile,
     identity: Identity,
@@ -240,7 +240,7 @@ export class ModelFiles {
     }
   }
 
-  /** Writes a file to disk, for work on it. @throws ContentMismatchError when a block is not what it was */
+  /** Writes a file to disk. @throws ContentMismatchError if a block has another hash than the one recorded */
   async writeTo(file: ModelFile, identity: Identity, target: string, options: CallOptions): Promise<void> {
     await intoFile(target, 'w', (sink) =>
       pipeline(this.read(file, identity, undefined, { ...options, verify: true }), sink, { signal: options.signal }),
@@ -248,7 +248,7 @@ export class ModelFiles {
   }
 }
 
-/** The block with some content, in one store. */
+/** The block with the given hash in one store. */
 export async function blockIn(db: Db, store: string, sha256: string): Promise<{ id: string } | undefined> {
   return db.selectFrom('block').select('id').where('sha256', '=', sha256).where('store', '=', store).executeTakeFirst();
 }
@@ -269,7 +269,7 @@ export async function blockHashes(file: string): Promise<string[]> {
   }
 }
 
-/** Takes back what `record` wrote. Its blocks stay until the collector finds that nothing names them. */
+/** Deletes the rows that `record` inserted. The blocks stay until the collector finds that no file refers to them. */
 export async function deleteModelFile(tx: Tx, fileId: string): Promise<void> {
   await tx.deleteFrom('model_file_block').where('file_id', '=', fileId).execute();
   await tx.deleteFrom('model_file').where('id', '=', fileId).execute();

@@ -17,24 +17,27 @@ import {
 } from './blobStore.ts';
 import type { ListedObject, ObjectLinks, ObjectService, WrittenObject } from './objectStore.ts';
 
-/** Where a container is and who may use it. */
+/** Address and credentials of a container. */
 export interface AzureSettings {
-  /** As the portal gives it, with the key of the account. */
+  /** Connection string from the Azure portal, including the key of the account. */
   connectionString: string;
   container: string;
-  /** Put before every name. */
+  /** Prefix of every blob name. */
   prefix: string;
 }
 
-/** Blocks of large objects, bytes: two in memory for each upload. */
+/** Block size for large objects, bytes. Each upload keeps two blocks in memory. */
 const blockBytes = 8 * 1024 * 1024;
-/** How often a copy that the service makes is looked after, and how long the address of its source is good. */
+/** Poll interval of a copy within the service, and lifetime of the signed address of its source, milliseconds. */
 const copyPollMs = 200;
 const copyLinkMs = 6 * 3_600_000;
 
 /** Objects in one container of Azure Blob Storage. */
 export class AzureService implements ObjectService {
-  /** Shared access signatures: clients go straight to the account. Undefined where the connection string has no key of it. */
+  /**
+   * Shared access signatures, with which clients access the account directly. Undefined if the connection string has no
+   * account key.
+   */
   readonly links: ObjectLinks | undefined;
   readonly #container: ContainerClient;
   readonly #prefix: string;
@@ -46,7 +49,8 @@ export class AzureService implements ObjectService {
       this.links = {
         downloads: 'link',
         read: (name, fileName, expiresOn) => this.#readLink(name, fileName, expiresOn),
-        // The least that blocks need. It lets its holder take leases, make snapshots and choose a tier as well, which Azure has no permission for.
+        // The minimum permission for uploading blocks. It also allows leases, snapshots and changing the tier, because
+        // Azure has no narrower permission.
         write: (name, expiresOn) =>
           this.#blob(name).generateSasUrl({ permissions: BlobSASPermissions.from({ write: true }), expiresOn }),
         written: (prefix, options) => this.#written(prefix, options),
@@ -54,7 +58,7 @@ export class AzureService implements ObjectService {
       };
   }
 
-  /** Makes the container if it is not there. @throws what the service says when it cannot be used */
+  /** Opens the container and creates it if it does not exist. @throws RestError if it cannot be used */
   static async open(
     { connectionString, container, prefix }: AzureSettings,
     options?: CallOptions,
@@ -77,7 +81,8 @@ export class AzureService implements ObjectService {
 
   async create(name: string, content: Buffer, options?: CallOptions): Promise<void> {
     try {
-      // In one request: of two that are put in blocks at once, the first to end discards the blocks of the other.
+      // In one request, because of two concurrent uploads in blocks, the first to finish would discard the blocks of
+      // the other.
       await this.#blob(name).upload(content, content.length, { ...ending(options), conditions: { ifNoneMatch: '*' } });
     } catch (error) {
       const { statusCode } = error as RestError;
@@ -101,14 +106,17 @@ export class AzureService implements ObjectService {
     );
   }
 
-  /** Blocks that were not put together are no blob that can be deleted: an empty one takes their place. An archived one has to go before. */
+  /**
+   * Uncommitted blocks are not a blob that can be deleted, so an empty blob replaces them first. An archived blob
+   * cannot be overwritten and is removed before that.
+   */
   async #discard(name: string, options?: CallOptions): Promise<void> {
     await this.remove(name, options);
     await this.#unleased(name, options, () => this.#blob(name).upload('', 0, ending(options)));
     await this.remove(name, options);
   }
 
-  /** Does what a lease keeps from being done: whoever may write a blob may also take a lease that never ends. */
+  /** Breaks the lease if one prevents the work: anyone who may write a blob may also take an infinite lease. */
   async #unleased(name: string, options: CallOptions | undefined, work: () => Promise<unknown>): Promise<void> {
     try {
       await work();
@@ -121,7 +129,7 @@ export class AzureService implements ObjectService {
 
   async *#written(prefix: string, options: CallOptions = {}): AsyncIterable<WrittenObject> {
     let last: WrittenObject | undefined;
-    // Snapshots come right beside what they are of.
+    // Snapshots are listed next to their blob.
     for await (const { name, properties } of this.#container.listBlobsFlat({
       prefix: this.#prefix + prefix,
       includeSnapshots: true,
@@ -143,7 +151,7 @@ export class AzureService implements ObjectService {
       const { uncommittedBlocks = [] } = await this.#blob(name).getBlockList('uncommitted', ending(options));
       return uncommittedBlocks.reduce((sum, { size }) => sum + size, 0);
     } catch (error) {
-      // It is gone, or of a kind that has no blocks.
+      // The blob was removed, or is of a type without blocks.
       if ([400, 404, 409].includes((error as RestError).statusCode ?? 0)) return 0;
       throw error;
     }
@@ -164,39 +172,42 @@ export class AzureService implements ObjectService {
       );
       if (blobType !== 'BlockBlob' || accessTier === 'Archive') throw new UnreadableObjectError(sourceName);
       if (contentLength !== size) throw new SizeMismatchError(size);
-      // The own account needs no signature, another one does.
+      // A source in the same account needs no signature.
       const address =
         from.accountName === this.#container.accountName
           ? from.url
           : await source.links?.read(sourceName, '', new Date(Date.now() + copyLinkMs));
       if (address === undefined) return undefined;
-      // If it is written anew meanwhile, the size may be another.
+      // The condition on the ETag ensures that the size checked above is that of the copy.
       const copying = await this.#blob(name).beginCopyFromURL(address, {
         ...ending(options),
         intervalInMs: copyPollMs,
-        // Whoever uploaded it may have chosen another tier than the account's own.
+        // The client may have uploaded it with another tier than the account's default.
         ...(accessTierInferred !== true && accessTier !== undefined && { tier: 'Hot' }),
         sourceConditions: { ...(etag !== undefined && { ifMatch: etag }) },
-        // Each answer about the copy is progress: the account works on it and says so.
+        // Each poll answer counts as progress.
         onProgress: () => options?.onProgress?.(),
       });
       const { copyStatus } = await copying.pollUntilDone();
       if (copyStatus !== 'success') throw new Error(`the service ended a copy as ${copyStatus ?? 'unknown'}`);
       return {};
     } catch (error) {
-      // Such as one that is encrypted with a key of the client's.
+      // For example a blob encrypted with a key of the client.
       throw (error as RestError).statusCode === 409
         ? new UnreadableObjectError(sourceName, error)
         : orMissing(error, sourceName);
     }
   }
 
-  /** Rule of the API: the address of a changeset contains its id, and each is a new one. Both stand in the signed name of the download. */
+  /**
+   * Rule of the API: the address of a changeset contains its id, and every address is unique. The signed
+   * `Content-Disposition` contains both.
+   */
   #readLink(name: string, fileName: string, expiresOn: Date): Promise<string> {
     return this.#blob(name).generateSasUrl({
       permissions: BlobSASPermissions.from({ read: true }),
       expiresOn,
-      // Whatever an upload claimed to be.
+      // Regardless of the content type set by the upload.
       contentType: 'application/octet-stream',
       contentDisposition: `attachment; filename="${fileName}"; nonce=${randomBytes(9).toString('base64url')}`,
     });
@@ -219,11 +230,11 @@ export class AzureService implements ObjectService {
   }
 }
 
-/** The client's way to say when a request ends. */
+/** The abort signal in the form that the client expects. */
 const ending = (options: CallOptions | undefined): { abortSignal?: AbortSignal } =>
   options?.signal === undefined ? {} : { abortSignal: options.signal };
 
-/** 404, and 412: what a client is just writing anew is not there yet. */
+/** 404, and 412 for a blob that a client is overwriting right now. */
 function orMissing(error: unknown, name: string): unknown {
   const { statusCode } = error as RestError;
   return statusCode === 404 || statusCode === 412 ? new NoSuchObjectError(name) : error;

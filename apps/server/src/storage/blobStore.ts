@@ -1,109 +1,113 @@
 import type { Readable } from 'node:stream';
 import { UnavailableError } from '../outages.ts';
 
-/** What a store holds under a key. */
+/** Properties of a stored object. */
 export interface StoredObject {
   /** Bytes. */
   size: number;
-  /** SHA-256 of the bytes, hex, taken while they came in. */
+  /** SHA-256 of the bytes, hex, computed while they were received. */
   sha256: string;
 }
 
-/** How one call of a store is watched and ended. */
+/** How a call of a store is monitored and aborted. */
 export interface CallOptions {
-  /** Ends the call, and for `read` the stream that it gave, with the reason of the signal. */
+  /** Aborts the call, and for `read` also the returned stream, with the reason of the signal. */
   signal?: AbortSignal | undefined;
-  /** Called whenever bytes or entries pass, so that whoever waits can tell a long call from one that hangs. */
+  /**
+   * Called whenever bytes or entries are transferred, so that the caller can distinguish a long call from a stuck one.
+   */
   onProgress?: (() => void) | undefined;
 }
 
-/** How blocks are put together. */
+/** Options for committing blocks. */
 export interface CommitOptions extends CallOptions {
-  /** MD5 that the whole object must have, hex. */
+  /** Expected MD5 of the whole object, hex. */
   md5?: string | undefined;
 }
 
-/** How unfinished uploads are dropped. */
+/** Options for dropping unfinished uploads. */
 export interface DropOptions extends CallOptions {
-  /** Whether an upload is still expected to end: its blocks stay, however old they are. Without it none is. */
+  /** Whether an upload is still pending; its blocks are kept at any age. If absent, no upload is pending. */
   isAwaited?: ((upload: string) => Promise<boolean>) | undefined;
 }
 
-/** Bytes `start` to `end`, both included, counted from 0. */
+/** Bytes `start` to `end`, inclusive, counted from 0. */
 export interface ByteRange {
   start: number;
   end: number;
 }
 
 /**
- * How clients reach a store by themselves, so that their bytes do not pass through the server. Every address is good for one
- * object, one direction and its time, as the links of the server are.
+ * Direct access of clients to a store, so that their bytes do not pass through the server. Like the server's own links,
+ * every address is valid for one object, one direction and a limited time.
  */
 export interface DirectAccess {
-  /** `link` = answers hold addresses of the store; `redirect` = the server's own links lead there, for clients that follow. */
+  /**
+   * `link`: answers contain addresses of the store. `redirect`: the server's own links redirect there, for clients that
+   * follow redirects.
+   */
   readonly downloads: 'link' | 'redirect';
-  /** Whether pages in a browser may go there too, which the service has to allow by a CORS rule. */
+  /** Whether browsers may access the store too. The service needs a CORS rule that allows it. */
   readonly pages: boolean;
   /** @param expires ms since 1970 */
   downloadLink(key: string, fileName: string, expires: number): Promise<string>;
-  /** Absent where uploads have to go through the server. */
+  /** Absent if uploads have to pass through the server. */
   readonly uploads?: DirectUploads;
 }
 
 /**
- * Uploads straight to a store. They arrive outside all keys: whoever holds the link may write there until it expires, so an
- * object counts only once it was copied to a key that no link lets anybody write.
+ * Uploads directly to a store. They are written outside all keys, because the holder of a link can write until it
+ * expires. An object is valid only after it was copied to a key that no link can write.
  */
 interface DirectUploads {
   /** @param expires ms since 1970 */
   link(upload: string, expires: number): Promise<string>;
   /**
-   * Copies what was uploaded to `key`, within the store, and reads it once for its hash.
-   * @throws NoSuchObjectError when nothing was uploaded, UnreadableObjectError, SizeMismatchError when it has another size; nothing is
-   * kept then
+   * Copies the upload to `key` within the store, and reads it once to compute its hash. Keeps nothing if it fails.
+   * @throws NoSuchObjectError if nothing was uploaded; SizeMismatchError; UnreadableObjectError
    */
   finalize(upload: string, key: string, size: number, options?: CallOptions): Promise<StoredObject>;
-  /** What lies there, by upload, with all that the service keeps for it: blocks that are not put together yet, snapshots. */
+  /** All uploads, with the bytes that the service stores for them, including uncommitted blocks and snapshots. */
   uploaded(options?: CallOptions): AsyncIterable<{ upload: string; bytes: number }>;
-  /** Removes what was uploaded, and all that the service keeps for it; nothing there is no error. */
+  /** Removes an upload with its uncommitted blocks and snapshots. Does nothing if it does not exist. */
   drop(upload: string, options?: CallOptions): Promise<void>;
 }
 
 /**
- * The seam to whatever keeps files. Objects are written once under a key chosen by the caller and never change; a key
- * holds either nothing or the whole object, also after a crash. Every implementation passes `test/suites/blobStore.ts`.
- * Implementations heed the signal of a call where they can; `GuardedStore` ends every call that makes no progress.
+ * The interface of all stores. Objects are written once under a key chosen by the caller and never change. A key holds
+ * either nothing or the whole object, also after a crash. Every implementation passes `test/suites/blobStore.ts`.
+ * Implementations observe the signal of a call if they can; `GuardedStore` ends every call that makes no progress.
  */
 export interface BlobStore {
-  /** Name kept beside each blob, so that a blob is found again when there are several stores. */
+  /** Id that is recorded with each blob, to find it again if there are several stores. */
   readonly id: string;
 
   /**
-   * Writes one object, visible under `key` only when complete and durable.
-   * @param size bytes that must come, no more and no fewer
-   * @throws SizeMismatchError when they do not; nothing is kept
+   * Writes one object. It becomes visible under `key` only when it is complete and durable.
+   * @param size exact number of bytes that `body` must have
+   * @throws SizeMismatchError; nothing is kept then
    */
   put(key: string, body: Readable, size: number, options?: CallOptions): Promise<StoredObject>;
 
   /**
-   * Keeps one block of a large upload aside, outside all keys, in the place of an earlier one with the same id. All blocks of an
-   * upload take no more than a small multiple of what it declares: those that were staged first are dropped when more come.
-   * @param upload names the upload that the block belongs to
-   * @param size bytes that the whole upload shall have
-   * @throws SizeMismatchError when one block has more; an earlier block with the same id stays
+   * Stages one block of a large upload, outside all keys. Replaces an earlier block with the same id. The blocks of an
+   * upload are limited to a small multiple of its declared size; beyond that, the oldest ones are dropped.
+   * @param upload id of the upload that the block belongs to
+   * @param size declared size of the whole upload, bytes
+   * @throws SizeMismatchError if the block is larger than that; an earlier block with the same id is kept
    */
   stageBlock(upload: string, blockId: string, body: Readable, size: number, options?: CallOptions): Promise<void>;
 
-  /** Sizes of the staged blocks of an upload, by their ids. */
+  /** Sizes of the staged blocks of an upload, by block id. */
   stagedBlocks(upload: string, options?: CallOptions): Promise<ReadonlyMap<string, number>>;
 
-  /** Reads a staged block; rejects with UnknownBlockError when there is none. */
+  /** Reads a staged block. Rejects with UnknownBlockError if there is none. */
   readBlock(upload: string, blockId: string, options?: CallOptions): Promise<Readable>;
 
   /**
-   * Puts staged blocks together, in the order given, as one object under `key`. They stay staged, so that a commit whose result
-   * was lost can be repeated: `dropBlocks` follows when it is known to the database.
-   * @throws UnknownBlockError when a block was never staged, SizeMismatchError when they do not add up to `size`,
+   * Concatenates staged blocks in the given order to one object under `key`. The blocks stay staged, so that a commit
+   * whose result was lost can be repeated. Call `dropBlocks` after the object was recorded in the database.
+   * @throws UnknownBlockError if a block was not staged; SizeMismatchError if their sizes do not add up to `size`;
    * ChecksumMismatchError; nothing is kept then
    */
   commitBlocks(
@@ -114,19 +118,19 @@ export interface BlobStore {
     options?: CommitOptions,
   ): Promise<StoredObject>;
 
-  /** Drops what is staged for an upload; nothing there is no error. */
+  /** Drops the staged blocks of an upload, if any. */
   dropBlocks(upload: string, options?: CallOptions): Promise<void>;
 
-  /** Reads an object or a range of it; rejects with NoSuchObjectError when there is none. */
+  /** Reads an object or a range of it. Rejects with NoSuchObjectError if there is none. */
   read(key: string, range?: ByteRange, options?: CallOptions): Promise<Readable>;
 
-  /** Absent where clients cannot reach the store, or shall not. */
+  /** Absent if clients cannot or may not access the store directly. */
   readonly direct?: DirectAccess | undefined;
 
   /**
-   * Copies an object of another store to `key`, without its bytes passing through the server but for the hash, and only where
-   * the service does not tell that.
-   * @returns undefined where the two stores cannot
+   * Copies an object of another store to `key` without transferring it through the server. The server reads the copy
+   * once if the service does not report its hash.
+   * @returns undefined if the two stores cannot copy between each other
    * @throws NoSuchObjectError, SizeMismatchError; nothing is kept then
    */
   copyFrom?(
@@ -137,26 +141,27 @@ export interface BlobStore {
     options?: CallOptions,
   ): Promise<StoredObject | undefined>;
 
-  /** Whether the store can be reached. @throws what keeps it from that */
+  /** Checks that the store can be reached. @throws the error that prevents it */
   check(options?: CallOptions): Promise<void>;
 
   /**
-   * Marks the store as an installation's own, if it is nobody's yet: of two on one store each would take the files of the other
-   * for strays. @returns the installation that it belongs to
+   * Marks the store as owned by an installation, unless it has an owner. If two installations shared a store, each
+   * would treat the files of the other as orphans.
+   * @returns the installation that owns the store
    */
   claim(installation: string, options?: CallOptions): Promise<string>;
 
-  /** Removes an object; nothing there is no error. */
+  /** Removes an object, if it exists. */
   delete(key: string, options?: CallOptions): Promise<void>;
 
-  /** Every key with size and age. */
+  /** Lists every key with size and time of modification. */
   list(options?: CallOptions): AsyncIterable<{ key: string; size: number; modifiedAt: number }>;
 
-  /** Drops uploads that were left unfinished before `before` (ms since 1970). */
+  /** Drops unfinished uploads that are older than `before` (ms since 1970). */
   dropUnfinished(before: number, options?: DropOptions): Promise<void>;
 }
 
-/** More or fewer bytes came than were declared. */
+/** More or fewer bytes were received than declared. */
 export class SizeMismatchError extends Error {
   constructor(declared: number) {
     super(`the upload does not have the declared ${declared} bytes`);
@@ -164,7 +169,9 @@ export class SizeMismatchError extends Error {
   }
 }
 
-/** A store did not answer, or moved no bytes, for longer than it may: a fault of the installation that another attempt may not meet. */
+/**
+ * A store did not answer or transfer bytes within the timeout. A fault of the installation, possibly a temporary one.
+ */
 export class StoreTimeoutError extends UnavailableError {
   constructor(store: string, seconds: number) {
     super(`the store '${store}' made no progress for ${seconds} s`);
@@ -172,7 +179,7 @@ export class StoreTimeoutError extends UnavailableError {
   }
 }
 
-/** The bytes that came do not have the MD5 that was sent with them. */
+/** The received bytes do not have the MD5 that was sent with them. */
 export class ChecksumMismatchError extends Error {
   constructor() {
     super('the bytes do not have the checksum that was sent with them');
@@ -188,7 +195,9 @@ export class UnknownBlockError extends Error {
   }
 }
 
-/** Whoever uploaded an object made it so that the store cannot read it: archived, encrypted with a key of their own. */
+/**
+ * The client uploaded an object in a form that the store cannot read: archived, or encrypted with a key of the client.
+ */
 export class UnreadableObjectError extends Error {
   constructor(key: string, cause?: unknown) {
     super(`the store cannot read the object '${key}'`, { cause });
@@ -196,7 +205,10 @@ export class UnreadableObjectError extends Error {
   }
 }
 
-/** The store has nothing under a key that the database refers to: a fault of the installation, never of a client. */
+/**
+ * The store has no object under a key. If the database refers to the key, this is a fault of the installation, never of
+ * a client.
+ */
 export class NoSuchObjectError extends Error {
   constructor(key: string) {
     super(`the store has no object '${key}'`);

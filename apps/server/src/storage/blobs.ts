@@ -7,7 +7,7 @@ import type { Quotas } from '../quotas/quotas.ts';
 import type { BlobStore, ByteRange, CallOptions } from './blobStore.ts';
 import type { Stores } from './stores.ts';
 
-/** Where the bytes of a blob lie. */
+/** Where the bytes of a blob are stored. */
 export interface BlobPlace {
   /** Id of the store. */
   store: string;
@@ -21,17 +21,17 @@ export interface ReadableBlob extends BlobPlace {
   sha256: string;
 }
 
-/** Where a blob lies, or is to lie. */
+/** Where a blob is or will be stored. */
 export interface Placed {
   store: string;
-  /** Null while it is awaited. */
+  /** Null while the blob is pending. */
   key: string | null;
 }
 
-/** How long the address of a redirect is good. */
+/** Lifetime of the address in a redirect, milliseconds. */
 const redirectMs = 300_000;
 
-/** Joins the stores with the database rows that make their objects known. Keys are chosen here and nowhere else. */
+/** Connects the stores with the blob rows that refer to their objects. */
 export class Blobs {
   readonly #db: Db;
   readonly #quotas: Quotas;
@@ -48,7 +48,7 @@ export class Blobs {
     return this.stores.get(store).read(key, range, options);
   }
 
-  /** Inserts the row of a blob that is to be uploaded for an iTwin; its bytes come through a link. @throws QuotaExceededError */
+  /** Inserts the row of a blob that will be uploaded for an iTwin through a link. @throws QuotaExceededError */
   async createPending(tx: Tx, store: BlobStore, itwin: AccountHolder, size: number, now: number): Promise<string> {
     const id = randomUUID();
     const account = accountOf(itwin);
@@ -70,7 +70,7 @@ export class Blobs {
     return id;
   }
 
-  /** The blob, when its bytes are there. */
+  /** The blob, if its bytes are stored. */
   async findReadable(id: string): Promise<ReadableBlob | undefined> {
     const row = await this.#db
       .selectFrom('blob')
@@ -83,7 +83,7 @@ export class Blobs {
       : { id: row.id, store: row.store, key: row.key, size: row.size, sha256: row.sha256 };
   }
 
-  /** Where blobs lie, by id; those that are gone are missing. */
+  /** The places of blobs, by id. Ids of blobs that do not exist are omitted. */
   async places(ids: readonly string[]): Promise<ReadonlyMap<string, Placed>> {
     if (ids.length === 0) return new Map();
     const rows = await this.#db.selectFrom('blob').select(['id', 'store', 'key']).where('id', 'in', ids).execute();
@@ -91,8 +91,8 @@ export class Blobs {
   }
 
   /**
-   * Where a client that follows redirects gets a blob from, if the store wants that; good for as long as a download takes to
-   * begin.
+   * The address to redirect a download to, if the store supports it. Its lifetime only needs to cover the start of the
+   * download.
    */
   async redirectTo({ store, key }: BlobPlace, fileName: string, forPage: boolean): Promise<string | undefined> {
     const { direct } = this.stores.get(store);
@@ -102,14 +102,14 @@ export class Blobs {
   }
 }
 
-/** Tables with rows that share a blob; pictures have theirs alone. */
+/** Tables whose rows may share a blob. Pictures do not share blobs. */
 const referringTables = ['changeset', 'baseline', 'pending_changeset', 'block'] as const;
 
-/** Marks blobs as no longer needed since `now`, those that something else still refers to left out. */
+/** Marks blobs as released at `now`, except those that other rows still refer to. */
 export async function releaseBlobs(tx: Tx, ids: readonly string[], now: number): Promise<void> {
   if (ids.length === 0) return;
-  // Two that let go of one blob at once must not each see the other's row, which is just going: the second waits here, and
-  // what it reads afterwards shows what the first has done. SQLite runs one transaction at a time.
+  // If two transactions release the last two references to a blob at the same time, each would still see the other's
+  // row. The lock makes the second wait and then read the result of the first. SQLite runs one transaction at a time.
   if (isPostgres(tx))
     await tx.selectFrom('blob').select('id').where('id', 'in', ids).orderBy('id').forUpdate().execute();
   await tx

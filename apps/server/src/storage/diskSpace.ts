@@ -2,23 +2,24 @@ import { randomBytes } from 'node:crypto';
 import { rm, stat, statfs, writeFile } from 'node:fs/promises';
 import type { Config } from '../config.ts';
 
-/** A file system has less free space than the configuration wants to be left. Recognized as a full disk by its code. */
+/** Less space is free than the configured floor. The code marks it as a full disk. */
 class LowDiskSpaceError extends Error {
   readonly code = 'ENOSPC';
   constructor(freeBytes: number, floorBytes: number) {
     const inMiB = (bytes: number): number => Math.floor(bytes / mebibyte);
-    super(`${inMiB(freeBytes)} MiB are free, and ${inMiB(floorBytes)} MiB are to be left (diskSpace)`);
+    super(`${inMiB(freeBytes)} MiB are free, but ${inMiB(floorBytes)} MiB must stay free (diskSpace)`);
     this.name = 'LowDiskSpaceError';
   }
 }
 
 const mebibyte = 2 ** 20;
-/** How long a look at the file system is good, ms. */
+/** How long a measurement is reused, ms. */
 const measurementLifeMs = 1000;
-/** Bytes after which a running write looks again: what comes in between two looks is far below the floor. */
+/** Bytes after which a running write measures again. The amount is far below the floor. */
 export const recheckEveryBytes = 8 * mebibyte;
 /**
- * Size of the reserve: a thousand deletions in the write-ahead log, and no more than a sixteenth of the file system.
+ * Size of the reserve file: enough for a thousand deletions in the write-ahead log. At most 1/16 of the file system is
+ * used.
  */
 const reserveBytes = 8 * mebibyte;
 
@@ -29,9 +30,9 @@ interface Measurement {
 }
 
 /**
- * Keeps a file system from being filled to the last byte. Below a floor of free space nothing new is stored, so that
- * reading and deleting go on. Where the embedded database is, a file of reserve is kept besides, for the case that
- * something else fills the disk: it is given up when something is to be deleted, which needs room too.
+ * Keeps a file system from filling up. Below a floor of free space nothing new is stored, so that reads and deletions
+ * still work. Next to the embedded database there is also a reserve file, in case other programs fill the disk. It is
+ * deleted when a deletion needs space in the write-ahead log.
  */
 export class DiskSpace {
   readonly #folder: string;
@@ -41,7 +42,7 @@ export class DiskSpace {
   #measuring: Promise<Measurement> | undefined;
   #missingReserve = 0;
 
-  /** @param reserve file of reserve; none by default */
+  /** @param reserve path of the reserve file; none by default */
   constructor(folder: string, settings: Config['diskSpace'], reserve?: string) {
     this.#folder = folder;
     this.#settings = settings;
@@ -49,8 +50,8 @@ export class DiskSpace {
   }
 
   /**
-   * Makes sure that so many bytes more leave the floor free.
-   * @param now looks at the disk itself, not at what was seen within the last second
+   * Checks that the floor stays free after writing `bytes` more bytes.
+   * @param now measures the disk instead of reusing a measurement of the last second
    * @throws LowDiskSpaceError
    */
   async require(bytes = 0, now = false): Promise<void> {
@@ -59,7 +60,7 @@ export class DiskSpace {
     if (floor > 0 && free - this.#missingReserve - bytes < floor) throw new LowDiskSpaceError(free, floor);
   }
 
-  /** Gives the reserve up if the disk is full, so that what frees space can run. */
+  /** Deletes the reserve file if the disk is full, so that operations that free space can run. */
   async makeRoom(): Promise<void> {
     if (this.#reserve === undefined) return;
     const { free } = await this.#measure();
@@ -70,7 +71,7 @@ export class DiskSpace {
     this.#latest = undefined;
   }
 
-  /** Lays the reserve in, or in again, as long as there is plenty of room. That there is none is no fault. */
+  /** Creates the reserve file if enough space is free. Does nothing otherwise. */
   async keepReserve(): Promise<void> {
     if (this.#reserve === undefined) return;
     const { free, total } = await this.#measure();
@@ -79,7 +80,7 @@ export class DiskSpace {
     this.#missingReserve = wanted;
     if (free < this.#floorOf(total) + 2 * wanted) return;
     try {
-      // Bytes that no file system can leave out or compress.
+      // Random bytes, which no file system can compress or store sparsely.
       await writeFile(this.#reserve, randomBytes(wanted), { mode: 0o600 });
       this.#missingReserve = 0;
     } catch {

@@ -1,10 +1,10 @@
-/** Files and folders that are there after a power cut once these functions have returned. */
+/** Writes files and folders that survive a power cut once the functions have returned. */
 import { randomUUID } from 'node:crypto';
 import { closeSync, existsSync, fsyncSync, linkSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { mkdir, open } from 'node:fs/promises';
 import path from 'node:path';
 
-/** Makes a name in a folder survive: a synced file whose folder is not synced may be gone. */
+/** Makes the entries of a folder durable. A synced file can be lost if its folder is not synced. */
 export async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, 'r');
   try {
@@ -14,11 +14,11 @@ export async function syncFolder(folder: string): Promise<void> {
   }
 }
 
-/** Makes a folder, and those above it that are missing, all of them durable. */
+/** Creates a folder and its missing parents durably. */
 export async function makeFolder(folder: string): Promise<void> {
   const highest = await mkdir(folder, { recursive: true, mode: 0o700 });
   if (highest === undefined) return;
-  // Each new folder is a name in the one above it.
+  // Each new folder is an entry of its parent, which must be synced.
   for (let made = folder; ; made = path.dirname(made)) {
     await syncFolder(path.dirname(made));
     if (path.resolve(made) === path.resolve(highest)) return;
@@ -26,8 +26,8 @@ export async function makeFolder(folder: string): Promise<void> {
 }
 
 /**
- * Writes a small file whole: whoever looks finds all of it or what was there before, also after a power cut. Readable by its
- * owner alone.
+ * Writes a small file atomically: readers find the complete new content or the previous one, also after a power cut.
+ * Only the owner can read the file.
  */
 export function writeFileDurably(file: string, content: string | Uint8Array): void {
   const temporary = writeAside(file, content);
@@ -40,18 +40,18 @@ export function writeFileDurably(file: string, content: string | Uint8Array): vo
   syncFolderSync(path.dirname(file));
 }
 
-/** The same for a file that nobody has made yet. @returns false when it is there already; that one stays */
+/** Creates a small file in the same way. @returns false if it already exists; it is not changed then */
 export function createFileDurably(file: string, content: string | Uint8Array): boolean {
   if (existsSync(file)) return false;
   const temporary = writeAside(file, content);
   try {
-    // A link, unlike a rename, never replaces what another process has made in the meantime.
+    // Unlike a rename, a link never replaces a file that another process has created in the meantime.
     linkSync(temporary, file);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'EEXIST') return false;
     if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'ENOSYS' && code !== 'EOPNOTSUPP') throw error;
-    // A file system without links.
+    // The file system does not support links.
     renameSync(temporary, file);
   } finally {
     rmSync(temporary, { force: true });
@@ -60,12 +60,12 @@ export function createFileDurably(file: string, content: string | Uint8Array): b
   return true;
 }
 
-/** Makes renames and files in a folder survive. */
+/** Makes the entries of a folder durable. */
 export function syncFolderSync(folder: string): void {
   syncPath(folder);
 }
 
-/** Makes the bytes of a file survive that something else has written. */
+/** Makes a file durable that was written by other code, such as SQLite. */
 export function syncFileSync(file: string): void {
   syncPath(file);
 }

@@ -19,16 +19,18 @@ import { createFileDurably, makeFolder, syncFolder } from './durable.ts';
 import { StagedBlocks, type StagedBlock } from './stagedBlocks.ts';
 
 /**
- * Files in one folder: `objects/ab/cd…` by key, `unfinished/` for what is still coming in, `owner` for whose they are.
- * An object is written aside, synced and renamed, so that a key never shows half a file and survives a power cut once
- * `put` has returned.
+ * Files in one folder: `objects/ab/cd…` by key, `unfinished/` for running uploads, `owner` for the installation they
+ * belong to. An object is written to a temporary file, synced and renamed. A key therefore never holds a partial file,
+ * and survives a power cut once `put` has returned.
  */
 export class FileStore implements BlobStore {
   readonly id: string;
   readonly #objects: string;
   readonly #unfinished: string;
   readonly #owner: string;
-  /** Names in `unfinished/` that this process is writing: a slow upload may leave its file untouched for a while. */
+  /**
+   * Names in `unfinished/` that this process is writing. The file of a slow upload may be unmodified for a long time.
+   */
   readonly #writing = new Set<string>();
   readonly #staged = new StagedBlocks({
     list: (upload) => blocksIn(this.#uploadFolder(upload)),
@@ -44,7 +46,10 @@ export class FileStore implements BlobStore {
     this.#owner = path.join(root, 'owner');
   }
 
-  /** @param space refuses new files when too little would be left; without it they are taken until the disk is full */
+  /**
+   * @param space refuses new files if too little space would be left; if absent, files are accepted until the disk is
+   * full
+   */
   static async open(id: string, root: string, space?: DiskSpace): Promise<FileStore> {
     const store = new FileStore(id, root, space);
     await makeFolder(store.#objects);
@@ -70,7 +75,7 @@ export class FileStore implements BlobStore {
       return this.#writeAside(target, async (file) => {
         const writer = new CheckedWriter(file, size, false, options, this.#space);
         await writer.writeAll(body);
-        // The client will not send it again once it has its answer.
+        // The client will not send the block again after the answer, so it must be durable.
         await file.datasync();
         return writer.size;
       });
@@ -158,7 +163,7 @@ export class FileStore implements BlobStore {
       const found = path.join(this.#unfinished, name);
       const about = await stat(found).catch(() => undefined);
       if (about === undefined || about.mtimeMs >= before) continue;
-      // Blocks are in folders; files are what was being written when a server died.
+      // Folders contain staged blocks; files are left over from writes that a crash interrupted.
       if (about.isDirectory() && (await isAwaited?.(name)) === true) continue;
       await rm(found, { recursive: true, force: true });
       this.#staged.forget(name);
@@ -186,10 +191,7 @@ export class FileStore implements BlobStore {
     return stored;
   }
 
-  /**
-   * Writes a new file in `unfinished/` and gives it its name in `target` once it is whole; nothing of one that fails
-   * stays.
-   */
+  /** Writes a new file in `unfinished/` and renames it to `target` when it is complete. Deletes it if writing fails. */
   async #writeAside<T>(target: string, write: (file: FileHandle) => Promise<T>): Promise<T> {
     const name = randomUUID();
     const aside = path.join(this.#unfinished, name);
@@ -211,7 +213,8 @@ export class FileStore implements BlobStore {
   }
 
   #path(key: string): string {
-    // Keys are ours alone (random ids); the check keeps a slip elsewhere from ever leaving the folder.
+    // The server chooses all keys (random ids). The check ensures that a bug elsewhere cannot access files outside the
+    // folder.
     if (!/^[0-9a-f-]{8,64}$/.test(key)) throw new Error(`'${key}' is not a key of this store`);
     return path.join(this.#objects, key.slice(0, 2), key);
   }
@@ -222,7 +225,7 @@ export class FileStore implements BlobStore {
   }
 }
 
-/** Writes bytes on, counts and hashes them, and refuses the first one too many. */
+/** Writes bytes to a file, counts and hashes them, and fails as soon as they exceed the declared size. */
 class CheckedWriter {
   size = 0;
   readonly #file: FileHandle;
@@ -273,7 +276,7 @@ class CheckedWriter {
   }
 }
 
-/** Moves a file to its place, whose folder is made for the first one in it. */
+/** Renames a file, and creates the target folder if it does not exist. */
 async function renameInto(from: string, to: string): Promise<void> {
   await rename(from, to).catch(async (error: unknown) => {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
@@ -285,14 +288,14 @@ async function renameInto(from: string, to: string): Promise<void> {
 async function blocksIn(folder: string): Promise<StagedBlock[]> {
   const blocks: StagedBlock[] = [];
   for (const name of await readdir(folder).catch(() => [])) {
-    // Replaced or dropped in this moment.
+    // The block may be replaced or dropped concurrently.
     const about = await stat(path.join(folder, name)).catch(() => undefined);
     if (about !== undefined) blocks.push({ name, size: about.size, modifiedAt: about.mtimeMs });
   }
   return blocks;
 }
 
-/** Block ids are base64 of the client's choice; as hex they are safe file names. */
+/** Clients choose block ids (base64). Encoded as hex they are safe file names. */
 function blockName(blockId: string): string {
   return Buffer.from(blockId).toString('hex');
 }

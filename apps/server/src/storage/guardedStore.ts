@@ -13,21 +13,21 @@ import {
 } from './blobStore.ts';
 import { TimedReadable } from './timedReadable.ts';
 
-/** What ends calls of a store that do not end by themselves. */
+/** When to abort calls of a store. */
 export interface GuardOptions {
-  /** Longest time without progress, milliseconds. Large files may take as long as they need while bytes pass. */
+  /** Maximum time without progress, milliseconds. Large files may take longer while bytes are transferred. */
   timeoutMs: number;
-  /** Ends every call: the server shuts down. */
+  /** Aborts every call when the server shuts down. */
   ending?: AbortSignal | undefined;
 }
 
-/** A copy within a service tells nothing before it is done: so many bytes a second are expected of it at least. */
+/** A copy within a service reports no progress, so its timeout assumes this minimum speed. */
 const slowestCopyBytesPerSecond = 8 * 1024 * 1024;
 
 /**
- * A store of which no call lasts for ever: one that makes no progress for `timeoutMs`, or whose signal is aborted, is ended,
- * and rejects whether or not the store heeds that. What a store still does afterwards counts for nothing: keys are
- * chosen by the caller and used once, so the most that is left is an orphan.
+ * A store whose calls always end. A call that makes no progress for `timeoutMs`, or whose signal is aborted, rejects
+ * whether or not the store observes the signal. The store may still complete the call afterwards; because keys are used
+ * only once, this leaves an orphan at worst.
  */
 export class GuardedStore implements BlobStore {
   readonly id: string;
@@ -42,7 +42,7 @@ export class GuardedStore implements BlobStore {
     this.#store = store;
     this.#timeoutMs = timeoutMs;
     this.#ending = ending;
-    // Every call under way listens to it.
+    // Every running call adds a listener.
     if (ending !== undefined) setMaxListeners(0, ending);
     this.direct = this.#guardDirect(store.direct);
     const copyFrom = store.copyFrom?.bind(store);
@@ -92,7 +92,7 @@ export class GuardedStore implements BlobStore {
 
   async #stream(options: CallOptions = {}, open: (options: CallOptions) => Promise<Readable>): Promise<Readable> {
     const signals = [options.signal, this.#ending].filter((signal) => signal !== undefined);
-    // The signal outlives the call: it ends the stream too, and with it what the service still sends.
+    // The signal remains in effect after the call: it also ends the stream, and with it the transfer from the service.
     const stream = await this.#call({ ...options, signal: undefined }, (inner) => this.#open(open, inner), { signals });
     const signal = signals.length > 1 ? AbortSignal.any(signals) : signals[0];
     return new TimedReadable(stream, this.#timeoutMs, () => this.#timeout(), {
@@ -101,7 +101,7 @@ export class GuardedStore implements BlobStore {
     });
   }
 
-  /** A stream that comes when nobody waits for it any more is closed at once. */
+  /** Closes a stream immediately if the call was aborted before it opened. */
   async #open(open: (options: CallOptions) => Promise<Readable>, options: CallOptions): Promise<Readable> {
     const stream = await open(options);
     if (options.signal?.aborted === true) stream.on('error', () => undefined).destroy();
@@ -175,8 +175,8 @@ export class GuardedStore implements BlobStore {
   }
 
   /**
-   * Runs one call.
-   * @param how.body what the store takes in: while that itself has nothing to give, the store is not the one that is waited for
+   * Runs one call with timeout and signals.
+   * @param how.body the stream that the store reads; the timeout does not apply while the store waits for its data
    */
   #call<T>(
     { signal, onProgress }: CallOptions = {},
@@ -189,12 +189,12 @@ export class GuardedStore implements BlobStore {
       const end = (reason: Error): void => {
         settle();
         abort.abort(reason);
-        // A request is left alone: it still has to be answered.
+        // An incoming request is not destroyed, because it still has to be answered.
         if (!(body instanceof IncomingMessage)) body?.on('error', () => undefined).destroy(reason);
         reject(reason);
       };
       const timer = setTimeout(() => {
-        // Nothing there to take, and the store has begun to take: it waits for the body.
+        // The store has started reading and the buffer is empty, so the store waits for the body.
         const waitsForBody =
           body !== undefined &&
           body.readableDidRead &&

@@ -1,9 +1,9 @@
 import { createWriteStream, type WriteStream } from 'node:fs';
 
 /**
- * Writes a file by a stream, and returns once the file is closed, however the writing ended. A stream that fails may still be
- * opening the file, which empties it, or writing to it: whoever writes the file anew has to come after that.
- * @param flags `a` appends, `w` writes anew
+ * Writes a file through a stream, and returns after the file is closed, on success and on failure. A failed stream may
+ * still be opening (and truncating) the file or writing to it, so a retry must not start before that.
+ * @param flags `a` appends, `w` overwrites
  */
 export async function intoFile<T>(
   target: string,

@@ -6,20 +6,20 @@ import type { Db } from '../db/database.ts';
 interface LinkKey {
   /** Base64. */
   value: string;
-  /** From when it signs, ms since 1970. Before that it is only known. */
+  /** When it starts signing links, ms since 1970. Before that, servers only accept it. */
   from: number;
-  /** Until when what it signed is good, ms since 1970; null while it is not replaced. */
+  /** Until when its links are valid, ms since 1970; null if it was not replaced. */
   until: number | null;
 }
 
 const name = 'link-key';
 const keyBytes = 32;
-/** How often each server looks for keys of others. */
+/** How often each server reads the keys from the database. */
 const refreshMs = 20_000;
-/** How long a new key is known before it signs: by then each server has looked. */
+/** Delay before a new key signs links. By then every server has read it. */
 const announceMs = 60_000;
 
-/** The keys that sign links, shared by all servers through the database. The first server makes the first one. */
+/** The keys that sign links, shared by all servers through the database. The first server creates the first key. */
 export class LinkKeys {
   readonly #db: Db;
   #keys: LinkKey[] = [];
@@ -40,23 +40,23 @@ export class LinkKeys {
     keys.#timer = setInterval(() => {
       keys
         .refresh()
-        .catch((error: unknown) => log.warn({ err: error }, 'cannot look for new keys of links; tried again'));
+        .catch((error: unknown) => log.warn({ err: error }, 'cannot read the link keys from the database; will retry'));
     }, refreshMs).unref();
     return keys;
   }
 
-  /** Looks for keys that another server or a command made. */
+  /** Reads the keys from the database, because another server or a command may have added one. */
   async refresh(): Promise<void> {
     this.#keys = await read(this.#db);
   }
 
-  /** The key that signs now. */
+  /** The key that currently signs links. */
   get signing(): Buffer {
     const now = Date.now();
     return bytesOf(this.#keys.findLast(({ from }) => from <= now) ?? (this.#keys[0] as LinkKey));
   }
 
-  /** Every key whose links are good now, the latest first. */
+  /** Every key whose links are currently valid, the latest first. */
   get accepted(): Buffer[] {
     const now = Date.now();
     return this.#keys
@@ -72,9 +72,9 @@ export class LinkKeys {
 
 /**
  * Replaces the key that signs links.
- * @param overlapMs how long what the old ones signed stays good after the new one signs. With 0 the new one signs, and the old ones
- * are refused, as soon as each server has looked
- * @returns when the new one signs, ms since 1970
+ * @param overlapMs how long links of the old keys stay valid after the new key starts signing. With 0, each server
+ * switches to the new key and refuses the old ones as soon as it has read the keys
+ * @returns when the new key starts signing, ms since 1970
  */
 export async function rotateLinkKeys(db: Db, overlapMs: number): Promise<number> {
   return db.transaction().execute(async (tx) => {
@@ -95,7 +95,7 @@ export async function rotateLinkKeys(db: Db, overlapMs: number): Promise<number>
 
 async function read(db: Db): Promise<LinkKey[]> {
   const { value } = await db.selectFrom('secret').select('value').where('name', '=', name).executeTakeFirstOrThrow();
-  // One that was never replaced stands by itself.
+  // A key that was never replaced is stored without a list.
   return value.startsWith('[') ? (JSON.parse(value) as LinkKey[]) : [{ value, from: 0, until: null }];
 }
 

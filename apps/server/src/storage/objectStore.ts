@@ -18,49 +18,49 @@ import {
 import { PastFailures } from '../operations/pastFailures.ts';
 import { StagedBlocks, type StagedBlock } from './stagedBlocks.ts';
 
-/** An object as a service lists it. */
+/** An object in the listing of a service. */
 export interface ListedObject {
   name: string;
   size: number;
   modifiedAt: number;
 }
 
-/** What clients wrote by themselves under a name. */
+/** An object that a client wrote directly to the service. */
 export interface WrittenObject {
   name: string;
-  /** All that the service keeps for it: the object, blocks that are not put together yet, snapshots. */
+  /** Bytes of the object, its uncommitted blocks and its snapshots. */
   bytes: number;
 }
 
-/** Addresses that let whoever has them reach one object of a service for a while. */
+/** Creates signed addresses, each valid for one object and a limited time. */
 export interface ObjectLinks {
   readonly downloads: DirectAccess['downloads'];
   read: (name: string, fileName: string, expires: Date) => Promise<string>;
-  /** Absent, with what follows, where clients of the API cannot upload to the service. */
+  /** This and the following are absent if clients of the API cannot upload to the service. */
   write?: (name: string, expires: Date) => Promise<string>;
   written?: (prefix: string, options?: CallOptions) => AsyncIterable<WrittenObject>;
-  /** Removes all that the service keeps under a name; nothing there is no error. */
+  /** Removes an object, its uncommitted blocks and its snapshots, if they exist. */
   discard?: (name: string, options?: CallOptions) => Promise<void>;
 }
 
-/** What a service for objects has to do; everything else of a store is the same for all of them. */
+/** The calls in which object services differ. `ObjectStore` implements everything else of a store for all services. */
 export interface ObjectService {
-  /** Writes one object, visible only when whole; rejects, and leaves nothing, when the stream fails. */
+  /** Writes one object, visible only when complete. Rejects and leaves nothing if the stream fails. */
   put(name: string, body: Readable, options?: CallOptions): Promise<void>;
-  /** Writes a small object unless there is one of that name, which then stays; of several at once one wins. */
+  /** Writes a small object unless one with that name exists. Of several concurrent calls, one succeeds. */
   create(name: string, content: Buffer, options?: CallOptions): Promise<void>;
   /** Rejects with NoSuchObjectError. */
   get(name: string, range?: ByteRange, options?: CallOptions): Promise<Readable>;
-  /** Rejects when bucket or container cannot be reached. */
+  /** Rejects if the bucket or container cannot be reached. */
   check(options?: CallOptions): Promise<void>;
-  /** Nothing there is no error. */
+  /** Removes an object, if it exists. */
   remove(name: string, options?: CallOptions): Promise<void>;
   list(prefix: string, options?: CallOptions): AsyncIterable<ListedObject>;
-  /** Absent where the service is known by no key that signs. */
+  /** Absent if there is no key to sign addresses with. */
   readonly links?: ObjectLinks | undefined;
   /**
-   * Copies one object within the service, or from another place of its kind, whole or not at all.
-   * @returns its SHA-256 (hex) where the service tells it; undefined where it cannot copy from there
+   * Copies one object within the service, or from another service of the same type, completely or not at all.
+   * @returns its SHA-256 (hex) if the service reports it; undefined if it cannot copy from that source
    * @throws NoSuchObjectError, SizeMismatchError
    */
   copy(
@@ -78,9 +78,9 @@ const uploads = 'uploads/';
 const owner = 'owner';
 
 /**
- * A store on a service for objects: `objects/{key}`, `staged/{upload}/{block}` for blocks of uploads under way, which any
- * server may take and any other put together, `uploads/{upload}` for those that clients make by themselves, and `owner`. Sizes are
- * checked and hashes taken while the bytes pass through, or of what has arrived.
+ * A store on an object service. It uses `objects/{key}`, `staged/{upload}/{block}` for blocks of running uploads, which
+ * one server may receive and another commit, `uploads/{upload}` for direct uploads, and `owner`. Sizes are checked and
+ * hashes computed while the bytes pass through the server, or by reading the object afterwards.
  */
 export class ObjectStore implements BlobStore {
   readonly id: string;
@@ -91,7 +91,7 @@ export class ObjectStore implements BlobStore {
     remove: (upload, name, options) => this.#service.remove(stagedFolder(upload) + name, options),
   });
 
-  /** @param direct who shall reach the service by themselves; where it can give no links, nobody does */
+  /** @param direct whether clients and browsers access the service directly; no effect if the service has no links */
   constructor(id: string, service: ObjectService, direct: { clients: boolean; pages: boolean }) {
     this.id = id;
     this.#service = service;
@@ -101,7 +101,7 @@ export class ObjectStore implements BlobStore {
 
   async put(key: string, body: Readable, size: number, options: CommitOptions = {}): Promise<StoredObject> {
     const meter = new Meter(size, size, options.onProgress, options.md5);
-    // Errors of the source and of the meter reach the service as the end of its stream, in one way.
+    // `pipeline` passes errors of the source and of the meter to the service as a stream error.
     await this.#service.put(
       objects + checked(key),
       pipeline(body, meter, () => undefined),
@@ -279,7 +279,7 @@ export class ObjectStore implements BlobStore {
 
   async dropUnfinished(before: number, { isAwaited, ...options }: DropOptions = {}): Promise<void> {
     for (const place of [staged, uploads]) {
-      // Blocks of one upload are listed one after the other: each upload is asked for once.
+      // Blocks of one upload are listed consecutively, so `isAwaited` is called once per upload.
       let asked = { upload: '', awaited: false };
       const failures = new PastFailures(options.signal);
       for await (const { name, modifiedAt } of this.#service.list(place, options)) {
@@ -296,9 +296,12 @@ export class ObjectStore implements BlobStore {
   }
 }
 
-/** Passes bytes on, counts and hashes them, and fails on the first one too many, or at the end if some are missing or differ. */
+/**
+ * Counts and hashes bytes that pass through. Fails as soon as they exceed the maximum, or at the end on a wrong size or
+ * MD5.
+ */
 class Meter extends Transform {
-  /** Bytes so far. Not `size`, which the S3 client takes for the length of the whole body. */
+  /** Bytes so far. Not named `size`, which the S3 client interprets as the length of the whole body. */
   passed = 0;
   readonly #hash = createHash('sha256');
   readonly #most: number;
@@ -306,7 +309,7 @@ class Meter extends Transform {
   readonly #onProgress: (() => void) | undefined;
   readonly #md5: { expected: string; hash: Hash } | undefined;
 
-  /** @param md5 that the bytes must have, hex, if any */
+  /** @param md5 expected MD5, hex */
   constructor(most: number, exactly: number | undefined, onProgress?: () => void, md5?: string) {
     super();
     this.#most = most;
@@ -338,7 +341,10 @@ class Meter extends Transform {
   }
 }
 
-/** Keys and uploads are ours alone (random ids); the check keeps a slip elsewhere from ever leaving its place. */
+/**
+ * The server chooses all keys and upload ids (random). The check ensures that a bug elsewhere cannot access other
+ * objects.
+ */
 function checked(key: string): string {
   if (!/^[0-9a-f-]{8,64}$/.test(key)) throw new Error(`'${key}' is not a key of this store`);
   return key;
@@ -348,7 +354,7 @@ function stagedFolder(upload: string): string {
   return `${staged}${checked(upload)}/`;
 }
 
-/** Block ids are base64 of the client's choice; as hex they are safe names. */
+/** Clients choose block ids (base64). Encoded as hex they are safe names. */
 function blockName(blockId: string): string {
   return Buffer.from(blockId).toString('hex');
 }

@@ -1,21 +1,22 @@
 /**
- * Checks the schema statements (DDL) that a changeset carries, before iTwin.js executes them.
+ * Checks the schema statements (DDL) of a changeset before iTwin.js executes them.
  *
- * A changeset's prefix may hold SQL text, which iTwin.js runs as it stands, several statements at a time. Whoever may
- * push a changeset could otherwise run any SQL in the checkpoint worker, `ATTACH DATABASE` of other files included. So
- * only what ECDb itself writes is let through: CREATE, ALTER and DROP of tables, indexes and triggers of the main
- * database. Tokens follow SQLite's own rules (https://sqlite.org/lang_keywords.html, tokenize.c), so that the text
- * cannot mean one thing here and another there.
+ * The prefix of a changeset may contain SQL text, which iTwin.js executes unchanged, including multiple statements.
+ * Without this check, anyone who may push a changeset could run any SQL in the checkpoint worker, including `ATTACH
+ * DATABASE` of other files. Only statements that ECDb itself writes are allowed: CREATE, ALTER and DROP of tables,
+ * indexes and triggers of the main database. The tokenizer follows SQLite's rules
+ * (https://sqlite.org/lang_keywords.html, tokenize.c), so that SQLite cannot interpret a text differently than this
+ * check.
  */
 
-/** Longest text that is looked at, in UTF-16 code units: the largest domain schemas known give about 200,000. */
+/** Maximum length of the text, in UTF-16 code units. The largest known domain schemas have about 200,000. */
 const maxTextLength = 8 * 1024 * 1024;
 const maxStatements = 50_000;
 const maxNesting = 50;
 
 /**
- * Functions that ECDb and the BIS domain use in indexes, constraints and triggers. Everything else is refused, so that
- * no function that reads files, schemas or memory can be named.
+ * Functions that ECDb and the BIS domain use in indexes, constraints and triggers. All others are refused, among them
+ * those that read files, schemas or memory.
  */
 const allowedFunctions = new Set([
   ...[
@@ -66,7 +67,7 @@ const allowedFunctions = new Set([
   ],
 ]);
 
-/** Keywords that may stand before a parenthesis in an expression without calling anything. */
+/** Keywords that may precede a parenthesis in an expression without being a function call. */
 const beforeParenthesis = new Set([
   'and',
   'as',
@@ -113,7 +114,7 @@ interface Token {
   text: string;
 }
 
-/** A statement that is not let through; the message goes into a reason for users. */
+/** A statement that is not allowed. The message becomes part of a reason that users see. */
 export class ForbiddenDdlError extends Error {
   constructor(what: string) {
     super(`it holds ${what}, which no schema of an iModel needs`);
@@ -123,8 +124,8 @@ export class ForbiddenDdlError extends Error {
 
 /**
  * Checks the schema statements of a changeset.
- * @param text as the changeset carries it: statements separated by semicolons
- * @throws ForbiddenDdlError on the first statement that is none of those that ECDb writes
+ * @param text the statements as stored in the changeset, separated by semicolons
+ * @throws ForbiddenDdlError on the first statement of a kind that ECDb does not write
  */
 export function checkDdl(text: string): void {
   if (text.length > maxTextLength)
@@ -150,15 +151,14 @@ const virtualTables = new Set(['rtree', 'fts5']);
 
 /**
  * Checks the schema of a model file, whose triggers and defaults run whenever iTwin.js writes to it.
- * @throws ForbiddenDdlError on the first entry that no iModel has
+ * @throws ForbiddenDdlError on the first entry of a kind that iModels do not have
  */
 export function checkSchema(entries: Iterable<SchemaEntry>): void {
   for (const { type, name, sql } of entries) {
     // SQLite's own tables, and the indexes that it makes by itself.
     if (sql === null || (type === 'table' && /^sqlite_(sequence|stat\d)$/.test(name))) continue;
     if (type === 'view') {
-      // ECDb makes views for people who debug, named `schema.class`. One by another name would be read in place of a
-      // table.
+      // ECDb creates views named `schema.class` for debugging. A view with any other name could replace a table.
       if (!name.includes('.')) throw new ForbiddenDdlError(`the view '${name.slice(0, 40)}'`);
       view(new Cursor(tokensOf(sql)));
       continue;
@@ -225,7 +225,7 @@ function createTable(cursor: Cursor): void {
   }
 }
 
-/** Columns and constraints, up to the parenthesis that closes them. */
+/** Columns and constraints, up to the closing parenthesis. */
 function definitions(cursor: Cursor): void {
   while (!cursor.at(')')) definitionPart(cursor);
 }
@@ -249,7 +249,7 @@ function definitionPart(cursor: Cursor): void {
     return;
   }
   if (cursor.take('(')) {
-    // Names of columns, or the length of a type: nothing that could be called.
+    // Names of columns, or the length of a type; no function calls.
     while (!cursor.at(')')) {
       if (cursor.at('(')) throw new ForbiddenDdlError('an expression where columns are named');
       cursor.next();
@@ -328,7 +328,7 @@ function expression(cursor: Cursor, mayQuery: boolean, until?: string): void {
     if (!mayQuery) cursor.refuse('select', 'values', 'insert', 'update', 'delete');
     const into = mayQuery && cursor.at('into');
     const token = cursor.next();
-    // Tables that SQLite makes up when they are named, such as `pragma_database_list`, need no parenthesis.
+    // SQLite creates eponymous virtual tables such as `pragma_database_list` without a parenthesis.
     if (token.kind !== 'number' && /^(pragma_|sqlite_|bcv_|dbstat)/i.test(token.text))
       throw new ForbiddenDdlError(`the name '${token.text.slice(0, 40)}'`);
     if (into) {
@@ -357,7 +357,7 @@ function ifNotExists(cursor: Cursor): void {
   cursor.expect('exists');
 }
 
-/** A name of the main database: `name` or `main.name`, and none of SQLite's own tables. */
+/** A name in the main database, `name` or `main.name`, except SQLite's own tables. */
 function ownName(cursor: Cursor): void {
   const first = cursor.name();
   const name = cursor.take('.') ? cursor.name() : first;
@@ -405,7 +405,7 @@ class Cursor {
     return token;
   }
 
-  /** An identifier. SQLite also takes a string for one. */
+  /** An identifier. SQLite also accepts a string literal as an identifier. */
   name(): string {
     const token = this.next();
     if (token.kind === 'symbol' || token.kind === 'number')
@@ -418,11 +418,13 @@ const wordStart = /[A-Za-z_\u0080-\uffff]/;
 const wordPart = /[A-Za-z0-9_$\u0080-\uffff]/;
 const numberPart = /[A-Za-z0-9_.]/;
 const space = /[\t\n\f\r ]/;
-/** SQLite takes a byte order mark at the start of a word for white space, within a word for a letter. */
+/** SQLite treats a byte order mark as white space at the start of a word, and as a letter within a word. */
 const byteOrderMark = '\ufeff';
 const symbols = new Set('(),;.+-*/%=<>!|&~');
 
-/** @throws ForbiddenDdlError on what no DDL has: NUL, byte order marks, parameters, quotes that are never closed */
+/**
+ * @throws ForbiddenDdlError on characters that DDL does not contain: NUL, byte order marks, parameters, unclosed quotes
+ */
 function tokensOf(text: string): Token[] {
   if (text.includes(byteOrderMark)) throw new ForbiddenDdlError('characters that no statement has');
   const tokens: Token[] = [];
@@ -459,11 +461,11 @@ function runOf(text: string, start: number, part: RegExp): number {
 
 function endOf(text: string, mark: string, from: number): number {
   const found = text.indexOf(mark, from);
-  // SQLite ends a comment that is never closed with the text.
+  // In SQLite, the end of the text also ends an unclosed comment.
   return found === -1 ? text.length : found + mark.length;
 }
 
-/** Text within quotes. A quote within is written twice, except in brackets. */
+/** Reads quoted text. A quote inside it is doubled, except in brackets. */
 function quoted(text: string, start: number): { content: string; end: number } {
   const close = text[start] === '[' ? ']' : (text[start] as string);
   let content = '';

@@ -1,6 +1,7 @@
 /**
- * Keeps native code out of the server's trust domain. iTwin.js parses files that strangers upload, so the process that
- * runs it is held as far from the server as the system allows: what it could be made to read or send, it must not see.
+ * Keeps native code out of the server's trust domain. iTwin.js parses uploaded files from untrusted users, so its
+ * process is isolated as strongly as the system allows: a compromised process must have nothing to read and nowhere to
+ * send it.
  */
 import { execFile, type SpawnOptions } from 'node:child_process';
 import { existsSync, lstatSync, readlinkSync, realpathSync } from 'node:fs';
@@ -21,26 +22,26 @@ export interface Isolation {
   /**
    * @param script module to run
    * @param args its arguments
-   * @param connected whether it talks to the server over a channel of Node
+   * @param connected whether the process uses a Node IPC channel to the server
    */
   command(script: string, args: readonly string[], connected: boolean): IsolatedCommand;
-  /** Gives a folder below the working folder, with what is in it, to the user of the process. */
+  /** Makes the user of the process the owner of a folder below the working folder and of the files in it. */
   grantAccess(folder: string): Promise<void>;
 }
 
 /**
- * The user of the first process where the server runs as root and has no namespaces to use: Debian's `nobody`. Each
- * further process has the id below.
+ * User id of the first process if the server runs as root and cannot use namespaces: `nobody` on Debian. Each further
+ * process has the next lower id.
  */
 const nobody = 65_534;
-/** Longest that a trial of one level may take, milliseconds. */
+/** Timeout for trying one level, milliseconds. */
 const trialMs = 10_000;
-/** File descriptor of the channel to the server, as Node numbers it: after standard input, output and error. */
+/** File descriptor of the IPC channel to the server. Node uses the first one after standard input, output and error. */
 const channel = 3;
-/** Bytes of the only writable folder beside the working folder. */
+/** Size of `/tmp`, the only writable folder other than the working folder, bytes. */
 const temporaryBytes = 64 * 2 ** 20;
 
-/** What is not there is not enough: the level in force is below the one that the configuration asks for. */
+/** The strongest level that works on this machine is below the one that the configuration requires. */
 export class IsolationError extends Error {
   constructor(level: IsolationLevel, wanted: IsolationLevel) {
     super(
@@ -51,10 +52,10 @@ export class IsolationError extends Error {
 }
 
 /**
- * Finds the strongest level that works here, by trying it.
+ * Finds the strongest level that works on this machine by trying each level.
  * @param folder the working folder of the process, which must exist
- * @param wanted the level below which nothing may be run
- * @param slot number of the process: two at a time share no user
+ * @param wanted the minimum level
+ * @param slot number of the process; concurrent processes have different users
  * @throws IsolationError
  */
 export async function findIsolation(folder: string, wanted: IsolationLevel, slot = 0): Promise<Isolation> {
@@ -69,7 +70,9 @@ export async function findIsolation(folder: string, wanted: IsolationLevel, slot
   throw new IsolationError('process', wanted);
 }
 
-/** Runs a small program at a level: it must start, load a package of the server's and write to the working folder. */
+/**
+ * Runs a small program at a level. It must start, resolve one of the server's packages and write to the working folder.
+ */
 function works(isolation: Isolation, folder: string): Promise<boolean> {
   const trial = fileURLToPath(new URL(`./isolationTrial${ending()}`, import.meta.url));
   const { file, args, options } = isolation.command(trial, [folder], false);
@@ -80,18 +83,18 @@ function works(isolation: Isolation, folder: string): Promise<boolean> {
   });
 }
 
-/** Changes the owner of a folder and of what is directly in it: working folders are flat. */
+/** Changes the owner of a folder and of its direct entries. Working folders have no subfolders. */
 async function giveTo(uid: number, gid: number, folder: string): Promise<void> {
   for (const name of await readdir(folder)) await lchown(path.join(folder, name), uid, gid);
   await lchown(folder, uid, gid);
 }
 
-/** From the sources these modules end in .ts, from the build in .js. */
+/** File extension of the modules: `.ts` in the sources, `.js` in the build. */
 function ending(): string {
   return import.meta.url.slice(import.meta.url.lastIndexOf('.'));
 }
 
-/** Nothing of the server's environment, which holds its secrets. */
+/** Environment of the process. It contains nothing of the server's environment, which holds secrets. */
 function emptyEnvironment(folder: string): Record<string, string> {
   return { HOME: folder, TMPDIR: folder, SQLITE_TMPDIR: folder, TZ: 'UTC', LANG: 'C.UTF-8', NODE_ENV: 'production' };
 }
@@ -131,7 +134,7 @@ function namespaces(folder: string): Isolation | undefined {
   const readable = [node, ...packageFolders()].flatMap((place) => ['--ro-bind', place, place]);
   const environment = Object.entries(emptyEnvironment(folder)).flatMap(([name, value]) => ['--setenv', name, value]);
   const sandbox = [
-    // Namespaces of everything, the network included; no way to a terminal; ends with the server.
+    // Unshares all namespaces including the network, has no terminal, and ends with the server.
     ...['--unshare-all', '--die-with-parent', '--new-session', '--clearenv'],
     ...['--ro-bind', '/usr', '/usr', ...['/bin', '/sbin', '/lib', '/lib32', '/lib64'].flatMap(systemFolder)],
     ...['--ro-bind-try', '/etc/ld.so.cache', '/etc/ld.so.cache'],
@@ -158,7 +161,7 @@ function namespaces(folder: string): Isolation | undefined {
   };
 }
 
-/** `/lib` and its like: on most systems links into `/usr`. */
+/** Arguments for `/lib` and similar folders, which on most systems are links into `/usr`. */
 function systemFolder(folder: string): string[] {
   if (!existsSync(folder)) return [];
   return lstatSync(folder).isSymbolicLink()
@@ -167,8 +170,8 @@ function systemFolder(folder: string): string[] {
 }
 
 /**
- * Where the code of the process is: the server's own package, and every folder of packages above it. Nothing beside
- * them, where the configuration or the data may be.
+ * Folders with the code of the process: the server's own package, and every `node_modules` folder above it. Their
+ * sibling folders are excluded, because they may contain the configuration or the data.
  */
 function packageFolders(): string[] {
   const own = path.dirname(fileURLToPath(new URL('../../../package.json', import.meta.url)));

@@ -1,4 +1,7 @@
-/** Run once at a level of isolation, to see whether it works: loads what the iTwin.js process loads first, and writes where that writes. */
+/**
+ * Runs once at an isolation level to check that it works. Resolves the first package that the iTwin.js process loads,
+ * and writes to the same folder.
+ */
 import { rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 

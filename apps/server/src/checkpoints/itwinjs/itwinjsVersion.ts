@@ -4,14 +4,14 @@ import { fileURLToPath } from 'node:url';
 
 let found: string | undefined;
 
-/** Version of the iTwin.js that is installed here; `""` without one. */
+/** Version of the installed iTwin.js; `""` if it is not installed. */
 export function iTwinJsVersion(): string {
   return (found ??= find());
 }
 
 function find(): string {
   try {
-    // Its exports do not include package.json: that lies above its entry.
+    // The package does not export its package.json, so search the folders above its entry point.
     for (
       let folder = path.dirname(fileURLToPath(import.meta.resolve('@itwin/core-backend')));
       folder !== path.dirname(folder);

@@ -2,26 +2,29 @@ import type { CallOptions } from '../../storage/blobStore.ts';
 import type { IsolationLevel } from '../../domain.ts';
 import type { WorkRequest, WorkResult } from './worker.ts';
 
-/** Makes model files with iTwin.js, outside the server's process: on this machine, or by the iTwin.js service. */
+/**
+ * Makes model files with iTwin.js outside the server's process: in a process on this machine, or in the iTwin.js
+ * service.
+ */
 export interface ModelWorker {
   /**
-   * Makes a file what the request says.
-   * @param options.onProgress hears that the work is watched, which its own limits bound: the caller need not time it
-   * @throws FileFaultError when the files are at fault; PublicError when the process ended, grew too large or fell silent
+   * Changes a file as the request specifies.
+   * @param options.onProgress called while the worker enforces its own limits, so that the caller needs no timeout
+   * @throws FileFaultError if the files cannot be processed; PublicError if the process ended or exceeded a limit
    */
   work(
     request: WorkRequest,
     options: CallOptions & { signal: AbortSignal },
     onApplied: (index: number) => void,
   ): Promise<WorkResult>;
-  /** The process that works here at the moment, for tests that end it. */
+  /** Id of the current process, for tests that kill it. */
   readonly pid: number | undefined;
-  /** The isolation of iTwin.js from everything else on its machine. @throws IsolationError, or what keeps it from being known */
+  /** The isolation level of the iTwin.js process. @throws IsolationError; any error that prevents the check */
   level(): Promise<IsolationLevel>;
   /** The version of iTwin.js. */
   version(): Promise<string>;
-  /** Ends it: what does not end within `graceMs` is killed. */
+  /** Stops the process; kills it after `graceMs`. */
   stop(graceMs: number): Promise<void>;
-  /** Ends it at once. */
+  /** Kills the process. */
   kill(): void;
 }

@@ -4,17 +4,17 @@ import { DatabaseSync } from 'node:sqlite';
 const briefcaseBits = 40n;
 
 /**
- * The highest briefcase that made anything in an iModel file: the briefcase part of the highest id of elements, models, aspects
- * and link-table relationships, in any schema. iTwin.js numbers all of these by briefcase. 0 when all were made by nobody's, as in a
- * file that was never a briefcase.
+ * The highest briefcase id that was used to create ids in an iModel file: the briefcase part of the highest id of
+ * elements, models, aspects and link-table relationships in any schema, because iTwin.js builds all of these from the
+ * briefcase id. 0 for a file that was never a briefcase.
  *
- * Each table is asked for the end of its primary key, so this takes some milliseconds whatever the size of the file.
+ * Reads only the last entry of each primary key, so it takes a few milliseconds for a file of any size.
  */
 export function highestBriefcaseIn(file: string): number {
   const db = new DatabaseSync(file, { readOnly: true });
   try {
-    // The tables of instances as ECDb lists them, except those that are virtual to ECDb (type 4) or to SQLite. Its own tables
-    // (`ec_…`) and those of transactions have ids of another kind.
+    // The tables of instances as ECDb lists them, except those that are virtual in ECDb (type 4) or in SQLite. ECDb's
+    // own tables (`ec_…`) and those of transactions have other kinds of ids.
     const tables = db
       .prepare(
         "select m.name from ec_Table t join sqlite_schema m on m.name = t.Name collate nocase where m.type = 'table' and t.Type <> 4 and m.sql not like 'create virtual%' and m.name not like 'ec\\_%' escape '\\'",
@@ -37,7 +37,7 @@ function highestId(db: DatabaseSync, table: string): bigint {
     name: string;
     type: string;
   }[];
-  // Only an integer primary key is the id itself, and indexed.
+  // Only a single integer primary key is the rowid, and therefore the id.
   const [key] = keys;
   if (keys.length !== 1 || key?.type.toUpperCase() !== 'INTEGER') return 0n;
   const query = db.prepare(`select max(rowid) as id from ${quoted}`);

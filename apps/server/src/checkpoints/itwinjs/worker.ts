@@ -1,6 +1,6 @@
 /**
- * The process that makes model files with iTwin.js: native code that blocks and may crash, so never in the server
- * itself. One request at a time, over IPC; files are the server's, in a folder of the request.
+ * The process that makes model files with iTwin.js. Its native code blocks and may crash, so it must not run in the
+ * server. Handles one request at a time over IPC. The server creates the folder of each request and owns its files.
  */
 import { DatabaseSync } from 'node:sqlite';
 import { randomUUID } from 'node:crypto';
@@ -15,52 +15,52 @@ import { highestBriefcaseIn } from './usedBriefcases.ts';
 import { findInFile, guidBytes, writeAt, type IdentityOffsets } from '../identity.ts';
 import { iTwinJsVersion } from './itwinjsVersion.ts';
 
-/** A changeset file to be applied. */
+/** A changeset file to apply. */
 interface ChangesetFile {
   id: string;
   parentId: string;
   index: number;
   path: string;
-  /** Changes schemas too. */
+  /** Whether it changes schemas. */
   schema: boolean;
 }
 
-/** What the server asks for. `file` is changed in place. */
+/** A request of the server. `file` is changed in place. */
 export interface WorkRequest {
   file: string;
   changesets: ChangesetFile[];
-  /** `baseline`: forgets which changeset it was made from, and may stand alone. */
+  /** `baseline`: the file no longer names the changeset it was made from, so that it can start a new history. */
   purpose: 'checkpoint' | 'baseline';
-  /** Also count the elements that have no FederationGuid. */
+  /** Whether to count the elements without FederationGuid. */
   countMissingGuids: boolean;
 }
 
-/** A finished file and where its ids lie, proven by the library itself. */
+/** A finished file and the offsets of its ids, verified with iTwin.js. */
 export interface WorkResult extends IdentityOffsets {
   missingGuids: number;
-  /** The highest briefcase that made anything in the file. */
+  /** The highest briefcase id that was used to create ids in the file. */
   highestBriefcaseId: number;
 }
 
 /**
- * Why a file cannot be worked on; another attempt meets it again. `notAnIModel` and `briefcase` are known of the file
- * itself; `unreadable` says no more than that this version of iTwin.js cannot do it.
+ * Why a file cannot be processed. Another attempt would fail the same way. `notAnIModel` and `briefcase` are properties
+ * of the file itself; `unreadable` only means that this version of iTwin.js cannot process it.
  */
 export type FaultKind = 'notAnIModel' | 'briefcase' | 'unreadable';
 
 /**
- * What the process tells: each `applied` as it happens, one of the last two at the end. `fault` is for users, `detail`
- * for the log.
+ * Messages of the process: `applied` after each changeset, then `result` or `fault` at the end. `fault` is shown to
+ * users, `detail` goes to the log.
  */
 export type WorkerMessage =
   | { applied: number }
   | { result: WorkResult }
   | { fault: string; kind: FaultKind; detail: string; highestBriefcaseId: number };
 
-/** A fault of the files, in words for users. */
+/** A file cannot be processed. The message is shown to users. */
 class FileFault extends Error {
   readonly kind: FaultKind;
-  /** The highest briefcase that made anything in a baseline that is kept all the same; 0 otherwise. */
+  /** The highest briefcase id used in a baseline that is kept despite the fault; 0 otherwise. */
   highestBriefcaseId = 0;
   constructor(message: string, kind: FaultKind, options?: ErrorOptions) {
     super(message, options);
@@ -69,12 +69,12 @@ class FileFault extends Error {
 }
 
 /**
- * Places at which an id is looked for: a real file has one or two; one in which its id was planted many times must not
- * be opened for each.
+ * Maximum number of occurrences of an id that are tried. A real file has one or two. The limit prevents a file with
+ * many planted copies from being opened for each of them.
  */
 const maxIdCandidates = 8;
 
-/** How changesets are told to the library: 0 data, 1 with schemas. */
+/** Type of a changeset for the library: 0 for data only, 1 if it changes schemas. */
 const changesType = (changeset: ChangesetFile): number => (changeset.schema ? 1 : 0);
 
 process.on('message', (request: WorkRequest | 'end') => {
@@ -107,7 +107,9 @@ function crash(error: unknown): never {
   process.exit(1);
 }
 
-/** A baseline that iTwin.js cannot open is kept: the ids in it are taken all the same. */
+/**
+ * Runs a request. A baseline that iTwin.js cannot open is kept, so the error carries the highest briefcase id in it.
+ */
 function handleRequest(request: WorkRequest): WorkResult {
   try {
     return work(request);
@@ -123,7 +125,7 @@ function work(request: WorkRequest): WorkResult {
   requireSafeSchema(file);
   if (request.purpose === 'baseline') requireBaseline(file);
   const missing = (): number => (request.countMissingGuids ? countMissingGuids(file) : 0);
-  // A baseline that needs nothing stays as it is, byte for byte: then its blocks are those of the file in the store.
+  // A clean baseline is not changed, so that its blocks are the same bytes as in the stored file.
   if (request.changesets.length === 0 && isClean(file)) {
     const places = identityByBytes(file, '');
     if (places !== undefined)
@@ -131,17 +133,18 @@ function work(request: WorkRequest): WorkResult {
   }
   const changesetId = prepare(request);
   const places = findIdentity(file, changesetId);
-  // Like in every other file, so that equal content gives equal blocks.
+  // Zero ids, as in every other stored file, so that equal content gives equal blocks.
   for (const offset of [places.iModelIdOffset, places.iTwinIdOffset]) writeAt(file, offset, Buffer.alloc(16));
   return { ...places, missingGuids: missing(), highestBriefcaseId: highestBriefcaseIn(file) };
 }
 
-/** Profiles of an iModel file, each on top of the one before it. */
+/** Profiles of an iModel file. Each extends the previous one. */
 const profiles = { be_Db: 'BeDb', ec_Db: 'ECDb', dgn_Db: 'DgnDb' } as const;
 
 /**
- * Looks at a file without iTwin.js, whose version says nothing of whether it may be stored.
- * @throws FileFault when it is no iModel, or somebody's briefcase, which may hold work that was never pushed
+ * Checks a file without iTwin.js, because the version of iTwin.js must not decide whether a file may be stored.
+ * @throws FileFault if the file is not an iModel, or is a user's briefcase, which may contain changes that were never
+ * pushed
  */
 function requireBaseline(file: string): void {
   let briefcaseId: number;
@@ -169,7 +172,7 @@ function requireBaseline(file: string): void {
     throw new FileFault(`The baseline file is a briefcase (number ${briefcaseId}).`, 'briefcase');
 }
 
-/** Versions of the profiles of an iModel file, such as `BeDb 3.1.0.2`. @throws Error when it has none */
+/** Versions of the profiles of an iModel file, such as `BeDb 3.1.0.2`. @throws Error if it has none */
 function versionsIn(db: DatabaseSync): string {
   const rows = db
     .prepare("select Namespace as profile, StrData as version from be_Prop where Name = 'SchemaVersion'")
@@ -184,7 +187,7 @@ function versionsIn(db: DatabaseSync): string {
     .join(', ');
 }
 
-/** Why iTwin.js cannot open a file that is an iModel, in words for users. */
+/** Explains to users why iTwin.js cannot open an iModel file. */
 function unreadable(file: string, error: unknown): FileFault {
   const key = errorNameOf(error);
   const by = `iTwin.js ${iTwinJsVersion()}, by which this server makes checkpoints`;
@@ -197,7 +200,7 @@ function unreadable(file: string, error: unknown): FileFault {
       db.close();
     }
   } catch {
-    // What its versions are is part of what is wrong with it.
+    // The versions cannot be read either, so the message omits them.
   }
   const words = key.includes('ProfileTooOld')
     ? `The format of the file${versions} is too old for ${by}.`
@@ -207,15 +210,15 @@ function unreadable(file: string, error: unknown): FileFault {
   return new FileFault(words, 'unreadable', { cause: error });
 }
 
-/** The name of an error of iTwin.js, without its text, which has paths in it. */
+/** The name of an iTwin.js error. Its text is omitted because it contains paths. */
 function errorNameOf(error: unknown): string {
   const { iTwinErrorId, errorNumber } = error as { iTwinErrorId?: { key?: string }; errorNumber?: number };
   return iTwinErrorId?.key ?? (errorNumber === undefined ? 'unknown error' : `error ${errorNumber}`);
 }
 
 /**
- * Looks at the schema of a file before the library opens it: triggers, defaults and views of an uploaded file would run
- * with whatever the library does to it.
+ * Checks the schema of a file before iTwin.js opens it, because triggers, defaults and views of an uploaded file would
+ * run when iTwin.js reads or writes the file.
  */
 function requireSafeSchema(file: string): void {
   let db: DatabaseSync | undefined;
@@ -226,7 +229,7 @@ function requireSafeSchema(file: string): void {
       db.prepare('select type, name, sql from sqlite_schema').iterate() as Iterable<unknown> as Iterable<SchemaEntry>,
     );
   } catch (error) {
-    // What else is wrong with it is told by what follows.
+    // Other errors are reported by the steps that follow.
     if (error instanceof ForbiddenDdlError)
       throw new FileFault(`The file cannot be used as an iModel: ${error.message}.`, 'unreadable', { cause: error });
   } finally {
@@ -235,7 +238,7 @@ function requireSafeSchema(file: string): void {
 }
 
 /**
- * Whether a file is a baseline as it should be: nobody's briefcase, nothing unsaved, at no changeset, with both ids.
+ * Whether a file is a clean baseline: no briefcase, no pending transactions, at no changeset, and with both ids set.
  */
 function isClean(file: string): boolean {
   const db = open(file, OpenMode.Readonly);
@@ -251,7 +254,10 @@ function isClean(file: string): boolean {
   }
 }
 
-/** Brings the file to its changeset, free of anybody's briefcase and unsaved work. @returns the changeset it is at */
+/**
+ * Applies the changesets and removes the briefcase id and pending transactions.
+ * @returns the id of the changeset that the file records
+ */
 function prepare({ file, changesets, purpose }: WorkRequest): string {
   const db = open(file, OpenMode.ReadWrite);
   try {
@@ -263,7 +269,7 @@ function prepare({ file, changesets, purpose }: WorkRequest): string {
     }
     db.saveChanges();
     const at = db.getCurrentChangeset();
-    // Random ones, which occur nowhere else in the file: that is how their places are found. Setting them forgets the
+    // Random ids occur nowhere else in the file, so their offsets can be found. Setting them also resets the recorded
     // changeset.
     db.setITwinId(randomUUID());
     db.setIModelId(randomUUID());
@@ -326,8 +332,8 @@ function applyChangeset(db: NativeFile, changeset: ChangesetFile): void {
 }
 
 /**
- * What a changeset would have the library do, looked at before it does it. The library's own reader tells the
- * statements, so that they are the ones that it would execute.
+ * Checks what a changeset would make the library execute, before applying it. The statements come from the library's
+ * own reader, so they are exactly those that it would execute.
  */
 function requireSafeContents({ id, index, path: pathname }: ChangesetFile): void {
   const refusal = (why: string, cause?: unknown): FileFault =>
@@ -346,18 +352,18 @@ function requireSafeContents({ id, index, path: pathname }: ChangesetFile): void
 }
 
 /**
- * Finds where the two ids lie, by looking for the bytes just written, and proves each place: other ids are written over
- * them, and the library must then read those, and the same changeset as before.
+ * Finds the offsets of the two ids by searching for the bytes just written. Verifies each candidate by writing other
+ * ids there: the library must then read those ids, and the same changeset as before.
  */
 function findIdentity(file: string, changesetId: string): IdentityOffsets {
   const found = identityByBytes(file, changesetId);
   if (found !== undefined) return found;
-  // Old pages may hold copies that mislead; a file written anew has none.
+  // Free pages may contain old copies of the ids. VACUUM writes a file without free pages.
   const db = new DatabaseSync(file);
   db.exec('vacuum');
   db.close();
   const again = identityByBytes(file, changesetId);
-  if (again === undefined) throw new FileFault('The places of its ids cannot be found in the file.', 'unreadable');
+  if (again === undefined) throw new FileFault('The ids of the iModel cannot be located in the file.', 'unreadable');
   return again;
 }
 

@@ -15,18 +15,18 @@ import type { CallOptions } from '../../storage/blobStore.ts';
 import type { FaultKind, WorkerMessage, WorkRequest, WorkResult } from './worker.ts';
 
 export interface WorkerLimits {
-  /** Memory of the process, bytes; above it the process is ended and its work fails. */
+  /** Maximum memory of the process, bytes. Beyond it the process is killed and its work fails. */
   memoryBytes: number;
-  /** Longest time between two signs of life, milliseconds. */
+  /** Maximum time between two messages of the process, milliseconds. */
   silenceMs: number;
-  /** Longest time for one piece of work (a file and at most 500 changesets), milliseconds. */
+  /** Maximum time for one request (a file and at most 500 changesets), milliseconds. */
   workMs: number;
 }
 
-/** A file cannot be worked on. The message is for users; the cause has what the process said. */
+/** A file cannot be processed. The message is shown to users; the cause has the details from the process. */
 export class FileFaultError extends FinalError {
   readonly kind: FaultKind;
-  /** The highest briefcase that made anything in a baseline that is kept all the same; 0 otherwise. */
+  /** The highest briefcase id used in a baseline that is kept despite the fault; 0 otherwise. */
   readonly highestBriefcaseId: number;
   constructor(message: string, kind: FaultKind, detail: string, highestBriefcaseId: number) {
     super(message, { cause: new Error(detail) });
@@ -36,27 +36,26 @@ export class FileFaultError extends FinalError {
   }
 }
 /**
- * What a piece of work may add to its folder: files grow while changesets are applied, and are written anew once
- * (vacuum).
+ * How much the folder of a request may grow: files grow while changesets are applied, and VACUUM writes them once more.
  */
 const growth = { times: 4, bytes: 2 * 2 ** 30 };
 
-/** Most bytes that a piece of work may make of files with so many. */
+/** Maximum size of the folder of a request whose files have `bytes` bytes. */
 export function maxWorkBytes(bytes: number): number {
   return growth.times * bytes + growth.bytes;
 }
 
-/** How often the folder is measured, in rounds of the watch. */
+/** The folder is measured in every nth round of the watch. */
 const measureEvery = 3;
 
-/** An idle process is ended after this long; starting one takes about 0.5 s. */
+/** An idle process is stopped after this time, milliseconds. Starting one takes about 0.5 s. */
 const idleMs = 60_000;
-/** Short: memory can grow by hundreds of MiB a second. */
+/** Interval of the watch, milliseconds. It is short because memory can grow by hundreds of MiB per second. */
 const watchEveryMs = 100;
 
 /**
- * Whether iTwin.js is installed here with its native part for this machine, so that model files can be made. The native
- * part comes by a script of its package, which an installation without scripts leaves out.
+ * Whether iTwin.js and its native part for this platform are installed. An install script downloads the native part, so
+ * it is missing after an installation without scripts.
  */
 export function isITwinJsInstalled(): boolean {
   try {
@@ -68,7 +67,7 @@ export function isITwinJsInstalled(): boolean {
   }
 }
 
-/** The iTwin.js process seen from the server: started when there is work, one piece of work at a time. */
+/** Runs the iTwin.js process of a slot. Starts it when there is work, and sends it one request at a time. */
 export class WorkerProcess implements ModelWorker {
   readonly #cacheDir: string;
   readonly #limits: WorkerLimits;
@@ -77,12 +76,12 @@ export class WorkerProcess implements ModelWorker {
   #idle: NodeJS.Timeout | undefined;
   #tail: Promise<unknown> = Promise.resolve();
 
-  /** @param isolation how the process is kept apart; found out beside the start of the server */
+  /** @param isolation the isolation of the process, determined while the server starts */
   constructor(cacheDir: string, limits: WorkerLimits, isolation: Promise<Isolation>) {
     this.#cacheDir = cacheDir;
     this.#limits = limits;
     this.#isolation = isolation;
-    // Told by the first piece of work, and by whoever asks for the level.
+    // Prevents an unhandled rejection. `work` and `level` report the error.
     isolation.catch(() => undefined);
   }
 
@@ -234,7 +233,7 @@ export class WorkerProcess implements ModelWorker {
   }
 
   #start(isolation: Isolation): ChildProcess {
-    // From the sources this is worker.ts, from the build worker.js: the same ending as this module.
+    // worker.ts in the sources, worker.js in the build: the same extension as this module.
     const ending = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
     const { file, args, options } = isolation.command(
       fileURLToPath(new URL(`./worker${ending}`, import.meta.url)),
@@ -257,8 +256,8 @@ export class WorkerProcess implements ModelWorker {
 }
 
 /**
- * iTwin.js in a process of this one, by the configuration.
- * @param workDir below which the files lie that it works on
+ * Creates the worker of a slot from the configuration.
+ * @param folder working folder of the slot, which contains all files to process
  */
 export function localWorker(config: Config['checkpoints'], folder: string, slot: number): WorkerProcess {
   const limits = {
@@ -298,7 +297,7 @@ function exceededLimit(limits: WorkerLimits, used: Usage): FinalError | undefine
 
 const pageBytes = 4096;
 
-/** A process and what it started, in this order: bubblewrap is the parent of the process that it isolates. */
+/** Ids of a process and its descendants, in this order. bubblewrap is the parent of the process that it isolates. */
 function treeOf(child: ChildProcess): number[] {
   const pids = child.pid === undefined ? [] : [child.pid];
   for (const pid of pids) {
@@ -311,10 +310,7 @@ function treeOf(child: ChildProcess): number[] {
   return pids;
 }
 
-/**
- * Resident memory of a process and what it started, bytes; 0 where the system does not tell it this way (only Linux
- * does).
- */
+/** Resident memory of a process and its descendants, bytes; 0 on systems other than Linux. */
 function memoryOf(child: ChildProcess): number {
   let pages = 0;
   for (const pid of treeOf(child)) {
@@ -327,7 +323,9 @@ function memoryOf(child: ChildProcess): number {
   return pages * pageBytes;
 }
 
-/** Bytes of the files in a folder; 0 where it is gone, as when the server ends while work goes on. */
+/**
+ * Total size of the files in a folder, bytes; 0 if it does not exist, which happens if the server stops during work.
+ */
 function bytesIn(folder: string): number {
   if (!existsSync(folder)) return 0;
   let bytes = 0;

@@ -3,15 +3,15 @@ import path from 'node:path';
 import type { IsolationLevel } from '../../domain.ts';
 import type { ModelWorker } from './modelWorker.ts';
 
-/** A place for one piece of work at a time, and the folder that is all of this machine that its iTwin.js process sees. */
+/** A slot for one request at a time. Its iTwin.js process can access only the slot's folder. */
 export interface WorkSlot {
   worker: ModelWorker;
   folder: string;
 }
 
 /**
- * The places for work with iTwin.js: each works on one file at a time and sees the folder of its own, so that a hostile file
- * neither holds up nor reads another one. Processes and folders are made when they are needed.
+ * The slots for work with iTwin.js. Each processes one file at a time and can access only its own folder, so that a
+ * malicious file can neither block nor read another one. Processes and folders are created on demand.
  */
 export class Workers {
   readonly #folder: string;
@@ -23,19 +23,19 @@ export class Workers {
   readonly #waiting = new Set<(slot: WorkSlot) => void>();
 
   /**
-   * @param folder where each slot gets a folder of its own
-   * @param slots pieces of work at a time
-   * @param workerFor makes the worker of a slot
+   * @param folder parent of the slots' folders
+   * @param slots maximum number of slots
+   * @param workerFor creates the worker of a slot
    */
   constructor(folder: string, slots: number, workerFor: (folder: string, slot: number) => ModelWorker) {
     this.#folder = folder;
     this.#most = slots;
     this.#workerFor = workerFor;
-    // The first one is made at once: whether and how it can be isolated is told at the start.
+    // The first slot is created immediately, because the server reports its isolation at startup.
     this.#idle.push(this.#make());
   }
 
-  /** The isolation of iTwin.js from everything else on its machine. @throws IsolationError, or what keeps it from being known */
+  /** The isolation level of the iTwin.js processes. @throws IsolationError; any error that prevents the check */
   async level(): Promise<IsolationLevel> {
     return this.#first.level();
   }
@@ -45,14 +45,14 @@ export class Workers {
     return this.#first.version();
   }
 
-  /** The processes that are there at the moment, for tests that end them. */
+  /** Ids of the running processes, for tests that kill them. */
   get pids(): number[] {
     return this.#slots.flatMap(({ worker }) => worker.pid ?? []);
   }
 
   /**
-   * Does some work in a slot, as soon as one is free.
-   * @throws the reason of the signal, when it is aborted before
+   * Runs work in a slot as soon as one is free.
+   * @throws the reason of the signal if it is aborted before
    */
   async use<T>(signal: AbortSignal, work: (slot: WorkSlot) => Promise<T>): Promise<T> {
     signal.throwIfAborted();
@@ -66,12 +66,12 @@ export class Workers {
     }
   }
 
-  /** Ends all workers: what does not end within `graceMs` is killed. */
+  /** Stops all workers; kills those that run longer than `graceMs`. */
   async stop(graceMs: number): Promise<void> {
     await Promise.all(this.#slots.map(({ worker }) => worker.stop(graceMs)));
   }
 
-  /** Ends all workers at once. */
+  /** Kills all workers. */
   kill(): void {
     for (const { worker } of this.#slots) worker.kill();
   }

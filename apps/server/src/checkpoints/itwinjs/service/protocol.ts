@@ -1,8 +1,8 @@
 /**
- * What a server and the iTwin.js service say to each other. `POST /work` carries the length of a head (4 bytes,
- * big-endian), the head as JSON, the model file and the changeset files, one after the other. The answer is lines of
- * JSON as things happen; after the last one, if it is a result, come the bytes of the finished file. `GET /health`
- * tells version and isolation.
+ * The protocol between a server and the iTwin.js service. The body of `POST /work` contains the length of the head (4
+ * bytes, big-endian), the head as JSON, the model file and the changeset files. The answer is a stream of events, one
+ * JSON line each. If the last event is a result, the bytes of the finished file follow it. `GET /health` returns
+ * version and isolation level.
  */
 import type { Readable } from 'node:stream';
 import { Type, type Static } from 'typebox';
@@ -10,21 +10,21 @@ import { isolationLevels } from '../../../domain.ts';
 
 export const workPath = '/work';
 export const healthPath = '/health';
-/** Changesets of one piece of work. */
+/** Maximum number of changesets in one request. */
 const maxChangesets = 500;
-/** Longest head: 500 changesets of about 200 bytes. */
+/** Maximum size of the head: 500 changesets take about 200 bytes each. */
 export const maxHeadBytes = 2 ** 20;
-/** Longest line of an answer: reasons have at most 2,000 characters, details are cut. */
+/** Maximum length of an event line. Reasons have at most 2,000 characters; details are truncated. */
 export const maxLineBytes = 64 * 1024;
-/** The service shows that it lives this often, milliseconds. */
+/** Interval of the service's heartbeats, milliseconds. */
 export const heartbeatMs = 2000;
-/** Either side gives up when nothing has passed for this long, milliseconds. */
+/** Each side closes the connection if no byte was transferred for this long, milliseconds. */
 export const silenceTimeoutMs = 60_000;
 
 const Bytes = Type.Integer({ minimum: 0, maximum: 2 ** 43 });
 const ChangesetId = Type.String({ pattern: '^[0-9a-f]{40}$' });
 
-/** A piece of work; sizes in bytes, in the order of the files. */
+/** The head of a request. Sizes are in bytes; changesets are in the order of their files. */
 export const WorkHead = Type.Object(
   {
     purpose: Type.Enum(['checkpoint', 'baseline']),
@@ -52,7 +52,7 @@ const Text = Type.String({ maxLength: maxLineBytes });
 const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 const Briefcase = Type.Integer({ minimum: 0, maximum: 2 ** 24 });
 
-/** A line of the answer. An empty one only shows that the service lives. */
+/** A line of the answer. An empty event is a heartbeat. */
 export const WorkEvent = Type.Union([
   Type.Object({}, { additionalProperties: false }),
   Type.Object({ applied: Type.Integer({ minimum: 0, maximum: 2 ** 31 }) }, { additionalProperties: false }),
@@ -66,7 +66,7 @@ export const WorkEvent = Type.Union([
     },
     { additionalProperties: false },
   ),
-  // The files are at fault.
+  // The files cannot be processed.
   Type.Object(
     {
       fault: Text,
@@ -76,7 +76,7 @@ export const WorkEvent = Type.Union([
     },
     { additionalProperties: false },
   ),
-  // The process is; `final` where another attempt would meet the same.
+  // The process failed; `final` if another attempt would fail the same way.
   Type.Object({ failed: Text, final: Type.Boolean() }, { additionalProperties: false }),
 ]);
 export type WorkEvent = Static<typeof WorkEvent>;
@@ -87,7 +87,7 @@ export const ServiceHealth = Type.Object({
   isolation: Type.Enum([...isolationLevels]),
 });
 
-/** The stream ended before what was announced, or a line in it is too long. */
+/** The stream ended early, or a line in it is too long. */
 export class IncompleteStreamError extends Error {
   constructor(what: string) {
     super(`the stream ${what}`);
@@ -95,12 +95,12 @@ export class IncompleteStreamError extends Error {
   }
 }
 
-/** Reads a stream by counted bytes and by lines. */
+/** Reads a given number of bytes, or a line, from a stream. */
 export class CountedReader {
   readonly #chunks: AsyncIterator<Buffer>;
   #rest: Buffer = Buffer.alloc(0);
 
-  /** @param onChunk hears whenever bytes arrive */
+  /** @param onChunk called whenever bytes arrive */
   constructor(stream: Readable, onChunk: () => void = () => undefined) {
     this.#chunks = (async function* () {
       for await (const chunk of stream) {
@@ -117,7 +117,7 @@ export class CountedReader {
     return Buffer.concat(taken);
   }
 
-  /** So many bytes, as they come. @throws IncompleteStreamError */
+  /** Yields the next `bytes` bytes in chunks as they arrive. @throws IncompleteStreamError */
   async *pieces(bytes: number): AsyncGenerator<Buffer, void, void> {
     for (let left = bytes; left > 0;) {
       if (this.#rest.length === 0) this.#rest = await this.#next();
@@ -128,7 +128,7 @@ export class CountedReader {
     }
   }
 
-  /** The next line, without its end. @throws IncompleteStreamError */
+  /** The next line without its line break. @throws IncompleteStreamError */
   async line(): Promise<string> {
     for (let searched = 0; ;) {
       const end = this.#rest.indexOf(0x0a, searched);

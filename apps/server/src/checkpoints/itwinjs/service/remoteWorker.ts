@@ -26,19 +26,16 @@ import {
 } from './protocol.ts';
 
 export interface ServiceAddress {
-  /** `http://…` or `https://…`, below which the service answers. */
+  /** Base URL of the service, `http://…` or `https://…`. */
   url: string;
   key: string;
 }
 
-/**
- * How long a service that cannot be reached, or has no free slot, is asked again, milliseconds; after that the attempt
- * counts as failed.
- */
+/** How long to retry while the service cannot be reached or has no free slot, milliseconds. Then the attempt fails. */
 const timeoutMs = 15 * 60_000;
 const retryMs = 2000;
 const connectMs = 10_000;
-/** Longest time for a piece of work besides that of iTwin.js itself: for files on their way, milliseconds. */
+/** Additional time for the transfer of the files, besides the limit for iTwin.js itself, milliseconds. */
 const transferMs = 3_600_000;
 const maxHealthBytes = 4096;
 
@@ -46,14 +43,17 @@ const ajv = new Ajv({ strict: false });
 const validEvent = ajv.compile<WorkEvent>(WorkEvent);
 const validHealth = ajv.compile<Static<typeof ServiceHealth>>(ServiceHealth);
 
-/** The service cannot take the work now. Nothing was begun. */
+/** The service cannot accept work now. It has not started any. */
 class ServiceBusyError extends PublicError {
   constructor(cause: unknown) {
     super('The iTwin.js service, which makes checkpoints, does not answer or has no free slot.', { cause });
   }
 }
 
-/** iTwin.js in the iTwin.js service. What it answers is checked: it may have been taken over by a hostile file. */
+/**
+ * Makes model files with the iTwin.js service. All answers are validated, because a malicious file may have compromised
+ * the service.
+ */
 export class RemoteWorker implements ModelWorker {
   readonly pid = undefined;
   readonly #address: ServiceAddress;
@@ -62,8 +62,8 @@ export class RemoteWorker implements ModelWorker {
   readonly #ended = new AbortController();
 
   /**
-   * @param wanted the level of isolation below which nothing may be run
-   * @param workMs longest time for one piece of work, milliseconds
+   * @param wanted the minimum isolation level
+   * @param workMs time limit for one request, milliseconds
    */
   constructor(address: ServiceAddress, wanted: IsolationLevel, workMs: number) {
     this.#address = address;
@@ -109,7 +109,7 @@ export class RemoteWorker implements ModelWorker {
     const level = await this.level();
     if (isolationLevels.indexOf(level) < isolationLevels.indexOf(this.#wanted))
       throw new FinalError(
-        'The iTwin.js service does not isolate the process that makes checkpoints as the configuration of this server asks.',
+        'The iTwin.js service does not isolate the process that makes checkpoints as the configuration of this server requires.',
       );
   }
 
@@ -123,7 +123,7 @@ export class RemoteWorker implements ModelWorker {
       throw new ServiceBusyError(error);
     }
     const health: unknown = JSON.parse(text);
-    if (!validHealth(health)) throw new PublicError('The iTwin.js service answers as none of this version does.');
+    if (!validHealth(health)) throw new PublicError('The iTwin.js service has a different version than this server.');
     return health;
   }
 
@@ -189,7 +189,7 @@ export class RemoteWorker implements ModelWorker {
     await awaitContinue(call);
     onActivity();
     const answered = answerOf(call);
-    // Whichever fails first says why.
+    // The first failure gives the reason.
     const [response] = await Promise.all([
       answered,
       pipeline(Readable.from(bodyOf(request, sizes, onActivity)), call, { signal }),
@@ -216,7 +216,7 @@ export class RemoteWorker implements ModelWorker {
   }
 }
 
-/** Puts the finished file in the place of the one that was sent. */
+/** Replaces the file that was sent with the finished file. */
 async function receive(
   reader: CountedReader,
   { result, size }: Extract<WorkEvent, { result: unknown }>,
@@ -227,13 +227,13 @@ async function receive(
   if (size > maxWorkBytes(sent))
     throw new FinalError('The finished file is larger than any that iTwin.js makes of these files.');
   if (Math.max(result.iModelIdOffset, result.iTwinIdOffset) > size - 16)
-    throw new FinalError('The finished file does not hold what is said of it.');
+    throw new FinalError('The iTwin.js service reported offsets beyond the end of the finished file.');
   const arriving = `${file}.arriving`;
   await pipeline(reader.pieces(size), createWriteStream(arriving, { mode: 0o600 }), { signal });
   await rename(arriving, file);
 }
 
-/** Waits until the service asks for the files. @throws ServiceBusyError, PublicError */
+/** Waits for the `100 Continue` of the service. @throws ServiceBusyError, PublicError */
 async function awaitContinue(call: ClientRequest): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   call.once('continue', resolve);
@@ -258,7 +258,7 @@ async function awaitContinue(call: ClientRequest): Promise<void> {
   }
 }
 
-/** The answer to a request. @throws Error for any other status than 200 */
+/** The response to a request. @throws Error for any status other than 200 */
 function answerOf(call: ClientRequest): Promise<IncomingMessage> {
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
   call.once('error', reject);

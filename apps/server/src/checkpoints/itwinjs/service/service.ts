@@ -26,44 +26,44 @@ import {
   type WorkEvent,
 } from './protocol.ts';
 
-/** An iTwin.js service that listens. */
+/** A running iTwin.js service. */
 export interface ITwinJsService {
   /** `http://host:port` */
   origin: string;
-  /** Ends the work under way and stops listening. */
+  /** Stops the running work and closes the server. */
   close(): Promise<void>;
 }
 
 interface ServiceParts {
-  /** In the folder of its slot each piece of work has a folder of its own, which goes with it. */
+  /** Each request has a temporary folder within the folder of its slot. */
   workers: Workers;
-  /** Whoever has it may have files worked on. */
+  /** Secret that callers must send. */
   key: string;
-  /** Pieces of work that are taken at a time; more are told to come again. */
+  /** Maximum number of concurrent requests; further requests get 503. */
   slots: number;
   host: string;
   port: number;
   log: Logger;
 }
 
-/** How long the process may take to end, milliseconds. */
+/** Time for the iTwin.js process to end, milliseconds. */
 const stopMs = 2000;
-/** A caller that is told to come again does so after this, seconds. */
+/** `Retry-After` of a 503 answer, seconds. */
 const retryAfter = '5';
 
 /**
- * Runs iTwin.js for other servers: files come in, files go out. It has no database, no store and no key of an
- * installation, so what a hostile file makes of iTwin.js here reaches none of them.
+ * Starts the service that runs iTwin.js for other servers. It has no database, no store and no keys of an installation,
+ * so a malicious file that compromises iTwin.js can reach none of them.
  */
 export async function startITwinJsService(parts: ServiceParts): Promise<ITwinJsService> {
   const service = new Service(parts);
   const handle = (request: IncomingMessage, response: ServerResponse): void => {
     service.handle(request, response).catch((error: unknown) => {
-      parts.log.error({ err: error }, 'a request failed');
+      parts.log.error({ err: error }, 'request failed');
       response.destroy();
     });
   };
-  // Work may take hours: what bounds a request is that bytes pass, below.
+  // Work may take hours, so requests have no total time limit, only the silence timeout below.
   const server = createServer({ headersTimeout: 10_000, requestTimeout: 0 }, handle);
   server.on('checkContinue', handle);
   server.timeout = silenceTimeoutMs;
@@ -82,7 +82,7 @@ export async function startITwinJsService(parts: ServiceParts): Promise<ITwinJsS
 
 const validHead = new Ajv({ strict: false }).compile<WorkHead>(WorkHead);
 
-/** The caller's fault, told before anything is begun. */
+/** A request that is refused before any work starts. */
 class RequestError extends Error {
   readonly status: number;
   constructor(status: number, message: string) {
@@ -93,7 +93,7 @@ class RequestError extends Error {
 
 class Service {
   readonly #parts: ServiceParts;
-  /** Hash of the only `Authorization` that is let in. */
+  /** Hash of the only `Authorization` header that is accepted. */
   readonly #allowed: Buffer;
   #running = 0;
 
@@ -117,7 +117,7 @@ class Service {
       }
     } catch (error) {
       if (!(error instanceof RequestError) || response.headersSent) throw error;
-      // The body is not read: the connection ends with the answer.
+      // The body is not read, so the connection must be closed after the answer.
       response.writeHead(error.status, {
         'content-type': 'application/json',
         connection: 'close',
@@ -133,7 +133,7 @@ class Service {
     response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(health));
   }
 
-  /** By their hashes, which have one length, so that the time tells nothing. */
+  /** Compares hashes, which have equal lengths, in constant time. */
   #isAllowed({ headers: { authorization = '' } }: IncomingMessage): boolean {
     return timingSafeEqual(sha256(authorization), this.#allowed);
   }
@@ -143,7 +143,7 @@ class Service {
     if (request.headers.expect !== undefined) response.writeContinue();
     const folder = path.join(home, randomUUID());
     const disconnected = new AbortController();
-    response.once('close', () => disconnected.abort(new Error('the caller is disconnected')));
+    response.once('close', () => disconnected.abort(new Error('the caller disconnected')));
     try {
       await mkdir(folder, { mode: 0o700 });
       const work = await receive(request, folder, disconnected.signal);
@@ -169,14 +169,14 @@ class Service {
       await pipeline(createReadStream(work.file), response, { signal: disconnected.signal });
     } catch (error) {
       if (!disconnected.signal.aborted) throw error;
-      log.info('a piece of work ended because its caller is disconnected');
+      log.info('work aborted because the caller disconnected');
     } finally {
       await rm(folder, { recursive: true, force: true });
     }
   }
 }
 
-/** Reads a piece of work into a folder, under names of our own. @throws RequestError */
+/** Stores the files of a request in a folder, under names that the service chooses. @throws RequestError */
 async function receive(request: IncomingMessage, folder: string, signal: AbortSignal): Promise<WorkRequest> {
   const reader = new CountedReader(request);
   try {
@@ -211,7 +211,7 @@ async function receiveHead(reader: CountedReader): Promise<WorkHead> {
   return head;
 }
 
-/** What the caller is told of a piece of work that failed. */
+/** The event that reports an error to the caller. */
 function eventOf(error: Error, log: Logger): WorkEvent {
   if (error instanceof FileFaultError) {
     const detail = error.cause instanceof Error ? error.cause.message : '';
@@ -223,7 +223,7 @@ function eventOf(error: Error, log: Logger): WorkEvent {
     };
   }
   const reference = randomUUID();
-  log.error({ err: error, reference }, 'a piece of work failed');
+  log.error({ err: error, reference }, 'work failed');
   const failed = error instanceof PublicError ? error.message : reasonForUsers(error, reference);
   return { failed, final: error instanceof FinalError };
 }

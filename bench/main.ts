@@ -1,4 +1,7 @@
-/** `npm run bench -- clone [--json]`: the benchmarks of the product, from a checkout. One that needs PostgreSQL and is given none starts one. */
+/**
+ * `npm run bench -- clone [--json]`: runs the benchmarks from a checkout. Starts PostgreSQL for `throughput` unless a
+ * database is given.
+ */
 import { benchCommand } from '../apps/server/src/commands/bench.ts';
 import { startPostgres } from '../test/support/postgres.ts';
 

@@ -1,12 +1,12 @@
 /**
- * Asks the registry for known vulnerabilities of the packages that the server runs with, as the lock file names them: `npm run audit`.
- * Fails for those that are high or critical. Where no registry answers, it says so and does not fail: a build without a network, or
- * behind a mirror that knows no advisories, is no worse than the last one.
+ * `npm run audit`: asks the registry for known vulnerabilities of the server's runtime dependencies in the lock file.
+ * Fails for high and critical ones. If no registry answers, it reports that and succeeds, because builds without a
+ * network, or behind a mirror without advisories, must still work.
  */
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
-/** Longest time for the answer, milliseconds. */
+/** Timeout for the answer, milliseconds. */
 const answerMs = 120_000;
 const failing = ['high', 'critical'];
 
@@ -15,13 +15,13 @@ interface Report {
   vulnerabilities?: Record<string, { severity: string; range: string; fixAvailable: unknown }>;
 }
 
-/** What a report of `npm audit --json` says. @param text anything else counts as no answer */
+/** Evaluates the output of `npm audit --json`. Any other text counts as no answer. */
 export function verdictOf(text: string): { answered: boolean; lines: string[]; failed: boolean } {
   let report: Report = {};
   try {
     report = JSON.parse(text) as Report;
   } catch {
-    // Nothing, or a page of a proxy.
+    // No output, or an error page of a proxy.
   }
   if (report.auditReportVersion === undefined || report.vulnerabilities === undefined)
     return {

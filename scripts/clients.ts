@@ -5,15 +5,15 @@ import { StrategyClientStorage } from '@itwin/object-storage-core';
 import { GoogleClientStorage } from '@itwin/object-storage-google/lib/client/index.js';
 import { ClientStorageWrapperFactory } from '@itwin/object-storage-google/lib/client/wrappers/index.js';
 
-/** The official authoring client as one person, with what its calls want each time. */
+/** The official authoring client, and the authorization of one user for its calls. */
 export interface Official {
   client: IModelsClient;
   authorization: AuthorizationCallback;
 }
 
-/** The published client packages, pointed at a server and nothing else changed. */
+/** The published client packages, configured with the address of a server and otherwise unchanged. */
 export function clientsOf(origin: string, token: string): Official {
-  // The two that the vendor's backends use: the type of each link picks one.
+  // The storage clients that the vendor's backends use. The type of each link selects one.
   const cloudStorage = new StrategyClientStorage([
     { instanceName: 'azure', instance: new AzureClientStorage(new BlockBlobClientWrapperFactory()) },
     { instanceName: 'google', instance: new GoogleClientStorage(new ClientStorageWrapperFactory()) },

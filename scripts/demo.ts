@@ -1,7 +1,7 @@
 /**
- * `npm run demo`: the main job on real input. Starts a server of its own, makes a real iModel with iTwin.js, pushes
- * changesets, clones it up to a changeset and in full into another iTwin through the official client, deletes the source,
- * and checks every file of the clones.
+ * `npm run demo`: the clone operation with real files. Starts a server, creates a real iModel with iTwin.js, pushes
+ * changesets, clones it with the official client into another iTwin (up to a changeset, and completely), deletes the
+ * source, and checks every file of the clones.
  */
 import { fork, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -171,7 +171,7 @@ async function download({ client, authorization }: Official, iModelId: string, n
   }));
 }
 
-/** Every file is the one pushed, and its id is the one that its contents give. */
+/** Checks that every file equals the pushed one, and that iTwin.js computes the same changeset id from it. */
 function check(
   files: readonly Downloaded[],
   expected: readonly Downloaded[],

@@ -1,6 +1,6 @@
 /**
- * Makes the sample: a small real iModel with a few changesets, for machines where iTwin.js cannot be installed and for
- * tests that want real files. Run once; the result is committed.
+ * Creates the sample, a small real iModel with a few changesets, for machines without iTwin.js and for tests that need
+ * real files. Run once; the result is committed.
  */
 import { fork } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,6 +1,6 @@
 /**
- * Makes the seed: the empty iModel that every new iModel starts from. Run once for a new version of iTwin.js; the result
- * is committed, so that the server needs no native code to create iModels.
+ * Creates the seed, the empty iModel that every new iModel starts from. Run once for each new version of iTwin.js. The
+ * result is committed, so that the server needs no native code to create iModels.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -15,7 +15,7 @@ await startITwinJs({ cacheDir: folder });
 try {
   const file = path.join(folder, 'seed.bim');
   const db = SnapshotDb.createEmpty(file, { rootSubject: { name: 'iModel' } });
-  // A value, so that the file has the entry: the ids of each iModel will be written over it in place.
+  // Any value, so that the entry exists in the file. The ids of each iModel are written over it in place.
   nativeDbOf(db).setITwinId(Guid.createValue());
   nativeDbOf(db).saveChanges();
   db.close();

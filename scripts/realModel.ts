@@ -24,8 +24,8 @@ import { Point3d, Sphere } from '@itwin/core-geometry';
 import { startOnOffshoot } from '../packages/itwinjs/src/index.ts';
 
 /**
- * Real iModels, made and read by iTwin.js against a server: what the demo shows and the tests prove. Its calls block, so
- * the server must run in another process.
+ * Creates and reads real iModels with iTwin.js, for the demo and the tests. The calls of iTwin.js block, so the server
+ * must run in another process.
  */
 export class RealModels {
   readonly #folder: string;
@@ -34,7 +34,11 @@ export class RealModels {
     this.#folder = folder;
   }
 
-  /** @param folder for files in work; @param origin of the server; @param token of the one who works, or what gives it */
+  /**
+   * @param folder folder for temporary files
+   * @param origin address of the server
+   * @param token access token of the user, or a function that returns it
+   */
   static async start(folder: string, origin: string, token: string | (() => string)): Promise<RealModels> {
     mkdirSync(folder, { recursive: true });
     await startOnOffshoot({
@@ -49,7 +53,7 @@ export class RealModels {
     await IModelHost.shutdown();
   }
 
-  /** Creates an iModel from a baseline with a model and a category in it, through iTwin.js's own hub access. */
+  /** Creates an iModel from a baseline with a model and a category, through the hub access of iTwin.js. */
   async create(iTwinId: string, name: string): Promise<string> {
     const file = path.join(this.#folder, `${Guid.createValue()}.bim`);
     const db = SnapshotDb.createEmpty(file, { rootSubject: { name } });
@@ -62,13 +66,13 @@ export class RealModels {
     return iModelId;
   }
 
-  /** Opens a new briefcase of an iModel, made from its nearest checkpoint. */
+  /** Acquires and opens a new briefcase, which is downloaded from the nearest checkpoint. */
   async openBriefcase(iTwinId: string, iModelId: string): Promise<BriefcaseDb> {
     const local = await BriefcaseManager.downloadBriefcase({ iTwinId, iModelId });
     return BriefcaseDb.open(local);
   }
 
-  /** Opens an iModel read-only, straight from its checkpoint at a changeset; blocks come as they are needed. */
+  /** Opens the checkpoint of a changeset read-only. Blocks are downloaded on demand. */
   async openCheckpoint(
     iTwinId: string,
     iModelId: string,
@@ -77,7 +81,11 @@ export class RealModels {
     return SnapshotDb.openCheckpoint({ iTwinId, iModelId, changeset });
   }
 
-  /** Inserts a row of spheres, changes the first and gives it an aspect, under a lock of the model, and pushes them as one changeset, which releases it. @returns the changeset's id */
+  /**
+   * Inserts a row of spheres, changes the first one and adds an aspect to it, under a lock on the model. Pushes the
+   * changes as one changeset, which releases the lock.
+   * @returns the id of the changeset
+   */
   async pushSpheres(db: BriefcaseDb, count: number, at: number): Promise<string> {
     const { model, category } = this.plantOf(db);
     await db.locks.acquireLocks({ exclusive: model });
@@ -98,7 +106,7 @@ export class RealModels {
     }
     const [first] = inserted;
     if (first !== undefined) {
-      // Something to tell apart from inserted elements: one changed, one with an aspect.
+      // Changesets should also contain an update and an aspect, not only inserted elements.
       db.elements.updateElement<PhysicalElementProps>({
         ...db.elements.getElementProps<PhysicalElementProps>(first),
         placement: { origin: { x: 0, y: at, z: 1 }, angles: {} },
@@ -117,7 +125,7 @@ export class RealModels {
     return db.changeset.id;
   }
 
-  /** The model and the category that `create` made. */
+  /** The model and the category that `create` inserted. */
   plantOf(db: IModelDb): { model: Id64String; category: Id64String } {
     const one = (ecsql: string): Id64String =>
       db.withPreparedStatement(ecsql, (statement) =>
@@ -129,7 +137,7 @@ export class RealModels {
     };
   }
 
-  /** Inserts an element that has no FederationGuid, as old applications made them. */
+  /** Inserts an element without FederationGuid, as old applications did. */
   insertWithoutGuid(db: BriefcaseDb, model: Id64String, category: Id64String): void {
     const props: PhysicalElementProps = {
       classFullName: 'Generic:PhysicalObject',
@@ -141,7 +149,7 @@ export class RealModels {
     db.elements.insertElement(props);
   }
 
-  /** Labels of all physical elements, sorted: what a model holds, in a form that compares. */
+  /** Sorted labels of all physical elements, to compare the contents of iModels. */
   labels(db: IModelDb): string[] {
     return db.withPreparedStatement('select UserLabel from bis.PhysicalElement order by UserLabel', (statement) => {
       const labels: string[] = [];
@@ -151,7 +159,7 @@ export class RealModels {
   }
 }
 
-/** The id that iTwin.js computes for a changeset file: SHA-1 over the parent's id and the changes in it. */
+/** The id that iTwin.js computes for a changeset file: SHA-1 over the parent's id and the changes. */
 export function computeChangesetId(parentId: string, pathname: string): string {
   return IModelNative.platform.DgnDb.computeChangesetId({ parentId, pathname });
 }

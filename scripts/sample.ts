@@ -7,7 +7,7 @@ import type { Official } from './clients.ts';
 
 const folder = fileURLToPath(new URL('../test/fixtures/sample/', import.meta.url));
 
-/** A changeset of the sample, a real one made by iTwin.js (`scripts/make-sample.ts`). */
+/** A changeset of the sample, created with iTwin.js by `scripts/make-sample.ts`. */
 export interface SampleChangeset {
   id: string;
   parentId: string;
@@ -26,7 +26,7 @@ export function sampleBaseline(): Buffer {
   return brotliDecompressSync(readFileSync(path.join(folder, 'baseline.bim.br')));
 }
 
-/** Creates the sample on a server: from its baseline, then every changeset, through the official client. */
+/** Creates the sample on a server with the official client: the iModel from its baseline, then every changeset. */
 export async function pushSample({ client, authorization }: Official, iTwinId: string, name: string): Promise<string> {
   const work = mkdtempSync(path.join(tmpdir(), 'offshoot-sample-'));
   try {

@@ -1,7 +1,6 @@
 /**
- * Runs the tests: starts PostgreSQL, an S3 server and Azurite for them, then Node's test runner over all test files or those named.
- * `npm test`, or `npm test -- test/clone.test.ts`. `--on=files`, `--on=s3` or `--on=azure` tests on that store and its database only.
- * Other options that begin with `--` go to the test runner.
+ * `npm test`, or `npm test -- test/clone.test.ts`: starts PostgreSQL, an S3 server and Azurite, then runs Node's test
+ * runner on all test files or the given ones. Arguments that start with `--` are passed to the test runner.
  */
 import { spawn } from 'node:child_process';
 import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -13,7 +12,7 @@ import { startPostgres } from '../test/support/postgres.ts';
 import { startAll, stopAll } from '../test/support/services.ts';
 import { startAzurite, startS3 } from '../test/support/stores.ts';
 
-/** The whole run takes less than half of this on two cores; what still runs then hangs. Milliseconds. */
+/** Timeout for the whole run, milliseconds. A run takes less than half of it on two cores. */
 const runMs = 45 * 60_000;
 const openHandles = new URL('../test/support/openHandles.ts', import.meta.url).href;
 
@@ -26,7 +25,7 @@ if (on !== undefined && !stores.includes(on)) {
 }
 const named = given.filter((argument) => !argument.startsWith('--on='));
 const files = named.some((argument) => !argument.startsWith('--')) ? [] : globSync('test/**/*.test.ts').sort();
-// A signal that arrives while they start is acted on once it is known what has started.
+// A signal that arrives during startup is handled after startup, when all services to stop are known.
 let told: NodeJS.Signals | undefined;
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => (told ??= signal));
 const services = await startAll(startPostgres, startS3, startAzurite);
@@ -53,7 +52,7 @@ try {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => runner.kill(signal));
   const late = setTimeout(() => {
     console.error(`The tests did not end within ${runMs / 60_000} minutes.`);
-    // It tells which files were still running.
+    // On SIGTERM the test runner reports which files were still running.
     runner.kill('SIGTERM');
   }, runMs);
   code = await new Promise<number>((resolve) => runner.once('exit', (status) => resolve(status ?? 1)));
@@ -65,7 +64,7 @@ try {
 }
 process.exitCode = code;
 
-/** The page on compatibility must be what this run would write; 0 if it is. */
+/** Checks that the compatibility page equals the one this run would write. @returns the exit code */
 function checkCompatibility(): number {
   const table = compatibilityTable(coverage);
   if (process.env['OFFSHOOT_WRITE_COMPATIBILITY'] !== undefined) writeFileSync(tableFile, table);

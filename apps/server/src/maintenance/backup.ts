@@ -10,20 +10,20 @@ import { NoSuchObjectError, SizeMismatchError } from '../storage/blobStore.ts';
 import { storeId } from '../config.ts';
 import type { Fault } from './verify.ts';
 
-/** What a backup did. */
+/** The result of a backup. */
 export interface BackedUp {
-  /** Files that the database of the backup knows. */
+  /** Number of files that the database of the backup refers to. */
   files: number;
-  /** Of these, brought over by this run; the others were there from an earlier one. */
+  /** Number of files that this run copied. The others were copied by an earlier run. */
   copied: number;
-  /** Files that no longer belong to it, taken away. */
+  /** Number of files that were deleted because the database no longer refers to them. */
   removed: number;
   faults: Fault[];
-  /** Ids of stores on services, which keep their files themselves. */
+  /** Ids of stores on object services, whose files are not backed up. */
   elsewhere: string[];
 }
 
-/** A backup cannot be made like this. */
+/** The backup cannot be made with this configuration or target. */
 export class BackupError extends Error {
   constructor(message: string) {
     super(message);
@@ -41,12 +41,12 @@ interface StoredFile {
 const concurrency = 4;
 
 /**
- * Makes or renews a backup of an embedded installation, beside its running server: a snapshot of the database first,
- * then every file that the snapshot names. Files never change, and the collector leaves those that were just given up
- * for its grace, so all are there; those that an earlier run brought are not read again. The snapshot takes its name
- * last: whenever a run ends, the folder is a whole data folder, the earlier one or the new one, on which a server can
- * be started.
- * @throws BackupError, DataFolderInUseError when a server runs on the backup
+ * Creates or updates a backup of an embedded installation; its server may be running. Takes a snapshot of the database
+ * first, then copies every file that the snapshot refers to. Files never change, and the collector keeps released files
+ * for a grace period, so all of them exist. Files copied by an earlier run are not read again. The snapshot is renamed
+ * last: if a run is interrupted, the target is still a complete data folder, the previous or the new one, on which a
+ * server can be started.
+ * @throws BackupError; DataFolderInUseError if a server runs on the target folder
  */
 export async function backUp(
   config: Pick<Config, 'dataDir' | 'databaseUrl' | 'dataCenter' | 'dataCenters' | 'store'>,
@@ -119,7 +119,7 @@ async function fill(
   for (const ending of ['-wal', '-shm']) rmSync(earlier + ending, { force: true });
   renameSync(snapshot, earlier);
   syncFolderSync(target);
-  // Only now does nothing name them any more.
+  // Delete the stale files last: until the rename, the previous database still refers to them.
   for (const { store: copy, keys } of stale) {
     await pMap(keys, (key) => copy.delete(key), { concurrency });
     result.removed += keys.length;
@@ -127,7 +127,7 @@ async function fill(
   return result;
 }
 
-/** What tells installations apart, made by the first start. */
+/** Id of the installation, created at its first start. */
 function identityOf(file: string): string | undefined {
   const reader = new DatabaseSync(file, { readOnly: true, timeout: 5000 });
   try {
@@ -139,7 +139,7 @@ function identityOf(file: string): string | undefined {
   }
 }
 
-/** One consistent state of the database, whatever a server writes meanwhile. */
+/** Writes a consistent copy of the database, while a server may write to it. */
 function takeSnapshot(file: string, snapshot: string): void {
   rmSync(snapshot, { force: true });
   const source = new DatabaseSync(file, { readOnly: true, timeout: 5000 });
@@ -152,7 +152,7 @@ function takeSnapshot(file: string, snapshot: string): void {
   }
 }
 
-/** @returns keys that the backup has and its database does not name */
+/** Copies the missing files. @returns keys of files in the target that the database does not refer to */
 async function copyFiles(
   from: FileStore,
   to: FileStore,

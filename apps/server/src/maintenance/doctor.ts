@@ -14,18 +14,21 @@ import { RemoteWorker } from '../checkpoints/itwinjs/service/remoteWorker.ts';
 import { DiskSpace } from '../storage/diskSpace.ts';
 import { openStores } from '../storage/stores.ts';
 
-/** What one check found. `warning`: works, but not as a server for others should. */
+/** The result of one check. `warning`: works, but is not recommended for a server with several users. */
 export interface Finding {
   check: string;
   state: 'ok' | 'warning' | 'fault';
   text: string;
-  /** What to do about it. */
+  /** How to fix it. */
   remedy?: string;
 }
 
-/** Longest time for one check, milliseconds. */
+/** Timeout for one check, milliseconds. */
 const checkMs = 20_000;
-/** Difference between the clocks of server and database that is told, milliseconds: leases and links count in seconds. */
+/**
+ * Clock difference between server and database that causes a warning, milliseconds. Leases and links are measured in
+ * seconds.
+ */
 const clockMs = 2000;
 
 type Found = Omit<Finding, 'check'> | Omit<Finding, 'check'>[];
@@ -39,8 +42,8 @@ const fault = (text: string, remedy?: string): Omit<Finding, 'check'> => ({
 });
 
 /**
- * Looks at an installation as its server would, and changes nothing; the server may run.
- * @returns a finding for each thing that was looked at, in the order in which a server needs them
+ * Checks an installation in the same way as its server would, without changing it. The server may be running.
+ * @returns the findings, in the order in which a server needs what was checked
  */
 export async function examine(config: Config): Promise<Finding[]> {
   const findings: Finding[] = [];
@@ -83,14 +86,14 @@ export async function examine(config: Config): Promise<Finding[]> {
   return findings;
 }
 
-/** Whether a name or address leads to this machine only. */
+/** Whether a host name or address is a loopback address. */
 function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || host === '[::1]' || host.startsWith('127.');
 }
 
 function messageOf(error: unknown): string {
   const { message, cause } = error as Error;
-  // Drivers put what happened into an error without a message of its own.
+  // Database drivers wrap the actual error in one with an empty message.
   return message !== '' ? message : cause === undefined ? String(error) : messageOf(cause);
 }
 
@@ -209,7 +212,7 @@ async function tokens({ issuers, embeddedIssuer, host, publicUrl }: Config): Pro
       try {
         await issuerKeys(issuer)({ alg: 'RS256', kid: 'none' }, { payload: '', signature: '' });
       } catch (error) {
-        // It gives keys, and none of them is the one asked for.
+        // Any other error means that the issuer provided keys, and none of them has the requested id, as expected.
         if (error instanceof IssuerUnavailableError)
           return fault(
             `${issuer.issuer} gives no keys: ${messageOf(error.cause)}`,

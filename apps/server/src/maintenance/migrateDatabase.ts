@@ -2,7 +2,7 @@ import { sql, type RawBuilder } from 'kysely';
 import type { Database, Db } from '../db/database.ts';
 import type { Schema } from '../db/schema.ts';
 
-/** Every table, those first that others refer to. */
+/** Every table, in an order that satisfies the foreign keys. */
 export const tablesInOrder = [
   'user_account',
   'itwin',
@@ -49,12 +49,12 @@ export const tablesInOrder = [
   'secret',
 ] as const satisfies readonly (keyof Schema)[];
 
-/** Rows that are read and written at a time; the widest table has 25 columns, a statement takes 65,535 parameters. */
+/** Rows per statement. The widest table has 25 columns, and PostgreSQL allows 65,535 parameters per statement. */
 const batch = 500;
 
 type Row = Record<string, string | number | null>;
 
-/** The target has rows already; a copy must not mix with them. */
+/** The target database already contains rows. */
 export class NotEmptyError extends Error {
   constructor(table: string) {
     super(`The target database is not empty: table ${table} has rows. Name an empty database.`);
@@ -62,7 +62,7 @@ export class NotEmptyError extends Error {
   }
 }
 
-/** A row in the target is not the one that was copied. Nothing was committed. */
+/** A row in the target differs from the original. The transaction was rolled back. */
 export class CopyMismatchError extends Error {
   constructor(table: string, row: unknown) {
     super(`The copy of table ${table} differs from its original: ${JSON.stringify(row)}`);
@@ -71,9 +71,10 @@ export class CopyMismatchError extends Error {
 }
 
 /**
- * Copies an embedded database into an empty PostgreSQL, in one transaction, and compares every row before it is committed.
+ * Copies an embedded database to an empty PostgreSQL database in one transaction, and compares every row before the
+ * commit.
  * @returns the number of rows by table
- * @throws NotEmptyError, CopyMismatchError; then the target is as it was
+ * @throws NotEmptyError, CopyMismatchError; the target is unchanged then
  */
 export async function copyDatabase(
   from: Database,
@@ -118,7 +119,7 @@ async function compare(from: Db, to: Db, table: string, keys: readonly string[],
 
 const sorted = (row: Row): [string, Row[string]][] => Object.entries(row).sort(([a], [b]) => (a < b ? -1 : 1));
 
-/** All rows in order of the primary key. */
+/** Reads all rows in batches, ordered by primary key. */
 async function* batches(db: Db, table: string, keys: readonly string[]): AsyncGenerator<Row[], undefined> {
   const columns = sql.join(keys.map((key) => sql.ref(key)));
   let after: RawBuilder<unknown> = sql``;

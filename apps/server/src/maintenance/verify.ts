@@ -5,35 +5,35 @@ import { countOrphans } from '../collector/orphans.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
 import type { Stores } from '../storage/stores.ts';
 
-/** A file that the database knows and the store has not as it should. */
+/** A file that is missing from its store or differs from the database. */
 export interface Fault {
   blobId: string;
-  /** Id of the store that should have it. */
+  /** Id of the store. */
   store: string;
   key: string;
-  /** `missing` = nothing there; `size`, `content` = other bytes. */
+  /** `missing`: the object does not exist. `size`, `content`: it has another size or hash. */
   what: 'missing' | 'size' | 'content';
 }
 
-/** What a check of an installation found. */
+/** The result of verifying an installation. */
 export interface Verified {
-  /** Files that the database knows. */
+  /** Number of files that the database refers to. */
   files: number;
   bytes: number;
   faults: Fault[];
-  /** Objects that no row knows: left by a crash or a restored backup. The collector takes them after 7 days. */
+  /** Objects that no row refers to, left by a crash or a restored backup. The collector deletes them after 7 days. */
   orphanObjects: string[];
-  /** By table, rows that nothing refers to. The thorough run of the collector, once a day, takes them. */
+  /** Number of rows that nothing refers to, by table. The daily thorough run of the collector deletes them. */
   orphans: Partial<Record<keyof Schema, number>>;
 }
 
 const pageSize = 1000;
-/** An object that is younger may belong to an upload whose row is still to come. */
+/** A newer object may belong to a running upload whose row is not inserted yet. */
 const uploadMs = 3_600_000;
 
 /**
- * Compares what the database knows with what the stores have, without changing anything; a server may run meanwhile.
- * @param deep also reads every file and compares its hash
+ * Compares the database with the stores, without changing either. A server may be running.
+ * @param deep whether to read every file and compare its hash
  */
 export async function verify(
   db: Db,
@@ -52,7 +52,7 @@ export async function verify(
   return found;
 }
 
-/** Adds what one store has to what was found. */
+/** Verifies one store and adds its results to `found`. */
 async function verifyStore(
   db: Db,
   store: BlobStore,
@@ -77,7 +77,7 @@ async function verifyStore(
       if (key === null) continue;
       const object = objects.get(key);
       objects.delete(key);
-      // Stored after the list was taken, or collected since.
+      // The file was stored after the listing, or has been collected since.
       if (object === undefined && (created_at > began || !(await isKnown(db, id)))) continue;
       found.files++;
       found.bytes += size;

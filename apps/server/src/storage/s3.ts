@@ -16,36 +16,37 @@ import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { NoSuchObjectError, SizeMismatchError, type ByteRange, type CallOptions } from './blobStore.ts';
 import type { ListedObject, ObjectLinks, ObjectService } from './objectStore.ts';
 
-/** Where a bucket is and who may use it. Credentials that are not given come from where AWS clients look for them. */
+/** Address and credentials of a bucket. Without credentials, the default credential chain of AWS clients applies. */
 export interface S3Settings {
   bucket: string;
   region: string;
-  /** Of any S3-compatible server; AWS itself without. */
+  /** Endpoint of an S3-compatible server; AWS if absent. */
   endpoint?: string | undefined;
   accessKeyId?: string | undefined;
   secretAccessKey?: string | undefined;
-  /** Put before every name. */
+  /** Prefix of every object name. */
   prefix: string;
 }
 
 /**
- * Connections at a time. Twice the downloads that a server may send (`downloads.simultaneous`), each of which holds one for as long
- * as its client takes: they never take those that uploads and jobs need. The library's own limit is 50.
+ * Maximum number of connections: twice the downloads that a server may send at a time (`downloads.simultaneous`). Each
+ * download uses a connection for as long as its client takes, so this leaves enough for uploads and jobs. The default
+ * of the library is 50.
  */
 const connections = 2048;
-/** Of the client that only looks whether the bucket is there. */
+/** Maximum number of connections of the client for health checks. */
 const checkConnections = 4;
 
-/** Parts of large objects, bytes: two in memory for each upload. */
+/** Part size for large objects, bytes. Each upload keeps two parts in memory. */
 const partBytes = 8 * 1024 * 1024;
-/** Rule of S3: what can be copied in one call. */
+/** Rule of S3: maximum size of a copy in one call, bytes. */
 const longestCopy = 5 * 1024 ** 3;
 
 /** Objects in one S3 bucket. */
 export class S3Service implements ObjectService {
   /**
-   * Presigned addresses. Downloads are led there; uploads are not, because the clients of the API upload to S3 in ways that it
-   * refuses (Azure's block protocol, or without a length).
+   * Presigned addresses. Downloads are redirected to them. Uploads are not, because the clients of the API upload in
+   * ways that S3 refuses (Azure's block protocol, or without a length).
    */
   readonly links: ObjectLinks = {
     downloads: 'redirect',
@@ -61,11 +62,11 @@ export class S3Service implements ObjectService {
       ),
   };
   readonly #client: S3Client;
-  /** Asks whether the bucket can be reached, and waits behind no other request. */
+  /** Client for health checks, which must not wait for other requests. */
   readonly #checks: S3Client;
   readonly #bucket: string;
   readonly #prefix: string;
-  /** Who asks whom: what has the same can copy from here. */
+  /** Endpoint and credentials. Services with equal values can copy from each other. */
   readonly #account: string;
 
   private constructor(settings: S3Settings) {
@@ -76,14 +77,14 @@ export class S3Service implements ObjectService {
     this.#account = JSON.stringify([settings.endpoint ?? 'aws', settings.accessKeyId ?? 'default']);
   }
 
-  /** Makes the bucket if it is not there. @throws what the server says when it cannot be used */
+  /** Opens the bucket and creates it if it does not exist. @throws the error of the S3 server if it cannot be used */
   static async open(settings: S3Settings, options?: CallOptions): Promise<S3Service> {
     const service = new S3Service(settings);
     try {
       await service.check(options);
     } catch (error) {
       if (!(error instanceof NotFound)) throw error;
-      // Another server may be making it in this moment.
+      // Another server may create it at the same time.
       await service.#client
         .send(new CreateBucketCommand({ Bucket: settings.bucket }), ending(options))
         .catch(() => service.check(options));
@@ -121,7 +122,8 @@ export class S3Service implements ObjectService {
       await write({ IfNoneMatch: '*' });
     } catch (error) {
       const status = (error as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode;
-      // A server that does not implement the condition writes the object whole all the same; the last of several wins there.
+      // An S3 server may not implement the condition. Then the object is written without it, and the last of several
+      // writers wins.
       if (status === 501) await write({});
       else if (status !== 409 && status !== 412) throw error;
     }
@@ -136,7 +138,7 @@ export class S3Service implements ObjectService {
         }),
         ending(options),
       );
-      // A server that ignores ranges answers with the whole object.
+      // An S3 server that ignores ranges returns the whole object.
       if (range !== undefined && range.start > 0 && ContentRange?.startsWith(`bytes ${range.start}-`) !== true) {
         (Body as Readable).on('error', () => undefined).destroy();
         throw new Error(`the service answered '${ContentRange ?? 'the whole object'}' for a range from ${range.start}`);
@@ -169,7 +171,7 @@ export class S3Service implements ObjectService {
         ending(options),
       );
       const checksum = CopyObjectResult?.ChecksumSHA256;
-      // One of many parts (`…-3`) is a checksum of checksums. Servers that know none tell nothing.
+      // The checksum of a multipart object (`…-3`) is a checksum of checksums. Servers without checksums return none.
       return {
         sha256:
           checksum === undefined || checksum.includes('-')
@@ -214,13 +216,13 @@ function clientOf({ endpoint, accessKeyId, secretAccessKey, region }: S3Settings
     ...(endpoint !== undefined && { endpoint, forcePathStyle: true }),
     ...(accessKeyId !== undefined &&
       secretAccessKey !== undefined && { credentials: { accessKeyId, secretAccessKey } }),
-    // Not every server knows the newer checksums; ours are kept in the database.
+    // Not every S3 server supports the newer checksums. The database has its own hashes.
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
   });
 }
 
-/** The client's way to say when a request ends. */
+/** The abort signal in the form that the client expects. */
 const ending = (options: CallOptions | undefined): { abortSignal?: AbortSignal } =>
   options?.signal === undefined ? {} : { abortSignal: options.signal };
 

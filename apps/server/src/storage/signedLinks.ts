@@ -1,18 +1,18 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import type { LinkKeys } from './linkKeys.ts';
 
-/** What a link allows: one thing, on one blob or one iModel's view of a model file, for a while. */
+/** What a link permits: reading or writing one blob, or reading a model file with the ids of one iModel. */
 export interface LinkGrant {
   /** `blobs/{id}`, or `files/{id}/{iModelId}`. */
   resource: string;
   /** Last part of the address. Rule of the API: a changeset's link contains the changeset's id. */
   fileName: string;
   permission: 'r' | 'w';
-  /** Id of the share through which it was given out, and with which it ends. */
+  /** Id of the share through which the link was issued. The link expires with the share. */
   share?: string;
 }
 
-/** What an answer is given out through, where that is a share: nothing of it outlives the share. */
+/** The share through which a link is issued. Links expire with their share at the latest. */
 export interface LinkOrigin {
   id: string;
   /** Milliseconds since 1970. */
@@ -23,52 +23,53 @@ export interface LinkOrigin {
 export type LinkFault = 'tampered' | 'expired';
 
 /**
- * First part of every address of the data plane. Azure's client wants account and container in the path on localhost
- * and IP hosts.
+ * First path segment of every data plane address. On localhost and IP hosts, Azure's client expects account and
+ * container in the path.
  */
 export const account = 'storage';
 export const blobPath = `/${account}/blobs/:blobId/:fileName`;
 export const filePath = `/${account}/files/:fileId/:iModelId/:fileName`;
-/** Shorter than the addresses above, as Cloud Backed SQLite builds it: account, container, name. */
+/** Path format of Cloud Backed SQLite: account, container, name. */
 export const containerPath = `/${account}/:container/:name`;
 
 /**
- * Makes and checks the links of the data plane: an HMAC over what the link allows and until when, so that any server of
- * the installation can check one without keeping anything. Each link carries a nonce, so no two are alike.
+ * Creates and verifies the links of the data plane. A link is signed with an HMAC over its permission and expiry, so
+ * that every server of the installation can verify it without stored state. A nonce makes each link unique.
  */
 export class SignedLinks {
   readonly #keys: Pick<LinkKeys, 'signing' | 'accepted'>;
   readonly #lifeMs: number;
 
-  /** @param lifeSeconds how long a new link is good for */
+  /** @param lifeSeconds lifetime of a new link */
   constructor(keys: Pick<LinkKeys, 'signing' | 'accepted'>, lifeSeconds: number) {
     this.#keys = keys;
     this.#lifeMs = lifeSeconds * 1000;
   }
 
-  /** When a link that is made now ends, ms since 1970. */
+  /** When a link created now expires, ms since 1970. */
   expiry(): number {
     return Date.now() + this.#lifeMs;
   }
 
-  /** An absolute link below `origin` (`http://host:port`, without a slash at its end). */
+  /** Creates an absolute link. @param origin `http://host:port`, without a trailing slash */
   make(origin: string, grant: Omit<LinkGrant, 'share'>, through?: LinkOrigin): string {
     return `${origin}/${account}/${grant.resource}/${encodeURIComponent(grant.fileName)}?${this.#query(grant.permission, partsOf(grant), this.expiry(), through)}`;
   }
 
   /**
-   * A token that lets its holder read a container: the query of every request for it. iTwin.js reads its end from `se`.
+   * Creates a token for reading a container, which is the query of every request for it. iTwin.js reads the expiry from
+   * `se`.
    */
   containerToken(container: string, lifeSeconds: number, through?: LinkOrigin): string {
     return this.#query('r', partsOfContainer(container), Date.now() + lifeSeconds * 1000, through);
   }
 
-  /** Checks a token that came back. */
+  /** Verifies the token of a request. */
   checkContainer(container: string, query: Record<string, unknown>): Pick<LinkGrant, 'share'> | LinkFault {
     return this.#check(partsOfContainer(container), query);
   }
 
-  /** Checks the parts of a link that came back. A link is judged tampered before it is judged expired. */
+  /** Verifies the link of a request. A link that is both tampered with and expired counts as tampered. */
   check(parts: { resource: string; fileName: string; query: Record<string, unknown> }): LinkGrant | LinkFault {
     const { sp } = parts.query;
     if (sp !== 'r' && sp !== 'w') return 'tampered';

@@ -1,9 +1,9 @@
 import { LRUCache } from 'lru-cache';
 import type { CallOptions } from './blobStore.ts';
 
-/** A staged block as its store lists it. */
+/** A staged block in the listing of its store. */
 export interface StagedBlock {
-  /** Of the block within its upload, as the store has it. */
+  /** Name of the block in the store, unique within its upload. */
   name: string;
   /** Bytes. */
   size: number;
@@ -11,35 +11,37 @@ export interface StagedBlock {
   modifiedAt: number;
 }
 
-/** Where a store keeps staged blocks. */
+/** How to access the staged blocks of a store. */
 export interface StagingPlace {
   list(upload: string, options: CallOptions): Promise<StagedBlock[]>;
   remove(upload: string, name: string, options: CallOptions): Promise<void>;
 }
 
 /**
- * What the blocks of an upload may take together, as a multiple of its declared size: the blocks of one attempt and of an earlier
- * one that broke off, because clients name their blocks anew for each attempt. Beyond `most` the oldest blocks are dropped until
- * `kept` is left, so that the store is listed once for each half of the declared size that comes in and not once for each block.
+ * Maximum total size of the blocks of an upload, as a multiple of its declared size. Clients name their blocks
+ * differently in each attempt, so this allows the blocks of one attempt and of an earlier one that was interrupted.
+ * Beyond `most`, the oldest blocks are dropped until `kept` is left. The store is therefore listed once for each half
+ * of the declared size that arrives, not once for each block.
  */
 const most = 2;
 const kept = 1.5;
-/** Rule of Azure: the uncommitted blocks of one blob. */
+/** Rule of Azure: maximum number of uncommitted blocks of one blob. */
 const mostBlocks = 100_000;
 const keptBlocks = 75_000;
-/** Uploads whose blocks are counted in memory; those of others are listed again. */
+/** Number of uploads whose blocks are counted in memory. Those of other uploads are listed again. */
 const countedUploads = 1000;
 
 /**
- * Keeps what is staged for each upload within its bound. A block that is staged again counts once. Several servers may stage
- * blocks of one upload: each counts its own and what was there when it first looked, and looks again before it drops any.
+ * Enforces the limit on the staged blocks of each upload. A block that is staged twice counts once. Several servers may
+ * stage blocks of one upload: each counts its own and those that it found first, and lists them again before it drops
+ * any.
  */
 export class StagedBlocks {
   readonly #place: StagingPlace;
   readonly #counted = new LRUCache<string, Count>({ max: countedUploads });
-  /** Blocks that are being staged now, by upload: none of them is dropped. */
+  /** Blocks that are being staged, by upload. They are not dropped. */
   readonly #coming = new Map<string, string[]>();
-  /** Ends when the last block that came in is counted. */
+  /** By upload, resolved when the last received block is counted. */
   readonly #counting = new Map<string, Promise<void>>();
 
   constructor(place: StagingPlace) {
@@ -47,9 +49,9 @@ export class StagedBlocks {
   }
 
   /**
-   * Stages a block, counts it, and drops the oldest blocks of its upload if they are too many.
-   * @param declared bytes that the whole upload shall have
-   * @param write stages it and tells how many bytes it has
+   * Stages a block, counts it, and drops the oldest blocks of its upload beyond the limit.
+   * @param declared declared size of the whole upload, bytes
+   * @param write stages the block and returns its size
    */
   async stage(
     upload: string,
@@ -70,7 +72,7 @@ export class StagedBlocks {
     }
   }
 
-  /** Blocks of one upload are counted one after the other. */
+  /** Counts the blocks of one upload one at a time. */
   async #inTurn(upload: string, work: () => Promise<void>): Promise<void> {
     const counted = (this.#counting.get(upload) ?? Promise.resolve()).catch(() => undefined).then(work);
     this.#counting.set(upload, counted);
@@ -81,7 +83,7 @@ export class StagedBlocks {
     }
   }
 
-  /** Forgets what was counted for an upload whose blocks are gone. */
+  /** Discards the count of an upload whose blocks were dropped. */
   forget(upload: string): void {
     this.#counted.delete(upload);
   }
@@ -93,7 +95,7 @@ export class StagedBlocks {
     count.sizes.set(name, size);
     this.#counted.set(upload, count);
     if (count.bytes <= most * declared && count.sizes.size <= mostBlocks) return;
-    // Another server may have staged some of them again since: the store tells which are the oldest.
+    // Another server may have staged some of them again since, so the order must come from the store.
     const blocks = await this.#inOrder(upload, count.sizes, options);
     const left = countOf(blocks);
     for (const block of blocks) {
@@ -106,7 +108,10 @@ export class StagedBlocks {
     this.#counted.set(upload, left);
   }
 
-  /** The blocks of an upload, the oldest first. Stores tell times to the second at worst: what was counted later here, or is not yet, is newer. */
+  /**
+   * The blocks of an upload, oldest first. Some stores report times in whole seconds. Within a second, blocks are
+   * ordered as they were counted here, uncounted ones last.
+   */
   async #inOrder(upload: string, sizes: ReadonlyMap<string, number>, options: CallOptions): Promise<StagedBlock[]> {
     const positions = new Map([...sizes.keys()].map((name, position) => [name, position]));
     const positionOf = ({ name }: StagedBlock): number => positions.get(name) ?? Number.MAX_SAFE_INTEGER;
@@ -118,7 +123,7 @@ export class StagedBlocks {
 
 /** The blocks of one upload. */
 interface Count {
-  /** Bytes by name, the block that was staged last at the end. */
+  /** Bytes by name, in the order of staging. */
   sizes: Map<string, number>;
   bytes: number;
 }

@@ -1,4 +1,4 @@
-/** A refusal in the words of the storage protocol. */
+/** An error response of the storage protocol. */
 export class StorageError extends Error {
   readonly status: number;
   readonly code: string;

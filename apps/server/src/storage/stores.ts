@@ -9,21 +9,21 @@ import { GuardedStore } from './guardedStore.ts';
 import { ObjectStore } from './objectStore.ts';
 import { TracedStore } from './tracedStore.ts';
 
-/** The files of this installation lie in another store than the configured ones. */
+/** The files of this installation are in a store that is not configured. */
 export class OtherStoreError extends Error {
   constructor(found: string, configured: readonly string[]) {
     super(
-      `Files of this installation lie in the store '${found}', the configuration names ${configured.map((id) => `'${id}'`).join(', ')}. Configure the store that holds them.`,
+      `Files of this installation are in the store '${found}', but the configuration names ${configured.map((id) => `'${id}'`).join(', ')}. Configure the store that holds them.`,
     );
     this.name = 'OtherStoreError';
   }
 }
 
-/** Another installation keeps its files in a configured store. */
+/** A configured store belongs to another installation. */
 export class ForeignStoreError extends Error {
   constructor(id: string) {
     super(
-      `The store '${id}' belongs to another installation, whose files this one would take for strays. Give this one a folder, bucket, container or prefix of its own. If the other one is gone for good, remove 'owner' from the store.`,
+      `The store '${id}' belongs to another installation, whose files this one would treat as orphans. Configure another folder, bucket, container or prefix. If the other installation no longer exists, remove 'owner' from the store.`,
     );
     this.name = 'ForeignStoreError';
   }
@@ -42,27 +42,26 @@ export class StoreUnavailableError extends Error {
 type StoreConfig = Config['store'];
 
 /**
- * The stores of an installation: one for each data center. Everything that an iTwin holds lies in the store of its data
- * center.
+ * The stores of an installation, one for each data center. All files of an iTwin are in the store of its data center.
  */
 export class Stores {
   readonly home: BlobStore;
   readonly #byId: ReadonlyMap<string, BlobStore>;
   readonly #byDataCenter: ReadonlyMap<string, BlobStore>;
 
-  /** @param byDataCenter stores of further data centers; one that is not named has its files in the home store */
+  /** @param byDataCenter stores of further data centers; a data center without an entry uses the home store */
   constructor(home: BlobStore, byDataCenter: ReadonlyMap<string, BlobStore> = new Map()) {
     this.home = home;
     this.#byDataCenter = byDataCenter;
     this.#byId = new Map([home, ...byDataCenter.values()].map((store) => [store.id, store]));
   }
 
-  /** Whether clients download from any of them by themselves. */
+  /** Whether clients access any of the stores directly. */
   get anyDirect(): boolean {
     return this.all.some(({ direct }) => direct !== undefined);
   }
 
-  /** Whether clients upload to any of them by themselves. */
+  /** Whether clients upload to any of the stores directly. */
   get anyDirectUploads(): boolean {
     return this.all.some(({ direct }) => direct?.uploads !== undefined);
   }
@@ -71,7 +70,7 @@ export class Stores {
     return [...this.#byId.values()];
   }
 
-  /** The store with the id that a blob names. */
+  /** The store with an id, as recorded with each blob. */
   get(id: string): BlobStore {
     const store = this.#byId.get(id);
     if (store === undefined) throw new Error(`the store '${id}' is not configured`);
@@ -84,8 +83,8 @@ export class Stores {
 }
 
 /**
- * Opens the stores that the configuration names. The libraries of services are loaded only where they are used.
- * @param ending ends every call of them: the server shuts down
+ * Opens the configured stores. The client libraries of S3 and Azure are loaded only if they are used.
+ * @param ending aborts every call when the server shuts down
  * @throws StoreUnavailableError, OtherStoreError, ForeignStoreError
  */
 export async function openStores(
@@ -115,7 +114,7 @@ export async function openStores(
   return new Stores(byDataCenter.get(config.dataCenter) as BlobStore, byDataCenter);
 }
 
-/** What tells this installation from others, for as long as its database lives, wherever that moves. */
+/** Id of this installation, created once and stored in its database. */
 async function installationOf(db: Db): Promise<string> {
   const read = () => db.selectFrom('secret').select('value').where('name', '=', 'installation').executeTakeFirst();
   const found = await read();
@@ -171,7 +170,7 @@ async function open(
       return FileStore.open(id, path.resolve(dataDir, folder), new DiskSpace(path.resolve(dataDir, folder), diskSpace));
     case 's3': {
       const { S3Service } = await import('./s3.ts');
-      // A server of one's own often stands where only this one reaches it.
+      // A self-hosted S3 server often can be reached only by this server, so direct access is off by default.
       return new ObjectStore(id, await S3Service.open({ ...store, bucket }, { signal }), {
         clients: store.direct ?? store.endpoint === undefined,
         pages: store.directForPages,

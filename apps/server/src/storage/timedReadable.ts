@@ -2,12 +2,12 @@ import { Readable } from 'node:stream';
 import type { CallOptions } from './blobStore.ts';
 
 /**
- * A stream whose source must not stall: while somebody waits for bytes, each piece has to come within a time. A reader that
- * takes its time costs nothing. The source is destroyed with it.
- * @param timeoutMs longest wait for one piece, milliseconds
- * @param fault what the stream ends with when the wait is over
- * @param options.signal ends the stream with its reason
- * @param options.onProgress hears of each piece
+ * A stream that fails if its source stalls: while the reader waits, each chunk must arrive within a timeout. A slow
+ * reader does not count. Destroying the stream destroys the source.
+ * @param timeoutMs maximum wait for one chunk, milliseconds
+ * @param fault creates the error of a timeout
+ * @param options.signal destroys the stream with its reason
+ * @param options.onProgress called for each chunk
  */
 export class TimedReadable extends Readable {
   readonly #source: Readable;
@@ -25,7 +25,7 @@ export class TimedReadable extends Readable {
     this.#options = options;
     source.on('readable', this.#onReadable);
     source.on('end', this.#onEnd);
-    // A source that failed before it came here tells nobody again.
+    // A source that has already failed emits no further error event.
     if (source.errored !== null) this.destroy(source.errored);
     source.on('error', this.#onError);
     source.on('close', this.#onClose);
@@ -42,7 +42,7 @@ export class TimedReadable extends Readable {
     clearTimeout(this.#timer);
     this.#options.signal?.removeEventListener('abort', this.#onAbort);
     this.#source.off('readable', this.#onReadable);
-    // What the source says of its own end after this is nobody's concern, but must not end the process.
+    // Later errors of the source are irrelevant, but without a listener they would crash the process.
     this.#source.off('error', this.#onError).on('error', () => undefined);
     this.#source.off('close', this.#onClose);
     this.#source.destroy();
@@ -53,7 +53,7 @@ export class TimedReadable extends Readable {
     if (!this.#wanted) return;
     const chunk = this.#source.read() as Buffer | null;
     if (chunk === null) {
-      // One timer for the life of the stream, begun anew by each wait.
+      // One timer for the lifetime of the stream, restarted for each wait.
       if (this.#timer === undefined)
         this.#timer = setTimeout(() => this.#wanted && this.destroy(this.#fault()), this.#timeoutMs);
       else this.#timer.refresh();

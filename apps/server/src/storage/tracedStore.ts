@@ -11,7 +11,7 @@ import type {
 } from './blobStore.ts';
 import { traced } from '../traces/traces.ts';
 
-/** A store whose calls show in traces. Keys are opaque; nothing of them is told. */
+/** A store whose calls are recorded as spans. Keys are not recorded. */
 export class TracedStore implements BlobStore {
   readonly id: string;
   readonly direct: DirectAccess | undefined;
@@ -69,7 +69,7 @@ export class TracedStore implements BlobStore {
     return this.#span('store.dropBlocks', {}, () => this.#store.dropBlocks(upload, options));
   }
 
-  /** The span ends when the bytes begin to come. */
+  /** The span ends when the stream opens, not when it ends. */
   read(key: string, range?: ByteRange, options?: CallOptions): Promise<Readable> {
     return this.#span('store.read', {}, () => this.#store.read(key, range, options));
   }

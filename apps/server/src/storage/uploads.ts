@@ -16,40 +16,39 @@ import type { Stores } from './stores.ts';
 /** The upload behind a link. */
 export interface Upload {
   id: string;
-  /** Id of the store that it goes to. */
+  /** Id of the target store. */
   store: string;
-  /** Bytes that were declared for it. */
+  /** Declared size, bytes. */
   size: number;
   /**
-   * `open`: a push or a baseline waits for it. `closed`: that is complete, and a repeated request changes nothing.
-   * `lost`: the push lost its turn to another one.
+   * `open`: a push or a baseline waits for it. `closed`: the push or baseline is complete, and repeated requests change
+   * nothing. `lost`: the push was abandoned in favor of another one.
    */
   state: 'open' | 'closed' | 'lost';
-  /** What was stored; undefined while nothing is. */
+  /** The stored object, if any. */
   stored: { key: string; sha256: string } | undefined;
-  /** When bytes last came in, ms since 1970; null where that is not noted. */
+  /** When bytes were last received, ms since 1970; null if not recorded. */
   activeAt: number | null;
-  /** Until when its push keeps others out, ms since 1970; null for a baseline. */
+  /** End of the lease of its push, ms since 1970; null for a baseline. */
   leaseUntil: number | null;
 }
 
-/** What became of an upload. `conflict`: other bytes are there already. `lost`: nothing waits for it any more. */
+/**
+ * Result of an upload. `conflict`: other bytes are already stored. `lost`: no push or baseline waits for it any more.
+ */
 export type UploadOutcome = 'stored' | 'conflict' | 'lost';
 
-/**
- * How long a stored file waits for its completion, and how long one is waited for that clients put into a store by
- * themselves.
- */
+/** How long a stored file waits for its completion, and how long a direct upload stays pending. */
 export const completionMs = 24 * 3600 * 1000;
-/** What is expected of uploads that the server cannot see. */
+/** Minimum speed expected of direct uploads. */
 const slowestDirectBytesPerSecond = 1024 * 1024;
-/** Uploads whose last note is remembered. */
+/** Number of uploads whose last record is cached. */
 const rememberedNotes = 10_000;
 
 /**
- * Takes the bytes of uploads: whole or in blocks, through links of the server, or from where clients put them by
- * themselves. Everything may be repeated, because answers get lost. While bytes come in, that is noted now and then: it
- * renews the lease of a push, and keeps a link usable that ran out meanwhile.
+ * Receives uploads: whole or in blocks through links of the server, or directly to the store. Every request may be
+ * repeated, because answers can be lost. While bytes arrive, the progress is recorded periodically. This renews the
+ * lease of a push, and lets the upload continue after its link has expired.
  */
 export class Uploads {
   readonly #db: Db;
@@ -57,11 +56,11 @@ export class Uploads {
   readonly #log: FastifyBaseLogger;
   readonly #leaseMs: number;
   readonly #linkLifeMs: number;
-  /** How often it is noted that bytes come in. */
+  /** Interval at which progress is recorded. */
   readonly #noteEveryMs: number;
-  /** When this server last noted an upload, by its own steady clock. */
+  /** When this server last recorded the progress of an upload, on its monotonic clock. */
   readonly #noted = new LRUCache<string, number>({ max: rememberedNotes });
-  /** Commits that are under way, by upload and list: a repeated one gets the answer of the first. */
+  /** Running commits, by upload and block list. A repeated commit gets the answer of the first. */
   readonly #commits = new Map<string, Promise<UploadOutcome>>();
 
   constructor(
@@ -90,7 +89,7 @@ export class Uploads {
     );
   }
 
-  /** The upload of a blob; undefined when there is no such blob, or nothing waits for it any more. */
+  /** The upload of a blob; undefined if the blob does not exist or no longer waits for an upload. */
   async find(id: string): Promise<Upload | undefined> {
     const row = await this.#db
       .selectFrom('blob as b')
@@ -124,8 +123,8 @@ export class Uploads {
   }
 
   /**
-   * Whether an upload goes on through a link that has run out. What counts is that it began in time and that bytes
-   * flow: it may pause for as long as a link lives.
+   * Whether an upload may continue after its link has expired: it started in time, and received bytes within the
+   * lifetime of a link.
    */
   isActive({ activeAt }: Upload): boolean {
     return activeAt !== null && Date.now() - activeAt < this.#linkLifeMs;
@@ -138,21 +137,21 @@ export class Uploads {
   async noteStart(upload: Upload, inBlocks: boolean): Promise<void> {
     if (upload.state !== 'open' || this.#isNoted(upload.id)) return;
     const leftMs = (upload.leaseUntil ?? 0) - Date.now();
-    // One that ends later than any begun now was given by a clock that has been set back.
+    // A lease that ends later than a new one would was granted before the clock was set back.
     const fresh = leftMs > this.#leaseMs - this.#noteEveryMs && leftMs <= Math.max(this.#leaseMs, this.#linkLifeMs);
     if (fresh && !inBlocks) this.#noted.set(upload.id, performance.now());
     else await this.#note(upload.id);
   }
 
-  /** Notes that bytes come in; may be called for every chunk. */
+  /** Records that bytes are arriving. May be called for every chunk. */
   noteProgress(upload: Upload): void {
     if (upload.state !== 'open' || this.#isNoted(upload.id)) return;
     this.#note(upload.id).catch((error: unknown) =>
-      this.#log.warn({ err: error, blob: upload.id }, 'cannot note the progress of an upload; tried again'),
+      this.#log.warn({ err: error, blob: upload.id }, 'cannot record the progress of an upload; will retry'),
     );
   }
 
-  /** Takes the whole file. @throws SizeMismatchError, or what the body throws */
+  /** Stores the whole file. @throws SizeMismatchError; errors of the body */
   async put(upload: Upload, body: Readable): Promise<UploadOutcome> {
     if (upload.stored === undefined) return this.#settle(upload, (store, key) => store.put(key, body, upload.size));
     const hash = createHash('sha256');
@@ -169,8 +168,8 @@ export class Uploads {
   }
 
   /**
-   * Puts the blocks of an upload together.
-   * @param md5 that the whole file must have, hex, if any
+   * Commits the blocks of an upload.
+   * @param md5 expected MD5 of the whole file, hex
    * @throws SizeMismatchError, UnknownBlockError, ChecksumMismatchError
    */
   async commitBlocks(upload: Upload, blockIds: readonly string[], md5?: string): Promise<UploadOutcome> {
@@ -184,7 +183,7 @@ export class Uploads {
     return outcome;
   }
 
-  /** Notes that an upload came in another size than declared, which its completion then reports. */
+  /** Records that an upload has another size than declared. Its completion reports this. */
   async refuse(upload: Upload): Promise<void> {
     await this.#db
       .updateTable('blob')
@@ -195,8 +194,8 @@ export class Uploads {
   }
 
   /**
-   * Takes in what a client uploaded straight to the store, before its completion is judged. Nothing there, nothing that
-   * can be read, and another size than declared, are for the completion to tell.
+   * Finalizes a direct upload before its completion is checked. The completion reports if the object is missing,
+   * unreadable or of the wrong size.
    */
   async finalize(id: string): Promise<void> {
     if (!this.#stores.anyDirectUploads) return;
@@ -210,15 +209,15 @@ export class Uploads {
       );
     } catch (error) {
       if (error instanceof UnreadableObjectError) {
-        // It may be of a kind that cannot be written anew either: whoever is told that nothing is there may upload
-        // again.
+        // The object may also be impossible to overwrite. It is removed, so that the client can upload again after the
+        // answer that nothing was uploaded.
         await uploads.drop(id);
         return;
       }
       if (error instanceof NoSuchObjectError || error instanceof SizeMismatchError) return;
       throw error;
     }
-    // It counts already; what stays behind is the collector's.
+    // The upload is already stored. If this fails, the collector removes the rest.
     await uploads.drop(id).catch(() => undefined);
   }
 
@@ -239,7 +238,7 @@ export class Uploads {
       await this.#dropBlocks(upload);
       return outcome;
     } catch (error) {
-      // The same list may have been committed on another server in this moment, which dropped the blocks.
+      // Another server may have committed the same list and dropped the blocks.
       const now = error instanceof UnknownBlockError ? await this.find(upload.id) : undefined;
       if (now?.stored === undefined) throw error;
       return this.#repeated(now, now.stored, blockIds, list);
@@ -247,8 +246,8 @@ export class Uploads {
   }
 
   /**
-   * A block list for a file that is there already. Rule of Azure: an id names the block that was staged last, else the
-   * one that was committed. So the list that was committed gives the same file, unless other blocks were staged since.
+   * Handles a block list for a file that is already stored. Rule of Azure: an id refers to the latest staged block, or
+   * else to the committed one. The committed list therefore gives the same file unless blocks were staged since.
    */
   async #repeated(
     upload: Upload,
@@ -281,19 +280,23 @@ export class Uploads {
     return 'stored';
   }
 
-  /** What cannot be dropped now goes with the collector. */
+  /** Blocks that cannot be dropped now are dropped by the collector. */
   async #dropBlocks({ id, store }: Upload): Promise<void> {
     await this.#stores
       .get(store)
       .dropBlocks(id)
       .catch((error: unknown) =>
-        this.#log.warn({ err: error, blob: id }, 'cannot drop the blocks of a finished upload; the collector does'),
+        this.#log.warn(
+          { err: error, blob: id },
+          'cannot drop the blocks of a finished upload; the collector will retry',
+        ),
       );
   }
 
   /**
-   * Writes under a fresh key and then claims the blob for it: of two uploads through one link the first claim wins, the
-   * other is told so unless it brought the same bytes, and a crash in between leaves an orphan for the collector.
+   * Writes the object under a new key and then records the key in the blob. Of two uploads through one link, the first
+   * to be recorded wins; the other gets a conflict unless it has the same bytes. A crash in between leaves an orphan
+   * for the collector.
    */
   async #settle(
     upload: Upload,
@@ -334,7 +337,7 @@ export class Uploads {
     return now.stored.sha256 === object.sha256 ? 'stored' : 'conflict';
   }
 
-  /** What the server does with bytes that have arrived renews the lease too, for at most as long as a link lives. */
+  /** Renews the lease while the server processes received bytes, for at most the lifetime of a link. */
   async #whileNoted<T>(upload: Upload, work: () => Promise<T>): Promise<T> {
     const until = performance.now() + this.#linkLifeMs;
     const noting = setInterval(() => {
@@ -369,7 +372,7 @@ export class Uploads {
       });
     } catch (error) {
       this.#noted.delete(id);
-      // The blob went in this moment, and with it what waited for it: the upload is told so at its end.
+      // The blob was deleted concurrently. The upload reports this when it ends.
       if (!isForeignKeyError(error)) throw error;
     }
   }

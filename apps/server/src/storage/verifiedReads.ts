@@ -5,26 +5,26 @@ import { FinalError } from '../operations/reasons.ts';
 import { NoSuchObjectError } from './blobStore.ts';
 import { intoFile } from './intoFile.ts';
 
-/** A file that work needs is not in its store as the database knows it; another attempt would find the same. */
+/** A required file is missing from its store or differs from the database. Another attempt would fail the same way. */
 export class DamagedFileError extends FinalError {
-  /** @param what of the file, to people: `changeset 7`, `the baseline` */
+  /** @param what the file in words for users: `changeset 7`, `the baseline` */
   constructor(what: string, how: 'missing' | 'damaged') {
     super(`The file of ${what} is ${how} in its store.`);
     this.name = 'DamagedFileError';
   }
 }
 
-/** Bytes from a store are not those that the database knows. */
+/** The bytes read from a store do not match the database. */
 export class ContentMismatchError extends Error {
   constructor() {
-    super('the stored bytes have another size or hash than the database knows');
+    super('the stored bytes have another size or hash than the database records');
     this.name = 'ContentMismatchError';
   }
 }
 
 /**
- * Reads from a store what must not differ from what the database knows. One that differs is read once more, because a
- * transfer may have been at fault.
+ * Reads a file from a store and compares it with the database. If it differs, reads it once more, because the transfer
+ * may have been faulty.
  * @throws DamagedFileError
  */
 export async function readVerified<T>(what: string, read: () => Promise<T>): Promise<T> {
@@ -49,7 +49,7 @@ export async function writeVerified(
   await intoFile(target, 'w', (sink) => pipeline(source, new Verified(expected), sink, { signal }));
 }
 
-/** Passes bytes on and fails at the end when they are not the expected ones. */
+/** Passes bytes through and fails at the end if size or hash differ from the expected ones. */
 class Verified extends Transform {
   readonly #expected: { size: number; sha256: string };
   readonly #hash = createHash('sha256');

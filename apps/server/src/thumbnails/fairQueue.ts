@@ -1,22 +1,22 @@
-/** More work waits already than is waited for. */
+/** The queue is full, for all users or for this one. */
 export class QueueFullError extends Error {
   constructor() {
-    super('too much work waits for its turn');
+    super('too much work is already waiting');
     this.name = 'QueueFullError';
   }
 }
 
-/** How much runs and waits at a time. */
+/** Limits for running and waiting work. */
 interface Limits {
   running: number;
   waiting: number;
   waitingPerUser: number;
 }
 
-/** Lets work of several users run some at a time: of those who wait each has a turn before anyone has a second one. */
+/** A bounded queue that runs a limited number of tasks at a time and serves waiting users round-robin. */
 export class FairQueue {
   readonly #limits: Limits;
-  /** Work that waits, by user, who comes next first. */
+  /** Waiting work by user, in the order in which users are served. */
   readonly #waiting = new Map<string, (() => void)[]>();
   #running = 0;
 
@@ -25,9 +25,9 @@ export class FairQueue {
   }
 
   /**
-   * Runs work when its turn comes.
-   * @param signal ends the wait; what runs has to heed it by itself
-   * @throws QueueFullError; the reason of the signal; what the work throws
+   * Runs work as soon as a place is free.
+   * @param signal ends the wait; running work has to observe it itself
+   * @throws QueueFullError; the reason of the signal; errors of the work
    */
   async run<T>(user: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     signal.throwIfAborted();
@@ -60,7 +60,7 @@ export class FairQueue {
     });
   }
 
-  /** Hands the place of what has ended to whoever is next. */
+  /** Passes the free place to the next waiting user. */
   #next(): void {
     const first = this.#waiting.entries().next().value;
     if (first === undefined) {
@@ -69,7 +69,7 @@ export class FairQueue {
     }
     const [user, own] = first;
     const begin = own.shift() as () => void;
-    // To the end, behind everybody else who waits.
+    // Move the user to the end of the round.
     this.#waiting.delete(user);
     if (own.length > 0) this.#waiting.set(user, own);
     begin();

@@ -1,15 +1,14 @@
 /**
- * Scales one picture, in a process of its own that ends with it: decoding holds a thread of the pool that also reads
- * files, and its library is native code that reads a stranger's bytes. The picture comes over standard input, the
- * answer goes over standard output (`readScaled` in `pictures.ts`). With the argument `default` it draws the picture of
- * iModels that have none.
+ * Scales one picture in a separate process. Decoding would block a thread of the pool that also reads files, and the
+ * decoder is native code that parses untrusted bytes. Reads the picture from standard input and writes the answer to
+ * standard output (`readScaled` in `pictures.ts`). With the argument `default` it draws the default picture of iModels.
  */
 import { buffer } from 'node:stream/consumers';
 import type Sharp from 'sharp';
 import { sizes, type PictureFault, type ScaledHead } from './pictureSizes.ts';
 import { maxPixels } from '../domain.ts';
 
-/** What an iModel without a picture shows: a quiet wire frame of a building. */
+/** The default picture of iModels: a wire frame of a building. */
 const defaultPicture = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 500">
   <rect width="800" height="500" fill="#eef1f5"/>
   <g fill="none" stroke="#9aa7b8" stroke-width="6" stroke-linejoin="round">
@@ -17,7 +16,7 @@ const defaultPicture = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800
     <path d="M280 210 280 380M340 240 340 410M460 240 460 410M520 210 520 380M220 265 400 355 580 265" stroke-width="3"/>
   </g></svg>`;
 
-/** The picture cannot be used. */
+/** The picture cannot be scaled. */
 class FaultError extends Error {
   readonly fault: PictureFault;
 
@@ -33,7 +32,7 @@ async function scale(sharp: typeof Sharp, picture: Buffer, maxProportion: number
   if (width > maxProportion * height || height > maxProportion * width) throw new FaultError('proportions');
   if (width * height > maxPixels[format]) throw new FaultError('tooManyPixels');
   const image = sharp(picture, { limitInputPixels: maxPixels[format], failOn: 'error' }).rotate();
-  // Decoded once: the small one has half the sides of the large one.
+  // The picture is decoded once. The small size is scaled from the large one, which has twice its width and height.
   const large = await image
     .resize({ ...sizes.large, fit: 'contain', background: { r: 0, g: 0, b: 0, alpha: 0 } })
     .png()

@@ -6,15 +6,15 @@ import { ApiError } from '../errors.ts';
 import type { PictureFault, ScaledHead, ThumbnailSize } from './pictureSizes.ts';
 import { QueueFullError, FairQueue } from './fairQueue.ts';
 
-/** The bytes are no PNG and no JPEG, or a damaged one. */
+/** The bytes are not a PNG or JPEG, or are damaged. */
 export class NotAPictureError extends Error {
   constructor(cause: unknown) {
-    super('the bytes are no picture of a supported format', { cause });
+    super('the bytes are not a picture of a supported format', { cause });
     this.name = 'NotAPictureError';
   }
 }
 
-/** A picture has more pixels than are decoded for a thumbnail. */
+/** The picture has more pixels than are decoded for a thumbnail. */
 export class TooManyPixelsError extends Error {
   constructor() {
     super('the picture has too many pixels');
@@ -22,7 +22,7 @@ export class TooManyPixelsError extends Error {
   }
 }
 
-/** A picture is much longer than it is high, or the other way round. */
+/** One side of the picture is too long in proportion to the other. */
 export class ProportionsError extends Error {
   constructor() {
     super('one side of the picture is too long for the other');
@@ -30,27 +30,27 @@ export class ProportionsError extends Error {
   }
 }
 
-/** Longest time for one picture, milliseconds: the largest one takes seconds. */
+/** Timeout for one picture, milliseconds. The largest ones take seconds. */
 const timeoutMs = 60_000;
-/** Pictures that are scaled, and that wait, at a time; each holds its bytes, 5 MiB at most. */
+/** Maximum number of pictures being scaled and waiting. Each holds its bytes in memory, 5 MiB at most. */
 const limits = { running: 1, waiting: 32, waitingPerUser: 4 };
 
-/** Whose picture is to be scaled, and for how long it is wanted. */
+/** Who requests the scaling, and its limits. */
 export interface PictureRequest {
   caller: Caller;
-  /** Aborted when the client has gone. */
+  /** Aborted when the client disconnects. */
   signal: AbortSignal;
-  /** Most that one side may be times the other. */
+  /** Maximum ratio of the longer side to the shorter one. */
   maxProportion?: number;
 }
 
-/** Scales pictures in processes of their own, one at a time, users in turn. */
+/** Scales pictures in separate processes, one at a time, round-robin over users. */
 export class Pictures {
   readonly #queue = new FairQueue(limits);
   #default: Promise<Record<ThumbnailSize, Buffer>> | undefined;
 
   /**
-   * The picture in both sizes, PNG.
+   * Scales a picture to both sizes, as PNG.
    * @throws NotAPictureError, TooManyPixelsError, ProportionsError; ApiError Unavailable
    */
   async scale(
@@ -72,7 +72,7 @@ export class Pictures {
     }
   }
 
-  /** The picture of iModels that have none, in both sizes; made once. @throws ApiError Unavailable */
+  /** The default picture in both sizes. It is drawn once. @throws ApiError Unavailable */
   async byDefault(): Promise<Record<ThumbnailSize, Buffer>> {
     if (this.#default === undefined) {
       this.#default = inProcess(['default'], Buffer.alloc(0));
@@ -82,7 +82,7 @@ export class Pictures {
   }
 }
 
-/** From the sources these modules end in .ts, from the build in .js. */
+/** `.ts` in the sources, `.js` in the build: the same extension as this module. */
 const script = fileURLToPath(
   new URL(`./pictureProcess${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url),
 );
@@ -93,7 +93,7 @@ async function inProcess(
   signal?: AbortSignal,
 ): Promise<Record<ThumbnailSize, Buffer>> {
   const timeout = AbortSignal.timeout(timeoutMs);
-  // Nothing of the server's environment, which holds its secrets.
+  // The server's environment contains secrets and is not passed on.
   const child = spawn(process.execPath, [script, ...args], {
     env: { NODE_ENV: 'production' },
     stdio: ['pipe', 'pipe', 'ignore'],
@@ -102,7 +102,7 @@ async function inProcess(
     windowsHide: true,
   });
   const ended = new Promise<void>((resolve, reject) => child.once('error', reject).once('close', () => resolve()));
-  // A process that ends early does not read all of it; what it answered counts.
+  // A process that ends early does not read its whole input. Only its answer matters.
   child.stdin.on('error', () => undefined).end(picture);
   try {
     const [bytes] = await Promise.all([buffer(child.stdout), ended]);
@@ -116,7 +116,7 @@ async function inProcess(
 
 function readScaled(bytes: Buffer): Record<ThumbnailSize, Buffer> {
   const end = bytes.indexOf('\n');
-  // Ended by the system, most likely for want of memory.
+  // The operating system killed the process, most likely because memory ran out.
   if (end === -1) throw new NotAPictureError(new Error('the process ended without an answer'));
   const { fault, cause, bytes: lengths } = JSON.parse(bytes.toString('utf8', 0, end)) as ScaledHead;
   if (fault !== undefined) throw errorOf(fault, cause);

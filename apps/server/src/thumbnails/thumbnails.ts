@@ -13,7 +13,7 @@ import { ContentMismatchError } from '../storage/verifiedReads.ts';
 import type { PictureRequest, Pictures } from './pictures.ts';
 import type { ThumbnailSize } from './pictureSizes.ts';
 
-/** Pictures of iModels: PNG or JPEG in, PNG of two sizes out. */
+/** Thumbnails of iModels. Accepts PNG and JPEG, and stores PNG in two sizes. */
 export class Thumbnails {
   readonly #database: Database;
   readonly #blobs: Blobs;
@@ -25,7 +25,7 @@ export class Thumbnails {
     this.#pictures = pictures;
   }
 
-  /** PNG bytes: the iModel's picture, or the default one. */
+  /** The PNG of the iModel's thumbnail, or of the default picture. */
   async get(imodelId: string, size: ThumbnailSize): Promise<Buffer> {
     const row = await this.#database.db
       .selectFrom('thumbnail')
@@ -65,10 +65,12 @@ export class Thumbnails {
 }
 
 type NewObject = StoredObject & { key: string };
-/** A picture in both sizes, in the store but not yet known to the database. */
+/** A picture in both sizes, stored but without rows in the database yet. */
 export type StoredPictures = Record<ThumbnailSize, NewObject>;
 
-/** Puts a picture in both sizes into a store, for work that makes them known; where that is refused they go again. */
+/**
+ * Stores a picture in both sizes and runs the work that inserts their rows. Deletes the objects if the work is refused.
+ */
 export async function withStoredPictures<T>(
   store: BlobStore,
   pictures: Record<ThumbnailSize, Buffer>,
@@ -82,13 +84,13 @@ export async function withStoredPictures<T>(
   try {
     return await work(stored);
   } catch (error) {
-    // After any other error the commit may have happened; what is then an orphan is the collector's.
+    // After any other error the transaction may have been committed. If it was not, the collector removes the orphans.
     if (error instanceof ApiError) await Promise.all([stored.small, stored.large].map(({ key }) => store.delete(key)));
     throw error;
   }
 }
 
-/** Makes stored pictures known. @returns the columns that refer to them */
+/** Inserts the blob rows of stored pictures. @returns the columns that refer to them */
 export async function insertPictures(
   tx: Tx,
   store: BlobStore,
@@ -117,7 +119,7 @@ export async function insertPictures(
   return ids;
 }
 
-/** Takes an iModel's picture away; its bytes go with the collector. */
+/** Removes the thumbnail of an iModel. The collector deletes its bytes. */
 export async function removeThumbnail(tx: Tx, imodelId: string, now: number): Promise<void> {
   const row = await tx.selectFrom('thumbnail').selectAll().where('imodel_id', '=', imodelId).executeTakeFirst();
   if (row === undefined) return;

@@ -21,9 +21,9 @@ import type { Blobs } from '../storage/blobs.ts';
 import type { Uploads } from '../storage/uploads.ts';
 import { readSeedFile } from './seedFile.ts';
 
-/** The empty iModel that new ones start from, made by `scripts/make-seed.ts` with iTwin.js and shipped compressed. */
+/** The seed of new empty iModels, made by `scripts/make-seed.ts` with iTwin.js and shipped compressed. */
 const seedFile = new URL('../../assets/seed.bim.br', import.meta.url);
-/** Where its ids lie, as that script found and proved them. */
+/** The offsets of its ids, found and proven by that script. */
 const seedOffsets: IdentityOffsets = { iModelIdOffset: 8176, iTwinIdOffset: 7562 };
 
 export interface Baseline extends Pick<BaselineTable, 'id' | 'state'> {
@@ -34,11 +34,11 @@ export interface Baseline extends Pick<BaselineTable, 'id' | 'state'> {
 export type Seeds = ReadonlyMap<string, string>;
 
 /**
- * Makes sure that each store holds the seed and the database knows it, with a checkpoint: every new iModel has one from its
- * first moment, without anything being made for it. Its id follows from the shipped file and the store, so servers that
- * start together agree, and a release with another seed leaves the old one to the iModels that have it.
- * @param ownSeed file of the installation's own, in place of the shipped one
- * @throws ConfigError when that cannot be a seed
+ * Ensures that each store holds the seed and that the database has a baseline and a checkpoint of it, so that every new
+ * iModel has a checkpoint at once. The id of the baseline is derived from the file and the store: servers that start at the
+ * same time agree on it, and a release with another seed keeps the old one for the iModels that use it.
+ * @param ownSeed a file to use in place of the shipped one
+ * @throws ConfigError if that file cannot be a seed
  */
 export async function ensureSeeds(
   database: Database,
@@ -62,7 +62,7 @@ export async function ensureSeeds(
   return seeds;
 }
 
-/** What a seed is made known from. */
+/** A seed to record in the database. */
 interface Seed {
   unpacked: () => Buffer;
   offsets: IdentityOffsets;
@@ -79,7 +79,7 @@ async function ensureSeed(
   if ((await db.selectFrom('checkpoint').select('id').where('baseline_id', '=', id).executeTakeFirst()) !== undefined)
     return;
 
-  // Unpacked only where it is not known yet: most starts have nothing to do here.
+  // The file is unpacked only if the seed is not recorded yet; most starts have nothing to do here.
   const seed = unpacked();
   if ((await db.selectFrom('baseline').select('id').where('id', '=', id).executeTakeFirst()) === undefined)
     await storeSeed(database, store, id, seed);
@@ -100,7 +100,7 @@ async function ensureSeed(
         .values(named)
         .onConflict((conflict) => conflict.doNothing())
         .execute();
-      // The same bytes may have come in before, as somebody's baseline.
+      // A user may have uploaded the same file as a baseline before.
       blockIds.push(((await blockIn(tx, store.id, sha256)) as { id: string }).id);
     }
     const row = {
@@ -121,7 +121,7 @@ async function ensureSeed(
       .values(row)
       .onConflict((conflict) => conflict.doNothing())
       .executeTakeFirst();
-    // Another server was faster.
+    // Another server recorded it first.
     if (won.numInsertedOrUpdatedRows === 0n) await deleteModelFile(tx, row.file_id);
   });
 }
@@ -160,7 +160,7 @@ async function storeSeed({ db }: Database, store: BlobStore, id: string, seed: B
   if (!won) await store.delete(key);
 }
 
-/** Baseline files: their state, and the end of their upload. */
+/** Baseline files: reads their state and completes their upload. */
 export class Baselines {
   readonly #database: Database;
   readonly #blobs: Blobs;
@@ -185,8 +185,8 @@ export class Baselines {
   }
 
   /**
-   * Ends the upload of a baseline: the iModel becomes initialized, at once or as soon as its checkpoint is made, or its
-   * creation fails with a reason when the file is no iModel file.
+   * Completes the upload of a baseline. The iModel becomes initialized, at once or when its checkpoint has been made. If the
+   * file is not an iModel, the creation fails with a reason.
    * @returns the baseline as it was before
    * @throws ApiError InvalidChange (detail) when no upload is in progress, FileNotFound, DataConflict
    */
@@ -205,9 +205,9 @@ export class Baselines {
       const row = await lockIModel(tx, this.#database.engine, imodel.id, 'push');
       if (row === undefined) throw new ApiError('iModelNotFound');
       const now = Date.now();
-      // Where checkpoints are made, the iModel is ready with its first one: then iTwin.js has read the file and can open it.
-      const ordered = fault === undefined && (await this.#checkpoints.ensureScheduled(tx, row, 0, { when: 'now' }));
-      const ended = await (ordered
+      // If the installation makes checkpoints, the iModel is initialized with its first one, when iTwin.js has opened the file.
+      const scheduled = fault === undefined && (await this.#checkpoints.ensureScheduled(tx, row, 0, { when: 'now' }));
+      const ended = await (scheduled
         ? scheduleBaseline(tx, row.baseline_id)
         : endBaseline(tx, row.baseline_id, fault === undefined ? 'initialized' : 'initializationFailed', fault));
       if (!ended) throw uploadNotInProgress();
@@ -222,7 +222,7 @@ export class Baselines {
     return before;
   }
 
-  /** Why an uploaded file cannot be a baseline; undefined when it can. Reads its first 100 bytes, the header of SQLite. */
+  /** Why an uploaded file cannot be a baseline; undefined if it can. Reads the SQLite header, its first 100 bytes. */
   async #faultOf(blobId: string): Promise<string | undefined> {
     const blob = await this.#blobs.findReadable(blobId);
     if (blob === undefined) return 'The baseline file is gone.';
@@ -234,10 +234,10 @@ export class Baselines {
     const pageSize = stored === 1 ? 65_536 : stored;
     if (pageSize < 512 || (pageSize & (pageSize - 1)) !== 0)
       return 'The baseline file is damaged: its header has no valid page size.';
-    // The page count counts only when written by the same change as the change counter (SQLite file format, 1.3.8).
+    // The page count is valid only if it was written together with the change counter (SQLite file format, 1.3.8).
     const pages = header.readUInt32BE(24) === header.readUInt32BE(92) ? header.readUInt32BE(28) : 0;
-    // Bytes after the last page are none of SQLite's: every briefcase that iTwin.js downloads from a checkpoint is padded to a
-    // multiple of 4 MiB. Without a page count the file's length tells the pages, so a page in part means that it was cut.
+    // Bytes after the last page are allowed: iTwin.js pads every briefcase that it downloads from a checkpoint to a multiple
+    // of 4 MiB. Without a valid page count, an incomplete last page means that the file was truncated.
     if (pages === 0 ? blob.size % pageSize !== 0 : blob.size < pages * pageSize)
       return 'The baseline file is damaged: pages are missing.';
     return undefined;
@@ -261,9 +261,9 @@ async function scheduleBaseline(tx: Tx, baselineId: string): Promise<boolean> {
 }
 
 /**
- * Ends the initialization of a baseline, and with it that of the iModel that waits for it.
+ * Ends the initialization of a baseline and of the iModel that waits for it.
  * @param reason why it failed
- * @returns false when it had ended before
+ * @returns false if it had ended before
  */
 export async function endBaseline(
   tx: Tx,

@@ -6,22 +6,22 @@ import { DatabaseSync } from 'node:sqlite';
 import { ConfigError } from '../config.ts';
 import { findInFile, writeAt, type IdentityOffsets } from '../checkpoints/identity.ts';
 
-/** Largest seed, bytes: it is read whole, and every new iModel begins with it. */
+/** Largest seed, bytes: the file is read into memory, and every new iModel starts with it. */
 const largestSeed = 256 * 1024 * 1024;
 
 /** Properties of an iModel file that hold its two ids, 16 bytes each. */
 const ids = { iModelIdOffset: 'DbGuid', iTwinIdOffset: 'ProjectGuid' } as const;
 
-/** A seed of the installation's own. */
+/** A custom seed. */
 export interface SeedFile {
   bytes: Buffer;
   offsets: IdentityOffsets;
 }
 
 /**
- * Reads an organization's own seed of new empty iModels and proves that it can be one: a whole SQLite file with the tables of
- * an iModel, nobody's briefcase, at no changeset, without unsaved work. The places of its ids are found by their bytes and
- * proven by writing others over them, which SQLite must then read. No iTwin.js is needed for that.
+ * Reads a custom seed for new empty iModels and checks that it is one: a complete SQLite file with the tables of an iModel,
+ * which is not a briefcase, is at no changeset and has no unsaved changes. The offsets of its ids are found by searching for
+ * their bytes, and proven by overwriting them with other ids, which SQLite must then read. This needs no iTwin.js.
  * @throws ConfigError
  */
 export async function readSeedFile(file: string): Promise<SeedFile> {
@@ -38,7 +38,7 @@ export async function readSeedFile(file: string): Promise<SeedFile> {
   if (bytes.toString('latin1', 0, 16) !== 'SQLite format 3\0') throw refuse('is no SQLite file');
   const folder = await mkdtemp(path.join(tmpdir(), 'offshoot-seed-'));
   try {
-    // A copy, because it is written over.
+    // A copy, because the ids are overwritten.
     const copy = path.join(folder, 'seed.bim');
     await writeFile(copy, bytes);
     const fault = faultOf(copy);
@@ -63,7 +63,7 @@ function withDatabase<T>(file: string, read: (db: DatabaseSync) => T): T {
   }
 }
 
-/** Why a file is no clean iModel; undefined when it is one. */
+/** Why a file cannot be a seed; undefined if it can. */
 function faultOf(file: string): string | undefined {
   try {
     return withDatabase(file, (db) => {

@@ -9,7 +9,7 @@ import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { nextTimestamp } from '../imodels/imodelRow.ts';
 
-/** Groups that bundle the changesets of one piece of work. They stay with their iModel; clones start without any. */
+/** Groups of changesets that belong to one piece of work. They belong to their iModel; a clone has none of its source's. */
 export class ChangesetGroups {
   readonly #database: Database;
 
@@ -43,7 +43,7 @@ export class ChangesetGroups {
     });
   }
 
-  /** Closes a group for good. @throws ApiError ChangesetGroupNotFound, ChangesetGroupIsClosed */
+  /** Closes a group; it cannot be opened again. @throws ApiError ChangesetGroupNotFound, ChangesetGroupIsClosed */
   async complete(caller: Caller, { imodel }: IModelAccess, id: string | undefined): Promise<ChangesetGroupTable> {
     return this.#database.db.transaction().execute(async (tx) => {
       const group = await findGroup(tx, imodel.id, id);
@@ -77,7 +77,7 @@ export class ChangesetGroups {
     );
   }
 
-  /** Groups of some changesets, by index. */
+  /** The group ids of the given changesets, by index. */
   async ofChangesets(imodelId: string, indexes: readonly number[]): Promise<Map<number, string>> {
     if (indexes.length === 0) return new Map();
     const rows = await this.#database.db
@@ -90,7 +90,7 @@ export class ChangesetGroups {
   }
 }
 
-/** Puts a changeset into a group. */
+/** Adds a changeset to a group. */
 export async function joinGroup(tx: Tx, imodelId: string, index: number, groupId: string, now: number): Promise<void> {
   await tx
     .insertInto('grouped_changeset')

@@ -7,14 +7,14 @@ const header = Buffer.concat([
   Buffer.from('ChangeSetLzma\0\0\0', 'latin1'),
   Buffer.from([0x10, 0, 2, 0]),
 ]);
-/** Largest prefix that is taken, bytes: it holds the statements that change tables, of which 8 MiB are let through when they are applied. */
+/** Largest accepted prefix, bytes: it contains the statements that change tables, of which at most 8 MiB are allowed when a changeset is applied. */
 const maxPrefixBytes = 32 * 2 ** 20;
-/** Most bytes that a file may unpack to, to be pushed and to be applied. */
+/** The most bytes that a file may unpack to, both when it is pushed and when it is applied. */
 export const maxUnpackedBytes = 8 * 2 ** 30;
 
-/** The file is none that iTwin.js writes, or is damaged: no id can be computed for it. */
+/** The file was not written by iTwin.js, or it is damaged: no id can be computed for it. */
 export class ChangesetFileError extends Error {
-  /** Whether the file does not even begin as a changeset of the one known format. */
+  /** Whether the header is not that of the known changeset format. */
   readonly unknownFormat: boolean;
   constructor(message: string, options: { unknownFormat: boolean; cause?: unknown }) {
     super(message, { cause: options.cause });
@@ -23,18 +23,18 @@ export class ChangesetFileError extends Error {
   }
 }
 
-/** Who reads along while an id is computed. */
+/** Receives the unpacked contents while an id is computed. */
 export interface ChangesetReaders {
-  /** Gets the prefix once, without the zero that ends it; what it throws ends the computation. */
+  /** Called once with the prefix, without its terminating zero. An error that it throws ends the computation. */
   onPrefix?: (prefix: Buffer) => void;
-  /** Gets the changes, piece by piece; a piece is valid only during the call. */
+  /** Called with each piece of the changes; a piece is valid only during the call. */
   onChanges?: (changes: Uint8Array) => void;
 }
 
 /**
  * Computes the id of a changeset file as iTwin.js does: SHA-1 over the parent's id (20 bytes, zeros for none), the prefix (a
- * C string that tells of schema changes, its end included) and the changes, both unpacked. The file may be packed differently and
- * still have the same id.
+ * C string that describes schema changes, with its terminating zero) and the changes, both unpacked. A file that is packed
+ * differently has the same id.
  */
 export class ChangesetIdComputer {
   readonly #hash: Hash;
@@ -103,14 +103,14 @@ export class ChangesetIdComputer {
   }
 }
 
-/** Reads what stands before the changes: its length (4 bytes, big-endian), and a string that ends with a zero byte. */
+/** Reads the prefix of the changes: its length (4 bytes, big-endian), and a string with a terminating zero. */
 class PrefixReader {
   complete = false;
   readonly #pieces: Buffer[] = [];
   #length = 0;
   #end = Infinity;
 
-  /** @returns the prefix once it is there, without the zero that ends it, and what follows it */
+  /** @returns the prefix without its terminating zero once it is complete, and the bytes after it */
   take(unpacked: Uint8Array): { prefix?: Buffer; rest: Uint8Array } {
     this.#pieces.push(Buffer.from(unpacked));
     this.#length += unpacked.length;

@@ -18,23 +18,23 @@ import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
 import type { Uploads } from '../storage/uploads.ts';
 import { findGroup, joinGroup } from './changesetGroups.ts';
 
-/** A changeset that is about to be pushed. */
+/** A changeset to be pushed. */
 export interface PushRequest {
   id: string;
   parentId: string;
   briefcaseId: number;
-  /** Briefcase that the changeset is kept under, where another iModel's history is imported; null for the one that pushes. */
+  /** Briefcase under which an imported changeset is recorded; null for the briefcase that pushes. */
   recordedBriefcaseId: number | null;
   fileSize: number;
   description: string | null;
   containingChanges: number;
   /** JSON or null. */
   synchronizationInfo: string | null;
-  /** Changeset group that it shall belong to. */
+  /** Changeset group to add it to. */
   groupId: string | null;
 }
 
-/** Reads changesets and takes pushes: begun here, uploaded through a link, completed here. */
+/** Reads changesets and accepts pushes. A push is begun here, uploaded through a signed link and completed here. */
 export class Changesets {
   readonly #database: Database;
   readonly #blobs: Blobs;
@@ -63,7 +63,7 @@ export class Changesets {
     return changeset;
   }
 
-  /** Up to `top` changesets and one more, fewer where their synchronization info takes a page by itself; `fitting` of them make a page. */
+  /** Up to `top` changesets and one more, or fewer if their synchronization info fills a page. `fitting` of them make a page. */
   async list(
     view: HistoryView,
     { top, ...page }: Omit<ChangesetPage, 'limit'> & { top: number },
@@ -73,8 +73,8 @@ export class Changesets {
   }
 
   /**
-   * Begins a push: takes the iModel's one turn to push, for a lease. A briefcase that begins again takes over its own
-   * unfinished push, another one has to wait until that is complete or its lease has run out.
+   * Begins a push: acquires the lease of the iModel for pushing, which only one briefcase can hold. A briefcase that begins
+   * again takes over its own unfinished push. Another briefcase must wait until that is complete or its lease has expired.
    * @throws ApiError iModelNotFound, iModelNotInitialized, BriefcaseNotFound, InsufficientPermissions (somebody else's
    * briefcase), InvalidiModelsRequest or ConflictWithAnotherUser (the recorded briefcase), ChangesetGroupNotFound, ChangesetGroupIsClosed, ChangesetExists, ConflictWithAnotherUser, NewerChangesExist; in this order
    */
@@ -134,8 +134,8 @@ export class Changesets {
   }
 
   /**
-   * Completes a push: the changeset gets the next index. Repeating a completed one (an answer that was lost on its way)
-   * answers the same again.
+   * Completes a push: the changeset gets the next index. Repeating the call, for example after its answer was lost, returns
+   * the same changeset again.
    * @throws ApiError iModelNotFound, iModelNotInitialized, BriefcaseNotFound, InsufficientPermissions, ChangesetExists,
    * ChangesetNotFound, ConflictWithAnotherUser, FileNotFound, DataConflict, NewerChangesExist; in this order
    */
@@ -145,7 +145,7 @@ export class Changesets {
     changesetId: string | undefined,
     briefcaseId: number,
   ): Promise<ChangesetTable> {
-    await this.#append(access.imodel.id, changesetId, briefcaseId);
+    await this.#finalizeUpload(access.imodel.id, changesetId, briefcaseId);
     await this.#verify(caller, access.imodel.id, changesetId, briefcaseId);
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
@@ -195,7 +195,7 @@ export class Changesets {
       await tx.deleteFrom('pending_changeset').where('imodel_id', '=', imodel.id).execute();
       const appended = await appendChangeset(tx, imodel, changeset, pushedAt);
       const index = appended.head_index;
-      // Made elsewhere, under locks that are unknown here.
+      // An imported changeset was made elsewhere, under locks that are unknown here.
       if (pending.recorded_briefcase_id !== null)
         await tx.updateTable('imodel').set({ inherited_index: index }).where('id', '=', imodel.id).execute();
       await this.#checkpoints.scheduleTip(tx, { ...imodel, ...appended }, caller.user.id);
@@ -212,8 +212,8 @@ export class Changesets {
     });
   }
 
-  /** What was uploaded straight to the store is taken in outside the transaction: the whole file is read for its hash. */
-  async #append(iModelId: string, changesetId: string | undefined, briefcaseId: number): Promise<void> {
+  /** Finalizes a direct upload. This runs outside the transaction because it reads the whole file for its hash. */
+  async #finalizeUpload(iModelId: string, changesetId: string | undefined, briefcaseId: number): Promise<void> {
     if (changesetId === undefined || !this.#blobs.stores.anyDirectUploads) return;
     const pending = await this.#database.db
       .selectFrom('pending_changeset')
@@ -226,8 +226,8 @@ export class Changesets {
   }
 
   /**
-   * Refuses a push whose bytes do not give its id, because no call ever takes a changeset away. Such a push is abandoned, so that
-   * it keeps nobody out: its client, like any other, may begin anew at once.
+   * Refuses a push whose file does not have the id that it was begun with, because no operation removes a changeset. The
+   * push is abandoned, so that its client or any other can begin a push at once.
    * @throws ApiError DataConflict
    */
   async #verify(caller: Caller, iModelId: string, changesetId: string | undefined, briefcaseId: number): Promise<void> {
@@ -274,14 +274,15 @@ export class Changesets {
   }
 }
 
-/** Whether a push still has its turn. A lease that ends later than one begun now was given by a clock that has been set back: it is over. */
+/** Whether a push still holds its lease. A lease that ends later than one that begins now was made on a clock that has been set back, and counts as expired. */
 function holds({ lease_until }: PendingChangesetTable, now: number, leaseMs: number): boolean {
   return lease_until > now && lease_until <= now + leaseMs;
 }
 
 /**
- * Takes an unfinished push away; its upload link leads nowhere from now on.
- * @param why `lost`: its lease ran out, which its client is told when it goes on; else its client knows, or is gone
+ * Abandons an unfinished push; its upload link stops working.
+ * @param why `lost` if its lease expired; this is recorded, so that its client gets the reason when it completes the push. In
+ * the other cases its client knows, or no longer exists
  */
 export async function abandonPush(
   tx: Tx,
@@ -300,7 +301,7 @@ export async function abandonPush(
           .doUpdateSet({ parent_id, blob_id, abandoned_at: now }),
       )
       .execute();
-  // This push and no newer one, which may have taken its place meanwhile.
+  // The blob tells this push from a newer one that may have replaced it meanwhile.
   await tx
     .deleteFrom('pending_changeset')
     .where('imodel_id', '=', pending.imodel_id)
@@ -309,7 +310,7 @@ export async function abandonPush(
   await releaseBlobs(tx, [pending.blob_id], now);
 }
 
-/** What a push is told that is not there (any more). Rule of this server: one that lost its turn is told to pull, or to begin again. */
+/** The error for a push that does not exist (any more). Rule of this server: if its lease expired, the error says whether to pull or to begin again. */
 async function whyAbandoned(tx: Tx, imodel: IModelTable, changesetId: string, briefcaseId: number): Promise<ApiError> {
   const abandoned = await tx
     .selectFrom('abandoned_push')
@@ -324,7 +325,7 @@ async function whyAbandoned(tx: Tx, imodel: IModelTable, changesetId: string, br
   );
 }
 
-/** Rule of this server: a push comes from a briefcase of the one who pushes. */
+/** Rule of this server: users push from their own briefcases. */
 async function requireOwnBriefcase(tx: Tx, caller: Caller, imodel: IModelTable, briefcaseId: number): Promise<void> {
   const briefcase = await findBriefcase(tx, imodel.id, briefcaseId);
   if (briefcase === undefined) throw new ApiError('BriefcaseNotFound');
@@ -332,8 +333,8 @@ async function requireOwnBriefcase(tx: Tx, caller: Caller, imodel: IModelTable, 
 }
 
 /**
- * Rule of this server: a changeset can be kept only under a briefcase id that nobody has here and that is never handed out.
- * Ids rise, so those below the importer's own briefcase are past.
+ * Rule of this server: a changeset can be recorded only under a briefcase id that nobody holds here and that will never be
+ * issued. Ids are issued in ascending order, so those below the importer's own briefcase will not be issued any more.
  */
 async function requireFreeRecord(tx: Tx, imodel: IModelTable, recorded: number, own: number): Promise<void> {
   if (recorded >= own)

@@ -6,12 +6,12 @@ import type { ChangesetTable, ExtendedDataTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 
-/** Rule of the API: bytes of JSON that one changeset may carry. */
+/** Rule of the API: the most bytes of JSON per changeset. */
 export const maxExtendedDataBytes = 204_800;
 /** The same in base64. */
 export const maxExtendedDataCharacters = Math.ceil(maxExtendedDataBytes / 3) * 4;
 
-/** JSON that whoever pushed a changeset may attach to it, once. */
+/** JSON that the user who pushed a changeset can attach to it once. */
 export class ExtendedData {
   readonly #database: Database;
 

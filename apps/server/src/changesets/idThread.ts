@@ -1,27 +1,28 @@
 /**
- * Computes ids of changesets in a thread of its own: unpacking takes about 10 ms for 64 KiB of a file, which the thread that answers
- * requests must not spend. Files come in pieces, those of several files in turn, so a large one does not hold up the others.
+ * Computes ids of changesets in a thread of its own: unpacking takes about 10 ms for 64 KiB of a file, which would block the
+ * thread that answers requests. Files arrive in pieces, and pieces of several files alternate, so a large file does not delay
+ * the others.
  */
 import { parentPort } from 'node:worker_threads';
 import { checkDdl, ForbiddenDdlError } from '../checkpoints/itwinjs/ddl.ts';
 import { ChangesetFileError, ChangesetIdComputer } from './changesetId.ts';
 
-/** A piece of a file; `parentId` comes with the first one, `end` with the last. */
+/** A piece of a file. The first one has `parentId`, the last one has `end`. */
 export interface IdRequest {
   file: number;
   parentId?: string;
   bytes?: Uint8Array;
   end?: boolean;
-  /** The rest does not come. */
+  /** No more pieces follow, although the file is incomplete. */
   forget?: boolean;
 }
 
-/** Answers each piece; `id` with the last one, one of the others instead when there is none. */
+/** The answer to each piece. The last one has `id`, or `fault` or `failure` if no id can be computed. */
 export interface IdReply {
   file: number;
   id?: string;
   fault?: { unknownFormat: boolean; message: string };
-  /** What went wrong here: nothing is known of the file. */
+  /** An error of the thread itself, which says nothing about the file. */
   failure?: string;
 }
 
@@ -51,8 +52,9 @@ parentPort?.on('message', (request: IdRequest) => {
 });
 
 /**
- * Checks the statements that a changeset carries, as before it is applied: whoever pushed it learns at once that it would never be.
- * What is not understood here passes. What counts is the check before the changeset is applied, of what iTwin.js itself reads.
+ * Checks the statements that a changeset contains in the same way as before it is applied, so that the client learns at once
+ * that the changeset would be refused later. Statements that are not understood here pass. The check before the changeset is
+ * applied, on what iTwin.js itself reads, is the authoritative one.
  * @throws ForbiddenDdlError
  */
 function checkPrefix(prefix: Buffer): void {

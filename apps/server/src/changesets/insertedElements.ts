@@ -2,21 +2,21 @@
 const insert = 18;
 const remove = 9;
 const update = 23;
-/** A table header in it. */
+/** The mark of a table header in that format. */
 const table = 0x54;
 /** The table whose rows are elements; its first column is their id. */
 const elementTable = 'bis_Element';
-/** Longest record that is waited for, bytes: SQLite's own limit for a row. */
+/** Longest record, bytes: SQLite's own limit for a row. */
 const maxRecordBytes = 2 ** 30;
 
-/** The record goes on in bytes that have not come yet. */
+/** The record continues in bytes that have not arrived yet. */
 class Incomplete extends Error {}
 /** The bytes are not of the format. */
 class Unreadable extends Error {}
 
 /**
- * Finds which briefcases the elements are from that a changeset inserts: iTwin.js builds their ids as `briefcaseId << 40 | n`.
- * Reads SQLite's changeset format, piece by piece; where it meets something else it stops and says so.
+ * Finds the briefcases of the elements that a changeset inserts: iTwin.js builds element ids as `briefcaseId << 40 | n`. Reads
+ * SQLite's changeset format piece by piece. If it finds something else, it stops and `readable` is false.
  */
 export class InsertedElements {
   readonly #briefcases = new Set<number>();
@@ -64,7 +64,7 @@ export class InsertedElements {
     else if (kind === insert && this.#isElementTable && first !== undefined) this.#briefcases.add(first);
   }
 
-  /** Number of columns, a byte for each that tells whether it is of the primary key, the name up to a zero. */
+  /** Reads the number of columns, a byte for each column (whether it belongs to the primary key), and the zero-terminated name. */
   #header(): void {
     const columns = this.#varint();
     if (columns < 1 || columns > 32_767) throw new Unreadable();
@@ -77,7 +77,7 @@ export class InsertedElements {
     this.#isElementTable = name === elementTable;
   }
 
-  /** Passes over the values of a row. @returns the upper 24 bits of the first one, if it is an integer */
+  /** Skips the values of a row. @returns the upper 24 bits of the first one, if it is an integer */
   #row(): number | undefined {
     let first: number | undefined;
     for (let column = 0; column < this.#columns; column++) {
@@ -104,7 +104,7 @@ export class InsertedElements {
     if (this.#at > this.#pending.length) throw new Incomplete();
   }
 
-  /** Seven bits a byte, most significant first; lengths have at most five of them. */
+  /** Reads a varint: seven bits per byte, most significant first. Lengths have at most five bytes. */
   #varint(): number {
     let value = 0;
     for (let n = 0; n < 5; n++) {

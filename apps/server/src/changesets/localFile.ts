@@ -3,19 +3,19 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { ChangesetIdComputer } from './changesetId.ts';
 import { InsertedElements } from './insertedElements.ts';
 
-/** Bytes that are read at a time: about one packed chunk. */
+/** Bytes per read: about one packed chunk. */
 const pieceBytes = 64 * 1024;
 
-/** What the bytes of a changeset file tell. */
+/** What the contents of a changeset file say. */
 export interface ChangesetContents {
   /** As iTwin.js computes it. */
   id: string;
   size: number;
-  /** Briefcases that the inserted elements are from; undefined when they were not asked for, or not all changes were understood. */
+  /** Briefcases of the inserted elements; undefined if not requested, or if not all changes were understood. */
   briefcases: ReadonlySet<number> | undefined;
 }
 
-/** Reads a changeset file through. @throws ChangesetFileError */
+/** Reads a whole changeset file. @throws ChangesetFileError */
 export async function readChangesetFile(
   file: string,
   parentId: string,
@@ -36,7 +36,7 @@ export async function readChangesetFile(
         };
       size += length;
       computer.update(buffer.subarray(0, length));
-      // Signals and progress get their turn.
+      // Lets the event loop handle signals and progress.
       await nextTurn();
     }
   } finally {

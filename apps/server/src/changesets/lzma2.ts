@@ -1,4 +1,4 @@
-/** The packed bytes are no LZMA2 stream, or a damaged one. */
+/** The packed bytes are not an LZMA2 stream, or the stream is damaged. */
 export class DamagedStreamError extends Error {
   constructor(reason: string) {
     super(`damaged LZMA2 stream: ${reason}`);
@@ -13,17 +13,17 @@ const initialProbability = 1024;
 const literalCoderSize = 0x300;
 
 /**
- * Unpacks an LZMA2 stream that arrives in pieces. Only what the longest look-back needs is kept in memory: twice the dictionary,
- * and less while the stream is short.
+ * Unpacks an LZMA2 stream that arrives in pieces. It keeps only as much in memory as the longest back-reference needs: at most
+ * twice the size of the dictionary.
  */
 export class Lzma2Decoder {
   readonly #dictionaryBytes: number;
-  /** Packed bytes that do not make up a whole chunk yet. */
+  /** Packed bytes of an incomplete chunk. */
   #pending: Buffer = Buffer.alloc(0);
-  /** Unpacked bytes, the last `#dictionaryBytes` of which may be referred to. */
+  /** Unpacked bytes. Back-references can reach the last `#dictionaryBytes` of them. */
   #output = new Uint8Array(65_536);
   #end = 0;
-  /** Where the bytes since the last reset of the dictionary begin. */
+  /** Offset of the first byte after the last reset of the dictionary. */
   #dictionaryStart = 0;
   /** Bytes since the last reset of the dictionary that are no longer in `#output`. */
   #dropped = 0;
@@ -33,20 +33,20 @@ export class Lzma2Decoder {
   #finished = false;
   readonly #coder = new RangeDecoder();
 
-  /** @param property the byte that tells the size of the dictionary, before the stream */
+  /** @param property the byte before the stream, which encodes the size of the dictionary */
   constructor(property: number) {
     if (property > 40) throw new DamagedStreamError('the size of the dictionary is not valid');
-    // 16 MiB is what iTwin.js writes; the limit keeps a forged file from taking all memory.
+    // iTwin.js uses 16 MiB. The limit prevents a forged file from exhausting memory.
     this.#dictionaryBytes = Math.min(2 ** 28, (2 | (property & 1)) * 2 ** ((property >> 1) + 11));
   }
 
-  /** Whether the end of the stream was met; bytes after it are ignored. */
+  /** Whether the end of the stream was reached; bytes after it are ignored. */
   get finished(): boolean {
     return this.#finished;
   }
 
   /**
-   * Takes packed bytes. Each piece that it yields is valid only until the next one is asked for.
+   * Unpacks more bytes. Each piece that it yields is valid only until the next one is requested.
    * @throws DamagedStreamError
    */
   *push(packed: Buffer): Generator<Uint8Array, void, void> {
@@ -93,7 +93,7 @@ export class Lzma2Decoder {
     return from;
   }
 
-  /** Makes room for so many bytes: by growing, and once twice the dictionary is reached by dropping what nothing can refer to. */
+  /** Reserves space for a number of bytes: by growing, or, at twice the dictionary, by discarding bytes that no back-reference can reach. */
   #makeRoom(bytes: number): void {
     if (this.#end + bytes <= this.#output.length) return;
     const keptFrom = Math.max(this.#dictionaryStart, this.#end - this.#dictionaryBytes);
@@ -111,20 +111,20 @@ export class Lzma2Decoder {
   }
 }
 
-/** A chunk of the stream as its header tells it. */
+/** The header of a chunk of the stream. */
 interface Chunk {
   /** Bytes of the header, and of header and data. */
   header: number;
   length: number;
   packed: boolean;
-  /** Bytes that it unpacks to. */
+  /** Unpacked size. */
   unpacked: number;
   resetDictionary: boolean;
   resetState: boolean;
   properties: number | undefined;
 }
 
-/** The chunk that some bytes begin with; undefined when it is not there whole. */
+/** The chunk at the start of some bytes; undefined if it is incomplete. */
 function chunkIn(input: Buffer): Chunk | 'end' | undefined {
   const control = input[0];
   if (control === undefined) return undefined;
@@ -149,7 +149,7 @@ function chunkIn(input: Buffer): Chunk | 'end' | undefined {
   };
 }
 
-/** Where the probabilities of each part of the model begin in their one array; sizes by the format. */
+/** Offset of each part of the model in the array of probabilities; the format defines the sizes. */
 const isMatch = 0;
 const isRepeat = isMatch + (12 << 4);
 const isRepeat0 = isRepeat + 12;
@@ -175,7 +175,7 @@ class RangeDecoder {
   #repeats: [number, number, number, number] = [0, 0, 0, 0];
   #input: Buffer = Buffer.alloc(0);
   #at = 0;
-  /** Both have 32 bits without a sign, kept as signed ones: V8 handles those without allocating. */
+  /** Both are unsigned 32-bit values stored as signed ones, which V8 handles without allocating. */
   #range = 0;
   #code = 0;
 
@@ -197,8 +197,8 @@ class RangeDecoder {
   }
 
   /**
-   * @param output where to write, from `from` on, so many bytes
-   * @param start where the dictionary begins in it
+   * @param output receives the bytes, starting at `from`
+   * @param start offset of the dictionary in `output`
    * @param dropped bytes of the dictionary before that
    * @returns the end of what was written
    */
@@ -263,7 +263,7 @@ class RangeDecoder {
       if (at + length > end) throw new DamagedStreamError('a chunk unpacks to more than it says');
       for (let source = at - repeat0 - 1, last = at + length; at < last;) output[at++] = output[source++] as number;
     }
-    // Rule of the format: the coder ends with all of its bytes read and nothing left over.
+    // Rule of the format: at the end of a chunk the coder has consumed exactly its bytes.
     if (this.#at !== input.length || this.#code !== 0)
       throw new DamagedStreamError('a chunk does not end where it should');
     this.#state = state;
@@ -278,7 +278,7 @@ class RangeDecoder {
     const base = literals + literalCoderSize * context;
     let symbol = 1;
     if (state >= 7) {
-      // After a match the byte that would have followed it is a hint, as long as the bits agree.
+      // After a match, the byte that would have followed it predicts this one, as long as the bits agree.
       do {
         const hint = (matched >> 7) & 1;
         matched <<= 1;

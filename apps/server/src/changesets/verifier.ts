@@ -3,21 +3,21 @@ import { Worker } from 'node:worker_threads';
 import type { Config } from '../config.ts';
 import type { IdReply, IdRequest } from './idThread.ts';
 
-/** Files that are read at a time: each may take 48 MiB while it is unpacked. */
+/** Files that are verified at the same time: each may take 48 MiB of memory. */
 const filesAtOnce = 4;
-/** Longest time for one file, its turn included; what takes longer is taken unverified, and logged. */
+/** Longest time for one file, including its wait. A file that takes longer is accepted unverified, and logged. */
 const limitMs = 120_000;
-/** Bytes of a file that are handed over at a time. */
+/** Bytes of a file per message to the thread. */
 const pieceBytes = 64 * 1024;
 
 interface Log {
   warn: (details: object, message: string) => void;
 }
 
-/** What a file turned out to be. */
+/** The result of reading a file. */
 type Outcome = Partial<IdReply> | 'tooSlow';
 
-/** Verifies that the bytes of pushed changesets give their ids. */
+/** Verifies that the ids of pushed changesets are those of their files. */
 export class ChangesetVerifier {
   readonly #mode: Config['verifyChangesets'];
   readonly #log: Log;
@@ -39,9 +39,9 @@ export class ChangesetVerifier {
   }
 
   /**
-   * Why a file cannot be the changeset that it was pushed as; undefined when it can.
-   * @param open begins to read it
-   * @throws what keeps it from being read
+   * Checks a file. @returns why it cannot be the changeset that it was pushed as; undefined if it can be
+   * @param open opens the file for reading
+   * @throws if the file cannot be read
    */
   async faultOf(
     changeset: { id: string; parentId: string },
@@ -52,7 +52,7 @@ export class ChangesetVerifier {
     const timer = setTimeout(() => abandoned.abort(), this.#limitMs);
     let outcome: Outcome;
     try {
-      await this.#turn();
+      await this.#waitForSlot();
       try {
         outcome = abandoned.signal.aborted
           ? 'tooSlow'
@@ -79,7 +79,7 @@ export class ChangesetVerifier {
     await this.#thread?.terminate();
   }
 
-  async #turn(): Promise<void> {
+  async #waitForSlot(): Promise<void> {
     if (this.#running >= filesAtOnce) await new Promise<void>((resolve) => this.#waiting.push(resolve));
     this.#running++;
   }
@@ -88,7 +88,7 @@ export class ChangesetVerifier {
     const file = ++this.#files;
     try {
       await this.#ask({ file, parentId });
-      // Leaving the loop ends the reading.
+      // Leaving the loop closes the file.
       for await (const chunk of body) {
         const bytes = chunk as Buffer;
         for (let start = 0; start < bytes.length; start += pieceBytes) {
@@ -115,7 +115,7 @@ export class ChangesetVerifier {
   }
 
   #start(): Worker {
-    // From the sources this is idThread.ts, from the build idThread.js: the same ending as this module.
+    // The extension is that of this module: idThread.ts in the sources, idThread.js in a build.
     const ending = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
     const thread = new Worker(new URL(`./idThread${ending}`, import.meta.url));
     thread.unref();

@@ -34,7 +34,7 @@ const layers = [
     'transfer',
     'users',
   ],
-  ['maintenance'],
+  ['maintenance', 'services.ts'],
   ['api'],
   ['wiring'],
   ['app.ts'],

@@ -2,7 +2,7 @@ import { Type, type Static } from 'typebox';
 import type { ITwinAccess } from '../access/permissions.ts';
 import type { UserAccountTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
-import type { Services } from '../wiring/services.ts';
+import type { Services } from '../services.ts';
 import { Nullable } from './schemas.ts';
 
 /** A role as members have it. */

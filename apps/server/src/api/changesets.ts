@@ -4,7 +4,7 @@ import type { ChangesetTable, IModelTable, PendingChangesetTable } from '../db/s
 import { parseChangesetId, parseChangesetRef } from '../domain.ts';
 import { ApiError, detail } from '../errors.ts';
 import { maxExtendedDataBytes } from '../changesets/extendedData.ts';
-import type { Services } from '../wiring/services.ts';
+import type { Services } from '../services.ts';
 import type { Links, StorageLink } from './links.ts';
 import { pageOf } from '../db/keysetPaging.ts';
 import { pageRequest, pagingParameters, sortKeys } from './paging.ts';

@@ -4,7 +4,7 @@ import { containerOf } from '../checkpoints/containers.ts';
 import type { CheckpointTable, IModelTable } from '../db/schema.ts';
 import type { Config } from '../config.ts';
 import { parseChangesetRef, parseGuid, type Caller } from '../domain.ts';
-import type { Services } from '../wiring/services.ts';
+import type { Services } from '../services.ts';
 import { account } from '../storage/signedLinks.ts';
 import { minContainerSeconds } from '../config.ts';
 import type { Links } from './links.ts';

@@ -2,7 +2,7 @@ import { Type, type Static } from 'typebox';
 import type { ITwinImageTable, RepositoryTable } from '../db/schema.ts';
 import { parseGuid } from '../domain.ts';
 import { ApiError, detail, type ErrorDetail } from '../errors.ts';
-import type { NewRepository } from '../iTwins/things.ts';
+import type { NewRepository } from '../iTwins/repositories.ts';
 import { clientGone } from '../http/clientGone.ts';
 import { NotAPictureError, ProportionsError, TooManyPixelsError } from '../thumbnails/pictures.ts';
 import { maxThumbnailBytes } from '../thumbnails/pictureSizes.ts';
@@ -117,7 +117,7 @@ const getImage = itwinRoute({
   response: { status: 200, description: 'Addresses of the picture, for a while.', schema: ImageResponse },
   errors: ['ImageNotFound'],
   async handler({ access, links, services }) {
-    return toImage(await services.iTwinThings.image(access.itwin.id), links);
+    return toImage(await services.iTwinImages.get(access.itwin.id), links);
   },
 });
 
@@ -137,8 +137,8 @@ const uploadImage = itwinRoute({
   response: { status: 201, description: 'The picture.', schema: ImageResponse },
   async handler({ access, caller, body, links, services, reply, invalid }) {
     try {
-      return toImage(
-        await services.iTwinThings.setImage(access.itwin, body as Buffer, { caller, signal: clientGone(reply) }),
+      return await toImage(
+        await services.iTwinImages.set(access.itwin, body as Buffer, { caller, signal: clientGone(reply) }),
         links,
       );
     } catch (error) {
@@ -169,7 +169,7 @@ const deleteImage = itwinRoute({
   response: { status: 204, description: 'Gone.' },
   errors: ['ImageNotFound'],
   async handler({ access, caller, services }) {
-    await services.iTwinThings.deleteImage(caller, access.itwin.id);
+    await services.iTwinImages.delete(caller, access.itwin.id);
   },
 });
 
@@ -321,7 +321,7 @@ const listRepositories = itwinRoute({
       throw invalid([
         detail.invalidValue('subClass', 'A valid iTwin Repository SubClass was not specified in the query.'),
       ]);
-    return { repositories: (await services.iTwinThings.repositories(access.itwin.id, query)).map(toRepository) };
+    return { repositories: (await services.repositories.list(access.itwin.id, query)).map(toRepository) };
   },
 });
 
@@ -339,7 +339,7 @@ const getRepository = itwinRoute({
   async handler({ access, params, services }) {
     return {
       repository: toRepository(
-        await services.iTwinThings.repository(access.itwin.id, parseGuid(params['repositoryId'] ?? '')),
+        await services.repositories.get(access.itwin.id, parseGuid(params['repositoryId'] ?? '')),
       ),
     };
   },
@@ -366,7 +366,7 @@ const createRepository = itwinRoute({
   async handler({ access, caller, body, services, invalid }) {
     if (body.subClass != null && !fits(body.class, body.subClass))
       throw invalid([detail.invalidValue('subClass', 'SubClass value is incorrect.')]);
-    const row = await services.iTwinThings.addRepository(caller, access.itwin.id, {
+    const row = await services.repositories.create(caller, access.itwin.id, {
       class: body.class,
       sub_class: body.subClass ?? null,
       uri: body.uri,
@@ -400,7 +400,7 @@ const updateRepository = itwinRoute({
   response: { status: 200, description: 'The repository as it is now.', schema: RepositoryResponse },
   errors: ['iTwinRepositoryNotFound', 'iTwinRepositoryExists'],
   async handler({ access, caller, params, body, services, invalid }) {
-    const before = await services.iTwinThings.repository(access.itwin.id, parseGuid(params['repositoryId'] ?? ''));
+    const before = await services.repositories.get(access.itwin.id, parseGuid(params['repositoryId'] ?? ''));
     // Clients send the whole repository back: naming what these are is no attempt to change them.
     const refused = (
       [
@@ -416,7 +416,7 @@ const updateRepository = itwinRoute({
         target,
       }));
     if (refused.length > 0) throw invalid(refused);
-    const row = await services.iTwinThings.updateRepository(caller, before, {
+    const row = await services.repositories.update(caller, before, {
       ...(body.uri !== undefined && { uri: body.uri }),
       ...describedColumns(body, invalid),
     });
@@ -436,7 +436,7 @@ const deleteRepository = itwinRoute({
   response: { status: 204, description: 'Gone.' },
   errors: ['iTwinRepositoryNotFound'],
   async handler({ access, caller, params, services }) {
-    await services.iTwinThings.deleteRepository(caller, access.itwin.id, parseGuid(params['repositoryId'] ?? ''));
+    await services.repositories.delete(caller, access.itwin.id, parseGuid(params['repositoryId'] ?? ''));
   },
 });
 

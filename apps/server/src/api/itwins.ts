@@ -3,7 +3,7 @@ import type { ITwinTable } from '../db/schema.ts';
 import { ApiError, detail, type ErrorDetail } from '../errors.ts';
 import type { ITwinFilter, QueryScope } from '../iTwins/itwins.ts';
 import { filterProperties } from '../iTwins/itwins.ts';
-import type { Services } from '../wiring/services.ts';
+import type { Services } from '../services.ts';
 import type { Links } from './links.ts';
 import { madeIn } from './made.ts';
 import { FilterError, filterCondition, namesInFilter } from './odata.ts';
@@ -83,7 +83,7 @@ async function toITwins(
   rows: readonly ITwinTable[],
   { links, services }: { links: Links; services: Services },
 ): Promise<Static<typeof FullITwin>[]> {
-  const images = await services.iTwinThings.images(rows.map(({ id }) => id));
+  const images = await services.iTwinImages.ofITwins(rows.map(({ id }) => id));
   const addresses = await links.downloads(
     images.map((image) => ({ blobId: image.small_blob_id, fileName: imageNames(image.id).small })),
   );

@@ -20,7 +20,7 @@ import { outageError, outageOf } from '../outages.ts';
 import { timedBody } from '../http/timedBody.ts';
 import { continueIfExpected } from '../http/unreadBodies.ts';
 import { QuotaExceededError } from '../quotas/quotas.ts';
-import type { Services } from '../wiring/services.ts';
+import type { Services } from '../services.ts';
 import { registerAbsent } from './absent.ts';
 import { baseUrlOf } from './baseUrl.ts';
 import { shapeOf, type JsonShape } from './jsonShape.ts';

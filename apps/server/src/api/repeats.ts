@@ -7,7 +7,7 @@ import {
   type RequestIdentity,
   type UploadPlace,
 } from '../idempotency/repeatableRequests.ts';
-import type { Services } from '../wiring/services.ts';
+import type { Services } from '../services.ts';
 import type { Links } from './links.ts';
 import type { Route } from './route.ts';
 

@@ -4,7 +4,7 @@ import type { IModelAccess, IModelRequirement, ITwinAccess, ITwinRequirement } f
 import type { Caller, IModelPermission, Permission } from '../domain.ts';
 import type { ErrorCode, ErrorDetail } from '../errors.ts';
 import type { ApiError } from '../errors.ts';
-import type { Services } from '../wiring/services.ts';
+import type { Services } from '../services.ts';
 import type { MadeTable } from '../idempotency/made.ts';
 import type { Links } from './links.ts';
 

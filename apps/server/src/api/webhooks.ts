@@ -3,7 +3,7 @@ import type { JobTable, WebhookTable } from '../db/schema.ts';
 import { parseGuid } from '../domain.ts';
 import { detail, type ApiError, type ErrorDetail } from '../errors.ts';
 import { eventTypes, type EventMessage } from '../events/events.ts';
-import type { Services } from '../wiring/services.ts';
+import type { Services } from '../services.ts';
 import { pageRequest, pagingParameters } from './paging.ts';
 import { itwinRoute, type Route } from './route.ts';
 import { PageLinks, time, TimeSchema } from './schemas.ts';

@@ -10,7 +10,8 @@ import { loadConfig, type Config } from '../config.ts';
 import { databaseFile, type Tx } from '../db/database.ts';
 import { openEnd, type ChangesetTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
-import { openServices, type Services } from '../wiring/services.ts';
+import { openServices } from '../wiring/services.ts';
+import type { Services } from '../services.ts';
 import {
   describeMachine,
   firstOwner,

@@ -7,7 +7,7 @@ import { userOfEntry, type DirectoryUser } from '../access/directory.ts';
 import { EmbeddedIssuer } from '../access/embeddedIssuer.ts';
 import type { Caller } from '../domain.ts';
 import { ensureFirstITwin } from '../wiring/firstITwin.ts';
-import type { Services } from '../wiring/services.ts';
+import type { Services } from '../services.ts';
 
 /** The environment in which figures were measured. */
 export interface Machine {

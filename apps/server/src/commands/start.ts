@@ -7,7 +7,7 @@ import { DataFolderInUseError, NewerSchemaError } from '../db/database.ts';
 import { ForeignStoreError, OtherStoreError, StoreUnavailableError } from '../storage/stores.ts';
 import { ensureFirstITwin } from '../wiring/firstITwin.ts';
 import { PublicError } from '../operations/reasons.ts';
-import type { Services } from '../wiring/services.ts';
+import type { Services } from '../services.ts';
 import { version } from '../version.ts';
 import { IsolationError } from '../checkpoints/itwinjs/isolation.ts';
 import type { IsolationLevel } from '../domain.ts';

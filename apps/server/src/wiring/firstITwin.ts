@@ -1,6 +1,6 @@
 import { userOfEntry } from '../access/directory.ts';
 import { ApiError } from '../errors.ts';
-import type { Services } from './services.ts';
+import type { Services } from '../services.ts';
 
 /**
  * Gives a new installation with users of its own one iTwin to begin with, owned by the first user of the users file. Of several

@@ -139,7 +139,7 @@ onEachDatabase('Tokens', {}, (context) => {
     const later = Date.now() + 2000;
     t.mock.method(Date, 'now', () => later);
     assert.equal((await ask(`Bearer ${token}`)).status, 401);
-    // A file with faults does not lock everybody out: its last good state stays in force.
+    // An invalid file does not lock everybody out: the last valid version stays in force.
     writeFileSync(file, '{ broken');
     const evenLater = later + 2000;
     t.mock.method(Date, 'now', () => evenLater);
@@ -151,7 +151,7 @@ onEachDatabase('An Organization Administrator of several organizations', {}, (co
   test('clones from one organization into another and administers the iTwins of both', async () => {
     const theirs = await context.server.iTwin('eve');
     const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
-    // Who administers one of the two organizations may not.
+    // An administrator of only one of the two organizations may not.
     for (const who of ['admin', 'foreignAdmin'] as const) {
       const one = await context.server.as(who);
       assert.equal((await one.post(`/imodels/${source.id}/clone`, { iTwinId: theirs })).status, 404, who);
@@ -204,7 +204,7 @@ describe('A users file with more than one entry of the same user, organization o
       utimesSync(file, new Date(), new Date(Date.now() + 5000));
       const later = Date.now() + 2000;
       t.mock.method(Date, 'now', () => later);
-      // The last good file stays in force as a whole.
+      // The last valid file stays in force as a whole.
       assert.notEqual(directory.findUserById(people.eve.id), undefined);
       assert.deepEqual(directory.data, good);
       assert.match(faults.join(), /more than one/);
@@ -223,7 +223,7 @@ describe('An OpenID Connect issuer', () => {
 
   before(async () => {
     keys = await generateKeyPair('RS256', { extractable: true });
-    // Without `alg`, as some providers publish keys: the configuration alone says what is accepted.
+    // Without `alg`, as some providers publish keys: only the configuration decides which algorithms are accepted.
     const jwk = { ...(await exportJWK(keys.publicKey)), kid: 'one', use: 'sig' };
     issuer = createServer((request, response) => {
       response.setHeader('content-type', 'application/json');
@@ -298,7 +298,7 @@ describe('An OpenID Connect issuer', () => {
     assert.equal((await administrator.get(`/imodels/${iModel.id}`)).status, 200);
     const stranger = new Api(server.origin, await token({ sub: randomUUID(), org: 'org-2', org_admin: true }));
     assert.equal((await stranger.get(`/imodels/${iModel.id}`)).status, 404);
-    // Several organizations: a list of those administered, or true for each that the user belongs to.
+    // Several organizations: a list of those administered, or true for all organizations of the user.
     for (const [claims, status] of [
       [{ org: 'org-2', org_admin: ['org-2', 'org-1'] }, 200],
       [{ org: ['org-2', 'org-1'], org_admin: true }, 200],
@@ -373,7 +373,7 @@ describe('An OpenID Connect issuer', () => {
 
   test('tokens with another audience, an unknown key or no subject are refused', async () => {
     const other = await generateKeyPair('RS256');
-    // The same key in an algorithm that is not configured.
+    // The same key with an algorithm that is not configured.
     const key = await importJWK(await exportJWK(keys.privateKey), 'PS256');
     const otherAlgorithm = await new SignJWT({ scope: 'itwin-platform', sub: 'a' })
       .setProtectedHeader({ alg: 'PS256', kid: 'one' })

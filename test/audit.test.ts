@@ -7,7 +7,7 @@ import { makeIModel } from './support/clients.ts';
 import { people } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
-/** Changes that write no entry, and why. Whoever adds a route that changes something adds an entry, or a reason here. */
+/** Changes that write no entry, and why. A new route that changes something needs an entry, or a reason here. */
 const unaudited: Record<string, string> = {
   ...Object.fromEntries(
     [
@@ -51,7 +51,7 @@ onEachDatabase('The audit log', {}, (context) => {
     const seen = new Set((await db.selectFrom('audit').select('id').execute()).map((entry) => entry.id));
     const tried = new Set<string>();
 
-    /** Sends a request and finds the one entry that it wrote. @returns the answer's body */
+    /** Sends a request and finds the one entry that it wrote. @returns the body of the answer */
     const change = async <T>({ operationId, method, path, body, action, iModel = false }: Step): Promise<T> => {
       const answer = await api.send(method, path, body);
       assert.ok(answer.status < 300, `${operationId}: ${answer.status} ${JSON.stringify(answer.body)}`);
@@ -402,7 +402,7 @@ onEachDatabase('The audit log', {}, (context) => {
       action: 'iModel.delete',
       iModel: true,
     });
-    // For Organization Administrators only.
+    // Only for Organization Administrators.
     const admin = await server.as('admin');
     assert.equal((await admin.delete(`/itwins/${iTwin.id}`)).status, 204);
     const deleted = await db

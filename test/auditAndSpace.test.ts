@@ -38,7 +38,7 @@ onEachDatabase('The audit log', { audit: { keepDays: 10 } }, (context) => {
   test('keeps its entries for the configured time and no longer', async () => {
     const { db } = context.server.services.database;
     const now = Date.now();
-    // More than one step removes.
+    // More entries than one step removes.
     const old = Array.from({ length: 2500 }, (_, n) => entry(now - 10 * dayMs - 1000 - n));
     for (let from = 0; from < old.length; from += 500)
       await db
@@ -184,7 +184,7 @@ test('the embedded database returns the space of deleted rows', async () => {
   }
 });
 
-/** Makes the database as versions did that returned no space. */
+/** Creates the database as versions did that returned no space. */
 function asBefore(installation: Installation): void {
   const database = new DatabaseSync(path.join(installation.dataDir, databaseFile));
   database.exec('pragma auto_vacuum = none; vacuum');

@@ -35,7 +35,7 @@ function backup(
 }
 
 describe('A backup of an embedded installation', () => {
-  /** A server with files in two data centers, its configuration as a file, and a place for its backup. */
+  /** A server with files in two data centers, its configuration as a file, and a folder for its backup. */
   async function onServer(
     work: (
       server: TestServer,
@@ -94,7 +94,7 @@ describe('A backup of an embedded installation', () => {
       try {
         const { database, blobs } = restored.services;
         assert.deepEqual((await verify(database.db, blobs.stores, true)).faults, []);
-        // The key of its tokens came along.
+        // The signing key of its tokens is part of the backup.
         const there = clientsOf(restored.origin, await server.token('olivia'));
         for (const { id, changesets } of models) {
           const ids = await idsOf(there, id);
@@ -202,7 +202,7 @@ for (const setup of setups.filter(({ engine }) => engine === 'postgres'))
             );
           });
         await tool('pg_dump', '--format=custom', `--file=${dump}`, installation.databaseUrl as string);
-        // What happens after the dump: the files of a deleted iModel stay for the grace, new ones are strays of the restored one.
+        // Changes after the dump: the files of a deleted iModel stay for the grace period, new ones are orphans of the restored installation.
         await pushMore(olivia, made, 2);
         await olivia.client.iModels.delete({ authorization: olivia.authorization, iModelId: made.id });
         await server.close();

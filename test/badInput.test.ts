@@ -13,7 +13,7 @@ import { onEachDatabase } from './support/suite.ts';
 onEachDatabase('Bad input', {}, (context) => {
   const rows = () => rowCounts(context.server.services.database.db);
 
-  /** Sends bytes as they are: what fetch would tidy up first. */
+  /** Sends bytes unchanged, which fetch would normalize. */
   function raw(text: string): Promise<string> {
     const { port } = new URL(context.server.origin);
     return new Promise((resolve, reject) => {
@@ -22,7 +22,7 @@ onEachDatabase('Bad input', {}, (context) => {
       socket.on('data', (data) => (received += data.toString()));
       socket.once('end', () => resolve(received));
       socket.once('error', reject);
-      // Not ended from this side: the server gives up a request whose client has gone.
+      // This side stays open: the server drops a request whose client has disconnected.
       socket.write(text);
     });
   }
@@ -359,7 +359,7 @@ onEachDatabase('Bad input', {}, (context) => {
         .replace(/:\w+/g, 'x');
       const answer = await context.api.get(`${url}?iTwinId=${context.iTwinId}&$nonsense=1`);
       const { error } = answer.body as WireError;
-      // What the path names and is not there may be told first.
+      // An unknown resource in the path may be reported first.
       const told =
         error.details?.some(({ code, target }) => code === 'InvalidParameter' && target === '$nonsense') === true;
       assert.ok(
@@ -562,7 +562,7 @@ onEachDatabase('Bad input', {}, (context) => {
       (await context.api.post(`/imodels/${made.id}/changesets`, { ...push, containingChanges: 65 })).status,
       201,
     );
-    // One object, however its id is written.
+    // The same object in different notations of its id.
     assert.equal((await lock(['0x00A', '0xa'])).status, 422);
     const answer = await lock(['0x00A']);
     assert.equal(answer.status, 200, JSON.stringify(answer.body));

@@ -23,7 +23,7 @@ blobStoreSuite('of files', async () => {
 
 for (const { store: kind } of setups.filter(({ store }) => store !== 'files'))
   blobStoreSuite(`of ${kind}`, async () => {
-    // A prefix that has to be written otherwise in addresses.
+    // A prefix that needs escaping in URLs.
     return {
       store: await openObjectStore(kind),
       counterpart: await openObjectStore(kind, 'a b/'),
@@ -31,7 +31,7 @@ for (const { store: kind } of setups.filter(({ store }) => store !== 'files'))
     };
   });
 
-/** A store on the service that runs for the tests, below a prefix of its own. */
+/** A store on the service that runs for the tests, with a new prefix. */
 async function openObjectStore(kind: Setup['store'], within = ''): Promise<BlobStore> {
   const settings = storeConfig(kind);
   const installation = await Installation.create('sqlite');
@@ -84,7 +84,7 @@ test('a server refuses to start on a store other than the one that holds its fil
 for (const setup of setups)
   test(`an installation refuses to start on the files of another, on ${setup.engine} and ${setup.store}`, async () => {
     const [first, second] = [await Installation.create(setup), await Installation.create(setup)];
-    // In the data folder a store can only be met from outside.
+    // Another installation reaches a store in a data folder only by its path.
     const shared =
       setup.store === 'files'
         ? { type: 'files' as const, folder: path.join(first.dataDir, 'blobs') }
@@ -96,7 +96,7 @@ for (const setup of setups)
   });
 
 for (const setup of setups) {
-  /** Opens one new store by servers that start at the same time. */
+  /** Opens one new store from servers that start concurrently. */
   const startTogether = async (servers: readonly Installation[]): Promise<PromiseSettledResult<unknown>[]> => {
     const [first] = servers as [Installation];
     const store =
@@ -120,7 +120,7 @@ for (const setup of setups) {
     }
   };
 
-  // Unlike S3, s3rver ignores the condition of a write and shows an object before it is whole.
+  // Unlike S3, s3rver ignores the condition of a write and exposes incomplete objects.
   const skip = setup.store === 's3' ? 'the S3 server of the tests has no atomic writes' : false;
 
   test(

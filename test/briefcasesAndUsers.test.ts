@@ -20,7 +20,7 @@ onEachDatabase('Briefcases', {}, (context) => {
     assert.deepEqual(first.application, { id: 'suite', name: 'Test suite' });
     assert.ok(first.fileSize > 0);
     assert.equal((await first.getOwner())?.id, people.olivia.id);
-    // Rule of the wire: that of a brand-new iModel is there at once, in both forms.
+    // Rule of the wire: the checkpoint of a brand-new iModel is available at once, in both forms.
     const checkpoint = await first.getCheckpoint();
     assert.deepEqual(
       [checkpoint?.state, checkpoint?.changesetIndex, checkpoint?.changesetId, checkpoint?.dbName],
@@ -322,7 +322,7 @@ onEachDatabase('iTwins', {}, (context) => {
     for (const kind of ['favorites', 'recents']) {
       for (const id of [first, second, first])
         assert.equal((await context.api.post(`/itwins/${kind}/${id}`)).status, 204);
-      // The first was marked again: it moved to the front of the recents, and stayed where it was among the favorites.
+      // The first was marked again: it moved to the front of the recents, and kept its place among the favorites.
       assert.deepEqual(await marked(kind), ['Mark A', 'Mark B']);
       assert.equal((await context.api.delete(`/itwins/${kind}/${first}`)).status, 204);
       assert.deepEqual(await marked(kind), ['Mark B']);

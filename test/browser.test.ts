@@ -12,7 +12,7 @@ import type { PageInput, PageResult } from './support/page.ts';
 import { makeIModel, workFolder } from './support/clients.ts';
 import { onEachDatabase } from './support/suite.ts';
 
-/** Opens a page of the bundled clients, on an origin that is not the server's, and gives what it reports. */
+/** Opens a page with the bundled clients on an origin other than the server's. @returns what it reports */
 async function inChromium(input: PageInput): Promise<PageResult> {
   const folder = workFolder();
   const { outputFiles } = await build({
@@ -22,7 +22,7 @@ async function inChromium(input: PageInput): Promise<PageResult> {
     format: 'iife',
     platform: 'browser',
     logLevel: 'silent',
-    // The whole of core-frontend wants a canvas and workers; the access package asks it for a token only.
+    // core-frontend as a whole needs a canvas and workers; the access package only gets a token from it.
     alias: { '@itwin/core-frontend': fileURLToPath(new URL('./support/coreFrontend.ts', import.meta.url)) },
   });
   const script = outputFiles[0]?.text ?? '';

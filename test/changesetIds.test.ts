@@ -17,12 +17,12 @@ import { all, changesetIdOf, makeIModel, official, workFolder } from './support/
 import { bootServer, endServer } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
-/** iTwin.js is optional: where it is installed, it is asked for the same ids. */
+/** iTwin.js is optional: where it is installed, it computes the same ids for comparison. */
 const iTwinJs: typeof RealModel | undefined = isITwinJsInstalled()
   ? await import('../scripts/realModel.ts')
   : undefined;
 
-/** The id of a file that comes in pieces of so many bytes. */
+/** The id of a file that arrives in chunks of this size. */
 function idOf(parentId: string, bytes: Buffer, pieceBytes: number): string {
   const computer = new ChangesetIdComputer(parentId);
   for (let start = 0; start < bytes.length; start += pieceBytes)
@@ -146,12 +146,12 @@ onEachDatabase('Verification of pushes', {}, (context) => {
         [],
       );
     }
-    // The turn is free, for another briefcase too.
+    // The push lease is free, for another briefcase too.
     assert.equal((await pushFile(context.api, made.id, other, right)).status, 200);
     assert.equal((await pushFile(context.api, made.id, own, flipped(makeChangeset(right.id), 60))).status, 409);
     const next = makeChangeset(right.id);
     assert.equal((await pushFile(context.api, made.id, own, next)).status, 200);
-    // A file of another format is kept as it is.
+    // A file of another format is stored unchanged.
     assert.equal((await pushFile(context.api, made.id, own, random(next.id))).status, 200);
     const { db } = context.server.services.database;
     const refused = await db

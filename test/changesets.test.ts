@@ -234,7 +234,7 @@ onEachDatabase('Changesets', {}, (context) => {
     }
   });
 
-  /** A fresh iModel with one changeset, to push to by hand. */
+  /** A new iModel with one changeset, for pushes over plain HTTP. */
   async function fresh() {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
     const head = made.changesets[0]?.id ?? '';

@@ -14,17 +14,17 @@ import { startPostgres } from './support/postgres.ts';
 import { Installation, people, setups, type Setup } from './support/server.ts';
 import { until } from './support/until.ts';
 
-/** More, and longer, where somebody wants to know: `OFFSHOOT_CHAOS_CLIENTS=50 OFFSHOOT_CHAOS_SECONDS=180 npm test -- test/chaos.test.ts`. */
+/** For a longer run with more clients: `OFFSHOOT_CHAOS_CLIENTS=50 OFFSHOOT_CHAOS_SECONDS=180 npm test -- test/chaos.test.ts`. */
 const clients = Number(process.env['OFFSHOOT_CHAOS_CLIENTS'] ?? 12);
 const runMs = Number(process.env['OFFSHOOT_CHAOS_SECONDS'] ?? 30) * 1000;
-/** Something is killed this often: a server, a worker, PostgreSQL itself, each in its turn. */
+/** Interval of the kills: a server, a worker and PostgreSQL itself, in rotation. */
 const killEveryMs = 2500;
 const giveUpMs = 60_000;
 const west = 'West Europe';
-/** Not on s3rver: it leaves half an object, which it then cannot even list, when its client dies. */
+/** Not on s3rver: when its client dies it leaves an incomplete object, which it then cannot list. */
 const [setup] = setups.filter(({ engine, store }) => engine === 'postgres' && store === 'azure');
 
-/** What a client knows: only what was acknowledged to it. */
+/** The state that a client knows: only what was acknowledged to it. */
 interface Reference {
   iModelId: string;
   briefcaseId: number;
@@ -69,7 +69,7 @@ describe(
           });
           const apis = ports.map((port) => new Api(`http://127.0.0.1:${port}`, token));
 
-          /** Asks until there is a definite answer, of whichever server. */
+          /** Retries until any server gives a definite answer. */
           const ask = async (method: string, url: string, body?: unknown): Promise<Answer> => {
             for (const until = Date.now() + giveUpMs; ;) {
               const api = apis[Math.floor(Math.random() * apis.length)] as Api;
@@ -89,7 +89,7 @@ describe(
             return (created.body as { iTwin: { id: string } }).iTwin.id;
           };
           const home = await makeITwin();
-          // Several, because copies run one at a time for each.
+          // Several, because copies from one source run one at a time.
           const farITwins = await Promise.all(Array.from({ length: 8 }, () => makeITwin(west)));
           const byName = async (iTwinId: string, name: string): Promise<string> => {
             const { body } = await ask('GET', `/imodels?iTwinId=${iTwinId}&name=${name}`);
@@ -97,7 +97,7 @@ describe(
             assert.ok(found !== undefined, `${name} was said to exist`);
             return found.id;
           };
-          /** Creates by a name of its own: an answer that was lost is found by that. */
+          /** Creates under a unique name, by which a resource is found whose answer was lost. */
           const make = async (url: string, body: object, iTwinId = home): Promise<string> => {
             const name = randomUUID();
             const answer = await ask('POST', url, { iTwinId, name, ...body });
@@ -201,7 +201,7 @@ describe(
             }
           };
           killing = kill();
-          // Its failure ends the load and is told below.
+          // Its failure ends the load and is reported below.
           killing.catch(() => (over = true));
           await Promise.all(Array.from({ length: clients }, client));
           over = true;
@@ -234,7 +234,7 @@ describe(
           await Promise.all([...servers, ...workers].map((each) => each.end('SIGTERM')));
 
           const database = await openDatabase(config(0, false));
-          // Those of deleted clones that are still to be collected may have ended early.
+          // Creations of deleted clones that are not collected yet may have failed before.
           const stuck = database.db
             .selectFrom('operation as o')
             .innerJoin('imodel as m', 'm.id', 'o.imodel_id')
@@ -246,7 +246,7 @@ describe(
           assert.deepEqual(found.faults, []);
           await database.close();
         } finally {
-          // Nothing starts again what is ended here.
+          // A process that is stopped here is not restarted.
           over = true;
           await killing?.catch(() => undefined);
           await Promise.all([...servers, ...workers].map((each) => each.end()));

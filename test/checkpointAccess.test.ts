@@ -30,7 +30,7 @@ async function checkpointAt(
   return client.checkpoints.getSingle({ authorization, iModelId, changesetIndex });
 }
 
-/** The checkpoint of a changeset once it is neither on its way nor waiting. */
+/** The checkpoint of a changeset once it is neither scheduled nor being made. */
 async function settled(context: Context, iModelId: string, index: number): Promise<Checkpoint> {
   return until(`checkpoint ${index}`, async () => {
     const checkpoint = await checkpointAt(context, iModelId, index);
@@ -59,7 +59,7 @@ async function bytesAt(
   return { status: response.status, bytes: Buffer.from(await response.arrayBuffer()), headers: response.headers };
 }
 
-/** Address of something in a checkpoint's container. */
+/** Address of a blob in a checkpoint's container. */
 function inContainer(checkpoint: Checkpoint, name: string, token?: string): string {
   const { baseUrl, baseDirectory, azure } = checkpoint.directoryAccessInfo as NonNullable<
     Checkpoint['directoryAccessInfo']
@@ -67,7 +67,7 @@ function inContainer(checkpoint: Checkpoint, name: string, token?: string): stri
   return `${baseUrl}/${baseDirectory}/${name}?${token ?? azure?.sasToken}`;
 }
 
-/** Block names of the databases in a manifest, as Cloud Backed SQLite reads them. */
+/** Block names of the databases in a manifest, parsed as Cloud Backed SQLite does. */
 function blocksIn(manifest: Buffer): Map<string, string[]> {
   const databases = new Map<string, string[]>();
   const nameBytes = manifest.readUInt32BE(16);
@@ -154,7 +154,7 @@ onEachDatabase('Checkpoints over the API', { checkpoints: { generate, delaySecon
       assert.deepEqual([...manifest.keys()].toSorted(), ['BASELINE.bim', own.dbName].toSorted());
       const ofClone = blocksIn((await bytesAt(inContainer(cloned, 'manifest.bcv'))).bytes);
       assert.deepEqual([...ofClone.keys()], ['BASELINE.bim']);
-      // Cut before the last changeset, the clone has nothing of its checkpoint.
+      // Cut before the last changeset, the clone contains no part of its checkpoint.
       const newest = (await context.api.get(`/imodels/${clone.id}/briefcases/checkpoint`)).body as {
         checkpoint: Checkpoint;
       };
@@ -174,7 +174,7 @@ onEachDatabase('Checkpoints over the API', { checkpoints: { generate, delaySecon
       );
       assert.deepEqual(identityIn(read.bytes), { iModelId, iTwinId: context.iTwinId });
 
-      // Of the other's container, with the own token; with none; tampered with; unknown names.
+      // From another container, with the own token; without a token; with a modified one; unknown names.
       assert.equal((await bytesAt(inContainer(cloned, `${block}.bcv`))).status, 404);
       assert.equal(
         (await bytesAt(inContainer(cloned, 'manifest.bcv', own.directoryAccessInfo?.azure?.sasToken))).status,
@@ -227,7 +227,7 @@ onEachDatabase('Checkpoints over the API', { checkpoints: { generate, delaySecon
         checkpoint: { size: number };
       };
       assert.deepEqual([whole.bytes.length, Number(whole.headers.get('content-length'))], [wire.size, wire.size]);
-      // Through the middle of both ids, byte by byte around them, and at the ends.
+      // Ranges through the middle of both ids, byte by byte around them, and at the ends.
       for (const range of ['0-0', '7555-7570', '7560-8180', '8180-8184', `${wire.size - 5}-${wire.size - 1}`, '-10']) {
         const part = await bytesAt((await checkpointAt(context, clone.id, last))._links.download?.href ?? '', {
           range: `bytes=${range}`,
@@ -348,7 +348,7 @@ onEachDatabase('Baselines that are checked before they are accepted', { checkpoi
     });
   }
 
-  /** The sample's baseline after some SQL. */
+  /** The sample's baseline, modified by SQL. */
   function altered(sql: string): Buffer {
     const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-altered-'));
     try {
@@ -575,7 +575,7 @@ onEachDatabase(
         held.map((changeset) => changeset.id),
         source.changesets.map((changeset) => changeset.id),
       );
-      // Given up by deleting it, it lets go.
+      // Deleting the waiting iModel releases its references.
       await context.olivia.client.iModels.delete({ ...as(), iModelId: id });
       await context.server.services.collector.runOnce();
       assert.deepEqual(await db.selectFrom('imodel').select('id').where('id', 'in', [id, source.id]).execute(), []);

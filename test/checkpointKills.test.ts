@@ -13,7 +13,7 @@ import { onEachDatabase } from './support/suite.ts';
 import { until } from './support/until.ts';
 
 const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
-/** Life that a process is given before it is killed, at most: longer than starting it and making a checkpoint take together. */
+/** Longest lifetime of a process before it is killed: more than starting it and making a checkpoint take together. */
 const longestLifeMs = 700;
 
 onEachDatabase(
@@ -30,7 +30,7 @@ onEachDatabase(
         const { client, authorization } = context.olivia;
         const iModels: string[] = [];
         const more = async (): Promise<void> => {
-          // Not from the baseline through the client, which would wait for the killed process: a clone is there at once.
+          // A clone is available at once; creating it from the baseline through the client would wait for the killed process.
           const iModelId =
             iModels[0] === undefined
               ? await pushSample(context.olivia, context.iTwinId, randomUUID())
@@ -43,7 +43,7 @@ onEachDatabase(
               namedVersionProperties: { name: randomUUID(), changesetId: id },
             });
         };
-        /** An iModel with changesets of its own: its checkpoints are not those of the first one. */
+        /** An iModel with different changesets: its checkpoints differ from those of the first one. */
         const pushOnto = async (of: string): Promise<string> => {
           const { id: iModelId } = await client.iModels.clone({
             authorization,
@@ -123,7 +123,7 @@ onEachDatabase(
           iModelId,
           namedVersionProperties: { name: 'stopped', changesetId: first?.id ?? '' },
         });
-        // Another attempt on the same files would hold everybody up again.
+        // Another attempt on the same files would block the slot again.
         assert.match((await ended(1)).failureReason, /^Making the file showed no progress for 5 s and was stopped\.$/);
         await client.namedVersions.create({
           authorization,

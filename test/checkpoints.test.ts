@@ -10,7 +10,7 @@ import { otherStore } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 import { until } from './support/until.ts';
 
-/** iTwin.js is optional: without its native part there is nothing to open checkpoints with. */
+/** iTwin.js is optional: without its native library nothing can open checkpoints. */
 const scenario: typeof Scenario | undefined = isITwinJsInstalled() ? await import('./support/scenario.ts') : undefined;
 
 const config = {
@@ -29,7 +29,7 @@ onEachDatabase('Checkpoints', config, (context) => {
         otherITwinId: await context.server.iTwin(),
         notes: path.join(work.path, 'notes.json'),
       };
-      // A folder of its own for each: nothing is in a cache.
+      // A separate folder for each, so that no cache is shared.
       for (const part of parts) await scenario?.runScenario({ ...input, part, folder: path.join(work.path, part) });
     } finally {
       work.remove();
@@ -89,7 +89,7 @@ onEachDatabase(
           const id = (accepted.headers.get('location') ?? '').slice(-36);
           const stateOf = async () =>
             (await database.db.selectFrom('imodel').select('state').where('id', '=', id).executeTakeFirst())?.state;
-          // From that moment on the store takes nothing: what is copied afterwards cannot help.
+          // From now on the store accepts no writes, so nothing that is copied later can help.
           const store = blobs.stores.ofDataCenter(west);
           for (const name of ['put', 'copyFrom'] as const) {
             const real = store[name]?.bind(store) as ((...given: unknown[]) => Promise<unknown>) | undefined;

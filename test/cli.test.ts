@@ -103,7 +103,7 @@ describe('The command line', () => {
       }
       const locked = path.join(work.path, 'locked');
       mkdirSync(locked, { mode: 0o555 });
-      // Root may write everywhere, so root asks as somebody else.
+      // Root can write everywhere, so as root the command runs as another user.
       chmodSync(work.path, 0o755);
       const asNobody = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {};
       const { code, stderr } = await run(
@@ -228,7 +228,7 @@ describe('The command line', () => {
       const origin = /API +(http:\/\/localhost:\d+)\/imodels/.exec(printed)?.[1];
       assert.match(printed, /Document +http.*\/docs/);
       assert.match(printed, /iTwin +[0-9a-f-]{36} +My iTwin/);
-      // What it prints can be pasted into a shell.
+      // The output can be pasted into a shell.
       const pasted = /npx offshoot (token --data '.*') +\(users:/.exec(printed)?.[1] ?? '';
       assert.match(
         execFileSync('sh', ['-c', `"${process.execPath}" "${cli}" ${pasted}`], { encoding: 'utf8' }),

@@ -255,7 +255,7 @@ onEachDatabase('The collector', {}, (context) => {
         .execute();
       return stored.id;
     };
-    // As a fork that was deleted while its baseline was made would leave it.
+    // As left behind by a fork that was deleted while its baseline was made.
     const baselineBlob = await blob();
     await db
       .insertInto('baseline')
@@ -281,7 +281,7 @@ onEachDatabase('The collector', {}, (context) => {
       finished_at: 1,
     };
     await db.insertInto('checkpoint').values(checkpoint).execute();
-    // Alone: a blob, a history, a changeset of nobody's segment, work for nobody, a mark on nothing.
+    // Orphans: a blob, a history, a changeset without a segment, a job, a favorite of a deleted iModel.
     await blob();
     await db.insertInto('history').values({ id, created_at: 1 }).execute();
     await db.insertInto('segment').values({ id, owner_imodel_id: null }).execute();
@@ -416,7 +416,7 @@ onEachDatabase('The collector', {}, (context) => {
     const iTwinId = await context.server.iTwin();
     const made = await makeIModel(context.olivia, iTwinId, { changesets: 1 });
     const { db } = context.server.services.database;
-    // As a server leaves it that dies right after it has marked the iTwin.
+    // As left behind by a server that crashes right after it has marked the iTwin.
     await db.updateTable('itwin').set({ deleted_at: Date.now() }).where('id', '=', iTwinId).execute();
     assert.equal((await context.api.get(`/imodels/${made.id}`)).status, 404);
     assert.equal((await context.api.get(`/imodels?iTwinId=${iTwinId}`)).status, 404);

@@ -10,7 +10,7 @@ import { changesetIdOf, makeIModel, pushMore } from './support/clients.ts';
 import { people } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
-/** Clones that are asked for in all, at most; the race stops by itself then. */
+/** Maximum number of clones; the load stops then. */
 const mostClones = 400;
 
 onEachDatabase('Concurrent clones, pushes, deletions and collector runs', {}, (context) => {
@@ -22,7 +22,7 @@ onEachDatabase('Concurrent clones, pushes, deletions and collector runs', {}, (c
       .where('id', 'like', 'seed-%')
       .executeTakeFirstOrThrow();
     const target = await context.server.iTwin();
-    /** What each living iModel must show: its chain of changeset ids. */
+    /** The chain of changeset ids that each living iModel must have. */
     const living = new Map<string, string[]>();
     const first = await makeIModel(context.olivia, context.iTwinId, { changesets: 5 });
     living.set(
@@ -148,7 +148,7 @@ onEachDatabase('Concurrent clones, pushes, deletions and collector runs', {}, (c
       };
       assert.equal(operation.createOperation.state, 'successful');
     }
-    // Everything that a living iModel sees has its bytes.
+    // The bytes of everything that a living iModel can see exist.
     const dangling = await database.db
       .selectFrom('changeset')
       .innerJoin('blob', 'blob.id', 'changeset.blob_id')
@@ -160,10 +160,10 @@ onEachDatabase('Concurrent clones, pushes, deletions and collector runs', {}, (c
 });
 
 onEachDatabase('The row locks of an iModel', {}, (context) => {
-  // SQLite runs one transaction at a time and needs none.
+  // SQLite runs one transaction at a time and needs no row locks.
   if (context.engine !== 'postgres') return;
-  // Without the first of these, a clone under way could be left with a head above what the collector keeps of a history
-  // that somebody else shares: too narrow a race to be met by chance, and no foreign key would catch it.
+  // Without the first of these locks, a running clone could end with a head above what the collector keeps of a history
+  // that another iModel shares: too narrow a race to occur by chance, and no foreign key would catch it.
   test('make a deletion wait for a running clone, but not pushes or other clones', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
     const { db } = context.server.services.database;
@@ -215,7 +215,7 @@ onEachDatabase('A role that is deleted while it is assigned', {}, (context) => {
     await api.post(`${at}/members/groups`, { members: [{ groupId, roleIds: [kept] }] });
     const { members } = server.services;
     const check = members.requireGrantable.bind(members);
-    // Between the look and the change.
+    // Between the check and the change.
     members.requireGrantable = async (access, roleIds, held) => {
       await check(access, roleIds, held);
       for (const roleId of roleIds) await api.delete(`${at}/roles/${roleId}`);
@@ -257,7 +257,7 @@ onEachDatabase('Concurrent first requests of a user', {}, (context) => {
         organizationId: null,
         identity: { issuer: 'https://issuer.test', subject: id },
       };
-      // Each as a server of its own, which knows nobody yet.
+      // Each represents a separate server, which has not seen the user yet.
       await Promise.all(Array.from({ length: 8 }, () => new Users(db).remember(user)));
       assert.equal(
         (await db.selectFrom('user_account').select('email').where('id', '=', id).executeTakeFirst())?.email,

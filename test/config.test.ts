@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { ConfigError, loadConfig } from '../apps/server/src/config.ts';
 import { workFolder } from './support/clients.ts';
 
-/** The faults that a configuration is refused for. */
+/** The errors for which a configuration is refused. */
 function faultsOf(load: () => unknown): readonly string[] {
   try {
     load();

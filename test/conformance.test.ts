@@ -14,7 +14,7 @@ import { callAs, methodsOf, methodsOfClass } from './support/coverage.ts';
 import { onEachDatabase, type Context } from './support/suite.ts';
 import type * as RealModel from '../scripts/realModel.ts';
 
-/** Names of the operations of a client by the files that declare them. */
+/** The property of a client by the file that declares its operations. */
 const getters = {
   IModelOperations: 'iModels',
   BriefcaseOperations: 'briefcases',
@@ -39,7 +39,7 @@ const accessBackend = 'access-backend 6.0.2';
 
 type Call = (context: Context, made: MadeIModel) => Promise<unknown>;
 
-/** Every method of the newest management client, on an iModel with three changesets; what it answers is looked at in the other suites. */
+/** Every method of the newest management client, on an iModel with three changesets; other suites check the answers. */
 const managementCalls: Record<string, Call> = {};
 /** Every method that the authoring client adds. */
 const authoringCalls: Record<string, Call> = {};
@@ -236,7 +236,7 @@ async function inFolder<T>(work: (folder: string) => Promise<T>): Promise<T> {
   }
 }
 
-/** iTwin.js is optional; its hub access is tried where it is there. */
+/** iTwin.js is optional; its hub access is tested where it is installed. */
 const iTwinJs: typeof RealModel | undefined = isITwinJsInstalled()
   ? await import('../scripts/realModel.ts')
   : undefined;
@@ -349,7 +349,7 @@ Object.assign(backendCalls, {
 
 const native = workFolder();
 let models: RealModel.RealModels | undefined;
-/** The token of the server at hand: iTwin.js is started once for all. */
+/** The token of the current server: iTwin.js is started once for all servers. */
 let token = '';
 before(async () => {
   models = await iTwinJs?.RealModels.start(native.path, 'http://127.0.0.1:9', () => token);
@@ -374,7 +374,7 @@ onEachDatabase('The official clients', {}, (context) => {
     );
   });
 
-  // What creates something comes before what reads it.
+  // Methods that create something precede those that read it.
   for (const [method, call] of Object.entries(authoringCalls))
     test(`${authoring}: ${method}`, async () =>
       void (await callAs(`${authoring} \`${method}\``, () => call(context, made))));

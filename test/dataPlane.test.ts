@@ -15,7 +15,7 @@ import { beginPush, downloadLink } from './support/push.ts';
 import { storeConfig, type Setup } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
-/** Stores that clients do not reach: every byte comes through the server. */
+/** Stores without direct access: every byte passes through the server. */
 const through = ({ store }: Setup) => ({ store: storeConfig(store, false) });
 
 onEachDatabase('Signed links', through, (context) => {
@@ -150,7 +150,7 @@ onEachDatabase('Signed links', through, (context) => {
     assert.equal(await download(), 'cut off');
     assert.ok(logged.some(({ msg }) => msg.startsWith('a file could not be sent to its end')));
     assert.equal(await download({ range: 'bytes=10-' }), 'cut off');
-    // Where nothing was sent yet, there is still an answer.
+    // Before the first byte was sent, the client still gets an answer.
     stored = () => Readable.from([]);
     const empty = await plain().get(await linkOf(), { range: 'bytes=10-' });
     assert.deepEqual([empty.status, codeOf(empty)], [500, 'InternalError']);
@@ -302,7 +302,7 @@ onEachDatabase('Signed links', through, (context) => {
       );
     }
     await client.uploadData(bytes, inBlocks);
-    // And once more, as whoever lost the answer does: the bytes are the same.
+    // Again, as a client does that lost the answer: the bytes are the same.
     await client.uploadData(bytes, inBlocks);
     await assert.rejects(client.uploadData(randomBytes(bytes.length), inBlocks), { statusCode: 409 });
     assert.equal((await complete()).status, 200);
@@ -354,7 +354,7 @@ onEachDatabase('Signed links', through, (context) => {
     });
     assert.equal((await blockList(upload, ['b1'])).status, 500);
     failing.mock.restore();
-    // What is left of a finished upload is the collector's, not the client's.
+    // The collector, not the client, removes what is left of a finished upload.
     t.mock.method(store, 'dropBlocks', () => Promise.reject(new Error('the store does not answer')));
     assert.equal((await blockList(upload, ['b1'])).status, 201);
     assert.equal((await complete()).status, 200);
@@ -457,7 +457,7 @@ onEachDatabase('A refused body', through, (context) => {
   });
 });
 
-/** The status of a request whose client does not look for an answer before it has sent everything, as many do. */
+/** The status for a client that, like many, sends its whole request before it reads the answer. */
 function statusOf(
   url: string,
   { method = '', headers = {} }: { method?: string; headers?: Record<string, string> },
@@ -485,7 +485,7 @@ function statusOf(
   });
 }
 
-/** Sends a body when the server wants it. @returns the status, and whether it did */
+/** Sends a body after 100 Continue. @returns the status, and whether the server asked for the body */
 function sentAfterContinue(
   url: string,
   options: RequestOptions,
@@ -524,7 +524,7 @@ onEachDatabase(
           })
         )._links.download?.href ?? '';
       assert.equal((await fetch(link)).status, 200);
-      // The server runs in this process: its clock is moved, nobody waits.
+      // The server runs in this process: its clock is moved instead of waiting.
       const later = Date.now() + 10_001;
       t.mock.method(Date, 'now', () => later);
       const answer = await new Api(context.server.origin).get(link);

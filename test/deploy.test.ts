@@ -43,18 +43,18 @@ interface NetworkPolicy {
 }
 
 const roles = ['itwinjs', 'start', 'work'];
-/** As long as one must be; those of the files stand in a secret. */
+/** A key of the minimum length; the files in `deploy/` take it from a secret. */
 const itwinJsKey = 'k'.repeat(shortestServiceKey);
 const kustomization = parse(text('deploy/kubernetes/kustomization.yaml')) as {
   resources: string[];
   configMapGenerator: { files: string[] }[];
 };
 
-/** Of the servers (`offshoot.json`) or the workers. */
+/** Configuration of the servers (`offshoot.json`) or the workers. */
 const kubernetesConfig = (file: string): Config =>
   loadConfig({}, { file: `${root}deploy/kubernetes/${file}`, env: { OFFSHOOT_ITWINJS_KEY: itwinJsKey } });
 
-/** What is applied to a cluster, of one kind. */
+/** The resources of one kind that are applied to a cluster. */
 function manifests<T extends { kind: string }>(wanted: string): T[] {
   const documents = kustomization.resources.flatMap((file) =>
     parseAllDocuments(text(`deploy/kubernetes/${file}`)).map((document) => document.toJS() as T),
@@ -62,7 +62,7 @@ function manifests<T extends { kind: string }>(wanted: string): T[] {
   return documents.filter(({ kind }) => kind === wanted);
 }
 
-/** There is no container engine here: what can be checked without one is that the files fit the server and each other. */
+/** No container engine is available here: the test checks that the files fit the server and each other. */
 test('the image copies only files that exist', () => {
   const copied = [...text('Dockerfile').matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap(([, sources]) =>
     (sources ?? '').split(' '),
@@ -112,7 +112,7 @@ test('the Kubernetes manifests run servers and a worker with working probes and 
   for (const { spec } of deployments) {
     const { containers, terminationGracePeriodSeconds } = spec.template.spec;
     const [container] = containers;
-    // The iTwin.js service has nothing to be ready for, and no configuration.
+    // The iTwin.js service has no readiness check and no configuration.
     const isService = container?.args[0] === 'itwinjs';
     assert.deepEqual(
       [container?.livenessProbe.httpGet.path, container?.readinessProbe.httpGet.path],
@@ -127,7 +127,7 @@ test('the Kubernetes manifests run servers and a worker with working probes and 
     assert.ok(kustomization.configMapGenerator[0]?.files.includes(file));
     const config = kubernetesConfig(file);
     assert.ok(terminationGracePeriodSeconds > config.shutdownSeconds);
-    // The metrics are on a port of their own, where Prometheus is told to look.
+    // The metrics are on a separate port, where the annotations point Prometheus.
     assert.deepEqual(
       container?.ports.map(({ containerPort }) => containerPort),
       [config.port, config.metricsPort],
@@ -145,7 +145,7 @@ test('iTwin.js runs with a key of its own, and without addresses and keys of the
     networks: Record<string, { internal?: boolean }>;
   };
   assert.deepEqual(Object.keys(services['itwinjs']?.environment ?? {}), ['OFFSHOOT_ITWINJS_KEY']);
-  // It reaches the worker only, and nothing outside.
+  // Only the worker reaches it, and it reaches nothing outside.
   assert.deepEqual([services['itwinjs']?.networks, networks['itwinjs']?.internal], [['itwinjs'], true]);
   assert.deepEqual(
     Object.keys(services)
@@ -199,10 +199,10 @@ test('Kubernetes workers reach only DNS, the database, the store and iTwin.js, a
       .flatMap(({ to }) => to)
       .filter((peer) => 'ipBlock' in peer && !peer.ipBlock.cidr.endsWith('/32'));
     assert.equal(wide.length, labels['part'] === 'server' ? 1 : 0);
-    // Clouds hand out credentials at an address of this range.
+    // Clouds issue credentials at an address in this range.
     for (const peer of wide) assert.ok('ipBlock' in peer && peer.ipBlock.except?.includes('169.254.0.0/16'));
   }
-  // What workers may not reach is the work of servers.
+  // Servers, not workers, send the messages that need other addresses.
   const [server, worker] = [kubernetesConfig('offshoot.json'), kubernetesConfig('worker.json')];
   assert.deepEqual([server.jobs.here, server.webhooks.here, worker.webhooks.here], [true, true, false]);
   assert.deepEqual([server.checkpoints.generate, server.transfers.slots, server.store], ['elsewhere', 0, worker.store]);

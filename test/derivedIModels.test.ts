@@ -16,8 +16,8 @@ import { onEachDatabase } from './support/suite.ts';
 const west = 'West Europe';
 
 /**
- * What a derived iModel (clone, fork, iModel from a template) continues of its source: its history goes on, so whatever must
- * not be repeated within a history goes on too. The server makes no checkpoints here; with real iTwin.js it is proven below.
+ * What a derived iModel (clone, fork, iModel from a template) continues of its source: its history continues, so whatever must
+ * be unique within a history continues too. The server makes no checkpoints here; the tests below use real iTwin.js.
  */
 onEachDatabase(
   'Derived iModels continue their source',
@@ -70,7 +70,7 @@ onEachDatabase(
     for (const [kind, derive] of Object.entries(kinds))
       test(`${kind}, in the same data center or another, never reissues a briefcase id of its source`, async () => {
         const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
-        // Pushes by three briefcases, of which two are released; a fourth has pushed nothing yet.
+        // Pushes by three briefcases, of which two are released; a fourth has not pushed yet.
         for (let n = 0; n < 2; n++) {
           source.briefcaseId = 0;
           await pushMore(context.olivia, source, 1);
@@ -90,7 +90,7 @@ onEachDatabase(
           assert.deepEqual(await all(context.olivia.client.briefcases.getMinimalList({ ...as(), iModelId: id })), []);
           assert.deepEqual([await acquire(id), await acquire(id)], [6, 7]);
         }
-        // They go apart from there.
+        // From here on they diverge.
         assert.equal(await acquire(source.id), 6);
       });
 
@@ -151,11 +151,11 @@ onEachDatabase(
           assert.deepEqual((await lock(id, briefcaseId, second, '0x11')).lockedObjects, [
             { lockLevel: 'exclusive', objectIds: ['0x11'] },
           ]);
-          // What is released needs nothing pulled.
+          // A release requires no pull.
           assert.deepEqual((await lock(id, briefcaseId, first, '0x11', LockLevel.None)).lockedObjects, []);
         }
 
-        // From the end of what it began with on, a clone knows what was changed and refuses no more than that.
+        // From its own head at creation on, a clone knows what was changed and refuses no more than that.
         const goesOn: MadeIModel = {
           ...source,
           id: clone.id,
@@ -169,14 +169,14 @@ onEachDatabase(
         await refused(lock(clone.id, atTheCut, second, '0x33'), ['0x33']);
         await lock(clone.id, atTheCut, second, '0x11');
 
-        // What begins without changesets has none to pull.
+        // An iModel that starts without changesets has none to pull.
         await lock(template.id, await acquire(template.id), '', '0x11');
       });
 
     test('a changeset that is pushed to a clone is later than those before it, whatever the clocks say', async () => {
       const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 1 });
       const { db } = context.server.services.database;
-      // As if the source had been written by a server whose clock is an hour ahead.
+      // As if a server whose clock is an hour ahead had written the source.
       await db
         .updateTable('imodel')
         .set({ clock: Date.now() + 3_600_000 })
@@ -218,7 +218,7 @@ onEachDatabase(
       ];
       const between = await derive('a clone', kept.id);
       ofKept.push(await derive('a clone', between));
-      // Of a source that is gone, only its changesets still tell.
+      // Of a deleted source, only its changesets are left as evidence.
       const ofGone = [await derive('a clone', gone.id), await derive('a clone', gone.id)];
       for (const iModelId of [between, gone.id]) await client.iModels.delete({ ...as(), iModelId });
       await context.server.services.collector.runOnce();
@@ -266,7 +266,7 @@ onEachDatabase(
   },
 );
 
-/** iTwin.js is optional: where its native part is missing, only the counters can be compared. */
+/** iTwin.js is optional: without its native library, only the counters can be compared. */
 const scenario: typeof Scenario | undefined = isITwinJsInstalled() ? await import('./support/scenario.ts') : undefined;
 
 onEachDatabase(

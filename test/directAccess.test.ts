@@ -25,7 +25,7 @@ const blockBlob = { 'x-ms-blob-type': 'BlockBlob' };
 const setupOf = (store: Setup['store']): Setup | undefined => setups.find((setup) => setup.store === store);
 const skip = (store: Setup['store']) => (setupOf(store) === undefined ? `there is no server for ${store}` : false);
 
-/** Counts what comes to the server's own data plane. */
+/** Counts requests to the server's own data plane. */
 function countTransfers({ running }: TestServer): () => number {
   let count = 0;
   running.app.server.on(
@@ -107,7 +107,7 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
       }
       const bytes = randomBytes(50);
       await put(begun.upload, bytes);
-      // Whoever repeats a completion that is still under way does no harm.
+      // Repeating a completion that is still running is harmless.
       const both = await Promise.all([begun.complete(), begun.complete()]);
       assert.deepEqual(
         both.map(({ status }) => status),
@@ -153,7 +153,7 @@ describe('Clients of an Azure store', { skip: skip('azure') }, () => {
         .select('id')
         .where('state', '=', 'pending')
         .executeTakeFirstOrThrow();
-      // What a push still waits for stays, however old it is.
+      // The file of a pending push stays, however old it is.
       await database.db.updateTable('pending_changeset').set({ lease_until: 0 }).execute();
       const options = {
         graceMs: 0,
@@ -257,7 +257,7 @@ describe('Clients of an S3 store', { skip: skip('s3') }, () => {
         bytes?.subarray(3, 8),
       );
 
-      // Azure's client takes a redirect for an error; a page of another origin may not be let in by the bucket.
+      // Azure's client treats a redirect as an error, and the CORS rules of the bucket may refuse a page of another origin.
       for (const headers of [{ 'x-ms-version': '2024-11-04' }, { origin: 'https://app.example.com' }])
         assert.equal((await fetch(link, { headers, redirect: 'manual' })).status, 200);
       assert.equal((await fetch(link, { method: 'HEAD', redirect: 'manual' })).status, 200);

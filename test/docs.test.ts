@@ -18,7 +18,7 @@ const bases = ['.', 'apps/server/src', 'docs'];
 
 const fence = /^```.*?^```$/gms;
 
-/** What stands in backticks: whole fenced blocks, and the inline code between them. */
+/** The content of backticks: whole fenced blocks, and the inline code between them. */
 function codeOf(text: string): string[] {
   const inline = [...text.replace(fence, '').matchAll(/`([^`]+)`/g)].map(([, code = '']) => code);
   return [...(text.match(fence) ?? []), ...inline];

@@ -17,7 +17,7 @@ describe('offshoot doctor', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-doctor-'));
   after(() => rmSync(folder, { recursive: true, force: true }));
 
-  /** Runs it on a configuration file. */
+  /** Runs `offshoot doctor` on a configuration file. */
   async function examine(
     config: ConfigInput | string,
   ): Promise<{ code: number | null; findings: Finding[]; stderr: string }> {

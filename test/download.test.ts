@@ -20,7 +20,7 @@ test('a resumed download is isolated from writes that the previous attempt still
     else response.write(content.subarray(0, 500), () => response.destroy());
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  // The disk takes its time to open the file of the first attempt; opening it empties it.
+  // The disk takes long to open the file of the first attempt; opening truncates it.
   const { open } = fs;
   let opened = 0;
   let openedLate = 0;

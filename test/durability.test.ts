@@ -15,7 +15,7 @@ import { Installation, engines } from './support/server.ts';
 
 const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
 
-/** A server in a process of its own, which can be killed. */
+/** A server in a separate process, which can be killed. */
 async function startProcess(
   installation: Installation,
 ): Promise<{ child: ChildProcess; origin: string; ended: Promise<void> }> {
@@ -168,7 +168,7 @@ test(
       );
       const seeds = await servers[0]?.services.database.db.selectFrom('baseline').selectAll().execute();
       assert.equal(seeds?.length, 1);
-      // Links of one server are good at all of them.
+      // Links of one server are valid at all of them.
       const [one, other] = servers as [TestServer, TestServer];
       const made = await makeIModel(await official(one), await one.iTwin());
       const { baselineFile } = (await (await one.as('olivia')).get(`/imodels/${made.id}/baselinefile`)).body as {

@@ -9,8 +9,8 @@ import { after, before, test } from 'node:test';
 import { FileStore } from '../apps/server/src/storage/fileStore.ts';
 
 /**
- * A power cut cannot be made here; what decides whether a file survives one is whether its bytes and the names that lead to it
- * were synced before the store said that it has it. So the syncs are watched.
+ * A power failure cannot be simulated here. A file survives one if its bytes and the folder entries of its path were synced
+ * before the store acknowledged it, so the tests observe the syncs.
  */
 const synced = new Set<number>();
 let restore = (): void => undefined;
@@ -35,7 +35,7 @@ after(() => {
   rmSync(root, { recursive: true, force: true });
 });
 
-/** The file of the one object of a store, and the folders above it that the store made. */
+/** The file of the only object of a store, and the folders above it that the store created. */
 function chainOf(folder: string): string[] {
   const [file] = readdirSync(path.join(folder, 'objects'), { recursive: true, withFileTypes: true }).filter((entry) =>
     entry.isFile(),

@@ -34,7 +34,7 @@ describe('On a full disk', { skip }, () => {
   after(() => disk?.remove());
 
   test('concurrent transactions stay isolated, and the data matches what was acknowledged', async () => {
-    // Without a floor, so that the database itself meets the full disk.
+    // Without a floor, so that the database itself runs out of space.
     const config = installation.config({ diskSpace: { floorMiB: 0 } });
     const server = new ServerProcess(config);
     await server.start();
@@ -55,7 +55,7 @@ describe('On a full disk', { skip }, () => {
         await until('clones are made', () => accepted() >= enough || undefined);
         disk.fill();
         await until('clones are refused', () => {
-          // What a checkpoint of the write-ahead log gives back is taken too.
+          // Space that a checkpoint of the write-ahead log frees is filled too.
           disk.fill();
           return refused() >= tooMany || undefined;
         });
@@ -66,7 +66,7 @@ describe('On a full disk', { skip }, () => {
     } finally {
       ending = true;
       await Promise.allSettled(cloners);
-      // A restart on what is on the disk, as a crash would leave it.
+      // A restart on the files on disk, as after a crash.
       await server.end();
     }
     assert.deepEqual([...new Set(answers.map(({ answer }) => answer.status))].sort(), [202, 507]);
@@ -124,7 +124,7 @@ describe('On a full disk', { skip }, () => {
         ])
           assert.equal((await api.get(path)).status, 200, path);
         assert.equal((await fetch(await downloadLink(api, made.id))).status, 200);
-        // Of somebody whom the server does not know yet.
+        // Of a user whom the server has not seen yet.
         assert.equal((await (await server.as('admin')).get(`/imodels/${made.id}`)).status, 200);
       };
       assert.equal(await isReady(), true);
@@ -183,7 +183,7 @@ describe('On a full disk', { skip }, () => {
         () => 'cut off',
       );
       assert.ok(refused === 507 || refused === 'cut off', String(refused));
-      // In blocks nobody knows what is still to come.
+      // In blocks, whose total size is not known in advance.
       const block = await fetch(`${tooLarge.upload}&comp=block&blockid=AAAA`, {
         method: 'PUT',
         body: Buffer.alloc(38 * 2 ** 20),

@@ -16,7 +16,7 @@ import { until } from './support/until.ts';
 const withKey = (key: string = randomUUID()): Record<string, string> => ({ 'idempotency-key': key });
 const codeOf = (answer: Answer): string => (answer.body as WireError).error.code;
 const isReplay = (answer: Answer): boolean => answer.headers.get('idempotent-replayed') === 'true';
-/** An answer without its upload link, which is another one each time. */
+/** An answer without its upload link, which is a new one each time. */
 const comparable = ({ status, headers, body }: Answer) => ({
   status,
   location: headers.get('location'),
@@ -24,13 +24,13 @@ const comparable = ({ status, headers, body }: Answer) => ({
   body: (JSON.stringify(body) ?? '').replace(/"upload":\{[^}]*\}/, ''),
 });
 
-/** A POST of the API that can be carried out, and counts what it made. */
+/** A POST of the API that can succeed, and a count of what it created. */
 interface Tried {
   path: string;
   body?: unknown;
 }
 
-/** One request for each POST route, in an iTwin of its own. */
+/** One request for each POST route, in a separate iTwin. */
 async function requestsOf(context: Context): Promise<Record<string, Tried>> {
   const { api, iTwinId } = context;
   const made = await makeIModel(context.olivia, iTwinId, { changesets: 2 });
@@ -150,7 +150,7 @@ async function requestsOf(context: Context): Promise<Record<string, Tried>> {
   };
 }
 
-/** Holds the writers of a database back until it is let go. */
+/** Blocks the writers of a database until it is released. */
 async function holdWriters(context: Context): Promise<{ release(): Promise<void> }> {
   const { db, engine } = context.server.services.database;
   let release: () => void = () => undefined;
@@ -158,7 +158,7 @@ async function holdWriters(context: Context): Promise<{ release(): Promise<void>
   let held: () => void = () => undefined;
   const holding = new Promise<void>((resolve) => (held = resolve));
   const ended = db.transaction().execute(async (tx) => {
-    // The embedded database has one writer anyway.
+    // The embedded database has a single writer.
     if (engine === 'postgres')
       await sql`lock table imodel, named_version, owner in share row exclusive mode`.execute(tx);
     held();
@@ -204,7 +204,7 @@ async function cuttingProxy(
 }
 
 onEachDatabase('Idempotency-Key', {}, (context) => {
-  /** Rows of every table but that of the keys, and the jobs, which run meanwhile. */
+  /** Rows of every table except the idempotency records, and the jobs, which run meanwhile. */
   async function rows(): Promise<Record<string, number>> {
     const { db } = context.server.services.database;
     const counts: Record<string, number> = {};
@@ -244,7 +244,7 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
       const second = await context.api.post(path, body, key);
       assert.deepEqual(comparable(second), comparable(first), operationId);
       assert.ok(isReplay(second));
-      // What a server leaves that is killed when the change is committed and its answer is not kept yet.
+      // As left behind by a server that is killed after the commit and before the answer is stored.
       await forget();
       const third = await context.api.post(path, body, key);
       assert.deepEqual(comparable(third), comparable(first), `${operationId} after a crash`);
@@ -321,7 +321,7 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
         [409, 'RequestInProgress', '1'],
       );
     }
-    // The embedded database has one writer, so the second waits behind the first; either way there is one iModel.
+    // The embedded database has one writer, so the second request waits for the first; either way there is one iModel.
     const third = context.api.post('/imodels', body, key);
     await writers.release();
     assert.deepEqual(comparable(await third), comparable(await first));
@@ -467,7 +467,7 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
 });
 
 onEachDatabase('A creation whose answer was lost', {}, (context) => {
-  /** Sends a request without a key, and cuts its connection while it is carried out. */
+  /** Sends a request without a key, and cuts its connection while the server handles it. */
   async function lose(path: string, body: unknown): Promise<void> {
     const { server } = context.server.running.app;
     const { db } = context.server.services.database;
@@ -624,7 +624,7 @@ for (const setup of setups)
         const body = { displayName: randomUUID(), class: 'Endeavor', subClass: 'Project' };
         const before = await installation.start();
         const first = await (await before.as('olivia')).post('/itwins', body, key);
-        // Another server on the same database, where the database takes several; else the same one started again.
+        // Another server on the same database, where the database allows several; else the same one, restarted.
         if (installation.engine === 'sqlite') await before.close();
         const other = await installation.start();
         try {

@@ -65,7 +65,7 @@ onEachDatabase('iModels', {}, (context) => {
       const iModel = await create({ geographicCoordinateSystem: { horizontalCRSId }, creationMode: 'empty' });
       assert.equal(iModel.state, IModelState.Initialized);
     }
-    // With a template or a baseline file no mode is needed.
+    // With a template or a baseline file no mode is required.
     const more = { geographicCoordinateSystem: { horizontalCRSId: 'EPSG:3857' } };
     const { id } = await create();
     for (const source of [
@@ -99,7 +99,7 @@ onEachDatabase('iModels', {}, (context) => {
     }
   });
 
-  /** Begins an iModel from a baseline of so many bytes. */
+  /** Starts the creation of an iModel from a baseline of this size. */
   async function begin(size: number) {
     const created = await context.api.post('/imodels', {
       iTwinId: context.iTwinId,
@@ -216,7 +216,7 @@ onEachDatabase('iModels', {}, (context) => {
       writeFileSync(filePath, 'x'.repeat(1000));
       const createFromBaseline = () =>
         client.iModels.createFromBaseline({ ...as(), iModelProperties: { iTwinId, name, filePath } });
-      // What the client says of it names neither the iModel nor the reason.
+      // The error that the client makes of it names neither the iModel nor the reason.
       for (let n = 0; n < 2; n++)
         await assert.rejects(createFromBaseline(), {
           message: "Baseline File initialization failed with state 'initializationFailed.'",
@@ -244,7 +244,7 @@ onEachDatabase('iModels', {}, (context) => {
         ['failed', 'The baseline file is not an iModel: it is no SQLite file.'],
       );
     }
-    // The name leads to whoever holds it, which no failed creation does.
+    // The name leads to the iModel that holds it, never to a failed creation.
     const named = async (state?: IModelState) =>
       (
         await all(
@@ -258,7 +258,7 @@ onEachDatabase('iModels', {}, (context) => {
     const answers = await Promise.all(Array.from({ length: 6 }, () => context.api.post('/imodels', { iTwinId, name })));
     assert.deepEqual(answers.map(({ status }) => status).sort(), [201, ...Array<number>(5).fill(409)]);
     const [holder] = await named();
-    // Nor by renaming.
+    // Renaming does not help either.
     assert.equal((await context.api.patch(`/imodels/${holder}`, { name: newName() })).status, 200);
     const other = await create({ iTwinId });
     assert.equal((await context.api.patch(`/imodels/${other.id}`, { name })).status, 200);

@@ -61,7 +61,7 @@ for (const setup of setups)
       const token = await server.token('olivia');
       const [command = '', ...rest] = args;
       return new Promise((resolve) => {
-        // Of an option that stands twice the last one counts.
+        // If an option is given twice, the last one counts.
         const child = execFile(
           process.execPath,
           [cli, command, '--url', server.origin, '--token', token, '--itwin', iTwinId, '--json', ...rest],
@@ -159,7 +159,7 @@ for (const setup of setups)
     });
 
     test('a run that was interrupted while the server checked the baseline continues after that check', async () => {
-      // Checkpoints are ordered and nobody makes them: the baseline is never done until this test says so.
+      // Checkpoints are scheduled and not made: the baseline stays incomplete until this test continues.
       const slow = await bootServer(setup, { checkpoints: { generate: 'elsewhere' } });
       try {
         const place = await slow.iTwin();
@@ -237,7 +237,7 @@ for (const setup of setups)
       assert.deepEqual([other.code, other.stderr.includes('went on by itself')], [1, true]);
     });
 
-    /** Runs a command that is to be refused, in this process. */
+    /** Runs a command that must be refused, in this process. */
     async function refusalOf(command: Command, ...args: string[]): Promise<{ exitCode: number; message: string }> {
       const token = await server.token('olivia');
       try {
@@ -257,7 +257,7 @@ for (const setup of setups)
         )
       )[0];
 
-    /** A folder with these changesets, one chain. */
+    /** A folder with these changesets, as one chain. */
     function chainFolder(name: string, changes: readonly Buffer[], listed: (n: number) => object = () => ({})): string {
       const folder = path.join(work.path, name);
       mkdirSync(folder, { recursive: true });
@@ -289,7 +289,7 @@ for (const setup of setups)
       const listed = await all(
         olivia.client.changesets.getMinimalList({ authorization: olivia.authorization, iModelId: imported.id }),
       );
-      // Elements of several briefcases do not tell whose the changeset is, but their ids are taken.
+      // Elements of several briefcases do not identify the briefcase of the changeset, but their ids are in use.
       assert.deepEqual(
         listed.map(({ briefcaseId }) => briefcaseId),
         [5, 9, 13, 13],
@@ -346,7 +346,7 @@ for (const setup of setups)
       assert.equal(await found('mismatched'), undefined);
     });
 
-    // About the command alone, whatever the server keeps its data in.
+    // Tests the command only, whatever database the server has.
     if (setup === setups[0])
       test('rolls an interrupted transaction back before it imports a file', async () => {
         const file = path.join(work.path, 'cut.bim');
@@ -527,7 +527,7 @@ for (const setup of setups)
             '--source-token',
             await elsewhere.token('eve'),
           );
-        // The first time, every download breaks off once in its middle.
+        // The first time, every download is interrupted once in the middle.
         const broken = new Set<string>();
         const breaking = ({ url = '' }: IncomingMessage, response: ServerResponse): void => {
           if (!url.startsWith('/storage/') || broken.has(url)) return;
@@ -597,7 +597,7 @@ for (const setup of setups)
           iModelId: first.id,
         });
         assert.ok(local.briefcaseId > unused.briefcaseId + 1000);
-        // A briefcase here does not keep what the source's next ones make from coming.
+        // A briefcase here does not prevent future changesets of the source from being mirrored.
         await pushVerifiable(eve, source, 1);
         const later = await mirror();
         assert.deepEqual([later.code, later.pushed], [0, 1], later.stderr);
@@ -762,7 +762,7 @@ for (const setup of setups)
             if (made !== undefined && exitCode === 1 && name.includes('byte'))
               assert.deepEqual(await idsOf(made.id), [], name);
           }
-          // What is resumed: a part that does not fit is not appended, and a whole file instead of a part replaces what there is.
+          // Resuming: a part that does not fit is not appended, and a whole file instead of a part replaces the existing one.
           const seen = new Set<string>();
           for (const [name, resumed] of [
             ['another part', (answer: PassingAnswer) => void (answer.headers['content-range'] = 'bytes 0-99/100')],

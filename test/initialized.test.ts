@@ -14,13 +14,13 @@ import { until } from './support/until.ts';
 
 const west = 'West Europe';
 
-/** The smallest picture. */
+/** The smallest PNG. */
 const png = Buffer.from(
   'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==',
   'base64',
 );
 
-/** Routes that answer for an iModel that is not initialized, and what they answer. All others must refuse; each new route is among those unless it is named here. */
+/** Routes that answer for an iModel that is not initialized, and their answers. All other routes, including new ones, must refuse. */
 const open: Record<string, (state: State) => number> = {
   'get-imodel-details': () => 200,
   'get-create-imodel-operation-details': () => 200,
@@ -46,7 +46,7 @@ const open: Record<string, (state: State) => number> = {
 interface State {
   what: string;
   id: string;
-  /** Made from another iModel. */
+  /** Derived from another iModel. */
   derived: boolean;
   failed: boolean;
 }
@@ -103,7 +103,7 @@ const onIModels = routes.filter(({ access }) => access.on === 'imodel');
 test('every route on an iModel requires that it is initialized, except for those that state the reason', () => {
   const stated = onIModels.filter(({ access }) => !needsInitialized(access)).map(({ operationId }) => operationId);
   assert.deepEqual(stated.toSorted(), Object.keys(open).toSorted());
-  // A path names an iModel only where the access check sees it.
+  // The access check recognizes an iModel only in the path.
   assert.deepEqual(
     routes
       .filter(({ path, access }) => path.includes(':iModelId') && access.on !== 'imodel')
@@ -133,7 +133,7 @@ for (const setup of setups)
     });
   });
 
-/** One iModel of each kind: waiting and failed; from a file of its own, by cloning into another data center, and by a fork. */
+/** One iModel of each kind: waiting and failed; from a file, by cloning into another data center, and by a fork. */
 async function makeStates(server: TestServer, api: Api, iTwinId: string): Promise<State[]> {
   const olivia = await official(server);
   const far = await server.iTwin('olivia', undefined, west);
@@ -182,7 +182,7 @@ async function makeStates(server: TestServer, api: Api, iTwinId: string): Promis
     .where('c.id', '=', source.changesets[0]?.id ?? '')
     .executeTakeFirstOrThrow();
   await stores.home.delete(key ?? '');
-  // Another iTwin: of one, a copy waits for the other.
+  // Another iTwin: copies within one wait for each other.
   const failed = await derive('clone', await server.iTwin('olivia', undefined, west));
   await until('the failure', async () => ((await operationOf(failed)) === 'failed' ? true : undefined));
   return [
@@ -196,7 +196,7 @@ async function makeStates(server: TestServer, api: Api, iTwinId: string): Promis
 
 async function check(server: TestServer, api: Api, iTwinId: string, state: State): Promise<void> {
   const { what, id } = state;
-  // The deletion last.
+  // The deletion comes last.
   for (const route of onIModels.toSorted(
     (a, b) => Number(a.operationId === 'delete-imodel') - Number(b.operationId === 'delete-imodel'),
   )) {
@@ -213,7 +213,7 @@ async function check(server: TestServer, api: Api, iTwinId: string, state: State
       );
     } else {
       assert.equal(answer.status, expected, told);
-      // No signed link, whatever else it says.
+      // No signed link, whatever else the answer contains.
       assert.doesNotMatch(JSON.stringify(answer.body ?? ''), /[?&]sig=/, told);
     }
     if (route.operationId === 'get-imodel-baseline-file-details' && state.derived)
@@ -227,7 +227,7 @@ async function check(server: TestServer, api: Api, iTwinId: string, state: State
   }
 }
 
-/** Links that were signed for it, however they came about, lead to nothing. */
+/** Links that were signed for it, in whatever way, lead to nothing. */
 async function checkLinks({ origin, services }: TestServer, { what, id }: State): Promise<void> {
   const token = services.signedLinks.containerToken(`imodelblocks-${id}`, 60);
   const seed = await services.database.db

@@ -35,7 +35,7 @@ onEachDatabase('iTwins', {}, (context) => {
     }
     assert.ok(!JSON.stringify((await context.api.get('/itwins/favorites')).body).includes(going));
     assert.equal(codeOf(await admin.delete(`/itwins/${going}`)), 'iTwinNotFound');
-    // Its name is free, and the collector takes the rest.
+    // Its name is free, and the collector removes its data.
     await context.server.iTwin('olivia', name);
     await context.server.services.collector.runOnce();
     const { db } = context.server.services.database;
@@ -107,7 +107,7 @@ onEachDatabase('iTwins', {}, (context) => {
   });
 });
 
-/** The details of a refusal by what they name. */
+/** The details of an error by target. */
 const detailsOf = (answer: { body: unknown }): Record<string, [code: string, message: string]> =>
   Object.fromEntries(
     ((answer.body as WireError).error.details ?? []).map(({ target = '', code, message }) => [target, [code, message]]),
@@ -214,7 +214,7 @@ onEachDatabase('Validation of iTwins', {}, (context) => {
         { parentId: ['InvalidValue', 'ParentId value is incorrect.'] },
         parentId,
       );
-    // Seeing an iTwin of another organization is not enough to put iTwins below it.
+    // Seeing an iTwin of another organization is not enough to create iTwins below it.
     await context.server.grant(theirs, 'olivia', ['imodels_read'], 'eve');
     const below = await create({ parentId: theirs });
     assert.deepEqual([below.status, codeOf(below)], [403, 'InsufficientPermissions']);
@@ -387,7 +387,7 @@ onEachDatabase('Validation of iTwins', {}, (context) => {
       [tooLarge.status, (tooLarge.body as WireError).error.message],
       [413, 'Provided file is greater than the maximum allowed file size of 5MB.'],
     );
-    // Bytes of none and of other kinds are a fault of the client alike.
+    // Empty and unsupported images are client errors alike.
     for (const bytes of [Buffer.alloc(0), Buffer.from('no picture')])
       assert.equal(
         (await context.api.put(`/itwins/${iTwinId}/image`, bytes, { 'content-type': 'image/png' })).status,
@@ -682,7 +682,7 @@ onEachDatabase('Groups and owners', {}, (context) => {
     assert.equal((await context.api.get(owners)).status, 404);
     assert.equal(codeOf(await max.delete(`${owners}/${people.max.id}`)), 'LastOwner');
     assert.equal(codeOf(await max.delete(`${owners}/${people.olivia.id}`)), 'OwnerNotFound');
-    // An administrator of the organization mends it.
+    // An administrator of the organization can repair it.
     const admin = await context.server.as('admin');
     assert.equal((await admin.post(owners, { email: people.olivia.email })).status, 201);
     assert.equal((await context.api.delete(`${owners}/${people.max.id}`)).status, 204);

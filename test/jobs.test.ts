@@ -26,7 +26,7 @@ for (const engine of engines) {
       installation.remove();
     });
 
-    /** A server's engine. */
+    /** The job engine of one server. */
     function start(handler: JobHandler, options: { slots?: number; times?: Partial<JobTimes> } = {}): Jobs {
       const jobs = new Jobs(database, pino({ level: 'silent' }), { ...quick, ...options.times });
       jobs.handle(options.slots ?? 4, [handler]);
@@ -35,7 +35,7 @@ for (const engine of engines) {
       return jobs;
     }
 
-    /** A handler that notes each effect as a row, so that what counted is what was committed. */
+    /** A handler that records each effect as a row, so that only committed effects count. */
     function noting(kind: string, changes: Partial<JobHandler> = {}): JobHandler {
       return {
         kind,
@@ -57,7 +57,7 @@ for (const engine of engines) {
         ({ value }) => value,
       );
     }
-    /** Accounts, one for each organization named; null is none. */
+    /** Accounts, one for each organization named; null for users without one. */
     async function addUsers(organizations: readonly (string | null)[]): Promise<string[]> {
       const rows = organizations.map((organization_id) => ({
         id: randomUUID(),
@@ -80,7 +80,7 @@ for (const engine of engines) {
       let runs = 0;
       const flaky = noting(kind, {
         attempts: 100,
-        // Some runs outlive their lease, which nobody renews; another server then runs the same job beside them.
+        // Some runs outlive their lease, which is not renewed; another server then runs the same job concurrently.
         run: async (job) => {
           runs++;
           if (Math.random() < 0.1) await new Promise((resolve) => setTimeout(resolve, 250));
@@ -163,7 +163,7 @@ for (const engine of engines) {
       );
       await accept(kind, 'job');
       await until('the first run', () => ends[1]);
-      // As if its end could not be written, and its lease had run out.
+      // As if its completion could not be written and its lease had expired.
       await database.db
         .updateTable('job')
         .set({ lease_owner: 'nobody', lease_until: 0 })
@@ -172,7 +172,7 @@ for (const engine of engines) {
       jobs.wake();
       await until('the second run', () => ends[2]);
       ends[1]?.();
-      // Claimed and done after that, on the same connections.
+      // Claimed and completed after that, on the same connections.
       await accept(kind, 'another');
       await until('the end of another', async () =>
         runs.includes('another') && (await left(kind)).length === 1 ? true : undefined,
@@ -223,7 +223,7 @@ for (const engine of engines) {
         .where('kind', '=', kind)
         .where('subject_id', '=', 'leased')
         .execute();
-      // A wait that is as long as it was meant to be is kept.
+      // A wait of the intended length is kept.
       await database.db
         .transaction()
         .execute((tx) => enqueue(tx, { kind, subjectId: 'waits', tenant: 'iTwin', userId: 'user', delayMs: hour }));
@@ -377,7 +377,7 @@ for (const engine of engines) {
         { slots: 1 },
       );
       await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
-      // Every second one is the other organization's, and of the first organization every second one the second user's.
+      // Every second job belongs to the other organization, and of the first organization every second one to the second user.
       assert.deepEqual(
         order.slice(0, 8).map((id) => id === other),
         order[0] === other

@@ -4,7 +4,7 @@ import type { ConfigInput } from '../apps/server/src/config.ts';
 import { makeIModel, official } from './support/clients.ts';
 import { bootServer, endServer } from './support/server.ts';
 
-/** Every address in the answers that clients follow or take ids from. */
+/** Every address in the answers that clients follow or parse ids from. */
 async function addresses(config: ConfigInput, headers: Record<string, string> = {}): Promise<string[]> {
   const server = await bootServer('sqlite', config);
   try {

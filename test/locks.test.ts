@@ -75,7 +75,7 @@ onEachDatabase('Locks', {}, (context) => {
         return true;
       },
     );
-    // All or nothing: the free one was not taken either.
+    // All or nothing: the free one was not acquired either.
     assert.deepEqual(await list(made, { briefcaseId: three }), []);
     await update(two, { none: ['0x1'] });
     assert.deepEqual((await update(one, { exclusive: ['0x1'] })).lockedObjects, [
@@ -98,7 +98,7 @@ onEachDatabase('Locks', {}, (context) => {
       },
     );
     await update(two, { exclusive: ['0x5'] }, made.changesets[2]?.id);
-    // Releasing at an older changeset leaves the later one; abandoning leaves it too.
+    // Releasing at an older changeset keeps the later one, and so does abandoning.
     await update(two, { none: ['0x5'] }, made.changesets[0]?.id);
     await assert.rejects(update(one, { shared: ['0x5'] }, made.changesets[1]?.id));
     const { client, authorization } = await newest(context.server);
@@ -168,7 +168,7 @@ onEachDatabase('Locks', {}, (context) => {
       ).status,
       200,
     );
-    // A page counts object ids: one briefcase goes on over several.
+    // A page counts object ids: the locks of one briefcase continue over several pages.
     const pages = await list(made, { $top: 300 });
     assert.deepEqual(
       pages.map(({ lockedObjects }) => lockedObjects[0]?.objectIds.length),
@@ -192,7 +192,7 @@ onEachDatabase('Locks', {}, (context) => {
     assert.deepEqual(await chunk(head), { isLastChunk: true });
     assert.deepEqual(await chunk(''), { isLastChunk: true });
     assert.deepEqual(await list(made), []);
-    // Right after a push, with the id of what was pushed a moment ago, as iTwin.js asks for it.
+    // Right after a push, with the id that was pushed a moment ago, as iTwin.js sends it.
     await pushMore(context.olivia, { ...made, briefcaseId: one }, 1);
     assert.deepEqual(await chunk(made.changesets.at(-1)?.id ?? ''), { isLastChunk: true });
   });

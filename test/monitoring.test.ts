@@ -35,7 +35,7 @@ onEachDatabase('Monitoring', { metrics: true }, (context) => {
     assert.equal((await context.api.get('/health')).status, 200);
     assert.equal((await context.api.get('/health/ready')).status, 200);
     const store = context.server.services.blobs.stores.home;
-    // A method of its own hides that of its class, until it is taken away again.
+    // An own property shadows the method of the class until it is deleted.
     Object.assign(store, { check: () => Promise.reject(new Error('the store is away')) });
     const remoteStore = await context.api.get('/health/ready');
     Reflect.deleteProperty(store, 'check');
@@ -87,7 +87,7 @@ onEachDatabase('Monitoring', { metrics: true }, (context) => {
     );
     const deep = await verify(database.db, blobs.stores, true);
     assert.equal(deep.faults.find(({ key }) => key === changed.key)?.what, 'content');
-    // One that came a moment ago may belong to an upload; it is no stray yet.
+    // A recent file may belong to an upload; it is no orphan yet.
     await blobs.stores.home.put(randomUUID(), Readable.from([randomBytes(5)]), 5);
     assert.deepEqual((await verify(database.db, blobs.stores, false)).orphanObjects, []);
   });
@@ -122,7 +122,7 @@ describe('The log', () => {
       const link = new URL(_links.download?.href ?? '');
       assert.equal((await fetch(link)).status, 200);
       assert.equal((await new Api(origin, `${token}x`).get(`/imodels/${made.id}`)).status, 401);
-      // A file that is gone is a fault of the server, which the log tells.
+      // A missing file is a server error, which is logged.
       rmSync(path.join(dataDir, 'blobs', 'objects'), { recursive: true });
       assert.equal((await fetch(link)).status, 500);
       child.kill('SIGTERM');

@@ -9,7 +9,7 @@ import type { Api, WireError } from './support/api.ts';
 import { official, makeIModel } from './support/clients.ts';
 import { onEachDatabase } from './support/suite.ts';
 
-/** Everything that a role may give, one at a time; then no role, and a role that gives nothing. */
+/** Every permission that a role may contain, one at a time; then no role, and an empty role. */
 const roles: { name: string; permissions: Permission[] | 'no role' }[] = [
   ...[...imodelPermissions, ...administrationPermissions].map((permission) => ({
     name: permission,
@@ -21,7 +21,7 @@ const roles: { name: string; permissions: Permission[] | 'no role' }[] = [
 
 type Verdict = 'allowed' | 403 | 404;
 
-/** What the declaration of a route says of somebody with these permissions. */
+/** The expected outcome for a caller with these permissions, by the declaration of the route. */
 function verdictOf(route: Route, held: Permission[] | 'no role'): Verdict {
   const { access } = route;
   if (access.on === 'caller') return 'allowed';
@@ -34,11 +34,11 @@ function verdictOf(route: Route, held: Permission[] | 'no role'): Verdict {
   return permissions.has(access.permission) ? 'allowed' : permissions.has('imodels_webview') ? 403 : 404;
 }
 
-/** What an answer says: whatever is not a refusal of access is allowed, also a 404 for a thing inside, a 409 or a 422. */
+/** The outcome of an answer: anything but a refusal of access counts as allowed, also a 404 for a nested resource, a 409 or a 422. */
 function verdictIn(answer: { status: number; body: unknown }): Verdict {
   const code = (answer.body as WireError | undefined)?.error?.code;
   if (code === 'InsufficientPermissions') return 403;
-  // The repositories of the fixture are there, so that only who may not see the iTwin is told that they are not.
+  // The repositories of the fixture exist, so only a caller who may not see the iTwin gets a 404 for them.
   if (
     code !== undefined &&
     ['iModelNotFound', 'iTwinNotFound', 'ItwinNotFound', 'iTwinRepositoryNotFound'].includes(code)
@@ -48,7 +48,7 @@ function verdictIn(answer: { status: number; body: unknown }): Verdict {
 }
 
 onEachDatabase('The permission matrix', {}, (context) => {
-  /** A repository of an iTwin, put there by its owner. */
+  /** A repository of an iTwin, created by its owner. */
   async function repositoryIn(iTwinId: string, owner: 'olivia' | 'eve'): Promise<string> {
     const api = await context.server.as(owner);
     const { repository } = (
@@ -57,7 +57,7 @@ onEachDatabase('The permission matrix', {}, (context) => {
     return repository.id;
   }
 
-  /** A request of a route against one iModel in one iTwin, as little of a request as its access check needs. */
+  /** A request of a route for one iModel in one iTwin, with just enough content for its access check. */
   function send(api: Api, route: Route, iTwinId: string, iModelId: string, repositoryId: string = randomUUID()) {
     const named: Record<string, string> = {
       iTwinId,
@@ -128,7 +128,7 @@ onEachDatabase('The permission matrix', {}, (context) => {
         await repositoryIn(foreignITwin, 'eve'),
       ];
       for (const route of routes) {
-        // Only an administrator may delete an iTwin, and does so at the end.
+        // Only an administrator may delete an iTwin, which happens at the end.
         if (['delete-imodel', 'delete-itwin'].includes(route.operationId)) continue;
         const here = await send(api, route, own, ownModel.id, ownRepository);
         assert.equal(verdictIn(here), 'allowed', `${route.operationId}: ${here.status} ${JSON.stringify(here.body)}`);
@@ -165,7 +165,7 @@ onEachDatabase('The permission matrix', {}, (context) => {
       );
       for (const route of routes.filter(({ access }) => access.on === 'imodel')) {
         if (route.operationId.includes('permissions') && route.method !== 'GET') continue;
-        // Rule of the API: some operations look at the iTwin only, where Max may read.
+        // Rule of the API: some operations check the iTwin only, on which Max may read.
         const counts =
           route.access.on === 'imodel' && route.access.level === 'iTwin' ? (['imodels_read'] as Permission[]) : given;
         const answer = await send(max, route, own, made.id);

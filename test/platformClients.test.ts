@@ -16,14 +16,14 @@ import { callAs, methodsOfClass } from './support/coverage.ts';
 import { people } from './support/server.ts';
 import { onEachDatabase, type Context } from './support/suite.ts';
 
-/** What the clients answer; they never throw, so each call is asked for its status. */
+/** The answer of the clients, which never throw, so each call checks the status. */
 interface ClientAnswer {
   status: number;
   data?: unknown;
   error?: { code: string } | undefined;
 }
 
-/** An iTwin of its own with a repository, for one call. */
+/** A new iTwin with a repository, for one call. */
 interface Made {
   iTwinId: string;
   repositoryId: string;
@@ -44,7 +44,7 @@ async function make(api: Api): Promise<Made> {
   return { iTwinId: iTwin.id, repositoryId: repository.id };
 }
 
-/** Every method of the published iTwins clients, with the status that it answers and a look at its data. */
+/** Every method of the published iTwins clients, with its expected status and a check of its data. */
 const iTwinsCalls: Record<
   string,
   {
@@ -220,12 +220,12 @@ interface Request {
   body?: unknown;
   headers?: Record<string, string>;
   status: number;
-  /** Looks at what the client or its users read from the answer. */
+  /** Checks what the client or its users read from the answer. */
   check?: (body: never) => void;
   as?: 'admin';
 }
 
-/** Everything that the requests need, in one iTwin of their own. */
+/** All resources that the requests need, in one iTwin. */
 interface Setting {
   iTwinId: string;
   repositoryId: string;
@@ -507,7 +507,7 @@ function requestsOf({ iTwinId, repositoryId, roleId, groupId, memberGroupId, pic
   ];
 }
 
-/** Methods for which there is no address here, with an address that each asks. */
+/** Methods without a route here, with an address that each requests. */
 const notThere: Record<string, [http: Request['http'], path: string][]> = {
   'getExports, getExport, createExport': [
     ['GET', '/itwins/exports'],

@@ -139,7 +139,7 @@ describe('Statements on PostgreSQL', { skip }, () => {
     }
   }
   const read = (db: Db, name: string) => db.selectFrom('secret').selectAll().where('name', '=', name).execute();
-  /** On one connection, so that what it has prepared can be looked at. */
+  /** On one connection, so that its prepared statements can be inspected. */
   const prepared = ({ db }: Database) =>
     db.connection().execute(async (connection) => {
       for (let n = 0; n < 3; n++) await read(connection, 'x');
@@ -172,7 +172,7 @@ describe('Statements on PostgreSQL', { skip }, () => {
         .select((eb) => eb.fn.countAll<number>().as('count'))
         .executeTakeFirstOrThrow();
       await sql`alter table secret add column more text`.execute(db);
-      // Begins with the transaction, whose connection has prepared the statement.
+      // Starts with the transaction, whose connection has prepared the statement.
       await both();
       await sql`alter table secret add column still_more text`.execute(db);
       await db.transaction().execute((tx) => read(tx, 'x'));
@@ -281,7 +281,7 @@ describe('Moving to PostgreSQL', { skip }, () => {
     const [source, target] = [await filled(), await Installation.create('postgres')];
     const [from, to] = [await openDatabase(source.config()), await openDatabase(target.config())];
     try {
-      // A row that the copy cannot hold as it is: the database changes it on the way in.
+      // A row that the copy cannot store unchanged: the database modifies it on insert.
       await sql`create function spoil() returns trigger as $$ begin new.display_name = new.display_name || '!'; return new; end $$ language plpgsql`.execute(
         to.db,
       );

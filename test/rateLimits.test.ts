@@ -37,7 +37,7 @@ onEachDatabase('The limit on clones', {}, (context) => {
       const clone = () => api.post(`/imodels/${made.id}/clone`, { iTwinId: context.iTwinId, name: randomUUID() });
       for (let n = 0; n < allowed; n++) assert.equal((await clone()).status, 202, `clone ${n + 1}`);
       assertLimited(await clone(), tier, 'clone-imodel', application);
-      // Nothing else is held up by it, nor another application.
+      // It affects no other request and no other application.
       assert.equal((await api.get(`/imodels/${made.id}`)).status, 200);
       assert.equal(
         (await context.api.post(`/imodels/${made.id}/clone`, { iTwinId: context.iTwinId, name: randomUUID() })).status,
@@ -86,7 +86,7 @@ onEachDatabase(
       for (let n = 0; n < 40; n++)
         answers.push(await context.api.get(n % 2 === 0 ? '/itwins' : `/imodels/${randomUUID()}`));
       const limited = answers.filter(({ status }) => status === 429);
-      // Making the iTwin of this suite was a request too.
+      // Creating the iTwin of this suite was a request too.
       assert.equal(limited.length, 11);
       assertLimited(
         limited[0] as Answer,
@@ -121,7 +121,7 @@ onEachDatabase(
       } finally {
         ahead.mock.restore();
       }
-      // PostgreSQL has a clock of its own, which was right all the time; SQLite begins the window anew.
+      // PostgreSQL uses its own clock, which was right all the time; SQLite starts the window again.
       if (context.engine === 'postgres') assertLimited(await ask(), 'Trial', 'get-my-itwins', 'trial-app');
       else assert.equal((await ask()).status, 200);
     });

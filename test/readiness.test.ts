@@ -11,13 +11,13 @@ import { until } from './support/until.ts';
 
 const skip = engines.includes('postgres') ? false : 'there is no PostgreSQL';
 
-/** Asks for readiness, which has to answer within 2 s: the request is given up then. */
+/** Requests readiness, which must answer within 2 s: the request is aborted then. */
 async function readiness(server: TestServer): Promise<{ status: number; reasons: string[] }> {
   const response = await fetch(`${server.origin}/health/ready`, { signal: AbortSignal.timeout(2000) });
   return { status: response.status, reasons: ((await response.json()) as { reasons?: string[] }).reasons ?? [] };
 }
 
-/** Passes on to a service until it is frozen: then it still takes connections, and nothing is ever answered. */
+/** Passes bytes to a service until it is frozen: then it still accepts connections and never answers. */
 async function freezable(address: string): Promise<{ address: string; freeze(): void; thaw(): void; close(): void }> {
   const to = new URL(address);
   const sockets = new Set<Socket>();
@@ -37,7 +37,7 @@ async function freezable(address: string): Promise<{ address: string; freeze(): 
     freeze: () => (frozen = true),
     thaw() {
       frozen = false;
-      // What was swallowed never comes back: the connections are of no use any more.
+      // Bytes sent while frozen are lost: the connections cannot be used again.
       for (const socket of sockets) socket.destroy();
     },
     close() {
@@ -113,7 +113,7 @@ for (const setup of setups.filter(({ store }) => store !== 'files')) {
       proxy.freeze();
       for (let n = 0; n < 2; n++)
         assert.deepEqual(await readiness(server), { status: 503, reasons: ['The store of files does not answer.'] });
-      // What needs no file goes on.
+      // Requests that need no file continue to work.
       assert.equal((await (await server.as('olivia')).get('/itwins')).status, 200);
       proxy.thaw();
       await until('it is ready', async () => (await readiness(server)).status === 200 || undefined);
@@ -126,7 +126,7 @@ for (const setup of setups.filter(({ store }) => store !== 'files')) {
 }
 
 describe('With too many clients on PostgreSQL', { skip }, () => {
-  /** A database whose owner, no superuser, may have so many connections. */
+  /** A database whose owner, not a superuser, has this connection limit. */
   async function limited(
     connections: number,
   ): Promise<{ installation: Installation; url: string; asSuperuser: pg.Client }> {

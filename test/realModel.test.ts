@@ -11,7 +11,7 @@ import { workFolder } from './support/clients.ts';
 import { identityIn } from './support/identity.ts';
 import { onEachDatabase } from './support/suite.ts';
 
-/** iTwin.js is optional: where its native part cannot be installed, files are compared by hash only. */
+/** iTwin.js is optional: without its native library, files are compared by hash only. */
 const iTwinJs: typeof RealModel | undefined = isITwinJsInstalled()
   ? await import('../scripts/realModel.ts')
   : undefined;

@@ -21,7 +21,7 @@ onEachDatabase('Recorded briefcases of an import', {}, (context) => {
     return (body as { briefcase: { briefcaseId: number } }).briefcase.briefcaseId;
   }
 
-  /** Begins a push and uploads its file. */
+  /** Announces a push and uploads its file. */
   async function begin(
     iModelId: string,
     briefcaseId: number,
@@ -65,7 +65,7 @@ onEachDatabase('Recorded briefcases of an import', {}, (context) => {
         [done.status, (done.body as { changeset: { briefcaseId: number } }).changeset.briefcaseId],
         [200, recorded ?? own],
       );
-      // An answer that was lost is given again.
+      // A lost answer is repeated.
       assert.equal((await pushed.complete()).status, 200);
       parentId = pushed.id;
     }
@@ -76,7 +76,7 @@ onEachDatabase('Recorded briefcases of an import', {}, (context) => {
     for (const briefcaseId of [2, 9])
       assert.equal((await context.api.get(`/imodels/${iModelId}/briefcases/${briefcaseId}`)).status, 404);
     assert.equal(await acquire(iModelId), 11);
-    // A lower minimum than the counter changes nothing.
+    // A minimum below the counter changes nothing.
     assert.equal(await acquire(iModelId, { minimumBriefcaseId: 3 }), 12);
   });
 

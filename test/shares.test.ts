@@ -91,7 +91,7 @@ onEachDatabase('Shares', {}, (context) => {
       ] as const)
         assert.equal((await holder.send(method, path, body)).status, 403, path);
     }
-    // Whoever looks through a share is no user of the iModel.
+    // The holder of a share does not count as a user of the iModel.
     assert.equal(((await context.api.get(`/imodels/${made.id}/users`)).body as { users: [] }).users.length, 1);
   });
 

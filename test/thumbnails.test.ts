@@ -87,7 +87,7 @@ onEachDatabase('Thumbnails', {}, (context) => {
       message: "Invalid Thumbnail format. Please use one of the supported media formats: 'image/jpeg', 'image/png'.",
       innerError: { code: 'InvalidThumbnailFormat' },
     };
-    // Bytes that claim a picture of 4 gigapixels.
+    // Bytes that claim an image of 4 gigapixels.
     const bomb = Buffer.from(png);
     bomb.writeUInt32BE(65_535, 16);
     bomb.writeUInt32BE(65_535, 20);

@@ -14,7 +14,7 @@ interface Span {
   attributes: { key: string; value: Record<string, unknown> }[];
 }
 
-/** A collector of spans, as OTLP over HTTP has it. */
+/** An OTLP trace collector over HTTP. */
 async function collector(): Promise<{ url: string; spans: Span[]; bodies: string[]; close(): Promise<void> }> {
   const spans: Span[] = [];
   const bodies: string[] = [];

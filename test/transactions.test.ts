@@ -21,7 +21,7 @@ async function withDatabase(engine: 'sqlite' | 'postgres', work: (database: Data
 const write = (tx: Tx, name: string) => tx.insertInto('secret').values({ name, value: 'x' }).execute();
 const names = async ({ db }: Database) =>
   (await db.selectFrom('secret').select('name').orderBy('name').execute()).map(({ name }) => name);
-/** Makes the COMMIT of a transaction fail: a reference that leads nowhere, looked at only then. */
+/** Makes the COMMIT of a transaction fail: a dangling foreign key that is checked only then. */
 async function spoilCommit(tx: Tx, { engine }: Database): Promise<void> {
   if (engine === 'sqlite') await sql`pragma defer_foreign_keys = on`.execute(tx);
   else await sql`alter table role alter constraint role_itwin_id_fkey deferrable initially deferred`.execute(tx);
@@ -89,7 +89,7 @@ describe('A transaction on sqlite', () => {
       await assert.rejects(
         database.db.transaction().execute(async (tx) => {
           await write(tx, 'before');
-          // What SQLite does by itself when it meets a full disk or a failed write.
+          // As SQLite does itself on a full disk or a failed write.
           await assert.rejects(sql`insert or rollback into secret (name, value) values ('before', 'x')`.execute(tx));
           await write(tx, 'after');
         }),
@@ -141,7 +141,7 @@ describe('A transaction on sqlite', () => {
   test('that cannot begin lets the next one begin', async () => {
     await withDatabase('sqlite', async (database) => {
       const { db, writer } = database;
-      // Bound by hand, as Kysely would; the writer thread refuses it because of its parameter.
+      // Bound manually, as Kysely would; the writer thread refuses it because of its parameter.
       await assert.rejects(
         writer?.alone('alone', 'select ?', [Symbol('cannot be sent to a thread')]) as Promise<unknown>,
       );
@@ -176,7 +176,7 @@ describe('A transaction on sqlite', () => {
       );
       await turn.ask({ kind: 'begin' });
       await turn.ask({ kind: 'within', sql: 'insert into t values (1)', parameters: [] });
-      // Nothing more comes of it: it is ended, and the next one does not see its row.
+      // It has no further effect: it is ended, and the next one does not see its row.
       const after = await writer.turn();
       assert.equal(turn.ended, true);
       assert.deepEqual(

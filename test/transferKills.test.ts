@@ -25,12 +25,12 @@ for (const setup of setups) {
       { timeout: 200_000 },
       async () => {
         const installation = await Installation.create(setup);
-        // Not onto s3rver: it leaves half an object, which it then cannot even list, when its client dies.
+        // Not into s3rver: when its client dies it leaves an incomplete object, which it then cannot list.
         const far: ConfigInput['store'] =
           setup.store === 'azure' ? { type: 'files', folder: 'west' } : otherStore(setup);
         const input = { dataCenters: { [west]: far }, jobs: { leaseSeconds: 1 } };
         let here: TestServer | undefined;
-        // Slow enough for the kills to meet it: 400 files of 1 kB.
+        // Slow enough for the kills to interrupt it: 400 files of 1 kB.
         const child = new ServerProcess(
           installation.config({ ...input, port: await freePort(), transfers: { bytesPerSecond: 200_000 } }),
         );
@@ -99,7 +99,7 @@ for (const setup of setups) {
   });
 }
 
-/** Fills an iModel up to `files` changesets, as pushes would. */
+/** Fills an iModel with up to `files` changesets, as pushes would. */
 async function grow({ services: { database, blobs } }: TestServer, iModelId: string): Promise<void> {
   const { db } = database;
   const imodel = await db.selectFrom('imodel').selectAll().where('id', '=', iModelId).executeTakeFirstOrThrow();

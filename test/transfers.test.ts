@@ -48,7 +48,7 @@ async function ended(api: Api, id: string): Promise<Operation> {
   });
 }
 
-/** Asks for a copy; whether it comes about is another matter. */
+/** Requests a copy, whether or not it succeeds. */
 async function order(api: Api, sourceId: string, body: Record<string, unknown>, what = 'clone'): Promise<string> {
   const answer = await api.post(`/imodels/${sourceId}/${what}`, { name: randomUUID(), ...body });
   assert.equal(answer.status, 202, JSON.stringify(answer.body));
@@ -76,7 +76,7 @@ const storesOf = (server: TestServer) => {
 };
 const objectsIn = async (store: BlobStore): Promise<number> => (await all(store.list())).length;
 
-/** Stores in which the files that an iModel sees lie. */
+/** Stores that contain the files that an iModel can see. */
 async function placesOf({ services }: TestServer, iModelId: string): Promise<string[]> {
   const { db } = services.database;
   const ofChangesets = await db
@@ -245,7 +245,7 @@ onEachDatabase('An iTwin in another data center', farAway, (context) => {
       assert.equal((await context.api.delete(`/imodels/${clone}`)).status, 204);
       assert.equal((await context.api.delete(`/imodels/${source.id}`)).status, 204);
     }
-    // The copies are gone with what came over, the damaged files with their source.
+    // The copies are deleted with the copied files, the damaged files with their source.
     await collectAll(context.server);
     const { database, blobs } = context.server.services;
     assert.deepEqual((await verify(database.db, blobs.stores, true)).faults, []);
@@ -264,7 +264,7 @@ onEachDatabase('An iTwin in another data center', farAway, (context) => {
 
 for (const setup of setups)
   describe(`A copy into another data center on ${setup.engine} and ${setup.store}`, () => {
-    /** What a test does on an installation; every server that it started ends with it. */
+    /** A test on an installation; every server that it starts is closed afterwards. */
     async function onInstallation(
       work: (start: (input?: ConfigInput) => Promise<TestServer>) => Promise<void>,
     ): Promise<void> {
@@ -278,7 +278,7 @@ for (const setup of setups)
       }
     }
     const idle: ConfigInput = { transfers: { slots: 0 } };
-    /** Slow enough to be met under way: changesets of about 300 bytes, a seed that the store has already. */
+    /** Slow enough to be interrupted: changesets of about 300 bytes, a seed that the store has already. */
     const slow: ConfigInput = { transfers: { bytesPerSecond: 1500, parallelFiles: 1 }, shutdownSeconds: 0 };
 
     test('resumes after a restart where it stopped', async () => {
@@ -293,7 +293,7 @@ for (const setup of setups)
         await until('some changesets', async () =>
           (await operationOf(api, clone)).progress.changesets >= 3 ? true : undefined,
         );
-        // Rule of this server: it shows nothing until it is initialized.
+        // Rule of this server: an iModel reveals nothing until it is initialized.
         assert.equal((await api.get(`/imodels/${clone}/changesets`)).status, 409);
         await server.close();
         server = await start();
@@ -323,7 +323,7 @@ for (const setup of setups)
             : undefined,
         );
         await collectAll(server);
-        // All but the seed of the data center.
+        // Everything except the seed of the data center.
         const left = await db.selectFrom('blob').select('id').where('store', '=', storesOf(server).west.id).execute();
         assert.equal(left.length, 1);
         assert.deepEqual(await db.selectFrom('transfer').selectAll().execute(), []);
@@ -371,7 +371,7 @@ for (const setup of setups)
           iTwinId: await server.iTwin('olivia', undefined, west),
         });
         const { db, engine } = server.services.database;
-        // Where there may be other servers they have ten minutes.
+        // Where other servers may exist they have ten minutes.
         if (engine === 'postgres')
           await db
             .updateTable('job')
@@ -458,7 +458,7 @@ for (const setup of setups)
         const operation = await ended(api, clone);
         Reflect.deleteProperty(store, 'put');
         assert.equal(operation.state, 'failed');
-        // Of an error of the store users learn no more than where the log has it.
+        // For an error of the store, users learn only that the log has the details.
         assert.match(
           operation.failureReason ?? '',
           /^Nothing was copied in 2 attempts\. The last one: The server met an unexpected error\. Its log has more under the reference [0-9a-f-]{36}\.$/,
@@ -466,7 +466,7 @@ for (const setup of setups)
       });
     });
 
-    /** Lets a store take nothing more once something holds. */
+    /** Makes a store refuse writes once a condition holds. */
     function shutWhen(store: BlobStore, holds: () => Promise<boolean>): void {
       for (const name of ['put', 'copyFrom'] as const) {
         const real = store[name]?.bind(store) as ((...given: unknown[]) => Promise<unknown>) | undefined;
@@ -490,7 +490,7 @@ for (const setup of setups)
       { skip, timeout: 120_000 },
       async () => {
         await onInstallation(async (start) => {
-          // An uploaded baseline, of which nobody makes a checkpoint for now.
+          // An uploaded baseline, of which no checkpoint is made for now.
           let server = await start();
           const iModelId = await pushSample(await official(server), await server.iTwin(), randomUUID());
           await server.close();
@@ -556,7 +556,7 @@ for (const setup of setups)
           const far = await server.iTwin('olivia', undefined, west);
           await server.close();
 
-          // Nobody makes checkpoints here: what is not copied is lost.
+          // No checkpoints are made here: those that are not copied are missing.
           server = await start({ transfers: { attemptsWithoutProgress: 2, firstRetrySeconds: 0.5 } });
           api = await server.as('olivia');
           const { db } = server.services.database;
@@ -609,7 +609,7 @@ for (const setup of setups)
         const far = await server.iTwin('olivia', undefined, west);
         const api = await server.as('olivia');
         const clone = await order(api, iModelId, { iTwinId: far });
-        // A new baseline is made where it belongs, and needs no copy.
+        // A new baseline is made in the target data center, and needs no copy.
         const squashed = await order(api, iModelId, { iTwinId: far }, 'fork');
         const fork = await until(
           'the fork',
@@ -623,7 +623,7 @@ for (const setup of setups)
         );
         await server.close();
 
-        // Nothing makes checkpoints here: what the clone has came over.
+        // No checkpoints are made here: those of the clone were copied.
         server = await start();
         const later = await official(server);
         assert.equal((await ended(await server.as('olivia'), clone)).state, 'successful');
@@ -660,7 +660,7 @@ for (const setup of setups)
   });
 
 describe('The blob copier', () => {
-  /** Stores in memory would be stores of their own kind; these are files. */
+  /** Stores in memory would count as different kinds; these are files. */
   async function twoStores(work: (server: TestServer) => Promise<void>): Promise<void> {
     const setup = setups[0] as Setup;
     const installation = await Installation.create(setup);
@@ -693,7 +693,7 @@ describe('The blob copier', () => {
           (count) => (passed += count),
         );
       await Promise.all([carry(), carry(), carry(), carry()]);
-      // 120,000 bytes: 40,000 in each of three seconds, of which the first begins at once.
+      // 120,000 bytes: 40,000 in each of three seconds, of which the first starts at once.
       assert.ok(performance.now() - began >= 1900);
       assert.equal(passed, 120_000);
     });
@@ -715,7 +715,7 @@ describe('The blob copier', () => {
         await endServer(server);
       }
     }
-    /** Clones across, and waits. */
+    /** Clones into the other data center, and waits. */
     async function across(server: TestServer, { id }: MadeIModel, body: object = {}): Promise<string> {
       const api = await server.as('olivia');
       const clone = await order(api, id, { iTwinId: await server.iTwin('olivia', undefined, west), ...body });
@@ -731,7 +731,7 @@ describe('The blob copier', () => {
         Reflect.deleteProperty(stores.west, 'put');
         assert.deepEqual(await contentsOf(await official(server), clone), pushed(source));
         assert.deepEqual(await placesOf(server, clone), [stores.west.id]);
-        // What is damaged is found out all the same.
+        // Damage is still detected.
         const found = await server.services.database.db
           .selectFrom('blob')
           .select('key')

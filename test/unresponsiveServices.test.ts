@@ -19,7 +19,7 @@ import { startProxy, type FreezableProxy } from './support/proxy.ts';
 import { Installation, setups, storeConfig } from './support/server.ts';
 import { until } from './support/until.ts';
 
-/** Ends of everything that hangs come far within this time, and without an end the test fails. */
+/** All timeouts of hanging calls are far below this, so a call without a timeout fails the test. */
 const timeout = 120_000;
 
 /** The store of a setup, behind a proxy. */
@@ -173,7 +173,7 @@ for (const { store: kind } of setups.filter(({ store }) => store !== 'files')) {
         proxy.freeze();
         const api = new Api(child.origin, token);
         await api.post(`/imodels/${source.id}/clone`, { iTwinId: far, name: randomUUID() });
-        // A request that waits for the store does not keep it either.
+        // A request that waits for the store does not delay the exit either.
         void api.get('/health/ready').catch(() => undefined);
         await child.end('SIGTERM');
         const database = await openDatabase(installation.config());

@@ -17,7 +17,7 @@ import { engines, Installation, people } from './support/server.ts';
 
 const upgradeProcess = fileURLToPath(new URL('./support/upgradeProcess.ts', import.meta.url));
 
-/** Opens a database in a process of its own. @param killAfterMs from when it begins; it may be done by then. @returns how long it took, ms */
+/** Opens a database in a separate process. @param killAfterMs from its start; it may have finished by then. @returns its duration, ms */
 async function upgrade(config: Config, killAfterMs?: number): Promise<number> {
   const child = fork(upgradeProcess, [JSON.stringify(config)], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
   const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
@@ -155,7 +155,7 @@ for (const engine of engines) {
       for (let round = 0; round < 3; round++) {
         installation.remove();
         installation = await Installation.create(engine);
-        // With nothing in the folder yet: the users file is made too.
+        // The folder is still empty: the users file is created too.
         if (round > 0) rmSync(path.join(installation.dataDir, 'users.json'));
         for (let n = 0; n < 4; n++) await killedStart(installation.config(), whole * (0.35 + 0.15 * n + 0.05 * round));
         const server = new ServerProcess(installation.config());

@@ -11,7 +11,7 @@ import { until } from './support/until.ts';
 
 const linkSeconds = 10;
 const leaseSeconds = 600;
-/** Links live 10 s and a turn to push 600 s. Files, because S3 answers no client whose clock is moved. */
+/** Links live 10 s and a push lease 600 s. File stores, because S3 refuses clients whose clock is moved. */
 const config = {
   store: { type: 'files' as const },
   signedLinkSeconds: linkSeconds,
@@ -20,7 +20,7 @@ const config = {
 };
 
 onEachDatabase('Long uploads', config, (context) => {
-  /** The server runs in this process: its clocks are moved, nobody waits. @returns moves them to so many seconds after now */
+  /** The server runs in this process: its clocks are moved instead of waiting. @returns moves them to this many seconds after now */
   function clock(t: TestContext): (seconds: number) => void {
     let ahead = 0;
     const [wall, steady] = [Date.now.bind(Date), performance.now.bind(performance)];

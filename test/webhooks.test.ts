@@ -25,7 +25,7 @@ interface Received {
 }
 
 const received: Received[] = [];
-/** How a path answers; 200 where nothing is said. */
+/** The answer of a path; 200 by default. */
 const answers = new Map<string, () => number>();
 let receiver: Server;
 let address = '';

@@ -1,6 +1,6 @@
 /**
- * Attacks with an upload link to an Azure account, by somebody who may push to an iModel of their own. Azure's permissions are coarse: whoever may write
- * blocks may take leases, make snapshots and choose a tier too. None of that stays, costs more than a bound, or stops the collector.
+ * Attacks with an upload link to an Azure account, by a user who may push to an iModel of their own. Azure's permissions are coarse: the permission
+ * to write blocks includes leases, snapshots and access tiers. None of that persists, exceeds a bound, or stops the collector.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -40,13 +40,13 @@ describe(
 
     const begin = async (size: number): Promise<BegunPush> =>
       beginPush(await official(server), await server.as('olivia'), await server.iTwin(), size);
-    /** The blob behind a link, as whoever has the link reaches it. */
+    /** The blob behind a link, as the holder of the link can access it. */
     const blobOf = ({ upload }: BegunPush): BlockBlobClient =>
       new BlockBlobClient(upload, undefined, { retryOptions: { maxTries: 1 } });
     const put = (begun: BegunPush, bytes: Buffer, headers: Record<string, string> = {}) =>
       new Api('').put(begun.upload, bytes, { 'x-ms-blob-type': 'BlockBlob', ...headers });
     const run = () => collect(server.services.database, server.services.blobs.stores, options);
-    /** Ends the turns of all pushes, as their time would. */
+    /** Ends the leases of all pushes, as their expiry would. */
     const endPushes = async (): Promise<void> =>
       void (await server.services.database.db.updateTable('pending_changeset').set({ lease_until: 0 }).execute());
 
@@ -81,7 +81,7 @@ describe(
       const staged = await begin(20);
       await blobOf(staged).stageBlock(blockId(0), randomBytes(20), 20);
       await blobOf(staged).getBlobLeaseClient().acquireLease(-1);
-      // Listed after them or before, whatever its id: the collector reaches each.
+      // Listed after or before them, depending on the id: the collector reaches each.
       const plain = await begin(20);
       await put(plain, randomBytes(20));
       assert.ok((await left()).length >= 4);
@@ -111,7 +111,7 @@ describe(
       const fair = await begin(1000);
       await put(fair, randomBytes(1000));
       for (let n = 0; n < 2; n++) await blobOf(fair).stageBlock(blockId(n), randomBytes(900), 900);
-      // They are waited for still, and so is the one that keeps to its bound.
+      // These are still pending, and so is the one within its bound.
       await collect(server.services.database, server.services.blobs.stores, {
         ...options,
         uploadLifeMs: 3_600_000,
@@ -119,12 +119,12 @@ describe(
       });
       assert.equal(new Set(await left()).size, 1);
       assert.equal((await fair.complete()).status, 200);
-      // The others may be uploaded as they were declared.
+      // The others can be uploaded as declared.
       const bytes = randomBytes(1000);
       assert.equal((await put(blocks, bytes)).status, 201);
       assert.equal((await blocks.complete()).status, 200);
       assert.deepEqual(await blocks.content(), bytes);
-      // What is put there when nobody waits for it any more goes at once.
+      // A blob that is uploaded after its pending blob is gone is deleted at once.
       await put(fair, randomBytes(1000));
       await endPushes();
       await run();
@@ -159,7 +159,7 @@ describe(
           JSON.stringify(refused.body),
         );
       }
-      // Whoever sees that may upload again.
+      // A client that gets this error may upload again.
       assert.equal((await put(archived, bytes)).status, 201);
       assert.equal((await archived.complete()).status, 200);
       await endPushes();

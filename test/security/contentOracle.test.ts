@@ -1,6 +1,6 @@
 /**
- * An attack on what others store, by somebody who has a file and wants to know who else has it: the file is copied into the data center of
- * the others, and the time that takes tells whether it was there. So nothing is skipped that only another organization has.
+ * An attack on the data of others, by a user who has a file and wants to know who else has it: the file is copied into the data
+ * center of the others, and the duration reveals whether it existed there. So no file is skipped that only another organization has.
  */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
@@ -23,7 +23,7 @@ import { until } from '../support/until.ts';
 
 const west = 'West Europe';
 
-/** Counts the files that a data center gets, and copies iModels into it. */
+/** Counts the files that a data center receives, and copies iModels into it. */
 class Observer {
   readonly server: TestServer;
   #files = 0;
@@ -47,7 +47,7 @@ class Observer {
       });
   }
 
-  /** Clones an iModel as somebody, into the west. @returns how many files went there */
+  /** Clones an iModel as a user into the data center `west`. @returns the number of files that were copied */
   async clone(sourceId: string, who: PersonName, iTwinId: string): Promise<number> {
     const before = this.#files;
     const api = await this.server.as(who);
@@ -85,7 +85,7 @@ for (const setup of setups)
         await observed(setup, {}, async (observer) => {
           const { server } = observer;
           const { id } = await makeIModel(await official(server), await server.iTwin(), { changesets: 3 });
-          // The consultant, of both organizations, brings the same files to the other one.
+          // The consultant, a member of both organizations, copies the same files into the other one.
           const alone = await observer.clone(id, 'consultant', await server.iTwin('eve', randomUUID(), west));
           assert.ok(alone >= 3);
           const mine = await server.iTwin('olivia', randomUUID(), west);

@@ -1,4 +1,4 @@
-/** Whoever else has an account on the machine reads nothing of the data folder, whatever its mode and the umask of the shell were. */
+/** Other accounts of the machine cannot read the data folder, whatever its mode and the umask of the shell are. */
 import assert from 'node:assert/strict';
 import { chmodSync, lstatSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
@@ -14,7 +14,7 @@ test(
   async () => {
     const installation = await Installation.create('sqlite');
     const { dataDir } = installation;
-    // As an earlier version, a restored copy or a careless hand may have left it.
+    // As an earlier version, a restored backup or a mistake may have left it.
     chmodSync(dataDir, 0o777);
     chmodSync(path.join(dataDir, 'users.json'), 0o666);
     mkdirSync(path.join(dataDir, 'blobs'));
@@ -34,7 +34,7 @@ test(
         '--config',
         path.join(dataDir, readdirSync(dataDir).find((name) => /^[0-9a-f-]{36}\.json$/.test(name)) ?? ''),
       ]);
-      // The test itself puts a configuration there, which the server leaves as it is.
+      // The test itself puts a configuration there, which the server does not modify.
       const names = readdirSync(dataDir).filter((name) => !/^[0-9a-f-]{36}\.json$/.test(name));
       assert.ok(
         names.includes('offshoot.db') && names.includes('issuer.json') && names.includes('addresses.json'),
@@ -42,7 +42,7 @@ test(
       );
       for (const name of names) {
         const mode = lstatSync(path.join(dataDir, name)).mode & 0o077;
-        // As root the server lets the iTwin.js process pass to its working folder; it may not look.
+        // As root the server gives the iTwin.js process search permission for its working folder, but no read permission above it.
         assert.equal(mode & (name === 'work' ? 0o066 : 0o077), 0, `${name} has the mode ${mode.toString(8)}`);
       }
     } finally {

@@ -1,16 +1,16 @@
-/** The schema statements of changesets: what iTwin.js writes passes, anything else is refused before it is executed. */
+/** The schema statements of changesets: statements of iTwin.js are accepted, all others are refused before they are executed. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { checkDdl, ForbiddenDdlError } from '../../apps/server/src/checkpoints/itwinjs/ddl.ts';
 
-/** Taken from changesets that iTwin.js 5.1.9 pushed: imports of domain schemas, upgrades of older files. */
+/** From changesets that iTwin.js 5.1.9 pushed: imports of domain schemas, upgrades of older files. */
 const real = JSON.parse(readFileSync(new URL('../fixtures/ddl/itwinjs-5.1.9.json', import.meta.url), 'utf8')) as Record<
   string,
   string
 >;
 
-/** Triggers and tables that the BIS and be_Db profiles create, as they stand in real files. */
+/** Triggers and tables that the BIS and be_Db profiles create, as real files contain them. */
 const profile = [
   'CREATE TRIGGER delete_embeddedFiles AFTER DELETE ON be_EmbedFile BEGIN DELETE FROM be_Prop WHERE Namespace="be_Db" AND NAME="EmbdBlob" AND Id=OLD.Id; END',
   "CREATE TRIGGER [bis_Element_CurrentTimeStamp] AFTER UPDATE ON [bis_Element] WHEN old.[LastMod]=new.[LastMod] AND old.[LastMod]!=julianday('now') BEGIN UPDATE [bis_Element] SET [LastMod]=julianday('now') WHERE [Id]=new.[Id]; END",

@@ -3,14 +3,14 @@ import { test } from 'node:test';
 import { fuzz } from '../support/fuzz/run.ts';
 import { engines, setups } from '../support/server.ts';
 
-/** Over all databases together. `npm run fuzz` sends ten times as many. */
+/** Over all setups together. `npm run fuzz` sends ten times as many. */
 const requests = Number(process.env['OFFSHOOT_FUZZ_REQUESTS'] ?? 5200);
-/** Fixed in `npm test`, so that a change is judged by what it changed; another one each time in `npm run fuzz`, until one is given. */
+/** Fixed in `npm test`, so that a failure is caused by a change; random in `npm run fuzz`, unless one is given. */
 const seed = Number(
   process.env['OFFSHOOT_FUZZ_SEED'] ??
     (process.env['OFFSHOOT_FUZZ_REQUESTS'] === undefined ? 1 : Date.now() % 1_000_000),
 );
-/** Growth of the heap that is none of caches and of chance, bytes: 5 KiB for each request of the shorter run. */
+/** Heap growth that exceeds caches and chance, bytes: 5 KiB for each request of the shorter run. */
 const mostGrowth = 16 * 1024 * 1024;
 
 for (const engine of engines) {
@@ -23,7 +23,7 @@ for (const engine of engines) {
     );
     assert.ok(report.faults.length === 0, `with OFFSHOOT_FUZZ_SEED=${seed}:\n\n${report.faults.join('\n\n')}`);
     assert.ok(report.growth < mostGrowth, `the heap grew by ${report.growth} bytes`);
-    // Else it is not the handlers that were tried.
+    // Otherwise the handlers were not tested.
     assert.ok(
       report.unreached.length < report.operations / 4,
       `too few operations were ever successful; never were: ${report.unreached.join(', ')}`,

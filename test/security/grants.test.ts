@@ -1,6 +1,6 @@
 /**
- * Attacks by a member who may invite others, or manage roles, and wants more than that: for the own account or for an
- * accomplice's, by each way in which permissions are given.
+ * Attacks by a member who may invite others, or manage roles, and wants more permissions, for the own account or that of an
+ * accomplice, by each way of granting permissions.
  */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
@@ -16,7 +16,7 @@ onEachDatabase('Privilege escalation by grants', {}, (context) => {
   const refused = (answer: Answer, what: string): void =>
     assert.deepEqual([answer.status, (answer.body as WireError).error?.code], [403, 'InsufficientPermissions'], what);
 
-  /** An iTwin on which Max has some permissions, and a role of its owner's for each permission. */
+  /** An iTwin on which Max has some permissions, and a role for each permission, created by the owner. */
   async function attacked(
     permissions: Permission[],
   ): Promise<{ iTwinId: string; base: string; max: Api; roleOf: Map<Permission, string>; own: string }> {
@@ -74,7 +74,7 @@ onEachDatabase('Privilege escalation by grants', {}, (context) => {
     refused(await max.patch(`${base}/groups/${rich}`, { members: [people.max.id] }), 'by joining a group');
     refused(await max.post(`${base}/members/owners`, { email: people.max.email }), 'by becoming an owner');
     assert.deepEqual(await permissionsOf(max, base), before);
-    // What they do hold they may give, and leave what others gave.
+    // Permissions that they have they may grant, and permissions that others granted they may keep.
     assert.equal(
       (
         await max.post(`${base}/members/users`, {
@@ -117,7 +117,7 @@ onEachDatabase('Privilege escalation by grants', {}, (context) => {
     }
     assert.deepEqual(await permissionsOf(max, base), before);
     assert.equal((await max.post(`${base}/roles`, { displayName: 'mine', permissions: ['imodels_read'] })).status, 201);
-    // A role that holds more already may be renamed, and may lose something.
+    // A role that already has more permissions may be renamed and reduced.
     const richer = idIn(
       await context.api.post(`${base}/roles`, {
         displayName: 'richer',

@@ -15,7 +15,7 @@ describe('The headers of every answer', () => {
   });
   after(() => endServer(server));
 
-  /** Sends bytes as they are. @returns the answer as text */
+  /** Sends bytes unchanged. @returns the answer as text */
   function raw(text: string): Promise<string> {
     const { port } = new URL(server.origin);
     return new Promise((resolve, reject) => {
@@ -95,7 +95,7 @@ describe('The headers of every answer', () => {
     { skip: chromium === undefined && 'there is no Chromium' },
     async () => {
       const folder = workFolder();
-      // Time in the page goes on only while nothing loads, so a slow machine gets as far as a fast one.
+      // Virtual time in the page advances only while nothing loads, so slow and fast machines get equally far.
       const flags = [
         ...chromiumFlags,
         '--enable-logging=stderr',

@@ -1,6 +1,6 @@
 /**
- * Attacks by somebody with tokens of a configured issuer, who chooses whatever that issuer lets people choose: an e-mail that
- * nobody verified, a name, a subject that somebody else has at another issuer.
+ * Attacks by somebody with tokens of a configured issuer, who chooses every claim that the issuer leaves to its users: an
+ * unverified e-mail, a name, a subject that another user has at another issuer.
  */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
@@ -37,7 +37,7 @@ for (const setup of setups) {
 
     const as = async (claims: object, issuer = issuers[0]): Promise<Api> =>
       new Api(server.origin, await issuer.token(claims));
-    /** The id that a user has here. */
+    /** The id of a user on this server. */
     const idOf = async (api: Api): Promise<string> => {
       const { iTwin } = (
         await api.post('/itwins', { displayName: randomUUID(), class: 'Endeavor', subClass: 'Project' })
@@ -102,7 +102,7 @@ for (const setup of setups) {
 
     test('an e-mail of the users file belongs to the user of that file, whoever else has it verified', async () => {
       const iTwinId = await server.iTwin();
-      // An entry that names its issuer is not of the tokens of another one.
+      // An entry that names its issuer does not match tokens of another issuer.
       const file = path.join(installation.dataDir, 'users.json');
       const saved = readFileSync(file, 'utf8');
       const data = JSON.parse(saved) as DirectoryData;
@@ -160,7 +160,7 @@ for (const setup of setups) {
   });
 
   describe(`Users of an earlier version on ${setup.engine} and ${setup.store}`, () => {
-    /** A server on a database as an earlier version left it: a user known by a subject alone, who owns an iTwin. */
+    /** A server on the database of an earlier version: a user known by subject alone, who owns an iTwin. */
     async function upgraded(
       issuers: readonly OidcIssuer[],
       claiming?: OidcIssuer,

@@ -1,6 +1,6 @@
 /**
- * Attacks on `offshoot import`, by whoever made the folder that is imported: names and links in it lead to other files of the person
- * who runs the command, which would then be read by everybody who may read the iModel.
+ * Attacks on `offshoot import` by the author of the imported folder: names and links in it point to other files of the user who
+ * runs the command, which everybody who may read the iModel could then read.
  */
 import assert from 'node:assert/strict';
 import { copyFileSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -19,7 +19,7 @@ describe('A folder from an untrusted party', () => {
   before(async () => {
     server = await bootServer('sqlite');
     iTwinId = await server.iTwin();
-    // What the person who imports can read, and the one who made the folder cannot.
+    // A file that the importing user can read, and the author of the folder cannot.
     writeFileSync(path.join(work.path, 'private.bim'), sampleBaseline());
     copyFileSync(changeset.file, path.join(work.path, 'private.cs'));
     writeFileSync(path.join(work.path, 'private.json'), '[]');
@@ -40,7 +40,7 @@ describe('A folder from an untrusted party', () => {
     return folder;
   }
 
-  /** Puts a link in the place of a file of the folder. */
+  /** Replaces a file of the folder by a link. */
   function link(folder: string, name: string, target: string): void {
     rmSync(path.join(folder, name), { force: true, recursive: true });
     symlinkSync(target, path.join(folder, name));

@@ -1,6 +1,6 @@
 /**
- * The iTwin.js service: native code on hostile files runs where there is no database, no store and no key of the installation, and
- * what comes back from there is not trusted.
+ * The iTwin.js service: native code processes hostile files where no database, store or key of the installation is reachable, and
+ * its results are not trusted.
  */
 import assert from 'node:assert/strict';
 import { fork, spawnSync, type ChildProcess } from 'node:child_process';
@@ -27,7 +27,7 @@ const cli = fileURLToPath(new URL('../../apps/server/src/cli.ts', import.meta.ur
 const key = 'a key of the service, for this test alone';
 const schemaChange = { ContainsSchemaChanges: true, DDL: 'CREATE TABLE [t]([Id] INTEGER PRIMARY KEY)' };
 
-/** The service in a process of its own, with nothing in its environment but its key. */
+/** The service in a separate process, with nothing in its environment but its key. */
 class ServiceProcess {
   readonly folder = mkdtempSync(path.join(tmpdir(), 'offshoot-service-'));
   readonly port: number;
@@ -61,7 +61,7 @@ class ServiceProcess {
     await ended;
   }
 
-  /** Folders of pieces of work that are there at the moment. */
+  /** Folders of requests in progress. */
   get inWork(): string[] {
     const work = path.join(this.folder, 'work');
     const slots = readdirSync(work).flatMap((own) =>
@@ -219,7 +219,7 @@ describe('A server whose iTwin.js service is compromised', () => {
   const file = path.join(folder, 'model.bim');
   after(() => rmSync(folder, { recursive: true, force: true }));
 
-  /** What becomes of work that a service answers with these bytes. */
+  /** The outcome of work that a service answers with these bytes. */
   async function answered(answer: string, isolation = 'namespaces'): Promise<Error | undefined> {
     writeFileSync(file, 'as it was');
     const hostile = createServer((request, response) => {

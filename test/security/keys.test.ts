@@ -1,6 +1,6 @@
 /**
- * What somebody can still do with links, container tokens and tokens that were given out: they end at a stated time, and keys that
- * got into the wrong hands are replaced beside the running server.
+ * Use of links, container tokens and tokens after they were issued: they expire at a documented time, and compromised keys are
+ * replaced while the server runs.
  */
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
@@ -49,7 +49,7 @@ for (const setup of setups)
     });
 
     test('keep tokens valid during their overlap, and invalidate them without one', { timeout: 240_000 }, async () => {
-      // A token that was checked is believed for a minute: each is used once.
+      // A verified token is cached for a minute, so each is used once.
       const [first, second] = [await server.as('olivia'), await server.as('olivia')];
       await rotate('issuer', '--overlap', '1h');
       assert.equal((await first.get('/itwins')).status, 200);
@@ -80,7 +80,7 @@ test('a new link key is known to every server before it signs, and an old one is
     const earlier = make(one);
     const from = await rotateLinkKeys(db, 600_000);
     assert.ok(from > Date.now() + 30_000);
-    // One server has looked, the other has not yet: each takes what the other signs.
+    // One server has loaded the new key, the other has not yet: each accepts what the other signs.
     await keys[0]?.refresh();
     for (const [signer, checker] of [
       [one, other],

@@ -1,6 +1,6 @@
 /**
- * Attacks on `offshoot mirror`, by whoever runs the source: it leads to services that only the operator's machine reaches, and it
- * never ends. Nothing of the first is fetched, and every command ends with a reason.
+ * Attacks on `offshoot mirror` by the operator of the source: it redirects to services that only the mirroring machine reaches, and
+ * it never ends. No such service is requested, and every command ends with a reason.
  */
 import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
@@ -34,7 +34,7 @@ describe('A malicious source of a mirror', () => {
     await endServer(server);
   });
 
-  /** What the source answers to each kind of request; a test puts its attack in the place of one. */
+  /** The source's answer to each kind of request; a test replaces one of them by its attack. */
   type Parts = Record<
     'iModel' | 'latest' | 'changesets' | 'briefcases' | 'baseline' | 'file',
     (response: ServerResponse, request: IncomingMessage) => void
@@ -67,7 +67,7 @@ describe('A malicious source of a mirror', () => {
     };
   }
 
-  /** Mirrors, in this process, and gives the refusal. */
+  /** Mirrors in this process, and returns the error. */
   async function refusalOf(parts: Partial<Parts>, ...options: string[]): Promise<ExitError> {
     answerWith({ ...honest(), ...parts });
     const token = await server.token('olivia');
@@ -131,7 +131,7 @@ describe('A malicious source of a mirror', () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-mirror-test-'));
     const inner = await StubServer.start('127.0.0.2');
     inner.answer = (_request, response) => void response.end('0123456789');
-    // The source counts as a public one; everything else is filtered as always.
+    // The source counts as a public address; all other addresses are filtered as usual.
     const outlet: Outlet = {
       ...filtered(false),
       http: new RequestFilteringHttpAgent({ allowIPAddressList: ['127.0.0.1'] }),
@@ -156,7 +156,7 @@ describe('A malicious source of a mirror', () => {
     }
   });
 
-  /** Answers a page of a list that always has a further one. */
+  /** Answers a page of a list that always has a next page. */
   const endless = (key: string, items: unknown[]) => {
     let page = 0;
     return (response: ServerResponse) =>
@@ -222,7 +222,7 @@ describe('A malicious source of a mirror', () => {
     });
 });
 
-/** Writes as fast as the reader takes, until it goes. */
+/** Writes as fast as the reader reads, until it disconnects. */
 function pour(response: ServerResponse, piece: Buffer): void {
   const write = (): void => {
     while (!response.destroyed && response.write(piece));
@@ -231,7 +231,7 @@ function pour(response: ServerResponse, piece: Buffer): void {
   write();
 }
 
-/** Writes a byte often enough not to be silent, until the reader goes. */
+/** Writes a byte often enough not to count as stalled, until the reader disconnects. */
 function drip(response: ServerResponse): void {
   response.writeHead(200, { 'content-length': 4096, etag: '"1"' });
   const timer = setInterval(() => (response.destroyed ? clearInterval(timer) : response.write('x')), 50);

@@ -1,6 +1,6 @@
 /**
- * Attacks with bodies of the largest accepted size that are nested deeply or hold very many values: each is refused, costs no more
- * than it takes to read it, and is told a bounded number of faults.
+ * Attacks with bodies of the largest accepted size that are nested deeply or contain very many values: each is refused, costs no
+ * more than parsing it, and gets a bounded number of errors reported.
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -10,11 +10,11 @@ import type { Answer, WireError } from '../support/api.ts';
 import { IsolatedServer } from '../support/isolatedServer.ts';
 import { makeIModel } from '../support/clients.ts';
 
-/** Longest processor time of one request, milliseconds, on a machine that runs other things too. */
+/** Maximum processor time of one request, milliseconds, on a machine that has other load too. */
 const mostMs = 1500;
 const bodyLength = 1_040_000;
 
-/** Texts of JSON for one value, nested or repeated as often as a body has room for. */
+/** JSON texts of one value, nested or repeated as often as a body has room for. */
 const hostile: Record<string, (times: (unit: string) => string) => string> = {
   'arrays in arrays': (times) => times('[').concat(times(']')),
   'objects in objects': (times) => `${times('{"a":')}1${times('}')}`,
@@ -59,7 +59,7 @@ describe('A request body', () => {
           .replace(/:\w+/g, 'x');
         const properties = Object.keys((route.body as { properties?: object } | undefined)?.properties ?? {});
         const room = Math.floor(bodyLength / Math.max(1, properties.length));
-        // All properties at once: each is judged.
+        // All properties in one body: each is validated.
         const value = text((unit) => unit.repeat(Math.floor(room / unit.length / 2)));
         await refused(
           route.method,

@@ -1,6 +1,6 @@
 /**
- * Attacks on the connections between server and store, by somebody who may read one file: downloads are begun and not read. Nobody
- * else's uploads, downloads and readiness may wait for that, and it ends.
+ * Attacks on the connections between server and store, by a user who may read one file: downloads are started and not read. They
+ * delay no upload, download or readiness check of others, and they end.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -15,10 +15,10 @@ import { beginPush, downloadLink } from '../support/push.ts';
 import { bootServer, endServer, setups, storeConfig, type TestServer } from '../support/server.ts';
 import { until } from '../support/until.ts';
 
-/** More than the kernel keeps of a connection that nobody reads. */
+/** More than the kernel buffers for a connection that is not read. */
 const fileBytes = 16 * 2 ** 20;
 
-/** A download that was begun. */
+/** A download that was started. */
 interface Begun {
   request: ClientRequest;
   response: IncomingMessage;
@@ -28,7 +28,7 @@ for (const setup of setups) {
   describe(`Paused downloads on ${setup.engine} and ${setup.store}`, () => {
     const context = {} as { server: TestServer; olivia: Official; api: Api; iModelId: string; iTwinId: string };
     const open = new Set<ClientRequest>();
-    /** Ends of connections on the server, by the port of the client. */
+    /** Closed connections on the server, by the port of the client. */
     const ends = new Map<number, Socket>();
 
     async function boot(downloads: NonNullable<ConfigInput['downloads']>): Promise<void> {
@@ -61,7 +61,7 @@ for (const setup of setups) {
 
     const freshLink = (): Promise<string> => downloadLink(context.api, context.iModelId);
 
-    /** Begins a download and reads nothing of it. */
+    /** Starts a download and reads nothing of it. */
     async function pause(link: string): Promise<Begun> {
       const request = get(link, { agent: false });
       open.add(request);
@@ -71,17 +71,17 @@ for (const setup of setups) {
       return { request, response };
     }
 
-    /** Whether the server has ended it; a client that does not read sees nothing of that. */
+    /** Whether the server has closed it, which a client that does not read cannot see. */
     const isOver = ({ request }: Begun): true | undefined =>
       ends.get(request.socket?.localPort as number)?.destroyed === true ? true : undefined;
 
-    /** Reads a download on, and tells how many bytes came. */
+    /** Continues to read a download. @returns the number of bytes received */
     async function drained({ response }: Begun): Promise<number> {
       let bytes = 0;
       try {
         for await (const chunk of response) bytes += (chunk as Buffer).length;
       } catch {
-        // It was ended before all was there.
+        // It was closed before all bytes were sent.
       }
       return bytes;
     }
@@ -130,7 +130,7 @@ for (const setup of setups) {
         );
         assert.equal((await pause(await freshLink())).response.statusCode, 200);
         for (const { request } of both) request.destroy();
-        // Its places are free again as soon as the server knows.
+        // Its slots are free as soon as the server notices.
         await until('the link can be used again', async () =>
           (await pause(link)).response.statusCode === 200 ? true : undefined,
         );

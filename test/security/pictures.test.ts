@@ -1,4 +1,4 @@
-/** Attacks with pictures that are small to send and large to decode, by somebody with an iModel or an iTwin of their own. */
+/** Attacks with images that are small to send and expensive to decode, by a user with an iModel or an iTwin of their own. */
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { request } from 'node:http';
@@ -10,7 +10,7 @@ import { makeIModel, official } from '../support/clients.ts';
 import { bootServer, endServer, type TestServer } from '../support/server.ts';
 import { until } from '../support/until.ts';
 
-/** Processes of this one that scale pictures now. */
+/** Child processes that scale images now. */
 function decoders(): number {
   return readdirSync('/proc').filter((pid) => {
     if (!/^\d+$/.test(pid)) return false;
@@ -21,7 +21,7 @@ function decoders(): number {
         readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('pictureProcess')
       );
     } catch {
-      return false; // Ended meanwhile.
+      return false; // The process has exited meanwhile.
     }
   }).length;
 }
@@ -31,7 +31,7 @@ describe('An image that is expensive to decode', () => {
   let iTwinId: string;
   let thumbnail: string;
   let image: string;
-  /** The largest one that is decoded, interlaced: the decoder holds all of it. */
+  /** The largest accepted image, interlaced: the decoder keeps all of it in memory. */
   let large: Buffer;
   before(async () => {
     server = await bootServer('sqlite');
@@ -44,7 +44,7 @@ describe('An image that is expensive to decode', () => {
   });
   after(() => endServer(server));
 
-  /** Sends pictures at a time. @returns the requests, to be cut off, and the statuses of their answers */
+  /** Sends images concurrently. @returns the requests, to be aborted, and the statuses of their answers */
   async function send(
     paths: readonly string[],
     picture: Buffer,
@@ -106,7 +106,7 @@ describe('An image that is expensive to decode', () => {
     cut();
     assert.deepEqual(await statuses, [0, 0, 0, 0]);
     await until('none is decoded any more', () => (decoders() === 0 ? true : undefined));
-    // The place is free again.
+    // The slot is free again.
     const { statuses: next } = await send([thumbnail], large);
     assert.deepEqual(await next, [201]);
   });
@@ -123,7 +123,7 @@ describe('An image that is expensive to decode', () => {
 
 describe('FairQueue', () => {
   const never = new AbortController().signal;
-  /** Work that runs until it is let go. */
+  /** A task that runs until it is released. */
   function held(): { work: () => Promise<void>; release: () => void } {
     let release = (): void => undefined;
     const released = new Promise<void>((resolve) => (release = resolve));

@@ -1,4 +1,4 @@
-/** Attacks by a pushed changeset that is refused before it becomes part of a history. */
+/** Attacks with a pushed changeset that is refused before it becomes part of a history. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { ChangesetFileError, ChangesetIdComputer } from '../../apps/server/src/changesets/changesetId.ts';

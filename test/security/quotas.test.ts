@@ -107,7 +107,7 @@ onEachDatabase(
     test('is refused a copy into another data center that exceeds its quota there', async () => {
       const [from, to] = [await context.server.iTwin(), await context.server.iTwin('olivia', undefined, west)];
       const made = await makeIModel(context.olivia, from, { changesets: 2 });
-      // As if the changesets were large: the copy is told their size before it begins.
+      // As if the changesets were large: their size is checked before the copy begins.
       await context.server.services.database.db
         .updateTable('changeset')
         .set({ file_size: 6 * mib })
@@ -140,7 +140,7 @@ onEachDatabase(
         );
       assert.deepEqual([(await usageOf(home)).iTwin.bytes.used, (await usageOf(other)).iTwin.bytes.used], [stored, 0]);
       assert.deepEqual([(await usageOf(home)).iTwin.iModels.used, (await usageOf(other)).iTwin.iModels.used], [2, 1]);
-      // The source goes, its bytes stay for the clones, and on the account that they were stored on.
+      // The source is deleted, its bytes stay for the clones, and stay charged to the account that stored them.
       assert.equal((await context.api.delete(`/imodels/${made.id}`)).status, 204);
       assert.equal((await usageOf(home)).iTwin.bytes.used, stored);
     });
@@ -181,7 +181,7 @@ onEachDatabase(
       assert.deepEqual(sizes, [201, 201, 201, 422]);
       const { organization } = await usageOf(iTwins[3] as string, 'foreignAdmin');
       assert.deepEqual(organization, { bytes: { used: 24 * mib, limit: 30 * mib }, iModels: { used: 3, limit: 40 } });
-      // Another tenant is not touched.
+      // Another tenant is not affected.
       assert.equal((await create(await context.server.iTwin(), mib)).status, 201);
 
       const { db } = context.server.services.database;
@@ -225,7 +225,7 @@ onEachDatabase(
           2,
           () => context.api.post(`/imodels/${made.id}/shares`, { name: 'x', permission: 'imodels_webview', expiresAt }),
         ],
-        // One made the changesets.
+        // One of them created the changesets.
         ['Briefcases per iModel', 2, () => context.api.post(`/imodels/${made.id}/briefcases`, {})],
       ];
       let version = 0;

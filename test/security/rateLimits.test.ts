@@ -1,4 +1,4 @@
-/** Attacks by quantity: by one user of an application that many share, and by an address that sends forged tokens or uses links. */
+/** Attacks by volume: by one user of an application that many share, and by an address that sends forged tokens or uses links. */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { test } from 'node:test';
@@ -35,7 +35,7 @@ onEachDatabase('An application that many users share', { tiers, rateLimits: { us
       const other = await context.server.as(who, 'trial-app');
       assert.equal((await create(other)).status, 201, who);
       for (let n = 0; n < 3; n++) assert.equal((await other.get('/itwins')).status, 200, who);
-      // A share, and not more.
+      // Its share of the limit, and not more.
       assert.equal((await other.get('/itwins')).status, 429, who);
     }
     assert.equal((await greedy.get('/itwins')).status, 429);
@@ -57,7 +57,7 @@ onEachDatabase(
         [refused.status, codeIn(refused), /^[1-9]\d*$/.test(refused.headers.get('retry-after') ?? '')],
         [429, 'RateLimitExceeded', true],
       );
-      // Another address, and a user of the same one whose token was good before.
+      // Another address, and a user at the same one whose token was verified before.
       assert.equal((await forged.get('/itwins', from('203.0.113.2'))).status, 401);
       assert.equal((await context.api.get('/itwins', from('203.0.113.2'))).status, 200);
       assert.equal((await context.api.get('/itwins', from('203.0.113.1'))).status, 200);

@@ -1,6 +1,6 @@
 /**
- * Attacks with long texts wherever a client's text meets a pattern, each the longest that is accepted. Measured is the processor time
- * of a server in a process of its own: linear work on a text of this size takes milliseconds, quadratic work minutes.
+ * Attacks with the longest accepted text wherever input is matched against a pattern. The tests measure the processor time of a
+ * server in a separate process: linear work on a text of this size takes milliseconds, quadratic work minutes.
  */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
@@ -9,11 +9,11 @@ import { after, before, describe, test } from 'node:test';
 import { makeIModel, type MadeIModel } from '../support/clients.ts';
 import { IsolatedServer } from '../support/isolatedServer.ts';
 
-/** Longest processor time of one request, milliseconds, on a machine that runs other things too. */
+/** Maximum processor time of one request, milliseconds, on a machine that has other load too. */
 const mostMs = 1500;
-/** Almost all of what Node takes as head of a request: 16 KiB. */
+/** Almost the maximum size of headers in Node: 16 KiB. */
 const headLength = 15_000;
-/** Almost all of what a body of the API may have: 1 MiB. */
+/** Almost the maximum size of a request body: 1 MiB. */
 const bodyLength = 1_040_000;
 
 describe('A long text', () => {
@@ -27,7 +27,7 @@ describe('A long text', () => {
   });
   after(() => server?.end());
 
-  /** Sends a request with headers as they are. @returns its status */
+  /** Sends a request with unmodified headers. @returns its status */
   async function send(
     method: string,
     url: string,
@@ -54,7 +54,7 @@ describe('A long text', () => {
     });
   }
 
-  /** @param expected statuses of a refusal or of an answer, never of a fault of the server */
+  /** @param expected statuses of a refusal or a success, never of a server error */
   async function isCheap(what: string, expected: readonly number[], attack: () => Promise<number>): Promise<void> {
     const { result, cpuMs } = await server.measureCpu(attack);
     assert.ok(expected.includes(result), `${what} is answered ${result}`);

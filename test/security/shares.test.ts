@@ -31,7 +31,7 @@ async function share(api: Api, iModelId: string, permission = 'imodels_read', ex
   return (answer.body as { share: Share }).share;
 }
 
-/** Everything that a route may tell the holder of a share, of the iModel alone. Whoever adds a route decides whether it belongs here. */
+/** Every operation that a share opens, for its iModel alone. The author of a new route decides whether it belongs here. */
 const openToShares = [
   'get-changeset-checkpoint',
   'get-briefcase-checkpoint',
@@ -57,7 +57,7 @@ onEachDatabase('The holder of a share', {}, (context) => {
     get: (path: string) => new Api(context.server.origin).get(path, { authorization: `Basic ${key}` }),
   });
 
-  /** An iModel with a changeset, and Max with rights of his own on its iTwin. */
+  /** An iModel with a changeset, and Max with permissions of his own on its iTwin. */
   async function fixture(
     rights: readonly Permission[],
   ): Promise<{ iTwinId: string; id: string; max: Api; roleId: string }> {
@@ -67,7 +67,7 @@ onEachDatabase('The holder of a share', {}, (context) => {
     return { iTwinId, id, max: await context.server.as('max'), roleId };
   }
 
-  /** Addresses that a share gives out: a changeset, a checkpoint as a file, and as a container. */
+  /** URLs that a share gives access to: a changeset, a checkpoint as a file, and as a container. */
   async function linksOf(key: string, iModelId: string): Promise<string[]> {
     const { changeset } = (await holding(key).get(`/imodels/${iModelId}/changesets/1`)).body as {
       changeset: { _links: { download: { href: string } } };
@@ -136,7 +136,7 @@ onEachDatabase('The holder of a share', {}, (context) => {
       links.map(() => 403),
     );
 
-    // Back, so that only the permission stood between.
+    // Restored, to prove that only the permission was missing.
     assert.equal((await context.api.patch(member, { roleIds: [roleId] })).status, 200);
     assert.deepEqual(
       await statuses(links),
@@ -176,7 +176,7 @@ onEachDatabase('The holder of a share', {}, (context) => {
     const { id, max } = await fixture(['imodels_manage']);
     const revoked = await share(max, id);
     const links = await linksOf(revoked.shareKey, id);
-    // A store of its own would not know of shares: everything leads to this server, and is served by it.
+    // Direct access would bypass shares: every link leads to this server.
     for (const link of links) assert.equal(new URL(link).origin, context.server.origin);
     assert.deepEqual(
       await statuses(links),
@@ -295,7 +295,7 @@ onEachDatabase('The holder of a share', {}, (context) => {
       assert.equal(codeOf(await member.send(method, `/imodels/${id}/shares/${created.id}`)), 'ShareNotFound');
 
     const administrator = await context.server.as('admin');
-    // Of this iModel only: the share is no other's.
+    // Only for this iModel: the share is valid for no other.
     const other = await makeIModel(context.olivia, iTwinId);
     assert.equal(codeOf(await administrator.delete(`/imodels/${other.id}/shares/${created.id}`)), 'ShareNotFound');
     assert.equal((await administrator.delete(`/imodels/${id}/shares/${created.id}`)).status, 204);
@@ -341,7 +341,7 @@ onEachDatabase('The holder of a share', {}, (context) => {
     const before = readFileSync(file, 'utf8');
     const write = (text: string): void => {
       writeFileSync(file, text);
-      // Whatever the resolution of the file system's times: another than before.
+      // A modification time different from the one before, whatever the resolution of the file system is.
       utimesSync(file, new Date(), new Date(Date.now() + Math.random() * 60_000));
     };
     const directory = JSON.parse(before) as DirectoryData;

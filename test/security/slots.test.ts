@@ -1,6 +1,6 @@
 /**
- * Attacks on the iTwin.js processes of a server, by somebody whose files keep them busy for as long as they may: nobody else waits
- * for these files. The work of iTwin.js itself is played by a stand-in.
+ * Attacks on the iTwin.js processes of a server, by a user whose files keep them busy for as long as allowed: these files delay
+ * nobody else. A stand-in replaces iTwin.js.
  */
 import assert from 'node:assert/strict';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -19,7 +19,7 @@ import { people, type PersonName } from '../support/server.ts';
 import { onEachDatabase } from '../support/suite.ts';
 import { until } from '../support/until.ts';
 
-/** Speaks to the server like the iTwin.js process; a file by the name of `hostile.bim` keeps it busy for ever. */
+/** Implements the protocol of the iTwin.js process; a file named `hostile.bim` keeps it busy for ever. */
 const standIn = `
 process.on('message', (request) => {
   if (request === 'end') process.exit(0);
@@ -119,7 +119,7 @@ describe('The iTwin.js slots of a server', () => {
 });
 
 onEachDatabase('Files that keep iTwin.js busy', { checkpoints: { generate: 'here', delaySeconds: 0 } }, (context) => {
-  /** Orders the checkpoint of a changeset. @returns the iModel */
+  /** Schedules the checkpoint of a changeset. @returns the iModel */
   async function order(who: Official, person: PersonName, iTwinId: string): Promise<string> {
     const { id, changesets } = await makeIModel(who, iTwinId, { changesets: 1 });
     const { status } = await (
@@ -136,7 +136,7 @@ onEachDatabase('Files that keep iTwin.js busy', { checkpoints: { generate: 'here
       const { generator } = context.server.services;
       assert.ok(generator !== undefined);
       let held = 0;
-      // Those of the attackers run until they are called off; all others fail at once, which is their turn.
+      // Files of the attackers run until they are aborted; all others fail at once, which ends their turn.
       generator.withFile = async (
         imodel: IModelTable,
         _index: number,

@@ -1,6 +1,6 @@
 /**
- * Attacks with requests that take their time: a body whose end is held back until its sender has lost the permission that it was
- * judged by, and bodies, heads and uploads that never end.
+ * Attacks with slow requests: a body whose end is held back until its sender has lost the permission that was checked at its
+ * start, and bodies, headers and uploads that never end.
  */
 import assert from 'node:assert/strict';
 import { randomBytes, randomUUID } from 'node:crypto';
@@ -17,13 +17,13 @@ import { bootServer, endServer, people, type TestServer } from '../support/serve
 import { onEachDatabase, type Context } from '../support/suite.ts';
 import { until } from '../support/until.ts';
 
-/** Makes Max an owner of an iTwin, who may do everything on it. */
+/** Makes Max an owner of an iTwin, with all permissions on it. */
 async function makeOwner({ api }: Context, iTwinId: string): Promise<void> {
   const added = await api.post(`/accesscontrol/itwins/${iTwinId}/members/owners`, { email: people.max.email });
   assert.equal(added.status, 201, JSON.stringify(added.body));
 }
 
-/** Counts how often a server has looked at what a caller may do with something that a request names. */
+/** Counts how often a server has checked the permissions of a caller on a resource of a request. */
 function judgements(server: TestServer): { count: number; end(): void } {
   const { permissions } = server.services;
   const original = permissions.find.bind(permissions);
@@ -36,12 +36,12 @@ function judgements(server: TestServer): { count: number; end(): void } {
   return judged;
 }
 
-/** A request that Max could have carried out on what is his, until he loses it. */
+/** A request that Max is permitted to make until he is removed. */
 interface Wanted {
   method: string;
   path: string;
   body: unknown;
-  /** It waits for the lock of its iModel. */
+  /** It waits for the row lock of its iModel. */
   locks?: boolean;
 }
 
@@ -138,7 +138,7 @@ async function wantedOn({ api, olivia }: Context, iTwinId: string): Promise<{ iM
   };
 }
 
-/** Takes everything from Max that he has on an iTwin. */
+/** Removes all permissions of Max on an iTwin. */
 async function removeMax(tx: Tx, iTwinId: string): Promise<void> {
   await tx.deleteFrom('owner').where('itwin_id', '=', iTwinId).where('user_id', '=', people.max.id).execute();
 }
@@ -152,7 +152,7 @@ const refusals = [
 ];
 
 onEachDatabase('A caller whose access is revoked', {}, (context) => {
-  /** Asserts that nothing was changed but that Max owns nothing any more; that he tried is noted. */
+  /** Asserts that nothing was changed except that Max is no owner any more; his attempt is in the audit log. */
   async function assertUnchanged(before: Record<string, number>): Promise<void> {
     const { audit } = await rowCounts(context.server.services.database.db);
     assert.deepEqual(await rowCounts(context.server.services.database.db), {
@@ -162,7 +162,7 @@ onEachDatabase('A caller whose access is revoked', {}, (context) => {
     });
   }
 
-  /** An iTwin that Max owns besides Olivia. */
+  /** An iTwin that Max owns together with Olivia. */
   async function sharedITwin(): Promise<{ iTwinId: string; max: Api }> {
     const iTwinId = await context.server.iTwin();
     await makeOwner(context, iTwinId);
@@ -173,7 +173,7 @@ onEachDatabase('A caller whose access is revoked', {}, (context) => {
     const { iTwinId } = await sharedITwin();
     const { id: iModelId } = await makeIModel(context.olivia, iTwinId, { changesets: 1 });
     const authorization = `Bearer ${await context.server.token('max')}`;
-    // An owner may do all that is not left to the administrators of the organization.
+    // Owners may do everything that is not reserved for administrators of the organization.
     const writing = routes.filter(
       ({ method, access }) =>
         method !== 'GET' && access.on !== 'caller' && access.permission !== 'organization_administrator',
@@ -227,10 +227,10 @@ onEachDatabase('A caller whose access is revoked', {}, (context) => {
     const { iTwinId, max } = await sharedITwin();
     const { iModelId, wanted } = await wantedOn(context, iTwinId);
     const { db, engine } = context.server.services.database;
-    // Only what waits can lose its permission meanwhile: on SQLite whatever writes, on PostgreSQL what locks the iModel, and no
-    // more of these than there are connections for.
+    // Only requests that wait can lose their permission meanwhile: on SQLite all that write, on PostgreSQL those that lock the
+    // iModel, and no more of these than there are connections.
     const waiting = engine === 'sqlite' ? wanted : wanted.filter(({ locks }) => locks === true).slice(0, 3);
-    // Known before, so that noting his visit does not wait.
+    // Known before, so that recording his access does not wait.
     assert.equal((await max.get(`/imodels/${iModelId}`)).status, 200);
     const before = await rowCounts(db);
     const judged = judgements(context.server);
@@ -241,7 +241,7 @@ onEachDatabase('A caller whose access is revoked', {}, (context) => {
           await tx.selectFrom('imodel').select('id').where('id', '=', iModelId).forUpdate().execute();
         answers = Promise.all(waiting.map(({ method, path, body }) => max.send(method, path, body)));
         await until('every request is judged', () => (judged.count >= waiting.length ? true : undefined));
-        // Long enough that a request that was let in waits for its lock by now. One that is later is refused all the same.
+        // Long enough that a request that passed the check waits for its lock by now. A later one is refused all the same.
         await pause(500);
         await removeMax(tx, iTwinId);
       });
@@ -284,7 +284,7 @@ describe('A request that never ends', () => {
   });
   after(() => endServer(server));
 
-  /** Sends a head and then one byte after the other until the server closes the connection. @returns what came back */
+  /** Sends headers and then one byte after the other until the server closes the connection. @returns the answer */
   async function trickle(head: readonly string[], byte: string): Promise<string> {
     const request = await RawRequest.open(server.origin, head);
     try {

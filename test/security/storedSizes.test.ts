@@ -23,7 +23,7 @@ interface Schema {
   additionalProperties?: unknown;
 }
 
-/** Bounded by their handlers, in the words that the API documents: 413 above 1,000 object ids; so many characters of JSON. */
+/** Bounded by their handlers, as documented in the API: 413 above 1,000 object ids; a maximum number of characters of JSON. */
 const boundedByHandler = [
   'update-imodel-locks.lockedObjects',
   'update-imodel-locks.lockedObjects[].objectIds',
@@ -31,14 +31,14 @@ const boundedByHandler = [
   'update-repository.options',
 ];
 
-/** What of a body's schema lets a client send as much as it likes. */
+/** The parts of a body's schema that have no bound. */
 function unboundedIn(schema: Schema, place: string): string[] {
   if (schema.enum !== undefined || schema.not !== undefined || boundedByHandler.includes(place))
     return below(schema, place);
   const types = [schema.type ?? 'anything'].flat();
   const faults: string[] = [];
   if (schema.anyOf !== undefined || types.includes('anything')) faults.push(`${place}: of any kind`);
-  // A pattern without repetition to no end is a bound too.
+  // A pattern without unbounded repetition is a bound too.
   if (
     types.includes('string') &&
     schema.maxLength === undefined &&
@@ -152,7 +152,7 @@ onEachDatabase('A client that sends undeclared or excessive data', {}, (context)
     );
   });
 
-  /** Pushes a changeset with as much synchronization info as is taken, and attaches as much extended data. */
+  /** Pushes a changeset with the maximum of synchronization info, and attaches the maximum of extended data. */
   async function pushHeavy(made: MadeIModel, parentId: string): Promise<string> {
     const bytes = Buffer.from(randomUUID());
     const id = createHash('sha1').update(parentId).update(bytes).digest('hex');

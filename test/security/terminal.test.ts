@@ -1,4 +1,4 @@
-/** Attacks on the terminal of whoever runs a command or watches the log, by names and errors that hold control sequences. */
+/** Attacks on the terminal of a user who runs a command or watches the log, by names and errors that contain control sequences. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
@@ -12,7 +12,7 @@ import { printable, printableLog } from '../../apps/server/src/terminal.ts';
 import { Installation } from '../support/server.ts';
 
 const cli = fileURLToPath(new URL('../../apps/server/src/cli.ts', import.meta.url));
-/** Clears the screen, sets the title, rings, steps back, begins a sequence in one byte, turns the direction, hides. */
+/** Clear screen, set title, bell, backspace, one-byte control sequence introducer, change of text direction, conceal. */
 const hostile = 'a\u001b[2J\u001b]0;owned\u0007\b\r\u009b31m\u202egnp.exe\u200b\u2028\u{e0041}z';
 const unprintable = /[^\P{Cc}\n\t]|[\p{Cf}\p{Zl}\p{Zp}]/u;
 

@@ -1,6 +1,6 @@
 /**
- * Attacks on the tokens of the command line, by whoever runs a server that it is pointed at or led to: a token goes to the origin
- * that it was given for, and one that is minted in the data folder to the installation's own addresses.
+ * Attacks on the tokens of the command line by the operator of a server that it is pointed at or redirected to: a token is sent
+ * only to the origin that it was given for, and one issued from the data folder only to the installation's own addresses.
  */
 import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
@@ -103,7 +103,7 @@ describe('Tokens of the command line', () => {
 
   test('are issued for the public address, and answers may link there', async () => {
     const installation = await Installation.create('sqlite');
-    // As a proxy would: what is said at the public address is answered by the server.
+    // As a proxy would: requests to the public address are answered by the server.
     const front = await StubServer.start();
     const started = await installation.start({ publicUrl: `${front.origin}/models` });
     try {

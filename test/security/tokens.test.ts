@@ -1,4 +1,4 @@
-/** Attacks with tokens that a trusted issuer signed for something else, or that only claim to be of a trusted issuer. */
+/** Attacks with tokens that a trusted issuer signed for another purpose, or that only claim to be of a trusted issuer. */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
@@ -118,7 +118,7 @@ describe('Forged tokens of an issuer that does not answer', () => {
         for (const { status, headers } of answers)
           assert.deepEqual([status, Number(headers.get('retry-after')) >= 1], [503, true]);
       }
-      // A second one only where the first wait was over already, on a machine that is very slow.
+      // A second request only if the first wait was over already, on a very slow machine.
       assert.ok(issuer.requests.length <= 2, `${issuer.requests.length} requests`);
     } finally {
       await endServer(server);
@@ -141,7 +141,7 @@ describe('Forged tokens of an issuer that does not answer', () => {
       await keyOf('one');
       assert.equal(issuer.requests.length, 3);
       issuer.broken = true;
-      // Unknown keys are looked for, at most once in the library's own 30 s; those that are known count on.
+      // Unknown keys are queried at most once in the library's own 30 s; known keys stay valid.
       for (let n = 0; n < 20; n++) await assert.rejects(keyOf(randomUUID()));
       await keyOf('one');
       assert.equal(issuer.requests.length, 3);

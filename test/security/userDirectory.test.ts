@@ -1,4 +1,4 @@
-/** Attacks of somebody who makes an iTwin and adds strangers to it, to learn who they are. */
+/** Attacks by a user who creates an iTwin and adds strangers to it, to learn who they are. */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { test } from 'node:test';

@@ -1,6 +1,6 @@
 /**
- * Attacks on the connections to PostgreSQL, by somebody who has requests wait for a row that is locked: nobody else waits with
- * them, nothing is answered 500, and the server still tells that it is ready.
+ * Attacks on the connections to PostgreSQL, by a user whose requests wait for a locked row: nobody else waits with them, nothing
+ * is answered with 500, and the server still reports that it is ready.
  */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
@@ -35,13 +35,13 @@ describe('Requests that wait for a locked iModel', { skip }, () => {
     await endServer(server);
   });
 
-  /** Locks an iModel as a transaction does that takes its time. */
+  /** Locks an iModel like a slow transaction. */
   async function lock(iModelId: string): Promise<void> {
     await locker.query('begin');
     await locker.query('select id from imodel where id = $1 for update', [iModelId]);
   }
   const unlock = () => locker.query('rollback');
-  // Not on the connection of the locker: a transaction sees one moment of this table only.
+  // On another connection than the lock: within a transaction this table is a snapshot.
   const waiting = async (): Promise<number> => {
     const { rows } = await sql<{
       count: number;
@@ -202,7 +202,7 @@ describe('The connection limit of a tenant', () => {
     leaves[0]?.();
     (await fifth)();
     assert.deepEqual(order, ['b', 'a']);
-    // A request that has one takes more without waiting: it would wait for itself.
+    // A request that has a connection gets more without waiting, since it would wait for itself.
     await onBehalfOf(party('c'), async () => {
       const own = await Promise.all(Array.from({ length: 20 }, () => limits.enter()));
       for (const leave of own) leave();

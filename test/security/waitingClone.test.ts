@@ -1,6 +1,6 @@
 /**
- * Attacks by somebody who may clone an iModel when asking for it and loses that right before the copy is there: the copy is never
- * given out, and neither while it waits nor after it failed does anything of the source come through it.
+ * Attacks by a user who may clone an iModel at the time of the request and loses that permission before the copy is complete: the
+ * copy is never accessible, and neither while it waits nor after it failed does it reveal anything of the source.
  */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
@@ -22,7 +22,7 @@ import { until } from '../support/until.ts';
 const west = 'West Europe';
 const reason = 'The requester no longer has the permissions that this iModel needs.';
 
-/** Max manages the iTwin of the source, and one of his own in another data center, where Olivia may make iModels too. */
+/** Max manages the iTwin of the source, and one in another data center, where Olivia may create iModels too. */
 async function attack(
   setup: Setup,
   body: (
@@ -60,7 +60,7 @@ async function clone(server: TestServer, source: string, far: string, who: Perso
   return (answer.headers.get('location') ?? '').slice(-36);
 }
 
-/** A clone of Max's whose copy has been tried, and waits because its store is away. */
+/** A clone by Max whose copy was attempted, and waits because its store is unavailable. */
 async function waitingClone(server: TestServer, source: string, far: string, store: BlobStore): Promise<string> {
   const remoteStore = () => Promise.reject(new Error('the store is away'));
   Object.assign(store, { put: remoteStore, copyFrom: remoteStore });
@@ -79,7 +79,7 @@ async function waitingClone(server: TestServer, source: string, far: string, sto
   return id;
 }
 
-/** The store is back. */
+/** The store is available again. */
 function goOn(store: BlobStore): void {
   for (const name of ['put', 'copyFrom']) Reflect.deleteProperty(store, name);
 }
@@ -96,7 +96,7 @@ async function outcome(server: TestServer, id: string): Promise<[state: string, 
   });
 }
 
-/** Whatever leads to the data of an iModel answers nothing but that it is not there yet. */
+/** Every route to the data of an iModel answers only that it is not initialized. */
 async function requireClosed(server: TestServer, id: string): Promise<void> {
   const api = await server.as('max');
   for (const path of [

@@ -1,6 +1,6 @@
 /**
- * Attacks through webhooks, by somebody who has messages sent to receivers that never answer or always fail: the messages of others
- * arrive all the same, and what a failure tells says nothing of the network of the server.
+ * Attacks through webhooks, by a user who has messages sent to receivers that never answer or always fail: the messages of others
+ * are still delivered, and failures reveal nothing about the network of the server.
  */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
@@ -15,10 +15,10 @@ import { until } from '../support/until.ts';
 
 /** Paths that were posted to, in order. */
 const received: string[] = [];
-/** Requests to the path `/hang` that are open, and the most there were at a time. */
+/** Open requests to the path `/hang`, and their maximum. */
 let open = 0;
 let mostOpen = 0;
-/** How a path answers; 200 where nothing is said. */
+/** The answer of a path; 200 by default. */
 const answers = new Map<string, number>();
 let receiver: Server;
 let address = '';
@@ -52,7 +52,7 @@ async function subscribe(context: Context, who: PersonName, iTwinId: string, pat
 }
 const idOf = ({ body }: Answer): string => (body as { webhook: { id: string } }).webhook.id;
 
-/** Something happens in an iTwin, of which every webhook of it hears. */
+/** Causes an event in an iTwin, which every webhook of it receives. */
 async function happen(context: Context, who: PersonName, iTwinId: string): Promise<void> {
   const { status } = await (await context.server.as(who)).post('/imodels', { iTwinId, name: randomUUID() });
   assert.equal(status, 201);
@@ -105,7 +105,7 @@ onEachDatabase(
       const others = await Promise.all(Array.from({ length: 5 }, () => subscribe(context, 'eve', second, '/x')));
       assert.equal(others.filter(({ status }) => status === 201).length, 4);
       for (const answer of others) if (answer.status !== 201) refused(answer, 'user');
-      // One that is deleted leaves its place.
+      // Deleting one makes room for another.
       const one = made.find(({ status }) => status === 201) as Answer;
       assert.equal(
         (await (await context.server.as('eve')).delete(`/itwins/${first}/webhooks/${idOf(one)}`)).status,
@@ -155,19 +155,19 @@ onEachDatabase(
           5,
         );
 
-        // The same receiver for somebody else: a pause is of one webhook.
+        // The same receiver for another webhook: a pause affects one webhook only.
         await subscribe(context, 'olivia', other, mended);
         await happen(context, 'olivia', other);
         await until('the message to another webhook', () => (at(mended) === 1 ? true : undefined));
 
-        // The pause has passed: one message tries it, in vain, and the next pause begins.
+        // The pause is over: one message tries the receiver and fails, and the next pause begins.
         const { db } = context.server.services.database;
         await db.updateTable('webhook').set({ paused_until: 1 }).where('id', '=', id).execute();
         for (let n = 0; n < 3; n++) await happen(context, 'olivia', iTwinId);
         await letters(iTwinId, id, 11);
         assert.equal(at(path), 4);
 
-        // It is back.
+        // It works again.
         answers.delete(path);
         await db.updateTable('webhook').set({ paused_until: 1 }).where('id', '=', id).execute();
         await happen(context, 'olivia', iTwinId);

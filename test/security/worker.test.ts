@@ -1,6 +1,6 @@
 /**
- * Attacks on the process that makes checkpoints, by somebody who may push changesets and upload baselines to an iModel of their
- * own: it runs nothing but what iTwin.js itself writes, sees nothing of the server, and ends within its limits.
+ * Attacks on the process that makes checkpoints, by a user who may push changesets and upload baselines to an iModel of their
+ * own: it executes only statements that iTwin.js itself writes, sees nothing of the server, and ends within its limits.
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -21,8 +21,8 @@ import { bootServer, endServer, type TestServer } from '../support/server.ts';
 const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
 
 /**
- * A server that makes checkpoints, and a folder for the attacker's files, for the tests of one suite. What the push already refuses
- * gets through here, as it would by a prefix that the push reads otherwise than iTwin.js.
+ * A server that makes checkpoints, and a folder for the attacker's files, for the tests of one suite. Pushes are not verified, so
+ * that statements get through which a push would refuse, as with a prefix that the push parses differently from iTwin.js.
  */
 function bootCheckpointServer(): { work: string; context: { server: TestServer; olivia: Official } } {
   const work = mkdtempSync(path.join(tmpdir(), 'offshoot-hostile-'));
@@ -119,14 +119,14 @@ describe('The isolation of the iTwin.js process', { skip }, () => {
 
   before(async () => {
     mkdirSync(folder);
-    // What the server does with its data folder: others may pass through, and read nothing.
+    // As the server sets up its data folder: others may enter, and read nothing.
     chmodSync(root, 0o711);
     writeFileSync(secret, 'the key that signs links', { mode: 0o600 });
     isolation = await findIsolation(folder, 'process');
   });
   after(() => rmSync(root, { recursive: true, force: true }));
 
-  /** Runs code at the level in force. @returns what it printed */
+  /** Runs code at the current isolation level. @returns what it printed */
   function run(code: string): string {
     const script = path.join(folder, 'probe.mjs');
     writeFileSync(script, code);

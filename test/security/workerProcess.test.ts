@@ -1,4 +1,4 @@
-/** The process that makes checkpoints, where it cannot be had or is not wanted any more: nobody waits for it. */
+/** The process that makes checkpoints, if it cannot be started or is no longer needed: nobody waits for it. */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -19,7 +19,7 @@ describe('Work for an iTwin.js process', () => {
     countMissingGuids: false,
   };
   const limits = { memoryBytes: 2 ** 30, silenceMs: 60_000, workMs: 60_000 };
-  /** A process whose program is not there. */
+  /** A process whose program does not exist. */
   const absent = (grantAccess: Isolation['grantAccess'] = async () => undefined): Isolation => ({
     level: 'process',
     grantAccess,

@@ -1,9 +1,10 @@
 import { Type } from 'typebox';
 import { lastBriefcaseId } from '../briefcases/counter.ts';
-import type { ChangesetTable, IModelTable, PendingChangesetTable } from '../db/schema.ts';
+import type { IModelTable, PendingChangesetTable } from '../db/schema.ts';
 import { parseChangesetId, parseChangesetRef } from '../domain.ts';
 import { ApiError, detail } from '../errors.ts';
 import { maxExtendedDataBytes } from '../changesets/extendedData.ts';
+import type { Changeset } from '../changesets/changesets.ts';
 import type { Services } from '../services.ts';
 import type { Links, StorageLink } from './links.ts';
 import { pageOf } from '../db/keysetPaging.ts';
@@ -85,7 +86,7 @@ interface OwnFacts {
   checkpointBefore: (index: number) => number;
 }
 
-function toMinimal(iModelId: string, row: ChangesetTable, links: Links, own: OwnFacts) {
+function toMinimal(iModelId: string, row: Changeset, links: Links, own: OwnFacts) {
   return {
     id: row.id,
     displayName: String(row.index),
@@ -104,7 +105,7 @@ function toMinimal(iModelId: string, row: ChangesetTable, links: Links, own: Own
 }
 
 /** @param download rule of the API: null below `imodels_read` */
-function toFull(iModelId: string, row: ChangesetTable, links: Links, download: StorageLink | null, own: OwnFacts) {
+function toFull(iModelId: string, row: Changeset, links: Links, download: StorageLink | null, own: OwnFacts) {
   const version = own.versions.get(row.index);
   const minimal = toMinimal(iModelId, row, links, own);
   return {
@@ -121,7 +122,7 @@ function toFull(iModelId: string, row: ChangesetTable, links: Links, download: S
   };
 }
 
-const fileOf = (row: ChangesetTable) => ({ blobId: row.blob_id, fileName: `${row.id}.cs` });
+const fileOf = (row: Changeset) => ({ blobId: row.blob_id, fileName: `${row.id}.cs` });
 
 async function ownFacts(
   { changesetGroups, namedVersions, checkpoints }: Services,

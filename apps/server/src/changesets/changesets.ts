@@ -18,6 +18,9 @@ import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
 import type { Uploads } from '../storage/uploads.ts';
 import { findGroup, joinGroup } from './changesetGroups.ts';
 
+/** A changeset as its iModel has it, whichever segment contains it. */
+export type Changeset = Omit<ChangesetTable, 'segment_id'>;
+
 /** A changeset to be pushed. */
 export interface PushRequest {
   id: string;
@@ -144,7 +147,7 @@ export class Changesets {
     access: IModelAccess,
     changesetId: string | undefined,
     briefcaseId: number,
-  ): Promise<ChangesetTable> {
+  ): Promise<Changeset> {
     await this.#finalizeUpload(access.imodel.id, changesetId, briefcaseId);
     await this.#verify(caller, access.imodel.id, changesetId, briefcaseId);
     return this.#database.db.transaction().execute(async (tx) => {
@@ -178,7 +181,7 @@ export class Changesets {
       if (pending.parent_id !== imodel.head_changeset_id) throw new ApiError('NewerChangesExist');
 
       const pushedAt = nextTimestamp(imodel);
-      const changeset: Omit<ChangesetTable, 'segment_id' | 'index'> = {
+      const changeset: Omit<Changeset, 'index'> = {
         id: pending.changeset_id,
         parent_id: pending.parent_id,
         blob_id: pending.blob_id,
@@ -208,7 +211,7 @@ export class Changesets {
         iModelId: imodel.id,
         detail: { id: changeset.id, index },
       });
-      return { ...changeset, index, segment_id: '' };
+      return { ...changeset, index };
     });
   }
 

@@ -26,7 +26,7 @@ export function verdictOf(text: string): { answered: boolean; lines: string[]; f
   if (report.auditReportVersion === undefined || report.vulnerabilities === undefined)
     return {
       answered: false,
-      lines: ['No registry told of vulnerabilities: the packages were not audited.'],
+      lines: ['No registry answered with vulnerability data: the packages were not audited.'],
       failed: false,
     };
   const found = Object.entries(report.vulnerabilities);
@@ -36,7 +36,7 @@ export function verdictOf(text: string): { answered: boolean; lines: string[]; f
       `${found.length} packages with known vulnerabilities.`,
       ...found.map(
         ([name, { severity, range, fixAvailable }]) =>
-          `  ${severity}: ${name} ${range}${fixAvailable === false ? '' : ', a fixed version is there'}`,
+          `  ${severity}: ${name} ${range}${fixAvailable === false ? '' : ', a fixed version is available'}`,
       ),
     ],
     failed: found.some(([, { severity }]) => failing.includes(severity)),

@@ -86,7 +86,7 @@ async function main(): Promise<ChildProcess> {
     const files = await step(`${name}: every file downloaded`, () => download(official, id, name));
     check(files, expected, iTwinJs);
     console.log(
-      `    ${files.length} changesets${iTwinJs === undefined ? '' : ', each SHA-1 id computed anew by iTwin.js'}, each SHA-256 equal to what was pushed; baseline ${await baselineState(official, id)}`,
+      `    ${files.length} changesets${iTwinJs === undefined ? '' : ', each SHA-1 id recomputed by iTwin.js'}, each SHA-256 equal to what was pushed; baseline ${await baselineState(official, id)}`,
     );
     if (models !== undefined) {
       const found = await step(`${name}: opened with iTwin.js, its changesets applied`, () =>
@@ -99,7 +99,7 @@ async function main(): Promise<ChildProcess> {
   }
   await models?.stop();
   console.log(
-    `\nAll checks passed in ${((performance.now() - began) / 1000).toFixed(1)} s. The clones outlived their source.`,
+    `\nAll checks passed in ${((performance.now() - began) / 1000).toFixed(1)} s. The clones are intact although their source was deleted.`,
   );
   return child;
 }

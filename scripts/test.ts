@@ -26,14 +26,14 @@ if (on !== undefined && !stores.includes(on)) {
 const named = given.filter((argument) => !argument.startsWith('--on='));
 const files = named.some((argument) => !argument.startsWith('--')) ? [] : globSync('test/**/*.test.ts').sort();
 // A signal that arrives during startup is handled after startup, when all services to stop are known.
-let told: NodeJS.Signals | undefined;
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => (told ??= signal));
+let received: NodeJS.Signals | undefined;
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => (received ??= signal));
 const services = await startAll(startPostgres, startS3, startAzurite);
 const [postgres, s3, azurite] = services;
 const coverage = mkdtempSync(path.join(tmpdir(), 'offshoot-coverage-'));
 let code = 1;
 try {
-  if (told !== undefined) throw new Error(`ended by ${told}`);
+  if (received !== undefined) throw new Error(`ended by ${received}`);
   const runner = spawn(
     process.execPath,
     ['--test', '--test-concurrency=2', '--test-timeout=300000', `--import=${openHandles}`, ...named, ...files],

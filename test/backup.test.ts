@@ -152,9 +152,9 @@ describe('A backup of an embedded installation', () => {
     await onServer(async (server, config, target) => {
       assert.match(
         (await backup(path.join(server.installation.dataDir, 'backup'), config)).stderr,
-        /must lie outside of the data folder/,
+        /must be outside the data folder/,
       );
-      assert.match((await backup(server.installation.dataDir, config)).stderr, /must lie outside of the data folder/);
+      assert.match((await backup(server.installation.dataDir, config)).stderr, /must be outside the data folder/);
       assert.match(
         (await backup(target, config, '--data', path.join(target, 'nothing'))).stderr,
         /there is no installation/,
@@ -163,7 +163,7 @@ describe('A backup of an embedded installation', () => {
       const other = await another.start();
       assert.match((await backup(another.dataDir, config)).stderr, /Another server runs on/);
       await other.close();
-      assert.match((await backup(another.dataDir, config)).stderr, /holds another installation/);
+      assert.match((await backup(another.dataDir, config)).stderr, /contains another installation/);
       await (await another.start()).close();
       another.remove();
       writeFileSync(

@@ -415,7 +415,7 @@ onEachDatabase('Baselines that are checked before they are accepted', { checkpoi
       'newer',
       'dgn_Db',
       [9, 1, 0, 2],
-      /^The format of the file \(BeDb [\d.]+, ECDb [\d.]+, DgnDb 9\.1\.0\.2\) is not known to iTwin\.js [\d.]+, by which this server makes checkpoints: that takes a later version\.$/,
+      /^The format of the file \(BeDb [\d.]+, ECDb [\d.]+, DgnDb 9\.1\.0\.2\) is not known to iTwin\.js [\d.]+, which makes the checkpoints of this server\. A later version is required\.$/,
     ],
     ['newer in its lowest layer', 'be_Db', [9, 0, 0, 0], /\(BeDb 9\.0\.0\.0, .* is not known to iTwin\.js/],
     ['older', 'dgn_Db', [1, 0, 0, 0], /DgnDb 1\.0\.0\.0\) is too old for iTwin\.js/],
@@ -515,7 +515,7 @@ onEachDatabase('Baselines that are checked before they are accepted', { checkpoi
       assert.equal(squashed.state, 'failed');
       assert.match(
         squashed.failureReason ?? '',
-        /is not known to iTwin\.js [\d.]+, by which this server makes checkpoints/,
+        /is not known to iTwin\.js [\d.]+, which makes the checkpoints of this server/,
       );
     },
   );

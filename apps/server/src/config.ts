@@ -848,7 +848,7 @@ function describeFault(error: ErrorObject): string {
   return `${place} ${error.message ?? 'is not valid'}`;
 }
 
-/** Name of a store beside each of its blobs. */
+/** Id of a store, which is recorded with each of its blobs. */
 export function storeId({ type, name, folder, bucket, container }: Config['store']): string {
   if (name !== undefined) return name;
   const place = { files: folder, s3: bucket, azure: container }[type];

@@ -153,14 +153,16 @@ export function parseChangesetRef(text: string): ChangesetRef | undefined {
 }
 
 /**
- * From weak to strong. `process`: a process of its own with an empty environment. `user`: also a user of its own, which can read
- * none of the server's files. `namespaces`: sees its working folder, Node and the installed packages, and nothing else, and has no network.
+ * Isolation levels, from weak to strong. `process`: a separate process with an empty environment. `user`: also a
+ * separate user, who cannot read the server's files. `namespaces`: access only to the working folder, Node and the
+ * installed packages, and no network.
  */
 export const isolationLevels = ['process', 'user', 'namespaces'] as const;
 export type IsolationLevel = (typeof isolationLevels)[number];
 
 /**
- * Most pixels of a picture. A PNG is decoded as a whole, four bytes a pixel: 4096 × 4096 is 40 times what a thumbnail has, and more
- * than a screen. A JPEG is decoded at a fraction of its size, so photographs of 50 megapixels cost less than that.
+ * Maximum number of pixels of a picture. A PNG is decoded completely, with four bytes per pixel; 4096 × 4096 pixels are
+ * 40 times those of a thumbnail. A JPEG is decoded at a reduced scale, so a photo of 50 megapixels needs less memory
+ * than that.
  */
 export const maxPixels = { png: 4096 * 4096, jpeg: 50_000_000 } as const;

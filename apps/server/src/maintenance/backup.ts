@@ -55,11 +55,12 @@ export async function backUp(
 ): Promise<BackedUp> {
   const { dataDir } = config;
   if (config.databaseUrl !== undefined)
-    throw new BackupError('this installation is on PostgreSQL: back it up with pg_dump, as docs/operating.md tells');
+    throw new BackupError(
+      'this installation uses PostgreSQL: back it up with pg_dump as described in docs/operating.md',
+    );
   if (!existsSync(path.join(dataDir, databaseFile))) throw new BackupError(`there is no installation at ${dataDir}`);
   const inside = path.relative(dataDir, target);
-  if (inside === '' || !inside.startsWith('..'))
-    throw new BackupError('the backup must lie outside of the data folder');
+  if (inside === '' || !inside.startsWith('..')) throw new BackupError('the backup must be outside the data folder');
   mkdirSync(target, { recursive: true, mode: 0o700 });
   const lock = lockFolder(target);
   try {
@@ -79,7 +80,7 @@ async function fill(
   const earlier = path.join(target, databaseFile);
   if (existsSync(earlier) && identityOf(earlier) !== identityOf(snapshot)) {
     rmSync(snapshot);
-    throw new BackupError(`${target} holds another installation`);
+    throw new BackupError(`${target} contains another installation`);
   }
   const result: BackedUp = { files: 0, copied: 0, removed: 0, faults: [], elsewhere: [] };
   const stale: { store: FileStore; keys: string[] }[] = [];
@@ -97,7 +98,7 @@ async function fill(
       const { folder = 'blobs' } = settings;
       if (path.isAbsolute(folder) || folder.startsWith('..'))
         throw new BackupError(
-          `the store '${id}' lies outside of the data folder: copy ${path.resolve(dataDir, folder)} by itself`,
+          `the store '${id}' is outside the data folder: copy ${path.resolve(dataDir, folder)} separately`,
         );
       const files = reader
         .prepare(

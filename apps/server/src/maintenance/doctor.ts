@@ -50,8 +50,7 @@ export async function examine(config: Config): Promise<Finding[]> {
   const check = async (name: string, look: () => Found | Promise<Found>): Promise<void> => {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<Found>(
-      (resolve) =>
-        (timer = setTimeout(() => resolve(fault(`There was no answer within ${checkMs / 1000} s.`)), checkMs)),
+      (resolve) => (timer = setTimeout(() => resolve(fault(`No answer within ${checkMs / 1000} s.`)), checkMs)),
     );
     const found = await Promise.race([Promise.resolve().then(look), late]).catch((error: unknown) =>
       fault(messageOf(error)),
@@ -65,7 +64,7 @@ export async function examine(config: Config): Promise<Finding[]> {
   let database: Database | undefined;
   await check('database', async () => {
     if (config.databaseUrl === undefined && !existsSync(path.join(config.dataDir, databaseFile)))
-      return ok('SQLite; it is made at the first start.');
+      return ok('SQLite; created at the first start.');
     database = await openDatabase(config, 'beside a server');
     return databaseState(database);
   });
@@ -99,54 +98,54 @@ function messageOf(error: unknown): string {
 
 function dataFolder({ dataDir }: Config): Found {
   const found = statSync(dataDir, { throwIfNoEntry: false });
-  if (found === undefined) return ok(`${dataDir} is made at the first start.`);
-  if (!found.isDirectory()) return fault(`${dataDir} is not a folder.`, 'Name another one with --data.');
+  if (found === undefined) return ok(`${dataDir}; created at the first start.`);
+  if (!found.isDirectory()) return fault(`${dataDir} is not a folder.`, 'Choose a folder with --data.');
   const readable = ['issuer.json', 'users.json', databaseFile].filter(
     (name) => ((statSync(path.join(dataDir, name), { throwIfNoEntry: false })?.mode ?? 0) & 0o077) !== 0,
   );
   if (readable.length > 0)
     return warning(
-      `Others on this machine may read ${readable.join(', ')} in ${dataDir}.`,
-      'Start the server once: it takes their rights away.',
+      `Other users of this machine can read ${readable.join(', ')} in ${dataDir}.`,
+      'Start the server once: it restricts the permissions to its own user.',
     );
   return ok(dataDir);
 }
 
 async function diskSpace({ dataDir, diskSpace: settings }: Config): Promise<Found> {
-  if (!existsSync(dataDir)) return ok('Looked at once the data folder is there.');
+  if (!existsSync(dataDir)) return ok('Not checked: the data folder does not exist yet.');
   try {
     await new DiskSpace(dataDir, settings).require(0, true);
     return ok('Above the floor.');
   } catch (error) {
-    return fault(messageOf(error), 'Free space, or lower diskSpace: nothing new is stored below the floor.');
+    return fault(messageOf(error), 'Free disk space, or lower diskSpace: below the floor nothing new is stored.');
   }
 }
 
 function users({ dataDir, embeddedIssuer }: Config): Found {
   if (!existsSync(path.join(dataDir, 'users.json')))
-    return ok(embeddedIssuer ? 'users.json is made at the first start.' : 'They come from the issuers.');
+    return ok(embeddedIssuer ? 'users.json; created at the first start.' : 'Managed by the configured issuers.');
   try {
     const { users: listed } = Directory.open(dataDir, () => undefined).data;
     return ok(`users.json, with ${listed.length} ${listed.length === 1 ? 'user' : 'users'}.`);
   } catch (error) {
     return fault(
       `users.json: ${messageOf(error)}`,
-      'Correct it; a running server goes on with its last good state, and none starts.',
+      'Correct the file. A running server keeps the last valid version; a server with an invalid file does not start.',
     );
   }
 }
 
 async function databaseState({ db }: Database): Promise<Found> {
-  if (!isPostgres(db)) return ok('SQLite, of this version.');
+  if (!isPostgres(db)) return ok('SQLite, with the schema of this version.');
   const before = Date.now();
   const row = await db.selectNoFrom(databaseNow(db).as('now')).executeTakeFirstOrThrow();
   const difference = Math.round(Number(row.now) - (before + Date.now()) / 2);
   if (Math.abs(difference) > clockMs)
     return warning(
       `The clock of PostgreSQL differs from this server's by ${difference} ms.`,
-      'Let both set their clocks by the same source (NTP).',
+      'Synchronize both clocks with the same time source (NTP).',
     );
-  return ok('PostgreSQL, of this version; its clock agrees.');
+  return ok('PostgreSQL, with the schema of this version; its clock matches.');
 }
 
 async function iTwinJs({ checkpoints }: Config): Promise<Found> {
@@ -160,9 +159,9 @@ async function iTwinJs({ checkpoints }: Config): Promise<Found> {
     );
     try {
       const [version, level] = await Promise.all([worker.version(), worker.level()]);
-      const text = `iTwin.js ${version} by the service at ${service.url}; isolation there: ${level}.`;
+      const text = `iTwin.js ${version} in the service at ${service.url}; isolation level: ${level}.`;
       return isolationLevels.indexOf(level) < isolationLevels.indexOf(isolation)
-        ? fault(text, `Raise it there, or lower checkpoints.isolation ('${isolation}').`)
+        ? fault(text, `Raise the isolation level of the service, or lower checkpoints.isolation ('${isolation}').`)
         : ok(text);
     } finally {
       worker.kill();
@@ -171,18 +170,18 @@ async function iTwinJs({ checkpoints }: Config): Promise<Found> {
   if (generate === 'elsewhere') return ok('Checkpoints are made by another server (checkpoints.generate).');
   if (!isITwinJsInstalled())
     return warning(
-      'iTwin.js is not installed: no checkpoints are made, and forks without history and templates wait.',
-      'Install with optional packages and scripts, or run `offshoot itwinjs` elsewhere (checkpoints.service).',
+      'iTwin.js is not installed: no checkpoints are made, and forks without history and templates stay scheduled.',
+      'Install with optional packages and install scripts, or run `offshoot itwinjs` on another machine (checkpoints.service).',
     );
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-doctor-'));
   try {
     const { level } = await findIsolation(folder, isolation);
-    const text = `iTwin.js ${iTwinJsVersion()}; isolation: ${level}.`;
+    const text = `iTwin.js ${iTwinJsVersion()}; isolation level: ${level}.`;
     return level === 'namespaces'
       ? ok(text)
       : warning(
           text,
-          'Install bubblewrap, or run `offshoot itwinjs` in a container of its own, where strangers may push and upload.',
+          'If untrusted users may push or upload: install bubblewrap, or run `offshoot itwinjs` in a separate container.',
         );
   } catch (error) {
     return error instanceof IsolationError ? fault(error.message) : fault(messageOf(error));
@@ -196,14 +195,17 @@ function address({ host, publicUrl, trustProxy }: Config): Found {
     const { protocol, hostname } = new URL(publicUrl);
     if (protocol === 'http:' && !isLoopback(hostname))
       return warning(
-        `${publicUrl} is not encrypted: tokens and links can be read on the way.`,
-        'Put a proxy with TLS in front, and set publicUrl to its https address.',
+        `${publicUrl} is not encrypted: tokens and links can be intercepted.`,
+        'Use a reverse proxy with TLS, and set publicUrl to its https address.',
       );
     return ok(publicUrl);
   }
-  if (isLoopback(host)) return ok(`Only this machine reaches it (${host}).`);
-  if (trustProxy) return ok('Links carry the address that the proxy tells.');
-  return warning(`The server listens on ${host}, and links carry whatever address a client used.`, 'Set publicUrl.');
+  if (isLoopback(host)) return ok(`Reachable from this machine only (${host}).`);
+  if (trustProxy) return ok('Links contain the address that the proxy reports.');
+  return warning(
+    `The server listens on ${host}, and links contain the address that each client used.`,
+    'Set publicUrl.',
+  );
 }
 
 async function tokens({ issuers, embeddedIssuer, host, publicUrl }: Config): Promise<Found> {
@@ -215,21 +217,21 @@ async function tokens({ issuers, embeddedIssuer, host, publicUrl }: Config): Pro
         // Any other error means that the issuer provided keys, and none of them has the requested id, as expected.
         if (error instanceof IssuerUnavailableError)
           return fault(
-            `${issuer.issuer} gives no keys: ${messageOf(error.cause)}`,
-            'See to it that this machine reaches it, and that the name is written as its own document writes it.',
+            `${issuer.issuer} provides no keys: ${messageOf(error.cause)}`,
+            'Check that this machine can reach the issuer, and that its name is spelled as in its discovery document.',
           );
       }
-      return ok(`${issuer.issuer} gives its keys.`);
+      return ok(`${issuer.issuer} provides its keys.`);
     }),
   );
   const forOthers = !isLoopback(publicUrl === undefined ? host : new URL(publicUrl).hostname);
   if (embeddedIssuer && forOthers)
     found.push(
       warning(
-        'The embedded issuer is on: whoever reads the data folder can make tokens of every user.',
-        'Sign in by an OpenID Connect issuer (issuers) and set embeddedIssuer to false, where that matters.',
+        'The embedded issuer is on: anyone who can read the data folder can issue tokens for every user.',
+        'If that matters, use an OpenID Connect issuer (issuers) and set embeddedIssuer to false.',
       ),
     );
-  else if (embeddedIssuer) found.push(ok('`offshoot token` makes them.'));
+  else if (embeddedIssuer) found.push(ok('Issued with `offshoot token`.'));
   return found;
 }

@@ -13,7 +13,7 @@ import { TracedStore } from './tracedStore.ts';
 export class OtherStoreError extends Error {
   constructor(found: string, configured: readonly string[]) {
     super(
-      `Files of this installation are in the store '${found}', but the configuration names ${configured.map((id) => `'${id}'`).join(', ')}. Configure the store that holds them.`,
+      `Files of this installation are in the store '${found}', but the configuration names ${configured.map((id) => `'${id}'`).join(', ')}. Configure the store that contains them.`,
     );
     this.name = 'OtherStoreError';
   }

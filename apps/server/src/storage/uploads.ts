@@ -160,8 +160,8 @@ export class Uploads {
   }
 
   /**
-   * Takes one block, in the place of an earlier one with the same id.
-   * @throws SizeMismatchError, or what the body throws
+   * Stages one block and replaces an earlier one with the same id.
+   * @throws SizeMismatchError; errors of the body
    */
   async stageBlock({ id, store, size }: Upload, blockId: string, body: Readable): Promise<void> {
     await this.#stores.get(store).stageBlock(id, blockId, body, size);

@@ -155,7 +155,7 @@ const virtualTables = new Set(['rtree', 'fts5']);
  */
 export function checkSchema(entries: Iterable<SchemaEntry>): void {
   for (const { type, name, sql } of entries) {
-    // SQLite's own tables, and the indexes that it makes by itself.
+    // SQLite's internal tables, and its automatic indexes.
     if (sql === null || (type === 'table' && /^sqlite_(sequence|stat\d)$/.test(name))) continue;
     if (type === 'view') {
       // ECDb creates views named `schema.class` for debugging. A view with any other name could replace a table.

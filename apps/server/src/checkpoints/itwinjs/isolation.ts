@@ -45,7 +45,7 @@ const temporaryBytes = 64 * 2 ** 20;
 export class IsolationError extends Error {
   constructor(level: IsolationLevel, wanted: IsolationLevel) {
     super(
-      `Checkpoints are not made: the iTwin.js process can be isolated at level '${level}' here, and 'checkpoints.isolation' asks for '${wanted}'. Install bubblewrap, or run the server as root, or lower the setting.`,
+      `Checkpoints are not made: 'checkpoints.isolation' requires level '${wanted}', but this machine can isolate the iTwin.js process only at level '${level}'. Install bubblewrap, run the server as root, or lower the setting.`,
     );
     this.name = 'IsolationError';
   }

@@ -190,7 +190,7 @@ function versionsIn(db: DatabaseSync): string {
 /** Explains to users why iTwin.js cannot open an iModel file. */
 function unreadable(file: string, error: unknown): FileFault {
   const key = errorNameOf(error);
-  const by = `iTwin.js ${iTwinJsVersion()}, by which this server makes checkpoints`;
+  const by = `iTwin.js ${iTwinJsVersion()}, which makes the checkpoints of this server`;
   let versions = '';
   try {
     const db = new DatabaseSync(file, { readOnly: true });
@@ -205,7 +205,7 @@ function unreadable(file: string, error: unknown): FileFault {
   const words = key.includes('ProfileTooOld')
     ? `The format of the file${versions} is too old for ${by}.`
     : /ProfileTooNew|InvalidProfileVersion/.test(key)
-      ? `The format of the file${versions} is not known to ${by}: that takes a later version.`
+      ? `The format of the file${versions} is not known to ${by}. A later version is required.`
       : `The file cannot be opened by ${by} (${key}).`;
   return new FileFault(words, 'unreadable', { cause: error });
 }
@@ -305,7 +305,10 @@ function applyChangeset(db: NativeFile, changeset: ChangesetFile): void {
   try {
     requireSafeContents(changeset);
     if (IModelNative.platform.DgnDb.computeChangesetId({ parentId, pathname }) !== id)
-      throw new FileFault(`Changeset ${index} (${id}) cannot be applied: its bytes do not give its id.`, 'unreadable');
+      throw new FileFault(
+        `Changeset ${index} (${id}) cannot be applied: its id does not match its bytes.`,
+        'unreadable',
+      );
     db.applyChangeset(
       {
         id,

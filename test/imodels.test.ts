@@ -241,7 +241,7 @@ onEachDatabase('iModels', {}, (context) => {
       };
       assert.deepEqual(
         [operation.state, operation.failureReason],
-        ['failed', 'The baseline file is not an iModel: it is no SQLite file.'],
+        ['failed', 'The baseline file is not an iModel: it is not a SQLite file.'],
       );
     }
     // The name leads to the iModel that holds it, never to a failed creation.
@@ -777,21 +777,21 @@ for (const setup of setups)
         };
         const refused: [seedFile: string, why: RegExp][] = [
           [path.join(work.path, 'none.bim'), /cannot be read/],
-          [altered('drop table be_Prop'), /is no iModel/],
+          [altered('drop table be_Prop'), /is not an iModel/],
         ];
         for (const [seedFile, why] of refused) await assert.rejects(installation.start({ seedFile }), why);
         await assert.rejects(
           installation.start({
             seedFile: altered("update be_Local set Val = x'0500000000000000' where Name = 'be_repositoryid'"),
           }),
-          /is somebody's briefcase/,
+          /is a briefcase/,
         );
         await assert.rejects(
           installation.start({ seedFile: altered("delete from be_Prop where Name = 'ProjectGuid'") }),
-          /the places of its ids cannot be found/,
+          /the offsets of its ids cannot be found/,
         );
         writeFileSync(file, 'x'.repeat(5000));
-        await assert.rejects(installation.start({ seedFile: file }), /is no SQLite file/);
+        await assert.rejects(installation.start({ seedFile: file }), /is not a SQLite file/);
 
         // More than one block of 4 MiB.
         const seedFile = altered('create table filler as select zeroblob(5000000) as bytes');

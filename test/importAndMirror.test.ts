@@ -138,7 +138,7 @@ for (const setup of setups)
       writeFileSync(file, '');
       truncateSync(file, 257 * 1024 * 1024);
       const { code, stderr } = await run('import', file);
-      assert.deepEqual([code, stderr.includes('it is no SQLite file')], [1, true], stderr);
+      assert.deepEqual([code, stderr.includes('it is not a SQLite file')], [1, true], stderr);
     });
 
     test('a run that was interrupted during a push does not delay the next one', async () => {

@@ -225,11 +225,11 @@ export class Baselines {
   /** Why an uploaded file cannot be a baseline; undefined if it can. Reads the SQLite header, its first 100 bytes. */
   async #faultOf(blobId: string): Promise<string | undefined> {
     const blob = await this.#blobs.findReadable(blobId);
-    if (blob === undefined) return 'The baseline file is gone.';
+    if (blob === undefined) return 'The baseline file is missing.';
     if (blob.size < 512) return 'The baseline file is too short to be an iModel.';
     const header = await buffer(await this.#blobs.read(blob, { start: 0, end: 99 }));
     if (header.toString('latin1', 0, 16) !== 'SQLite format 3\0')
-      return 'The baseline file is not an iModel: it is no SQLite file.';
+      return 'The baseline file is not an iModel: it is not a SQLite file.';
     const stored = header.readUInt16BE(16);
     const pageSize = stored === 1 ? 65_536 : stored;
     if (pageSize < 512 || (pageSize & (pageSize - 1)) !== 0)

@@ -33,9 +33,9 @@ export async function readSeedFile(file: string): Promise<SeedFile> {
   if (size > largestSeed) throw refuse(`is larger than ${largestSeed / 2 ** 20} MiB`);
   const wal = await stat(`${file}-wal`).catch(() => undefined);
   if (wal !== undefined && wal.size > 0)
-    throw refuse('has work in a journal beside it (-wal): open it, save it and close it');
+    throw refuse('has changes in a write-ahead log beside it (-wal): open the file, save it and close it');
   const bytes = await readFile(file);
-  if (bytes.toString('latin1', 0, 16) !== 'SQLite format 3\0') throw refuse('is no SQLite file');
+  if (bytes.toString('latin1', 0, 16) !== 'SQLite format 3\0') throw refuse('is not a SQLite file');
   const folder = await mkdtemp(path.join(tmpdir(), 'offshoot-seed-'));
   try {
     // A copy, because the ids are overwritten.
@@ -46,7 +46,7 @@ export async function readSeedFile(file: string): Promise<SeedFile> {
     const offsets = provenOffsets(copy);
     if (offsets === undefined)
       throw refuse(
-        'the places of its ids cannot be found and proven; set both ids (of iModel and iTwin), close it and vacuum it',
+        'the offsets of its ids cannot be found; set both ids (of iModel and iTwin), close the file and vacuum it',
       );
     return { bytes, offsets };
   } finally {
@@ -71,19 +71,18 @@ function faultOf(file: string): string | undefined {
       const profile = db
         .prepare("select count(*) as count from be_Prop where Namespace = 'dgn_Db' and Name = 'SchemaVersion'")
         .get()?.['count'];
-      if (profile !== 1) return 'is no iModel';
+      if (profile !== 1) return 'is not an iModel';
       const repository = db.prepare("select Val as value from be_Local where Name = 'be_repositoryid'").get()?.[
         'value'
       ];
-      if (!(repository instanceof Uint8Array) || repository.some((byte) => byte !== 0))
-        return "is somebody's briefcase";
+      if (!(repository instanceof Uint8Array) || repository.some((byte) => byte !== 0)) return 'is a briefcase';
       if (db.prepare("select 1 from be_Local where Name = 'ParentChangeSetId' and length(Val) > 0").get() !== undefined)
         return 'is at a changeset: a seed has no history';
       if (db.prepare('select 1 from dgn_Txns limit 1').get() !== undefined) return 'has changes that were never pushed';
       return undefined;
     });
   } catch {
-    return 'is no iModel: it lacks the tables of one';
+    return 'is not an iModel: it lacks the tables of one';
   }
 }
 

@@ -156,7 +156,7 @@ function configFile(installation: Installation): string {
 }
 
 /** Fills the database with rows and deletes them again, so that most of its pages are free. */
-async function leaveGaps(installation: Installation): Promise<void> {
+async function freePages(installation: Installation): Promise<void> {
   const database = await openDatabase(installation.config());
   const value = 'x'.repeat(10_000);
   for (let n = 0; n < 20; n++)
@@ -173,7 +173,7 @@ const sizeOf = (installation: Installation) => statSync(path.join(installation.d
 test('the embedded database returns the space of deleted rows', async () => {
   const installation = await Installation.create('sqlite');
   try {
-    await leaveGaps(installation);
+    await freePages(installation);
     const before = sizeOf(installation);
     const server = await installation.start();
     await server.services.collector.runOnce();
@@ -185,7 +185,7 @@ test('the embedded database returns the space of deleted rows', async () => {
 });
 
 /** Creates the database as versions did that returned no space. */
-function asBefore(installation: Installation): void {
+function disableAutoVacuum(installation: Installation): void {
   const database = new DatabaseSync(path.join(installation.dataDir, databaseFile));
   database.exec('pragma auto_vacuum = none; vacuum');
   database.close();
@@ -195,8 +195,8 @@ test('the database of an earlier version returns space after its next start', as
   const installation = await Installation.create('sqlite');
   try {
     await (await openDatabase(installation.config())).close();
-    asBefore(installation);
-    await leaveGaps(installation);
+    disableAutoVacuum(installation);
+    await freePages(installation);
     const before = sizeOf(installation);
     const server = await installation.start();
     await server.services.collector.runOnce();
@@ -210,7 +210,7 @@ test('the database of an earlier version returns space after its next start', as
 test('offshoot compact rewrites the embedded database, and refuses while a server runs', async () => {
   const installation = await Installation.create('sqlite');
   try {
-    await leaveGaps(installation);
+    await freePages(installation);
     const before = sizeOf(installation);
     const server = await installation.start();
     const iTwinId = await server.iTwin();

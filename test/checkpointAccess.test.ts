@@ -31,7 +31,7 @@ async function checkpointAt(
 }
 
 /** The checkpoint of a changeset once it is neither scheduled nor being made. */
-async function settled(context: Context, iModelId: string, index: number): Promise<Checkpoint> {
+async function finishedCheckpoint(context: Context, iModelId: string, index: number): Promise<Checkpoint> {
   return until(`checkpoint ${index}`, async () => {
     const checkpoint = await checkpointAt(context, iModelId, index);
     return checkpoint.state === CheckpointState.Scheduled ? undefined : checkpoint;
@@ -104,7 +104,7 @@ onEachDatabase('Checkpoints over the API', { checkpoints: { generate, delaySecon
         [restarted.state, restarted.directoryAccessInfo, restarted._links.download, restarted.changesetIndex],
         ['scheduled', null, null, 2],
       );
-      const made = await settled(context, iModelId, 2);
+      const made = await finishedCheckpoint(context, iModelId, 2);
       assert.equal(made.state, 'successful');
       assert.deepEqual(
         [made.changesetId, made.dbName, made.directoryAccessInfo?.baseDirectory],
@@ -143,7 +143,7 @@ onEachDatabase('Checkpoints over the API', { checkpoints: { generate, delaySecon
       const { client, authorization } = context.olivia;
       const iModelId = await pushSample(context.olivia, context.iTwinId, randomUUID());
       await nameVersion(context, iModelId, sampleChangesets().at(-1)?.id);
-      const own = await settled(context, iModelId, last);
+      const own = await finishedCheckpoint(context, iModelId, last);
       const clone = await client.iModels.clone({
         authorization,
         iModelId,
@@ -206,7 +206,7 @@ onEachDatabase('Checkpoints over the API', { checkpoints: { generate, delaySecon
       const { client, authorization } = context.olivia;
       const iModelId = await pushSample(context.olivia, context.iTwinId, randomUUID());
       await nameVersion(context, iModelId, sampleChangesets().at(-1)?.id);
-      await settled(context, iModelId, last);
+      await finishedCheckpoint(context, iModelId, last);
       const { db } = context.server.services.database;
       const stored = () =>
         db
@@ -277,7 +277,7 @@ onEachDatabase('Checkpoints over the API', { checkpoints: { generate, delaySecon
           .executeTakeFirstOrThrow();
         key = row.key ?? '';
         await nameVersion(context, made.id, made.changesets[0]?.id);
-        assert.equal((await settled(context, made.id, 1)).state, 'failed');
+        assert.equal((await finishedCheckpoint(context, made.id, 1)).state, 'failed');
         const { checkpoint } = (await context.api.get(`/imodels/${made.id}/changesets/1/checkpoint`)).body as {
           checkpoint: { failureReason: string };
         };
@@ -293,7 +293,7 @@ onEachDatabase('Checkpoints over the API', { checkpoints: { generate, delaySecon
     async () => {
       const made = await makeIModel(context.olivia, context.iTwinId, { changesets: 2 });
       const namedVersionId = await nameVersion(context, made.id, made.changesets[1]?.id);
-      const failed = await settled(context, made.id, 2);
+      const failed = await finishedCheckpoint(context, made.id, 2);
       assert.deepEqual([failed.state, failed.directoryAccessInfo, failed._links.download], ['failed', null, null]);
       const { checkpoint } = (await context.api.get(`/imodels/${made.id}/changesets/2/checkpoint`)).body as {
         checkpoint: { failureReason: string };
@@ -309,7 +309,7 @@ onEachDatabase('Checkpoints over the API', { checkpoints: { generate, delaySecon
           .state,
         'scheduled',
       );
-      assert.equal((await settled(context, made.id, 2)).state, 'failed');
+      assert.equal((await finishedCheckpoint(context, made.id, 2)).state, 'failed');
       assert.equal(
         (await client.changesets.getSingle({ authorization, iModelId: made.id, changesetIndex: 2 })).index,
         2,
@@ -452,7 +452,7 @@ onEachDatabase('Baselines that are checked before they are accepted', { checkpoi
         const made = { id: clone.id, iTwinId: context.iTwinId, name: '', changesets: [], briefcaseId: 0 };
         await pushMore(context.olivia, made, 1);
         await nameVersion(context, clone.id, (made.changesets as { id: string }[])[0]?.id);
-        const later = await settled(context, clone.id, 1);
+        const later = await finishedCheckpoint(context, clone.id, 1);
         assert.equal(later.state, 'failed');
       },
     );
@@ -482,7 +482,7 @@ onEachDatabase('Baselines that are checked before they are accepted', { checkpoi
     const stateOf = async () => (await checkpointAt(context, kept.id, 0)).state;
     assert.deepEqual([await stateOf(), await retry('5.0.99')], ['failed', 0]);
     assert.ok((await retry('5.100.0')) >= 1);
-    assert.equal((await settled(context, kept.id, 0)).state, 'failed');
+    assert.equal((await finishedCheckpoint(context, kept.id, 0)).state, 'failed');
     assert.equal(await retry('5.100.0'), 0);
     assert.equal(
       ((await context.api.get(`/imodels/${kept.id}`)).body as { iModel: { state: string } }).iModel.state,
@@ -591,7 +591,7 @@ onEachDatabase(
       const iModelId = await pushSample(context.olivia, context.iTwinId, randomUUID());
       const { length } = sampleChangesets();
       for (let index = 3; index <= length; index += 3)
-        assert.equal((await settled(context, iModelId, index)).state, 'successful');
+        assert.equal((await finishedCheckpoint(context, iModelId, index)).state, 'successful');
       assert.equal((await checkpointAt(context, iModelId, 1)).state, 'notGenerated');
     });
   },

@@ -277,17 +277,17 @@ onEachDatabase('Roles and groups that are assigned while they are deleted', {}, 
       const { group } = (await api.post(`${at}/groups`, { name: randomUUID(), members: [] })).body as {
         group: { id: string };
       };
-      const give = (): Promise<Answer>[] => [
+      const assign = (): Promise<Answer>[] => [
         api.post(`${at}/members/users`, { members: [{ userId: people.max.id, roleIds: [role.id] }] }),
         api.post(`${at}/members/groups`, { members: [{ groupId: group.id, roleIds: [role.id] }] }),
         api.patch(`${at}/groups/${group.id}`, { members: [people.max.id] }),
       ];
       const answers = await Promise.all([
-        ...give(),
+        ...assign(),
         api.delete(`${at}/roles/${role.id}`),
-        ...give(),
+        ...assign(),
         api.delete(`${at}/groups/${group.id}`),
-        ...give(),
+        ...assign(),
       ]);
       assert.deepEqual(
         answers.filter(({ status }) => status >= 500).map(({ body }) => body),

@@ -156,18 +156,18 @@ onEachDatabase(
         }
 
         // From its own head at creation on, a clone knows what was changed and refuses no more than that.
-        const goesOn: MadeIModel = {
+        const continued: MadeIModel = {
           ...source,
           id: clone.id,
           briefcaseId: 0,
           changesets: source.changesets.slice(0, 2),
         };
-        await pushMore(context.olivia, goesOn, 1);
-        await lock(clone.id, goesOn.briefcaseId, goesOn.changesets[2]?.id, '0x33');
-        await lock(clone.id, goesOn.briefcaseId, goesOn.changesets[2]?.id, '0x33', LockLevel.None);
-        const atTheCut = await acquire(clone.id);
-        await refused(lock(clone.id, atTheCut, second, '0x33'), ['0x33']);
-        await lock(clone.id, atTheCut, second, '0x11');
+        await pushMore(context.olivia, continued, 1);
+        await lock(clone.id, continued.briefcaseId, continued.changesets[2]?.id, '0x33');
+        await lock(clone.id, continued.briefcaseId, continued.changesets[2]?.id, '0x33', LockLevel.None);
+        const atHead = await acquire(clone.id);
+        await refused(lock(clone.id, atHead, second, '0x33'), ['0x33']);
+        await lock(clone.id, atHead, second, '0x11');
 
         // An iModel that starts without changesets has none to pull.
         await lock(template.id, await acquire(template.id), '', '0x11');
@@ -188,8 +188,13 @@ onEachDatabase(
         iModelId: source.id,
         iModelProperties: { ...named(context.iTwinId), changesetIndex: 2 },
       });
-      const goesOn: MadeIModel = { ...source, id: clone.id, briefcaseId: 0, changesets: source.changesets.slice(0, 2) };
-      await pushMore(context.olivia, goesOn, 1);
+      const continued: MadeIModel = {
+        ...source,
+        id: clone.id,
+        briefcaseId: 0,
+        changesets: source.changesets.slice(0, 2),
+      };
+      await pushMore(context.olivia, continued, 1);
       const times = (await all(context.olivia.client.changesets.getMinimalList({ ...as(), iModelId: clone.id }))).map(
         ({ pushDateTime }) => Date.parse(pushDateTime as never),
       );

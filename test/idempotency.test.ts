@@ -25,13 +25,13 @@ const comparable = ({ status, headers, body }: Answer) => ({
 });
 
 /** A POST of the API that can succeed, and a count of what it created. */
-interface Tried {
+interface TestRequest {
   path: string;
   body?: unknown;
 }
 
 /** One request for each POST route, in a separate iTwin. */
-async function requestsOf(context: Context): Promise<Record<string, Tried>> {
+async function requestsOf(context: Context): Promise<Record<string, TestRequest>> {
   const { api, iTwinId } = context;
   const made = await makeIModel(context.olivia, iTwinId, { changesets: 2 });
   const { id } = made;
@@ -468,7 +468,7 @@ onEachDatabase('Idempotency-Key', {}, (context) => {
 
 onEachDatabase('A creation whose answer was lost', {}, (context) => {
   /** Sends a request without a key, and cuts its connection while the server handles it. */
-  async function lose(path: string, body: unknown): Promise<void> {
+  async function sendAndDisconnect(path: string, body: unknown): Promise<void> {
     const { server } = context.server.running.app;
     const { db } = context.server.services.database;
     const token = await context.server.token('olivia');
@@ -503,7 +503,7 @@ onEachDatabase('A creation whose answer was lost', {}, (context) => {
 
   test('gets its answer again for the same request, once, with a working upload link', async () => {
     const body = { iTwinId: context.iTwinId, name: randomUUID(), baselineFile: { size: 4 } };
-    await lose('/imodels', body);
+    await sendAndDisconnect('/imodels', body);
     assert.deepEqual(
       [
         (await post('/imodels', { ...body, description: 'other' })).status,
@@ -538,7 +538,7 @@ onEachDatabase('A creation whose answer was lost', {}, (context) => {
       ['/itwins', { displayName: randomUUID(), class: 'Endeavor', subClass: 'Project' }],
     ] as const) {
       await db.deleteFrom('repeatable_request').execute();
-      await lose(path, body);
+      await sendAndDisconnect(path, body);
       const again = await post(path, body);
       assert.deepEqual([again.status < 300, isReplay(again)], [true, true], `${path} ${JSON.stringify(again.body)}`);
       if (again.status === 202) assert.equal((await context.api.get(again.headers.get('location') ?? '')).status, 200);
@@ -554,7 +554,7 @@ onEachDatabase('A creation whose answer was lost', {}, (context) => {
     ]) {
       await db.deleteFrom('repeatable_request').execute();
       const body = { iTwinId: context.iTwinId, name: randomUUID() };
-      await lose('/imodels', body);
+      await sendAndDisconnect('/imodels', body);
       const { iModels } = (await context.api.get(`/imodels?iTwinId=${context.iTwinId}&name=${body.name}`)).body as {
         iModels: { id: string }[];
       };

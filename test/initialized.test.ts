@@ -202,19 +202,19 @@ async function check(server: TestServer, api: Api, iTwinId: string, state: State
   )) {
     if (route.operationId === 'delete-imodel') await checkLinks(server, state);
     const answer = await send(api, route, id, iTwinId);
-    const told = `${what}: ${route.operationId} answers ${answer.status} ${JSON.stringify(answer.body)}`;
+    const summary = `${what}: ${route.operationId} answers ${answer.status} ${JSON.stringify(answer.body)}`;
     const expected = open[route.operationId]?.(state);
     if (expected === undefined) {
-      assert.equal(answer.status, 409, told);
+      assert.equal(answer.status, 409, summary);
       assert.deepEqual(
         answer.body,
         { error: { code: 'iModelNotInitialized', message: 'iModel is not initialized.' } },
-        told,
+        summary,
       );
     } else {
-      assert.equal(answer.status, expected, told);
+      assert.equal(answer.status, expected, summary);
       // No signed link, whatever else the answer contains.
-      assert.doesNotMatch(JSON.stringify(answer.body ?? ''), /[?&]sig=/, told);
+      assert.doesNotMatch(JSON.stringify(answer.body ?? ''), /[?&]sig=/, summary);
     }
     if (route.operationId === 'get-imodel-baseline-file-details' && state.derived)
       assert.equal((answer.body as WireError).error.code, 'BaselineFileNotFound');
@@ -222,7 +222,7 @@ async function check(server: TestServer, api: Api, iTwinId: string, state: State
       assert.equal(
         (answer.body as { iModel: { lastChangesetPushDateTime: unknown } }).iModel.lastChangesetPushDateTime,
         null,
-        told,
+        summary,
       );
   }
 }

@@ -36,23 +36,23 @@ for (const engine of engines) {
     }
 
     /** A handler that records each effect as a row, so that only committed effects count. */
-    function noting(kind: string, changes: Partial<JobHandler> = {}): JobHandler {
+    function recordingHandler(kind: string, changes: Partial<JobHandler> = {}): JobHandler {
       return {
         kind,
         attempts: 3,
         backoffMs: () => 10,
-        run: async (job) => (tx) => note(tx, kind, job.subjectId),
-        onExhausted: (tx, job, reason) => note(tx, `${kind} given up`, `${job.subjectId}: ${reason}`),
+        run: async (job) => (tx) => record(tx, kind, job.subjectId),
+        onExhausted: (tx, job, reason) => record(tx, `${kind} given up`, `${job.subjectId}: ${reason}`),
         ...changes,
       };
     }
-    async function note(db: Database['db'], kind: string, value: string): Promise<void> {
+    async function record(db: Database['db'], kind: string, value: string): Promise<void> {
       await db
         .insertInto('secret')
         .values({ name: `${kind}/${randomUUID()}`, value })
         .execute();
     }
-    async function notes(kind: string): Promise<string[]> {
+    async function recorded(kind: string): Promise<string[]> {
       return (await database.db.selectFrom('secret').select('value').where('name', 'like', `${kind}/%`).execute()).map(
         ({ value }) => value,
       );
@@ -78,20 +78,20 @@ for (const engine of engines) {
     test('count exactly once, however many servers run them and however often one of them loses its lease', async () => {
       const kind = randomUUID();
       let runs = 0;
-      const flaky = noting(kind, {
+      const flaky = recordingHandler(kind, {
         attempts: 100,
         // Some runs outlive their lease, which is not renewed; another server then runs the same job concurrently.
         run: async (job) => {
           runs++;
           if (Math.random() < 0.1) await new Promise((resolve) => setTimeout(resolve, 250));
-          return (tx) => note(tx, kind, job.subjectId);
+          return (tx) => record(tx, kind, job.subjectId);
         },
       });
       for (let n = 0; n < 200; n++) await accept(kind, String(n));
       const servers = [1, 2, 3].map(() => start(flaky, { times: { lease: 120, renew: 1e6 } }));
       await until('the end of all jobs', async () => ((await left(kind)).length === 0 ? true : undefined));
       await Promise.all(servers.map((jobs) => jobs.stop(1000)));
-      const counted = await notes(kind);
+      const counted = await recorded(kind);
       assert.deepEqual(counted.toSorted(), Array.from({ length: 200 }, (_, n) => String(n)).toSorted());
       assert.ok(runs >= 200);
     });
@@ -101,31 +101,31 @@ for (const engine of engines) {
       let finishLate!: () => void;
       const late = new Promise<void>((resolve) => (finishLate = resolve));
       const dead = start(
-        noting(kind, {
+        recordingHandler(kind, {
           run: async () => {
             await late;
-            return (tx) => note(tx, kind, 'by the dead one');
+            return (tx) => record(tx, kind, 'by the dead one');
           },
         }),
         { slots: 1, times: { renew: 1e6 } },
       );
       await accept(kind, 'job');
       await until('the claim', async () => (await left(kind))[0]?.lease_owner ?? undefined);
-      start(noting(kind));
-      await until('the take-over', async () => ((await notes(kind)).length > 0 ? true : undefined));
+      start(recordingHandler(kind));
+      await until('the take-over', async () => ((await recorded(kind)).length > 0 ? true : undefined));
       finishLate();
       await dead.stop(1000);
-      assert.deepEqual(await notes(kind), ['job']);
+      assert.deepEqual(await recorded(kind), ['job']);
     });
 
     test('that another server has claimed are not completed by the one that lost them', async () => {
       const kind = randomUUID();
       const ends: Record<string, () => void> = {};
       const held = (who: string) =>
-        noting(kind, {
+        recordingHandler(kind, {
           run: async () => {
             await new Promise<void>((resolve) => (ends[who] = resolve));
-            return (tx) => note(tx, kind, who);
+            return (tx) => record(tx, kind, who);
           },
         });
       const loser = start(held('the one that lost it'), { slots: 1, times: { renew: 1e6 } });
@@ -137,13 +137,13 @@ for (const engine of engines) {
       ends['the one that lost it']?.();
       await loser.stop(1000);
       assert.deepEqual(
-        [await notes(kind), (await left(kind)).map(({ lease_owner, attempt }) => [lease_owner, attempt])],
+        [await recorded(kind), (await left(kind)).map(({ lease_owner, attempt }) => [lease_owner, attempt])],
         [[], [[row?.lease_owner, 2]]],
       );
       ends['the one that has it']?.();
       await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
       await owner.stop(1000);
-      assert.deepEqual(await notes(kind), ['the one that has it']);
+      assert.deepEqual(await recorded(kind), ['the one that has it']);
     });
 
     test('that the same server restarted are not completed by their earlier attempt', async () => {
@@ -151,12 +151,12 @@ for (const engine of engines) {
       const ends: (() => void)[] = [];
       const runs: string[] = [];
       const jobs = start(
-        noting(kind, {
+        recordingHandler(kind, {
           run: async (job) => {
             runs.push(job.subjectId);
             if (job.subjectId === 'another') return async () => undefined;
             await new Promise<void>((resolve) => (ends[job.attempt] = resolve));
-            return (tx) => note(tx, kind, String(job.attempt));
+            return (tx) => record(tx, kind, String(job.attempt));
           },
         }),
         { times: { renew: 1e6, lease: 100_000 } },
@@ -177,26 +177,26 @@ for (const engine of engines) {
       await until('the end of another', async () =>
         runs.includes('another') && (await left(kind)).length === 1 ? true : undefined,
       );
-      assert.deepEqual([await notes(kind), (await left(kind)).map(({ attempt }) => attempt)], [[], [2]]);
+      assert.deepEqual([await recorded(kind), (await left(kind)).map(({ attempt }) => attempt)], [[], [2]]);
       ends[2]?.();
       await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
-      assert.deepEqual(await notes(kind), ['2']);
+      assert.deepEqual(await recorded(kind), ['2']);
     });
 
     test('without progress are aborted and retried, whether or not they react to the signal', async () => {
       const kind = randomUUID();
       start(
-        noting(kind, {
+        recordingHandler(kind, {
           run: async (job) => {
             if (job.attempt === 1) await new Promise(() => undefined);
-            return (tx) => note(tx, kind, `${job.attempt}: ${job.lastError}`);
+            return (tx) => record(tx, kind, `${job.attempt}: ${job.lastError}`);
           },
         }),
         { slots: 1, times: { progress: 200 } },
       );
       await accept(kind, 'hangs');
       await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
-      assert.deepEqual(await notes(kind), ['2: There was no progress for 0.2 s.']);
+      assert.deepEqual(await recorded(kind), ['2: There was no progress for 0.2 s.']);
     });
 
     test('wait no longer than intended when a fast clock is set back', async () => {
@@ -227,9 +227,9 @@ for (const engine of engines) {
       await database.db
         .transaction()
         .execute((tx) => enqueue(tx, { kind, subjectId: 'waits', tenant: 'iTwin', userId: 'user', delayMs: hour }));
-      start(noting(kind));
+      start(recordingHandler(kind));
       await until('the end of both', async () => ((await left(kind)).length === 1 ? true : undefined));
-      assert.deepEqual((await notes(kind)).toSorted(), ['leased', 'queued']);
+      assert.deepEqual((await recorded(kind)).toSorted(), ['leased', 'queued']);
       await database.db.deleteFrom('job').where('kind', '=', kind).execute();
     });
 
@@ -239,13 +239,13 @@ for (const engine of engines) {
       let end!: () => void;
       const held = new Promise<void>((resolve) => (end = resolve));
       start(
-        noting(kind, {
+        recordingHandler(kind, {
           run: async (job) => {
             if (job.subjectId === 'held') {
               runs++;
               await held;
             }
-            return (tx) => note(tx, kind, job.subjectId);
+            return (tx) => record(tx, kind, job.subjectId);
           },
         }),
         { times: { renew: 1e6, lease: 60_000 } },
@@ -264,10 +264,10 @@ for (const engine of engines) {
       const kind = randomUUID();
       const attempts: Record<string, number> = {};
       start(
-        noting(kind, {
+        recordingHandler(kind, {
           run: async (job) => {
             attempts[job.subjectId] = job.attempt;
-            if (job.subjectId === 'mends' && job.attempt === 3) return (tx) => note(tx, kind, 'mended');
+            if (job.subjectId === 'mends' && job.attempt === 3) return (tx) => record(tx, kind, 'mended');
             throw job.subjectId === 'final' ? new FinalError('no use') : new PublicError('not now');
           },
         }),
@@ -275,8 +275,8 @@ for (const engine of engines) {
       for (const subject of ['mends', 'never', 'final']) await accept(kind, subject);
       await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
       assert.deepEqual(attempts, { mends: 3, never: 3, final: 1 });
-      assert.deepEqual(await notes(kind), ['mended']);
-      assert.deepEqual((await notes(`${kind} given up`)).toSorted(), ['final: no use', 'never: not now']);
+      assert.deepEqual(await recorded(kind), ['mended']);
+      assert.deepEqual((await recorded(`${kind} given up`)).toSorted(), ['final: no use', 'never: not now']);
     });
 
     test('that fail give users a reason without paths, stack traces and texts of other programs, and the log all details', async () => {
@@ -286,7 +286,7 @@ for (const engine of engines) {
       const jobs = new Jobs(database, log, quick);
       const secret = 'ENOENT: no such file or directory, open /srv/data/work/model.bim';
       jobs.handle(1, [
-        noting(kind, {
+        recordingHandler(kind, {
           attempts: 2,
           run: (job) =>
             Promise.reject(
@@ -299,8 +299,8 @@ for (const engine of engines) {
       jobs.start();
       running.push(jobs);
       for (const subject of ['told', 'hidden']) await accept(kind, subject);
-      await until('both', async () => ((await notes(`${kind} given up`)).length === 2 ? true : undefined));
-      const [hidden, told] = (await notes(`${kind} given up`)).toSorted();
+      await until('both', async () => ((await recorded(`${kind} given up`)).length === 2 ? true : undefined));
+      const [hidden, told] = (await recorded(`${kind} given up`)).toSorted();
       assert.equal(told, 'told: The receiver answered 500.');
       const reference =
         /^hidden: The server met an unexpected error\. Its log has more under the reference ([0-9a-f-]{36})\.$/.exec(
@@ -314,7 +314,7 @@ for (const engine of engines) {
     test('whose server crashes during the last attempt fail with a reason', async () => {
       const kind = randomUUID();
       start(
-        noting(kind, {
+        recordingHandler(kind, {
           attempts: 1,
           run: (job) =>
             new Promise((_, reject) => job.signal.addEventListener('abort', () => reject(new Error('ended')))),
@@ -323,9 +323,9 @@ for (const engine of engines) {
       );
       await accept(kind, 'lost');
       await until('the claim', async () => (await left(kind))[0]?.lease_owner ?? undefined);
-      start(noting(kind, { attempts: 1 }));
+      start(recordingHandler(kind, { attempts: 1 }));
       await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
-      assert.deepEqual(await notes(`${kind} given up`), ['lost: The server ended during the last attempt.']);
+      assert.deepEqual(await recorded(`${kind} given up`), ['lost: The server ended during the last attempt.']);
     });
 
     test('of one user, and of one organization, never occupy all slots, however many are queued', async () => {
@@ -337,11 +337,11 @@ for (const engine of engines) {
       let end!: () => void;
       const held = new Promise<void>((resolve) => (end = resolve));
       const jobs = start(
-        noting(kind, {
+        recordingHandler(kind, {
           run: async (job) => {
             begun.set(job.userId, (begun.get(job.userId) ?? 0) + 1);
             await held;
-            return (tx) => note(tx, kind, job.userId);
+            return (tx) => record(tx, kind, job.userId);
           },
         }),
         { slots: 8 },
@@ -357,7 +357,7 @@ for (const engine of engines) {
       end();
       await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
       await jobs.stop(1000);
-      assert.equal((await notes(kind)).length, 30);
+      assert.equal((await recorded(kind)).length, 30);
     });
 
     test('are claimed in fair order by organization and user, regardless of how many each queued earlier', async () => {
@@ -368,7 +368,7 @@ for (const engine of engines) {
       for (const who of [second, other]) for (let n = 0; n < 4; n++) await accept(kind, String(n), who);
       const order: string[] = [];
       start(
-        noting(kind, {
+        recordingHandler(kind, {
           run: async (job) => {
             order.push(job.userId);
             return async () => undefined;
@@ -419,7 +419,7 @@ for (const engine of engines) {
     test('that a server claims at the moment it stops are returned', async () => {
       const kind = randomUUID();
       for (let n = 0; n < 10; n++) await accept(kind, String(n));
-      const stopping = start(noting(kind, { run: () => new Promise(() => undefined) }), {
+      const stopping = start(recordingHandler(kind, { run: () => new Promise(() => undefined) }), {
         slots: 10,
         times: { lease: 60_000 },
       });
@@ -434,7 +434,7 @@ for (const engine of engines) {
     test('that a stopping server cannot finish are returned, without using up an attempt', async () => {
       const kind = randomUUID();
       const first = start(
-        noting(kind, {
+        recordingHandler(kind, {
           run: (job) =>
             new Promise((_, reject) => job.signal.addEventListener('abort', () => reject(job.signal.reason as Error))),
         }),
@@ -444,9 +444,9 @@ for (const engine of engines) {
       await first.stop(10);
       const [row] = await left(kind);
       assert.deepEqual([row?.state, row?.attempt, row?.lease_owner], ['ready', 0, null]);
-      start(noting(kind));
+      start(recordingHandler(kind));
       await until('the end', async () => ((await left(kind)).length === 0 ? true : undefined));
-      assert.deepEqual(await notes(kind), ['handed on']);
+      assert.deepEqual(await recorded(kind), ['handed on']);
     });
   });
 }

@@ -11,7 +11,7 @@ describe('The fair order of jobs', () => {
   const users = (fair: FairOrder, waiting: ReturnType<typeof due>[], running: Account[] = []): string[] =>
     fair.order(waiting, running).map(({ userId }) => userId);
 
-  test('is the order in which jobs became due while nobody runs or has run any', () => {
+  test('is the order in which jobs became due while none runs or has run', () => {
     const waiting = [due('b', 'two', 20), due('c', 'three', 30), due('a', 'one', 10)];
     assert.deepEqual(users(new FairOrder(4), waiting), ['a', 'b', 'c']);
   });
@@ -23,7 +23,7 @@ describe('The fair order of jobs', () => {
     assert.deepEqual(users(fair, waiting, running), ['f', 'e', 'a', 'b']);
   });
 
-  test('puts those who were served longest ago first among equals: organizations, then users', () => {
+  test('prefers among equals those served longest ago: organizations, then users', () => {
     const fair = new FairOrder(4);
     fair.served(account('b', 'one'));
     fair.served(account('a', 'one'));
@@ -32,7 +32,7 @@ describe('The fair order of jobs', () => {
     assert.deepEqual(users(fair, waiting), ['d', 'b', 'a', 'c']);
   });
 
-  test('gives an organization three quarters of the places and a user half, both rounded down', () => {
+  test('gives an organization three quarters of the slots and a user half, both rounded down', () => {
     const running = (count: number, userId = 'a') => Array.from({ length: count }, () => account(userId, 'one'));
     const own = [due('a', 'one', 1)];
     const colleague = [due('b', 'one', 1)];
@@ -43,14 +43,14 @@ describe('The fair order of jobs', () => {
     assert.deepEqual(users(fair, colleague, [...running(3), ...running(2, 'c')]), []);
   });
 
-  test('gives everybody a place where there is only one', () => {
+  test('makes the only slot available to everybody', () => {
     const fair = new FairOrder(1);
     assert.deepEqual(users(fair, [due('a', 'one', 1)]), ['a']);
     assert.deepEqual(users(fair, [due('b', 'two', 1)], [account('a', 'one')]), ['b']);
     assert.deepEqual(users(fair, [due('a', 'one', 1)], [account('a', 'one')]), []);
   });
 
-  test('counts a user without an organization once, and as an organization of its own', () => {
+  test('counts a user without an organization once, and as a separate organization', () => {
     const fair = new FairOrder(4);
     assert.deepEqual(users(fair, [due('a', null, 1), due('b', null, 2)], [account('a')]), ['b', 'a']);
     assert.deepEqual(users(fair, [due('a', null, 1)], [account('a'), account('a')]), []);
@@ -61,7 +61,7 @@ describe('The fair order of jobs', () => {
 });
 
 describe('A bounded wait', () => {
-  test('tells whether the work ended in time, however it ended', async () => {
+  test('reports whether the work ended in time, with or without an error', async () => {
     assert.equal(await within(Promise.resolve(), 60_000), true);
     assert.equal(await within(Promise.reject(new Error('failed')), 60_000), true);
     assert.equal(await within(new Promise(() => undefined), 5), false);
@@ -80,7 +80,7 @@ describe('Steps that may fail', () => {
     throw new Error(message);
   };
 
-  test('go on after single failures, which are reported together at the end', async () => {
+  test('continue after failures, which are reported together at the end', async () => {
     const failures = new PastFailures();
     await failures.pass(failing('first'));
     await failures.pass(async () => undefined);
@@ -121,7 +121,7 @@ describe('Steps that may fail', () => {
   });
 });
 
-describe('The time of day that ages are measured with', () => {
+describe('The reference time for ages', () => {
   test('follows a step of ten seconds at once, and no larger one', () => {
     let wall = 1_000_000;
     const now = steadyClock(
@@ -136,7 +136,7 @@ describe('The time of day that ages are measured with', () => {
     assert.equal(now(), 1_010_000);
   });
 
-  test('is held by the time that passes in the process, unless another measure is given', () => {
+  test('advances at most with the elapsed time of the process, unless another source is given', () => {
     let wall = 1_000_000;
     const now = steadyClock(60_000, () => wall);
     wall += 3 * 3_600_000;

@@ -24,12 +24,12 @@ interface ClientAnswer {
 }
 
 /** A new iTwin with a repository, for one call. */
-interface Made {
+interface Fixture {
   iTwinId: string;
   repositoryId: string;
 }
 
-async function make(api: Api): Promise<Made> {
+async function make(api: Api): Promise<Fixture> {
   const { iTwin } = (await api.post('/itwins', { displayName: randomUUID(), class: 'Thing', subClass: 'Asset' }))
     .body as { iTwin: { id: string } };
   const { repository } = (
@@ -49,14 +49,14 @@ const iTwinsCalls: Record<
   string,
   {
     status: number;
-    call: (client: ITwinsAccessClient, token: string, made: Made) => Promise<ClientAnswer>;
-    check?: (data: unknown, made: Made) => void;
+    call: (client: ITwinsAccessClient, token: string, made: Fixture) => Promise<ClientAnswer>;
+    check?: (data: unknown, made: Fixture) => void;
   }
 > = {
   queryAsync: {
     status: 200,
     call: (c, token) => c.queryAsync(token, ITwinSubClass.Asset, { top: 1000, type: undefined as never }),
-    check: holdsMade,
+    check: containsCreated,
   },
   createiTwin: {
     status: 201,
@@ -109,12 +109,12 @@ const iTwinsCalls: Record<
   queryFavoritesAsync: {
     status: 200,
     call: (c, token) => c.queryFavoritesAsync(token, ITwinSubClass.Asset, { top: 1000 }),
-    check: holdsMade,
+    check: containsCreated,
   },
   queryRecentsAsync: {
     status: 200,
     call: (c, token) => c.queryRecentsAsync(token, ITwinSubClass.Asset),
-    check: holdsMade,
+    check: containsCreated,
   },
   getPrimaryAccountAsync: { status: 200, call: (c, token) => c.getPrimaryAccountAsync(token), check: isAccount },
   getAccountAsync: {
@@ -127,7 +127,7 @@ const iTwinsCalls: Record<
   },
 };
 
-function holdsMade(data: unknown, { iTwinId }: Made): void {
+function containsCreated(data: unknown, { iTwinId }: Fixture): void {
   const iTwins = data as { id: string; subClass: string }[];
   assert.ok(iTwins.some(({ id }) => id === iTwinId));
   assert.ok(iTwins.every(({ subClass }) => subClass === 'Asset'));

@@ -18,7 +18,9 @@ async function readiness(server: TestServer): Promise<{ status: number; reasons:
 }
 
 /** Passes bytes to a service until it is frozen: then it still accepts connections and never answers. */
-async function freezable(address: string): Promise<{ address: string; freeze(): void; thaw(): void; close(): void }> {
+async function freezableProxy(
+  address: string,
+): Promise<{ address: string; freeze(): void; thaw(): void; close(): void }> {
   const to = new URL(address);
   const sockets = new Set<Socket>();
   let frozen = false;
@@ -94,7 +96,7 @@ for (const setup of setups.filter(({ store }) => store !== 'files')) {
     const address = (
       setup.store === 's3' ? process.env['OFFSHOOT_TEST_S3'] : process.env['OFFSHOOT_TEST_AZURE']
     ) as string;
-    const proxy = await freezable(address);
+    const proxy = await freezableProxy(address);
     const config = storeConfig(setup.store);
     const store =
       setup.store === 's3'
@@ -127,7 +129,7 @@ for (const setup of setups.filter(({ store }) => store !== 'files')) {
 
 describe('With too many clients on PostgreSQL', { skip }, () => {
   /** A database whose owner, not a superuser, has this connection limit. */
-  async function limited(
+  async function limitedDatabase(
     connections: number,
   ): Promise<{ installation: Installation; url: string; asSuperuser: pg.Client }> {
     const installation = await Installation.create('postgres');
@@ -144,7 +146,7 @@ describe('With too many clients on PostgreSQL', { skip }, () => {
   }
 
   test('requests wait for a connection', async () => {
-    const { installation, url, asSuperuser } = await limited(3);
+    const { installation, url, asSuperuser } = await limitedDatabase(3);
     const server = await installation.start({ databaseUrl: url, databasePool: 16 });
     try {
       const api = await server.as('olivia');
@@ -158,7 +160,7 @@ describe('With too many clients on PostgreSQL', { skip }, () => {
   });
 
   test('requests answer 503 with Retry-After when no connection becomes free in time', async () => {
-    const { installation, url, asSuperuser } = await limited(5);
+    const { installation, url, asSuperuser } = await limitedDatabase(5);
     const server = await installation.start({ databaseUrl: url, databasePool: 5, databaseWaitSeconds: 0.5 });
     const database = await openDatabase({ ...installation.config({ databasePool: 2 }), databaseUrl: url });
     try {

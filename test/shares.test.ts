@@ -29,7 +29,7 @@ onEachDatabase('Shares', {}, (context) => {
     assert.equal(answer.status, 201, JSON.stringify(answer.body));
     return (answer.body as { share: Share }).share;
   }
-  const holding = (key: string | undefined) => ({
+  const holderOf = (key: string | undefined) => ({
     get: (path: string) => new Api(context.server.origin).get(path, { authorization: `Basic ${key}` }),
     send: (method: string, path: string, body?: unknown) =>
       new Api(context.server.origin).send(method, path, body, { authorization: `Basic ${key}` }),
@@ -44,8 +44,8 @@ onEachDatabase('Shares', {}, (context) => {
     assert.deepEqual(((await context.api.get(`/imodels/${made.id}/shares`)).body as { shares: Share[] }).shares, [
       created,
     ]);
-    assert.equal((await holding(shareKey).get(`/imodels/${made.id}`)).status, 200);
-    const { changeset } = (await holding(shareKey).get(`/imodels/${made.id}/changesets/1`)).body as {
+    assert.equal((await holderOf(shareKey).get(`/imodels/${made.id}`)).status, 200);
+    const { changeset } = (await holderOf(shareKey).get(`/imodels/${made.id}/changesets/1`)).body as {
       changeset: { _links: { download: null } };
     };
     assert.equal(changeset._links.download, null);
@@ -58,8 +58,8 @@ onEachDatabase('Shares', {}, (context) => {
       await makeIModel(context.olivia, context.iTwinId, { changesets: 1 }),
       await makeIModel(context.olivia, context.iTwinId),
     ];
-    const viewer = holding((await share(made.id)).shareKey);
-    const reader = holding((await share(made.id, 'imodels_read')).shareKey);
+    const viewer = holderOf((await share(made.id)).shareKey);
+    const reader = holderOf((await share(made.id, 'imodels_read')).shareKey);
     const { changeset } = (await reader.get(`/imodels/${made.id}/changesets/1`)).body as {
       changeset: { _links: { download: { href: string } } };
     };
@@ -104,16 +104,16 @@ onEachDatabase('Shares', {}, (context) => {
     const twoDays = Date.now() + 2 * 86_400_000;
     const fourDays = Date.now() + 4 * 86_400_000;
     const clock = t.mock.method(Date, 'now', () => twoDays);
-    assert.equal((await holding(shareKey).get(`/imodels/${made.id}`)).status, 200);
+    assert.equal((await holderOf(shareKey).get(`/imodels/${made.id}`)).status, 200);
     clock.mock.mockImplementation(() => fourDays);
-    assert.equal((await holding(shareKey).get(`/imodels/${made.id}`)).status, 401);
+    assert.equal((await holderOf(shareKey).get(`/imodels/${made.id}`)).status, 401);
     clock.mock.restore();
     assert.equal((await context.api.delete(`/imodels/${made.id}/shares/${created.id}`)).status, 204);
-    assert.equal((await holding(shareKey).get(`/imodels/${made.id}`)).status, 401);
+    assert.equal((await holderOf(shareKey).get(`/imodels/${made.id}`)).status, 401);
     assert.equal(codeOf(await context.api.delete(`/imodels/${made.id}/shares/${created.id}`)), 'ShareNotFound');
     const last = await share(made.id);
     await context.api.delete(`/imodels/${made.id}`);
-    assert.equal((await holding(last.shareKey).get(`/imodels/${made.id}`)).status, 404);
+    assert.equal((await holderOf(last.shareKey).get(`/imodels/${made.id}`)).status, 404);
   });
 
   test('of other users are hidden, and invalid ones are refused', async () => {

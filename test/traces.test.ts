@@ -67,8 +67,8 @@ test(
       assert.equal(files?.parentSpanId, request?.spanId);
       const puts = named('store.put').filter(({ parentSpanId }) => parentSpanId === files?.spanId);
       assert.equal(puts.length, 2);
-      const told = sink.bodies.join('\n');
-      for (const secret of [token, 'sig=', 'sig%3D']) assert.ok(!told.includes(secret));
+      const recorded = sink.bodies.join('\n');
+      for (const secret of [token, 'sig=', 'sig%3D']) assert.ok(!recorded.includes(secret));
     } finally {
       await endServer(server);
       await sink.close();

@@ -22,7 +22,7 @@ const write = (tx: Tx, name: string) => tx.insertInto('secret').values({ name, v
 const names = async ({ db }: Database) =>
   (await db.selectFrom('secret').select('name').orderBy('name').execute()).map(({ name }) => name);
 /** Makes the COMMIT of a transaction fail: a dangling foreign key that is checked only then. */
-async function spoilCommit(tx: Tx, { engine }: Database): Promise<void> {
+async function failCommit(tx: Tx, { engine }: Database): Promise<void> {
   if (engine === 'sqlite') await sql`pragma defer_foreign_keys = on`.execute(tx);
   else await sql`alter table role alter constraint role_itwin_id_fkey deferrable initially deferred`.execute(tx);
   await tx
@@ -48,7 +48,7 @@ for (const engine of engines) {
         const failing = Array.from({ length: 10 }, (_, n) =>
           db.transaction().execute(async (tx) => {
             await write(tx, `bad ${n}`);
-            await spoilCommit(tx, database);
+            await failCommit(tx, database);
           }),
         );
         const alone = Array.from({ length: 10 }, async (_, n) => {

@@ -25,7 +25,7 @@ import { onEachDatabase } from './support/suite.ts';
 import { until } from './support/until.ts';
 
 const west = 'West Europe';
-const farAway = (setup: Setup, more: ConfigInput = {}): ConfigInput => ({
+const withWestDataCenter = (setup: Setup, more: ConfigInput = {}): ConfigInput => ({
   dataCenters: { [west]: otherStore(setup) },
   ...more,
 });
@@ -108,7 +108,7 @@ async function collectAll({ services: { database, blobs } }: TestServer): Promis
   });
 }
 
-onEachDatabase('An iTwin in another data center', farAway, (context) => {
+onEachDatabase('An iTwin in another data center', withWestDataCenter, (context) => {
   const farITwin = (): Promise<string> => context.server.iTwin('olivia', undefined, west);
 
   test('keeps its files in the store of that data center, and reports its location', async () => {
@@ -269,7 +269,7 @@ for (const setup of setups)
       work: (start: (input?: ConfigInput) => Promise<TestServer>) => Promise<void>,
     ): Promise<void> {
       const installation = await Installation.create(setup);
-      const other = farAway(setup);
+      const other = withWestDataCenter(setup);
       let last: TestServer | undefined;
       try {
         await work(async (input = {}) => (last = await installation.start({ ...other, ...input })));
@@ -339,8 +339,8 @@ for (const setup of setups)
         const { west: store } = storesOf(server);
         const empty = await objectsIn(store);
         const put = store.put.bind(store);
-        let goOn!: () => void;
-        const gate = new Promise<void>((resolve) => (goOn = resolve));
+        let release!: () => void;
+        const gate = new Promise<void>((resolve) => (release = resolve));
         const held: typeof put = async (...call) => {
           const stored = await put(...call);
           await gate;
@@ -357,7 +357,7 @@ for (const setup of setups)
             ? true
             : undefined,
         );
-        goOn();
+        release();
         await until('the end of the files', async () => ((await objectsIn(store)) === empty ? true : undefined));
         Reflect.deleteProperty(store, 'put');
       });
@@ -467,7 +467,7 @@ for (const setup of setups)
     });
 
     /** Makes a store refuse writes once a condition holds. */
-    function shutWhen(store: BlobStore, holds: () => Promise<boolean>): void {
+    function refuseWritesOnce(store: BlobStore, holds: () => Promise<boolean>): void {
       for (const name of ['put', 'copyFrom'] as const) {
         const real = store[name]?.bind(store) as ((...given: unknown[]) => Promise<unknown>) | undefined;
         if (real !== undefined)
@@ -561,7 +561,7 @@ for (const setup of setups)
           api = await server.as('olivia');
           const { db } = server.services.database;
           let clone = '';
-          shutWhen(
+          refuseWritesOnce(
             storesOf(server).west,
             async () =>
               (await db.selectFrom('imodel').select('state').where('id', '=', clone).executeTakeFirst())?.state ===
@@ -664,7 +664,7 @@ describe('The blob copier', () => {
   async function twoStores(work: (server: TestServer) => Promise<void>): Promise<void> {
     const setup = setups[0] as Setup;
     const installation = await Installation.create(setup);
-    const server = await installation.start(farAway(setup));
+    const server = await installation.start(withWestDataCenter(setup));
     try {
       await work(server);
     } finally {
@@ -682,7 +682,7 @@ describe('The blob copier', () => {
       const { sha256 } = await stores.east.put(from.key, Readable.from([bytes]), bytes.length);
       const began = performance.now();
       let passed = 0;
-      const carry = () =>
+      const copy = () =>
         copier.copy(
           from,
           undefined,
@@ -692,7 +692,7 @@ describe('The blob copier', () => {
           {},
           (count) => (passed += count),
         );
-      await Promise.all([carry(), carry(), carry(), carry()]);
+      await Promise.all([copy(), copy(), copy(), copy()]);
       // 120,000 bytes: 40,000 in each of three seconds, of which the first starts at once.
       assert.ok(performance.now() - began >= 1900);
       assert.equal(passed, 120_000);
@@ -716,7 +716,11 @@ describe('The blob copier', () => {
       }
     }
     /** Clones into the other data center, and waits. */
-    async function across(server: TestServer, { id }: MadeIModel, body: object = {}): Promise<string> {
+    async function cloneIntoOtherDataCenter(
+      server: TestServer,
+      { id }: MadeIModel,
+      body: object = {},
+    ): Promise<string> {
       const api = await server.as('olivia');
       const clone = await order(api, id, { iTwinId: await server.iTwin('olivia', undefined, west), ...body });
       assert.equal((await ended(api, clone)).state, 'successful');
@@ -727,7 +731,7 @@ describe('The blob copier', () => {
       await onOneService(3, async (server, source) => {
         const stores = storesOf(server);
         Object.assign(stores.west, { put: () => Promise.reject(new Error('bytes came through the server')) });
-        const clone = await across(server, source);
+        const clone = await cloneIntoOtherDataCenter(server, source);
         Reflect.deleteProperty(stores.west, 'put');
         assert.deepEqual(await contentsOf(await official(server), clone), pushed(source));
         assert.deepEqual(await placesOf(server, clone), [stores.west.id]);
@@ -742,7 +746,7 @@ describe('The blob copier', () => {
         await stores.east.delete(key);
         await stores.east.put(key, Readable.from([randomBytes(size)]), size);
         const copier = new BlobCopier(server.services.blobs, 0);
-        const carry = copier.copy(
+        const copy = copier.copy(
           { store: stores.east.id, key },
           undefined,
           { what: 'changeset 1', size, sha256: 'f'.repeat(64) },
@@ -751,7 +755,7 @@ describe('The blob copier', () => {
           {},
           () => undefined,
         );
-        await assert.rejects(carry, new DamagedSourceError('changeset 1', 'damaged'));
+        await assert.rejects(copy, new DamagedSourceError('changeset 1', 'damaged'));
       });
     });
 
@@ -760,11 +764,11 @@ describe('The blob copier', () => {
         const stores = storesOf(server);
         let asked = 0;
         Object.assign(stores.west, { copyFrom: () => Promise.reject(new Error(`refused ${++asked}`)) });
-        const clone = await across(server, source);
+        const clone = await cloneIntoOtherDataCenter(server, source);
         assert.deepEqual(await contentsOf(await official(server), clone), pushed(source));
         assert.deepEqual(await placesOf(server, clone), [stores.west.id]);
         const later = asked;
-        await across(server, source, { changesetIndex: 0 });
+        await cloneIntoOtherDataCenter(server, source, { changesetIndex: 0 });
         assert.ok(asked === later && later <= 16, `asked ${asked} times`);
       });
     });
@@ -777,7 +781,7 @@ describe('The blob copier', () => {
       const key = randomUUID();
       await stores.east.put(key, Readable.from([Buffer.from('something')]), 9);
       const before = await objectsIn(stores.west);
-      const carry = (from: string, size: number, sha256: string) =>
+      const copy = (from: string, size: number, sha256: string) =>
         copier.copy(
           { store: stores.east.id, key: from },
           undefined,
@@ -787,9 +791,9 @@ describe('The blob copier', () => {
           {},
           () => undefined,
         );
-      await assert.rejects(carry(key, 9, 'f'.repeat(64)), new DamagedSourceError('changeset 1', 'damaged'));
-      await assert.rejects(carry(key, 8, 'f'.repeat(64)), new DamagedSourceError('changeset 1', 'damaged'));
-      await assert.rejects(carry(randomUUID(), 9, 'f'.repeat(64)), new DamagedSourceError('changeset 1', 'missing'));
+      await assert.rejects(copy(key, 9, 'f'.repeat(64)), new DamagedSourceError('changeset 1', 'damaged'));
+      await assert.rejects(copy(key, 8, 'f'.repeat(64)), new DamagedSourceError('changeset 1', 'damaged'));
+      await assert.rejects(copy(randomUUID(), 9, 'f'.repeat(64)), new DamagedSourceError('changeset 1', 'missing'));
       assert.equal(await objectsIn(stores.west), before);
     });
   });

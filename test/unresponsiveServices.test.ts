@@ -23,7 +23,7 @@ import { until } from './support/until.ts';
 const timeout = 120_000;
 
 /** The store of a setup, behind a proxy. */
-async function behindProxy(
+async function storeBehindProxy(
   store: 's3' | 'azure',
 ): Promise<{ proxy: FreezableProxy; settings: NonNullable<ConfigInput['store']> }> {
   const settings = storeConfig(store, false);
@@ -51,7 +51,7 @@ for (const { store: kind } of setups.filter(({ store }) => store !== 'files')) {
     before(async () => {
       installation = await Installation.create('sqlite');
       database = await openDatabase(installation.config());
-      const behind = await behindProxy(kind);
+      const behind = await storeBehindProxy(kind);
       proxy = behind.proxy;
       store = (await openStores(installation.config({ store: behind.settings, storeTimeoutSeconds: 2 }), database.db))
         .home;
@@ -111,7 +111,7 @@ for (const { store: kind } of setups.filter(({ store }) => store !== 'files')) {
 
   describe(`Copies into a store on ${kind} that stops answering`, { timeout }, () => {
     test('block nobody else, and continue when it recovers', async () => {
-      const { proxy, settings } = await behindProxy(kind);
+      const { proxy, settings } = await storeBehindProxy(kind);
       const installation = await Installation.create('sqlite');
       const server = await installation.start({
         dataCenters: { North: { type: 'files', folder: 'north' }, West: settings },
@@ -159,7 +159,7 @@ for (const { store: kind } of setups.filter(({ store }) => store !== 'files')) {
     });
 
     test('do not keep a server from exiting after SIGTERM', async () => {
-      const { proxy, settings } = await behindProxy(kind);
+      const { proxy, settings } = await storeBehindProxy(kind);
       const installation = await Installation.create('sqlite');
       const input: ConfigInput = { dataCenters: { West: settings }, shutdownSeconds: 1 };
       const first = await installation.start(input);

@@ -31,7 +31,7 @@ async function upgrade(config: Config, killAfterMs?: number): Promise<number> {
 }
 
 /** Kills a server at some moment of its start; it may listen by then. */
-async function killedStart(config: Config, afterMs: number): Promise<void> {
+async function startAndKill(config: Config, afterMs: number): Promise<void> {
   const server = new ServerProcess(config);
   const started = server.start().catch(() => undefined);
   await Promise.race([pause(afterMs), started]);
@@ -125,7 +125,7 @@ describe('An upgrade of a large embedded database', () => {
     const whole = performance.now() - begun;
     await server.end();
     restore();
-    for (let n = 1; n <= 10; n++) await killedStart(config, whole * (0.3 + 0.07 * n));
+    for (let n = 1; n <= 10; n++) await startAndKill(config, whole * (0.3 + 0.07 * n));
     await complete('killed ten times');
     const running = await installation.start();
     try {
@@ -157,7 +157,7 @@ for (const engine of engines) {
         installation = await Installation.create(engine);
         // The folder is still empty: the users file is created too.
         if (round > 0) rmSync(path.join(installation.dataDir, 'users.json'));
-        for (let n = 0; n < 4; n++) await killedStart(installation.config(), whole * (0.35 + 0.15 * n + 0.05 * round));
+        for (let n = 0; n < 4; n++) await startAndKill(installation.config(), whole * (0.35 + 0.15 * n + 0.05 * round));
         const server = new ServerProcess(installation.config());
         await server.start();
         assert.equal((await fetch(`${server.origin}/health/ready`)).status, 200);

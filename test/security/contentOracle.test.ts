@@ -67,7 +67,11 @@ class Observer {
   }
 }
 
-async function observed(setup: Setup, config: ConfigInput, work: (observer: Observer) => Promise<void>): Promise<void> {
+async function withObserver(
+  setup: Setup,
+  config: ConfigInput,
+  work: (observer: Observer) => Promise<void>,
+): Promise<void> {
   const server = await bootServer(setup, { dataCenters: { [west]: otherStore(setup) }, ...config });
   try {
     await work(new Observer(server));
@@ -82,7 +86,7 @@ for (const setup of setups)
       'takes as long as if no other organization had the file, and shares within its own organization',
       { timeout: 240_000 },
       async () => {
-        await observed(setup, {}, async (observer) => {
+        await withObserver(setup, {}, async (observer) => {
           const { server } = observer;
           const { id } = await makeIModel(await official(server), await server.iTwin(), { changesets: 3 });
           // The consultant, a member of both organizations, copies the same files into the other one.
@@ -97,7 +101,7 @@ for (const setup of setups)
     );
 
     test('shares between all organizations where the operator allows it', { timeout: 240_000 }, async () => {
-      await observed(setup, { transfers: { share: 'store' } }, async (observer) => {
+      await withObserver(setup, { transfers: { share: 'store' } }, async (observer) => {
         const { server } = observer;
         const { id } = await makeIModel(await official(server), await server.iTwin(), { changesets: 3 });
         assert.ok((await observer.clone(id, 'consultant', await server.iTwin('eve', randomUUID(), west))) >= 3);
@@ -110,7 +114,7 @@ test(
   'takes as long with checkpoints as if no other organization had them',
   { skip: isITwinJsInstalled() ? false : 'iTwin.js is not installed', timeout: 240_000 },
   async () => {
-    await observed(
+    await withObserver(
       { engine: 'sqlite', store: 'files' },
       { checkpoints: { generate: 'auto', delaySeconds: 0 } },
       async (observer) => {

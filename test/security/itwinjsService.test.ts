@@ -16,7 +16,7 @@ import { CheckpointState, type Checkpoint } from '@itwin/imodels-client-manageme
 import { isITwinJsInstalled } from '../../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import { RemoteWorker } from '../../apps/server/src/checkpoints/itwinjs/service/remoteWorker.ts';
 import { FinalError, PublicError } from '../../apps/server/src/operations/reasons.ts';
-import { checkpointDecided, pushPrefix } from '../support/changesetFile.ts';
+import { finishedCheckpoint, pushPrefix } from '../support/changesetFile.ts';
 import { official, type Official } from '../support/clients.ts';
 import { freePort } from '../support/freePort.ts';
 import { bootServer, endServer, setups, type TestServer } from '../support/server.ts';
@@ -99,7 +99,7 @@ for (const setup of setups.filter(({ store }) => store !== 'azure'))
     });
     const push = async (prefix: object): Promise<string> => pushPrefix(olivia, await server.iTwin(), work, prefix);
     const checkpointOf = async (prefix: object): Promise<Checkpoint & { failureReason?: string }> =>
-      checkpointDecided(olivia, await push(prefix));
+      finishedCheckpoint(olivia, await push(prefix));
 
     test('gets its checkpoints, and leaves none of its files there', async () => {
       assert.equal((await checkpointOf(schemaChange)).state, CheckpointState.Successful);
@@ -129,7 +129,7 @@ for (const setup of setups.filter(({ store }) => store !== 'azure'))
         db.selectFrom('job').select('id').where('lease_until', 'is not', null).executeTakeFirst(),
       );
       await service.start();
-      assert.equal((await checkpointDecided(olivia, iModelId)).state, CheckpointState.Successful);
+      assert.equal((await finishedCheckpoint(olivia, iModelId)).state, CheckpointState.Successful);
     });
   });
 

@@ -182,15 +182,15 @@ describe('A malicious source of a mirror', () => {
     ],
     [
       'JSON for ever',
-      () => ({ iModel: (response) => pour(response.writeHead(200), Buffer.alloc(1024 * 1024, ' ')) }),
+      () => ({ iModel: (response) => writeEndlessly(response.writeHead(200), Buffer.alloc(1024 * 1024, ' ')) }),
       /an answer of the server is longer than 64 MiB/,
     ],
     [
       'a file for ever',
-      () => ({ file: (response) => pour(response.writeHead(200), Buffer.alloc(1024)) }),
+      () => ({ file: (response) => writeEndlessly(response.writeHead(200), Buffer.alloc(1024)) }),
       /the baseline has more than the announced 4096 bytes/,
     ],
-    ['a byte now and then for ever', () => ({ file: drip }), /the download of the baseline did not end within 4 s/],
+    ['a byte now and then for ever', () => ({ file: trickle }), /the download of the baseline did not end within 4 s/],
     [
       'a file larger than any disk',
       () => ({
@@ -223,7 +223,7 @@ describe('A malicious source of a mirror', () => {
 });
 
 /** Writes as fast as the reader reads, until it disconnects. */
-function pour(response: ServerResponse, piece: Buffer): void {
+function writeEndlessly(response: ServerResponse, piece: Buffer): void {
   const write = (): void => {
     while (!response.destroyed && response.write(piece));
   };
@@ -232,7 +232,7 @@ function pour(response: ServerResponse, piece: Buffer): void {
 }
 
 /** Writes a byte often enough not to count as stalled, until the reader disconnects. */
-function drip(response: ServerResponse): void {
+function trickle(response: ServerResponse): void {
   response.writeHead(200, { 'content-length': 4096, etag: '"1"' });
   const timer = setInterval(() => (response.destroyed ? clearInterval(timer) : response.write('x')), 50);
 }

@@ -72,11 +72,11 @@ for (const setup of setups) {
     }
 
     /** Whether the server has closed it, which a client that does not read cannot see. */
-    const isOver = ({ request }: Begun): true | undefined =>
+    const hasEnded = ({ request }: Begun): true | undefined =>
       ends.get(request.socket?.localPort as number)?.destroyed === true ? true : undefined;
 
     /** Continues to read a download. @returns the number of bytes received */
-    async function drained({ response }: Begun): Promise<number> {
+    async function readToEnd({ response }: Begun): Promise<number> {
       let bytes = 0;
       try {
         for await (const chunk of response) bytes += (chunk as Buffer).length;
@@ -111,13 +111,13 @@ for (const setup of setups) {
         const reading = (async () => {
           for await (const chunk of slow.response) {
             bytes += (chunk as Buffer).length;
-            if (isOver(paused) === undefined) await new Promise((resolve) => setTimeout(resolve, 20));
+            if (hasEnded(paused) === undefined) await new Promise((resolve) => setTimeout(resolve, 20));
           }
         })();
-        await until('the paused one ends', () => isOver(paused), 60_000);
+        await until('the paused one ends', () => hasEnded(paused), 60_000);
         await reading;
         assert.equal(bytes, fileBytes);
-        assert.ok((await drained(paused)) < fileBytes);
+        assert.ok((await readToEnd(paused)) < fileBytes);
       });
 
       test('are refused on one link, and others are not', { timeout: 120_000 }, async () => {

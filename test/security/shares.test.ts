@@ -53,7 +53,7 @@ const openToShares = [
 ];
 
 onEachDatabase('The holder of a share', {}, (context) => {
-  const holding = (key: string) => ({
+  const holderOf = (key: string) => ({
     get: (path: string) => new Api(context.server.origin).get(path, { authorization: `Basic ${key}` }),
   });
 
@@ -69,7 +69,7 @@ onEachDatabase('The holder of a share', {}, (context) => {
 
   /** URLs that a share gives access to: a changeset, a checkpoint as a file, and as a container. */
   async function linksOf(key: string, iModelId: string): Promise<string[]> {
-    const { changeset } = (await holding(key).get(`/imodels/${iModelId}/changesets/1`)).body as {
+    const { changeset } = (await holderOf(key).get(`/imodels/${iModelId}/changesets/1`)).body as {
       changeset: { _links: { download: { href: string } } };
     };
     const { changesets } = (
@@ -80,10 +80,10 @@ onEachDatabase('The holder of a share', {}, (context) => {
     ).body as {
       changesets: { _links: { download: { href: string } } }[];
     };
-    const { baselineFile } = (await holding(key).get(`/imodels/${iModelId}/baselinefile`)).body as {
+    const { baselineFile } = (await holderOf(key).get(`/imodels/${iModelId}/baselinefile`)).body as {
       baselineFile: { _links: { download: { href: string } } };
     };
-    const { checkpoint } = (await holding(key).get(`/imodels/${iModelId}/changesets/0/checkpoint`)).body as {
+    const { checkpoint } = (await holderOf(key).get(`/imodels/${iModelId}/changesets/0/checkpoint`)).body as {
       checkpoint: {
         directoryAccessInfo: { baseUrl: string; baseDirectory: string; azure: { sasToken: string } };
         _links: { download: { href: string } };
@@ -122,15 +122,15 @@ onEachDatabase('The holder of a share', {}, (context) => {
     });
     const viewerId = (viewer.body as { role: { id: string } }).role.id;
     assert.equal((await context.api.patch(member, { roleIds: [viewerId] })).status, 200);
-    const { changeset } = (await holding(reading.shareKey).get(`/imodels/${id}/changesets/1`)).body as {
+    const { changeset } = (await holderOf(reading.shareKey).get(`/imodels/${id}/changesets/1`)).body as {
       changeset: { _links: { download: null } };
     };
     assert.equal(changeset._links.download, null);
     assert.equal(
-      codeOf(await holding(reading.shareKey).get(`/imodels/${id}/changesets/0/checkpoint`)),
+      codeOf(await holderOf(reading.shareKey).get(`/imodels/${id}/changesets/0/checkpoint`)),
       'InsufficientPermissions',
     );
-    assert.equal((await holding(looking.shareKey).get(`/imodels/${id}`)).status, 200);
+    assert.equal((await holderOf(looking.shareKey).get(`/imodels/${id}`)).status, 200);
     assert.deepEqual(
       await statuses(links),
       links.map(() => 403),
@@ -146,7 +146,7 @@ onEachDatabase('The holder of a share', {}, (context) => {
     assert.equal((await context.api.delete(member)).status, 204);
     for (const { shareKey } of [reading, looking])
       for (const rest of ['', '/changesets', '/changesets/1'])
-        assert.equal((await holding(shareKey).get(`/imodels/${id}${rest}`)).status, 404);
+        assert.equal((await holderOf(shareKey).get(`/imodels/${id}${rest}`)).status, 404);
     assert.deepEqual(
       await statuses(links),
       links.map(() => 403),
@@ -165,7 +165,7 @@ onEachDatabase('The holder of a share', {}, (context) => {
       ).status,
       200,
     );
-    assert.equal((await holding(shareKey).get(`/imodels/${id}`)).status, 404);
+    assert.equal((await holderOf(shareKey).get(`/imodels/${id}`)).status, 404);
     assert.deepEqual(
       await statuses(links),
       links.map(() => 403),
@@ -245,7 +245,7 @@ onEachDatabase('The holder of a share', {}, (context) => {
       roleId: randomUUID(),
     };
     for (const permission of ['imodels_webview', 'imodels_read']) {
-      const holder = holding((await share(max, id, permission)).shareKey);
+      const holder = holderOf((await share(max, id, permission)).shareKey);
       for (const route of routes.filter(({ access, method }) => access.on === 'imodel' && method === 'GET')) {
         const answer = await holder.get(
           route.path.replace(/:(\w+)/g, (_, name: string) => named[name] ?? assert.fail(`no sample for :${name}`)),
@@ -299,7 +299,7 @@ onEachDatabase('The holder of a share', {}, (context) => {
     const other = await makeIModel(context.olivia, iTwinId);
     assert.equal(codeOf(await administrator.delete(`/imodels/${other.id}/shares/${created.id}`)), 'ShareNotFound');
     assert.equal((await administrator.delete(`/imodels/${id}/shares/${created.id}`)).status, 204);
-    assert.equal((await holding(created.shareKey).get(`/imodels/${id}`)).status, 401);
+    assert.equal((await holderOf(created.shareKey).get(`/imodels/${id}`)).status, 401);
     const entries = await context.server.services.database.db
       .selectFrom('audit')
       .select('actor_id')
@@ -354,7 +354,7 @@ onEachDatabase('The holder of a share', {}, (context) => {
       }),
     );
     await until('the share to be worth nothing', async () =>
-      (await holding(shareKey).get(`/imodels/${id}`)).status === 404 ? true : undefined,
+      (await holderOf(shareKey).get(`/imodels/${id}`)).status === 404 ? true : undefined,
     );
     assert.deepEqual(
       await statuses(links),
@@ -362,11 +362,11 @@ onEachDatabase('The holder of a share', {}, (context) => {
     );
     write(JSON.stringify({ ...directory, users: directory.users.filter((user) => user.id !== people.admin.id) }));
     await until('the share of nobody', async () =>
-      (await holding(shareKey).get(`/imodels/${id}`)).status === 401 ? true : undefined,
+      (await holderOf(shareKey).get(`/imodels/${id}`)).status === 401 ? true : undefined,
     );
     write(before);
     await until('the share as before', async () =>
-      (await holding(shareKey).get(`/imodels/${id}`)).status === 200 ? true : undefined,
+      (await holderOf(shareKey).get(`/imodels/${id}`)).status === 200 ? true : undefined,
     );
   });
 });

@@ -24,20 +24,20 @@ async function makeOwner({ api }: Context, iTwinId: string): Promise<void> {
 }
 
 /** Counts how often a server has checked the permissions of a caller on a resource of a request. */
-function judgements(server: TestServer): { count: number; end(): void } {
+function countPermissionChecks(server: TestServer): { count: number; end(): void } {
   const { permissions } = server.services;
   const original = permissions.find.bind(permissions);
-  const judged = { count: 0, end: () => void Reflect.deleteProperty(permissions, 'find') };
+  const checks = { count: 0, end: () => void Reflect.deleteProperty(permissions, 'find') };
   permissions.find = async (...given: Parameters<typeof permissions.find>) => {
     const found = await original(...given);
-    judged.count++;
+    checks.count++;
     return found;
   };
-  return judged;
+  return checks;
 }
 
 /** A request that Max is permitted to make until he is removed. */
-interface Wanted {
+interface PendingRequest {
   method: string;
   path: string;
   body: unknown;
@@ -45,7 +45,10 @@ interface Wanted {
   locks?: boolean;
 }
 
-async function wantedOn({ api, olivia }: Context, iTwinId: string): Promise<{ iModelId: string; wanted: Wanted[] }> {
+async function requestsOn(
+  { api, olivia }: Context,
+  iTwinId: string,
+): Promise<{ iModelId: string; wanted: PendingRequest[] }> {
   const made = await makeIModel(olivia, iTwinId, { changesets: 2 });
   const { id: iModelId } = made;
   const idIn = async (path: string, kind: string, body: unknown): Promise<string> => {
@@ -180,7 +183,7 @@ onEachDatabase('A caller whose access is revoked', {}, (context) => {
     );
     const { db } = context.server.services.database;
     const before = await rowCounts(db);
-    const judged = judgements(context.server);
+    const checks = countPermissionChecks(context.server);
     const held: RawRequest[] = [];
     try {
       for (const route of writing) {
@@ -200,7 +203,7 @@ onEachDatabase('A caller whose access is revoked', {}, (context) => {
         held.push(request);
       }
       const early = writing.filter(({ access }) => access.on !== 'itwin' || access.from === 'path').length;
-      await until('every request is judged', () => (judged.count >= early ? true : undefined));
+      await until('every request is judged', () => (checks.count >= early ? true : undefined));
       assert.deepEqual(
         held.map(({ received }) => received.status).filter((status) => status !== 0),
         [],
@@ -217,7 +220,7 @@ onEachDatabase('A caller whose access is revoked', {}, (context) => {
         );
       }
     } finally {
-      judged.end();
+      checks.end();
       for (const request of held) request.end();
     }
     await assertUnchanged(before);
@@ -225,7 +228,7 @@ onEachDatabase('A caller whose access is revoked', {}, (context) => {
 
   test('while a request waits to write is refused by the transaction that would write, and nothing is created', async () => {
     const { iTwinId, max } = await sharedITwin();
-    const { iModelId, wanted } = await wantedOn(context, iTwinId);
+    const { iModelId, wanted } = await requestsOn(context, iTwinId);
     const { db, engine } = context.server.services.database;
     // Only requests that wait can lose their permission meanwhile: on SQLite all that write, on PostgreSQL those that lock the
     // iModel, and no more of these than there are connections.
@@ -233,27 +236,27 @@ onEachDatabase('A caller whose access is revoked', {}, (context) => {
     // Known before, so that recording his access does not wait.
     assert.equal((await max.get(`/imodels/${iModelId}`)).status, 200);
     const before = await rowCounts(db);
-    const judged = judgements(context.server);
+    const checks = countPermissionChecks(context.server);
     let answers: Promise<{ status: number; body: unknown }[]> = Promise.resolve([]);
     try {
       await db.transaction().execute(async (tx) => {
         if (engine === 'postgres')
           await tx.selectFrom('imodel').select('id').where('id', '=', iModelId).forUpdate().execute();
         answers = Promise.all(waiting.map(({ method, path, body }) => max.send(method, path, body)));
-        await until('every request is judged', () => (judged.count >= waiting.length ? true : undefined));
+        await until('every request is judged', () => (checks.count >= waiting.length ? true : undefined));
         // Long enough that a request that passed the check waits for its lock by now. A later one is refused all the same.
         await pause(500);
         await removeMax(tx, iTwinId);
       });
       for (const [n, { status, body }] of (await answers).entries()) {
-        const { method, path } = waiting[n] as Wanted;
+        const { method, path } = waiting[n] as PendingRequest;
         assert.ok(
           refusals.includes((body as WireError | undefined)?.error?.code ?? ''),
           `${method} ${path} answers ${status} ${JSON.stringify(body)}`,
         );
       }
     } finally {
-      judged.end();
+      checks.end();
     }
     await assertUnchanged(before);
   });

@@ -7,7 +7,7 @@ import { makeIModel } from '../support/clients.ts';
 import { people } from '../support/server.ts';
 import { onEachDatabase } from '../support/suite.ts';
 
-interface Shown {
+interface ShownUser {
   id: string;
   email: string;
   givenName: string;
@@ -17,13 +17,13 @@ interface Shown {
 
 onEachDatabase('An iTwin with members from other organizations', {}, (context) => {
   /** Every way in which access control shows a user of the iTwin. */
-  async function waysToSee(api: Api, at: string, groupId: string, userId: string): Promise<Shown[]> {
+  async function viewsOf(api: Api, at: string, groupId: string, userId: string): Promise<ShownUser[]> {
     const read = async <T>(path: string): Promise<T> => (await api.get(`${at}${path}`)).body as T;
-    const { members } = await read<{ members: Shown[] }>('/members/users');
-    const { member } = await read<{ member: Shown }>(`/members/users/${userId}`);
-    const owners = await read<{ members: Shown[] }>('/members/owners');
-    const { groups } = await read<{ groups: { members: Shown[] }[] }>('/groups');
-    const { group } = await read<{ group: { members: Shown[] } }>(`/groups/${groupId}`);
+    const { members } = await read<{ members: ShownUser[] }>('/members/users');
+    const { member } = await read<{ member: ShownUser }>(`/members/users/${userId}`);
+    const owners = await read<{ members: ShownUser[] }>('/members/owners');
+    const { groups } = await read<{ groups: { members: ShownUser[] }[] }>('/groups');
+    const { group } = await read<{ group: { members: ShownUser[] } }>(`/groups/${groupId}`);
     return [...members, member, ...owners.members, ...groups.flatMap((each) => each.members), ...group.members].filter(
       ({ id }) => id === userId,
     );
@@ -53,14 +53,14 @@ onEachDatabase('An iTwin with members from other organizations', {}, (context) =
     }
     const nothing = { id, email, givenName: '', surname: '', organization: null };
     const everything = { ...nothing, givenName: 'eve', surname: 'Tester', organization: 'Elsewhere' };
-    const shown = ({ id, email, givenName, surname, organization }: Shown): Shown => ({
+    const shown = ({ id, email, givenName, surname, organization }: ShownUser): ShownUser => ({
       id,
       email,
       givenName,
       surname,
       organization,
     });
-    const see = async (who: Api): Promise<Shown[]> => (await waysToSee(who, at, created.group.id, id)).map(shown);
+    const see = async (who: Api): Promise<ShownUser[]> => (await viewsOf(who, at, created.group.id, id)).map(shown);
 
     assert.deepEqual(
       await see(api),
@@ -93,7 +93,7 @@ onEachDatabase('An iTwin with members from other organizations', {}, (context) =
       .body as { role: { id: string } };
     await api.post(`${at}/members/users`, { members: [{ email: people.foreignAdmin.email, roleIds: [role.id] }] });
     const { members } = (await (await server.as('foreignAdmin')).get(`${at}/members/owners`)).body as {
-      members: Shown[];
+      members: ShownUser[];
     };
     assert.deepEqual(members.find(({ id }) => id === people.olivia.id)?.givenName, 'olivia');
   });

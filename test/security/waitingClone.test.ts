@@ -80,7 +80,7 @@ async function waitingClone(server: TestServer, source: string, far: string, sto
 }
 
 /** The store is available again. */
-function goOn(store: BlobStore): void {
+function restoreStore(store: BlobStore): void {
   for (const name of ['put', 'copyFrom']) Reflect.deleteProperty(store, name);
 }
 
@@ -134,7 +134,7 @@ for (const setup of setups)
           ).status,
           200,
         );
-        goOn(store);
+        restoreStore(store);
         assert.deepEqual(await outcome(server, id), ['failed', reason]);
         await requireClosed(server, id);
       }),
@@ -154,7 +154,7 @@ for (const setup of setups)
             200,
           );
           for (const id of [source, other.id]) assert.equal((await olivia.delete(`/imodels/${id}`)).status, 204);
-          goOn(store);
+          restoreStore(store);
           assert.deepEqual(await outcome(server, lost), ['failed', reason]);
           assert.deepEqual(await outcome(server, kept), ['successful', null]);
         }),

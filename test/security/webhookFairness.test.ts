@@ -53,7 +53,7 @@ async function subscribe(context: Context, who: PersonName, iTwinId: string, pat
 const idOf = ({ body }: Answer): string => (body as { webhook: { id: string } }).webhook.id;
 
 /** Causes an event in an iTwin, which every webhook of it receives. */
-async function happen(context: Context, who: PersonName, iTwinId: string): Promise<void> {
+async function causeEvent(context: Context, who: PersonName, iTwinId: string): Promise<void> {
   const { status } = await (await context.server.as(who)).post('/imodels', { iTwinId, name: randomUUID() });
   assert.equal(status, 201);
 }
@@ -68,7 +68,7 @@ onEachDatabase(
         const iTwinId = await context.server.iTwin('eve');
         const made = await Promise.all(Array.from({ length: 8 }, () => subscribe(context, 'eve', iTwinId, '/hang')));
         assert.deepEqual(new Set(made.map(({ status }) => status)), new Set([201]));
-        await happen(context, 'eve', iTwinId);
+        await causeEvent(context, 'eve', iTwinId);
       }
       await until('the attack', () => (open >= 4 ? true : undefined));
       for (const who of ['foreignAdmin', 'olivia'] as const) {
@@ -76,7 +76,7 @@ onEachDatabase(
         const path = `/${randomUUID()}`;
         await subscribe(context, who, iTwinId, path);
         for (let n = 1; n <= 3; n++) {
-          await happen(context, who, iTwinId);
+          await causeEvent(context, who, iTwinId);
           await until('the message', () => (at(path) >= n ? true : undefined));
         }
       }
@@ -120,14 +120,14 @@ onEachDatabase(
   'A receiver that fails',
   { webhooks: { allowPrivateAddresses: true, attempts: 1, pauseAfter: 3, pauseSeconds: 300 } },
   (context) => {
-    interface Letter {
+    interface DeadLetter {
       messageId: string;
       lastError: string;
     }
-    async function letters(iTwinId: string, id: string, count: number): Promise<Letter[]> {
+    async function deadLettersOf(iTwinId: string, id: string, count: number): Promise<DeadLetter[]> {
       return until(`${count} dead letters`, async () => {
         const { deadLetters } = (await context.api.get(`/itwins/${iTwinId}/webhooks/${id}/deadletters`)).body as {
-          deadLetters: Letter[];
+          deadLetters: DeadLetter[];
         };
         return deadLetters.length >= count ? deadLetters : undefined;
       });
@@ -142,11 +142,11 @@ onEachDatabase(
         answers.set(path, 500);
         const id = idOf(await subscribe(context, 'olivia', iTwinId, path));
         for (let n = 1; n <= 3; n++) {
-          await happen(context, 'olivia', iTwinId);
-          await letters(iTwinId, id, n);
+          await causeEvent(context, 'olivia', iTwinId);
+          await deadLettersOf(iTwinId, id, n);
         }
-        for (let n = 0; n < 5; n++) await happen(context, 'olivia', iTwinId);
-        const kept = await letters(iTwinId, id, 8);
+        for (let n = 0; n < 5; n++) await causeEvent(context, 'olivia', iTwinId);
+        const kept = await deadLettersOf(iTwinId, id, 8);
         assert.equal(at(path), 3, 'nothing is sent during the pause');
         assert.equal(
           kept.filter(
@@ -157,27 +157,27 @@ onEachDatabase(
 
         // The same receiver for another webhook: a pause affects one webhook only.
         await subscribe(context, 'olivia', other, mended);
-        await happen(context, 'olivia', other);
+        await causeEvent(context, 'olivia', other);
         await until('the message to another webhook', () => (at(mended) === 1 ? true : undefined));
 
         // The pause is over: one message tries the receiver and fails, and the next pause begins.
         const { db } = context.server.services.database;
         await db.updateTable('webhook').set({ paused_until: 1 }).where('id', '=', id).execute();
-        for (let n = 0; n < 3; n++) await happen(context, 'olivia', iTwinId);
-        await letters(iTwinId, id, 11);
+        for (let n = 0; n < 3; n++) await causeEvent(context, 'olivia', iTwinId);
+        await deadLettersOf(iTwinId, id, 11);
         assert.equal(at(path), 4);
 
         // It works again.
         answers.delete(path);
         await db.updateTable('webhook').set({ paused_until: 1 }).where('id', '=', id).execute();
-        await happen(context, 'olivia', iTwinId);
+        await causeEvent(context, 'olivia', iTwinId);
         await until('the message that tries it', () => (at(path) === 5 ? true : undefined));
         await until('the end of the pause', async () =>
           (await db.selectFrom('webhook').select('failures').where('id', '=', id).executeTakeFirst())?.failures === 0
             ? true
             : undefined,
         );
-        await happen(context, 'olivia', iTwinId);
+        await causeEvent(context, 'olivia', iTwinId);
         await until('the next message', () => (at(path) === 6 ? true : undefined));
       },
     );
@@ -188,14 +188,14 @@ onEachDatabase(
       answers.set(path, 500);
       const id = idOf(await subscribe(context, 'olivia', iTwinId, path));
       for (let n = 1; n <= 3; n++) {
-        await happen(context, 'olivia', iTwinId);
-        await letters(iTwinId, id, n);
+        await causeEvent(context, 'olivia', iTwinId);
+        await deadLettersOf(iTwinId, id, n);
       }
       assert.equal(
         (await context.api.patch(`/itwins/${iTwinId}/webhooks/${id}`, { callbackUrl: `${address}${mended}` })).status,
         200,
       );
-      await happen(context, 'olivia', iTwinId);
+      await causeEvent(context, 'olivia', iTwinId);
       await until('the message', () => (at(mended) === 1 ? true : undefined));
     });
   },

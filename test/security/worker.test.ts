@@ -14,7 +14,7 @@ import { brotliDecompressSync } from 'node:zlib';
 import { CheckpointState, type Checkpoint } from '@itwin/imodels-client-management';
 import { findIsolation, IsolationError, type Isolation } from '../../apps/server/src/checkpoints/itwinjs/isolation.ts';
 import { isITwinJsInstalled } from '../../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
-import { checkpointDecided, pushPrefix } from '../support/changesetFile.ts';
+import { finishedCheckpoint, pushPrefix } from '../support/changesetFile.ts';
 import { official, type Official } from '../support/clients.ts';
 import { bootServer, endServer, type TestServer } from '../support/server.ts';
 
@@ -45,7 +45,7 @@ describe('Hostile changesets', { skip }, () => {
   const { work, context } = bootCheckpointServer();
 
   const checkpointOf = async (prefix: object): Promise<Checkpoint> =>
-    checkpointDecided(context.olivia, await pushPrefix(context.olivia, await context.server.iTwin(), work, prefix));
+    finishedCheckpoint(context.olivia, await pushPrefix(context.olivia, await context.server.iTwin(), work, prefix));
 
   test('whose statements are those of a schema change are applied', async () => {
     const { state } = await checkpointOf({

@@ -148,7 +148,7 @@ export async function pushPrefix(
 }
 
 /** The checkpoint of the first changeset, once it has succeeded or failed. */
-export function checkpointDecided({ client, authorization }: Official, iModelId: string): Promise<Checkpoint> {
+export function finishedCheckpoint({ client, authorization }: Official, iModelId: string): Promise<Checkpoint> {
   return until(
     'the checkpoint is decided',
     async () => {

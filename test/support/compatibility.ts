@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { absentAddresses } from '../../apps/server/src/api/absent.ts';
 import type { Route } from '../../apps/server/src/api/route.ts';
 import { routes } from '../../apps/server/src/api/routes.ts';
-import type { Seen } from './coverage.ts';
+import type { CoverageRecord } from './coverage.ts';
 
 export const tableFile = fileURLToPath(new URL('../../docs/compatibility.md', import.meta.url));
 
@@ -57,7 +57,7 @@ const deviations: Record<string, string> = {
     'webhooks of one iTwin, at an address of this server; names of the events for pushes and versions are not documented publicly',
 };
 
-function callersOf(route: Route, seen: readonly Seen[]): string {
+function callersOf(route: Route, seen: readonly CoverageRecord[]): string {
   const byPackage = new Map<string, Set<string>>();
   for (const caller of seen.flatMap(({ clients }) => clients[route.operationId] ?? [])) {
     const [, who = '', method = ''] = /^(.*?) (`.*`)$/.exec(caller) ?? [];
@@ -88,7 +88,9 @@ function callersOf(route: Route, seen: readonly Seen[]): string {
 
 /** The table of `docs/compatibility.md`: every route, who verified it in a run of all tests, and what differs. */
 export function compatibilityTable(folder: string): string {
-  const seen = readdirSync(folder).map((name) => JSON.parse(readFileSync(path.join(folder, name), 'utf8')) as Seen);
+  const seen = readdirSync(folder).map(
+    (name) => JSON.parse(readFileSync(path.join(folder, name), 'utf8')) as CoverageRecord,
+  );
   const known = new Set(routes.map(({ operationId }) => operationId));
   const stray = Object.keys(deviations).filter((operationId) => !known.has(operationId));
   if (stray.length > 0) throw new Error(`deviations of routes that are not there: ${stray.join(', ')}`);

@@ -10,7 +10,7 @@ import type { Route } from '../../apps/server/src/api/route.ts';
 const folder = process.env['OFFSHOOT_TEST_COVERAGE'];
 
 /** Record of one test process: operations that were answered with 2xx, and which client calls requested which operations. */
-export interface Seen {
+export interface CoverageRecord {
   /** Path of the test below `test`, without its extension. */
   file: string;
   answered: string[];
@@ -25,7 +25,7 @@ const testFile = path.relative(fileURLToPath(new URL('..', import.meta.url)), pr
 if (folder !== undefined && testFile.endsWith('.test.ts'))
   process.on('exit', () => {
     const file = testFile.slice(0, -'.test.ts'.length).replaceAll(path.sep, '/');
-    const seen: Seen = {
+    const seen: CoverageRecord = {
       file,
       answered: [...answered],
       clients: Object.fromEntries([...clients].map(([operation, callers]) => [operation, [...callers]])),
@@ -35,7 +35,7 @@ if (folder !== undefined && testFile.endsWith('.test.ts'))
   });
 
 /** Records every request of a test server. */
-export function watch(server: Server): void {
+export function recordCoverage(server: Server): void {
   server.on('request', ({ method, url }: IncomingMessage, response: ServerResponse) => {
     const route = routeOf(method ?? '', url ?? '');
     if (route === undefined) return;

@@ -11,7 +11,7 @@ import { loadConfig, type Config, type ConfigInput } from '../../apps/server/src
 import type { Engine } from '../../apps/server/src/db/engine.ts';
 import type { Permission } from '../../apps/server/src/domain.ts';
 import { Api } from './api.ts';
-import { watch } from './coverage.ts';
+import { recordCoverage } from './coverage.ts';
 import { azuriteConnection } from './stores.ts';
 
 /** Set by `scripts/test.ts`, which starts PostgreSQL for the whole run. */
@@ -203,7 +203,7 @@ export class TestServer {
     this.installation = installation;
     this.running = running;
     this.issuer = issuer;
-    watch(running.app.server);
+    recordCoverage(running.app.server);
   }
 
   /** The address on which the server listens, whatever its public address is. */

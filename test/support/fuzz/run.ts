@@ -7,7 +7,7 @@ import { people, type PersonName, type Setup } from '../server.ts';
 import { faultOfAnswer, operationsOf, type ApiDocument, type Operation } from './document.ts';
 import { blockMs, MeasuredServer, type Block } from './server.ts';
 import { bodyOf, hostileText, Known, parameterOf, type Payload } from './values.ts';
-import { World } from './world.ts';
+import { IdRegistry } from './idRegistry.ts';
 
 /** Concurrent requests, and requests of each operation per round, after which new iModels are created. */
 const parallel = 16;
@@ -113,7 +113,7 @@ class Fuzzer {
   readonly #server: MeasuredServer;
   readonly #seed: number;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: parallel });
-  readonly #world = new World(Object.values(people).map(({ email }) => email));
+  readonly #ids = new IdRegistry(Object.values(people).map(({ email }) => email));
   readonly #faults = new Map<string, string>();
   readonly #statuses: Record<number, number> = {};
   readonly #reached = new Set<string>();
@@ -188,7 +188,7 @@ class Fuzzer {
         const operation = this.#operations.find((each) => each.method === method && each.path === template);
         if (operation !== undefined)
           for (const tenant of owner === 'olivia' ? ['home', 'guest'] : ['elsewhere'])
-            this.#world.learn(tenant, operation, params, answer.body, this.#templates);
+            this.#ids.learn(tenant, operation, params, answer.body, this.#templates);
         return answer.body as Record<string, { id?: string; shareKey?: string }>;
       };
       const { iTwin } = await call(
@@ -294,9 +294,9 @@ class Fuzzer {
       return this.#fault(request, `${status}`, `answers ${status}, but ${fault}: ${body.toString().slice(0, 500)}`);
     if (status >= 300) return;
     this.#reached.add(operation.operationId);
-    if (operation.method === 'DELETE') this.#world.forget(operation.path, request.params);
+    if (operation.method === 'DELETE') this.#ids.forget(operation.path, request.params);
     if (type?.startsWith('application/json') === true)
-      this.#world.learn(
+      this.#ids.learn(
         tenants[request.caller] ?? '',
         operation,
         request.params,
@@ -314,11 +314,11 @@ class Fuzzer {
 
   #requestOf({ operation, caller, picks, hostilePart, query, unknownOption, headers, payload }: Draft): Request {
     const tenant = tenants[caller] ?? 'home';
-    const params = this.#world.params(tenant, operation.path, picks);
+    const params = this.#ids.params(tenant, operation.path, picks);
     const names = Object.keys(params);
     const declared = hostilePart === undefined || names.length === 0;
     const resolve = (value: unknown): unknown => {
-      if (value instanceof Known) return this.#world.value(tenant, value, params);
+      if (value instanceof Known) return this.#ids.value(tenant, value, params);
       if (Array.isArray(value)) return value.map(resolve);
       if (typeof value !== 'object' || value === null) return value;
       return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, resolve(each)]));

@@ -16,7 +16,7 @@ const mostKept = 100;
  * The ids that a server has returned, each with the ids of its parents, as far as the document describes them: what a list or a
  * creation at `/imodels/{iModelId}/shares` returns fills in `/imodels/{iModelId}/shares/{shareId}`.
  */
-export class World {
+export class IdRegistry {
   readonly #found = new Map<string, Found[]>();
   readonly #emails: readonly string[];
 

@@ -88,7 +88,7 @@ describe('The command line', () => {
     for (const url of [`${server.origin}/`, `${server.origin}/imodels`, `${server.origin}/iModels/`])
       assert.match((await run(['imodels', '--url', url, ...token])).stdout, /from the shell/);
     const wrong = await run(['imodels', '--url', 'localhost:4700', ...token]);
-    assert.deepEqual([wrong.code, wrong.stderr.includes("'localhost:4700' is no address")], [2, true]);
+    assert.deepEqual([wrong.code, wrong.stderr.includes("'localhost:4700' is not a valid address")], [2, true]);
   });
 
   test('start explains why a data folder cannot be used', async () => {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -109,4 +110,14 @@ test('a named configuration file must exist and be JSON', () => {
   } finally {
     work.remove();
   }
+});
+
+test('a setting is accepted by its earlier name with a warning, but not together with its current name', async () => {
+  const transfers = { fruitlessAttempts: 3 } as never;
+  const config = loadConfig({ transfers }, { env: {} });
+  const [warning] = (await once(process, 'warning')) as [Error];
+  assert.equal(config.transfers.attemptsWithoutProgress, 3);
+  assert.match(warning.message, /transfers\.fruitlessAttempts is now transfers\.attemptsWithoutProgress/);
+  const both = { fruitlessAttempts: 3, attemptsWithoutProgress: 4 } as never;
+  assert.match(faultsOf(() => loadConfig({ transfers: both }, { env: {} })).join(), /use one/);
 });

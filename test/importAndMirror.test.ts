@@ -226,7 +226,7 @@ for (const setup of setups)
     });
 
     test('refuses a broken chain, missing files and a diverged iModel with the reason', async () => {
-      assert.match((await run('import', path.join(work.path, 'nothing'))).stderr, /there is nothing at/);
+      assert.match((await run('import', path.join(work.path, 'nothing'))).stderr, /no file or folder at/);
       const broken = sampleFolder('broken', 3);
       rmSync(path.join(broken, `${sampleChangesets()[2]?.id}.cs`));
       assert.match((await run('import', broken)).stderr, /the file of changeset .* is missing/);
@@ -444,13 +444,13 @@ for (const setup of setups)
               copyFileSync(path.join(folder, `${String(list[1]?.['id'])}.cs`), path.join(folder, '..', 'outside.cs'));
               Object.assign(list[1] as Entry, { fileName: '../outside.cs' });
             },
-            /names a file outside of the folder/,
+            /names a file outside the folder/,
           ],
           [
             'absolute',
             (list, folder) =>
               Object.assign(list[1] as Entry, { fileName: path.join(folder, `${String(list[1]?.['id'])}.cs`) }),
-            /names a file outside of the folder/,
+            /names a file outside the folder/,
           ],
           [
             'link to outside',
@@ -460,9 +460,9 @@ for (const setup of setups)
               rmSync(file);
               symlinkSync('../linked.cs', file);
             },
-            /names a file outside of the folder/,
+            /names a file outside the folder/,
           ],
-          ['folder', (list) => Object.assign(list[1] as Entry, { fileName: '.' }), /outside of the folder|is missing/],
+          ['folder', (list) => Object.assign(list[1] as Entry, { fileName: '.' }), /outside the folder|is missing/],
           [
             'description',
             (list) => Object.assign(list[1] as Entry, { description: 'x'.repeat(256) }),
@@ -661,13 +661,13 @@ for (const setup of setups)
                 }
               },
               1,
-              /changeset 1 has more than the announced/,
+              /changeset 1 is larger than the announced/,
             ],
             [
               'another MD5',
               (answer) => isBaseline(answer) && (answer.headers['content-md5'] = 'AAAAAAAAAAAAAAAAAAAAAA=='),
               1,
-              /do not have the announced MD5/,
+              /its MD5 differs from the announced one/,
             ],
             [
               'an end that never comes',
@@ -704,7 +704,7 @@ for (const setup of setups)
               'a link that has run out',
               (answer) => isChangeset(answer) && (answer.status = 403),
               3,
-              /the download of changeset 1 was answered 403/,
+              /the server answered the download of changeset 1 with status 403/,
             ],
             [
               'a list that ends early',
@@ -716,7 +716,7 @@ for (const setup of setups)
               'no list',
               (answer) => answer.url.includes('/changesets?') && (answer.body = Buffer.from('{}')),
               1,
-              /has no list of changesets/,
+              /contains no list of changesets/,
             ],
             [
               'a list with a gap',

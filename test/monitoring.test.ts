@@ -161,7 +161,11 @@ describe('offshoot verify', () => {
           );
         });
       const whole = await run();
-      assert.deepEqual([whole.code, /files, .* MB: all there; 0 strays/.test(whole.stdout)], [0, true], whole.stdout);
+      assert.deepEqual(
+        [whole.code, /files, .* MB: all present; 0 orphaned files/.test(whole.stdout)],
+        [0, true],
+        whole.stdout,
+      );
       const { key } = await server.services.database.db
         .selectFrom('changeset as c')
         .innerJoin('blob as b', 'b.id', 'c.blob_id')

@@ -60,13 +60,13 @@ describe('A folder from an untrusted party', () => {
   }
 
   const attacks: [name: string, make: (name: string) => string, message: RegExp][] = [
-    ['a name that climbs', (name) => folderOf(name, '../private.cs'), /names a file outside of the folder/],
+    ['a name that climbs', (name) => folderOf(name, '../private.cs'), /names a file outside the folder/],
     [
       'a name that climbs to a file of the system',
       (name) => folderOf(name, '../../../../../../../etc/passwd'),
-      /names a file outside of the folder/,
+      /names a file outside the folder/,
     ],
-    ['an absolute name', (name) => folderOf(name, '/etc/passwd'), /names a file outside of the folder/],
+    ['an absolute name', (name) => folderOf(name, '/etc/passwd'), /names a file outside the folder/],
     [
       'a link as a changeset',
       (name) => {
@@ -74,7 +74,7 @@ describe('A folder from an untrusted party', () => {
         link(folder, 'first.cs', '../private.cs');
         return folder;
       },
-      /names a file outside of the folder/,
+      /names a file outside the folder/,
     ],
     [
       'a link as the folder of changesets',
@@ -84,7 +84,7 @@ describe('A folder from an untrusted party', () => {
         link(folder, 'changesets', '..');
         return folder;
       },
-      /names a file outside of the folder/,
+      /names a file outside the folder/,
     ],
     [
       'a link as the baseline',
@@ -93,7 +93,7 @@ describe('A folder from an untrusted party', () => {
         link(folder, 'baseline.bim', '../private.bim');
         return folder;
       },
-      /baseline\.bim leads to a file outside of the folder/,
+      /baseline\.bim links to a file outside the folder/,
     ],
     [
       'a link as the list',
@@ -102,7 +102,7 @@ describe('A folder from an untrusted party', () => {
         link(folder, 'changesets.json', '../private.json');
         return folder;
       },
-      /changesets\.json leads to a file outside of the folder/,
+      /changesets\.json links to a file outside the folder/,
     ],
     [
       'a link as the write-ahead log',
@@ -111,7 +111,7 @@ describe('A folder from an untrusted party', () => {
         link(folder, 'baseline.bim-wal', '../private.cs');
         return folder;
       },
-      /baseline\.bim-wal is not a file of its own but a link/,
+      /baseline\.bim-wal is a link, not a regular file/,
     ],
     [
       'a link as the journal',
@@ -120,7 +120,7 @@ describe('A folder from an untrusted party', () => {
         link(folder, 'baseline.bim-journal', '../private.cs');
         return folder;
       },
-      /baseline\.bim-journal is not a file of its own but a link/,
+      /baseline\.bim-journal is a link, not a regular file/,
     ],
   ];
   for (const [name, make, message] of attacks)

@@ -119,7 +119,7 @@ describe('A malicious source of a mirror', () => {
             silenceMs: 2000,
             outlet: filtered(false),
           }),
-          /the file is not fetched: .* is not allowed/,
+          /the file was not downloaded: .* is not allowed/,
         );
         assert.deepEqual(readdirSync(folder), []);
       } finally {
@@ -147,7 +147,7 @@ describe('A malicious source of a mirror', () => {
       await fetchTo();
       for (const location of [`${inner.origin}/secret`, 'file:///etc/passwd']) {
         answerWith({ ...honest(), file: (response) => void response.writeHead(307, { location }).end() });
-        await assert.rejects(fetchTo(), /the file is not fetched: .* is not allowed/);
+        await assert.rejects(fetchTo(), /the file was not downloaded: .* is not allowed/);
       }
       assert.deepEqual(inner.requests, []);
     } finally {
@@ -183,12 +183,12 @@ describe('A malicious source of a mirror', () => {
     [
       'JSON for ever',
       () => ({ iModel: (response) => writeEndlessly(response.writeHead(200), Buffer.alloc(1024 * 1024, ' ')) }),
-      /an answer of the server is longer than 64 MiB/,
+      /a response of the server is larger than 64 MiB/,
     ],
     [
       'a file for ever',
       () => ({ file: (response) => writeEndlessly(response.writeHead(200), Buffer.alloc(1024)) }),
-      /the baseline has more than the announced 4096 bytes/,
+      /the baseline is larger than the announced 4096 bytes/,
     ],
     ['a byte now and then for ever', () => ({ file: trickle }), /the download of the baseline did not end within 4 s/],
     [

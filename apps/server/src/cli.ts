@@ -26,7 +26,7 @@ cleanOutput(process.stdout, process.stderr);
 process.umask(0o077);
 
 const program = new Command('offshoot')
-  .description('A server for iModels that speaks the iModels API v2 and clones at once.')
+  .description('A self-hosted server for iModels that implements the iModels API v2 and clones iModels instantly.')
   .version(version)
   .showHelpAfterError('(see offshoot --help)')
   .addHelpText(

@@ -769,9 +769,33 @@ function readConfigFile(named: string | undefined, faults: string[]): Record<str
   return {};
 }
 
+/** Settings that were renamed in the current release. Their earlier names are accepted, with a warning, until the next one. */
+const renamedSettings = [
+  { section: 'transfers', earlier: 'fruitlessAttempts', name: 'attemptsWithoutProgress' },
+] as const;
+
+function acceptEarlierNames(value: Record<string, unknown>, faults: string[]): void {
+  for (const { section, earlier, name } of renamedSettings) {
+    const settings = value[section];
+    if (typeof settings !== 'object' || settings === null || !Object.hasOwn(settings, earlier)) continue;
+    const { [earlier]: setting, ...others } = settings as Record<string, unknown>;
+    if (Object.hasOwn(others, name))
+      faults.push(`${section}.${earlier} is the earlier name of ${section}.${name}; use one`);
+    value[section] = { [name]: setting, ...others };
+    process.emitWarning(
+      `The setting ${section}.${earlier} is now ${section}.${name}. The next release rejects the earlier name.`,
+      {
+        type: 'DeprecationWarning',
+        code: 'OFFSHOOT_RENAMED_SETTING',
+      },
+    );
+  }
+}
+
 function checkConfig(value: Record<string, unknown>, env: NodeJS.ProcessEnv, faults: string[]): Config {
   const ajv = new Ajv({ allErrors: true, useDefaults: true, strict: false });
   const config = structuredClone(value) as unknown as Config;
+  acceptEarlierNames(config, faults);
   if (!ajv.validate(ConfigSchema, config)) faults.push(...(ajv.errors ?? []).map(describeFault));
   else {
     // As AWS clients look for their keys by themselves, Azure's find theirs here: secrets need not stand in a file.

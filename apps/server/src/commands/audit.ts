@@ -20,14 +20,14 @@ const dayMs = 24 * 3600 * 1000;
 /** `offshoot audit`: who changed what, and when. */
 export function auditCommand(): Command {
   return withInstallation(new Command('audit'))
-    .description('Print the audit log, oldest entry first. Changes nothing; the server may run.')
-    .option('--itwin <id>', 'of one iTwin')
-    .option('--imodel <id>', 'of one iModel')
-    .option('--actor <id or e-mail>', 'of one user')
-    .option('--action <name>', 'such as iModel.delete; with a dot at its end all that begin so: iModel.')
-    .option('--since <time>', 'from then on: 2026-01-31, 2026-01-31T12:00:00Z, or 30d for the last 30 days')
-    .option('--until <time>', 'before then')
-    .option('--json', 'print one JSON object a line')
+    .description('Print the audit log, oldest entry first. Read-only; the server may be running.')
+    .option('--itwin <id>', 'only entries of this iTwin')
+    .option('--imodel <id>', 'only entries of this iModel')
+    .option('--actor <id or e-mail>', 'only entries of this user')
+    .option('--action <name>', 'an action such as iModel.delete, or a prefix that ends with a dot: iModel.')
+    .option('--since <time>', 'start time: 2026-01-31, 2026-01-31T12:00:00Z, or 30d for the last 30 days')
+    .option('--until <time>', 'end time (exclusive), in the same formats')
+    .option('--json', 'print one JSON object per line')
     .action(print);
 }
 

@@ -11,9 +11,9 @@ import { printFaults } from './verify.ts';
 export function backupCommand(): Command {
   return withInstallation(new Command('backup'))
     .description(
-      'Make or renew a backup of an embedded installation, beside its server. The folder is a data folder: start a server on it to restore.',
+      'Create or update a backup of an embedded installation while its server runs. The backup is a data folder: to restore, start a server on it.',
     )
-    .argument('<folder>', 'where the backup is; run again on the same one, only what is new is copied')
+    .argument('<folder>', 'folder of the backup; if it already holds one, only new files are copied')
     .option('--json', 'print one JSON object and no progress')
     .action(async (folder: string, options: InstallationOptions & { json?: boolean }) => {
       const bar = progressBar('[{bar}] {value}/{total} files', options.json !== true);
@@ -44,7 +44,8 @@ function print(done: BackedUp, target: string, json: boolean): void {
     process.stdout.write(
       `${target}\n  database and ${files} files, ${copied} of them new, ${removed} no longer needed\n`,
     );
-    for (const id of elsewhere) process.stdout.write(`  not in it: the files of ${id}, which the service keeps\n`);
+    for (const id of elsewhere)
+      process.stdout.write(`  not included: the files in ${id}, which the storage service keeps\n`);
   }
   if (faults.length > 0)
     throw new ExitError(

@@ -17,21 +17,21 @@ export function cloneCommand(): Command {
   return withConnection(new Command('clone'))
     .description('Clone an iModel and wait until the clone is usable.')
     .argument('<iModelId>', 'iModel to clone')
-    .requiredOption('--itwin <id>', 'iTwin that will hold the clone')
+    .requiredOption('--itwin <id>', 'iTwin to create the clone in')
     .option('--name <name>', "name; the source's by default")
     .option('--description <text>', "description; the source's by default")
     .option(
       '--changeset <id or index>',
       'last changeset to copy; 0 copies the baseline only, all are copied by default',
     )
-    .option('--timeout <seconds>', 'how long to wait for the end', '300')
+    .option('--timeout <seconds>', 'maximum time to wait for the clone', '300')
     .option('--json', 'print one JSON object and no progress')
     .action(clone);
 }
 
 async function clone(iModelId: string, options: CloneOptions): Promise<void> {
   const timeoutMs = Number(options.timeout) * 1000;
-  if (!(timeoutMs > 0)) throw new ExitError(exitCodes.usage, `'${options.timeout}' is no number of seconds`);
+  if (!(timeoutMs > 0)) throw new ExitError(exitCodes.usage, `'${options.timeout}' is not a number of seconds`);
   const connection = await Connection.open(options);
   const began = performance.now();
   const { headers } = await connection.request('POST', `/imodels/${encodeURIComponent(iModelId)}/clone`, {

@@ -10,7 +10,7 @@ import { configOf, withInstallation, type InstallationOptions } from './installa
 export function compactCommand(): Command {
   return withInstallation(new Command('compact'))
     .description(
-      'Rewrite the embedded database without gaps; from then on it returns space by itself. Stop the server first. Needs twice the size of the database as free disk space.',
+      'Compact the embedded database. Afterwards it returns free space automatically. Stop the server first. Needs free disk space of twice the size of the database.',
     )
     .option('--json', 'print one JSON object')
     .action(async (options: InstallationOptions & { json?: boolean }) => {
@@ -21,7 +21,7 @@ export function compactCommand(): Command {
           'this installation is on PostgreSQL, which returns space by itself (autovacuum)',
         );
       const file = path.join(config.dataDir, databaseFile);
-      if (!existsSync(file)) throw new ExitError(exitCodes.usage, `there is no installation at ${config.dataDir}`);
+      if (!existsSync(file)) throw new ExitError(exitCodes.usage, `no installation found at ${config.dataDir}`);
       try {
         const database = await openDatabase(config);
         try {

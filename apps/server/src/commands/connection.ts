@@ -136,12 +136,14 @@ export class Connection {
     let count = 0;
     let empty = 0;
     for (let next: string | undefined = first; next !== undefined;) {
-      if (seen.has(next)) throw new ExitError(exitCodes.failed, `a page of a list leads back to itself: ${next}`);
+      if (seen.has(next))
+        throw new ExitError(exitCodes.failed, `a list links back to a page that was already read: ${next}`);
       seen.add(next);
       const { body } = await this.request('GET', next, undefined, prefer);
       const page = body as Record<string, T[] | undefined> & { _links?: { next?: { href: string } | null } };
       const items = page[key];
-      if (!Array.isArray(items)) throw new ExitError(exitCodes.failed, `the answer of ${next} has no list of ${key}`);
+      if (!Array.isArray(items))
+        throw new ExitError(exitCodes.failed, `the response of ${next} contains no list of ${key}`);
       count += items.length;
       empty = items.length === 0 ? empty + 1 : 0;
       if (count > most || empty > emptyPages)
@@ -201,7 +203,7 @@ export class Connection {
 /** @throws ExitError when the answer is longer than any of the API */
 async function readBounded(answer: IncomingMessage): Promise<string> {
   const tooLong = () =>
-    new ExitError(exitCodes.failed, `an answer of the server is longer than ${longestAnswerBytes / 2 ** 20} MiB`);
+    new ExitError(exitCodes.failed, `a response of the server is larger than ${longestAnswerBytes / 2 ** 20} MiB`);
   return (await readAtMost(answer, longestAnswerBytes, tooLong)).toString('utf8');
 }
 
@@ -235,7 +237,7 @@ function refusalText(status: number, headers: IncomingHttpHeaders, text: string)
 /** The server's address: what people copy ends in `/imodels`, as clients want it, as often as not. @throws ExitError */
 function baseOf(url: string): string {
   if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))
-    throw new ExitError(exitCodes.usage, `'${url}' is no address; write it like http://localhost:4700`);
+    throw new ExitError(exitCodes.usage, `'${url}' is not a valid address; write it like http://localhost:4700`);
   return withoutTrailingSlashes(withoutTrailingSlashes(url).replace(/\/imodels$/i, ''));
 }
 

@@ -10,7 +10,7 @@ const signs: Record<Finding['state'], string> = { ok: 'ok', warning: 'warning', 
 export function doctorCommand(): Command {
   return withInstallation(new Command('doctor'))
     .description(
-      'Examine configuration, database, store, iTwin.js and address, and tell the remedy of each fault. Changes nothing; the server may run.',
+      'Check configuration, database, store, iTwin.js and address, and explain how to fix each problem. Read-only; the server may be running.',
     )
     .option('--json', 'print one JSON object')
     .action(async (options: InstallationOptions & { json?: boolean }) => {

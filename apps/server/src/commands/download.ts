@@ -71,12 +71,12 @@ export async function downloadFile(
     try {
       await attemptDownload(file, target, state, { silenceMs, outlet, deadline });
       if (state.md5 !== null && (await md5Of(target)) !== state.md5)
-        throw new ExitError(exitCodes.failed, `${file.what} is damaged: its bytes do not have the announced MD5`);
+        throw new ExitError(exitCodes.failed, `${file.what} is damaged: its MD5 differs from the announced one`);
       return;
     } catch (error) {
       if (error instanceof ExitError) throw error;
       if (error instanceof ForbiddenAddressError)
-        throw new ExitError(exitCodes.refused, `${file.what} is not fetched: ${error.message}`, error);
+        throw new ExitError(exitCodes.refused, `${file.what} was not downloaded: ${error.message}`, error);
       if (deadline.aborted)
         throw new ExitError(
           exitCodes.unreachable,
@@ -128,8 +128,8 @@ async function attemptDownload(
       throw new BrokenOff('the file changed meanwhile');
     }
     if (status >= 400 && status < 500)
-      throw new ExitError(exitCodes.refused, `the download of ${what} was answered ${status}`);
-    if (status < 200 || status >= 300) throw new BrokenOff(`it was answered ${status}`);
+      throw new ExitError(exitCodes.refused, `the server answered the download of ${what} with status ${status}`);
+    if (status < 200 || status >= 300) throw new BrokenOff(`the server answered with status ${status}`);
     const body = answer;
     if (status !== 206) Object.assign(state, fresh);
     else if (!continues(answer, state, size)) {
@@ -151,7 +151,7 @@ async function attemptDownload(
             clearTimeout(timer);
             timer = setTimeout(expired, silenceMs);
             if (state.bytes + chunk.length > size)
-              throw new ExitError(exitCodes.failed, `${what} has more than the announced ${size} bytes`);
+              throw new ExitError(exitCodes.failed, `${what} is larger than the announced ${size} bytes`);
             yield chunk;
             state.bytes += chunk.length;
           }

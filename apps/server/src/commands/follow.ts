@@ -28,7 +28,7 @@ export async function follow(
       else bar?.start(totalChangesets, changesets);
       if (operation.state !== 'scheduled' && operation.state !== 'waitingForFile') return operation;
       if (performance.now() + waitMs > until)
-        throw new ExitError(exitCodes.unreachable, `the clone is not ready yet; ask again at ${address}`);
+        throw new ExitError(exitCodes.unreachable, `the clone is not ready yet; check its state at ${address}`);
       await pause(waitMs);
     }
   } finally {

@@ -17,7 +17,7 @@ interface ListedIModel {
 /** `offshoot imodels`: lists what the caller may see. */
 export function imodelsCommand(): Command {
   return withConnection(new Command('imodels'))
-    .description('List iModels, of one iTwin or of all that you may see.')
+    .description('List the iModels of one iTwin, or of all iTwins that you can access.')
     .option('--itwin <id>', 'iTwin to list')
     .option('--search <text>', 'part of name or description')
     .option('--json', 'print one JSON array')

@@ -64,15 +64,15 @@ interface FoundChangeset {
 export function importCommand(): Command {
   return withConnection(new Command('import'))
     .description(
-      'Make an iModel of files: a baseline, or a folder with a baseline and changesets. Run again, it goes on where it ended.',
+      'Create an iModel from files: a baseline, or a folder with a baseline and changesets. Run the command again to resume.',
     )
     .argument(
       '<path>',
       'FILE.bim; or a folder with one .bim file, changesets.json ([{id, parentId, fileName, briefcaseId, …}]) and the files that it names',
     )
     .requiredOption('--itwin <id>', 'iTwin that will hold the iModel')
-    .option('--name <name>', 'name of the iModel; that of the file or folder by default')
-    .option('--description <text>', 'its description')
+    .option('--name <name>', 'name of the iModel; by default the name of the file or folder')
+    .option('--description <text>', 'description of the iModel')
     .option('--json', 'print one JSON object and no progress')
     .action(async (given: string, options: ImportOptions) => {
       const show = options.json !== true;
@@ -99,7 +99,7 @@ async function readSource(
   show: boolean,
 ): Promise<{ source: Source; remove: () => void }> {
   const about = statSync(given, { throwIfNoEntry: false });
-  if (about === undefined) throw new ExitError(exitCodes.usage, `there is nothing at ${path.resolve(given)}`);
+  if (about === undefined) throw new ExitError(exitCodes.usage, `no file or folder at ${path.resolve(given)}`);
   const file = about.isDirectory() ? onlyBaseline(given) : given;
   if (!statSync(file).isFile()) throw new ExitError(exitCodes.usage, `${path.resolve(file)} is not a file`);
   const found = about.isDirectory() ? listedIn(given) : [];
@@ -143,7 +143,7 @@ function onlyBaseline(folder: string): string {
  */
 function requireInside(folder: string, file: string): string {
   if (!isInside(realpathSync(file), realpathSync(folder)))
-    throw new ExitError(exitCodes.usage, `${path.relative(folder, file)} leads to a file outside of the folder`);
+    throw new ExitError(exitCodes.usage, `${path.relative(folder, file)} links to a file outside the folder`);
   if (!statSync(file).isFile()) throw new ExitError(exitCodes.usage, `${path.resolve(file)} is not a file`);
   return file;
 }
@@ -219,10 +219,10 @@ function fileOf(folder: string, listed: ListedChangeset, refuse: (why: string) =
     (place) => statSync(place, { throwIfNoEntry: false })?.isFile() === true,
   );
   if (path.isAbsolute(name) || !isInside(path.resolve(folder, name), path.resolve(folder)))
-    throw refuse(`names a file outside of the folder: ${name}`);
+    throw refuse(`names a file outside the folder: ${name}`);
   if (file === undefined)
     throw new ExitError(exitCodes.usage, `the file of changeset ${listed.id} is missing: ${name}`);
-  if (!isInside(realpathSync(file), realpathSync(folder))) throw refuse(`names a file outside of the folder: ${name}`);
+  if (!isInside(realpathSync(file), realpathSync(folder))) throw refuse(`names a file outside the folder: ${name}`);
   return file;
 }
 
@@ -270,7 +270,7 @@ async function readChangesets(
         file: async () => {
           const now = statSync(file, { throwIfNoEntry: false });
           if (now?.size !== stats.size || now.mtimeMs !== stats.mtimeMs)
-            throw new ExitError(exitCodes.failed, `the file of changeset ${id} was changed while it was imported`);
+            throw new ExitError(exitCodes.failed, `the file of changeset ${id} changed during the import`);
           return file;
         },
       });

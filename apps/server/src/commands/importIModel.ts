@@ -155,7 +155,7 @@ async function create(connection: Connection, iTwinId: string, source: Source): 
   await connection.request('POST', iModel._links.complete?.href ?? '', {});
   const operation = await follow(connection, `/imodels/${iModel.id}/operations/create`, Infinity, false);
   if (operation.state !== 'successful')
-    throw new ExitError(exitCodes.failed, `the baseline was not taken: ${operation.failureReason ?? operation.state}`);
+    throw new ExitError(exitCodes.failed, `the baseline was rejected: ${operation.failureReason ?? operation.state}`);
   return iModel.id;
 }
 

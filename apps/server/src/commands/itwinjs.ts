@@ -22,11 +22,11 @@ interface ServiceOptions {
 export function iTwinJsCommand(): Command {
   return new Command('itwinjs')
     .description(
-      `Run iTwin.js for servers and workers (checkpoints.service). Files come in and go out; it needs no database and no store, only ${serviceKeyName}.`,
+      `Run the iTwin.js service for servers and workers (setting checkpoints.service). It receives and returns files, and needs ${serviceKeyName} but no database and no store.`,
     )
-    .option('--data <folder>', 'folder for files in work')
-    .option('--host <address>', 'address to listen on; localhost by default, 0.0.0.0 for every one')
-    .option('--port <number>', 'port to listen on; 0 takes a free one')
+    .option('--data <folder>', 'folder for temporary files')
+    .option('--host <address>', 'address to listen on; localhost by default, 0.0.0.0 for all interfaces')
+    .option('--port <number>', 'port to listen on; 0 selects a free port')
     .option('--config <file>', 'configuration file (offshoot.json)')
     .action(run);
 }
@@ -34,7 +34,10 @@ export function iTwinJsCommand(): Command {
 async function run(options: ServiceOptions): Promise<void> {
   const { config, key } = settingsOf(options);
   if (!isITwinJsInstalled())
-    throw new ExitError(exitCodes.failed, 'iTwin.js is not installed here, or not with its part for this machine.');
+    throw new ExitError(
+      exitCodes.failed,
+      'iTwin.js is not installed, or its native part for this platform is missing.',
+    );
   openDataFolder(config.dataDir);
   const workDir = openWorkFolder(config.dataDir, 'beside others');
   const workers = new Workers(workDir, config.checkpoints.slots, (folder, slot) =>

@@ -10,7 +10,9 @@ import { parseTime } from './token.ts';
 /** `offshoot keys`: the keys of an installation, beside its servers. */
 export function keysCommand(): Command {
   const rotate = withInstallation(new Command('rotate'))
-    .description('Replace the keys that sign links and tokens. Servers take the new ones without a restart.')
+    .description(
+      'Replace the keys that sign links and tokens. Running servers switch to the new keys without a restart.',
+    )
     .argument('[which]', '`links`, `issuer` (of `offshoot token`) or `all`', 'all')
     .option(
       '--overlap <time>',
@@ -18,12 +20,12 @@ export function keysCommand(): Command {
       '24h',
     )
     .action(rotateKeys);
-  return new Command('keys').description('Keys of the installation.').addCommand(rotate);
+  return new Command('keys').description('Manage the keys of the installation.').addCommand(rotate);
 }
 
 async function rotateKeys(which: string, options: InstallationOptions & { overlap: string }): Promise<void> {
   if (!['links', 'issuer', 'all'].includes(which))
-    throw new ExitError(exitCodes.usage, `'${which}' is no kind of keys; write links, issuer or all`);
+    throw new ExitError(exitCodes.usage, `'${which}' is not a kind of key; write links, issuer or all`);
   const overlapMs = parseTime(options.overlap) * 1000;
   const config = configOf(options);
   if (which !== 'issuer') {
@@ -31,7 +33,7 @@ async function rotateKeys(which: string, options: InstallationOptions & { overla
     try {
       const from = await rotateLinkKeys(database.db, overlapMs);
       process.stdout.write(
-        `links: the new key signs from ${new Date(from).toISOString()}, what the old ones signed is good until ${new Date(from + overlapMs).toISOString()} at most\n`,
+        `links: the new key signs from ${new Date(from).toISOString()}, signatures of the old keys stay valid until ${new Date(from + overlapMs).toISOString()} at most\n`,
       );
     } finally {
       await database.close();
@@ -39,11 +41,11 @@ async function rotateKeys(which: string, options: InstallationOptions & { overla
   }
   if (which === 'links') return;
   if (!hasIssuer(config.dataDir)) {
-    if (which === 'issuer') throw new ExitError(exitCodes.usage, `there is no issuer of tokens at ${config.dataDir}`);
+    if (which === 'issuer') throw new ExitError(exitCodes.usage, `no token issuer found at ${config.dataDir}`);
     return;
   }
   await EmbeddedIssuer.rotate(config.dataDir, overlapMs);
   process.stdout.write(
-    `issuer: tokens of the old keys are good until ${new Date(Date.now() + overlapMs).toISOString()} at most\n`,
+    `issuer: tokens signed with the old keys stay valid until ${new Date(Date.now() + overlapMs).toISOString()} at most\n`,
   );
 }

@@ -25,7 +25,7 @@ export function settleModelFile(file: string): UploadableFile {
   // Somebody else may have made the folder: a link would bring in another file of whoever imports it.
   const linked = companions.find((ending) => lstatSync(file + ending, { throwIfNoEntry: false })?.isFile() === false);
   if (linked !== undefined)
-    throw new ExitError(exitCodes.usage, `${path.resolve(file)}${linked} is not a file of its own but a link`);
+    throw new ExitError(exitCodes.usage, `${path.resolve(file)}${linked} is a link, not a regular file`);
   const filled = companions.filter((ending) => (statSync(file + ending, { throwIfNoEntry: false })?.size ?? 0) > 0);
   if (filled.length === 0) return { path: file, remove: () => undefined };
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-import-'));

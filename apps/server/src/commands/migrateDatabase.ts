@@ -9,14 +9,14 @@ import { configOf, withInstallation, type InstallationOptions } from './installa
 /** `offshoot migrate-database`: from the embedded database to PostgreSQL. */
 export function migrateDatabaseCommand(): Command {
   return withInstallation(new Command('migrate-database'))
-    .description('Move an embedded installation to PostgreSQL. Stop the server first; files stay where they are.')
+    .description('Migrate an embedded installation to PostgreSQL. Stop the server first. Stored files are not moved.')
     .requiredOption('--to <url>', 'postgres://… of an empty database')
     .action(async (options: InstallationOptions & { to: string }) => {
       const { dataDir, databasePool, databasePrepares, databaseWaitSeconds, databaseLockSeconds } = configOf(options);
       const settings = { dataDir, databasePool, databasePrepares, databaseWaitSeconds, databaseLockSeconds };
       // Opening it would make an empty one, which would be copied.
       if (!existsSync(path.join(dataDir, databaseFile)))
-        throw new ExitError(exitCodes.usage, `there is no embedded installation at ${dataDir}`);
+        throw new ExitError(exitCodes.usage, `no embedded installation found at ${dataDir}`);
       try {
         const from = await openDatabase(settings);
         const to = await openDatabase({ ...settings, databaseUrl: options.to });
@@ -28,7 +28,7 @@ export function migrateDatabaseCommand(): Command {
           );
           const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
           process.stdout.write(
-            `${total} rows copied, each compared. Start the server with OFFSHOOT_DATABASE_URL=${withoutPassword(options.to)}; offshoot.db stays as it is.\n`,
+            `${total} rows copied and verified. Start the server with OFFSHOOT_DATABASE_URL=${withoutPassword(options.to)}; offshoot.db is unchanged.\n`,
           );
         } finally {
           await to.close();

@@ -91,16 +91,16 @@ type ListedChangeset = Static<typeof ListedChangeset>;
 /** `offshoot mirror`: an iModel from another server of the same API, the vendor's included. */
 export function mirrorCommand(): Command {
   return withConnection(new Command('mirror'))
-    .description('Bring an iModel in from any iModels API v2 server. Run again, it brings what is new.')
-    .argument('<url>', 'address of the iModel there, such as https://api.bentley.com/imodels/{id}')
-    .requiredOption('--itwin <id>', 'iTwin here that will hold the iModel')
-    .option('--name <name>', 'name of the iModel; that of the source by default')
-    .option('--source-token <token>', 'bearer token for the other server; by default $OFFSHOOT_SOURCE_TOKEN')
+    .description('Copy an iModel from any iModels API v2 server. Run the command again to copy new changesets.')
+    .argument('<url>', 'address of the source iModel, such as https://api.bentley.com/imodels/{id}')
+    .requiredOption('--itwin <id>', 'iTwin on this server to create the iModel in')
+    .option('--name <name>', 'name of the iModel; by default the name of the source')
+    .option('--source-token <token>', 'bearer token for the source server; by default $OFFSHOOT_SOURCE_TOKEN')
     .option(
       '--private-source',
       'let the other server, and the links that it gives, be on this machine or in a private network, and without encryption',
     )
-    .option('--timeout <seconds>', 'longest time without a byte of a file', String(defaultTimeoutSeconds))
+    .option('--timeout <seconds>', 'maximum time without progress of a download', String(defaultTimeoutSeconds))
     .option('--json', 'print one JSON object and no progress')
     .action(mirror);
 }
@@ -108,7 +108,10 @@ export function mirrorCommand(): Command {
 async function mirror(address: string, options: MirrorOptions): Promise<void> {
   const [, base, iModelId] = /^(https?:\/\/.+\/imodels)\/([^/?#]+)\/?$/i.exec(address) ?? [];
   if (base === undefined || iModelId === undefined)
-    throw new ExitError(exitCodes.usage, `'${address}' is no address of an iModel: it ends with /imodels/{id}`);
+    throw new ExitError(
+      exitCodes.usage,
+      `'${address}' is not the address of an iModel; such an address ends with /imodels/{id}`,
+    );
   const sourceToken = options.sourceToken ?? process.env['OFFSHOOT_SOURCE_TOKEN'];
   if (sourceToken === undefined)
     throw new ExitError(
@@ -219,7 +222,7 @@ async function listChangesets(there: Connection, iModelId: string): Promise<List
       `the other server lists ${listed.length} changesets, and its latest one has the index ${latest.index}`,
     );
   if (listed.at(-1)?.id !== latest.id.toLowerCase())
-    throw new ExitError(exitCodes.failed, 'the other server lists another latest changeset than it names');
+    throw new ExitError(exitCodes.failed, 'the source server lists a different latest changeset than it reports');
   return listed;
 }
 
@@ -257,7 +260,7 @@ async function fetchChangeset(
     changeset.fileSize !== fileSize ||
     (changeset.parentId ?? '').toLowerCase() !== parentId
   )
-    throw new ExitError(exitCodes.failed, `the other server describes changeset ${index} (${id}) in two ways`);
+    throw new ExitError(exitCodes.failed, `the source server describes changeset ${index} (${id}) inconsistently`);
   const { description, containingChanges, synchronizationInfo } = changeset;
   return {
     id,

@@ -27,7 +27,7 @@ interface StartOptions {
 export function startCommand(): Command {
   return withOptions(
     new Command('start').description(
-      'Start the server. Without options: SQLite and files in ./offshoot-data, http://localhost:4700.',
+      'Start the server. By default it uses SQLite and files in ./offshoot-data and listens on http://localhost:4700.',
     ),
   )
     .option('--public-url <url>', 'address of the server in links, such as https://imodels.example.com')
@@ -38,17 +38,17 @@ export function startCommand(): Command {
 export function workCommand(): Command {
   return withOptions(
     new Command('work').description(
-      'Run a worker: checkpoints, copies into other data centers and webhooks of an installation on PostgreSQL, and no API. Any number may run; its port answers /health and /metrics.',
+      'Run a worker without the API: it generates checkpoints, copies iModels into other data centers and delivers webhooks for an installation on PostgreSQL. Start as many as you need; each serves /health and /metrics.',
     ),
   ).action((options: StartOptions) => run(options, 'worker'));
 }
 
 function withOptions(command: Command): Command {
   return command
-    .option('--data <folder>', 'folder of database, files, keys and users')
-    .option('--host <address>', 'address to listen on; localhost by default, 0.0.0.0 for every one')
-    .option('--port <number>', 'port to listen on; 0 takes a free one')
-    .option('--database-url <url>', 'PostgreSQL instead of SQLite')
+    .option('--data <folder>', 'folder for the database, files, keys and users')
+    .option('--host <address>', 'address to listen on; localhost by default, 0.0.0.0 for all interfaces')
+    .option('--port <number>', 'port to listen on; 0 selects a free port')
+    .option('--database-url <url>', 'PostgreSQL database to use instead of SQLite')
     .option('--config <file>', 'configuration file (offshoot.json)');
 }
 

@@ -10,14 +10,14 @@ const units: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86_400 };
 /** `offshoot token`: prints a bearer token of the embedded issuer and nothing else. */
 export function tokenCommand(): Command {
   return new Command('token')
-    .description('Print a bearer token for a user of the users file (users.json in the data folder).')
-    .option('--user <email or id>', 'user; by default the first one of the file')
+    .description('Print a bearer token for a user in users.json, the users file in the data folder.')
+    .option('--user <email or id>', 'user; by default the first user in the file')
     .option(
       '--application <id>',
       'application that sends the requests; its tier decides the rate limits',
       'offshoot-cli',
     )
-    .option('--expires-in <time>', 'life, such as 30m, 12h or 7d', '24h')
+    .option('--expires-in <time>', 'lifetime, such as 30m, 12h or 7d', '24h')
     .option('--scope <scope>', 'scopes, separated by spaces', 'itwin-platform')
     .option('--data <folder>', 'data folder of the server', process.env['OFFSHOOT_DATA'] ?? 'offshoot-data')
     .action(async (options: { user?: string; application: string; expiresIn: string; scope: string; data: string }) => {
@@ -42,8 +42,7 @@ export async function mintToken(options: {
     );
   const directory = Directory.open(options.data, (message) => process.stderr.write(`offshoot: ${message}\n`));
   const user = options.user === undefined ? directory.data.users[0] : directory.findUser(options.user);
-  if (user === undefined)
-    throw new ExitError(exitCodes.usage, `there is no user '${options.user ?? ''}' in ${directory.file}`);
+  if (user === undefined) throw new ExitError(exitCodes.usage, `no user '${options.user ?? ''}' in ${directory.file}`);
   const issuer = await EmbeddedIssuer.open(options.data);
   return issuer.mint(user, {
     applicationId: options.application ?? 'offshoot-cli',
@@ -55,6 +54,6 @@ export async function mintToken(options: {
 /** A span of time in words of the command line, seconds. @throws ExitError usage */
 export function parseTime(text: string): number {
   const match = /^(\d{1,6})([smhd])$/.exec(text);
-  if (match === null) throw new ExitError(exitCodes.usage, `'${text}' is no time; write it like 30m, 12h or 7d`);
+  if (match === null) throw new ExitError(exitCodes.usage, `'${text}' is not a duration; write it like 30m, 12h or 7d`);
   return Number(match[1]) * (units[match[2] as string] as number);
 }

@@ -9,7 +9,9 @@ import { progressBar } from './progress.ts';
 /** `offshoot verify`: whether every file that the database knows is there, and whole. */
 export function verifyCommand(): Command {
   return withInstallation(new Command('verify'))
-    .description('Compare database and store: missing, damaged and stray files. Changes nothing; the server may run.')
+    .description(
+      'Compare database and store, and report missing, damaged and orphaned files. Read-only; the server may be running.',
+    )
     .option('--deep', 'read every file and compare its hash')
     .option('--json', 'print one JSON object and no progress')
     .action(async (options: InstallationOptions & { deep?: boolean; json?: boolean }) => {
@@ -41,13 +43,13 @@ function print(found: Verified, json: boolean): void {
   if (json) process.stdout.write(`${JSON.stringify(found)}\n`);
   else {
     printFaults(faults);
-    for (const key of orphanObjects) process.stdout.write(`stray    ${key}\n`);
+    for (const key of orphanObjects) process.stdout.write(`orphan   ${key}\n`);
     for (const [table, count] of Object.entries(orphans))
       process.stdout.write(
-        `orphan   ${count} rows of ${table} to which nothing refers; the collector takes them within a day\n`,
+        `orphan   ${count} unreferenced rows of ${table}; the collector deletes them within a day\n`,
       );
     process.stdout.write(
-      `${files} files, ${(bytes / 1e6).toFixed(1)} MB: ${faults.length === 0 ? 'all there' : `${faults.length} missing or damaged`}; ${orphanObjects.length} strays\n`,
+      `${files} files, ${(bytes / 1e6).toFixed(1)} MB: ${faults.length === 0 ? 'all present' : `${faults.length} missing or damaged`}; ${orphanObjects.length} orphaned files\n`,
     );
   }
   if (faults.length > 0)

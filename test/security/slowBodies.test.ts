@@ -275,7 +275,7 @@ onEachDatabase('A caller whose access is revoked', {}, (context) => {
     await services.database.db.transaction().execute((tx) => removeMax(tx, iTwinId));
     await assert.rejects(
       services.database.db.transaction().execute((tx) => requirePermitted(tx, targetId, { caller, fromIModelId })),
-      /Whoever asked for the iModel no longer has the permissions that it needs/,
+      /The requester no longer has the permissions that this iModel needs/,
     );
   });
 });

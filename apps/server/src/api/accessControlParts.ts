@@ -2,6 +2,8 @@ import { Type, type Static } from 'typebox';
 import type { ITwinAccess } from '../access/permissions.ts';
 import type { UserAccountTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
+import { detail, type ApiError, type ErrorDetail } from '../errors.ts';
+import { UnknownUsersError } from '../iTwins/groups.ts';
 import type { Services } from '../services.ts';
 import { Nullable } from './schemas.ts';
 
@@ -74,3 +76,19 @@ export const managesMembers = { on: 'itwin', permission: 'administration_invite_
 export function idOf(text: string | undefined): string {
   return (text ?? '').replaceAll('\0', '');
 }
+
+/** Reports unknown users as details of `target`. Rule of the API: for groups the refusal is a 404. */
+export async function refusingUnknownUsers<T>(
+  target: string,
+  refusal: (details: ErrorDetail[]) => ApiError,
+  work: Promise<T>,
+): Promise<T> {
+  return work.catch((error: unknown) => {
+    if (error instanceof UnknownUsersError)
+      throw refusal(error.users.map((user) => detail.invalidValue(target, unknownUser(user))));
+    throw error;
+  });
+}
+
+/** Ascending order by a text column. */
+export const byText = (column: string) => ({ column, type: 'text', descending: false }) as const;

@@ -441,4 +441,20 @@ const updateITwin = itwinRoute({
   },
 });
 
-export const itwinRoutes: Route[] = [listITwins, createITwin, getITwin, updateITwin];
+const deleteITwin = itwinRoute({
+  operationId: 'delete-itwin',
+  method: 'DELETE',
+  path: '/itwins/:iTwinId',
+  tag,
+  summary: 'Delete an iTwin and all its iModels',
+  description:
+    'Clones of its iModels in other iTwins are kept. Requires an Organization Administrator, or an owner if the iTwin belongs to no organization.',
+  access: { on: 'itwin', permission: 'organization_administrator', from: 'path' },
+  invalid: 'Cannot delete iTwin.',
+  response: { status: 204, description: 'Deleted.' },
+  async handler({ access, caller, services }) {
+    await services.iTwins.delete(caller, access.itwin.id);
+  },
+});
+
+export const itwinRoutes: Route[] = [listITwins, createITwin, getITwin, updateITwin, deleteITwin];

@@ -1,4 +1,5 @@
 import { accessControlRoutes } from './accessControl.ts';
+import { accountRoutes } from './accounts.ts';
 import { baselineRoutes } from './baseline.ts';
 import { briefcaseRoutes } from './briefcases.ts';
 import { changesetRoutes } from './changesets.ts';
@@ -6,10 +7,13 @@ import { checkpointRoutes } from './checkpoints.ts';
 import { cloneRoutes } from './clone.ts';
 import { extendedDataRoutes } from './extendedData.ts';
 import { changesetGroupRoutes } from './changesetGroups.ts';
-import { groupAndOwnerRoutes } from './groupsAndOwners.ts';
+import { groupRoutes } from './groups.ts';
 import { imodelRoutes } from './imodels.ts';
 import { itwinRoutes } from './itwins.ts';
-import { itwinThingRoutes } from './itwinThings.ts';
+import { invitationRoutes } from './invitations.ts';
+import { iTwinImageRoutes } from './iTwinImages.ts';
+import { ownerRoutes } from './owners.ts';
+import { repositoryRoutes } from './repositories.ts';
 import { permissionRoutes } from './permissions.ts';
 import { lockRoutes } from './locks.ts';
 import { favoriteRoutes } from './favorites.ts';
@@ -21,7 +25,7 @@ import { userRoutes } from './users.ts';
 import { usageRoutes } from './usage.ts';
 import { webhookRoutes } from './webhooks.ts';
 
-/** Every route of the API: what the server answers, the document shows and the permission matrix test tries. */
+/** Every route of the API: the source for the server, the OpenAPI document and the permission matrix test. */
 export const routes: readonly Route[] = [
   ...cloneRoutes,
   ...imodelRoutes,
@@ -39,9 +43,13 @@ export const routes: readonly Route[] = [
   ...favoriteRoutes,
   ...permissionRoutes,
   ...itwinRoutes,
-  ...itwinThingRoutes,
+  ...accountRoutes,
+  ...iTwinImageRoutes,
+  ...repositoryRoutes,
   ...usageRoutes,
   ...webhookRoutes,
   ...accessControlRoutes,
-  ...groupAndOwnerRoutes,
+  ...groupRoutes,
+  ...ownerRoutes,
+  ...invitationRoutes,
 ];

@@ -1,18 +1,18 @@
 import { Type, type Static } from 'typebox';
 import type { UserGroupTable } from '../db/schema.ts';
 import { ApiError, detail, type ErrorDetail } from '../errors.ts';
-import { GroupNameTakenError, UnknownUsersError, type Group, type GroupMember } from '../iTwins/groups.ts';
+import { GroupNameTakenError, type Group, type GroupMember } from '../iTwins/groups.ts';
 import { pathOf } from './accessControl.ts';
 import {
+  byText,
   idOf,
   managesMembers,
   maxAssignments,
-  NoInvitations,
+  refusingUnknownUsers,
   roleIds,
   RoleOfMember,
   seenByMembers,
   showingUsers,
-  unknownUser,
   UserSchema,
   type CallOnITwin,
 } from './accessControlParts.ts';
@@ -21,13 +21,14 @@ import { itwinRoute, type Route } from './route.ts';
 import { DescriptionSchema, NameText, Nullable, PageLinks, ReferenceText } from './schemas.ts';
 
 const tag = 'Access control';
-const base = '/accesscontrol/itwins/:iTwinId';
+const groupsPath = '/accesscontrol/itwins/:iTwinId/groups';
+const membersPath = '/accesscontrol/itwins/:iTwinId/members/groups';
 
-/** Some versions of the client read `userId`, the later ones `id`. */
+/** Older versions of the client read `userId`, newer ones `id`. */
 const GroupUserSchema = Type.Object({ ...UserSchema.properties, userId: Type.String() });
 const ImsGroups = Type.Array(Type.String(), {
   maxItems: 0,
-  description: 'Always empty: this server knows no groups of an outside directory.',
+  description: 'Always empty: this server is not connected to an external directory.',
 });
 const GroupSchema = Type.Object({
   id: Type.String(),
@@ -77,18 +78,10 @@ function toGroupMember({
   };
 }
 
-/** Tells of users that nobody knows, under the property that named them. Rule of the API: for groups that is a 404. */
-async function known<T>(target: string, refusal: (details: ErrorDetail[]) => ApiError, work: Promise<T>): Promise<T> {
-  return work.catch((error: unknown) => {
-    if (error instanceof UnknownUsersError)
-      throw refusal(error.users.map((user) => detail.invalidValue(target, unknownUser(user))));
-    throw error;
-  });
-}
 const noSuchMember = (details: ErrorDetail[]): ApiError => new ApiError('TeamMemberNotFound', { details });
 
-/** Tells that a group's name is taken. */
-async function uniqueName<T>(invalid: (details: ErrorDetail[]) => ApiError, work: Promise<T>): Promise<T> {
+/** Refuses a group name that is already taken. */
+async function refusingTakenNames<T>(invalid: (details: ErrorDetail[]) => ApiError, work: Promise<T>): Promise<T> {
   return work.catch((error: unknown) => {
     if (error instanceof GroupNameTakenError)
       throw invalid([detail.invalidValue('name', 'A group with the specified name already exists.')]);
@@ -96,15 +89,7 @@ async function uniqueName<T>(invalid: (details: ErrorDetail[]) => ApiError, work
   });
 }
 
-const byText = (column: string) => ({ column, type: 'text', descending: false }) as const;
-const listPath = {
-  groups: `${base}/groups`,
-  members: `${base}/members/groups`,
-  owners: `${base}/members/owners`,
-  invitations: `${base}/members/invitations`,
-  groupInvitations: `${base}/groups/:groupId/invitations`,
-};
-/** Rule of the API: groups of an outside directory may be named; there are none here, so none can be found. */
+/** Rule of the API: a body may name groups of an external directory; this server has no directory, so none is found. */
 const NoImsGroups = Type.Optional(
   Type.Array(Type.String(), { maxItems: 0, explain: 'This server knows no groups of an outside directory.' }),
 );
@@ -118,7 +103,7 @@ const Description = Type.Optional(DescriptionSchema);
 const listGroups = itwinRoute({
   operationId: 'get-itwin-groups',
   method: 'GET',
-  path: `${base}/groups`,
+  path: groupsPath,
   tag,
   summary: 'List the groups of an iTwin',
   access: seenByMembers,
@@ -126,7 +111,7 @@ const listGroups = itwinRoute({
   query: Type.Object(pagingParameters),
   response: {
     status: 200,
-    description: 'A page of groups; without paging parameters as many as a page may have.',
+    description: 'A page of groups; without paging parameters a page of the maximum size.',
     schema: Type.Object({ groups: Type.Array(GroupSchema), _links: PageLinks }),
   },
   async handler(call) {
@@ -137,7 +122,7 @@ const listGroups = itwinRoute({
     );
     return {
       groups: await toGroups(call, page.items),
-      _links: links.page(pathOf(listPath.groups, params), rawQuery, page),
+      _links: links.page(pathOf(groupsPath, params), rawQuery, page),
     };
   },
 });
@@ -145,7 +130,7 @@ const listGroups = itwinRoute({
 const getGroup = itwinRoute({
   operationId: 'get-itwin-group',
   method: 'GET',
-  path: `${base}/groups/:groupId`,
+  path: `${groupsPath}/:groupId`,
   tag,
   summary: 'Get a group',
   access: seenByMembers,
@@ -161,7 +146,7 @@ const getGroup = itwinRoute({
 const createGroup = itwinRoute({
   operationId: 'create-itwin-group',
   method: 'POST',
-  path: `${base}/groups`,
+  path: groupsPath,
   tag,
   summary: 'Create a group',
   access: managesMembers,
@@ -180,9 +165,9 @@ const createGroup = itwinRoute({
     return {
       group: await toGroup(
         call,
-        await uniqueName(
+        await refusingTakenNames(
           invalid,
-          known('members', noSuchMember, services.groups.create(caller, access.itwin.id, group)),
+          refusingUnknownUsers('members', noSuchMember, services.groups.create(caller, access.itwin.id, group)),
         ),
       ),
     };
@@ -192,9 +177,9 @@ const createGroup = itwinRoute({
 const updateGroup = itwinRoute({
   operationId: 'update-itwin-group',
   method: 'PATCH',
-  path: `${base}/groups/:groupId`,
+  path: `${groupsPath}/:groupId`,
   tag,
-  summary: 'Change a group; `members` replaces its users',
+  summary: 'Update a group; `members` replaces its users',
   access: managesMembers,
   invalid: 'Cannot update Group.',
   body: Type.Object({
@@ -203,7 +188,7 @@ const updateGroup = itwinRoute({
     members: Type.Optional(Users),
     imsGroups: NoImsGroups,
   }),
-  response: { status: 200, description: 'The group as it is now.', schema: GroupResponse },
+  response: { status: 200, description: 'The updated group.', schema: GroupResponse },
   errors: ['GroupNotFound', 'TeamMemberNotFound'],
   async handler(call) {
     const { access, caller, params, body, services, invalid } = call;
@@ -211,9 +196,13 @@ const updateGroup = itwinRoute({
     return {
       group: await toGroup(
         call,
-        await uniqueName(
+        await refusingTakenNames(
           invalid,
-          known('members', noSuchMember, services.groups.update(caller, access, idOf(params['groupId']), change)),
+          refusingUnknownUsers(
+            'members',
+            noSuchMember,
+            services.groups.update(caller, access, idOf(params['groupId']), change),
+          ),
         ),
       ),
     };
@@ -223,12 +212,12 @@ const updateGroup = itwinRoute({
 const deleteGroup = itwinRoute({
   operationId: 'delete-itwin-group',
   method: 'DELETE',
-  path: `${base}/groups/:groupId`,
+  path: `${groupsPath}/:groupId`,
   tag,
-  summary: 'Delete a group; its users lose the roles that they had through it',
+  summary: 'Delete a group; its users lose the roles they had through the group',
   access: managesMembers,
   invalid: 'Cannot delete Group.',
-  response: { status: 204, description: 'Gone.' },
+  response: { status: 204, description: 'Deleted.' },
   errors: ['GroupNotFound'],
   async handler({ access, caller, params, services }) {
     await services.groups.delete(caller, access.itwin.id, idOf(params['groupId']));
@@ -238,9 +227,9 @@ const deleteGroup = itwinRoute({
 const listGroupMembers = itwinRoute({
   operationId: 'get-itwin-group-members',
   method: 'GET',
-  path: `${base}/members/groups`,
+  path: membersPath,
   tag,
-  summary: 'List the groups that have roles, with these',
+  summary: 'List the groups that are members of an iTwin, with their roles',
   access: seenByMembers,
   invalid: 'Cannot get Members.',
   query: Type.Object(pagingParameters),
@@ -256,7 +245,7 @@ const listGroupMembers = itwinRoute({
     );
     return {
       members: page.items.map(toGroupMember),
-      _links: links.page(pathOf(listPath.members, params), rawQuery, page),
+      _links: links.page(pathOf(membersPath, params), rawQuery, page),
     };
   },
 });
@@ -264,7 +253,7 @@ const listGroupMembers = itwinRoute({
 const getGroupMember = itwinRoute({
   operationId: 'get-itwin-group-member',
   method: 'GET',
-  path: `${base}/members/groups/:groupId`,
+  path: `${membersPath}/:groupId`,
   tag,
   summary: 'Get the roles of a group',
   access: seenByMembers,
@@ -279,9 +268,9 @@ const getGroupMember = itwinRoute({
 const addGroupMembers = itwinRoute({
   operationId: 'add-itwin-group-members',
   method: 'POST',
-  path: `${base}/members/groups`,
+  path: membersPath,
   tag,
-  summary: 'Give groups roles beside those they hold',
+  summary: 'Add roles to groups',
   access: managesMembers,
   invalid: 'Cannot add Members.',
   body: Type.Object({
@@ -308,7 +297,7 @@ const addGroupMembers = itwinRoute({
 const updateGroupMember = itwinRoute({
   operationId: 'update-itwin-group-member',
   method: 'PATCH',
-  path: `${base}/members/groups/:groupId`,
+  path: `${membersPath}/:groupId`,
   tag,
   summary: 'Replace the roles of a group',
   access: managesMembers,
@@ -316,7 +305,7 @@ const updateGroupMember = itwinRoute({
   body: Type.Object({ roleIds }),
   response: {
     status: 200,
-    description: 'The member as it is now.',
+    description: 'The updated member.',
     schema: Type.Object({ member: GroupMemberSchema }),
   },
   errors: ['TeamMemberNotFound', 'RoleNotFound'],
@@ -332,9 +321,9 @@ const updateGroupMember = itwinRoute({
 const removeGroupMember = itwinRoute({
   operationId: 'remove-itwin-group-member',
   method: 'DELETE',
-  path: `${base}/members/groups/:groupId`,
+  path: `${membersPath}/:groupId`,
   tag,
-  summary: 'Take all roles from a group',
+  summary: 'Remove all roles from a group',
   access: managesMembers,
   invalid: 'Cannot remove Member.',
   response: { status: 204, description: 'Removed.' },
@@ -344,149 +333,7 @@ const removeGroupMember = itwinRoute({
   },
 });
 
-const listOwners = itwinRoute({
-  operationId: 'get-itwin-owners',
-  method: 'GET',
-  path: `${base}/members/owners`,
-  tag,
-  summary: 'List the owners of an iTwin, who may do everything on it',
-  access: seenByMembers,
-  invalid: 'Cannot get Owners.',
-  query: Type.Object(pagingParameters),
-  response: {
-    status: 200,
-    description: 'A page of owners.',
-    schema: Type.Object({ members: Type.Array(UserSchema), _links: PageLinks }),
-  },
-  async handler(call) {
-    const { access, query, rawQuery, params, links, services, invalid } = call;
-    const page = await services.groups.owners(
-      access.itwin.id,
-      pageRequest(query, [byText('email'), byText('id')], invalid),
-    );
-    return {
-      members: page.items.map(await showingUsers(call, page.items)),
-      _links: links.page(pathOf(listPath.owners, params), rawQuery, page),
-    };
-  },
-});
-
-const addOwner = itwinRoute({
-  operationId: 'add-itwin-owner',
-  method: 'POST',
-  path: `${base}/members/owners`,
-  tag,
-  summary: 'Make a user an owner',
-  access: { on: 'itwin', permission: 'administrator', from: 'path' },
-  invalid: 'Cannot add Owner.',
-  body: Type.Object({ email: ReferenceText('E-mail or id of the user.') }),
-  response: {
-    status: 201,
-    description: 'The owner.',
-    schema: Type.Object({
-      member: UserSchema,
-      invitation: Type.Null({ description: 'This server sends no invitations.' }),
-    }),
-  },
-  async handler(call) {
-    const { access, caller, body, services, invalid } = call;
-    const owner = await known('email', invalid, services.groups.addOwner(caller, access.itwin.id, body.email));
-    const show = await showingUsers(call, [owner]);
-    return { member: show(owner), invitation: null };
-  },
-});
-
-const removeOwner = itwinRoute({
-  operationId: 'remove-itwin-owner',
-  method: 'DELETE',
-  path: `${base}/members/owners/:ownerId`,
-  tag,
-  summary: 'Take ownership from a user; the last owner stays',
-  access: { on: 'itwin', permission: 'administrator', from: 'path' },
-  invalid: 'Cannot remove Owner.',
-  response: { status: 204, description: 'Removed.' },
-  errors: ['OwnerNotFound', 'LastOwner'],
-  async handler({ access, caller, params, services }) {
-    await services.groups.removeOwner(caller, access.itwin.id, idOf(params['ownerId']));
-  },
-});
-
-const InvitationsResponse = Type.Object({ invitations: NoInvitations, _links: PageLinks });
-const noPage = { items: [], next: undefined, prev: undefined };
-
-const listInvitations = itwinRoute({
-  operationId: 'get-itwin-member-invitations',
-  method: 'GET',
-  path: listPath.invitations,
-  tag,
-  summary: 'List invitations, of which there are none',
-  description: 'This server sends no invitations; naming a user who is not known is refused.',
-  access: seenByMembers,
-  invalid: 'Cannot get Invitations.',
-  query: Type.Object(pagingParameters),
-  response: { status: 200, description: 'No invitations.', schema: InvitationsResponse },
-  async handler({ rawQuery, params, links }) {
-    return { invitations: [], _links: links.page(pathOf(listPath.invitations, params), rawQuery, noPage) };
-  },
-});
-
-const getInvitation = itwinRoute({
-  operationId: 'get-itwin-member-invitation',
-  method: 'GET',
-  path: `${listPath.invitations}/:invitationId`,
-  tag,
-  summary: 'Get an invitation, of which there are none',
-  access: seenByMembers,
-  invalid: 'Cannot get Invitation.',
-  response: { status: 200, description: 'Never.', schema: Type.Object({}) },
-  errors: ['InvitationNotFound'],
-  handler: () => Promise.reject(new ApiError('InvitationNotFound')),
-});
-
-const deleteInvitation = itwinRoute({
-  operationId: 'delete-itwin-member-invitation',
-  method: 'DELETE',
-  path: `${listPath.invitations}/:invitationId`,
-  tag,
-  summary: 'Delete an invitation, of which there are none',
-  access: managesMembers,
-  invalid: 'Cannot delete Invitation.',
-  response: { status: 204, description: 'Never.' },
-  errors: ['InvitationNotFound'],
-  handler: () => Promise.reject(new ApiError('InvitationNotFound')),
-});
-
-const listGroupInvitations = itwinRoute({
-  operationId: 'get-itwin-group-member-invitations',
-  method: 'GET',
-  path: listPath.groupInvitations,
-  tag,
-  summary: 'List invitations to a group, of which there are none',
-  access: seenByMembers,
-  invalid: 'Cannot get Invitations.',
-  query: Type.Object(pagingParameters),
-  response: { status: 200, description: 'No invitations.', schema: InvitationsResponse },
-  errors: ['GroupNotFound'],
-  async handler({ access, rawQuery, params, links, services }) {
-    await services.groups.get(access.itwin.id, idOf(params['groupId']));
-    return { invitations: [], _links: links.page(pathOf(listPath.groupInvitations, params), rawQuery, noPage) };
-  },
-});
-
-const deleteGroupInvitation = itwinRoute({
-  operationId: 'delete-itwin-group-member-invitation',
-  method: 'DELETE',
-  path: `${listPath.groupInvitations}/:invitationId`,
-  tag,
-  summary: 'Delete an invitation to a group, of which there are none',
-  access: managesMembers,
-  invalid: 'Cannot delete Invitation.',
-  response: { status: 204, description: 'Never.' },
-  errors: ['InvitationNotFound'],
-  handler: () => Promise.reject(new ApiError('InvitationNotFound')),
-});
-
-export const groupAndOwnerRoutes: Route[] = [
+export const groupRoutes: Route[] = [
   listGroups,
   getGroup,
   createGroup,
@@ -497,12 +344,4 @@ export const groupAndOwnerRoutes: Route[] = [
   addGroupMembers,
   updateGroupMember,
   removeGroupMember,
-  listOwners,
-  addOwner,
-  removeOwner,
-  listInvitations,
-  getInvitation,
-  deleteInvitation,
-  listGroupInvitations,
-  deleteGroupInvitation,
 ];

@@ -12,49 +12,49 @@ const manySuites = 6;
 /** Suites that try every route in one way, or use other routes to prove the rules of one; they say nothing of a route's own rules. */
 const general = new Set(['permissionMatrix', 'badInput', 'openapi', 'access', 'browser', 'cloneRules']);
 
-/** Where an answer differs from the vendor's service, or goes beyond what is documented of it. Nothing else is known to differ. */
+/** Known differences from the vendor's service, and extensions of its documented responses. */
 const deviations: Record<string, string> = {
   'clone-imodel':
-    'done when the 202 leaves, so the first poll finds `successful`; checkpoints of the source come along',
-  'fork-imodel': 'without iTwin.js on the server: with `preserveHistory` only, and FederationGuids are not checked',
+    'complete before the 202 is sent, so the first poll returns `successful`; the clone has the checkpoints of its source',
+  'fork-imodel': 'without iTwin.js on the server, requires `preserveHistory` and does not check FederationGuids',
   'create-imodel':
-    'the empty seed has 1,384,448 bytes (an older schema gave 1,253,376); `geographicCoordinateSystem` is kept with the iModel and not written into the file; creation from a template needs iTwin.js on the server, unless from its baseline',
+    'the empty seed has 1,384,448 bytes (an older schema gave 1,253,376); `geographicCoordinateSystem` is stored with the iModel and not written into the file; creation from a template requires iTwin.js on the server, except from its baseline',
   'get-create-imodel-operation-details': 'adds `progress`, `failureReason` and times',
-  'get-imodel-baseline-file-details': 'the file has the ids of the iModel that it is asked for',
+  'get-imodel-baseline-file-details': 'the file contains the ids of the requested iModel',
   'complete-imodel-baseline-file-upload':
-    'with iTwin.js on the server the file is looked into before it counts: no iModel, or a briefcase, is refused',
+    'with iTwin.js on the server, the file is examined first: a file that is not an iModel, or is a briefcase, is rejected',
   'get-changeset-checkpoint':
-    "adds `progress` and `failureReason`; containers are the server's own, with every store: use `@offshoot/itwinjs`",
+    "adds `progress` and `failureReason`; the server itself serves the containers, with every store: use `@offshoot/itwinjs`",
   'get-named-version-checkpoint': 'as `get-changeset-checkpoint`',
-  'get-briefcase-checkpoint': 'as `get-changeset-checkpoint`; the newest usable one',
-  'update-imodel-named-version': "without `state` the state stays (a test of the vendor's suite expects `visible`)",
+  'get-briefcase-checkpoint': 'as `get-changeset-checkpoint`; returns the newest usable checkpoint',
+  'update-imodel-named-version': "without `state`, the state is unchanged (a test of the vendor's suite expects `visible`)",
   'acquire-imodel-briefcase':
-    "at most 5 unreleased ones a user, iModel and minute, as the clients' suite wants; the documentation says 100; adds `minimumBriefcaseId`, for imports",
+    "at most 5 unreleased briefcases per user, iModel and minute, as the clients' suite expects; the documentation says 100; adds `minimumBriefcaseId`, for imports",
   'create-imodel-changeset':
-    'from the own briefcase only; adds `recordedBriefcaseId`, with which an import keeps the briefcase that made a changeset',
+    'only from a briefcase of the caller; adds `recordedBriefcaseId`, with which an import keeps the briefcase that created a changeset',
   'update-imodel-changeset':
-    'may be repeated: a lost answer is given again; `DataConflict` too when the bytes do not give the id',
-  'get-imodel-rolepermissions-by-role': 'answers all roles, as the sample of the reference does',
+    'can be repeated and then returns the same response; also `DataConflict` if the bytes do not match the id',
+  'get-imodel-rolepermissions-by-role': 'returns all roles, as the sample in the reference does',
   'create-itwin':
-    'data centers are those of the configuration; a parent must be of an organization of the caller; accounts are the organizations of the users file, so none is created; `ianaTimeZone` and coordinates are not kept',
-  'get-my-itwins': 'without `x-itwin-query-scope` all that the caller may see, as with `all`; accounts are not listed',
-  'get-itwin-account': 'in full representation the account has no creator, and was created with its first iTwin',
+    'the data centers are those of the configuration; a parent must belong to an organization of the caller; accounts are the organizations of the users file, so none is created; `ianaTimeZone` and coordinates are not stored',
+  'get-my-itwins': 'without `x-itwin-query-scope`, returns everything that the caller can access, as with `all`; accounts are not listed',
+  'get-itwin-account': 'in full representation, the account has no creator, and its creation time is that of its first iTwin',
   'get-my-primary-account': 'as `get-itwin-account`',
-  'create-repository': '`capabilities` are empty: no resources, no graphics; no repositories are there by themselves',
+  'create-repository': '`capabilities` are empty: no resources, no graphics; there are no built-in repositories',
   'delete-itwin': 'deletes its iModels too',
-  'upload-itwin-image': 'PNG out, 400 × 250 and 800 × 500',
-  'create-itwin-group': 'no groups of an outside directory; groups belong to one iTwin',
-  'add-itwin-members': 'users are known or not: there are no invitations; who is not known is refused, 422',
+  'upload-itwin-image': 'images are returned as PNG, 400 × 250 and 800 × 500',
+  'create-itwin-group': 'no groups from an external directory; a group belongs to one iTwin',
+  'add-itwin-members': 'there are no invitations: an unknown user is rejected with 422',
   'add-itwin-owner': 'as `add-itwin-members`',
-  'get-itwin-roles': 'every role is of the type `Custom`; without paging parameters up to 1,000',
-  'get-itwin-groups': 'without paging parameters up to 1,000',
+  'get-itwin-roles': 'every role has the type `Custom`; without paging parameters, returns up to 1,000',
+  'get-itwin-groups': 'without paging parameters, returns up to 1,000',
   'get-itwin-member-invitations': 'always empty',
   'get-itwin-member-invitation': 'always 404 `InvitationNotFound`',
   'delete-itwin-member-invitation': 'always 404 `InvitationNotFound`',
   'get-itwin-group-member-invitations': 'always empty',
   'delete-itwin-group-member-invitation': 'always 404 `InvitationNotFound`',
   'create-itwin-webhook':
-    'webhooks of one iTwin, at an address of this server; names of the events for pushes and versions are not documented publicly',
+    'webhooks of one iTwin, at an address of this server; the event names for pushes and versions are not publicly documented',
 };
 
 function callersOf(route: Route, seen: readonly CoverageRecord[]): string {
@@ -92,10 +92,10 @@ export function compatibilityTable(folder: string): string {
     (name) => JSON.parse(readFileSync(path.join(folder, name), 'utf8')) as CoverageRecord,
   );
   const known = new Set(routes.map(({ operationId }) => operationId));
-  const stray = Object.keys(deviations).filter((operationId) => !known.has(operationId));
-  if (stray.length > 0) throw new Error(`deviations of routes that are not there: ${stray.join(', ')}`);
+  const unknown = Object.keys(deviations).filter((operationId) => !known.has(operationId));
+  if (unknown.length > 0) throw new Error(`deviations of unknown routes: ${unknown.join(', ')}`);
   const untried = routes.filter((route) => callersOf(route, seen) === 'HTTP: ').map(({ operationId }) => operationId);
-  if (untried.length > 0) throw new Error(`no suite gets a good answer from ${untried.join(', ')}`);
+  if (untried.length > 0) throw new Error(`no suite receives a 2xx response from ${untried.join(', ')}`);
   const absent = absentAddresses.map(
     ({ paths, message }) => `| \`${(paths[0] as string).replace(/:(\w+)/g, '{$1}')}\` and below | ${message} |`,
   );
@@ -106,15 +106,15 @@ export function compatibilityTable(folder: string): string {
   return [
     '# Compatibility',
     '',
-    'Written by `npm run compatibility` from what a run of all tests saw; `npm test` fails when this page is not what it would write.',
-    'A published client is named where one has the call (`test/conformance.test.ts` calls every method of each); else the suites whose',
-    'plain requests were answered by 2xx. Every route is also in the permission matrix (`test/permissionMatrix.test.ts`) and gets bad',
-    'input (`test/badInput.test.ts`). All of it on SQLite with files, PostgreSQL with S3, and PostgreSQL with Azure Blob. An empty last',
-    'column means that no difference is known.',
+    '`npm run compatibility` writes this page from a run of all tests; `npm test` fails if the page is out of date.',
+    'Each route names the published clients that call it (`test/conformance.test.ts` calls every method of each), or else the suites whose',
+    'plain requests received a 2xx response. Every route is also part of the permission matrix (`test/permissionMatrix.test.ts`) and receives invalid',
+    'input (`test/badInput.test.ts`). All tests run on SQLite with files, PostgreSQL with S3, and PostgreSQL with Azure Blob. An empty last',
+    'column means that no difference from the vendor's service is known.',
     '',
     '`test/platformClients.test.ts` calls every method of `@itwin/itwins-client` 1.1.0 and 1.6.1, the first and the newest version that the',
-    'npm registry offers. It does not offer `@itwin/itwins-client` 3.0 and `@itwin/access-control-client` 3.7 and 4.1: their requests are',
-    'sent as their public source sends them, and the table names these "by its requests".',
+    'npm registry offers. It does not offer `@itwin/itwins-client` 3.0 or `@itwin/access-control-client` 3.7 and 4.1: the test sends their',
+    'requests as their public source does, and the table marks them "by its requests".',
     '',
     '`test/browser.test.ts` runs the management client and `@itwin/imodels-access-frontend` in Chromium, from another origin.',
     '`test/checkpoints.test.ts` runs iTwin.js itself: briefcases, pushes, read-only opens from checkpoints, on sources, clones and forks.',
@@ -123,7 +123,7 @@ export function compatibilityTable(folder: string): string {
     '| --- | --- | --- | --- |',
     ...rows,
     '',
-    'Addresses of the platform that clients ask for and that are not there. They answer 404 `NotFound` with the reason:',
+    'Addresses of the platform that clients request and that this server does not implement. They return 404 `NotFound` with the reason:',
     '',
     '| address | answer |',
     '| --- | --- |',

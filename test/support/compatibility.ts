@@ -24,10 +24,11 @@ const deviations: Record<string, string> = {
   'complete-imodel-baseline-file-upload':
     'with iTwin.js on the server, the file is examined first: a file that is not an iModel, or is a briefcase, is rejected',
   'get-changeset-checkpoint':
-    "adds `progress` and `failureReason`; the server itself serves the containers, with every store: use `@offshoot/itwinjs`",
+    'adds `progress` and `failureReason`; the server itself serves the containers, with every store: use `@offshoot/itwinjs`',
   'get-named-version-checkpoint': 'as `get-changeset-checkpoint`',
   'get-briefcase-checkpoint': 'as `get-changeset-checkpoint`; returns the newest usable checkpoint',
-  'update-imodel-named-version': "without `state`, the state is unchanged (a test of the vendor's suite expects `visible`)",
+  'update-imodel-named-version':
+    "without `state`, the state is unchanged (a test of the vendor's suite expects `visible`)",
   'acquire-imodel-briefcase':
     "at most 5 unreleased briefcases per user, iModel and minute, as the clients' suite expects; the documentation says 100; adds `minimumBriefcaseId`, for imports",
   'create-imodel-changeset':
@@ -37,8 +38,10 @@ const deviations: Record<string, string> = {
   'get-imodel-rolepermissions-by-role': 'returns all roles, as the sample in the reference does',
   'create-itwin':
     'the data centers are those of the configuration; a parent must belong to an organization of the caller; accounts are the organizations of the users file, so none is created; `ianaTimeZone` and coordinates are not stored',
-  'get-my-itwins': 'without `x-itwin-query-scope`, returns everything that the caller can access, as with `all`; accounts are not listed',
-  'get-itwin-account': 'in full representation, the account has no creator, and its creation time is that of its first iTwin',
+  'get-my-itwins':
+    'without `x-itwin-query-scope`, returns everything that the caller can access, as with `all`; accounts are not listed',
+  'get-itwin-account':
+    'in full representation, the account has no creator, and its creation time is that of its first iTwin',
   'get-my-primary-account': 'as `get-itwin-account`',
   'create-repository': '`capabilities` are empty: no resources, no graphics; there are no built-in repositories',
   'delete-itwin': 'deletes its iModels too',
@@ -110,7 +113,7 @@ export function compatibilityTable(folder: string): string {
     'Each route names the published clients that call it (`test/conformance.test.ts` calls every method of each), or else the suites whose',
     'plain requests received a 2xx response. Every route is also part of the permission matrix (`test/permissionMatrix.test.ts`) and receives invalid',
     'input (`test/badInput.test.ts`). All tests run on SQLite with files, PostgreSQL with S3, and PostgreSQL with Azure Blob. An empty last',
-    'column means that no difference from the vendor's service is known.',
+    "column means that no difference from the vendor's service is known.",
     '',
     '`test/platformClients.test.ts` calls every method of `@itwin/itwins-client` 1.1.0 and 1.6.1, the first and the newest version that the',
     'npm registry offers. It does not offer `@itwin/itwins-client` 3.0 or `@itwin/access-control-client` 3.7 and 4.1: the test sends their',

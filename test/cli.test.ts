@@ -115,7 +115,7 @@ describe('The command line', () => {
         [code, stderr.split('\n')[0]],
         [
           1,
-          `offshoot: The data folder ${locked} cannot be used: this user may not write it. Name another one with --data, or see to it that this one can be written.`,
+          `offshoot: The data folder ${locked} cannot be used: this user has no permission to write to it. Choose another folder with --data, or make this one writable.`,
         ],
       );
     } finally {

@@ -150,7 +150,7 @@ onEachDatabase(
         assert.equal(at(path), 3, 'nothing is sent during the pause');
         assert.equal(
           kept.filter(
-            ({ lastError }) => lastError === 'The receiver failed repeatedly: nothing is sent to it for a while.',
+            ({ lastError }) => lastError === 'The receiver failed repeatedly, so deliveries to it are paused.',
           ).length,
           5,
         );

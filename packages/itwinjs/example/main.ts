@@ -1,6 +1,6 @@
 /**
- * A complete program: opens an iModel of an Offshoot server read-only, straight from its checkpoint; then takes a
- * briefcase, changes something, pushes it, and gives the briefcase back.
+ * A complete program: opens an iModel of an Offshoot server read-only from its checkpoint; then acquires a briefcase,
+ * pushes a change, and releases the briefcase.
  *
  *   node main.ts <server> <token> <iTwinId> <iModelId>
  */
@@ -18,7 +18,7 @@ await startOnOffshoot({
   cacheDir: path.join(tmpdir(), `offshoot-example-${process.pid}`),
 });
 try {
-  // The state of a changeset that has a checkpoint; "" is the baseline, which always has one.
+  // Any changeset that has a checkpoint; "" is the baseline, which always has one.
   const db = await SnapshotDb.openCheckpoint({ iTwinId, iModelId, changeset: { id: '', index: 0 } });
   const elements = db.withPreparedStatement('select count(*) from bis.Element', (statement) =>
     statement.step() === DbResult.BE_SQLITE_ROW ? statement.getValue(0).getInteger() : 0,
@@ -26,7 +26,7 @@ try {
   console.log(`${db.rootSubject.name}: ${elements} elements in the baseline`);
   db.close();
 
-  // A briefcase: the nearest checkpoint, and every changeset after it.
+  // A briefcase consists of the nearest checkpoint and all later changesets.
   const file = await BriefcaseManager.downloadBriefcase({ iTwinId, iModelId });
   const briefcase = await BriefcaseDb.open(file);
   await briefcase.locks.acquireLocks({ shared: IModel.rootSubjectId });

@@ -1,39 +1,40 @@
 import { IModelHost, SettingsPriority, V2CheckpointManager, type IModelHostOptions } from '@itwin/core-backend';
 import { BackendIModelsAccess } from '@itwin/imodels-access-backend';
 
-/** How an iTwin.js backend reaches an Offshoot server; everything else is iTwin.js's own. */
+/** Options of `startOnOffshoot`: those of `IModelHost.startup` except `hubAccess`, and the connection to the server. */
 export interface OffshootOptions extends Omit<IModelHostOptions, 'hubAccess'> {
   /** Address of the server, such as `http://localhost:4700`, with its path if it is served below one. */
   server: string;
-  /** Gives the token of whoever works: `Bearer …`. Not needed where `authorizationClient` is given. */
+  /** Returns the access token of the user: `Bearer …`. Not needed if `authorizationClient` is given. */
   getAccessToken?: () => Promise<string>;
   /**
-   * Lets iTwin.js look for its coordinate system workspaces on the internet when the first iModel is opened. Off by default:
-   * without a network that takes 15 s.
+   * Lets iTwin.js look up its coordinate system workspaces on the internet when the first iModel is opened. Default: false,
+   * because without a network the look-up takes 15 s.
    */
   coordinateSystemWorkspaces?: boolean;
 }
 
-/** What core-backend knows of a checkpoint's container; the part that is of use here. */
+/** The properties of a checkpoint's container that are used here, as core-backend declares them. */
 interface CheckpointContainer {
   accountName: string;
   sasToken: string;
 }
-/** core-backend makes the address of a container of an account name alone, by this function. */
+/** The function with which core-backend builds the address of a container from an account name alone. */
 interface ContainerAddresses {
   toCloudContainerProps(from: CheckpointContainer): object;
 }
 
-/** Account name that Offshoot gives for checkpoints that it serves itself. */
+/** Account name that Offshoot returns for checkpoints that it serves itself. */
 const ownAccount = 'storage';
 
 /**
  * Starts `IModelHost` on an Offshoot server: briefcases, changesets, locks and versions through its API, checkpoints from
  * its containers. Everything above that is unmodified iTwin.js, on plain HTTP too.
  *
- * iTwin.js (5.x) makes the address of a checkpoint's container from the name of an Azure account and drops the address that
- * the API gives. So the one function that does this is replaced; containers in an Azure account keep their address.
- * @throws whatever `IModelHost.startup` throws
+ * iTwin.js 5.x builds the address of a checkpoint's container from the name of an Azure account and ignores the address that
+ * the API returns. This function therefore replaces the one function that does so; containers in an Azure account keep
+ * their address.
+ * @throws the errors of `IModelHost.startup`
  */
 export async function startOnOffshoot(options: OffshootOptions): Promise<void> {
   const { server, getAccessToken, coordinateSystemWorkspaces, ...host } = options;

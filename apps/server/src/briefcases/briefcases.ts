@@ -15,8 +15,8 @@ import { firstBriefcaseId, lastBriefcaseId } from './counter.ts';
 const minuteMs = 60_000;
 
 /**
- * Hands out and takes back briefcase ids. An id is never given twice within an iModel, nor one that the iModel it was derived
- * from had given out before.
+ * Acquires and releases briefcases. An id is issued only once within an iModel, and never if the source had issued it before
+ * the iModel was derived.
  */
 export class Briefcases {
   readonly #database: Database;
@@ -30,7 +30,7 @@ export class Briefcases {
   }
 
   /**
-   * @param minimumId lowest id that the briefcase may get: one more than those of changesets that are going to be imported
+   * @param minimumId lowest id that the briefcase may get: above the briefcase ids of the changesets that will be imported
    * @throws ApiError iModelNotFound, iModelNotInitialized, RateLimitExceeded; QuotaExceededError
    */
   async acquire(
@@ -72,7 +72,7 @@ export class Briefcases {
     });
   }
 
-  /** Rules of the API: so many briefcases a user, and so many in a minute. Released ones do not count. */
+  /** Rules of the API: a maximum number of briefcases per user, and per user and minute. Released ones do not count. */
   async #requireRoom(tx: Tx, caller: Caller, imodelId: string): Promise<void> {
     const own = tx.selectFrom('briefcase').where('imodel_id', '=', imodelId).where('owner_id', '=', caller.user.id);
     const { count } = await own.select((eb) => eb.fn.countAll<number>().as('count')).executeTakeFirstOrThrow();
@@ -89,7 +89,7 @@ export class Briefcases {
       .limit(this.#limits.perMinute)
       .execute();
     if (recent.length < this.#limits.perMinute) return;
-    // What is further ahead than a minute was acquired before the clock was set back.
+    // A time more than a minute ahead was recorded before the clock was set back.
     const waitMs = Math.min(minuteMs, (recent.at(-1)?.acquired_at ?? since) - since);
     throw new ApiError('RateLimitExceeded', {
       message: 'Maximum number of briefcases per user per minute reached.',
@@ -118,7 +118,7 @@ export class Briefcases {
     return readPage(query, request);
   }
 
-  /** Takes a briefcase back, and with it its locks and a push that it left unfinished. */
+  /** Releases a briefcase together with its locks, and abandons its unfinished push. */
   async release(caller: Caller, access: IModelAccess, briefcase: BriefcaseTable): Promise<void> {
     await this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');

@@ -10,14 +10,14 @@ import { deliveryFault } from './deliveryFault.ts';
 import { deliverJob, type EventMessage } from './events.ts';
 import { Receivers } from './receivers.ts';
 
-/** Rule of the API: a receiver answers within 5 s. */
+/** Rule of the API: a receiver must answer within 5 s. */
 const answerWithinMs = 5000;
 const longestWaitMs = 3_600_000;
 
 /**
- * Delivers events to webhooks, at least once: what is not answered by 2xx in time is sent again, later and later, and at
- * last kept on the list of what was given up. Addresses within the installation's own network are refused when the
- * connection is made, so that a name cannot be pointed at one afterwards; redirects are not followed.
+ * Delivers events to webhooks, at least once. A delivery that is not answered with 2xx in time is retried with exponential
+ * backoff; when its attempts are exhausted, it becomes a dead letter. Addresses within the installation's own network are
+ * refused when the connection is made, so that changing a DNS name later does not help. Redirects are not followed.
  */
 export function deliveryHandler(database: Database, config: Config['webhooks']): JobHandler {
   const filter = {
@@ -60,7 +60,7 @@ export function deliveryHandler(database: Database, config: Config['webhooks']):
           job.signal,
         );
       } catch (error) {
-        // What this server called off says nothing of the receiver.
+        // An attempt aborted by this server is no failure of the receiver.
         if (!job.signal.aborted) await receivers.failed(webhook);
         throw error;
       }

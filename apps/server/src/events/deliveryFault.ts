@@ -1,6 +1,6 @@
 import { PublicError } from '../operations/reasons.ts';
 
-/** What is told of a connection that a public address refused or ended, by the code of its error. */
+/** Messages for connections that a public address refused or closed, by error code. */
 const connectionFaults: Record<string, string> = {
   ECONNREFUSED: 'The receiver refused the connection.',
   ECONNRESET: 'The receiver ended the connection.',
@@ -8,11 +8,11 @@ const connectionFaults: Record<string, string> = {
   ETIMEDOUT: 'The receiver did not answer in time.',
 };
 
-/** One sentence for a name that nobody knows, one that leads into a private network and one without a way to it: which names the server's own network has, and where they lead, is nobody's business. */
+/** One sentence for an unknown host name, a private address and a missing route, so that it reveals nothing about the server's own network. */
 const unreachable =
   'The receiver could not be reached: its host name is not known, or leads to no address that this server sends to.';
 
-/** An error of a delivery in words for the owners of a webhook, who are not to learn how the server's own network looks. */
+/** Describes a delivery error for the owners of a webhook, without details of the server's own network. */
 export function deliveryFault(error: Error): PublicError {
   const { code = '' } = error as NodeJS.ErrnoException;
   const known = connectionFaults[code];

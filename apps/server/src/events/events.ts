@@ -2,7 +2,7 @@ import type { Tx } from '../db/database.ts';
 import type { IModelTable } from '../db/schema.ts';
 import { enqueue } from '../operations/jobs.ts';
 
-/** Wire names of the events. The names of the last two are not documented publicly; they follow the first two. */
+/** Wire names of the events. The last two are not documented publicly; they follow the pattern of the first two. */
 export const eventTypes = [
   'iModels.iModelCreated.v1',
   'iModels.iModelDeleted.v1',
@@ -11,10 +11,10 @@ export const eventTypes = [
 ] as const;
 type EventType = (typeof eventTypes)[number];
 
-/** Job that delivers one event to one webhook. Its id is the id of the message. */
+/** Job that delivers one event to one webhook. The job id is also the message id. */
 export const deliverJob = 'deliver';
 
-/** What such a job carries, and the message is made of. */
+/** Payload of the job, from which the message is built. */
 export interface EventMessage {
   eventType: EventType;
   iTwinId: string;
@@ -23,8 +23,8 @@ export interface EventMessage {
 }
 
 /**
- * Raises an event in the transaction of what happened: a delivery for each active webhook of the iTwin that wants it. So an
- * event is sent if and only if what it tells was committed.
+ * Raises an event in the transaction of the change that it reports: schedules a delivery to each active webhook of the iTwin
+ * that subscribes to it. The event is therefore sent if and only if the change was committed.
  */
 async function raise(tx: Tx, iTwinId: string, eventType: EventType, content: Record<string, unknown>): Promise<void> {
   const webhooks = await tx
@@ -42,7 +42,7 @@ async function raise(tx: Tx, iTwinId: string, eventType: EventType, content: Rec
 
 type Subject = Pick<IModelTable, 'id' | 'itwin_id'>;
 
-/** An iModel has become usable, however it was made. */
+/** Raises the creation event: an iModel is initialized, whichever way it was created. */
 export async function raiseCreated(tx: Tx, imodel: Subject & Pick<IModelTable, 'creator_id'>): Promise<void> {
   await raise(tx, imodel.itwin_id, 'iModels.iModelCreated.v1', { imodelId: imodel.id, userId: imodel.creator_id });
 }

@@ -5,15 +5,15 @@ import type { Database } from '../db/database.ts';
 import type { WebhookTable } from '../db/schema.ts';
 import { PublicError } from '../operations/reasons.ts';
 
-/** Longest pause: a receiver that is back hears of it within this time, milliseconds. */
+/** Longest pause of a failing webhook, milliseconds. A receiver that works again gets messages within this time. */
 const longestPauseMs = 300_000;
-/** How long one message that tries a failing receiver keeps the others back, milliseconds: longer than it may take to answer. */
+/** How long a trial message blocks other messages to the same webhook, milliseconds: longer than its answer may take. */
 const trialMs = 15_000;
 
 /**
- * Keeps the places of deliveries from receivers that fail: after `pauseAfter` failures in a row nothing is sent to a webhook for a while,
- * then one message tries it. Each further failure doubles the pause. Pauses are of one webhook, not of its host: nobody can
- * have somebody else's messages held back. Kept in the database, so that all servers heed them.
+ * Circuit breaker for webhooks, so that failing receivers do not occupy delivery slots: after `pauseAfter` consecutive failures
+ * a webhook is paused, then one trial message is sent. Each further failure doubles the pause. A pause applies to one webhook
+ * and not to its host, so that no user can delay the messages of another. It is stored in the database for all servers.
  */
 export class Receivers {
   readonly #database: Database;
@@ -24,7 +24,7 @@ export class Receivers {
     this.#config = config;
   }
 
-  /** Asks whether a message may be sent now. @throws PublicError while the webhook is paused */
+  /** Checks whether a message may be sent now. @throws PublicError while the webhook is paused */
   async require({ id, failures }: WebhookTable): Promise<void> {
     if (failures < this.#config.pauseAfter) return;
     const { db } = this.#database;
@@ -33,13 +33,13 @@ export class Receivers {
       .updateTable('webhook')
       .set({ paused_until: sql<number>`${now} + ${trialMs}` })
       .where('id', '=', id)
-      // One that ends later than any pause was begun on a clock that has been set back.
+      // An end beyond the longest pause was computed before the clock was set back.
       .where(
         sql<boolean>`(paused_until is null or paused_until <= ${now} or paused_until > ${now} + ${longestPauseMs})`,
       )
       .executeTakeFirst();
     if (trial.numUpdatedRows === 0n)
-      throw new PublicError('The receiver failed repeatedly: nothing is sent to it for a while.');
+      throw new PublicError('The receiver failed repeatedly, so deliveries to it are paused.');
   }
 
   async succeeded({ id, failures }: WebhookTable): Promise<void> {
@@ -54,7 +54,7 @@ export class Receivers {
   async failed({ id, failures }: WebhookTable): Promise<void> {
     const { db } = this.#database;
     const { pauseAfter, pauseSeconds } = this.#config;
-    // Of those that were under way together only the ones up to the limit count, and later the one that tries it again.
+    // Concurrent failures count only up to the limit; after that, only those of the trial messages count.
     const row = await db
       .updateTable('webhook')
       .set((eb) => ({ failures: eb('failures', '+', 1) }))

@@ -11,7 +11,7 @@ import { deliverJob } from './events.ts';
 
 export interface WebhookRequest {
   callbackUrl: string;
-  /** Made here where it is not given. */
+  /** Generated if absent. */
   secret: string | undefined;
   eventTypes: readonly string[];
   isActive: boolean;
@@ -24,7 +24,7 @@ export interface WebhookChange {
   isActive?: boolean | undefined;
 }
 
-/** Addresses that hear of what happens in an iTwin, and the deliveries to them that were given up. */
+/** Webhooks of an iTwin, and their dead letters. */
 export class Webhooks {
   readonly #database: Database;
   readonly #quotas: Quotas;
@@ -63,10 +63,10 @@ export class Webhooks {
     });
   }
 
-  /** Rule of this server: each webhook is one more message for every event, so their number is bounded. */
+  /** Rule of this server: the number of webhooks is limited, because each adds one message per event. */
   async #requireRoom(tx: Tx, iTwinId: string, userId: string): Promise<void> {
     if (this.#database.engine === 'postgres') {
-      // Two at a time would both find room.
+      // Serializes concurrent creations, which would otherwise all pass the check.
       await tx.selectFrom('itwin').select('id').where('id', '=', iTwinId).forNoKeyUpdate().execute();
       await tx.selectFrom('user_account').select('id').where('id', '=', userId).forNoKeyUpdate().execute();
     }
@@ -114,7 +114,7 @@ export class Webhooks {
       secret: change.secret ?? before.secret,
       event_types: change.eventTypes === undefined ? before.event_types : JSON.stringify(change.eventTypes),
       is_active: change.isActive === undefined ? before.is_active : change.isActive ? 1 : 0,
-      // Whoever has mended the receiver, or names another one, need not wait for the end of a pause.
+      // An update ends the pause: the receiver may have been repaired or replaced.
       failures: 0,
       paused_until: null,
     };
@@ -135,7 +135,7 @@ export class Webhooks {
     return row;
   }
 
-  /** Ends a webhook, and with it every delivery that was still to be made. @throws ApiError WebhookNotFound */
+  /** Deletes a webhook and its scheduled deliveries. @throws ApiError WebhookNotFound */
   async delete(caller: Caller, iTwinId: string, id: string | undefined): Promise<void> {
     const row = await this.get(iTwinId, id);
     await this.#database.db.transaction().execute(async (tx) => {
@@ -145,7 +145,7 @@ export class Webhooks {
     });
   }
 
-  /** Deliveries that were given up, oldest first. */
+  /** Dead letters, oldest first. */
   async deadLetters(webhookId: string, request: PageRequest): Promise<Page<JobTable>> {
     const query = this.#database.db
       .selectFrom('job')
@@ -156,7 +156,7 @@ export class Webhooks {
     return readPage(query, request);
   }
 
-  /** Sends one of them again, with all its attempts. @throws ApiError DeliveryNotFound */
+  /** Schedules a dead letter again, with a new set of attempts. @throws ApiError DeliveryNotFound */
   async redeliver(caller: Caller, iTwinId: string, webhookId: string, deliveryId: string | undefined): Promise<void> {
     await this.#database.db.transaction().execute(async (tx) => {
       const again = await tx

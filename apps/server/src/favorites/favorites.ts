@@ -7,10 +7,10 @@ import { iTwinConditions, type ITwinFilter } from '../iTwins/itwins.ts';
 export type PersonalListKind = MarkTable['kind'];
 export type PersonalListSubject = MarkTable['subject'];
 
-/** Rule of the API: recents that are kept of one user; the oldest go. */
+/** Rule of the API: recents kept per user; the oldest are removed. */
 const maxRecents = 25;
 
-/** iModels and iTwins that a user marked: favorites, and those used of late. Each user's own. */
+/** Favorites and recently used iModels and iTwins of each user. */
 export class FavoritesAndRecents {
   readonly #database: Database;
 
@@ -18,7 +18,7 @@ export class FavoritesAndRecents {
     this.#database = database;
   }
 
-  /** Marks something; marking it again moves it to the front of the recents and leaves a favorite where it is. */
+  /** Adds a favorite or a recent. Adding it again moves a recent to the front, and does not move a favorite. */
   async add(userId: string, kind: PersonalListKind, subject: PersonalListSubject, id: string): Promise<void> {
     await this.#database.db.transaction().execute(async (tx) => {
       const own = tx
@@ -52,7 +52,7 @@ export class FavoritesAndRecents {
     });
   }
 
-  /** Takes a mark away; none there is no error. */
+  /** Removes a favorite or a recent. It is not an error if there is none. */
   async remove(userId: string, kind: PersonalListKind, subject: PersonalListSubject, id: string): Promise<void> {
     await this.#database.db
       .deleteFrom('mark')
@@ -63,7 +63,7 @@ export class FavoritesAndRecents {
       .execute();
   }
 
-  /** Marked iModels of one iTwin. @param hidden iModels that the user may not see */
+  /** Favorite or recent iModels of one iTwin. @param hidden iModels that the user may not see */
   async iModels(
     userId: string,
     kind: PersonalListKind,
@@ -85,7 +85,7 @@ export class FavoritesAndRecents {
     return readPage(query, request);
   }
 
-  /** Marked iTwins that the caller may still see and the filter lets through. */
+  /** Favorite or recent iTwins that the caller may still see and that match the filter. */
   async iTwins(
     caller: Caller,
     kind: PersonalListKind,

@@ -19,7 +19,7 @@ export interface GroupMember {
   roles: Role[];
 }
 
-/** Users named by e-mail or id of whom some are not known. */
+/** Some of the users, given by e-mail or id, are unknown. */
 export class UnknownUsersError extends Error {
   readonly users: readonly string[];
   constructor(users: readonly string[]) {
@@ -29,7 +29,7 @@ export class UnknownUsersError extends Error {
   }
 }
 
-/** Another group of the iTwin has the name. */
+/** Another group of the iTwin already has this name. */
 export class GroupNameTakenError extends Error {
   constructor() {
     super('another group of the iTwin has this name');
@@ -93,7 +93,7 @@ export class Groups {
     return this.get(iTwinId, id);
   }
 
-  /** Whoever joins a group gets what it has. @throws ApiError GroupNotFound, InsufficientPermissions; UnknownUsersError, GroupNameTakenError */
+  /** New members of a group get its roles. @throws ApiError GroupNotFound, InsufficientPermissions; UnknownUsersError, GroupNameTakenError */
   async update(
     caller: Caller,
     access: ITwinAccess,
@@ -119,7 +119,7 @@ export class Groups {
         name: change.name ?? before.name,
         description: change.description === undefined ? before.description : change.description,
       };
-      // Groups that an earlier version let share a name keep it.
+      // Earlier versions allowed groups to share a name; those keep it.
       if (columns.name !== before.name) await this.#requireNameFree(tx, { id, itwin_id: iTwinId, name: columns.name });
       const { numUpdatedRows } = await tx
         .updateTable('user_group')
@@ -132,11 +132,11 @@ export class Groups {
     return this.get(iTwinId, id);
   }
 
-  /** Its users lose what they had through it. @throws ApiError GroupNotFound */
+  /** Its users lose the permissions that they had through it. @throws ApiError GroupNotFound */
   async delete(caller: Caller, iTwinId: string, id: string): Promise<void> {
     await this.get(iTwinId, id);
     await this.#change(caller, iTwinId, 'group.delete', id, async (tx) => {
-      // Nobody joins it from here on; on SQLite nobody else writes.
+      // Locks the row so that no user joins the group from here on. SQLite has only one writer.
       if (this.#database.engine === 'postgres')
         await tx.selectFrom('user_group').select('id').where('id', '=', id).forUpdate().execute();
       await tx.deleteFrom('group_member').where('group_id', '=', id).execute();
@@ -165,7 +165,7 @@ export class Groups {
     return { ...page, items: await this.#withRoles(iTwinId, page.items) };
   }
 
-  /** Groups with the roles that they hold on an iTwin, in the order of the groups; which holds none is left out. */
+  /** Groups with their roles on an iTwin, in the order of the groups. Groups without roles are left out. */
   async #withRoles(iTwinId: string, groups: readonly UserGroupTable[]): Promise<GroupMember[]> {
     if (groups.length === 0) return [];
     const rows = await this.#database.db
@@ -200,7 +200,7 @@ export class Groups {
     return member;
   }
 
-  /** Gives groups roles beside those they hold. @throws ApiError GroupNotFound, RoleNotFound, InsufficientPermissions */
+  /** Assigns additional roles to groups. @throws ApiError GroupNotFound, RoleNotFound, InsufficientPermissions */
   async addMembers(
     caller: Caller,
     access: ITwinAccess,
@@ -291,7 +291,7 @@ export class Groups {
   /** @throws ApiError OwnerNotFound, LastOwner */
   async removeOwner(caller: Caller, iTwinId: string, userId: string): Promise<void> {
     await this.#change(caller, iTwinId, 'owner.remove', userId, async (tx) => {
-      // Two removals at once must not leave none: the iTwin's row is the turn.
+      // Two concurrent removals must not remove the last owner: the lock on the iTwin's row serializes them.
       const itwin = tx.selectFrom('itwin').select('id').where('id', '=', iTwinId);
       await (this.#database.engine === 'postgres' ? itwin.forUpdate() : itwin).execute();
       const owners = await tx.selectFrom('owner').select('user_id').where('itwin_id', '=', iTwinId).execute();
@@ -320,7 +320,7 @@ export class Groups {
     tx: Tx,
     { id, itwin_id, name }: Pick<UserGroupTable, 'id' | 'itwin_id' | 'name'>,
   ): Promise<void> {
-    // Two creations at once must not both find the name free: the iTwin's row is locked for one after the other.
+    // Two concurrent creations must not both find the name free: the lock on the iTwin's row serializes them.
     const itwin = tx.selectFrom('itwin').select('id').where('id', '=', itwin_id);
     await (this.#database.engine === 'postgres' ? itwin.forUpdate() : itwin).execute();
     const other = await tx

@@ -29,7 +29,7 @@ export interface ITwinRequest {
 
 export type { QueryScope };
 
-/** What may be changed of an iTwin; absent stays. */
+/** The changes of an update; absent properties keep their values. */
 export type ITwinChange = {
   [K in 'display_name' | 'number' | 'type' | 'geographic_location' | 'status']?: ITwinTable[K] | undefined;
 };
@@ -50,10 +50,10 @@ export interface ITwinFilter {
   includeInactive: boolean;
 }
 
-/** The account is the parent of whatever has none below it. */
+/** The account is the parent of iTwins without another parent. */
 const parentOfRow = sql`coalesce(itwin.parent_id, itwin.organization_id)`;
 
-/** What `$filter` may name. */
+/** Properties that `$filter` supports. */
 export const filterProperties: Readonly<Record<string, FilterProperty>> = {
   id: { value: sql`itwin.id` },
   class: { value: sql`itwin.class` },
@@ -70,7 +70,7 @@ export const filterProperties: Readonly<Record<string, FilterProperty>> = {
   createdBy: { value: sql`itwin.owner_id` },
 };
 
-/** Conditions on an iTwin row that a caller may see and a filter lets through. Rule of the API: inactive ones only when asked for. */
+/** Conditions for the iTwins that the caller may see and the filter matches. Rule of the API: inactive ones only on request. */
 export function iTwinConditions(
   database: Pick<Database, 'engine'>,
   caller: Caller,
@@ -94,13 +94,12 @@ export function iTwinConditions(
   ];
 }
 
-/** What `$search` looks in. */
+/** The text that `$search` searches. */
 function searchText(row: Pick<ITwinTable, 'display_name' | 'number'>): string {
   return `${row.display_name}\n${row.number}`.toLowerCase();
 }
 
-/** Creates, changes and lists iTwins: what owns iModels, decides who may do what with them, and says where their files lie. */
-/** iModels that one transaction of the deletion of their iTwin takes. */
+/** iModels per transaction when their iTwin is deleted. */
 const iModelsAtATime = 50;
 
 export class ITwins {
@@ -185,7 +184,7 @@ export class ITwins {
   }
 
   /**
-   * Deletes an iTwin and every iModel in it: from now on they are gone and its name is free. Clones in other iTwins stay.
+   * Deletes an iTwin and all its iModels. Its name can be reused at once. Clones in other iTwins are not affected.
    * @throws ApiError iTwinNotFound
    */
   async delete(caller: Caller, id: string): Promise<void> {
@@ -211,8 +210,9 @@ export class ITwins {
         detail: { iModels: iModels.map((imodel) => imodel.id) },
       });
     });
-    // Nobody reaches an iModel of a deleted iTwin. Each is now deleted for itself, some at a time, so that nobody waits long to
-    // write; what a crash leaves of this is the collector's. Nobody has permissions on the iTwin any more that a guard could find.
+    // The iModels of a deleted iTwin are unreachable already. They are now deleted in small transactions, so that other writers
+    // do not wait long; after a crash the collector deletes the remaining ones. No permission guard applies: nobody has
+    // permissions on the iTwin any more.
     await unguarded(() => this.#deleteIModels(caller, id));
   }
 
@@ -226,7 +226,7 @@ export class ITwins {
           .where('deleted_at', 'is', null)
           .orderBy('id')
           .limit(iModelsAtATime);
-        // As for the deletion of one: no clone is made of what is going away.
+        // As in the deletion of a single iModel: prevents new clones of an iModel that is being deleted.
         const ids = (await (this.#database.engine === 'postgres' ? going.forUpdate() : going).execute()).map(
           (imodel) => imodel.id,
         );
@@ -247,7 +247,7 @@ export class ITwins {
     return readPage(query, request);
   }
 
-  /** Rule of the API: `number` is named before `displayName` where both are taken. */
+  /** Rule of the API: if both are taken, the error names `number`, not `displayName`. */
   async #exists(row: ITwinTable): Promise<ApiError> {
     const others = await this.#database.db
       .selectFrom('itwin')
@@ -270,7 +270,7 @@ export class ITwins {
   }
 }
 
-/** A property that a filter may name: where its value is, and whether that is a time in milliseconds. */
+/** A property that filters support: its column, and whether that holds a time in milliseconds. */
 export interface FilterProperty {
   value: RawBuilder<unknown>;
   isTime?: boolean;

@@ -117,16 +117,16 @@ export class Members {
     return role;
   }
 
-  /** Takes a role away, from its holders and from the iModels that name it. @throws ApiError RoleNotFound */
+  /** Deletes a role, its assignments and its iModel-level permissions. @throws ApiError RoleNotFound */
   async deleteRole(caller: Caller, iTwinId: string, roleId: string): Promise<void> {
     await this.role(iTwinId, roleId);
     await this.#database.db.transaction().execute(async (tx) => {
-      // Nobody gives it from here on; on SQLite nobody else writes.
+      // Locks the row so that the role cannot be assigned from here on. SQLite has only one writer.
       if (this.#database.engine === 'postgres')
         await tx.selectFrom('role').select('id').where('id', '=', roleId).forUpdate().execute();
       await tx.deleteFrom('member').where('role_id', '=', roleId).execute();
       await tx.deleteFrom('group_member').where('role_id', '=', roleId).execute();
-      // The iModels stay secured: an emptied list shuts out rather than opens up.
+      // The iModels stay secured: an empty list of grants must deny access, not fall back to the iTwin's permissions.
       await tx.deleteFrom('imodel_grant').where('holder_id', '=', roleId).execute();
       await tx.deleteFrom('role').where('id', '=', roleId).execute();
       await audit(tx, caller, { at: Date.now(), action: 'role.delete', iTwinId, detail: { id: roleId } });
@@ -152,7 +152,7 @@ export class Members {
     return { ...page, items: await this.#withRoles(iTwinId, page.items) };
   }
 
-  /** Users with the roles that they hold on an iTwin, in the order of the users; who holds none is left out. */
+  /** Users with their roles on an iTwin, in the order of the users. Users without roles are left out. */
   async #withRoles(iTwinId: string, users: readonly UserAccountTable[]): Promise<Member[]> {
     if (users.length === 0) return [];
     const rows = await this.#database.db
@@ -175,8 +175,8 @@ export class Members {
   }
 
   /**
-   * Gives users roles beside those they hold.
-   * @returns the members after it, and the e-mails and ids that no user is known by
+   * Assigns additional roles to users.
+   * @returns the resulting members, and the e-mail addresses and ids of unknown users
    * @throws ApiError RoleNotFound, InsufficientPermissions
    */
   async add(
@@ -252,12 +252,12 @@ export class Members {
     });
   }
 
-  /** A user by e-mail or id: one who has been here, or one of the users file who has not come yet. Rule of this server: an id is never an e-mail. */
+  /** A user by e-mail or id: one with an account, or one in the users file without an account yet. Rule of this server: an id is never an e-mail. */
   async account(reference: string): Promise<UserAccountTable | undefined> {
     return reference.includes('@') ? this.#accountByEmail(reference) : this.accountById(reference);
   }
 
-  /** The same by id alone. */
+  /** A user by id only. */
   async accountById(id: string): Promise<UserAccountTable | undefined> {
     return (await this.#users.find(id)) ?? this.#fromDirectory(this.#directory.findUserById(id));
   }
@@ -267,11 +267,11 @@ export class Members {
     const listed = this.#directory.findUserByEmail(email);
     if (listed !== undefined) return this.#fromDirectory(listed);
     const seen = await this.#users.findByEmail(email);
-    // Whoever the file lists has the e-mail that stands there.
+    // For users in the file, only the e-mail in the file counts.
     return seen === undefined || this.#directory.findUserById(seen.id) !== undefined ? undefined : seen;
   }
 
-  /** The account of a user of the users file, as the file has it, also if this is the first time that anybody names them. */
+  /** The account of a user in the users file. Creates it if it does not exist, and updates it from the file. */
   async #fromDirectory(listed: DirectoryUser | undefined): Promise<UserAccountTable | undefined> {
     if (listed === undefined) return undefined;
     await this.#users.remember(userOfEntry(listed));
@@ -289,8 +289,8 @@ export class Members {
   }
 
   /**
-   * Checks roles that are to be given.
-   * @param held those that are kept, whatever they allow
+   * Checks roles that are about to be assigned.
+   * @param held roles that the user already holds and keeps, whatever they allow
    * @throws ApiError RoleNotFound, InsufficientPermissions
    */
   async requireGrantable(access: ITwinAccess, roleIds: readonly string[], held: readonly Role[] = []): Promise<void> {
@@ -306,8 +306,8 @@ export class Members {
 }
 
 /**
- * Carries out a change that gives roles which were there when they were looked at. One may be deleted in the meantime; then
- * nothing is given.
+ * Runs a change that assigns roles which existed when they were checked. If one of them was deleted in the meantime, no
+ * role is assigned.
  * @throws ApiError RoleNotFound
  */
 export async function namingRoles(change: () => Promise<void>): Promise<void> {

@@ -9,7 +9,7 @@ import type { Quotas } from '../quotas/quotas.ts';
 /** The properties of a repository that its creator chooses. */
 export type NewRepository = Omit<RepositoryTable, 'id' | 'itwin_id'>;
 
-/** Repositories: places outside the server that hold more data of an iTwin. */
+/** Repositories: external data sources of an iTwin. */
 export class Repositories {
   readonly #database: Database;
   readonly #quotas: Quotas;
@@ -73,7 +73,7 @@ export class Repositories {
     try {
       return await this.#database.db.transaction().execute(async (tx) => {
         await write(tx);
-        // The key or password is left out: more people read the audit than may use the repository.
+        // Leaves out the key or password: the audit log has more readers than the repository has users.
         await audit(tx, caller, {
           at: Date.now(),
           action,

@@ -1,18 +1,18 @@
 import type { Tx } from '../db/database.ts';
 import type { OperationState } from '../domain.ts';
 
-/** How a creation ended that did not make an iModel. */
+/** The outcome of a failed creation. */
 export interface CreationFailure {
   state: Extract<OperationState, 'failed' | 'mainIModelIsMissingFederationGuids'>;
-  /** For users. */
+  /** Reason, written for users. */
   reason: string;
-  /** A baseline that holds nothing of anybody, for an iModel that referred to its source's until now. */
+  /** The empty seed baseline, which replaces the source's baseline in a derived iModel. */
   seedId?: string | undefined;
 }
 
 /**
- * Ends the creation of an iModel as failed, unless it has ended. The iModel stays: its id leads to the reason until it is
- * deleted. Its name is free from now on, and a derived iModel lets go of all that it was to be made from.
+ * Marks the creation of an iModel as failed, unless it has already ended. The iModel is kept until it is deleted, so that its
+ * create operation shows the reason. Its name can be reused, and a derived iModel no longer refers to its source.
  */
 export async function failCreation(
   tx: Tx,

@@ -13,10 +13,10 @@ export interface Grant {
   permissions: IModelPermission[];
 }
 
-/** How iModel-level permissions are given: by role or by user, never both on one iModel. */
+/** iModel-level permissions are granted by role or by user, never both on one iModel. */
 export type GrantKind = 'roles' | 'users';
 
-/** iModel-level permissions, which replace the iTwin's as soon as there is one. */
+/** iModel-level permissions. As soon as an iModel has one, they replace the permissions of the iTwin. */
 export class IModelPermissions {
   readonly #database: Database;
   readonly #members: Members;
@@ -42,10 +42,10 @@ export class IModelPermissions {
   }
 
   /**
-   * Sets permissions. A grant without any permission secures the iModel like any other and gives its holder nothing.
-   * `replace` removes the grants that are not named; replacing them by none at all is the one way back to the
-   * permissions of the iTwin.
-   * @returns the grants after it, or `otherKind` when the iModel has grants of the other kind
+   * Sets permissions. A grant with no permissions also secures the iModel, and gives its holder no access.
+   * `replace` removes all other grants; replacing them with an empty list is the only way to return to the permissions of
+   * the iTwin.
+   * @returns the resulting grants, or `otherKind` if the iModel has grants of the other kind
    * @throws ApiError iModelNotFound, iModelNotInitialized, RoleNotFound, UserNotFound
    */
   async set(
@@ -61,7 +61,7 @@ export class IModelPermissions {
       if (imodel.secured_by !== null && imodel.secured_by !== kind) return 'otherKind';
       if (kind === 'roles') await requireRoles(tx, imodel.itwin_id, grants);
       await write(tx, imodel.id, grants, replace);
-      // An iModel that is secured and whose last grant went with its role stays closed, so the grants that are left do not count.
+      // The number of grants does not decide this: a secured iModel whose last grant was deleted with its role stays secured.
       const secured = grants.length > 0 ? kind : replace ? null : imodel.secured_by;
       await tx.updateTable('imodel').set({ secured_by: secured }).where('id', '=', imodel.id).execute();
       await audit(tx, caller, {
@@ -76,7 +76,7 @@ export class IModelPermissions {
     return outcome === 'otherKind' ? outcome : this.list(access.imodel.id, kind);
   }
 
-  /** Users of the users file count although they have not been here yet. @throws ApiError UserNotFound */
+  /** Users in the users file exist even if they have no account yet. @throws ApiError UserNotFound */
   async #requireUsers(grants: readonly Grant[]): Promise<void> {
     for (const { holder } of grants) {
       if ((await this.#members.accountById(holder)) === undefined) throw new ApiError('UserNotFound');

@@ -4,7 +4,7 @@ import type { IModelTable } from '../db/schema.ts';
 import type { Extent } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 
-/** What the writer of a new iModel decides; the rest follows. */
+/** The properties of a new iModel that the caller sets. */
 export interface NewIModel {
   id: string;
   iTwinId: string;
@@ -17,13 +17,13 @@ export interface NewIModel {
   baselineId: string;
   creatorId: string;
   now: number;
-  /** What it sees from the start: nothing, or a part of its source's history. */
+  /** Its initial history view: none, or a part of the source's history. */
   view?: Pick<IModelTable, 'history_id' | 'head_index' | 'head_changeset_id' | 'last_pushed_at'>;
-  /** What it continues of its source; absent when it was made from none. */
+  /** What a derived iModel continues from its source; absent if it has no source. */
   derived?: { nextBriefcaseId: number; inheritedIndex: number };
 }
 
-/** Lower-case forms that both databases order and search alike. */
+/** Lower-case forms, which both databases sort and search in the same way. */
 export function nameColumns(
   name: string,
   description: string | null,
@@ -34,8 +34,8 @@ export function nameColumns(
 
 /**
  * Inserts the row of a new iModel.
- * @throws ApiError iModelExists. Rule of the API: names are unique within an iTwin; the index decides, so two requests at
- * once cannot both win.
+ * @throws ApiError iModelExists. Rule of the API: names are unique within an iTwin. A unique index enforces this, so only one
+ * of two concurrent requests succeeds.
  */
 export async function insertIModel(tx: Tx, imodel: NewIModel): Promise<void> {
   const inserted = await tx
@@ -52,7 +52,7 @@ export async function insertIModel(tx: Tx, imodel: NewIModel): Promise<void> {
       ...(imodel.view ?? { history_id: null, head_index: 0, head_changeset_id: '', last_pushed_at: null }),
       creator_id: imodel.creatorId,
       created_at: imodel.now,
-      // Rule of the API: a push comes after the one before it. The changesets that it inherits may bear times ahead of this server's clock.
+      // Rule of the API: push times strictly increase. Inherited changesets may have times ahead of this server's clock.
       clock: Math.max(imodel.now, imodel.view?.last_pushed_at ?? 0),
       next_briefcase_id: imodel.derived?.nextBriefcaseId ?? firstBriefcaseId,
       inherited_index: imodel.derived?.inheritedIndex ?? 0,
@@ -67,7 +67,7 @@ export async function insertIModel(tx: Tx, imodel: NewIModel): Promise<void> {
   if (inserted.numInsertedOrUpdatedRows === 0n) throw await nameTaken(tx, imodel);
 }
 
-/** Why a name is taken: where the caller's own unfinished creation has it, also how to go on, because nobody else can know of it. */
+/** The error for a taken name. If the caller's own unfinished iModel has it, the error says how to proceed, because only the creator can know of that iModel. */
 async function nameTaken(tx: Tx, { iTwinId, name, creatorId }: NewIModel): Promise<ApiError> {
   const holder = await tx
     .selectFrom('imodel as m')
@@ -96,7 +96,7 @@ async function nameTaken(tx: Tx, { iTwinId, name, creatorId }: NewIModel): Promi
   });
 }
 
-/** The next time of an iModel. Rule of the API: times of one iModel's things strictly increase, to the millisecond. */
+/** The next timestamp of an iModel. Rule of the API: the timestamps within one iModel strictly increase, in milliseconds. */
 export function nextTimestamp(imodel: Pick<IModelTable, 'clock'>): number {
   return Math.max(Date.now(), imodel.clock + 1);
 }

@@ -15,14 +15,14 @@ import type { Blobs } from '../storage/blobs.ts';
 import { insertOperation } from './createOperation.ts';
 import { insertIModel, nameColumns } from './imodelRow.ts';
 
-/** What a caller decides about a new iModel. */
+/** The properties of a new iModel that the request sets. */
 export interface IModelRequest {
   name: string;
   description: string | null;
   extent: Extent | null;
   containersEnabled: number;
   geographicCrs: string | null;
-  /** Bytes of the baseline file that will be uploaded; absent makes an empty iModel. */
+  /** Size of the baseline file that will be uploaded, bytes; if absent, the iModel is empty. */
   baselineFileSize?: number | undefined;
 }
 
@@ -48,8 +48,8 @@ export class IModels {
   }
 
   /**
-   * Creates an iModel: an empty one, usable at once, or one that waits for the upload of its baseline file.
-   * @returns the new row, and the blob to upload to if there is one
+   * Creates an iModel: either an empty one, which is initialized at once, or one that waits for the upload of its baseline.
+   * @returns the new row, and the pending blob of the baseline, if any
    * @throws ApiError iModelExists; QuotaExceededError
    */
   async create(
@@ -136,7 +136,7 @@ export class IModels {
       .where('deleted_at', 'is', null);
     if (hidden.length > 0) query = query.where('id', 'not in', hidden);
     if (filter.name !== undefined) query = query.where('name', '=', filter.name);
-    // A name leads to the iModel that holds it: clients take the first. Failed creations are found by their state.
+    // A failed creation does not hold its name, and clients take the first result. It can be found by its state.
     if (filter.name !== undefined && filter.state !== 'notInitialized') query = query.where('failed_at', 'is', null);
     if (filter.state !== undefined) query = query.where('state', '=', filter.state);
     if (filter.search !== undefined) query = query.where(contains(this.#database, 'search_text', filter.search));
@@ -175,8 +175,8 @@ export class IModels {
   }
 
   /**
-   * Deletes an iModel: from now on it is gone and its name free. What it shared with clones stays; what was its alone is
-   * taken apart by the collector.
+   * Deletes an iModel. Its name can be reused at once. Data that clones share is kept; the collector removes everything that
+   * only this iModel used.
    * @throws ApiError iModelNotFound
    */
   async delete(caller: Caller, id: string): Promise<void> {
@@ -197,7 +197,7 @@ export class IModels {
   }
 }
 
-/** Rule of the API: `$search` looks for a part of the text, whatever the case. Stored lower-case, so both databases agree. */
+/** Rule of the API: `$search` finds substrings and ignores case. The text is stored in lower case, so both databases agree. */
 export function contains({ engine }: Pick<Database, 'engine'>, column: string, text: string) {
   const needle = text.toLowerCase();
   return engine === 'postgres'

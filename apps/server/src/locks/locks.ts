@@ -10,18 +10,18 @@ import { ApiError } from '../errors.ts';
 
 export type LockLevel = HeldLockLevel | 'none';
 
-/** Rule of the API: object ids of one request. Also how many locks one chunk of a release takes. */
+/** Rule of the API: most object ids per request. Also the number of locks per chunk of a release. */
 export const maxObjects = 1000;
 
 export interface LockRequest {
   briefcaseId: number;
-  /** Changeset that the briefcase is at; `""` is the baseline, undefined says nothing (a release that abandons). */
+  /** Current changeset of the briefcase; `""` is the baseline; undefined for a release that abandons the changes. */
   changesetId: string | undefined;
-  /** Wanted level by object id, lower case; at most `maxObjects`. */
+  /** Requested level by object id (lower case); at most `maxObjects`. */
   wanted: ReadonlyMap<string, LockLevel>;
 }
 
-/** Locks of briefcases on objects: any number of shared ones, or one exclusive. */
+/** Locks of briefcases on objects. An object has any number of shared locks or one exclusive lock. */
 export class Locks {
   readonly #database: Database;
 
@@ -53,8 +53,8 @@ export class Locks {
   }
 
   /**
-   * Takes, changes and releases locks, all or none.
-   * @returns the locks on the named objects that the briefcase holds now
+   * Acquires, changes and releases locks, all or none.
+   * @returns the resulting locks of the briefcase on these objects
    * @throws ApiError iModelNotFound, iModelNotInitialized, BriefcaseNotFound, InsufficientPermissions, ChangesetNotFound,
    * LockNotFound, ConflictWithAnotherUser, NewerChangesExist; in this order, the last three with the objects concerned
    */
@@ -111,8 +111,8 @@ export class Locks {
   }
 
   /**
-   * Releases some of a briefcase's locks, `maxObjects` at most. Nothing held is no error: clients ask after every push.
-   * @returns whether none are left
+   * Releases up to `maxObjects` locks of a briefcase. Holding none is not an error: clients call this after every push.
+   * @returns whether no locks remain
    * @throws ApiError as `update`, without the last three
    */
   async releaseChunk(
@@ -141,7 +141,7 @@ export class Locks {
   }
 }
 
-/** Owner of a briefcase. Rule of the API: one's own with write; with manage also release what somebody else's holds. */
+/** Owner of a briefcase. Rule of the API: write changes the locks of own briefcases; manage also releases those of others. */
 async function ownerOf(
   tx: Tx,
   caller: Caller,
@@ -161,7 +161,7 @@ async function ownerOf(
   throw new ApiError('InsufficientPermissions');
 }
 
-/** The owner tells whether somebody else's locks were released. Objects are counted, not named: there may be a thousand a request. */
+/** The owner shows whether the locks of another user were released. Objects are counted, not listed: a request may have 1,000. */
 async function auditLocks(
   tx: Tx,
   caller: Caller,
@@ -188,7 +188,7 @@ function refuseUnheld({ briefcaseId, wanted }: LockRequest, held: readonly Objec
   if (objectIds.length > 0) throw new ApiError('LockNotFound', { siblings: { objectIds } });
 }
 
-/** Rule of locks: an exclusive one stands alone, shared ones stand together. */
+/** Rule of the API: an exclusive lock excludes all other locks; shared locks are compatible with each other. */
 function refuseConflicts({ briefcaseId, wanted }: LockRequest, held: readonly ObjectLockTable[]): void {
   const conflicting = new Map<string, { objectId: string; lockLevel: HeldLockLevel; briefcaseIds: number[] }>();
   for (const lock of held) {
@@ -211,8 +211,8 @@ function refuseConflicts({ briefcaseId, wanted }: LockRequest, held: readonly Ob
 }
 
 /**
- * Rule of the API: an object that somebody changed (held exclusively) up to a later changeset must be pulled first. Which objects
- * were held for inherited changesets is known to the source alone, so any of them may have been.
+ * Rule of the API: before an object can be locked, the briefcase must pull the changesets up to which the object was locked
+ * exclusively. Only the source knows the locks of inherited changesets, so every object counts as locked for them.
  */
 async function refuseStale(
   tx: Tx,
@@ -233,7 +233,7 @@ async function refuseStale(
     });
 }
 
-/** Those of the objects that were held exclusively up to a later changeset than `index`. */
+/** The objects that were locked exclusively up to a later changeset than `index`. */
 async function changedAfter(tx: Tx, imodelId: string, objects: readonly string[], index: number): Promise<string[]> {
   const rows = await tx
     .selectFrom('released_lock')
@@ -247,7 +247,7 @@ async function changedAfter(tx: Tx, imodelId: string, objects: readonly string[]
   return rows.map(({ object_id }) => object_id);
 }
 
-/** Rule of the API: a release without a changeset abandons and leaves no trace; an older changeset leaves the later one. */
+/** Rule of the API: a release without a changeset abandons the changes and records nothing; an older changeset does not replace a later one. */
 async function release(
   tx: Tx,
   imodelId: string,

@@ -17,7 +17,7 @@ import type { Quotas } from '../quotas/quotas.ts';
 export interface NamedVersionRequest {
   name: string;
   description: string | null;
-  /** Null names the baseline. */
+  /** Null for the baseline. */
   changesetId: string | null;
 }
 
@@ -27,7 +27,7 @@ export interface NamedVersionChange {
   state?: NamedVersionTable['state'] | undefined;
 }
 
-/** Names for the baseline and for changesets of an iModel. */
+/** Named versions of the baseline and of changesets. */
 export class NamedVersions {
   readonly #database: Database;
   readonly #checkpoints: Checkpoints;
@@ -67,7 +67,7 @@ export class NamedVersions {
         created_at: nextTimestamp(imodel),
       };
       await tx.insertInto('named_version').values(row).execute();
-      // Rule of the API: naming a changeset has a checkpoint made of it.
+      // Rule of the API: a named version schedules a checkpoint of its changeset.
       await this.#checkpoints.ensureScheduled(tx, imodel, changeset.index, { userId: caller.user.id });
       await tx.updateTable('imodel').set({ clock: row.created_at }).where('id', '=', imodel.id).execute();
       await raiseVersion(
@@ -117,7 +117,7 @@ export class NamedVersions {
     });
   }
 
-  /** Has the checkpoint of a version made again. @throws ApiError NamedVersionNotFound, iModelNotInitialized */
+  /** Schedules the checkpoint of a version again. @throws ApiError NamedVersionNotFound, iModelNotInitialized */
   async restartCheckpoint(caller: Caller, access: IModelAccess, id: string | undefined): Promise<NamedVersionTable> {
     return this.#database.db.transaction().execute(async (tx) => {
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
@@ -151,7 +151,7 @@ export class NamedVersions {
     return readPage(query, request);
   }
 
-  /** Ids of the versions on some changesets, by index. */
+  /** Ids of the named versions of the given changesets, by index. */
   async onChangesets(imodelId: string, indexes: readonly number[]): Promise<Map<number, string>> {
     if (indexes.length === 0) return new Map();
     const rows = await this.#database.db

@@ -10,7 +10,7 @@ import type { Caller, HeldShare } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import type { Quotas } from '../quotas/quotas.ts';
 
-/** Rule of the API: a share lasts six months at most. */
+/** Rule of the API: a share is valid for at most six months. */
 export function latestExpiry(now: number): number {
   const latest = new Date(now);
   latest.setUTCMonth(latest.getUTCMonth() + 6);
@@ -22,14 +22,14 @@ interface SharesParts {
   permissions: Permissions;
   directory: Directory;
   quotas: Quotas;
-  /** Whether nobody is a user but those of the users file, so that whoever is taken out of it is nobody. */
+  /** Whether all users come from the users file, so that a user removed from it loses access. */
   usersFileOnly: boolean;
 }
 
 /**
- * Keys to one iModel each, shown once, for looking and reading only. A share is worth at most what its creator may do now, by
- * roles, ownership and the users file; what a token said of the creator does not outlive the token. Everyone sees the own
- * shares, administrators of the iTwin see and revoke all.
+ * Shares: keys that give read-only access to one iModel and are shown once. A share never exceeds the current permissions of its
+ * creator by roles, ownership and the users file. Permissions that only a token grants do not count, because they end with
+ * the token. Users see their own shares; administrators of the iTwin see and revoke all.
  */
 export class Shares {
   readonly #parts: SharesParts;
@@ -41,8 +41,8 @@ export class Shares {
   }
 
   /**
-   * @returns the share and its key, which is not kept
-   * @throws ApiError InsufficientPermissions (the share would be worth nothing), iModelNotFound, iModelNotInitialized; QuotaExceededError
+   * @returns the share and its key, of which only the hash is stored
+   * @throws ApiError InsufficientPermissions (the share would give no access), iModelNotFound, iModelNotInitialized; QuotaExceededError
    */
   async create(
     caller: Caller,
@@ -63,9 +63,9 @@ export class Shares {
       if ((await this.#worthOf(share, new Permissions(tx))) !== share.permission)
         throw new ApiError('InsufficientPermissions', {
           message:
-            'A share gives what its creator holds by roles, ownership or the users file of the server. What the token alone says does not count.',
+            'A share grants only permissions that its creator has through roles, ownership or the users file of the server. Permissions that only the token grants do not count.',
         });
-      // Those that have expired open nothing, and nobody needs them.
+      // Expired shares give no access and can be deleted.
       await tx.deleteFrom('share').where('imodel_id', '=', imodel.id).where('expires_at', '<=', Date.now()).execute();
       await this.#parts.quotas.requireRoom(tx, 'shares', imodel.id);
       await tx.insertInto('share').values(share).execute();
@@ -81,7 +81,7 @@ export class Shares {
     });
   }
 
-  /** The share that a key opens, while it lasts and its creator is a user. */
+  /** The share of a key, if it has not expired and its creator is still a user. */
   async open(key: string): Promise<HeldShare | undefined> {
     const share = await this.#database.db
       .selectFrom('share')
@@ -92,7 +92,7 @@ export class Shares {
     return share === undefined ? undefined : this.#held(share);
   }
 
-  /** Whether what a share gave out may still be read: links and tokens end with the share, and with the permission it rests on. */
+  /** Whether a share is still valid. Links and tokens issued for it end with the share, and with its creator's permission. */
   async allowsReading(id: string): Promise<boolean> {
     const share = await this.#database.db
       .selectFrom('share')
@@ -115,7 +115,7 @@ export class Shares {
   }
 
   /**
-   * Rule of this server: only whoever made a share changes it; a later end is given like a new share.
+   * Rule of this server: only the creator changes a share; a later expiry requires the same permissions as a new share.
    * @throws ApiError ShareNotFound, InsufficientPermissions
    */
   async changeExpiry(
@@ -161,14 +161,14 @@ export class Shares {
     return onITwin.administrator ? ofIModel : ofIModel.where('owner_id', '=', caller.user.id);
   }
 
-  /** What a share gives now; undefined when its creator may not even look at the iModel. */
+  /** The current permission of a share; undefined if its creator may no longer view the iModel. */
   async #worthOf(share: ShareTable, permissions: Permissions): Promise<ShareTable['permission'] | undefined> {
     const held = this.#held(share);
     const given = held === undefined ? undefined : (await permissions.byShare(held, share.imodel_id))?.permissions;
     return given === undefined ? undefined : given.has('imodels_read') ? 'imodels_read' : 'imodels_webview';
   }
 
-  /** The share with its creator as the users file knows them now. */
+  /** The share and its creator according to the current users file. */
   #held({ id, name, imodel_id, permission, expires_at, owner_id }: ShareTable): HeldShare | undefined {
     const { directory, usersFileOnly } = this.#parts;
     const administered = directory.administeredBy(owner_id);
@@ -184,7 +184,7 @@ export class Shares {
   }
 }
 
-/** Keys are 256 random bits, so one fast hash hides them; a slow one is for what people think up. */
+/** Keys have 256 random bits, so a fast hash is enough; slow hashes protect passwords chosen by people. */
 function hashOf(key: string): string {
   return createHash('sha256').update(key).digest('hex');
 }

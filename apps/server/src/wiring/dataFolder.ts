@@ -2,11 +2,11 @@ import { randomUUID } from 'node:crypto';
 import { accessSync, chmodSync, constants, existsSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
 import path from 'node:path';
 
-/** Thrown when the data folder cannot be made or written. */
+/** Thrown when the data folder cannot be created or written. */
 export class DataFolderError extends Error {
   constructor(folder: string, reason: string, cause?: unknown) {
     super(
-      `The data folder ${folder} cannot be used: ${reason}. Name another one with --data, or see to it that this one can be written.`,
+      `The data folder ${folder} cannot be used: ${reason}. Choose another folder with --data, or make this one writable.`,
       { cause },
     );
     this.name = 'DataFolderError';
@@ -14,22 +14,22 @@ export class DataFolderError extends Error {
 }
 
 const reasons: Readonly<Record<string, string>> = {
-  EACCES: 'this user may not write it',
-  EPERM: 'this user may not write it',
+  EACCES: 'this user has no permission to write to it',
+  EPERM: 'this user has no permission to write to it',
   EROFS: 'it is on a read-only file system',
-  ENOTDIR: 'a file is in its place, or in that of a folder above it',
+  ENOTDIR: 'its path, or a parent folder of it, is a file',
   EEXIST: 'a file is in its place',
-  ENOENT: 'it cannot be made',
+  ENOENT: 'it cannot be created',
   ENAMETOOLONG: 'its name is too long',
 };
 
-/** What the server keeps in its data folder: files of these names, with what SQLite puts beside them, and folders. */
+/** Names of the files and folders that the server keeps in its data folder, including the side files of SQLite. */
 const own =
   /^(offshoot\.db|limits\.db|server\.lock)(-wal|-shm|-journal)?$|^(users|issuer|addresses)\.json$|^reserve$|^(blobs|work)$/;
 
 /**
- * Makes the data folder where it is not there yet, and keeps everybody else out of what the server keeps in it.
- * @throws DataFolderError when it cannot be made or written
+ * Creates the data folder if it is missing, and removes other users' access to the server's files in it.
+ * @throws DataFolderError when it cannot be created or written
  */
 export function openDataFolder(folder: string): void {
   try {
@@ -44,20 +44,20 @@ export function openDataFolder(folder: string): void {
   }
 }
 
-/** Whether a server has been started on a folder with an issuer of its own. */
+/** Whether a server with the embedded issuer has ever started on the folder. */
 export function hasIssuer(folder: string): boolean {
   return existsSync(path.join(folder, 'issuer.json'));
 }
 
 /**
- * Takes everybody else's rights on what the server keeps in its folder, whatever mode an earlier version, a restored copy or the
- * umask of that day gave it. Files of others in the same folder stay as they are.
+ * Removes other users' permissions on the server's files, whatever mode an earlier version, a restored copy or another
+ * umask gave them. Other files in the same folder are not changed.
  */
 function seal(folder: string): void {
   for (const name of readdirSync(folder)) {
     if (own.test(name)) restrict(path.join(folder, name), 0o700);
   }
-  // As root the server gives the iTwin.js process a user of its own, which must reach its working folder: it may pass, not look.
+  // A server that runs as root starts the iTwin.js process as another user, who must be able to traverse, but not list, these folders.
   if (process.getuid?.() !== 0) return;
   const work = path.join(folder, 'work');
   mkdirSync(work, { recursive: true, mode: 0o700 });
@@ -69,17 +69,17 @@ function restrict(file: string, mask: number): void {
     const { mode } = statSync(file);
     if ((mode & 0o777 & ~mask) !== 0) chmodSync(file, mode & mask);
   } catch (error) {
-    // Somebody else's file by one of these names, or gone: whoever opens it next says what is wrong.
+    // The file belongs to another user or was just deleted: the code that opens it next reports the error.
     if (!['EPERM', 'ENOENT', 'EROFS'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
   }
 }
 
-/** Age from which files in work are nobody's any more, milliseconds. */
+/** Age from which the temporary files of other processes count as abandoned, milliseconds. */
 const abandonedMs = 24 * 3600 * 1000;
 
 /**
- * A folder of this process's own for files in work. What others left behind goes: all of it where no other process runs on the
- * data folder, else what nothing has touched for a day.
+ * Creates a folder for the temporary files of this process, and deletes abandoned ones: all of them if no other process runs
+ * on the data folder, otherwise those that have not changed for a day.
  */
 export function openWorkFolder(dataDir: string, company: 'alone' | 'beside others'): string {
   const all = path.join(dataDir, 'work');
@@ -91,7 +91,7 @@ export function openWorkFolder(dataDir: string, company: 'alone' | 'beside other
   }
   const own = path.join(all, randomUUID());
   mkdirSync(own, { mode: 0o700 });
-  // As root the server gives each iTwin.js process a user of its own, which must reach its folder in this one: it may pass, not look.
+  // A server that runs as root starts iTwin.js processes as other users, who must be able to traverse, but not list, this folder.
   if (process.getuid?.() === 0) chmodSync(own, 0o711);
   return own;
 }

@@ -3,9 +3,9 @@ import { ApiError } from '../errors.ts';
 import type { Services } from '../services.ts';
 
 /**
- * Gives a new installation with users of its own one iTwin to begin with, owned by the first user of the users file. Of several
- * servers that start at once one makes it: the name of an iTwin is unique within its organization.
- * @returns the iTwin of an installation that has only one
+ * Creates the first iTwin of a new installation that has a users file. Its owner is the first user in the file. If several
+ * servers start at once, only one creates it, because the name of an iTwin is unique within its organization.
+ * @returns the iTwin, if the installation has exactly one
  */
 export async function ensureFirstITwin(services: Services): Promise<{ id: string; name: string } | undefined> {
   if ((await firstTwo(services)).length === 0) await makeFirst(services);

@@ -2,12 +2,13 @@ import type { FastifyInstance } from 'fastify';
 import { collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { Database } from '../db/database.ts';
 
-/** Bounds of the buckets of request times, seconds: 202 of a clone is near 2 ms. */
+/** Upper bounds of the histogram buckets, seconds. A clone is accepted after about 2 ms. */
 const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
 /**
  * Serves `/metrics` for Prometheus: requests by operation, jobs by kind and state, and the process itself.
- * @param app whose requests are counted @param on which server answers; the same one, or one of its own
+ * @param app the application whose requests are counted
+ * @param on the application that serves `/metrics`: the same one, or a separate one
  */
 export function serveMetrics(app: FastifyInstance, on: FastifyInstance, { db }: Pick<Database, 'db'>): void {
   const registry = new Registry();
@@ -35,7 +36,7 @@ export function serveMetrics(app: FastifyInstance, on: FastifyInstance, { db }: 
     },
   });
   app.addHook('onResponse', async (request, reply) => {
-    // A fixed set of names: the operation, or the pattern of the address, never the address itself.
+    // The operation or the route pattern, never the URL itself: a label must have a fixed set of values.
     const { schema, url = 'none' } = request.routeOptions;
     const { operationId } = (schema ?? {}) as { operationId?: string };
     requests.observe({ operation: operationId ?? url, status: reply.statusCode }, reply.elapsedTime / 1000);

@@ -4,12 +4,12 @@ import type { Config } from '../config.ts';
 import { writeFileDurably } from '../storage/durable.ts';
 
 const fileName = 'addresses.json';
-/** Addresses that are kept: several servers on PostgreSQL may share a data folder, and those that ended are still listed. */
+/** Most addresses kept: servers on PostgreSQL may share a data folder, and stopped servers stay listed. */
 const most = 64;
 
 /**
  * The origins at which clients on this machine, and those that know the public address, reach a server.
- * @param port that it listens on
+ * @param port port that the server listens on
  */
 export function originsOf({ host, publicUrl }: Pick<Config, 'host' | 'publicUrl'>, port: number): string[] {
   const here = ['localhost', '127.0.0.1', '[::1]'];
@@ -24,7 +24,7 @@ export function originsOf({ host, publicUrl }: Pick<Config, 'host' | 'publicUrl'
   return publicUrl === undefined ? origins : [...origins, new URL(publicUrl).origin];
 }
 
-/** The origins of the servers of a data folder, as they noted them when they started; empty where none ever did. */
+/** The origins that the servers of a data folder recorded when they started; empty if none ever started. */
 export function ownOrigins(dataDir: string): string[] {
   try {
     return JSON.parse(readFileSync(path.join(dataDir, fileName), 'utf8')) as string[];
@@ -35,8 +35,8 @@ export function ownOrigins(dataDir: string): string[] {
 }
 
 /**
- * Notes where a server listens, so that commands mint tokens for no other address.
- * @param alone no other server runs on the data folder: whatever is listed is gone
+ * Records the origins of a server, so that commands mint tokens only for them.
+ * @param alone no other server runs on the data folder, so the recorded origins are obsolete
  */
 export function noteOrigins(dataDir: string, origins: readonly string[], alone: boolean): void {
   const others = alone ? [] : ownOrigins(dataDir).filter((origin) => !origins.includes(origin));

@@ -1,19 +1,19 @@
 import { outageOf } from '../outages.ts';
 
-/** Something that the server needs to serve. */
+/** A dependency of the server. */
 export interface Need {
-  /** What is told when it is missing; everybody may read it. */
+  /** Public message for when it is unavailable. */
   reason: string;
   check(): Promise<unknown>;
 }
 
-/** Longest wait for all checks together, ms: whoever asks gives up after some seconds. */
+/** Longest wait for all checks together, milliseconds: health probes time out after a few seconds. */
 const waitMs = 1500;
 const fullDisk = 'There is too little free disk space: reading and deleting work, nothing new is stored.';
 
 /**
- * Whether the server can serve. A check that does not end counts as failed and is not begun again before it has ended, so
- * that asking again and again takes nothing from a database or a store that hangs.
+ * Checks the dependencies of the server. A check that does not end counts as failed and is not started again before it has
+ * ended, so that repeated probes put no load on a database or store that hangs.
  */
 export class Readiness {
   readonly #needs: readonly Need[];
@@ -23,7 +23,7 @@ export class Readiness {
     this.#needs = needs;
   }
 
-  /** @returns why the server is not ready, each with its cause; empty when it is */
+  /** @returns the reasons why the server is not ready, each with its cause; empty if it is ready */
   async missing(): Promise<{ reason: string; cause: unknown }[]> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<'late'>((resolve) => (timer = setTimeout(() => resolve('late'), waitMs)));
@@ -39,7 +39,7 @@ export class Readiness {
     let running = this.#running.get(need);
     if (running === undefined) {
       running = need.check().finally(() => this.#running.delete(need));
-      // Nobody may wait for it any more when it fails.
+      // It may fail after its caller stopped waiting; that must not be an unhandled rejection.
       running.catch(() => undefined);
       this.#running.set(need, running);
     }

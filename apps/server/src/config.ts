@@ -6,7 +6,7 @@ import { Type, type Static } from 'typebox';
 import { isNetwork } from './http/addresses.ts';
 import { isolationLevels } from './domain.ts';
 
-/** Shortest life of a container token, seconds: iTwin.js renews one an hour before its end, and an hour after it was given out. */
+/** Shortest lifetime of a container token, seconds: iTwin.js renews one hour before it expires, or one hour after it was issued. */
 export const minContainerSeconds = 7200;
 
 const Window = Type.Object(
@@ -19,9 +19,11 @@ const Window = Type.Object(
 
 const Tier = Type.Object(
   {
-    general: Type.Array(Window, { description: 'Windows over all requests of one application; the strictest counts.' }),
+    general: Type.Array(Window, {
+      description: 'Windows over all requests of one application; the strictest applies.',
+    }),
     operations: Type.Record(Type.String(), Window, {
-      description: 'Own windows of single operations, by operation id.',
+      description: 'Separate windows for individual operations, by operation id.',
     }),
   },
   { additionalProperties: false },
@@ -29,7 +31,10 @@ const Tier = Type.Object(
 
 const Issuer = Type.Object(
   {
-    issuer: Type.String({ minLength: 1, description: 'The `iss` of its tokens; discovery is read below this URL.' }),
+    issuer: Type.String({
+      minLength: 1,
+      description: 'The `iss` claim of its tokens; the discovery document is read below this URL.',
+    }),
     audience: Type.Union([Type.String({ minLength: 1 }), Type.Array(Type.String({ minLength: 1 }), { minItems: 1 })]),
     algorithms: Type.Array(
       Type.Enum(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA']),
@@ -42,30 +47,31 @@ const Issuer = Type.Object(
     organizationClaim: Type.String({
       default: 'org',
       description:
-        'Claim that names the organization of the user, or lists several; iTwins that the user creates belong to the first.',
+        'Claim with the organization of the user, or a list of organizations; iTwins that the user creates belong to the first.',
     }),
     administratorClaim: Type.String({
       default: 'org_admin',
       description:
-        'Claim that is true for Organization Administrators, or lists the organizations that the user administers.',
+        'Claim that is true for Organization Administrators, or that lists the organizations the user administers.',
     }),
     emailsVerified: Type.Optional(
       Type.Boolean({
         default: false,
-        description: 'Every `email` in its tokens is verified. By default those beside which `email_verified` is true.',
+        description: 'Treat every `email` claim as verified. By default only when `email_verified` is true.',
       }),
     ),
     tokenType: Type.Optional(
       Type.String({
         minLength: 1,
         maxLength: 255,
-        description: 'The `typ` in the header of its access tokens, such as at+jwt. By default at+jwt, JWT or none.',
+        description:
+          'Required `typ` header of its access tokens, such as at+jwt. By default at+jwt, JWT or none is accepted.',
       }),
     ),
     claimsEarlierUsers: Type.Optional(
       Type.Boolean({
         description:
-          'Users of a version that knew them by subject alone are its own. By default if it is the only one of `issuers`.',
+          'Users stored by earlier versions, which identified them by subject alone, belong to this issuer. By default true for the only entry of `issuers`.',
       }),
     ),
   },
@@ -75,52 +81,65 @@ const Issuer = Type.Object(
 const storeSettings = {
   type: Type.Enum(['files', 's3', 'azure'], {
     default: 'files',
-    description: 'Where files are kept: in the data folder, in a bucket, in a container.',
+    description: 'Where files are stored: in the data folder, an S3 bucket or an Azure container.',
   }),
   name: Type.Optional(
     Type.String({
       minLength: 1,
       maxLength: 200,
-      description: 'Kept beside each file. By default type and place; give one where two stores would have the same.',
+      description:
+        'Recorded with each file. By default derived from type and location; set it when two stores would otherwise share a name.',
     }),
   ),
   folder: Type.Optional(
     Type.String({
       minLength: 1,
-      description: 'files: where, from the data folder; `blobs` by default. Needed for further data centers.',
+      description: 'files: path relative to the data folder; `blobs` by default. Required for additional data centers.',
     }),
   ),
-  bucket: Type.Optional(Type.String({ minLength: 1, description: 's3: its name. It is made if it is not there.' })),
-  region: Type.String({ minLength: 1, default: 'us-east-1', description: 's3.' }),
-  endpoint: Type.Optional(
-    Type.String({ pattern: '^https?://', description: 's3: address of a server that is not AWS.' }),
+  bucket: Type.Optional(
+    Type.String({ minLength: 1, description: 's3: bucket name. The bucket is created if it does not exist.' }),
   ),
-  accessKeyId: Type.Optional(Type.String({ minLength: 1, description: 's3: by default from where AWS clients look.' })),
+  region: Type.String({ minLength: 1, default: 'us-east-1', description: 's3: AWS region.' }),
+  endpoint: Type.Optional(
+    Type.String({ pattern: '^https?://', description: 's3: URL of an S3-compatible server other than AWS.' }),
+  ),
+  accessKeyId: Type.Optional(
+    Type.String({ minLength: 1, description: 's3: by default found by the standard AWS credential chain.' }),
+  ),
   secretAccessKey: Type.Optional(Type.String({ minLength: 1 })),
   container: Type.Optional(
-    Type.String({ minLength: 3, maxLength: 63, description: 'azure: its name. It is made if it is not there.' }),
+    Type.String({
+      minLength: 3,
+      maxLength: 63,
+      description: 'azure: container name. The container is created if it does not exist.',
+    }),
   ),
   connectionString: Type.Optional(
     Type.String({
       minLength: 1,
-      description: 'azure: with the key of the account. By default $AZURE_STORAGE_CONNECTION_STRING.',
+      description: 'azure: connection string with the account key. By default $AZURE_STORAGE_CONNECTION_STRING.',
     }),
   ),
   direct: Type.Optional(
     Type.Boolean({
       description:
-        's3, azure: clients go to the service itself, so that their bytes do not pass through the server. By default with azure, and with s3 that has no `endpoint`.',
+        's3, azure: clients transfer files directly to and from the storage service, not through this server. By default true for azure, and for s3 without `endpoint`.',
     }),
   ),
   directForPages: Type.Boolean({
     default: false,
     description:
-      's3, azure: pages in a browser go there too; the bucket or account needs a CORS rule for them. Else they are served by the server.',
+      's3, azure: browsers also use direct links; the bucket or account needs a CORS rule for them. Otherwise this server serves them.',
   }),
-  prefix: Type.String({ default: '', maxLength: 200, description: 'Put before every name in bucket or container.' }),
+  prefix: Type.String({
+    default: '',
+    maxLength: 200,
+    description: 'Prefix of every object name in the bucket or container.',
+  }),
 };
 
-/** Characters; a random key of 24 bytes in base64. */
+/** Minimum length in characters: 24 random bytes in base64. */
 export const shortestServiceKey = 32;
 
 const ConfigSchema = Type.Object(
@@ -128,18 +147,24 @@ const ConfigSchema = Type.Object(
     dataDir: Type.String({
       minLength: 1,
       default: 'offshoot-data',
-      description: 'Folder of database, files, keys and users.',
+      description: 'Folder for the database, files, keys and users.',
     }),
     host: Type.String({
       minLength: 1,
       default: 'localhost',
-      description: '`localhost` is this machine only; 0.0.0.0 and :: are every address.',
+      description:
+        'Address to listen on. `localhost` accepts connections from this machine only; 0.0.0.0 and :: listen on all interfaces.',
     }),
-    port: Type.Integer({ minimum: 0, maximum: 65535, default: 4700, description: '0 takes a free one.' }),
+    port: Type.Integer({
+      minimum: 0,
+      maximum: 65535,
+      default: 4700,
+      description: 'Port of the API; 0 picks a free port.',
+    }),
     publicUrl: Type.Optional(
       Type.String({
         pattern: '^https?://[^\\s?#]+[^\\s?#/]$',
-        description: 'Address in links; by default that of the request.',
+        description: 'Base URL of the links in responses; by default taken from the request.',
       }),
     ),
     trustProxy: Type.Union(
@@ -147,89 +172,95 @@ const ConfigSchema = Type.Object(
       {
         default: false,
         description:
-          'Believe X-Forwarded-* headers: `true` those of whoever connects, as behind one proxy; or the addresses and networks of all proxies in a row.',
+          'Trust X-Forwarded-* headers: `true` from any peer (behind a single proxy), or a list of the addresses and networks of every proxy in the chain.',
       },
     ),
     databaseUrl: Type.Optional(
-      Type.String({ pattern: '^postgres(ql)?://', description: 'PostgreSQL; by default SQLite in the data folder.' }),
+      Type.String({
+        pattern: '^postgres(ql)?://',
+        description: 'PostgreSQL connection URL; by default SQLite in the data folder.',
+      }),
     ),
     databasePool: Type.Integer({
       minimum: 2,
       maximum: 200,
       default: 16,
       description:
-        'Connections to PostgreSQL; one more tells whether it answers. At most three quarters of them serve one organization at a time, a half one user, a half one iModel.',
+        'Size of the PostgreSQL connection pool; one more connection is used for health checks. One organization may use at most three quarters of the pool at a time, one user or one iModel at most half.',
     }),
     databaseWaitSeconds: Type.Number({
       minimum: 0.1,
       maximum: 60,
       default: 10,
-      description:
-        'How long a request waits for a connection to PostgreSQL, when all are taken or none can be had; then it is answered 503.',
+      description: 'How long a request waits for a PostgreSQL connection before it is answered 503.',
     }),
     databaseLockSeconds: Type.Number({
       minimum: 0.1,
       maximum: 60,
       default: 5,
-      description:
-        'How long a statement on PostgreSQL waits for a row that another one has locked; then its request is answered 503.',
+      description: 'How long a PostgreSQL statement waits for a locked row before its request is answered 503.',
     }),
     databasePrepares: Type.Boolean({
       default: true,
       description:
-        'Let PostgreSQL prepare statements. Not behind a pooler that gives each transaction another connection and knows none of them (PgBouncer before 1.21).',
+        'Use prepared statements on PostgreSQL. Set to false behind a transaction-mode pooler that does not support them (PgBouncer before 1.21).',
     }),
     store: Type.Object(storeSettings, { additionalProperties: false, default: {} }),
     dataCenter: Type.String({
       minLength: 1,
       maxLength: 100,
       default: 'East US',
-      description: 'Data center of new iTwins that name none; its files are in `store`.',
+      description: 'Default data center of new iTwins; its files are in `store`.',
     }),
     dataCenters: Type.Record(
       Type.String({ minLength: 1, maxLength: 100 }),
       Type.Object(storeSettings, { additionalProperties: false }),
-      { default: {}, description: 'Further data centers and the store of each.' },
+      { default: {}, description: 'Additional data centers, each with its store.' },
     ),
     storeTimeoutSeconds: Type.Number({
       minimum: 0.1,
       maximum: 3600,
       default: 60,
       description:
-        'Longest time in which a store moves no byte and gives no answer; then the call fails and is tried again, however large the file.',
+        'Idle timeout of store calls, regardless of file size: a call that transfers no byte and gets no response for this long fails and is retried.',
     }),
     logLevel: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], { default: 'info' }),
     logPretty: Type.Boolean({ default: false }),
     tracesUrl: Type.Optional(
       Type.String({
         pattern: '^https?://',
-        description: 'OpenTelemetry: where spans go (OTLP over HTTP), such as http://localhost:4318/v1/traces.',
+        description:
+          'OpenTelemetry endpoint that receives spans (OTLP over HTTP), such as http://localhost:4318/v1/traces.',
       }),
     ),
     tracesRatio: Type.Number({
       minimum: 0,
       maximum: 1,
       default: 1,
-      description: 'Share of requests that are traced; one that comes with a trace follows its sender.',
+      description:
+        'Fraction of requests that are traced; a request with a trace context follows the decision of its sender.',
     }),
     metrics: Type.Boolean({
       default: false,
-      description: 'Serve /metrics for Prometheus, to everyone who reaches the port.',
+      description: 'Serve Prometheus metrics at /metrics, without authentication.',
     }),
     metricsPort: Type.Optional(
       Type.Integer({
         minimum: 0,
         maximum: 65535,
-        description: 'Serve /metrics here, and not on the port of the API; 0 takes a free one.',
+        description: 'Serve /metrics on this port instead of the API port; 0 picks a free port.',
       }),
     ),
     corsOrigins: Type.Array(Type.String({ minLength: 1 }), { default: ['*'] }),
     embeddedIssuer: Type.Boolean({ default: true, description: 'Accept tokens minted by `offshoot token`.' }),
-    issuers: Type.Array(Issuer, { default: [], description: 'A subject is a user of the issuer that names it.' }),
+    issuers: Type.Array(Issuer, {
+      default: [],
+      description: 'Trusted OpenID Connect issuers. Users are identified by issuer and subject.',
+    }),
     requiredScope: Type.Union([Type.String({ minLength: 1 }), Type.Null()], { default: 'itwin-platform' }),
     defaultTier: Type.String({
       default: 'Enterprise',
-      description: 'Tier of applications that the users file does not name.',
+      description: 'Tier of applications that the users file does not list.',
     }),
     tiers: Type.Record(Type.String({ minLength: 1 }), Tier, {
       default: {
@@ -253,18 +284,18 @@ const ConfigSchema = Type.Object(
           maximum: 1,
           default: 0.1,
           description:
-            'Share of each window of an application that each of its users has in any case, also when others have used the window up.',
+            'Fraction of each application window that is reserved for each user, even after other users have exhausted the window.',
         }),
         refused: Type.Object(Window.properties, {
           additionalProperties: false,
           default: { requests: 600, seconds: 60 },
           description:
-            'Requests of one address whose token is refused; then its tokens are not looked at any more, but for those that were good before.',
+            'Requests with a rejected token from one address; beyond that, only tokens that were verified before are accepted from it.',
         }),
         links: Type.Object(Window.properties, {
           additionalProperties: false,
           default: { requests: 12_000, seconds: 60 },
-          description: 'Requests of one address through links, to files that this server hands out or takes.',
+          description: 'Requests from one address to signed links that this server serves.',
         }),
       },
       { additionalProperties: false, default: {} },
@@ -273,7 +304,7 @@ const ConfigSchema = Type.Object(
       minimum: 10,
       maximum: 86_400,
       default: 3600,
-      description: 'Life of upload and download links.',
+      description: 'Lifetime of upload and download links.',
     }),
     downloads: Type.Object(
       {
@@ -282,19 +313,19 @@ const ConfigSchema = Type.Object(
           maximum: 1024,
           default: 256,
           description:
-            'Downloads that this server sends at a time. When all places are taken, the slowest one below 64 KiB a second gives way, else a new one is answered 503.',
+            'Concurrent downloads served by this server. At the limit, the slowest download below 64 KiB/s is ended in favor of the new one; if there is none, the new one is answered 503.',
         }),
         perLink: Type.Integer({
           minimum: 1,
           maximum: 1024,
           default: 64,
-          description: 'Downloads at a time through one link, or with the token of one container.',
+          description: 'Concurrent downloads through one link, or with one container token.',
         }),
         stallSeconds: Type.Number({
           minimum: 0.1,
           maximum: 3600,
           default: 60,
-          description: 'A download whose client takes less than 4 KiB a second for so long is ended.',
+          description: 'A download whose client reads less than 4 KiB/s for this long is ended.',
         }),
       },
       { additionalProperties: false, default: {} },
@@ -302,25 +333,30 @@ const ConfigSchema = Type.Object(
     verifyChangesets: Type.Enum(['all', 'recognized', 'off'], {
       default: 'recognized',
       description:
-        'Whether a push is refused when the bytes of its file do not give its id, or hold statements that no schema of an iModel needs. `recognized`: of files that begin as changesets of iTwin.js; others are kept as they are. `all`: others are refused.',
+        'Reject a push when its id does not match the content of its file, or when the file contains statements that no iModel schema needs. `recognized`: check files with the header of iTwin.js changesets and store others unchecked. `all`: reject files without that header.',
     }),
     pushLeaseSeconds: Type.Integer({
       minimum: 1,
       default: 600,
-      description: 'How long an unfinished push keeps others out.',
+      description: 'How long an unfinished push blocks other pushes.',
     }),
     shutdownSeconds: Type.Number({
       minimum: 0,
       default: 10,
-      description: 'How long requests under way may still take when the server is told to end.',
+      description: 'How long a shutdown waits for requests in progress.',
     }),
     briefcases: Type.Object(
       {
-        perUser: Type.Integer({ minimum: 1, default: 100, description: 'Briefcases of one user on one iModel.' }),
+        perUser: Type.Integer({
+          minimum: 1,
+          default: 100,
+          description: 'Maximum number of briefcases of one user on one iModel.',
+        }),
         perMinute: Type.Integer({
           minimum: 1,
           default: 5,
-          description: 'Unreleased ones that one user may acquire on one iModel in a minute.',
+          description:
+            'Maximum number of briefcases that one user may acquire on one iModel in a minute, not counting released ones.',
         }),
       },
       { additionalProperties: false, default: {} },
@@ -330,56 +366,56 @@ const ConfigSchema = Type.Object(
         generate: Type.Enum(['auto', 'here', 'elsewhere', 'off'], {
           default: 'auto',
           description:
-            '`auto`: on this server if iTwin.js is installed. `elsewhere`: ordered here, made by another server on the same database.',
+            '`auto`: generate on this server if iTwin.js is installed. `elsewhere`: schedule here; another server on the same database generates them.',
         }),
         everyChangesets: Type.Integer({
           minimum: 0,
           default: 100,
-          description: 'The newest changeset gets one when the last is this far behind; 0 leaves it to named versions.',
+          description:
+            'Generate a checkpoint at the newest changeset when the last one is this many changesets behind; 0 generates them for named versions only.',
         }),
         delaySeconds: Type.Number({
           minimum: 0,
           default: 1,
-          description: 'Wait before one is made, so that a flurry of pushes and versions is over.',
+          description: 'Delay before a checkpoint is generated, so that a burst of pushes and versions results in one.',
         }),
         attempts: Type.Integer({
           minimum: 1,
           maximum: 100,
           default: 4,
-          description:
-            'Until one is given up because the iTwin.js process ended; a fault of the files is not tried again.',
+          description: 'Maximum attempts when the iTwin.js process ends unexpectedly; faulty files are not retried.',
         }),
         firstRetrySeconds: Type.Number({
           minimum: 0,
           default: 2,
-          description: 'Wait before the second attempt; each further wait is twice as long, a minute at most.',
+          description: 'Delay before the second attempt; each further delay is twice as long, a minute at most.',
         }),
         slots: Type.Integer({
           minimum: 1,
           maximum: 32,
           default: 3,
           description:
-            'Files that iTwin.js works on at a time, each in a process of its own. With three, the work of one user leaves a place to another user of its organization, and that of one organization a place to another one. Each may take `memoryMiB`; an idle process is ended after a minute.',
+            'Files that iTwin.js processes concurrently, each in a separate process that may use `memoryMiB`; an idle process is ended after a minute. From three slots on, no user can block the other users of its organization, and no organization can block others.',
         }),
         memoryMiB: Type.Integer({
           minimum: 128,
           default: 4096,
-          description: 'Memory above which an iTwin.js process is ended.',
+          description: 'Memory limit of an iTwin.js process, which is ended when it exceeds it.',
         }),
         silenceSeconds: Type.Integer({
           minimum: 1,
           default: 600,
-          description: 'Longest time that one changeset may take to apply.',
+          description: 'Timeout for applying one changeset.',
         }),
         workSeconds: Type.Integer({
           minimum: 1,
           default: 3600,
-          description: 'Longest time for one piece of work of the iTwin.js process: a file and at most 500 changesets.',
+          description: 'Timeout for one task of the iTwin.js process: one file and at most 500 changesets.',
         }),
         isolation: Type.Enum([...isolationLevels], {
           default: 'process',
           description:
-            'Level of isolation of the iTwin.js process below which no checkpoint is made. The strongest level that works is always used: `namespaces` (bubblewrap), `user` (where the server runs as root), `process`.',
+            'Minimum isolation of the iTwin.js process; no checkpoint is generated below it. The strongest available level is always used: `namespaces` (bubblewrap), `user` (when the server runs as root), `process`.',
         }),
         service: Type.Optional(
           Type.Object(
@@ -388,13 +424,14 @@ const ConfigSchema = Type.Object(
                 pattern: '^https?://[^/]',
                 maxLength: 2000,
                 description:
-                  'Address of the iTwin.js service (`offshoot itwinjs`), which runs iTwin.js in place of this server.',
+                  'URL of the iTwin.js service (`offshoot itwinjs`), which runs iTwin.js instead of this server.',
               }),
               key: Type.Optional(
                 Type.String({
                   minLength: shortestServiceKey,
                   maxLength: 1000,
-                  description: 'Secret that the service knows too; or in the environment, `OFFSHOOT_ITWINJS_KEY`.',
+                  description:
+                    'Secret shared with the service; may also be set in the environment as `OFFSHOOT_ITWINJS_KEY`.',
                 }),
               ),
             },
@@ -406,7 +443,7 @@ const ConfigSchema = Type.Object(
           maximum: 604_800,
           default: minContainerSeconds,
           description:
-            'Longest life of the tokens that open checkpoints. They end with the token that they were given for, but not before two hours: iTwin.js renews them after one hour, or an hour before their end.',
+            'Maximum lifetime of checkpoint access tokens. They expire with the access token of the request, but not before two hours: iTwin.js renews them after one hour, or one hour before they expire.',
         }),
       },
       { additionalProperties: false, default: {} },
@@ -416,18 +453,18 @@ const ConfigSchema = Type.Object(
         here: Type.Boolean({
           default: true,
           description:
-            'Run jobs on this server: checkpoints, copies into other data centers, webhooks. With false they wait for others, such as `offshoot work`.',
+            'Run jobs on this server: checkpoints, transfers to other data centers, webhooks. If false, they wait for other processes, such as `offshoot work`.',
         }),
         progressSeconds: Type.Number({
           minimum: 1,
           default: 300,
-          description: 'Longest time that a job may make no progress; then it is abandoned and tried again.',
+          description: 'How long a job may go without progress before it is abandoned and retried.',
         }),
         leaseSeconds: Type.Number({
           minimum: 1,
           default: 30,
           description:
-            'How long a job that a server took may be silent until another takes it over; renewed every third of it.',
+            'Lease of a claimed job: if it is not renewed for this long, another server takes the job over. Renewed every third of this time.',
         }),
       },
       { additionalProperties: false, default: {} },
@@ -438,33 +475,33 @@ const ConfigSchema = Type.Object(
           minimum: 0,
           maximum: 100,
           default: 4,
-          description: 'iModels that this server copies into another data center at a time; 0 leaves it to others.',
+          description: 'Concurrent transfers to other data centers on this server; 0 leaves them to other servers.',
         }),
         parallelFiles: Type.Integer({
           minimum: 1,
           maximum: 256,
           default: 16,
-          description: 'Files of each that are copied at a time.',
+          description: 'Files that each transfer copies concurrently.',
         }),
         bytesPerSecond: Type.Integer({
           minimum: 0,
           default: 0,
-          description: 'Limit over all copies of this server; 0 is none.',
+          description: 'Bandwidth limit over all transfers of this server; 0 means no limit.',
         }),
         attemptsWithoutProgress: Type.Integer({
           minimum: 1,
           default: 10,
-          description: 'Attempts in a row that bring nothing over until a copy is given up.',
+          description: 'Consecutive attempts without progress after which a transfer fails.',
         }),
         firstRetrySeconds: Type.Number({
           minimum: 0,
           default: 1,
-          description: 'Wait before the second attempt; each further wait is twice as long, a minute at most.',
+          description: 'Delay before the second attempt; each further delay is twice as long, a minute at most.',
         }),
         share: Type.Enum(['organization', 'store'], {
           default: 'organization',
           description:
-            'Whose files a copy takes as they are where the store has them already: those of its own organization, or of everybody. The latter is faster, and by its time tells whoever asks for the copy that somebody else has the same file.',
+            'Whose files a transfer may reuse when the target store already has them: those of the same organization, or all. `store` is faster, but its timing reveals that another organization has the same file.',
         }),
       },
       { additionalProperties: false, default: {} },
@@ -474,40 +511,40 @@ const ConfigSchema = Type.Object(
         here: Type.Boolean({
           default: true,
           description:
-            'Send messages from this server, where it runs jobs. With false others do, such as those that may call addresses outside.',
+            'Deliver webhook messages from this server if it runs jobs. If false, other servers deliver them, such as those with outbound network access.',
         }),
         allowPrivateAddresses: Type.Boolean({
           default: false,
-          description: 'Also post to addresses of this machine and its private networks, and without encryption.',
+          description: 'Allow deliveries to loopback and private network addresses, and over unencrypted HTTP.',
         }),
         attempts: Type.Integer({
           minimum: 1,
           maximum: 100,
           default: 10,
-          description: 'Until a message is put on the list of those given up.',
+          description: 'Maximum attempts before a message is listed as failed.',
         }),
         firstRetrySeconds: Type.Number({
           minimum: 0,
           default: 10,
-          description: 'Wait before the second attempt; each further wait is twice as long, an hour at most.',
+          description: 'Delay before the second attempt; each further delay is twice as long, an hour at most.',
         }),
         pauseAfter: Type.Integer({
           minimum: 1,
           default: 5,
           description:
-            'Deliveries to one webhook that fail in a row until nothing is sent to it for a while; then one message tries it.',
+            'Consecutive failed deliveries after which a webhook is paused; after the pause, one message probes it.',
         }),
         pauseSeconds: Type.Number({
           minimum: 0.1,
           maximum: 300,
           default: 30,
-          description: 'The first such pause; each further one is twice as long, 5 minutes at most.',
+          description: 'First pause; each further pause is twice as long, 5 minutes at most.',
         }),
         perUser: Type.Integer({
           minimum: 0,
           maximum: 100_000,
           default: 100,
-          description: 'Webhooks that one user has made, on all iTwins together.',
+          description: 'Maximum number of webhooks that one user may create, over all iTwins.',
         }),
       },
       { additionalProperties: false, default: {} },
@@ -518,50 +555,58 @@ const ConfigSchema = Type.Object(
           minimum: 0,
           maximum: 8_000_000,
           default: 256,
-          description: 'Largest baseline file. 0 is no limit, here and below.',
+          description: 'Maximum size of a baseline file. 0 means no limit, here and below.',
         }),
         changesetGiB: Type.Number({
           minimum: 0,
           maximum: 8_000_000,
           default: 32,
-          description: 'Largest file of a changeset.',
+          description: 'Maximum size of a changeset file.',
         }),
         iTwinGiB: Type.Number({
           minimum: 0,
           maximum: 8_000_000,
           default: 16_384,
           description:
-            'Bytes on the account of one iTwin: announced, stored, and deleted ones until the collector has taken them away. What clones share counts once, for whoever had it stored.',
+            'Storage of one iTwin: pending and stored files, and deleted files until the collector removes them. Files that clones share count once, for the iTwin that uploaded them.',
         }),
         organizationGiB: Type.Number({
           minimum: 0,
           maximum: 8_000_000,
           default: 131_072,
-          description: 'The same of one organization, or of one user for iTwins of no organization.',
+          description: 'The same for one organization, or for one user when an iTwin has no organization.',
         }),
         iTwinIModels: Type.Integer({
           minimum: 0,
           default: 100_000,
-          description: 'iModels of one iTwin, failed creations included.',
+          description: 'Maximum number of iModels of one iTwin, including failed creations.',
         }),
         organizationIModels: Type.Integer({
           minimum: 0,
           default: 1_000_000,
-          description: 'The same of one organization, or of one user for iTwins of no organization.',
+          description: 'The same for one organization, or for one user when an iTwin has no organization.',
         }),
-        webhooks: Type.Integer({ minimum: 0, default: 100, description: 'Webhooks of one iTwin.' }),
+        webhooks: Type.Integer({ minimum: 0, default: 100, description: 'Maximum number of webhooks of one iTwin.' }),
         repositories: Type.Integer({
           minimum: 0,
           default: 500,
-          description: 'Repositories of one iTwin, which are listed in one piece.',
+          description: 'Maximum number of repositories of one iTwin, which are listed without paging.',
         }),
-        shares: Type.Integer({ minimum: 0, default: 1000, description: 'Shares of one iModel that have not expired.' }),
+        shares: Type.Integer({
+          minimum: 0,
+          default: 1000,
+          description: 'Maximum number of unexpired shares of one iModel.',
+        }),
         briefcases: Type.Integer({
           minimum: 0,
           default: 10_000,
-          description: 'Briefcases of one iModel that are not released, of all users together.',
+          description: 'Maximum number of unreleased briefcases of one iModel, over all users.',
         }),
-        namedVersions: Type.Integer({ minimum: 0, default: 10_000, description: 'Named versions of one iModel.' }),
+        namedVersions: Type.Integer({
+          minimum: 0,
+          default: 10_000,
+          description: 'Maximum number of named versions of one iModel.',
+        }),
       },
       { additionalProperties: false, default: {} },
     ),
@@ -571,20 +616,20 @@ const ConfigSchema = Type.Object(
           minimum: 1,
           maximum: 600,
           default: 30,
-          description: 'Longest time in which the head of a request arrives; then the connection is closed.',
+          description: 'Timeout for receiving the headers of a request; then the connection is closed.',
         }),
         bodySeconds: Type.Number({
           minimum: 1,
           maximum: 600,
           default: 60,
           description:
-            'Longest time in which the body of a request to the API arrives; then it is answered 408. Also for the rest of a body that was refused; then the connection is closed.',
+            'Timeout for receiving the body of an API request; then it is answered 408. Also limits how long the remainder of a rejected body is read before the connection is closed.',
         }),
         uploadStallSeconds: Type.Number({
           minimum: 1,
           maximum: 3600,
           default: 120,
-          description: 'Longest time in which an upload of a file brings less than 64 KiB; then it is answered 408.',
+          description: 'A file upload that sends less than 64 KiB in this time is answered 408.',
         }),
       },
       { additionalProperties: false, default: {} },
@@ -595,13 +640,13 @@ const ConfigSchema = Type.Object(
           minimum: 0,
           default: 1024,
           description:
-            'Free space in the data folder, and in stores of type files, below which nothing new is stored; reading and deleting go on. 0 switches it off.',
+            'Free space in the data folder and in stores of type files below which the server rejects writes; reading and deleting still work. 0 disables the check.',
         }),
         floorPercent: Type.Number({
           minimum: 0,
           maximum: 50,
           default: 5,
-          description: 'The same as a share of the file system. The smaller of the two counts.',
+          description: 'The same as a percentage of the file system. The smaller of the two applies.',
         }),
       },
       { additionalProperties: false, default: {} },
@@ -611,7 +656,7 @@ const ConfigSchema = Type.Object(
         keepDays: Type.Number({
           minimum: 0,
           default: 400,
-          description: 'How long entries of the audit log are kept; 0 keeps them for ever.',
+          description: 'Retention of audit log entries; 0 keeps them forever.',
         }),
       },
       { additionalProperties: false, default: {} },
@@ -619,21 +664,27 @@ const ConfigSchema = Type.Object(
     seedFile: Type.Optional(
       Type.String({
         minLength: 1,
-        description: 'iModel file that new empty iModels begin with, in place of the shipped one; checked at start.',
+        description:
+          'iModel file used as the baseline of new empty iModels instead of the bundled one; validated at startup.',
       }),
     ),
     changesetGroupHours: Type.Number({
       minimum: 0,
       default: 168,
-      description: 'A changeset group that no changeset joined for so long is closed.',
+      description: 'A changeset group without a new changeset for this long is closed.',
     }),
     collector: Type.Object(
       {
-        intervalSeconds: Type.Number({ minimum: 0, default: 60, description: '0 switches the collector off.' }),
+        intervalSeconds: Type.Number({
+          minimum: 0,
+          default: 60,
+          description: 'Interval between runs; 0 disables the collector.',
+        }),
         graceSeconds: Type.Number({
           minimum: 0,
           default: 7200,
-          description: 'Least age of a deletion before its files go; longer than any link lives.',
+          description:
+            'How long the files of a deletion are kept before they are removed; longer than the lifetime of any link.',
         }),
       },
       { additionalProperties: false, default: {} },
@@ -642,12 +693,12 @@ const ConfigSchema = Type.Object(
   { additionalProperties: false },
 );
 
-/** Where the key of the iTwin.js service is looked for. */
+/** Environment variable with the key of the iTwin.js service. */
 export const serviceKeyName = 'OFFSHOOT_ITWINJS_KEY';
 
-/** The configuration, complete, after defaults, file, environment and command line. */
+/** The complete configuration: defaults, file, environment and command line merged. */
 export type Config = Static<typeof ConfigSchema>;
-/** What a config file, a test or an embedder may leave out: everything. */
+/** Sections whose settings a config file, a test or an embedder may each omit. */
 type Nested =
   | 'rateLimits'
   | 'collector'
@@ -667,7 +718,7 @@ export type ConfigInput = Partial<Omit<Config, Nested | 'dataCenters'>> & { [K i
 };
 export type IssuerConfig = Static<typeof Issuer>;
 
-/** Rule of the API: clone has a window of its own, fork the same, create a wider one; all far below the general one. */
+/** Rule of the API: clone and fork have separate windows of the same size, create has a wider one; all are far below the general window. */
 function tierOf(general: Static<typeof Window>[], clones: number, creations: number): Static<typeof Tier> {
   const perMinute = (requests: number) => ({ requests, seconds: 60 });
   return {
@@ -681,7 +732,7 @@ function tierOf(general: Static<typeof Window>[], clones: number, creations: num
   };
 }
 
-/** Faults of a configuration, all of them at once. */
+/** Lists every fault of a configuration. */
 export class ConfigError extends Error {
   readonly faults: readonly string[];
   constructor(faults: readonly string[]) {
@@ -707,8 +758,8 @@ const environment: Record<string, { key: keyof Config; kind: 'text' | 'number' |
 };
 
 /**
- * Puts a configuration together: defaults, then the file (`offshoot.json`, or the one that `OFFSHOOT_CONFIG` or the
- * command line names), then the environment, then `overrides`.
+ * Merges the configuration, later sources taking precedence: defaults, the file (`offshoot.json`, or the one named by
+ * `OFFSHOOT_CONFIG` or the command line), the environment, `overrides`.
  * @throws ConfigError with every fault found
  */
 export function loadConfig(
@@ -744,7 +795,7 @@ export function loadConfig(
   return checkConfig({ ...fromFile, ...fromEnv, ...given }, env, faults);
 }
 
-/** `true`, `false`, or addresses and networks with commas between them. */
+/** Parses `true`, `false`, or a comma-separated list of addresses and networks. */
 function proxiesIn(text: string): Config['trustProxy'] {
   return text === 'true' || text === 'false' ? text === 'true' : text.split(',').map((entry) => entry.trim());
 }
@@ -798,7 +849,7 @@ function checkConfig(value: Record<string, unknown>, env: NodeJS.ProcessEnv, fau
   acceptEarlierNames(config, faults);
   if (!ajv.validate(ConfigSchema, config)) faults.push(...(ajv.errors ?? []).map(describeFault));
   else {
-    // As AWS clients look for their keys by themselves, Azure's find theirs here: secrets need not stand in a file.
+    // AWS clients read their keys from the environment; this does the same for Azure, so that no file has to hold secrets.
     const connectionString = env['AZURE_STORAGE_CONNECTION_STRING'];
     if (connectionString !== undefined)
       for (const store of [config.store, ...Object.values(config.dataCenters)])
@@ -825,19 +876,19 @@ function checkConfig(value: Record<string, unknown>, env: NodeJS.ProcessEnv, fau
       );
     faults.push(...storeFaults(config));
     if (config.metricsPort !== undefined && config.metricsPort !== 0 && config.metricsPort === config.port)
-      faults.push(`metricsPort (${config.metricsPort}) must be another one than port`);
+      faults.push(`metricsPort (${config.metricsPort}) must differ from port`);
     if (config.metricsPort !== undefined && !config.metrics) faults.push('metricsPort is set, but metrics is false');
     const claiming = config.issuers.filter(({ claimsEarlierUsers }) => claimsEarlierUsers === true);
     if (claiming.length > 1)
       faults.push(`issuers: more than one has claimsEarlierUsers: ${claiming.map(({ issuer }) => issuer).join(', ')}`);
     if (!config.embeddedIssuer && config.issuers.length === 0)
-      faults.push('no issuer of tokens: configure issuers or leave embeddedIssuer on');
+      faults.push('no issuer of tokens: configure issuers or enable embeddedIssuer');
   }
   if (faults.length > 0) throw new ConfigError(faults);
   return { ...config, dataDir: path.resolve(config.dataDir) };
 }
 
-/** What each type of store needs, and that no two places go by one name. */
+/** Checks that each store has the settings its type requires, and that no two stores share an id. */
 function storeFaults({ store, dataCenter, dataCenters }: Config): string[] {
   const faults: string[] = [];
   if (dataCenter in dataCenters) faults.push(`dataCenters.${dataCenter}: the store of this data center is 'store'`);
@@ -859,7 +910,7 @@ function storeFaults({ store, dataCenter, dataCenters }: Config): string[] {
     const id = storeId(settings);
     const text = JSON.stringify(settings);
     if ((known.get(id) ?? text) !== text)
-      faults.push(`${place}: another store goes by '${id}' too; give this one a name`);
+      faults.push(`${place}: another store has the id '${id}' too; set 'name' for this one`);
     known.set(id, text);
   }
   return faults;

@@ -283,7 +283,7 @@ onEachDatabase('Checkpoints over the API', { checkpoints: { generate, delaySecon
         };
         assert.equal(checkpoint.failureReason, `The file of changeset 1 is ${damage} in its store.`);
       }
-      assert.equal(logged.filter(({ msg }) => msg === 'a job was given up').length, 2);
+      assert.equal(logged.filter(({ msg }) => msg === 'a job failed and will not be retried').length, 2);
     },
   );
 

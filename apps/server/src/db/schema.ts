@@ -1,8 +1,8 @@
 import type { BaselineState, IModelState, OperationState } from '../domain.ts';
 
 /**
- * The tables, one type each. Both databases hold the same values: ids as text, times as milliseconds since 1970 (integer,
- * so that order is exact to the millisecond everywhere), JSON as text, flags as integers.
+ * The tables, one type each. Both databases store the same values: ids as text, times as integer milliseconds since 1970
+ * (so that both order them exactly), JSON as text, flags as integers.
  */
 export interface Schema {
   user_account: UserAccountTable;
@@ -52,12 +52,12 @@ export interface Schema {
 
 export interface UserAccountTable {
   id: string;
-  /** Who names the user in tokens, and how; both null until a user of an earlier version comes again. */
+  /** `iss` and `sub` claims; both null for a user of an earlier version until the next sign-in. */
   issuer: string | null;
   subject: string | null;
-  /** As it is shown; empty where there is none that anybody has verified. */
+  /** For display; empty if no verified address is known. */
   email: string;
-  /** In lower case: by which the user is found. */
+  /** In lower case; users are looked up by it. */
   verified_email: string | null;
   given_name: string;
   surname: string;
@@ -84,13 +84,13 @@ export interface ITwinTable {
   deleted_at: number | null;
 }
 
-/** Users who may do everything on an iTwin: its creator at first. */
+/** Users with every permission on an iTwin; initially its creator. */
 interface ITwinOwnerTable {
   itwin_id: string;
   user_id: string;
 }
 
-/** Users bundled, to be given roles together. */
+/** A group of users that can be given roles together. */
 export interface UserGroupTable {
   id: string;
   itwin_id: string;
@@ -110,16 +110,16 @@ interface GroupMemberTable {
   role_id: string;
 }
 
-/** A place outside where more of an iTwin's data is. */
+/** An external location with further data of an iTwin. */
 export interface RepositoryTable {
   id: string;
   itwin_id: string;
   class: string;
   sub_class: string | null;
   uri: string;
-  /** Null: its address stands for it. */
+  /** If null, the URI is shown. */
   display_name: string | null;
-  /** JSON: what a client needs to use it, whatever that is. */
+  /** JSON that clients interpret; the server does not. */
   options: string | null;
   /** JSON: the key or password that members use it with. */
   authentication: string | null;
@@ -132,21 +132,21 @@ export interface ITwinImageTable {
   large_blob_id: string;
 }
 
-/** An address that hears of what happens in an iTwin. */
+/** A URL that receives the events of an iTwin. */
 export interface WebhookTable {
   id: string;
   itwin_id: string;
   callback_url: string;
-  /** Key of the signature; the server must have it as it is to sign. */
+  /** Signing key, stored unhashed because the server needs it to sign. */
   secret: string;
   /** JSON list. */
   event_types: string;
   is_active: 0 | 1;
   creator_id: string;
   created_at: number;
-  /** Deliveries that failed in a row. */
+  /** Consecutive failed deliveries. */
   failures: number;
-  /** Nothing is sent before this time; null where its receiver does not fail. */
+  /** No delivery before this time; null unless deliveries fail. */
   paused_until: number | null;
 }
 
@@ -169,7 +169,7 @@ interface MemberTable {
 export interface BlobTable {
   id: string;
   store: string;
-  /** Opaque and random: says nothing of the iModel, so that clones outlive it. Null until stored. */
+  /** Opaque and random: independent of the iModel, because clones can outlive it. Null until stored. */
   key: string | null;
   /** Bytes, as declared before the upload and enforced by it. */
   size: number;
@@ -178,11 +178,11 @@ export interface BlobTable {
   /** `refused` = the upload had another size than declared. */
   state: 'pending' | 'refused' | 'stored';
   created_at: number;
-  /** Since when nothing refers to it; the collector removes it after its grace. */
+  /** Time of the last reference's removal; the collector removes the blob after the grace period. */
   released_at: number | null;
-  /** iTwin that had it stored, and on whose account it counts; it may be gone. Null: the server's own. */
+  /** iTwin whose quota it counts against; the iTwin may be deleted. Null for blobs of the server itself. */
   itwin_id: string | null;
-  /** The same for its organization (`org:…`) or, without one, its maker (`user:…`). */
+  /** The same for the organization (`org:…`) or, without one, the user (`user:…`). */
   account_id: string | null;
 }
 
@@ -193,7 +193,7 @@ export interface BaselineTable {
   created_at: number;
 }
 
-/** `owner_imodel_id` is the only iModel that may append; null once that is gone. */
+/** `owner_imodel_id` is the only iModel that may append; null once that iModel is deleted. */
 interface SegmentTable {
   id: string;
   owner_imodel_id: string | null;
@@ -222,7 +222,7 @@ interface HistoryTable {
   created_at: number;
 }
 
-/** Ranges of one history, without gaps from index 1; the last range is open (`last_index` = openEnd). */
+/** Ranges of one history, contiguous from index 1; the last range is open (`last_index` = openEnd). */
 interface HistorySegmentTable {
   history_id: string;
   first_index: number;
@@ -234,9 +234,9 @@ export interface IModelTable {
   id: string;
   itwin_id: string;
   name: string;
-  /** Lower-case name: order of lists, the same on both databases. */
+  /** Lower-case name: sort key that orders lists the same way on both databases. */
   name_order: string;
-  /** Lower-case name and description: what `$search` looks in. */
+  /** Lower-case name and description, searched by `$search`. */
   search_text: string;
   description: string | null;
   /** JSON extent or null. */
@@ -252,18 +252,18 @@ export interface IModelTable {
   last_pushed_at: number | null;
   creator_id: string;
   created_at: number;
-  /** Highest time given to anything of this iModel, so that its times strictly increase. */
+  /** Latest timestamp issued for this iModel, so that its timestamps strictly increase. */
   clock: number;
   next_briefcase_id: number;
   /**
-   * Changesets up to this index were made elsewhere: they came with what the iModel was derived from. Which objects were locked
-   * for them is not known here.
+   * Changesets up to this index were inherited when the iModel was derived. The objects that were locked for them are
+   * unknown.
    */
   inherited_index: number;
-  /** Which iModel-level permissions replace the iTwin's. */
+  /** Kind of iModel-level permissions that replace those of the iTwin, if any. */
   secured_by: 'roles' | 'users' | null;
   deleted_at: number | null;
-  /** When its creation failed: it stays readable by its id and no longer holds its name. */
+  /** When its creation failed: it stays readable by id, and its name is free again. */
   failed_at: number | null;
 }
 
@@ -275,16 +275,16 @@ interface IModelGrantTable {
   permissions: string;
 }
 
-/** Everyone who ever connected to an iModel. */
+/** Every user who has ever accessed an iModel. */
 interface IModelUserTable {
   imodel_id: string;
   user_id: string;
   first_access_at: number;
-  /** To the minute. Null only in rows that an earlier version wrote beside this one. */
+  /** Accurate to the minute. Null only in rows written by an earlier version running at the same time. */
   last_access_at: number | null;
 }
 
-/** The one push in progress on an iModel: its row is the turn to push, a lease that runs out. */
+/** The one push in progress on an iModel; the row acts as an expiring lock (lease). */
 export interface PendingChangesetTable {
   imodel_id: string;
   changeset_id: string;
@@ -300,27 +300,27 @@ export interface PendingChangesetTable {
   created_at: number;
   lease_until: number;
   group_id: string | null;
-  /** Briefcase that made the changeset, where it is not the one that pushes it (an import). */
+  /** Briefcase that created the changeset, if it is not the one that pushes it (an import). */
   recorded_briefcase_id: number | null;
 }
 
-/** What is known of the upload of a blob while it may still be repeated: only where it takes long, comes in blocks or is a baseline. */
+/** State of an upload that may still be repeated: only for long uploads, block uploads and baselines. */
 interface UploadTable {
   blob_id: string;
-  /** When bytes last came in; written now and then while they do. */
+  /** When bytes were last received; updated periodically during the upload. */
   active_at: number;
-  /** SHA-256 (hex) of the block list that was committed, and the sizes of its blocks (JSON); null while none was. */
+  /** SHA-256 (hex) of the committed block list, and the sizes of its blocks (JSON); null before the commit. */
   block_list_sha256: string | null;
   block_sizes: string | null;
 }
 
-/** A push whose turn went to another one before it was complete; kept for a day so that it is told why. */
+/** A push whose lease expired and passed to another push; kept for a day to explain the failure to its client. */
 interface AbandonedPushTable {
   imodel_id: string;
   changeset_id: string;
   briefcase_id: number;
   parent_id: string;
-  /** Of its upload; its row may be gone. */
+  /** Blob of its upload; the blob row may be deleted. */
   blob_id: string;
   abandoned_at: number;
 }
@@ -390,11 +390,11 @@ export interface ExtendedDataTable {
   imodel_id: string;
   changeset_index: number;
   changeset_id: string;
-  /** Base64 of JSON, as it came. */
+  /** Base64-encoded JSON, as received. */
   data: string;
 }
 
-/** An iModel or iTwin that a user marked for the own use. */
+/** A favorite or recent iModel or iTwin of a user. */
 export interface MarkTable {
   user_id: string;
   kind: 'favorite' | 'recent';
@@ -428,27 +428,27 @@ export interface OperationTable {
   state: OperationState;
   cloned_from_imodel_id: string | null;
   cloned_from_changeset_id: string | null;
-  /** Changesets of the result, for the reader of the operation. */
+  /** Number of changesets of the new iModel, as shown in the operation. */
   changesets: number;
   failure_reason: string | null;
   created_at: number;
   finished_at: number | null;
   forked_from_imodel_id: string | null;
   forked_from_changeset_id: string | null;
-  /** Names the relation between a fork and what it was forked from. */
+  /** Id of the relationship between a fork and its source. */
   relationship_id: string | null;
-  /** Of `changesets`, those that a transfer has brought over. */
+  /** Number of `changesets` that a transfer has copied. */
   changesets_done: number;
-  /** Bytes that a transfer has to bring over; 0 where nothing has to move. Those of checkpoints join when their turn comes. */
+  /** Bytes that a transfer has to copy; 0 without a transfer. Bytes of checkpoints are added when their copying starts. */
   bytes: number;
   bytes_done: number;
-  /** Bytes of files that are on their way; lost with the process that carries them. */
+  /** Bytes copied so far of unfinished files; lost if the process ends. */
   bytes_under_way: number;
 }
 
 /**
- * An iModel that is being copied into the store of another data center. It holds on to what it is made from until the last
- * file is there, so that the source may be deleted meanwhile.
+ * A transfer of an iModel to the store of another data center. It references the source files until all are copied, so
+ * that the source may be deleted in the meantime.
  */
 export interface TransferTable {
   imodel_id: string;
@@ -458,59 +458,59 @@ export interface TransferTable {
   /** With `head_index`: the changesets to copy. */
   history_id: string | null;
   head_index: number;
-  /** The baseline in the new store, once that has it. */
+  /** The baseline in the target store, once it is copied. */
   baseline_id: string | null;
-  /** Takes the changesets as they come over. */
+  /** Segment of the copied changesets. */
   segment_id: string | null;
-  /** The latest run of the present job; what an earlier one still writes does not count. */
+  /** The latest attempt of the current job; writes of earlier attempts are rejected. */
   attempt: number;
-  /** The latest run that brought something over. */
+  /** The latest attempt that made progress. */
   fruitful_attempt: number;
-  /** When the first run began. */
+  /** When the first attempt started. */
   begun_at: number | null;
 }
 
-/** Work that outlives the process that accepted it. */
+/** A durable job. */
 export interface JobTable {
   id: string;
   kind: string;
-  /** What it works on: a checkpoint, an iModel, a webhook. */
+  /** Id of a checkpoint, an iModel or a webhook, depending on the kind. */
   subject_id: string;
-  /** iTwin that it is for. */
+  /** Id of the iTwin that the job belongs to. */
   tenant: string;
-  /** User on whose account it runs, so that none keeps the others waiting. */
+  /** User that the job counts for in the fair order. */
   user_id: string;
-  /** JSON, read by the handler of its kind. */
+  /** JSON, interpreted by the handler of its kind. */
   payload: string;
-  /** `failed` ones stay where their kind keeps them, for people to look at. */
+  /** Rows stay as `failed` only for kinds with `keepFailed`, so that an administrator can inspect them. */
   state: 'ready' | 'running' | 'failed';
-  /** Not before this time. */
+  /** Earliest start. */
   run_at: number;
-  /** Attempts begun; with the owner of the lease it fences off whoever lost it. */
+  /** Attempts started; together with the lease owner, it fences off servers that lost the lease. */
   attempt: number;
   lease_owner: string | null;
   lease_until: number | null;
-  /** Length of the wait or lease that `run_at` or `lease_until` ends, ms: one that ends later than this from now was made on a clock that has been set back, and is over. */
+  /** Duration in ms of the delay or lease that ends at `run_at` or `lease_until`. If more than this is left, the clock has been set back since, and the delay or lease counts as expired. */
   wait_ms: number;
   last_error: string | null;
   created_at: number;
-  /** `traceparent` of the request that accepted it, so that its spans go on from there. */
+  /** `traceparent` of the request that enqueued it, so that the spans of the job join its trace. */
   trace: string | null;
 }
 
-/** 4 MiB of model files (the last one of a file less), stored once per content and store; its id is its name in containers, opaque and random. */
+/** A block of a model file: 4 MiB (the last block of a file may be shorter), stored once per content and store. Its id is its opaque, random name in containers. */
 interface BlockTable {
   id: string;
-  /** That of its blob, kept here too: once per content and store. */
+  /** Store of its blob, repeated here for the unique index over content and store. */
   store: string;
   sha256: string;
-  /** A blob of its own, or the baseline file in which it lies. */
+  /** A blob for this block alone, or the baseline file that contains the block. */
   blob_id: string;
-  /** Where it begins in the blob. */
+  /** Offset in the blob. */
   start: number;
 }
 
-/** An iModel file in blocks. The ids of iModel and iTwin are written over it, at these offsets, whenever it is read. */
+/** An iModel file in blocks. Every read overwrites the iModel and iTwin ids at these offsets with those of the reading iModel. */
 export interface ModelFileTable {
   id: string;
   /** Bytes. */
@@ -528,7 +528,7 @@ interface ModelFileBlockTable {
 
 type CheckpointState = 'scheduled' | 'successful' | 'failed';
 
-/** What an iModel holds at one changeset: of a segment (`segment_id`), or at index 0 of a baseline (`baseline_id`). */
+/** The content of an iModel at one changeset: of a segment (`segment_id`), or of a baseline (`baseline_id`) at index 0. */
 export interface CheckpointTable {
   id: string;
   segment_id: string | null;
@@ -536,7 +536,7 @@ export interface CheckpointTable {
   changeset_index: number;
   state: CheckpointState;
   file_id: string | null;
-  /** Changesets applied so far, of those that were to be. */
+  /** Changesets applied so far, out of `to_apply`. */
   applied: number;
   to_apply: number;
   failure_reason: string | null;
@@ -544,21 +544,21 @@ export interface CheckpointTable {
   finished_at: number | null;
 }
 
-/** A POST request that may be repeated, and its answer. */
+/** A repeatable POST request and its response. */
 interface RepeatableRequestTable {
-  /** Hash of user, application and `Idempotency-Key`, or of the whole request where the answer to one without a key was lost. */
+  /** Hash of user, application and `Idempotency-Key`, or of the whole request if it had no key and its response was lost. */
   id: string;
   /** Hash of operation, address and body. */
   fingerprint: string;
-  /** The run that may write; an earlier one that comes back must not. */
+  /** The run that may write; writes of earlier runs are rejected. */
   run_id: string;
-  /** A run without an answer holds the request for so long. */
+  /** Until when a run without a response holds the request. */
   lease_until: number;
-  /** Results of the transactions of its runs that were committed: JSON, encrypted. */
+  /** Results of the transactions that its runs committed: encrypted JSON. */
   outcomes: string | null;
-  /** JSON, encrypted; null while it runs. */
+  /** Response as encrypted JSON; null while the request runs. */
   answer: string | null;
-  /** Hash of what the request made, as it was when the answer was lost; null with a key. */
+  /** Hash of what the request created, in its state when the response was lost; null for a request with a key. */
   made: string | null;
   expires_at: number;
 }
@@ -575,11 +575,11 @@ export interface AuditTable {
   detail: string;
 }
 
-/** Keys that every server of one installation shares, such as the one that signs links. */
+/** Keys shared by all servers of an installation, such as the key that signs links. */
 interface SecretTable {
   name: string;
   value: string;
 }
 
-/** `last_index` of an open range: above any index, within the safe integers of JavaScript and int8. */
+/** `last_index` of an open range: above any index, and a safe integer in JavaScript and int8. */
 export const openEnd = Number.MAX_SAFE_INTEGER;

@@ -1,12 +1,12 @@
 import { LRUCache } from 'lru-cache';
 
-/** A user, and the organization that it belongs to; a user of none is an organization of its own. */
+/** A user and its organization; a user without one counts as a separate organization. */
 export interface Account {
   userId: string;
   organizationId: string | null;
 }
 
-/** Accounts of which it is remembered when they were last served. */
+/** Number of accounts whose last service time is kept. */
 const mostAccounts = 10_000;
 
 const userOf = ({ userId }: Account): string => `user/${userId}`;
@@ -14,10 +14,10 @@ const organizationOf = (account: Account): string =>
   account.organizationId === null ? userOf(account) : `organization/${account.organizationId}`;
 
 /**
- * Whose job gets the next free place. Of `slots` places one organization has at most three quarters and one user a half, at
- * least one each: so that with three places or more, whatever one user runs, another user of its organization finds one free, and a
- * user of another organization too. Among those who may have one the order is: the organization that runs fewest, then the one that was
- * served longest ago, then the same for users, then the job that has been due for longest.
+ * Decides which job gets the next free slot. One organization may use at most three quarters of the slots and one user at
+ * most half, but at least one each. With three slots or more, no user can therefore block the other users of its
+ * organization, and no organization can block others. Eligible jobs are ordered by: the organization with the fewest
+ * running jobs, the organization served least recently, the same two for users, and the time the job became due.
  */
 export class FairOrder {
   readonly #most: { organization: number; user: number };
@@ -28,7 +28,7 @@ export class FairOrder {
     this.#most = { organization: Math.max(1, Math.floor((slots * 3) / 4)), user: Math.max(1, Math.floor(slots / 2)) };
   }
 
-  /** Those of the waiting who may have a place, first the one whose turn it is. */
+  /** The waiting jobs that may get a slot, the next one first. */
   order<T extends Account & { dueAt: number }>(waiting: readonly T[], running: readonly Account[]): T[] {
     const counts = new Map<string, number>();
     for (const account of running)
@@ -52,7 +52,7 @@ export class FairOrder {
       .map(({ entry }) => entry);
   }
 
-  /** Notes that a job of this account has begun. */
+  /** Records that a job of this account has started. */
   served(account: Account): void {
     this.#served++;
     for (const key of [organizationOf(account), userOf(account)]) this.#servedAt.set(key, this.#served);

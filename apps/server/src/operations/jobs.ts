@@ -13,77 +13,77 @@ import { FairOrder, type Account } from './fairOrder.ts';
 import { FinalError, PublicError, reasonForUsers } from './reasons.ts';
 import { within } from './within.ts';
 
-/** A job that is to run once what accepts it is committed. */
+/** A job to enqueue; it runs after the transaction that enqueues it has committed. */
 export interface NewJob {
   kind: string;
   subjectId: string;
-  /** iTwin that it is for. */
+  /** Id of the iTwin that the job belongs to. */
   tenant: string;
-  /** User on whose account it runs. */
+  /** User that the job counts for in the fair order. */
   userId: string;
   payload?: unknown;
-  /** Milliseconds from now before which it does not run. */
+  /** Earliest start, in milliseconds from now. */
   delayMs?: number;
 }
 
-/** A job in the hands of its handler. */
+/** A running job, as its handler sees it. */
 export interface RunningJob {
   id: string;
   subjectId: string;
   tenant: string;
   userId: string;
   payload: unknown;
-  /** 1 for the first. */
+  /** Counted from 1. */
   attempt: number;
-  /** Why the attempt before failed. */
+  /** Why the previous attempt failed. */
   lastError: string | null;
-  /** Aborted when the lease is lost or the server ends: what follows would not count. */
+  /** Aborted when the lease is lost or the server stops: the result would be discarded. */
   signal: AbortSignal;
-  /** To be called whenever the job gets on; one that is silent for too long is abandoned and tried again. */
+  /** The handler calls it on every progress; a job without progress for too long is abandoned and retried. */
   onProgress: () => void;
 }
 
-/** What a job changes, all in the transaction that ends it: it happens once, however often the job ran. */
+/** All changes of a job, applied in the transaction that completes it: exactly once, however often the job ran. */
 export type Effect = (tx: Tx) => Promise<void>;
 
 export interface JobHandler {
   kind: string;
-  /** Attempts until it is given up. */
+  /** Maximum number of attempts. */
   attempts: number;
-  /** Wait before attempt n + 1, milliseconds. */
+  /** Delay before attempt n + 1, in milliseconds. */
   backoffMs(attempt: number): number;
-  /** Does the work. What it throws is tried again, a `FinalError` is not. */
+  /** Does the work. Errors are retried, except for `FinalError`. */
   run(job: RunningJob): Promise<Effect>;
-  /** Judges, in the transaction that ends the job, whether its effect may still count. @throws FinalError, with which the job is given up */
+  /** Checks, in the transaction that completes the job, whether its effect may still be applied. @throws FinalError to fail the job */
   confirm?(tx: Tx, job: Pick<RunningJob, 'subjectId' | 'payload'>): Promise<void>;
-  /** What follows when all attempts are spent. @param reason for users */
+  /** Called when all attempts are exhausted. @param reason for users */
   onExhausted(
     tx: Tx,
     job: Pick<RunningJob, 'id' | 'subjectId' | 'payload'>,
     reason: string,
     error: Error,
   ): Promise<void>;
-  /** Keeps the row of a given-up job as `failed`, for people to look at and start again. */
+  /** Keeps the row of an exhausted job as `failed`, so that an administrator can inspect and restart it. */
   keepFailed?: boolean;
 }
 
-/** Times of the engine, milliseconds; tests make them short. */
+/** Timings of the engine in milliseconds; tests shorten them. */
 export interface JobTimes {
   lease: number;
   renew: number;
   poll: number;
-  /** Longest time without progress. */
+  /** Maximum time without progress. */
   progress: number;
 }
 const standardTimes: JobTimes = { lease: 30_000, renew: 10_000, poll: 1000, progress: 300_000 };
-/** A job is looked for this long after it was accepted: by then its transaction is committed, or else the next look finds it. */
+/** Delay between enqueuing and polling, so that the transaction has usually committed; otherwise the next poll finds the job. */
 const commitMs = 30;
 
-/** How long a job may take to end once it was told to; then it is abandoned: it may go on, but nobody waits for it and nothing of it counts. */
+/** How long an aborted job may take to end. After that it is abandoned: it may keep running, but its result is discarded. */
 const abortMs = 2000;
-/** How long a job is due, with none of its kind running, until nobody seems to run it. */
+/** How long a job is due, with none of its kind running, before its kind is reported as unserved. */
 const unservedMs = 600_000;
-/** How long a stopping server tries to hand back what it has; what it cannot is taken over when its lease has run out. */
+/** How long a stopping server tries to release its jobs; other servers take over the remaining ones when their leases expire. */
 const handBackMs = 1000;
 
 /** A job was abandoned because it made no progress. */
@@ -94,7 +94,7 @@ class StalledJobError extends PublicError {
   }
 }
 
-/** The lease of a job was lost; somebody else may run it by now. */
+/** The lease of a job was lost; another server may be running it. */
 class LeaseLostError extends Error {
   constructor() {
     super('the lease was lost');
@@ -102,15 +102,15 @@ class LeaseLostError extends Error {
   }
 }
 
-/** Tells every engine of this process that a job was accepted, and how long it has to wait. */
+/** Notifies every engine of this process that a job was enqueued, with its delay. */
 const accepted = new EventEmitter<{ job: [delayMs: number] }>();
 accepted.setMaxListeners(0);
 
 /**
- * Durable jobs in a table of our own: accepted in the transaction of whoever wants them, claimed with `SKIP LOCKED`, run at
- * least once, and counted exactly once: the effect of a run and the end of its job are one transaction, fenced by lease
- * owner and attempt. The lease lasts 30 s and is renewed every 10 s from a timer; what a dead server held is taken over
- * when it runs out, so within 31 s.
+ * Durable jobs in a database table: enqueued in the caller's transaction, claimed with `SKIP LOCKED`, run at least once,
+ * and applied exactly once: one transaction applies the effect of a run and deletes its job, fenced by lease owner and
+ * attempt. The lease lasts 30 s and is renewed every 10 s by a timer; other servers take over the jobs of a dead server
+ * when the lease expires, so within 31 s.
  */
 export class Jobs {
   readonly #database: Database;
@@ -129,7 +129,7 @@ export class Jobs {
     this.#lease = Math.round(this.#times.lease);
   }
 
-  /** Lets this server run jobs of some kinds, `slots` of them at a time, in a fair order among users and organizations (`FairOrder`). */
+  /** Registers handlers that share `slots` concurrent jobs, in a fair order among users and organizations (`FairOrder`). */
   handle(slots: number, handlers: readonly JobHandler[]): void {
     this.#pools.push({
       slots,
@@ -141,7 +141,7 @@ export class Jobs {
     });
   }
 
-  /** Makes every job that was running ready again: for the start of a server that runs alone on its database. */
+  /** Resets every running job to ready: for the startup of a server that is the only one on its database. */
   async reclaim(): Promise<void> {
     await this.#database.db
       .updateTable('job')
@@ -158,38 +158,38 @@ export class Jobs {
   }
 
   readonly #onAccepted = (delayMs: number): void => {
-    // Longer waits are left to the regular look.
+    // The regular poll finds jobs with longer delays.
     if (delayMs < this.#times.poll) setTimeout(() => this.wake(), delayMs + commitMs).unref();
   };
 
-  /** Looks for due jobs now. */
+  /** Polls for due jobs now. */
   wake(): void {
     if (this.#timer === undefined || this.#stopping) return;
-    // A request may wake the engine; what jobs do is no part of it.
+    // A request may wake the engine; the work of jobs must not run in the context of that request.
     outsideRequest(() => this.#pools.forEach((pool) => this.#fill(pool)));
   }
 
   /**
-   * Ends: takes no more, waits for what runs at most `graceMs`, and hands the rest back for others to begin at once. Whatever
-   * hangs, it returns within `graceMs` and 3 s.
+   * Stops claiming jobs, waits up to `graceMs` for running ones, and releases the others so that another server can start
+   * them immediately. Returns within `graceMs` plus 3 s even if a job hangs.
    */
   async stop(graceMs: number): Promise<void> {
     this.#stopping = true;
     clearInterval(this.#timer);
     accepted.off('job', this.#onAccepted);
-    // A claim under way is handed back as soon as it is known.
+    // A job claimed during shutdown is released as soon as the claim returns.
     await within(Promise.all(this.#pools.flatMap(({ claiming }) => claiming ?? [])), Math.max(graceMs, abortMs));
     const running = this.#pools.flatMap((pool) => [...pool.running.values()]);
     if (running.length === 0) return;
     const ended = Promise.allSettled(running.map((job) => job.ended));
     await within(ended, graceMs);
-    for (const { abort } of running) abort.abort(new Error('the server ends'));
+    for (const { abort } of running) abort.abort(new Error('the server is stopping'));
     await within(ended, abortMs + handBackMs);
   }
 
   /**
-   * Kinds of jobs that are due and that no server seems to run: by itself where there is one server, else when a job has been due
-   * for ten minutes and none of its kind runs anywhere.
+   * Kinds of due jobs that no server appears to run. On SQLite these are the kinds that this server does not handle;
+   * on PostgreSQL, kinds with a job due for ten minutes and none running anywhere.
    */
   async unserved(): Promise<string[]> {
     const { watchDb: db, engine } = this.#database;
@@ -206,7 +206,7 @@ export class Jobs {
   }
 
   #fill(pool: JobPool): void {
-    // One claim at a time; a wake-up that comes meanwhile is not lost.
+    // One claim at a time; `again` records a wake-up during a claim.
     pool.again = true;
     pool.claiming ??= this.#claimAll(pool).finally(() => (pool.claiming = undefined));
   }
@@ -223,14 +223,14 @@ export class Jobs {
         }
       }
     } catch (error) {
-      this.#log.error({ err: error }, 'cannot look for jobs; tried again soon');
+      this.#log.error({ err: error }, 'polling for jobs failed; retrying');
     }
   }
 
-  /** Takes the job whose turn it is. */
+  /** Claims the next job in the fair order. */
   async #claim(pool: JobPool): Promise<Claimed | undefined> {
     const running = [...pool.running.values()];
-    // A clock that was set ahead ends leases early; what still runs here is not begun a second time.
+    // A clock set forward expires leases early; a job that still runs here must not start a second time.
     const here = { owner: this.#owner, ids: running.map(({ id }) => id) };
     const waiting = await waitingJobs(this.#database.db, [...pool.handlers.keys()], here);
     const accounts = waiting.map(({ user_id, organization_id, kind, state, run_at }) => ({
@@ -273,12 +273,12 @@ export class Jobs {
   #run(pool: JobPool, { row, account }: Claimed): void {
     const handler = pool.handlers.get(row.kind) as JobHandler;
     const abort = new AbortController();
-    // A job whose lease was lost may run here twice at a time.
+    // A job whose lease was lost may run twice at the same time here, so the attempt is part of the key.
     const run = `${row.id}/${row.attempt}`;
     const renewing = setInterval(() => {
       this.#renew(row).then(
         (held) => held || abort.abort(new LeaseLostError()),
-        (error: unknown) => this.#log.warn({ err: error, job: row.id }, 'cannot renew the lease of a job; tried again'),
+        (error: unknown) => this.#log.warn({ err: error, job: row.id }, 'renewing the lease of a job failed; retrying'),
       );
     }, this.#times.renew);
     const stalled = setTimeout(
@@ -300,7 +300,7 @@ export class Jobs {
       .catch((error: unknown) =>
         this.#log.error(
           { err: error, job: row.id, kind: row.kind },
-          'the end of a job could not be written; its lease runs out and it runs again',
+          'the result of a job could not be written; it runs again when its lease expires',
         ),
       )
       .finally(() => {
@@ -331,7 +331,7 @@ export class Jobs {
     try {
       await this.#database.db.transaction().execute(async (tx) => {
         const ended = await fenced(tx.deleteFrom('job'), row).executeTakeFirst();
-        if (ended.numDeletedRows === 0n) return; // Taken over meanwhile: the other run counts.
+        if (ended.numDeletedRows === 0n) return; // Another server took the job over; its run counts.
         await handler.confirm?.(tx, job);
         await effect(tx);
       });
@@ -343,14 +343,14 @@ export class Jobs {
 
   async #failed(handler: JobHandler, job: RunningJob, row: JobTable, error: Error): Promise<void> {
     if (job.signal.aborted && this.#stopping) return this.#handBack(row);
-    // Nothing more can be said of a job that is somebody else's.
+    // The job belongs to another server now.
     if (job.signal.reason instanceof LeaseLostError) return;
     const { db } = this.#database;
     const reason = reasonForUsers(error, row.id);
     if (!(error instanceof FinalError) && row.attempt < handler.attempts) {
       this.#log.warn(
         { err: error, job: row.id, kind: row.kind, attempt: row.attempt },
-        'a job failed; it is tried again',
+        'a job failed and will be retried',
       );
       const waitMs = Math.round(handler.backoffMs(row.attempt));
       const again = {
@@ -358,13 +358,16 @@ export class Jobs {
         lease_owner: null,
         lease_until: null,
         last_error: reason,
-        run_at: later(db, waitMs),
+        run_at: msFromNow(db, waitMs),
         wait_ms: waitMs,
       };
       await fenced(db.updateTable('job').set(again), row).execute();
       return;
     }
-    this.#log.error({ err: error, job: row.id, kind: row.kind, attempt: row.attempt }, 'a job was given up');
+    this.#log.error(
+      { err: error, job: row.id, kind: row.kind, attempt: row.attempt },
+      'a job failed and will not be retried',
+    );
     await db.transaction().execute(async (tx) => {
       const given =
         handler.keepFailed === true
@@ -381,14 +384,14 @@ export class Jobs {
     });
   }
 
-  /** Gives a job to whoever looks next, as if it had not been begun. */
+  /** Releases a job without counting the attempt, so that any server can claim it. */
   async #handBack(row: JobTable): Promise<void> {
     const again = {
       state: 'ready' as const,
       lease_owner: null,
       lease_until: null,
       attempt: row.attempt - 1,
-      run_at: later(this.#database.db, 0),
+      run_at: msFromNow(this.#database.db, 0),
       wait_ms: 0,
     };
     await fenced(this.#database.db.updateTable('job').set(again), row).execute();
@@ -398,7 +401,7 @@ export class Jobs {
     const renewed = await fenced(
       this.#database.db
         .updateTable('job')
-        .set({ lease_until: later(this.#database.db, this.#lease), wait_ms: this.#lease }),
+        .set({ lease_until: msFromNow(this.#database.db, this.#lease), wait_ms: this.#lease }),
       row,
     ).executeTakeFirst();
     return renewed.numUpdatedRows > 0n;
@@ -420,7 +423,7 @@ interface JobPool {
   again: boolean;
 }
 
-/** What some work gives; rejects with the reason of the signal when it goes on for longer than `graceMs` after the signal. */
+/** Returns the result of `work`; rejects with the signal's reason if `work` takes longer than `graceMs` after the abort. */
 async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal, graceMs: number): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   let onAbort: (() => void) | undefined;
@@ -433,24 +436,24 @@ async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal, graceMs: 
   } finally {
     clearTimeout(timer);
     if (onAbort !== undefined) signal.removeEventListener('abort', onAbort);
-    // It may still fail later, with nobody waiting.
+    // Abandoned work may still reject; that must not become an unhandled rejection.
     work.catch(() => undefined);
   }
 }
 
-/** Only for whoever holds this attempt of the job. */
+/** Restricts a statement to the current lease owner and attempt of the job (fencing). */
 function fenced<
   Q extends { where(column: 'id' | 'lease_owner' | 'attempt', operator: '=', value: string | number | null): Q },
 >(query: Q, row: JobTable): Q {
   return query.where('id', '=', row.id).where('lease_owner', '=', row.lease_owner).where('attempt', '=', row.attempt);
 }
 
-/** So many milliseconds from now, by the clock that all servers compare with. */
-function later(db: Db, ms: number): RawBuilder<number> {
+/** `ms` milliseconds from now, by the clock that all servers share. */
+function msFromNow(db: Db, ms: number): RawBuilder<number> {
   return sql<number>`${databaseNow(db)} + ${ms}`;
 }
 
-/** Accepts a job, in the transaction of whoever wants it. */
+/** Enqueues a job in the caller's transaction. */
 export async function enqueue(tx: Tx, job: NewJob): Promise<void> {
   const delayMs = Math.round(job.delayMs ?? 0);
   await tx
@@ -463,7 +466,7 @@ export async function enqueue(tx: Tx, job: NewJob): Promise<void> {
       user_id: job.userId,
       payload: JSON.stringify(job.payload ?? {}),
       state: 'ready',
-      run_at: later(tx, delayMs),
+      run_at: msFromNow(tx, delayMs),
       wait_ms: delayMs,
       attempt: 0,
       lease_owner: null,
@@ -476,7 +479,7 @@ export async function enqueue(tx: Tx, job: NewJob): Promise<void> {
   accepted.emit('job', job.delayMs ?? 0);
 }
 
-/** Doubling waits: `first`, 2 × `first`, 4 × …, at most `most` (milliseconds). */
+/** Exponential backoff: `first`, 2 × `first`, 4 × …, at most `most` (milliseconds). */
 export function exponentialBackoff(first: number, most: number): (attempt: number) => number {
   return (attempt) => Math.min(most, first * 2 ** (attempt - 1));
 }

@@ -1,18 +1,18 @@
-/** Failures one after the other that are no exceptions any more: whatever all steps need is gone. */
+/** Consecutive failures after which the cause is assumed to affect all steps. */
 const mostInARow = 10;
 
-/** Goes on past single failures of many steps of one kind, so that what is wrong with one keeps none of the others. */
+/** Continues after the failure of single steps, so that one faulty item does not block the others. */
 export class PastFailures {
   readonly #signal: AbortSignal | undefined;
   readonly #errors: unknown[] = [];
   #inARow = 0;
 
-  /** @param signal whose abortion is no failure but the end */
+  /** @param signal once it is aborted, errors are rethrown immediately */
   constructor(signal?: AbortSignal) {
     this.#signal = signal;
   }
 
-  /** Does one step. @throws what it throws when too many in a row did, or when everything ends */
+  /** Runs one step. @throws the error of the step after too many consecutive failures, or once the signal is aborted */
   async pass(step: () => Promise<void>): Promise<void> {
     try {
       await step();
@@ -23,7 +23,7 @@ export class PastFailures {
     }
   }
 
-  /** After all steps. @throws AggregateError with what went wrong, if anything did */
+  /** Call after the last step. @throws AggregateError if any step failed */
   end(): void {
     if (this.#errors.length > 0)
       throw new AggregateError(

@@ -1,6 +1,6 @@
 /**
- * An error whose message is written for users: a full sentence without folders of the server, stack traces, internal names or
- * texts of other programs. What is behind it goes into `cause`, for the log.
+ * An error whose message is written for users: a full sentence without server paths, stack traces, internal names or
+ * output of other programs. The underlying error goes into `cause`, for the log.
  */
 export class PublicError extends Error {
   constructor(message: string, options?: ErrorOptions) {
@@ -9,7 +9,7 @@ export class PublicError extends Error {
   }
 }
 
-/** A fault that another attempt cannot mend. Its message is for users, as that of every `PublicError`. */
+/** An error that a retry cannot fix. Its message is for users, like that of every `PublicError`. */
 export class FinalError extends PublicError {
   constructor(message: string, options?: ErrorOptions) {
     super(message, options);
@@ -17,12 +17,12 @@ export class FinalError extends PublicError {
   }
 }
 
-/** Longest reason that is kept, characters. */
+/** Maximum length of a stored reason, in characters. */
 const longestReason = 2000;
 
 /**
- * What users are told of an error: the message of one that was written for them, and a general sentence of any other.
- * @param reference leads to the log, which has the whole error
+ * The reason shown to users: the message of a `PublicError`, a generic sentence for any other error.
+ * @param reference id under which the log has the full error
  */
 export function reasonForUsers(error: Error, reference: string): string {
   const reason =

@@ -1,11 +1,11 @@
-/** Seconds by which the time of day may run ahead of the time that passes without being taken for set. */
+/** How far the wall clock may run ahead of the monotonic clock before it counts as set forward. */
 const toleranceMs = 10_000;
 
 /**
- * The time of day for deletions that wait for an age: when the clock is set ahead, nothing is older for that. The new time
- * counts once it has lasted as long as the wait itself; a clock that is set back is followed at once, which only delays.
- * What happens while no process runs, nobody can tell from time that passed.
- * @param holdMs how long a step ahead is not believed, milliseconds: the longest age that anything waits for
+ * Wall clock for age-based deletions: setting the clock forward must not make anything old enough to delete. A step forward
+ * is accepted only after it has lasted for `holdMs`; a step back is accepted immediately, because it only delays deletions.
+ * Steps that happen while the process is not running cannot be detected.
+ * @param holdMs how long a step forward is ignored, in milliseconds: the longest age that any deletion waits for
  */
 export function steadyClock(
   holdMs: number,

@@ -1,4 +1,4 @@
-/** Waits for the end of some work, however it ends, at most `ms` milliseconds. @returns whether it has ended */
+/** Waits at most `ms` milliseconds for a promise to settle. @returns whether it settled in time */
 export async function within(work: Promise<unknown>, ms: number): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<false>((resolve) => (timer = setTimeout(() => resolve(false), ms)));

@@ -277,7 +277,7 @@ export class Generator {
     for (const row of rows) {
       const target = path.join(folder, `${row.id}.cs`);
       await this.#fetchBlob(row.blob_id, `changeset ${row.index}`, target, options);
-      changesets.push(toFile(row, target));
+      changesets.push(toChangesetFile(row, target));
     }
     return changesets;
   }
@@ -308,7 +308,7 @@ export class Generator {
   }
 }
 
-function toFile(row: ChangesetTable, target: string): WorkRequest['changesets'][number] {
+function toChangesetFile(row: ChangesetTable, target: string): WorkRequest['changesets'][number] {
   return {
     id: row.id,
     parentId: row.parent_id,

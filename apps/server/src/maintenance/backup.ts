@@ -161,13 +161,13 @@ async function copyFiles(
   result: BackedUp,
   onFile: () => void,
 ): Promise<string[]> {
-  const there = new Map<string, number>();
-  for await (const { key, size } of to.list()) there.set(key, size);
+  const existing = new Map<string, number>();
+  for await (const { key, size } of to.list()) existing.set(key, size);
   await pMap(
     files,
     async (file) => {
-      const size = there.get(file.key);
-      there.delete(file.key);
+      const size = existing.get(file.key);
+      existing.delete(file.key);
       if (size !== file.size) {
         const fault = await copyFile(from, to, file);
         if (fault !== undefined) result.faults.push({ blobId: file.id, store: to.id, key: file.key, what: fault });
@@ -178,7 +178,7 @@ async function copyFiles(
     },
     { concurrency },
   );
-  return [...there.keys()];
+  return [...existing.keys()];
 }
 
 async function copyFile(

@@ -47,12 +47,12 @@ const fault = (text: string, remedy?: string): Omit<Finding, 'check'> => ({
  */
 export async function examine(config: Config): Promise<Finding[]> {
   const findings: Finding[] = [];
-  const check = async (name: string, look: () => Found | Promise<Found>): Promise<void> => {
+  const check = async (name: string, run: () => Found | Promise<Found>): Promise<void> => {
     let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<Found>(
+    const timeout = new Promise<Found>(
       (resolve) => (timer = setTimeout(() => resolve(fault(`No answer within ${checkMs / 1000} s.`)), checkMs)),
     );
-    const found = await Promise.race([Promise.resolve().then(look), late]).catch((error: unknown) =>
+    const found = await Promise.race([Promise.resolve().then(run), timeout]).catch((error: unknown) =>
       fault(messageOf(error)),
     );
     clearTimeout(timer);

@@ -64,17 +64,17 @@ export class AzureService implements ObjectService {
     options?: CallOptions,
   ): Promise<AzureService> {
     const client = BlobServiceClient.fromConnectionString(connectionString).getContainerClient(container);
-    await client.createIfNotExists(ending(options));
+    await client.createIfNotExists(abortOptions(options));
     return new AzureService(client, prefix);
   }
 
   async check(options?: CallOptions): Promise<void> {
-    await this.#container.getProperties(ending(options));
+    await this.#container.getProperties(abortOptions(options));
   }
 
   async put(name: string, body: Readable, options?: CallOptions): Promise<void> {
     await this.#blob(name).uploadStream(body, blockBytes, 2, {
-      ...ending(options),
+      ...abortOptions(options),
       onProgress: () => options?.onProgress?.(),
     });
   }
@@ -83,7 +83,10 @@ export class AzureService implements ObjectService {
     try {
       // In one request, because of two concurrent uploads in blocks, the first to finish would discard the blocks of
       // the other.
-      await this.#blob(name).upload(content, content.length, { ...ending(options), conditions: { ifNoneMatch: '*' } });
+      await this.#blob(name).upload(content, content.length, {
+        ...abortOptions(options),
+        conditions: { ifNoneMatch: '*' },
+      });
     } catch (error) {
       const { statusCode } = error as RestError;
       if (statusCode !== 409 && statusCode !== 412) throw error;
@@ -93,16 +96,16 @@ export class AzureService implements ObjectService {
   async get(name: string, range?: ByteRange, options?: CallOptions): Promise<Readable> {
     try {
       const [offset, count] = range === undefined ? [0, undefined] : [range.start, range.end - range.start + 1];
-      const { readableStreamBody } = await this.#blob(name).download(offset, count, ending(options));
+      const { readableStreamBody } = await this.#blob(name).download(offset, count, abortOptions(options));
       return readableStreamBody as Readable;
     } catch (error) {
-      throw orMissing(error, name);
+      throw toNoSuchObject(error, name);
     }
   }
 
   async remove(name: string, options?: CallOptions): Promise<void> {
     await this.#unleased(name, options, () =>
-      this.#blob(name).deleteIfExists({ ...ending(options), deleteSnapshots: 'include' }),
+      this.#blob(name).deleteIfExists({ ...abortOptions(options), deleteSnapshots: 'include' }),
     );
   }
 
@@ -112,7 +115,7 @@ export class AzureService implements ObjectService {
    */
   async #discard(name: string, options?: CallOptions): Promise<void> {
     await this.remove(name, options);
-    await this.#unleased(name, options, () => this.#blob(name).upload('', 0, ending(options)));
+    await this.#unleased(name, options, () => this.#blob(name).upload('', 0, abortOptions(options)));
     await this.remove(name, options);
   }
 
@@ -122,7 +125,7 @@ export class AzureService implements ObjectService {
       await work();
     } catch (error) {
       if ((error as RestError).statusCode !== 412) throw error;
-      await this.#blob(name).getBlobLeaseClient().breakLease(0, ending(options));
+      await this.#blob(name).getBlobLeaseClient().breakLease(0, abortOptions(options));
       await work();
     }
   }
@@ -134,7 +137,7 @@ export class AzureService implements ObjectService {
       prefix: this.#prefix + prefix,
       includeSnapshots: true,
       includeUncommitedBlobs: true,
-      ...ending(options),
+      ...abortOptions(options),
     })) {
       options.onProgress?.();
       const own = name.slice(this.#prefix.length);
@@ -148,7 +151,7 @@ export class AzureService implements ObjectService {
 
   async #uncommittedBytes(name: string, options: CallOptions): Promise<number> {
     try {
-      const { uncommittedBlocks = [] } = await this.#blob(name).getBlockList('uncommitted', ending(options));
+      const { uncommittedBlocks = [] } = await this.#blob(name).getBlockList('uncommitted', abortOptions(options));
       return uncommittedBlocks.reduce((sum, { size }) => sum + size, 0);
     } catch (error) {
       // The blob was removed, or is of a type without blocks.
@@ -168,7 +171,7 @@ export class AzureService implements ObjectService {
     const from = source.#blob(sourceName);
     try {
       const { contentLength, etag, blobType, accessTier, accessTierInferred } = await from.getProperties(
-        ending(options),
+        abortOptions(options),
       );
       if (blobType !== 'BlockBlob' || accessTier === 'Archive') throw new UnreadableObjectError(sourceName);
       if (contentLength !== size) throw new SizeMismatchError(size);
@@ -180,7 +183,7 @@ export class AzureService implements ObjectService {
       if (address === undefined) return undefined;
       // The condition on the ETag ensures that the size checked above is that of the copy.
       const copying = await this.#blob(name).beginCopyFromURL(address, {
-        ...ending(options),
+        ...abortOptions(options),
         intervalInMs: copyPollMs,
         // The client may have uploaded it with another tier than the account's default.
         ...(accessTierInferred !== true && accessTier !== undefined && { tier: 'Hot' }),
@@ -195,7 +198,7 @@ export class AzureService implements ObjectService {
       // For example a blob encrypted with a key of the client.
       throw (error as RestError).statusCode === 409
         ? new UnreadableObjectError(sourceName, error)
-        : orMissing(error, sourceName);
+        : toNoSuchObject(error, sourceName);
     }
   }
 
@@ -220,7 +223,7 @@ export class AzureService implements ObjectService {
   async *list(prefix: string, options?: CallOptions): AsyncIterable<ListedObject> {
     for await (const { name, properties } of this.#container.listBlobsFlat({
       prefix: this.#prefix + prefix,
-      ...ending(options),
+      ...abortOptions(options),
     }))
       yield {
         name: name.slice(this.#prefix.length),
@@ -231,11 +234,11 @@ export class AzureService implements ObjectService {
 }
 
 /** The abort signal in the form that the client expects. */
-const ending = (options: CallOptions | undefined): { abortSignal?: AbortSignal } =>
+const abortOptions = (options: CallOptions | undefined): { abortSignal?: AbortSignal } =>
   options?.signal === undefined ? {} : { abortSignal: options.signal };
 
 /** 404, and 412 for a blob that a client is overwriting right now. */
-function orMissing(error: unknown, name: string): unknown {
+function toNoSuchObject(error: unknown, name: string): unknown {
   const { statusCode } = error as RestError;
   return statusCode === 404 || statusCode === 412 ? new NoSuchObjectError(name) : error;
 }

@@ -103,7 +103,7 @@ export class ObjectStore implements BlobStore {
     const meter = new Meter(size, size, options.onProgress, options.md5);
     // `pipeline` passes errors of the source and of the meter to the service as a stream error.
     await this.#service.put(
-      objects + checked(key),
+      objects + requireKey(key),
       pipeline(body, meter, () => undefined),
       options,
     );
@@ -176,7 +176,7 @@ export class ObjectStore implements BlobStore {
   }
 
   async read(key: string, range?: ByteRange, options: CallOptions = {}): Promise<Readable> {
-    return this.#service.get(objects + checked(key), range, options).catch((error: unknown) => {
+    return this.#service.get(objects + requireKey(key), range, options).catch((error: unknown) => {
       throw error instanceof NoSuchObjectError ? new NoSuchObjectError(key) : error;
     });
   }
@@ -189,7 +189,7 @@ export class ObjectStore implements BlobStore {
     options: CallOptions = {},
   ): Promise<StoredObject | undefined> {
     if (!(source instanceof ObjectStore)) return undefined;
-    return this.#copy(source.#service, objects + checked(sourceKey), key, size, options).catch((error: unknown) => {
+    return this.#copy(source.#service, objects + requireKey(sourceKey), key, size, options).catch((error: unknown) => {
       throw error instanceof NoSuchObjectError ? new NoSuchObjectError(sourceKey) : error;
     });
   }
@@ -201,7 +201,7 @@ export class ObjectStore implements BlobStore {
     size: number,
     options: CallOptions,
   ): Promise<StoredObject | undefined> {
-    const copied = await this.#service.copy(from, name, objects + checked(key), size, options);
+    const copied = await this.#service.copy(from, name, objects + requireKey(key), size, options);
     if (copied === undefined) return undefined;
     if (copied.sha256 !== undefined) return { size, sha256: copied.sha256 };
     const meter = new Meter(size, size, options.onProgress);
@@ -224,25 +224,25 @@ export class ObjectStore implements BlobStore {
       size: number,
       options: CallOptions = {},
     ): Promise<StoredObject> => {
-      const stored = await this.#copy(this.#service, uploads + checked(upload), key, size, options);
+      const stored = await this.#copy(this.#service, uploads + requireKey(upload), key, size, options);
       if (stored === undefined) throw new Error(`the store '${this.id}' cannot copy within itself`);
       return stored;
     };
     return {
       downloads: links.downloads,
       pages,
-      downloadLink: (key, fileName, expires) => links.read(objects + checked(key), fileName, new Date(expires)),
+      downloadLink: (key, fileName, expires) => links.read(objects + requireKey(key), fileName, new Date(expires)),
       ...(write !== undefined &&
         written !== undefined &&
         discard !== undefined && {
           uploads: {
-            link: (upload, expires) => write(uploads + checked(upload), new Date(expires)),
+            link: (upload, expires) => write(uploads + requireKey(upload), new Date(expires)),
             finalize: take,
             async *uploaded(options) {
               for await (const { name, bytes } of written(uploads, options))
                 yield { upload: name.slice(uploads.length), bytes };
             },
-            drop: (upload, options) => discard(uploads + checked(upload), options),
+            drop: (upload, options) => discard(uploads + requireKey(upload), options),
           },
         }),
     };
@@ -269,7 +269,7 @@ export class ObjectStore implements BlobStore {
   }
 
   async delete(key: string, options?: CallOptions): Promise<void> {
-    await this.#service.remove(objects + checked(key), options);
+    await this.#service.remove(objects + requireKey(key), options);
   }
 
   async *list(options?: CallOptions): AsyncIterable<{ key: string; size: number; modifiedAt: number }> {
@@ -345,13 +345,13 @@ class Meter extends Transform {
  * The server chooses all keys and upload ids (random). The check ensures that a bug elsewhere cannot access other
  * objects.
  */
-function checked(key: string): string {
+function requireKey(key: string): string {
   if (!/^[0-9a-f-]{8,64}$/.test(key)) throw new Error(`'${key}' is not a key of this store`);
   return key;
 }
 
 function stagedFolder(upload: string): string {
-  return `${staged}${checked(upload)}/`;
+  return `${staged}${requireKey(upload)}/`;
 }
 
 /** Clients choose block ids (base64). Encoded as hex they are safe names. */

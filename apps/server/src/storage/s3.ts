@@ -86,14 +86,14 @@ export class S3Service implements ObjectService {
       if (!(error instanceof NotFound)) throw error;
       // Another server may create it at the same time.
       await service.#client
-        .send(new CreateBucketCommand({ Bucket: settings.bucket }), ending(options))
+        .send(new CreateBucketCommand({ Bucket: settings.bucket }), abortOptions(options))
         .catch(() => service.check(options));
     }
     return service;
   }
 
   async check(options?: CallOptions): Promise<void> {
-    await this.#checks.send(new HeadBucketCommand({ Bucket: this.#bucket }), ending(options));
+    await this.#checks.send(new HeadBucketCommand({ Bucket: this.#bucket }), abortOptions(options));
   }
 
   async put(name: string, body: Readable, { signal, onProgress }: CallOptions = {}): Promise<void> {
@@ -117,7 +117,10 @@ export class S3Service implements ObjectService {
 
   async create(name: string, content: Buffer, options?: CallOptions): Promise<void> {
     const write = (condition: { IfNoneMatch?: string }): Promise<unknown> =>
-      this.#client.send(new PutObjectCommand({ ...this.#at(name), Body: content, ...condition }), ending(options));
+      this.#client.send(
+        new PutObjectCommand({ ...this.#at(name), Body: content, ...condition }),
+        abortOptions(options),
+      );
     try {
       await write({ IfNoneMatch: '*' });
     } catch (error) {
@@ -136,7 +139,7 @@ export class S3Service implements ObjectService {
           ...this.#at(name),
           ...(range !== undefined && { Range: `bytes=${range.start}-${range.end}` }),
         }),
-        ending(options),
+        abortOptions(options),
       );
       // An S3 server that ignores ranges returns the whole object.
       if (range !== undefined && range.start > 0 && ContentRange?.startsWith(`bytes ${range.start}-`) !== true) {
@@ -145,7 +148,7 @@ export class S3Service implements ObjectService {
       }
       return Body as Readable;
     } catch (error) {
-      throw orMissing(error, name);
+      throw toNoSuchObject(error, name);
     }
   }
 
@@ -159,7 +162,7 @@ export class S3Service implements ObjectService {
     if (!(source instanceof S3Service) || source.#account !== this.#account || size > longestCopy) return undefined;
     const from = source.#at(sourceName);
     try {
-      const { ContentLength, ETag } = await source.#client.send(new HeadObjectCommand(from), ending(options));
+      const { ContentLength, ETag } = await source.#client.send(new HeadObjectCommand(from), abortOptions(options));
       if (ContentLength !== size) throw new SizeMismatchError(size);
       const { CopyObjectResult } = await this.#client.send(
         new CopyObjectCommand({
@@ -168,7 +171,7 @@ export class S3Service implements ObjectService {
           CopySourceIfMatch: ETag,
           ChecksumAlgorithm: 'SHA256',
         }),
-        ending(options),
+        abortOptions(options),
       );
       const checksum = CopyObjectResult?.ChecksumSHA256;
       // The checksum of a multipart object (`…-3`) is a checksum of checksums. Servers without checksums return none.
@@ -179,12 +182,12 @@ export class S3Service implements ObjectService {
             : Buffer.from(checksum, 'base64').toString('hex'),
       };
     } catch (error) {
-      throw orMissing(error, sourceName);
+      throw toNoSuchObject(error, sourceName);
     }
   }
 
   async remove(name: string, options?: CallOptions): Promise<void> {
-    await this.#client.send(new DeleteObjectCommand(this.#at(name)), ending(options));
+    await this.#client.send(new DeleteObjectCommand(this.#at(name)), abortOptions(options));
   }
 
   async *list(prefix: string, options?: CallOptions): AsyncIterable<ListedObject> {
@@ -196,7 +199,7 @@ export class S3Service implements ObjectService {
           Prefix: this.#prefix + prefix,
           ...(after !== undefined && { ContinuationToken: after }),
         }),
-        ending(options),
+        abortOptions(options),
       );
       for (const { Key = '', Size = 0, LastModified } of page.Contents ?? [])
         yield { name: Key.slice(this.#prefix.length), size: Size, modifiedAt: LastModified?.getTime() ?? 0 };
@@ -223,9 +226,9 @@ function clientOf({ endpoint, accessKeyId, secretAccessKey, region }: S3Settings
 }
 
 /** The abort signal in the form that the client expects. */
-const ending = (options: CallOptions | undefined): { abortSignal?: AbortSignal } =>
+const abortOptions = (options: CallOptions | undefined): { abortSignal?: AbortSignal } =>
   options?.signal === undefined ? {} : { abortSignal: options.signal };
 
-function orMissing(error: unknown, name: string): unknown {
+function toNoSuchObject(error: unknown, name: string): unknown {
   return error instanceof NotFound || (error as Error).name === 'NoSuchKey' ? new NoSuchObjectError(name) : error;
 }

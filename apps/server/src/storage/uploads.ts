@@ -231,7 +231,7 @@ export class Uploads {
     if (upload.stored !== undefined) return this.#repeated(upload, upload.stored, blockIds, list);
     try {
       const staged = await store.stagedBlocks(upload.id);
-      const sizes = blockIds.map((id) => staged.get(id) ?? missing(id));
+      const sizes = blockIds.map((id) => staged.get(id) ?? throwUnknownBlock(id));
       const commit = (_store: BlobStore, key: string): Promise<StoredObject> =>
         this.#whileNoted(upload, () => store.commitBlocks(upload.id, key, blockIds, upload.size, { md5 }));
       const outcome = await this.#settle(upload, commit, { list, sizes });
@@ -267,7 +267,7 @@ export class Uploads {
     const hash = createHash('sha256');
     let start = 0;
     for (const [position, id] of blockIds.entries()) {
-      const size = committed?.[position] ?? staged.get(id) ?? missing(id);
+      const size = committed?.[position] ?? staged.get(id) ?? throwUnknownBlock(id);
       if (size > 0)
         for await (const chunk of staged.has(id)
           ? await store.readBlock(upload.id, id)
@@ -378,6 +378,6 @@ export class Uploads {
   }
 }
 
-function missing(blockId: string): never {
+function throwUnknownBlock(blockId: string): never {
   throw new UnknownBlockError(blockId);
 }

@@ -35,7 +35,7 @@ export interface Isolation {
  */
 const nobody = 65_534;
 /** Timeout for trying one level, milliseconds. */
-const trialMs = 10_000;
+const trialTimeoutMs = 10_000;
 /** File descriptor of the IPC channel to the server. Node uses the first one after standard input, output and error. */
 const channel = 3;
 /** Size of `/tmp`, the only writable folder other than the working folder, bytes. */
@@ -62,7 +62,7 @@ export async function findIsolation(folder: string, wanted: IsolationLevel, slot
   for (const isolation of [namespaces(folder), ownUser(folder, nobody - slot), ownProcess(folder)]) {
     if (isolation === undefined) continue;
     await isolation.grantAccess(folder);
-    if (!(await works(isolation, folder))) continue;
+    if (!(await isUsable(isolation, folder))) continue;
     if (isolationLevels.indexOf(isolation.level) < isolationLevels.indexOf(wanted))
       throw new IsolationError(isolation.level, wanted);
     return isolation;
@@ -73,24 +73,24 @@ export async function findIsolation(folder: string, wanted: IsolationLevel, slot
 /**
  * Runs a small program at a level. It must start, resolve one of the server's packages and write to the working folder.
  */
-function works(isolation: Isolation, folder: string): Promise<boolean> {
-  const trial = fileURLToPath(new URL(`./isolationTrial${ending()}`, import.meta.url));
+function isUsable(isolation: Isolation, folder: string): Promise<boolean> {
+  const trial = fileURLToPath(new URL(`./isolationTrial${moduleExtension()}`, import.meta.url));
   const { file, args, options } = isolation.command(trial, [folder], false);
   return new Promise((resolve) => {
-    execFile(file, args, { ...options, timeout: trialMs, killSignal: 'SIGKILL', windowsHide: true }, (error) =>
+    execFile(file, args, { ...options, timeout: trialTimeoutMs, killSignal: 'SIGKILL', windowsHide: true }, (error) =>
       resolve(error === null),
     );
   });
 }
 
 /** Changes the owner of a folder and of its direct entries. Working folders have no subfolders. */
-async function giveTo(uid: number, gid: number, folder: string): Promise<void> {
+async function changeOwner(uid: number, gid: number, folder: string): Promise<void> {
   for (const name of await readdir(folder)) await lchown(path.join(folder, name), uid, gid);
   await lchown(folder, uid, gid);
 }
 
 /** File extension of the modules: `.ts` in the sources, `.js` in the build. */
-function ending(): string {
+function moduleExtension(): string {
   return import.meta.url.slice(import.meta.url.lastIndexOf('.'));
 }
 
@@ -115,7 +115,7 @@ function ownUser(folder: string, id: number): Isolation | undefined {
   if (process.getuid?.() !== 0) return undefined;
   return {
     level: 'user',
-    grantAccess: (lent) => giveTo(id, id, lent),
+    grantAccess: (lent) => changeOwner(id, id, lent),
     command: (script, args) => ({
       file: process.execPath,
       args: [script, ...args],

@@ -127,15 +127,15 @@ function work(request: WorkRequest): WorkResult {
   const missing = (): number => (request.countMissingGuids ? countMissingGuids(file) : 0);
   // A clean baseline is not changed, so that its blocks are the same bytes as in the stored file.
   if (request.changesets.length === 0 && isClean(file)) {
-    const places = identityByBytes(file, '');
-    if (places !== undefined)
-      return { ...places, missingGuids: missing(), highestBriefcaseId: highestBriefcaseIn(file) };
+    const offsets = locateIds(file, '');
+    if (offsets !== undefined)
+      return { ...offsets, missingGuids: missing(), highestBriefcaseId: highestBriefcaseIn(file) };
   }
   const changesetId = prepare(request);
-  const places = findIdentity(file, changesetId);
+  const offsets = requireIdOffsets(file, changesetId);
   // Zero ids, as in every other stored file, so that equal content gives equal blocks.
-  for (const offset of [places.iModelIdOffset, places.iTwinIdOffset]) writeAt(file, offset, Buffer.alloc(16));
-  return { ...places, missingGuids: missing(), highestBriefcaseId: highestBriefcaseIn(file) };
+  for (const offset of [offsets.iModelIdOffset, offsets.iTwinIdOffset]) writeAt(file, offset, Buffer.alloc(16));
+  return { ...offsets, missingGuids: missing(), highestBriefcaseId: highestBriefcaseIn(file) };
 }
 
 /** Profiles of an iModel file. Each extends the previous one. */
@@ -358,20 +358,20 @@ function requireSafeContents({ id, index, path: pathname }: ChangesetFile): void
  * Finds the offsets of the two ids by searching for the bytes just written. Verifies each candidate by writing other
  * ids there: the library must then read those ids, and the same changeset as before.
  */
-function findIdentity(file: string, changesetId: string): IdentityOffsets {
-  const found = identityByBytes(file, changesetId);
+function requireIdOffsets(file: string, changesetId: string): IdentityOffsets {
+  const found = locateIds(file, changesetId);
   if (found !== undefined) return found;
   // Free pages may contain old copies of the ids. VACUUM writes a file without free pages.
   const db = new DatabaseSync(file);
   db.exec('vacuum');
   db.close();
-  const again = identityByBytes(file, changesetId);
+  const again = locateIds(file, changesetId);
   if (again === undefined) throw new FileFault('The ids of the iModel cannot be located in the file.', 'unreadable');
   return again;
 }
 
-function identityByBytes(file: string, changesetId: string): IdentityOffsets | undefined {
-  const before = identityOf(file);
+function locateIds(file: string, changesetId: string): IdentityOffsets | undefined {
+  const before = readIds(file);
   const iModelIdOffsets = findInFile(file, guidBytes(before.iModelId), maxIdCandidates + 1);
   const iTwinIdOffsets = findInFile(file, guidBytes(before.iTwinId), maxIdCandidates + 1);
   if (iModelIdOffsets.length > maxIdCandidates || iTwinIdOffsets.length > maxIdCandidates) return undefined;
@@ -380,7 +380,7 @@ function identityByBytes(file: string, changesetId: string): IdentityOffsets | u
       const other = { iModelId: randomUUID(), iTwinId: randomUUID() };
       writeAt(file, iModelIdOffset, guidBytes(other.iModelId));
       writeAt(file, iTwinIdOffset, guidBytes(other.iTwinId));
-      const now = identityOf(file);
+      const now = readIds(file);
       writeAt(file, iModelIdOffset, guidBytes(before.iModelId));
       writeAt(file, iTwinIdOffset, guidBytes(before.iTwinId));
       if (now.iModelId === other.iModelId && now.iTwinId === other.iTwinId && now.changesetId === changesetId)
@@ -390,7 +390,7 @@ function identityByBytes(file: string, changesetId: string): IdentityOffsets | u
   return undefined;
 }
 
-function identityOf(file: string): { iModelId: string; iTwinId: string; changesetId: string } {
+function readIds(file: string): { iModelId: string; iTwinId: string; changesetId: string } {
   const db = open(file, OpenMode.Readonly);
   try {
     return {

@@ -28,7 +28,7 @@ export const absentAddresses: readonly { paths: readonly string[]; message: stri
   },
 ];
 
-/** Answers 404 with the reason at the addresses of the platform that are not here, whatever the method and before a body is read. */
+/** Answers 404 with the reason for paths of the platform that this server does not implement, for any method and before a body is read. */
 export function registerAbsent(app: FastifyInstance): void {
   for (const { paths, message } of absentAddresses) {
     for (const url of paths) {

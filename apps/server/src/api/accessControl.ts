@@ -28,7 +28,7 @@ const RoleSchema = Type.Object({
   displayName: Type.String(),
   description: Nullable(Type.String()),
   permissions: Type.Array(Type.String({ enum: permissionNames })),
-  type: Type.Literal('Custom', { description: 'Every role here was made by somebody.' }),
+  type: Type.Literal('Custom', { description: 'This server has no predefined roles.' }),
 });
 const MemberSchema = Type.Object({ ...UserSchema.properties, roles: Type.Array(RoleOfMember) });
 const MembersResponse = Type.Object({ members: Type.Array(MemberSchema), _links: PageLinks });
@@ -85,12 +85,12 @@ const listPermissions = callerRoute({
   },
 });
 
-/** Where this server had it before it had the address that the clients ask. */
+/** The path of earlier versions of this server, which differs from the one the clients use. */
 const listPermissionsAtOtherAddress: Route = {
   ...listPermissions,
   operationId: 'get-all-permissions-at-other-address',
   path: '/accesscontrol/permissions',
-  summary: `${listPermissions.summary} (other address)`,
+  summary: `${listPermissions.summary} (alternative path)`,
 };
 
 const getMyPermissions = itwinRoute({
@@ -122,7 +122,7 @@ const listRoles = itwinRoute({
   query: Type.Object(pagingParameters),
   response: {
     status: 200,
-    description: 'A page of roles; without paging parameters as many as a page may have.',
+    description: 'A page of roles; without paging parameters a page of the maximum size.',
     schema: Type.Object({ roles: Type.Array(RoleSchema), _links: PageLinks }),
   },
   async handler({ access, query, rawQuery, params, links, services, invalid }) {
@@ -174,11 +174,11 @@ const updateRole = itwinRoute({
   method: 'PATCH',
   path: `${base}/roles/:roleId`,
   tag,
-  summary: 'Change a role',
+  summary: 'Update a role',
   access: managesRoles,
   invalid: 'Cannot update Role.',
   body: Type.Object({ ...RoleBody, displayName: Type.Optional(RoleBody.displayName) }),
-  response: { status: 200, description: 'The role as it is now.', schema: Type.Object({ role: RoleSchema }) },
+  response: { status: 200, description: 'The updated role.', schema: Type.Object({ role: RoleSchema }) },
   errors: ['RoleNotFound'],
   async handler({ access, caller, params, body, services }) {
     const change = {
@@ -196,10 +196,10 @@ const deleteRole = itwinRoute({
   path: `${base}/roles/:roleId`,
   tag,
   summary: 'Delete a role',
-  description: 'Members lose it, and iModels that named it stay closed to them.',
+  description: 'Members lose the role; iModels whose permissions name it remain inaccessible to them.',
   access: managesRoles,
   invalid: 'Cannot delete Role.',
-  response: { status: 204, description: 'Gone.' },
+  response: { status: 204, description: 'Deleted.' },
   errors: ['RoleNotFound'],
   async handler({ access, caller, params, services }) {
     await services.members.deleteRole(caller, access.itwin.id, idOf(params['roleId']));
@@ -234,7 +234,7 @@ const getMember = itwinRoute({
   method: 'GET',
   path: `${base}/members/users/:userId`,
   tag,
-  summary: 'Get a member and the own roles of it',
+  summary: 'Get a member and the roles assigned to it directly',
   access: seenByMembers,
   invalid: 'Cannot get Member.',
   response: { status: 200, description: 'The member.', schema: Type.Object({ member: MemberSchema }) },
@@ -251,7 +251,8 @@ const addMembers = itwinRoute({
   path: `${base}/members/users`,
   tag,
   summary: 'Add members, or roles to members',
-  description: 'A user is named by e-mail or id, and must be in the users file or have been here before.',
+  description:
+    'Users are identified by e-mail or id, and must be in the users file or have connected to this server before.',
   access: managesMembers,
   invalid: 'Cannot add Members.',
   body: Type.Object({
@@ -264,7 +265,9 @@ const addMembers = itwinRoute({
       { minItems: 1, maxItems: 50, description: 'At most 50 a call, with at most 50 roles together.' },
     ),
     customMessage: Type.Optional(
-      Nullable(Type.String({ maxLength: 2000, description: 'Text of invitations, of which there are none.' })),
+      Nullable(
+        Type.String({ maxLength: 2000, description: 'Text for invitations; ignored, because this server sends none.' }),
+      ),
     ),
   }),
   response: {
@@ -308,7 +311,7 @@ const updateMember = itwinRoute({
   access: managesMembers,
   invalid: 'Cannot update Member.',
   body: Type.Object({ roleIds }),
-  response: { status: 200, description: 'The member as it is now.', schema: Type.Object({ member: MemberSchema }) },
+  response: { status: 200, description: 'The updated member.', schema: Type.Object({ member: MemberSchema }) },
   errors: ['TeamMemberNotFound', 'RoleNotFound'],
   async handler(call) {
     const { access, caller, params, body, services } = call;

@@ -14,7 +14,7 @@ export const RoleOfMember = Type.Object({
   description: Nullable(Type.String()),
 });
 
-/** Rule of the API: at most 50 roles are given in one call. */
+/** Rule of the API: one call assigns at most 50 roles. */
 export const roleIds = Type.Array(Type.String({ minLength: 1, maxLength: 255 }), { minItems: 1, maxItems: 50 });
 
 /** Rule of the API: the roles of all entries of one call count together. */
@@ -35,7 +35,7 @@ export const UserSchema = Type.Object(
   },
 );
 
-/** What is asked of an iTwin, and by whom. */
+/** The parts of a call on an iTwin that the access control routes share. */
 export interface CallOnITwin {
   caller: Caller;
   access: ITwinAccess;
@@ -58,11 +58,11 @@ export async function showingUsers(
   };
 }
 
-/** Rule of this server, told to whoever names a user that it does not know. */
+/** Rule of this server: the message for an unknown user. */
 export const unknownUser = (user: string): string =>
   `'${user}' is not a known user. This server sends no invitations: users are known once they signed in or stand in the users file.`;
 
-/** Rule of the API: who is invited stands beside who was added. Nobody ever is here. */
+/** Rule of the API: the response lists invitations beside the added members; this server sends none. */
 export const NoInvitations = Type.Array(Type.Object({}), {
   maxItems: 0,
   description: 'Always empty: this server sends no invitations.',
@@ -72,7 +72,7 @@ export const seenByMembers = { on: 'itwin', permission: 'member', from: 'path' }
 export const managesRoles = { on: 'itwin', permission: 'administration_manage_roles', from: 'path' } as const;
 export const managesMembers = { on: 'itwin', permission: 'administration_invite_member', from: 'path' } as const;
 
-/** A path's id without the one character that no database text can hold. */
+/** An id from a path without NUL, the one character that database text cannot contain. */
 export function idOf(text: string | undefined): string {
   return (text ?? '').replaceAll('\0', '');
 }

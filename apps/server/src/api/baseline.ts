@@ -93,12 +93,12 @@ const completeBaseline = imodelRoute({
     beforeInitialized: 'It is what initializes the iModel.',
   },
   invalid: 'Cannot complete Baseline File upload.',
-  // Clients send `{}`, others nothing at all; neither says anything.
+  // Some clients send `{}`, others no body; both mean the same.
   body: Type.Object({}),
   bodyOptional: true,
   response: {
     status: 200,
-    description: 'The baseline file; ask for it again, or for the create operation, to see how it went.',
+    description: 'The baseline file; read it again, or the create operation, to see the result.',
     schema: BaselineResponse,
   },
   errors: ['FileNotFound', 'BaselineFileNotFound', 'DataConflict'],

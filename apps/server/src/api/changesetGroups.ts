@@ -59,7 +59,7 @@ const createGroup = imodelRoute({
   method: 'POST',
   path: '/imodels/:iModelId/changesetgroups',
   tag,
-  summary: 'Open a changeset group',
+  summary: 'Create a changeset group',
   access: { on: 'imodel', permission: 'imodels_write', level: 'iModel' },
   invalid: 'Cannot create Changeset Group.',
   body: Type.Object({ description: Type.Optional(DescriptionSchema) }),
@@ -105,7 +105,7 @@ const updateGroup = imodelRoute({
   access: { on: 'imodel', permission: 'imodels_write', level: 'iModel' },
   invalid: 'Cannot update Changeset Group.',
   body: Type.Object({ state: Type.String({ enum: ['completed'], pick: "Valid 'state' values are: 'completed'." }) }),
-  response: { status: 200, description: 'The group as it is now.', schema: GroupResponse },
+  response: { status: 200, description: 'The updated group.', schema: GroupResponse },
   errors: ['ChangesetGroupNotFound', 'ChangesetGroupIsClosed', 'iModelNotInitialized'],
   async handler({ access, caller, params, links, services }) {
     return {

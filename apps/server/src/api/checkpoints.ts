@@ -12,11 +12,11 @@ import { imodelRoute, type Route } from './route.ts';
 import { Nullable, StorageLinkSchema } from './schemas.ts';
 
 const DirectoryAccess = Type.Object({
-  baseUrl: Type.String({ description: 'Where the containers are.' }),
+  baseUrl: Type.String({ description: 'Base URL of the containers.' }),
   storage: Type.String(),
   baseDirectory: Type.String({ description: 'Container of this iModel, one for all its checkpoints.' }),
   storageType: Type.String({ enum: ['azure'] }),
-  azure: Type.Object({ sasToken: Type.String({ description: 'Query of every request; `se` tells its end.' }) }),
+  azure: Type.Object({ sasToken: Type.String({ description: 'Query of every request; `se` is its expiry time.' }) }),
 });
 const ContainerAccess = Type.Object({
   account: Type.String(),
@@ -30,7 +30,7 @@ const CheckpointResponse = Type.Object({
     changesetIndex: Type.Integer(),
     changesetId: Nullable(Type.String()),
     state: Type.String({ enum: ['successful', 'scheduled', 'failed', 'notGenerated'] }),
-    size: Type.Integer({ description: 'Bytes; 0 until it is there.' }),
+    size: Type.Integer({ description: 'Bytes; 0 until the checkpoint is available.' }),
     dbName: Type.String(),
     directoryAccessInfo: Nullable(DirectoryAccess),
     containerAccessInfo: Nullable(ContainerAccess),
@@ -41,7 +41,7 @@ const CheckpointResponse = Type.Object({
 });
 const answer = { status: 200, description: 'The checkpoint.', schema: CheckpointResponse } as const;
 
-/** What the three reads have in common. */
+/** Shared by the three routes that read a checkpoint. */
 const checkpointRead = {
   method: 'GET',
   tag: 'Checkpoints',
@@ -159,8 +159,8 @@ const restartNamedVersionCheckpoint = imodelRoute({
   method: 'PUT',
   path: versionPath,
   tag: 'Checkpoints',
-  summary: 'Have a failed checkpoint made again',
-  description: 'One that is there, or on its way, stays as it is.',
+  summary: 'Schedule a failed checkpoint again',
+  description: 'Has no effect on a checkpoint that is available or scheduled.',
   access: { on: 'imodel', permission: 'imodels_write', level: 'iModel' },
   invalid: 'Cannot update Checkpoint.',
   response: answer,

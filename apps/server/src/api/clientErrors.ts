@@ -8,9 +8,9 @@ const reasons: Readonly<Record<number, string>> = {
   431: 'Request Header Fields Too Large',
 };
 
-/** Answers what is no request at all, or takes too long to become one, in the API's envelope: there is no route for it yet. */
+/** Answers malformed requests and requests that time out before routing, in the API's envelope. */
 export function answerClientError(error: NodeJS.ErrnoException, socket: Socket): void {
-  // The client has gone, or has its answer already: nobody to tell.
+  // The client has disconnected or already has its answer.
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy(error);
     return;

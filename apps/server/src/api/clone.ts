@@ -20,7 +20,7 @@ const CloneBody = Type.Object({
       Type.Integer({
         minimum: 0,
         maximum: Number.MAX_SAFE_INTEGER,
-        description: 'The same by index; 0 copies the baseline only.',
+        description: 'Index of the last changeset to copy; 0 copies the baseline only.',
         explain: "'changesetIndex' must be a non-negative integer value.",
       }),
     ),
@@ -28,7 +28,7 @@ const CloneBody = Type.Object({
   containersEnabled: Type.Optional(Nullable(ContainersEnabled)),
 });
 
-/** What the routes of clone and fork have in common. */
+/** Shared by the clone and fork routes. */
 const cloneAndFork = {
   access: {
     on: 'imodel',

@@ -22,11 +22,11 @@ function toWire(row: ExtendedDataTable) {
 
 const tooLong = `'data' cannot be longer than ${maxExtendedDataBytes} bytes.`;
 
-/** What is wrong with data to be attached; undefined when nothing is. */
+/** Why data cannot be attached; undefined if it is valid. */
 function faultOf(data: string): string | undefined {
   const bytes = Buffer.from(data, 'base64');
   if (bytes.length > maxExtendedDataBytes) return tooLong;
-  // Node reads base64 leniently; what does not come out again the same, with or without padding, was none.
+  // Node decodes base64 leniently, so data that does not encode to the same text, with or without padding, is refused.
   const canonical = bytes.toString('base64');
   try {
     if (data === '' || (data !== canonical && data !== canonical.replaceAll('=', '')))

@@ -29,7 +29,7 @@ const kinds = {
   },
 } as const;
 
-/** By time, and by id where two were marked at once. */
+/** Ordered by time, then by id. */
 const byTime = (descending: boolean, table: 'imodel' | 'itwin'): SortKey[] => [
   { column: 'mark.marked_at', type: 'number', descending },
   { column: `${table}.id`, type: 'text', descending },
@@ -86,7 +86,7 @@ function favoriteRoutesOf(kind: PersonalListKind): Route[] {
       summary: `Add an iModel to the caller's ${path}`,
       access: onOne,
       invalid: `Cannot add iModel to ${path}.`,
-      response: { status: 204, description: 'Added, or there already.' },
+      response: { status: 204, description: 'Added, or already present.' },
       async handler({ access, caller, services }) {
         await services.favorites.add(caller.user.id, kind, 'imodel', access.imodel.id);
       },
@@ -99,7 +99,7 @@ function favoriteRoutesOf(kind: PersonalListKind): Route[] {
       summary: `Remove an iModel from the caller's ${path}`,
       access: onOne,
       invalid: `Cannot remove iModel from ${path}.`,
-      response: { status: 204, description: 'Removed, or not there.' },
+      response: { status: 204, description: 'Removed, or not present.' },
       async handler({ access, caller, services }) {
         await services.favorites.remove(caller.user.id, kind, 'imodel', access.imodel.id);
       },
@@ -146,7 +146,7 @@ function iTwinMarkRoutesOf(kind: PersonalListKind): Route[] {
       summary: `Add an iTwin to the caller's ${path}`,
       access: onOne,
       invalid: 'Cannot update iTwin.',
-      response: { status: 204, description: 'Added, or there already.' },
+      response: { status: 204, description: 'Added, or already present.' },
       async handler({ access, caller, services }) {
         await services.favorites.add(caller.user.id, kind, 'itwin', access.itwin.id);
       },
@@ -159,7 +159,7 @@ function iTwinMarkRoutesOf(kind: PersonalListKind): Route[] {
       summary: `Remove an iTwin from the caller's ${path}`,
       access: onOne,
       invalid: 'Cannot update iTwin.',
-      response: { status: 204, description: 'Removed, or not there.' },
+      response: { status: 204, description: 'Removed, or not present.' },
       async handler({ access, caller, services }) {
         await services.favorites.remove(caller.user.id, kind, 'itwin', access.itwin.id);
       },

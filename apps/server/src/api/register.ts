@@ -39,35 +39,35 @@ import { ErrorSchema } from './schemas.ts';
 import { decodeUtf8, isUtf8Type, undecodable } from './text.ts';
 import { answerCheck, bodyCheck, parameterCheck, parameterNames } from './validation.ts';
 
-/** What the hooks of a request leave for its handler. */
+/** State that the hooks of a request pass to its handler. */
 interface RequestState {
   caller: Caller;
   access: IModelAccess | ITwinAccess | undefined;
-  /** What the caller was asked for so far. It is judged again in each transaction of the request. */
+  /** The permissions checked so far. Each transaction of the request checks them again. */
   met: MetRequirement[];
   body: unknown;
-  /** The body had not come to its end when the caller was judged. */
+  /** The body was still being received when the permissions were checked. */
   cameLate?: boolean;
-  /** Why the caller is refused, where the request may be the repetition of one that was not. */
+  /** Why the caller is refused, if the request may repeat one that was accepted. */
   refusal?: ApiError;
 }
 const states = new WeakMap<FastifyRequest, RequestState>();
 
-/** Deepest nesting of a body; the API's own go to 5. */
+/** Maximum nesting depth of a body; bodies of the API have at most 5 levels. */
 const maxDepth = 32;
-/** Most values in a body: the largest that the API takes are 1,000 entries of 7. */
+/** Maximum number of values in a body: the largest one of the API has 1,000 entries of 7 values. */
 const maxValues = 20_000;
 
-/** Options of an embedder or a test. */
+/** Options for embedders and tests. */
 export interface RegisterOptions {
-  /** Check every answer against its declared schema; for tests, where a wrong answer must not go unseen. */
+  /** Validates every response against its declared schema; used by the tests. */
   checkResponses?: boolean;
 }
 
 /**
- * Puts declared routes on the server. The order of refusals is the same everywhere: token (401), rate limit (429), what
+ * Registers the declared routes. The order of refusals is the same everywhere: token (401), rate limit (429), what
  * the path names (404, then 403), body and parameters (422), an iModel that is not initialized (409), what body and
- * parameters name (404, 403), and then the rules of the handler. So a stranger learns nothing of an iModel from how a body is judged.
+ * parameters name (404, 403), and then the rules of the handler. A caller without access therefore learns nothing about an iModel from the validation of a body.
  */
 export function registerRoutes(
   app: FastifyInstance,
@@ -76,7 +76,7 @@ export function registerRoutes(
   options: RegisterOptions,
 ): void {
   app.removeAllContentTypeParsers();
-  // Bodies are read as they are and parsed per route, because the API words its refusals per operation.
+  // Bodies are read as raw bytes and parsed per route, because the API words its errors per operation.
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
   app.addHook('preParsing', (request, reply, _payload, done) => {
     // One that is too long is refused before it is sent.
@@ -121,7 +121,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
     }
   };
 
-  /** Judges what the path names, before the body is read, and again after a body that took its time. */
+  /** Checks access to the resource in the path before the body is read, and again if receiving the body took long. */
   const judge = async (request: FastifyRequest, state: RequestState): Promise<void> => {
     await unlessRepeated(request, state, async () => {
       state.access = await accessByPath(services, route, state, request);
@@ -134,7 +134,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
     url: route.path,
     ...(route.file !== undefined && { bodyLimit: route.file.limit }),
     schema: documentOf(route),
-    // The schemas above are for the document; checking is ours, with the API's own words.
+    // The schemas above are only for the document; the server validates separately, with the error messages of the API.
     validatorCompiler: () => () => true,
     serializerCompiler: () => (value) => JSON.stringify(value),
 
@@ -170,7 +170,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
 
     preHandler: async (request) => {
       const state = states.get(request) as RequestState;
-      // Whoever sends it may have lost token or permissions while it came.
+      // The caller may have lost the token or permissions while the body was received.
       if (state.cameLate) {
         state.caller = await authenticated(services, request, route);
         state.met = [];
@@ -235,7 +235,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
         ...(access !== undefined && { access }),
       };
       const handle = async (): Promise<unknown> => {
-        // What waited in a queue, or for a lock, runs on the permissions of the moment in which it is carried out.
+        // A request that waited in a queue or for a lock is subject to the permissions at the time of execution.
         const guard = (tx: Tx): Promise<void> => new Permissions(tx).requireStill(caller, state.met);
         const answer = await noted(
           services,
@@ -281,7 +281,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
   });
 }
 
-/** The caller behind a request. Refused tokens count to the address that sends them, and nothing is looked at when there were too many. */
+/** Authenticates the caller. Refused tokens count against the client's address; after too many, tokens are not checked at all. */
 async function authenticated(
   { tokens, addressLimits }: Services,
   request: FastifyRequest,
@@ -330,7 +330,7 @@ export function needsInitialized(access: Access): boolean {
   return access.on === 'imodel' && access.beforeInitialized === undefined;
 }
 
-/** Whether a route is closed to holders of shares although it only reads. */
+/** Whether a route refuses shares although it only reads. */
 function isPersonal(access: Access): boolean {
   return access.on === 'imodel' && access.personal === true;
 }
@@ -365,7 +365,7 @@ async function accessByPath(
   return found;
 }
 
-/** Judges a requirement and remembers that it was met. @throws ApiError */
+/** Checks a requirement and records that it is met. @throws ApiError */
 async function meet(
   { permissions }: Services,
   { caller, met }: RequestState,
@@ -376,7 +376,7 @@ async function meet(
   return access;
 }
 
-/** The same for what the route itself requires: a refusal is noted. @throws ApiError */
+/** The same for the requirement of the route; a refusal is written to the audit log. @throws ApiError */
 async function meetOrNote(
   services: Services,
   route: Route,
@@ -436,7 +436,7 @@ async function noteRefusal(
   await services.refusals.note(caller, { operationId: route.operationId, code, iTwinId, iModelId });
 }
 
-/** The refusal of what no share is good for, noted on its iModel. */
+/** Refuses an operation that no share permits, and writes the refusal to the audit log of its iModel. */
 async function refusalOfHolder(services: Services, route: Route, caller: Caller, share: HeldShare): Promise<ApiError> {
   const refusal = new ApiError('InsufficientPermissions');
   await noteRefusal(services, route, caller, await services.permissions.byShare(share, share.iModelId), refusal);
@@ -472,7 +472,7 @@ function parseBody(request: FastifyRequest, route: Route, invalid: (details: Err
     throw invalid([detail.contentType(given.slice(0, 100), ...types)]);
   let value: unknown;
   try {
-    // Rule of JSON: it is UTF-8. Other bytes decoded leniently would be stored as other names, without a word.
+    // Rule of JSON: it is UTF-8. Lenient decoding of other bytes would silently store different names.
     const text = isUtf8Type(given) ? decodeUtf8(body) : undefined;
     if (text === undefined) throw new SyntaxError('the body is not UTF-8');
     requireShape(shapeOf(text), invalid);
@@ -485,7 +485,7 @@ function parseBody(request: FastifyRequest, route: Route, invalid: (details: Err
   return value;
 }
 
-/** Refuses what is nested more deeply, or holds more values, than any request of the API. @throws ApiError */
+/** Refuses a body with deeper nesting or more values than any request of the API has. @throws ApiError */
 function requireShape({ depth, values }: JsonShape, invalid: (details: ErrorDetail[]) => ApiError): void {
   if (depth > maxDepth) throw invalid([detail.bodyTooDeep(maxDepth)]);
   if (values > maxValues)
@@ -509,8 +509,8 @@ function validationErrorOf(route: Route): ErrorCode {
 }
 
 /**
- * Answers an error. Ours as they are; what the HTTP layer refuses in the API's envelope; anything else is a fault of the
- * server: logged here, and told to the client without its inner workings.
+ * Answers an error. API errors are sent unchanged, errors of the HTTP layer in the API's envelope. Anything else is a
+ * server error: it is logged, and the response contains no internal details.
  */
 export function sendError(error: Error, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const outage = error instanceof ApiError ? undefined : outageOf(error);
@@ -540,7 +540,7 @@ function fromHttpLayer(error: Error, request: FastifyRequest): ApiError {
   return new ApiError('Unknown', { cause: error });
 }
 
-/** Every refusal that a route can answer: its own, and those that follow from its declaration. */
+/** Every error that a route can return: those it declares and those that follow from its declaration. */
 export function errorsOf(route: Route): ErrorCode[] {
   const codes = new Set<ErrorCode>([
     'BadRequest',

@@ -16,13 +16,13 @@ const keyPattern = /^[\x21-\x7e]{1,255}$/;
 export const keyDescription =
   'Makes the request safe to repeat: for 24 hours the same key with the same request gets the first answer again. 1 to 255 visible ASCII characters; a new UUID for each request.';
 
-/** The key of a request; undefined when it has none, or must not have one. */
+/** The idempotency key of a request; undefined if it has none or must not have one. */
 export function idempotencyKeyOf(request: FastifyRequest, route: Route): string | undefined {
   const key = request.headers['idempotency-key'];
   return route.method !== 'POST' || key === undefined ? undefined : String(key);
 }
 
-/** What is wrong with a key. */
+/** Why a key is invalid. */
 export function faultOfKey(key: string | undefined): ErrorDetail[] {
   if (key === undefined || keyPattern.test(key)) return [];
   return [
@@ -44,11 +44,11 @@ export interface Repeatable {
   links: Links;
   identity: RequestIdentity;
   invalid: (details: ErrorDetail[]) => ApiError;
-  /** Carries the request out. */
+  /** Executes the request. */
   handle: () => Promise<KeptAnswer>;
 }
 
-/** Answers a request with a key: carries it out, or gives its answer again. */
+/** Answers a request with a key: executes it, or returns its stored answer. */
 export async function answerWithKey(
   key: string,
   { services, route, reply, links, identity, invalid, handle }: Repeatable,
@@ -57,7 +57,7 @@ export async function answerWithKey(
     try {
       return await handle();
     } catch (error) {
-      // A refusal is an answer too; a fault of the server is none, and its repetition is a new attempt.
+      // Refusals are stored too; server errors are not, so repeating the request is a new attempt.
       if (error instanceof ApiError && error.status < 500)
         return { status: error.status, headers: { ...error.headers }, body: error.toBody(), uploads: [] };
       throw error;
@@ -130,7 +130,7 @@ export async function answerUnlessLost({
     if (answer === undefined) announced = repeatableRequests.announceLost(identity).catch(failed);
     else void keep(answer).catch(failed);
   };
-  // The connection may have ended while the request was read and judged.
+  // The connection may have closed while the request was read and checked.
   if (reply.raw.destroyed) onClose();
   else reply.raw.once('close', onClose);
   let repeated = false;
@@ -153,7 +153,7 @@ export async function answerUnlessLost({
   return send(reply, route, links, known, repeated);
 }
 
-/** Makes an answer out of what a handler returned. */
+/** Builds the answer from the result of a handler. */
 export function keptAnswer(route: Route, reply: FastifyReply, body: unknown, links: Links): KeptAnswer {
   const headers: Record<string, string> = {};
   for (const name of Object.keys(route.response.headers ?? {})) {

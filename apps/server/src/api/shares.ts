@@ -15,7 +15,7 @@ const ShareSchema = Type.Object({
   name: Type.String(),
   expiresAt: TimeSchema,
   permission: Type.String({ enum: ['imodels_webview', 'imodels_read'] }),
-  creatorId: Type.String({ description: 'Whoever made it, and on whose permissions it rests.' }),
+  creatorId: Type.String({ description: 'The user who created the share and whose permissions it depends on.' }),
 });
 const ShareResponse = Type.Object({ share: ShareSchema });
 const ExpiresAt = Type.String({ maxLength: 100, description: 'ISO 8601; in the future, six months away at most.' });
@@ -50,7 +50,7 @@ const createShare = imodelRoute({
   method: 'POST',
   path: '/imodels/:iModelId/shares',
   tag,
-  summary: 'Make a key that lets anyone who has it look at the iModel',
+  summary: 'Create a share: a key with which anyone can view the iModel',
   description:
     'The key is in this answer only. It goes into `Authorization: Basic {shareKey}`. It opens no more than whoever made it may see at the moment, by roles, ownership or the users file.',
   access: { on: 'imodel', permission: 'imodels_manage', level: 'iTwin' },
@@ -86,7 +86,7 @@ const listShares = imodelRoute({
   path: '/imodels/:iModelId/shares',
   tag,
   summary: 'List the shares of an iModel',
-  description: 'The own ones; administrators of the iTwin see all.',
+  description: "The caller's own shares; administrators of the iTwin see all.",
   access,
   invalid: 'Cannot get Shares.',
   query: Type.Object(pagingParameters),
@@ -112,7 +112,7 @@ const getShare = imodelRoute({
   path: '/imodels/:iModelId/shares/:shareId',
   tag,
   summary: 'Get a share',
-  description: "One of the own; administrators of the iTwin also others'.",
+  description: "The caller's own shares; administrators of the iTwin also those of others.",
   access,
   invalid: 'Cannot get Share.',
   response: { status: 200, description: 'The share.', schema: ShareResponse },
@@ -131,7 +131,7 @@ const updateShare = imodelRoute({
   access: { ...access, also: '`imodels_manage` on the iTwin for a later end, as for a new share.' },
   invalid: 'Cannot update Share.',
   body: Type.Object({ expiresAt: ExpiresAt }),
-  response: { status: 200, description: 'The share as it is now.', schema: ShareResponse },
+  response: { status: 200, description: 'The updated share.', schema: ShareResponse },
   errors: ['ShareNotFound'],
   async handler({ access: onIModel, caller, params, body, services, invalid }) {
     return {
@@ -153,12 +153,12 @@ const revokeShare = imodelRoute({
   path: '/imodels/:iModelId/shares/:shareId',
   tag,
   summary: 'Revoke a share',
-  description: "One of the own; administrators of the iTwin also others'.",
+  description: "The caller's own shares; administrators of the iTwin also those of others.",
   access,
   invalid: 'Cannot revoke Share.',
   response: {
     status: 204,
-    description: 'Its key opens nothing any more, nor do the links and tokens that were given out through it.',
+    description: 'Revoked: its key is invalid, and so are all links and tokens issued through it.',
   },
   errors: ['ShareNotFound'],
   async handler({ access: onIModel, caller, params, services }) {

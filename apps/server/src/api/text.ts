@@ -1,4 +1,4 @@
-/** Text that clients send: decoded strictly, because what is decoded leniently would be stored as something else. */
+/** Text from clients is decoded strictly: lenient decoding would store something other than what was sent. */
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 const charsets = new Set(['utf-8', 'utf8', 'us-ascii', 'ascii']);
@@ -63,11 +63,11 @@ function decodePart(part: string): string | undefined {
   return decodeUtf8(Uint8Array.from(bytes));
 }
 
-/** What nobody sees: white space, controls, formatting and ignorable characters, the blank Braille pattern. */
+/** Invisible characters: white space, controls, formatting and ignorable characters, the blank Braille pattern. */
 const visible = /[^\p{Cc}\p{Cf}\p{Z}\p{Default_Ignorable_Code_Point}\u2800]/u;
-/** Controls and the separators of lines and paragraphs. */
+/** Control characters and the separators of lines and paragraphs. */
 const control = /[\p{Cc}\u2028\u2029]/u;
-/** The same in text of several lines, which may also be indented. */
+/** The same for multi-line text, which may contain line breaks and tabs. */
 const controlInLines = /[^\P{Cc}\t\r\n]/u;
 
 /**
@@ -77,7 +77,7 @@ const controlInLines = /[^\P{Cc}\t\r\n]/u;
  */
 export type TextKind = 'name' | 'label' | 'description' | 'reference' | 'search';
 
-/** What is wrong with a text of a kind; undefined when nothing is. */
+/** Why a text is invalid for its kind; undefined if it is valid. */
 export function faultOfText(kind: TextKind, text: string): 'blank' | 'control' | undefined {
   if (kind === 'search') return undefined;
   if (kind === 'description') return controlInLines.test(text) ? 'control' : undefined;
@@ -85,7 +85,7 @@ export function faultOfText(kind: TextKind, text: string): 'blank' | 'control' |
   return control.test(text) ? 'control' : undefined;
 }
 
-/** A text as it is kept and compared. */
+/** The normalized form in which a text is stored and compared. */
 export function normalizeText(kind: TextKind, text: string): string {
   return kind === 'reference' ? text : text.normalize('NFC');
 }

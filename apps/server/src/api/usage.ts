@@ -2,7 +2,7 @@ import { Type } from 'typebox';
 import { itwinRoute, type Route } from './route.ts';
 import { Nullable } from './schemas.ts';
 
-const Limit = Nullable(Type.Integer({ description: 'How much there may be; null is no limit.' }));
+const Limit = Nullable(Type.Integer({ description: 'The limit; null if there is none.' }));
 const UsedSchema = Type.Object({ used: Type.Integer(), limit: Limit });
 const usage = {
   bytes: Type.Object(UsedSchema.properties, {
@@ -17,7 +17,7 @@ const getUsage = itwinRoute({
   method: 'GET',
   path: '/itwins/:iTwinId/usage',
   tag: 'iTwins',
-  summary: 'What an iTwin uses, and the limits on it',
+  summary: 'Get the usage and limits of an iTwin',
   description:
     'An addition of this server. `organization` tells the same of all iTwins of its organization or, where it belongs to none, of all such iTwins of whoever made it; it is null for administrators of the iTwin alone. What exceeds a limit is refused by 422 with a detail `ResourceQuotaExceeded`.',
   access: { on: 'itwin', permission: 'administrator', from: 'path' },

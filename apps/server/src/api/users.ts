@@ -37,7 +37,7 @@ const FullUser = Type.Object({
 });
 
 function toMinimal(iModelId: string, row: UserAccountTable, links: Links) {
-  // Names are as anybody says; an e-mail is here only where it was verified.
+  // Names are not verified; an e-mail is present only if it was verified.
   return {
     id: row.id,
     displayName: row.email === '' ? row.id : row.email,
@@ -67,7 +67,7 @@ const listUsers = imodelRoute({
   method: 'GET',
   path: '/imodels/:iModelId/users',
   tag,
-  summary: 'List everyone who ever connected',
+  summary: 'List all users who have connected to the iModel',
   access: {
     on: 'imodel',
     permission: 'imodels_webview',

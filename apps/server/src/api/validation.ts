@@ -27,7 +27,7 @@ const wordings = [
   'missing',
 ] as const satisfies readonly (keyof Wording)[];
 
-/** What a body does not declare is taken out of it, at every depth: nothing that nobody knows of is stored, copied and sent out again. */
+/** Removes undeclared properties at every depth, so that unknown data is never stored, copied or returned. */
 const forBodies = new Ajv({
   allErrors: true,
   verbose: true,
@@ -35,9 +35,9 @@ const forBodies = new Ajv({
   validateFormats: false,
   removeAdditional: 'all',
 });
-/** The same, up to the first fault: a large body may have one in each of its values. */
+/** The same, but stops at the first error: a large body may have one in each of its values. */
 const forLargeBodies = new Ajv({ verbose: true, strict: false, validateFormats: false, removeAdditional: 'all' });
-/** Answers are looked at and stay as they are. */
+/** Validates responses without changing them. */
 const forAnswers = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false });
 /** Parameters arrive as text: `'5'` becomes 5 where a number is declared. */
 const forParameters = new Ajv({
@@ -58,15 +58,15 @@ for (const ajv of [forBodies, forLargeBodies, forAnswers, forParameters])
 export type Check = (value: unknown) => ErrorDetail[];
 
 /**
- * Compiles a body schema into a check that returns one detail for each property at fault, in the API's words. The checked object
- * is changed in place: undeclared properties go, names and descriptions are brought into the form in which they are kept.
+ * Compiles a body schema into a check that returns one detail for each property at fault, worded as the API does. Changes the
+ * checked object in place: removes undeclared properties and normalizes names and descriptions.
  */
 export function bodyCheck(schema: TSchema): Check {
   const [all, first] = [forBodies.compile(schema), onFirstUse(() => forLargeBodies.compile(schema))];
   return checkWith((value) => (hasMoreValues(value, maxJudgedValues) ? first() : all), schema, 'property');
 }
 
-/** The same for what the server answers, which is not changed. */
+/** The same for responses, which are not changed. */
 export function answerCheck(schema: TSchema): Check {
   const validate = forAnswers.compile(schema);
   return checkWith(() => validate, schema, 'property');
@@ -79,8 +79,8 @@ export function parameterCheck(schema: TSchema): Check {
 }
 
 /**
- * Spells parameters as they are declared: the API takes their names in any letters, and a `$orderby` that is ignored would
- * answer the wrong page with 200. An unknown query option, whose name begins with `$`, is refused for the same reason.
+ * Renames parameters to their declared spelling: the API ignores the case of their names, and ignoring a `$orderby` would
+ * return the wrong page with 200. An unknown query option, whose name begins with `$`, is refused for the same reason.
  * The object is changed in place. @returns a detail for each parameter at fault
  */
 export function parameterNames(schema: TSchema | undefined): (query: Record<string, unknown>) => ErrorDetail[] {
@@ -101,9 +101,9 @@ export function parameterNames(schema: TSchema | undefined): (query: Record<stri
   };
 }
 
-/** Most values of a body of which every fault is told. Of larger ones the first one is. */
+/** Bodies with at most this many values get every error reported; larger ones only the first. */
 const maxJudgedValues = 1000;
-/** Most faults that are told of a request. */
+/** Maximum number of errors reported for one request. */
 const maxDetails = 100;
 
 function checkWith(
@@ -145,7 +145,7 @@ function onFirstUse<T>(make: () => T): () => T {
   return () => (made ??= make());
 }
 
-/** Whether there are more than so many values in a value, it included. */
+/** Whether a value contains more than `limit` values, itself included. */
 function hasMoreValues(value: unknown, limit: number): boolean {
   let left = limit;
   const isOver = (inner: unknown): boolean =>
@@ -157,7 +157,7 @@ function describe(error: ErrorObject, schema: TSchema, kind: 'property' | 'param
   const [top = ''] = error.instancePath.slice(1).split('/');
   if (error.keyword === 'required') {
     const missing = (error.params as { missingProperty: string }).missingProperty;
-    // A missing inner property is told with its way, `baselineFile.size`.
+    // A missing nested property is reported with its path, `baselineFile.size`.
     const target = [...error.instancePath.slice(1).split('/').filter(Boolean), missing].join('.');
     return kind === 'parameter'
       ? detail.missingParameter(target)
@@ -213,7 +213,7 @@ function propertiesOf(schema: TSchema): Record<string, Wording | undefined> {
   return (schema as { properties?: Record<string, Wording> }).properties ?? {};
 }
 
-/** Whether a text was refused because nobody could see it. */
+/** Whether a text was refused because it contains no visible characters. */
 function isInvisible(error: ErrorObject): boolean {
   return error.keyword === 'text' && faultOfText(error.schema as TextKind, error.data as string) === 'blank';
 }
@@ -227,7 +227,7 @@ function shown(value: unknown): string {
   return text.length <= 100 ? text : `${text.slice(0, 100).toWellFormed()}…`;
 }
 
-/** Top-level property that holds text somewhere which a database cannot store as it is; undefined when none does. */
+/** The top-level property that contains text a database cannot store unchanged; undefined if there is none. */
 function findUnstorable(value: unknown, top = ''): { place: string; what: string } | undefined {
   if (typeof value === 'string') {
     if (value.includes('\0')) return { place: top, what: 'the NUL character' };

@@ -29,7 +29,11 @@ const Delivery = Type.Object({
   lastError: Type.String(),
 });
 
-const CallbackUrl = Type.String({ minLength: 1, maxLength: 2000, description: 'Where messages are posted to; https.' });
+const CallbackUrl = Type.String({
+  minLength: 1,
+  maxLength: 2000,
+  description: 'URL to which messages are posted; https.',
+});
 const Secret = Type.String({ minLength: 16, maxLength: 255, description: 'Key of the signature.' });
 const EventTypes = Type.Array(Type.String({ enum: [...eventTypes] }), { minItems: 1, uniqueItems: true });
 
@@ -81,7 +85,7 @@ const createWebhook = itwinRoute({
   method: 'POST',
   path: base,
   tag,
-  summary: 'Have the events of an iTwin posted to an address',
+  summary: 'Create a webhook that receives the events of an iTwin',
   description: [
     'Each message is `{content, eventType, enqueuedDateTime, iTwinId, messageId, webhookId}` with the header',
     '`Signature: sha256=<hex HMAC-SHA256 of the body>`. It is sent until it is answered by 2xx within 5 s, so it may come more than',
@@ -146,7 +150,7 @@ const updateWebhook = itwinRoute({
   method: 'PATCH',
   path: `${base}/:webhookId`,
   tag,
-  summary: 'Change a webhook, or switch it on or off',
+  summary: 'Update, activate or deactivate a webhook',
   access,
   invalid: 'Cannot update Webhook.',
   body: Type.Object({
@@ -155,7 +159,7 @@ const updateWebhook = itwinRoute({
     eventTypes: Type.Optional(EventTypes),
     isActive: Type.Optional(Type.Boolean()),
   }),
-  response: { status: 200, description: 'The webhook as it is now.', schema: WebhookResponse },
+  response: { status: 200, description: 'The updated webhook.', schema: WebhookResponse },
   errors: ['WebhookNotFound'],
   async handler({ access: { itwin }, caller, params, body, services, invalid }) {
     requireUrl(body.callbackUrl, services, invalid);
@@ -170,10 +174,10 @@ const deleteWebhook = itwinRoute({
   method: 'DELETE',
   path: `${base}/:webhookId`,
   tag,
-  summary: 'Delete a webhook and what was still to be sent to it',
+  summary: 'Delete a webhook and its pending messages',
   access,
   invalid: 'Cannot delete Webhook.',
-  response: { status: 204, description: 'Gone.' },
+  response: { status: 204, description: 'Deleted.' },
   errors: ['WebhookNotFound'],
   async handler({ access: { itwin }, caller, params, services }) {
     await services.webhooks.delete(caller, itwin.id, parseGuid(params['webhookId'] ?? ''));
@@ -185,7 +189,7 @@ const listDeadLetters = itwinRoute({
   method: 'GET',
   path: `${base}/:webhookId/deadletters`,
   tag,
-  summary: 'List the messages that were given up',
+  summary: 'List the dead letters of a webhook: messages whose attempts are exhausted',
   access,
   invalid: 'Cannot get dead letters.',
   query: Type.Object(pagingParameters),
@@ -214,10 +218,10 @@ const redeliver = itwinRoute({
   method: 'POST',
   path: `${base}/:webhookId/deadletters/:messageId`,
   tag,
-  summary: 'Send a message again that was given up',
+  summary: 'Send a dead letter again',
   access,
   invalid: 'Cannot redeliver.',
-  response: { status: 202, description: 'It is sent again.' },
+  response: { status: 202, description: 'The message is scheduled again.' },
   errors: ['WebhookNotFound', 'DeliveryNotFound'],
   async handler({ access: { itwin }, caller, params, services }) {
     const { id } = await services.webhooks.get(itwin.id, parseGuid(params['webhookId'] ?? ''));

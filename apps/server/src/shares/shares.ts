@@ -63,7 +63,7 @@ export class Shares {
       if ((await this.#worthOf(share, new Permissions(tx))) !== share.permission)
         throw new ApiError('InsufficientPermissions', {
           message:
-            'A share grants only permissions that its creator has through roles, ownership or the users file of the server. Permissions that only the token grants do not count.',
+            'A share gives what its creator holds by roles, ownership or the users file of the server. What the token alone says does not count.',
         });
       // Expired shares give no access and can be deleted.
       await tx.deleteFrom('share').where('imodel_id', '=', imodel.id).where('expires_at', '<=', Date.now()).execute();

@@ -20,7 +20,7 @@ import {
 import { StorageError } from '../../storage/storageError.ts';
 import type { Upload, UploadOutcome, Uploads } from '../../storage/uploads.ts';
 
-/** Largest block list that is read: 50,000 block ids, the protocol's limit, at their longest. */
+/** Maximum size of a block list: 50,000 block ids, the limit of the protocol, of maximum length. */
 const maxBlockListBytes = 8 * 1024 * 1024;
 const maxListedBlocks = 50_000;
 
@@ -135,7 +135,7 @@ export async function dataPlane(
     const verdict = links.checkContainer(container, request.query);
     if (typeof verdict === 'string') throw refusal(verdict);
     await requireShare(verdict);
-    // Before a block is read: it is whole in memory until it is sent.
+    // Checked before a block is read, because the whole block is in memory until it is stored.
     const download = downloads.begin(signatureOf(request), reply.raw);
     const found = await containers.find(container, name);
     if (found === undefined) throw new StorageError(404, 'BlobNotFound', 'The blob does not exist.');
@@ -153,7 +153,7 @@ export async function dataPlane(
   });
 }
 
-/** A request that brings bytes. */
+/** A request with a body. */
 interface Incoming {
   request: LinkRequest;
   reply: FastifyReply;

@@ -2,13 +2,13 @@ import type { ServerResponse } from 'node:http';
 import type { Readable } from 'node:stream';
 import { StorageError } from '../../storage/storageError.ts';
 
-/** How many downloads there may be at a time, and how slow. */
+/** Limits on concurrent downloads and on their minimum speed. */
 export interface DownloadLimits {
-  /** Of this server. */
+  /** Maximum on this server. */
   simultaneous: number;
-  /** Through one link, or with the token of one container. */
+  /** Maximum for one link or one container token. */
   perLink: number;
-  /** Longest time in which a client may take next to nothing. */
+  /** Longest time for which a client may stall. */
   stallSeconds: number;
 }
 
@@ -54,7 +54,7 @@ export class Downloads {
     return download;
   }
 
-  /** Ends the slowest download, if one is slow enough to give way to another. */
+  /** Ends the slowest download if it is below the minimum speed. */
   #vacate(): boolean {
     const now = performance.now();
     let slowest: Download | undefined;
@@ -89,7 +89,7 @@ export class Downloads {
   }
 }
 
-/** One download under way. */
+/** One download in progress. */
 export class Download {
   readonly link: string;
   readonly response: ServerResponse;
@@ -103,17 +103,17 @@ export class Download {
     this.response = response;
   }
 
-  /** Names the stream that the response is sent from. */
+  /** Sets the stream from which the response is sent. */
   sends(body: Readable): void {
     this.#body = body;
   }
 
-  /** Notes bytes that were handed on. */
+  /** Counts bytes that were passed on. */
   passed(bytes: number): void {
     this.#bytes += bytes;
   }
 
-  /** Whether bytes are ready that the client has not taken. One that waits for the store is not at fault. */
+  /** Whether the client has not read bytes that are ready. A download that waits for the store does not count as stalled. */
   get waitsForClient(): boolean {
     return this.response.writableLength > 0 || (this.#body?.readableLength ?? 0) > 0;
   }

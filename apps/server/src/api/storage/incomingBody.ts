@@ -7,7 +7,7 @@ import { ChecksumMismatchError } from '../../storage/blobStore.ts';
 /** What an upload has to bring in the time that it may stall, bytes: a byte now and then must not hold a connection for ever. */
 const progressBytes = 65_536;
 
-/** A client stopped sending in the middle of an upload, or sends next to nothing. */
+/** The client stopped sending in the middle of an upload, or sends too slowly. */
 export class StalledUploadError extends Error {
   constructor(stallMs: number) {
     super(`the upload brought less than ${progressBytes} bytes in ${stallMs / 1000} s`);
@@ -15,15 +15,15 @@ export class StalledUploadError extends Error {
   }
 }
 
-/** How the body of a request is read. */
+/** Options for reading the body of a request. */
 export interface BodyOptions {
   request: FastifyRequest;
   reply: FastifyReply;
-  /** That the body must have, hex. */
+  /** Expected checksum of the body, hex. */
   md5s: readonly string[];
   /** Longest time without progress while the server waits for the client, milliseconds. */
   stallMs: number;
-  /** Hears of every chunk. */
+  /** Called with every chunk. */
   onBytes?: () => void;
 }
 
@@ -35,12 +35,12 @@ export interface BodyOptions {
 export function incomingBody({ request, reply, md5s, stallMs, onBytes }: BodyOptions): Readable {
   const { raw } = request;
   const body = new IncomingBody(md5s, stallMs, onBytes);
-  // Nobody may be listening yet, or any more.
+  // There may be no listener yet, or none any more.
   body.on('error', () => undefined);
   finished(raw, { writable: false }, (error) => {
     if (error != null) body.destroy(error);
   });
-  // A store that refuses the upload before it reads any of it leaves the body behind, with its timer.
+  // A store that refuses the upload before reading it never consumes the body, so the timer must be stopped here.
   reply.raw.once('finish', () => body.destroy());
   continueIfExpected(raw, reply.raw);
   return raw.pipe(body);

@@ -5,7 +5,7 @@ import type { Download } from './downloads.ts';
 import { namesEntityTag, wantedRange } from './httpConditions.ts';
 import { StorageError } from '../../storage/storageError.ts';
 
-/** A stored file has not as many bytes as the database knows. */
+/** A stored file is shorter than the database says. */
 class ShortFileError extends Error {
   constructor(expected: number, found: number) {
     super(`a stored file gave ${found} bytes where ${expected} were expected`);
@@ -16,7 +16,7 @@ class ShortFileError extends Error {
 /**
  * Sends a file, or the range of it that is asked for, under the conditions of the request (RFC 9110, 13.2.2). A file that turns
  * out to be too short ends the connection, so that the client does not take it for whole or wait for the rest.
- * @param download hears of every piece that is handed on
+ * @param download counts every chunk that is passed on
  */
 export async function sendFile(
   file: ByteSource,
@@ -64,7 +64,7 @@ function exactly(
       { err: error, url: request.url.split('?', 1)[0] },
       'a file could not be sent to its end; its connection is closed',
     );
-  // A client that goes away is no fault of the server.
+  // A client that disconnects is not a server error.
   let left = false;
   reply.raw.once('close', () => (left = true));
   source.once('error', (error) => left || log(error));

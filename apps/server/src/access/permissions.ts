@@ -28,29 +28,29 @@ export interface IModelAccess {
   imodel: IModelTable;
   onITwin: ITwinAccess;
   visible: boolean;
-  /** iModel-level permissions where the iModel has some, the iTwin's otherwise. */
+  /** The permissions set on the iModel if it has its own, those of its iTwin otherwise. */
   permissions: ReadonlySet<Permission>;
 }
 
-/** Each of these includes the ones before it: "at least webview" is the API's own way to speak of them. */
-const ladder: readonly IModelPermission[] = ['imodels_webview', 'imodels_read', 'imodels_write', 'imodels_manage'];
+/** Rule of the API: each permission includes the ones before it ("at least webview"). */
+const hierarchy: readonly IModelPermission[] = ['imodels_webview', 'imodels_read', 'imodels_write', 'imodels_manage'];
 
-/** A set of permissions with everything that they include. */
+/** The permissions and all permissions that they include. */
 export function withIncluded(permissions: Iterable<Permission>): Set<Permission> {
   const all = new Set(permissions);
-  const highest = ladder.findLastIndex((permission) => all.has(permission));
-  for (const permission of ladder.slice(0, highest + 1)) all.add(permission);
+  const highest = hierarchy.findLastIndex((permission) => all.has(permission));
+  for (const permission of hierarchy.slice(0, highest + 1)) all.add(permission);
   return all;
 }
 
-/** What a caller must hold, in a form that can be judged again later. */
+/** A permission that a caller must hold, in a form that can be checked again later. */
 export interface ITwinRequirement {
   on: 'itwin';
   id: string;
   permission: Permission | 'member';
   notFound?: ErrorCode;
 }
-/** The same for an iModel; with `level: 'iTwin'` the permission must be held on its iTwin, whatever the iModel's own say. */
+/** The same for an iModel. With `level: 'iTwin'` the permission must be held on its iTwin, whatever is set on the iModel. */
 export interface IModelRequirement {
   on: 'imodel';
   id: string;
@@ -59,13 +59,13 @@ export interface IModelRequirement {
 }
 export type Requirement = ITwinRequirement | IModelRequirement;
 
-/** A requirement that was met, and by what. */
+/** A requirement that was met, and the access that met it. */
 export interface MetRequirement {
   requirement: Requirement;
   access: ITwinAccess | IModelAccess;
 }
 
-/** Reads permissions from the database. Absent and invisible things are told apart by the caller of these, never here. */
+/** Reads permissions from the database. The callers of these methods decide how to answer for absent and invisible resources. */
 export class Permissions {
   readonly #db: Db;
 
@@ -73,21 +73,21 @@ export class Permissions {
     this.#db = db;
   }
 
-  /** What a requirement is about, for the caller; undefined when there is no such thing (any more). */
+  /** The access of the caller to the resource of a requirement; undefined if the resource does not exist. */
   async find(caller: Caller, { on, id: text }: Requirement): Promise<ITwinAccess | IModelAccess | undefined> {
     const id = parseGuid(text);
     if (id === undefined) return undefined;
     return on === 'imodel' ? this.onIModel(caller, id) : this.onITwin(caller, id);
   }
 
-  /** Finds and judges it (`requireMet`). @throws ApiError */
+  /** Finds the access and checks it with `requireMet`. @throws ApiError */
   async require(caller: Caller, requirement: Requirement): Promise<ITwinAccess | IModelAccess> {
     return requireMet(await this.find(caller, requirement), requirement);
   }
 
   /**
-   * Judges requirements again that were met before. Whoever has lost any permission since is refused, also one that the
-   * requirements do not name: the request may have been judged by it.
+   * Checks again requirements that were met before. A caller who has lost any permission since then is refused, even if the
+   * requirements do not name that permission: other decisions about the request may depend on it.
    * @throws ApiError
    */
   async requireStill(caller: Caller, met: readonly MetRequirement[]): Promise<void> {
@@ -100,7 +100,7 @@ export class Permissions {
     }
   }
 
-  /** Undefined when there is no such iTwin. */
+  /** Undefined if the iTwin does not exist. */
   async onITwin(caller: Caller, itwinId: string): Promise<ITwinAccess | undefined> {
     if (caller.share !== undefined) return undefined;
     const principal = principalOf(caller);
@@ -116,7 +116,7 @@ export class Permissions {
     return (await this.#accessTo(itwin, principal, Boolean(owned))).access;
   }
 
-  /** Undefined when there is no such iModel (any more). */
+  /** Undefined if the iModel does not exist. */
   async onIModel(caller: Caller, imodelId: string): Promise<IModelAccess | undefined> {
     return caller.share === undefined
       ? this.#ofPrincipal(principalOf(caller), imodelId)
@@ -124,8 +124,8 @@ export class Permissions {
   }
 
   /**
-   * What the holder of a share may do. Rule of shares: the one iModel, nothing of its iTwin, and nothing that the creator of
-   * the share may not do now. Undefined when that is nothing.
+   * What the holder of a share may do. Rule of shares: only the one iModel, nothing on its iTwin, and nothing that the creator
+   * of the share is not permitted to do now. Undefined if no permission is left.
    */
   async byShare({ iModelId, permission, creator }: HeldShare, imodelId: string): Promise<IModelAccess | undefined> {
     const ofCreator = iModelId === imodelId ? await this.#ofPrincipal(creator, imodelId) : undefined;
@@ -141,20 +141,20 @@ export class Permissions {
   }
 
   async #ofPrincipal(principal: Principal, imodelId: string): Promise<IModelAccess | undefined> {
-    // In one go: on PostgreSQL each statement is a way there and back, and every request begins with this.
+    // One statement: on PostgreSQL each statement is a round trip, and every request begins with this one.
     const found = await this.#db
       .selectFrom('imodel as m')
       .innerJoin('itwin as i', 'i.id', 'm.itwin_id')
       .selectAll('m')
-      .select(itwinColumns.map((column) => `i.${column} as itwin: ${column}` as const))
+      .select(itwinColumns)
       .select(ownedBy(principal, 'i'))
       .where('m.id', '=', imodelId)
       .where('m.deleted_at', 'is', null)
       .where('i.deleted_at', 'is', null)
       .executeTakeFirst();
     if (found === undefined) return undefined;
-    const { itwin, owned, row } = splitGrants(found);
-    // One in the making holds on to what it is made from; it shows nothing of that.
+    const { itwin, owned, row } = splitRow(found);
+    // An iModel that is being created already refers to its source's history, which stays hidden until it is initialized.
     const imodel =
       row.state === 'initialized' ? row : { ...row, history_id: null, head_index: 0, head_changeset_id: '' };
     const { access: onITwin, roles } = await this.#accessTo(itwin, principal, owned);
@@ -167,7 +167,7 @@ export class Permissions {
     };
   }
 
-  /** iModel ids of an iTwin whose own permissions shut this caller out; empty for those who may list them all. */
+  /** Ids of the iModels of an iTwin that their own permissions hide from this caller; empty if the caller may list all. */
   async hiddenIModels(caller: Caller, access: ITwinAccess): Promise<string[]> {
     // Rule of the API: iTwin-level manage and Organization Administrators list all iModels.
     if (access.permissions.has('imodels_manage')) return [];
@@ -188,7 +188,7 @@ export class Permissions {
     return hidden;
   }
 
-  /** Rule of the API: permissions set on an iModel replace the iTwin's for it; deleting stays with the iTwin. */
+  /** Rule of the API: permissions set on an iModel replace those of its iTwin, except `imodels_delete`, which comes from the iTwin. */
   async #effective(
     principal: Principal,
     imodel: IModelTable,
@@ -201,7 +201,7 @@ export class Permissions {
     return permissions;
   }
 
-  /** Rule of the API: with role permissions on the iModel, webview on the iTwin is needed besides. */
+  /** Rule of the API: role permissions on an iModel apply only to users who also have webview on the iTwin. */
   async #grantedOn(
     imodel: IModelTable,
     principal: Principal,
@@ -224,7 +224,7 @@ export class Permissions {
     return rows.flatMap((row) => JSON.parse(row.permissions) as Permission[]);
   }
 
-  /** Owners and administrators may do everything; roles are read for the others only. */
+  /** Owners and administrators may do everything; roles are only read for other users. */
   async #accessTo(
     itwin: ITwinTable,
     principal: Principal,
@@ -236,7 +236,7 @@ export class Permissions {
     return { access: accessTo(itwin, principal, roles, owner), roles };
   }
 
-  /** Roles that the caller has on an iTwin, of the own or of a group. */
+  /** Roles that the caller has on an iTwin, directly or through a group. */
   async #rolesOf(principal: Principal, itwinId: string): Promise<HeldRole[]> {
     const own = this.#db
       .selectFrom('member')
@@ -258,25 +258,31 @@ export class Permissions {
   }
 }
 
+/** The columns of the iTwin under names that do not collide with those of the iModel. */
 const itwinColumns = [
-  'id',
-  'organization_id',
-  'owner_id',
-  'class',
-  'sub_class',
-  'type',
-  'number',
-  'display_name',
-  'search_text',
-  'geographic_location',
-  'data_center',
-  'status',
-  'parent_id',
-  'created_at',
-  'deleted_at',
-] as const satisfies readonly (keyof ITwinTable)[];
+  'i.id as itwin: id',
+  'i.organization_id as itwin: organization_id',
+  'i.owner_id as itwin: owner_id',
+  'i.class as itwin: class',
+  'i.sub_class as itwin: sub_class',
+  'i.type as itwin: type',
+  'i.number as itwin: number',
+  'i.display_name as itwin: display_name',
+  'i.search_text as itwin: search_text',
+  'i.geographic_location as itwin: geographic_location',
+  'i.data_center as itwin: data_center',
+  'i.status as itwin: status',
+  'i.parent_id as itwin: parent_id',
+  'i.created_at as itwin: created_at',
+  'i.deleted_at as itwin: deleted_at',
+] as const;
 
-/** Whether somebody owns the iTwin of a row. */
+/** A row of the iModel, the columns of its iTwin and whether the principal owns that iTwin. */
+type IModelWithITwin = IModelTable & { [C in keyof ITwinTable as `itwin: ${C}`]: ITwinTable[C] } & {
+  owned: boolean | number;
+};
+
+/** Selects whether the principal owns the iTwin of the row. */
 function ownedBy(principal: Principal, itwin: 'i' | 'itwin') {
   return sql<
     boolean | number
@@ -285,18 +291,44 @@ function ownedBy(principal: Principal, itwin: 'i' | 'itwin') {
   );
 }
 
-/** Takes a row of an iModel and its iTwin apart. */
-function splitGrants({ owned, ...rest }: Record<string, unknown>): {
-  row: IModelTable;
-  itwin: ITwinTable;
-  owned: boolean;
-} {
-  const itwin: Record<string, unknown> = {};
-  for (const column of itwinColumns) {
-    itwin[column] = rest[`itwin: ${column}`];
-    Reflect.deleteProperty(rest, `itwin: ${column}`);
-  }
-  return { row: rest as unknown as IModelTable, itwin: itwin as unknown as ITwinTable, owned: Boolean(owned) };
+function splitRow(joined: IModelWithITwin): { row: IModelTable; itwin: ITwinTable; owned: boolean } {
+  const {
+    owned,
+    'itwin: id': id,
+    'itwin: organization_id': organization_id,
+    'itwin: owner_id': owner_id,
+    'itwin: class': itwinClass,
+    'itwin: sub_class': sub_class,
+    'itwin: type': type,
+    'itwin: number': number,
+    'itwin: display_name': display_name,
+    'itwin: search_text': search_text,
+    'itwin: geographic_location': geographic_location,
+    'itwin: data_center': data_center,
+    'itwin: status': status,
+    'itwin: parent_id': parent_id,
+    'itwin: created_at': created_at,
+    'itwin: deleted_at': deleted_at,
+    ...row
+  } = joined;
+  const itwin: ITwinTable = {
+    id,
+    organization_id,
+    owner_id,
+    class: itwinClass,
+    sub_class,
+    type,
+    number,
+    display_name,
+    search_text,
+    geographic_location,
+    data_center,
+    status,
+    parent_id,
+    created_at,
+    deleted_at,
+  };
+  return { row, itwin, owned: Boolean(owned) };
 }
 
 function principalOf({ user, administeredOrganizationIds }: Caller): Principal {
@@ -307,7 +339,7 @@ function accessTo(itwin: ITwinTable, principal: Principal, roles: readonly HeldR
   const organization =
     itwin.organization_id !== null && principal.administeredOrganizationIds.includes(itwin.organization_id);
   // Clone rule: an Organization Administrator of both organizations may clone between their iTwins.
-  // An iTwin of no organization has no administrator but its owners.
+  // An iTwin without an organization has no administrators except its owners.
   if (organization || (owner && itwin.organization_id === null))
     return { itwin, visible: true, administrator: true, permissions: everything };
   if (owner) return { itwin, visible: true, administrator: true, permissions: everythingOfOwners };
@@ -319,7 +351,7 @@ function accessTo(itwin: ITwinTable, principal: Principal, roles: readonly HeldR
   };
 }
 
-/** What is held on an iTwin; of an iModel, on the iModel and on its iTwin. */
+/** The permissions by level: on the iTwin; for an iModel, on the iModel and on its iTwin. */
 function levelsOf(access: ITwinAccess | IModelAccess): ReadonlySet<Permission>[] {
   return 'onITwin' in access ? [access.permissions, access.onITwin.permissions] : [access.permissions];
 }
@@ -336,10 +368,10 @@ const everythingOfOwners: ReadonlySet<Permission> = new Set<Permission>([
 ]);
 const everything: ReadonlySet<Permission> = new Set<Permission>([...everythingOfOwners, 'organization_administrator']);
 
-/** Which of the iTwins that a caller may see: those of which it is an owner or member, those that it administers, or all. */
+/** Which iTwins to list: those that the caller owns or is a member of, those that the caller administers, or both. */
 export type QueryScope = 'member' | 'administrator' | 'all';
 
-/** Condition on an iTwin row that holds when the caller may see it: its owner, a member, or its administrator. */
+/** Condition on an iTwin row: the caller may see it as its owner, a member or its administrator. */
 export function seenBy(caller: Caller, scope: QueryScope = 'all') {
   const { id } = caller.user;
   const administered = caller.administeredOrganizationIds;
@@ -354,8 +386,9 @@ export function seenBy(caller: Caller, scope: QueryScope = 'all') {
 }
 
 /**
- * Judges what was found for a requirement. Rule of this server: what a caller may not see answers 404, what it may see but not do
- * answers 403. Holding the permission itself is enough, also for a caller who sees nothing else.
+ * Checks the access that was found for a requirement. Rule of this server: 404 for a resource that the caller may not see,
+ * 403 for an operation that is not permitted on a visible resource. The required permission is sufficient, even for a caller
+ * to whom the iTwin is not visible.
  * @throws ApiError
  */
 export function requireMet(

@@ -2,10 +2,10 @@ import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
 import type { Config } from '../config.ts';
 import { senderOf } from '../http/addresses.ts';
 
-/** Requests of this machine itself: its operator's, or those of a proxy that the server was not told of. */
+/** Loopback addresses: requests of the operator, or of a proxy that is not configured. */
 const ownAddresses = /^(127\.|::1$|::ffff:127\.)/i;
 
-/** An address sent more than it may. */
+/** An address exceeded its limit. */
 export class TooManyError extends Error {
   readonly waitSeconds: number;
 
@@ -17,8 +17,8 @@ export class TooManyError extends Error {
 }
 
 /**
- * What one address may send to this server: requests whose token is refused, before any token is looked at, and requests through links,
- * which need none. Counted by each server for itself.
+ * Limits per client address: requests whose token was refused (checked before the next token is verified), and requests
+ * through signed links, which need no token. Each server counts separately.
  */
 export class AddressLimits {
   readonly #refused: RateLimiterMemory;

@@ -5,7 +5,7 @@ import type { AuditTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
 import { outageOf } from '../outages.ts';
 
-/** Notes who did what, in the transaction that does it. */
+/** Records who did what, in the transaction that does it. */
 export async function audit(
   tx: Tx | Db,
   caller: Caller,
@@ -26,13 +26,13 @@ export async function audit(
     .execute();
 }
 
-/** How often the same attempt of the same user is noted, milliseconds: refused requests must not fill the database. */
+/** Minimum time between two entries for the same refused operation of a user, milliseconds: refused requests must not fill the database. */
 const refusalsEveryMs = 60_000;
 
-/** Notes what was refused for want of permission: whatever names an iTwin or iModel that is there, also one that the caller may not see. */
+/** Records requests refused for lack of permission on an existing iTwin or iModel, visible to the caller or not. */
 export class Refusals {
   readonly #db: Db;
-  readonly #noted = new LRUCache<string, true>({ max: 10_000, ttl: refusalsEveryMs });
+  readonly #recorded = new LRUCache<string, true>({ max: 10_000, ttl: refusalsEveryMs });
 
   constructor(db: Db) {
     this.#db = db;
@@ -48,8 +48,8 @@ export class Refusals {
     }: { operationId: string; code: string; iTwinId: string; iModelId: string | undefined },
   ): Promise<void> {
     const key = JSON.stringify([caller.user.id, caller.application.id, operationId, code, iModelId ?? iTwinId]);
-    if (this.#noted.has(key)) return;
-    this.#noted.set(key, true);
+    if (this.#recorded.has(key)) return;
+    this.#recorded.set(key, true);
     try {
       await audit(this.#db, caller, {
         at: Date.now(),
@@ -59,28 +59,28 @@ export class Refusals {
         detail: { operation: operationId, code },
       });
     } catch (error) {
-      // The refusal stands, also on a full disk.
+      // On a full disk the request is still refused, without an entry.
       if (outageOf(error) !== 'noSpace') throw error;
     }
   }
 }
 
-/** Which entries of the audit log are wanted; what is not named does not matter. */
+/** Which entries of the audit log to read; absent criteria match every entry. */
 export interface AuditFilter {
   iTwinId?: string | undefined;
   iModelId?: string | undefined;
   actorId?: string | undefined;
-  /** Such as `iModel.delete`, or `iModel.` for all that begin so. */
+  /** For example `iModel.delete`, or `iModel.` for all actions with this prefix. */
   action?: string | undefined;
-  /** Milliseconds since 1970; the first is included, the second is not. */
+  /** Milliseconds since 1970; `since` is inclusive, `until` exclusive. */
   since?: number | undefined;
   until?: number | undefined;
 }
 
-/** An entry with the verified e-mail of its actor, where there is one. */
+/** An entry with the verified e-mail address of its actor, if there is one. */
 export type AuditEntry = AuditTable & { actor_email: string | null };
 
-/** Entries that are read or removed at a time. */
+/** Number of entries per statement. */
 const chunk = 1000;
 
 /** Reads the audit log, oldest first. */
@@ -114,7 +114,7 @@ export async function* readAudit(db: Db, filter: AuditFilter): AsyncIterable<Aud
   }
 }
 
-/** Removes entries from before `before` (ms since 1970), in small steps, so that nobody waits for long. @returns how many */
+/** Removes entries older than `before` (ms since 1970), in small transactions that block others only briefly. @returns how many */
 export async function removeOldAudit(db: Db, before: number, signal: AbortSignal): Promise<number> {
   let removed = 0;
   while (!signal.aborted) {

@@ -8,18 +8,18 @@ import type { Application, Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { outageOf } from '../outages.ts';
 
-/** What the limiter library asks of its database. */
+/** The interface that the rate limiter library expects of a database client. */
 interface LimitClient {
   query(query: { text: string; values: unknown[] }): Promise<{ rows: unknown[] }>;
 }
 
-/** One window: counted by all servers together, and by this one alone where that cannot be written. */
+/** The limiters of one window: shared by all servers, and local to this one while the shared counts cannot be written. */
 interface Limiters {
   shared: RateLimiterPostgres;
   own: RateLimiterMemory;
 }
 
-/** The documented refusal. @param application absent where the sender is not known yet */
+/** The documented 429 response. @param application absent if the sender is not authenticated yet */
 export function limitExceeded(waitSeconds: number, operation: string, application?: Application): ApiError {
   return new ApiError('RateLimitExceeded', {
     headers: {
@@ -36,11 +36,12 @@ export function limitExceeded(waitSeconds: number, operation: string, applicatio
 }
 
 /**
- * The limits of each application by its tier: the general windows over all requests, and own windows of single
- * operations. When a window is used up, each user of the application still has a share of it. Counts are kept in the database, so that all servers of an installation count together. They may be lost
- * with the power, which spares a disk write on every request: an unlogged table on PostgreSQL, an unsynced file of their
- * own on SQLite. The library's statements for PostgreSQL run on SQLite as they are. Where counts cannot be written, as on a
- * full disk, each server counts for itself, so that reading goes on.
+ * The rate limits of each application by its tier: general windows for all requests and additional windows for single
+ * operations. When a window is used up, each user of the application still has a reserved share of it. The counts are kept
+ * in the database, so that all servers of an installation share them. They need not survive a power failure, which saves a
+ * disk write per request: an unlogged table on PostgreSQL, a separate unsynced file on SQLite. The library's statements for
+ * PostgreSQL run on SQLite unchanged. While the counts cannot be written, for example on a full disk, each server counts in
+ * memory, so that reads remain possible.
  */
 export class RateLimits {
   readonly #tiers: Config['tiers'];
@@ -55,22 +56,22 @@ export class RateLimits {
     if (database.pool === undefined) {
       const file = openLimits(path.join(config.dataDir, 'limits.db'));
       this.#file = file;
-      // SQLite takes `$1` for a name.
+      // SQLite treats `$1` as a named parameter.
       this.#client = {
         query: async (query) => {
-          const { text, values } = steady(query, 'sqlite');
+          const { text, values } = withSafeCounting(query, 'sqlite');
           return file.execute(text, Object.fromEntries(values.map((value, index) => [`$${index + 1}`, value])));
         },
       };
     } else {
       const { pool } = database;
-      this.#client = { query: (query) => pool.query(steady(query, 'postgres')) };
+      this.#client = { query: (query) => pool.query(withSafeCounting(query, 'postgres')) };
     }
   }
 
   /**
    * Counts one request of a user of an application.
-   * @throws ApiError 429 with `Retry-After` (whole seconds, at least 1) and the headers that tell which limit it was
+   * @throws ApiError 429 with `Retry-After` (whole seconds, at least 1) and the headers that identify the limit
    */
   async count({ application, user }: Pick<Caller, 'application' | 'user'>, operation: string): Promise<void> {
     const tier = this.#tiers[application.tier];
@@ -89,7 +90,7 @@ export class RateLimits {
         this.#consume(this.#limiter(scope, window), application.id),
         this.#consume(this.#limiter(`user/${scope}`, share), JSON.stringify([application.id, user.id])),
       ]);
-      // Rule of this server: nobody locks out the other users of an application.
+      // Rule of this server: no user can lock out the other users of an application.
       if (used !== undefined && usedByUser !== undefined)
         throw limitExceeded(Math.max(1, Math.ceil(Math.min(used, usedByUser) / 1000)), operation, application);
     }
@@ -99,7 +100,7 @@ export class RateLimits {
     this.#file?.close();
   }
 
-  /** Counts one request. @returns milliseconds until the window begins anew, where it is used up */
+  /** Counts one request. @returns milliseconds until the next window if this one is used up */
   async #consume({ shared, own }: Limiters, key: string): Promise<number | undefined> {
     try {
       await shared.consume(key).catch((error: unknown) => {
@@ -113,7 +114,7 @@ export class RateLimits {
     }
   }
 
-  /** A file of counts alone may fail; a database that cannot be reached answers no request anyway. */
+  /** The separate file of counts may fail alone; without the shared database no request can be answered anyway. */
   #cannotWrite(error: unknown): boolean {
     const outage = outageOf(error);
     return outage === 'noSpace' || (outage === 'unavailable' && this.#file !== undefined);
@@ -142,16 +143,17 @@ export class RateLimits {
   }
 }
 
-/** `now` of a database that counts, ms since 1970: PostgreSQL's own, because the clocks of several servers may differ; SQLite's one server tells its own. */
+/** The current time in SQL, ms since 1970. PostgreSQL uses its own clock, because those of several servers may differ; SQLite has one server, which passes its time. */
 const nowOf = {
   postgres: 'cast(extract(epoch from clock_timestamp()) * 1000 as bigint)',
   sqlite: 'cast($4 as bigint)',
 };
 
 /**
- * The library's statement that counts, made safe against clocks: a window that ends later than one begun now was begun before
- * a clock was set back, and is over. What is left of a window is told from this server's time, which the library compares
- * with. Parameters as the library gives them: key, points, end of a window begun now, now.
+ * Replaces the library's counting statement with one that tolerates clock changes: a window that ends later than a window
+ * started now was started before a clock was set back, and counts as over. The returned end is relative to this server's
+ * time, with which the library compares it. Parameters as the library passes them: key, points, end of a window started
+ * now, now.
  */
 function countingStatement(now: string): string {
   const length = '(cast($3 as bigint) - cast($4 as bigint))';
@@ -162,15 +164,15 @@ function countingStatement(now: string): string {
     returning points, expire - ${now} + cast($4 as bigint) as expire`;
 }
 
-/** Puts the statement that counts in the place of the library's; others stay. */
-function steady(
+/** Replaces the library's counting statement with `countingStatement`; other statements stay unchanged. */
+function withSafeCounting(
   { text, values }: { text: string; values: unknown[] },
   engine: keyof typeof nowOf,
 ): { text: string; values: unknown[] } {
   return { text: /^\s*insert into/i.test(text) ? countingStatement(nowOf[engine]) : text, values };
 }
 
-/** A file that a power cut damaged is made anew: it holds nothing but the last minutes' counts. */
+/** Recreates the file if a power failure damaged it: it only contains the counts of the last minutes. */
 function openLimits(file: string): Connection {
   for (const attempt of ['first', 'second'] as const) {
     let connection: Connection | undefined;

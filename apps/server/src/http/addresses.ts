@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 
-/** Whether a text is an address, or a network in CIDR notation. */
+/** Whether the text is an IP address or a network in CIDR notation. */
 export function isNetwork(text: string): boolean {
   const [address = '', prefix, ...more] = text.split('/');
   const version = isIP(address);
@@ -11,7 +11,7 @@ export function isNetwork(text: string): boolean {
   );
 }
 
-/** What counts as one sender: an IPv4 address, or the /64 network of an IPv6 address, of which a sender has all. */
+/** The unit that counts as one sender: an IPv4 address, or the /64 network of an IPv6 address, which usually belongs to one sender. */
 export function senderOf(address: string): string {
   const [bare = ''] = address.split('%');
   const embedded = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(bare)?.[1];

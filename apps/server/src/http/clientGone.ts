@@ -1,11 +1,11 @@
 import type { FastifyReply } from 'fastify';
 import { ApiError } from '../errors.ts';
 
-/** Aborted when the client of a request goes away before it has its answer, so that nobody works for it any more. */
+/** A signal that is aborted when the client disconnects before the response is complete, so that its work can be stopped. */
 export function clientGone({ raw }: FastifyReply): AbortSignal {
   const gone = new AbortController();
   const end = (): void => {
-    // Nobody hears of it; it is no fault of the server.
+    // Not reported: the client is gone, and the server is not at fault.
     if (!raw.writableFinished) gone.abort(new ApiError('BadRequest'));
   };
   if (raw.destroyed) end();

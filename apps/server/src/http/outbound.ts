@@ -1,26 +1,26 @@
-/** Requests that leave this machine. */
+/** Outbound HTTP requests. */
 import http, { type IncomingMessage, type OutgoingHttpHeaders } from 'node:http';
 import https from 'node:https';
 import { RequestFilteringHttpAgent, RequestFilteringHttpsAgent } from 'request-filtering-agent';
 
-/** Which addresses requests may go to. */
+/** Which destinations are allowed. */
 export interface Outlet {
   http: http.Agent;
   https: https.Agent;
-  /** Whether only https may be used. */
+  /** Whether only https is allowed. */
   encryptedOnly: boolean;
 }
 
-/** For addresses that the operator gave: anywhere. */
+/** For URLs configured by the operator: any destination. */
 export const anywhere: Outlet = { http: http.globalAgent, https: https.globalAgent, encryptedOnly: false };
 
-/** How long a connection is kept for the next request, milliseconds: as long as Node keeps those of its own. */
+/** Keep-alive time of idle connections, milliseconds: the same as that of Node's global agent. */
 const idleMs = 5000;
 
 /**
- * For addresses that others chose. Those of this machine and of private networks are refused when the connection is made, so that a name cannot
- * be pointed at one afterwards.
- * @param allowPrivate lets requests go there too, and without encryption
+ * For URLs chosen by users. Loopback and private addresses are refused at connection time, after name resolution, so that
+ * a name cannot be redirected to one after a check (DNS rebinding).
+ * @param allowPrivate also allows these addresses, and plain http
  */
 export function filtered(allowPrivate: boolean): Outlet {
   const options = {
@@ -36,7 +36,7 @@ export function filtered(allowPrivate: boolean): Outlet {
   };
 }
 
-/** A request was to go to an address that it may not go to. */
+/** The destination of a request is not allowed. */
 export class ForbiddenAddressError extends Error {
   constructor(url: URL, why: string, cause?: unknown) {
     super(`${url.origin} is not allowed: ${why}`, { cause });
@@ -45,8 +45,8 @@ export class ForbiddenAddressError extends Error {
 }
 
 /**
- * Sends one request and gives the answer as it comes, its body unread. Redirects are not followed.
- * @param options.signal ends the request, and the body of the answer
+ * Sends one request and returns the response with its body unread. Redirects are not followed.
+ * @param options.signal aborts the request and the body of the response
  * @throws ForbiddenAddressError, or what the connection throws
  */
 export function send(
@@ -72,7 +72,7 @@ export function send(
       resolve,
     );
     sent.once('error', (error) => {
-      // Words of request-filtering-agent, which gives its errors no code.
+      // Matched by message, because the errors of request-filtering-agent have no code.
       const refused = error.message.includes('is not allowed');
       reject(
         refused

@@ -1,8 +1,8 @@
 /**
- * Reads a body whole, within a bound; leaving early ends the stream.
- * @param most bytes
- * @param tooLong makes the error of a longer one
- * @throws what `tooLong` makes
+ * Reads a complete body up to a maximum size. The stream is destroyed if the body is longer.
+ * @param most maximum size, bytes
+ * @param tooLong creates the error for a longer body
+ * @throws the error of `tooLong`
  */
 export async function readAtMost(body: AsyncIterable<Uint8Array>, most: number, tooLong: () => Error): Promise<Buffer> {
   const chunks: Uint8Array[] = [];

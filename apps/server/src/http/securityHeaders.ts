@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 
 /**
- * On every answer: nobody guesses another type than the declared one, runs it as a page, shows it in a frame, or passes on its
- * address, which may be a signed link.
+ * Sent with every response: no MIME sniffing, no script execution, no framing, and no referrer, because the URL may be a
+ * signed link.
  */
 export const securityHeaders: Readonly<Record<string, string>> = {
   'x-content-type-options': 'nosniff',
@@ -12,7 +12,7 @@ export const securityHeaders: Readonly<Record<string, string>> = {
   'referrer-policy': 'no-referrer',
 };
 
-/** Sets the headers before anything else sees the request, so that no answer goes without them, whoever gives it. */
+/** Sets the headers before any other handler, so that every response has them. */
 export function addSecurityHeaders(server: Server): void {
   const add = (_request: IncomingMessage, response: ServerResponse): void => {
     for (const [name, value] of Object.entries(securityHeaders)) response.setHeader(name, value);
@@ -21,8 +21,8 @@ export function addSecurityHeaders(server: Server): void {
 }
 
 /**
- * The `Content-Security-Policy` of a page of this server: it loads from this origin alone, and of scripts in the page only those
- * that are there now. Styles in the page are allowed, because the components of the API document set them from their scripts.
+ * The `Content-Security-Policy` of an HTML page: resources only from this origin, and only the inline scripts that the page
+ * contains now, by hash. Inline styles are allowed, because the components of the API documentation set them from scripts.
  */
 export function pagePolicy(html: string): string {
   const hashes = [...html.matchAll(/<script(?: type="[^"]*")?>([^]*?)<\/script>/g)].map(

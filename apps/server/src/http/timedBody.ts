@@ -3,21 +3,21 @@ import { finished, PassThrough, type Readable } from 'node:stream';
 import { ApiError } from '../errors.ts';
 
 /**
- * The body of a request, which fails with 408 when its end has not arrived in time, however steadily it comes: until then the
- * request holds memory, and was judged by what its sender was allowed when it began. The connection stays as it is, so that the
- * client gets the answer.
- * @param timeoutMs from now, milliseconds
+ * A request body that fails with 408 if it has not arrived completely in time, even while data keeps arriving: until then
+ * the request occupies memory, and its permissions were checked when it began. The connection stays open, so that the client
+ * receives the response.
+ * @param timeoutMs timeout for the complete body, milliseconds
  */
 export function timedBody(request: IncomingMessage, response: ServerResponse, timeoutMs: number): Readable {
   const body = new PassThrough();
   const timer = setTimeout(() => body.destroy(new ApiError('RequestTimeout')), timeoutMs);
-  // The connection keeps the process alive; the wait for its body need not.
+  // The connection keeps the process alive; the timer need not.
   timer.unref();
   finished(body, () => clearTimeout(timer));
   finished(request, { writable: false }, (error) => {
     if (error != null) body.destroy(error);
   });
-  // A request that is refused before its body is read leaves it behind.
+  // If the request is refused before its body is read, the body is never consumed.
   response.once('close', () => body.destroy());
   return request.pipe(body);
 }

@@ -1,4 +1,4 @@
-/** A text without the slashes at its end. A regular expression would look at each run of slashes from each of its characters. */
+/** Removes trailing slashes. A regular expression would take quadratic time on long runs of slashes. */
 export function withoutTrailingSlashes(text: string): string {
   let end = text.length;
   while (text[end - 1] === '/') end--;

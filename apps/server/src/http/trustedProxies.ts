@@ -6,9 +6,9 @@ type Trusts = (address: string | undefined, hop: number) => boolean;
 const ofLists = new WeakMap<readonly string[], Trusts>();
 
 /**
- * Whether the `X-Forwarded-*` headers that came from an address count. `true` trusts whoever connects, and nobody that this one
- * names in turn: a client may write any number of addresses into the header before its proxy adds the one that is true.
- * @param setting `true`, or addresses and networks (`10.0.0.0/8`) of all proxies in a row
+ * Decides whether to trust the `X-Forwarded-*` headers sent by an address. `true` trusts the direct peer only, not the
+ * addresses listed before it: a client can put any number of addresses into the header before its proxy appends the real one.
+ * @param setting `true`, or the addresses and networks (`10.0.0.0/8`) of all proxies in the chain
  */
 export function proxyTrust(setting: Config['trustProxy']): Trusts {
   if (typeof setting === 'boolean') return (_address, hop) => setting && hop === 0;

@@ -2,25 +2,25 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { FastifyInstance } from 'fastify';
 
 /**
- * What is read, and thrown away, of a body that was refused. A connection that is closed while its client still writes is reset,
- * and the client loses the answer with it. 256 MiB is the longest body that Azure's client sends in one piece.
+ * How much of a refused body is read and discarded. Closing a connection while its client is still sending resets it, and
+ * the client loses the response. 256 MiB is the largest body that Azure's client sends in one request.
  */
 const mostBytes = 256 * 1024 * 1024;
 const longestSilenceMs = 5000;
 const lookEveryMs = 250;
 
-/** Requests that wait to be told that they may send their body (`Expect: 100-continue`). */
+/** Requests with `Expect: 100-continue` whose client is waiting for permission to send the body. */
 const expecting = new WeakSet<IncomingMessage>();
 
-/** Tells a client that waits for it to send its body. To be called when that is about to be read, and not before it is wanted. */
+/** Sends `100 Continue` to a client that is waiting for it. Call it immediately before reading the body. */
 export function continueIfExpected(request: IncomingMessage, response: ServerResponse): void {
   if (expecting.delete(request)) response.writeContinue();
 }
 
 /**
- * Makes sure that the answer to a request reaches its client although the body was not read to its end: the rest is read, within
- * bounds, and thrown away. Beyond them the connection is closed.
- * @param longestMs longest time for the rest of one body, milliseconds
+ * Ensures that the client receives the response even if the server has not read the complete body: the remainder is read
+ * and discarded up to a limit of size and time. Beyond it the connection is closed.
+ * @param longestMs maximum time for the remainder of one body, milliseconds
  */
 export function discardUnreadBodies(app: FastifyInstance, longestMs: number): void {
   const server = app.server;
@@ -38,15 +38,15 @@ export function discardUnreadBodies(app: FastifyInstance, longestMs: number): vo
   app.addHook('onSend', (request, reply, payload, done) => {
     const { raw } = request;
     if (raw.complete) return done(null, payload);
-    // What is read to its end, or closed after its bounds, need not be closed at once.
+    // The connection can stay open: its body is read to the end, or it is closed beyond the limits.
     reply.removeHeader('connection');
-    // The HTTP layer closes the connection with the answer when the client wants that: the rest is read before.
+    // If the client asked to close the connection, Node closes it after the response, so the body is read first.
     if (reply.raw.shouldKeepAlive || expecting.has(raw)) return done(null, payload);
     void discard(raw, longestMs).then(() => done(null, payload));
   });
 }
 
-/** Reads the rest of a body. @returns false when the bounds were reached first */
+/** Reads and discards the remainder of a body. @returns false if a limit was reached first */
 function discard(request: IncomingMessage, longestMs: number): Promise<boolean> {
   const { socket } = request;
   const began = performance.now();

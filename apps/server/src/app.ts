@@ -29,37 +29,37 @@ import { exportTraces, traceOfLog, traceRequests } from './traces/traces.ts';
 import { printableLog } from './terminal.ts';
 import { version } from './version.ts';
 
-/** A server that listens. */
+/** A running server. */
 export interface RunningServer {
   app: FastifyInstance;
   services: Services;
-  /** `http://host:port`, without a slash at the end. */
+  /** `http://host:port`, without a trailing slash. */
   origin: string;
-  /** The same of the port of `/metrics`, where it has one of its own. */
+  /** The origin of `/metrics` if it has a separate port. */
   metricsOrigin?: string;
-  /** Finishes the requests under way, within `shutdownSeconds`, then closes database and store. */
+  /** Finishes pending requests within `shutdownSeconds`, then closes the database and the stores. */
   close(): Promise<void>;
 }
 
 export interface ServerOptions extends RegisterOptions {
-  /** A worker runs jobs and answers nothing but health and metrics. */
+  /** A worker runs jobs and only serves health and metrics. */
   role?: 'server' | 'worker';
 }
 
-/** How long connections may take to end once they are cut, and the last spans to be sent, milliseconds. */
+/** Maximum times for closing destroyed connections and for sending the last spans, milliseconds. */
 const connectionsMs = 1000;
 const lastSpansMs = 500;
-/** How long an answer about readiness waits for its details, milliseconds. */
+/** How long a readiness response waits for its details, milliseconds. */
 const detailsMs = 500;
 
-/** How often connections are looked through for requests whose head does not arrive, milliseconds. */
-const connectionsLookMs = 1000;
+/** How often connections are checked for requests whose headers do not arrive in time, milliseconds. */
+const connectionsCheckMs = 1000;
 
-/** Largest body of an API request, bytes. Files do not come this way. */
+/** Maximum size of an API request body, bytes. Files are uploaded through signed links instead. */
 const bodyLimit = 1024 * 1024;
 
 /**
- * Starts a server: the one place where everything is wired.
+ * Starts a server; the composition root of the application.
  * @throws ConfigError, NewerSchemaError, DataFolderInUseError, or what listening on the address throws
  */
 export async function startServer(config: Config, options: ServerOptions = {}): Promise<RunningServer> {
@@ -73,7 +73,7 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
       redact: ['req.headers.authorization'],
       hooks: { streamWrite: printableLog },
       serializers: {
-        // Without the query: signed links are as good as keys.
+        // Without the query: the signature of a link is a credential.
         req: (request: { method: string; url: string; ip?: string }) => ({
           method: request.method,
           url: request.url.split('?', 1)[0] ?? '',
@@ -84,7 +84,7 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
         transport: { target: 'pino-pretty', options: { ignore: 'pid,hostname', singleLine: true } },
       }),
     },
-    // One line a request is for looking into something, not for every day.
+    // A log line per request is only useful for debugging.
     logController: new LogController({
       disableRequestLogging: config.logLevel !== 'debug' && config.logLevel !== 'trace',
     }),
@@ -95,14 +95,14 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
       caseSensitive: false,
     },
     forceCloseConnections: 'idle',
-    // While the server ends, requests are refused in the API's envelope by a hook of ours.
+    // During shutdown an `onRequest` hook rejects requests with the API's error envelope.
     return503OnClosing: false,
     clientErrorHandler: answerClientError,
-    // Node would refuse these without a body; a hook of ours does it in the envelope.
+    // Node would reject requests without a Host header without a body; an `onRequest` hook uses the error envelope.
     http: {
       requireHostHeader: false,
       headersTimeout: config.requests.headersSeconds * 1000,
-      connectionsCheckingInterval: connectionsLookMs,
+      connectionsCheckingInterval: connectionsCheckMs,
     },
     frameworkErrors: (error, request, reply) => {
       sendError(error, request, reply);
@@ -132,13 +132,13 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
   services.jobs.start();
   warningsOf(services).then(
     (warnings) => warnings.forEach((warning) => app.log.warn(warning)),
-    (error: unknown) => app.log.error({ err: error }, 'cannot look for work that nobody does'),
+    (error: unknown) => app.log.error({ err: error }, 'cannot check for unserved jobs'),
   );
   const ending = new AbortController();
   const catchingUp = services.checkpoints.catchUp(ending.signal).then(
-    (ordered) => ordered === 0 || app.log.info({ ordered }, 'ordered checkpoints that were missing'),
+    (scheduled) => scheduled === 0 || app.log.info({ scheduled }, 'scheduled missing checkpoints'),
     (error: unknown) =>
-      app.log.error({ err: error }, 'cannot look for missing checkpoints; tried again at the next start'),
+      app.log.error({ err: error }, 'cannot check for missing checkpoints; will retry at the next start'),
   );
   const retrying =
     services.workers === undefined
@@ -146,9 +146,9 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
       : retryFailed(services, services.workers, ending.signal).then(
           (retried) =>
             retried === 0 ||
-            app.log.info({ retried }, 'failed checkpoints are tried again: the installed iTwin.js is a later version'),
+            app.log.info({ retried }, 'retrying failed checkpoints with the newer installed version of iTwin.js'),
           (error: unknown) =>
-            app.log.error({ err: error }, 'cannot try failed checkpoints again; done at the next start'),
+            app.log.error({ err: error }, 'cannot retry failed checkpoints; will retry at the next start'),
         );
   return {
     app,
@@ -170,24 +170,24 @@ async function retryFailed({ checkpoints }: Services, workers: Workers, signal: 
   return checkpoints.retryFailed(await workers.version(), signal);
 }
 
-/** Notes where the server listens. One that cannot, because the disk is full, serves all the same. */
+/** Records where the server listens. A failure, for example on a full disk, does not prevent the server from running. */
 function noteAddresses(app: FastifyInstance, config: Config): void {
   try {
     noteOrigins(config.dataDir, originsOf(config, portOf(app, config)), config.databaseUrl === undefined);
   } catch (error) {
-    app.log.warn({ err: error }, 'cannot note the address of the server: commands mint no tokens for it');
+    app.log.warn({ err: error }, 'cannot record the address of the server: commands cannot mint tokens for it');
   }
 }
 
-/** Lets requests under way finish, but not for ever: a client that stopped reading must not hold the server. */
+/** Waits for pending requests, but not indefinitely: a client that stopped reading must not delay the shutdown. */
 async function closeApp(app: FastifyInstance, graceMs: number): Promise<void> {
   const closed = app.close();
   if (await within(closed, graceMs)) return closed;
   app.server.closeAllConnections();
-  if (!(await within(closed, connectionsMs))) app.log.warn('requests under way did not end in time');
+  if (!(await within(closed, connectionsMs))) app.log.warn('pending requests did not end in time');
 }
 
-/** The server of `/metrics`, which knows no other address; undefined where the server of the API answers it, or nobody. */
+/** The separate server for `/metrics`; undefined if metrics are disabled or served on the port of the API. */
 function metricsServer(app: FastifyInstance, { config, database }: Services): FastifyInstance | undefined {
   if (!config.metrics) return undefined;
   const own = config.metricsPort === undefined ? undefined : Fastify({ forceCloseConnections: true, bodyLimit });
@@ -215,7 +215,7 @@ async function wire(app: FastifyInstance, services: Services, options: ServerOpt
   app.addHook('preClose', async () => {
     ending = true;
   });
-  // After the headers of CORS, which a page needs to read a refusal.
+  // After CORS, whose headers a page needs to read an error response.
   app.addHook('onRequest', async (request, reply) => {
     if (ending)
       return sendError(
@@ -225,11 +225,11 @@ async function wire(app: FastifyInstance, services: Services, options: ServerOpt
       );
     if (request.headers.host === undefined && request.raw.httpVersion === '1.1')
       return sendError(new ApiError('BadRequest'), request, reply);
-    // Before the body is read: whatever it is, there is nothing at this address.
+    // Before the body is read: the path does not exist, whatever the body is.
     if (request.is404) return sendError(new ApiError('NotFound'), request, reply);
   });
   if (options.role !== 'worker') await wireApi(app, services, options);
-  // Alive is who answers at all; ready who also reaches the database and the stores.
+  // Alive: the server responds. Ready: it also reaches the database and the stores.
   app.get('/health', { schema: { hide: true } }, () => ({ status: 'ok', version }));
   const { database, space, blobs } = services;
   const readiness = new Readiness([
@@ -258,7 +258,7 @@ function corsOptions({ corsOrigins }: Config): FastifyCorsOptions {
   return {
     origin: corsOrigins.includes('*') ? '*' : corsOrigins,
     methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
-    // What a browser may read besides the body.
+    // Response headers that browser scripts may read.
     exposedHeaders: [
       'Location',
       'Create-iModel-Operation',
@@ -274,13 +274,13 @@ function corsOptions({ corsOrigins }: Config): FastifyCorsOptions {
       'Idempotent-Replayed',
     ],
     maxAge: 600,
-    // Other uses of OPTIONS are answered as well; the alternative is a refusal in plain text.
+    // Also answer OPTIONS requests that are no preflights; the alternative is a plain text error.
     strictPreflight: false,
   };
 }
 
-/** What a job of each kind does, for the people who run an installation. */
-const workOf: Record<string, string> = {
+/** Warning for operators about jobs of each kind that no server runs. */
+const unservedWarnings: Record<string, string> = {
   checkpoint: 'Checkpoints and uploaded baselines wait: no server of this installation has iTwin.js and makes them.',
   derive: 'Forks and iModels from templates wait: no server of this installation has iTwin.js and makes them.',
   transferFiles:
@@ -290,21 +290,21 @@ const workOf: Record<string, string> = {
   deliver: 'Messages to webhooks wait: no server of this installation sends them (webhooks.here, jobs.here, workers).',
 };
 
-/** What is told beside that a server is ready. */
+/** Additional fields of a readiness response. */
 interface Details {
   warnings?: string[];
-  /** How far iTwin.js is kept from everything else where this server makes checkpoints. */
+  /** Isolation level of the iTwin.js workers; absent if this server does not make checkpoints. */
   checkpoints?: { isolation: IsolationLevel };
 }
 
-/** Work that waits for a server that can do it. The server is ready all the same: it is not its fault, and a restart is no cure. */
+/** Warnings about jobs that no server runs. They do not affect readiness, because restarting this server would not help. */
 async function warningsOf({ jobs }: Services): Promise<string[]> {
   return (await jobs.unserved()).map(
-    (kind) => workOf[kind] ?? `Jobs of kind ${kind} wait: no server of this installation runs them.`,
+    (kind) => unservedWarnings[kind] ?? `Jobs of kind ${kind} wait: no server of this installation runs them.`,
   );
 }
 
-/** Details within the time that readiness has: a database or an iTwin.js service that is slow in this moment only costs these. */
+/** The details available within `detailsMs`: a slow database or iTwin.js service only delays or omits details. */
 async function detailsInTime(services: Services): Promise<Details> {
   const details: Details = {};
   const warn = (warnings: readonly string[]): void => {
@@ -348,7 +348,7 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
     ...app.swagger(),
     servers: [{ url: baseUrlOf(request, services.config) }],
   }));
-  // Relative where nothing says below which path a proxy serves this server.
+  // Relative if the path below which a proxy serves this server is unknown.
   const toDocument = (request: FastifyRequest, reply: FastifyReply): FastifyReply => {
     const { publicUrl, trustProxy } = services.config;
     return reply.redirect(
@@ -365,13 +365,13 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
     await pages.register(scalar, {
       routePrefix: '/docs',
       hooks: {
-        // The page finds its parts beside itself, so its address needs the slash.
+        // The page loads its assets by relative URLs, so its own URL needs the trailing slash.
         onRequest: (request, reply, done) => {
           if (/\/docs$/i.test(request.url.split('?', 1)[0] ?? '')) toDocument(request, reply);
           else done();
         },
       },
-      // Served from the package: the page needs no network, and offers nothing that would send the document elsewhere.
+      // Served from the package, with every feature disabled that would load from or send the document to other hosts.
       configuration: {
         url: '../openapi.json',
         title: 'Offshoot',
@@ -387,7 +387,7 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
   });
 }
 
-/** Where a client on this machine reaches a server. */
+/** The origin at which clients on this machine reach the server. */
 function localOrigin(app: FastifyInstance, config: Config): string {
   const port = portOf(app, config);
   const everywhere = config.host === '0.0.0.0' || config.host === '::';

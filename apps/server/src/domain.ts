@@ -1,23 +1,23 @@
 /**
- * The words of Offshoot, one for each thing.
+ * The vocabulary of Offshoot: one term per concept.
  *
  * - **iTwin**: owns iModels; belongs to one organization and one data center.
- * - **iModel**: a versioned engineering model: one baseline and a chain of changesets. It sees a history up to its head.
+ * - **iModel**: a versioned engineering model: one baseline and a chain of changesets. It refers to a history up to its head.
  * - **baseline**: the file at index 0 of an iModel (SQLite inside), immutable, shared by its clones.
  * - **changeset**: an immutable file that leads from one version of an iModel to the next; its id is a SHA-1 over its
  *   parent's id and its contents. Index 1 is the first.
- * - **head**: the index (and id) of the last changeset that an iModel sees; index 0 and id `""` mean the baseline.
+ * - **head**: the index and id of the last changeset that an iModel contains; index 0 and id `""` mean the baseline.
  * - **segment**: a run of changesets written by one iModel. Only its owner appends to it.
- * - **history**: an immutable list of segments with their index ranges, the last range open. iModels share histories and
- *   cut them at their own head, which is all that a clone has to write down.
+ * - **history**: an immutable list of segments with their index ranges, the last range open. iModels share histories,
+ *   each up to its own head; a clone only has to store the reference and the head.
  * - **briefcase**: a numbered local copy of an iModel from which its owner pushes changesets.
- * - **checkpoint**: a ready-made file of an iModel at one changeset.
- * - **operation**: the durable record of how an iModel came to be (created, uploaded, cloned) and how far that is.
+ * - **checkpoint**: a complete file of an iModel at one changeset, for clients to open or download.
+ * - **operation**: the durable record of how an iModel came to be (created, uploaded, cloned) and of its progress.
  * - **store**: a place for blobs, one per data center. **blob**: one immutable file under an opaque key in a store.
- * - **lease**: a claim that runs out by itself, such as the turn to push.
+ * - **lease**: an exclusive claim that expires by itself, such as the one to push to an iModel.
  */
 
-/** What a role may allow on iModels. Wire names; `imodels_delete` counts at iTwin level only. */
+/** Permissions on iModels that a role can grant. Wire names; `imodels_delete` only has an effect at iTwin level. */
 export const imodelPermissions = [
   'imodels_webview',
   'imodels_read',
@@ -27,10 +27,10 @@ export const imodelPermissions = [
 ] as const;
 export type IModelPermission = (typeof imodelPermissions)[number];
 
-/** Permissions that an iModel of its own may hand out: all but `imodels_delete`. */
+/** Permissions that can be set on a single iModel: all except `imodels_delete`. */
 export const ownIModelPermissions = ['imodels_webview', 'imodels_read', 'imodels_write', 'imodels_manage'] as const;
 
-/** Permissions over an iTwin itself, its roles and its members. */
+/** Permissions on an iTwin itself, its roles and its members. */
 export const administrationPermissions = [
   'administration_manage_roles',
   'administration_invite_member',
@@ -40,8 +40,8 @@ export const administrationPermissions = [
 type AdministrationPermission = (typeof administrationPermissions)[number];
 
 /**
- * What no role gives: `administrator` is held by owners of an iTwin and by Organization Administrators, the other by these
- * alone.
+ * Permissions that no role can grant. Owners of an iTwin and Organization Administrators hold `administrator`; only
+ * Organization Administrators hold `organization_administrator`.
  */
 type AdministratorPermission = 'administrator' | 'organization_administrator';
 
@@ -58,30 +58,30 @@ interface GeoPoint {
   longitude: number;
 }
 
-/** The area on earth that an iModel covers, degrees. A "reversed" box is accepted as it comes. */
+/** The geographic area that an iModel covers, degrees. A box with reversed corners is accepted unchanged. */
 export interface Extent {
   southWest: GeoPoint;
   northEast: GeoPoint;
 }
 
-/** Who names a user, and how: a subject alone is a user of any issuer that gives it out. */
+/** Identifies a user by issuer and subject: different issuers may assign the same subject to different users. */
 export interface Identity {
   issuer: string;
   subject: string;
 }
 
-/** A user as tokens and the users file describe it. */
+/** A user as described by a token or the users file. */
 export interface User {
   id: string;
   identity: Identity;
-  /** One that the issuer has verified, or of the users file; empty where there is none. */
+  /** Verified by the issuer or taken from the users file; empty if there is none. */
   email: string;
   givenName: string;
   surname: string;
   organizationId: string | null;
 }
 
-/** An e-mail in the form in which two are compared. Only ASCII letters are folded: others fold into them, and would be somebody else's. */
+/** The form in which e-mail addresses are compared. Only ASCII letters are folded: some other letters fold to ASCII, which would match the address of another user. */
 export function emailKey(email: string): string {
   return email.replace(/[A-Z]/g, (letter) => letter.toLowerCase());
 }
@@ -93,25 +93,25 @@ export interface Application {
   tier: string;
 }
 
-/** Who sends a request, with what. */
+/** The sender of a request. */
 export interface Caller {
   user: User;
   application: Application;
-  /** Ids of the organizations whose Organization Administrator this is: may do everything on all their iTwins. Often empty. */
+  /** Ids of the organizations of which the user is an Organization Administrator, with all permissions on their iTwins. Often empty. */
   administeredOrganizationIds: readonly string[];
-  /** When the token ends by which the caller is known, ms since 1970; absent for the holder of a share, which has an end of its own. */
+  /** Expiry of the access token, ms since 1970; absent for the holder of a share, which has its own expiry. */
   tokenEndsAt?: number;
-  /** Set when nobody in person asks but whoever holds the key of a share: one iModel, to look at or read. */
+  /** Set if the request was authenticated by the key of a share instead of a token: access to one iModel, to view or read. */
   share?: HeldShare;
 }
 
-/** What permissions are held by: a user, with the organizations that this one administers. */
+/** The holder of permissions: a user and the organizations that the user administers. */
 export interface Principal {
   id: string;
   administeredOrganizationIds: readonly string[];
 }
 
-/** A share as its holder has it. */
+/** The share that authenticated a request. */
 export interface HeldShare {
   id: string;
   name: string;
@@ -119,14 +119,14 @@ export interface HeldShare {
   permission: IModelPermission;
   /** Milliseconds since 1970. */
   expiresAt: number;
-  /** Its creator, with what the server knows of them without a token. */
+  /** Its creator, as far as known to the server without a token. */
   creator: Principal;
 }
 
 const guidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 const changesetIdPattern = /^[0-9a-f]{40}$/i;
 
-/** The id in its stored form (lower case), or undefined when it cannot be the id of anything here. */
+/** The id in its stored form (lower case), or undefined if it is not a valid id. */
 export function parseGuid(text: string): string | undefined {
   return guidPattern.test(text) ? text.toLowerCase() : undefined;
 }
@@ -136,12 +136,12 @@ export function parseChangesetId(text: string): string | undefined {
   return changesetIdPattern.test(text) ? text.toLowerCase() : undefined;
 }
 
-/** What a caller names a changeset by. */
+/** A reference to a changeset by index or id. */
 export type ChangesetRef = { index: number } | { id: string };
 
 /**
- * Reads the `{changeset}` part of a path. Rule of the API: only digits and fewer than 40 of them is an index, everything
- * else an id, so 40 digits are an id. Undefined when it can name no changeset at all.
+ * Reads the `{changeset}` part of a path. Rule of the API: a text of 1 to 39 digits is an index,
+ * everything else an id; 40 digits are therefore an id. Undefined if the text is neither a valid index nor a valid id.
  */
 export function parseChangesetRef(text: string): ChangesetRef | undefined {
   if (/^\d{1,39}$/.test(text)) {

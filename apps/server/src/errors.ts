@@ -1,6 +1,6 @@
 import { maxPixels } from './domain.ts';
 
-/** One detail of a refused request, as the API words it. */
+/** One detail of an error response, as defined by the API. */
 export interface ErrorDetail {
   code: string;
   message: string;
@@ -9,8 +9,8 @@ export interface ErrorDetail {
 }
 
 /**
- * Every error that a client can meet: status and message by wire code. Clients compare several of these messages to the
- * letter, so they change only with the API. `InvalidiModelsRequest` and `InvalidiTwinsRequest` take their message from the
+ * Every error that a client can receive: status and message by wire code. Clients compare several of these messages
+ * literally, so they only change with the API. `InvalidiModelsRequest` and `InvalidiTwinsRequest` take their message from the
  * operation.
  */
 export const errorTable = {
@@ -34,7 +34,7 @@ export const errorTable = {
   // 404
   NotFound: [404, 'There is nothing at this address.'],
   iTwinNotFound: [404, 'Requested iTwin is not available.'],
-  // The access control API spells it in its own way.
+  // Spelling of the access control API.
   ItwinNotFound: [404, 'Requested iTwin is not available.'],
   iModelNotFound: [404, 'Requested iModel is not available.'],
   ChangesetNotFound: [404, 'Requested Changeset is not available.'],
@@ -98,13 +98,13 @@ export const errorTable = {
 
 export type ErrorCode = keyof typeof errorTable;
 
-/** A refusal with the status, code and message of the table; the one error class that reaches clients. */
+/** An error response with the status, code and message of the table; the only error class that reaches clients. */
 export class ApiError extends Error {
   readonly code: ErrorCode;
   readonly status: number;
   readonly target: string | undefined;
   readonly details: readonly ErrorDetail[] | undefined;
-  /** Response headers that belong to the refusal, such as `retry-after` (seconds, an integer). */
+  /** Additional response headers, such as `retry-after` (seconds, an integer). */
   readonly headers: Readonly<Record<string, string>>;
   /** Siblings of `code` on the wire: `objectIds` or `conflictingLocks` of lock errors. */
   readonly siblings: Readonly<Record<string, unknown>>;
@@ -145,7 +145,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Details of refused bodies and parameters, worded as clients know them. */
+/** Details of errors in bodies and parameters, in the wording that clients expect. */
 export const detail = {
   missingProperty: (target: string, message = 'Required property is missing.'): ErrorDetail => ({
     code: 'MissingRequiredProperty',

@@ -1,24 +1,24 @@
 import { ApiError } from './errors.ts';
 
 /**
- * What keeps a server from carrying out a request that is right in itself: `noSpace` = a disk is full, `unavailable` = the
- * database or a disk does not answer, or not for so many at once. Either may pass without anybody changing the request.
+ * Why a server cannot execute a valid request: `noSpace` = a disk is full, `unavailable` = the database or a disk does not
+ * respond or is overloaded. The same request may succeed later.
  */
 export type Outage = 'noSpace' | 'unavailable';
 
-/** Base of the errors by which the server itself says that the database or a store does not answer, or not to so many callers at once. */
+/** Base class of the server's own errors for a database or store that does not respond or is overloaded. */
 export abstract class UnavailableError extends Error {}
 
 /** Primary result codes of SQLite: busy, locked, out of memory, read-only, I/O error, cannot open. */
 const sqliteUnavailable = new Set([5, 6, 7, 8, 10, 14]);
 const sqliteFull = 13;
-/** PostgreSQL: read-only, cancelled by a limit, a lock not had in time, ended for idleness, and how `pg` says that it waited too long. */
+/** PostgreSQL: read-only, statement timeout, lock timeout, idle-in-transaction timeout; below, the timeouts of `pg`, which have no code. */
 const postgresUnavailable = new Set(['25006', '57014', '55P03', '25P03']);
-const waitedTooLong = /^(timeout exceeded when trying to connect|Query read timeout)$/;
-/** Causes that are followed: more than any error of ours has. */
+const driverTimeout = /^(timeout exceeded when trying to connect|Query read timeout)$/;
+/** Maximum depth of the chain of causes; no error of this server has more. */
 const mostCauses = 5;
 
-/** Recognizes an outage by the error that it made, or by the causes of that; undefined for all other errors. */
+/** Classifies an error by itself or its causes; undefined if it does not indicate an outage. */
 export function outageOf(error: unknown): Outage | undefined {
   let cause = error;
   for (let depth = 0; depth < mostCauses && typeof cause === 'object' && cause !== null; depth++) {
@@ -38,16 +38,16 @@ function classify(error: object): Outage | undefined {
   }
   if (code === 'ENOSPC' || code === 'EDQUOT' || code === '53100') return 'noSpace';
   if (code === 'EIO' || code === 'EROFS') return 'unavailable';
-  // Classes of PostgreSQL: 08 connection, 53 resources, 57P being shut down or started.
+  // Error classes of PostgreSQL: 08 connection, 53 insufficient resources, 57P shutdown or startup.
   if (typeof code === 'string' && (postgresUnavailable.has(code) || /^(08|53|57P)[0-9A-Z]+$/.test(code)))
     return 'unavailable';
-  return typeof message === 'string' && waitedTooLong.test(message) ? 'unavailable' : undefined;
+  return typeof message === 'string' && driverTimeout.test(message) ? 'unavailable' : undefined;
 }
 
-/** Seconds after which a client may try again. A disk is not emptied as fast as a database is back. */
+/** Value of `Retry-After`, seconds. Freeing disk space takes longer than restarting a database. */
 const retryAfter: Record<Outage, string> = { noSpace: '60', unavailable: '5' };
 
-/** The answer to a request that an outage kept from being carried out. */
+/** The response to a request that fails because of an outage. */
 export function outageError(outage: Outage, cause: unknown): ApiError {
   return new ApiError(outage === 'noSpace' ? 'InsufficientStorage' : 'Unavailable', {
     cause,

@@ -1,9 +1,9 @@
 import type { WriteStream } from 'node:tty';
 
-/** What moves the cursor, rings, clears, turns the writing direction, or is not seen at all. Lines and tabs are text. */
+/** Control, bidirectional and invisible characters, except line breaks and tabs. */
 const unprintable = /[^\P{Cc}\n\t]|[\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu;
 
-/** Text as it may go to a terminal, with the rest spelled out as JSON spells it, so that JSON stays the same JSON. */
+/** Escapes unprintable characters as in JSON, so that JSON output keeps its meaning. */
 export function printable(text: string): string {
   return text.replace(unprintable, (character) =>
     Array.from(
@@ -13,9 +13,9 @@ export function printable(text: string): string {
   );
 }
 
-/** A line of the log, which is JSON, so that its texts are printable when they are shown. */
+/** A JSON log line whose strings are still printable after a log viewer has decoded them. */
 export function printableLog(line: string): string {
-  // Escapes are read one by one: a backslash that is escaped itself does not begin another.
+  // Escapes are matched one by one, because an escaped backslash does not start another escape.
   return printable(line).replace(
     /\\(?:u([0-9a-f]{4})|(.))/giu,
     (escape: string, code: string | undefined, letter: string | undefined) => {
@@ -31,7 +31,7 @@ export function printableLog(line: string): string {
 type Write = WriteStream['write'];
 const originals = new WeakMap<NodeJS.WriteStream, Write>();
 
-/** Lets nothing but printable text out of the standard streams of a command, whoever writes it: names are of their givers' choice. */
+/** Makes the standard streams of a command printable: names chosen by users may contain terminal escapes. */
 export function cleanOutput(...streams: readonly NodeJS.WriteStream[]): void {
   for (const stream of streams) {
     const original = stream.write.bind(stream) as (text: string, ...rest: unknown[]) => boolean;
@@ -42,7 +42,7 @@ export function cleanOutput(...streams: readonly NodeJS.WriteStream[]): void {
   }
 }
 
-/** The same stream for what draws, such as a progress bar: nothing that anybody named may go there. */
+/** The unfiltered stream, for drawing such as progress bars. Never write names chosen by users to it. */
 export function drawable(stream: NodeJS.WriteStream): NodeJS.WriteStream {
   return Object.create(stream, {
     write: { value: originals.get(stream) ?? stream.write.bind(stream) },

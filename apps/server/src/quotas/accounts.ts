@@ -2,21 +2,22 @@ import type { Db } from '../db/database.ts';
 import type { BlobTable, ITwinTable } from '../db/schema.ts';
 
 /**
- * On whose account a blob counts: the iTwin that had it stored, and the organization of that or, where it belongs to none,
- * whoever made it, because anyone makes iTwins. Whoever shares the blob afterwards has nothing added.
+ * The accounts to which a blob is charged: the iTwin that stored it, and that iTwin's organization. Without an organization
+ * it is charged to the creator of the iTwin, because any user can create iTwins. iModels that share the blob later are not
+ * charged.
  */
 export type Account = Pick<BlobTable, 'itwin_id' | 'account_id'>;
-/** What an account follows from. */
+/** The columns that determine an account. */
 export type AccountHolder = Pick<ITwinTable, 'id' | 'organization_id' | 'owner_id'>;
 
-/** What the server stores for itself. */
+/** For blobs that the server stores for itself. */
 export const nobodysAccount: Account = { itwin_id: null, account_id: null };
 
 export function accountOf({ id, organization_id, owner_id }: AccountHolder): { itwin_id: string; account_id: string } {
   return { itwin_id: id, account_id: organization_id === null ? `user:${owner_id}` : `org:${organization_id}` };
 }
 
-/** The same by the id of an iTwin; of one that is gone only that. */
+/** The account by the id of an iTwin; without an organization or creator if the iTwin was deleted. */
 export async function accountOfITwin(db: Db, iTwinId: string): Promise<Account> {
   const itwin = await db
     .selectFrom('itwin')

@@ -6,12 +6,12 @@ import { FinalError } from '../operations/reasons.ts';
 import { accountOf, type Account, type AccountHolder } from './accounts.ts';
 
 const gib = 2 ** 30;
-/** A sum over many rows counts for so long, with what this server has added since. Before anything is refused it is read anew. */
+/** How long a sum over many rows is cached, plus what this server has added since. It is recomputed before a request is refused. */
 const keptMs = 30_000;
 
-/** What an installation lets one tenant have is used up. */
+/** A tenant has reached one of its limits. */
 export class QuotaExceededError extends FinalError {
-  /** Rule of the API: the detail of the operation's own 422. */
+  /** Rule of the API: reported as a detail of the operation's 422 error. */
   readonly detail: ErrorDetail;
 
   constructor(message: string, innerError?: { code: string }) {
@@ -21,7 +21,7 @@ export class QuotaExceededError extends FinalError {
   }
 }
 
-/** What is counted for one iTwin or iModel, whenever one is added. */
+/** Resources that are counted per iTwin or iModel when one is added. */
 const counted = {
   webhooks: { table: 'webhook', column: 'itwin_id', text: 'Webhooks per iTwin' },
   repositories: { table: 'repository', column: 'itwin_id', text: 'Repositories per iTwin' },
@@ -30,7 +30,7 @@ const counted = {
   namedVersions: { table: 'named_version', column: 'imodel_id', text: 'Named Versions per iModel' },
 } as const;
 
-/** What is used of something, and how much there may be; null is no limit. */
+/** Usage and limit of one resource; a limit of null is unlimited. */
 export interface Used {
   used: number;
   limit: number | null;
@@ -41,8 +41,8 @@ export interface Usage {
 }
 
 /**
- * Limits on what one tenant stores. A limit of 0 is none. Bytes count when they are announced, and until the collector has
- * taken them away. Servers on one database each know what the others added half a minute late.
+ * Limits on what one tenant stores; 0 means unlimited. Bytes count from the moment their upload is announced until the
+ * collector has removed them. A server sees the bytes added by other servers on the same database after at most 30 s.
  */
 export class Quotas {
   readonly limits: Config['quotas'];
@@ -52,13 +52,13 @@ export class Quotas {
     this.limits = limits;
   }
 
-  /** Largest file of a kind, bytes; null where any may be stored. */
+  /** Maximum size of a file of this kind, bytes; null if unlimited. */
   largest(kind: 'baseline' | 'changeset'): number | null {
     const limit = kind === 'baseline' ? this.limits.baselineGiB : this.limits.changesetGiB;
     return limit === 0 ? null : Math.floor(limit * gib);
   }
 
-  /** @param bytes that are going to be stored on the account; 0 asks whether there is room at all. @throws QuotaExceededError */
+  /** @param bytes to be charged to the account; 0 checks that its limit is not reached yet. @throws QuotaExceededError */
   async requireBytes(db: Db, { itwin_id, account_id }: Account, bytes: number): Promise<void> {
     const { iTwinGiB, organizationGiB } = this.limits;
     if (itwin_id !== null)
@@ -79,7 +79,7 @@ export class Quotas {
       );
   }
 
-  /** Asks for room for one more iModel. @throws QuotaExceededError */
+  /** Checks that one more iModel is allowed. @throws QuotaExceededError */
   async requireIModel(db: Db, itwin: AccountHolder): Promise<void> {
     const { iTwinIModels, organizationIModels } = this.limits;
     const { itwin_id, account_id } = accountOf(itwin);
@@ -99,7 +99,7 @@ export class Quotas {
     );
   }
 
-  /** Asks for room for one more, in the transaction that adds it. @param ownerId of the iTwin or iModel. @throws QuotaExceededError */
+  /** Checks that one more resource is allowed, in the transaction that adds it. @param ownerId id of the iTwin or iModel. @throws QuotaExceededError */
   async requireRoom(db: Db, kind: keyof typeof counted, ownerId: string): Promise<void> {
     const limit = this.limits[kind];
     if (limit === 0) return;
@@ -107,7 +107,7 @@ export class Quotas {
       throw new QuotaExceededError(`Maximum number of ${counted[kind].text} limit reached: ${limit}.`);
   }
 
-  /** What an iTwin uses. */
+  /** Usage of an iTwin. */
   async ofITwin(db: Db, { id }: AccountHolder): Promise<Usage & { webhooks: Used; repositories: Used }> {
     const { iTwinGiB, iTwinIModels, webhooks, repositories } = this.limits;
     return {
@@ -118,7 +118,7 @@ export class Quotas {
     };
   }
 
-  /** What the organization of an iTwin uses or, where it belongs to none, whoever made it. */
+  /** Usage of the organization of an iTwin or, without one, of its creator. */
   async ofOrganization(db: Db, itwin: AccountHolder): Promise<Usage> {
     const { organizationGiB, organizationIModels } = this.limits;
     return {
@@ -140,7 +140,7 @@ export class Quotas {
       this.#known.delete(key);
       known = await read();
     }
-    // Nothing to add: there is room as long as the limit is not reached.
+    // Without bytes to add, the request is allowed as long as the limit is not reached.
     if (known + Math.max(added, 1) > limit) throw new QuotaExceededError(message);
     this.#known.set(key, known + added);
   }
@@ -163,7 +163,7 @@ function used(count: number, limit: number): Used {
   return { used: count, limit: limit === 0 ? null : Math.floor(limit) };
 }
 
-/** An index holds all that this needs: some 20 million rows a second. */
+/** Covered by an index: about 20 million rows per second. */
 async function bytesOf(db: Db, column: 'itwin_id' | 'account_id', id: string): Promise<number> {
   const { bytes } = await db
     .selectFrom('blob')

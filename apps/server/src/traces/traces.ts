@@ -11,18 +11,18 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
 import { version } from '../version.ts';
 
-/** Exports what the functions below record, until it is stopped. */
+/** A running export of spans. */
 export interface Exporting {
-  /** Sends what is left. */
+  /** Sends the remaining spans. */
   stop(): Promise<void>;
 }
 
-/** How long the end of a server waits for a collector that does not take its spans. */
+/** How long the shutdown of a server waits for an unreachable collector. */
 const stopWithinMs = 2000;
 
 /**
- * Sends spans to the collector that the configuration names, over OTLP; undefined where it names none, and then neither is the
- * SDK loaded nor anything recorded. One for a process: a second server in it shares the first one's.
+ * Exports spans over OTLP to the configured collector. Undefined if none is configured; then the SDK is not loaded and no
+ * spans are recorded. There is one exporter per process: a second server in the process shares it.
  */
 export async function exportTraces({
   tracesUrl,
@@ -56,7 +56,7 @@ export async function exportTraces({
   propagation.setGlobalPropagator(new W3CTraceContextPropagator());
   return {
     stop: async () => {
-      // A collector that is away costs spans, never the end of a server.
+      // An unreachable collector loses spans, but must not fail the shutdown.
       await provider.shutdown().catch(() => undefined);
       trace.disable();
       context.disable();
@@ -67,7 +67,7 @@ export async function exportTraces({
 
 const tracer = () => trace.getTracer('offshoot', version);
 
-/** Does some work in a span of its own, below the one that is active. Costs next to nothing where nothing is exported. */
+/** Runs work in a child span of the active one. The overhead is negligible if no spans are exported. */
 export async function traced<T>(
   name: string,
   attributes: Attributes,
@@ -88,30 +88,30 @@ export async function traced<T>(
   });
 }
 
-/** The active span as `traceparent` text, to go on from in a job; null where there is none. */
+/** The active span as `traceparent`, for the job that continues it; null if there is none. */
 export function currentTrace(): string | null {
   const copier: { traceparent?: string } = {};
   propagation.inject(context.active(), copier);
   return copier.traceparent ?? null;
 }
 
-/** What a job goes on from. */
+/** The context that a job continues. */
 export function continuing(traceparent: string | null): Context {
   return traceparent === null ? context.active() : propagation.extract(context.active(), { traceparent });
 }
 
-/** Trace and span of a log line, so that one is found from the other. */
+/** Trace id and span id for log lines, which link logs and traces. */
 export function traceOfLog(): { traceId?: string; spanId?: string } {
   const span = trace.getActiveSpan()?.spanContext();
   return span === undefined ? {} : { traceId: span.traceId, spanId: span.spanId };
 }
 
-/** One span for each request, named by its operation; it goes on from the client's `traceparent`. */
+/** Records one span per request, named after its operation, as a child of the client's `traceparent`. */
 export function traceRequests(app: FastifyInstance): void {
   const active = new WeakMap<FastifyRequest, Context>();
   app.addHook('onRequest', (request, _reply, done) => {
     const parent = propagation.extract(context.active(), request.headers);
-    // Without the query: signed links are as good as keys.
+    // Without the query: the signature of a link is a credential.
     const attributes = { 'http.request.method': request.method, 'http.route': request.routeOptions.url ?? 'none' };
     const { operationId } = (request.routeOptions.schema ?? {}) as { operationId?: string };
     const span = tracer().startSpan(
@@ -123,7 +123,7 @@ export function traceRequests(app: FastifyInstance): void {
     active.set(request, within);
     context.with(within, done);
   });
-  // A body comes in events of its connection, outside the request's context.
+  // The body arrives in events of the connection, outside the context of the request.
   app.addHook('preHandler', (request, _reply, done) => context.with(active.get(request) ?? context.active(), done));
   app.addHook('onResponse', (request, reply, done) => {
     const within = active.get(request);

@@ -17,7 +17,7 @@ const reasons: Readonly<Record<string, string>> = {
   EACCES: 'this user has no permission to write to it',
   EPERM: 'this user has no permission to write to it',
   EROFS: 'it is on a read-only file system',
-  ENOTDIR: 'its path, or a parent folder of it, is a file',
+  ENOTDIR: 'a file is in its place, or in that of a parent folder',
   EEXIST: 'a file is in its place',
   ENOENT: 'it cannot be created',
   ENAMETOOLONG: 'its name is too long',

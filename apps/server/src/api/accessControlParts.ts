@@ -31,7 +31,7 @@ export const UserSchema = Type.Object(
   },
   {
     description:
-      'Names are empty, and the organization null, of a user of another organization who has not opened an iModel of the iTwin yet: whoever makes an iTwin may add anybody to it.',
+      'For a user of another organization who has not opened an iModel of the iTwin yet, the names are empty and the organization is null, because the creator of an iTwin can add anybody to it.',
   },
 );
 

@@ -85,7 +85,12 @@ const createData = imodelRoute({
   path: '/imodels/:iModelId/changesets/:changeset/extendeddata',
   tag,
   summary: 'Attach extended data to a changeset, once',
-  access: { on: 'imodel', permission: 'imodels_write', level: 'iModel', also: 'Only whoever pushed the changeset.' },
+  access: {
+    on: 'imodel',
+    permission: 'imodels_write',
+    level: 'iModel',
+    also: 'Only the user who pushed the changeset.',
+  },
   invalid: 'Cannot create Changeset Extended Data.',
   body: Type.Object({
     data: Type.String({

@@ -282,7 +282,7 @@ function contradictionsIn(body: {
   return needed !== undefined && given === undefined ? [detail.missingProperty(needed)] : [];
 }
 
-/** Rule of the API: whoever creates from a template may read it. */
+/** Rule of the API: creating an iModel from a template requires read access to the template. */
 async function createFromTemplate(
   {
     services,

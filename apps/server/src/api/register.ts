@@ -298,7 +298,7 @@ async function authenticated(
   }
 }
 
-/** Counts what a handler does with the database to whoever sent the request, and to what it is about. */
+/** Attributes the database work of a handler to the caller, and to the iTwin or iModel of the request. */
 function onItsBehalf<T>(
   handler: (request: FastifyRequest, reply: FastifyReply) => Promise<T>,
 ): (request: FastifyRequest, reply: FastifyReply) => Promise<T> {
@@ -306,8 +306,8 @@ function onItsBehalf<T>(
 }
 
 /**
- * An iModel or iTwin only counts once the caller has access to it: nobody takes the connections of what they may not see. All shares
- * of one creator are one party, because anyone makes shares.
+ * An iModel or iTwin is charged only if the caller has access to it, so that nobody can exhaust the connections of others. All shares of
+ * one creator count as one party, because anyone can create shares.
  */
 function partyOf({ caller: { user, share }, access }: RequestState): Party {
   const subject = access === undefined ? undefined : 'imodel' in access ? access.imodel.id : access.itwin.id;
@@ -556,7 +556,7 @@ export function errorsOf(route: Route): ErrorCode[] {
   if (route.access.on === 'itwin') codes.add(iTwinNotFoundOf(route));
   if (route.access.on !== 'caller' && !(route.access.on === 'itwin' && route.access.permission === 'member'))
     codes.add('InsufficientPermissions');
-  // The holder of a share, whoever else may.
+  // Holders of shares, whatever permissions others have.
   if (route.method !== 'GET') codes.add('InsufficientPermissions');
   if (route.method === 'POST') codes.add('RequestInProgress');
   codes.add(validationErrorOf(route));

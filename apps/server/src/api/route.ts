@@ -28,7 +28,7 @@ export type Access =
       /** Tells who works on the iModel and how, which is nothing for holders of a share. */
       personal?: true;
     }
-  /** The iTwin named in the path, in the query or in the body. `member` = whoever may see it. */
+  /** The iTwin named in the path, in the query or in the body. `member` = everyone who can access it. */
   | { on: 'itwin'; permission: Permission | 'member'; from: 'path' | 'query' | 'body' }
   /** Anyone with a valid token. */
   | { on: 'caller' };
@@ -89,9 +89,9 @@ interface RouteBase<Body extends TSchema, Query extends TSchema> {
   /** Takes `Prefer: return=minimal|representation`. */
   prefer?: boolean;
   response: RouteResponse;
-  /** POST: what it makes where that has a name or address of its own, by which a repetition finds it. */
+  /** POST: the kind of the created object, if it has a name or address by which a repeated request can find it. */
   made?: { table: MadeTable; idIn: (body: unknown, headers: Readonly<Record<string, string>>) => string };
-  /** Code of the 404 where the caller may not see the iTwin, if not the usual one. */
+  /** Code of the 404 for an iTwin that the caller cannot access, if it differs from the usual one. */
   iTwinNotFound?: ErrorCode;
   /** Refusals besides those that follow from access, body and query. */
   errors?: readonly ErrorCode[];

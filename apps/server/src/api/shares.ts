@@ -52,7 +52,7 @@ const createShare = imodelRoute({
   tag,
   summary: 'Create a share: a key with which anyone can view the iModel',
   description:
-    'The key is in this answer only. It goes into `Authorization: Basic {shareKey}`. It opens no more than whoever made it may see at the moment, by roles, ownership or the users file.',
+    'Only this response contains the key. Send it as `Authorization: Basic {shareKey}`. It never grants more than its creator can currently access by roles, ownership or the users file.',
   access: { on: 'imodel', permission: 'imodels_manage', level: 'iTwin' },
   invalid: 'Cannot create Share.',
   body: Type.Object({

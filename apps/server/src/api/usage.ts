@@ -7,7 +7,7 @@ const UsedSchema = Type.Object({ used: Type.Integer(), limit: Limit });
 const usage = {
   bytes: Type.Object(UsedSchema.properties, {
     description:
-      'Announced and stored ones, and deleted ones until they are taken away. What iModels share counts once, for whoever had it stored.',
+      'Bytes that are announced, stored, or deleted but not yet collected. Bytes that iModels share count once, for the account that stored them.',
   }),
   iModels: UsedSchema,
 };
@@ -19,7 +19,7 @@ const getUsage = itwinRoute({
   tag: 'iTwins',
   summary: 'Get the usage and limits of an iTwin',
   description:
-    'An addition of this server. `organization` tells the same of all iTwins of its organization or, where it belongs to none, of all such iTwins of whoever made it; it is null for administrators of the iTwin alone. What exceeds a limit is refused by 422 with a detail `ResourceQuotaExceeded`.',
+    'An extension of this server. `organization` holds the totals of all iTwins of the organization or, if the iTwin belongs to none, of all such iTwins of the same owner; it is null for callers who administer only this iTwin. A request that would exceed a limit is rejected with 422 and a detail `ResourceQuotaExceeded`.',
   access: { on: 'itwin', permission: 'administrator', from: 'path' },
   invalid: 'Cannot get usage.',
   response: {

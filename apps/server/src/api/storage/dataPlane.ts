@@ -86,7 +86,7 @@ export async function dataPlane(
     links.check({ resource: `blobs/${blobId}`, fileName, query });
 
   /**
-   * The upload that a link is for. Rule of this server: it goes on through a link that ran out meanwhile, if it began in time.
+   * The upload that a link is for. Rule of this server: an upload that began in time continues after its link has expired.
    */
   async function uploadOf(request: LinkRequest): Promise<Upload> {
     const grant = grantOf(request);

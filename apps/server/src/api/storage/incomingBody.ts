@@ -28,9 +28,8 @@ export interface BodyOptions {
 }
 
 /**
- * The body of a request, for whoever stores it. It fails when the connection is lost, when it stalls, and at its end when it does
- * not have the checksums that were sent with it. Whoever stops reading it leaves the connection as it is, so that the client gets
- * an answer.
+ * The body of an upload. It fails if the connection is lost, if it stalls, and at its end if it does not match the checksums that were
+ * sent with it. A reader that stops early leaves the connection open, so that the client receives a response.
  */
 export function incomingBody({ request, reply, md5s, stallMs, onBytes }: BodyOptions): Readable {
   const { raw } = request;
@@ -91,7 +90,7 @@ class IncomingBody extends Transform {
     return setTimeout(() => this.#onStall(), this.#stallMs).unref();
   }
 
-  /** Only the client is held to bring something: a store that is slow has time limits of its own. */
+  /** Applies to the client only: a slow store has its own time limits. */
   #onStall(): void {
     if (this.writableLength > 0 || this.readableLength > 0) this.#stall = this.#wait();
     else this.destroy(new StalledUploadError(this.#stallMs));

@@ -2,8 +2,8 @@ import { PostgresAdapter, sql, type RawBuilder } from 'kysely';
 import type { Db } from './database.ts';
 
 /**
- * The time for whatever several servers compare, ms since 1970: on PostgreSQL that of the database, because the clocks of the
- * servers may differ; on SQLite, where one process runs, its own.
+ * The current time for values that several servers compare, ms since 1970: on PostgreSQL the database's clock, because the
+ * clocks of the servers may differ; on SQLite, which has a single server, the clock of the process.
  */
 export function databaseNow(db: Db): RawBuilder<number> {
   return isPostgres(db)
@@ -11,7 +11,7 @@ export function databaseNow(db: Db): RawBuilder<number> {
     : sql<number>`${Date.now()}`;
 }
 
-/** Whether a connection or transaction is one of PostgreSQL. */
+/** Whether a connection or transaction belongs to PostgreSQL. */
 export function isPostgres(db: Db): boolean {
   return db.getExecutor().adapter instanceof PostgresAdapter;
 }

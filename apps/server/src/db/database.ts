@@ -16,30 +16,30 @@ import type { Engine } from './engine.ts';
 export type Db = Kysely<Schema>;
 export type Tx = Transaction<Schema>;
 
-/** Longest time that a statement may take, and that a transaction may wait for its next one. */
+/** Maximum time of a statement, and maximum idle time within a transaction, milliseconds. */
 const statementMs = 60_000;
-/** What a statement may take longer than PostgreSQL itself allows until it counts as not answered, ms. */
+/** How long after PostgreSQL's own statement timeout the client stops waiting for a response, milliseconds. */
 const unansweredMs = 5000;
-/** How long a request waits for its turn to write on SQLite. */
+/** How long a request waits for the SQLite writer, milliseconds. */
 const turnMs = 30_000;
 
-/** Name of the embedded database in its data folder. */
+/** File name of the embedded database in the data folder. */
 export const databaseFile = 'offshoot.db';
 
 /** The database of one server. */
 export interface Database {
   readonly engine: Engine;
   readonly db: Db;
-  /** The same by a connection of its own on PostgreSQL: tells whether the database answers, also while all others are taken. */
+  /** On PostgreSQL a separate connection for health checks, which works even if the pool is exhausted; on SQLite the same as `db`. */
   readonly watchDb: Db;
-  /** PostgreSQL only: the pool, for parts that speak to it themselves (rate limits). */
+  /** PostgreSQL only: the pool, for direct queries (rate limits). */
   readonly pool: Pool | undefined;
-  /** SQLite only: the one connection that writes, for what is not a query. */
+  /** SQLite only: the writer thread, for operations that are not queries. */
   readonly writer: Writer | undefined;
   close(): Promise<void>;
 }
 
-/** Thrown when the database was made by a newer Offshoot: going on could damage it. */
+/** The database was created by a newer version of Offshoot; using it could damage it. */
 export class NewerSchemaError extends Error {
   constructor(cause: unknown) {
     super(
@@ -50,7 +50,7 @@ export class NewerSchemaError extends Error {
   }
 }
 
-/** Thrown when another server already runs on the data folder. */
+/** Another server is already running on the data folder. */
 export class DataFolderInUseError extends Error {
   constructor(folder: string) {
     super(`Another server runs on ${folder}. Stop it first, or start this one on another folder (--data).`);
@@ -59,10 +59,10 @@ export class DataFolderInUseError extends Error {
 }
 
 /**
- * Opens the database that the configuration names and brings its schema up to date. Any number of servers may do so at
- * once on PostgreSQL (an advisory lock orders them); on SQLite one server owns the folder.
- * @param how `beside a server`: for reading, where a server may run; the schema must be this version's
- * @throws NewerSchemaError, DataFolderInUseError; Error when the schema is an older one and must not be touched
+ * Opens the configured database and migrates its schema. On PostgreSQL any number of servers may do so concurrently, which
+ * an advisory lock serializes; on SQLite one server owns the data folder.
+ * @param how `beside a server`: for commands that read while a server may be running; the schema must be current
+ * @throws NewerSchemaError, DataFolderInUseError; Error if `beside a server` finds an older schema, which it must not migrate
  */
 export async function openDatabase(
   config: Pick<Config, 'dataDir' | 'databaseUrl'> & PoolConfig,
@@ -104,13 +104,13 @@ function openSqlite(folder: string, beside: boolean): Database {
 }
 
 /**
- * Keeps others from a data folder, by an SQLite lock that the kernel drops with the process, however that ends.
+ * Locks a data folder against other servers, with an SQLite file lock, which the kernel releases however the process ends.
  * @throws DataFolderInUseError
  */
 export function lockFolder(folder: string): DatabaseSync {
   const lock = new DatabaseSync(path.join(folder, 'server.lock'), { timeout: 0 });
   try {
-    // Exclusive mode keeps the lock that the first write takes.
+    // In exclusive locking mode SQLite keeps the lock of the first write.
     lock.exec('pragma locking_mode = exclusive; create table if not exists held (by integer); begin exclusive; commit');
     return lock;
   } catch {
@@ -134,8 +134,8 @@ function openPostgres(url: string, config: PoolConfig): Database {
 type PoolConfig = Pick<Config, 'databasePool' | 'databasePrepares' | 'databaseWaitSeconds' | 'databaseLockSeconds'>;
 
 /**
- * @param options.limitMs longest time of a statement, and of a transaction without one; 0 is none
- * @param options.idleMs after which a connection that nobody uses is closed; 0 keeps it
+ * @param options.limitMs maximum time of a statement and idle time within a transaction; 0 is unlimited
+ * @param options.idleMs time after which an idle connection is closed; 0 keeps it open
  */
 function openPool(
   url: string,
@@ -147,31 +147,31 @@ function openPool(
   const pool = new pg.Pool({
     connectionString: url,
     max: databasePool,
-    // A statement of ours takes milliseconds; one that hangs must not hold its connection, nor a dead client its locks.
+    // Statements take milliseconds. One that hangs must not occupy its connection, and a dead client must not hold locks.
     statement_timeout: limitMs,
     idle_in_transaction_session_timeout: limitMs,
-    // Who waits for a row that somebody else has locked keeps a connection from everybody.
+    // A statement that waits for a row lock occupies a connection of the pool.
     ...(limitMs > 0 && { lock_timeout: Math.round(databaseLockSeconds * 1000) }),
-    // A database that is frozen, or behind a broken network, cancels nothing.
+    // The client needs its own timeout: a frozen or unreachable database cannot cancel the statement.
     ...(limitMs > 0 && { query_timeout: limitMs + unansweredMs }),
     connectionTimeoutMillis: waitMs,
     idleTimeoutMillis: idleMs,
     keepAlive: true,
-    // Counts and times come as int8; all of ours are safe integers.
+    // Counts and times are returned as int8; all of them are safe integers.
     types: {
       getTypeParser: ((oid: number, format: 'text') =>
         oid === int8 ? Number : (pg.types.getTypeParser(oid, format) as unknown)) as typeof pg.types.getTypeParser,
     },
   });
-  // A connection that dies is replaced at the next query; without a listener it would end the process, whether it is idle or
-  // between two statements of a transaction.
+  // The next query replaces a lost connection. Without these listeners the loss of a connection that is idle, or between two
+  // statements of a transaction, would terminate the process.
   pool.on('error', () => undefined);
   pool.on('connect', (client) => client.on('error', () => undefined));
   return new Pool(pool, databasePrepares, waitMs);
 }
 
 function migratorOf(db: Kysely<Schema>, engine: Engine): Migrator {
-  // Kysely orders what was executed by the time of day, which may have been set back since; the names are order enough.
+  // Kysely compares the order of executed migrations by their timestamps, which is wrong if the clock was set back. The order of their names is sufficient.
   return new Migrator({
     db,
     allowUnorderedMigrations: true,
@@ -188,9 +188,9 @@ async function requireCurrent({ db, engine }: Database): Promise<void> {
 }
 
 /**
- * Brings the schema up to date, each migration and its record in a transaction of its own: one that is interrupted has not
- * happened, and those before it need not run again. An index of a large table may take longer than any request should, so
- * the limits of requests do not hold here.
+ * Migrates the schema. Each migration and its record share one transaction, so that an interrupted migration is rolled back
+ * and completed ones are not repeated. The time limits of requests do not apply, because creating an index on a large table
+ * can take longer.
  */
 async function migrate(database: Database, config: PoolConfig & Pick<Config, 'databaseUrl'>): Promise<void> {
   if (config.databaseUrl === undefined)
@@ -209,7 +209,7 @@ async function migrate(database: Database, config: PoolConfig & Pick<Config, 'da
 
 async function migrateStepwise(migrator: Migrator): Promise<void> {
   for (;;) {
-    // Another server may bring the schema up to date in the same moment; each step looks again, under the lock.
+    // Another server may be migrating at the same time; each step checks the state again under the lock.
     const { error, results = [] } = await migrator.migrateUp();
     if (error !== undefined) {
       const fault =
@@ -220,13 +220,13 @@ async function migrateStepwise(migrator: Migrator): Promise<void> {
   }
 }
 
-/** Whether a statement failed because the row that it refers to is gone. */
+/** Whether a statement failed because a referenced row does not exist. */
 export function isForeignKeyError(error: unknown): boolean {
   const { code, errcode } = error as { code?: unknown; errcode?: unknown };
   return code === '23503' || errcode === 787;
 }
 
-/** Whether a statement failed because a row with the same key is there. */
+/** Whether a statement failed because a row with the same key exists. */
 export function isUniqueError(error: unknown): boolean {
   const { code, errcode } = error as { code?: unknown; errcode?: unknown };
   return code === '23505' || errcode === 2067 || errcode === 1555;

@@ -3,25 +3,25 @@ import type { TransactionBuilder } from 'kysely';
 import type { Database, Tx } from './database.ts';
 import type { Schema } from './schema.ts';
 
-/** Decides at the beginning of a transaction whether it may still be carried out. @throws when it may not, which rolls it back */
+/** Checks at the start of a transaction whether it is still allowed. @throws if not, which rolls the transaction back */
 export type Guard = (tx: Tx) => Promise<void>;
 
 const guards = new AsyncLocalStorage<Guard | undefined>();
 
-/** Runs work whose transactions each begin with a guard. */
+/** Runs work and checks the guard at the start of each of its transactions. */
 export async function withGuard<T>(guard: Guard, work: () => Promise<T>): Promise<T> {
   return guards.run(guard, work);
 }
 
-/** For what guarded work sets off but does not wait for. */
+/** Runs work without the current guard: for background work that guarded work starts. */
 export function unguarded<T>(work: () => T): T {
   return guards.run(undefined, work);
 }
 
-/** A wait that takes longer is judged after its end, milliseconds: what is shorter costs no further statements. */
+/** The guard runs again after a longer wait, milliseconds; shorter waits cost no additional statements. */
 const longWaitMs = 100;
 
-/** Waits for a lock within a transaction, and runs its guard again after a long wait: it decided by what was before that. */
+/** Waits for a lock within a transaction and checks the guard again after a long wait, because the state may have changed. */
 export async function guardedWait<T>(tx: Tx, wait: () => Promise<T>): Promise<T> {
   const began = performance.now();
   const result = await wait();
@@ -29,7 +29,7 @@ export async function guardedWait<T>(tx: Tx, wait: () => Promise<T>): Promise<T>
   return result;
 }
 
-/** Makes the transactions of a database heed the guard of the work that they are part of. */
+/** Makes every transaction of a database check the guard of the current work. */
 export function guardTransactions(database: Database): Database {
   const begin = database.db.transaction.bind(database.db);
   database.db.transaction = (): TransactionBuilder<Schema> => {

@@ -5,44 +5,44 @@ import { unguarded } from './guards.ts';
 import { onNobodysBehalf } from './postgres/connectionLimits.ts';
 import type { Schema } from './schema.ts';
 
-/** Keeps what the transactions of one request returned, so that a repetition of the request does none of them twice. */
+/** Stores the results of the transactions of one request, so that a repetition of the request executes none of them twice. */
 export interface OutcomeKeeper {
   /** Results of the transactions that earlier runs of this request committed, in order. */
   readonly committed: readonly unknown[];
-  /** Writes the results down, in the transaction that returned the last of them. @throws when this run no longer counts */
+  /** Stores the results, in the transaction that returned the last of them. @throws if another run has taken over the request */
   keep(tx: Tx, results: readonly unknown[]): Promise<void>;
 }
 
 interface Run {
   keeper: OutcomeKeeper;
   results: unknown[];
-  /** How many of the results this run has used. */
+  /** Number of stored results that this run has consumed. */
   used: number;
 }
 
 const runs = new AsyncLocalStorage<Run | undefined>();
 
 /**
- * Runs a request handler whose transactions are each committed once, however often the request is repeated: a transaction
- * that an earlier run has committed is not carried out again, its result is returned instead. So whatever a handler makes
- * up for its answer (ids, keys, times) must be in the results of its transactions, which are kept as JSON.
+ * Runs a request handler so that each of its transactions is committed once, however often the request is repeated: the
+ * stored result replaces a transaction that an earlier run has committed. All values that a handler generates for its
+ * response (ids, keys, times) must therefore be part of the results of its transactions, which are stored as JSON.
  */
 export async function withOutcomes<T>(keeper: OutcomeKeeper, handler: () => Promise<T>): Promise<T> {
   return runs.run({ keeper, results: [...keeper.committed], used: 0 }, handler);
 }
 
-/** For what a request sets off but does not wait for, such as jobs: its transactions and connections are not those of the request. */
+/** Runs work outside the context of the current request: for background work such as jobs, whose transactions and connections do not belong to the request. */
 export function outsideRequest<T>(work: () => T): T {
   return unguarded(() => runs.run(undefined, () => onNobodysBehalf(work)));
 }
 
-/** Whether the next transaction of this request has been committed by an earlier run: checks before it would find its effect. */
+/** Whether an earlier run has committed the next transaction of this request. Checks before that transaction would see its effect. */
 export function committedBefore(): boolean {
   const run = runs.getStore();
   return run !== undefined && run.used < run.results.length;
 }
 
-/** Makes the transactions of a database heed the request that they are part of. */
+/** Makes every transaction of a database store or reuse its result in the current request. */
 export function observeTransactions(database: Database): Database {
   const begin = database.db.transaction.bind(database.db);
   database.db.transaction = (): TransactionBuilder<Schema> => {

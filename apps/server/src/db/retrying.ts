@@ -1,13 +1,13 @@
 import { Kysely, type Transaction, type TransactionBuilder } from 'kysely';
 import { withRetry, isLost, isOutdated } from './postgres/pool.ts';
 
-/** PostgreSQL: what ends a transaction without any of it done, so that it can begin again: serialization failure, deadlock. */
+/** PostgreSQL errors after which a transaction is rolled back and can be retried: serialization failure, deadlock. */
 const rolledBack = new Set(['40001', '40P01']);
 
 /**
- * Queries with transactions that begin again when the database rolled them back, or when the connection was lost before the
- * commit was sent. After that nobody knows whether it was done, and whoever asked is told that it failed. What runs in a
- * transaction must change nothing but the database.
+ * Retries transactions that the database rolled back, and those whose connection was lost before COMMIT was sent. If the
+ * connection is lost later, it is unknown whether the transaction was committed, and the error is reported to the caller.
+ * Because of the retries, a transaction must have no side effects outside the database.
  */
 export class RetryingKysely<Schema> extends Kysely<Schema> {
   override transaction(): TransactionBuilder<Schema> {
@@ -22,15 +22,15 @@ export class RetryingKysely<Schema> extends Kysely<Schema> {
           return result;
         });
       };
-      return withRetry(once, (error) => mayBeginAgain(error, committing));
+      return withRetry(once, (error) => isRetryable(error, committing));
     };
     return builder;
   }
 }
 
-function mayBeginAgain(error: unknown, committing: boolean): boolean {
+function isRetryable(error: unknown, committing: boolean): boolean {
   const { code } = error as { code?: string };
   if (code !== undefined && rolledBack.has(code)) return true;
-  // A newer server changed the schema; the statement is prepared anew.
+  // A newer server has changed the schema; the retry prepares the statement again.
   return isOutdated(error) || (!committing && isLost(error));
 }

@@ -1,18 +1,18 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { UnavailableError } from '../../outages.ts';
 
-/** Who sent a request, and what it is about; each of them has a limited number of connections. */
+/** The user, organization and subject of a request; each has a limited number of connections. */
 export interface Party {
   organizationId: string | null;
   userId: string;
-  /** The iModel or iTwin that it is about. */
+  /** The iModel or iTwin that the request addresses. */
   subject: string | undefined;
 }
 
-/** Requests that may wait for a connection, of one user and on one subject; the next is refused at once. */
+/** Maximum number of requests waiting for a connection per user and per subject; further requests are refused at once. */
 const mostWaiting = { user: 100, subject: 200 };
 
-/** The connections that one party may have are all taken, and none came free in time. */
+/** All connections of the organization, user or subject are in use, and none was released in time. */
 export class ConnectionLimitError extends UnavailableError {
   constructor() {
     super('too many requests of one organization, user or iModel wait for the database');
@@ -20,7 +20,7 @@ export class ConnectionLimitError extends UnavailableError {
   }
 }
 
-/** One request: it counts once, however many connections it has at a time, so that it never waits for itself. */
+/** One request. It counts once, however many connections it uses at a time, so that it cannot wait for itself. */
 interface Visit {
   keys: readonly Key[];
   connections: number;
@@ -28,7 +28,7 @@ interface Visit {
 }
 interface Key {
   name: string;
-  /** Requests that have connections at a time, and that wait. */
+  /** Maximum number of requests with connections, and of waiting requests. */
   most: number;
   mostWaiting: number;
 }
@@ -39,20 +39,21 @@ interface Waiting {
 
 const visits = new AsyncLocalStorage<(Party & { visit?: Visit }) | undefined>();
 
-/** Does some work on somebody's account. */
+/** Runs work whose connections count for a user, an organization and a subject. */
 export function onBehalfOf<T>(party: Party, work: () => T): T {
   return visits.run({ ...party }, work);
 }
 
-/** For what a request sets off but does not wait for: nobody's account. */
+/** Runs work without connection limits: for background work that a request starts. */
 export function onNobodysBehalf<T>(work: () => T): T {
   return visits.run(undefined, work);
 }
 
 /**
- * Who may have how many connections at a time. A statement that waits for a row keeps its connection, so without limits a
- * handful of requests on one locked row take the whole pool, and everybody else waits with them. Of `size` connections one
- * organization has at most three quarters, one user and one iModel a half each. Who waits here has no connection.
+ * Limits concurrent connections per organization, user and subject. A statement that waits for a row lock occupies its
+ * connection; without limits a few requests for one locked row would exhaust the pool for all users. One organization may
+ * use at most three quarters of the `size` connections, one user and one iModel at most half. A request that waits here
+ * occupies no connection.
  */
 export class ConnectionLimits {
   readonly #size: number;
@@ -68,8 +69,8 @@ export class ConnectionLimits {
   }
 
   /**
-   * Waits until the party of the present request may have a connection.
-   * @returns what gives it back
+   * Waits until the limits of the current request allow another connection.
+   * @returns a function that releases it
    * @throws ConnectionLimitError
    */
   async enter(): Promise<() => void> {
@@ -87,7 +88,7 @@ export class ConnectionLimits {
       await admission;
       return leave;
     } catch (error) {
-      // Those who waited with it are refused with it; the next one asks anew.
+      // All callers that share this admission are refused; the next call starts a new one.
       visit.connections--;
       if (visit.admission === admission) visit.admission = undefined;
       throw error;

@@ -1,10 +1,10 @@
 import type { Database } from '../db/database.ts';
 import type { Schema } from '../db/schema.ts';
 
-/** Things that requests make and that have a name of their own, which a repetition would find taken. */
+/** Resources whose unique name a repeated request would find taken. */
 export type MadeTable = 'imodel' | 'itwin' | 'named_version' | 'repository';
 
-/** What the server itself changes of an iModel while it is being made. */
+/** Columns that the server itself changes while an iModel is being created. */
 const ownOfServer = new Set(['state', 'baseline_id']);
 
 /**

@@ -7,32 +7,32 @@ import { withOutcomes, type OutcomeKeeper } from '../db/requestOutcomes.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 
-/** An answer as it is kept. */
+/** A stored response. */
 export interface KeptAnswer {
   status: number;
   headers: Record<string, string>;
   body: unknown;
-  /** Where the body holds upload links. They are made anew for each repetition, and never kept. */
+  /** Positions of upload links in the body. Links are not stored but created again for each repetition. */
   uploads: readonly UploadPlace[];
 }
 
 export interface UploadPlace {
-  /** Keys that lead from the body to the address. */
+  /** Path of property names from the body to the link. */
   path: readonly string[];
   blobId: string;
   fileName: string;
 }
 
-/** What tells one request from others. */
+/** The properties that identify a request. */
 export interface RequestIdentity {
   caller: Caller;
   operationId: string;
-  /** Path and query as they came. */
+  /** Path and query as received. */
   url: string;
   body: Buffer;
 }
 
-/** The same `Idempotency-Key` was sent with another request before. */
+/** The `Idempotency-Key` was already used for a different request. */
 export class KeyReusedError extends Error {
   constructor() {
     super('the Idempotency-Key was used for another request');
@@ -40,26 +40,26 @@ export class KeyReusedError extends Error {
   }
 }
 
-/** How long an answer is kept, milliseconds. */
+/** How long a response is stored, milliseconds. */
 const lifeMs = 24 * 3600 * 1000;
-/** A server that is silent for so long does not hold a request any more, milliseconds. */
+/** Lease of a running request, milliseconds; another run may take the request over when it has expired. */
 const leaseMs = 30_000;
-/** Waits for the end of a request that is still running before its repetition is refused: 0.9 s, well within a client's timeout. */
+/** Delays between checks for the end of a running request before its repetition is refused: 0.9 s in all, well within the timeouts of clients. */
 const waitsMs = [50, 100, 250, 500];
-/** How long, and how often, the repetition of a request without a key waits for the first one, whose client has gone. */
+/** How long the repetition of a request without a key waits for the first run, whose client has disconnected, and how often it checks. */
 const lostWait = { withinMs: 5000, everyMs: 100 };
 
 interface Reference {
   id: string;
   fingerprint: string;
-  /** Key of the encryption, which follows from what only the client sends: a database that is read elsewhere opens no answer. */
+  /** Encryption key, derived from data that only the client sends, so that the database alone does not reveal the response. */
   secret: Buffer;
 }
 
 /**
- * Answers to POST requests, kept so that a client may repeat a request without having it carried out twice: on this server or
- * another, after a restart, and after a crash at any moment. The results of the request's transactions are written down in
- * those transactions (`requestOutcomes.ts`), so a repetition after a crash goes on where the first run ended.
+ * Stores responses to POST requests, so that a client can repeat a request without executing it twice: on any server of the
+ * installation, after a restart, and after a crash at any time. The results of the request's transactions are stored in the
+ * same transactions (`requestOutcomes.ts`), so that a repetition after a crash continues where the first run stopped.
  */
 export class RepeatableRequests {
   readonly #database: Database;
@@ -68,7 +68,7 @@ export class RepeatableRequests {
     this.#database = database;
   }
 
-  /** Lets go of what was running: for the start of a server that runs alone on its database. */
+  /** Ends the leases of running requests. Only for the start of a server that is the only one on its database. */
   async reclaim(): Promise<void> {
     await this.#database.db
       .updateTable('repeatable_request')
@@ -78,7 +78,7 @@ export class RepeatableRequests {
   }
 
   /**
-   * The answer kept under a key. @returns undefined when there is none (yet)
+   * The response stored for a key. @returns undefined if there is none (yet)
    * @throws KeyReusedError
    */
   async answerTo(key: string, request: RequestIdentity): Promise<KeptAnswer | undefined> {
@@ -89,15 +89,15 @@ export class RepeatableRequests {
     return row.answer === null ? undefined : (open(row.answer, reference) as KeptAnswer);
   }
 
-  /** Whether something is kept under a key of a caller. */
+  /** Whether a request with this key of the caller is stored. */
   async knows(key: string, caller: Caller): Promise<boolean> {
     const row = await this.#find(idOfKey(key, caller));
     return row !== undefined && !row.expired;
   }
 
   /**
-   * Carries a request out once and keeps its answer, or gives the answer that is kept.
-   * @param handler its answer is kept unless `lasts` says that a later attempt may fare better
+   * Executes a request once and stores its response, or returns the stored response.
+   * @param handler its response is stored if `lasts` returns true, that is unless a retry may succeed
    * @throws KeyReusedError; ApiError RequestInProgress; what the handler throws
    */
   async once(
@@ -116,7 +116,7 @@ export class RepeatableRequests {
       own()
         .set({ lease_until: sql`${databaseNow(this.#database.db)} + ${leaseMs}` })
         .execute()
-        // The lease then runs out, and the fence in `keep` decides.
+        // The lease then expires; the fencing by `run_id` in `keep` decides which run counts.
         .catch(() => undefined);
     }, leaseMs / 3);
     renewal.unref();
@@ -129,7 +129,7 @@ export class RepeatableRequests {
           .where('id', '=', reference.id)
           .where('run_id', '=', runId)
           .executeTakeFirst();
-        // Another run took the request over: what this one has done is rolled back.
+        // Another run has taken over the request: roll this transaction back.
         if (kept.numUpdatedRows === 0n) throw new ApiError('RequestInProgress', { headers: { 'retry-after': '1' } });
       },
     };
@@ -146,7 +146,7 @@ export class RepeatableRequests {
       else await own().set({ lease_until: 0 }).execute();
       return { answer, repeated: committed.length > 0 };
     } catch (error) {
-      // Whether its transaction was committed is in the row; the repetition finds out.
+      // The row records whether the transaction was committed; a repetition reads it.
       await own()
         .set({ lease_until: 0 })
         .execute()
@@ -197,7 +197,7 @@ export class RepeatableRequests {
           .where('run_id', '=', row.run_id)
           .executeTakeFirst();
         if (taken.numUpdatedRows === 0n) continue;
-        // Read again: the run before may have committed until this moment.
+        // Read again: the previous run may have committed in the meantime.
         const outcomes = (await this.#find(id))?.outcomes ?? null;
         return { runId, committed: outcomes === null ? [] : (open(outcomes, reference) as unknown[]) };
       }
@@ -207,7 +207,7 @@ export class RepeatableRequests {
     }
   }
 
-  /** Notes that the client of a request without a key has gone while the request runs: its repetition waits for the answer. */
+  /** Records that the client of a running request without a key has disconnected, so that a repetition waits for the response. */
   async announceLost(request: RequestIdentity): Promise<void> {
     const { id, fingerprint } = withoutKey(request);
     const lease_until = sql<number>`${databaseNow(this.#database.db)} + ${leaseMs}`;
@@ -227,7 +227,7 @@ export class RepeatableRequests {
       .execute();
   }
 
-  /** The announced request failed: there is no answer to wait for. */
+  /** Removes the record after the request failed: there is no response to wait for. */
   async withdrawLost(request: RequestIdentity): Promise<void> {
     await this.#database.db
       .deleteFrom('repeatable_request')
@@ -237,8 +237,8 @@ export class RepeatableRequests {
   }
 
   /**
-   * Keeps the answer to a request without a key that did not reach its client.
-   * @param made what it made, as it is now
+   * Stores the response to a request without a key that did not reach its client.
+   * @param made the created resource in its current state
    */
   async keepLost(request: RequestIdentity, answer: KeptAnswer, made: string): Promise<void> {
     const reference = withoutKey(request);
@@ -257,8 +257,8 @@ export class RepeatableRequests {
   }
 
   /**
-   * The answer to the same request that did not reach its client, once: whoever gets it has it.
-   * @param made what the answer tells of, as it is now; undefined when it is gone
+   * The response to the same request that did not reach its client. It is returned only once.
+   * @param made the current state of the resource that the response describes; undefined if it was deleted
    */
   async takeLost(
     request: RequestIdentity,
@@ -298,7 +298,7 @@ export class RepeatableRequests {
   }
 }
 
-/** Removes answers whose time is over, at most `limit`. @returns how many */
+/** Removes expired responses, at most `limit`. @returns how many */
 export async function dropExpiredRequests(database: Database, limit: number): Promise<number> {
   const now = databaseNow(database.db);
   const expired = database.db
@@ -340,7 +340,7 @@ function fingerprintOf({ operationId, url, body }: RequestIdentity): string {
 
 function digest(...parts: readonly (string | Buffer)[]): Buffer {
   const sha256 = createHash('sha256');
-  // With their lengths, so that no two lists of parts are the same bytes.
+  // Each part is prefixed with its length, so that different lists of parts never produce the same bytes.
   for (const part of parts) sha256.update(`${Buffer.byteLength(part)}:`).update(part);
   return sha256.digest();
 }
@@ -352,7 +352,7 @@ function hash(...parts: readonly (string | Buffer)[]): string {
 const ivBytes = 12;
 const tagBytes = 16;
 
-/** Encrypts with AES-256-GCM: answers hold secrets such as the keys of shares, of which the database keeps hashes only. */
+/** Encrypts with AES-256-GCM: responses contain secrets such as the keys of shares, of which the database only stores hashes. */
 function seal(value: unknown, { secret }: Reference): string {
   const iv = randomBytes(ivBytes);
   const cipher = createCipheriv('aes-256-gcm', secret, iv);

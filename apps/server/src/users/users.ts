@@ -9,12 +9,12 @@ import { emailKey, type Identity, type User } from '../domain.ts';
 import type { Caller } from '../domain.ts';
 import { outageOf } from '../outages.ts';
 
-/** What a user did on one iModel. */
+/** Activity of a user on one iModel. */
 export interface UserStatistics {
   pushedChangesetsCount: number;
   lastPushedAt: number | null;
   briefcasesCount: number;
-  /** Milliseconds, to the minute; null for a user who never connected. */
+  /** Milliseconds since 1970, to the minute; null for a user who never connected. */
   lastAccessAt: number | null;
   createdVersionsCount: number;
   /** By the application that acquired the briefcases. */
@@ -22,18 +22,18 @@ export interface UserStatistics {
 }
 
 /**
- * How exactly the last access is known. Every request accesses an iModel; a write for each would make reads wait for the
- * writer, so one a minute is written for a user on an iModel and server.
+ * Resolution of the last access. Writing on every request would make reads wait for the writer, so each server records one
+ * access per minute for a user and iModel.
  */
 const accessResolutionMs = 60_000;
 
-/** Users that one statement names: PostgreSQL takes 65,535 parameters. */
+/** Maximum number of users per statement: PostgreSQL accepts 65,535 parameters. */
 const usersAtATime = 1000;
 
-/** The users that tokens made known, and who ever connected to which iModel. */
+/** The users known from tokens, and which iModels they have connected to. */
 export class Users {
   readonly #db: Db;
-  /** What this process has written already, so that a request of a known user writes nothing. */
+  /** Rows that this process has already written, so that requests of known users cause no writes. */
   readonly #known = new LRUCache<string, string>({ max: 10_000 });
   /** Ids by issuer and subject. */
   readonly #ids = new LRUCache<string, string>({ max: 10_000 });
@@ -43,7 +43,7 @@ export class Users {
     this.#db = db;
   }
 
-  /** Notes a user as the token describes it. */
+  /** Records a user as described by the token. */
   async remember(user: User): Promise<void> {
     const described = JSON.stringify(user);
     if (this.#known.get(user.id) === described) return;
@@ -68,7 +68,7 @@ export class Users {
         .execute();
     const noted = await this.#note(() =>
       write().catch((error: unknown) => {
-        // Of several first requests at once, one may meet the others' row by the index on issuer and subject before that on the id.
+        // With concurrent first requests, the unique index on issuer and subject may report the conflict before that on the id.
         if (!isUniqueError(error)) throw error;
         return write();
       }),
@@ -145,7 +145,7 @@ export class Users {
     return row?.id;
   }
 
-  /** Notes that a user accessed an iModel, once a minute. Rule of the API: users of an iModel are all who ever did. */
+  /** Records that a user accessed an iModel, once a minute. Rule of the API: the users of an iModel are all users who ever accessed it. */
   async connect(imodelId: string, userId: string): Promise<void> {
     const key = `${imodelId}/${userId}`;
     if (this.#connected.has(key)) return;
@@ -158,13 +158,13 @@ export class Users {
           .onConflict((conflict) => conflict.columns(['imodel_id', 'user_id']).doUpdateSet({ last_access_at: now }))
           .execute();
       } catch (error) {
-        if (!isForeignKeyError(error)) throw error; // Deleted in the meantime: nobody asks any more.
+        if (!isForeignKeyError(error)) throw error; // The iModel was deleted in the meantime.
       }
     });
     if (noted) this.#connected.set(key, true);
   }
 
-  /** Writes on the side of a request, which may only read and then needs no room on the disk. @returns whether it was written */
+  /** Executes a secondary write that must not fail a read request on a full disk. @returns whether it was written */
   async #note(write: () => Promise<unknown>): Promise<boolean> {
     try {
       await write();
@@ -175,7 +175,7 @@ export class Users {
     }
   }
 
-  /** The one user with an e-mail that was verified; nobody where several have it. */
+  /** The only user with this verified e-mail address; undefined if several have it. */
   async findByEmail(email: string): Promise<UserAccountTable | undefined> {
     const [only, ...others] = await this.#db
       .selectFrom('user_account')
@@ -221,7 +221,7 @@ export class Users {
     return this.#db.selectFrom('user_account').selectAll().where('id', '=', id).executeTakeFirst();
   }
 
-  /** Everyone who connected to an iModel, and its creator. */
+  /** All users who connected to an iModel, and its creator. */
   async list(imodel: IModelTable, request: PageRequest): Promise<Page<UserAccountTable>> {
     const query = this.#db
       .selectFrom('user_account')
@@ -270,7 +270,7 @@ export class Users {
     return pushed === undefined ? undefined : user;
   }
 
-  /** What users did on this iModel itself; what came with a clone was done elsewhere. */
+  /** Activity of users on this iModel itself, without the changesets that it inherited from its source. */
   async statistics(imodelId: string, userIds: readonly string[]): Promise<Map<string, UserStatistics>> {
     const result = new Map(
       userIds.map((id): [string, UserStatistics] => [
@@ -360,12 +360,12 @@ export class Users {
   }
 }
 
-/** Whether a subject may be the id of its user: nothing that could be taken for an e-mail, or for the holder of a share. */
+/** Whether a subject can serve as user id: it must not look like an e-mail address or the holder of a share. */
 function isPlainId(subject: string): boolean {
   return !subject.includes('@') && !subject.startsWith('share:');
 }
 
-/** An id of a user's own: a UUID (version 8) that follows from issuer and subject, so that every server finds the same. */
+/** A separate user id: a version 8 UUID derived from issuer and subject, so that all servers compute the same id. */
 function derivedId({ issuer, subject }: Identity): string {
   const digits = createHash('sha256').update(`${issuer}\0${subject}`).digest('hex');
   return [

@@ -46,7 +46,7 @@ async function print(options: AuditOptions): Promise<void> {
     };
     for await (const entry of readAudit(database.db, filter)) {
       const line = options.json === true ? JSON.stringify(asJson(entry)) : asLine(entry);
-      // Waits for a pipe whose reader is slower.
+      // Backpressure: waits for a slower reader of the pipe.
       if (!process.stdout.write(`${line}\n`))
         await new Promise<void>((resolve) => process.stdout.once('drain', resolve));
     }
@@ -70,7 +70,7 @@ function timeOf(text: string | undefined, option: string): number | undefined {
   return time;
 }
 
-/** The id of a user; a text that is no known e-mail is taken for one. */
+/** The id of a user. A text that is not a known e-mail address is taken as an id. */
 async function actorOf(db: Db, text: string): Promise<string> {
   const found = await db
     .selectFrom('user_account')

@@ -7,7 +7,7 @@ import { configOf, withInstallation, type InstallationOptions } from './installa
 import { progressBar } from './progress.ts';
 import { printFaults } from './verify.ts';
 
-/** `offshoot backup`: a copy of an embedded installation that a server can be started on. */
+/** `offshoot backup`: makes a copy of an embedded installation on which a server can start. */
 export function backupCommand(): Command {
   return withInstallation(new Command('backup'))
     .description(

@@ -12,7 +12,7 @@ interface CloneOptions extends ConnectionOptions {
   json?: boolean;
 }
 
-/** `offshoot clone`: clones and follows the operation to its end. */
+/** `offshoot clone`: clones an iModel and waits for the create operation to finish. */
 export function cloneCommand(): Command {
   return withConnection(new Command('clone'))
     .description('Clone an iModel and wait until the clone is usable.')

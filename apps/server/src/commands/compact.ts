@@ -6,7 +6,7 @@ import { compact, NoRoomToCompactError } from '../db/sqlite/freeSpace.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
 
-/** `offshoot compact`: rewrites the embedded database without gaps. */
+/** `offshoot compact`: rewrites the embedded database without free pages. */
 export function compactCommand(): Command {
   return withInstallation(new Command('compact'))
     .description(

@@ -16,7 +16,7 @@ export interface ConnectionOptions {
   data: string;
 }
 
-/** Adds the options of commands that speak to a server. */
+/** Adds the options of commands that call a server. */
 export function withConnection(command: Command): Command {
   return command
     .option('--url <url>', 'address of the server', process.env['OFFSHOOT_URL'] ?? 'http://localhost:4700')
@@ -24,41 +24,41 @@ export function withConnection(command: Command): Command {
     .option('--data <folder>', 'data folder to mint a token from', process.env['OFFSHOOT_DATA'] ?? 'offshoot-data');
 }
 
-/** Longest wait for a rate limit, seconds: the longest window of a tier is an hour. */
+/** Longest wait for a rate limit, seconds: the longest rate limit window is one hour. */
 const longestWaitSeconds = 3700;
-/** Attempts of one request that meets rate limits; each waits at least twice as long as the one before, whatever the server says. */
+/** Attempts per rate-limited request. Each waits at least twice as long as the one before, whatever Retry-After says. */
 const rateLimitAttempts = 8;
 const firstWaitMs = 20;
 
-/** Longest wait for an answer: the completion of a push reads the whole file, for two minutes at most. */
+/** Longest wait for an answer. Completing a push is the slowest request: it reads the whole file, for at most two minutes. */
 const requestTimeoutMs = 300_000;
 
-/** Longest answer that is read, bytes; a page of 1,000 changesets in full has about 2 MiB. */
+/** Largest accepted answer, bytes: a full page of 1,000 changesets has about 2 MiB. */
 const longestAnswerBytes = 64 * 2 ** 20;
 
-/** Items of one list; where a list has fewer, its reader says so. */
+/** Most items of a list, unless its reader sets a lower limit. */
 const longestList = 10_000_000;
-/** Pages of a list, one after the other, that hold nothing and still lead on. */
+/** Most consecutive empty pages of a list that still link to a next page. */
 const emptyPages = 10;
 
 const tokenSeconds = 3600;
 
-/** An answer, whole. */
+/** A complete answer. */
 interface Answer {
   status: number;
   headers: IncomingHttpHeaders;
   text: string;
 }
 
-/** How a server is spoken to. */
+/** Options of a connection. */
 interface ConnectionSettings {
-  /** For long work: a rate limit is waited for instead of being told. */
+  /** For long operations: waits for a rate limit to end instead of failing. */
   timeoutMs?: boolean;
-  /** Where requests may go. */
+  /** Restricts the addresses of requests. */
   outlet?: Outlet;
 }
 
-/** A server, as one caller. */
+/** A connection to a server as one caller. */
 export class Connection {
   readonly #base: string;
   /** Origins that the token may be sent to. */
@@ -87,7 +87,7 @@ export class Connection {
     const given = options.token ?? process.env['OFFSHOOT_TOKEN'];
     if (given !== undefined) return new Connection(base, new Set([origin]), async () => given, settings);
     requireIssuer(options.data);
-    // A token of this installation, good for all that its first user may do, is for nobody else's server.
+    // A token with all permissions of the first user must not be sent to another server.
     const own = new Set(ownOrigins(options.data));
     if (!own.has(origin))
       throw new ExitError(
@@ -97,7 +97,7 @@ export class Connection {
     return new Connection(base, own, await mintedTokens(options.data), settings);
   }
 
-  /** @throws ExitError refused or unreachable, with what the server said; failed when the address is another server's */
+  /** @throws ExitError refused or unreachable, with the server's message; failed if the address belongs to another server */
   async request(
     method: string,
     pathOrUrl: string,
@@ -126,7 +126,7 @@ export class Connection {
     }
   }
 
-  /** All items of a list, page by page. @throws ExitError failed when the list does not end within `most` items */
+  /** All items of a list, page by page. @throws ExitError failed if the list has more than `most` items or does not end */
   async *list<T>(
     first: string,
     key: string,
@@ -156,7 +156,7 @@ export class Connection {
     }
   }
 
-  /** @throws ExitError failed when an answer led to another server, which must not have the token */
+  /** @throws ExitError failed if the address belongs to another server, which must not receive the token */
   #addressOf(pathOrUrl: string): URL {
     if (pathOrUrl.startsWith('/')) return new URL(`${this.#base}${pathOrUrl}`);
     const url = URL.canParse(pathOrUrl) ? new URL(pathOrUrl) : undefined;
@@ -200,7 +200,7 @@ export class Connection {
   }
 }
 
-/** @throws ExitError when the answer is longer than any of the API */
+/** @throws ExitError failed if the answer exceeds the limit */
 async function readBounded(answer: IncomingMessage): Promise<string> {
   const tooLong = () =>
     new ExitError(exitCodes.failed, `a response of the server is larger than ${longestAnswerBytes / 2 ** 20} MiB`);
@@ -234,14 +234,14 @@ function refusalText(status: number, headers: IncomingHttpHeaders, text: string)
   }
 }
 
-/** The server's address: what people copy ends in `/imodels`, as clients want it, as often as not. @throws ExitError */
+/** The server's base address. Users often pass the API address, which ends in `/imodels`. @throws ExitError */
 function baseOf(url: string): string {
   if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))
     throw new ExitError(exitCodes.usage, `'${url}' is not a valid address; write it like http://localhost:4700`);
   return withoutTrailingSlashes(withoutTrailingSlashes(url).replace(/\/imodels$/i, ''));
 }
 
-/** @throws ExitError usage where no token can be minted */
+/** @throws ExitError usage if no token can be minted */
 function requireIssuer(dataDir: string): void {
   if (hasIssuer(dataDir)) return;
   throw new ExitError(
@@ -250,7 +250,7 @@ function requireIssuer(dataDir: string): void {
   );
 }
 
-/** Tokens of the data folder's issuer, each used for half its life, so that long work does not outlive one. */
+/** Tokens of the data folder's issuer. Each is used for half its lifetime, so that it never expires during a request. */
 async function mintedTokens(dataDir: string): Promise<() => Promise<string>> {
   const mint = async () => ({
     token: await mintToken({ data: dataDir, lifeSeconds: tokenSeconds }),

@@ -6,7 +6,7 @@ import { configOf, withInstallation, type InstallationOptions } from './installa
 
 const signs: Record<Finding['state'], string> = { ok: 'ok', warning: 'warning', fault: 'FAULT' };
 
-/** `offshoot doctor`: what is wrong with an installation, and what to do about it. */
+/** `offshoot doctor`: finds the faults of an installation and their remedies. */
 export function doctorCommand(): Command {
   return withInstallation(new Command('doctor'))
     .description(
@@ -22,7 +22,7 @@ export function doctorCommand(): Command {
     });
 }
 
-/** A configuration with faults is what a server would stop at: nothing else can be looked at. */
+/** With an invalid configuration nothing else can be checked: a server would not start either. */
 async function find(options: InstallationOptions): Promise<Finding[]> {
   let config;
   try {

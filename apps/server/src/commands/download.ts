@@ -9,51 +9,51 @@ import { ForbiddenAddressError, send, type Outlet } from '../http/outbound.ts';
 import { intoFile } from '../storage/intoFile.ts';
 import { exitCodes, ExitError } from './exit.ts';
 
-/** How often one file is begun or gone on with. */
+/** Attempts per file. */
 const downloadAttempts = 5;
-/** Wait before the second attempt; each further one is twice as long. */
+/** Pause before the second attempt, milliseconds. It doubles with each further attempt. */
 const firstPauseMs = 100;
-/** Redirects of one request: a store behind the other server has one. */
+/** Most redirects per request: a server whose files are in a cloud store redirects once. */
 const mostRedirects = 5;
-/** A file takes at most twenty times the longest silence, and the time of its bytes at this rate, all attempts together. */
+/** Time limit of a file over all attempts: twenty times the longest silence, plus the time for its bytes at this rate. */
 const silences = 20;
 const leastBytesPerSecond = 16 * 1024;
-/** Longest time that a timer can have, milliseconds. */
+/** Longest delay of a Node.js timer, milliseconds. */
 const longestTimerMs = 2 ** 31 - 1;
 
-/** A file of another server, as that announced it. */
+/** A file of another server, as announced by that server. */
 export interface RemoteFile {
   url: string;
   /** Bytes. */
   size: number;
-  /** Names it in messages, such as `the baseline`. */
+  /** Name of the file in messages, such as `the baseline`. */
   what: string;
 }
 
-/** How files of another server are fetched. */
+/** Options for downloads from another server. */
 export interface DownloadSettings {
-  /** Longest time without a byte, milliseconds. */
+  /** Longest time without receiving a byte, milliseconds. */
   silenceMs: number;
-  /** Where requests, and what they are led to, may go. */
+  /** Restricts the addresses of requests and redirects. */
   outlet: Outlet;
 }
 
-/** What of a file is on disk, and of which version. */
+/** The part of a file that is on disk, and its version. */
 interface Partial {
   bytes: number;
   etag: string | null;
-  /** MD5 of the whole file (base64), where the other server tells it. */
+  /** MD5 of the whole file (base64), if the other server sends it. */
   md5: string | null;
 }
 
-/** This attempt brought nothing usable or not everything; the next one may. */
+/** This attempt failed or was incomplete; another attempt may succeed. */
 class BrokenOff extends Error {}
 
 /**
- * Downloads a file. What breaks off goes on where it ended, if the other server sends exactly the missing part of the same file, and
- * begins anew otherwise. Never more than the announced bytes are written.
- * @throws ExitError failed (another size or hash than announced, or larger than the disk), refused (4xx, or an address that it may not
- * come from), unreachable (also when it does not end)
+ * Downloads a file. An interrupted download resumes if the other server sends exactly the missing part of the same file, and
+ * otherwise restarts. It never writes more bytes than were announced.
+ * @throws ExitError failed (size or hash differs from the announced one, or the disk is too small), refused (4xx, or a
+ * forbidden address), unreachable (also when the time limit expires)
  */
 export async function downloadFile(
   file: RemoteFile,
@@ -89,7 +89,7 @@ export async function downloadFile(
           `the download of ${file.what} failed ${attempt} times; last: ${reasonOf(error)}`,
           error,
         );
-      // Without an ETag nothing shows that the rest would be of the same file. What had come may not all be on disk.
+      // Without an ETag nothing proves that the missing part belongs to the same file. Received bytes may not all be on disk.
       const onDisk = (await stat(target).catch(() => undefined))?.size ?? 0;
       have =
         state.etag === null ? { bytes: 0, etag: null, md5: null } : { ...state, bytes: Math.min(state.bytes, onDisk) };
@@ -169,7 +169,7 @@ async function attemptDownload(
   }
 }
 
-/** Follows redirects, each of which has to be allowed. The token of the API is never sent. */
+/** Follows redirects to allowed addresses. Never sends the API token. */
 async function get(
   url: URL,
   headers: Record<string, string>,
@@ -178,7 +178,7 @@ async function get(
 ): Promise<IncomingMessage> {
   for (let redirects = 0; redirects <= mostRedirects; redirects++) {
     const answer = await send(url, outlet, { headers, signal });
-    // A later error of an answer that is not read must not end the process.
+    // An error on an answer that nobody reads must not crash the process.
     answer.on('error', () => undefined);
     const location = headerOf(answer, 'location');
     if (![301, 302, 303, 307, 308].includes(answer.statusCode ?? 0) || location === null) return answer;
@@ -194,7 +194,7 @@ function headerOf({ headers }: IncomingMessage, name: string): string | null {
   return typeof value === 'string' ? value : null;
 }
 
-/** @throws ExitError failed when the announced bytes do not fit on the disk */
+/** @throws ExitError failed if the announced bytes do not fit on the disk */
 async function requireSpace({ size, what }: RemoteFile, folder: string): Promise<void> {
   const { bavail, bsize } = await statfs(folder);
   if (size > bavail * bsize)
@@ -204,7 +204,7 @@ async function requireSpace({ size, what }: RemoteFile, folder: string): Promise
     );
 }
 
-/** Whether a partial answer is the whole rest of the file that is there in part. */
+/** Whether a partial answer is exactly the missing part of the file. */
 function continues(answer: IncomingMessage, { bytes, etag }: Partial, size: number): boolean {
   const [, start, end, total] = /^bytes (\d+)-(\d+)\/(\d+|\*)$/i.exec(headerOf(answer, 'content-range') ?? '') ?? [];
   const tag = headerOf(answer, 'etag');

@@ -2,19 +2,19 @@ import { inspect } from 'node:util';
 import { writeSync } from 'node:fs';
 import { exitCodes } from './exit.ts';
 
-/** How long after its time a process is gone at the latest, whatever hangs, milliseconds. */
+/** Time after the grace period at which the process is killed, whatever hangs, milliseconds. */
 const lastEndMs = 5000;
 
-/** A server whose process ends when it is told to. */
+/** A server whose process shuts down on a signal. */
 export interface Ending {
   close: () => Promise<void>;
-  /** Ends the processes that it has started, at once. */
+  /** Kills its child processes immediately. */
   kill: () => void;
-  /** How long an orderly end may take, milliseconds. */
+  /** Longest time for an orderly shutdown, milliseconds. */
   graceMs: number;
 }
 
-/** Closes a server at SIGINT, at SIGTERM, and when whoever started the process is gone. */
+/** Closes a server on SIGINT, on SIGTERM, and when the parent process disconnects. */
 export function closeOnSignal(server: Ending): void {
   let closing = false;
   const stop = (): void => {
@@ -35,8 +35,8 @@ export function closeOnSignal(server: Ending): void {
 }
 
 /**
- * Ends the process by force when it is still there after its time: then a disk, a database or a store hangs, and so would
- * every orderly end. Nothing is lost that was answered; jobs go on elsewhere or after the next start.
+ * Kills the process if the orderly shutdown exceeds its time, because then a disk, a database or a store hangs. No
+ * acknowledged change is lost, and jobs resume on another server or after the next start.
  */
 export function endInTime({ kill, graceMs }: Ending): void {
   const end = setTimeout(() => {
@@ -45,6 +45,6 @@ export function endInTime({ kill, graceMs }: Ending): void {
     // Not `process.exit`: it waits for threads, and one of them may be what hangs.
     process.kill(process.pid, 'SIGKILL');
   }, graceMs + lastEndMs);
-  // What is left open does not keep the process, but must not keep it for ever either.
+  // The timer itself must not keep the process alive.
   end.unref();
 }

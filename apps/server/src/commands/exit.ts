@@ -1,12 +1,12 @@
-/** What scripts can rely on. */
+/** The exit codes of all commands. Scripts may rely on them. */
 export const exitCodes = {
-  /** The operation was accepted and failed, or something unexpected went wrong here. */
+  /** The server accepted the operation and it failed, or an unexpected error occurred in the command. */
   failed: 1,
-  /** The command line cannot be carried out as it is written. */
+  /** The command line or an input file is invalid. */
   usage: 2,
   /** The server answered 4xx; the code and message are on stderr. */
   refused: 3,
-  /** No answer, a 5xx, or no end within the time allowed. */
+  /** No answer, a 5xx, or the timeout expired. */
   unreachable: 4,
 } as const;
 

@@ -3,7 +3,7 @@ import type { Connection } from './connection.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { progressBar } from './progress.ts';
 
-/** The create operation of an iModel, as far as commands look at it. */
+/** The properties of a create operation that commands use. */
 export interface CreateOperation {
   state: string;
   clonedFrom: { iModelId: string; changesetId: string } | null;
@@ -11,7 +11,7 @@ export interface CreateOperation {
   failureReason?: string | null;
 }
 
-/** Asks for the operation, at once and then ever less often, until it has ended. */
+/** Polls the create operation until it ends. The interval doubles from 100 ms to at most 2 s. */
 export async function follow(
   connection: Connection,
   address: string,

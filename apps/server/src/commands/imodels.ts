@@ -14,7 +14,7 @@ interface ListedIModel {
   iTwinId: string;
 }
 
-/** `offshoot imodels`: lists what the caller may see. */
+/** `offshoot imodels`: lists the iModels that the caller may see. */
 export function imodelsCommand(): Command {
   return withConnection(new Command('imodels'))
     .description('List the iModels of one iTwin, or of all iTwins that you can access.')

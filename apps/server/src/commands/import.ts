@@ -22,7 +22,7 @@ interface ImportOptions extends ConnectionOptions {
 const Nullable = <T extends ReturnType<typeof Type.String>>(schema: T) => Type.Union([schema, Type.Null()]);
 const ChangesetId = Type.String({ pattern: '^[0-9a-fA-F]{40}$' });
 
-/** What `changesets.json` holds for each changeset; names as in the API, and with its limits. */
+/** An entry of `changesets.json`. Names and limits are those of the API. */
 const ListedChangeset = Type.Object({
   id: ChangesetId,
   parentId: Type.Optional(Type.Union([ChangesetId, Type.Literal(''), Type.Null()])),
@@ -51,7 +51,7 @@ const requireEntries = expectShape(ChangesetList, exitCodes.usage);
 
 type ListedChangeset = Static<typeof ListedChangeset>;
 
-/** A listed changeset with its file, not read yet. */
+/** A listed changeset with the path of its file, which is not read yet. */
 interface FoundChangeset {
   listed: ListedChangeset;
   id: string;
@@ -60,7 +60,7 @@ interface FoundChangeset {
   stats: Stats;
 }
 
-/** `offshoot import`: an iModel from files. */
+/** `offshoot import`: creates an iModel from local files. */
 export function importCommand(): Command {
   return withConnection(new Command('import'))
     .description(
@@ -86,13 +86,13 @@ export function importCommand(): Command {
     });
 }
 
-/** Tells what was brought in. */
+/** Prints the result of an import. */
 export function printImported({ id, created, pushed, changesets }: Imported, json: boolean): void {
   const text = `${id}\n  ${created ? 'created' : 'was there'}, ${pushed} changesets pushed, ${changesets} in all\n`;
   process.stdout.write(json ? `${JSON.stringify({ id, created, pushed, changesets })}\n` : text);
 }
 
-/** Reads and checks everything, so that what is wrong is found before anything is on the server: no call takes a changeset away. */
+/** Reads and checks all files before anything is sent to the server, because no operation removes a changeset. */
 async function readSource(
   given: string,
   options: ImportOptions,
@@ -137,9 +137,9 @@ function onlyBaseline(folder: string): string {
 }
 
 /**
- * A file of the folder that is imported. Somebody else may have made that: a name or a link in it must not bring in other files of
- * whoever imports it.
- * @throws ExitError usage when it leads out of the folder, or is no file
+ * Checks a file of the imported folder. The folder may come from someone else, so a name or symbolic link in it must not
+ * make the command upload other files of the user.
+ * @throws ExitError usage when it is outside the folder, or not a file
  */
 function requireInside(folder: string, file: string): string {
   if (!isInside(realpathSync(file), realpathSync(folder)))
@@ -152,7 +152,7 @@ function isInside(place: string, root: string): boolean {
   return place.startsWith(root.endsWith(path.sep) ? root : `${root}${path.sep}`);
 }
 
-/** The changesets of a folder in order, each with a file, checked to be one chain. */
+/** The changesets of a folder in order, each with its file. Checks that they form one chain. */
 function listedIn(folder: string): FoundChangeset[] {
   const list = path.join(folder, 'changesets.json');
   const present = changesetFilesIn(folder);
@@ -198,12 +198,12 @@ function listedIn(folder: string): FoundChangeset[] {
 function readList(list: string): ListedChangeset[] {
   let parsed: unknown;
   try {
-    // Takes a byte order mark away, and refuses bytes that are not UTF-8 instead of replacing them.
+    // Strips a byte order mark, and rejects bytes that are not UTF-8 instead of replacing them.
     parsed = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(readFileSync(list)));
   } catch (error) {
     throw new ExitError(exitCodes.usage, `${path.resolve(list)} is not valid JSON`, error);
   }
-  // One schema for each form: of a union the first fault of the other form would be told.
+  // One schema for each form: for a union, the first error would refer to the other form.
   if (Array.isArray(parsed)) return requireEntries(parsed, 'changesets.json');
   const { changesets } = (parsed ?? {}) as { changesets?: unknown };
   if (Array.isArray(changesets)) return requireEntries(changesets, 'changesets.json');
@@ -237,9 +237,9 @@ function changesetFilesIn(folder: string): string[] {
 }
 
 /**
- * Reads every file, verifies its id, and finds the briefcase that made it: as it is listed, or else from the elements that it
- * inserts.
- * @returns the changesets, and the highest briefcase id that any of them names or holds
+ * Reads every file, verifies its id, and determines the briefcase that made it: from the list if it is given there,
+ * otherwise from the elements that the changeset inserts.
+ * @returns the changesets, and the highest briefcase id in the list or in any element id
  */
 async function readChangesets(
   found: readonly FoundChangeset[],
@@ -255,7 +255,7 @@ async function readChangesets(
     for (const { listed, id, parentId, path: file, stats } of found) {
       const contents = await readContents(file, id, parentId, listed.briefcaseId == null);
       const made = [...(contents.briefcases ?? [])];
-      // Elements of several briefcases do not tell whose changeset it is, only that the ids are taken.
+      // If it inserts elements of several briefcases, its own briefcase is unknown, but their ids are in use.
       const briefcaseId = listed.briefcaseId ?? (made.length === 1 ? made[0] : undefined) ?? null;
       if (briefcaseId === null) unknown++;
       highest = Math.max(highest, briefcaseId ?? 0, ...made);

@@ -5,33 +5,33 @@ import { exitCodes, ExitError } from './exit.ts';
 import { follow, type CreateOperation } from './follow.ts';
 import { progressBar } from './progress.ts';
 
-/** Name of the briefcases that changesets are pushed from. */
+/** Device name of the briefcases from which the importer pushes. */
 const deviceName = 'offshoot import';
 
-/** A changeset that is to be pushed. */
+/** A changeset to push. */
 export interface SourceChangeset {
   id: string;
   parentId: string;
   description: string | null;
   containingChanges: number;
   synchronizationInfo: { taskId: string; changedFiles?: string[] | null } | null;
-  /** Briefcase that made it; null where that is not known. */
+  /** Briefcase that made it; null if unknown. */
   briefcaseId: number | null;
   fileSize: number;
-  /** Puts the file in place, its id verified, and tells where; called once the changeset is wanted. */
+  /** Provides the file, with its id verified, and returns its path. Called only when the changeset is about to be pushed. */
   file(): Promise<string>;
 }
 
-/** An iModel outside, in the form of what the API keeps. */
+/** An iModel to import, in terms of the API. */
 export interface Source {
   name: string;
   description: string | null;
   extent: object | null;
-  /** Puts the baseline file in place and tells where. */
+  /** Provides the baseline file and returns its path. */
   baseline(): Promise<string>;
   /** Ids of its changesets, in order. */
   ids: readonly string[];
-  /** Lowest briefcase id that may be handed out for the new iModel: above those that made what it holds. */
+  /** Lowest briefcase id that the new iModel may issue: above every briefcase id used in its contents. */
   minimumBriefcaseId: number;
   /** Changesets after an index, in order. */
   changesets(afterIndex: number): AsyncIterable<SourceChangeset>;
@@ -52,13 +52,12 @@ interface IModel {
 }
 
 /**
- * Brings an iModel in through the API, like any application: creates it from its baseline, then pushes every changeset. What
- * an earlier run brought is left as it is: an iModel of that name in the iTwin whose changesets are the source's first ones
- * goes on where it ended.
+ * Imports an iModel through the API, like any application: creates it from its baseline, then pushes every changeset. If the
+ * iTwin already has an iModel of that name whose changesets are the first ones of the source, the import resumes after them.
  *
- * Each changeset keeps the briefcase that made it. The importer's own briefcase, and all that the new iModel hands out later,
- * get higher ids: iTwin.js builds element ids from them.
- * @throws ExitError when the iModel of that name is another one, when fewer changesets come than there are, or what the server refuses
+ * Each changeset keeps the briefcase that made it. The importer's own briefcase, and all that the new iModel issues later,
+ * get higher ids, because iTwin.js builds element ids from briefcase ids.
+ * @throws ExitError if the iModel of that name diverged from the source, if changesets are missing, or if the server refuses a request
  */
 export async function importIModel(
   connection: Connection,
@@ -90,7 +89,7 @@ export async function importIModel(
       bar?.update(there + pushed);
     }
   } catch (error) {
-    // A push that broke off gives its turn back with the briefcase; what went wrong first is what is told.
+    // Releasing the briefcase also abandons its unfinished push. The first error is the one to report.
     if (briefcaseId !== undefined)
       await connection.request('DELETE', `/imodels/${id}/briefcases/${briefcaseId}`).catch(() => undefined);
     throw error;
@@ -107,8 +106,8 @@ export async function importIModel(
 }
 
 /**
- * Releases the briefcases of earlier runs that were cut off: an unfinished push of theirs would keep everybody else from pushing
- * until its lease has run out.
+ * Releases the briefcases of interrupted runs: an unfinished push of theirs would block every other push until its lease
+ * expires.
  */
 async function releaseLeftOvers(connection: Connection, id: string): Promise<void> {
   const own = connection.list<{ briefcaseId: number; deviceName: string | null }>(
@@ -126,7 +125,7 @@ async function find(connection: Connection, iTwinId: string, name: string): Prom
   return (body as { iModels: IModel[] }).iModels[0];
 }
 
-/** An earlier run was cut off before the iModel was ready: what the server has already is waited for. */
+/** An earlier run was interrupted before the iModel was initialized: waits if its baseline was already uploaded. */
 async function awaitBaseline(connection: Connection, { id, name }: IModel): Promise<void> {
   const operation = `/imodels/${id}/operations/create`;
   const { state } = ((await connection.request('GET', operation)).body as { createOperation: CreateOperation })
@@ -159,7 +158,7 @@ async function create(connection: Connection, iTwinId: string, source: Source): 
   return iModel.id;
 }
 
-/** How many changesets the iModel has, once each is known to be the source's. */
+/** The number of changesets of the iModel, each of which must be the one of the source. */
 async function countSame(connection: Connection, id: string, source: Source): Promise<number> {
   let same = 0;
   for await (const changeset of connection.list<{ id: string }>(`/imodels/${id}/changesets?$top=1000`, 'changesets')) {
@@ -209,13 +208,13 @@ async function push(
   await connection.request('PATCH', _links.complete.href, { state: 'fileUploaded', briefcaseId });
 }
 
-/** Larger files go in blocks of this many bytes, as the clients of the API send them: Azure takes no more in one piece. */
+/** Larger files are uploaded in blocks of this many bytes, as the API clients do: Azure limits the size of one request. */
 const blockBytes = 256 * 1024 * 1024;
 
 async function upload(url: string, file: string): Promise<void> {
   const whole = await openAsBlob(file);
   const put = async (address: string, body: Blob | string, type?: string): Promise<void> => {
-    // Blocks have no type, only what is whole does.
+    // Only whole blobs have a type; blocks have none.
     const headers = {
       'content-type': 'application/octet-stream',
       ...(type !== undefined && { 'x-ms-blob-type': type }),

@@ -65,7 +65,7 @@ async function run(options: ServiceOptions): Promise<void> {
   closeOnSignal({ close, kill: () => workers.kill(), graceMs: config.shutdownSeconds * 1000 });
 }
 
-/** @throws ExitError when they are not those of a service */
+/** @throws ExitError usage when the settings do not suit a service */
 function settingsOf({ data, host, port, config: file }: ServiceOptions) {
   try {
     const overrides = {
@@ -78,7 +78,7 @@ function settingsOf({ data, host, port, config: file }: ServiceOptions) {
     const faults: string[] = [];
     if (key.length < shortestServiceKey)
       faults.push(`${serviceKeyName} is missing or shorter than ${shortestServiceKey} characters`);
-    // What is not here cannot be taken by a hostile file.
+    // A hostile file that takes over this process must find no database address here.
     if (config.databaseUrl !== undefined)
       faults.push(
         'databaseUrl is set: the iTwin.js service does not use the database, and must not be given its address',

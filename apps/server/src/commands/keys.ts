@@ -7,7 +7,7 @@ import { exitCodes, ExitError } from './exit.ts';
 import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
 import { parseTime } from './token.ts';
 
-/** `offshoot keys`: the keys of an installation, beside its servers. */
+/** `offshoot keys`: rotates the keys of an installation while its servers run. */
 export function keysCommand(): Command {
   const rotate = withInstallation(new Command('rotate'))
     .description(

@@ -4,25 +4,25 @@ import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { exitCodes, ExitError } from './exit.ts';
 
-/** Files beside a SQLite database that hold part of it: a write-ahead log, and the journal of a transaction that was cut off. */
+/** Files beside a SQLite database that contain part of it: the write-ahead log, and the journal of an interrupted transaction. */
 const companions = ['-wal', '-journal'] as const;
 
-/** A file that can be uploaded as it is, and what to do when it has been. */
+/** A file that is ready for upload, and its clean-up afterwards. */
 export interface UploadableFile {
   path: string;
-  /** What was done to it, for the user; undefined when it is the given file. */
+  /** Describes for the user what was merged into it; undefined if it is the given file. */
   note?: string;
   remove: () => void;
 }
 
 /**
- * A model file with all that belongs to it. iTwin.js keeps iModels in WAL mode, so after a crash, or with the file open, the latest
- * work is in a file beside it. Then a copy is made in a temporary folder, where SQLite puts both together; the user's own
- * files stay as they are.
- * @throws ExitError when that cannot be done
+ * Returns a model file that contains all committed changes. iTwin.js keeps iModels in WAL mode, so after a crash, or while the
+ * file is open, the latest changes are in a file beside it. In that case SQLite merges them in a copy in a temporary folder;
+ * the user's own files are not modified.
+ * @throws ExitError if they cannot be merged
  */
 export function settleModelFile(file: string): UploadableFile {
-  // Somebody else may have made the folder: a link would bring in another file of whoever imports it.
+  // The folder may come from someone else: a symbolic link in it could upload another file of the user.
   const linked = companions.find((ending) => lstatSync(file + ending, { throwIfNoEntry: false })?.isFile() === false);
   if (linked !== undefined)
     throw new ExitError(exitCodes.usage, `${path.resolve(file)}${linked} is a link, not a regular file`);
@@ -62,13 +62,13 @@ function putTogether(copy: string, file: string, hasLog: boolean): void {
   let db: DatabaseSync | undefined;
   try {
     db = new DatabaseSync(copy);
-    // Reading rolls a transaction back that was cut off.
+    // Reading rolls back an interrupted transaction.
     db.prepare('select count(*) from sqlite_master').get();
     const log = db.prepare('pragma wal_checkpoint(passive)').get() as { log: number; checkpointed: number } | undefined;
-    // A log that belongs to another state of the file counts no frames; a file that is in no WAL mode ignores it (-1).
+    // A log that belongs to another state of the file reports 0 frames; a file that is not in WAL mode reports -1.
     if (hasLog && (log === undefined || log.log <= 0 || log.checkpointed !== log.log))
       throw refuse('the write-ahead log does not belong to the file, or holds nothing that was committed');
-    // What lies beside a file is its own by name only.
+    // Only the name says that a log belongs to the file, so check the merged result.
     const check = (db.prepare('pragma quick_check(1)').get() as { quick_check: string }).quick_check;
     if (check !== 'ok') throw refuse(check);
     db.prepare('pragma journal_mode = delete').get();

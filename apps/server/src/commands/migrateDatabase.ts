@@ -6,7 +6,7 @@ import { copyDatabase, CopyMismatchError, NotEmptyError } from '../maintenance/m
 import { exitCodes, ExitError } from './exit.ts';
 import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
 
-/** `offshoot migrate-database`: from the embedded database to PostgreSQL. */
+/** `offshoot migrate-database`: copies the embedded database into PostgreSQL. */
 export function migrateDatabaseCommand(): Command {
   return withInstallation(new Command('migrate-database'))
     .description('Migrate an embedded installation to PostgreSQL. Stop the server first. Stored files are not moved.')
@@ -14,7 +14,7 @@ export function migrateDatabaseCommand(): Command {
     .action(async (options: InstallationOptions & { to: string }) => {
       const { dataDir, databasePool, databasePrepares, databaseWaitSeconds, databaseLockSeconds } = configOf(options);
       const settings = { dataDir, databasePool, databasePrepares, databaseWaitSeconds, databaseLockSeconds };
-      // Opening it would make an empty one, which would be copied.
+      // Opening a missing database would create an empty one, which would then be copied.
       if (!existsSync(path.join(dataDir, databaseFile)))
         throw new ExitError(exitCodes.usage, `no embedded installation found at ${dataDir}`);
       try {

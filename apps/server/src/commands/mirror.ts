@@ -88,7 +88,7 @@ const requireBriefcase = expectShape(Type.Object({ id: Type.String({ pattern: '^
 
 type ListedChangeset = Static<typeof ListedChangeset>;
 
-/** `offshoot mirror`: an iModel from another server of the same API, the vendor's included. */
+/** `offshoot mirror`: copies an iModel from another server of the iModels API, such as the vendor's. */
 export function mirrorCommand(): Command {
   return withConnection(new Command('mirror'))
     .description('Copy an iModel from any iModels API v2 server. Run the command again to copy new changesets.')
@@ -146,7 +146,7 @@ async function mirror(address: string, options: MirrorOptions): Promise<void> {
   }
 }
 
-/** An iModel of another server. Its files are fetched one by one, each gone when the next one comes. */
+/** An iModel of another server. Its files are downloaded one at a time; each is deleted before the next. */
 async function remote(there: There, iModelId: string, folder: string, name: string | undefined): Promise<Source> {
   const { connection, files } = there;
   const { iModel } = requireIModel(
@@ -179,7 +179,7 @@ async function remote(there: There, iModelId: string, folder: string, name: stri
       return target;
     },
     async *changesets(afterIndex) {
-      // Each is asked for when it is wanted: a link of a long list would have run out.
+      // Requests each changeset just before its download: links of a long list would have expired.
       for (const expected of listed.slice(afterIndex))
         yield fetchChangeset(there, iModelId, expected, path.join(folder, 'changeset.cs'));
     },
@@ -187,8 +187,8 @@ async function remote(there: There, iModelId: string, folder: string, name: stri
 }
 
 /**
- * Every changeset up to the one that is the latest now, checked to be one chain.
- * @throws ExitError failed when the list has fewer than the latest one says, or is no chain
+ * Every changeset up to the current latest one. Checks that they form one chain.
+ * @throws ExitError failed if the list has fewer changesets than the latest one implies, or is not a chain
  */
 async function listChangesets(there: Connection, iModelId: string): Promise<ListedChangeset[]> {
   const address = `/imodels/${iModelId}/changesets`;

@@ -5,9 +5,9 @@ import { exitCodes, ExitError } from './exit.ts';
 const ajv = new Ajv({ strict: false });
 
 /**
- * Makes a check of what came from outside: a file, or the answer of another server.
- * @param what names it in the message, such as `changesets.json`
- * @returns a function that gives the value with its type
+ * Creates a validator for external data: a file, or the answer of another server.
+ * The validator takes the value and its name for messages, such as `changesets.json`.
+ * @returns a function that returns the value with its type
  * @throws ExitError (in that function) with the first fault
  */
 export function expectShape<S extends TSchema>(

@@ -34,7 +34,7 @@ export function startCommand(): Command {
     .action((options: StartOptions) => run(options, 'server'));
 }
 
-/** `offshoot work`: runs the jobs of an installation until SIGINT or SIGTERM. */
+/** `offshoot work`: runs the jobs of an installation, without the API, until SIGINT or SIGTERM. */
 export function workCommand(): Command {
   return withOptions(
     new Command('work').description(
@@ -91,13 +91,13 @@ async function run(options: StartOptions, role: 'server' | 'worker'): Promise<vo
     throw error;
   }
   const lines = await (role === 'worker' ? workerLines(server) : serverLines(server)).catch(async (error: unknown) => {
-    // It listens by now. What has not started whole must not answer, nor keep the process.
+    // The server is already listening. A server that did not start completely must neither answer nor keep the process alive.
     endInTime(endingOf(server));
     await server.close();
     throw error;
   });
   process.stdout.write(banner(server, lines));
-  // Whoever started this process (the demo, a benchmark, a test) learns the address.
+  // Tells the parent process (a benchmark or a test) the address.
   process.send?.({ origin: server.origin });
 
   closeOnSignal(endingOf(server));
@@ -150,13 +150,13 @@ async function serverLines({ origin, services }: RunningServer): Promise<Line[]>
   return lines;
 }
 
-/** A word as a shell takes it, to be copied from the terminal. */
+/** Quotes a word for the shell, so that the command can be copied from the terminal. */
 function shellWord(text: string): string {
   if (/^[\w@%+=:,./~-]+$/.test(text) && !text.startsWith('~')) return text;
   return process.platform === 'win32' ? `"${text}"` : `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
-/** Where checkpoints are made, and how far the native code that makes them is kept from the server. */
+/** Where checkpoints are generated, and how the native code that generates them is isolated. */
 async function checkpointsLine({ workers, checkpoints, config }: Services): Promise<string> {
   if (workers === undefined)
     return checkpoints.enabled ? 'made by another server' : 'not made: iTwin.js is not installed, or switched off';

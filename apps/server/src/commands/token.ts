@@ -26,7 +26,7 @@ export function tokenCommand(): Command {
     });
 }
 
-/** Mints a token with the key of a data folder. @throws ExitError where no server was ever started on it, and for an unknown user */
+/** Mints a token with the key of a data folder. @throws ExitError usage if no server has ever started on it, or the user is unknown */
 export async function mintToken(options: {
   data: string;
   user?: string;
@@ -34,7 +34,7 @@ export async function mintToken(options: {
   scope?: string;
   lifeSeconds: number;
 }): Promise<string> {
-  // A key made here would be one that no server takes tokens of.
+  // No server would accept a token signed with a key created here.
   if (!hasIssuer(options.data))
     throw new ExitError(
       exitCodes.usage,
@@ -51,7 +51,7 @@ export async function mintToken(options: {
   });
 }
 
-/** A span of time in words of the command line, seconds. @throws ExitError usage */
+/** Parses a duration such as `12h` into seconds. @throws ExitError usage */
 export function parseTime(text: string): number {
   const match = /^(\d{1,6})([smhd])$/.exec(text);
   if (match === null) throw new ExitError(exitCodes.usage, `'${text}' is not a duration; write it like 30m, 12h or 7d`);

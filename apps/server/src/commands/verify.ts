@@ -6,7 +6,7 @@ import { exitCodes, ExitError } from './exit.ts';
 import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
 import { progressBar } from './progress.ts';
 
-/** `offshoot verify`: whether every file that the database knows is there, and whole. */
+/** `offshoot verify`: checks that every file that the database refers to exists and is intact. */
 export function verifyCommand(): Command {
   return withInstallation(new Command('verify'))
     .description(
@@ -33,7 +33,7 @@ export function verifyCommand(): Command {
     });
 }
 
-/** A line for each file that is not as it should be. */
+/** Prints one line for each missing or damaged file. */
 export function printFaults(faults: readonly Fault[]): void {
   for (const { blobId, key, what } of faults) process.stdout.write(`${what.padEnd(8)} ${key}  (blob ${blobId})\n`);
 }

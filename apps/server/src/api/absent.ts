@@ -2,8 +2,9 @@ import type { FastifyInstance } from 'fastify';
 import { ApiError } from '../errors.ts';
 
 /**
- * Addresses of the platform that its clients ask for and that are not here, with what is said of them. Without these,
- * `exports` would be taken for the id of an iTwin, and the answer would be that the iTwin is not available.
+ * Paths of the platform that clients request but this server does not implement, with the error message of each.
+ * Without these entries, `exports` would match the route of an iTwin id, and the error would say that the iTwin was not
+ * found.
  */
 export const absentAddresses: readonly { paths: readonly string[]; message: string }[] = [
   { paths: ['/itwins/exports', '/itwins/exports/*'], message: 'Exports of iTwins are not available on this server.' },
@@ -28,7 +29,7 @@ export const absentAddresses: readonly { paths: readonly string[]; message: stri
   },
 ];
 
-/** Answers 404 with the reason for paths of the platform that this server does not implement, for any method and before a body is read. */
+/** Answers these paths with 404 and the reason, for every method and before a body is read. */
 export function registerAbsent(app: FastifyInstance): void {
   for (const { paths, message } of absentAddresses) {
     for (const url of paths) {

@@ -54,7 +54,7 @@ function toFull(row: BriefcaseTable, fileSize: number, links: Links) {
   };
 }
 
-/** A briefcase number as a path has it; undefined when it can be none. */
+/** Parses the briefcase id in a path; undefined if it cannot be one. */
 function parseBriefcaseId(text: string): number | undefined {
   return /^\d{1,10}$/.test(text) ? Number(text) : undefined;
 }
@@ -180,7 +180,7 @@ const releaseBriefcase = imodelRoute({
   errors: ['BriefcaseNotFound', 'iModelNotInitialized'],
   async handler({ access, caller, params, services }) {
     const row = await services.briefcases.get(access.imodel.id, parseBriefcaseId(params['briefcaseId'] ?? ''));
-    // Rule of the API: one's own with webview, anybody's with manage.
+    // Rule of the API: `imodels_webview` suffices to release one's own briefcase; others require `imodels_manage`.
     if (row.owner_id !== caller.user.id && !access.permissions.has('imodels_manage'))
       throw new ApiError('InsufficientPermissions');
     await services.briefcases.release(caller, access, row);

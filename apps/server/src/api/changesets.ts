@@ -71,18 +71,21 @@ const CreatedChangeset = Type.Object({
   }),
 });
 
-/** Bytes of JSON that one changeset keeps of its synchronization: of the API's own limits the one for such data. */
+/** Most bytes of JSON in a changeset's `synchronizationInfo`. The API's limit for extended data applies. */
 const maxSynchronizationInfoBytes = maxExtendedDataBytes;
 
 const path = (id: string): string => `/changesets/${id}`;
 const syncInfo = (json: string | null) =>
   json === null ? null : (JSON.parse(json) as { taskId: string; changedFiles: string[] | null });
 
-/** What an iModel itself knows of changesets, by their index: the rows of changesets are shared with clones. */
+/**
+ * Properties of changesets that belong to one iModel, by index. The rows of changesets themselves are shared with
+ * clones.
+ */
 interface OwnFacts {
   groups: ReadonlyMap<number, string>;
   versions: ReadonlyMap<number, string>;
-  /** Index of the usable checkpoint at or before a changeset. */
+  /** Index of the last usable checkpoint at or before a changeset. */
   checkpointBefore: (index: number) => number;
 }
 
@@ -104,7 +107,7 @@ function toMinimal(iModelId: string, row: Changeset, links: Links, own: OwnFacts
   };
 }
 
-/** @param download rule of the API: null below `imodels_read` */
+/** @param download Rule of the API: null without the permission `imodels_read` */
 function toFull(iModelId: string, row: Changeset, links: Links, download: StorageLink | null, own: OwnFacts) {
   const version = own.versions.get(row.index);
   const minimal = toMinimal(iModelId, row, links, own);
@@ -115,7 +118,7 @@ function toFull(iModelId: string, row: Changeset, links: Links, download: Storag
     _links: {
       ...minimal._links,
       namedVersion: version === undefined ? null : links.to(iModelId, `/namedversions/${version}`),
-      // Rule of the wire: every changeset has one, the baseline's as the last resort.
+      // Rule of the wire: every changeset has this link. Without a checkpoint it points to the one of the baseline.
       currentOrPrecedingCheckpoint: links.to(iModelId, `/changesets/${own.checkpointBefore(row.index)}/checkpoint`),
       download,
     },
@@ -370,7 +373,7 @@ function toCreated(
     id: pending.changeset_id,
     displayName: String(expectedIndex),
     description: pending.description,
-    // Rule of the API: the index is given when the push is complete.
+    // Rule of the API: the index is assigned when the push completes.
     index: 0,
     parentId: pending.parent_id,
     state: 'waitingForFile',
@@ -437,7 +440,7 @@ const updateChangeset = imodelRoute({
       body.briefcaseId,
     );
     const full = toFull(access.imodel.id, row, links, null, await ownFacts(services, access.imodel, [row.index]));
-    // Rule of the wire: these are null in this one answer, whatever they are afterwards.
+    // Rule of the wire: these are null in this answer, even if later reads return values.
     return {
       changeset: {
         ...full,

@@ -54,12 +54,12 @@ const CreatedIModel = Type.Object({
 });
 const IModelResponse = Type.Object({ iModel: FullIModel });
 
-/** An iModel in its short form. */
+/** The minimal representation of an iModel. */
 export function toMinimal(row: IModelTable, dataCenter: string): Static<typeof MinimalIModel> {
   return { id: row.id, displayName: row.name, dataCenterLocation: dataCenter };
 }
 
-/** An iModel in its full form. */
+/** The full representation of an iModel. */
 export function toIModel(row: IModelTable, dataCenter: string, links: Links): Static<typeof FullIModel> {
   return {
     ...toMinimal(row, dataCenter),
@@ -67,7 +67,7 @@ export function toIModel(row: IModelTable, dataCenter: string, links: Links): St
     description: row.description,
     state: row.state,
     createdDateTime: time(row.created_at),
-    // One in the making has the changesets of its source only once it is initialized.
+    // A derived iModel includes the changesets of its source only once it is initialized.
     lastChangesetPushDateTime:
       row.last_pushed_at === null || row.state !== 'initialized' ? null : time(row.last_pushed_at),
     iTwinId: row.itwin_id,
@@ -189,7 +189,7 @@ const createIModel = itwinRoute({
         Type.Object({
           horizontalCRSId: Type.String({
             maxLength: 255,
-            // A code of the EPSG register, or the name of a system in the dictionaries of iTwin.js.
+            // An EPSG code, or the name of a coordinate system in the dictionaries of iTwin.js.
             pattern: '^([eE][pP][sS][gG]:[1-9][0-9]{3,6}|[A-Za-z0-9][A-Za-z0-9_./+-]*)$',
             explain: "'horizontalCRSId' must be an EPSG code, such as 'EPSG:3857', or the name of a coordinate system.",
           }),
@@ -245,12 +245,15 @@ const createIModel = itwinRoute({
   },
 });
 
-/** What each way to create an iModel is made from; in lower case, because the API's own texts spell them differently. */
+/**
+ * The property that each `creationMode` requires. Keys are in lower case, because the API's documentation is
+ * inconsistent about case.
+ */
 const sources = { empty: undefined, fromimodelversion: 'template', frombaseline: 'baselineFile' } as const;
 
 /**
- * Where a creation says two things. Rule of the API: an iModel is empty, from a template or from a baseline file; without
- * `creationMode` the properties tell which, and an empty one then carries no coordinate system.
+ * Contradictions in a create request. Rule of the API: an iModel is empty, from a template or from a baseline file.
+ * Without `creationMode` the other properties determine which, and an empty iModel then has no coordinate system.
  */
 function contradictionsIn(body: {
   creationMode?: string | null;
@@ -346,7 +349,7 @@ const updateIModel = imodelRoute({
   response: { status: 200, description: 'The iModel as it is now.', schema: IModelResponse },
   errors: ['iModelExists', 'iModelNotInitialized'],
   async handler({ access, caller, body, links, services, invalid }) {
-    // Rule of the API: at least one of the three, told without a target.
+    // Rule of the API: at least one of the three is required, and the error has no target.
     if (changeable.every((property) => body[property] === undefined))
       throw invalid([
         {
@@ -404,7 +407,7 @@ const getCreateOperation = imodelRoute({
     schema: Type.Object({
       createOperation: Type.Object({
         state: OperationState,
-        // Clients compare this deeply: exactly these two, additions go beside it.
+        // Clients deep-compare this object, so it has exactly these two properties. Additions go beside it.
         clonedFrom: Nullable(
           Type.Object({ iModelId: Type.String(), changesetId: Type.String() }, { additionalProperties: false }),
         ),

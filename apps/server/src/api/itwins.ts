@@ -23,7 +23,7 @@ import {
 
 const tag = 'iTwins';
 const classes = ['Account', 'Thing', 'Endeavor'] as const;
-/** Rule of the API: which classes there are, and the subclasses of each. */
+/** Rule of the API: the classes and their subclasses. */
 const subClassesOf: Readonly<Record<(typeof classes)[number], readonly string[]>> = {
   Account: ['Account'],
   Thing: ['Portfolio', 'Asset'],
@@ -57,7 +57,7 @@ export const FullITwin = Type.Object({
   createdBy: Nullable(Type.String({ description: 'User id of the creator.' })),
 });
 const ITwinResponse = Type.Object({ iTwin: FullITwin });
-/** An iTwin of a list: the short form, the full form, or the properties that `$select` names. */
+/** An iTwin in a list: its minimal or full representation, or the properties in `$select`. */
 const ListedITwin = Type.Partial(FullITwin);
 export const ITwinListResponse = Type.Object({ iTwins: Type.Array(ListedITwin), _links: PageLinks });
 
@@ -72,13 +72,13 @@ function toMinimalITwin(row: ITwinTable): Static<typeof MinimalITwin> {
   };
 }
 
-/** File names of a picture in its two sizes. */
+/** File names of the two sizes of an image. */
 export const imageNames = (imageId: string): { small: string; large: string } => ({
   small: `small_${imageId}.png`,
   large: `large_${imageId}.png`,
 });
 
-/** iTwins in their full form, each with a fresh address of its picture. */
+/** The full representation of iTwins, each with a new link to its image. */
 async function toITwins(
   rows: readonly ITwinTable[],
   { links, services }: { links: Links; services: Services },
@@ -117,7 +117,7 @@ async function toITwin(
 const wrongStatus = 'Status value is incorrect. Valid values are Active, Inactive and Trial.';
 const wrongSubClass = 'A valid iTwin SubClass was not specified in the query.';
 
-/** Parameters of the lists of iTwins: all, favorites, recents. */
+/** Query parameters of all lists of iTwins, including favorites and recents. */
 export const iTwinListParameters = {
   displayName: Type.Optional(SearchText()),
   number: Type.Optional(SearchText()),
@@ -143,7 +143,7 @@ export const iTwinListParameters = {
     Type.String({ minLength: 1, maxLength: 1000, description: 'Names of the properties to answer, joined by commas.' }),
   ),
   ...pagingParameters,
-  // Rule of the API: iTwins have words of their own for these two.
+  // Rule of the API: the messages for these two differ from those of other lists.
   $top: Type.Optional(
     Type.Integer({
       minimum: 1,
@@ -163,14 +163,17 @@ export const iTwinListParameters = {
 };
 export type ITwinListQuery = Static<ReturnType<typeof Type.Object<typeof iTwinListParameters>>>;
 
-/** Rule of the API: a header says whose iTwins are meant. Without it this server answers all that the caller may see. */
+/**
+ * Rule of the API: a header selects the scope of the list. Without it, this server lists every iTwin that the caller
+ * may see.
+ */
 const queryScopes: Readonly<Record<string, QueryScope>> = {
   memberofitwin: 'member',
   all: 'all',
   organizationadmin: 'administrator',
 };
 
-/** What a list of iTwins is asked for. @throws ApiError 422 for parameters that are wrong or contradict each other */
+/** Builds the filter of a list of iTwins. @throws ApiError 422 for invalid or contradictory parameters */
 export function iTwinFilterOf(
   query: ITwinListQuery,
   { reply, invalid }: Pick<Call<unknown, unknown>, 'reply' | 'invalid'>,
@@ -208,7 +211,7 @@ export function iTwinFilterOf(
     subClass: wanted,
     condition,
     scope: scope ?? 'all',
-    // Who asks for a status in words has said which ones are wanted.
+    // A filter on the status determines itself whether inactive iTwins are included.
     includeInactive:
       query.includeInactive ?? (query.$filter !== undefined && namesInFilter(query.$filter).includes('status')),
   };
@@ -224,7 +227,7 @@ function conditionOf(filter: string, details: ErrorDetail[]): ITwinFilter['condi
   }
 }
 
-/** iTwins of a page as they are asked for: short, full, or the selected properties. */
+/** The iTwins of a page in the requested representation: minimal, full, or the selected properties. */
 export async function listedITwins(
   rows: readonly ITwinTable[],
   query: ITwinListQuery,
@@ -237,7 +240,7 @@ export async function listedITwins(
   );
 }
 
-/** @throws ApiError 422 for a property that there is not */
+/** @throws ApiError 422 for an unknown property in `$select` */
 export function requireSelectable(query: ITwinListQuery, invalid: ApiErrorOf): void {
   const names = query.$select?.split(',').map((name) => name.trim()) ?? [];
   const unknown = names.filter((name) => !Object.hasOwn(FullITwin.properties, name));
@@ -277,7 +280,7 @@ const listITwins = callerRoute({
     const keys = sortKeys(
       query.$orderBy,
       {
-        // By lower-case text, as every order by a name.
+        // Case-insensitive, like every order by name.
         displayName: text('search_text'),
         number: text('number'),
         createdDateTime: { column: 'created_at', type: 'number' },
@@ -341,7 +344,7 @@ const createITwin = callerRoute({
   async handler(call) {
     const { caller, body, services, invalid } = call;
     if (body.class === 'Account' || body.subClass === 'Account') {
-      // An account is an organization, and those are written in the users file.
+      // Accounts are the organizations in the users file, so the API cannot create them.
       if (caller.administeredOrganizationIds.length === 0) throw new ApiError('InsufficientPermissions');
       throw invalid([
         detail.invalidValue('class', 'Class value is incorrect. Accounts are the organizations of the users file.'),
@@ -367,9 +370,9 @@ const createITwin = callerRoute({
 });
 
 /**
- * The parent of a new iTwin and the organization that it gives. Rule of the API: without one, the account is the parent; the
+ * The parent and the organization of a new iTwin. Rule of the API: without `parentId`, the account is the parent; the
  * account is the root of every hierarchy, so an iTwin belongs to the account of its parent.
- * @throws ApiError 422 for a parent that the caller cannot see, 403 for one of an organization that is not the caller's
+ * @throws ApiError 422 for a parent that the caller cannot see, 403 for a parent of another organization
  */
 async function parentOf(
   { caller, requireAccess, invalid }: Pick<Call<unknown, unknown>, 'caller' | 'requireAccess' | 'invalid'>,
@@ -413,7 +416,7 @@ const updateITwin = itwinRoute({
     ...common,
     displayName: Type.Optional(DisplayName),
     number: Type.Optional(NameText('Unique within organization and subclass.', { tooLong: numberTooLong, missing })),
-    // Rule of the API: these are given once. Each attempt to change one is told by its name.
+    // Rule of the API: these properties are read-only. An attempt to change one has an error message of its own.
     id: Fixed('Id is read only and cannot be modified.'),
     class: Fixed('Class is read only and cannot be modified.'),
     subClass: Fixed('SubClass is read only and cannot be modified.'),

@@ -8,7 +8,10 @@ import { parametersOf } from './paging.ts';
 export interface Link {
   href: string;
 }
-/** Rule of the wire: the type picks the client for the transfer. `azure` speaks Azure's protocol, `google` follows redirects. */
+/**
+ * Rule of the wire: the type selects the transfer client. `azure` uses the Azure Blob protocol, `google` follows
+ * redirects.
+ */
 export interface StorageLink extends Link {
   storageType: 'azure' | 'google';
 }
@@ -19,8 +22,8 @@ export interface Downloadable {
 }
 
 /**
- * Addresses for one response, all absolute. Rule of the wire: every address of something in an iModel contains
- * `/imodels/{id}`, from which clients take ids.
+ * Builds the absolute links of one response. Rule of the wire: every link to a resource of an iModel contains
+ * `/imodels/{id}`, because clients extract ids from it.
  */
 export class Links {
   readonly #origin: string;
@@ -28,13 +31,14 @@ export class Links {
   readonly #blobs: Blobs;
   readonly #forPage: boolean;
   readonly #through: LinkOrigin | undefined;
-  /** Upload links given out by this response. */
+  /** Upload links in this response. */
   readonly #uploads = new Map<string, { blobId: string; fileName: string }>();
 
   /**
-   * @param origin the server as the client reaches it, without a slash at the end
-   * @param forPage whether a page in a browser asks, which stores may not answer
-   * @param through the share that the asker holds: links end with it, so they lead to this server, which knows when that is
+   * @param origin the server's origin as the client sees it, without a trailing slash
+   * @param forPage whether the client is a page in a browser: a store's CORS rules may reject its requests
+   * @param through the share of the caller. Links expire with it, so they point to this server, which knows when it
+   * ends
    */
   constructor(origin: string, forPage: boolean, signed: SignedLinks, blobs: Blobs, through: LinkOrigin | undefined) {
     this.#origin = origin;
@@ -56,15 +60,16 @@ export class Links {
     return this.to(iModelId, `/users/${encodeURIComponent(userId)}`);
   }
 
-  /** A fresh download link. */
+  /** A new download link. */
   async download(file: Downloadable): Promise<StorageLink> {
     const [link] = await this.downloads([file]);
     return link as StorageLink;
   }
 
   /**
-   * Fresh download links, in the order of the files: to the stores themselves, where clients reach them. Rule of the API: each read
-   * of a changeset gives a new one, with its id in it, also where two share their bytes.
+   * New download links, in the order of the files. They point directly to the store if clients can reach it.
+   * Rule of the API: each read of a changeset returns a new link that contains its id, even if two changesets share a
+   * blob.
    */
   async downloads(files: readonly Downloadable[]): Promise<StorageLink[]> {
     const { stores } = this.#blobs;
@@ -84,7 +89,7 @@ export class Links {
     return links;
   }
 
-  /** A fresh download link of a whole model file, as it is for one iModel. */
+  /** A new download link for a complete model file as one iModel sees it. */
   modelFile(fileId: string, iModelId: string, fileName: string): StorageLink {
     return {
       href: this.#signed.make(
@@ -96,7 +101,7 @@ export class Links {
     };
   }
 
-  /** Where the containers of checkpoints are, and a token for one of them. */
+  /** The base address of checkpoint containers, and a token for one container. */
   container(container: string, lifeSeconds: number): { baseUrl: string; token: string } {
     return {
       baseUrl: `${this.#origin}/${account}`,
@@ -104,7 +109,7 @@ export class Links {
     };
   }
 
-  /** A link to upload one file, to the store itself where clients can. */
+  /** A link to upload one file. It points directly to the store if clients can reach it. */
   async upload(blobId: string, fileName: string): Promise<StorageLink> {
     const { stores } = this.#blobs;
     const place = stores.anyDirectUploads ? (await this.#blobs.places([blobId])).get(blobId) : undefined;
@@ -112,25 +117,25 @@ export class Links {
     const href =
       uploads === undefined
         ? this.#signed.make(this.#origin, { resource: `blobs/${blobId}`, fileName, permission: 'w' })
-        : // The store cannot tell whether an upload began in time: its link is good for as long as the file is waited for.
+        : // The store cannot tell whether an upload began in time: the link is valid while the server accepts the file.
           await uploads.link(blobId, Math.max(this.#signed.expiry(), Date.now() + completionMs));
     this.#uploads.set(href, { blobId, fileName });
     return { href, storageType: 'azure' };
   }
 
-  /** What an address of this response uploads, if it is an upload link. */
+  /** The blob and file name of an upload link of this response; undefined for other addresses. */
   uploadAt(href: string): { blobId: string; fileName: string } | undefined {
     return this.#uploads.get(href);
   }
 
-  /** How the asking client reaches the store of a blob by itself, if it may. */
+  /** Direct access to the store of a blob; undefined if this client must use the server instead. */
   #direct(place: Placed | undefined): DirectAccess | undefined {
     const direct =
       place === undefined || this.#through !== undefined ? undefined : this.#blobs.stores.get(place.store).direct;
     return direct !== undefined && this.#forPage && !direct.pages ? undefined : direct;
   }
 
-  /** `_links` of a list: they carry every parameter of the request, so that a page follows from its link alone. */
+  /** `_links` of a list. They repeat every parameter of the request, so that a client can follow a link as it is. */
   page(
     path: string,
     rawQuery: Record<string, unknown>,

@@ -14,7 +14,9 @@ const LockedObjects = Type.Array(
   Type.Object({ lockLevel: Type.String({ enum: heldLevels }), objectIds: Type.Array(Type.String()) }),
 );
 const LockSchema = Type.Object({ briefcaseId: Type.Integer(), lockedObjects: LockedObjects });
-/** 0 is no briefcase, which the operation says in its own way: by BriefcaseNotFound. */
+/**
+ * Allows 0, which is not a briefcase id: the operation answers it with BriefcaseNotFound instead of a validation error.
+ */
 const BriefcaseId = Type.Integer({
   minimum: 0,
   maximum: 2_147_483_647,
@@ -24,7 +26,7 @@ const ChangesetId = Type.Optional(
   Nullable(Type.String({ maxLength: 255, description: 'Changeset that the briefcase is at; `""` is the baseline.' })),
 );
 
-/** Objects grouped by level, in the order in which they come. */
+/** Groups objects by lock level and preserves their order. */
 function byLevel(
   locks: readonly { object_id: string; level: HeldLockLevel }[],
 ): { lockLevel: HeldLockLevel; objectIds: string[] }[] {
@@ -77,7 +79,7 @@ const listLocks = imodelRoute({
   },
 });
 
-/** One text for one object: ids are numbers, whatever the case of their digits and the zeros before them. */
+/** The canonical form of an object id. Ids are hexadecimal numbers, so case and leading zeros do not matter. */
 const canonicalId = (id: string): string => id.toLowerCase().replace(/^0x0+/, '0x');
 
 const updateLocks = imodelRoute({

@@ -3,13 +3,13 @@ import type { Route } from './route.ts';
 
 type Made = NonNullable<Route['made']>;
 
-/** A new iModel, by its address in `Location`. */
+/** A new iModel. Its id is the last segment of the `Location` header. */
 export const madeIModel: Made = {
   table: 'imodel',
   idIn: (_body, { location }) => location?.slice(location.lastIndexOf('/') + 1) ?? '',
 };
 
-/** Something new, by its id in the answer. @param property under which it is answered */
+/** A new object. Its id is in the response body. @param property the property of the body that contains the object */
 export function madeIn(table: MadeTable, property: string): Made {
   return { table, idIn: (body) => (body as Record<string, { id: string }>)[property]?.id ?? '' };
 }

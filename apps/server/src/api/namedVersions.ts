@@ -38,7 +38,7 @@ const FullVersion = Type.Object({
 });
 const VersionResponse = Type.Object({ namedVersion: FullVersion });
 
-/** Rule of the wire: the baseline's version has no changeset id and no link to one, and index 0. */
+/** Rule of the wire: a named version of the baseline has index 0, no changeset id and no link to a changeset. */
 function toMinimal(row: NamedVersionTable) {
   return {
     id: row.id,

@@ -1,7 +1,7 @@
 import { sql, type RawBuilder } from 'kysely';
 import type { FilterProperty } from '../iTwins/itwins.ts';
 
-/** The filter is not one, or asks for something that is not offered. The message is for the user. */
+/** The filter is malformed or uses an unsupported feature. The message is for the user. */
 export class FilterError extends Error {
   constructor(message: string) {
     super(message);
@@ -9,16 +9,20 @@ export class FilterError extends Error {
   }
 }
 
-/** More than any person writes. Each comparison is a condition of the statement, so their number has a bound. */
+/**
+ * Each comparison becomes a condition of the SQL statement, so their number is limited. No hand-written filter has this
+ * many.
+ */
 const maxComparisons = 50;
 const maxDepth = 20;
 
 const comparisons: Record<string, string> = { eq: '=', gt: '>', ge: '>=', lt: '<', le: '<=' };
 
 /**
- * Reads an OData `$filter`: comparisons (`eq`, `ne`, `gt`, `ge`, `lt`, `le`, `in`) and `contains`, `startswith`, `endswith`,
- * joined by `and`, `or`, `not` and parentheses. Texts are quoted, with `''` for a quote in them; `null` stands for no value.
- * @returns a condition of the statement
+ * Parses an OData `$filter`: comparisons (`eq`, `ne`, `gt`, `ge`, `lt`, `le`, `in`) and `contains`, `startswith`,
+ * `endswith`, combined with `and`, `or`, `not` and parentheses. Strings are quoted, and `''` is a quote inside a
+ * string; `null` means no value.
+ * @returns a condition of the SQL statement
  * @throws FilterError
  */
 export function filterCondition(
@@ -28,7 +32,7 @@ export function filterCondition(
   return new Parser(tokensOf(text), properties).parse();
 }
 
-/** The properties that a filter names, whether it is right or not. */
+/** The names in a filter, whether or not it is valid. */
 export function namesInFilter(text: string): string[] {
   return [...text.replace(/'(?:[^']|'')*'/g, '').matchAll(/[A-Za-z]\w*/g)].map(([name]) => name);
 }
@@ -97,7 +101,7 @@ class Parser {
     }
   }
 
-  /** Never null, so that `not` means what it says where a property has no value. */
+  /** Never evaluates to null, so that `not` also works for a property without a value. */
   #comparison(): RawBuilder<boolean> {
     if (++this.#comparisons > maxComparisons) throw new FilterError(`it has more than ${maxComparisons} comparisons`);
     const word = this.#needsWord();
@@ -126,7 +130,7 @@ class Parser {
     const value = this.#literal(property);
     this.#needsMark(')');
     if (property.isTime === true || typeof value !== 'string') throw new FilterError(`'${name}' compares texts`);
-    // The length is counted here, because both databases count characters and JavaScript counts code units.
+    // Counts code points, as both databases do; `length` of a JavaScript string counts UTF-16 code units.
     const { length } = Array.from(value);
     if (name === 'startswith') return sql<boolean>`substr(${property.value}, 1, ${sql.lit(length)}) = ${value}`;
     if (name === 'endswith')

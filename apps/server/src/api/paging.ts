@@ -3,7 +3,7 @@ import type { Cursor, PagePosition, PageRequest, SortKey } from '../db/keysetPag
 import type { ApiError } from '../errors.ts';
 import { detail } from '../errors.ts';
 
-/** Paging parameters that every list takes. Rule of the API: 100 a page, at most 1,000. */
+/** Paging parameters of every list. Rule of the API: 100 items a page by default, at most 1,000. */
 export const pagingParameters = {
   $top: Type.Optional(
     Type.Integer({
@@ -32,12 +32,13 @@ export interface PagingQuery {
 }
 
 const defaultTop = 100;
-/** For lists whose clients do not page: everything, up to the largest page. */
+/** Default `$top` of lists whose clients do not page: the largest page. */
 export const unpagedTop = 1000;
 
 /**
- * Reads `$orderBy` (`prop[ asc|desc]`, several joined by commas) over the properties that a list offers.
- * @param tiebreak makes the order total, so that pages neither repeat nor lose an item
+ * Parses `$orderBy` (`prop[ asc|desc]`, separated by commas).
+ * @param offered the properties by which the list can be sorted
+ * @param tiebreak makes the order total, so that pages neither repeat nor skip an item
  */
 export function sortKeys(
   orderBy: string | undefined,
@@ -67,10 +68,13 @@ export function sortKeys(
   return keys;
 }
 
-/** Makes the operation's own umbrella error out of details. */
+/** Creates the validation error of the operation from details. */
 export type ApiErrorOf = (details: ReturnType<typeof detail.invalidBody>[]) => ApiError;
 
-/** Puts a page request together from the parameters. @throws ApiError 422 for a token of another list or order */
+/**
+ * Builds a page request from the query parameters.
+ * @throws ApiError 422 for a continuation token of another list or order
+ */
 export function pageRequest(
   query: PagingQuery,
   keys: readonly SortKey[],
@@ -91,7 +95,7 @@ export function pageRequest(
   return { keys, top: query.$top ?? top, skip: query.$skip, cursor };
 }
 
-/** The query parameters that lead to a page. */
+/** The query parameters that select a page. */
 export function parametersOf(position: PagePosition): Record<string, string> {
   const $top = String(position.top);
   if ('skip' in position) return { $skip: String(position.skip), $top };

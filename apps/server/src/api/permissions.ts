@@ -33,7 +33,7 @@ const getPermissions = imodelRoute({
   },
 });
 
-/** The two kinds of iModel-level permissions differ in nothing but the names of their parts. */
+/** The two kinds of iModel-level permissions differ only in the names of their properties. */
 const kinds = {
   roles: { path: 'rolepermissions', list: 'rolePermissions', holder: 'roleId', label: 'Role' },
   users: { path: 'userpermissions', list: 'userPermissions', holder: 'userId', label: 'User' },
@@ -60,7 +60,7 @@ function permissionRoutesOf(kind: GrantKind): Route[] {
       permissions: entry['permissions'] as IModelPermission[],
     }));
     const outcome = await services.iModelPermissions.set(caller, access, kind, grants, replace);
-    // Rule of the API: an iModel has role permissions or user permissions, not both.
+    // Rule of the API: an iModel has either role permissions or user permissions, not both.
     if (outcome === 'otherKind') throw invalid([detail.exclusiveProperties(['rolePermissions', 'userPermissions'])]);
     return toWire(outcome);
   }
@@ -115,7 +115,7 @@ function permissionRoutesOf(kind: GrantKind): Route[] {
   ];
 }
 
-/** The public reference shows role permissions below this address too, with the id of any one role. */
+/** The public reference also lists role permissions at this address. It accepts the id of any role. */
 function underRole(route: Route): Route {
   return {
     ...route,

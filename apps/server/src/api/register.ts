@@ -65,9 +65,10 @@ export interface RegisterOptions {
 }
 
 /**
- * Registers the declared routes. The order of refusals is the same everywhere: token (401), rate limit (429), what
- * the path names (404, then 403), body and parameters (422), an iModel that is not initialized (409), what body and
- * parameters name (404, 403), and then the rules of the handler. A caller without access therefore learns nothing about an iModel from the validation of a body.
+ * Registers the declared routes. The order of refusals is the same everywhere: token (401), rate limit (429), what the
+ * path names (404, then 403), body and parameters (422), an iModel that is not initialized (409), what body and
+ * parameters name (404, 403), and then the rules of the handler. A caller without access therefore learns nothing about
+ * an iModel from the validation of a body.
  */
 export function registerRoutes(
   app: FastifyInstance,
@@ -79,7 +80,7 @@ export function registerRoutes(
   // Bodies are read as raw bytes and parsed per route, because the API words its errors per operation.
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
   app.addHook('preParsing', (request, reply, _payload, done) => {
-    // One that is too long is refused before it is sent.
+    // A body that is too long is refused before the client sends it.
     if (!(Number(request.headers['content-length']) > request.routeOptions.bodyLimit))
       continueIfExpected(request.raw, reply.raw);
     if (request.raw.complete) done();
@@ -101,7 +102,10 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       ? answerCheck(route.response.schema)
       : undefined;
 
-  /** A refusal that a repetition with a key may be spared: only its body tells whether it is one. */
+  /**
+   * Defers a refusal if the request has a known idempotency key: whether it repeats the original request depends on its
+   * body.
+   */
   const unlessRepeated = async (
     request: FastifyRequest,
     state: RequestState,
@@ -138,7 +142,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
     validatorCompiler: () => () => true,
     serializerCompiler: () => (value) => JSON.stringify(value),
 
-    // A content type that is not even one is refused by the HTTP layer, but in the operation's words too.
+    // The HTTP layer refuses a malformed content type, but the error must be the one of the operation.
     errorHandler: (error, request, reply) => {
       const malformed = error.code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE';
       const types = route.file?.types ?? route.bodyTypes ?? ['application/json'];
@@ -161,7 +165,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       states.set(request, state);
       await onBehalfOf(partyOf(state), async () => {
         if (caller.share === undefined) await services.users.remember(caller.user);
-        // Rule of shares: to look at the model and to read it; whatever changes something, or tells of people, wants a person.
+        // Rule of shares: a share permits reading the model. Changes, and data about people, require a user.
         else if (route.method !== 'GET' || isPersonal(route.access))
           throw await refusalOfHolder(services, route, caller, caller.share);
         await judge(request, state);
@@ -306,8 +310,8 @@ function onItsBehalf<T>(
 }
 
 /**
- * An iModel or iTwin is charged only if the caller has access to it, so that nobody can exhaust the connections of others. All shares of
- * one creator count as one party, because anyone can create shares.
+ * An iModel or iTwin is charged only if the caller has access to it, so that nobody can exhaust the connections of
+ * others. All shares of one creator count as one party, because anyone can create shares.
  */
 function partyOf({ caller: { user, share }, access }: RequestState): Party {
   const subject = access === undefined ? undefined : 'imodel' in access ? access.imodel.id : access.itwin.id;
@@ -318,14 +322,17 @@ function partyOf({ caller: { user, share }, access }: RequestState): Party {
   };
 }
 
-/** What deletes may use the last of the disk of the embedded database; what only reads needs nothing; all else leaves the floor free. */
+/**
+ * Disk space of the embedded database: reads need none, deletes may use the reserve, and other requests must leave the
+ * minimum free.
+ */
 async function requireSpace({ database, space }: Services, { method }: Route): Promise<void> {
   if (database.engine !== 'sqlite') return;
   if (method === 'DELETE') await space.makeRoom();
   else if (method !== 'GET') await space.require();
 }
 
-/** Whether a route is closed until its iModel is initialized, which is the rule; exceptions give their reason. */
+/** Whether a route requires an initialized iModel. This is the default; each exception declares its reason. */
 export function needsInitialized(access: Access): boolean {
   return access.on === 'imodel' && access.beforeInitialized === undefined;
 }
@@ -335,7 +342,10 @@ function isPersonal(access: Access): boolean {
   return access.on === 'imodel' && access.personal === true;
 }
 
-/** Access to what the path names; routes whose iTwin is in the query or body are checked once those are. */
+/**
+ * Checks access to the resource in the path. If the iTwin is in the query or body, access is checked after their
+ * validation.
+ */
 async function accessByPath(
   services: Services,
   route: Route,
@@ -376,7 +386,7 @@ async function meet(
   return access;
 }
 
-/** The same for the requirement of the route; a refusal is written to the audit log. @throws ApiError */
+/** Like `meet`, for the requirement of the route; a refusal is written to the audit log. @throws ApiError */
 async function meetOrNote(
   services: Services,
   route: Route,
@@ -396,7 +406,10 @@ async function meetOrNote(
   return access;
 }
 
-/** What handlers refuse for want of permission: a part of what the path names, or another iTwin or iModel that the body names. */
+/**
+ * Codes with which handlers refuse missing permissions: on a part of the resource in the path, or on an iTwin or iModel
+ * in the body.
+ */
 const refusingCodes: readonly ErrorCode[] = [
   'InsufficientPermissions',
   'iTwinNotFound',
@@ -404,7 +417,10 @@ const refusingCodes: readonly ErrorCode[] = [
   'iModelNotFound',
 ];
 
-/** Judges a request, and notes in the audit log when it is refused. @param subject what it is about, if that is there, whether or not the caller sees it */
+/**
+ * Runs a check and writes a refusal to the audit log.
+ * @param subject the iModel or iTwin of the request if it exists, whether or not the caller may see it
+ */
 async function noted<T>(
   services: Services,
   route: Route,
@@ -443,7 +459,10 @@ async function refusalOfHolder(services: Services, route: Route, caller: Caller,
   return refusal;
 }
 
-/** Code of the 404 where the caller may not see the iTwin. Rule of the API: that of what is asked for, where there is such a code. */
+/**
+ * Code of the 404 if the caller may not see the iTwin. Rule of the API: the code of the requested resource, if it has
+ * one.
+ */
 function iTwinNotFoundOf(route: Route): ErrorCode {
   return route.iTwinNotFound ?? (route.path.startsWith('/accesscontrol') ? 'ItwinNotFound' : 'iTwinNotFound');
 }
@@ -472,7 +491,7 @@ function parseBody(request: FastifyRequest, route: Route, invalid: (details: Err
     throw invalid([detail.contentType(given.slice(0, 100), ...types)]);
   let value: unknown;
   try {
-    // Rule of JSON: it is UTF-8. Lenient decoding of other bytes would silently store different names.
+    // Rule of JSON: the encoding is UTF-8. Lenient decoding of other bytes would silently store different names.
     const text = isUtf8Type(given) ? decodeUtf8(body) : undefined;
     if (text === undefined) throw new SyntaxError('the body is not UTF-8');
     requireShape(shapeOf(text), invalid);
@@ -494,7 +513,7 @@ function requireShape({ depth, values }: JsonShape, invalid: (details: ErrorDeta
     });
 }
 
-/** Parameters that are not UTF-8. Those that are look as they were meant; these would look like others. */
+/** Errors for parameters that are not valid UTF-8: lenient decoding would change their values. */
 function faultsOfEncoding(query: unknown): ErrorDetail[] {
   const names = (query as { [undecodable]?: string[] })[undecodable] ?? [];
   return names.map((name) =>
@@ -556,7 +575,7 @@ export function errorsOf(route: Route): ErrorCode[] {
   if (route.access.on === 'itwin') codes.add(iTwinNotFoundOf(route));
   if (route.access.on !== 'caller' && !(route.access.on === 'itwin' && route.access.permission === 'member'))
     codes.add('InsufficientPermissions');
-  // Holders of shares, whatever permissions others have.
+  // Shares are refused here even if every user is permitted.
   if (route.method !== 'GET') codes.add('InsufficientPermissions');
   if (route.method === 'POST') codes.add('RequestInProgress');
   codes.add(validationErrorOf(route));

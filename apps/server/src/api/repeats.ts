@@ -77,8 +77,9 @@ export async function answerWithKey(
 }
 
 /**
- * Answers a request with a key whose caller is refused by now: what it was answered before is no news to it, as long as that
- * answer opens nothing. @throws the refusal
+ * Answers a repeated request with a key whose caller has lost permission since. The stored answer reveals nothing new,
+ * unless it contains upload links, which would grant access.
+ * @throws the refusal
  */
 export async function answerAgain(
   key: string,
@@ -94,8 +95,8 @@ export async function answerAgain(
 }
 
 /**
- * Answers a request without a key. Where the connection ends before the answer is out, the answer is kept: its repetition
- * would be told that the name is taken, by what the request itself has made.
+ * Answers a request without a key. If the connection closes before the answer is sent, the answer is stored for a
+ * repeated request, which would otherwise fail with a name conflict with the object that the first request created.
  */
 export async function answerUnlessLost({
   services,
@@ -164,7 +165,7 @@ export function keptAnswer(route: Route, reply: FastifyReply, body: unknown, lin
   return { status: route.response.status, headers, body: withoutUploads(body, links, [], uploads), uploads };
 }
 
-/** A copy of an answer's body without the upload links in it, which are noted. */
+/** Copies the body of an answer without its upload links, and records those in `uploads`. */
 function withoutUploads(value: unknown, links: Links, path: readonly string[], uploads: UploadPlace[]): unknown {
   if (typeof value === 'string') {
     const upload = links.uploadAt(value);

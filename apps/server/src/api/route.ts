@@ -18,17 +18,17 @@ export type Access =
       on: 'imodel';
       permission: IModelPermission;
       level: 'iModel' | 'iTwin';
-      /** A further rule that the handler checks, in words for the document. */
+      /** A further rule that the handler checks, described for the API document. */
       also?: string;
       /**
-       * Why the route answers for an iModel that is not initialized (yet, or ever). Absent: it answers 409
-       * `iModelNotInitialized` then, because until that moment an iModel may refer to the files of its source.
+       * Why the route accepts an iModel that is not initialized. If absent, the answer is 409 `iModelNotInitialized`,
+       * because until then an iModel may refer to the files of its source.
        */
       beforeInitialized?: string;
-      /** Tells who works on the iModel and how, which is nothing for holders of a share. */
+      /** The answer contains data about the users of the iModel, which holders of a share must not see. */
       personal?: true;
     }
-  /** The iTwin named in the path, in the query or in the body. `member` = everyone who can access it. */
+  /** The iTwin in the path, the query or the body. `member`: everyone who can access it. */
   | { on: 'itwin'; permission: Permission | 'member'; from: 'path' | 'query' | 'body' }
   /** Anyone with a valid token. */
   | { on: 'caller' };
@@ -37,39 +37,43 @@ interface RouteResponse {
   status: 200 | 201 | 202 | 204;
   description: string;
   schema?: TSchema;
-  /** Media type of an answer that is no JSON. */
+  /** Media type of an answer that is not JSON. */
   binary?: string;
   headers?: Record<string, string>;
 }
 
-/** Requires something of the caller besides the route's own access. It is judged at once, and again in each transaction of the request. @throws ApiError */
+/**
+ * Requires a permission in addition to the access of the route. It is checked immediately, and again in each
+ * transaction of the request.
+ * @throws ApiError
+ */
 export interface RequireAccess {
   (requirement: ITwinRequirement): Promise<ITwinAccess>;
   (requirement: IModelRequirement): Promise<IModelAccess>;
 }
 
-/** What a handler is given. */
+/** The argument of a handler. */
 export interface Call<Body, Query> {
   caller: Caller;
   params: Record<string, string>;
   body: Body;
   query: Query;
-  /** The query as it came, for links that lead to other pages. */
+  /** The query as received, for links to other pages. */
   rawQuery: Record<string, unknown>;
-  /** Rule of the API: lists answer their short form unless `Prefer: return=representation` is sent. */
+  /** Rule of the API: lists return minimal representations unless the request has `Prefer: return=representation`. */
   representation: boolean;
   links: Links;
   services: Services;
   requireAccess: RequireAccess;
   reply: FastifyReply;
-  /** Makes the operation's own 422 out of details. */
+  /** Creates the 422 of the operation from details. */
   invalid: (details: ErrorDetail[]) => ApiError;
 }
 export type IModelCall<Body, Query> = Call<Body, Query> & { access: IModelAccess };
 export type ITwinCall<Body, Query> = Call<Body, Query> & { access: ITwinAccess };
 
 interface RouteBase<Body extends TSchema, Query extends TSchema> {
-  /** The API's own name of the operation. */
+  /** The name of the operation in the API's documentation. */
   operationId: string;
   method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   path: string;
@@ -79,21 +83,24 @@ interface RouteBase<Body extends TSchema, Query extends TSchema> {
   /** Message of the operation's 422. */
   invalid: string;
   body?: Body;
-  /** The body is a file of one of these media types, at most `limit` bytes; the handler gets it as a Buffer. `tooLarge` is the message of its 413. */
+  /**
+   * The body is a file of one of these media types with at most `limit` bytes. The handler receives it as a Buffer.
+   * `tooLarge` is the message of the 413.
+   */
   file?: { types: readonly string[]; limit: number; tooLarge?: string };
-  /** Media types that the JSON body may come as; `application/json` by default. */
+  /** Accepted media types of the JSON body; `application/json` by default. */
   bodyTypes?: readonly string[];
   /** An empty body counts as `{}`. */
   bodyOptional?: boolean;
   query?: Query;
-  /** Takes `Prefer: return=minimal|representation`. */
+  /** Accepts `Prefer: return=minimal|representation`. */
   prefer?: boolean;
   response: RouteResponse;
   /** POST: the kind of the created object, if it has a name or address by which a repeated request can find it. */
   made?: { table: MadeTable; idIn: (body: unknown, headers: Readonly<Record<string, string>>) => string };
   /** Code of the 404 for an iTwin that the caller cannot access, if it differs from the usual one. */
   iTwinNotFound?: ErrorCode;
-  /** Refusals besides those that follow from access, body and query. */
+  /** Error codes in addition to those that follow from access, body and query. */
   errors?: readonly ErrorCode[];
 }
 
@@ -119,7 +126,7 @@ export interface CallerRoute<Body extends TSchema = TSchema, Query extends TSche
   handler(call: Call<Static<Body>, Static<Query>>): Promise<unknown>;
 }
 
-/** Any route, its types of body and query checked where it was declared and no longer needed. */
+/** Any route. The types of its body and query are checked at its declaration and erased here. */
 export type Route = RouteBase<TSchema, TSchema> & {
   access: Access;
   handler(call: Call<unknown, unknown> & { access?: IModelAccess | ITwinAccess }): Promise<unknown>;

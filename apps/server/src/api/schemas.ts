@@ -2,40 +2,43 @@ import { Type, type Static, type TSchema } from 'typebox';
 import type { TextKind } from './text.ts';
 import type { Wording } from './validation.ts';
 
-/** A schema that also allows null, as one list of types: two branches would report every fault twice. */
+/**
+ * A schema that also allows null. It extends `type` instead of using `anyOf`, whose two branches would report every
+ * error twice.
+ */
 export function Nullable<S extends TSchema>(schema: S) {
   const { type } = schema as unknown as { type: string };
   return Type.Unsafe<Static<S> | null>({ ...schema, type: [type, 'null'] });
 }
 
-/** A name: 1 to 255 characters of which some can be seen and none is a control character; kept in NFC. */
+/** A name: 1 to 255 characters, at least one of them visible and none a control character; stored in NFC. */
 export const NameText = (description: string, wording: Wording = {}) => textOf('name', description, wording);
-/** Text that names a person or a thing by its exact characters; else like a name. */
+/** A reference to a person or an object that must match exactly; otherwise like a name. */
 export const ReferenceText = (description: string) => textOf('reference', description, {});
 const textOf = (text: TextKind, description: string, wording: Wording) =>
   Type.String({ description, minLength: 1, maxLength: 255, text, ...wording });
-/** Free text of at most 255 characters, which may have several lines; kept in NFC. */
+/** Free text of at most 255 characters, which may contain line breaks; stored in NFC. */
 export const FreeText = (description: string, options: Wording & { minLength?: number; pattern?: string } = {}) =>
   Type.String({ description, maxLength: 255, text: 'description' satisfies TextKind, ...options });
-/** Text of one line, which may be empty; kept in NFC. */
+/** A single line of text, which may be empty; stored in NFC. */
 export const LabelText = (options: Wording & { description?: string; maxLength?: number } = {}) =>
   Type.String({ maxLength: 255, text: 'label' satisfies TextKind, ...options });
-/** A parameter that is compared with names or descriptions. */
+/** A query parameter that is compared with names or descriptions. */
 export const SearchText = (options: { description?: string; minLength?: number } = {}) =>
   Type.String({ maxLength: 255, text: 'search' satisfies TextKind, ...options });
-/** One of some words, or null. */
+/** An enumeration of strings that also allows null. */
 export function NullableWord<W extends string>(words: readonly W[], wording: Wording = {}) {
   return Type.Unsafe<W | null>({ type: ['string', 'null'], enum: [...words, null], ...wording });
 }
 
-/** A property that a body must not have, because it cannot be changed. */
+/** A read-only property, which a request body must not contain. */
 export const Fixed = (message: string) => Type.Optional(Type.Unsafe<undefined>({ not: {}, fixed: message }));
 
-/** An id that a body names; whether there is such a thing is told later. */
+/** An id in a request body. The handler checks that the object exists. */
 export const IdText = (options: { description?: string; minLength?: number } = {}) =>
   Type.String({ maxLength: 255, ...options });
 
-/** An id of an iTwin or iModel in a query. */
+/** The id of an iTwin or iModel in a query. */
 export const guidPattern = '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';
 
 export const LinkSchema = Type.Object({ href: Type.String() });
@@ -84,7 +87,7 @@ export const ErrorSchema = Type.Object(
 );
 
 export const NameSchema = NameText('Name, unique within the iTwin.');
-/** Null or empty says "none". */
+/** Null and the empty string both mean "no description". */
 export const DescriptionSchema = Nullable(FreeText('Free text.'));
 export const ContainersEnabled = Type.Integer({
   minimum: 0,
@@ -93,11 +96,11 @@ export const ContainersEnabled = Type.Integer({
   explain: "'containersEnabled' must be a sum of the flags 1, 2 and 4.",
 });
 
-/** A time on the wire: ISO 8601, milliseconds, UTC. */
+/** Formats a time for the API: ISO 8601 with milliseconds, UTC. */
 export const time = (ms: number): string => new Date(ms).toISOString();
 export const TimeSchema = Type.String({ format: 'date-time' });
 
-/** Rule of the wire: what is not set is null, never `""`. */
+/** Rule of the wire: a property without a value is null, never `""`. */
 export function emptyToNull(text: string | null | undefined): string | null {
   return text === undefined || text === '' ? null : text;
 }

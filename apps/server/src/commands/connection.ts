@@ -26,11 +26,16 @@ export function withConnection(command: Command): Command {
 
 /** Longest wait for a rate limit, seconds: the longest rate limit window is one hour. */
 const longestWaitSeconds = 3700;
-/** Attempts per rate-limited request. Each waits at least twice as long as the one before, whatever Retry-After says. */
+/**
+ * Attempts per rate-limited request. Each waits at least twice as long as the one before, whatever Retry-After says.
+ */
 const rateLimitAttempts = 8;
 const firstWaitMs = 20;
 
-/** Longest wait for an answer. Completing a push is the slowest request: it reads the whole file, for at most two minutes. */
+/**
+ * Longest wait for an answer. Completing a push is the slowest request: it reads the whole file, for at most two
+ * minutes.
+ */
 const requestTimeoutMs = 300_000;
 
 /** Largest accepted answer, bytes: a full page of 1,000 changesets has about 2 MiB. */
@@ -97,7 +102,10 @@ export class Connection {
     return new Connection(base, own, await mintedTokens(options.data), settings);
   }
 
-  /** @throws ExitError refused or unreachable, with the server's message; failed if the address belongs to another server */
+  /**
+   * @throws ExitError refused or unreachable, with the server's message; failed if the address belongs to another
+   * server
+   */
   async request(
     method: string,
     pathOrUrl: string,
@@ -126,7 +134,10 @@ export class Connection {
     }
   }
 
-  /** All items of a list, page by page. @throws ExitError failed if the list has more than `most` items or does not end */
+  /**
+   * All items of a list, page by page.
+   * @throws ExitError failed if the list has more than `most` items or does not end
+   */
   async *list<T>(
     first: string,
     key: string,
@@ -250,7 +261,9 @@ function requireIssuer(dataDir: string): void {
   );
 }
 
-/** Tokens of the data folder's issuer. Each is used for half its lifetime, so that it never expires during a request. */
+/**
+ * Tokens of the data folder's issuer. Each is used for half its lifetime, so that it never expires during a request.
+ */
 async function mintedTokens(dataDir: string): Promise<() => Promise<string>> {
   const mint = async () => ({
     token: await mintToken({ data: dataDir, lifeSeconds: tokenSeconds }),

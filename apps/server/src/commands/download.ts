@@ -15,7 +15,9 @@ const downloadAttempts = 5;
 const firstPauseMs = 100;
 /** Most redirects per request: a server whose files are in a cloud store redirects once. */
 const mostRedirects = 5;
-/** Time limit of a file over all attempts: twenty times the longest silence, plus the time for its bytes at this rate. */
+/**
+ * Time limit of a file over all attempts: twenty times the longest silence, plus the time for its bytes at this rate.
+ */
 const silences = 20;
 const leastBytesPerSecond = 16 * 1024;
 /** Longest delay of a Node.js timer, milliseconds. */
@@ -50,8 +52,8 @@ interface Partial {
 class BrokenOff extends Error {}
 
 /**
- * Downloads a file. An interrupted download resumes if the other server sends exactly the missing part of the same file, and
- * otherwise restarts. It never writes more bytes than were announced.
+ * Downloads a file. An interrupted download resumes if the other server sends exactly the missing part of the same
+ * file, and otherwise restarts. It never writes more bytes than were announced.
  * @throws ExitError failed (size or hash differs from the announced one, or the disk is too small), refused (4xx, or a
  * forbidden address), unreachable (also when the time limit expires)
  */
@@ -89,7 +91,8 @@ export async function downloadFile(
           `the download of ${file.what} failed ${attempt} times; last: ${reasonOf(error)}`,
           error,
         );
-      // Without an ETag nothing proves that the missing part belongs to the same file. Received bytes may not all be on disk.
+      // Without an ETag nothing proves that the missing part belongs to the same file. Received bytes may not all be on
+      // disk.
       const onDisk = (await stat(target).catch(() => undefined))?.size ?? 0;
       have =
         state.etag === null ? { bytes: 0, etag: null, md5: null } : { ...state, bytes: Math.min(state.bytes, onDisk) };

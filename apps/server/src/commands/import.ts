@@ -137,8 +137,8 @@ function onlyBaseline(folder: string): string {
 }
 
 /**
- * Checks a file of the imported folder. The folder may come from someone else, so a name or symbolic link in it must not
- * make the command upload other files of the user.
+ * Checks a file of the imported folder. The folder may come from someone else, so a name or symbolic link in it must
+ * not make the command upload other files of the user.
  * @throws ExitError usage when it is outside the folder, or not a file
  */
 function requireInside(folder: string, file: string): string {

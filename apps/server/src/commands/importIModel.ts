@@ -18,7 +18,10 @@ export interface SourceChangeset {
   /** Briefcase that made it; null if unknown. */
   briefcaseId: number | null;
   fileSize: number;
-  /** Provides the file, with its id verified, and returns its path. Called only when the changeset is about to be pushed. */
+  /**
+   * Provides the file, with its id verified, and returns its path. Called only when the changeset is about to be
+   * pushed.
+   */
   file(): Promise<string>;
 }
 
@@ -52,12 +55,14 @@ interface IModel {
 }
 
 /**
- * Imports an iModel through the API, like any application: creates it from its baseline, then pushes every changeset. If the
- * iTwin already has an iModel of that name whose changesets are the first ones of the source, the import resumes after them.
+ * Imports an iModel through the API, like any application: creates it from its baseline, then pushes every changeset.
+ * If the iTwin already has an iModel of that name whose changesets are the first ones of the source, the import resumes
+ * after them.
  *
- * Each changeset keeps the briefcase that made it. The importer's own briefcase, and all that the new iModel issues later,
- * get higher ids, because iTwin.js builds element ids from briefcase ids.
- * @throws ExitError if the iModel of that name diverged from the source, if changesets are missing, or if the server refuses a request
+ * Each changeset keeps the briefcase that made it. The importer's own briefcase, and all that the new iModel issues
+ * later, get higher ids, because iTwin.js builds element ids from briefcase ids.
+ * @throws ExitError if the iModel of that name diverged from the source, if changesets are missing, or if the server
+ * refuses a request
  */
 export async function importIModel(
   connection: Connection,
@@ -106,8 +111,8 @@ export async function importIModel(
 }
 
 /**
- * Releases the briefcases of interrupted runs: an unfinished push of theirs would block every other push until its lease
- * expires.
+ * Releases the briefcases of interrupted runs: an unfinished push of theirs would block every other push until its
+ * lease expires.
  */
 async function releaseLeftOvers(connection: Connection, id: string): Promise<void> {
   const own = connection.list<{ briefcaseId: number; deviceName: string | null }>(
@@ -208,7 +213,9 @@ async function push(
   await connection.request('PATCH', _links.complete.href, { state: 'fileUploaded', briefcaseId });
 }
 
-/** Larger files are uploaded in blocks of this many bytes, as the API clients do: Azure limits the size of one request. */
+/**
+ * Larger files are uploaded in blocks of this many bytes, as the API clients do: Azure limits the size of one request.
+ */
 const blockBytes = 256 * 1024 * 1024;
 
 async function upload(url: string, file: string): Promise<void> {

@@ -4,7 +4,10 @@ import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { exitCodes, ExitError } from './exit.ts';
 
-/** Files beside a SQLite database that contain part of it: the write-ahead log, and the journal of an interrupted transaction. */
+/**
+ * Files beside a SQLite database that contain part of it: the write-ahead log, and the journal of an interrupted
+ * transaction.
+ */
 const companions = ['-wal', '-journal'] as const;
 
 /** A file that is ready for upload, and its clean-up afterwards. */
@@ -16,9 +19,9 @@ export interface UploadableFile {
 }
 
 /**
- * Returns a model file that contains all committed changes. iTwin.js keeps iModels in WAL mode, so after a crash, or while the
- * file is open, the latest changes are in a file beside it. In that case SQLite merges them in a copy in a temporary folder;
- * the user's own files are not modified.
+ * Returns a model file that contains all committed changes. iTwin.js keeps iModels in WAL mode, so after a crash, or
+ * while the file is open, the latest changes are in a file beside it. In that case SQLite merges them in a copy in a
+ * temporary folder; the user's own files are not modified.
  * @throws ExitError if they cannot be merged
  */
 export function settleModelFile(file: string): UploadableFile {

@@ -91,7 +91,8 @@ async function run(options: StartOptions, role: 'server' | 'worker'): Promise<vo
     throw error;
   }
   const lines = await (role === 'worker' ? workerLines(server) : serverLines(server)).catch(async (error: unknown) => {
-    // The server is already listening. A server that did not start completely must neither answer nor keep the process alive.
+    // The server is already listening. A server that did not start completely must neither answer nor keep the process
+    // alive.
     endInTime(endingOf(server));
     await server.close();
     throw error;

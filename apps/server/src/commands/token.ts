@@ -26,7 +26,10 @@ export function tokenCommand(): Command {
     });
 }
 
-/** Mints a token with the key of a data folder. @throws ExitError usage if no server has ever started on it, or the user is unknown */
+/**
+ * Mints a token with the key of a data folder.
+ * @throws ExitError usage if no server has ever started on it, or the user is unknown
+ */
 export async function mintToken(options: {
   data: string;
   user?: string;

@@ -58,7 +58,7 @@ interface Answer {
 /** Options of a connection. */
 interface ConnectionSettings {
   /** For long operations: waits for a rate limit to end instead of failing. */
-  timeoutMs?: boolean;
+  waitsForRateLimit?: boolean;
   /** Restricts the addresses of requests. */
   outlet?: Outlet;
 }
@@ -69,19 +69,19 @@ export class Connection {
   /** Origins that the token may be sent to. */
   readonly #origins: ReadonlySet<string>;
   readonly #token: () => Promise<string>;
-  readonly #patient: boolean;
+  readonly #waitsForRateLimit: boolean;
   readonly #outlet: Outlet;
 
   private constructor(
     base: string,
     origins: ReadonlySet<string>,
     token: () => Promise<string>,
-    { timeoutMs = false, outlet = anywhere }: ConnectionSettings,
+    { waitsForRateLimit = false, outlet = anywhere }: ConnectionSettings,
   ) {
     this.#base = base;
     this.#origins = origins;
     this.#token = token;
-    this.#patient = timeoutMs;
+    this.#waitsForRateLimit = waitsForRateLimit;
     this.#outlet = outlet;
   }
 
@@ -116,7 +116,12 @@ export class Connection {
     for (let attempt = 1; ; attempt++) {
       const { status, headers, text } = await this.#send(method, url, body, prefer);
       const waitSeconds = Number(headers['retry-after'] ?? NaN);
-      if (status === 429 && this.#patient && attempt < rateLimitAttempts && waitSeconds <= longestWaitSeconds) {
+      if (
+        status === 429 &&
+        this.#waitsForRateLimit &&
+        attempt < rateLimitAttempts &&
+        waitSeconds <= longestWaitSeconds
+      ) {
         await pause(Math.max(waitSeconds * 1000, firstWaitMs * 2 ** attempt));
         continue;
       }

@@ -78,7 +78,7 @@ export function importCommand(): Command {
       const show = options.json !== true;
       const { source, remove } = await readSource(given, options, show);
       try {
-        const connection = await Connection.open(options, { timeoutMs: true });
+        const connection = await Connection.open(options, { waitsForRateLimit: true });
         printImported(await importIModel(connection, options.itwin, source, show), !show);
       } finally {
         remove();

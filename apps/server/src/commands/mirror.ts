@@ -125,11 +125,11 @@ async function mirror(address: string, options: MirrorOptions): Promise<void> {
   const there: There = {
     connection: await Connection.open(
       { url: base.replace(/\/imodels$/i, ''), token: sourceToken, data: options.data },
-      { timeoutMs: true, outlet },
+      { waitsForRateLimit: true, outlet },
     ),
     files: { silenceMs, outlet },
   };
-  const here = await Connection.open(options, { timeoutMs: true });
+  const here = await Connection.open(options, { waitsForRateLimit: true });
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-mirror-'));
   try {
     printImported(

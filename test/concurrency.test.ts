@@ -247,7 +247,7 @@ onEachDatabase('A role that is deleted while it is assigned', {}, (context) => {
 onEachDatabase('Concurrent first requests of a user', {}, (context) => {
   test('all know the user, whichever of them inserts the row', async () => {
     const { db } = context.server.services.database;
-    for (let round = 0; round < 40; round++) {
+    for (let round = 0; round < 120; round++) {
       const id = randomUUID();
       const user = {
         id,

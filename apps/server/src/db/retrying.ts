@@ -28,9 +28,14 @@ export class RetryingKysely<Schema> extends Kysely<Schema> {
   }
 }
 
-function isRetryable(error: unknown, committing: boolean): boolean {
+/** Whether PostgreSQL rolled a statement or transaction back because of others that ran at the same time. */
+export function isRolledBack(error: unknown): boolean {
   const { code } = error as { code?: string };
-  if (code !== undefined && rolledBack.has(code)) return true;
+  return code !== undefined && rolledBack.has(code);
+}
+
+function isRetryable(error: unknown, committing: boolean): boolean {
+  if (isRolledBack(error)) return true;
   // A newer server has changed the schema; the retry prepares the statement again.
   return isOutdated(error) || (!committing && isLost(error));
 }

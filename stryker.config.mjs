@@ -5,7 +5,7 @@
 const testsOf = {
   access: ['permissions', 'permissionMatrix', 'access', 'rateLimits', 'security/rateLimits', 'security/tokens'],
   changesets: ['changesetIds', 'changesets', 'security/push'],
-  cloning: ['clone', 'derivedIModels', 'security/waitingClone'],
+  cloning: ['clone', 'cloneRules', 'derivedIModels', 'security/waitingClone'],
   operations: ['operations', 'jobs', 'security/slots'],
 };
 

@@ -177,7 +177,7 @@ function openLimits(file: string): Connection {
   for (const attempt of ['first', 'second'] as const) {
     let connection: Connection | undefined;
     try {
-      connection = openConnection(file, 'forgetful');
+      connection = openConnection(file, 'nonDurable');
       connection.execute(
         'create table if not exists rate_limit (key text primary key, points integer not null, expire integer) strict, without rowid',
         [],

@@ -7,7 +7,7 @@ import { userOfEntry, type Directory, type DirectoryUser } from './directory.ts'
 import { embeddedAudience, type EmbeddedIssuer } from './embeddedIssuer.ts';
 import { issuerKeys, IssuerUnavailableError } from './issuerKeys.ts';
 
-/** A checked token is believed again without a new check for this long; then its issuer's keys are asked anew. */
+/** How long a verified token is accepted without a new verification, milliseconds. The issuer's keys apply again afterwards. */
 const verifiedForMs = 60_000;
 const clockToleranceSeconds = 5;
 

@@ -420,7 +420,7 @@ const getCreateOperation = imodelRoute({
         progress: Type.Object({
           changesets: Type.Integer(),
           totalChangesets: Type.Integer(),
-          bytes: Type.Integer({ description: 'Brought over into another data center.' }),
+          bytes: Type.Integer({ description: 'Bytes copied into the other data center.' }),
           totalBytes: Type.Integer({
             description: '0 where nothing has to move. Those of checkpoints join when their turn comes.',
           }),

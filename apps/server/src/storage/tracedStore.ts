@@ -30,7 +30,7 @@ export class TracedStore implements BlobStore {
             uploads: {
               ...uploads,
               finalize: (upload, key, size, options) =>
-                this.#span('store.takeIn', { 'offshoot.bytes': size }, () =>
+                this.#span('store.finalize', { 'offshoot.bytes': size }, () =>
                   uploads.finalize(upload, key, size, options),
                 ),
             },

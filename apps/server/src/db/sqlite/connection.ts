@@ -20,10 +20,10 @@ export interface Connection {
 
 /**
  * Opens one connection to an SQLite file: `writer` durable (WAL, every commit synced), `reader` read-only,
- * `forgetful` for data that may be lost with the power (rate limits), which then cost no sync at all.
+ * `nonDurable` for data that may be lost with the power (rate limits), which then cost no sync at all.
  * Prepared statements are kept, at most 500 of them.
  */
-export function openConnection(file: string, use: 'writer' | 'reader' | 'forgetful'): Connection {
+export function openConnection(file: string, use: 'writer' | 'reader' | 'nonDurable'): Connection {
   const statements = new LRUCache<string, { statement: StatementSync; reads: boolean }>({ max: 500 });
   let opened: DatabaseSync | undefined = openFile(file, use);
   const database = (): DatabaseSync => (opened ??= openFile(file, use));
@@ -67,7 +67,7 @@ export function openConnection(file: string, use: 'writer' | 'reader' | 'forgetf
   };
 }
 
-function openFile(file: string, use: 'writer' | 'reader' | 'forgetful'): DatabaseSync {
+function openFile(file: string, use: 'writer' | 'reader' | 'nonDurable'): DatabaseSync {
   const database = new DatabaseSync(file, {
     readOnly: use === 'reader',
     timeout: 5000,

@@ -17,10 +17,10 @@ const DirectorySchema = Type.Object({
       email: Text,
       givenName: Text,
       surname: Text,
-      /** Whose tokens name this user by `id`, beside those of `offshoot token`. By default the issuer of the installation, if there is but one. */
+      /** The issuer whose tokens identify this user by `id`, besides those of `offshoot token`. By default the configured issuer, if there is exactly one. */
       issuer: Type.Optional(Text),
       organizationId: Type.Optional(Text),
-      /** `true`: of the own organization. A list: of each organization that it names. */
+      /** `true`: administrator of the user's own organization. A list: of each named organization. */
       organizationAdministrator: Type.Optional(Type.Union([Type.Boolean(), Type.Array(Text, { maxItems: 1000 })])),
     }),
   ),
@@ -31,7 +31,7 @@ export type DirectoryData = Static<typeof DirectorySchema>;
 export type DirectoryUser = DirectoryData['users'][number];
 export type DirectoryApplication = DirectoryData['applications'][number];
 
-/** Stands for the users file where the issuer of a user is written down. */
+/** Recorded as the issuer of users that come from the users file. */
 export const usersFileIssuer = 'urn:offshoot:users-file';
 
 /** A user as an entry of the users file describes it. */
@@ -47,13 +47,13 @@ export function userOfEntry({ id, email, givenName, surname, organizationId }: D
 }
 
 const fileName = 'users.json';
-/** How often the file is looked at for changes, at most. */
+/** Minimum interval between checks of the file for changes. */
 const lookEveryMs = 1000;
 
 /**
- * The users file: organizations, users, and applications with their tiers. It is made on the first start with one
- * user, who administers one organization, and read again when it changes; a file with faults is reported and the last
- * good one stays in force.
+ * The users file: organizations, users, and applications with their tiers. The first start creates it with one user, who
+ * administers one organization. It is read again when it changes; an invalid file is reported, and the last valid contents stay
+ * in force.
  */
 export class Directory {
   readonly file: string;
@@ -67,7 +67,7 @@ export class Directory {
     this.#onFault = onFault;
   }
 
-  /** @throws Error when the file is there but cannot be used */
+  /** @throws Error if the file exists but cannot be used */
   static open(dataDir: string, onFault: (message: string) => void): Directory {
     const directory = new Directory(path.join(dataDir, fileName), onFault);
     createFileDurably(directory.file, `${JSON.stringify(firstDirectory(), undefined, 2)}\n`);
@@ -84,12 +84,12 @@ export class Directory {
     return this.#current().users.find((user) => emailKey(user.email) === wanted);
   }
 
-  /** The user by whichever of the two a person wrote. Not for claims of tokens, whose subject may look like an e-mail. */
+  /** The user by id or e-mail address, as entered by a person. Not for claims of tokens, whose subject may look like an e-mail address. */
   findUser(idOrEmail: string): DirectoryUser | undefined {
     return this.findUserById(idOrEmail) ?? this.findUserByEmail(idOrEmail);
   }
 
-  /** Ids of the organizations that a user of the file administers; undefined when it does not name the user. */
+  /** Ids of the organizations that a user of the file administers; undefined if the file does not contain the user. */
   administeredBy(id: string): readonly string[] | undefined {
     const user = this.findUserById(id);
     if (user === undefined) return undefined;
@@ -134,8 +134,8 @@ export class Directory {
 }
 
 /**
- * Entries of the same user, organization or application. Which of them counted would be a matter of their order, and a
- * person whose second entry is dropped lacks permissions that somebody wrote down.
+ * Duplicate entries for a user, organization or application. Only one of them could apply, depending on their order, and a user
+ * would lack the permissions of the ignored one.
  */
 function repetitions({ organizations, users, applications }: DirectoryData): string[] {
   return [

@@ -7,12 +7,12 @@ import type { DirectoryUser } from './directory.ts';
 
 const fileName = 'issuer.json';
 const algorithm = 'ES256';
-/** What minted tokens are for; nothing else accepts them. */
+/** Audience of minted tokens; no other service accepts them. */
 export const embeddedAudience = 'offshoot';
 
 /**
  * The issuer of tokens that an installation without an OIDC provider uses: one key pair in the data folder, with which
- * `offshoot token` mints and the server verifies. Its name is random, so that no other installation takes its tokens.
+ * `offshoot token` mints tokens and the server verifies them. Its name is random, so that no other installation accepts its tokens.
  */
 export class EmbeddedIssuer {
   readonly issuer: string;
@@ -26,7 +26,7 @@ export class EmbeddedIssuer {
     this.#current = current;
   }
 
-  /** Reads the key of a data folder, or makes one there (mode 600). Whoever reads that file can be anyone. */
+  /** Reads the key of a data folder, or creates it there (mode 600). Anybody who can read this file can impersonate any user. */
   static async open(dataDir: string): Promise<EmbeddedIssuer> {
     const file = path.join(dataDir, fileName);
     const version = versionOf(file);
@@ -35,8 +35,8 @@ export class EmbeddedIssuer {
   }
 
   /**
-   * Replaces the key of a data folder. Servers that run on it take tokens of the new one at once.
-   * @param overlapMs how long tokens of the old ones stay good
+   * Replaces the key of a data folder. Running servers accept tokens of the new key at once.
+   * @param overlapMs how long tokens of the old keys stay valid
    */
   static async rotate(dataDir: string, overlapMs: number): Promise<void> {
     const file = path.join(dataDir, fileName);
@@ -53,12 +53,12 @@ export class EmbeddedIssuer {
     return this.#current.publicKey;
   }
 
-  /** The keys whose tokens are good now, the latest first. The file is read again when it was changed. */
+  /** The keys whose tokens are currently valid, newest first. The file is read again when it has changed. */
   async acceptedKeys(): Promise<CryptoKey[]> {
     const version = versionOf(this.#file);
     if (version !== this.#current.version) {
       const stored = readKey(this.#file);
-      // One that is gone, or another issuer's, is for the next start.
+      // A missing file, or one of another issuer, takes effect at the next start only.
       if (stored?.issuer === this.issuer) this.#current = await openKeys(stored, version);
     }
     const now = Date.now();
@@ -68,7 +68,7 @@ export class EmbeddedIssuer {
     ];
   }
 
-  /** A bearer token for a user of the users file, sent by an application, good for `lifeSeconds`. */
+  /** A bearer token for a user of the users file, issued to an application and valid for `lifeSeconds`. */
   async mint(
     user: DirectoryUser,
     options: { applicationId: string; scope: string; lifeSeconds: number },
@@ -95,16 +95,16 @@ export class EmbeddedIssuer {
 interface StoredKey {
   issuer: string;
   key: JWK;
-  /** Public keys that were replaced, and until when their tokens are good, ms since 1970. */
+  /** Replaced public keys, and when their tokens expire, milliseconds since 1970. */
   earlier?: { key: JWK; until: number }[];
 }
 
-/** What a file of keys holds. */
+/** Contents of a key file. */
 interface OpenKeys {
   publicKey: CryptoKey;
   privateKey: CryptoKey;
   earlier: { publicKey: CryptoKey; until: number }[];
-  /** Of the file, taken before it was read: a later one means to read it again. */
+  /** Modification time of the file before it was read; a later one means that it must be read again. */
   version: string;
 }
 
@@ -134,7 +134,7 @@ function readKey(file: string): StoredKey | undefined {
 
 async function makeKey(file: string): Promise<StoredKey> {
   const stored: StoredKey = { issuer: `urn:offshoot:${randomUUID()}`, key: await newKey() };
-  // Another process of this installation may have made one in the meantime: that one counts.
+  // Another process of this installation may have created the file in the meantime: use that one.
   return createFileDurably(file, JSON.stringify(stored)) ? stored : (readKey(file) as StoredKey);
 }
 

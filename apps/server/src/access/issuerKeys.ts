@@ -3,15 +3,15 @@ import { createRemoteJWKSet, customFetch, type JWTVerifyGetKey } from 'jose';
 import type { IssuerConfig } from '../config.ts';
 import { readAtMost } from '../http/readAtMost.ts';
 
-/** How long an issuer that gave no keys is not asked again, milliseconds. A token costs no signature to forge, and each would ask. */
+/** How long the server waits after a failed request for keys, milliseconds. Forged tokens cost nothing, and each would cause a request. */
 export const coolDownMs = 10_000;
-/** How long an answer of an issuer may take, milliseconds, and how long it may be, bytes. */
+/** Maximum time, milliseconds, and size, bytes, of an issuer's response. */
 const answerMs = 5000;
 const answerBytes = 2 ** 20;
 
-/** The keys of an issuer cannot be had. */
+/** Thrown if the keys of an issuer cannot be fetched. */
 export class IssuerUnavailableError extends Error {
-  /** Until the issuer is asked again. */
+  /** Time until the next request to the issuer. */
   readonly waitMs: number;
 
   constructor(waitMs: number, cause: unknown) {
@@ -22,9 +22,9 @@ export class IssuerUnavailableError extends Error {
 }
 
 /**
- * The keys of an OpenID Connect issuer, from its discovery document (or `jwksUri`), fetched when first needed. One that fails
- * is left alone for `coolDownMs`; keys that are known go on to count meanwhile.
- * @param now milliseconds of a clock that nobody sets
+ * The keys of an OpenID Connect issuer, from its discovery document (or `jwksUri`), fetched when first needed. After a failure
+ * the issuer is not contacted for `coolDownMs`; known keys stay in use meanwhile.
+ * @param now milliseconds of a monotonic clock
  * @returns a function that throws IssuerUnavailableError, or what the library throws for a token without a matching key
  */
 export function issuerKeys(
@@ -86,7 +86,7 @@ export function issuerKeys(
   };
 }
 
-/** @throws Error when the answer is none, no JSON object, or longer than `answerBytes` */
+/** @throws Error if the response is missing, not a JSON object, or larger than `answerBytes` */
 async function fetchDocument(address: string, signal: AbortSignal): Promise<object> {
   const response = await fetch(address, { signal, redirect: 'error' });
   if (response.status !== 200) throw new Error(`${address} answered ${response.status}`);

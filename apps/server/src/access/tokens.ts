@@ -11,7 +11,7 @@ import { issuerKeys, IssuerUnavailableError } from './issuerKeys.ts';
 const verifiedForMs = 60_000;
 const clockToleranceSeconds = 5;
 
-/** What the library throws for a token that is not good, in form, signature, key or claims. */
+/** Errors that the library throws for a token with an invalid form, signature, key or claim. */
 const tokenFaults = [
   errors.JWTClaimValidationFailed,
   errors.JWTExpired,
@@ -30,12 +30,12 @@ interface TrustedIssuer {
   verify(token: string): Promise<JWTPayload>;
   organizationClaim: string;
   administratorClaim: string;
-  /** The installation itself. Its users live in the users file only: whoever is taken out of it is out. */
+  /** Whether this is the embedded issuer. Its users exist in the users file only: removing an entry removes the user's access. */
   isEmbedded: boolean;
-  /** Entries of the users file that name no issuer are subjects of this one. */
+  /** Whether entries of the users file without an issuer are subjects of this issuer. */
   isDefault: boolean;
   emailsVerified: boolean;
-  /** Users of an earlier version, of whom only the subject is known, are its own. */
+  /** Whether users recorded by an earlier version, which stored only the subject, belong to this issuer. */
   claimsEarlierUsers: boolean;
 }
 
@@ -44,12 +44,12 @@ interface ShareKeys {
   open(key: string): Promise<HeldShare | undefined>;
 }
 
-/** Gives users their ids. */
+/** Looks up or assigns user ids. */
 interface UserIds {
   idOf(identity: Identity, options: { isReserved: (id: string) => boolean; claimsEarlier: boolean }): Promise<string>;
 }
 
-/** Turns the Authorization header of a request into the caller behind it. */
+/** Determines the caller of a request from its Authorization header. */
 export class Tokens {
   readonly #config: Pick<Config, 'requiredScope' | 'defaultTier' | 'tiers'>;
   readonly #directory: Directory;
@@ -82,14 +82,14 @@ export class Tokens {
     if (embedded !== undefined) this.#issuers.set(embedded.issuer, embeddedIssuer(embedded));
   }
 
-  /** Whether a request has a token that was good before, and has not run out: whoever sends such a one floods nobody with forgeries. */
+  /** Whether a request has a token that was verified before and has not expired. Such a sender is not flooding the server with forgeries. */
   isKnown(header: string | undefined): boolean {
     return header !== undefined && this.#good.has(header.trim());
   }
 
   /**
-   * @param header the Authorization header as it came
-   * @throws ApiError 401 with the documented code for what is wrong; 503 when an issuer's keys cannot be fetched
+   * @param header the Authorization header as received
+   * @throws ApiError 401 with the documented code; 503 if the keys of an issuer cannot be fetched
    */
   async authenticate(header: string | undefined): Promise<Caller> {
     if (header === undefined) throw new ApiError('HeaderNotFound');
@@ -107,7 +107,7 @@ export class Tokens {
     return this.#callerOf(payload, issuer);
   }
 
-  /** Rule of the API: `Basic {shareKey}` stands for whoever holds the key of a share. */
+  /** Rule of the API: `Basic {shareKey}` identifies the holder of a share's key. */
   async #holderOf(key: string): Promise<Caller> {
     const share = await this.#shares.open(key);
     if (share === undefined) throw new ApiError('Unauthorized');
@@ -137,7 +137,7 @@ export class Tokens {
       this.#verified.set(token, checked);
       return checked;
     } catch (error) {
-      // What is wrong with the token is told by these; anything else is a fault of the issuer or of the way to it.
+      // These errors describe faults of the token; all others are faults of the issuer or of the connection to it.
       if (tokenFaults.some((fault) => error instanceof fault)) throw new ApiError('Unauthorized', { cause: error });
       const waitMs = error instanceof IssuerUnavailableError ? error.waitMs : 1000;
       throw new ApiError('Unavailable', {
@@ -166,7 +166,7 @@ export class Tokens {
 
   async #callerOf(payload: JWTPayload, issuer: TrustedIssuer): Promise<Caller> {
     const subject = payload.sub as string;
-    // An e-mail that its issuer did not verify could be anybody's, an administrator's of the users file among them.
+    // An unverified e-mail address could belong to anybody, including an administrator in the users file.
     const verified =
       issuer.emailsVerified || payload['email_verified'] === true || payload['email_verified'] === 'true';
     const email = verified ? exactText(payload['email']) : undefined;
@@ -191,7 +191,7 @@ export class Tokens {
     };
   }
 
-  /** The entry of the users file of whoever a token names. An entry that names an issuer is of that issuer's tokens, and of minted ones. */
+  /** The entry of the users file for the user of a token. An entry that names an issuer applies to tokens of that issuer and to minted ones. */
   #listed(issuer: TrustedIssuer, subject: string, verifiedEmail: string | undefined): DirectoryUser | undefined {
     const named = this.#directory.findUserById(subject);
     if (
@@ -203,7 +203,7 @@ export class Tokens {
     return byEmail?.issuer === undefined || byEmail.issuer === issuer.name ? byEmail : undefined;
   }
 
-  /** A user that the users file does not list, by what the token says. */
+  /** A user who is not in the users file, as described by the token. */
   async #userOf(
     payload: JWTPayload,
     issuer: TrustedIssuer,
@@ -211,7 +211,7 @@ export class Tokens {
     organizationId: string | null,
   ): Promise<User> {
     const identity = { issuer: issuer.name, subject: payload.sub as string };
-    // An id of the users file is of whom that file says, and of nobody else who happens to have it for a subject.
+    // An id in the users file belongs to the user named there, not to another issuer's user with the same subject.
     const isReserved = (id: string): boolean => this.#directory.findUserById(id) !== undefined;
     const id = await this.#users.idOf(identity, { isReserved, claimsEarlier: issuer.claimsEarlierUsers });
     const name = email ?? shownText(payload['name']) ?? shownText(payload['preferred_username']) ?? id;
@@ -227,8 +227,8 @@ export class Tokens {
 }
 
 /**
- * Organizations that a caller administers, by the users file where it says something, else by the claim: `true` means those
- * that the user belongs to, a list names them.
+ * The organizations that a caller administers: those in the users file if it defines them, otherwise those of the claim, where `true`
+ * means the user's own organizations and a list names them.
  */
 function administered(
   organizationIds: readonly string[],
@@ -245,10 +245,10 @@ function administered(
       : (listed as readonly string[]);
 }
 
-/** More organizations than anybody belongs to; the rest of a longer list is left out. */
+/** Maximum number of organizations read from a claim; the remaining ones are ignored. */
 const maxOrganizations = 1000;
 
-/** A claim that holds one text or a list of them; empty when absent. */
+/** The values of a claim that holds one text or a list; empty if the claim is absent. */
 function textsClaim(payload: JWTPayload, name: string): string[] {
   const value = payload[name];
   const values: unknown[] = Array.isArray(value) ? value.slice(0, maxOrganizations) : [value];
@@ -257,7 +257,7 @@ function textsClaim(payload: JWTPayload, name: string): string[] {
 
 const maxTextLength = 255;
 
-/** A claim by which something is found: as it is or not at all, because cut or cleaned it could be somebody else's. */
+/** A claim used as a key: unchanged or not at all, because a truncated or cleaned value could identify somebody else. */
 function exactText(value: unknown): string | undefined {
   return typeof value === 'string' &&
     value !== '' &&
@@ -268,7 +268,7 @@ function exactText(value: unknown): string | undefined {
     : undefined;
 }
 
-/** A claim that is only shown, without control characters, at most 255 characters of it; undefined when absent. */
+/** A claim used for display only, without control characters and truncated to 255 characters; undefined if it is absent. */
 function shownText(value: unknown): string | undefined {
   const text =
     typeof value === 'string'
@@ -311,7 +311,7 @@ function embeddedIssuer(embedded: EmbeddedIssuer): TrustedIssuer {
   };
 }
 
-/** Any OpenID Connect issuer. @param isOnly whether no other issuer is configured, and whether no other of its kind is */
+/** Any OpenID Connect issuer. @param isOnly whether no other issuer is configured, and whether it is the only OpenID Connect issuer */
 function oidcIssuer(config: IssuerConfig, isOnly: { ofAll: boolean; ofItsKind: boolean }): TrustedIssuer {
   const keys = issuerKeys(config);
   return {
@@ -336,15 +336,15 @@ function oidcIssuer(config: IssuerConfig, isOnly: { ofAll: boolean; ofItsKind: b
   };
 }
 
-/** Types of access tokens in the header (RFC 9068; before it they had none of their own), and in the claims of Keycloak and its kin. */
+/** Types of access tokens in the header (RFC 9068; earlier there was no such type), and in the claims of Keycloak and similar issuers. */
 const headerTypes: readonly unknown[] = [undefined, 'at+jwt', 'jwt'];
 const claimTypes: readonly unknown[] = [undefined, 'at+jwt', 'jwt', 'bearer'];
 /** Claims that only ID tokens have (OpenID Connect Core, 3.1.3.6 and 3.3.2.11). */
 const idTokenClaims = ['at_hash', 'c_hash'];
 
 /**
- * The claims of a token whose signature is good, if it is an access token and names a user.
- * @throws JWTInvalid for ID, refresh and logout tokens, and for a subject that is no text of 1 to 255 characters
+ * The claims of a token with a valid signature, if it is an access token and names a user.
+ * @throws JWTInvalid for ID, refresh and logout tokens, and for a subject that is not a text of 1 to 255 characters
  */
 function accessToken({ payload, protectedHeader }: JWTVerifyResult): JWTPayload {
   const typeIn = (value: unknown): unknown =>

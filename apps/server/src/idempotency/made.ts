@@ -8,8 +8,8 @@ export type MadeTable = 'imodel' | 'itwin' | 'named_version' | 'repository';
 const ownOfServer = new Set(['state', 'baseline_id']);
 
 /**
- * A thing as it is now, in words that change when anybody touches it. @param uploadBlobIds what was to be uploaded for it
- * @returns undefined when it is gone
+ * A description of a resource that changes whenever the resource does. @param uploadBlobIds blobs whose upload it is waiting for
+ * @returns undefined if the resource no longer exists
  */
 export async function stateOfMade(
   { db }: Database,
@@ -28,7 +28,7 @@ export async function stateOfMade(
     uploadBlobIds.length === 0
       ? []
       : await db.selectFrom('blob').select(['id', 'state']).where('id', 'in', uploadBlobIds).orderBy('id').execute();
-  // Whatever is pushed, named or acquired moves the clock of an iModel, which is among its columns; an iTwin is used by what is in it.
+  // Pushes, named versions and briefcases advance the clock column of an iModel. An iTwin is in use if it contains anything.
   const inside =
     table === 'itwin' ? await db.selectFrom('imodel').select('id').where('itwin_id', '=', id).limit(1).execute() : [];
   return JSON.stringify([own, blobs, inside.length]);

@@ -75,10 +75,10 @@ export class Users {
   }
 
   /**
-   * Id of the user that an issuer names by a subject; a new one is written down. It is the subject itself where that is nobody's
-   * id, which is what clients of one issuer expect.
-   * @param isReserved ids that are somebody else's by the users file
-   * @param claimsEarlier whether users of an earlier version, of whom only the subject is known, are this issuer's
+   * Id of the user that an issuer identifies by a subject; recorded if it is new. It is the subject itself if no other user has
+   * this id, which is what clients of a single issuer expect.
+   * @param isReserved whether the users file assigns an id to another user
+   * @param claimsEarlier whether users of an earlier version, which stored only the subject, belong to this issuer
    */
   async idOf(
     identity: Identity,
@@ -94,7 +94,7 @@ export class Users {
     const derived = derivedId(identity);
     const candidates = isPlainId(subject) && !isReserved(subject) ? [subject, derived] : [derived];
     const noted = await this.#note(async () => {
-      // The users file has taken the id: whoever had it is somebody else from now on.
+      // The users file now assigns this id to another user, so the previous one needs a new id.
       if (known !== undefined)
         await this.#db
           .updateTable('user_account')
@@ -185,9 +185,9 @@ export class Users {
   }
 
   /**
-   * Of which users a caller may know names and organization as those of an iTwin: of the own one, of organizations of the own,
-   * of whoever made the iTwin, and of those who have opened an iModel of it. Anybody may make an iTwin and add anybody to it:
-   * that must not tell who somebody is.
+   * The users of an iTwin whose names and organization a caller may see: the caller, users of the same organizations, the creator of
+   * the iTwin, and users who have opened one of its iModels. Anybody can create an iTwin and add anybody to it, which must not
+   * disclose who a user is.
    */
   async knownTo(caller: Caller, iTwinId: string, users: readonly UserAccountTable[]): Promise<ReadonlySet<string>> {
     const organizations = new Set([caller.user.organizationId, ...caller.administeredOrganizationIds]);
@@ -240,8 +240,8 @@ export class Users {
   }
 
   /**
-   * One user of an iModel: somebody who connected, its creator, or the creator of a changeset that it sees. The last make
-   * the creator links of a clone's changesets lead somewhere, although a clone starts without users.
+   * One user of an iModel: a user who connected, its creator, or the creator of a visible changeset. The last kind makes the creator
+   * links of a clone's changesets work, although a clone starts without users.
    */
   async findOf(imodel: IModelTable, userId: string): Promise<UserAccountTable | undefined> {
     const user = await this.find(userId);

@@ -5,22 +5,22 @@ import type pg from 'pg';
 import { ConnectionLimits } from './connectionLimits.ts';
 import { UnavailableError } from '../../outages.ts';
 
-/** Attempts of a connection, a read or a transaction; the waits between them grow to about 1 s in all, the time a database takes to be back. */
+/** Maximum attempts for a connection, a read or a transaction. The delays between them add up to about 1 s, about as long as a restart of the database. */
 const attempts = 6;
 const firstWaitMs = 30;
-/** Wait before a connection is asked for again that PostgreSQL did not have left, on the average. */
+/** Average delay before requesting a connection again after PostgreSQL had none available, milliseconds. */
 const crowdedPauseMs = 100;
-/** How long connections may take to end in an orderly way, milliseconds. */
+/** Maximum time for closing connections gracefully, milliseconds. */
 const endMs = 1000;
-/** Statements that one connection keeps at most; lists of ids come in many lengths, and what comes late is sent as it is. */
+/** Maximum number of prepared statements per connection. Lists of ids produce many variants; further statements are sent unprepared. */
 const mostStatements = 300;
 
-/** The connection is gone: ended by an administrator, a crash or a restart, or broken on the way. */
+/** Error codes of a lost connection: closed by an administrator, a crash, a restart or the network. */
 const lost = new Set(['57P01', '57P02', '57P03', '08000', '08003', '08006', 'ECONNRESET', 'ECONNREFUSED', 'EPIPE']);
-/** How `pg` says the same of a connection that it knows to be gone. */
+/** Messages of `pg` for a connection that it knows to be closed. */
 const lostInWords = /^(Connection terminated|Client has encountered a connection error|Client was closed)/;
 
-/** PostgreSQL cannot be reached, after as many attempts as make sense within a request. */
+/** Thrown if PostgreSQL cannot be reached after all attempts that fit into a request. */
 export class UnreachableDatabaseError extends UnavailableError {
   constructor(cause: unknown) {
     super('the database cannot be reached', { cause });
@@ -28,29 +28,29 @@ export class UnreachableDatabaseError extends UnavailableError {
   }
 }
 
-/** Whether a connection was lost, before or while something was asked. */
+/** Whether a connection was lost, before or during a statement. */
 export function isLost(error: unknown): boolean {
   const { code, message } = error as { code?: string; message?: string };
   return (code !== undefined && lost.has(code)) || lostInWords.test(message ?? '');
 }
 
-/** Whether a statement failed because its table got another column since it was prepared (`select *`). */
+/** Whether a statement failed because its table has gained a column since it was prepared (`select *`). */
 export function isOutdated(error: unknown): boolean {
   const { code, message } = error as { code?: string; message?: string };
   return code === '0A000' && (message ?? '').includes('cached plan must not change result type');
 }
 
-/** Whether PostgreSQL has no connection left just now: clients of all servers together have taken them. */
+/** Whether PostgreSQL has no connection available at the moment, because the clients of all servers use them. */
 function isCrowded(error: unknown): boolean {
   return (error as { code?: string }).code === '53300';
 }
 
-/** How `pg` says that a statement was not answered in time. Its connection can no longer be used. */
+/** Message of `pg` for a statement that timed out. Its connection can no longer be used. */
 function isUnanswered(error: unknown): boolean {
   return (error as Error).message === 'Query read timeout';
 }
 
-/** Does some work again while `mayBeginAgain` says so of its errors. */
+/** Repeats the work, with growing delays, while `mayBeginAgain` accepts its errors, up to `attempts` times. */
 export async function withRetry<T>(work: () => Promise<T>, mayBeginAgain: (error: unknown) => boolean): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
@@ -63,22 +63,21 @@ export async function withRetry<T>(work: () => Promise<T>, mayBeginAgain: (error
 }
 
 /**
- * The connections that Kysely works on. A connection that cannot be had at once is tried again, and so is a read whose
- * connection was lost. Where they may, they let PostgreSQL parse and plan each statement once: 1.8 × the reads and 1.3 × the
- * clones a second (docs/performance.md). A newer server may change the schema while this one runs; what was prepared before is
- * then prepared anew.
+ * The connection pool of Kysely. It retries failed connection attempts, and reads whose connection was lost. If allowed, PostgreSQL
+ * parses and plans each statement once, which gives 1.8 × the reads and 1.3 × the clones per second (docs/performance.md). If a newer
+ * server changes the schema while this one runs, statements are prepared again.
  */
 export class Pool implements PostgresPool {
   readonly #pool: pg.Pool;
   readonly #prepares: boolean;
   readonly #waitMs: number;
   readonly #limits: ConnectionLimits;
-  /** The same for each connection, by which Kysely knows it. */
+  /** One wrapper per connection, because Kysely identifies connections by object. */
   readonly #clients = new WeakMap<pg.PoolClient, Client>();
   readonly #numbers = new Map<string, number>();
   readonly #open = new Set<pg.PoolClient>();
 
-  /** @param waitMs longest wait for a connection */
+  /** @param waitMs maximum wait for a connection, milliseconds */
   constructor(pool: pg.Pool, prepares: boolean, waitMs: number) {
     this.#pool = pool;
     this.#prepares = prepares;
@@ -88,7 +87,7 @@ export class Pool implements PostgresPool {
     pool.on('remove', (client) => this.#open.delete(client));
   }
 
-  /** One statement on a connection of its own. */
+  /** Executes one statement on a separate connection. */
   async query({ text, values }: { text: string; values: readonly unknown[] }): Promise<{ rows: unknown[] }> {
     const client = await this.connect();
     try {
@@ -99,9 +98,9 @@ export class Pool implements PostgresPool {
   }
 
   /**
-   * Waits for a connection: until the organization, the user and the iModel of the present request may have one more, then for one of
-   * the pool, one that PostgreSQL has left, or PostgreSQL itself.
-   * @throws ConnectionLimitError, UnreachableDatabaseError when there is none within the time
+   * Acquires a connection: waits until the organization, the user and the iModel of the current request are below their limits, then
+   * for a free connection of the pool, and for PostgreSQL to accept it.
+   * @throws ConnectionLimitError, UnreachableDatabaseError if none is available within the time limit
    */
   async connect(): Promise<Client> {
     const leave = await this.#limits.enter();
@@ -139,7 +138,7 @@ export class Pool implements PostgresPool {
     return known;
   }
 
-  /** Ends all connections, by force those that do not end in time: their server may be frozen, or a request still has them. */
+  /** Closes all connections, and destroys those that do not close in time: PostgreSQL may hang, or a request may still use them. */
   async end(): Promise<void> {
     const cutting = setTimeout(() => {
       for (const client of this.#open) cut(client);
@@ -151,7 +150,7 @@ export class Pool implements PostgresPool {
     }
   }
 
-  /** What a statement goes by on every connection; undefined when it is not to be prepared. */
+  /** Name of a prepared statement, the same on every connection; undefined if the statement is not prepared. */
   numberOf(text: string): number | undefined {
     const known = this.#numbers.get(text);
     if (known !== undefined || !this.#prepares || this.#numbers.size >= mostStatements) return known;
@@ -160,7 +159,7 @@ export class Pool implements PostgresPool {
   }
 }
 
-/** Ends a connection without a word to the server; whatever waits for it fails. */
+/** Destroys a connection without notifying PostgreSQL; pending statements fail. */
 function cut(client: pg.PoolClient): void {
   (client as unknown as { connection: { stream: Socket } }).connection.stream.destroy();
 }
@@ -170,9 +169,9 @@ class Client implements PostgresPoolClient {
   readonly #pool: Pool;
   #inTransaction = false;
   #unanswered = false;
-  /** Hears that whoever had this connection is done with it. */
+  /** Called when the connection is returned to the pool. */
   onRelease: () => void = () => undefined;
-  /** Part of each name: a new one leaves everything behind that was prepared. */
+  /** Part of each statement name: incrementing it invalidates all prepared statements. */
   #generation = 0;
 
   constructor(client: pg.PoolClient, pool: Pool) {
@@ -191,7 +190,7 @@ class Client implements PostgresPoolClient {
   }
 
   release(): void {
-    // The answer that did not come in time would be taken for that to the next statement.
+    // A late answer would be taken for the answer to the next statement.
     this.#client.release(this.#unanswered);
     this.onRelease();
   }
@@ -203,10 +202,10 @@ class Client implements PostgresPoolClient {
       return await this.send<R>(text, values);
     } catch (error) {
       if (isOutdated(error)) this.#generation++;
-      // Within a transaction nothing goes on; it begins again as a whole (`RetryingKysely`).
+      // A transaction cannot continue on another connection; `RetryingKysely` repeats it as a whole.
       if (this.#inTransaction) throw error;
       if (isOutdated(error)) return this.send(text, values);
-      // A read changes nothing, whether or not it was done; of anything else nobody knows.
+      // A read can be repeated safely. For any other statement, it is unknown whether it took effect.
       if (isLost(error) && /^select /i.test(text)) return withRetry(() => this.#elsewhere<R>(text, values), isLost);
       throw error;
     }
@@ -221,7 +220,7 @@ class Client implements PostgresPoolClient {
     }
   }
 
-  /** One statement, prepared if it is to be. Without parameters it is not: the words of transactions, and migrations, which run once. */
+  /** Sends one statement. Statements without parameters are not prepared: transaction control, and migrations, which run once. */
   async send<R>(text: string, values: readonly unknown[]): Promise<PostgresQueryResult<R>> {
     const number = values.length === 0 ? undefined : this.#pool.numberOf(text);
     const query = {

@@ -7,21 +7,21 @@ export interface Execution {
 }
 
 export interface Connection {
-  /** Whether a transaction is open. SQLite ends one by itself after some errors. */
+  /** Whether a transaction is open. After some errors, SQLite ends it automatically. */
   readonly inTransaction: boolean;
-  /** @param parameters by position (`?`), or by name (`$1`) as one object */
+  /** @param parameters an array for positional parameters (`?`), or an object for named ones (`$1`) */
   execute(sql: string, parameters: readonly unknown[] | Record<string, unknown>): Execution;
-  /** Runs statements without parameters to their ends, and drops their rows. */
+  /** Executes statements without parameters and discards their rows. */
   script(sql: string): void;
-  /** Ends the open transaction, if there is one. A connection on which even that fails is closed and opened again when it is next used. */
+  /** Rolls back the open transaction, if any. If that fails, the connection is closed, and reopened at its next use. */
   rollback(): void;
   close(): void;
 }
 
 /**
  * Opens one connection to an SQLite file: `writer` durable (WAL, every commit synced), `reader` read-only,
- * `nonDurable` for data that may be lost with the power (rate limits), which then cost no sync at all.
- * Prepared statements are kept, at most 500 of them.
+ * `nonDurable` for data that a power failure may lose (rate limits), which then needs no sync.
+ * It caches up to 500 prepared statements.
  */
 export function openConnection(file: string, use: 'writer' | 'reader' | 'nonDurable'): Connection {
   const statements = new LRUCache<string, { statement: StatementSync; reads: boolean }>({ max: 500 });
@@ -59,7 +59,7 @@ export function openConnection(file: string, use: 'writer' | 'reader' | 'nonDura
       try {
         opened.exec('rollback');
       } catch {
-        // What counts is whether the transaction is still open. Closing a connection ends it in any case.
+        // Only an open transaction matters here, and closing the connection ends it in any case.
         if (opened.isTransaction) close();
       }
     },
@@ -75,7 +75,7 @@ function openFile(file: string, use: 'writer' | 'reader' | 'nonDurable'): Databa
   });
   try {
     if (use !== 'reader') {
-      // Of a new file only, before anything is in it; see freeSpace.ts.
+      // Takes effect only on a new, empty file; see freeSpace.ts.
       database.exec('pragma auto_vacuum = incremental');
       database.exec('pragma journal_mode = wal');
       database.exec(`pragma synchronous = ${use === 'writer' ? 'full' : 'off'}`);

@@ -12,9 +12,9 @@ import { openConnection, type Connection, type Execution } from './connection.ts
 import { LostTransactionError, type Turn, type Writer } from './writerQueue.ts';
 
 /**
- * The embedded dialect: plain selects are answered at once by a read-only connection (9 µs a point read), everything else
- * and whole transactions go to the one writer thread, one transaction at a time, `BEGIN IMMEDIATE`.
- * @param writer of the same file; closed with the dialect
+ * The embedded dialect. A read-only connection executes plain selects synchronously (9 µs per point read); the single writer thread
+ * executes everything else and whole transactions, one at a time, with `BEGIN IMMEDIATE`.
+ * @param writer for the same file; closed with the dialect
  */
 export function sqliteDialect(file: string, writer: Writer): Dialect {
   return {
@@ -25,7 +25,7 @@ export function sqliteDialect(file: string, writer: Writer): Dialect {
   };
 }
 
-/** Kysely runs migrations of SQLite without a transaction, as other drivers may hand out other connections; ours cannot. */
+/** Kysely runs SQLite migrations without a transaction, because drivers may return different connections; this one does not. */
 class Adapter extends SqliteAdapter {
   override get supportsTransactionalDdl(): boolean {
     return true;
@@ -76,7 +76,7 @@ class SqliteDriver implements Driver {
 class SqliteConnection implements DatabaseConnection {
   readonly #writer: Writer;
   readonly #reader: Connection;
-  /** The turn of the open transaction. It ends with the transaction, not before: the connection is everybody's. */
+  /** The writer turn of the open transaction. It ends with the transaction, because the connection is shared. */
   #turn: Turn | undefined;
 
   constructor(writer: Writer, reader: Connection) {
@@ -102,8 +102,8 @@ class SqliteConnection implements DatabaseConnection {
       await turn.ask({ kind: 'commit' });
       this.#turn = undefined;
     } finally {
-      // The writer thread rolls back what it cannot commit. A turn that has ended answers nothing more, so nothing that is
-      // still to come of this transaction runs outside of it; Kysely calls `rollback` after a failed commit.
+      // The writer thread rolls back what it cannot commit. A turn that has ended rejects further statements, so that none of them runs
+      // outside the transaction; Kysely calls `rollback` after a failed commit.
       turn.end();
     }
   }

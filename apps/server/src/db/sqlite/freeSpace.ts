@@ -3,17 +3,17 @@ import path from 'node:path';
 import { outageOf } from '../../outages.ts';
 import type { Writer } from './writerQueue.ts';
 
-/** Pages (of 4 KiB) that one step returns: some milliseconds, so that nobody waits for long. */
+/** Number of 4 KiB pages that one step returns: a few milliseconds, so that other writers do not wait long. */
 const stepPages = 256;
-/** Free pages that stay for what comes next. */
+/** Number of free pages to keep for new data. */
 const keptPages = 1024;
-/** Largest file that is rewritten at a start to return space from then on; that takes a few seconds at most. Larger ones wait for a command. */
+/** Largest file that the start rewrites so that it can return space; takes a few seconds at most. Larger ones need `offshoot compact`. */
 const largestAtStart = 256 * 2 ** 20;
 
-/** SQLite: returns what it has freed only when the file was made so, or rewritten since. */
+/** `auto_vacuum = incremental`: SQLite returns free pages only if the file was created, or rewritten, in this mode. */
 const incremental = 2;
 
-/** The disk has too little room to rewrite the database. */
+/** Thrown if the disk has too little free space to rewrite the database. */
 export class NoRoomToCompactError extends Error {
   constructor(neededBytes: number) {
     super(`compacting needs ${Math.ceil(neededBytes / 2 ** 20)} MiB of free disk space for the time that it takes`);
@@ -26,14 +26,14 @@ async function numberOf(writer: Writer, pragma: 'auto_vacuum' | 'freelist_count'
   return (rows[0] as Record<string, number>)[pragma] ?? 0;
 }
 
-/** Whether the database gives space back step by step. */
+/** Whether the database can return space incrementally. */
 async function returnsSpace(writer: Writer): Promise<boolean> {
   return (await numberOf(writer, 'auto_vacuum')) === incremental;
 }
 
 /**
- * Gives space that deletions have freed back to the disk, in small steps that others write between.
- * @returns bytes
+ * Returns freed space to the disk, in small steps between which other transactions can run.
+ * @returns number of bytes returned
  */
 export async function returnFreeSpace(writer: Writer, signal: AbortSignal): Promise<number> {
   if (!(await returnsSpace(writer))) return 0;
@@ -42,7 +42,7 @@ export async function returnFreeSpace(writer: Writer, signal: AbortSignal): Prom
   while (left > keptPages && !signal.aborted) {
     await writer.alone('script', `pragma incremental_vacuum(${Math.min(stepPages, left - keptPages)})`);
     const now = await numberOf(writer, 'freelist_count');
-    // Somebody else frees as fast as this returns, or nothing can be returned: the next run goes on.
+    // Deletions free pages as fast as this loop returns them, or none can be returned: the next run continues.
     if (now >= left) break;
     left = now;
   }
@@ -50,15 +50,15 @@ export async function returnFreeSpace(writer: Writer, signal: AbortSignal): Prom
 }
 
 /**
- * Rewrites the database: without gaps, and so that it returns space by itself from then on. Safe at any moment: SQLite
- * rewrites it beside and takes it over in one transaction.
+ * Rewrites the database without free pages, in the mode that returns space incrementally. It is safe to interrupt: SQLite writes a
+ * copy and replaces the contents in one transaction.
  * @returns its size before and after, bytes
  * @throws NoRoomToCompactError
  */
 export async function compact(writer: Writer, file: string): Promise<{ before: number; after: number }> {
   const { size: before } = await stat(file);
   const { bavail, bsize } = await statfs(path.dirname(file));
-  // The copy, and the write-ahead log that it goes through.
+  // Space for the copy, and for the write-ahead log that it passes through.
   const needed = 2 * before + 16 * 2 ** 20;
   if (bavail * bsize < needed) throw new NoRoomToCompactError(needed);
   await writer.withoutLimits(() =>
@@ -67,11 +67,11 @@ export async function compact(writer: Writer, file: string): Promise<{ before: n
   return { before, after: (await stat(file)).size };
 }
 
-/** Prepares the database of an earlier version for returning space, if that is quickly done and there is room. */
+/** Enables returning space for the database of an earlier version, if it is small and the disk has enough free space. */
 export async function compactAtStart(writer: Writer, file: string): Promise<void> {
   if ((await returnsSpace(writer)) || (await stat(file)).size > largestAtStart) return;
   await compact(writer, file).catch((error: unknown) => {
-    // On a full disk it starts as it is.
+    // On a full disk, the server starts without it.
     if (!(error instanceof NoRoomToCompactError) && outageOf(error) !== 'noSpace') throw error;
   });
 }

@@ -3,7 +3,7 @@ import type { Execution } from './connection.ts';
 import type { WriterReply, WriterRequest } from './writer.ts';
 import { UnavailableError } from '../../outages.ts';
 
-/** A statement that SQLite refused, with its extended result code. */
+/** An SQLite error, with its extended result code. */
 class SqliteError extends Error {
   readonly errcode: number | undefined;
   constructor(message: string, errcode: number | undefined) {
@@ -21,7 +21,7 @@ export class WriterUnavailableError extends UnavailableError {
   }
 }
 
-/** A transaction goes on that the database has rolled back already. Nothing of it has taken effect. */
+/** Thrown for a statement of a transaction that the database has already rolled back. None of it took effect. */
 export class LostTransactionError extends UnavailableError {
   constructor(message = 'the transaction has ended already') {
     super(message);
@@ -29,15 +29,15 @@ export class LostTransactionError extends UnavailableError {
   }
 }
 
-/** Longest waits, ms. */
+/** Timeouts, milliseconds. */
 export interface WriterLimits {
-  /** For a turn to write. */
+  /** For acquiring a turn. */
   turnMs: number;
-  /** For the answer to a statement; also how long a transaction may send none. */
+  /** For the answer to a statement, and between two statements of a transaction. */
   statementMs: number;
 }
 
-/** How often the limits are looked at: precise enough for limits of many seconds, and cheaper than a timer a statement. */
+/** Interval of the timeout checks: precise enough for timeouts of many seconds, and cheaper than a timer per statement. */
 const sweepMs = 500;
 
 type Ask = WriterRequest extends infer R ? (R extends unknown ? Omit<R, 'id'> : never) : never;
@@ -46,7 +46,7 @@ interface Asked {
   since: number;
   resolve: (value: Execution) => void;
   reject: (error: Error) => void;
-  /** Called when the thread has answered, which may be long after the one who asked was told that it did not. */
+  /** Called when the thread has answered, which may be long after the caller's timeout. */
   settled: () => void;
 }
 
@@ -57,15 +57,15 @@ interface Waiting {
 }
 
 /**
- * One caller's time alone with the writer thread. The next turn begins when this one was ended and the thread has answered
- * all that was asked in it, so that nobody ever runs in somebody else's transaction.
+ * Exclusive use of the writer thread by one caller. The next turn begins when this one has ended and the thread has answered all of
+ * its requests, so that no statement ever runs in the transaction of another caller.
  */
 export class Turn {
   readonly #writer: Writer;
   #ended = false;
   #pending = 0;
   #abandoned = false;
-  /** When something was last asked or answered, on the clock that nobody sets. */
+  /** Time of the last request or answer, on the monotonic clock. */
   #activeAt = performance.now();
 
   constructor(writer: Writer) {
@@ -85,12 +85,12 @@ export class Turn {
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
-    // Something is still under way that its caller no longer waits for: it must leave no open transaction behind.
+    // A request is still running although its caller has given up waiting: it must not leave a transaction open.
     if (this.#pending > 0 || this.#abandoned) this.#post({ kind: 'rollback' }).catch(() => undefined);
     this.#passOn();
   }
 
-  /** Ends a transaction in which nothing was asked for too long. */
+  /** Ends a transaction that has been idle for too long. */
   expire(now: number, statementMs: number): void {
     if (this.#ended || this.#pending > 0 || now - this.#activeAt < statementMs) return;
     this.#abandoned = true;
@@ -114,7 +114,7 @@ export class Turn {
   }
 }
 
-/** The writer thread seen from outside: a queue of turns and a question-and-answer channel. A thread that ends is replaced. */
+/** Client of the writer thread: a queue of turns and a request channel. A thread that ends is replaced. */
 export class Writer {
   readonly #file: string;
   #limits: WriterLimits;
@@ -133,7 +133,7 @@ export class Writer {
     this.#sweep.unref();
   }
 
-  /** Waits for this caller's turn to write. First come, first served. @throws WriterUnavailableError when it takes too long */
+  /** Acquires a turn, first come, first served. @throws WriterUnavailableError after the timeout */
   turn(): Promise<Turn> {
     if (this.#current === undefined) {
       this.#current = new Turn(this);
@@ -142,7 +142,7 @@ export class Writer {
     return new Promise((grant, reject) => this.#waiting.push({ since: performance.now(), grant, reject }));
   }
 
-  /** Gives the turn on. */
+  /** Starts the next turn. */
   next(ended: Turn): void {
     if (this.#current !== ended) return;
     const waiting = this.#waiting.shift();
@@ -150,7 +150,7 @@ export class Writer {
     if (waiting !== undefined) waiting.grant(this.#current as Turn);
   }
 
-  /** One statement, or one script without parameters or rows, outside of transactions. */
+  /** Executes one statement, or one script without parameters or rows, outside of transactions. */
   async alone(kind: 'alone' | 'script', sql: string, parameters: readonly unknown[] = []): Promise<Execution> {
     const turn = await this.turn();
     try {
@@ -160,7 +160,7 @@ export class Writer {
     }
   }
 
-  /** Does work whose statements may take any time, such as the migrations of a large database before the server listens. */
+  /** Executes work without timeouts, such as the migrations of a large database before the server listens. */
   async withoutLimits<T>(work: () => Promise<T>): Promise<T> {
     const limits = this.#limits;
     this.#limits = { turnMs: Infinity, statementMs: Infinity };
@@ -171,19 +171,19 @@ export class Writer {
     }
   }
 
-  /** Ends the thread at once, as a fault would; for tests. The next request starts another. */
+  /** Terminates the thread at once, as a crash would; for tests. The next request starts a new one. */
   async endThread(): Promise<void> {
     await this.#worker?.terminate();
   }
 
-  /** Resolves when the thread answers, whoever's turn it is. @throws WriterUnavailableError, or what keeps the file from being opened */
+  /** Resolves when the thread answers, regardless of the current turn. @throws WriterUnavailableError, or the error of opening the file */
   async answers(): Promise<void> {
     await this.post({ kind: 'within', sql: 'select 1', parameters: [] }).catch((error: unknown) => {
       if (!(error instanceof LostTransactionError)) throw error;
     });
   }
 
-  /** @param settled called when the thread has answered or ended, whatever the caller was told before */
+  /** @param settled called when the thread has answered or ended, even if the caller has already received an error */
   post(request: Ask, settled: () => void = () => undefined): Promise<Execution> {
     return new Promise((resolve, reject) => {
       const id = ++this.#lastId;
@@ -194,12 +194,12 @@ export class Writer {
       }
       try {
         this.#worker ??= this.#startThread();
-        // Ref only while an answer is due, so that an idle writer does not keep a process alive.
+        // Referenced only while an answer is pending, so that an idle writer does not keep the process alive.
         if (this.#asked.size === 0) this.#worker.ref();
         this.#asked.set(id, { since: performance.now(), resolve, reject, settled });
         this.#worker.postMessage({ id, ...request });
       } catch (error) {
-        // A value that cannot be sent to a thread.
+        // The request contains a value that cannot be cloned.
         this.#forget(id);
         settled();
         reject(error instanceof Error ? error : new Error(String(error)));
@@ -207,7 +207,7 @@ export class Writer {
     });
   }
 
-  /** Ends the thread when the turns before are over; closing again does nothing. */
+  /** Ends the thread after the pending turns; closing again has no effect. */
   async close(): Promise<void> {
     if (this.#closed) return;
     const turn = await this.turn();
@@ -242,7 +242,7 @@ export class Writer {
     });
     let cause: Error | undefined;
     worker.on('error', (error: Error) => (cause = error));
-    // Its connection is closed with it, which rolls an open transaction back. The next request starts another thread.
+    // Its connection is closed with it, which rolls back an open transaction. The next request starts a new thread.
     worker.on('exit', () => {
       if (this.#worker === worker) this.#worker = undefined;
       for (const [id, asked] of [...this.#asked]) {

@@ -6,9 +6,9 @@ import { openEnd, type ChangesetTable, type IModelTable } from '../schema.ts';
  * Adds a changeset after the head of an iModel that is locked for a push.
  *
  * The iModel appends to the last segment of its history if that segment is its own. Otherwise (first push, or first push
- * after a clone) it opens a segment and moves to a new history: its old ranges, cut at its head, and the new segment. That
- * copies as many rows as the history is deep, once in the life of an iModel, so that a clone never copies any.
- * @returns what of the iModel changed that tells what it sees
+ * after a clone) it opens a segment and moves to a new history: its old ranges, cut at its head, and the new segment. This
+ * copies one row per range of the history, once per iModel, so that a clone copies none.
+ * @returns the changed columns of the iModel's history view
  */
 export async function appendChangeset(
   tx: Tx,

@@ -4,10 +4,10 @@ import type { ChangesetTable } from '../schema.ts';
 import { segmentOf, type HistoryView } from './segmentAt.ts';
 
 /**
- * A changeset that an iModel sees, by index or id; undefined when it sees none such.
+ * A changeset that an iModel sees, by index or id; undefined if there is none.
  *
  * By index: one row of the history, then the primary key of the changeset: 0.02 ms at any depth of history. By id: the
- * index `(id, segment_id)` first, which holds the id in the few segments that have it, then the range of each: starting
+ * index `(id, segment_id)` first, which finds the few segments that contain the id, then the range of each: starting
  * from the history instead would try every segment (58 ms at depth 1,000).
  */
 export async function findChangeset(db: Db, view: HistoryView, ref: ChangesetRef): Promise<ChangesetTable | undefined> {

@@ -5,11 +5,11 @@ import { ApiError } from '../../errors.ts';
 import type { IModelTable } from '../schema.ts';
 
 /**
- * Reads an iModel under the lock that what follows needs; undefined when it is gone.
+ * Reads an iModel and locks it for an operation; undefined if it does not exist.
  *
- * `clone` (FOR KEY SHARE) waits for nothing but a deletion, `push` (FOR NO KEY UPDATE) for another push, `delete` (FOR
- * UPDATE) for all: so clones and pushes of one iModel never wait for each other, and no clone is made from one that is
- * going away. In a race of 53,752 clones, deletions and collections this left nothing half-made; without the lock, 5.
+ * `clone` (FOR KEY SHARE) waits only for a deletion, `push` (FOR NO KEY UPDATE) for another push, `delete` (FOR UPDATE) for all.
+ * Clones and pushes of one iModel therefore never wait for each other, and no clone is made from an iModel that is being deleted.
+ * Among 53,752 concurrent clones, deletions and collections, the lock left no inconsistency; without it, there were 5.
  * SQLite needs no row locks: its transactions run one at a time.
  */
 export async function lockIModel(
@@ -25,7 +25,7 @@ export async function lockIModel(
   return guardedWait(tx, () => query.executeTakeFirst());
 }
 
-/** The same, for what needs an iModel that is there and ready. @throws ApiError iModelNotFound, iModelNotInitialized */
+/** The same for operations that need an initialized iModel. @throws ApiError iModelNotFound, iModelNotInitialized */
 export async function lockInitializedIModel(
   tx: Tx,
   engine: Engine,
@@ -34,7 +34,7 @@ export async function lockInitializedIModel(
 ): Promise<IModelTable> {
   const imodel = await lockIModel(tx, engine, id, purpose);
   if (imodel === undefined) throw new ApiError('iModelNotFound');
-  // Rule of the API: whatever modifies an iModel waits until it is initialized.
+  // Rule of the API: an iModel cannot be modified before it is initialized.
   if (imodel.state !== 'initialized') throw new ApiError('iModelNotInitialized');
   return imodel;
 }

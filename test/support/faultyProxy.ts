@@ -43,7 +43,7 @@ export class FaultyProxy {
   }
 
   async #pass(target: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
-    // The host header is passed on unchanged, so that links of the server lead through the proxy.
+    // The host header is passed on unchanged, so that the server's links point to the proxy.
     const forwarded = send(`${target}${request.url ?? '/'}`, {
       method: request.method,
       headers: { ...request.headers, connection: 'close' },

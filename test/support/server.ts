@@ -19,7 +19,7 @@ const postgresUrl = process.env['OFFSHOOT_TEST_POSTGRES'];
 if (postgresUrl === undefined && process.env['CI'] !== undefined)
   throw new Error('CI must test on PostgreSQL too: run npm test');
 
-/** The one store to test on, from `--on` of `scripts/test.ts`; undefined: all. It stands for its database too. */
+/** The one store to test on, from `--on` of `scripts/test.ts`; undefined: all. It also selects its database. */
 const onlyStore = process.env['OFFSHOOT_TEST_ON'];
 
 /** The databases, for tests that depend on the database only. */

@@ -22,7 +22,7 @@ export interface ITwinRequest {
   geographicLocation: string | null;
   dataCenterLocation: string | undefined;
   status: string;
-  /** An iTwin or an account; null for none but the account. */
+  /** An iTwin or an account; null only for the account itself. */
   parentId: string | null;
   organizationId: string | null;
 }

@@ -262,7 +262,7 @@ export class Members {
     return (await this.#users.find(id)) ?? this.#fromDirectory(this.#directory.findUserById(id));
   }
 
-  /** Rule of this server: the users file is asked first, and only verified e-mails count beside it. */
+  /** Rule of this server: the users file is searched first; for all other users, only verified e-mails count. */
   async #accountByEmail(email: string): Promise<UserAccountTable | undefined> {
     const listed = this.#directory.findUserByEmail(email);
     if (listed !== undefined) return this.#fromDirectory(listed);

@@ -2,7 +2,7 @@ import { sql, type Kysely, type Migration } from 'kysely';
 import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
-/** The first schema: iTwins and who may do what, iModels and their histories, blobs, operations. */
+/** The first schema: iTwins and permissions, iModels and their histories, blobs, create operations. */
 export function initialMigration(engine: Engine): Migration {
   const { text, int, strict, keyed } = columnTypes(engine);
   const statements = [
@@ -48,7 +48,7 @@ export function initialMigration(engine: Engine): Migration {
       description ${text}, containing_changes ${int} not null, briefcase_id ${int} not null, creator_id ${text} not null,
       pushed_at ${int} not null, application_id ${text} not null, application_name ${text} not null,
       synchronization_info ${text}, primary key (segment_id, "index")) ${keyed}`,
-    // Look-up by id: the id first, then the few segments that hold it.
+    // For lookups by id: finds the id first, then the few segments that contain it.
     `create index changeset_id on changeset (id, segment_id)`,
     `create index changeset_creator on changeset (segment_id, creator_id, "index")`,
     `create index changeset_blob on changeset (blob_id)`,
@@ -68,7 +68,7 @@ export function initialMigration(engine: Engine): Migration {
       head_index ${int} not null, head_changeset_id ${text} not null, last_pushed_at ${int}, creator_id ${text} not null,
       created_at ${int} not null, clock ${int} not null, next_briefcase_id ${int} not null, secured_by ${text},
       deleted_at ${int}) ${strict}`,
-    // Rule of the API: names are unique within an iTwin; a deleted iModel frees its name at once.
+    // Rule of the API: names are unique within an iTwin; the name of a deleted iModel can be reused at once.
     `create unique index imodel_name on imodel (itwin_id, name) where deleted_at is null`,
     `create index imodel_name_order on imodel (itwin_id, name_order, id) where deleted_at is null`,
     `create index imodel_created on imodel (itwin_id, created_at, id) where deleted_at is null`,
@@ -107,7 +107,7 @@ export function initialMigration(engine: Engine): Migration {
     `create table audit (
       id ${text} primary key, at ${int} not null, actor_id ${text} not null, application_id ${text} not null,
       action ${text} not null, itwin_id ${text} not null, imodel_id ${text}, detail ${text} not null) ${strict}`,
-    // Counts may be lost with the power; on SQLite they live in a file of their own for the same reason.
+    // Rate limits may be lost in a power failure, so the table is unlogged; SQLite keeps them in a separate, non-durable file.
     ...(engine === 'postgres'
       ? [`create unlogged table rate_limit (key ${text} primary key, points ${int} not null, expire ${int})`]
       : []),

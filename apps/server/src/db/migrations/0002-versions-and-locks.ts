@@ -2,7 +2,7 @@ import { sql, type Kysely, type Migration } from 'kysely';
 import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
-/** Named versions, locks, and the changesets at which locks were last released. All of one iModel alone: no clone shares them. */
+/** Named versions, locks, and the changesets at which locks were last released. Each belongs to one iModel; clones do not share them. */
 export function versionsAndLocksMigration(engine: Engine): Migration {
   const { text, int, strict, keyed } = columnTypes(engine);
   const statements = [
@@ -11,7 +11,7 @@ export function versionsAndLocksMigration(engine: Engine): Migration {
       search_text ${text} not null, description ${text}, changeset_index ${int} not null, changeset_id ${text} not null,
       state ${text} not null, creator_id ${text} not null, application_id ${text} not null, application_name ${text} not null,
       created_at ${int} not null) ${strict}`,
-    // Rules of the API: a name is there once in an iModel, and a changeset has one version at most.
+    // Rules of the API: names are unique within an iModel, and a changeset has at most one version.
     `create unique index named_version_name on named_version (imodel_id, name)`,
     `create unique index named_version_changeset on named_version (imodel_id, changeset_index)`,
     `create index named_version_created on named_version (imodel_id, created_at)`,

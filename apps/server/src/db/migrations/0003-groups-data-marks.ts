@@ -3,8 +3,8 @@ import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
 /**
- * Changeset groups, extended data of changesets, and what users marked for themselves. Keyed by iModel and index, never by
- * changeset row: clones share those rows and shall see none of this.
+ * Changeset groups, extended data of changesets, and the favorites and recents of users. They are keyed by iModel and index, never
+ * by changeset row, because clones share those rows and must not see this data.
  */
 export function groupsDataMarksMigration(engine: Engine): Migration {
   const { text, int, strict, keyed } = columnTypes(engine);

@@ -2,7 +2,7 @@ import { sql, type Kysely, type Migration } from 'kysely';
 import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
-/** Shares: keys that let anyone who has one look at one iModel. Only a hash of a key is kept. */
+/** Shares: keys that give their holders read-only access to one iModel. Only the hash of a key is stored. */
 export function sharesMigration(engine: Engine): Migration {
   const { text, int, strict } = columnTypes(engine);
   const statements = [

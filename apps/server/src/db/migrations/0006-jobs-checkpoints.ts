@@ -3,8 +3,8 @@ import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
 /**
- * Jobs, and checkpoints: what an iModel file holds at one changeset, cut into blocks. A checkpoint hangs on a changeset of a
- * segment, or on a baseline, never on an iModel: whoever sees the changeset sees the checkpoint.
+ * Jobs, and checkpoints: the iModel file at one changeset, split into blocks. A checkpoint belongs to a changeset of a segment or
+ * to a baseline, never to an iModel, so that all iModels that see the changeset share the checkpoint.
  */
 export function jobsCheckpointsMigration(engine: Engine): Migration {
   const { text, int, strict, keyed } = columnTypes(engine);

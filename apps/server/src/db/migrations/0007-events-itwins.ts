@@ -2,7 +2,7 @@ import { sql, type Kysely, type Migration } from 'kysely';
 import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
-/** Webhooks; and what iTwins have beside iModels: owners, groups of users, repositories, a picture, an end. */
+/** Webhooks, and further properties of iTwins: owners, user groups, repositories, an image and a time of deletion. */
 export function eventsITwinsMigration(engine: Engine): Migration {
   const { text, int, strict, keyed } = columnTypes(engine);
   const statements = [
@@ -40,7 +40,7 @@ export function eventsITwinsMigration(engine: Engine): Migration {
     `create index itwin_image_small on itwin_image (small_blob_id)`,
     `create index itwin_image_large on itwin_image (large_blob_id)`,
 
-    // A deleted iTwin frees name and number at once; its row goes when its iModels are gone.
+    // The name and number of a deleted iTwin can be reused at once; its row is removed after its iModels.
     `alter table itwin add column deleted_at ${int}`,
     `drop index itwin_display_name`,
     `drop index itwin_number`,

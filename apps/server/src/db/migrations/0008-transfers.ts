@@ -2,7 +2,7 @@ import { sql, type Kysely, type Migration } from 'kysely';
 import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
-/** Data centers: contents are told apart by store, and copies into another store are durable jobs. */
+/** Data centers: identical content is recognized within one store, and transfers into another store are durable jobs. */
 export function transfersMigration(engine: Engine): Migration {
   const { text, int, strict } = columnTypes(engine);
   const statements = [
@@ -10,7 +10,7 @@ export function transfersMigration(engine: Engine): Migration {
     `update block set store = (select blob.store from blob where blob.id = block.blob_id)`,
     `drop index block_sha256`,
     `create unique index block_content on block (sha256, store)`,
-    // What a store has already is not copied into it again.
+    // Finds content that a store already has, so that it is not copied into it again.
     `create index blob_content on blob (sha256, store) where sha256 is not null`,
 
     `create table transfer (

@@ -2,7 +2,7 @@ import { sql, type Kysely, type Migration } from 'kysely';
 import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
-/** iModels whose counter is raised by one statement. */
+/** Maximum number of iModels whose counter one statement raises. */
 const batch = 500;
 
 interface Counter {
@@ -15,16 +15,16 @@ interface Derivation {
 }
 
 /**
- * Derived iModels used to begin at briefcase id 2, whatever their source had given out. Their counters are raised above every id
- * that may occur in them; ids that they gave out before stay with their briefcases. They also learn up to where their changesets
- * were made elsewhere.
+ * Earlier versions started derived iModels at briefcase id 2, regardless of the ids that their source had issued. This migration
+ * raises their counters above every id that may occur in them; briefcases that already exist keep their ids. It also records the
+ * index up to which their changesets are inherited.
  */
 export function briefcaseNumbersMigration(engine: Engine): Migration {
   const { int } = columnTypes(engine);
   return {
     async up(db: Kysely<unknown>): Promise<void> {
       await sql.raw(`alter table imodel add column inherited_index ${int} not null default 0`).execute(db);
-      // Of a clone or a fork with history these are the changesets that it began with; of others, 0.
+      // For a clone, or a fork with history, the number of changesets that it started with; for all other iModels, 0.
       await sql`update imodel set inherited_index = coalesce((select changesets from operation where operation.imodel_id = imodel.id), 0)`.execute(
         db,
       );
@@ -34,7 +34,7 @@ export function briefcaseNumbersMigration(engine: Engine): Migration {
   };
 }
 
-/** Above the ids that the changesets of a history name. Each changeset is read once, however many iModels see it. */
+/** Raises counters above the briefcase ids of the changesets in the history. Reads each changeset once, even if many iModels see it. */
 async function raiseAboveChangesets(db: Kysely<unknown>): Promise<void> {
   await sql`
     with in_segment as (select segment_id, max(briefcase_id) as highest from changeset group by segment_id),
@@ -47,8 +47,9 @@ async function raiseAboveChangesets(db: Kysely<unknown>): Promise<void> {
 }
 
 /**
- * Above the counters of all that an iModel has a common origin with. Its own source would do, but that may be deleted; what its
- * relatives gave out is then all that is known. Too high a counter costs nothing: there are 16 million ids.
+ * Raises the counter of a derived iModel to the highest counter of all iModels with the same origin. Its source's counter would be
+ * enough, but the source may be deleted, and then only these others are known. A counter that is too high does no harm: there are
+ * 16 million ids.
  */
 async function raiseAboveSources(db: Kysely<unknown>): Promise<void> {
   const derivations = [...(await derivationsIn(db))];
@@ -75,7 +76,7 @@ async function raiseAboveSources(db: Kysely<unknown>): Promise<void> {
       );
 }
 
-/** What was made from what. The audit knows it of iModels from templates too, and of those that are gone. */
+/** All derived iModels with their sources. The audit log adds iModels from templates, and deleted ones. */
 async function derivationsIn(db: Kysely<unknown>): Promise<Iterable<Derivation>> {
   const found: Derivation[] = [];
   const operations = await sql<Derivation>`
@@ -93,7 +94,7 @@ async function derivationsIn(db: Kysely<unknown>): Promise<Iterable<Derivation>>
   return found;
 }
 
-/** Tells the same name for all that are derived from one another, directly or through others (union-find). */
+/** @returns a function that returns the same id for all iModels derived from each other, directly or indirectly (union-find) */
 function origins(derivations: readonly Derivation[]): (id: string) => string {
   const parents = new Map<string, string>();
   const find = (id: string): string => {

@@ -2,7 +2,7 @@ import { sql, type Kysely, type Migration } from 'kysely';
 import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
-/** Imported changesets keep the briefcase that made them, while the push belongs to the importer's own. */
+/** Imported changesets keep the id of the briefcase that created them; their push belongs to a briefcase of the importer. */
 export function recordedBriefcasesMigration(engine: Engine): Migration {
   const { int } = columnTypes(engine);
   return {

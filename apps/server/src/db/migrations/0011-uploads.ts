@@ -2,7 +2,7 @@ import { sql, type Kysely, type Migration } from 'kysely';
 import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
-/** Uploads that take long, come in blocks or are repeated; and pushes that lost their turn, so that they can be told why. */
+/** Uploads that take long, are sent in blocks or are repeated; and abandoned pushes, so that their clients get the reason. */
 export function uploadsMigration(engine: Engine): Migration {
   const { text, int, strict, keyed } = columnTypes(engine);
   const statements = [

@@ -1,6 +1,6 @@
 import { sql, type Kysely, type Migration } from 'kysely';
 
-/** The audit log is read by time, and its oldest entries are removed. */
+/** An index of the audit log by time, for reading it and for deleting its oldest entries. */
 export function auditByTimeMigration(): Migration {
   return {
     async up(db: Kysely<unknown>): Promise<void> {

@@ -2,10 +2,10 @@ import { sql, type Kysely, type Migration } from 'kysely';
 import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
-/** What users are told in place of reasons that earlier versions took from errors as they were, with folders and stack traces. */
+/** Replaces reasons that earlier versions copied from internal errors, with paths and stack traces. */
 const generalReason = 'The server met an unexpected error.';
 
-/** A creation that has failed no longer holds its name, and reasons of earlier failures tell nothing of the server's inner workings. */
+/** Frees the names of failed creations, and removes internal details of the server from the reasons of earlier failures. */
 export function failedCreationsMigration(engine: Engine): Migration {
   const { int } = columnTypes(engine);
   return {

@@ -2,7 +2,7 @@ import { sql, type Kysely, type Migration } from 'kysely';
 import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
-/** What repositories are called and configured with, and when a user last accessed an iModel. */
+/** Names and configuration of repositories, and the time of a user's last access to an iModel. */
 export function iTwinSurfaceMigration(engine: Engine): Migration {
   const { text, int } = columnTypes(engine);
   const statements = [
@@ -10,7 +10,7 @@ export function iTwinSurfaceMigration(engine: Engine): Migration {
     `alter table repository add column options ${text}`,
     `alter table repository add column authentication ${text}`,
     `alter table imodel_user add column last_access_at ${int}`,
-    // The only access that is known so far.
+    // Earlier versions recorded only the first access.
     `update imodel_user set last_access_at = first_access_at`,
   ];
   return {

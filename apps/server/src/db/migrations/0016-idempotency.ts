@@ -2,7 +2,7 @@ import { sql, type Kysely, type Migration } from 'kysely';
 import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
-/** Answers to POST requests that may be repeated; names in NFC, in which they are compared from now on. */
+/** Answers to POST requests that may be repeated. Existing names are normalized to NFC, the form in which they are now compared. */
 export function idempotencyMigration(engine: Engine): Migration {
   const { text, int, strict } = columnTypes(engine);
   const statements = [
@@ -19,7 +19,7 @@ export function idempotencyMigration(engine: Engine): Migration {
   };
 }
 
-/** A table with names: within which rows they are unique, and the columns that follow from them. */
+/** A table with names: the scope within which they are unique, and the columns derived from them. */
 interface NamedTable {
   table: string;
   /** Columns that are each unique within the scope. */
@@ -63,7 +63,7 @@ const namedTables: readonly NamedTable[] = [
   },
 ];
 
-/** Brings the names of a table into NFC. One whose NFC is the name of another row stays as it is: nobody's name is taken away. */
+/** Normalizes the names of a table to NFC. A name whose NFC form is already the name of another row is left unchanged. */
 async function normalizeNames(
   db: Kysely<unknown>,
   engine: Engine,

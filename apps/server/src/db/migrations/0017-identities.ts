@@ -3,9 +3,9 @@ import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
 /**
- * A user is known by issuer and subject together. Users from before have neither: nothing was written down that tells whose
- * tokens made them known, so the first token that may claim them does (`Users.idOf`). Nobody is found by an e-mail until its
- * issuer has verified it, or the users file has it.
+ * Users are identified by issuer and subject together. Users of earlier versions have neither, because the issuer of their tokens
+ * was not recorded; the first token that is allowed to claim such a user does so (`Users.idOf`). An e-mail address identifies a
+ * user only if the issuer has verified it or the users file contains it.
  */
 export function identitiesMigration(engine: Engine): Migration {
   const { text } = columnTypes(engine);

@@ -1,6 +1,6 @@
 import { sql, type Kysely, type Migration } from 'kysely';
 
-/** JSON that earlier versions kept as it came: what of it is declared. A word is a property, a list holds those of the object below it. */
+/** The declared properties of a JSON column that earlier versions stored unchecked; a nested object lists the properties of an object. */
 type Declared = Readonly<Record<string, true | Readonly<Record<string, true>>>>;
 const point = { latitude: true, longitude: true } as const;
 const kept = [
@@ -12,10 +12,10 @@ const kept = [
   },
 ] as const satisfies readonly { table: string; column: string; declared: Declared }[];
 
-/** Rows that are read at a time: of those with a megabyte each, as many as there may have been. */
+/** Number of rows read at a time: low, because each may contain a megabyte. */
 const batch = 50;
 
-/** Takes undeclared properties out of what is stored, which lists and clones went on handing out. */
+/** Removes undeclared properties from stored JSON; otherwise lists would still return them, and clones would copy them. */
 export function declaredPropertiesMigration(): Migration {
   return {
     async up(db: Kysely<unknown>): Promise<void> {

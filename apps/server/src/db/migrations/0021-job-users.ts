@@ -2,7 +2,7 @@ import { sql, type Kysely, type Migration } from 'kysely';
 import type { Engine } from '../engine.ts';
 import { columnTypes } from './columnTypes.ts';
 
-/** On whose account a job runs, for a fair order among users and their organizations. */
+/** The user on whose behalf a job runs, for fair scheduling among users and their organizations. */
 export function jobUsersMigration(engine: Engine): Migration {
   const { text } = columnTypes(engine);
   const statements = [
@@ -10,7 +10,7 @@ export function jobUsersMigration(engine: Engine): Migration {
     `update job set user_id = coalesce((select owner_id from itwin where itwin.id = job.tenant), '')`,
     `create index job_user on job (kind, state, user_id, run_at)`,
     `drop index job_due`,
-    // Waits that were begun on a clock that has been set back.
+    // Finds waits that started before the clock was set back.
     `create index job_ahead on job ((run_at - wait_ms)) where state = 'ready'`,
   ];
   return {

@@ -1,8 +1,8 @@
 import type { Engine } from '../engine.ts';
 
 /**
- * How columns and tables are declared. SQLite: STRICT tables; wide keys go WITHOUT ROWID, which stores each row once.
- * PostgreSQL: text in the "C" collation, so that both databases order and compare alike.
+ * Column types and table options. SQLite: STRICT tables; tables with wide keys are WITHOUT ROWID, which stores each row once.
+ * PostgreSQL: text in the "C" collation, so that both databases sort and compare it in the same way.
  */
 export function columnTypes(engine: Engine): { text: string; int: string; strict: string; keyed: string } {
   return engine === 'postgres'

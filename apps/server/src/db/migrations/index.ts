@@ -22,7 +22,7 @@ import { blobAccountsMigration } from './0020-blob-accounts.ts';
 import { jobUsersMigration } from './0021-job-users.ts';
 import { webhookPausesMigration } from './0022-webhook-pauses.ts';
 
-/** All migrations in order of their names. A released one never changes. */
+/** All migrations, in the order of their names. A released migration never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
   return {
     '0001-initial': initialMigration(engine),

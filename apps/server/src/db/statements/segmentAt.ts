@@ -1,6 +1,6 @@
 import type { Db } from '../database.ts';
 
-/** The part of an iModel that tells which changesets it sees. */
+/** The columns of an iModel that determine which changesets it sees. */
 export interface HistoryView {
   history_id: string | null;
   head_index: number;
@@ -17,7 +17,7 @@ export function segmentOf(db: Db, historyId: string, index: number) {
     .limit(1);
 }
 
-/** The segment that holds the changeset of an index in what an iModel sees; undefined past its head. */
+/** The segment that contains the changeset with an index in a history view; undefined beyond its head. */
 export async function segmentAt(db: Db, view: HistoryView, index: number): Promise<string | undefined> {
   if (view.history_id === null || index < 1 || index > view.head_index) return undefined;
   return (await segmentOf(db, view.history_id, index).executeTakeFirst())?.segment_id;

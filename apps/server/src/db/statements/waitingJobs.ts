@@ -19,7 +19,10 @@ export function isOver(db: Db, end: 'run_at' | 'lease_until') {
   return sql<boolean>`(${sql.ref(end)} <= ${now} or ${sql.ref(end)} > ${now} + wait_ms)`;
 }
 
-/** Jobs that wait on a clock that was set back and are looked at together. The limit, and the time as a query of its own, have both databases use the index `job_ahead`. */
+/**
+ * Maximum number of jobs to find whose wait started before the clock was set back. This limit, and the separate query for the
+ * current time, make both databases use the index `job_ahead`.
+ */
 const mostAhead = 1000;
 
 /**

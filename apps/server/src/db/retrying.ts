@@ -1,8 +1,5 @@
 import { Kysely, type Transaction, type TransactionBuilder } from 'kysely';
-import { withRetry, isLost, isOutdated } from './postgres/pool.ts';
-
-/** PostgreSQL errors after which a transaction is rolled back and can be retried: serialization failure, deadlock. */
-const rolledBack = new Set(['40001', '40P01']);
+import { isLost, isOutdated, isRolledBack, withRetry } from './postgres/pool.ts';
 
 /**
  * Retries transactions that the database rolled back, and those whose connection was lost before COMMIT was sent. If the
@@ -26,12 +23,6 @@ export class RetryingKysely<Schema> extends Kysely<Schema> {
     };
     return builder;
   }
-}
-
-/** Whether PostgreSQL rolled a statement or transaction back because of others that ran at the same time. */
-export function isRolledBack(error: unknown): boolean {
-  const { code } = error as { code?: string };
-  return code !== undefined && rolledBack.has(code);
 }
 
 function isRetryable(error: unknown, committing: boolean): boolean {

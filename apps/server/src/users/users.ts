@@ -3,8 +3,6 @@ import { LRUCache } from 'lru-cache';
 import type { Page, PageRequest } from '../db/keysetPaging.ts';
 import { readPage } from '../db/keysetPaging.ts';
 import { isForeignKeyError, isUniqueError, type Db } from '../db/database.ts';
-import { withRetry } from '../db/postgres/pool.ts';
-import { isRolledBack } from '../db/retrying.ts';
 import type { IModelTable, UserAccountTable } from '../db/schema.ts';
 import { usersFileIssuer } from '../access/directory.ts';
 import { emailKey, type Identity, type User } from '../domain.ts';
@@ -68,9 +66,13 @@ export class Users {
           })),
         )
         .execute();
-    // Of concurrent first requests, the unique index on issuer and subject may report the conflict before that on the id, or two
-    // insertions may each wait for the other one's entry in an index, which PostgreSQL ends as a deadlock.
-    const noted = await this.#note(() => withRetry(write, (error) => isUniqueError(error) || isRolledBack(error)));
+    const noted = await this.#note(() =>
+      write().catch((error: unknown) => {
+        // With concurrent first requests, the unique index on issuer and subject may report the conflict before that on the id.
+        if (!isUniqueError(error)) throw error;
+        return write();
+      }),
+    );
     if (noted) this.#known.set(user.id, described);
   }
 

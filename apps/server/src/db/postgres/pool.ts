@@ -34,6 +34,15 @@ export function isLost(error: unknown): boolean {
   return (code !== undefined && lost.has(code)) || lostInWords.test(message ?? '');
 }
 
+/** Errors after which PostgreSQL has rolled back a statement or transaction, which can be repeated: serialization failure, deadlock. */
+const rolledBack = new Set(['40001', '40P01']);
+
+/** Whether PostgreSQL rolled back a statement or transaction because of others that ran at the same time. */
+export function isRolledBack(error: unknown): boolean {
+  const { code } = error as { code?: string };
+  return code !== undefined && rolledBack.has(code);
+}
+
 /** Whether a statement failed because its table has gained a column since it was prepared (`select *`). */
 export function isOutdated(error: unknown): boolean {
   const { code, message } = error as { code?: string; message?: string };
@@ -197,14 +206,17 @@ class Client implements PostgresPoolClient {
 
   async #run<R>(text: string, values: readonly unknown[]): Promise<PostgresQueryResult<R>> {
     if (text === 'begin') this.#inTransaction = true;
+    const inTransaction = this.#inTransaction;
     if (text === 'commit' || text === 'rollback') this.#inTransaction = false;
     try {
       return await this.send<R>(text, values);
     } catch (error) {
       if (isOutdated(error)) this.#generation++;
       // A transaction cannot continue on another connection; `RetryingKysely` repeats it as a whole.
-      if (this.#inTransaction) throw error;
+      if (inTransaction) throw error;
       if (isOutdated(error)) return this.send(text, values);
+      // A single statement that was rolled back had no effect.
+      if (isRolledBack(error)) return withRetry(() => this.send<R>(text, values), isRolledBack);
       // A read can be repeated safely. For any other statement, it is unknown whether it took effect.
       if (isLost(error) && /^select /i.test(text)) return withRetry(() => this.#elsewhere<R>(text, values), isLost);
       throw error;

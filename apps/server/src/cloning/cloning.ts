@@ -82,38 +82,28 @@ export class Cloning {
    * @throws ApiError iModelNotFound, iModelNotInitialized, ChangesetNotFound, iModelExists; QuotaExceededError
    */
   clone(request: CloneRequest): Promise<string> {
-    const { database, stores, quotas } = this.#parts;
-    const { caller, target } = request;
+    const { database } = this.#parts;
     return withForeignKeyRetry(database, async (tx) => {
       const source = await lockInitializedIModel(tx, database.engine, request.source.imodel.id, 'clone');
       // Clone rule: nothing is synchronized afterwards.
       // The head is fixed in this transaction: a later push to the source gets a higher index.
       const view = await viewUpTo(tx, source, request.upTo);
-      const remoteStore = remoteStoreFor(stores, request.source, target);
-      const id = await insertDerivedIModel(tx, caller, quotas, {
-        source,
-        target,
-        ...inheritedProperties(source, request),
-        view,
-        state: remoteStore === undefined ? 'initialized' : 'notInitialized',
-        operation: {
-          kind: 'clone',
-          changesets: view.head_index,
-          cloned_from_imodel_id: source.id,
-          cloned_from_changeset_id: view.head_changeset_id,
+      return this.#derive(tx, request, {
+        squash: false,
+        wantsGuids: false,
+        imodel: {
+          source,
+          target: request.target,
+          ...inheritedProperties(source, request),
+          view,
+          operation: {
+            kind: 'clone',
+            changesets: view.head_index,
+            cloned_from_imodel_id: source.id,
+            cloned_from_changeset_id: view.head_changeset_id,
+          },
         },
       });
-      if (remoteStore !== undefined)
-        await beginTransfer(
-          tx,
-          { ...view, id, itwin_id: target.itwin.id, baseline_id: source.baseline_id },
-          remoteStore,
-          {
-            caller,
-            fromIModelId: source.id,
-          },
-        );
-      return id;
     });
   }
 
@@ -180,7 +170,7 @@ export class Cloning {
     });
   }
 
-  /** Inserts a fork or a templated iModel, and schedules the work that remains. */
+  /** Inserts the new iModel, and schedules the work that remains. */
   async #derive(
     tx: Tx,
     { caller, source, target }: DeriveRequest,

@@ -108,7 +108,7 @@ function favoriteRoutesOf(kind: PersonalListKind): Route[] {
 }
 
 /** The same for iTwins; there both are added by POST. */
-function iTwinMarkRoutesOf(kind: PersonalListKind): Route[] {
+function iTwinFavoriteRoutesOf(kind: PersonalListKind): Route[] {
   const { path, tag, latestFirst } = kinds[kind];
   const onOne = { on: 'itwin', permission: 'member', from: 'path' } as const;
   return [
@@ -170,6 +170,6 @@ function iTwinMarkRoutesOf(kind: PersonalListKind): Route[] {
 export const favoriteRoutes: Route[] = [
   ...favoriteRoutesOf('favorite'),
   ...favoriteRoutesOf('recent'),
-  ...iTwinMarkRoutesOf('favorite'),
-  ...iTwinMarkRoutesOf('recent'),
+  ...iTwinFavoriteRoutesOf('favorite'),
+  ...iTwinFavoriteRoutesOf('recent'),
 ];

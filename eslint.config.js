@@ -65,6 +65,7 @@ export default tseslint.config(
     },
     rules: {
       'import-x/no-cycle': ['error', { ignoreExternal: true }],
+      'import-x/no-duplicates': ['error', { 'prefer-inline': true }],
       'import-x/no-restricted-paths': ['error', { basePath: import.meta.dirname, zones: layerRules }],
       // A promise nobody waits for is an error nobody sees.
       '@typescript-eslint/no-floating-promises': [

@@ -10,8 +10,7 @@ import { migrationsFor } from '../apps/server/src/db/migrations/index.ts';
 import { openDatabase, DataFolderInUseError, NewerSchemaError } from '../apps/server/src/db/database.ts';
 import { Api } from './support/api.ts';
 import { makeIModel, official } from './support/clients.ts';
-import type { TestServer } from './support/server.ts';
-import { Installation, engines } from './support/server.ts';
+import { type TestServer, Installation, engines } from './support/server.ts';
 
 const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
 

@@ -1,8 +1,7 @@
 import { Type, type Static } from 'typebox';
 import type { ITwinTable } from '../db/schema.ts';
 import { ApiError, detail, type ErrorDetail } from '../errors.ts';
-import type { ITwinFilter, QueryScope } from '../iTwins/itwins.ts';
-import { filterProperties } from '../iTwins/itwins.ts';
+import { type ITwinFilter, type QueryScope, filterProperties } from '../iTwins/itwins.ts';
 import type { Services } from '../services.ts';
 import type { Links } from './links.ts';
 import { madeIn } from './made.ts';

@@ -1,7 +1,6 @@
 import { Type } from 'typebox';
 import type { Cursor, PagePosition, PageRequest, SortKey } from '../db/keysetPaging.ts';
-import type { ApiError } from '../errors.ts';
-import { detail } from '../errors.ts';
+import { type ApiError, detail } from '../errors.ts';
 
 /** Paging parameters of every list. Rule of the API: 100 items a page by default, at most 1,000. */
 export const pagingParameters = {

@@ -2,12 +2,11 @@ import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import pMap from 'p-map';
-import type { Config } from '../config.ts';
+import { type Config, storeId } from '../config.ts';
 import { databaseFile, lockFolder } from '../db/database.ts';
 import { syncFileSync, syncFolderSync, writeFileDurably } from '../storage/durable.ts';
 import { FileStore } from '../storage/fileStore.ts';
 import { NoSuchObjectError, SizeMismatchError } from '../storage/blobStore.ts';
-import { storeId } from '../config.ts';
 import type { Fault } from './verify.ts';
 
 /** The result of a backup. */

@@ -1,12 +1,10 @@
 import { createHash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
-import type { Page, PageRequest } from '../db/keysetPaging.ts';
-import { readPage } from '../db/keysetPaging.ts';
+import { type Page, type PageRequest, readPage } from '../db/keysetPaging.ts';
 import { isForeignKeyError, isUniqueError, type Db } from '../db/database.ts';
 import type { IModelTable, UserAccountTable } from '../db/schema.ts';
 import { usersFileIssuer } from '../access/directory.ts';
-import { emailKey, type Identity, type User } from '../domain.ts';
-import type { Caller } from '../domain.ts';
+import { emailKey, type Identity, type User, type Caller } from '../domain.ts';
 import { outageOf } from '../outages.ts';
 
 /** Activity of a user on one iModel. */

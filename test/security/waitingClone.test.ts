@@ -5,7 +5,9 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, test } from 'node:test';
+import { requirePermitted } from '../../apps/server/src/cloning/stillPermitted.ts';
 import type { BlobStore } from '../../apps/server/src/storage/blobStore.ts';
+import type { TransferOrder } from '../../apps/server/src/transfer/begin.ts';
 import type { Answer } from '../support/api.ts';
 import { makeIModel, official } from '../support/clients.ts';
 import {
@@ -157,6 +159,36 @@ for (const setup of setups)
           restoreStore(store);
           assert.deepEqual(await outcome(server, lost), ['failed', reason]);
           assert.deepEqual(await outcome(server, kept), ['successful', null]);
+        }),
+    );
+
+    test(
+      'succeeds at whichever moment of the check the source is deleted, if its requester keeps permission',
+      { timeout: 120_000 },
+      () =>
+        attack(setup, async (server, { source, iTwinId, far, store }) => {
+          const target = await waitingClone(server, source, far, store);
+          const olivia = await server.as('olivia');
+          const payload = await server.services.database.db
+            .selectFrom('job')
+            .select('payload')
+            .where('subject_id', '=', target)
+            .executeTakeFirstOrThrow();
+          const { caller } = JSON.parse(payload.payload) as TransferOrder;
+          let statements = 0;
+          for (let moment = 1; moment === 1 || statements >= moment; moment++) {
+            const { id: fromIModelId } = await makeIModel(await official(server), iTwinId, { changesets: 0 });
+            statements = 0;
+            const db = server.services.database.db.withPlugin({
+              transformQuery: ({ node }) => node,
+              async transformResult({ result }) {
+                if (++statements === moment)
+                  assert.equal((await olivia.delete(`/imodels/${fromIModelId}`)).status, 204);
+                return result;
+              },
+            });
+            await requirePermitted(db, target, { caller, fromIModelId });
+          }
         }),
     );
   });

@@ -1,4 +1,4 @@
-import { Permissions } from '../access/permissions.ts';
+import { Permissions, requireMet } from '../access/permissions.ts';
 import type { Db } from '../db/database.ts';
 import { ApiError } from '../errors.ts';
 import { FinalError } from '../operations/reasons.ts';
@@ -35,31 +35,37 @@ export async function requirePermitted(
   const permissions = new Permissions(db);
   try {
     await permissions.require(caller, { on: 'itwin', id: target.itwin_id, permission: 'imodels_manage' });
-    if ((await permissions.onIModel(caller, fromIModelId)) === undefined) {
-      const iTwinId = target.kind === 'template' ? undefined : await iTwinOfDeleted(db, fromIModelId);
-      if (iTwinId !== undefined)
-        await permissions.require(caller, { on: 'itwin', id: iTwinId, permission: 'imodels_manage' });
-      return;
-    }
-    if (target.kind === 'template') {
-      await permissions.require(caller, {
-        on: 'imodel',
-        id: fromIModelId,
-        permission: 'imodels_read',
-        level: 'iModel',
-      });
-      return;
-    }
-    await permissions.require(caller, {
-      on: 'imodel',
-      id: fromIModelId,
-      permission: 'imodels_webview',
-      level: 'iModel',
-    });
-    await permissions.require(caller, { on: 'imodel', id: fromIModelId, permission: 'imodels_manage', level: 'iTwin' });
+    await requireOfSource(db, permissions, target.kind, { caller, fromIModelId });
   } catch (error) {
     throw error instanceof ApiError ? new LostPermissionError(error) : error;
   }
+}
+
+/**
+ * Checks what the requester needs on the source. Its access is read once: read a second time, a source that was deleted between
+ * the two reads would look like one whose requester lost all permissions.
+ * @throws ApiError
+ */
+async function requireOfSource(
+  db: Db,
+  permissions: Permissions,
+  kind: string,
+  { caller, fromIModelId: id }: TransferOrder,
+): Promise<void> {
+  const access = await permissions.onIModel(caller, id);
+  if (access === undefined) {
+    const iTwinId = kind === 'template' ? undefined : await iTwinOfDeleted(db, id);
+    const onITwin = iTwinId === undefined ? undefined : await permissions.onITwin(caller, iTwinId);
+    if (iTwinId !== undefined && onITwin !== undefined)
+      requireMet(onITwin, { on: 'itwin', id: iTwinId, permission: 'imodels_manage' });
+    return;
+  }
+  if (kind === 'template') {
+    requireMet(access, { on: 'imodel', id, permission: 'imodels_read', level: 'iModel' });
+    return;
+  }
+  requireMet(access, { on: 'imodel', id, permission: 'imodels_webview', level: 'iModel' });
+  requireMet(access, { on: 'imodel', id, permission: 'imodels_manage', level: 'iTwin' });
 }
 
 /** The iTwin of a deleted iModel; undefined if the iModel was collected or the iTwin was deleted too. */

@@ -3,9 +3,9 @@ import { randomUUID } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { sql } from 'kysely';
 import { openDatabase, type Database, type Tx } from '../apps/server/src/db/database.ts';
-import { Writer, WriterUnavailableError } from '../apps/server/src/db/sqlite/writerQueue.ts';
+import { LostTransactionError, WriterUnavailableError } from '../apps/server/src/db/sqlite/errors.ts';
+import { Writer } from '../apps/server/src/db/sqlite/writerQueue.ts';
 import { engines, Installation } from './support/server.ts';
-import { until } from './support/until.ts';
 
 async function withDatabase(engine: 'sqlite' | 'postgres', work: (database: Database) => Promise<void>): Promise<void> {
   const installation = await Installation.create(engine);
@@ -141,7 +141,7 @@ describe('A transaction on sqlite', () => {
   test('that cannot begin lets the next one begin', async () => {
     await withDatabase('sqlite', async (database) => {
       const { db, writer } = database;
-      // Bound manually, as Kysely would; the writer thread refuses it because of its parameter.
+      // Bound manually, as Kysely would; SQLite refuses it because of its parameter.
       await assert.rejects(
         writer?.alone('alone', 'select ?', [Symbol('cannot be sent to a thread')]) as Promise<unknown>,
       );
@@ -158,9 +158,9 @@ describe('A transaction on sqlite', () => {
       await writer.alone('script', 'create table t (x integer)');
       const endless =
         'insert into t with recursive n (i) as (select 1 union all select i + 1 from n where i < 30000000) select count(*) from n';
-      const hanging = await writer.turn();
+      const hanging = await writer.turn('thread');
       await hanging.ask({ kind: 'begin' });
-      const next = writer.turn();
+      const next = writer.turn('thread');
       const late = assert.rejects(
         hanging.ask({ kind: 'within', sql: endless, parameters: [] }),
         WriterUnavailableError,
@@ -174,18 +174,22 @@ describe('A transaction on sqlite', () => {
         ),
         [0],
       );
-      await turn.ask({ kind: 'begin' });
-      await turn.ask({ kind: 'within', sql: 'insert into t values (1)', parameters: [] });
-      // It has no further effect: it is ended, and the next one does not see its row.
-      const after = await writer.turn();
-      assert.equal(turn.ended, true);
-      assert.deepEqual(
-        (await after.ask({ kind: 'alone', sql: 'select count(*) as n from t', parameters: [] })).rows.map(
-          (row) => (row as { n: number }).n,
-        ),
-        [0],
-      );
-      after.end();
+      turn.end();
+      for (const lane of ['thread', 'main'] as const) {
+        const idle = await writer.turn(lane);
+        await idle.ask({ kind: 'begin' });
+        await idle.ask({ kind: 'within', sql: 'insert into t values (1)', parameters: [] });
+        // It has no further effect: it is ended, and the next one does not see its row.
+        const after = await writer.turn(lane === 'main' ? 'thread' : 'main');
+        assert.equal(idle.ended, true);
+        assert.deepEqual(
+          (await after.ask({ kind: 'alone', sql: 'select count(*) as n from t', parameters: [] })).rows.map(
+            (row) => (row as { n: number }).n,
+          ),
+          [0],
+        );
+        after.end();
+      }
     } finally {
       await writer.close();
       installation.remove();
@@ -206,20 +210,21 @@ describe('A transaction on sqlite', () => {
     }
   });
 
-  test('whose writer thread crashes has no effect, and another thread takes over', async () => {
+  test('whose thread crashes has no effect, and another thread takes over', async () => {
     await withDatabase('sqlite', async (database) => {
-      const { db, writer } = database;
+      const { db } = database;
+      const writer = database.writer as Writer;
       await db.transaction().execute((tx) => write(tx, 'earlier'));
-      await assert.rejects(
-        db.transaction().execute(async (tx) => {
-          await write(tx, 'lost');
-          await writer?.endThread();
-          await write(tx, 'after');
-        }),
-      );
+      const lost = await writer.turn('thread');
+      await lost.ask({ kind: 'begin' });
+      await lost.ask({ kind: 'within', sql: "insert into secret (name, value) values ('lost', 'x')", parameters: [] });
+      await writer.endThread();
+      await assert.rejects(lost.ask({ kind: 'commit' }), LostTransactionError);
+      lost.end();
       await db.transaction().execute((tx) => write(tx, 'next'));
-      assert.deepEqual(await names(database), ['earlier', 'next']);
-      await until('the writer answers', async () => (await writer?.answers().then(() => true)) === true || undefined);
+      await writer.alone('script', "insert into secret (name, value) values ('there', 'x')", [], 'thread');
+      assert.deepEqual(await names(database), ['earlier', 'next', 'there']);
+      await writer.answers();
     });
   });
 });

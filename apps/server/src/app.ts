@@ -228,6 +228,16 @@ async function wire(app: FastifyInstance, services: Services, options: ServerOpt
     // Before the body is read: the path does not exist, whatever the body is.
     if (request.is404) return sendError(new ApiError('NotFound'), request, reply);
   });
+  // Other requests see a commit before it is synced. What they answer must not be lost either, so they wait for the same sync.
+  app.addHook('onSend', (_request, _reply, payload, done) => {
+    const { settling } = services.database;
+    if (settling === undefined) done(null, payload);
+    else
+      settling.then(
+        () => done(null, payload),
+        (error: unknown) => done(error as Error),
+      );
+  });
   if (options.role !== 'worker') await wireApi(app, services, options);
   // Alive: the server responds. Ready: it also reaches the database and the stores.
   app.get('/health', { schema: { hide: true } }, () => ({ status: 'ok', version }));

@@ -9,7 +9,8 @@ import { Pool } from './postgres/pool.ts';
 import { RetryingKysely } from './retrying.ts';
 import type { Schema } from './schema.ts';
 import { compactAtStart } from './sqlite/freeSpace.ts';
-import { sqliteDialect } from './sqlite/dialect.ts';
+import { sqliteDialect, sqliteScanDialect } from './sqlite/dialect.ts';
+import { StatementThread } from './sqlite/statementThread.ts';
 import { Writer } from './sqlite/writerQueue.ts';
 import type { Engine } from './engine.ts';
 
@@ -32,10 +33,14 @@ export interface Database {
   readonly db: Db;
   /** On PostgreSQL a separate connection for health checks, which works even if the pool is exhausted; on SQLite the same as `db`. */
   readonly watchDb: Db;
+  /** The same database for reads that may walk many rows: on SQLite a thread executes them, so that no request waits for them. */
+  readonly scans: Db;
   /** PostgreSQL only: the pool, for direct queries (rate limits). */
   readonly pool: Pool | undefined;
-  /** SQLite only: the writer thread, for operations that are not queries. */
+  /** SQLite only: the writing side, for operations that are not queries. */
   readonly writer: Writer | undefined;
+  /** SQLite only: resolves when everything that a read can see now is durable; undefined if it is. On PostgreSQL it always is. */
+  readonly settling: Promise<void> | undefined;
   close(): Promise<void>;
 }
 
@@ -89,13 +94,22 @@ function openSqlite(folder: string, beside: boolean): Database {
   const lock = beside ? undefined : lockFolder(folder);
   const writer = new Writer(file, { turnMs, statementMs });
   const db = new Kysely<Schema>({ dialect: sqliteDialect(file, writer) });
+  const scanThread = new StatementThread(file, 'reader', () => statementMs);
+  const scans = new Kysely<Schema>({ dialect: sqliteScanDialect(scanThread) });
   return {
     engine: 'sqlite',
     db,
     watchDb: db,
+    scans,
     pool: undefined,
     writer,
+    get settling() {
+      return writer.settling;
+    },
     close: async () => {
+      await scans.destroy();
+      // A Kysely instance that was never used has no driver that could close it.
+      await scanThread.close();
       await db.destroy();
       await writer.close();
       lock?.close();
@@ -128,7 +142,7 @@ function openPostgres(url: string, config: PoolConfig): Database {
   const close = async (): Promise<void> => {
     await Promise.all([db.destroy(), watchDb.destroy()]);
   };
-  return { engine: 'postgres', db, watchDb, pool, writer: undefined, close };
+  return { engine: 'postgres', db, watchDb, scans: db, pool, writer: undefined, settling: undefined, close };
 }
 
 type PoolConfig = Pick<Config, 'databasePool' | 'databasePrepares' | 'databaseWaitSeconds' | 'databaseLockSeconds'>;

@@ -19,11 +19,17 @@ export interface Connection {
 }
 
 /**
- * Opens one connection to an SQLite file: `writer` durable (WAL, every commit synced), `reader` read-only,
- * `nonDurable` for data that a power failure may lose (rate limits), which then needs no sync.
- * It caches up to 500 prepared statements.
+ * What a connection is for: `writer` commits durably (WAL, every commit synced), `groupWriter` writes its commits to the log without
+ * syncing it (the owner syncs it for many commits at once and moves its contents into the database), `reader` is read-only, and
+ * `nonDurable` holds data that a power failure may lose, which therefore needs no sync.
  */
-export function openConnection(file: string, use: 'writer' | 'reader' | 'nonDurable'): Connection {
+export type ConnectionUse = 'writer' | 'groupWriter' | 'reader' | 'nonDurable';
+
+/** How a COMMIT treats the disk. `normal` syncs the log only before its contents are moved into the database. */
+const synchronous = { writer: 'full', groupWriter: 'normal', nonDurable: 'off' } as const;
+
+/** Opens one connection to an SQLite file. It caches up to 500 prepared statements. */
+export function openConnection(file: string, use: ConnectionUse): Connection {
   const statements = new LRUCache<string, { statement: StatementSync; reads: boolean }>({ max: 500 });
   let opened: DatabaseSync | undefined = openFile(file, use);
   const database = (): DatabaseSync => (opened ??= openFile(file, use));
@@ -67,10 +73,11 @@ export function openConnection(file: string, use: 'writer' | 'reader' | 'nonDura
   };
 }
 
-function openFile(file: string, use: 'writer' | 'reader' | 'nonDurable'): DatabaseSync {
+function openFile(file: string, use: ConnectionUse): DatabaseSync {
   const database = new DatabaseSync(file, {
     readOnly: use === 'reader',
-    timeout: 5000,
+    // The group writer runs on the main thread, which must not wait for another process: its owner tries again.
+    timeout: use === 'groupWriter' ? 0 : 5000,
     enableForeignKeyConstraints: true,
   });
   try {
@@ -78,8 +85,9 @@ function openFile(file: string, use: 'writer' | 'reader' | 'nonDurable'): Databa
       // Takes effect only on a new, empty file; see freeSpace.ts.
       database.exec('pragma auto_vacuum = incremental');
       database.exec('pragma journal_mode = wal');
-      database.exec(`pragma synchronous = ${use === 'writer' ? 'full' : 'off'}`);
+      database.exec(`pragma synchronous = ${synchronous[use]}`);
     }
+    if (use === 'groupWriter') database.exec('pragma wal_autocheckpoint = 0');
     database.exec('pragma cache_size = -65536');
     return database;
   } catch (error) {

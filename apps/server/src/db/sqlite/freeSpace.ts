@@ -40,7 +40,7 @@ export async function returnFreeSpace(writer: Writer, signal: AbortSignal): Prom
   const before = await numberOf(writer, 'freelist_count');
   let left = before;
   while (left > keptPages && !signal.aborted) {
-    await writer.alone('script', `pragma incremental_vacuum(${Math.min(stepPages, left - keptPages)})`);
+    await writer.alone('script', `pragma incremental_vacuum(${Math.min(stepPages, left - keptPages)})`, [], 'thread');
     const now = await numberOf(writer, 'freelist_count');
     // Deletions free pages as fast as this loop returns them, or none can be returned: the next run continues.
     if (now >= left) break;
@@ -62,7 +62,7 @@ export async function compact(writer: Writer, file: string): Promise<{ before: n
   const needed = 2 * before + 16 * 2 ** 20;
   if (bavail * bsize < needed) throw new NoRoomToCompactError(needed);
   await writer.withoutLimits(() =>
-    writer.alone('script', 'pragma auto_vacuum = incremental; vacuum; pragma wal_checkpoint(truncate)'),
+    writer.alone('script', 'pragma auto_vacuum = incremental; vacuum; pragma wal_checkpoint(truncate)', [], 'thread'),
   );
   return { before, after: (await stat(file)).size };
 }

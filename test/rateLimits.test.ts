@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
+import path from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { mock, test } from 'node:test';
+import type { ConfigInput } from '../apps/server/src/config.ts';
 import type { Answer, WireError } from './support/api.ts';
 import { makeIModel } from './support/clients.ts';
 import { onEachDatabase } from './support/suite.ts';
@@ -127,3 +130,60 @@ onEachDatabase(
     });
   },
 );
+
+const largeWindows: ConfigInput = {
+  tiers: {
+    Unlimited: { general: [{ requests: 1000, seconds: 60 }], operations: {} },
+    Trial: { general: [{ requests: 400, seconds: 3600 }], operations: {} },
+    Enterprise: { general: [{ requests: 400, seconds: 3600 }], operations: {} },
+  },
+  rateLimits: { userShare: 0 },
+};
+
+onEachDatabase('A large window', largeWindows, (context) => {
+  /** Points that have been taken from the shared count of an application. */
+  async function counted(application: string): Promise<number> {
+    const { database } = context.server.services;
+    const where = `from rate_limit where key like '%:${application}'`;
+    if (database.pool !== undefined)
+      return ((await database.pool.query({ text: `select points ${where}`, values: [] })).rows[0] as { points: number })
+        .points;
+    const file = new DatabaseSync(path.join(context.server.installation.dataDir, 'limits.db'), { readOnly: true });
+    try {
+      return (file.prepare(`select points ${where}`).get() as { points: number }).points;
+    } finally {
+      file.close();
+    }
+  }
+
+  test('is counted in the database once for several requests', async () => {
+    const api = await context.server.as('olivia', 'enterprise-app');
+    for (let n = 1; n <= 9; n++) {
+      assert.equal((await api.get('/itwins')).status, 200);
+      assert.equal(await counted('enterprise-app'), n <= 8 ? 8 : 16);
+    }
+  });
+
+  test('is never exceeded by the servers of an installation together', async () => {
+    const servers = [
+      context.server,
+      ...(context.engine === 'postgres' ? [await context.server.installation.start(largeWindows)] : []),
+    ];
+    const statuses: number[] = [];
+    await Promise.all(
+      servers.map(async (server) => {
+        const api = await server.as('olivia', 'trial-app');
+        await Promise.all(
+          Array.from({ length: 5 }, async () => {
+            for (let n = 0; n < 90; n++) statuses.push((await api.get('/itwins')).status);
+          }),
+        );
+      }),
+    );
+    for (const server of servers.slice(1)) await server.close();
+    const accepted = statuses.filter((status) => status === 200).length;
+    assert.equal(statuses.length - accepted, statuses.filter((status) => status === 429).length);
+    // All points were taken by some server that had requests left to spend them on.
+    assert.equal(accepted, 400);
+  });
+});

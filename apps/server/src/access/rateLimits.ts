@@ -1,5 +1,6 @@
 import { rmSync } from 'node:fs';
 import path from 'node:path';
+import { LRUCache } from 'lru-cache';
 import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRes } from 'rate-limiter-flexible';
 import type { Config } from '../config.ts';
 import type { Database } from '../db/database.ts';
@@ -11,12 +12,6 @@ import { outageOf } from '../outages.ts';
 /** The interface that the rate limiter library expects of a database client. */
 interface LimitClient {
   query(query: { text: string; values: unknown[] }): Promise<{ rows: unknown[] }>;
-}
-
-/** The limiters of one window: shared by all servers, and local to this one while the shared counts cannot be written. */
-interface Limiters {
-  shared: RateLimiterPostgres;
-  own: RateLimiterMemory;
 }
 
 /** The documented 429 response. @param application absent if the sender is not authenticated yet */
@@ -38,15 +33,17 @@ export function limitExceeded(waitSeconds: number, operation: string, applicatio
 /**
  * The rate limits of each application by its tier: general windows for all requests and additional windows for single
  * operations. When a window is used up, each user of the application still has a reserved share of it. The counts are kept
- * in the database, so that all servers of an installation share them. They need not survive a power failure, which saves a
- * disk write per request: an unlogged table on PostgreSQL, a separate unsynced file on SQLite. The library's statements for
- * PostgreSQL run on SQLite unchanged. While the counts cannot be written, for example on a full disk, each server counts in
- * memory, so that reads remain possible.
+ * in the database, so that all servers of an installation share them; a server takes points from them in chunks (`Window`).
+ * They need not survive a power failure: an unlogged table on PostgreSQL, a separate unsynced file on SQLite. The library's
+ * statements for PostgreSQL run on SQLite unchanged. While the counts cannot be written, for example on a full disk, each
+ * server counts in memory, so that reads remain possible.
  */
 export class RateLimits {
   readonly #tiers: Config['tiers'];
   readonly #userShare: number;
-  readonly #limiters = new Map<string, Limiters>();
+  /** The windows of an operation, by tier and operation: each with the share that a user has of it. */
+  readonly #windows = new Map<string, readonly { all: Window; ofUser: Window }[]>();
+  readonly #byName = new Map<string, Window>();
   readonly #client: LimitClient;
   readonly #file: Connection | undefined;
 
@@ -74,22 +71,13 @@ export class RateLimits {
    * @throws ApiError 429 with `Retry-After` (whole seconds, at least 1) and the headers that identify the limit
    */
   async count({ application, user }: Pick<Caller, 'application' | 'user'>, operation: string): Promise<void> {
-    const tier = this.#tiers[application.tier];
-    if (tier === undefined) throw new ApiError('InvalidApplicationTier');
-    const own = tier.operations[operation];
-    const windows = [
-      ...(own === undefined ? [] : [[operation, own] as const]),
-      ...tier.general.map((window) => ['general', window] as const),
-    ];
-    for (const [scope, window] of windows) {
-      const share = {
-        ...window,
-        requests: this.#userShare === 0 ? 0 : Math.max(1, Math.floor(window.requests * this.#userShare)),
-      };
-      const [used, usedByUser] = await Promise.all([
-        this.#consume(this.#limiter(scope, window), application.id),
-        this.#consume(this.#limiter(`user/${scope}`, share), JSON.stringify([application.id, user.id])),
-      ]);
+    const userKey = `${application.id.length}/${application.id}/${user.id}`;
+    for (const { all, ofUser } of this.#windowsOf(application.tier, operation)) {
+      const taken = all.take(application.id);
+      const takenByUser = ofUser.take(userKey);
+      // A point that is held in memory needs no wait: most requests take two of those.
+      const used = typeof taken === 'object' ? await taken : taken;
+      const usedByUser = typeof takenByUser === 'object' ? await takenByUser : takenByUser;
       // Rule of this server: no user can lock out the other users of an application.
       if (used !== undefined && usedByUser !== undefined)
         throw limitExceeded(Math.max(1, Math.ceil(Math.min(used, usedByUser) / 1000)), operation, application);
@@ -100,18 +88,51 @@ export class RateLimits {
     this.#file?.close();
   }
 
-  /** Counts one request. @returns milliseconds until the next window if this one is used up */
-  async #consume({ shared, own }: Limiters, key: string): Promise<number | undefined> {
-    try {
-      await shared.consume(key).catch((error: unknown) => {
-        if (error instanceof RateLimiterRes || !this.#cannotWrite(error)) throw error;
-        return own.consume(key);
-      });
-      return undefined;
-    } catch (refused) {
-      if (refused instanceof RateLimiterRes) return refused.msBeforeNext;
-      throw refused;
+  #windowsOf(tierName: string, operation: string): readonly { all: Window; ofUser: Window }[] {
+    const key = `${tierName}/${operation}`;
+    let windows = this.#windows.get(key);
+    if (windows === undefined) {
+      const tier = this.#tiers[tierName];
+      if (tier === undefined) throw new ApiError('InvalidApplicationTier');
+      const own = tier.operations[operation];
+      windows = [
+        ...(own === undefined ? [] : [[operation, own] as const]),
+        ...tier.general.map((window) => ['general', window] as const),
+      ].map(([scope, limit]) => ({
+        all: this.#window(scope, limit, leaseShares.application),
+        ofUser: this.#window(
+          `user/${scope}`,
+          {
+            seconds: limit.seconds,
+            requests: this.#userShare === 0 ? 0 : Math.max(1, Math.floor(limit.requests * this.#userShare)),
+          },
+          leaseShares.user,
+        ),
+      }));
+      this.#windows.set(key, windows);
     }
+    return windows;
+  }
+
+  /** Operations of a tier with equal limits share a window, as they share its counts. */
+  #window(scope: string, { requests, seconds }: { requests: number; seconds: number }, leaseShare: number): Window {
+    const name = `${scope}/${requests}/${seconds}`;
+    let window = this.#byName.get(name);
+    if (window === undefined) {
+      const shared = new RateLimiterPostgres({
+        storeClient: this.#client,
+        storeType: 'pool',
+        tableName: 'rate_limit',
+        tableCreated: true,
+        keyPrefix: name,
+        points: requests,
+        duration: seconds,
+      });
+      const own = new RateLimiterMemory({ keyPrefix: name, points: requests, duration: seconds });
+      window = new Window(requests, leaseShare, shared, own, (error) => this.#cannotWrite(error));
+      this.#byName.set(name, window);
+    }
+    return window;
   }
 
   /** The separate file of counts may fail alone; without the shared database no request can be answered anyway. */
@@ -119,28 +140,126 @@ export class RateLimits {
     const outage = outageOf(error);
     return outage === 'noSpace' || (outage === 'unavailable' && this.#file !== undefined);
   }
+}
 
-  #limiter(scope: string, window: { requests: number; seconds: number }): Limiters {
-    const name = `${scope}/${window.requests}/${window.seconds}`;
-    let limiter = this.#limiters.get(name);
-    if (limiter === undefined) {
-      const shared = new RateLimiterPostgres({
-        storeClient: this.#client,
-        storeType: 'pool',
-        tableName: 'rate_limit',
-        tableCreated: true,
-        keyPrefix: name,
-        points: window.requests,
-        duration: window.seconds,
-      });
-      limiter = {
-        shared,
-        own: new RateLimiterMemory({ keyPrefix: name, points: window.requests, duration: window.seconds }),
-      };
-      this.#limiters.set(name, limiter);
-    }
-    return limiter;
+/** Points of a window that this server has taken from the shared counts and may spend until the window ends. */
+interface Lease {
+  points: number;
+  /** The window is used up: nothing can be taken until it ends. */
+  exhausted: boolean;
+  /** End of the window, on the monotonic clock. */
+  endsAt: number;
+  /** The request for the next points, which all waiting requests share. */
+  pending: Promise<void> | undefined;
+}
+
+/**
+ * Points to take at a time, as a share of the window: so many may be left unused on each server when the window ends. The share of a
+ * user matters only when the window of the application is used up, so it need not be as exact.
+ */
+const leaseShares = { application: 0.02, user: 0.1 };
+const largestLease = 200;
+/** Number of applications and users whose leases are held. Losing a lease wastes its points, and exceeds no limit. */
+const heldLeases = 20_000;
+
+/**
+ * One window of requests, counted for each key. A window of fewer than 100 requests is counted in the database exactly, request
+ * by request; of a larger one, the server takes 2 % at a time, at most 200 points, and spends them in memory. The sum over all
+ * servers never exceeds the limit, because every point is taken from the shared count once.
+ */
+class Window {
+  readonly #requests: number;
+  readonly #shared: RateLimiterPostgres;
+  readonly #own: RateLimiterMemory;
+  readonly #cannotWrite: (error: unknown) => boolean;
+  readonly #chunk: number;
+  readonly #leases = new LRUCache<string, Lease>({ max: heldLeases });
+
+  /** @param leaseShare part of the window to take at a time */
+  constructor(
+    requests: number,
+    leaseShare: number,
+    shared: RateLimiterPostgres,
+    own: RateLimiterMemory,
+    cannotWrite: (error: unknown) => boolean,
+  ) {
+    this.#requests = requests;
+    this.#shared = shared;
+    this.#own = own;
+    this.#cannotWrite = cannotWrite;
+    this.#chunk = Math.max(1, Math.min(largestLease, Math.floor(requests * leaseShare)));
   }
+
+  /** Takes one point. @returns milliseconds until the next window if this one is used up; a promise if that is to be read */
+  take(key: string): Promise<number | undefined> | number | undefined {
+    if (this.#requests === 0) return Infinity;
+    if (this.#chunk === 1) return this.#takeOne(key);
+    const lease = this.#leases.get(key);
+    if (lease === undefined || lease.endsAt <= performance.now()) return this.#takeLeased(key);
+    if (lease.points > 0) {
+      lease.points--;
+      return undefined;
+    }
+    return lease.exhausted ? lease.endsAt - performance.now() : this.#takeLeased(key);
+  }
+
+  async #takeLeased(key: string): Promise<number | undefined> {
+    let lease = this.#leases.get(key);
+    if (lease === undefined) {
+      lease = { points: 0, exhausted: false, endsAt: 0, pending: undefined };
+      this.#leases.set(key, lease);
+    }
+    const current = lease;
+    try {
+      for (;;) {
+        const isOver = current.endsAt <= performance.now();
+        if (!isOver && current.points > 0) {
+          current.points--;
+          return undefined;
+        }
+        if (!isOver && current.exhausted) return current.endsAt - performance.now();
+        current.pending ??= this.#renew(key, current).finally(() => (current.pending = undefined));
+        await current.pending;
+      }
+    } catch (error) {
+      return this.#takeInMemory(key, error);
+    }
+  }
+
+  async #renew(key: string, lease: Lease): Promise<void> {
+    const before = performance.now();
+    const { consumedPoints, msBeforeNext } = await this.#consume(key, this.#chunk);
+    const granted = Math.min(this.#chunk, this.#requests - (consumedPoints - this.#chunk));
+    lease.points = Math.max(0, granted);
+    lease.exhausted = granted < this.#chunk;
+    // From the time before the request, so that the lease ends no later than the window.
+    lease.endsAt = before + msBeforeNext;
+  }
+
+  async #takeOne(key: string): Promise<number | undefined> {
+    try {
+      const { consumedPoints, msBeforeNext } = await this.#consume(key, 1);
+      return consumedPoints > this.#requests ? msBeforeNext : undefined;
+    } catch (error) {
+      return this.#takeInMemory(key, error);
+    }
+  }
+
+  async #takeInMemory(key: string, error: unknown): Promise<number | undefined> {
+    if (!this.#cannotWrite(error)) throw error;
+    const { consumedPoints, msBeforeNext } = await this.#own.consume(key).catch(resultOfRefusal);
+    return consumedPoints > this.#requests ? msBeforeNext : undefined;
+  }
+
+  #consume(key: string, points: number): Promise<RateLimiterRes> {
+    return this.#shared.consume(key, points).catch(resultOfRefusal);
+  }
+}
+
+/** The library rejects with its result if the limit is exceeded. */
+function resultOfRefusal(refused: unknown): RateLimiterRes {
+  if (refused instanceof RateLimiterRes) return refused;
+  throw refused;
 }
 
 /** The current time in SQL, ms since 1970. PostgreSQL uses its own clock, because those of several servers may differ; SQLite has one server, which passes its time. */

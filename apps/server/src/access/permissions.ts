@@ -1,4 +1,5 @@
 import { sql } from 'kysely';
+import { compiledQuery } from '../db/compiledQuery.ts';
 import type { Db } from '../db/database.ts';
 import type { IModelTable, ITwinTable } from '../db/schema.ts';
 import {
@@ -104,13 +105,7 @@ export class Permissions {
   async onITwin(caller: Caller, itwinId: string): Promise<ITwinAccess | undefined> {
     if (caller.share !== undefined) return undefined;
     const principal = principalOf(caller);
-    const row = await this.#db
-      .selectFrom('itwin')
-      .selectAll()
-      .select(ownedBy(principal, 'itwin'))
-      .where('id', '=', itwinId)
-      .where('deleted_at', 'is', null)
-      .executeTakeFirst();
+    const row = await itwinWithOwner.first(this.#db, { itwinId, userId: principal.id });
     if (row === undefined) return undefined;
     const { owned, ...itwin } = row;
     return (await this.#accessTo(itwin, principal, Boolean(owned))).access;
@@ -142,16 +137,7 @@ export class Permissions {
 
   async #ofPrincipal(principal: Principal, imodelId: string): Promise<IModelAccess | undefined> {
     // One statement: on PostgreSQL each statement is a round trip, and every request begins with this one.
-    const found = await this.#db
-      .selectFrom('imodel as m')
-      .innerJoin('itwin as i', 'i.id', 'm.itwin_id')
-      .selectAll('m')
-      .select(itwinColumns)
-      .select(ownedBy(principal, 'i'))
-      .where('m.id', '=', imodelId)
-      .where('m.deleted_at', 'is', null)
-      .where('i.deleted_at', 'is', null)
-      .executeTakeFirst();
+    const found = await imodelWithITwin.first(this.#db, { imodelId, userId: principal.id });
     if (found === undefined) return undefined;
     const { itwin, owned, row } = splitRow(found);
     // An iModel that is being created already refers to its source's history, which stays hidden until it is initialized.
@@ -238,22 +224,7 @@ export class Permissions {
 
   /** Roles that the caller has on an iTwin, directly or through a group. */
   async #rolesOf(principal: Principal, itwinId: string): Promise<HeldRole[]> {
-    const own = this.#db
-      .selectFrom('member')
-      .select('role_id')
-      .where('itwin_id', '=', itwinId)
-      .where('user_id', '=', principal.id);
-    const ofGroups = this.#db
-      .selectFrom('group_user as u')
-      .innerJoin('group_member as g', 'g.group_id', 'u.group_id')
-      .select('g.role_id')
-      .where('g.itwin_id', '=', itwinId)
-      .where('u.user_id', '=', principal.id);
-    const rows = await this.#db
-      .selectFrom('role')
-      .select(['id', 'permissions'])
-      .where('id', 'in', own.union(ofGroups))
-      .execute();
+    const rows = await rolesHeld.all(this.#db, { itwinId, userId: principal.id });
     return rows.map((row) => ({ id: row.id, permissions: JSON.parse(row.permissions) as Permission[] }));
   }
 }
@@ -282,14 +253,47 @@ type IModelWithITwin = IModelTable & { [C in keyof ITwinTable as `itwin: ${C}`]:
   owned: boolean | number;
 };
 
-/** Selects whether the principal owns the iTwin of the row. */
-function ownedBy(principal: Principal, itwin: 'i' | 'itwin') {
+/** Selects whether a user owns the iTwin of the row. */
+function ownedBy(userId: string, itwin: 'i' | 'itwin') {
   return sql<
     boolean | number
-  >`exists (select 1 from owner where owner.itwin_id = ${sql.ref(`${itwin}.id`)} and owner.user_id = ${principal.id})`.as(
+  >`exists (select 1 from owner where owner.itwin_id = ${sql.ref(`${itwin}.id`)} and owner.user_id = ${userId})`.as(
     'owned',
   );
 }
+
+const itwinWithOwner = compiledQuery((db, { itwinId, userId }: { itwinId: string; userId: string }) =>
+  db
+    .selectFrom('itwin')
+    .selectAll()
+    .select(ownedBy(userId, 'itwin'))
+    .where('id', '=', itwinId)
+    .where('deleted_at', 'is', null),
+);
+
+const imodelWithITwin = compiledQuery((db, { imodelId, userId }: { imodelId: string; userId: string }) =>
+  db
+    .selectFrom('imodel as m')
+    .innerJoin('itwin as i', 'i.id', 'm.itwin_id')
+    .selectAll('m')
+    .select(itwinColumns)
+    .select(ownedBy(userId, 'i'))
+    .where('m.id', '=', imodelId)
+    .where('m.deleted_at', 'is', null)
+    .where('i.deleted_at', 'is', null),
+);
+
+/** The roles of a user on an iTwin, directly or through a group. */
+const rolesHeld = compiledQuery((db, { itwinId, userId }: { itwinId: string; userId: string }) => {
+  const own = db.selectFrom('member').select('role_id').where('itwin_id', '=', itwinId).where('user_id', '=', userId);
+  const ofGroups = db
+    .selectFrom('group_user as u')
+    .innerJoin('group_member as g', 'g.group_id', 'u.group_id')
+    .select('g.role_id')
+    .where('g.itwin_id', '=', itwinId)
+    .where('u.user_id', '=', userId);
+  return db.selectFrom('role').select(['id', 'permissions']).where('id', 'in', own.union(ofGroups));
+});
 
 function splitRow(joined: IModelWithITwin): { row: IModelTable; itwin: ITwinTable; owned: boolean } {
   const {

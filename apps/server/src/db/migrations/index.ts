@@ -21,6 +21,7 @@ import { declaredPropertiesMigration } from './0019-declared-properties.ts';
 import { blobAccountsMigration } from './0020-blob-accounts.ts';
 import { jobUsersMigration } from './0021-job-users.ts';
 import { webhookPausesMigration } from './0022-webhook-pauses.ts';
+import { listsInOrderMigration } from './0023-lists-in-order.ts';
 
 /** All migrations, in the order of their names. A released migration never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -46,5 +47,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0020-blob-accounts': blobAccountsMigration(engine),
     '0021-job-users': jobUsersMigration(engine),
     '0022-webhook-pauses': webhookPausesMigration(engine),
+    '0023-lists-in-order': listsInOrderMigration(),
   };
 }

@@ -1,0 +1,107 @@
+import path from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { DefaultQueryExecutor, type CompiledQuery } from 'kysely';
+import pg from 'pg';
+import type { Installation, TestServer } from './server.ts';
+
+/** A statement that was executed, with the values bound to it. */
+export interface Statement {
+  sql: string;
+  parameters: readonly unknown[];
+}
+
+/** Statements of each capture that is open now. */
+const captures = new Set<Statement[]>();
+
+let watching = false;
+
+/** Every statement of every Kysely instance in this process passes through one method, inside transactions too. */
+function watch(): void {
+  if (watching) return;
+  watching = true;
+  const prototype = Object.getPrototypeOf(DefaultQueryExecutor.prototype) as {
+    executeQuery(query: CompiledQuery): Promise<unknown>;
+  };
+  // eslint-disable-next-line @typescript-eslint/unbound-method -- called with the executor as `this` below
+  const { executeQuery } = prototype;
+  prototype.executeQuery = function (query) {
+    for (const statements of captures) statements.push({ sql: query.sql, parameters: query.parameters });
+    return executeQuery.call(this, query);
+  };
+}
+
+/**
+ * Runs work, for example a request to a server of this process, and returns the statements that were executed meanwhile.
+ * Jobs and collectors of servers in this process are captured as well, so tests filter by table where those run.
+ */
+export async function statementsOf(work: () => Promise<unknown>): Promise<Statement[]> {
+  watch();
+  const statements: Statement[] = [];
+  captures.add(statements);
+  try {
+    await work();
+  } finally {
+    captures.delete(statements);
+  }
+  return statements;
+}
+
+/** The statements that contain all of these parts. */
+export function naming(statements: readonly Statement[], ...parts: string[]): Statement[] {
+  return statements.filter(({ sql }) => parts.every((part) => sql.includes(part)));
+}
+
+/** Explains statements on the database of a server, without executing them. */
+export class Planner {
+  readonly #installation: Installation;
+
+  constructor(server: TestServer) {
+    this.#installation = server.installation;
+  }
+
+  /**
+   * The plan of a statement, one step a line. On PostgreSQL sequential scans are disabled: tables of tests are small, so the planner would
+   * choose a scan even where an index fits. A step that still scans a table has no index that it could use.
+   */
+  async plan({ sql, parameters }: Statement): Promise<string> {
+    const { databaseUrl, dataDir } = this.#installation;
+    return databaseUrl === undefined
+      ? planOfSqlite(dataDir, sql, parameters)
+      : planOfPostgres(databaseUrl, sql, parameters);
+  }
+
+  /** Plans of all statements, each after its text. */
+  async plans(statements: readonly Statement[]): Promise<string[]> {
+    return Promise.all(statements.map(async (statement) => `${statement.sql}\n${await this.plan(statement)}`));
+  }
+}
+
+function planOfSqlite(dataDir: string, sql: string, parameters: readonly unknown[]): string {
+  const database = new DatabaseSync(path.join(dataDir, 'offshoot.db'), { readOnly: true });
+  try {
+    const rows = database.prepare(`explain query plan ${sql}`).all(...(parameters as (string | number | null)[]));
+    return rows.map(({ detail }) => String(detail)).join('\n');
+  } finally {
+    database.close();
+  }
+}
+
+async function planOfPostgres(url: string, sql: string, parameters: readonly unknown[]): Promise<string> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    await client.query('set enable_seqscan = off');
+    const { rows } = await client.query<{ 'QUERY PLAN': string }>(`explain ${sql}`, [...parameters]);
+    return rows.map((row) => row['QUERY PLAN']).join('\n');
+  } finally {
+    await client.end();
+  }
+}
+
+/** Steps of a plan that read a table or an index from its beginning to its end, which no number of rows bounds. */
+export function fullScans(plan: string): string[] {
+  return plan
+    .split('\n')
+    .map((step) => step.trim())
+    .filter((step) => /\bSeq Scan on\b/.test(step) || /^SCAN (?!CONSTANT|\(|\w+ VIRTUAL)/.test(step));
+}

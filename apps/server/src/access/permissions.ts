@@ -1,4 +1,4 @@
-import { sql } from 'kysely';
+import { sql, type RawBuilder } from 'kysely';
 import { compiledQuery } from '../db/compiledQuery.ts';
 import type { Db } from '../db/database.ts';
 import type { IModelTable, ITwinTable } from '../db/schema.ts';
@@ -153,25 +153,26 @@ export class Permissions {
     };
   }
 
-  /** Ids of the iModels of an iTwin that their own permissions hide from this caller; empty if the caller may list all. */
-  async hiddenIModels(caller: Caller, access: ITwinAccess): Promise<string[]> {
+  /**
+   * Condition on rows of `imodel`, of one iTwin: their own permissions do not hide them from this caller. Undefined if the caller may
+   * list all. It is a condition of the list's statement, because any number of iModels may be hidden.
+   */
+  async listedIModels(caller: Caller, access: ITwinAccess): Promise<RawBuilder<boolean> | undefined> {
     // Rule of the API: iTwin-level manage and Organization Administrators list all iModels.
-    if (access.permissions.has('imodels_manage')) return [];
-    const secured = await this.#db
-      .selectFrom('imodel')
-      .selectAll()
-      .where('itwin_id', '=', access.itwin.id)
-      .where('deleted_at', 'is', null)
-      .where('secured_by', 'is not', null)
-      .execute();
-    if (secured.length === 0) return [];
-    const principal = principalOf(caller);
-    const roles = await this.#rolesOf(principal, access.itwin.id);
-    const hidden: string[] = [];
-    for (const imodel of secured) {
-      if (!(await this.#effective(principal, imodel, access, roles)).has('imodels_webview')) hidden.push(imodel.id);
-    }
-    return hidden;
+    if (access.permissions.has('imodels_manage')) return undefined;
+    if ((await securedIModel.first(this.#db, { itwinId: access.itwin.id })) === undefined) return undefined;
+    const { id } = principalOf(caller);
+    const ofUser = sql`(imodel.secured_by = 'users' and g.holder_id = ${id})`;
+    // Rule of the API: role permissions on an iModel apply only to users who also have webview on the iTwin.
+    const ofRoles = access.permissions.has('imodels_webview')
+      ? sql`(imodel.secured_by = 'roles' and g.holder_id in (${roleIdsOf(this.#db, id, access.itwin.id)}))`
+      : sql`false`;
+    // Any permission of the hierarchy includes webview. The column is a JSON list of names.
+    const webview = sql.join(
+      hierarchy.map((permission) => sql`g.permissions like ${sql.lit(`%"${permission}"%`)}`),
+      sql` or `,
+    );
+    return sql<boolean>`(imodel.secured_by is null or exists (select 1 from imodel_grant as g where g.imodel_id = imodel.id and (${ofUser} or ${ofRoles}) and (${webview})))`;
   }
 
   /** Rule of the API: permissions set on an iModel replace those of its iTwin, except `imodels_delete`, which comes from the iTwin. */
@@ -229,6 +230,18 @@ export class Permissions {
   }
 }
 
+/** Ids of the roles that a user has on an iTwin, directly or through a group. */
+function roleIdsOf(db: Db, userId: string, itwinId: string) {
+  const own = db.selectFrom('member').select('role_id').where('itwin_id', '=', itwinId).where('user_id', '=', userId);
+  const ofGroups = db
+    .selectFrom('group_user as u')
+    .innerJoin('group_member as g', 'g.group_id', 'u.group_id')
+    .select('g.role_id')
+    .where('g.itwin_id', '=', itwinId)
+    .where('u.user_id', '=', userId);
+  return own.union(ofGroups);
+}
+
 /** The columns of the iTwin under names that do not collide with those of the iModel. */
 const itwinColumns = [
   'i.id as itwin: id',
@@ -284,16 +297,23 @@ const imodelWithITwin = compiledQuery((db, { imodelId, userId }: { imodelId: str
 );
 
 /** The roles of a user on an iTwin, directly or through a group. */
-const rolesHeld = compiledQuery((db, { itwinId, userId }: { itwinId: string; userId: string }) => {
-  const own = db.selectFrom('member').select('role_id').where('itwin_id', '=', itwinId).where('user_id', '=', userId);
-  const ofGroups = db
-    .selectFrom('group_user as u')
-    .innerJoin('group_member as g', 'g.group_id', 'u.group_id')
-    .select('g.role_id')
-    .where('g.itwin_id', '=', itwinId)
-    .where('u.user_id', '=', userId);
-  return db.selectFrom('role').select(['id', 'permissions']).where('id', 'in', own.union(ofGroups));
-});
+const rolesHeld = compiledQuery((db, { itwinId, userId }: { itwinId: string; userId: string }) =>
+  db
+    .selectFrom('role')
+    .select(['id', 'permissions'])
+    .where('id', 'in', roleIdsOf(db, userId, itwinId)),
+);
+
+/** One iModel of an iTwin with permissions of its own, if there is any. */
+const securedIModel = compiledQuery((db, { itwinId }: { itwinId: string }) =>
+  db
+    .selectFrom('imodel')
+    .select('id')
+    .where('itwin_id', '=', itwinId)
+    .where('deleted_at', 'is', null)
+    .where('secured_by', 'is not', null)
+    .limit(sql.lit(1)),
+);
 
 function splitRow(joined: IModelWithITwin): { row: IModelTable; itwin: ITwinTable; owned: boolean } {
   const {

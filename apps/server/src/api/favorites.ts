@@ -61,12 +61,12 @@ function favoriteRoutesOf(kind: PersonalListKind): Route[] {
       },
       async handler({ access, caller, query, rawQuery, representation, links, services, invalid }) {
         const keys = byTime(latestFirst, 'imodel');
-        const hidden = await services.permissions.hiddenIModels(caller, access);
+        const listed = await services.permissions.listedIModels(caller, access);
         const page = await services.favorites.iModels(
           caller.user.id,
           kind,
           access.itwin.id,
-          hidden,
+          listed,
           pageRequest(query, keys, invalid),
         );
         const dataCenter = access.itwin.data_center;

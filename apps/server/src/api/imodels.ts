@@ -123,9 +123,9 @@ const listIModels = itwinRoute({
       { column: 'id', type: 'text' },
       invalid,
     );
-    const hidden = await services.permissions.hiddenIModels(caller, access);
+    const listed = await services.permissions.listedIModels(caller, access);
     const filter = { name: query.name, search: query.$search, state: query.state as IModelTable['state'] | undefined };
-    const page = await services.iModels.list(access.itwin.id, hidden, filter, pageRequest(query, keys, invalid));
+    const page = await services.iModels.list(access.itwin.id, listed, filter, pageRequest(query, keys, invalid));
     const dataCenter = access.itwin.data_center;
     return {
       iModels: page.items.map((row) =>

@@ -1,4 +1,5 @@
-import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
+import type { RawBuilder } from 'kysely';
+import { pageReader, readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import type { Database } from '../db/database.ts';
 import type { IModelTable, ITwinTable, MarkTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
@@ -63,15 +64,15 @@ export class FavoritesAndRecents {
       .execute();
   }
 
-  /** Favorite or recent iModels of one iTwin. @param hidden iModels that the user may not see */
+  /** Favorite or recent iModels of one iTwin. @param listed condition for the iModels that the user may list; undefined for all */
   async iModels(
     userId: string,
     kind: PersonalListKind,
     iTwinId: string,
-    hidden: readonly string[],
+    listed: RawBuilder<boolean> | undefined,
     request: PageRequest,
   ): Promise<Page<IModelTable & { marked_at: number }>> {
-    let query = this.#database.db
+    let query = pageReader(this.#database, request, listed !== undefined)
       .selectFrom('imodel')
       .innerJoin('mark', 'mark.subject_id', 'imodel.id')
       .selectAll('imodel')
@@ -81,7 +82,7 @@ export class FavoritesAndRecents {
       .where('mark.subject', '=', 'imodel')
       .where('imodel.itwin_id', '=', iTwinId)
       .where('imodel.deleted_at', 'is', null);
-    if (hidden.length > 0) query = query.where('imodel.id', 'not in', hidden);
+    if (listed !== undefined) query = query.where(listed);
     return readPage(query, request);
   }
 
@@ -92,7 +93,7 @@ export class FavoritesAndRecents {
     filter: ITwinFilter,
     request: PageRequest,
   ): Promise<Page<ITwinTable & { marked_at: number }>> {
-    let query = this.#database.db
+    let query = pageReader(this.#database, request)
       .selectFrom('itwin')
       .innerJoin('mark', 'mark.subject_id', 'itwin.id')
       .selectAll('itwin')

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import { sql } from 'kysely';
+import { sql, type RawBuilder } from 'kysely';
 import type { ITwinAccess } from '../access/permissions.ts';
-import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
+import { pageReader, readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import { isUniqueError, type Database } from '../db/database.ts';
 import type { IModelTable, OperationTable } from '../db/schema.ts';
@@ -122,19 +122,22 @@ export class IModels {
       .executeTakeFirstOrThrow();
   }
 
-  /** @param hidden iModels that the caller may not see */
+  /** @param listed condition for the iModels that the caller may list; undefined for all */
   async list(
     iTwinId: string,
-    hidden: readonly string[],
+    listed: RawBuilder<boolean> | undefined,
     filter: { name?: string | undefined; search?: string | undefined; state?: IModelState | undefined },
     request: PageRequest,
   ): Promise<Page<IModelTable>> {
-    let query = this.#database.db
+    // A name has an index of its own. Other conditions are checked while walking the iModels of the iTwin.
+    const walks =
+      filter.name === undefined && (listed !== undefined || filter.search !== undefined || filter.state !== undefined);
+    let query = pageReader(this.#database, request, walks)
       .selectFrom('imodel')
       .selectAll()
       .where('itwin_id', '=', iTwinId)
       .where('deleted_at', 'is', null);
-    if (hidden.length > 0) query = query.where('id', 'not in', hidden);
+    if (listed !== undefined) query = query.where(listed);
     if (filter.name !== undefined) query = query.where('name', '=', filter.name);
     // A failed creation does not hold its name, and clients take the first result. It can be found by its state.
     if (filter.name !== undefined && filter.state !== 'notInitialized') query = query.where('failed_at', 'is', null);

@@ -1,0 +1,130 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { sql } from 'kysely';
+import type { Api } from './support/api.ts';
+import { fullScans, naming, Planner, statementsOf, type Statement } from './support/plans.ts';
+import { bootServer, endServer, engines, people, type TestServer } from './support/server.ts';
+
+interface Listed {
+  _links: { next: { href: string } | null; prev: { href: string } | null };
+  [list: string]: unknown;
+}
+
+/** Numbers from 1, as a table `n (i)`. */
+const numbers = (count: number) =>
+  sql`with recursive n (i) as (select 1 union all select i + 1 from n where i < ${sql.lit(count)})`;
+
+/** Ids in the order of their numbers. */
+const guid = (series: number) =>
+  sql`'0000000${sql.raw(String(series))}-0000-4000-8000-' || substr(cast(1000000000000 + i as text), 2)`;
+
+for (const engine of engines) {
+  describe(`No cost rises faster than its work, on ${engine}`, () => {
+    let server: TestServer;
+    let planner: Planner;
+    let olivia: Api;
+
+    before(async () => {
+      server = await bootServer(engine);
+      planner = new Planner(server);
+      olivia = await server.as('olivia');
+      // Records the users, whose first request writes.
+      for (const who of ['olivia', 'max', 'admin'] as const) await (await server.as(who)).get('/itwins');
+    });
+    after(() => endServer(server));
+
+    const db = () => server.services.database.db;
+
+    async function page(api: Api, path: string): Promise<Listed> {
+      const { status, body } = await api.get(path);
+      assert.equal(status, 200, JSON.stringify(body));
+      return body as Listed;
+    }
+
+    /** Statements of a request, after another one like it has filled the caches. */
+    async function statementsOfGet(api: Api, path: string): Promise<Statement[]> {
+      await page(api, path);
+      return statementsOf(() => page(api, path));
+    }
+
+    /** Adds iModels to an iTwin by copying one. */
+    async function addIModels(
+      iTwinId: string,
+      count: number,
+      series: number,
+      securedBy: 'users' | null,
+    ): Promise<void> {
+      const created = await olivia.post('/imodels', { iTwinId, name: `original ${series}` });
+      assert.equal(created.status, 201);
+      const { iModel } = created.body as { iModel: { id: string } };
+      await sql`insert into imodel (id, itwin_id, name, name_order, search_text, containers_enabled, state, baseline_id, head_index,
+          head_changeset_id, creator_id, created_at, clock, next_briefcase_id, inherited_index, secured_by)
+        ${numbers(count)}
+        select ${guid(series)}, itwin_id, name || i, name || i, search_text, containers_enabled, state, baseline_id, head_index,
+          head_changeset_id, creator_id, created_at + i, clock, next_briefcase_id, 0, cast(${securedBy} as text)
+        from n, imodel where id = ${iModel.id}`.execute(db());
+    }
+
+    test('A member can list an iTwin with more hidden iModels than a statement may have values', async () => {
+      const iTwinId = await server.iTwin();
+      await server.grant(iTwinId, 'max', ['imodels_read']);
+      const max = await server.as('max');
+      const path = `/imodels?iTwinId=${iTwinId}`;
+      await addIModels(iTwinId, 3, 1, null);
+      await addIModels(iTwinId, 10, 2, 'users');
+      const few = await statementsOfGet(max, path);
+      await addIModels(iTwinId, 66_000, 3, 'users');
+      const many = await statementsOfGet(max, path);
+      assert.deepEqual(
+        many.map((statement) => statement.sql),
+        few.map((statement) => statement.sql),
+      );
+      const [look] = naming(many, '"secured_by" is not null');
+      assert.ok(look);
+      assert.match(await planner.plan(look), /imodel_secured/);
+
+      // The iModels without permissions of their own, and the one that is shared with Max.
+      await db()
+        .insertInto('imodel_grant')
+        .values({
+          imodel_id: '00000003-0000-4000-8000-000000065000',
+          holder_id: people.max.id,
+          permissions: '["imodels_webview"]',
+        })
+        .execute();
+      const { iModels } = await page(max, path);
+      assert.equal((iModels as unknown[]).length, 3 + 3 + 1);
+      for (const list of ['favorites', 'recents']) await page(max, `/imodels/${list}?iTwinId=${iTwinId}`);
+    });
+
+    test('A page of iModels begins with a seek at its first item, wherever it lies', async () => {
+      const iTwinId = await server.iTwin();
+      await addIModels(iTwinId, 2000, 4, null);
+      for (const order of ['createdDateTime', 'createdDateTime desc', 'name']) {
+        let next: string | undefined = `/imodels?iTwinId=${iTwinId}&$orderBy=${order}&$top=700`;
+        const seen = new Set<string>();
+        let statements: Statement[] = [];
+        while (next !== undefined) {
+          const path: string = next;
+          statements = await statementsOf(async () => {
+            const { iModels, _links } = await page(olivia, path);
+            for (const { id } of iModels as { id: string }[]) seen.add(id);
+            next = _links.next?.href;
+          });
+        }
+        assert.equal(seen.size, 2001);
+        const [list] = naming(statements, 'from "imodel"', 'order by');
+        assert.ok(list);
+        const plan = await planner.plan(list);
+        assert.deepEqual(fullScans(plan), []);
+        assert.match(
+          plan,
+          engine === 'sqlite'
+            ? /SEARCH imodel USING INDEX \w+ \(itwin_id=\? AND \(\w+,id\)[<>]\(\?,\?\)\)/
+            : /Index Cond: .*ROW\(\w+, id\) [<>] ROW\(/,
+        );
+        assert.doesNotMatch(plan, /TEMP B-TREE|\bSort\b/);
+      }
+    });
+  });
+}

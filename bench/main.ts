@@ -1,9 +1,10 @@
 /**
- * `npm run bench -- clone [--json]`: runs the benchmarks from a checkout. Starts PostgreSQL for `throughput` unless a
- * database is given.
+ * `npm run bench -- clone [--json]`: runs the benchmarks from a checkout: those of `offshoot bench`, and those that need
+ * tools of the checkout. Starts PostgreSQL for `throughput` unless a database is given.
  */
 import { benchCommand } from '../apps/server/src/commands/bench.ts';
 import { startPostgres } from '../test/support/postgres.ts';
+import { peersCommand } from './peers/command.ts';
 
 const given = process.argv.slice(2);
 const postgres =
@@ -11,9 +12,9 @@ const postgres =
     ? await startPostgres({ durable: true })
     : undefined;
 try {
-  await benchCommand().parseAsync([...given, ...(postgres === undefined ? [] : ['--database-url', postgres.url])], {
-    from: 'user',
-  });
+  await benchCommand()
+    .addCommand(peersCommand())
+    .parseAsync([...given, ...(postgres === undefined ? [] : ['--database-url', postgres.url])], { from: 'user' });
 } finally {
   await postgres?.stop();
 }

@@ -73,10 +73,13 @@ export async function firstOwner(services: Services): Promise<{ iTwinId: string;
 /** A server in a separate process. */
 export interface Child {
   origin: string;
+  pid: number;
   stop(): Promise<void>;
   /** Ends the process without warning (SIGKILL). */
   kill(): Promise<void>;
 }
+
+const startWithinMs = 120_000;
 
 /** Starts a server in a separate process, with the configuration file `bench.json` in its data folder. */
 export async function startChild(dataDir: string, databaseUrl: string | undefined): Promise<Child> {
@@ -95,14 +98,24 @@ export async function startChild(dataDir: string, databaseUrl: string | undefine
   const child = fork(cli, flags, { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   const origin = await new Promise<string>((resolve, reject) => {
-    child.once('message', (message) => resolve((message as { origin: string }).origin));
-    child.once('exit', (code) => reject(new Error(`the server of the benchmark ended with ${code}`)));
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL');
+      reject(new Error(`the server of the benchmark has not started after ${startWithinMs} ms`));
+    }, startWithinMs);
+    child.once('message', (message) => {
+      clearTimeout(timer);
+      resolve((message as { origin: string }).origin);
+    });
+    child.once('exit', (code) => {
+      clearTimeout(timer);
+      reject(new Error(`the server of the benchmark ended with ${code}`));
+    });
   });
   const end = async (signal: 'SIGTERM' | 'SIGKILL'): Promise<void> => {
     child.kill(signal);
     await ended;
   };
-  return { origin, stop: () => end('SIGTERM'), kill: () => end('SIGKILL') };
+  return { origin, pid: child.pid as number, stop: () => end('SIGTERM'), kill: () => end('SIGKILL') };
 }
 
 export function describeMachine(databaseUrl: string | undefined, settings: string): Machine {

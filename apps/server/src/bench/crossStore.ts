@@ -1,4 +1,4 @@
-import { randomBytes, randomUUID } from 'node:crypto';
+import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { createReadStream, createWriteStream, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -29,6 +29,8 @@ export interface CrossStoreBench {
   mbPerSecond: number;
   /** Copying the same files with the same concurrency, without hashing or syncing them, as `rclone copy` does. */
   plainCopySeconds: number;
+  /** The same copy, with each file hashed and synced, as the server does. */
+  hashedCopySeconds: number;
   /** How often the server was killed during the clone. */
   kills: number;
   /** Files in the target store that the clone does not refer to. */
@@ -82,7 +84,9 @@ export async function benchCrossStore(options: {
     options.onStart(machine);
     const size = Math.floor((options.megabytes * 1e6) / options.files);
     const source = await prepare(config, options.files, size);
-    const plainCopySeconds = await plainCopy(path.join(dataDir, 'blobs'), source.keys, path.join(dataDir, 'plain'));
+    const [store, target] = [path.join(dataDir, 'blobs'), path.join(dataDir, 'plain')];
+    const plainCopySeconds = await plainCopy(store, source.keys, target);
+    const hashedCopySeconds = await plainCopy(store, source.keys, target, true);
     const { seconds, cloneId } = await cloneAcross(dataDir, source, options.files, options.kills);
     const orphanObjects = await check(config, source.iModelId, cloneId, options.files);
     const bytes = size * options.files;
@@ -94,6 +98,7 @@ export async function benchCrossStore(options: {
       filesPerSecond: Math.round(options.files / seconds),
       mbPerSecond: round(bytes / 1e6 / seconds),
       plainCopySeconds: round(plainCopySeconds),
+      hashedCopySeconds: round(hashedCopySeconds),
       kills: options.kills,
       orphanObjects,
     };
@@ -137,7 +142,11 @@ async function prepare(config: Config, files: number, size: number): Promise<Sou
   }
 }
 
-async function fill(
+/**
+ * Gives an iModel this many changesets of random bytes.
+ * @returns keys of the files in the store, in order of changesets
+ */
+export async function fill(
   { database: { db }, blobs }: Services,
   iModelId: string,
   creatorId: string,
@@ -204,14 +213,30 @@ async function fill(
 
 const idAt = (index: number): string => index.toString(16).padStart(40, '0');
 
-async function plainCopy(from: string, keys: readonly string[], to: string): Promise<number> {
+async function plainCopy(from: string, keys: readonly string[], to: string, durable = false): Promise<number> {
   await mkdir(to, { recursive: true });
   const objects = path.join(from, 'objects');
   const began = performance.now();
   await pMap(
     keys,
-    (key) =>
-      pipeline(createReadStream(path.join(objects, key.slice(0, 2), key)), createWriteStream(path.join(to, key))),
+    async (key) => {
+      const [source, sink] = [
+        createReadStream(path.join(objects, key.slice(0, 2), key)),
+        createWriteStream(path.join(to, key), { flush: durable }),
+      ];
+      if (!durable) return pipeline(source, sink);
+      const hash = createHash('sha256');
+      await pipeline(
+        source,
+        async function* (chunks: AsyncIterable<Buffer>) {
+          for await (const chunk of chunks) {
+            hash.update(chunk);
+            yield chunk;
+          }
+        },
+        sink,
+      );
+    },
     { concurrency },
   );
   const took = (performance.now() - began) / 1000;

@@ -85,7 +85,7 @@ function crossStoreCommand(): Command {
     .option('--kills <number>', 'number of times to kill the server during the clone', '0')
     .option('--json', 'print one JSON object')
     .action(async ({ files, megabytes, kills, json }: CrossStoreOptions) => {
-      const columns = ' files      MB   seconds   files/s    MB/s   plain copy s   kills  orphans';
+      const columns = ' files      MB   seconds   files/s    MB/s   plain copy s   hashed, synced s   kills  orphans';
       const result = await benchCrossStore({
         files: Number(files),
         megabytes: Number(megabytes),
@@ -93,7 +93,7 @@ function crossStoreCommand(): Command {
         onStart: json === true ? () => undefined : (machine) => printHead(machine, columns),
       });
       if (json === true) return printJson(result);
-      const { seconds, filesPerSecond, mbPerSecond, plainCopySeconds, orphanObjects } = result;
+      const { seconds, filesPerSecond, mbPerSecond, plainCopySeconds, hashedCopySeconds, orphanObjects } = result;
       const cells: [string | number, number][] = [
         [files, 6],
         [megabytes, 7],
@@ -101,6 +101,7 @@ function crossStoreCommand(): Command {
         [filesPerSecond, 9],
         [mbPerSecond, 7],
         [plainCopySeconds, 14],
+        [hashedCopySeconds, 18],
         [kills, 7],
         [orphanObjects, 8],
       ];

@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
+import { compiledQuery } from '../db/compiledQuery.ts';
 import type { Db, Tx } from '../db/database.ts';
+import { defer } from '../db/deferred.ts';
 import type { AuditTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
 import { outageOf } from '../outages.ts';
@@ -11,20 +13,31 @@ export async function audit(
   caller: Caller,
   entry: { at: number; action: string; iTwinId: string; iModelId?: string; detail?: Record<string, unknown> },
 ): Promise<void> {
-  await tx
-    .insertInto('audit')
-    .values({
-      id: randomUUID(),
-      at: entry.at,
-      actor_id: caller.user.id,
-      application_id: caller.application.id,
-      action: entry.action,
-      itwin_id: entry.iTwinId,
-      imodel_id: entry.iModelId ?? null,
-      detail: JSON.stringify(entry.detail ?? {}),
-    })
-    .execute();
+  const row: AuditTable = {
+    id: randomUUID(),
+    at: entry.at,
+    actor_id: caller.user.id,
+    application_id: caller.application.id,
+    action: entry.action,
+    itwin_id: entry.iTwinId,
+    imodel_id: entry.iModelId ?? null,
+    detail: JSON.stringify(entry.detail ?? {}),
+  };
+  await defer(tx, insertEntry.run(tx, row));
 }
+
+const insertEntry = compiledQuery((db, row: AuditTable) =>
+  db.insertInto('audit').values({
+    id: row.id,
+    at: row.at,
+    actor_id: row.actor_id,
+    application_id: row.application_id,
+    action: row.action,
+    itwin_id: row.itwin_id,
+    imodel_id: row.imodel_id,
+    detail: row.detail,
+  }),
+);
 
 /** Minimum time between two entries for the same refused operation of a user, milliseconds: refused requests must not fill the database. */
 const refusalsEveryMs = 60_000;

@@ -92,8 +92,10 @@ export class Permissions {
    * @throws ApiError
    */
   async requireStill(caller: Caller, met: readonly MetRequirement[]): Promise<void> {
-    for (const { requirement, access: before } of met) {
-      const now = levelsOf(await this.require(caller, requirement));
+    // On PostgreSQL all of them are read in one round trip.
+    const found = await Promise.all(met.map(({ requirement }) => this.find(caller, requirement)));
+    for (const [n, { requirement, access: before }] of met.entries()) {
+      const now = levelsOf(requireMet(found[n], requirement));
       const lost = levelsOf(before).some((permissions, level) =>
         [...permissions].some((permission) => now[level]?.has(permission) !== true),
       );

@@ -3,6 +3,7 @@ import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import type { Config } from '../config.ts';
 import type { Database, Tx } from '../db/database.ts';
+import { defer, inOrder } from '../db/deferred.ts';
 import type { BriefcaseTable } from '../db/schema.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
@@ -40,9 +41,11 @@ export class Briefcases {
     minimumId = firstBriefcaseId,
   ): Promise<BriefcaseTable> {
     return this.#database.db.transaction().execute(async (tx) => {
-      const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
-      await this.#requireRoom(tx, caller, imodel.id);
-      await this.#quotas.requireRoom(tx, 'briefcases', imodel.id);
+      const [imodel] = await inOrder(
+        lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push'),
+        this.#requireRoom(tx, caller, access.imodel.id),
+        this.#quotas.requireRoom(tx, 'briefcases', access.imodel.id),
+      );
       const briefcaseId = Math.max(imodel.next_briefcase_id, minimumId);
       if (briefcaseId > lastBriefcaseId)
         throw new QuotaExceededError('All Briefcase ids of the iModel have been used.');
@@ -55,12 +58,9 @@ export class Briefcases {
         application_name: caller.application.name,
         acquired_at: nextTimestamp(imodel),
       };
-      await tx.insertInto('briefcase').values(briefcase).execute();
-      await tx
-        .updateTable('imodel')
-        .set({ next_briefcase_id: briefcaseId + 1, clock: briefcase.acquired_at })
-        .where('id', '=', imodel.id)
-        .execute();
+      await defer(tx, tx.insertInto('briefcase').values(briefcase).execute());
+      const counted = { next_briefcase_id: briefcaseId + 1, clock: briefcase.acquired_at };
+      await defer(tx, tx.updateTable('imodel').set(counted).where('id', '=', imodel.id).execute());
       await audit(tx, caller, {
         at: briefcase.acquired_at,
         action: 'briefcase.acquire',
@@ -75,19 +75,21 @@ export class Briefcases {
   /** Rules of the API: a maximum number of briefcases per user, and per user and minute. Released ones do not count. */
   async #requireRoom(tx: Tx, caller: Caller, imodelId: string): Promise<void> {
     const own = tx.selectFrom('briefcase').where('imodel_id', '=', imodelId).where('owner_id', '=', caller.user.id);
-    const { count } = await own.select((eb) => eb.fn.countAll<number>().as('count')).executeTakeFirstOrThrow();
+    const since = Date.now() - minuteMs;
+    const [{ count }, recent] = await inOrder(
+      own.select((eb) => eb.fn.countAll<number>().as('count')).executeTakeFirstOrThrow(),
+      own
+        .select('acquired_at')
+        .where('acquired_at', '>', since)
+        .where('acquired_at', '<=', since + 2 * minuteMs)
+        .orderBy('acquired_at', 'desc')
+        .limit(this.#limits.perMinute)
+        .execute(),
+    );
     if (Number(count) >= this.#limits.perUser)
       throw new QuotaExceededError('Maximum number of Briefcases per user limit reached.', {
         code: 'MaximumNumberOfBriefcasesPerUser',
       });
-    const since = Date.now() - minuteMs;
-    const recent = await own
-      .select('acquired_at')
-      .where('acquired_at', '>', since)
-      .where('acquired_at', '<=', since + 2 * minuteMs)
-      .orderBy('acquired_at', 'desc')
-      .limit(this.#limits.perMinute)
-      .execute();
     if (recent.length < this.#limits.perMinute) return;
     // A time more than a minute ahead was recorded before the clock was set back.
     const waitMs = Math.min(minuteMs, (recent.at(-1)?.acquired_at ?? since) - since);

@@ -3,7 +3,9 @@ import { itemsThatFit } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import type { ChangesetVerifier } from './verifier.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
+import { compiledQuery } from '../db/compiledQuery.ts';
 import type { Database, Tx } from '../db/database.ts';
+import { defer, inOrder } from '../db/deferred.ts';
 import type { ChangesetTable, IModelTable, PendingChangesetTable } from '../db/schema.ts';
 import { appendChangeset } from '../db/statements/appendChangeset.ts';
 import { findChangeset } from '../db/statements/findChangeset.ts';
@@ -12,7 +14,7 @@ import { listChangesets, listedSizes, type ChangesetPage } from '../db/statement
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import { parseGuid, type Caller, type ChangesetRef } from '../domain.ts';
 import { ApiError, detail } from '../errors.ts';
-import { raisePushed } from '../events/events.ts';
+import { raisePushed, receiversOf } from '../events/events.ts';
 import { nextTimestamp } from '../imodels/imodelRow.ts';
 import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
 import type { Uploads } from '../storage/uploads.ts';
@@ -87,8 +89,12 @@ export class Changesets {
     request: PushRequest,
   ): Promise<{ blobId: string; pending: PendingChangesetTable }> {
     return this.#database.db.transaction().execute(async (tx) => {
-      const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
-      await requireOwnBriefcase(tx, caller, imodel, request.briefcaseId);
+      const [imodel, briefcase, unfinished] = await inOrder(
+        lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push'),
+        findBriefcase(tx, access.imodel.id, request.briefcaseId),
+        findUnfinished.first(tx, { imodelId: access.imodel.id }),
+      );
+      requireOwn(caller, briefcase);
       if (request.recordedBriefcaseId !== null)
         await requireFreeRecord(tx, imodel, request.recordedBriefcaseId, request.briefcaseId);
       if (
@@ -99,11 +105,6 @@ export class Changesets {
       if ((await findChangeset(tx, imodel, { id: request.id })) !== undefined) throw new ApiError('ChangesetExists');
       const store = this.#blobs.stores.ofDataCenter(access.onITwin.itwin.data_center);
       const now = Date.now();
-      const unfinished = await tx
-        .selectFrom('pending_changeset')
-        .selectAll()
-        .where('imodel_id', '=', imodel.id)
-        .executeTakeFirst();
       if (unfinished !== undefined) {
         if (
           unfinished.briefcase_id !== request.briefcaseId &&
@@ -131,7 +132,7 @@ export class Changesets {
         group_id: request.groupId === null ? null : request.groupId.toLowerCase(),
         recorded_briefcase_id: request.recordedBriefcaseId,
       };
-      await tx.insertInto('pending_changeset').values(pending).execute();
+      await defer(tx, tx.insertInto('pending_changeset').values(pending).execute());
       return { blobId, pending };
     });
   }
@@ -151,17 +152,15 @@ export class Changesets {
     await this.#finalizeUpload(access.imodel.id, changesetId, briefcaseId);
     await this.#verify(caller, access.imodel.id, changesetId, briefcaseId);
     return this.#database.db.transaction().execute(async (tx) => {
-      const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'push');
-      await requireOwnBriefcase(tx, caller, imodel, briefcaseId);
+      const { id: imodelId, itwin_id: iTwinId } = access.imodel;
+      const [imodel, briefcase, pending, receivers] = await inOrder(
+        lockInitializedIModel(tx, this.#database.engine, imodelId, 'push'),
+        findBriefcase(tx, imodelId, briefcaseId),
+        findPending.first(tx, { imodelId, changesetId: changesetId ?? '' }),
+        receiversOf(tx, iTwinId),
+      );
+      requireOwn(caller, briefcase);
       if (changesetId === undefined) throw new ApiError('ChangesetNotFound');
-      const pending = await tx
-        .selectFrom('pending_changeset')
-        .innerJoin('blob', 'blob.id', 'pending_changeset.blob_id')
-        .selectAll('pending_changeset')
-        .select(['blob.state as blob_state', 'blob.size as blob_size'])
-        .where('imodel_id', '=', imodel.id)
-        .where('changeset_id', '=', changesetId)
-        .executeTakeFirst();
       if (pending === undefined) {
         const done = await findChangeset(tx, imodel, { id: changesetId });
         if (done === undefined) throw await whyAbandoned(tx, imodel, changesetId, briefcaseId);
@@ -195,15 +194,16 @@ export class Changesets {
         application_name: pending.application_name,
         synchronization_info: pending.synchronization_info,
       };
-      await tx.deleteFrom('pending_changeset').where('imodel_id', '=', imodel.id).execute();
+      await defer(tx, deletePending.run(tx, { imodelId }));
       const appended = await appendChangeset(tx, imodel, changeset, pushedAt);
       const index = appended.head_index;
       // An imported changeset was made elsewhere, under locks that are unknown here.
       if (pending.recorded_briefcase_id !== null)
-        await tx.updateTable('imodel').set({ inherited_index: index }).where('id', '=', imodel.id).execute();
+        await defer(tx, tx.updateTable('imodel').set({ inherited_index: index }).where('id', '=', imodel.id).execute());
       await this.#checkpoints.scheduleTip(tx, { ...imodel, ...appended }, caller.user.id);
       if (pending.group_id !== null) await joinGroup(tx, imodel.id, index, pending.group_id, pushedAt);
-      await raisePushed(tx, imodel, { id: changeset.id, index, briefcaseId: changeset.briefcase_id }, caller.user.id);
+      const pushed = { id: changeset.id, index, briefcaseId: changeset.briefcase_id };
+      await raisePushed(tx, imodel, pushed, caller.user.id, receivers);
       await audit(tx, caller, {
         at: pushedAt,
         action: 'changeset.push',
@@ -328,9 +328,8 @@ async function whyAbandoned(tx: Tx, imodel: IModelTable, changesetId: string, br
   );
 }
 
-/** Rule of this server: users push from their own briefcases. */
-async function requireOwnBriefcase(tx: Tx, caller: Caller, imodel: IModelTable, briefcaseId: number): Promise<void> {
-  const briefcase = await findBriefcase(tx, imodel.id, briefcaseId);
+/** Rule of this server: users push from their own briefcases. @throws ApiError BriefcaseNotFound, InsufficientPermissions */
+function requireOwn(caller: Caller, briefcase: { owner_id: string } | undefined): void {
   if (briefcase === undefined) throw new ApiError('BriefcaseNotFound');
   if (briefcase.owner_id !== caller.user.id) throw new ApiError('InsufficientPermissions');
 }
@@ -351,11 +350,29 @@ async function requireFreeRecord(tx: Tx, imodel: IModelTable, recorded: number, 
     });
 }
 
-async function findBriefcase(tx: Tx, imodelId: string, briefcaseId: number): Promise<{ owner_id: string } | undefined> {
-  return tx
+function findBriefcase(tx: Tx, imodelId: string, briefcaseId: number): Promise<{ owner_id: string } | undefined> {
+  return briefcaseOwner.first(tx, { imodelId, briefcaseId });
+}
+
+const briefcaseOwner = compiledQuery((db, { imodelId, briefcaseId }: { imodelId: string; briefcaseId: number }) =>
+  db
     .selectFrom('briefcase')
     .select('owner_id')
     .where('imodel_id', '=', imodelId)
-    .where('briefcase_id', '=', briefcaseId)
-    .executeTakeFirst();
-}
+    .where('briefcase_id', '=', briefcaseId),
+);
+const findUnfinished = compiledQuery((db, { imodelId }: { imodelId: string }) =>
+  db.selectFrom('pending_changeset').selectAll().where('imodel_id', '=', imodelId),
+);
+const findPending = compiledQuery((db, { imodelId, changesetId }: { imodelId: string; changesetId: string }) =>
+  db
+    .selectFrom('pending_changeset')
+    .innerJoin('blob', 'blob.id', 'pending_changeset.blob_id')
+    .selectAll('pending_changeset')
+    .select(['blob.state as blob_state', 'blob.size as blob_size'])
+    .where('imodel_id', '=', imodelId)
+    .where('changeset_id', '=', changesetId),
+);
+const deletePending = compiledQuery((db, { imodelId }: { imodelId: string }) =>
+  db.deleteFrom('pending_changeset').where('imodel_id', '=', imodelId),
+);

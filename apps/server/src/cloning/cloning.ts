@@ -2,8 +2,10 @@ import { randomUUID } from 'node:crypto';
 import type { IModelAccess, ITwinAccess } from '../access/permissions.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { Database, Tx } from '../db/database.ts';
+import type { IModelTable } from '../db/schema.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller } from '../domain.ts';
+import { receiversOf, type Receivers } from '../events/events.ts';
 import { enqueue } from '../operations/jobs.ts';
 import type { Quotas } from '../quotas/quotas.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
@@ -84,7 +86,7 @@ export class Cloning {
   clone(request: CloneRequest): Promise<string> {
     const { database } = this.#parts;
     return withForeignKeyRetry(database, async (tx) => {
-      const source = await lockInitializedIModel(tx, database.engine, request.source.imodel.id, 'clone');
+      const { source, receivers } = await this.#begin(tx, request);
       // Clone rule: nothing is synchronized afterwards.
       // The head is fixed in this transaction: a later push to the source gets a higher index.
       const view = await viewUpTo(tx, source, request.upTo);
@@ -94,6 +96,7 @@ export class Cloning {
         imodel: {
           source,
           target: request.target,
+          receivers,
           ...inheritedProperties(source, request),
           view,
           operation: {
@@ -117,7 +120,7 @@ export class Cloning {
   fork(request: ForkRequest): Promise<string> {
     const { database } = this.#parts;
     return withForeignKeyRetry(database, async (tx) => {
-      const source = await lockInitializedIModel(tx, database.engine, request.source.imodel.id, 'clone');
+      const { source, receivers } = await this.#begin(tx, request);
       const view = await viewUpTo(tx, source, request.upTo);
       const squash = !request.preserveHistory && view.head_index > 0;
       return this.#derive(tx, request, {
@@ -126,6 +129,7 @@ export class Cloning {
         imodel: {
           source,
           target: request.target,
+          receivers,
           ...inheritedProperties(source, request),
           view,
           operation: {
@@ -150,7 +154,7 @@ export class Cloning {
     const { database } = this.#parts;
     const { target, name, description, extent, containersEnabled, geographicCrs } = request;
     return withForeignKeyRetry(database, async (tx) => {
-      const source = await lockInitializedIModel(tx, database.engine, request.source.imodel.id, 'clone');
+      const { source, receivers } = await this.#begin(tx, request);
       const view = await viewUpTo(tx, source, { id: request.changesetId ?? '' });
       return this.#derive(tx, request, {
         squash: view.head_index > 0,
@@ -158,6 +162,7 @@ export class Cloning {
         imodel: {
           source,
           target,
+          receivers,
           name,
           description,
           extent,
@@ -168,6 +173,16 @@ export class Cloning {
         },
       });
     });
+  }
+
+  /** Locks the source for a copy, and reads what the end of the transaction needs. */
+  async #begin(
+    tx: Tx,
+    { source: { imodel }, target }: DeriveRequest,
+  ): Promise<{ source: IModelTable; receivers: Promise<Receivers> }> {
+    const locked = lockInitializedIModel(tx, this.#parts.database.engine, imodel.id, 'clone');
+    const receivers = receiversOf(tx, target.itwin.id);
+    return { source: await locked, receivers };
   }
 
   /** Inserts the new iModel, and schedules the work that remains. */

@@ -6,9 +6,9 @@ import type { IModelTable, OperationTable } from '../db/schema.ts';
 import { findChangeset } from '../db/statements/findChangeset.ts';
 import { parseChangesetId, type Caller, type Extent, type IModelState } from '../domain.ts';
 import { ApiError } from '../errors.ts';
-import { raiseCreated } from '../events/events.ts';
+import { raiseCreated, type Receivers } from '../events/events.ts';
 import { insertOperation } from '../imodels/createOperation.ts';
-import { insertIModel } from '../imodels/imodelRow.ts';
+import { insertIModel, transactionWithNewIModel } from '../imodels/imodelRow.ts';
 import { accountOf } from '../quotas/accounts.ts';
 import type { Quotas } from '../quotas/quotas.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
@@ -45,7 +45,7 @@ const attempts = 3;
 export async function withForeignKeyRetry<T>(database: Database, work: (tx: Tx) => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await database.db.transaction().execute(work);
+      return await transactionWithNewIModel(database, work);
     } catch (error) {
       // After the transaction read the source, a push moved it to a new history and the collector deleted the old one.
       if (attempt < attempts && isForeignKeyError(error)) continue;
@@ -92,6 +92,8 @@ export interface DerivedIModel {
   /** `notInitialized` if a job has to complete it. */
   state: IModelState;
   operation: Pick<OperationTable, 'kind' | 'changesets'> & Partial<OperationTable>;
+  /** Of the target's events, read beforehand. */
+  receivers: Promise<Receivers>;
 }
 
 /**
@@ -139,7 +141,7 @@ export async function insertDerivedIModel(
     finished_at: done ? now : null,
     ...operation,
   });
-  if (done) await raiseCreated(tx, { id, itwin_id: target.itwin.id, creator_id: caller.user.id });
+  if (done) await raiseCreated(tx, { id, itwin_id: target.itwin.id, creator_id: caller.user.id }, imodel.receivers);
   await audit(tx, caller, {
     at: now,
     action: `iModel.${operation.kind}`,

@@ -135,7 +135,7 @@ export function lockFolder(folder: string): DatabaseSync {
 
 function openPostgres(url: string, config: PoolConfig): Database {
   const pool = openPool(url, config);
-  const db = new RetryingKysely<Schema>({ dialect: new PostgresDialect({ pool }) });
+  const db = new RetryingKysely<Schema>(new PostgresDialect({ pool }));
   const watchDb = new Kysely<Schema>({
     dialect: new PostgresDialect({ pool: openPool(url, { ...config, databasePool: 1 }, { idleMs: 0 }) }),
   });
@@ -168,6 +168,8 @@ function openPool(
     ...(limitMs > 0 && { lock_timeout: Math.round(databaseLockSeconds * 1000) }),
     // The client needs its own timeout: a frozen or unreachable database cannot cancel the statement.
     ...(limitMs > 0 && { query_timeout: limitMs + unansweredMs }),
+    // Statements of one transaction may be sent before earlier ones are answered (`RetryingKysely`).
+    pipeline: true,
     connectionTimeoutMillis: waitMs,
     idleTimeoutMillis: idleMs,
     keepAlive: true,

@@ -39,8 +39,16 @@ export function guardTransactions(database: Database): Database {
       const guard = guards.getStore();
       if (guard === undefined) return execute(work);
       return execute(async (tx) => {
-        await guard(tx);
-        return work(tx);
+        if (database.engine === 'sqlite') {
+          await guard(tx);
+          return work(tx);
+        }
+        // PostgreSQL answers the reads of the guard and the first statement of the work in one round trip. Whatever the work
+        // has done is rolled back if the guard refuses.
+        const [permitted, done] = await Promise.allSettled([guard(tx), work(tx)]);
+        if (permitted.status === 'rejected') throw permitted.reason;
+        if (done.status === 'rejected') throw done.reason;
+        return done.value;
       });
     };
     return builder;

@@ -1,5 +1,7 @@
+import { sql } from 'kysely';
+import { compiledQuery } from '../db/compiledQuery.ts';
 import type { Tx } from '../db/database.ts';
-import type { IModelTable } from '../db/schema.ts';
+import type { IModelTable, WebhookTable } from '../db/schema.ts';
 import { enqueue } from '../operations/jobs.ts';
 
 /** Wire names of the events. The last two are not documented publicly; they follow the pattern of the first two. */
@@ -22,18 +24,40 @@ export interface EventMessage {
   content: Record<string, unknown>;
 }
 
+/** The active webhooks of an iTwin, of which those that subscribe to an event receive it. */
+export type Receivers = Pick<WebhookTable, 'id' | 'event_types' | 'creator_id'>[];
+
+/**
+ * Reads the receivers of an iTwin's events. A transaction that reads them together with its first statement, and passes them on
+ * when it raises its event, needs no round trip of its own for them.
+ */
+export function receiversOf(tx: Tx, iTwinId: string): Promise<Receivers> {
+  const receivers = readReceivers.all(tx, { iTwinId });
+  // The transaction may fail before it raises its event.
+  receivers.catch(() => undefined);
+  return receivers;
+}
+
+const readReceivers = compiledQuery((db, { iTwinId }: { iTwinId: string }) =>
+  db
+    .selectFrom('webhook')
+    .select(['id', 'event_types', 'creator_id'])
+    .where('itwin_id', '=', iTwinId)
+    .where('is_active', '=', sql.lit(1)),
+);
+
 /**
  * Raises an event in the transaction of the change that it reports: schedules a delivery to each active webhook of the iTwin
  * that subscribes to it. The event is therefore sent if and only if the change was committed.
  */
-async function raise(tx: Tx, iTwinId: string, eventType: EventType, content: Record<string, unknown>): Promise<void> {
-  const webhooks = await tx
-    .selectFrom('webhook')
-    .select(['id', 'event_types', 'creator_id'])
-    .where('itwin_id', '=', iTwinId)
-    .where('is_active', '=', 1)
-    .execute();
-  for (const { id, event_types, creator_id } of webhooks) {
+async function raise(
+  tx: Tx,
+  iTwinId: string,
+  eventType: EventType,
+  content: Record<string, unknown>,
+  receivers: Receivers | Promise<Receivers> = receiversOf(tx, iTwinId),
+): Promise<void> {
+  for (const { id, event_types, creator_id } of await receivers) {
     if (!(JSON.parse(event_types) as string[]).includes(eventType)) continue;
     const payload: EventMessage = { eventType, iTwinId, enqueuedAt: Date.now(), content };
     await enqueue(tx, { kind: deliverJob, subjectId: id, tenant: iTwinId, userId: creator_id, payload });
@@ -43,8 +67,13 @@ async function raise(tx: Tx, iTwinId: string, eventType: EventType, content: Rec
 type Subject = Pick<IModelTable, 'id' | 'itwin_id'>;
 
 /** Raises the creation event: an iModel is initialized, whichever way it was created. */
-export async function raiseCreated(tx: Tx, imodel: Subject & Pick<IModelTable, 'creator_id'>): Promise<void> {
-  await raise(tx, imodel.itwin_id, 'iModels.iModelCreated.v1', { imodelId: imodel.id, userId: imodel.creator_id });
+export async function raiseCreated(
+  tx: Tx,
+  imodel: Subject & Pick<IModelTable, 'creator_id'>,
+  receivers?: Receivers | Promise<Receivers>,
+): Promise<void> {
+  const content = { imodelId: imodel.id, userId: imodel.creator_id };
+  await raise(tx, imodel.itwin_id, 'iModels.iModelCreated.v1', content, receivers);
 }
 
 export async function raiseDeleted(tx: Tx, imodel: Subject, userId: string): Promise<void> {
@@ -56,6 +85,7 @@ export async function raisePushed(
   imodel: Subject,
   changeset: { id: string; index: number; briefcaseId: number },
   userId: string,
+  receivers?: Receivers | Promise<Receivers>,
 ): Promise<void> {
   const content = {
     imodelId: imodel.id,
@@ -64,7 +94,7 @@ export async function raisePushed(
     briefcaseId: changeset.briefcaseId,
     userId,
   };
-  await raise(tx, imodel.itwin_id, 'iModels.changesetPushed.v1', content);
+  await raise(tx, imodel.itwin_id, 'iModels.changesetPushed.v1', content, receivers);
 }
 
 export async function raiseVersion(

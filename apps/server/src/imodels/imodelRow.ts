@@ -1,5 +1,7 @@
 import { firstBriefcaseId } from '../briefcases/counter.ts';
-import type { Tx } from '../db/database.ts';
+import { compiledQuery } from '../db/compiledQuery.ts';
+import { isUniqueError, type Database, type Db, type Tx } from '../db/database.ts';
+import { defer } from '../db/deferred.ts';
 import type { IModelTable } from '../db/schema.ts';
 import type { Extent } from '../domain.ts';
 import { ApiError } from '../errors.ts';
@@ -32,44 +34,97 @@ export function nameColumns(
   return { name, name_order: lower, description, search_text: `${lower}\n${(description ?? '').toLowerCase()}` };
 }
 
+/** The name of a new iModel is taken; `transactionWithNewIModel` turns it into the error for the client. */
+class NameTakenError extends Error {
+  readonly imodel: NewIModel;
+
+  constructor(imodel: NewIModel, cause: unknown) {
+    super('the name is taken', { cause });
+    this.name = 'NameTakenError';
+    this.imodel = imodel;
+  }
+}
+
+/** Runs a transaction that inserts an iModel. @throws ApiError iModelExists */
+export async function transactionWithNewIModel<T>({ db }: Database, work: (tx: Tx) => Promise<T>): Promise<T> {
+  try {
+    return await db.transaction().execute(work);
+  } catch (error) {
+    throw error instanceof NameTakenError ? await nameTaken(db, error.imodel) : error;
+  }
+}
+
 /**
- * Inserts the row of a new iModel.
- * @throws ApiError iModelExists. Rule of the API: names are unique within an iTwin. A unique index enforces this, so only one
- * of two concurrent requests succeeds.
+ * Inserts the row of a new iModel, in a `transactionWithNewIModel`. Rule of the API: names are unique within an iTwin. A unique
+ * index enforces this, so only one of two concurrent requests succeeds. A conflict fails the transaction, rather than being
+ * looked for, so that the statement can be deferred.
  */
 export async function insertIModel(tx: Tx, imodel: NewIModel): Promise<void> {
-  const inserted = await tx
-    .insertInto('imodel')
-    .values({
-      id: imodel.id,
-      itwin_id: imodel.iTwinId,
-      ...nameColumns(imodel.name, imodel.description),
-      extent: imodel.extent === null ? null : JSON.stringify(imodel.extent),
-      containers_enabled: imodel.containersEnabled,
-      geographic_crs: imodel.geographicCrs,
-      state: imodel.state,
-      baseline_id: imodel.baselineId,
-      ...(imodel.view ?? { history_id: null, head_index: 0, head_changeset_id: '', last_pushed_at: null }),
-      creator_id: imodel.creatorId,
-      created_at: imodel.now,
-      // Rule of the API: push times strictly increase. Inherited changesets may have times ahead of this server's clock.
-      clock: Math.max(imodel.now, imodel.view?.last_pushed_at ?? 0),
-      next_briefcase_id: imodel.derived?.nextBriefcaseId ?? firstBriefcaseId,
-      inherited_index: imodel.derived?.inheritedIndex ?? 0,
-      secured_by: null,
-      deleted_at: null,
-      failed_at: null,
-    })
-    .onConflict((conflict) =>
-      conflict.columns(['itwin_id', 'name']).where('deleted_at', 'is', null).where('failed_at', 'is', null).doNothing(),
-    )
-    .executeTakeFirst();
-  if (inserted.numInsertedOrUpdatedRows === 0n) throw await nameTaken(tx, imodel);
+  const row: IModelTable = {
+    id: imodel.id,
+    itwin_id: imodel.iTwinId,
+    ...nameColumns(imodel.name, imodel.description),
+    extent: imodel.extent === null ? null : JSON.stringify(imodel.extent),
+    containers_enabled: imodel.containersEnabled,
+    geographic_crs: imodel.geographicCrs,
+    state: imodel.state,
+    baseline_id: imodel.baselineId,
+    ...(imodel.view ?? { history_id: null, head_index: 0, head_changeset_id: '', last_pushed_at: null }),
+    creator_id: imodel.creatorId,
+    created_at: imodel.now,
+    // Rule of the API: push times strictly increase. Inherited changesets may have times ahead of this server's clock.
+    clock: Math.max(imodel.now, imodel.view?.last_pushed_at ?? 0),
+    next_briefcase_id: imodel.derived?.nextBriefcaseId ?? firstBriefcaseId,
+    inherited_index: imodel.derived?.inheritedIndex ?? 0,
+    secured_by: null,
+    deleted_at: null,
+    failed_at: null,
+  };
+  await defer(
+    tx,
+    insertRow.run(tx, row).catch((error: unknown) => {
+      throw isNameConflict(error) ? new NameTakenError(imodel, error) : error;
+    }),
+  );
+}
+
+const insertRow = compiledQuery((db, row: IModelTable) =>
+  db.insertInto('imodel').values({
+    id: row.id,
+    itwin_id: row.itwin_id,
+    name: row.name,
+    name_order: row.name_order,
+    search_text: row.search_text,
+    description: row.description,
+    extent: row.extent,
+    containers_enabled: row.containers_enabled,
+    geographic_crs: row.geographic_crs,
+    state: row.state,
+    baseline_id: row.baseline_id,
+    history_id: row.history_id,
+    head_index: row.head_index,
+    head_changeset_id: row.head_changeset_id,
+    last_pushed_at: row.last_pushed_at,
+    creator_id: row.creator_id,
+    created_at: row.created_at,
+    clock: row.clock,
+    next_briefcase_id: row.next_briefcase_id,
+    inherited_index: row.inherited_index,
+    secured_by: row.secured_by,
+    deleted_at: row.deleted_at,
+    failed_at: row.failed_at,
+  }),
+);
+
+/** Whether the unique index on the names of an iTwin refused a row: PostgreSQL names the index, SQLite its columns. */
+function isNameConflict(error: unknown): boolean {
+  const { constraint, message } = error as { constraint?: string; message?: string };
+  return isUniqueError(error) && (constraint === 'imodel_name' || (message ?? '').includes('imodel.name'));
 }
 
 /** The error for a taken name. If the caller's own unfinished iModel has it, the error says how to proceed, because only the creator can know of that iModel. */
-async function nameTaken(tx: Tx, { iTwinId, name, creatorId }: NewIModel): Promise<ApiError> {
-  const holder = await tx
+async function nameTaken(db: Db, { iTwinId, name, creatorId }: NewIModel): Promise<ApiError> {
+  const holder = await db
     .selectFrom('imodel as m')
     .innerJoin('operation as o', 'o.imodel_id', 'm.id')
     .select(['m.id', 'o.state'])

@@ -13,7 +13,7 @@ import { raiseCreated, raiseDeleted } from '../events/events.ts';
 import type { Quotas } from '../quotas/quotas.ts';
 import type { Blobs } from '../storage/blobs.ts';
 import { insertOperation } from './createOperation.ts';
-import { insertIModel, nameColumns } from './imodelRow.ts';
+import { insertIModel, nameColumns, transactionWithNewIModel } from './imodelRow.ts';
 
 /** The properties of a new iModel that the request sets. */
 export interface IModelRequest {
@@ -59,7 +59,7 @@ export class IModels {
   ): Promise<{ imodel: IModelTable; uploadBlobId: string | undefined }> {
     const now = Date.now();
     const store = this.#blobs.stores.ofDataCenter(to.itwin.data_center);
-    const { id, uploadBlobId } = await this.#database.db.transaction().execute(async (tx) => {
+    const { id, uploadBlobId } = await transactionWithNewIModel(this.#database, async (tx) => {
       await this.#quotas.requireIModel(tx, to.itwin);
       const id = randomUUID();
       const { baselineFileSize } = request;

@@ -5,6 +5,7 @@ import { SpanKind } from '@opentelemetry/api';
 import { sql, type RawBuilder } from 'kysely';
 import { databaseNow } from '../db/clock.ts';
 import type { Database, Db, Tx } from '../db/database.ts';
+import { defer } from '../db/deferred.ts';
 import { outsideRequest } from '../db/requestOutcomes.ts';
 import type { JobTable } from '../db/schema.ts';
 import { isOver, waitingJobs } from '../db/statements/waitingJobs.ts';
@@ -456,7 +457,7 @@ function msFromNow(db: Db, ms: number): RawBuilder<number> {
 /** Enqueues a job in the caller's transaction. */
 export async function enqueue(tx: Tx, job: NewJob): Promise<void> {
   const delayMs = Math.round(job.delayMs ?? 0);
-  await tx
+  const inserted = tx
     .insertInto('job')
     .values({
       id: randomUUID(),
@@ -476,6 +477,7 @@ export async function enqueue(tx: Tx, job: NewJob): Promise<void> {
       trace: currentTrace(),
     })
     .execute();
+  await defer(tx, inserted);
   accepted.emit('job', job.delayMs ?? 0);
 }
 

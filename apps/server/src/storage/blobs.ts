@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import { isPostgres } from '../db/clock.ts';
 import type { Db, Tx } from '../db/database.ts';
+import { defer } from '../db/deferred.ts';
 import { accountOf, type AccountHolder } from '../quotas/accounts.ts';
 import type { Quotas } from '../quotas/quotas.ts';
 import type { BlobStore, ByteRange, CallOptions } from './blobStore.ts';
@@ -53,7 +54,7 @@ export class Blobs {
     const id = randomUUID();
     const account = accountOf(itwin);
     await this.#quotas.requireBytes(tx, account, size);
-    await tx
+    const inserted = tx
       .insertInto('blob')
       .values({
         id,
@@ -67,6 +68,7 @@ export class Blobs {
         ...account,
       })
       .execute();
+    await defer(tx, inserted);
     return id;
   }
 

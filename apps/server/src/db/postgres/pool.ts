@@ -49,6 +49,11 @@ export function isOutdated(error: unknown): boolean {
   return code === '0A000' && (message ?? '').includes('cached plan must not change result type');
 }
 
+/** Whether PostgreSQL refused a statement because an earlier one of its transaction had failed. */
+export function isAborted(error: unknown): boolean {
+  return (error as { code?: string }).code === '25P02';
+}
+
 /** Whether PostgreSQL has no connection available at the moment, because the clients of all servers use them. */
 function isCrowded(error: unknown): boolean {
   return (error as { code?: string }).code === '53300';
@@ -168,16 +173,25 @@ export class Pool implements PostgresPool {
   }
 }
 
+function socketOf(client: pg.PoolClient): Socket {
+  return (client as unknown as { connection: { stream: Socket } }).connection.stream;
+}
+
 /** Destroys a connection without notifying PostgreSQL; pending statements fail. */
 function cut(client: pg.PoolClient): void {
-  (client as unknown as { connection: { stream: Socket } }).connection.stream.destroy();
+  socketOf(client).destroy();
 }
 
 class Client implements PostgresPoolClient {
   readonly #client: pg.PoolClient;
   readonly #pool: Pool;
   #inTransaction = false;
-  #unanswered = false;
+  /** BEGIN is sent together with the first statement of its transaction, which saves a round trip. */
+  #beginsNext = false;
+  /** Statements issued in one turn of the event loop are written at once: a write costs up to 0.1 ms. */
+  #gathering = false;
+  /** A statement was not answered, or a transaction could not be ended: the connection must not be used again. */
+  #unusable = false;
   /** Called when the connection is returned to the pool. */
   onRelease: () => void = () => undefined;
   /** Part of each statement name: incrementing it invalidates all prepared statements. */
@@ -200,14 +214,27 @@ class Client implements PostgresPoolClient {
 
   release(): void {
     // A late answer would be taken for the answer to the next statement.
-    this.#client.release(this.#unanswered);
+    this.#client.release(this.#unusable);
     this.onRelease();
   }
 
   async #run<R>(text: string, values: readonly unknown[]): Promise<PostgresQueryResult<R>> {
-    if (text === 'begin') this.#inTransaction = true;
+    if (text === 'begin') {
+      this.#inTransaction = true;
+      this.#beginsNext = true;
+      return noRows('BEGIN');
+    }
     const inTransaction = this.#inTransaction;
-    if (text === 'commit' || text === 'rollback') this.#inTransaction = false;
+    if (text === 'commit' || text === 'rollback') {
+      // A transaction without statements was never begun, and one whose COMMIT failed has ended.
+      if (!inTransaction || this.#beginsNext) {
+        this.#beginsNext = false;
+        this.#inTransaction = false;
+        return noRows('ROLLBACK');
+      }
+      this.#inTransaction = false;
+      return this.#endTransaction<R>(text);
+    }
     try {
       return await this.send<R>(text, values);
     } catch (error) {
@@ -219,6 +246,19 @@ class Client implements PostgresPoolClient {
       if (isRolledBack(error)) return withRetry(() => this.send<R>(text, values), isRolledBack);
       // A read can be repeated safely. For any other statement, it is unknown whether it took effect.
       if (isLost(error) && /^select /i.test(text)) return withRetry(() => this.#elsewhere<R>(text, values), isLost);
+      throw error;
+    }
+  }
+
+  async #endTransaction<R>(text: 'commit' | 'rollback'): Promise<PostgresQueryResult<R>> {
+    try {
+      const result = await this.send<R>(text, []);
+      // This is how PostgreSQL answers the COMMIT of a transaction in which a statement failed.
+      if (text === 'commit' && (result.command as string) === 'ROLLBACK')
+        throw new Error('a statement failed, so PostgreSQL rolled the transaction back');
+      return result;
+    } catch (error) {
+      if (text === 'rollback') this.#unusable = true;
       throw error;
     }
   }
@@ -240,12 +280,39 @@ class Client implements PostgresPoolClient {
       text,
       values: [...values],
     };
-    if (this.#unanswered) throw new UnreachableDatabaseError(new Error('an earlier statement was not answered'));
+    if (this.#unusable) throw new UnreachableDatabaseError(new Error('an earlier statement was not answered'));
+    this.#gather();
+    const beginning = this.#beginsNext ? this.#client.query('begin') : undefined;
+    this.#beginsNext = false;
+    const answer = this.#client.query(query) as unknown as Promise<PostgresQueryResult<R>>;
     try {
-      return (await this.#client.query(query)) as unknown as PostgresQueryResult<R>;
+      if (beginning === undefined) return await answer;
+      const [begun, answered] = await Promise.allSettled([beginning, answer]);
+      if (begun.status === 'rejected') {
+        // Whatever else was sent may have run outside of a transaction.
+        this.#unusable = true;
+        throw begun.reason;
+      }
+      if (answered.status === 'rejected') throw answered.reason;
+      return answered.value;
     } catch (error) {
-      this.#unanswered = isUnanswered(error);
+      this.#unusable ||= isUnanswered(error);
       throw error;
     }
   }
+
+  #gather(): void {
+    if (this.#gathering) return;
+    this.#gathering = true;
+    const socket = socketOf(this.#client);
+    socket.cork();
+    process.nextTick(() => {
+      this.#gathering = false;
+      socket.uncork();
+    });
+  }
+}
+
+function noRows<R>(command: string): PostgresQueryResult<R> {
+  return { command: command as PostgresQueryResult<R>['command'], rowCount: 0, rows: [] };
 }

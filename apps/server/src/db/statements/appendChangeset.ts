@@ -1,5 +1,8 @@
 import { randomUUID } from 'node:crypto';
+import { sql } from 'kysely';
 import type { Tx } from '../database.ts';
+import { compiledQuery } from '../compiledQuery.ts';
+import { defer } from '../deferred.ts';
 import { openEnd, type ChangesetTable, type IModelTable } from '../schema.ts';
 
 /**
@@ -19,37 +22,56 @@ export async function appendChangeset(
   const index = imodel.head_index + 1;
   const tail = await ownTail(tx, imodel);
   const { historyId, segmentId } = tail ?? (await openSegment(tx, imodel, index, now));
-  await tx
-    .insertInto('changeset')
-    .values({ ...changeset, segment_id: segmentId, index })
-    .execute();
-  await tx
-    .updateTable('imodel')
-    .set({
-      history_id: historyId,
-      head_index: index,
-      head_changeset_id: changeset.id,
-      last_pushed_at: changeset.pushed_at,
-      clock: changeset.pushed_at,
-    })
-    .where('id', '=', imodel.id)
-    .execute();
+  await defer(
+    tx,
+    tx
+      .insertInto('changeset')
+      .values({ ...changeset, segment_id: segmentId, index })
+      .execute(),
+  );
+  await defer(
+    tx,
+    moveHead.run(tx, {
+      id: imodel.id,
+      historyId,
+      index,
+      changesetId: changeset.id,
+      pushedAt: changeset.pushed_at,
+    }),
+  );
   return { history_id: historyId, head_index: index };
 }
+
+const moveHead = compiledQuery(
+  (db, head: { id: string; historyId: string; index: number; changesetId: string; pushedAt: number }) =>
+    db
+      .updateTable('imodel')
+      .set({
+        history_id: head.historyId,
+        head_index: head.index,
+        head_changeset_id: head.changesetId,
+        last_pushed_at: head.pushedAt,
+        clock: head.pushedAt,
+      })
+      .where('id', '=', head.id),
+);
 
 /** The segment that the iModel may append to: the open end of its history, when that is its own. */
 async function ownTail(tx: Tx, imodel: IModelTable): Promise<{ historyId: string; segmentId: string } | undefined> {
   if (imodel.history_id === null) return undefined;
-  const row = await tx
+  const row = await tailOwned.first(tx, { historyId: imodel.history_id, imodelId: imodel.id });
+  return row === undefined ? undefined : { historyId: imodel.history_id, segmentId: row.id };
+}
+
+const tailOwned = compiledQuery((db, { historyId, imodelId }: { historyId: string; imodelId: string }) =>
+  db
     .selectFrom('history_segment as h')
     .innerJoin('segment as s', 's.id', 'h.segment_id')
     .select('s.id')
-    .where('h.history_id', '=', imodel.history_id)
-    .where('h.last_index', '=', openEnd)
-    .where('s.owner_imodel_id', '=', imodel.id)
-    .executeTakeFirst();
-  return row === undefined ? undefined : { historyId: imodel.history_id, segmentId: row.id };
-}
+    .where('h.history_id', '=', historyId)
+    .where('h.last_index', '=', sql.lit(openEnd))
+    .where('s.owner_imodel_id', '=', imodelId),
+);
 
 async function openSegment(
   tx: Tx,
@@ -59,11 +81,11 @@ async function openSegment(
 ): Promise<{ historyId: string; segmentId: string }> {
   const historyId = randomUUID();
   const segmentId = randomUUID();
-  await tx.insertInto('segment').values({ id: segmentId, owner_imodel_id: imodel.id }).execute();
-  await tx.insertInto('history').values({ id: historyId, created_at: now }).execute();
+  await defer(tx, tx.insertInto('segment').values({ id: segmentId, owner_imodel_id: imodel.id }).execute());
+  await defer(tx, tx.insertInto('history').values({ id: historyId, created_at: now }).execute());
   if (imodel.history_id !== null) {
     const head = imodel.head_index;
-    await tx
+    const inherited = tx
       .insertInto('history_segment')
       .columns(['history_id', 'first_index', 'last_index', 'segment_id'])
       .expression((eb) =>
@@ -85,10 +107,12 @@ async function openSegment(
           .where('h.first_index', '<=', head),
       )
       .execute();
+    await defer(tx, inherited);
   }
-  await tx
+  const open = tx
     .insertInto('history_segment')
     .values({ history_id: historyId, first_index: firstIndex, last_index: openEnd, segment_id: segmentId })
     .execute();
+  await defer(tx, open);
   return { historyId, segmentId };
 }

@@ -1,4 +1,5 @@
-import type { Tx } from '../database.ts';
+import { compiledQuery } from '../compiledQuery.ts';
+import type { Db, Tx } from '../database.ts';
 import type { Engine } from '../engine.ts';
 import { guardedWait } from '../guards.ts';
 import { ApiError } from '../../errors.ts';
@@ -18,12 +19,18 @@ export async function lockIModel(
   id: string,
   purpose: 'clone' | 'push' | 'delete',
 ): Promise<IModelTable | undefined> {
-  let query = tx.selectFrom('imodel').selectAll().where('id', '=', id).where('deleted_at', 'is', null);
-  if (engine === 'postgres') {
-    query = purpose === 'clone' ? query.forKeyShare() : purpose === 'push' ? query.forNoKeyUpdate() : query.forUpdate();
-  }
-  return guardedWait(tx, () => query.executeTakeFirst());
+  const query = engine === 'postgres' ? locked[purpose] : unlocked;
+  return guardedWait(tx, () => query.first(tx, { id }));
 }
+
+const row = (db: Db, { id }: { id: string }) =>
+  db.selectFrom('imodel').selectAll().where('id', '=', id).where('deleted_at', 'is', null);
+const unlocked = compiledQuery(row);
+const locked = {
+  clone: compiledQuery((db, values: { id: string }) => row(db, values).forKeyShare()),
+  push: compiledQuery((db, values: { id: string }) => row(db, values).forNoKeyUpdate()),
+  delete: compiledQuery((db, values: { id: string }) => row(db, values).forUpdate()),
+};
 
 /** The same for operations that need an initialized iModel. @throws ApiError iModelNotFound, iModelNotInitialized */
 export async function lockInitializedIModel(

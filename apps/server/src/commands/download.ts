@@ -38,6 +38,8 @@ export interface DownloadSettings {
   silenceMs: number;
   /** Restricts the addresses of requests and redirects. */
   outlet: Outlet;
+  /** Ends the download. */
+  signal?: AbortSignal;
 }
 
 /** The part of a file that is on disk, and its version. */
@@ -60,13 +62,14 @@ class BrokenOff extends Error {}
 export async function downloadFile(
   file: RemoteFile,
   target: string,
-  { silenceMs, outlet }: DownloadSettings,
+  { silenceMs, outlet, signal }: DownloadSettings,
 ): Promise<void> {
   await requireSpace(file, path.dirname(target));
   const longestMs = Math.ceil(
     Math.min(silenceMs * silences + (file.size / leastBytesPerSecond) * 1000, longestTimerMs),
   );
-  const deadline = AbortSignal.timeout(longestMs);
+  const timeout = AbortSignal.timeout(longestMs);
+  const deadline = signal === undefined ? timeout : AbortSignal.any([timeout, signal]);
   let have: Partial = { bytes: 0, etag: null, md5: null };
   for (let attempt = 1; ; attempt++) {
     const state: Partial = { ...have };

@@ -5,10 +5,11 @@ import { Type, type Static } from 'typebox';
 import { firstBriefcaseId, lastBriefcaseId } from '../briefcases/counter.ts';
 import { ChangesetFileError } from '../changesets/changesetId.ts';
 import { readChangesetFile, type ChangesetContents } from '../changesets/localFile.ts';
-import { importIModel, type Imported, type Source, type SourceChangeset } from './importIModel.ts';
+import { importIModel, type Imported, type Source } from './importIModel.ts';
 import { Connection, withConnection, type ConnectionOptions } from './connection.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { settleModelFile, type UploadableFile } from './localBaseline.ts';
+import type { SourceChangeset } from './preparedAhead.ts';
 import { progressBar } from './progress.ts';
 import { expectShape } from './shape.ts';
 

@@ -3,27 +3,11 @@ import { stat } from 'node:fs/promises';
 import type { Connection } from './connection.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { follow, type CreateOperation } from './follow.ts';
+import { preparedAhead, type Prepared, type SourceChangeset } from './preparedAhead.ts';
 import { progressBar } from './progress.ts';
 
 /** Device name of the briefcases from which the importer pushes. */
 const deviceName = 'offshoot import';
-
-/** A changeset to push. */
-export interface SourceChangeset {
-  id: string;
-  parentId: string;
-  description: string | null;
-  containingChanges: number;
-  synchronizationInfo: { taskId: string; changedFiles?: string[] | null } | null;
-  /** Briefcase that made it; null if unknown. */
-  briefcaseId: number | null;
-  fileSize: number;
-  /**
-   * Provides the file, with its id verified, and returns its path. Called only when the changeset is about to be
-   * pushed.
-   */
-  file(): Promise<string>;
-}
 
 /** An iModel to import, in terms of the API. */
 export interface Source {
@@ -80,7 +64,7 @@ export async function importIModel(
   let briefcaseId: number | undefined;
   bar?.start(source.ids.length, there);
   try {
-    for await (const changeset of source.changesets(there)) {
+    for await (const prepared of preparedAhead(source.changesets(there))) {
       briefcaseId ??= (
         (
           await connection.request('POST', `/imodels/${id}/briefcases`, {
@@ -89,7 +73,8 @@ export async function importIModel(
           })
         ).body as { briefcase: { briefcaseId: number } }
       ).briefcase.briefcaseId;
-      await push(connection, id, briefcaseId, changeset);
+      await push(connection, id, briefcaseId, prepared);
+      await prepared.changeset.pushed?.();
       pushed++;
       bar?.update(there + pushed);
     }
@@ -181,22 +166,15 @@ async function push(
   connection: Connection,
   id: string,
   briefcaseId: number,
-  changeset: SourceChangeset,
+  { changeset, file, bytes }: Prepared,
 ): Promise<void> {
-  const file = await changeset.file();
-  const { size } = await stat(file);
-  if (size !== changeset.fileSize)
-    throw new ExitError(
-      exitCodes.failed,
-      `changeset ${changeset.id} has ${size} bytes instead of ${changeset.fileSize}: it is damaged`,
-    );
   const { parentId, description, containingChanges, synchronizationInfo, briefcaseId: recorded } = changeset;
   const { body } = await connection.request('POST', `/imodels/${id}/changesets`, {
     id: changeset.id,
     parentId,
     briefcaseId,
     ...(recorded !== null && { recordedBriefcaseId: recorded }),
-    fileSize: size,
+    fileSize: changeset.fileSize,
     containingChanges,
     ...(description !== null && { description }),
     ...(synchronizationInfo !== null && { synchronizationInfo }),
@@ -209,7 +187,7 @@ async function push(
       exitCodes.failed,
       'the server cannot keep the briefcases that made the changesets: it is older than this command',
     );
-  await upload(_links.upload.href, file);
+  await upload(_links.upload.href, file, bytes);
   await connection.request('PATCH', _links.complete.href, { state: 'fileUploaded', briefcaseId });
 }
 
@@ -218,9 +196,9 @@ async function push(
  */
 const blockBytes = 256 * 1024 * 1024;
 
-async function upload(url: string, file: string): Promise<void> {
-  const whole = await openAsBlob(file);
-  const put = async (address: string, body: Blob | string, type?: string): Promise<void> => {
+/** @param bytes the content of the file, if it is in memory */
+async function upload(url: string, file: string, bytes?: Buffer<ArrayBuffer>): Promise<void> {
+  const put = async (address: string, body: Blob | Buffer<ArrayBuffer> | string, type?: string): Promise<void> => {
     // Only whole blobs have a type; blocks have none.
     const headers = {
       'content-type': 'application/octet-stream',
@@ -242,6 +220,8 @@ async function upload(url: string, file: string): Promise<void> {
         `the upload of ${file} was answered ${response.status}: ${await response.text()}`,
       );
   };
+  if (bytes !== undefined) return put(url, bytes, 'BlockBlob');
+  const whole = await openAsBlob(file);
   if (whole.size <= blockBytes) return put(url, whole, 'BlockBlob');
   const ids: string[] = [];
   for (let start = 0; start < whole.size; start += blockBytes) {

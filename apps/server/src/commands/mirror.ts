@@ -1,4 +1,5 @@
 import { mkdtempSync, rmSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Command } from 'commander';
@@ -7,10 +8,11 @@ import { firstBriefcaseId, lastBriefcaseId } from '../briefcases/counter.ts';
 import { ChangesetFileError } from '../changesets/changesetId.ts';
 import { readChangesetFile } from '../changesets/localFile.ts';
 import { filtered } from '../http/outbound.ts';
-import { importIModel, type Source, type SourceChangeset } from './importIModel.ts';
+import { importIModel, type Source } from './importIModel.ts';
 import { Connection, withConnection, type ConnectionOptions } from './connection.ts';
 import { downloadFile, type DownloadSettings } from './download.ts';
 import { exitCodes, ExitError } from './exit.ts';
+import type { SourceChangeset } from './preparedAhead.ts';
 import { printImported } from './import.ts';
 import { expectShape } from './shape.ts';
 
@@ -146,7 +148,7 @@ async function mirror(address: string, options: MirrorOptions): Promise<void> {
   }
 }
 
-/** An iModel of another server. Its files are downloaded one at a time; each is deleted before the next. */
+/** An iModel of another server. A few of its files are downloaded ahead of their push; each is deleted after it. */
 async function remote(there: There, iModelId: string, folder: string, name: string | undefined): Promise<Source> {
   const { connection, files } = there;
   const { iModel } = requireIModel(
@@ -181,7 +183,7 @@ async function remote(there: There, iModelId: string, folder: string, name: stri
     async *changesets(afterIndex) {
       // Requests each changeset just before its download: links of a long list would have expired.
       for (const expected of listed.slice(afterIndex))
-        yield fetchChangeset(there, iModelId, expected, path.join(folder, 'changeset.cs'));
+        yield fetchChangeset(there, iModelId, expected, path.join(folder, `${expected.index}.cs`));
     },
   };
 }
@@ -270,15 +272,15 @@ async function fetchChangeset(
     synchronizationInfo,
     briefcaseId,
     fileSize,
-    file: async () => {
-      await downloadFile(
-        { url: requireLink(changeset._links), size: fileSize, what: `changeset ${index}` },
-        target,
-        files,
-      );
+    file: async (signal) => {
+      await downloadFile({ url: requireLink(changeset._links), size: fileSize, what: `changeset ${index}` }, target, {
+        ...files,
+        signal,
+      });
       await requireId(target, id, parentId, index);
       return target;
     },
+    pushed: () => rm(target),
   };
 }
 

@@ -126,5 +126,46 @@ for (const engine of engines) {
         assert.doesNotMatch(plan, /TEMP B-TREE|\bSort\b/);
       }
     });
+
+    test('The list of iTwins starts from what the caller has, for members and for administrators', async () => {
+      const iTwinId = await server.iTwin();
+      await server.grant(iTwinId, 'max', ['imodels_read']);
+      // Of Olivia's organization, which the administrator administers, and of which Max sees only his own.
+      await sql`insert into itwin (id, organization_id, owner_id, class, sub_class, number, display_name, search_text, data_center, status, created_at)
+        ${numbers(3000)}
+        select ${guid(5)}, organization_id, owner_id, class, sub_class, 'number ' || i, 'copy ' || i, 'copy ' || i, data_center, status, created_at + i
+        from n, itwin where id = ${iTwinId}`.execute(db());
+
+      const listOf = async (who: 'max' | 'admin', path: string): Promise<Statement> => {
+        const statements = await statementsOfGet(await server.as(who), path);
+        const [list, ...others] = naming(statements, 'from "itwin"', 'order by');
+        assert.ok(list);
+        assert.deepEqual(others, []);
+        return list;
+      };
+      const ofMax = await planner.plan(await listOf('max', '/itwins'));
+      assert.doesNotMatch(ofMax, /SCAN itwin\b|Seq Scan on itwin\b/);
+      assert.match(ofMax, /owner_user/);
+      assert.match(ofMax, /member_user/);
+      for (const [order, index] of [
+        ['createdDateTime', 'itwin_created'],
+        ['displayName desc', 'itwin_named'],
+      ] as const) {
+        const admin = await server.as('admin');
+        let next: string | undefined = `/itwins?$orderBy=${order}&$top=1000`;
+        const seen = new Set<string>();
+        let last = next;
+        while (next !== undefined) {
+          last = next;
+          const { iTwins, _links } = await page(admin, next);
+          for (const { id } of iTwins as { id: string }[]) seen.add(id);
+          next = _links.next?.href;
+        }
+        assert.ok(seen.size > 3000);
+        const plan = await planner.plan(await listOf('admin', last));
+        assert.doesNotMatch(plan, /SCAN itwin\b|Seq Scan on itwin\b/);
+        assert.match(plan, new RegExp(index));
+      }
+    });
   });
 }

@@ -411,6 +411,23 @@ export function seenBy(caller: Caller, scope: QueryScope = 'all') {
   return sql<boolean>`itwin.deleted_at is null and (${seen})`;
 }
 
+/** Maximum number of organizations whose iTwins are read one after the other; with more, those of all are sorted. */
+const organizationsInOrder = 10;
+
+/** The iTwins that a caller may see as the union of conditions, each of which an index can find. Deleted iTwins are included. */
+export function iTwinSources(caller: Caller, scope: QueryScope): RawBuilder<boolean>[] {
+  const { id } = caller.user;
+  const administered = [...new Set(caller.administeredOrganizationIds)];
+  const ofMember = sql<boolean>`itwin.id in (select itwin_id from owner where user_id = ${id}
+    union select itwin_id from member where user_id = ${id}
+    union select g.itwin_id from group_user as u join group_member as g on g.group_id = u.group_id where u.user_id = ${id})`;
+  const ofAdministered =
+    administered.length > organizationsInOrder
+      ? [sql<boolean>`itwin.organization_id in (${sql.join(administered)})`]
+      : administered.map((organization) => sql<boolean>`itwin.organization_id = ${organization}`);
+  return [...(scope === 'administrator' ? [] : [ofMember]), ...(scope === 'member' ? [] : ofAdministered)];
+}
+
 /**
  * Checks the access that was found for a requirement. Rule of this server: 404 for a resource that the caller may not see,
  * 403 for an operation that is not permitted on a visible resource. The required permission is sufficient, even for a caller

@@ -62,12 +62,47 @@ export async function readPage<DB, TB extends keyof DB, Row extends object>(
         );
   const fitting = sizes === undefined ? top : itemsThatFit(sizes);
   const rows = await readRanges(ordered, ranges, fitting + 1);
-  return pageOf(
-    rows,
-    request,
-    (row, key) => (row as Record<string, string | number>)[key.column.replace(/^.*\./, '')] as string | number,
-    fitting,
-  );
+  return pageOf(rows, request, valueIn, fitting);
+}
+
+function valueIn(row: object, { column }: SortKey): string | number {
+  return (row as Record<string, string | number>)[column.replace(/^.*\./, '')] as string | number;
+}
+
+/**
+ * Reads one page of the rows of several sources. Each source is read in the order of the page and no further than the page; the union
+ * of these rows, of which there are only so many, is sorted. One condition with OR would sort all rows of all sources for each page.
+ * @param query without the conditions of the sources
+ * @param key the primary key, in which the sources may overlap
+ */
+export async function readUnionPage<DB, TB extends keyof DB, Row extends object>(
+  query: SelectQueryBuilder<DB, TB, Row>,
+  sources: readonly RawBuilder<boolean>[],
+  key: string,
+  request: PageRequest,
+): Promise<Page<Row>> {
+  const { keys, top, cursor, skip = 0 } = request;
+  const inOrder = <R>(rows: SelectQueryBuilder<DB, TB, R>): SelectQueryBuilder<DB, TB, R> => {
+    let ordered = rows;
+    for (const { column, descending } of keys)
+      ordered = ordered.orderBy(sql.ref(column), descending !== (cursor?.backward ?? false) ? 'desc' : 'asc');
+    return ordered;
+  };
+  const rows: Row[] = [];
+  if (sources.length === 0) return pageOf(rows, request, valueIn);
+  for (const range of cursor === undefined ? [sql<boolean>`1 = 1`] : rangesBeyond(keys, cursor)) {
+    const missing = top + 1 - rows.length;
+    const ids = sources.map((source) => {
+      const first = inOrder(query.where(source).where(range))
+        .clearSelect()
+        .select(sql`${sql.ref(key)}`.as('id'));
+      return sql`select id from (${first.limit(skip + missing)}) as source`;
+    });
+    const page = inOrder(query.clearWhere().where(sql<boolean>`${sql.ref(key)} in (${sql.join(ids, sql` union `)})`));
+    rows.push(...(await page.limit(missing).offset(skip).execute()));
+    if (rows.length > top) break;
+  }
+  return pageOf(rows, request, valueIn);
 }
 
 /** Total bytes of some columns of a row. Neither database reads the values themselves for it. */

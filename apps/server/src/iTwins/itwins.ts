@@ -1,8 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { sql, type RawBuilder } from 'kysely';
-import { seenBy, type QueryScope } from '../access/permissions.ts';
-
-import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
+import { iTwinSources, seenBy, type QueryScope } from '../access/permissions.ts';
+import { readUnionPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import type { Config } from '../config.ts';
 import { isUniqueError, type Database } from '../db/database.ts';
@@ -70,16 +69,20 @@ export const filterProperties: Readonly<Record<string, FilterProperty>> = {
   createdBy: { value: sql`itwin.owner_id` },
 };
 
-/** Conditions for the iTwins that the caller may see and the filter matches. Rule of the API: inactive ones only on request. */
+/** Conditions for the iTwins that the caller may see and the filter matches. */
 export function iTwinConditions(
   database: Pick<Database, 'engine'>,
   caller: Caller,
   filter: ITwinFilter,
 ): RawBuilder<boolean>[] {
+  return [seenBy(caller, filter.scope), ...filterConditions(database, filter)];
+}
+
+/** Rule of the API: inactive iTwins only on request. */
+function filterConditions(database: Pick<Database, 'engine'>, filter: ITwinFilter): RawBuilder<boolean>[] {
   const equals = (column: RawBuilder<unknown>, value: string | undefined) =>
     value === undefined ? [] : [sql<boolean>`${column} = ${value}`];
   return [
-    seenBy(caller, filter.scope),
     ...equals(sql`itwin.display_name`, filter.displayName),
     ...equals(sql`itwin.number`, filter.number),
     ...(filter.search === undefined ? [] : [contains(database, 'itwin.search_text', filter.search)]),
@@ -242,9 +245,11 @@ export class ITwins {
   }
 
   async list(caller: Caller, filter: ITwinFilter, request: PageRequest): Promise<Page<ITwinTable>> {
-    let query = this.#database.db.selectFrom('itwin').selectAll();
-    for (const condition of iTwinConditions(this.#database, caller, filter)) query = query.where(condition);
-    return readPage(query, request);
+    const sources = iTwinSources(caller, filter.scope);
+    // Most filters have no index, and the order may be any: the page may walk all iTwins that the caller has.
+    let query = this.#database.scans.selectFrom('itwin').selectAll().where('deleted_at', 'is', null);
+    for (const condition of filterConditions(this.#database, filter)) query = query.where(condition);
+    return readUnionPage(query, sources, 'itwin.id', request);
   }
 
   /** Rule of the API: if both are taken, the error names `number`, not `displayName`. */

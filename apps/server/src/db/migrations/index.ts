@@ -22,6 +22,7 @@ import { blobAccountsMigration } from './0020-blob-accounts.ts';
 import { jobUsersMigration } from './0021-job-users.ts';
 import { webhookPausesMigration } from './0022-webhook-pauses.ts';
 import { listsInOrderMigration } from './0023-lists-in-order.ts';
+import { organizationsByTimeMigration } from './0024-organizations-by-time.ts';
 
 /** All migrations, in the order of their names. A released migration never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -48,5 +49,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0021-job-users': jobUsersMigration(engine),
     '0022-webhook-pauses': webhookPausesMigration(engine),
     '0023-lists-in-order': listsInOrderMigration(),
+    '0024-organizations-by-time': organizationsByTimeMigration(),
   };
 }

@@ -196,7 +196,7 @@ const listChangesets = imodelRoute({
       first,
       last,
       top,
-      offset: skip ?? 0,
+      skip: skip ?? 0,
       descending: descending !== backward,
     });
     const page = pageOf(rows, request, (row) => row.index, fitting);

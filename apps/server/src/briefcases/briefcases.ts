@@ -1,5 +1,5 @@
 import type { IModelAccess } from '../access/permissions.ts';
-import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
+import { pageReader, readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import type { Config } from '../config.ts';
 import type { Database, Tx } from '../db/database.ts';
@@ -115,7 +115,10 @@ export class Briefcases {
   }
 
   async list(imodelId: string, ownerId: string | undefined, request: PageRequest): Promise<Page<BriefcaseTable>> {
-    let query = this.#database.db.selectFrom('briefcase').selectAll().where('imodel_id', '=', imodelId);
+    let query = pageReader(this.#database, request)
+      .selectFrom('briefcase')
+      .selectAll()
+      .where('imodel_id', '=', imodelId);
     if (ownerId !== undefined) query = query.where('owner_id', '=', ownerId);
     return readPage(query, request);
   }

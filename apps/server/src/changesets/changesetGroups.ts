@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { IModelAccess } from '../access/permissions.ts';
-import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
+import { pageReader, readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { ChangesetGroupTable } from '../db/schema.ts';
@@ -72,7 +72,7 @@ export class ChangesetGroups {
 
   async list(imodelId: string, request: PageRequest): Promise<Page<ChangesetGroupTable>> {
     return readPage(
-      this.#database.db.selectFrom('changeset_group').selectAll().where('imodel_id', '=', imodelId),
+      pageReader(this.#database, request).selectFrom('changeset_group').selectAll().where('imodel_id', '=', imodelId),
       request,
     );
   }

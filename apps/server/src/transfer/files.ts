@@ -166,7 +166,6 @@ class Files {
       first,
       last,
       limit: pageSize,
-      offset: 0,
       descending: false,
     });
     if (rows.length !== last - first + 1) throw new Error(`changesets ${first} to ${last} are incomplete`);

@@ -9,7 +9,6 @@ export interface ChangesetPage {
   first: number;
   last: number;
   limit: number;
-  offset: number;
   descending: boolean;
 }
 
@@ -59,8 +58,7 @@ function listed({ db, engine }: Pick<Database, 'db' | 'engine'>, view: HistoryVi
       .where('c.index', '<=', sql<number>`min(h.last_index, ${last})`)
       .orderBy('h.first_index', direction)
       .orderBy('c.index', direction)
-      .limit(page.limit)
-      .offset(page.offset);
+      .limit(page.limit);
 
   return db
     .selectFrom('history_segment as h')
@@ -72,7 +70,7 @@ function listed({ db, engine }: Pick<Database, 'db' | 'engine'>, view: HistoryVi
         .where('changeset.index', '>=', sql<number>`greatest(h.first_index, ${first}::bigint)`)
         .where('changeset.index', '<=', sql<number>`least(h.last_index, ${last}::bigint)`)
         .orderBy('changeset.index', direction)
-        .limit(page.limit + page.offset)
+        .limit(page.limit)
         .as('c'),
     )
     .where('h.history_id', '=', view.history_id)
@@ -80,6 +78,5 @@ function listed({ db, engine }: Pick<Database, 'db' | 'engine'>, view: HistoryVi
     .where('h.first_index', '<=', last)
     .orderBy('h.first_index', direction)
     .orderBy('c.index', direction)
-    .limit(page.limit)
-    .offset(page.offset);
+    .limit(page.limit);
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { sql } from 'kysely';
+import { makeIModel, official, pushMore } from './support/clients.ts';
 import type { Api } from './support/api.ts';
 import { fullScans, naming, Planner, statementsOf, type Statement } from './support/plans.ts';
 import { bootServer, endServer, engines, people, type TestServer } from './support/server.ts';
@@ -41,10 +42,10 @@ for (const engine of engines) {
       return body as Listed;
     }
 
-    /** Statements of a request, after another one like it has filled the caches. */
+    /** Statements of a request, after another one like it has filled the caches; without those of jobs, which run meanwhile. */
     async function statementsOfGet(api: Api, path: string): Promise<Statement[]> {
       await page(api, path);
-      return statementsOf(() => page(api, path));
+      return (await statementsOf(() => page(api, path))).filter((statement) => !/\bjob\b/.test(statement.sql));
     }
 
     /** Adds iModels to an iTwin by copying one. */
@@ -165,6 +166,110 @@ for (const engine of engines) {
         const plan = await planner.plan(await listOf('admin', last));
         assert.doesNotMatch(plan, /SCAN itwin\b|Seq Scan on itwin\b/);
         assert.match(plan, new RegExp(index));
+      }
+    });
+
+    test('$skip on changesets is computed, and answers what walking would', async () => {
+      const made = await makeIModel(await official(server), await server.iTwin(), { changesets: 9 });
+      const path = `/imodels/${made.id}/changesets`;
+      for (const order of ['asc', 'desc'])
+        for (const range of ['', '&afterIndex=2&lastIndex=8', '&lastIndex=100']) {
+          const list = async (skip: string): Promise<number[]> => {
+            const { changesets } = await page(olivia, `${path}?$orderBy=index ${order}${range}${skip}`);
+            return (changesets as { index: number }[]).map(({ index }) => index);
+          };
+          const whole = await list('');
+          for (const skip of [0, 1, 4, 7, 20, Number.MAX_SAFE_INTEGER])
+            assert.deepEqual(await list(`&$skip=${skip}`), whole.slice(skip));
+        }
+      const statements = await statementsOfGet(olivia, `${path}?$skip=5`);
+      assert.deepEqual(naming(statements, 'changeset', 'offset'), []);
+    });
+
+    test('Statistics of users are counted at each push and equal the full count, in clones and imports too', async () => {
+      const client = await official(server);
+      const made = await makeIModel(client, await server.iTwin(), { changesets: 3 });
+      const { id: cloneId } = await client.client.iModels.clone({
+        authorization: client.authorization,
+        iModelId: made.id,
+        iModelProperties: { iTwinId: await server.iTwin() },
+      });
+      await pushMore(client, made, 2);
+      const counted = await db()
+        .selectFrom('push_count')
+        .select(['imodel_id', 'user_id', 'pushes', 'last_pushed_at'])
+        .orderBy('imodel_id')
+        .orderBy('user_id')
+        .execute();
+      const full = await db()
+        .selectFrom('segment as s')
+        .innerJoin('changeset as c', 'c.segment_id', 's.id')
+        .select((eb) => [
+          's.owner_imodel_id as imodel_id',
+          'c.creator_id as user_id',
+          eb.fn.countAll<number>().as('pushes'),
+          eb.fn.max('c.pushed_at').as('last_pushed_at'),
+        ])
+        .where('s.owner_imodel_id', 'is not', null)
+        .groupBy(['s.owner_imodel_id', 'c.creator_id'])
+        .orderBy('s.owner_imodel_id')
+        .orderBy('c.creator_id')
+        .execute();
+      assert.deepEqual(counted, full);
+      assert.equal(counted.find(({ imodel_id }) => imodel_id === made.id)?.pushes, 5);
+      assert.equal(
+        counted.some(({ imodel_id }) => imodel_id === cloneId),
+        false,
+      );
+
+      const statements = await statementsOfGet(olivia, `/imodels/${made.id}/users/${people.olivia.id}`);
+      assert.deepEqual(naming(statements, 'changeset'), []);
+      for (const statement of naming(statements, 'push_count'))
+        assert.match(await planner.plan(statement), /PRIMARY KEY \(imodel_id=\? AND user_id=\?\)|push_count_pkey/);
+    });
+
+    test('Users of an iModel are found without reading all accounts', async () => {
+      const { id } = await makeIModel(await official(server), await server.iTwin());
+      const [list] = naming(await statementsOfGet(olivia, `/imodels/${id}/users`), 'user_account', 'order by');
+      assert.ok(list);
+      assert.doesNotMatch(await planner.plan(list), /SCAN user_account|Seq Scan on user_account/);
+    });
+
+    test('A page of locks is read in the order of an index, and begins with a seek', async () => {
+      const { id } = await makeIModel(await official(server), await server.iTwin());
+      await sql`insert into object_lock (imodel_id, object_id, briefcase_id, level)
+        ${numbers(3000)}
+        select ${id}, '0x' || i, 2 + i % 2, case i % 3 when 0 then 'shared' else 'exclusive' end from n`.execute(db());
+      let next: string | undefined = `/imodels/${id}/locks?$top=350`;
+      const seen: string[] = [];
+      let statements: Statement[] = [];
+      while (next !== undefined) {
+        const path: string = next;
+        statements = await statementsOf(async () => {
+          const { locks, _links } = await page(olivia, path);
+          for (const { lockedObjects } of locks as { lockedObjects: { objectIds: string[] }[] }[])
+            seen.push(...lockedObjects.flatMap(({ objectIds }) => objectIds));
+          next = _links.next?.href;
+        });
+        // One for each change of direction in the order: briefcase, level descending, object.
+        assert.ok(naming(statements, 'from "object_lock"', 'order by').length <= 3);
+      }
+      const expected = await db()
+        .selectFrom('object_lock')
+        .select('object_id')
+        .where('imodel_id', '=', id)
+        .orderBy('briefcase_id')
+        .orderBy('level', 'desc')
+        .orderBy('object_id')
+        .execute();
+      assert.deepEqual(
+        seen,
+        expected.map(({ object_id }) => object_id),
+      );
+      for (const statement of naming(statements, 'from "object_lock"', 'order by')) {
+        const plan = await planner.plan(statement);
+        assert.match(plan, /object_lock_briefcase/);
+        assert.doesNotMatch(plan, /TEMP B-TREE|\bSort\b/);
       }
     });
   });

@@ -60,8 +60,8 @@ export class Planner {
   }
 
   /**
-   * The plan of a statement, one step a line. On PostgreSQL sequential scans are disabled: tables of tests are small, so the planner would
-   * choose a scan even where an index fits. A step that still scans a table has no index that it could use.
+   * The plan of a statement, one step a line. On PostgreSQL sequential and bitmap scans and sorts are disabled: tables of tests are small,
+   * so the planner would choose them even where an index fits. Where a plan still has one, no index could be used.
    */
   async plan({ sql, parameters }: Statement): Promise<string> {
     const { databaseUrl, dataDir } = this.#installation;
@@ -90,7 +90,7 @@ async function planOfPostgres(url: string, sql: string, parameters: readonly unk
   const client = new pg.Client({ connectionString: url });
   await client.connect();
   try {
-    await client.query('set enable_seqscan = off');
+    await client.query('set enable_seqscan = off; set enable_bitmapscan = off; set enable_sort = off');
     const { rows } = await client.query<{ 'QUERY PLAN': string }>(`explain ${sql}`, [...parameters]);
     return rows.map((row) => row['QUERY PLAN']).join('\n');
   } finally {

@@ -17,6 +17,7 @@ const ownTables = [
   'share',
   'imodel_grant',
   'imodel_user',
+  'push_count',
   'operation',
 ] as const;
 

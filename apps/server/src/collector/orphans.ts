@@ -62,6 +62,7 @@ export const orphanRules: Record<Table, Rule> = {
   itwin_image: ofITwin,
   imodel_grant: ofIModel,
   imodel_user: ofIModel,
+  push_count: ofIModel,
   pending_changeset: ofIModel,
   upload: partOf('blob', 'blob_id'),
   // Kept so that a client whose push was abandoned gets the reason.

@@ -18,6 +18,7 @@ export interface Schema {
   imodel: IModelTable;
   imodel_grant: IModelGrantTable;
   imodel_user: IModelUserTable;
+  push_count: PushCountTable;
   pending_changeset: PendingChangesetTable;
   upload: UploadTable;
   abandoned_push: AbandonedPushTable;
@@ -282,6 +283,14 @@ interface IModelUserTable {
   first_access_at: number;
   /** Accurate to the minute. Null only in rows written by an earlier version running at the same time. */
   last_access_at: number | null;
+}
+
+/** The changesets that a user pushed to an iModel itself. A trigger of `changeset` counts them. */
+interface PushCountTable {
+  imodel_id: string;
+  user_id: string;
+  pushes: number;
+  last_pushed_at: number;
 }
 
 /** The one push in progress on an iModel; the row acts as an expiring lock (lease). */

@@ -24,6 +24,7 @@ export const tablesInOrder = [
   'imodel',
   'imodel_grant',
   'imodel_user',
+  'push_count',
   'pending_changeset',
   'upload',
   'abandoned_push',

@@ -413,7 +413,8 @@ async function fail(tx: Tx, parts: TransferParts, imodelId: string, reason: stri
     seedId: transfer === undefined ? undefined : parts.seeds.get(transfer.store),
   });
   if (transfer === undefined) return;
-  // Without an owner, what was copied so far is deleted by the collector.
+  // Without an owner, what was copied so far is deleted by the collector, and counts for nobody.
+  await tx.deleteFrom('push_count').where('imodel_id', '=', imodelId).execute();
   await tx.updateTable('segment').set({ owner_imodel_id: null }).where('id', '=', transfer.segment_id).execute();
   await endTransfer(tx, parts, transfer);
 }

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { sql } from 'kysely';
 import { LRUCache } from 'lru-cache';
 import { type Page, type PageRequest, readPage } from '../db/keysetPaging.ts';
 import { isForeignKeyError, isUniqueError, type Db } from '../db/database.ts';
@@ -31,14 +32,17 @@ const usersAtATime = 1000;
 /** The users known from tokens, and which iModels they have connected to. */
 export class Users {
   readonly #db: Db;
+  readonly #scans: Db;
   /** Rows that this process has already written, so that requests of known users cause no writes. */
   readonly #known = new LRUCache<string, string>({ max: 10_000 });
   /** Ids by issuer and subject. */
   readonly #ids = new LRUCache<string, string>({ max: 10_000 });
   readonly #connected = new LRUCache<string, true>({ max: 50_000, ttl: accessResolutionMs });
 
-  constructor(db: Db) {
+  /** @param scans for reads that may walk many rows */
+  constructor(db: Db, scans: Db = db) {
     this.#db = db;
+    this.#scans = scans;
   }
 
   /** Records a user as described by the token. */
@@ -221,21 +225,12 @@ export class Users {
 
   /** All users who connected to an iModel, and its creator. */
   async list(imodel: IModelTable, request: PageRequest): Promise<Page<UserAccountTable>> {
-    const query = this.#db
+    const connected = this.#scans.selectFrom('imodel_user').select('user_id as id').where('imodel_id', '=', imodel.id);
+    // All users of the iModel are sorted, but accounts of others are not read.
+    const query = this.#scans
       .selectFrom('user_account')
       .selectAll()
-      .where((eb) =>
-        eb.or([
-          eb('user_account.id', '=', imodel.creator_id),
-          eb.exists(
-            eb
-              .selectFrom('imodel_user')
-              .select('user_id')
-              .where('imodel_user.imodel_id', '=', imodel.id)
-              .whereRef('imodel_user.user_id', '=', 'user_account.id'),
-          ),
-        ]),
-      );
+      .where('id', 'in', connected.union(sql<{ id: string }>`select ${imodel.creator_id}`));
     return readPage(query, request);
   }
 
@@ -285,17 +280,15 @@ export class Users {
     );
     if (userIds.length === 0) return result;
     const pushes = await this.#db
-      .selectFrom('segment as s')
-      .innerJoin('changeset as c', 'c.segment_id', 's.id')
-      .select((eb) => ['c.creator_id', eb.fn.countAll<number>().as('count'), eb.fn.max('c.pushed_at').as('last')])
-      .where('s.owner_imodel_id', '=', imodelId)
-      .where('c.creator_id', 'in', userIds)
-      .groupBy('c.creator_id')
+      .selectFrom('push_count')
+      .select(['user_id', 'pushes', 'last_pushed_at'])
+      .where('imodel_id', '=', imodelId)
+      .where('user_id', 'in', userIds)
       .execute();
-    for (const push of pushes)
-      Object.assign(result.get(push.creator_id) ?? {}, {
-        pushedChangesetsCount: Number(push.count),
-        lastPushedAt: push.last,
+    for (const row of pushes)
+      Object.assign(result.get(row.user_id) ?? {}, {
+        pushedChangesetsCount: row.pushes,
+        lastPushedAt: row.last_pushed_at,
       });
     const versions = await this.#db
       .selectFrom('named_version')

@@ -175,7 +175,7 @@ async function wireIdentity(
   const embedded = config.embeddedIssuer ? await EmbeddedIssuer.open(config.dataDir) : undefined;
   const quotas = new Quotas(config.quotas);
   const permissions = new Permissions(database.db);
-  const users = new Users(database.db);
+  const users = new Users(database.db, database.scans);
   const members = new Members(database, users, directory);
   const shares = new Shares({ database, permissions, directory, quotas, usersFileOnly: config.issuers.length === 0 });
   const tokens = new Tokens(config, directory, embedded, shares, users);

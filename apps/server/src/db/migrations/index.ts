@@ -23,6 +23,7 @@ import { jobUsersMigration } from './0021-job-users.ts';
 import { webhookPausesMigration } from './0022-webhook-pauses.ts';
 import { listsInOrderMigration } from './0023-lists-in-order.ts';
 import { organizationsByTimeMigration } from './0024-organizations-by-time.ts';
+import { pushCountsMigration } from './0025-push-counts.ts';
 
 /** All migrations, in the order of their names. A released migration never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -50,5 +51,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0022-webhook-pauses': webhookPausesMigration(engine),
     '0023-lists-in-order': listsInOrderMigration(),
     '0024-organizations-by-time': organizationsByTimeMigration(),
+    '0025-push-counts': pushCountsMigration(engine),
   };
 }

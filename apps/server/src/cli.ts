@@ -1,26 +1,40 @@
 #!/usr/bin/env node
 import { inspect } from 'node:util';
 import { Command, CommanderError } from 'commander';
-import { auditCommand } from './commands/audit.ts';
-import { backupCommand } from './commands/backup.ts';
-import { benchCommand } from './commands/bench.ts';
-import { cloneCommand } from './commands/clone.ts';
-import { compactCommand } from './commands/compact.ts';
+import { compileCache } from './compileCache.ts';
 import { exitCodes, ExitError } from './commands/exit.ts';
-import { doctorCommand } from './commands/doctor.ts';
-import { imodelsCommand } from './commands/imodels.ts';
-import { importCommand } from './commands/import.ts';
-import { keysCommand } from './commands/keys.ts';
-import { migrateDatabaseCommand } from './commands/migrateDatabase.ts';
-import { iTwinJsCommand } from './commands/itwinjs.ts';
-import { mirrorCommand } from './commands/mirror.ts';
-import { startCommand, workCommand } from './commands/start.ts';
-import { tokenCommand } from './commands/token.ts';
-import { verifyCommand } from './commands/verify.ts';
 import { cleanOutput } from './terminal.ts';
 import { version } from './version.ts';
 
 cleanOutput(process.stdout, process.stderr);
+compileCache();
+
+/** The commands, in the order of the help. A command loads its modules only if it runs: all of them take a second. */
+const commands: Record<string, () => Promise<Command>> = {
+  start: async () => (await import('./commands/start.ts')).startCommand(),
+  work: async () => (await import('./commands/start.ts')).workCommand(),
+  itwinjs: async () => (await import('./commands/itwinjs.ts')).iTwinJsCommand(),
+  token: async () => (await import('./commands/token.ts')).tokenCommand(),
+  clone: async () => (await import('./commands/clone.ts')).cloneCommand(),
+  imodels: async () => (await import('./commands/imodels.ts')).imodelsCommand(),
+  import: async () => (await import('./commands/import.ts')).importCommand(),
+  mirror: async () => (await import('./commands/mirror.ts')).mirrorCommand(),
+  verify: async () => (await import('./commands/verify.ts')).verifyCommand(),
+  doctor: async () => (await import('./commands/doctor.ts')).doctorCommand(),
+  audit: async () => (await import('./commands/audit.ts')).auditCommand(),
+  backup: async () => (await import('./commands/backup.ts')).backupCommand(),
+  compact: async () => (await import('./commands/compact.ts')).compactCommand(),
+  keys: async () => (await import('./commands/keys.ts')).keysCommand(),
+  'migrate-database': async () => (await import('./commands/migrateDatabase.ts')).migrateDatabaseCommand(),
+  bench: async () => (await import('./commands/bench.ts')).benchCommand(),
+};
+
+/** The commands that these arguments need: one, none for the version, or all for the help and for what is not a command. */
+async function neededCommands([first = '']: readonly string[]): Promise<Command[]> {
+  if (first === '--version' || first === '-V') return [];
+  const load = Object.hasOwn(commands, first) ? commands[first] : undefined;
+  return Promise.all(load === undefined ? Object.values(commands).map((each) => each()) : [load()]);
+}
 
 // Keys, users and models are nobody else's, whatever the umask of the shell.
 process.umask(0o077);
@@ -34,24 +48,7 @@ const program = new Command('offshoot')
     `\nExit codes: 0 done, ${exitCodes.failed} failed, ${exitCodes.usage} wrong use, ${exitCodes.refused} refused by the server, ${exitCodes.unreachable} server not reached or too slow.`,
   )
   .exitOverride();
-for (const command of [
-  startCommand(),
-  workCommand(),
-  iTwinJsCommand(),
-  tokenCommand(),
-  cloneCommand(),
-  imodelsCommand(),
-  importCommand(),
-  mirrorCommand(),
-  verifyCommand(),
-  doctorCommand(),
-  auditCommand(),
-  backupCommand(),
-  compactCommand(),
-  keysCommand(),
-  migrateDatabaseCommand(),
-  benchCommand(),
-]) {
+for (const command of await neededCommands(process.argv.slice(2))) {
   command.exitOverride();
   for (const inner of command.commands) inner.exitOverride();
   program.addCommand(command);

@@ -8,7 +8,6 @@ import { readAtMost } from '../http/readAtMost.ts';
 import { ownOrigins } from '../wiring/ownAddresses.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { withoutTrailingSlashes } from '../http/trailingSlashes.ts';
-import { mintToken } from './token.ts';
 
 export interface ConnectionOptions {
   url: string;
@@ -270,6 +269,8 @@ function requireIssuer(dataDir: string): void {
  * Tokens of the data folder's issuer. Each is used for half its lifetime, so that it never expires during a request.
  */
 async function mintedTokens(dataDir: string): Promise<() => Promise<string>> {
+  // Only here: checking the users file takes longer to load than the rest of the command.
+  const { mintToken } = await import('./token.ts');
   const mint = async () => ({
     token: await mintToken({ data: dataDir, lifeSeconds: tokenSeconds }),
     renewAt: Date.now() + (tokenSeconds * 1000) / 2,

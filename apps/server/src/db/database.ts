@@ -1,12 +1,11 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { Kysely, Migrator, PostgresDialect, type Transaction } from 'kysely';
-import pg from 'pg';
+import { Kysely, Migrator, type Transaction } from 'kysely';
 import type { Config } from '../config.ts';
 import { migrationsFor } from './migrations/index.ts';
-import { Pool } from './postgres/pool.ts';
-import { RetryingKysely } from './retrying.ts';
+import type { Pool } from './postgres/pool.ts';
+import { statementMs, type PoolConfig } from './limits.ts';
 import type { Schema } from './schema.ts';
 import { compactAtStart } from './sqlite/freeSpace.ts';
 import { sqliteDialect, sqliteScanDialect } from './sqlite/dialect.ts';
@@ -17,10 +16,6 @@ import type { Engine } from './engine.ts';
 export type Db = Kysely<Schema>;
 export type Tx = Transaction<Schema>;
 
-/** Maximum time of a statement, and maximum idle time within a transaction, milliseconds. */
-const statementMs = 60_000;
-/** How long after PostgreSQL's own statement timeout the client stops waiting for a response, milliseconds. */
-const unansweredMs = 5000;
 /** How long a request waits for the SQLite writer, milliseconds. */
 const turnMs = 30_000;
 
@@ -75,7 +70,9 @@ export async function openDatabase(
 ): Promise<Database> {
   const beside = how === 'beside a server';
   const database =
-    config.databaseUrl === undefined ? openSqlite(config.dataDir, beside) : openPostgres(config.databaseUrl, config);
+    config.databaseUrl === undefined
+      ? openSqlite(config.dataDir, beside)
+      : await openPostgres(config.databaseUrl, config);
   try {
     await (beside ? requireCurrent(database) : migrate(database, config));
     if (!beside && database.writer !== undefined)
@@ -117,6 +114,12 @@ function openSqlite(folder: string, beside: boolean): Database {
   };
 }
 
+async function openPostgres(url: string, config: PoolConfig): Promise<Database> {
+  // Loaded only here: most desks run without PostgreSQL.
+  const opened = (await import('./postgres/open.ts')).openPostgres(url, config);
+  return { engine: 'postgres', ...opened, scans: opened.db, writer: undefined, settling: undefined };
+}
+
 /**
  * Locks a data folder against other servers, with an SQLite file lock, which the kernel releases however the process ends.
  * @throws DataFolderInUseError
@@ -131,59 +134,6 @@ export function lockFolder(folder: string): DatabaseSync {
     lock.close();
     throw new DataFolderInUseError(folder);
   }
-}
-
-function openPostgres(url: string, config: PoolConfig): Database {
-  const pool = openPool(url, config);
-  const db = new RetryingKysely<Schema>(new PostgresDialect({ pool }));
-  const watchDb = new Kysely<Schema>({
-    dialect: new PostgresDialect({ pool: openPool(url, { ...config, databasePool: 1 }, { idleMs: 0 }) }),
-  });
-  const close = async (): Promise<void> => {
-    await Promise.all([db.destroy(), watchDb.destroy()]);
-  };
-  return { engine: 'postgres', db, watchDb, scans: db, pool, writer: undefined, settling: undefined, close };
-}
-
-type PoolConfig = Pick<Config, 'databasePool' | 'databasePrepares' | 'databaseWaitSeconds' | 'databaseLockSeconds'>;
-
-/**
- * @param options.limitMs maximum time of a statement and idle time within a transaction; 0 is unlimited
- * @param options.idleMs time after which an idle connection is closed; 0 keeps it open
- */
-function openPool(
-  url: string,
-  { databasePool, databasePrepares, databaseWaitSeconds, databaseLockSeconds }: PoolConfig,
-  { limitMs = statementMs, idleMs = 10_000 } = {},
-): Pool {
-  const waitMs = databaseWaitSeconds * 1000;
-  const int8 = 20;
-  const pool = new pg.Pool({
-    connectionString: url,
-    max: databasePool,
-    // Statements take milliseconds. One that hangs must not occupy its connection, and a dead client must not hold locks.
-    statement_timeout: limitMs,
-    idle_in_transaction_session_timeout: limitMs,
-    // A statement that waits for a row lock occupies a connection of the pool.
-    ...(limitMs > 0 && { lock_timeout: Math.round(databaseLockSeconds * 1000) }),
-    // The client needs its own timeout: a frozen or unreachable database cannot cancel the statement.
-    ...(limitMs > 0 && { query_timeout: limitMs + unansweredMs }),
-    // Statements of one transaction may be sent before earlier ones are answered (`RetryingKysely`).
-    pipeline: true,
-    connectionTimeoutMillis: waitMs,
-    idleTimeoutMillis: idleMs,
-    keepAlive: true,
-    // Counts and times are returned as int8; all of them are safe integers.
-    types: {
-      getTypeParser: ((oid: number, format: 'text') =>
-        oid === int8 ? Number : (pg.types.getTypeParser(oid, format) as unknown)) as typeof pg.types.getTypeParser,
-    },
-  });
-  // The next query replaces a lost connection. Without these listeners the loss of a connection that is idle, or between two
-  // statements of a transaction, would terminate the process.
-  pool.on('error', () => undefined);
-  pool.on('connect', (client) => client.on('error', () => undefined));
-  return new Pool(pool, databasePrepares, waitMs);
 }
 
 function migratorOf(db: Kysely<Schema>, engine: Engine): Migrator {
@@ -211,11 +161,8 @@ async function requireCurrent({ db, engine }: Database): Promise<void> {
 async function migrate(database: Database, config: PoolConfig & Pick<Config, 'databaseUrl'>): Promise<void> {
   if (config.databaseUrl === undefined)
     return database.writer?.withoutLimits(() => migrateStepwise(migratorOf(database.db, 'sqlite')));
-  const db = new Kysely<Schema>({
-    dialect: new PostgresDialect({
-      pool: openPool(config.databaseUrl, { ...config, databasePool: 1 }, { limitMs: 0 }),
-    }),
-  });
+  const { openWithoutLimits } = await import('./postgres/open.ts');
+  const db = openWithoutLimits(config.databaseUrl, config);
   try {
     await migrateStepwise(migratorOf(db, 'postgres'));
   } finally {

@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict';
+import { execFile, spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
+const listModules = fileURLToPath(new URL('support/listModules.ts', import.meta.url));
+const timeout = 60_000;
+
+describe('Loading', () => {
+  let folder: string;
+  before(() => (folder = mkdtempSync(path.join(tmpdir(), 'offshoot-test-'))));
+  after(() => rmSync(folder, { recursive: true, force: true }));
+
+  const environment = (file: string) => ({ ...process.env, OFFSHOOT_TEST_MODULES: file });
+  const read = (file: string) => JSON.parse(readFileSync(file, 'utf8')) as string[];
+
+  async function loadedBy(...args: string[]): Promise<string[]> {
+    const file = path.join(folder, 'command.json');
+    const run = promisify(execFile)(process.execPath, ['--import', listModules, cli, ...args], {
+      env: environment(file),
+      timeout,
+    });
+    await run.catch(() => undefined);
+    return read(file);
+  }
+
+  test('the version needs the command line parser only', async () => {
+    assert.deepEqual(await loadedBy('--version'), ['commander']);
+  });
+
+  test('a command that calls a server loads no server', async () => {
+    const loaded = await loadedBy('imodels', '--url', 'http://127.0.0.1:9', '--token', 'none');
+    assert.deepEqual(
+      loaded.filter((name) => ['fastify', 'kysely', 'pg', 'ajv', 'typebox', 'pino'].includes(name)),
+      [],
+    );
+  });
+
+  test('a server on SQLite and files loads what it has not been asked for when it is asked', { timeout }, async () => {
+    const file = path.join(folder, 'server.json');
+    const child = spawn(
+      process.execPath,
+      [
+        '--import',
+        listModules,
+        cli,
+        'start',
+        '--data',
+        path.join(folder, 'data'),
+        '--host',
+        '127.0.0.1',
+        '--port',
+        '0',
+      ],
+      { env: environment(file), stdio: ['ignore', 'ignore', 'inherit', 'ipc'] },
+    );
+    const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+    try {
+      const origin = await new Promise<string>((resolve, reject) => {
+        child.once('message', (message) => resolve((message as { origin: string }).origin));
+        child.once('exit', () => reject(new Error('the server ended')));
+      });
+      assert.equal((await fetch(`${origin}/health`)).status, 200);
+    } finally {
+      child.kill('SIGTERM');
+      await ended;
+    }
+    const onRequest = /^(@scalar\/|@fastify\/swagger|yaml|sharp|@aws-sdk\/|@azure\/|@opentelemetry\/sdk|pg|@itwin\/)/;
+    assert.deepEqual(
+      read(file).filter((name) => onRequest.test(name)),
+      [],
+    );
+  });
+});

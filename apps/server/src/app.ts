@@ -1,7 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import cors, { type FastifyCorsOptions } from '@fastify/cors';
-import swagger from '@fastify/swagger';
-import scalar from '@scalar/fastify-api-reference';
 import Fastify, { LogController, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { baseUrlOf } from './api/baseUrl.ts';
 import { answerClientError } from './api/clientErrors.ts';
@@ -13,7 +11,8 @@ import type { IsolationLevel } from './domain.ts';
 import type { Workers } from './checkpoints/itwinjs/workers.ts';
 import type { Config } from './config.ts';
 import { ApiError } from './errors.ts';
-import { addSecurityHeaders, pagePolicy } from './http/securityHeaders.ts';
+import { documentationPage } from './http/documentationPage.ts';
+import { addSecurityHeaders } from './http/securityHeaders.ts';
 import { proxyTrust } from './http/trustedProxies.ts';
 import { discardUnreadBodies } from './http/unreadBodies.ts';
 import { serveMetrics } from './wiring/metrics.ts';
@@ -240,7 +239,7 @@ async function wire(app: FastifyInstance, services: Services, options: ServerOpt
   });
   if (options.role !== 'worker') await wireApi(app, services, options);
   // Alive: the server responds. Ready: it also reaches the database and the stores.
-  app.get('/health', { schema: { hide: true } }, () => ({ status: 'ok', version }));
+  app.get('/health', () => ({ status: 'ok', version }));
   const { database, space, blobs } = services;
   const readiness = new Readiness([
     {
@@ -253,7 +252,7 @@ async function wire(app: FastifyInstance, services: Services, options: ServerOpt
     { reason: 'The data folder cannot be reached.', check: () => space.require() },
     ...blobs.stores.all.map((store) => ({ reason: 'The store of files does not answer.', check: () => store.check() })),
   ]);
-  app.get('/health/ready', { schema: { hide: true } }, async (request, reply) => {
+  app.get('/health/ready', async (request, reply) => {
     const missing = await readiness.missing();
     if (missing.length === 0) return { status: 'ok', version, ...(await detailsInTime(services)) };
     for (const { reason, cause } of missing) request.log.warn({ err: cause }, `not ready: ${reason}`);
@@ -329,20 +328,6 @@ async function detailsInTime(services: Services): Promise<Details> {
 }
 
 async function wireApi(app: FastifyInstance, services: Services, options: RegisterOptions): Promise<void> {
-  await app.register(swagger, {
-    openapi: {
-      openapi: '3.1.0',
-      info: {
-        title: 'Offshoot',
-        version,
-        description:
-          'iModels API v2, iTwins and access control of this server. Files go through signed links, which are not part of this document.',
-        license: { name: 'MIT' },
-      },
-      security: [{ bearer: [] }],
-      components: { securitySchemes: { bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT' } } },
-    },
-  });
   await app.register(async (api) => registerRoutes(api, services, routes, options));
   await app.register(dataPlane, {
     blobs: services.blobs,
@@ -354,10 +339,11 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
     shares: services.shares,
     stallMs: services.config.requests.uploadStallSeconds * 1000,
   });
-  app.get('/openapi.json', { schema: { hide: true } }, (request) => ({
-    ...app.swagger(),
-    servers: [{ url: baseUrlOf(request, services.config) }],
-  }));
+  let document: Promise<object> | undefined;
+  app.get('/openapi.json', async (request) => {
+    document ??= import('./api/document.ts').then(({ documentOfRoutes }) => documentOfRoutes(routes));
+    return { ...(await document), servers: [{ url: baseUrlOf(request, services.config) }] };
+  });
   // Relative if the path below which a proxy serves this server is unknown.
   const toDocument = (request: FastifyRequest, reply: FastifyReply): FastifyReply => {
     const { publicUrl, trustProxy } = services.config;
@@ -365,36 +351,18 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
       publicUrl !== undefined || trustProxy !== false ? `${baseUrlOf(request, services.config)}/docs/` : 'docs/',
     );
   };
-  app.get('/', { schema: { hide: true } }, toDocument);
-  await app.register(async (pages) => {
-    pages.addHook('onSend', async (_request, reply, payload) => {
-      if (typeof payload === 'string' && String(reply.getHeader('content-type')).startsWith('text/html'))
-        reply.header('content-security-policy', pagePolicy(payload));
-      return payload;
-    });
-    await pages.register(scalar, {
-      routePrefix: '/docs',
-      hooks: {
-        // The page loads its assets by relative URLs, so its own URL needs the trailing slash.
-        onRequest: (request, reply, done) => {
-          if (/\/docs$/i.test(request.url.split('?', 1)[0] ?? '')) toDocument(request, reply);
-          else done();
-        },
-      },
-      // Served from the package, with every feature disabled that would load from or send the document to other hosts.
-      configuration: {
-        url: '../openapi.json',
-        title: 'Offshoot',
-        withDefaultFonts: false,
-        telemetry: false,
-        hideClientButton: true,
-        showDeveloperTools: 'never',
-        agent: { disabled: true },
-        mcp: { disabled: true },
-        authentication: { preferredSecurityScheme: 'bearer' },
-      },
-    });
-  });
+  app.get('/', toDocument);
+  const page = documentationPage();
+  const servePage = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
+    const { status, headers, body } = await page(request.url);
+    if (status === 404) throw new ApiError('NotFound');
+    return reply.code(status).headers(headers).send(body);
+  };
+  // The page loads its assets by relative URLs, so its own URL needs the trailing slash.
+  app.get('/docs', (request, reply) =>
+    request.url.split('?', 1)[0]?.endsWith('/') === true ? servePage(request, reply) : toDocument(request, reply),
+  );
+  app.get('/docs/*', servePage);
 }
 
 /** The origin at which clients on this machine reach the server. */

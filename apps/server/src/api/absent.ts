@@ -36,7 +36,6 @@ export function registerAbsent(app: FastifyInstance): void {
       app.route({
         method: ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'],
         url,
-        schema: { hide: true },
         onRequest: () => Promise.reject(new ApiError('NotFound', { message })),
         handler: () => undefined,
       });

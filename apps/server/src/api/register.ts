@@ -15,7 +15,7 @@ import type { Tx } from '../db/database.ts';
 import { withGuard } from '../db/guards.ts';
 import { onBehalfOf, type Party } from '../db/postgres/connectionLimits.ts';
 import type { Caller, HeldShare } from '../domain.ts';
-import { ApiError, detail, errorTable, type ErrorCode, type ErrorDetail } from '../errors.ts';
+import { ApiError, detail, type ErrorCode, type ErrorDetail } from '../errors.ts';
 import { outageError, outageOf } from '../outages.ts';
 import { timedBody } from '../http/timedBody.ts';
 import { continueIfExpected } from '../http/unreadBodies.ts';
@@ -25,17 +25,16 @@ import { registerAbsent } from './absent.ts';
 import { baseUrlOf } from './baseUrl.ts';
 import { shapeOf, type JsonShape } from './jsonShape.ts';
 import { Links } from './links.ts';
+import { answerAgain, answerUnlessLost, answerWithKey, faultOfKey, idempotencyKeyOf, keptAnswer } from './repeats.ts';
 import {
-  answerAgain,
-  answerUnlessLost,
-  answerWithKey,
-  faultOfKey,
-  idempotencyKeyOf,
-  keptAnswer,
-  keyDescription,
-} from './repeats.ts';
-import type { Access, Call, RequireAccess, Route } from './route.ts';
-import { ErrorSchema } from './schemas.ts';
+  isPersonal,
+  iTwinNotFoundOf,
+  needsInitialized,
+  validationErrorOf,
+  type Call,
+  type RequireAccess,
+  type Route,
+} from './route.ts';
 import { decodeUtf8, isUtf8Type, undecodable } from './text.ts';
 import { answerCheck, bodyCheck, parameterCheck, parameterNames } from './validation.ts';
 
@@ -137,10 +136,8 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
     method: route.method,
     url: route.path,
     ...(route.file !== undefined && { bodyLimit: route.file.limit }),
-    schema: documentOf(route),
-    // The schemas above are only for the document; the server validates separately, with the error messages of the API.
-    validatorCompiler: () => () => true,
-    serializerCompiler: () => (value) => JSON.stringify(value),
+    // Without a schema: the server validates separately, with the error messages of the API (`document.ts` describes the routes).
+    config: { operationId: route.operationId },
 
     // The HTTP layer refuses a malformed content type, but the error must be the one of the operation.
     errorHandler: (error, request, reply) => {
@@ -332,16 +329,6 @@ async function requireSpace({ database, space }: Services, { method }: Route): P
   else if (method !== 'GET') await space.require();
 }
 
-/** Whether a route requires an initialized iModel. This is the default; each exception declares its reason. */
-export function needsInitialized(access: Access): boolean {
-  return access.on === 'imodel' && access.beforeInitialized === undefined;
-}
-
-/** Whether a route refuses shares although it only reads. */
-function isPersonal(access: Access): boolean {
-  return access.on === 'imodel' && access.personal === true;
-}
-
 /**
  * Checks access to the resource in the path. If the iTwin is in the query or body, access is checked after their
  * validation.
@@ -459,14 +446,6 @@ async function refusalOfHolder(services: Services, route: Route, caller: Caller,
   return refusal;
 }
 
-/**
- * Code of the 404 if the caller may not see the iTwin. Rule of the API: the code of the requested resource, if it has
- * one.
- */
-function iTwinNotFoundOf(route: Route): ErrorCode {
-  return route.iTwinNotFound ?? (route.path.startsWith('/accesscontrol') ? 'ItwinNotFound' : 'iTwinNotFound');
-}
-
 function parseFile(
   request: FastifyRequest,
   { types }: NonNullable<Route['file']>,
@@ -521,12 +500,6 @@ function faultsOfEncoding(query: unknown): ErrorDetail[] {
   );
 }
 
-function validationErrorOf(route: Route): ErrorCode {
-  if (route.path.startsWith('/itwins')) return 'InvalidiTwinsRequest';
-  if (/^\/accesscontrol\/itwins\/:iTwinId\/groups\b/.test(route.path)) return 'InvalidiTwinsGroupRequest';
-  return route.path.startsWith('/accesscontrol') ? 'InvalidAccessControlRequest' : 'InvalidiModelsRequest';
-}
-
 /**
  * Answers an error. API errors are sent unchanged, errors of the HTTP layer in the API's envelope. Anything else is a
  * server error: it is logged, and the response contains no internal details.
@@ -557,106 +530,4 @@ function fromHttpLayer(error: Error, request: FastifyRequest): ApiError {
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500)
     return new ApiError('BadRequest', { cause: error });
   return new ApiError('Unknown', { cause: error });
-}
-
-/** Every error that a route can return: those it declares and those that follow from its declaration. */
-export function errorsOf(route: Route): ErrorCode[] {
-  const codes = new Set<ErrorCode>([
-    'BadRequest',
-    'HeaderNotFound',
-    'Unauthorized',
-    'RateLimitExceeded',
-    'RequestHeadersTooLarge',
-    'Unavailable',
-    ...(route.errors ?? []),
-  ]);
-  if (route.access.on === 'imodel') codes.add('iModelNotFound');
-  if (needsInitialized(route.access)) codes.add('iModelNotInitialized');
-  if (route.access.on === 'itwin') codes.add(iTwinNotFoundOf(route));
-  if (route.access.on !== 'caller' && !(route.access.on === 'itwin' && route.access.permission === 'member'))
-    codes.add('InsufficientPermissions');
-  // Shares are refused here even if every user is permitted.
-  if (route.method !== 'GET') codes.add('InsufficientPermissions');
-  if (route.method === 'POST') codes.add('RequestInProgress');
-  codes.add(validationErrorOf(route));
-  if (route.body !== undefined || route.file !== undefined) codes.add('RequestTooLarge');
-  if (route.body !== undefined && route.bodyOptional !== true) codes.add('MissingRequestBody');
-  return [...codes];
-}
-
-function permissionText(access: Access): string {
-  if (access.on === 'caller') return 'Permission: any valid token.';
-  const also = access.on === 'imodel' && access.also !== undefined ? ` ${access.also}` : '';
-  if (access.on === 'imodel')
-    return `Permission: \`${access.permission}\` on the iModel${access.level === 'iTwin' ? "'s iTwin" : ''}.${also}${isPersonal(access) ? ' Not for holders of a share.' : ''}`;
-  return access.permission === 'member'
-    ? 'Permission: any role on the iTwin.'
-    : `Permission: \`${access.permission}\` on the iTwin.`;
-}
-
-const retryAfter = {
-  'Retry-After': { type: 'integer', description: 'Seconds to wait before the request is sent again.' },
-};
-
-/** The Fastify schema of a route, from which the API document is generated. */
-function documentOf(route: Route) {
-  const byStatus = new Map<number, ErrorCode[]>();
-  for (const code of errorsOf(route)) {
-    const status = errorTable[code][0];
-    byStatus.set(status, [...(byStatus.get(status) ?? []), code]);
-  }
-  const headers = Object.fromEntries(
-    Object.entries(route.response.headers ?? {}).map(([name, description]) => [name, { type: 'string', description }]),
-  );
-  const { binary, description, schema } = route.response;
-  const success = {
-    description,
-    headers,
-    ...(binary === undefined
-      ? (schema ?? { type: 'null' })
-      : { content: { [binary]: { schema: Type.String({ format: 'binary' }) } } }),
-  };
-  const params = [...route.path.matchAll(/:(\w+)/g)].map((match) => match[1] as string);
-  return {
-    operationId: route.operationId,
-    summary: route.summary,
-    description: [route.description, permissionText(route.access)].filter(Boolean).join('\n\n'),
-    tags: [route.tag],
-    security: [{ bearer: [] }],
-    ...(params.length > 0 && { params: Type.Object(Object.fromEntries(params.map((name) => [name, Type.String()]))) }),
-    ...(route.query !== undefined && { querystring: route.query }),
-    ...(route.body !== undefined && { body: route.body }),
-    ...(route.file !== undefined && {
-      consumes: [...route.file.types],
-      body: Type.String({ format: 'binary', description: `At most ${route.file.limit} bytes.` }),
-    }),
-    ...(route.method === 'POST' && {
-      headers: Type.Object({
-        'idempotency-key': Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: keyDescription })),
-      }),
-    }),
-    ...(route.prefer === true && {
-      headers: Type.Object({
-        prefer: Type.Optional(
-          Type.String({
-            enum: ['return=minimal', 'return=representation'],
-            description: 'Short or full items; short by default.',
-          }),
-        ),
-      }),
-    }),
-    response: {
-      [route.response.status]: success,
-      ...Object.fromEntries(
-        [...byStatus].map(([status, codes]) => [
-          status,
-          {
-            ...ErrorSchema,
-            ...((status === 429 || status === 503) && { headers: retryAfter }),
-            description: codes.map((code) => `\`${code}\`: ${errorTable[code][1]}`).join('\n\n'),
-          },
-        ]),
-      ),
-    },
-  };
 }

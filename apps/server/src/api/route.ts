@@ -145,3 +145,27 @@ export function itwinRoute<Body extends TSchema, Query extends TSchema>(route: I
 export function callerRoute<Body extends TSchema, Query extends TSchema>(route: CallerRoute<Body, Query>): Route {
   return route;
 }
+
+/** Whether a route requires an initialized iModel. This is the default; each exception declares its reason. */
+export function needsInitialized(access: Access): boolean {
+  return access.on === 'imodel' && access.beforeInitialized === undefined;
+}
+
+/** Whether a route refuses shares although it only reads. */
+export function isPersonal(access: Access): boolean {
+  return access.on === 'imodel' && access.personal === true;
+}
+
+/**
+ * Code of the 404 if the caller may not see the iTwin. Rule of the API: the code of the requested resource, if it has
+ * one.
+ */
+export function iTwinNotFoundOf(route: Route): ErrorCode {
+  return route.iTwinNotFound ?? (route.path.startsWith('/accesscontrol') ? 'ItwinNotFound' : 'iTwinNotFound');
+}
+
+export function validationErrorOf(route: Route): ErrorCode {
+  if (route.path.startsWith('/itwins')) return 'InvalidiTwinsRequest';
+  if (/^\/accesscontrol\/itwins\/:iTwinId\/groups\b/.test(route.path)) return 'InvalidiTwinsGroupRequest';
+  return route.path.startsWith('/accesscontrol') ? 'InvalidAccessControlRequest' : 'InvalidiModelsRequest';
+}

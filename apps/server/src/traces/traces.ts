@@ -113,7 +113,7 @@ export function traceRequests(app: FastifyInstance): void {
     const parent = propagation.extract(context.active(), request.headers);
     // Without the query: the signature of a link is a credential.
     const attributes = { 'http.request.method': request.method, 'http.route': request.routeOptions.url ?? 'none' };
-    const { operationId } = (request.routeOptions.schema ?? {}) as { operationId?: string };
+    const { operationId } = request.routeOptions.config as { operationId?: string };
     const span = tracer().startSpan(
       operationId ?? `${request.method} ${attributes['http.route']}`,
       { kind: SpanKind.SERVER, attributes },

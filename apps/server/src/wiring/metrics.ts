@@ -37,11 +37,9 @@ export function serveMetrics(app: FastifyInstance, on: FastifyInstance, { db }: 
   });
   app.addHook('onResponse', async (request, reply) => {
     // The operation or the route pattern, never the URL itself: a label must have a fixed set of values.
-    const { schema, url = 'none' } = request.routeOptions;
-    const { operationId } = (schema ?? {}) as { operationId?: string };
+    const { config, url = 'none' } = request.routeOptions;
+    const { operationId } = config as { operationId?: string };
     requests.observe({ operation: operationId ?? url, status: reply.statusCode }, reply.elapsedTime / 1000);
   });
-  on.get('/metrics', { schema: { hide: true } }, async (_request, reply) =>
-    reply.type(registry.contentType).send(await registry.metrics()),
-  );
+  on.get('/metrics', async (_request, reply) => reply.type(registry.contentType).send(await registry.metrics()));
 }

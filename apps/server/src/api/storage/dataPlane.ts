@@ -99,7 +99,7 @@ export async function dataPlane(
     return upload;
   }
 
-  app.get(blobPath, { schema: { hide: true } }, async (request: LinkRequest, reply) => {
+  app.get(blobPath, async (request: LinkRequest, reply) => {
     const grant = grantOf(request);
     requireGrant(grant, 'r');
     await requireShare(grant);
@@ -119,7 +119,7 @@ export async function dataPlane(
     );
   });
 
-  app.get(filePath, { schema: { hide: true } }, async (request: FileRequest, reply) => {
+  app.get(filePath, async (request: FileRequest, reply) => {
     const { fileId, iModelId, fileName } = request.params;
     const grant = links.check({ resource: `files/${fileId}/${iModelId}`, fileName, query: request.query });
     requireGrant(grant, 'r');
@@ -130,7 +130,7 @@ export async function dataPlane(
     return sendFile(file, request, reply, download);
   });
 
-  app.get(containerPath, { schema: { hide: true } }, async (request: ContainerRequest, reply) => {
+  app.get(containerPath, async (request: ContainerRequest, reply) => {
     const { container, name } = request.params;
     const verdict = links.checkContainer(container, request.query);
     if (typeof verdict === 'string') throw refusal(verdict);
@@ -142,7 +142,7 @@ export async function dataPlane(
     return sendFile(found, request, reply, download);
   });
 
-  app.put(blobPath, { schema: { hide: true } }, async (request: LinkRequest, reply) => {
+  app.put(blobPath, async (request: LinkRequest, reply) => {
     const upload = await uploadOf(request);
     const { comp } = request.query;
     if (comp !== undefined && comp !== 'block' && comp !== 'blocklist')

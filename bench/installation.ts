@@ -1,9 +1,11 @@
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import pino from 'pino';
 import { firstOwner, raisedTiers, startChild, tokenOf, type Child } from '../apps/server/src/bench/common.ts';
 import { loadConfig } from '../apps/server/src/config.ts';
+import { databaseFile } from '../apps/server/src/db/database.ts';
 import type { Caller } from '../apps/server/src/domain.ts';
 import type { Services } from '../apps/server/src/services.ts';
 import { openServices } from '../apps/server/src/wiring/services.ts';
@@ -113,4 +115,40 @@ export class Api {
     return (await this.json<{ briefcase: { briefcaseId: number } }>('POST', `/imodels/${iModelId}/briefcases`, {}))
       .briefcase.briefcaseId;
   }
+  /** Pushes one changeset of random bytes from a new briefcase. @returns its id */
+  async push(iModelId: string, parentId: string, size: number): Promise<string> {
+    const briefcaseId = await this.briefcase(iModelId);
+    const id = randomBytes(20).toString('hex');
+    const { changeset } = await this.json<{
+      changeset: { _links: { upload: { href: string }; complete: { href: string } } };
+    }>('POST', `/imodels/${iModelId}/changesets`, { id, parentId, briefcaseId, fileSize: size });
+    const uploaded = await fetch(changeset._links.upload.href, {
+      method: 'PUT',
+      headers: { 'x-ms-blob-type': 'BlockBlob', 'content-type': 'application/octet-stream' },
+      body: randomBytes(size),
+      signal: AbortSignal.timeout(120_000),
+    });
+    if (uploaded.status !== 201) throw new Error(`the upload answered ${uploaded.status}`);
+    await this.json('PATCH', changeset._links.complete.href, { state: 'fileUploaded', briefcaseId });
+    return id;
+  }
+}
+
+/** Opens the database of an installation on SQLite, beside its server, for one look. */
+export function lookInto<T>(dataDir: string, look: (database: DatabaseSync) => T): T {
+  const database = new DatabaseSync(path.join(dataDir, databaseFile), { readOnly: true });
+  try {
+    return look(database);
+  } finally {
+    database.close();
+  }
+}
+
+/** Bytes of the pages that are in use. */
+export function databaseBytes(dataDir: string): number {
+  return lookInto(dataDir, (database) => {
+    const value = (pragma: string): number =>
+      Number(Object.values(database.prepare(`pragma ${pragma}`).get() as Record<string, number>)[0]);
+    return (value('page_count') - value('freelist_count')) * value('page_size');
+  });
 }

@@ -1,6 +1,7 @@
 import { percentile } from '../../apps/server/src/bench/common.ts';
 import { alternate, median, rounded, type Budget, type Figure } from '../common.ts';
 import type { Api } from '../installation.ts';
+import { cloneRequest } from './cloneRequest.ts';
 import type { Load } from '../load/load.ts';
 
 /** Numbers of connections that clone at the same time. */
@@ -15,16 +16,7 @@ export async function measureCloneRate(
   const tallies = concurrencies.map((connections) => ({ connections, rates: [] as number[], times: [] as number[] }));
   const clone = (connections: number, seconds: number) =>
     load.requests({
-      requests: [
-        {
-          origin: api.origin,
-          method: 'POST',
-          path: `/imodels/${source.iModelId}/clone`,
-          headers: api.jsonHeaders,
-          body: JSON.stringify({ iTwinId: source.iTwinId, name: '{uuid}' }),
-          status: 202,
-        },
-      ],
+      requests: [cloneRequest(api, source.iModelId, source.iTwinId)],
       connections,
       seconds,
     });
@@ -45,7 +37,7 @@ export async function measureCloneRate(
         what: `${what}: p50`,
         unit: 'ms',
         offshoot: rounded(percentile(times, 0.5)),
-        p99: percentile(times, 0.99),
+        p99: rounded(percentile(times, 0.99)) ?? NaN,
         ...nothing,
       },
     ];

@@ -2,6 +2,7 @@ import { copyFileSync, mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { alternate, compare, median, note, runProgram, timed, type Figure } from '../common.ts';
 import type { OtherWay, Setting } from './peers.ts';
+import { cloneRequest } from './cloneRequest.ts';
 import { prepareBlobCopy } from './blobCopy.ts';
 import { clientCopy, prepareClientCopy } from './clientCopy.ts';
 import { gitSharedClone, prepareGit } from './git.ts';
@@ -32,16 +33,7 @@ export async function compareClones(
     }
     await alternate(budget, scale.rounds, budget.secondsLeft * 0.5, async () => {
       const { times } = await load.requests({
-        requests: [
-          {
-            origin: api.origin,
-            method: 'POST',
-            path: `/imodels/${modelId}/clone`,
-            headers: api.jsonHeaders,
-            body: JSON.stringify({ iTwinId: installation.iTwinId, name: '{uuid}' }),
-            status: 202,
-          },
-        ],
+        requests: [cloneRequest(api, modelId, installation.iTwinId)],
         connections: 1,
         count: clonesPerRound,
       });

@@ -68,18 +68,23 @@ async function addCheckpoint(services: Services, iModelId: string): Promise<NonN
   const stored = await files.store(blobs.stores.home, nobodysAccount, file, offsets, undefined);
   rmSync(file);
   await database.db.transaction().execute(async (tx) => {
-    const { baseline_id } = await tx
-      .selectFrom('imodel')
-      .select('baseline_id')
-      .where('id', '=', iModelId)
+    // iModels without a baseline file of their own share one, and its checkpoint.
+    const { blob_id, state } = await tx
+      .selectFrom('baseline as s')
+      .innerJoin('imodel as m', 'm.baseline_id', 's.id')
+      .select(['s.blob_id', 's.state'])
+      .where('m.id', '=', iModelId)
       .executeTakeFirstOrThrow();
+    const baselineId = randomUUID();
+    await tx.insertInto('baseline').values({ id: baselineId, blob_id, state, created_at: Date.now() }).execute();
+    await tx.updateTable('imodel').set({ baseline_id: baselineId }).where('id', '=', iModelId).execute();
     const fileId = await files.record(tx, stored);
     await tx
       .insertInto('checkpoint')
       .values({
         id: randomUUID(),
         segment_id: null,
-        baseline_id,
+        baseline_id: baselineId,
         changeset_index: 0,
         state: 'successful',
         file_id: fileId,

@@ -4,6 +4,7 @@
  */
 import { benchCommand } from '../apps/server/src/commands/bench.ts';
 import { startPostgres } from '../test/support/postgres.ts';
+import { growthCommand } from './growth/command.ts';
 import { peersCommand } from './peers/command.ts';
 
 const given = process.argv.slice(2);
@@ -14,6 +15,7 @@ const postgres =
 try {
   await benchCommand()
     .addCommand(peersCommand())
+    .addCommand(growthCommand())
     .parseAsync([...given, ...(postgres === undefined ? [] : ['--database-url', postgres.url])], { from: 'user' });
 } finally {
   await postgres?.stop();

@@ -1,8 +1,9 @@
-import { randomUUID } from 'node:crypto';
+import { sql } from 'kysely';
 import { LRUCache } from 'lru-cache';
 import { compiledQuery } from '../db/compiledQuery.ts';
 import type { Db, Tx } from '../db/database.ts';
 import { defer } from '../db/deferred.ts';
+import { orderedId } from '../db/orderedId.ts';
 import type { AuditTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
 import { outageOf } from '../outages.ts';
@@ -14,7 +15,7 @@ export async function audit(
   entry: { at: number; action: string; iTwinId: string; iModelId?: string; detail?: Record<string, unknown> },
 ): Promise<void> {
   const row: AuditTable = {
-    id: randomUUID(),
+    id: orderedId(),
     at: entry.at,
     actor_id: caller.user.id,
     application_id: caller.application.id,
@@ -118,8 +119,7 @@ export async function* readAudit(db: Db, filter: AuditFilter): AsyncIterable<Aud
     if (since !== undefined) query = query.where('a.at', '>=', since);
     if (until !== undefined) query = query.where('a.at', '<', until);
     const { at, id } = last ?? {};
-    if (at !== undefined && id !== undefined)
-      query = query.where((eb) => eb.or([eb('a.at', '>', at), eb.and([eb('a.at', '=', at), eb('a.id', '>', id)])]));
+    if (at !== undefined && id !== undefined) query = query.where(sql<boolean>`(a.at, a.id) > (${at}, ${id})`);
     const entries = await query.execute();
     yield* entries;
     if (entries.length < chunk) return;

@@ -58,7 +58,7 @@ const lookEveryMs = 1000;
 export class Directory {
   readonly file: string;
   readonly #onFault: (message: string) => void;
-  #data!: DirectoryData;
+  #contents!: Contents;
   #readAt = 0;
   #modifiedAt = 0;
 
@@ -76,12 +76,11 @@ export class Directory {
   }
 
   findUserById(id: string): DirectoryUser | undefined {
-    return this.#current().users.find((user) => user.id === id);
+    return this.#current().usersById.get(id);
   }
 
   findUserByEmail(email: string): DirectoryUser | undefined {
-    const wanted = emailKey(email);
-    return this.#current().users.find((user) => emailKey(user.email) === wanted);
+    return this.#current().usersByEmail.get(emailKey(email));
   }
 
   /** The user by id or e-mail address, as entered by a person. Not for claims of tokens, whose subject may look like an e-mail address. */
@@ -100,14 +99,19 @@ export class Directory {
   }
 
   findApplication(id: string): DirectoryApplication | undefined {
-    return this.#current().applications.find((application) => application.id === id);
+    return this.#current().applications.get(id);
+  }
+
+  /** The name of an organization; its id if the file does not contain it. */
+  organizationName(id: string): string {
+    return this.#current().organizations.get(id)?.name ?? id;
   }
 
   get data(): DirectoryData {
-    return this.#current();
+    return this.#current().data;
   }
 
-  #current(): DirectoryData {
+  #current(): Contents {
     const now = Date.now();
     if (now - this.#readAt >= lookEveryMs) {
       this.#readAt = now;
@@ -117,7 +121,7 @@ export class Directory {
         this.#onFault((error as Error).message);
       }
     }
-    return this.#data;
+    return this.#contents;
   }
 
   #read(): void {
@@ -127,33 +131,70 @@ export class Directory {
     const ajv = new Ajv({ allErrors: true, strict: false });
     if (!ajv.validate(DirectorySchema, data))
       throw new Error(`${this.file} cannot be used: ${ajv.errorsText(undefined, { dataVar: 'it' })}`);
-    const repeated = repetitions(data as DirectoryData);
-    if (repeated.length > 0) throw new Error(`${this.file} cannot be used: ${repeated.join('; ')}`);
-    this.#data = data as DirectoryData;
+    this.#contents = contentsOf(this.file, data as DirectoryData);
   }
 }
 
-/**
- * Duplicate entries for a user, organization or application. Only one of them could apply, depending on their order, and a user
- * would lack the permissions of the ignored one.
- */
-function repetitions({ organizations, users, applications }: DirectoryData): string[] {
-  return [
-    ...repeated(organizations.map(({ id }) => id)).map((id) => `organization '${id}' has more than one entry`),
-    ...repeated(users.map(({ id }) => id)).map(
-      (id) =>
-        `user '${id}' has more than one entry; to name several organizations, list them in 'organizationAdministrator'`,
-    ),
-    ...repeated(users.map(({ email }) => emailKey(email))).map(
-      (email) => `more than one user has the e-mail '${email}'`,
-    ),
-    ...repeated(applications.map(({ id }) => id)).map((id) => `application '${id}' has more than one entry`),
-  ];
+/** The file, with maps for look-ups: every request looks up its user, and a search of 100,000 users takes 7 ms. */
+interface Contents {
+  data: DirectoryData;
+  usersById: Map<string, DirectoryUser>;
+  usersByEmail: Map<string, DirectoryUser>;
+  organizations: Map<string, DirectoryData['organizations'][number]>;
+  applications: Map<string, DirectoryApplication>;
 }
 
-function repeated(values: readonly string[]): string[] {
-  const seen = new Set<string>();
-  return [...new Set(values.filter((value) => seen.size === seen.add(value).size))];
+/**
+ * @throws Error for duplicate entries for a user, organization or application. Only one of them could apply, depending on their order,
+ * and a user would lack the permissions of the ignored one.
+ */
+function contentsOf(file: string, data: DirectoryData): Contents {
+  const faults: string[] = [];
+  const contents: Contents = {
+    data,
+    organizations: mapOf(
+      data.organizations,
+      ({ id }) => id,
+      (id) => faults.push(`organization '${id}' has more than one entry`),
+    ),
+    usersById: mapOf(
+      data.users,
+      ({ id }) => id,
+      (id) =>
+        faults.push(
+          `user '${id}' has more than one entry; to name several organizations, list them in 'organizationAdministrator'`,
+        ),
+    ),
+    usersByEmail: mapOf(
+      data.users,
+      ({ email }) => emailKey(email),
+      (email) => faults.push(`more than one user has the e-mail '${email}'`),
+    ),
+    applications: mapOf(
+      data.applications,
+      ({ id }) => id,
+      (id) => faults.push(`application '${id}' has more than one entry`),
+    ),
+  };
+  if (faults.length > 0) throw new Error(`${file} cannot be used: ${faults.join('; ')}`);
+  return contents;
+}
+
+/** Entries by key. @param onRepeated called once for each key that several entries have */
+function mapOf<T>(
+  entries: readonly T[],
+  keyOf: (entry: T) => string,
+  onRepeated: (key: string) => void,
+): Map<string, T> {
+  const byKey = new Map<string, T>();
+  const repeated = new Set<string>();
+  for (const entry of entries) {
+    const key = keyOf(entry);
+    if (byKey.has(key)) repeated.add(key);
+    byKey.set(key, entry);
+  }
+  repeated.forEach((key) => onRepeated(key));
+  return byKey;
 }
 
 function firstDirectory(): DirectoryData {

@@ -52,8 +52,7 @@ export async function showingUsers(
   const known = await users.knownTo(caller, access.itwin.id, rows);
   return ({ id, email, given_name, surname, organization_id }) => {
     if (!known.has(id)) return { id, email, givenName: '', surname: '', organization: null };
-    const organization =
-      directory.data.organizations.find((each) => each.id === organization_id)?.name ?? organization_id;
+    const organization = organization_id === null ? null : directory.organizationName(organization_id);
     return { id, email, givenName: given_name, surname, organization };
   };
 }

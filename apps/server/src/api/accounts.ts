@@ -14,7 +14,7 @@ async function accountOf(
   organizationId: string | null,
 ) {
   if (organizationId === null) throw new ApiError('iTwinNotFound');
-  const name = services.directory.data.organizations.find(({ id }) => id === organizationId)?.name ?? organizationId;
+  const name = services.directory.organizationName(organizationId);
   const account = {
     id: organizationId,
     class: 'Account',

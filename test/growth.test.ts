@@ -272,5 +272,78 @@ for (const engine of engines) {
         assert.doesNotMatch(plan, /TEMP B-TREE|\bSort\b/);
       }
     });
+
+    test('Groups and members are read with as many statements as there are questions, not rows', async () => {
+      const iTwinId = await server.iTwin();
+      const base = `/accesscontrol/itwins/${iTwinId}`;
+      const created = await olivia.post(`${base}/groups`, { name: 'original', members: [people.max.email] });
+      assert.equal(created.status, 201);
+      const { group } = created.body as { group: { id: string } };
+      const roleId = await server.grant(iTwinId, 'admin', ['imodels_read']);
+      const added = await olivia.post(`${base}/members/groups`, {
+        members: [{ groupId: group.id, roleIds: [roleId] }],
+      });
+      assert.equal(added.status, 201);
+      const paths = [
+        `${base}/groups`,
+        `${base}/groups/${group.id}`,
+        `${base}/members/groups`,
+        `${base}/members/groups/${group.id}`,
+        `${base}/members/users`,
+        `${base}/members/users/${people.admin.id}`,
+        `${base}/members/owners`,
+        `${base}/roles`,
+      ];
+      const texts = async (): Promise<string[][]> => {
+        const all: string[][] = [];
+        for (const path of paths) all.push((await statementsOfGet(olivia, path)).map((statement) => statement.sql));
+        return all;
+      };
+      const few = await texts();
+      await sql`insert into user_group (id, itwin_id, name) ${numbers(500)} select ${guid(6)}, ${iTwinId}, 'group ' || i from n`.execute(
+        db(),
+      );
+      await sql`insert into role (id, itwin_id, display_name, permissions) ${numbers(300)} select ${guid(7)}, ${iTwinId}, 'role ' || i, '[]' from n`.execute(
+        db(),
+      );
+      await sql`insert into group_user (group_id, user_id) ${numbers(500)} select ${guid(6)}, ${people.max.id} from n`.execute(
+        db(),
+      );
+      await sql`insert into group_member (itwin_id, group_id, role_id) ${numbers(300)} select ${iTwinId}, ${guid(6)}, ${guid(7)} from n`.execute(
+        db(),
+      );
+      await sql`insert into user_account (id, email, given_name, surname, created_at) ${numbers(300)} select ${guid(8)}, 'u' || i || '@example.test', '', '', 1 from n`.execute(
+        db(),
+      );
+      await sql`insert into member (itwin_id, user_id, role_id) ${numbers(300)} select ${iTwinId}, ${guid(8)}, ${guid(7)} from n`.execute(
+        db(),
+      );
+      await sql`insert into owner (itwin_id, user_id) ${numbers(300)} select ${iTwinId}, ${guid(8)} from n`.execute(
+        db(),
+      );
+      // The number of values of a statement may differ, but not the number of statements.
+      const anyValues = (all: string[][]): string[][] =>
+        all.map((list) => list.map((text) => text.replaceAll(/(?:\?|\$\d+)(?:, (?:\?|\$\d+))*/g, '?')));
+      // Whether a caller may know the names of other users is one further statement for users of other organizations.
+      const questions = (all: string[][]): string[][] =>
+        anyValues(all).map((list) => list.filter((text) => !text.includes('"imodel_user"')));
+      assert.deepEqual(questions(await texts()), questions(few));
+      for (const path of [`${base}/members/users`, `${base}/members/owners`, `${base}/groups`])
+        for (const statement of naming(await statementsOfGet(olivia, path), 'order by')) {
+          const plan = await planner.plan(statement);
+          assert.doesNotMatch(plan, /SCAN (?!source)|Seq Scan/, plan);
+        }
+      const { members } = await page(olivia, `${base}/members/groups`);
+      assert.equal((members as unknown[]).length, 100);
+    });
+
+    test('Entries of the audit log get ids in the order in which they are written', async () => {
+      await server.iTwin();
+      const entries = await db().selectFrom('audit').select(['id', 'at']).orderBy('at').execute();
+      for (const { id, at } of entries) {
+        assert.match(id, /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+        assert.ok(Math.abs(parseInt(id.slice(0, 13).replace('-', ''), 16) - at) < 60_000);
+      }
+    });
   });
 }

@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto';
+import { sql } from 'kysely';
 import { requireHeld, type ITwinAccess } from '../access/permissions.ts';
-import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
+import { pageReader, readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { UserAccountTable, UserGroupTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
-import { namingRoles, type Members, type Role } from './members.ts';
+import { namingRoles, toRole, type Members, type Role } from './members.ts';
 
 /** A group with its users. */
 export interface Group extends UserGroupTable {
@@ -49,18 +50,20 @@ export class Groups {
 
   async list(iTwinId: string, request: PageRequest): Promise<Page<Group>> {
     const page = await readPage(
-      this.#database.db.selectFrom('user_group').selectAll().where('itwin_id', '=', iTwinId),
+      pageReader(this.#database, request).selectFrom('user_group').selectAll().where('itwin_id', '=', iTwinId),
       request,
     );
-    const users = await this.#usersOf(page.items.map(({ id }) => id));
-    return {
-      ...page,
-      items: page.items.map((row) => ({ ...row, users: users.filter(({ group_id }) => group_id === row.id) })),
-    };
+    const users = Map.groupBy(await this.#usersOf(page.items.map(({ id }) => id)), ({ group_id }) => group_id);
+    return { ...page, items: page.items.map((row) => ({ ...row, users: users.get(row.id) ?? [] })) };
   }
 
   /** @throws ApiError GroupNotFound */
   async get(iTwinId: string, id: string): Promise<Group> {
+    return { ...(await this.#row(iTwinId, id)), users: await this.#usersOf([id]) };
+  }
+
+  /** A group without its users. @throws ApiError GroupNotFound */
+  async #row(iTwinId: string, id: string): Promise<UserGroupTable> {
     const row = await this.#database.db
       .selectFrom('user_group')
       .selectAll()
@@ -68,7 +71,7 @@ export class Groups {
       .where('id', '=', id)
       .executeTakeFirst();
     if (row === undefined) throw new ApiError('GroupNotFound');
-    return { ...row, users: await this.#usersOf([id]) };
+    return row;
   }
 
   /** @throws UnknownUsersError, GroupNameTakenError */
@@ -105,9 +108,9 @@ export class Groups {
     },
   ): Promise<Group> {
     const iTwinId = access.itwin.id;
-    const before = await this.get(iTwinId, id);
+    const before = await this.#row(iTwinId, id);
     const users = change.users === undefined ? undefined : await this.#known(change.users);
-    if (users?.some((user) => !before.users.some(({ id: userId }) => userId === user.id)) === true) {
+    if (users !== undefined && !(await this.#hasAll(id, users))) {
       const [member] = await this.#withRoles(iTwinId, [before]);
       requireHeld(
         access,
@@ -134,7 +137,7 @@ export class Groups {
 
   /** Its users lose the permissions that they had through it. @throws ApiError GroupNotFound */
   async delete(caller: Caller, iTwinId: string, id: string): Promise<void> {
-    await this.get(iTwinId, id);
+    await this.#row(iTwinId, id);
     await this.#change(caller, iTwinId, 'group.delete', id, async (tx) => {
       // Locks the row so that no user joins the group from here on. SQLite has only one writer.
       if (this.#database.engine === 'postgres')
@@ -147,7 +150,8 @@ export class Groups {
 
   async membersPage(iTwinId: string, request: PageRequest): Promise<Page<GroupMember>> {
     const page = await readPage(
-      this.#database.db
+      // Groups without roles are walked.
+      pageReader(this.#database, request, true)
         .selectFrom('user_group')
         .selectAll()
         .where('itwin_id', '=', iTwinId)
@@ -170,20 +174,21 @@ export class Groups {
     if (groups.length === 0) return [];
     const rows = await this.#database.db
       .selectFrom('group_member')
-      .select(['group_id', 'role_id'])
-      .where('itwin_id', '=', iTwinId)
+      .innerJoin('role', 'role.id', 'group_member.role_id')
+      .selectAll('role')
+      .select('group_member.group_id')
+      .where('group_member.itwin_id', '=', iTwinId)
       .where(
-        'group_id',
+        'group_member.group_id',
         'in',
         groups.map(({ id }) => id),
       )
+      .orderBy('role.display_name')
+      .orderBy('role.id')
       .execute();
-    const roles = await this.#members.roles(iTwinId);
+    const roles = Map.groupBy(rows, ({ group_id }) => group_id);
     return groups
-      .map((group) => ({
-        group,
-        roles: roles.filter((role) => rows.some((row) => row.group_id === group.id && row.role_id === role.id)),
-      }))
+      .map((group) => ({ group, roles: (roles.get(group.id) ?? []).map(toRole) }))
       .filter((member) => member.roles.length > 0);
   }
 
@@ -207,7 +212,7 @@ export class Groups {
     additions: readonly { groupId: string; roleIds: readonly string[] }[],
   ): Promise<GroupMember[]> {
     const iTwinId = access.itwin.id;
-    for (const { groupId } of additions) await this.get(iTwinId, groupId);
+    for (const { groupId } of additions) await this.#row(iTwinId, groupId);
     await this.#members.requireGrantable(
       access,
       additions.flatMap(({ roleIds }) => [...roleIds]),
@@ -257,19 +262,12 @@ export class Groups {
   }
 
   async owners(iTwinId: string, request: PageRequest): Promise<Page<UserAccountTable>> {
+    // All owners of the iTwin are sorted, but accounts of others are not read.
     return readPage(
-      this.#database.db
+      pageReader(this.#database, request, true)
         .selectFrom('user_account')
         .selectAll()
-        .where((eb) =>
-          eb.exists(
-            eb
-              .selectFrom('owner')
-              .select('owner.user_id')
-              .where('owner.itwin_id', '=', iTwinId)
-              .whereRef('owner.user_id', '=', 'user_account.id'),
-          ),
-        ),
+        .where('id', 'in', (eb) => eb.selectFrom('owner').select('user_id').where('itwin_id', '=', iTwinId)),
       request,
     );
   }
@@ -294,17 +292,32 @@ export class Groups {
       // Two concurrent removals must not remove the last owner: the lock on the iTwin's row serializes them.
       const itwin = tx.selectFrom('itwin').select('id').where('id', '=', iTwinId);
       await (this.#database.engine === 'postgres' ? itwin.forUpdate() : itwin).execute();
-      const owners = await tx.selectFrom('owner').select('user_id').where('itwin_id', '=', iTwinId).execute();
-      if (!owners.some(({ user_id }) => user_id === userId)) throw new ApiError('OwnerNotFound');
-      if (owners.length === 1) throw new ApiError('LastOwner');
+      const owners = tx.selectFrom('owner').select('user_id').where('itwin_id', '=', iTwinId);
+      if ((await owners.where('user_id', '=', userId).executeTakeFirst()) === undefined)
+        throw new ApiError('OwnerNotFound');
+      if ((await owners.where('user_id', '!=', userId).limit(sql.lit(1)).execute()).length === 0)
+        throw new ApiError('LastOwner');
       await tx.deleteFrom('owner').where('itwin_id', '=', iTwinId).where('user_id', '=', userId).execute();
     });
+  }
+
+  async #hasAll(groupId: string, users: readonly UserAccountTable[]): Promise<boolean> {
+    const ids = new Set(users.map(({ id }) => id));
+    if (ids.size === 0) return true;
+    const members = await this.#database.db
+      .selectFrom('group_user')
+      .select('user_id')
+      .where('group_id', '=', groupId)
+      .where('user_id', 'in', [...ids])
+      .execute();
+    return members.length === ids.size;
   }
 
   /** The users of some groups, each with the group. */
   async #usersOf(groupIds: readonly string[]): Promise<(UserAccountTable & { group_id: string })[]> {
     if (groupIds.length === 0) return [];
-    return this.#database.db
+    // The API adds at most 1,000 users to a group.
+    return (groupIds.length === 1 ? this.#database.db : this.#database.scans)
       .selectFrom('group_user as g')
       .innerJoin('user_account as u', 'u.id', 'g.user_id')
       .selectAll('u')
@@ -357,8 +370,12 @@ export class Groups {
 
 async function setUsers(tx: Tx, groupId: string, users: readonly UserAccountTable[]): Promise<void> {
   await tx.deleteFrom('group_user').where('group_id', '=', groupId).execute();
-  for (const id of new Set(users.map((user) => user.id)))
-    await tx.insertInto('group_user').values({ group_id: groupId, user_id: id }).execute();
+  const ids = [...new Set(users.map((user) => user.id))];
+  if (ids.length === 0) return;
+  await tx
+    .insertInto('group_user')
+    .values(ids.map((id) => ({ group_id: groupId, user_id: id })))
+    .execute();
 }
 
 async function giveRoles(tx: Tx, iTwinId: string, groupId: string, roleIds: readonly string[]): Promise<void> {

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { sql } from 'kysely';
 import { userOfEntry, type Directory, type DirectoryUser } from '../access/directory.ts';
 import { requireHeld, withIncluded, type ITwinAccess } from '../access/permissions.ts';
-import { readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
+import { pageReader, readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import { isForeignKeyError, type Database } from '../db/database.ts';
 import type { RoleTable, UserAccountTable } from '../db/schema.ts';
@@ -34,20 +34,9 @@ export class Members {
     this.#directory = directory;
   }
 
-  async roles(iTwinId: string): Promise<Role[]> {
-    const rows = await this.#database.db
-      .selectFrom('role')
-      .selectAll()
-      .where('itwin_id', '=', iTwinId)
-      .orderBy('display_name')
-      .orderBy('id')
-      .execute();
-    return rows.map(toRole);
-  }
-
   async rolesPage(iTwinId: string, request: PageRequest): Promise<Page<Role>> {
     const page = await readPage(
-      this.#database.db.selectFrom('role').selectAll().where('itwin_id', '=', iTwinId),
+      pageReader(this.#database, request).selectFrom('role').selectAll().where('itwin_id', '=', iTwinId),
       request,
     );
     return { ...page, items: page.items.map(toRole) };
@@ -134,19 +123,12 @@ export class Members {
   }
 
   async list(iTwinId: string, request: PageRequest): Promise<Page<Member>> {
+    // All members of the iTwin are sorted, but accounts of others are not read.
     const page = await readPage(
-      this.#database.db
+      pageReader(this.#database, request, true)
         .selectFrom('user_account')
         .selectAll()
-        .where((eb) =>
-          eb.exists(
-            eb
-              .selectFrom('member')
-              .select('member.user_id')
-              .where('member.itwin_id', '=', iTwinId)
-              .whereRef('member.user_id', '=', 'user_account.id'),
-          ),
-        ),
+        .where('id', 'in', (eb) => eb.selectFrom('member').select('user_id').where('itwin_id', '=', iTwinId)),
       request,
     );
     return { ...page, items: await this.#withRoles(iTwinId, page.items) };
@@ -169,8 +151,9 @@ export class Members {
       .orderBy('role.display_name')
       .orderBy('role.id')
       .execute();
+    const roles = Map.groupBy(rows, ({ user_id }) => user_id);
     return users
-      .map((user) => ({ user, roles: rows.filter((row) => row.user_id === user.id).map(toRole) }))
+      .map((user) => ({ user, roles: (roles.get(user.id) ?? []).map(toRole) }))
       .filter(({ roles }) => roles.length > 0);
   }
 
@@ -294,7 +277,14 @@ export class Members {
    * @throws ApiError RoleNotFound, InsufficientPermissions
    */
   async requireGrantable(access: ITwinAccess, roleIds: readonly string[], held: readonly Role[] = []): Promise<void> {
-    const roles = new Map((await this.roles(access.itwin.id)).map((role) => [role.id, role]));
+    if (roleIds.length === 0) return;
+    const rows = await this.#database.db
+      .selectFrom('role')
+      .selectAll()
+      .where('itwin_id', '=', access.itwin.id)
+      .where('id', 'in', [...new Set(roleIds)])
+      .execute();
+    const roles = new Map(rows.map((row) => [row.id, toRole(row)]));
     const kept = new Set(held.map(({ id }) => id));
     const named = roleIds.map((id) => roles.get(id));
     if (named.includes(undefined)) throw new ApiError('RoleNotFound');
@@ -318,7 +308,7 @@ export async function namingRoles(change: () => Promise<void>): Promise<void> {
   }
 }
 
-function toRole(row: RoleTable): Role {
+export function toRole(row: RoleTable): Role {
   return {
     id: row.id,
     displayName: row.display_name,

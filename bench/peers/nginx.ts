@@ -3,7 +3,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { freePort } from '../../test/support/freePort.ts';
-import { isInstalled, note } from '../common.ts';
+import { note, runProgram } from '../common.ts';
 
 /** An nginx that serves one folder and takes uploads into another. */
 export interface Nginx {
@@ -12,13 +12,19 @@ export interface Nginx {
 }
 
 const startWithinMs = 10_000;
+/** Debian installs it where only root looks for programs. */
+const env = { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/local/sbin:/usr/sbin` };
 
 /**
  * Starts nginx with the settings of Debian's package that matter for files (`sendfile`, `tcp_nopush`, one worker for
  * each core), and WebDAV for uploads. @returns null where it is not installed
  */
 export async function startNginx(folder: string, served: string): Promise<Nginx | null> {
-  if (!(await isInstalled('nginx', '-v'))) {
+  const installed = await runProgram('nginx', ['-v'], { env }).then(
+    () => true,
+    () => false,
+  );
+  if (!installed) {
     note('nginx is not installed: files are measured without a comparison (Debian: apt-get install nginx-light)');
     return null;
   }
@@ -28,6 +34,7 @@ export async function startNginx(folder: string, served: string): Promise<Nginx 
   writeFileSync(file, configuration(folder, served, port));
   const child = spawn('nginx', ['-p', folder, '-c', file, '-e', path.join(folder, 'error.log'), '-g', 'daemon off;'], {
     stdio: 'ignore',
+    env,
   });
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   const stop = async (): Promise<void> => {

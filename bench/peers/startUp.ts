@@ -3,20 +3,19 @@ import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { startChild, tokenOf } from '../../apps/server/src/bench/common.ts';
+import { startChild } from '../../apps/server/src/bench/common.ts';
 import { alone, alternate, median, residentMiB, timed, withFolder, type Budget, type Figure } from '../common.ts';
-import { Api } from '../installation.ts';
+import { Api, makeInstallation } from '../installation.ts';
 
 const cli = fileURLToPath(new URL('../../apps/server/src/cli.ts', import.meta.url));
 /** Time without requests before the memory is read. */
 const restMs = 1500;
 
-/** Start of a server with default settings to its first answer, and its memory at rest. The first start makes the data folder. */
+/** Start of a server with default settings to its first answer, and its memory at rest. */
 export async function measureStart(budget: Budget, rounds: number): Promise<{ start: Figure; memory: Figure }> {
   return withFolder(async (dataDir) => {
+    const { token } = await makeInstallation(dataDir, undefined, async () => undefined);
     writeFileSync(path.join(dataDir, 'bench.json'), JSON.stringify({ dataDir, logLevel: 'error' }));
-    await (await startChild(dataDir, undefined)).stop();
-    const token = await tokenOf(dataDir);
     const [starts, memory]: [number[], number[]] = [[], []];
     await alternate(budget, rounds, budget.secondsLeft * 0.5, async () => {
       const began = performance.now();

@@ -202,13 +202,23 @@ export class Users {
     const others = [...new Set(users.map(({ id }) => id))].filter((id) => !known.has(id));
     for (let start = 0; start < others.length; start += usersAtATime) {
       const some = others.slice(start, start + usersAtATime);
+      // A cross join keeps the order: SQLite would try every user in every iModel of the iTwin (2.5 s for 100 users and 100,000 iModels).
       const active = this.#db
-        .selectFrom('imodel_user as u')
-        .innerJoin('imodel as m', 'm.id', 'u.imodel_id')
-        .select('u.user_id as id')
-        .where('m.itwin_id', '=', iTwinId)
-        .where('m.deleted_at', 'is', null)
-        .where('u.user_id', 'in', some);
+        .selectFrom('user_account')
+        .select('user_account.id')
+        .where('user_account.id', 'in', some)
+        .where((eb) =>
+          eb.exists(
+            eb
+              .selectFrom('imodel_user as u')
+              .crossJoin('imodel as m')
+              .select('u.user_id')
+              .whereRef('u.user_id', '=', 'user_account.id')
+              .whereRef('m.id', '=', 'u.imodel_id')
+              .where('m.itwin_id', '=', iTwinId)
+              .where('m.deleted_at', 'is', null),
+          ),
+        );
       const maker = this.#db
         .selectFrom('itwin')
         .select('owner_id as id')

@@ -24,6 +24,7 @@ import { webhookPausesMigration } from './0022-webhook-pauses.ts';
 import { listsInOrderMigration } from './0023-lists-in-order.ts';
 import { organizationsByTimeMigration } from './0024-organizations-by-time.ts';
 import { pushCountsMigration } from './0025-push-counts.ts';
+import { iModelsOfUsersMigration } from './0026-imodels-of-users.ts';
 
 /** All migrations, in the order of their names. A released migration never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -52,5 +53,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0023-lists-in-order': listsInOrderMigration(),
     '0024-organizations-by-time': organizationsByTimeMigration(),
     '0025-push-counts': pushCountsMigration(engine),
+    '0026-imodels-of-users': iModelsOfUsersMigration(),
   };
 }

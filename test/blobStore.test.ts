@@ -18,7 +18,11 @@ import { endServer, Installation, setups, storeConfig, type Setup } from './supp
 
 blobStoreSuite('of files', async () => {
   const work = workFolder();
-  return { store: await FileStore.open('files', work.path), remove: async () => work.remove() };
+  return {
+    store: await FileStore.open('files', work.path),
+    counterpart: await FileStore.open('more files', path.join(work.path, 'counterpart')),
+    remove: async () => work.remove(),
+  };
 });
 
 for (const { store: kind } of setups.filter(({ store }) => store !== 'files'))

@@ -61,3 +61,20 @@ for (const how of ['in one piece', 'in blocks'] as const)
     for (const name of chainOf(folder))
       assert.ok(synced.has(statSync(name).ino), `${path.relative(root, name)} was not synced`);
   });
+
+test('a file that is copied from another folder is synced at once, and its folder when the copy is settled', async () => {
+  const [source, target] = [path.join(root, 'source'), path.join(root, 'target')];
+  const [from, to] = [await FileStore.open('from', source), await FileStore.open('to', target)];
+  const [key, copy] = [randomUUID(), randomUUID()];
+  const bytes = Buffer.from('every byte of this counts');
+  await from.put(key, Readable.from([bytes]), bytes.length);
+  // The folder of the copy exists, so that only `settle` has a reason to sync it.
+  await to.put(`${copy.slice(0, 2)}${randomUUID().slice(2)}`, Readable.from([bytes]), bytes.length);
+  synced.clear();
+  await to.copyFrom(from, key, copy, bytes.length, { settledLater: true });
+  const folder = path.join(target, 'objects', copy.slice(0, 2));
+  assert.ok(synced.has(statSync(path.join(folder, copy)).ino), 'the file is synced');
+  assert.ok(!synced.has(statSync(folder).ino), 'its folder is not synced yet');
+  await to.settle([copy]);
+  assert.ok(synced.has(statSync(folder).ino), 'its folder is synced');
+});

@@ -338,15 +338,19 @@ for (const setup of setups)
         const far = await server.iTwin('olivia', undefined, west);
         const { west: store } = storesOf(server);
         const empty = await objectsIn(store);
-        const put = store.put.bind(store);
         let release!: () => void;
         const gate = new Promise<void>((resolve) => (release = resolve));
-        const held: typeof put = async (...call) => {
-          const stored = await put(...call);
-          await gate;
-          return stored;
-        };
-        Object.assign(store, { put: held });
+        for (const name of ['put', 'copyFrom'] as const) {
+          const real = store[name]?.bind(store) as ((...given: unknown[]) => Promise<unknown>) | undefined;
+          if (real === undefined) continue;
+          const held = async (...given: unknown[]) => {
+            const stored = await real(...given);
+            // A store that cannot copy the file leaves it to `put`.
+            if (stored !== undefined) await gate;
+            return stored;
+          };
+          Object.assign(store, { [name]: held });
+        }
         const api = await server.as('olivia');
         const clone = await order(api, source.id, { iTwinId: far });
         await until('files that came over', async () => ((await objectsIn(store)) - empty === 3 ? true : undefined));
@@ -359,7 +363,7 @@ for (const setup of setups)
         );
         release();
         await until('the end of the files', async () => ((await objectsIn(store)) === empty ? true : undefined));
-        Reflect.deleteProperty(store, 'put');
+        for (const name of ['put', 'copyFrom']) Reflect.deleteProperty(store, name);
       });
     });
 
@@ -453,10 +457,11 @@ for (const setup of setups)
         const source = await makeIModel(await official(server), await server.iTwin(), { changesets: 2 });
         const api = await server.as('olivia');
         const { west: store } = storesOf(server);
-        Object.assign(store, { put: () => Promise.reject(new Error('the store is away')) });
+        const away = () => Promise.reject(new Error('the store is away'));
+        Object.assign(store, { put: away, copyFrom: away });
         const clone = await order(api, source.id, { iTwinId: await server.iTwin('olivia', undefined, west) });
         const operation = await ended(api, clone);
-        Reflect.deleteProperty(store, 'put');
+        for (const name of ['put', 'copyFrom']) Reflect.deleteProperty(store, name);
         assert.equal(operation.state, 'failed');
         // For an error of the store, users learn only that the log has the details.
         assert.match(

@@ -25,6 +25,12 @@ export interface CommitOptions extends CallOptions {
   md5?: string | undefined;
 }
 
+/** Options for copying an object. */
+export interface CopyOptions extends CallOptions {
+  /** The copy may be lost in a power cut until `settle` has returned. Many copies are made durable at once much faster. */
+  settledLater?: boolean | undefined;
+}
+
 /** Options for dropping unfinished uploads. */
 export interface DropOptions extends CallOptions {
   /** Whether an upload is still pending; its blocks are kept at any age. If absent, no upload is pending. */
@@ -138,8 +144,11 @@ export interface BlobStore {
     sourceKey: string,
     key: string,
     size: number,
-    options?: CallOptions,
+    options?: CopyOptions,
   ): Promise<StoredObject | undefined>;
+
+  /** Makes copies durable that were made with `settledLater`. Absent if all copies are durable at once. */
+  settle?(keys: readonly string[], options?: CallOptions): Promise<void>;
 
   /** Checks that the store can be reached. @throws the error that prevents it */
   check(options?: CallOptions): Promise<void>;

@@ -1,4 +1,4 @@
-import { createHash, randomUUID, type Hash } from 'node:crypto';
+import { createHash, hash, randomUUID, type Hash } from 'node:crypto';
 import { open, readdir, readFile, rename, rm, stat, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import type { Readable } from 'node:stream';
@@ -11,12 +11,16 @@ import {
   type ByteRange,
   type CallOptions,
   type CommitOptions,
+  type CopyOptions,
   type DropOptions,
   type StoredObject,
 } from './blobStore.ts';
 import { recheckEveryBytes, type DiskSpace } from './diskSpace.ts';
 import { createFileDurably, makeFolder, syncFolder } from './durable.ts';
 import { StagedBlocks, type StagedBlock } from './stagedBlocks.ts';
+
+/** Files up to this size are copied as a whole, in memory; so at most 16 times this, with the usual limit of a transfer. */
+const mostCopiedAtOnce = 4 * 2 ** 20;
 
 /**
  * Files in one folder: `objects/ab/cd…` by key, `unfinished/` for running uploads, `owner` for the installation they
@@ -122,6 +126,57 @@ export class FileStore implements BlobStore {
       return file.createReadStream({ ...range, highWaterMark: 1 << 18 });
     } catch (error) {
       throw (error as NodeJS.ErrnoException).code === 'ENOENT' ? new NoSuchObjectError(key) : error;
+    }
+  }
+
+  /**
+   * Copies a small file of another folder in few calls: with a stream, 10,000 files of 100 kB take twice the time. Larger
+   * files are left to `put`.
+   */
+  async copyFrom(
+    source: BlobStore,
+    sourceKey: string,
+    key: string,
+    size: number,
+    options: CopyOptions = {},
+  ): Promise<StoredObject | undefined> {
+    if (!(source instanceof FileStore) || size > mostCopiedAtOnce) return undefined;
+    await this.#space?.require(size);
+    const bytes = await source.#content(sourceKey, size);
+    options.signal?.throwIfAborted();
+    await this.#writeAside(this.#path(key), async (file) => {
+      await file.writeFile(bytes);
+      options.signal?.throwIfAborted();
+      await file.sync();
+    });
+    if (options.settledLater !== true) await this.settle([key]);
+    return { size, sha256: hash('sha256', bytes, 'hex') };
+  }
+
+  /** Syncs each folder once. The files were synced before they were renamed. */
+  async settle(keys: readonly string[]): Promise<void> {
+    const folders = new Set(keys.map((key) => path.dirname(this.#path(key))));
+    await Promise.all([...folders].map(syncFolder));
+  }
+
+  /** @throws NoSuchObjectError; SizeMismatchError */
+  async #content(key: string, size: number): Promise<Buffer> {
+    let file: FileHandle;
+    try {
+      file = await open(this.#path(key), 'r');
+    } catch (error) {
+      throw (error as NodeJS.ErrnoException).code === 'ENOENT' ? new NoSuchObjectError(key) : error;
+    }
+    try {
+      // One byte more than expected, which a file that is too long fills.
+      const buffer = Buffer.allocUnsafe(size + 1);
+      let length = 0;
+      for (let read = -1; read !== 0 && length < size; length += read)
+        ({ bytesRead: read } = await file.read(buffer, length, size + 1 - length, length));
+      if (length !== size) throw new SizeMismatchError(size);
+      return buffer.subarray(0, size);
+    } finally {
+      await file.close();
     }
   }
 

@@ -33,6 +33,7 @@ export class GuardedStore implements BlobStore {
   readonly id: string;
   readonly direct: DirectAccess | undefined;
   readonly copyFrom?: NonNullable<BlobStore['copyFrom']>;
+  readonly settle?: NonNullable<BlobStore['settle']>;
   readonly #store: BlobStore;
   readonly #timeoutMs: number;
   readonly #ending: AbortSignal | undefined;
@@ -50,8 +51,14 @@ export class GuardedStore implements BlobStore {
       this.copyFrom = (source, sourceKey, key, size, options) => {
         const from = source instanceof GuardedStore ? source.#store : source;
         const timeoutMs = this.#timeoutMs + (size / slowestCopyBytesPerSecond) * 1000;
-        return this.#call(options, (inner) => copyFrom(from, sourceKey, key, size, inner), { timeoutMs });
+        return this.#call(
+          options,
+          (inner) => copyFrom(from, sourceKey, key, size, { ...inner, settledLater: options?.settledLater }),
+          { timeoutMs },
+        );
       };
+    const settle = store.settle?.bind(store);
+    if (settle !== undefined) this.settle = (keys, options) => this.#call(options, (inner) => settle(keys, inner));
   }
 
   put(key: string, body: Readable, size: number, options?: CallOptions): Promise<StoredObject> {

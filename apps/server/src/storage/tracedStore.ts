@@ -5,6 +5,7 @@ import type {
   ByteRange,
   CallOptions,
   CommitOptions,
+  CopyOptions,
   DirectAccess,
   DropOptions,
   StoredObject,
@@ -79,12 +80,16 @@ export class TracedStore implements BlobStore {
     sourceKey: string,
     key: string,
     size: number,
-    options?: CallOptions,
+    options?: CopyOptions,
   ): Promise<StoredObject | undefined> {
     const from = source instanceof TracedStore ? source.#store : source;
     return this.#span('store.copyFrom', { 'offshoot.bytes': size }, async () =>
       this.#store.copyFrom?.(from, sourceKey, key, size, options),
     );
+  }
+
+  async settle(keys: readonly string[], options?: CallOptions): Promise<void> {
+    await this.#store.settle?.(keys, options);
   }
 
   check(options?: CallOptions): Promise<void> {

@@ -9,6 +9,7 @@ import {
   type BlobStore,
   type ByteRange,
   type CallOptions,
+  type CopyOptions,
   type StoredObject,
 } from '../storage/blobStore.ts';
 import type { BlobPlace, Blobs } from '../storage/blobs.ts';
@@ -66,7 +67,7 @@ export class BlobCopier {
     expected: Expected,
     to: BlobStore,
     key: string,
-    options: CallOptions,
+    options: CopyOptions,
     onBytes: (bytes: number) => void,
   ): Promise<void> {
     for (let attempt = 1; ; attempt++) {
@@ -90,7 +91,7 @@ export class BlobCopier {
     size: number,
     to: BlobStore,
     key: string,
-    options: CallOptions,
+    options: CopyOptions,
     onBytes: (bytes: number) => void,
   ): Promise<StoredObject | undefined> {
     const route = `${store} ${to.id}`;

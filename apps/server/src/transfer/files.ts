@@ -1,4 +1,5 @@
 import { createHash, randomUUID } from 'node:crypto';
+import { setTimeout as pause } from 'node:timers/promises';
 import pMap from 'p-map';
 import { requirePermitted } from '../cloning/stillPermitted.ts';
 import type { Config } from '../config.ts';
@@ -19,6 +20,8 @@ import type { TransferParts } from './transferParts.ts';
 
 /** Changesets per batch, in which the ones to copy and the files that the store has already are looked up. */
 const pageSize = 500;
+/** How long copied files wait for others that are recorded with them. */
+const gatherMs = 50;
 /** Longest wait between attempts. */
 const longestRetryMs = 60_000;
 /** How long a transfer waits before it checks again for the checkpoint of its source. */
@@ -218,7 +221,9 @@ class Files {
     const expected = { what, size, sha256 };
     const key = keyOf(transfer, blob);
     if (!(this.#maybeCopied-- > 0 && (await copier.has(this.#store, key, expected, options))))
-      await this.#unlessEnded(key, () => copier.copy(blob, undefined, expected, this.#store, key, options, onBytes));
+      await this.#unlessEnded(key, () =>
+        copier.copy(blob, undefined, expected, this.#store, key, { ...options, settledLater: true }, onBytes),
+      );
     return {
       id: randomUUID(),
       store: this.#store.id,
@@ -266,6 +271,7 @@ class Files {
       .limit(1)
       .executeTakeFirst();
     const row = same === undefined ? await this.#copy(blob, 'the baseline') : undefined;
+    await this.#settle([row]);
     await this.#run.record({ bytes: blob.size, changesets: 0 }, async (tx) => {
       const id = same?.id ?? randomUUID();
       if (row !== undefined) {
@@ -295,10 +301,12 @@ class Files {
   async #writeAll(): Promise<void> {
     try {
       while (this.#copied.length > 0) {
+        // One sync of a folder, and one transaction, for as many files as possible.
+        if (this.#copied.length < pageSize) await pause(gatherMs);
         const batch = this.#copied.splice(0, pageSize);
         const bytes = batch.reduce((sum, { changeset }) => sum + changeset.file_size, 0);
-        await this.#run
-          .record({ bytes, changesets: batch.length }, (tx) => this.#insert(tx, batch))
+        await this.#settle(batch.map(({ row }) => row))
+          .then(() => this.#run.record({ bytes, changesets: batch.length }, (tx) => this.#insert(tx, batch)))
           .catch(async (error: unknown) => {
             for (const { row } of [...batch, ...this.#copied])
               if (row?.key != null) await this.#run.discard(this.#store, row.key).catch(() => undefined);
@@ -308,6 +316,12 @@ class Files {
     } catch (error) {
       this.#failure = error as Error;
     }
+  }
+
+  /** Makes copied files durable before they are recorded. The files of a batch share the syncs of their folders. */
+  async #settle(rows: readonly (BlobTable | undefined)[]): Promise<void> {
+    const keys = rows.flatMap((row) => row?.key ?? []);
+    if (keys.length > 0) await this.#store.settle?.(keys, this.#run.options);
   }
 
   async #insert(tx: Tx, batch: readonly CopiedChangeset[]): Promise<void> {

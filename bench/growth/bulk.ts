@@ -22,7 +22,7 @@ export async function openBulk(dataDir: string, databaseUrl: string | undefined)
 function openSqlite(file: string): Bulk {
   const database = new DatabaseSync(file);
   // Only the server's own commits need to be durable.
-  database.exec('pragma synchronous = off; pragma foreign_keys = off; pragma cache_size = -200000');
+  database.exec('pragma synchronous = off; pragma foreign_keys = off; pragma cache_size = -1000000');
   return {
     insert: async (table, count, row) => {
       if (count === 0) return;

@@ -1,14 +1,19 @@
 import { randomUUID } from 'node:crypto';
+import { setImmediate } from 'node:timers/promises';
 import type { Database, Db, Tx } from '../db/database.ts';
 import type { CheckpointTable, IModelTable } from '../db/schema.ts';
+import {
+  baselinesWithoutCheckpoint,
+  firstPlace,
+  versionsWithoutCheckpoint,
+  type Place,
+  type PlacesRead,
+} from '../db/statements/missingCheckpoints.ts';
 import { segmentAt } from '../db/statements/segmentAt.ts';
 import { enqueue } from '../operations/jobs.ts';
 
 /** The part of an iModel that determines which checkpoints it can see. */
 export type CheckpointView = Pick<IModelTable, 'history_id' | 'head_index' | 'baseline_id'>;
-
-/** iModels and named versions that `catchUp` reads per query. */
-const catchUpPageSize = 500;
 
 /** Kind of the job that makes one checkpoint. */
 export const checkpointJob = 'checkpoint';
@@ -203,41 +208,22 @@ export class Checkpoints {
    */
   async catchUp(signal: AbortSignal): Promise<number> {
     if (!this.#enabled) return 0;
-    let scheduled = 0;
     const { db } = this.#database;
-    for (let after = { imodelId: '', index: -1 }; ;) {
-      const versions = db.selectFrom('named_version').select(['imodel_id', 'changeset_index']);
-      const baselines = db
-        .selectFrom('imodel as m')
-        .select((eb) => ['m.id as imodel_id', eb.lit(0).as('changeset_index')])
-        .where('m.deleted_at', 'is', null)
-        // Also checked in `#scheduleMissing`. Here it skips the many iModels whose baseline is the seed.
-        .where((eb) =>
-          eb.not(
-            eb.exists(eb.selectFrom('checkpoint as c').select('c.id').whereRef('c.baseline_id', '=', 'm.baseline_id')),
-          ),
-        );
-      const page = await db
-        .selectFrom(versions.union(baselines).as('w'))
-        .selectAll()
-        .where((eb) =>
-          eb.or([
-            eb('w.imodel_id', '>', after.imodelId),
-            eb.and([eb('w.imodel_id', '=', after.imodelId), eb('w.changeset_index', '>', after.index)]),
-          ]),
-        )
-        .orderBy('w.imodel_id')
-        .orderBy('w.changeset_index')
-        .limit(catchUpPageSize)
-        .execute();
-      for (const { imodel_id, changeset_index } of page) {
+    let scheduled = 0;
+    for (const read of [versionsWithoutCheckpoint, baselinesWithoutCheckpoint])
+      for (let after: Place | undefined = firstPlace; after !== undefined;) {
+        const { missing, last }: PlacesRead = await read(db, after);
+        // Reads of SQLite do not wait for anything, so without the pauses no request would be answered meanwhile.
+        for (const { imodelId, index } of missing) {
+          if (await this.#scheduleMissing(imodelId, index)) scheduled++;
+          await setImmediate(undefined);
+          if (signal.aborted) return scheduled;
+        }
+        await setImmediate(undefined);
         if (signal.aborted) return scheduled;
-        if (await this.#scheduleMissing(imodel_id, changeset_index)) scheduled++;
+        after = last;
       }
-      const last = page.at(-1);
-      if (last === undefined) return scheduled;
-      after = { imodelId: last.imodel_id, index: last.changeset_index };
-    }
+    return scheduled;
   }
 
   /**
@@ -257,6 +243,7 @@ export class Checkpoints {
       .execute();
     let retried = 0;
     for (const row of failed) {
+      await setImmediate(undefined);
       if (signal.aborted) return retried;
       const viewers = db
         .selectFrom('imodel as m')

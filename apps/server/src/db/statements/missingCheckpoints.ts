@@ -1,0 +1,66 @@
+import { sql, type RawBuilder } from 'kysely';
+import type { Db } from '../database.ts';
+
+/** A changeset of an iModel; index 0 is its baseline. */
+export interface Place {
+  imodelId: string;
+  index: number;
+}
+
+/** A bounded number of places that were read in order. */
+export interface PlacesRead {
+  missing: Place[];
+  /** Where the next read continues; undefined at the end. */
+  last: Place | undefined;
+}
+
+/** Places per statement: about a millisecond on SQLite, whose statements run on the main thread. */
+const pageSize = 100;
+
+/** Before every place. */
+export const firstPlace: Place = { imodelId: '', index: -1 };
+
+interface Row {
+  imodel_id: string;
+  changeset_index: number;
+  missing: 0 | 1;
+}
+
+const usable = sql`m.deleted_at is null and m.state = 'initialized'`;
+const ofBaseline = sql`exists (select 1 from checkpoint as c where c.baseline_id = m.baseline_id)`;
+// The segment as in `segmentAt.ts`.
+const ofChangeset = sql`exists (select 1 from checkpoint as c where c.changeset_index = v.changeset_index and c.segment_id =
+  (select s.segment_id from history_segment as s where s.history_id = m.history_id and s.first_index <= v.changeset_index order by s.first_index desc limit 1))`;
+
+/**
+ * The next named versions, and which of them have no checkpoint in any state. It seeks by `named_version_changeset` and checks each
+ * version by seeks, so a page costs the same however many versions there are. The left join makes SQLite read the versions first.
+ */
+export async function versionsWithoutCheckpoint(db: Db, after: Place): Promise<PlacesRead> {
+  return read(
+    db,
+    sql<Row>`select v.imodel_id, v.changeset_index,
+      case when ${usable} and not (case when v.changeset_index = 0 then ${ofBaseline} else ${ofChangeset} end) then 1 else 0 end as missing
+      from named_version as v left join imodel as m on m.id = v.imodel_id
+      where (v.imodel_id, v.changeset_index) > (${after.imodelId}, ${after.index})
+      order by v.imodel_id, v.changeset_index limit ${sql.lit(pageSize)}`,
+  );
+}
+
+/** The next iModels, and which of them have a baseline without a checkpoint in any state. */
+export async function baselinesWithoutCheckpoint(db: Db, after: Place): Promise<PlacesRead> {
+  return read(
+    db,
+    sql<Row>`select m.id as imodel_id, 0 as changeset_index, case when ${usable} and not ${ofBaseline} then 1 else 0 end as missing
+      from imodel as m where m.id > ${after.imodelId} order by m.id limit ${sql.lit(pageSize)}`,
+  );
+}
+
+async function read(db: Db, query: RawBuilder<Row>): Promise<PlacesRead> {
+  const { rows } = await query.execute(db);
+  const places = rows.map(({ imodel_id, changeset_index }) => ({ imodelId: imodel_id, index: changeset_index }));
+  return {
+    missing: places.filter((_, n) => rows[n]?.missing === 1),
+    last: places.length < pageSize ? undefined : places.at(-1),
+  };
+}

@@ -8,6 +8,7 @@ import type { Database, Db, Tx } from '../db/database.ts';
 import { defer } from '../db/deferred.ts';
 import { outsideRequest } from '../db/requestOutcomes.ts';
 import type { JobTable } from '../db/schema.ts';
+import { unservedKinds } from '../db/statements/unservedKinds.ts';
 import { isOver, waitingJobs } from '../db/statements/waitingJobs.ts';
 import { continuing, currentTrace, traced } from '../traces/traces.ts';
 import { FairOrder, type Account } from './fairOrder.ts';
@@ -195,15 +196,9 @@ export class Jobs {
   async unserved(): Promise<string[]> {
     const { watchDb: db, engine } = this.#database;
     const alone = engine === 'sqlite';
-    const now = databaseNow(db);
     const own = this.#pools.flatMap(({ slots, handlers }) => (slots > 0 ? [...handlers.keys()] : []));
-    const { rows } = await sql<{
-      kind: string;
-    }>`select distinct kind from job where state = 'ready' and run_at <= ${now} - ${alone ? 0 : unservedMs}
-      and not exists (select 1 from job as other where other.kind = job.kind and other.state = 'running') order by kind`.execute(
-      db,
-    );
-    return rows.map(({ kind }) => kind).filter((kind) => !alone || !own.includes(kind));
+    const kinds = await unservedKinds(db, alone ? 0 : unservedMs);
+    return kinds.filter((kind) => !alone || !own.includes(kind));
   }
 
   #fill(pool: JobPool): void {

@@ -25,6 +25,7 @@ import { listsInOrderMigration } from './0023-lists-in-order.ts';
 import { organizationsByTimeMigration } from './0024-organizations-by-time.ts';
 import { pushCountsMigration } from './0025-push-counts.ts';
 import { iModelsOfUsersMigration } from './0026-imodels-of-users.ts';
+import { jobsByKindMigration } from './0027-jobs-by-kind.ts';
 
 /** All migrations, in the order of their names. A released migration never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -54,5 +55,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0024-organizations-by-time': organizationsByTimeMigration(),
     '0025-push-counts': pushCountsMigration(engine),
     '0026-imodels-of-users': iModelsOfUsersMigration(),
+    '0027-jobs-by-kind': jobsByKindMigration(),
   };
 }

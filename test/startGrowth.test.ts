@@ -1,0 +1,162 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { after, before, describe, test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+import pino from 'pino';
+import { Checkpoints } from '../apps/server/src/checkpoints/checkpoints.ts';
+import { waitingJobs } from '../apps/server/src/db/statements/waitingJobs.ts';
+import { Jobs } from '../apps/server/src/operations/jobs.ts';
+import { makeIModel, official } from './support/clients.ts';
+import { fullScans, naming, Planner, statementsOf } from './support/plans.ts';
+import { bootServer, endServer, engines, people, type TestServer } from './support/server.ts';
+
+for (const engine of engines) {
+  describe(`Work in the background of a server, on ${engine}`, () => {
+    let server: TestServer;
+    let planner: Planner;
+    before(async () => {
+      server = await bootServer(engine);
+      planner = new Planner(server);
+    });
+    after(() => endServer(server));
+
+    const db = () => server.services.database.db;
+    const catchUp = (signal = new AbortController().signal) =>
+      new Checkpoints(server.services.database, { enabled: true, every: 0, delayMs: 3_600_000 }).catchUp(signal);
+
+    /** Copies of an iModel that share its history, each with a named version of the first two changesets. */
+    async function addCopies(iModelId: string, count: number): Promise<void> {
+      const ids = Array.from({ length: count }, () => randomUUID());
+      const source = await db().selectFrom('imodel').selectAll().where('id', '=', iModelId).executeTakeFirstOrThrow();
+      await db()
+        .insertInto('imodel')
+        .values(ids.map((id) => ({ ...source, id, name: id, name_order: id })))
+        .execute();
+      const versions = ids.flatMap((id) => [1, 2].map((index) => ({ id, index })));
+      await db()
+        .insertInto('named_version')
+        .values(
+          versions.map(({ id, index }) => ({
+            id: randomUUID(),
+            imodel_id: id,
+            name: `version ${index}`,
+            search_text: '',
+            description: null,
+            changeset_index: index,
+            changeset_id: String(index),
+            state: 'visible' as const,
+            creator_id: people.olivia.id,
+            application_id: 'test',
+            application_name: 'test',
+            created_at: 0,
+          })),
+        )
+        .execute();
+    }
+
+    test('the look for missing checkpoints finds each once, in steps by seeks, and lets requests be answered', async () => {
+      const made = await makeIModel(await official(server), await server.iTwin(), { changesets: 3 });
+      await addCopies(made.id, 120);
+      const checkpoints = () =>
+        db().selectFrom('checkpoint').select(['changeset_index', 'state']).orderBy('changeset_index').execute();
+      // The server made one of the empty baseline.
+      await db().deleteFrom('checkpoint').execute();
+      // Of the baseline and of the two named changesets, which all copies share.
+      assert.equal(await catchUp(), 3);
+      assert.deepEqual(
+        (await checkpoints()).map(({ changeset_index }) => changeset_index),
+        [0, 1, 2],
+      );
+
+      let turns = 0;
+      let ended = false;
+      const statements = await statementsOf(async () => {
+        const looking = catchUp().finally(() => (ended = true));
+        while (!ended) {
+          await turn();
+          turns++;
+        }
+        assert.equal(await looking, 0);
+      });
+      const versions = naming(statements, 'from named_version');
+      const baselines = naming(statements, 'from imodel as m where');
+      // 240 versions and 121 iModels, 100 at a time; what has a checkpoint costs no statement of its own.
+      assert.deepEqual([versions.length, baselines.length], [3, 2]);
+      assert.ok(turns >= 5, `${turns} turns of the event loop`);
+      for (const statement of [...versions, ...baselines]) {
+        const plan = await planner.plan(statement);
+        assert.deepEqual(fullScans(plan), [], plan);
+        assert.match(
+          plan,
+          /named_version_changeset|imodel_pkey|SEARCH m USING (PRIMARY KEY|INDEX sqlite_autoindex_imodel_1)/,
+        );
+      }
+
+      // A server that stops gives up between two steps.
+      const abort = new AbortController();
+      const aborted = await statementsOf(async () => {
+        const looking = catchUp(abort.signal);
+        abort.abort();
+        await looking;
+      });
+      assert.equal(naming(aborted, 'from named_version').length, 1);
+    });
+
+    test('jobs are found, claimed and counted as unserved by seeks, and dead letters are not read', async () => {
+      const kind = randomUUID();
+      const rows = Array.from({ length: 900 }, (_, n) => ({
+        id: `${kind}/${n}`,
+        kind,
+        subject_id: String(n),
+        tenant: 'iTwin',
+        user_id: `user ${n % 3}`,
+        payload: '{}',
+        state: n < 450 ? ('ready' as const) : ('failed' as const),
+        run_at: n,
+        wait_ms: 0,
+        attempt: 0,
+        lease_owner: null,
+        lease_until: null,
+        last_error: null,
+        created_at: 0,
+        trace: null,
+      }));
+      await db().insertInto('job').values(rows).execute();
+      const jobs = new Jobs(server.services.database, pino({ level: 'silent' }), { poll: 60_000 });
+      let ran = 0;
+      const handler = {
+        kind,
+        attempts: 1,
+        backoffMs: () => 0,
+        run: async () => {
+          ran++;
+          await new Promise((resolve) => setTimeout(resolve, 50));
+          return async () => undefined;
+        },
+        onExhausted: async () => undefined,
+      };
+      jobs.handle(1, [handler]);
+      const statements = await statementsOf(async () => {
+        assert.deepEqual((await waitingJobs(db(), [kind], { owner: 'server', ids: [] })).length, 3);
+        await jobs.unserved();
+        jobs.start();
+        while (ran === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+        await jobs.stop(5000);
+      });
+      const looks = naming(statements, 'recursive waiting');
+      const claims = naming(statements, "update job set state = 'running'", 'select id from job');
+      assert.ok(looks.length >= 3 && claims.length >= 1);
+      for (const statement of [...looks, ...claims]) {
+        const plan = await planner.plan(statement);
+        // The common table expressions and the accounts of the waiting users may be walked, the jobs may not.
+        assert.deepEqual(
+          fullScans(plan).filter((step) => /\b(job|other)\b/.test(step)),
+          [],
+          plan,
+        );
+        assert.match(plan, /job_user|job_ready/);
+      }
+      await db().deleteFrom('job').where('kind', '=', kind).execute();
+    });
+  });
+}

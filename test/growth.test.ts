@@ -82,7 +82,7 @@ for (const engine of engines) {
       );
       const [look] = naming(many, '"secured_by" is not null');
       assert.ok(look);
-      assert.match(await planner.plan(look), /imodel_secured/);
+      assert.match(await planner.plan(look), /imodel_itwin.*secured_by/s);
 
       // The iModels without permissions of their own, and the one that is shared with Max.
       await db()

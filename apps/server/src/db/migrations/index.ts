@@ -26,6 +26,7 @@ import { organizationsByTimeMigration } from './0024-organizations-by-time.ts';
 import { pushCountsMigration } from './0025-push-counts.ts';
 import { iModelsOfUsersMigration } from './0026-imodels-of-users.ts';
 import { jobsByKindMigration } from './0027-jobs-by-kind.ts';
+import { foreignKeysMigration } from './0030-foreign-keys.ts';
 
 /** All migrations, in the order of their names. A released migration never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -56,5 +57,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0025-push-counts': pushCountsMigration(engine),
     '0026-imodels-of-users': iModelsOfUsersMigration(),
     '0027-jobs-by-kind': jobsByKindMigration(),
+    '0030-foreign-keys': foreignKeysMigration(),
   };
 }

@@ -7,11 +7,9 @@ import { sql, type Kysely, type Migration } from 'kysely';
 export function foreignKeysMigration(): Migration {
   return {
     async up(db: Kysely<unknown>): Promise<void> {
-      // Also finds the iModels with permissions of their own, in place of a partial index.
-      await sql`drop index imodel_secured`.execute(db);
+      // SQLite prefers it to the partial index `imodel_secured`, so it also finds the iModels with permissions of their own by a seek.
       await sql`create index imodel_itwin on imodel (itwin_id, secured_by)`.execute(db);
       await sql`create index blob_key on blob (key) where key is not null`.execute(db);
-      await sql`create index imodel_user_account on imodel_user (user_id)`.execute(db);
     },
   };
 }

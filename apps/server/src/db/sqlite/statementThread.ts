@@ -135,7 +135,8 @@ export class StatementThread {
     const pending = this.#pending.get(id);
     this.#pending.delete(id);
     this.#usedAt = performance.now();
-    if (this.#pending.size === 0) this.#worker?.unref();
+    // A thread that is being closed is waited for, so it stays referenced.
+    if (this.#pending.size === 0 && !this.#closed) this.#worker?.unref();
     return pending;
   }
 }

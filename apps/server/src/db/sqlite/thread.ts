@@ -3,7 +3,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { openConnection, type ConnectionUse } from './connection.ts';
 import { answer, EndedTransactionError, type Request } from './requests.ts';
 
-export type ThreadRequest = { id: number } & Request;
+type ThreadRequest = { id: number } & Request;
 
 export type ThreadReply =
   | { id: number; rows: unknown[]; changes: number }

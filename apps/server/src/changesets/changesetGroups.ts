@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { IModelAccess } from '../access/permissions.ts';
+import { compiledQuery } from '../db/compiledQuery.ts';
 import { pageReader, readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import type { Database, Tx } from '../db/database.ts';
@@ -78,17 +79,21 @@ export class ChangesetGroups {
   }
 
   /** The group ids of the given changesets, by index. */
-  async ofChangesets(imodelId: string, indexes: readonly number[]): Promise<Map<number, string>> {
-    if (indexes.length === 0) return new Map();
-    const rows = await this.#database.db
-      .selectFrom('grouped_changeset')
-      .select(['changeset_index', 'group_id'])
-      .where('imodel_id', '=', imodelId)
-      .where('changeset_index', 'in', indexes)
-      .execute();
+  async ofChangesets(imodelId: string, first: number, last: number): Promise<Map<number, string>> {
+    const rows = await groupsOnChangesets.all(this.#database.db, { imodelId, first, last });
     return new Map(rows.map((row) => [row.changeset_index, row.group_id]));
   }
 }
+
+const groupsOnChangesets = compiledQuery(
+  (db, { imodelId, first, last }: { imodelId: string; first: number; last: number }) =>
+    db
+      .selectFrom('grouped_changeset')
+      .select(['changeset_index', 'group_id'])
+      .where('imodel_id', '=', imodelId)
+      .where('changeset_index', '>=', first)
+      .where('changeset_index', '<=', last),
+);
 
 /** Adds a changeset to a group. */
 export async function joinGroup(tx: Tx, imodelId: string, index: number, groupId: string, now: number): Promise<void> {

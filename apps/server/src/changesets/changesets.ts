@@ -79,7 +79,8 @@ export class Changesets {
     const page = range.descending
       ? { ...range, last: Math.min(range.last, view.head_index) - skip }
       : { ...range, first: range.first + skip };
-    const fitting = itemsThatFit(await listedSizes(this.#database, view, { ...page, limit: top }));
+    const sizes = await listedSizes(this.#database, view, { ...page, limit: top });
+    const fitting = sizes === undefined ? top : itemsThatFit(sizes);
     return { rows: await listChangesets(this.#database, view, { ...page, limit: fitting + 1 }), fitting };
   }
 

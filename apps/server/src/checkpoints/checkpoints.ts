@@ -1,5 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
+import { sql } from 'kysely';
+import { compiledQuery } from '../db/compiledQuery.ts';
 import type { Database, Db, Tx } from '../db/database.ts';
 import type { CheckpointTable, IModelTable } from '../db/schema.ts';
 import {
@@ -115,16 +117,9 @@ export class Checkpoints {
   async preceding(view: CheckpointView, first: number, last: number): Promise<(index: number) => number> {
     if (view.history_id === null) return () => 0;
     const { db } = this.#database;
-    const usable = visibleCheckpoints(db, view, last).where('c.state', '=', 'successful');
-    const within =
-      first === last
-        ? []
-        : await usable.where('c.changeset_index', '>', first).orderBy('c.changeset_index', 'desc').execute();
-    const before = await usable
-      .where('c.changeset_index', '<=', first)
-      .orderBy('c.changeset_index', 'desc')
-      .limit(1)
-      .executeTakeFirst();
+    const historyId = view.history_id;
+    const within = first === last ? [] : await usableWithin.all(db, { historyId, first, last });
+    const before = await lastUsable.first(db, { historyId, upTo: first });
     const indexes = [...within, ...(before === undefined ? [] : [before])].map(
       ({ changeset_index }) => changeset_index,
     );
@@ -312,8 +307,29 @@ export class Checkpoints {
   }
 }
 
+/** Indexes of the usable checkpoints beyond `first` up to `last`, the last one first. */
+const usableWithin = compiledQuery(
+  (db, { historyId, first, last }: { historyId: string; first: number; last: number }) =>
+    visibleCheckpoints(db, { history_id: historyId }, last)
+      .clearSelect()
+      .select('c.changeset_index')
+      .where('c.state', '=', sql.lit('successful'))
+      .where('c.changeset_index', '>', first)
+      .orderBy('c.changeset_index', 'desc'),
+);
+
+/** Index of the last usable checkpoint up to an index. */
+const lastUsable = compiledQuery((db, { historyId, upTo }: { historyId: string; upTo: number }) =>
+  visibleCheckpoints(db, { history_id: historyId }, upTo)
+    .clearSelect()
+    .select('c.changeset_index')
+    .where('c.state', '=', sql.lit('successful'))
+    .orderBy('c.changeset_index', 'desc')
+    .limit(sql.lit(1)),
+);
+
 /** Query for the checkpoints of the changesets that an iModel can see, up to an index. */
-function visibleCheckpoints(db: Db, view: CheckpointView, upTo: number) {
+function visibleCheckpoints(db: Db, view: Pick<CheckpointView, 'history_id'>, upTo: number) {
   return db
     .selectFrom('history_segment as h')
     .innerJoin('checkpoint as c', 'c.segment_id', 'h.segment_id')

@@ -1,5 +1,6 @@
-import type { Compilable, CompiledQuery, QueryResult } from 'kysely';
+import { sql, type Compilable, type CompiledQuery, type QueryResult } from 'kysely';
 import type { Db } from './database.ts';
+import type { Engine } from './engine.ts';
 
 /** Marks the place of a value in a query that is compiled without the value. */
 class Placeholder {
@@ -43,4 +44,41 @@ export function compiledQuery<P extends object, R>(build: (db: Db, values: P) =>
     first: async (db, values) => (await execute(db, values)).rows[0],
     run: async (db, values) => Number((await execute(db, values)).numAffectedRows ?? 0),
   };
+}
+
+/** Maximum number of shapes of one query that are kept. Clients use few page sizes and orders, but may try any. */
+const mostShapes = 200;
+
+/**
+ * Like `compiledQuery`, for a query whose text depends on a few properties of the request, its shape: each shape is compiled once.
+ * @param build called once for each shape and database
+ */
+export function compiledShapes<S extends readonly (string | number | boolean)[], P extends object, R>(
+  build: (db: Db, values: P, ...shape: S) => Compilable<R>,
+): (...shape: S) => PreparedQuery<P, R> {
+  const prepared = new Map<string, PreparedQuery<P, R>>();
+  return (...shape) => {
+    const key = shape.join(' ');
+    let query = prepared.get(key);
+    if (query === undefined) {
+      if (prepared.size >= mostShapes) prepared.clear();
+      prepared.set(key, (query = compiledQuery((db, values: P) => build(db, values, ...shape))));
+    }
+    return query;
+  };
+}
+
+/**
+ * A limit as a part of the text on SQLite, which prepares a statement again at each execution if its limit is bound (18 µs).
+ * PostgreSQL keeps a limited number of prepared statements, so there it is bound.
+ * @param literal the limit, as a part of the shape
+ * @param bound the limit, as a value
+ */
+export function limitOf(engine: Engine, literal: number, bound: number) {
+  return engine === 'sqlite' ? sql.lit(literal) : sql<number>`${bound}::bigint`;
+}
+
+/** The limit as a part of the shape of a query: it determines the text on SQLite only. */
+export function limitInShape(engine: Engine, limit: number): number {
+  return engine === 'sqlite' ? limit : 0;
 }

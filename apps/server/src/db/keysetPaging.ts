@@ -2,7 +2,7 @@ import { sql, type RawBuilder, type SelectQueryBuilder } from 'kysely';
 import type { Database, Db } from './database.ts';
 
 /** Maximum bytes of large columns on one page. Reading and serializing 4 MiB occupies the server's main thread for about 30 ms. */
-const pageBytes = 4 * 2 ** 20;
+export const pageBytes = 4 * 2 ** 20;
 
 /** Maximum `$skip` that is walked on the main thread: SQLite skips 1,000 rows in about 0.2 ms. */
 const skippedAtOnce = 1000;

@@ -3,6 +3,8 @@ import type { Config } from '../config.ts';
 
 type Trusts = (address: string | undefined, hop: number) => boolean;
 
+const trustsPeer: Trusts = (_address, hop) => hop === 0;
+const trustsNone: Trusts = () => false;
 const ofLists = new WeakMap<readonly string[], Trusts>();
 
 /**
@@ -11,7 +13,7 @@ const ofLists = new WeakMap<readonly string[], Trusts>();
  * @param setting `true`, or the addresses and networks (`10.0.0.0/8`) of all proxies in the chain
  */
 export function proxyTrust(setting: Config['trustProxy']): Trusts {
-  if (typeof setting === 'boolean') return (_address, hop) => setting && hop === 0;
+  if (typeof setting === 'boolean') return setting ? trustsPeer : trustsNone;
   let trusts = ofLists.get(setting);
   if (trusts === undefined) {
     const list = new BlockList();

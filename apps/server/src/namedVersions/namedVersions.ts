@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { IModelAccess } from '../access/permissions.ts';
+import { compiledQuery } from '../db/compiledQuery.ts';
 import { pageReader, readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
@@ -156,17 +157,21 @@ export class NamedVersions {
   }
 
   /** Ids of the named versions of the given changesets, by index. */
-  async onChangesets(imodelId: string, indexes: readonly number[]): Promise<Map<number, string>> {
-    if (indexes.length === 0) return new Map();
-    const rows = await this.#database.db
-      .selectFrom('named_version')
-      .select(['changeset_index', 'id'])
-      .where('imodel_id', '=', imodelId)
-      .where('changeset_index', 'in', indexes)
-      .execute();
+  async onChangesets(imodelId: string, first: number, last: number): Promise<Map<number, string>> {
+    const rows = await versionsOnChangesets.all(this.#database.db, { imodelId, first, last });
     return new Map(rows.map((row) => [row.changeset_index, row.id]));
   }
 }
+
+const versionsOnChangesets = compiledQuery(
+  (db, { imodelId, first, last }: { imodelId: string; first: number; last: number }) =>
+    db
+      .selectFrom('named_version')
+      .select(['changeset_index', 'id'])
+      .where('imodel_id', '=', imodelId)
+      .where('changeset_index', '>=', first)
+      .where('changeset_index', '<=', last),
+);
 
 function textColumns(
   name: string,

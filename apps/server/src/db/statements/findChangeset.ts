@@ -1,4 +1,5 @@
 import type { ChangesetRef } from '../../domain.ts';
+import { compiledQuery } from '../compiledQuery.ts';
 import type { Db } from '../database.ts';
 import type { ChangesetTable } from '../schema.ts';
 import { segmentOf, type HistoryView } from './segmentAt.ts';
@@ -14,21 +15,27 @@ export async function findChangeset(db: Db, view: HistoryView, ref: ChangesetRef
   if (view.history_id === null) return undefined;
   if ('index' in ref) {
     if (ref.index < 1 || ref.index > view.head_index) return undefined;
-    return db
-      .selectFrom('changeset')
-      .selectAll()
-      .where('segment_id', '=', segmentOf(db, view.history_id, ref.index))
-      .where('index', '=', ref.index)
-      .executeTakeFirst();
+    return byIndex.first(db, { historyId: view.history_id, index: ref.index });
   }
-  return db
+  return byId.first(db, { historyId: view.history_id, headIndex: view.head_index, id: ref.id });
+}
+
+const byIndex = compiledQuery((db, { historyId, index }: { historyId: string; index: number }) =>
+  db
+    .selectFrom('changeset')
+    .selectAll()
+    .where('segment_id', '=', segmentOf(db, historyId, index))
+    .where('index', '=', index),
+);
+
+const byId = compiledQuery((db, { historyId, headIndex, id }: { historyId: string; headIndex: number; id: string }) =>
+  db
     .selectFrom('changeset as c')
     .innerJoin('history_segment as h', 'h.segment_id', 'c.segment_id')
     .selectAll('c')
-    .where('c.id', '=', ref.id)
-    .where('h.history_id', '=', view.history_id)
+    .where('c.id', '=', id)
+    .where('h.history_id', '=', historyId)
     .whereRef('c.index', '>=', 'h.first_index')
     .whereRef('c.index', '<=', 'h.last_index')
-    .where('c.index', '<=', view.head_index)
-    .executeTakeFirst();
-}
+    .where('c.index', '<=', headIndex),
+);

@@ -1,3 +1,4 @@
+import { sql } from 'kysely';
 import type { Db } from '../database.ts';
 
 /** The columns of an iModel that determine which changesets it sees. */
@@ -14,7 +15,7 @@ export function segmentOf(db: Db, historyId: string, index: number) {
     .where('history_id', '=', historyId)
     .where('first_index', '<=', index)
     .orderBy('first_index', 'desc')
-    .limit(1);
+    .limit(sql.lit(1));
 }
 
 /** The segment that contains the changeset with an index in a history view; undefined beyond its head. */

@@ -62,6 +62,20 @@ for (const how of ['in one piece', 'in blocks'] as const)
       assert.ok(synced.has(statSync(name).ino), `${path.relative(root, name)} was not synced`);
   });
 
+test('a block of an upload is synced with its folder before the store acknowledges it', async () => {
+  const folder = path.join(root, 'blocks');
+  const store = await FileStore.open('files', folder);
+  const upload = randomUUID();
+  await store.stageBlock(upload, 'YQ==', Readable.from([Buffer.from('first')]), 5);
+  // The folder of the upload exists, so that only the second block has a reason to sync it.
+  synced.clear();
+  await store.stageBlock(upload, 'Yg==', Readable.from([Buffer.from('second')]), 6);
+  const uploads = path.join(folder, 'unfinished', upload);
+  assert.ok(synced.has(statSync(uploads).ino), 'its folder is synced');
+  for (const name of readdirSync(uploads).filter((each) => statSync(path.join(uploads, each)).size === 6))
+    assert.ok(synced.has(statSync(path.join(uploads, name)).ino), 'its bytes are synced');
+});
+
 test('a file that is copied from another folder is synced at once, and its folder when the copy is settled', async () => {
   const [source, target] = [path.join(root, 'source'), path.join(root, 'target')];
   const [from, to] = [await FileStore.open('from', source), await FileStore.open('to', target)];

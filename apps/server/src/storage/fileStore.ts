@@ -76,13 +76,15 @@ export class FileStore implements BlobStore {
     const name = blockName(blockId);
     await this.#staged.stage(upload, name, size, options, async () => {
       const target = path.join(this.#uploadFolder(upload), name);
-      return this.#writeAside(target, async (file) => {
+      const written = await this.#writeAside(target, async (file) => {
         const writer = new CheckedWriter(file, size, false, options, this.#space);
         await writer.writeAll(body);
-        // The client will not send the block again after the answer, so it must be durable.
+        // The client will not send the block again after the answer, so it must be durable, and its name too.
         await file.datasync();
         return writer.size;
       });
+      await syncFolder(path.dirname(target));
+      return written;
     });
   }
 

@@ -65,8 +65,8 @@ test(
       const [files] = named('job transferFiles');
       assert.equal(request?.parentSpanId, 'b7ad6b7169203331');
       assert.equal(files?.parentSpanId, request?.spanId);
-      const puts = named('store.put').filter(({ parentSpanId }) => parentSpanId === files?.spanId);
-      assert.equal(puts.length, 2);
+      const copies = named('store.copyFrom').filter(({ parentSpanId }) => parentSpanId === files?.spanId);
+      assert.equal(copies.length, 2);
       const recorded = sink.bodies.join('\n');
       for (const secret of [token, 'sig=', 'sig%3D']) assert.ok(!recorded.includes(secret));
     } finally {

@@ -7,6 +7,7 @@ import path from 'node:path';
 import { Readable } from 'node:stream';
 import { test } from 'node:test';
 import { BlockBlobClient } from '@azure/storage-blob';
+import type { BlobStore, Sink } from '../apps/server/src/storage/blobStore.ts';
 import { type Answer, Api } from './support/api.ts';
 import { makeIModel, workFolder, type MadeIModel } from './support/clients.ts';
 import { errorsLogged } from './support/logs.ts';
@@ -134,6 +135,15 @@ onEachDatabase('Signed links', through, (context) => {
       Readable.from([bytes.subarray(0, 100), bytes.subarray(100, 150)], { objectMode: false });
     let stored = short;
     t.mock.method(store, 'read', () => Promise.resolve(stored()));
+    if (store.openObject !== undefined)
+      t.mock.method(store as Required<BlobStore>, 'openObject', () =>
+        Promise.resolve({
+          pour: async (sink: Sink) => {
+            for await (const chunk of stored()) await sink(chunk as Buffer);
+          },
+          close: () => Promise.resolve(),
+        }),
+      );
     const download = (headers: Record<string, string> = {}): Promise<string> =>
       new Promise((resolve, reject) => {
         linkOf().then((link) => {

@@ -3,6 +3,7 @@ import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
+import { setImmediate as turnOfLoop } from 'node:timers/promises';
 import {
   ChecksumMismatchError,
   NoSuchObjectError,
@@ -48,6 +49,38 @@ export function blobStoreSuite(
       assert.deepEqual(await content(key), bytes);
       assert.deepEqual(await content(key, { start: 5, end: 99_999 }), bytes.subarray(5, 100_000));
       assert.ok((await keys()).includes(key));
+    });
+
+    test('gives an object out whole and by range, to several sinks at once, each at its own pace', async (t) => {
+      const openObject = store.openObject?.bind(store);
+      if (openObject === undefined) return t.skip('the store has streams only');
+      const key = randomUUID();
+      const bytes = randomBytes(3_500_000);
+      await store.put(key, Readable.from([bytes]), bytes.length);
+      const poured = async (range?: { start: number; end: number }, turns = 0): Promise<Buffer> => {
+        const parts: Buffer[] = [];
+        await (
+          await openObject(key, range)
+        ).pour(async (chunk) => {
+          // The memory is used again afterwards, so what is not copied now would change.
+          for (let turn = 0; turn < turns; turn++) await turnOfLoop();
+          parts.push(Buffer.from(chunk));
+        });
+        return Buffer.concat(parts);
+      };
+      const ranges = [undefined, { start: 5, end: 2_999_999 }, { start: 3_400_000, end: 9_999_999 }];
+      const found = await Promise.all(ranges.flatMap((range) => [0, 1, 20].map((turns) => poured(range, turns))));
+      found.forEach((each, n) => {
+        const range = ranges[Math.floor(n / 3)];
+        assert.ok(each.equals(range === undefined ? bytes : bytes.subarray(range.start, range.end + 1)), `case ${n}`);
+      });
+      assert.ok((await poured()).equals(bytes), 'later readers get their own bytes too');
+      await assert.rejects(
+        (await openObject(key)).pour(() => Promise.reject(new Error('the sink is full'))),
+        /the sink is full/,
+      );
+      await (await openObject(key)).close();
+      await assert.rejects(openObject(randomUUID()), NoSuchObjectError);
     });
 
     test('keeps an empty object', async () => {

@@ -79,6 +79,17 @@ interface DirectUploads {
   drop(upload: string, options?: CallOptions): Promise<void>;
 }
 
+/** Takes the bytes of an object. Resolves when the memory of the chunk may be used again. */
+export type Sink = (chunk: Buffer) => Promise<void>;
+
+/** An object that is open for reading. Either call must be made once. */
+export interface OpenObject {
+  /** Gives all bytes to a sink, in order, one chunk after the other, and closes the object, also on failure. */
+  pour(sink: Sink): Promise<void>;
+  /** Closes the object without reading it. */
+  close(): Promise<void>;
+}
+
 /**
  * The interface of all stores. Objects are written once under a key chosen by the caller and never change. A key holds
  * either nothing or the whole object, also after a crash. Every implementation passes `test/suites/blobStore.ts`.
@@ -129,6 +140,13 @@ export interface BlobStore {
 
   /** Reads an object or a range of it. Rejects with NoSuchObjectError if there is none. */
   read(key: string, range?: ByteRange, options?: CallOptions): Promise<Readable>;
+
+  /**
+   * Opens an object, or a range of it, whose bytes are then given out in memory that is used again: for large responses, whose
+   * cost is otherwise dominated by allocating buffers. Absent if the store only has streams.
+   * @throws NoSuchObjectError
+   */
+  openObject?(key: string, range?: ByteRange, options?: CallOptions): Promise<OpenObject>;
 
   /** Absent if clients cannot or may not access the store directly. */
   readonly direct?: DirectAccess | undefined;

@@ -5,7 +5,7 @@ import type { Db, Tx } from '../db/database.ts';
 import { defer } from '../db/deferred.ts';
 import { accountOf, type AccountHolder } from '../quotas/accounts.ts';
 import type { Quotas } from '../quotas/quotas.ts';
-import type { BlobStore, ByteRange, CallOptions } from './blobStore.ts';
+import type { BlobStore, ByteRange, CallOptions, OpenObject } from './blobStore.ts';
 import type { Stores } from './stores.ts';
 
 /** Where the bytes of a blob are stored. */
@@ -47,6 +47,14 @@ export class Blobs {
   /** Reads a stored blob, or a range of it. */
   async read({ store, key }: BlobPlace, range?: ByteRange, options?: CallOptions): Promise<Readable> {
     return this.stores.get(store).read(key, range, options);
+  }
+
+  /** How to open a stored blob without a stream; undefined if its store has streams only. */
+  opener({ store, key }: BlobPlace): ((range?: ByteRange) => Promise<OpenObject>) | undefined {
+    const found = this.stores.get(store);
+    return found.openObject === undefined
+      ? undefined
+      : (range) => found.openObject?.(key, range) as Promise<OpenObject>;
   }
 
   /** Inserts the row of a blob that will be uploaded for an iTwin through a link. @throws QuotaExceededError */

@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream';
-import type { ByteRange } from './blobStore.ts';
+import type { ByteRange, OpenObject } from './blobStore.ts';
 
 /** Chunk size of responses, bytes. The progress of a download is measured in chunks. */
 const pieceBytes = 64 * 1024;
@@ -10,6 +10,8 @@ export interface ByteSource {
   etag: string;
   size: number;
   read(range: ByteRange | undefined): Readable | Promise<Readable>;
+  /** Absent if the bytes are only available as a stream. */
+  open?: ((range?: ByteRange) => Promise<OpenObject>) | undefined;
 }
 
 /** A stream of the bytes in a buffer, in chunks. */

@@ -13,9 +13,11 @@ import {
   type CommitOptions,
   type CopyOptions,
   type DropOptions,
+  type OpenObject,
   type StoredObject,
 } from './blobStore.ts';
 import { recheckEveryBytes, type DiskSpace } from './diskSpace.ts';
+import { OpenFile } from './openFile.ts';
 import { createFileDurably, makeFolder, syncFolder } from './durable.ts';
 import { StagedBlocks, type StagedBlock } from './stagedBlocks.ts';
 
@@ -120,12 +122,20 @@ export class FileStore implements BlobStore {
     this.#staged.forget(upload);
   }
 
-  async read(key: string, range?: ByteRange, { signal }: CallOptions = {}): Promise<Readable> {
+  async read(key: string, range?: ByteRange, options: CallOptions = {}): Promise<Readable> {
+    return (await this.#open(key, options)).createReadStream({ ...range, highWaterMark: 1 << 18 });
+  }
+
+  async openObject(key: string, range?: ByteRange, options: CallOptions = {}): Promise<OpenObject> {
+    return new OpenFile(await this.#open(key, options), range);
+  }
+
+  async #open(key: string, { signal }: CallOptions): Promise<FileHandle> {
     try {
       const file = await open(this.#path(key), 'r');
       if (signal?.aborted === true) await file.close();
       signal?.throwIfAborted();
-      return file.createReadStream({ ...range, highWaterMark: 1 << 18 });
+      return file;
     } catch (error) {
       throw (error as NodeJS.ErrnoException).code === 'ENOENT' ? new NoSuchObjectError(key) : error;
     }
@@ -282,6 +292,9 @@ export class FileStore implements BlobStore {
   }
 }
 
+/** Bytes to write at a time: chunks arrive in at most 64 KiB, and each write costs a trip to the thread pool. */
+const batchBytes = 1 << 20;
+
 /** Writes bytes to a file, counts and hashes them, and fails as soon as they exceed the declared size. */
 class CheckedWriter {
   size = 0;
@@ -291,6 +304,7 @@ class CheckedWriter {
   readonly #declared: number;
   readonly #options: CallOptions;
   readonly #space: DiskSpace | undefined;
+  #written = 0;
   #checkedAt = 0;
 
   constructor(
@@ -307,21 +321,48 @@ class CheckedWriter {
     this.#space = space;
   }
 
+  /** Hashes and writes a body: while one batch is being written, the next one is received and hashed. */
   async writeAll(body: Readable): Promise<void> {
-    for await (const chunk of body) {
-      this.#options.signal?.throwIfAborted();
-      const bytes = chunk as Buffer;
-      this.size += bytes.length;
-      if (this.size > this.#declared) throw new SizeMismatchError(this.#declared);
-      this.#hash.update(bytes);
-      this.#md5?.update(bytes);
-      if (this.size - this.#checkedAt >= recheckEveryBytes) {
-        this.#checkedAt = this.size;
-        await this.#space?.require(0, true);
+    let batch: Buffer[] = [];
+    let bytes = 0;
+    let writing = Promise.resolve();
+    const writeBatch = async (): Promise<void> => {
+      await writing;
+      if (bytes === 0) return;
+      writing = this.#write(batch, bytes);
+      // It is awaited before the next batch, and at the end.
+      writing.catch(() => undefined);
+      [batch, bytes] = [[], 0];
+    };
+    try {
+      for await (const chunk of body) {
+        this.#options.signal?.throwIfAborted();
+        const received = chunk as Buffer;
+        this.size += received.length;
+        if (this.size > this.#declared) throw new SizeMismatchError(this.#declared);
+        this.#hash.update(received);
+        this.#md5?.update(received);
+        batch.push(received);
+        bytes += received.length;
+        if (bytes >= batchBytes) await writeBatch();
       }
-      await this.#file.writeFile(bytes);
-      this.#options.onProgress?.();
+      await writeBatch();
+      await writing;
+    } finally {
+      // The file is closed afterwards, which must not happen during a write.
+      await writing.catch(() => undefined);
     }
+  }
+
+  async #write(batch: readonly Buffer[], bytes: number): Promise<void> {
+    if (this.#written - this.#checkedAt >= recheckEveryBytes) {
+      this.#checkedAt = this.#written;
+      await this.#space?.require(0, true);
+    }
+    const { bytesWritten } = await this.#file.writev([...batch]);
+    if (bytesWritten < bytes) await this.#file.writeFile(Buffer.concat(batch).subarray(bytesWritten));
+    this.#written += bytes;
+    this.#options.onProgress?.();
   }
 
   digest(): string {

@@ -9,6 +9,7 @@ import {
   type CommitOptions,
   type DirectAccess,
   type DropOptions,
+  type OpenObject,
   type StoredObject,
 } from './blobStore.ts';
 import { TimedReadable } from './timedReadable.ts';
@@ -33,6 +34,7 @@ export class GuardedStore implements BlobStore {
   readonly id: string;
   readonly direct: DirectAccess | undefined;
   readonly copyFrom?: NonNullable<BlobStore['copyFrom']>;
+  readonly openObject?: NonNullable<BlobStore['openObject']>;
   readonly settle?: NonNullable<BlobStore['settle']>;
   readonly #store: BlobStore;
   readonly #timeoutMs: number;
@@ -46,6 +48,9 @@ export class GuardedStore implements BlobStore {
     // Every running call adds a listener.
     if (ending !== undefined) setMaxListeners(0, ending);
     this.direct = this.#guardDirect(store.direct);
+    const openObject = store.openObject?.bind(store);
+    if (openObject !== undefined)
+      this.openObject = (key, range, options) => this.#openObject((inner) => openObject(key, range, inner), options);
     const copyFrom = store.copyFrom?.bind(store);
     if (copyFrom !== undefined)
       this.copyFrom = (source, sourceKey, key, size, options) => {
@@ -95,6 +100,46 @@ export class GuardedStore implements BlobStore {
 
   read(key: string, range?: ByteRange, options?: CallOptions): Promise<Readable> {
     return this.#stream(options, (inner) => this.#store.read(key, range, inner));
+  }
+
+  async #openObject(
+    open: (options: CallOptions) => Promise<OpenObject>,
+    options: CallOptions = {},
+  ): Promise<OpenObject> {
+    const signals = [options.signal, this.#ending].filter((signal) => signal !== undefined);
+    const object = await this.#call(
+      { ...options, signal: undefined },
+      async (inner) => {
+        // Without the signal of this call, which ends with it.
+        const opened = await open({});
+        if (inner.signal?.aborted === true) await opened.close();
+        inner.signal?.throwIfAborted();
+        return opened;
+      },
+      { signals },
+    );
+    return {
+      close: () => object.close(),
+      pour: (sink) => {
+        // A slow sink does not count as a store that makes no progress.
+        let isSinking = false;
+        return this.#call(
+          { ...options, signal: undefined },
+          (inner) =>
+            object.pour(async (chunk) => {
+              inner.signal?.throwIfAborted();
+              isSinking = true;
+              try {
+                await sink(chunk);
+              } finally {
+                isSinking = false;
+                inner.onProgress?.();
+              }
+            }),
+          { signals, waitsForOthers: () => isSinking },
+        );
+      },
+    };
   }
 
   async #stream(options: CallOptions = {}, open: (options: CallOptions) => Promise<Readable>): Promise<Readable> {
@@ -183,12 +228,19 @@ export class GuardedStore implements BlobStore {
 
   /**
    * Runs one call with timeout and signals.
+   * @param how.waitsForOthers whether the call waits for something other than the store, so that the timeout does not apply
    * @param how.body the stream that the store reads; the timeout does not apply while the store waits for its data
    */
   #call<T>(
     { signal, onProgress }: CallOptions = {},
     work: (options: CallOptions) => Promise<T>,
-    how: { body?: Readable; timeoutMs?: number; signals?: readonly AbortSignal[]; abort?: AbortController } = {},
+    how: {
+      body?: Readable;
+      timeoutMs?: number;
+      signals?: readonly AbortSignal[];
+      abort?: AbortController;
+      waitsForOthers?: () => boolean;
+    } = {},
   ): Promise<T> {
     const { body, timeoutMs = this.#timeoutMs, abort = new AbortController() } = how;
     const signals = how.signals ?? [signal, this.#ending].filter((each) => each !== undefined);
@@ -208,7 +260,7 @@ export class GuardedStore implements BlobStore {
           body.readableLength === 0 &&
           !body.readableEnded &&
           !body.destroyed;
-        if (waitsForBody) timer.refresh();
+        if (waitsForBody || how.waitsForOthers?.() === true) timer.refresh();
         else end(this.#timeout());
       }, timeoutMs);
       const onAbort = (event: Event): void => end((event.target as AbortSignal).reason as Error);

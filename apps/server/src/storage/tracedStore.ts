@@ -16,11 +16,16 @@ import { traced } from '../traces/traces.ts';
 export class TracedStore implements BlobStore {
   readonly id: string;
   readonly direct: DirectAccess | undefined;
+  readonly openObject?: NonNullable<BlobStore['openObject']>;
   readonly #store: BlobStore;
 
   constructor(store: BlobStore) {
     this.id = store.id;
     this.#store = store;
+    const openObject = store.openObject?.bind(store);
+    // The span ends when the object is open, as for `read`.
+    if (openObject !== undefined)
+      this.openObject = (key, range, options) => this.#span('store.read', {}, () => openObject(key, range, options));
     const { direct } = store;
     const uploads = direct?.uploads;
     this.direct =

@@ -112,7 +112,12 @@ export async function dataPlane(
     if (elsewhere !== undefined) return reply.header('cache-control', 'no-store').redirect(elsewhere, 307);
     const download = downloads.begin(signatureOf(request), reply.raw);
     return sendFile(
-      { etag: blob.sha256.slice(0, 32), size: blob.size, read: (range) => blobs.read(blob, range) },
+      {
+        etag: blob.sha256.slice(0, 32),
+        size: blob.size,
+        read: (range) => blobs.read(blob, range),
+        open: blobs.opener(blob),
+      },
       request,
       reply,
       download,

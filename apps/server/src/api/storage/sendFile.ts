@@ -1,5 +1,7 @@
+import type { ServerResponse } from 'node:http';
 import { pipeline, Readable, Transform, type TransformCallback } from 'node:stream';
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { OpenObject } from '../../storage/blobStore.ts';
 import type { ByteSource } from '../../storage/byteSource.ts';
 import type { Download } from './downloads.ts';
 import { namesEntityTag, wantedRange } from './httpConditions.ts';
@@ -41,7 +43,9 @@ export async function sendFile(
   const body =
     request.method === 'HEAD' || length === 0
       ? Readable.from([])
-      : exactly(length, range !== undefined, await file.read(range), request, reply, download);
+      : file.open === undefined
+        ? exactly(length, range !== undefined, await file.read(range), request, reply, download)
+        : new PouredBody(await file.open(range), length, request, download);
   if (range !== undefined) reply.code(206).header('content-range', `bytes ${range.start}-${range.end}/${file.size}`);
   reply.headers({ 'content-type': 'application/octet-stream', 'content-length': length });
   // A stream in any case: for an empty body Fastify would set a length of 0 over the one that HEAD must tell.
@@ -100,4 +104,99 @@ class Counted extends Transform {
   override _flush(done: TransformCallback): void {
     done(this.#passed === this.#length ? null : new ShortFileError(this.#length, this.#passed));
   }
+}
+
+/** Bytes to write at a time. A client at the minimum speed takes one such piece within the time after which it counts as stalled. */
+const pieceBytes = 256 * 1024;
+
+/**
+ * A body that writes to the response itself, in memory that is used again, instead of passing through streams that would have to
+ * keep its chunks.
+ */
+class PouredBody extends Readable {
+  readonly #object: OpenObject;
+  readonly #length: number;
+  readonly #request: FastifyRequest;
+  readonly #download: Download;
+  #isPoured = false;
+
+  constructor(object: OpenObject, length: number, request: FastifyRequest, download: Download) {
+    super();
+    this.#object = object;
+    this.#length = length;
+    this.#request = request;
+    this.#download = download;
+  }
+
+  override pipe<T extends NodeJS.WritableStream>(response: T): T {
+    this.#isPoured = true;
+    this.#pour(response as unknown as ServerResponse).then(
+      () => {
+        response.end();
+        this.push(null);
+        this.resume();
+      },
+      (error: unknown) => this.destroy(error as Error),
+    );
+    return response;
+  }
+
+  override _read(): void {
+    // The bytes do not pass through this stream.
+  }
+
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    if (this.#isPoured) return done(error);
+    // The response ended before it began.
+    this.#object.close().then(
+      () => done(error),
+      (failed: unknown) => done(error ?? (failed as Error)),
+    );
+  }
+
+  async #pour(response: ServerResponse): Promise<void> {
+    let passed = 0;
+    let hasLeft = false;
+    // The callback of a write need not be called after the connection is closed.
+    const left = new Promise<never>((_resolve, reject) =>
+      response.once('close', () => {
+        hasLeft = true;
+        reject(new ClientLeftError());
+      }),
+    );
+    left.catch(() => undefined);
+    try {
+      await this.#object.pour(async (chunk) => {
+        for (let start = 0; start < chunk.length; start += pieceBytes) {
+          const piece = chunk.subarray(start, start + pieceBytes);
+          passed += piece.length;
+          if (passed > this.#length) throw new ShortFileError(this.#length, passed);
+          this.#download.passed(piece.length);
+          await Promise.race([write(response, piece), left]);
+        }
+      });
+      if (passed < this.#length) throw new ShortFileError(this.#length, passed);
+    } catch (error) {
+      // A client that disconnects is not a server error.
+      if (!hasLeft)
+        this.#request.log.error(
+          { err: error, url: this.#request.url.split('?', 1)[0] },
+          'a file could not be sent to its end; its connection is closed',
+        );
+      throw error;
+    }
+  }
+}
+
+/** The connection of a response was closed before its end. */
+class ClientLeftError extends Error {}
+
+/** Writes to a response. Resolves when the operating system has the bytes. */
+function write(response: ServerResponse, bytes: Buffer): Promise<void> {
+  return new Promise((resolve, reject) => {
+    response.write(bytes, (error) => {
+      if (error == null) resolve();
+      else reject(error);
+    });
+  });
 }

@@ -4,6 +4,7 @@ import type { Database } from '../db/database.ts';
 import { findChangeset } from '../db/statements/findChangeset.ts';
 import type { IModelTable } from '../db/schema.ts';
 import { parseGuid } from '../domain.ts';
+import type { ByteRange } from '../storage/blobStore.ts';
 import { readInPieces, type ByteSource } from '../storage/byteSource.ts';
 import { databaseName, type Checkpoints } from './checkpoints.ts';
 import type { Identity } from './identity.ts';
@@ -52,6 +53,7 @@ export class Containers {
       etag: etagOf(fileId, identity),
       size: file.size,
       read: (range) => this.#files.read(file, identity, range),
+      open: (range) => Promise.resolve(this.#files.open(file, identity, range)),
     };
   }
 
@@ -147,9 +149,11 @@ function etagOf(what: string, { iModelId, iTwinId }: Identity): string {
 }
 
 function toByteSource(etag: string, bytes: Buffer): ByteSource {
+  const within = (range?: ByteRange) => (range === undefined ? bytes : bytes.subarray(range.start, range.end + 1));
   return {
     etag,
     size: bytes.length,
-    read: (range) => readInPieces(range === undefined ? bytes : bytes.subarray(range.start, range.end + 1)),
+    read: (range) => readInPieces(within(range)),
+    open: (range) => Promise.resolve({ pour: (sink) => sink(within(range)), close: () => Promise.resolve() }),
   };
 }

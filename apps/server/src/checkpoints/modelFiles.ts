@@ -5,7 +5,7 @@ import { pipeline } from 'node:stream/promises';
 import type { Database, Db, Tx } from '../db/database.ts';
 import type { BlobTable } from '../db/schema.ts';
 import type { Account } from '../quotas/accounts.ts';
-import type { BlobStore, ByteRange, CallOptions } from '../storage/blobStore.ts';
+import type { BlobStore, ByteRange, CallOptions, OpenObject } from '../storage/blobStore.ts';
 import type { BlobPlace, Blobs } from '../storage/blobs.ts';
 import { ContentMismatchError } from '../storage/verifiedReads.ts';
 import { intoFile } from '../storage/intoFile.ts';
@@ -202,14 +202,20 @@ export class ModelFiles {
     const block = file.blocks[position] as StoredBlock;
     const start = position * blockBytes;
     const length = Math.min(blockBytes, file.size - start);
-    const bytes = Buffer.alloc(length);
+    // Filled completely, or not used.
+    const bytes = Buffer.allocUnsafeSlow(length);
     let filled = 0;
-    for await (const chunk of await this.#blobs.read(
-      block,
-      { start: block.start, end: block.start + length - 1 },
-      options,
-    ))
-      filled += (chunk as Buffer).copy(bytes, filled);
+    const range = { start: block.start, end: block.start + length - 1 };
+    const open = this.#blobs.opener(block);
+    if (open === undefined)
+      for await (const chunk of await this.#blobs.read(block, range, options))
+        filled += (chunk as Buffer).copy(bytes, filled);
+    else
+      await (
+        await open(range, options)
+      ).pour(async (chunk) => {
+        filled += chunk.copy(bytes, filled);
+      });
     if (filled !== length) throw new ContentMismatchError();
     if (options?.verify === true && createHash('sha256').update(bytes).digest('hex') !== block.sha256)
       throw new ContentMismatchError();
@@ -225,6 +231,34 @@ export class ModelFiles {
     options?: CallOptions & { verify?: boolean },
   ): Readable {
     return Readable.from(this.#pieces(file, identity, range, options), { objectMode: false });
+  }
+
+  /** The same without a stream. The next block is read while the sink has one, so that two blocks are in memory. */
+  open(
+    file: ModelFile,
+    identity: Identity,
+    range: ByteRange = { start: 0, end: file.size - 1 },
+    options?: CallOptions & { verify?: boolean },
+  ): OpenObject {
+    const last = Math.floor(Math.min(range.end, file.size - 1) / blockBytes);
+    const read = (position: number): Promise<Buffer | undefined> => {
+      const reading = position > last ? Promise.resolve(undefined) : this.readBlock(file, position, identity, options);
+      // It is awaited after the sink, which may fail first.
+      reading.catch(() => undefined);
+      return reading;
+    };
+    return {
+      pour: async (sink) => {
+        let position = Math.floor(range.start / blockBytes);
+        let reading = read(position);
+        for (let bytes = await reading; bytes !== undefined; bytes = await reading) {
+          const start = position * blockBytes;
+          reading = read(++position);
+          await sink(bytes.subarray(Math.max(0, range.start - start), Math.min(bytes.length, range.end + 1 - start)));
+        }
+      },
+      close: () => Promise.resolve(),
+    };
   }
 
   async *#pieces(

@@ -50,11 +50,10 @@ export class Blobs {
   }
 
   /** How to open a stored blob without a stream; undefined if its store has streams only. */
-  opener({ store, key }: BlobPlace): ((range?: ByteRange) => Promise<OpenObject>) | undefined {
+  opener({ store, key }: BlobPlace): ((range?: ByteRange, options?: CallOptions) => Promise<OpenObject>) | undefined {
     const found = this.stores.get(store);
-    return found.openObject === undefined
-      ? undefined
-      : (range) => found.openObject?.(key, range) as Promise<OpenObject>;
+    const openObject = found.openObject?.bind(found);
+    return openObject === undefined ? undefined : (range, options) => openObject(key, range, options);
   }
 
   /** Inserts the row of a blob that will be uploaded for an iTwin through a link. @throws QuotaExceededError */

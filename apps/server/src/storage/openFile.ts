@@ -1,8 +1,8 @@
 import type { FileHandle } from 'node:fs/promises';
 import type { ByteRange, OpenObject, Sink } from './blobStore.ts';
 
-/** Bytes to read at a time: 128 MB in 64 KiB reads took more than twice the CPU time. */
-const bufferBytes = 1 << 20;
+/** Bytes to read at a time: 64 KiB at a time took more than twice the CPU time. */
+const bufferBytes = 1 << 19;
 /** Buffers kept for the next reads. More are allocated while more files are read, and then freed. */
 const mostKept = 16;
 const kept: Buffer[] = [];

@@ -3,8 +3,10 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { describe, test } from 'node:test';
 import { CheckpointState } from '@itwin/imodels-client-management';
+import type { CheckpointView } from '../apps/server/src/checkpoints/checkpoints.ts';
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import type { ConfigInput } from '../apps/server/src/config.ts';
+import type { CheckpointTable } from '../apps/server/src/db/schema.ts';
 import type { BlobStore } from '../apps/server/src/storage/blobStore.ts';
 import { collect } from '../apps/server/src/collector/collect.ts';
 import { BlobCopier, DamagedSourceError } from '../apps/server/src/transfer/blobCopier.ts';
@@ -493,7 +495,7 @@ for (const setup of setups)
     test(
       'waits for a checkpoint where its source has none yet and the installation makes them',
       { skip, timeout: 120_000 },
-      async () => {
+      async (t) => {
         await onInstallation(async (start) => {
           // An uploaded baseline, of which no checkpoint is made for now.
           let server = await start();
@@ -520,6 +522,20 @@ for (const setup of setups)
           );
           await server.close();
           server = await start({ checkpoints: { generate: 'auto' } });
+          // The copy has just read that there is no checkpoint when the checkpoint is finished.
+          const { checkpoints } = server.services;
+          t.mock.method(
+            checkpoints,
+            'usable',
+            async (view: CheckpointView): Promise<CheckpointTable[]> => {
+              await until(
+                'the checkpoint',
+                async () => (await checkpoints.find(view, 0))?.state === 'successful' || undefined,
+              );
+              return [];
+            },
+            { times: 1 },
+          );
           api = await server.as('olivia');
           await until(
             'the initialized clone',

@@ -95,7 +95,11 @@ export async function copyFirstCheckpoint(
   if (await hasCheckpoint(db, transfer)) return 'copied';
   if (!parts.checkpoints.enabled) return 'none';
   const ofBaseline = await parts.checkpoints.find(sourceOf(transfer), 0);
-  if (ofBaseline !== undefined) return ofBaseline.state === 'scheduled' ? 'waiting' : 'none';
+  if (ofBaseline !== undefined) {
+    // One that was finished after `usable` was read is found by the next attempt; one that was in it is damaged.
+    const isNew = ofBaseline.state === 'successful' && !usable.some(({ id }) => id === ofBaseline.id);
+    return ofBaseline.state === 'scheduled' || isNew ? 'waiting' : 'none';
+  }
   const owners = await db
     .selectFrom('imodel')
     .select(['itwin_id', 'creator_id'])

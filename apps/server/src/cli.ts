@@ -7,6 +7,9 @@ import { cleanOutput } from './terminal.ts';
 import { version } from './version.ts';
 
 cleanOutput(process.stdout, process.stderr);
+
+// Keys, users, models and compiled code are nobody else's, whatever the umask of the shell.
+process.umask(0o077);
 compileCache();
 
 /** The commands, in the order of the help. A command loads its modules only if it runs: all of them take a second. */
@@ -35,9 +38,6 @@ async function neededCommands([first = '']: readonly string[]): Promise<Command[
   const load = Object.hasOwn(commands, first) ? commands[first] : undefined;
   return Promise.all(load === undefined ? Object.values(commands).map((each) => each()) : [load()]);
 }
-
-// Keys, users and models are nobody else's, whatever the umask of the shell.
-process.umask(0o077);
 
 const program = new Command('offshoot')
   .description('A self-hosted server for iModels that implements the iModels API v2 and clones iModels instantly.')

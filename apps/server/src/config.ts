@@ -35,15 +35,18 @@ const Issuer = Type.Object(
       minLength: 1,
       description: 'The `iss` claim of its tokens; the discovery document is read below this URL.',
     }),
-    audience: Type.Union([Type.String({ minLength: 1 }), Type.Array(Type.String({ minLength: 1 }), { minItems: 1 })]),
+    audience: Type.Union([Type.String({ minLength: 1 }), Type.Array(Type.String({ minLength: 1 }), { minItems: 1 })], {
+      description: 'Required `aud` claim of its tokens; of a list, one is enough.',
+    }),
     algorithms: Type.Array(
       Type.Enum(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA']),
       {
         minItems: 1,
         default: ['RS256', 'PS256', 'ES256'],
+        description: 'Signature algorithms that its tokens may use.',
       },
     ),
-    jwksUri: Type.Optional(Type.String({ minLength: 1, description: 'Skips discovery.' })),
+    jwksUri: Type.Optional(Type.String({ minLength: 1, description: 'URL of its keys; skips discovery.' })),
     organizationClaim: Type.String({
       default: 'org',
       description:
@@ -107,7 +110,9 @@ const storeSettings = {
   accessKeyId: Type.Optional(
     Type.String({ minLength: 1, description: 's3: by default found by the standard AWS credential chain.' }),
   ),
-  secretAccessKey: Type.Optional(Type.String({ minLength: 1 })),
+  secretAccessKey: Type.Optional(
+    Type.String({ minLength: 1, description: 's3: the secret that belongs to `accessKeyId`.' }),
+  ),
   container: Type.Optional(
     Type.String({
       minLength: 3,
@@ -142,7 +147,8 @@ const storeSettings = {
 /** Minimum length in characters: 24 random bytes in base64. */
 export const shortestServiceKey = 32;
 
-const ConfigSchema = Type.Object(
+/** Schema of the configuration file; `docs/configuration.md` is generated from it. */
+export const ConfigSchema = Type.Object(
   {
     dataDir: Type.String({
       minLength: 1,
@@ -205,7 +211,11 @@ const ConfigSchema = Type.Object(
       description:
         'Use prepared statements on PostgreSQL. Set to false behind a transaction-mode pooler that does not support them (PgBouncer before 1.21).',
     }),
-    store: Type.Object(storeSettings, { additionalProperties: false, default: {} }),
+    store: Type.Object(storeSettings, {
+      additionalProperties: false,
+      default: {},
+      description: 'Where the files of iModels are stored.',
+    }),
     dataCenter: Type.String({
       minLength: 1,
       maxLength: 100,
@@ -224,8 +234,14 @@ const ConfigSchema = Type.Object(
       description:
         'Idle timeout of store calls, regardless of file size: a call that transfers no byte and gets no response for this long fails and is retried.',
     }),
-    logLevel: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], { default: 'info' }),
-    logPretty: Type.Boolean({ default: false }),
+    logLevel: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
+      default: 'info',
+      description: 'Lowest level that is logged; `debug` logs every request.',
+    }),
+    logPretty: Type.Boolean({
+      default: false,
+      description: 'Print readable lines instead of JSON, as `offshoot start` does on a terminal.',
+    }),
     tracesUrl: Type.Optional(
       Type.String({
         pattern: '^https?://',
@@ -251,18 +267,26 @@ const ConfigSchema = Type.Object(
         description: 'Serve /metrics on this port instead of the API port; 0 picks a free port.',
       }),
     ),
-    corsOrigins: Type.Array(Type.String({ minLength: 1 }), { default: ['*'] }),
+    corsOrigins: Type.Array(Type.String({ minLength: 1 }), {
+      default: ['*'],
+      description: 'Origins of web pages that may call the API; `*` allows all.',
+    }),
     embeddedIssuer: Type.Boolean({ default: true, description: 'Accept tokens minted by `offshoot token`.' }),
     issuers: Type.Array(Issuer, {
       default: [],
       description: 'Trusted OpenID Connect issuers. Users are identified by issuer and subject.',
     }),
-    requiredScope: Type.Union([Type.String({ minLength: 1 }), Type.Null()], { default: 'itwin-platform' }),
+    requiredScope: Type.Union([Type.String({ minLength: 1 }), Type.Null()], {
+      default: 'itwin-platform',
+      description: 'Scope that every token must have; `null` requires none.',
+    }),
     defaultTier: Type.String({
       default: 'Enterprise',
       description: 'Tier of applications that the users file does not list.',
     }),
     tiers: Type.Record(Type.String({ minLength: 1 }), Tier, {
+      description:
+        'Rate limits of applications, by name of the tier. Setting it replaces all tiers, so `defaultTier` must be among them.',
       default: {
         Trial: tierOf(
           [
@@ -298,7 +322,7 @@ const ConfigSchema = Type.Object(
           description: 'Requests from one address to signed links that this server serves.',
         }),
       },
-      { additionalProperties: false, default: {} },
+      { additionalProperties: false, default: {}, description: 'Limits that apply besides the tiers.' },
     ),
     signedLinkSeconds: Type.Integer({
       minimum: 10,
@@ -328,7 +352,7 @@ const ConfigSchema = Type.Object(
           description: 'A download whose client reads less than 4 KiB/s for this long is ended.',
         }),
       },
-      { additionalProperties: false, default: {} },
+      { additionalProperties: false, default: {}, description: 'Limits on downloads that this server serves.' },
     ),
     verifyChangesets: Type.Enum(['all', 'recognized', 'off'], {
       default: 'recognized',
@@ -359,7 +383,7 @@ const ConfigSchema = Type.Object(
             'Maximum number of briefcases that one user may acquire on one iModel in a minute, not counting released ones.',
         }),
       },
-      { additionalProperties: false, default: {} },
+      { additionalProperties: false, default: {}, description: 'Limits on the briefcases of one user.' },
     ),
     checkpoints: Type.Object(
       {
@@ -435,7 +459,10 @@ const ConfigSchema = Type.Object(
                 }),
               ),
             },
-            { additionalProperties: false },
+            {
+              additionalProperties: false,
+              description: 'The iTwin.js service that runs iTwin.js instead of this server. By default none.',
+            },
           ),
         ),
         tokenSeconds: Type.Integer({
@@ -446,7 +473,12 @@ const ConfigSchema = Type.Object(
             'Maximum lifetime of checkpoint access tokens. They expire with the access token of the request, but not before two hours: iTwin.js renews them after one hour, or one hour before they expire.',
         }),
       },
-      { additionalProperties: false, default: {} },
+      {
+        additionalProperties: false,
+        default: {},
+        description:
+          'Where and when checkpoints are generated, and the limits of the iTwin.js processes that generate them.',
+      },
     ),
     jobs: Type.Object(
       {
@@ -467,7 +499,11 @@ const ConfigSchema = Type.Object(
             'Lease of a claimed job: if it is not renewed for this long, another server takes the job over. Renewed every third of this time.',
         }),
       },
-      { additionalProperties: false, default: {} },
+      {
+        additionalProperties: false,
+        default: {},
+        description: 'Background work: checkpoints, transfers to other data centers, webhooks.',
+      },
     ),
     transfers: Type.Object(
       {
@@ -504,7 +540,11 @@ const ConfigSchema = Type.Object(
             'Whose files a transfer may reuse when the target store already has them: those of the same organization, or all. `store` is faster, but its timing reveals that another organization has the same file.',
         }),
       },
-      { additionalProperties: false, default: {} },
+      {
+        additionalProperties: false,
+        default: {},
+        description: 'Copies of derived iModels into the store of another data center.',
+      },
     ),
     webhooks: Type.Object(
       {
@@ -547,7 +587,7 @@ const ConfigSchema = Type.Object(
           description: 'Maximum number of webhooks that one user may create, over all iTwins.',
         }),
       },
-      { additionalProperties: false, default: {} },
+      { additionalProperties: false, default: {}, description: 'Delivery of events to webhooks.' },
     ),
     quotas: Type.Object(
       {
@@ -608,7 +648,11 @@ const ConfigSchema = Type.Object(
           description: 'Maximum number of named versions of one iModel.',
         }),
       },
-      { additionalProperties: false, default: {} },
+      {
+        additionalProperties: false,
+        default: {},
+        description: 'Limits on what an iTwin, an organization or an iModel may store; 0 means no limit.',
+      },
     ),
     requests: Type.Object(
       {
@@ -632,7 +676,7 @@ const ConfigSchema = Type.Object(
           description: 'A file upload that sends less than 64 KiB in this time is answered 408.',
         }),
       },
-      { additionalProperties: false, default: {} },
+      { additionalProperties: false, default: {}, description: 'Timeouts for receiving requests.' },
     ),
     diskSpace: Type.Object(
       {
@@ -649,7 +693,7 @@ const ConfigSchema = Type.Object(
           description: 'The same as a percentage of the file system. The smaller of the two applies.',
         }),
       },
-      { additionalProperties: false, default: {} },
+      { additionalProperties: false, default: {}, description: 'Free disk space below which nothing new is stored.' },
     ),
     audit: Type.Object(
       {
@@ -659,7 +703,7 @@ const ConfigSchema = Type.Object(
           description: 'Retention of audit log entries; 0 keeps them forever.',
         }),
       },
-      { additionalProperties: false, default: {} },
+      { additionalProperties: false, default: {}, description: 'The audit log.' },
     ),
     seedFile: Type.Optional(
       Type.String({
@@ -687,7 +731,7 @@ const ConfigSchema = Type.Object(
             'How long the files of a deletion are kept before they are removed; longer than the lifetime of any link.',
         }),
       },
-      { additionalProperties: false, default: {} },
+      { additionalProperties: false, default: {}, description: 'The collector, which removes what nothing refers to.' },
     ),
   },
   { additionalProperties: false },
@@ -695,6 +739,14 @@ const ConfigSchema = Type.Object(
 
 /** Environment variable with the key of the iTwin.js service. */
 export const serviceKeyName = 'OFFSHOOT_ITWINJS_KEY';
+/** Environment variable with the connection string of stores of type azure. */
+const connectionStringName = 'AZURE_STORAGE_CONNECTION_STRING';
+
+/** Environment variables of nested settings, which apply only if the setting is absent from the file. */
+export const nestedEnvironment: Readonly<Record<string, string>> = {
+  [connectionStringName]: 'store.connectionString',
+  [serviceKeyName]: 'checkpoints.service.key',
+};
 
 /** The complete configuration: defaults, file, environment and command line merged. */
 export type Config = Static<typeof ConfigSchema>;
@@ -744,7 +796,8 @@ export class ConfigError extends Error {
   }
 }
 
-const environment: Record<string, { key: keyof Config; kind: 'text' | 'number' | 'boolean' | 'proxies' }> = {
+/** Environment variables of settings. */
+export const environment: Record<string, { key: keyof Config; kind: 'text' | 'number' | 'boolean' | 'proxies' }> = {
   OFFSHOOT_DATA: { key: 'dataDir', kind: 'text' },
   OFFSHOOT_HOST: { key: 'host', kind: 'text' },
   OFFSHOOT_PORT: { key: 'port', kind: 'number' },
@@ -850,7 +903,7 @@ function checkConfig(value: Record<string, unknown>, env: NodeJS.ProcessEnv, fau
   if (!ajv.validate(ConfigSchema, config)) faults.push(...(ajv.errors ?? []).map(describeFault));
   else {
     // AWS clients read their keys from the environment; this does the same for Azure, so that no file has to hold secrets.
-    const connectionString = env['AZURE_STORAGE_CONNECTION_STRING'];
+    const connectionString = env[connectionStringName];
     if (connectionString !== undefined)
       for (const store of [config.store, ...Object.values(config.dataCenters)])
         if (store.type === 'azure') store.connectionString ??= connectionString;

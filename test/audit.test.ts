@@ -29,6 +29,7 @@ const unaudited: Record<string, string> = {
   'complete-imodel-baseline-file-upload': 'tried through the client, which this table does not see',
   'update-imodel-changeset': 'tried through the client, which this table does not see',
   'update-named-version-checkpoint': 'no checkpoint is made here',
+  'make-changeset-checkpoint': 'tried in checkpointRequests.test.ts; no checkpoint is made here',
   'delete-itwin-image': 'there is no picture here',
 };
 

@@ -25,6 +25,8 @@ const deviations: Record<string, string> = {
     'with iTwin.js on the server, the file is examined first: a file that is not an iModel, or is a briefcase, is rejected',
   'get-changeset-checkpoint':
     'adds `progress` and `failureReason`; the server itself serves the containers, with every store: use `@offshoot/itwinjs`',
+  'make-changeset-checkpoint':
+    'an address of this server: the API makes checkpoints of named versions only; 409 `CheckpointsNotMade` where none are made',
   'get-named-version-checkpoint': 'as `get-changeset-checkpoint`',
   'get-briefcase-checkpoint': 'as `get-changeset-checkpoint`; returns the newest usable checkpoint',
   'update-imodel-named-version':

@@ -780,6 +780,8 @@ function tierOf(general: Static<typeof Window>[], clones: number, creations: num
       'clone-imodel': perMinute(clones),
       'fork-imodel': perMinute(clones),
       'create-imodel': perMinute(creations),
+      // Rule of this server: a checkpoint is made by a job, as an iModel may be.
+      'make-changeset-checkpoint': perMinute(creations),
     },
   };
 }

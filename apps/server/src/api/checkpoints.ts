@@ -97,10 +97,12 @@ async function toCheckpoint(
   };
 }
 
+const changesetPath = '/imodels/:iModelId/changesets/:changeset/checkpoint';
+
 const getChangesetCheckpoint = imodelRoute({
   ...checkpointRead,
   operationId: 'get-changeset-checkpoint',
-  path: '/imodels/:iModelId/changesets/:changeset/checkpoint',
+  path: changesetPath,
   summary: 'Get the checkpoint of a changeset; index 0 is the baseline',
   errors: ['ChangesetNotFound'],
   async handler({ access, caller, params, links, services }) {
@@ -113,6 +115,28 @@ const getChangesetCheckpoint = imodelRoute({
       access.imodel,
       ofBaseline ? { index: 0, id: '' } : await services.changesets.get(access.imodel, ref),
     );
+  },
+});
+
+const makeChangesetCheckpoint = imodelRoute({
+  operationId: 'make-changeset-checkpoint',
+  method: 'PUT',
+  path: changesetPath,
+  tag: 'Checkpoints',
+  summary: 'Make the checkpoint of a changeset; index 0 is the baseline',
+  description:
+    'An extension of this server: the API has this call for named versions only. Schedules a checkpoint that does not exist or has failed, and has no effect on one that is available or scheduled; the answer holds its state. `CheckpointsNotMade` if no server of the installation makes checkpoints.',
+  access: { on: 'imodel', permission: 'imodels_write', level: 'iModel' },
+  invalid: 'Cannot update Checkpoint.',
+  response: { ...answer, status: 202 },
+  errors: ['ChangesetNotFound', 'CheckpointsNotMade'],
+  async handler({ access, caller, params, links, services }) {
+    const { imodel, changeset } = await services.checkpoints.request(
+      caller,
+      access,
+      parseChangesetRef(params['changeset'] ?? ''),
+    );
+    return toCheckpoint(services, links, caller, imodel, changeset);
   },
 });
 
@@ -179,6 +203,7 @@ const restartNamedVersionCheckpoint = imodelRoute({
 
 export const checkpointRoutes: Route[] = [
   getChangesetCheckpoint,
+  makeChangesetCheckpoint,
   getNamedVersionCheckpoint,
   restartNamedVersionCheckpoint,
   getLatestCheckpoint,

@@ -1,9 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import { sql } from 'kysely';
+import { audit } from '../access/audit.ts';
+import type { IModelAccess } from '../access/permissions.ts';
 import { compiledQuery } from '../db/compiledQuery.ts';
 import type { Database, Db, Tx } from '../db/database.ts';
 import type { CheckpointTable, IModelTable } from '../db/schema.ts';
+import { findChangeset } from '../db/statements/findChangeset.ts';
+import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import {
   baselinesWithoutCheckpoint,
   firstPlace,
@@ -12,6 +16,8 @@ import {
   type PlacesRead,
 } from '../db/statements/missingCheckpoints.ts';
 import { segmentAt } from '../db/statements/segmentAt.ts';
+import type { Caller, ChangesetRef } from '../domain.ts';
+import { ApiError } from '../errors.ts';
 import { enqueue } from '../operations/jobs.ts';
 
 /** The part of an iModel that determines which checkpoints it can see. */
@@ -295,15 +301,46 @@ export class Checkpoints {
     return db.transaction().execute((tx) => this.ensureScheduled(tx, imodel, index));
   }
 
-  /** Schedules a checkpoint that failed or was never scheduled; one in any other state is left unchanged. */
-  async restart(tx: Tx, imodel: IModelTable, index: number, userId: string): Promise<void> {
+  /**
+   * Schedules a checkpoint that failed or was never scheduled; one in any other state is left unchanged.
+   * @returns whether it was scheduled
+   */
+  async restart(tx: Tx, imodel: IModelTable, index: number, userId: string): Promise<boolean> {
     const row = await findCheckpoint(tx, imodel, index);
-    if (row === undefined) {
-      await this.ensureScheduled(tx, imodel, index, { userId });
-      return;
-    }
-    if (row.state !== 'failed' || !this.#enabled) return;
-    await this.#retry(tx, row.id, imodel.itwin_id, userId);
+    if (row === undefined) return this.ensureScheduled(tx, imodel, index, { userId });
+    if (row.state !== 'failed' || !this.#enabled) return false;
+    return this.#retry(tx, row.id, imodel.itwin_id, userId);
+  }
+
+  /**
+   * Schedules the checkpoint of any changeset on request, as `restart` does.
+   * @param ref index 0 is the baseline
+   * @throws ApiError ChangesetNotFound, iModelNotInitialized, CheckpointsNotMade
+   */
+  async request(
+    caller: Caller,
+    access: IModelAccess,
+    ref: ChangesetRef | undefined,
+  ): Promise<{ imodel: IModelTable; changeset: { index: number; id: string } }> {
+    return this.#database.db.transaction().execute(async (tx) => {
+      // Checkpoints are insert-only and belong to changesets, so a request needs to wait for a deletion only.
+      const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'clone');
+      const ofBaseline = ref !== undefined && 'index' in ref && ref.index === 0;
+      const found = ofBaseline ? { index: 0, id: '' } : ref && (await findChangeset(tx, imodel, ref));
+      if (found === undefined) throw new ApiError('ChangesetNotFound');
+      const changeset = { index: found.index, id: found.id };
+      if (!this.#enabled && (await findCheckpoint(tx, imodel, changeset.index))?.state !== 'successful')
+        throw new ApiError('CheckpointsNotMade');
+      if (await this.restart(tx, imodel, changeset.index, caller.user.id))
+        await audit(tx, caller, {
+          at: Date.now(),
+          action: 'checkpoint.request',
+          iTwinId: imodel.itwin_id,
+          iModelId: imodel.id,
+          detail: { index: changeset.index },
+        });
+      return { imodel, changeset };
+    });
   }
 }
 

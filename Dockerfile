@@ -15,7 +15,8 @@ COPY packages/itwinjs/package.json packages/itwinjs/
 # Includes the optional packages: iTwin.js, which makes checkpoints, and sharp, which scales pictures.
 # `--build-arg NPM_FLAGS=--omit=optional` leaves both out.
 ARG NPM_FLAGS=""
-RUN npm ci --omit=dev ${NPM_FLAGS} && npm cache clean --force
+# Only what the server needs. Without `-w`, a second Node and optional peers of other packages come along: 636 MB instead of 421 MB.
+RUN npm ci --omit=dev -w apps/server ${NPM_FLAGS} && npm cache clean --force
 COPY apps/server/assets apps/server/assets
 COPY --from=build /offshoot/apps/server/dist apps/server/dist
 

@@ -29,6 +29,9 @@ const Tier = Type.Object(
   { additionalProperties: false },
 );
 
+/** A name of a claim, or a dotted path to it. */
+const claimName = (description: string) => Type.String({ minLength: 1, maxLength: 255, description });
+
 const Issuer = Type.Object(
   {
     issuer: Type.String({
@@ -57,6 +60,55 @@ const Issuer = Type.Object(
       description:
         'Claim that is true for Organization Administrators, or that lists the organizations the user administers.',
     }),
+    organization: Type.Optional(
+      Type.String({ minLength: 1, maxLength: 255, description: 'Organization of users whose tokens name none.' }),
+    ),
+    userIdClaim: Type.Optional(
+      claimName(
+        'Claim that identifies a user at this issuer, such as `oid` of Entra; `sub` by default. Users must not be able to change it, and it must never be reassigned.',
+      ),
+    ),
+    emailClaim: Type.Optional(
+      claimName(
+        'Claim with the e-mail address; `email` by default. Any other counts as verified only with `emailsVerified`.',
+      ),
+    ),
+    givenNameClaim: Type.Optional(claimName('Claim with the given name; `given_name` by default.')),
+    surnameClaim: Type.Optional(claimName('Claim with the surname; `family_name` by default.')),
+    nameClaim: Type.Optional(
+      claimName(
+        'Claim with the name that is shown for a user without other names; by default `name`, else `preferred_username`.',
+      ),
+    ),
+    scopeClaims: Type.Optional(
+      Type.Array(claimName('A claim.'), {
+        minItems: 1,
+        maxItems: 10,
+        description:
+          'Claims that may contain `requiredScope`; by default `scope`, else `scp`. Application permissions of Entra are in `roles`.',
+      }),
+    ),
+    rolesClaims: Type.Optional(
+      Type.Array(claimName('A claim.'), {
+        minItems: 1,
+        maxItems: 10,
+        description:
+          'Claims with the roles and groups of a user: names or dotted paths, such as `realm_access.roles` of Keycloak, or `roles` and `groups` of Entra.',
+      }),
+    ),
+    administratorRoles: Type.Optional(
+      Type.Array(Type.String({ minLength: 1, maxLength: 255 }), {
+        maxItems: 100,
+        description:
+          'Roles or groups whose members are Organization Administrators of their own organizations. Needs `rolesClaims`.',
+      }),
+    ),
+    tierRoles: Type.Optional(
+      Type.Record(Type.String({ minLength: 1, maxLength: 255 }), Type.String({ minLength: 1 }), {
+        description:
+          'Tiers by role or group, `{ "role": "Premium" }`: the rate limits of requests with its tokens, unless the users file gives the application a tier. The first role that a token has counts. Needs `rolesClaims`.',
+      }),
+    ),
     emailsVerified: Type.Optional(
       Type.Boolean({
         default: false,
@@ -933,14 +985,27 @@ function checkConfig(value: Record<string, unknown>, env: NodeJS.ProcessEnv, fau
     if (config.metricsPort !== undefined && config.metricsPort !== 0 && config.metricsPort === config.port)
       faults.push(`metricsPort (${config.metricsPort}) must differ from port`);
     if (config.metricsPort !== undefined && !config.metrics) faults.push('metricsPort is set, but metrics is false');
-    const claiming = config.issuers.filter(({ claimsEarlierUsers }) => claimsEarlierUsers === true);
-    if (claiming.length > 1)
-      faults.push(`issuers: more than one has claimsEarlierUsers: ${claiming.map(({ issuer }) => issuer).join(', ')}`);
+    faults.push(...issuerFaults(config));
     if (!config.embeddedIssuer && config.issuers.length === 0)
       faults.push('no issuer of tokens: configure issuers or enable embeddedIssuer');
   }
   if (faults.length > 0) throw new ConfigError(faults);
   return { ...config, dataDir: path.resolve(config.dataDir) };
+}
+
+function issuerFaults({ issuers, tiers }: Config): string[] {
+  const faults: string[] = [];
+  const claiming = issuers.filter(({ claimsEarlierUsers }) => claimsEarlierUsers === true);
+  if (claiming.length > 1)
+    faults.push(`issuers: more than one has claimsEarlierUsers: ${claiming.map(({ issuer }) => issuer).join(', ')}`);
+  for (const [n, { rolesClaims, administratorRoles, tierRoles }] of issuers.entries()) {
+    if (rolesClaims === undefined && (administratorRoles ?? tierRoles) !== undefined)
+      faults.push(`issuers.${n}.rolesClaims is missing: administratorRoles and tierRoles are looked up there`);
+    for (const [role, tier] of Object.entries(tierRoles ?? {}))
+      if (!Object.hasOwn(tiers, tier))
+        faults.push(`issuers.${n}.tierRoles gives the role '${role}' the tier '${tier}', which is not among the tiers`);
+  }
+  return faults;
 }
 
 /** Checks that each store has the settings its type requires, and that no two stores share an id. */

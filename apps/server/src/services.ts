@@ -3,6 +3,7 @@ import type { AddressLimits } from './access/addressLimits.ts';
 import type { Directory } from './access/directory.ts';
 import type { Permissions } from './access/permissions.ts';
 import type { RateLimits } from './access/rateLimits.ts';
+import type { RefusalLog } from './access/refusedToken.ts';
 import type { Tokens } from './access/tokens.ts';
 import type { Briefcases } from './briefcases/briefcases.ts';
 import type { Checkpoints } from './checkpoints/checkpoints.ts';
@@ -52,6 +53,7 @@ export interface Services {
   tokens: Tokens;
   permissions: Permissions;
   refusals: Refusals;
+  refusalLog: RefusalLog;
   rateLimits: RateLimits;
   addressLimits: AddressLimits;
   repeatableRequests: RepeatableRequests;

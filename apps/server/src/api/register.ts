@@ -11,6 +11,7 @@ import {
   type Requirement,
 } from '../access/permissions.ts';
 import { limitExceeded } from '../access/rateLimits.ts';
+import { RefusedToken, type RefusalLog } from '../access/refusedToken.ts';
 import type { Tx } from '../db/database.ts';
 import { withGuard } from '../db/guards.ts';
 import { onBehalfOf, type Party } from '../db/postgres/connectionLimits.ts';
@@ -284,7 +285,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
 
 /** Authenticates the caller. Refused tokens count against the client's address; after too many, tokens are not checked at all. */
 async function authenticated(
-  { tokens, addressLimits }: Services,
+  { tokens, addressLimits, refusalLog }: Services,
   request: FastifyRequest,
   route: Route,
 ): Promise<Caller> {
@@ -294,9 +295,24 @@ async function authenticated(
     return await tokens.authenticate(authorization);
   } catch (error) {
     if (error instanceof TooManyError) throw limitExceeded(error.waitSeconds, route.operationId);
-    if (error instanceof ApiError && error.status === 401) await addressLimits.countRefused(request.ip);
+    if (error instanceof ApiError && error.status === 401) {
+      if (error.cause instanceof RefusedToken) logRefusal(refusalLog, error.cause, request);
+      await addressLimits.countRefused(request.ip);
+    }
     throw error;
   }
+}
+
+/** Logs why a token is refused, for the operator. The caller is not told, and the token is never logged. */
+function logRefusal(log: RefusalLog, refused: RefusedToken, { log: requestLog, ip }: FastifyRequest): void {
+  const { logged, suppressed } = log.next(refused);
+  if (!logged) return;
+  const { code, issuer, message, remedy } = refused;
+  // Every token expires: usually nothing is wrong.
+  requestLog[code === 'expired' ? 'info' : 'warn'](
+    { reason: code, issuer, remoteAddress: ip, remedy, ...(suppressed > 0 && { notLogged: suppressed }) },
+    `token refused: ${message}`,
+  );
 }
 
 /** Attributes the database work of a handler to the caller, and to the iTwin or iModel of the request. */

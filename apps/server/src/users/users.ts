@@ -102,10 +102,16 @@ export class Users {
    * this id, which is what clients of a single issuer expect.
    * @param isReserved whether the users file assigns an id to another user
    * @param claimsEarlier whether users of an earlier version, which stored only the subject, belong to this issuer
+   * @param bySubject the identity by the subject, if the issuer identifies users by another claim; a user recorded under it before
+   * the claim was configured keeps the account
    */
   async idOf(
     identity: Identity,
-    { isReserved, claimsEarlier }: { isReserved: (id: string) => boolean; claimsEarlier: boolean },
+    {
+      isReserved,
+      claimsEarlier,
+      bySubject = identity,
+    }: { isReserved: (id: string) => boolean; claimsEarlier: boolean; bySubject?: Identity },
   ): Promise<string> {
     const key = JSON.stringify([identity.issuer, identity.subject]);
     const known = this.#ids.get(key) ?? (await this.#findByIdentity(identity));
@@ -124,13 +130,17 @@ export class Users {
           .set({ issuer: usersFileIssuer, subject: known })
           .where('id', '=', known)
           .execute();
-      if (claimsEarlier && candidates[0] === subject)
+      if (claimsEarlier && isPlainId(bySubject.subject) && !isReserved(bySubject.subject))
         await this.#db
           .updateTable('user_account')
           .set(identity)
-          .where('id', '=', subject)
+          .where('id', '=', bySubject.subject)
           .where('issuer', 'is', null)
           .execute();
+      if (known === undefined && bySubject !== identity) {
+        const account = await this.#findByIdentity(bySubject);
+        if (account !== undefined && !isReserved(account)) await this.#identify(account, identity);
+      }
       for (const id of candidates) {
         await this.#db
           .insertInto('user_account')
@@ -154,6 +164,15 @@ export class Users {
     if (id === undefined) return derived;
     this.#ids.set(key, id);
     return id;
+  }
+
+  /** Changes what identifies a user. Nothing happens if a concurrent request did so. */
+  async #identify(id: string, identity: Identity): Promise<void> {
+    try {
+      await this.#db.updateTable('user_account').set(identity).where('id', '=', id).execute();
+    } catch (error) {
+      if (!isUniqueError(error)) throw error;
+    }
   }
 
   async #findByIdentity(identity: Identity): Promise<string | undefined> {

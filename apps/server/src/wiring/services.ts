@@ -7,6 +7,7 @@ import { Directory } from '../access/directory.ts';
 import { EmbeddedIssuer } from '../access/embeddedIssuer.ts';
 import { Permissions } from '../access/permissions.ts';
 import { RateLimits } from '../access/rateLimits.ts';
+import { RefusalLog } from '../access/refusedToken.ts';
 import { Tokens } from '../access/tokens.ts';
 import { Baselines, ensureSeeds } from '../baselines/baselines.ts';
 import { Briefcases } from '../briefcases/briefcases.ts';
@@ -116,6 +117,7 @@ async function wireServices(
     tokens: identity.tokens,
     permissions,
     refusals: new Refusals(database.db),
+    refusalLog: new RefusalLog(),
     rateLimits,
     addressLimits: new AddressLimits(config),
     repeatableRequests,

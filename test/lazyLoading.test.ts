@@ -70,7 +70,8 @@ describe('Loading', () => {
       child.kill('SIGTERM');
       await ended;
     }
-    const onRequest = /^(@scalar\/|@fastify\/swagger|yaml|sharp|@aws-sdk\/|@azure\/|@opentelemetry\/sdk|pg|@itwin\/)/;
+    const onRequest =
+      /^(@scalar\/|@fastify\/swagger|yaml|sharp|@aws-sdk\/|@azure\/|@opentelemetry\/|prom-client|pg|@itwin\/|typebox)/;
     assert.deepEqual(
       read(file).filter((name) => onRequest.test(name)),
       [],

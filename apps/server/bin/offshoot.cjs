@@ -13,6 +13,7 @@ if (Number(process.versions.node.split('.')[0]) < oldest) {
   );
   process.exitCode = 1;
 } else {
+  require('./compileCache.cjs');
   // The package holds compiled code only. A checkout has the sources, which Node runs without a build.
   const source = join(__dirname, '..', 'src', 'cli.ts');
   const program = existsSync(source) ? source : join(__dirname, '..', 'dist', 'cli.js');

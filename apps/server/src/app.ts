@@ -114,7 +114,7 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
     await traces?.stop();
     throw error;
   });
-  const metrics = metricsServer(app, services);
+  const metrics = await metricsServer(app, services);
   try {
     await wire(app, services, options);
     await metrics?.listen({ host: config.host, port: config.metricsPort ?? 0 });
@@ -187,11 +187,14 @@ async function closeApp(app: FastifyInstance, graceMs: number): Promise<void> {
 }
 
 /** The separate server for `/metrics`; undefined if metrics are disabled or served on the port of the API. */
-function metricsServer(app: FastifyInstance, { config, database }: Services): FastifyInstance | undefined {
+async function metricsServer(
+  app: FastifyInstance,
+  { config, database }: Services,
+): Promise<FastifyInstance | undefined> {
   if (!config.metrics) return undefined;
   const own = config.metricsPort === undefined ? undefined : Fastify({ forceCloseConnections: true, bodyLimit });
   if (own !== undefined) addSecurityHeaders(own.server);
-  serveMetrics(app, own ?? app, database);
+  await serveMetrics(app, own ?? app, database);
   return own;
 }
 

@@ -1,16 +1,15 @@
 #!/usr/bin/env node
+import { createRequire } from 'node:module';
 import { inspect } from 'node:util';
 import { Command, CommanderError } from 'commander';
-import { compileCache } from './compileCache.ts';
 import { exitCodes, ExitError } from './commands/exit.ts';
 import { cleanOutput } from './terminal.ts';
 import { version } from './version.ts';
 
 cleanOutput(process.stdout, process.stderr);
 
-// Keys, users, models and compiled code are nobody else's, whatever the umask of the shell.
-process.umask(0o077);
-compileCache();
+// For programs that run this module directly: `bin/offshoot.cjs` has done it before.
+createRequire(import.meta.url)('../bin/compileCache.cjs');
 
 /** The commands, in the order of the help. A command loads its modules only if it runs: all of them take a second. */
 const commands: Record<string, () => Promise<Command>> = {

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { Ajv, type ErrorObject } from 'ajv';
 import secureJson from 'secure-json-parse';
-import { Type, type Static } from 'typebox';
+import { Type, type Static } from './jsonSchema.ts';
 import { isNetwork } from './http/addresses.ts';
 import { isolationLevels } from './domain.ts';
 

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { randomUUID } from 'node:crypto';
 import { Ajv } from 'ajv';
 import secureJson from 'secure-json-parse';
-import { Type, type Static } from 'typebox';
+import { Type, type Static } from '../jsonSchema.ts';
 import { emailKey, type User } from '../domain.ts';
 import { createFileDurably } from '../storage/durable.ts';
 

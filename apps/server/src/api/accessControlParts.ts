@@ -1,4 +1,4 @@
-import { Type, type Static } from 'typebox';
+import { Type, type Static } from '../jsonSchema.ts';
 import type { ITwinAccess } from '../access/permissions.ts';
 import type { UserAccountTable } from '../db/schema.ts';
 import type { Caller } from '../domain.ts';

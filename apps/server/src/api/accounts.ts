@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import { ApiError } from '../errors.ts';
 import { FullITwin, MinimalITwin } from './itwins.ts';
 import { callerRoute, itwinRoute, type Call, type Route } from './route.ts';

@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import type { IModelTable } from '../db/schema.ts';
 import type { BaselineState } from '../domain.ts';
 import type { Baseline } from '../baselines/baselines.ts';

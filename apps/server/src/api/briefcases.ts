@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import { firstBriefcaseId, lastBriefcaseId } from '../briefcases/counter.ts';
 import type { BriefcaseTable } from '../db/schema.ts';
 import { ApiError } from '../errors.ts';

@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import { databaseName } from '../checkpoints/checkpoints.ts';
 import { containerOf } from '../checkpoints/containers.ts';
 import type { CheckpointTable, IModelTable } from '../db/schema.ts';

@@ -1,4 +1,4 @@
-import { Type, type Static } from 'typebox';
+import { Type, type Static } from '../jsonSchema.ts';
 import { CannotSquashError, type CloneRequest } from '../cloning/cloning.ts';
 import { ApiError, detail } from '../errors.ts';
 import { madeIModel } from './made.ts';

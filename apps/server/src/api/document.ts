@@ -1,6 +1,6 @@
 import swagger from '@fastify/swagger';
 import Fastify from 'fastify';
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import { errorTable, type ErrorCode } from '../errors.ts';
 import { version } from '../version.ts';
 import { keyDescription } from './repeats.ts';

@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import type { ExtendedDataTable } from '../db/schema.ts';
 import { parseChangesetRef } from '../domain.ts';
 import { detail } from '../errors.ts';

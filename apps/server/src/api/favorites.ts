@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import type { PersonalListKind } from '../favorites/favorites.ts';
 import { MinimalIModel, toIModel, toMinimal } from './imodels.ts';
 import type { SortKey } from '../db/keysetPaging.ts';

@@ -1,4 +1,4 @@
-import { Type, type Static } from 'typebox';
+import { Type, type Static } from '../jsonSchema.ts';
 import type { UserGroupTable } from '../db/schema.ts';
 import { ApiError, detail, type ErrorDetail } from '../errors.ts';
 import { GroupNameTakenError, type Group, type GroupMember } from '../iTwins/groups.ts';

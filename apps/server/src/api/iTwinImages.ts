@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import type { ITwinImageTable } from '../db/schema.ts';
 import { detail } from '../errors.ts';
 import { clientGone } from '../http/clientGone.ts';

@@ -1,4 +1,4 @@
-import { Type, type Static } from 'typebox';
+import { Type, type Static } from '../jsonSchema.ts';
 import type { IModelTable } from '../db/schema.ts';
 import { CannotSquashError, type TemplateRequest } from '../cloning/cloning.ts';
 import type { Extent } from '../domain.ts';

@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import { ApiError } from '../errors.ts';
 import { pathOf } from './accessControl.ts';
 import { idOf, managesMembers, NoInvitations, seenByMembers } from './accessControlParts.ts';

@@ -1,4 +1,4 @@
-import { Type, type Static } from 'typebox';
+import { Type, type Static } from '../jsonSchema.ts';
 import type { ITwinTable } from '../db/schema.ts';
 import { ApiError, detail, type ErrorDetail } from '../errors.ts';
 import { type ITwinFilter, type QueryScope, filterProperties } from '../iTwins/itwins.ts';

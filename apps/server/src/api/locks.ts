@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import type { HeldLockLevel } from '../db/schema.ts';
 import { ApiError, detail } from '../errors.ts';
 import { maxObjects, type LockLevel } from '../locks/locks.ts';

@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import type { NamedVersionTable } from '../db/schema.ts';
 import { parseGuid } from '../domain.ts';
 import type { Links } from './links.ts';

@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import { pathOf } from './accessControl.ts';
 import { byText, idOf, refusingUnknownUsers, seenByMembers, showingUsers, UserSchema } from './accessControlParts.ts';
 import { pageRequest, pagingParameters } from './paging.ts';

@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import type { Cursor, PagePosition, PageRequest, SortKey } from '../db/keysetPaging.ts';
 import { type ApiError, detail } from '../errors.ts';
 

@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import { ownIModelPermissions, type IModelPermission } from '../domain.ts';
 import { detail } from '../errors.ts';
 import type { Grant, GrantKind } from '../imodels/imodelPermissions.ts';

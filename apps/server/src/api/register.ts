@@ -1,6 +1,6 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import secureJson from 'secure-json-parse';
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import { TooManyError } from '../access/addressLimits.ts';
 import {
   Permissions,

@@ -1,4 +1,4 @@
-import { Type, type Static } from 'typebox';
+import { Type, type Static } from '../jsonSchema.ts';
 import type { RepositoryTable } from '../db/schema.ts';
 import { parseGuid } from '../domain.ts';
 import { detail, type ErrorDetail } from '../errors.ts';

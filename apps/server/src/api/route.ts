@@ -1,5 +1,5 @@
 import type { FastifyReply } from 'fastify';
-import type { Static, TSchema } from 'typebox';
+import type { Static, TSchema } from '../jsonSchema.ts';
 import type { IModelAccess, IModelRequirement, ITwinAccess, ITwinRequirement } from '../access/permissions.ts';
 import type { Caller, IModelPermission, Permission } from '../domain.ts';
 import type { ErrorCode, ErrorDetail, ApiError } from '../errors.ts';

@@ -1,4 +1,4 @@
-import { Type, type Static, type TSchema } from 'typebox';
+import { Type, type Static, type TSchema } from '../jsonSchema.ts';
 import type { TextKind } from './text.ts';
 import type { Wording } from './validation.ts';
 

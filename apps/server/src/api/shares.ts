@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import type { ShareTable } from '../db/schema.ts';
 import { parseGuid } from '../domain.ts';
 import { detail, type ApiError, type ErrorDetail } from '../errors.ts';

@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import { detail } from '../errors.ts';
 import { clientGone } from '../http/clientGone.ts';
 import { NotAPictureError, TooManyPixelsError } from '../thumbnails/pictures.ts';

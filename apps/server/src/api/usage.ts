@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import { itwinRoute, type Route } from './route.ts';
 import { Nullable } from './schemas.ts';
 

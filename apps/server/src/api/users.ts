@@ -1,4 +1,4 @@
-import { Type } from 'typebox';
+import { Type } from '../jsonSchema.ts';
 import type { UserAccountTable } from '../db/schema.ts';
 import { ApiError } from '../errors.ts';
 import type { UserStatistics } from '../users/users.ts';

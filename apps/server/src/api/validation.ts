@@ -1,5 +1,5 @@
 import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv';
-import type { TSchema } from 'typebox';
+import type { TSchema } from '../jsonSchema.ts';
 import { detail, type ErrorDetail } from '../errors.ts';
 import { faultOfText, normalizeText, type TextKind } from './text.ts';
 

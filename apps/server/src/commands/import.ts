@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync, realpathSync, statSync, type Stats } from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
-import { Type, type Static } from 'typebox';
+import { Type, type Static } from '../jsonSchema.ts';
 import { firstBriefcaseId, lastBriefcaseId } from '../briefcases/counter.ts';
 import { ChangesetFileError } from '../changesets/changesetId.ts';
 import { readChangesetFile, type ChangesetContents } from '../changesets/localFile.ts';

@@ -3,7 +3,7 @@ import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Command } from 'commander';
-import { Type, type Static } from 'typebox';
+import { Type, type Static } from '../jsonSchema.ts';
 import { firstBriefcaseId, lastBriefcaseId } from '../briefcases/counter.ts';
 import { ChangesetFileError } from '../changesets/changesetId.ts';
 import { readChangesetFile } from '../changesets/localFile.ts';

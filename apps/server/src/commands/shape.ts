@@ -1,5 +1,5 @@
 import { Ajv } from 'ajv';
-import type { Static, TSchema } from 'typebox';
+import type { Static, TSchema } from '../jsonSchema.ts';
 import { exitCodes, ExitError } from './exit.ts';
 
 const ajv = new Ajv({ strict: false });

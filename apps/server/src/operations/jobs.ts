@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import type { FastifyBaseLogger } from 'fastify';
-import { SpanKind } from '@opentelemetry/api';
 import { sql, type RawBuilder } from 'kysely';
 import { databaseNow } from '../db/clock.ts';
 import type { Database, Db, Tx } from '../db/database.ts';
@@ -317,8 +316,7 @@ export class Jobs {
         `job ${row.kind}`,
         { 'offshoot.job': row.id, 'offshoot.subject': row.subject_id, 'offshoot.attempt': row.attempt },
         () => unlessAborted(handler.run(job), job.signal, abortMs),
-        continuing(row.trace),
-        SpanKind.CONSUMER,
+        { parent: continuing(row.trace), kind: 'CONSUMER' },
       );
     } catch (error) {
       await this.#failed(handler, job, row, error as Error);

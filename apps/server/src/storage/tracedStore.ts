@@ -1,5 +1,4 @@
 import type { Readable } from 'node:stream';
-import { SpanKind } from '@opentelemetry/api';
 import type {
   BlobStore,
   ByteRange,
@@ -118,6 +117,6 @@ export class TracedStore implements BlobStore {
   }
 
   #span<T>(name: string, attributes: Record<string, number>, work: () => Promise<T>): Promise<T> {
-    return traced(name, { 'offshoot.store': this.id, ...attributes }, work, undefined, SpanKind.CLIENT);
+    return traced(name, { 'offshoot.store': this.id, ...attributes }, work, { kind: 'CLIENT' });
   }
 }

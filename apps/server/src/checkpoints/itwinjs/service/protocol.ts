@@ -5,7 +5,7 @@
  * version and isolation level.
  */
 import type { Readable } from 'node:stream';
-import { Type, type Static } from 'typebox';
+import { Type, type Static } from '../../../jsonSchema.ts';
 import { isolationLevels } from '../../../domain.ts';
 
 export const workPath = '/work';

@@ -6,7 +6,7 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as pause } from 'node:timers/promises';
 import { Ajv } from 'ajv';
-import type { Static } from 'typebox';
+import type { Static } from '../../../jsonSchema.ts';
 import { type IsolationLevel, isolationLevels } from '../../../domain.ts';
 import type { ModelWorker } from '../modelWorker.ts';
 import type { WorkRequest, WorkResult } from '../worker.ts';

@@ -12,6 +12,7 @@ import type { Workers } from './checkpoints/itwinjs/workers.ts';
 import type { Config } from './config.ts';
 import { ApiError } from './errors.ts';
 import { documentationPage } from './http/documentationPage.ts';
+import { serveGuide } from './http/guide.ts';
 import { addSecurityHeaders } from './http/securityHeaders.ts';
 import { proxyTrust } from './http/trustedProxies.ts';
 import { discardUnreadBodies } from './http/unreadBodies.ts';
@@ -43,6 +44,8 @@ export interface RunningServer {
 export interface ServerOptions extends RegisterOptions {
   /** A worker runs jobs and only serves health and metrics. */
   role?: 'server' | 'worker';
+  /** Folder of the pages at `/docs/guide`; by default those that were built with the server. */
+  guideFolder?: string;
 }
 
 /** Maximum times for closing destroyed connections and for sending the last spans, milliseconds. */
@@ -330,7 +333,7 @@ async function detailsInTime(services: Services): Promise<Details> {
   return { ...details };
 }
 
-async function wireApi(app: FastifyInstance, services: Services, options: RegisterOptions): Promise<void> {
+async function wireApi(app: FastifyInstance, services: Services, options: ServerOptions): Promise<void> {
   await app.register(async (api) => registerRoutes(api, services, routes, options));
   await app.register(dataPlane, {
     blobs: services.blobs,
@@ -366,6 +369,7 @@ async function wireApi(app: FastifyInstance, services: Services, options: Regist
     request.url.split('?', 1)[0]?.endsWith('/') === true ? servePage(request, reply) : toDocument(request, reply),
   );
   app.get('/docs/*', servePage);
+  serveGuide(app, options.guideFolder);
 }
 
 /** The origin at which clients on this machine reach the server. */

@@ -565,7 +565,7 @@ onEachDatabase(
       const { db } = context.server.services.database;
       const held = await db
         .selectFrom('imodel as m')
-        .innerJoin('history_segment as h', 'h.history_id', 'm.history_id')
+        .innerJoin('history as h', 'h.id', 'm.history_id')
         .innerJoin('changeset as c', 'c.segment_id', 'h.segment_id')
         .select('c.id')
         .where('m.id', '=', id)

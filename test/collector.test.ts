@@ -283,8 +283,8 @@ onEachDatabase('The collector', {}, (context) => {
     await db.insertInto('checkpoint').values(checkpoint).execute();
     // Orphans: a blob, a history, a changeset without a segment, a job, a favorite of a deleted iModel.
     await blob();
-    await db.insertInto('history').values({ id, created_at: 1 }).execute();
     await db.insertInto('segment').values({ id, owner_imodel_id: null }).execute();
+    await db.insertInto('history').values({ id, created_at: 1, segment_id: id, first_index: 1, depth: 0 }).execute();
     await db
       .insertInto('changeset')
       .values({
@@ -335,9 +335,9 @@ onEachDatabase('The collector', {}, (context) => {
         .where('id', '=', made.id)
         .executeTakeFirstOrThrow();
       const { segment_id } = await db
-        .selectFrom('history_segment')
+        .selectFrom('history')
         .select('segment_id')
-        .where('history_id', '=', history_id)
+        .where('id', '=', history_id)
         .executeTakeFirstOrThrow();
       const [first, second] = await db
         .selectFrom('changeset')

@@ -4,7 +4,6 @@ import { Readable } from 'node:stream';
 import { describe, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { ConfigInput } from '../apps/server/src/config.ts';
-import { openEnd } from '../apps/server/src/db/schema.ts';
 import { EmbeddedIssuer } from '../apps/server/src/access/embeddedIssuer.ts';
 import { verify } from '../apps/server/src/maintenance/verify.ts';
 import { Api } from './support/api.ts';
@@ -77,7 +76,7 @@ for (const setup of setups) {
           const contents = (of: string) =>
             database.db
               .selectFrom('imodel as m')
-              .innerJoin('history_segment as h', 'h.history_id', 'm.history_id')
+              .innerJoin('history as h', 'h.id', 'm.history_id')
               .innerJoin('changeset as c', 'c.segment_id', 'h.segment_id')
               .innerJoin('blob as b', 'b.id', 'c.blob_id')
               .select(['c.index', 'c.id', 'c.parent_id', 'b.sha256', 'b.size'])
@@ -104,10 +103,9 @@ async function grow({ services: { database, blobs } }: TestServer, iModelId: str
   const { db } = database;
   const imodel = await db.selectFrom('imodel').selectAll().where('id', '=', iModelId).executeTakeFirstOrThrow();
   const range = await db
-    .selectFrom('history_segment')
+    .selectFrom('history')
     .selectAll()
-    .where('history_id', '=', imodel.history_id)
-    .where('last_index', '=', openEnd)
+    .where('id', '=', imodel.history_id)
     .executeTakeFirstOrThrow();
   const first = await db
     .selectFrom('changeset')

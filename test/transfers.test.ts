@@ -83,7 +83,7 @@ async function placesOf({ services }: TestServer, iModelId: string): Promise<str
   const { db } = services.database;
   const ofChangesets = await db
     .selectFrom('imodel as m')
-    .innerJoin('history_segment as h', 'h.history_id', 'm.history_id')
+    .innerJoin('history as h', 'h.id', 'm.history_id')
     .innerJoin('changeset as c', 'c.segment_id', 'h.segment_id')
     .innerJoin('blob as b', 'b.id', 'c.blob_id')
     .select('b.store')
@@ -659,7 +659,7 @@ for (const setup of setups)
         }
         const places = await services.database.db
           .selectFrom('imodel as m')
-          .innerJoin('history_segment as h', 'h.history_id', 'm.history_id')
+          .innerJoin('history as h', 'h.id', 'm.history_id')
           .innerJoin('checkpoint as c', (on) =>
             on.on((eb) =>
               eb.or([

@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { openEnd } from '../../apps/server/src/db/schema.ts';
 import { nobodysAccount } from '../../apps/server/src/quotas/accounts.ts';
 import type { Bulk } from './bulk.ts';
 import type { Content } from './data.ts';
@@ -12,11 +11,20 @@ export const jobKind = 'bench';
 /** Bytes of each stored file. */
 const fileBytes = 100;
 
+/** The columns of a history that continues no other. */
+const rootHistory = { first_index: 1, parent_id: null, depth: 0, jump_id: null, jump_first_index: null };
+
 /** iModels that only managers may see, each with a history, and marked by one member. */
 export async function addIModels(bulk: Bulk, { manyId, ownerId, baselineId }: Content, size: number): Promise<void> {
   const now = Date.now();
   // The history and the segment of an iModel have its id.
-  await bulk.insert('history', size, (n) => ({ id: idOf('iModel', n), created_at: now }));
+  await bulk.insert('segment', size, (n) => ({ id: idOf('iModel', n), owner_imodel_id: idOf('iModel', n) }));
+  await bulk.insert('history', size, (n) => ({
+    ...rootHistory,
+    id: idOf('iModel', n),
+    created_at: now,
+    segment_id: idOf('iModel', n),
+  }));
   await bulk.insert('imodel', size, (n) => ({
     id: idOf('iModel', n),
     itwin_id: manyId,
@@ -41,13 +49,6 @@ export async function addIModels(bulk: Bulk, { manyId, ownerId, baselineId }: Co
     secured_by: 'users',
     deleted_at: null,
     failed_at: null,
-  }));
-  await bulk.insert('segment', size, (n) => ({ id: idOf('iModel', n), owner_imodel_id: idOf('iModel', n) }));
-  await bulk.insert('history_segment', size, (n) => ({
-    history_id: idOf('iModel', n),
-    first_index: 1,
-    last_index: openEnd,
-    segment_id: idOf('iModel', n),
   }));
   for (const kind of ['favorite', 'recent'] as const)
     await bulk.insert('mark', size, (n) => ({
@@ -87,13 +88,7 @@ export async function addChangesets(
     ...nobodysAccount,
   }));
   await bulk.insert('segment', 1, () => ({ id: segmentId, owner_imodel_id: largeId }));
-  await bulk.insert('history', 1, () => ({ id: historyId, created_at: now }));
-  await bulk.insert('history_segment', 1, () => ({
-    history_id: historyId,
-    first_index: 1,
-    last_index: openEnd,
-    segment_id: segmentId,
-  }));
+  await bulk.insert('history', 1, () => ({ ...rootHistory, id: historyId, created_at: now, segment_id: segmentId }));
   await bulk.insert('changeset', 10 * size, (n) => ({
     segment_id: segmentId,
     index: n + 1,

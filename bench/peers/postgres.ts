@@ -57,8 +57,7 @@ async function compareRows(
          select string_agg(format('%I', column_name), ', ') from information_schema.columns
          where table_schema = current_schema() and table_name = 'changeset' and column_name <> 'segment_id'
        ) as columns
-       from imodel m join history_segment h on h.history_id = m.history_id
-       where m.id = $1 order by h.first_index limit 1`,
+       from imodel m join history h on h.id = m.history_id where m.id = $1`,
       [iModelId],
     );
     const { segment_id, columns } = found.rows[0] as { segment_id: string; columns: string };

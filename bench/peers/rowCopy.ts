@@ -26,9 +26,7 @@ export async function prepareRowCopy({ dataDir, content }: Installation<Sources>
     .filter((name) => name !== '"segment_id"')
     .join(', ');
   const { segment_id } = database
-    .prepare(
-      'select h.segment_id from imodel m join history_segment h on h.history_id = m.history_id where m.id = ? order by h.first_index',
-    )
+    .prepare('select h.segment_id from imodel m join history h on h.id = m.history_id where m.id = ?')
     .get(content.modelId) as { segment_id: string };
   const run = (): void => {
     const segment = randomUUID();

@@ -8,7 +8,8 @@ import pg from 'pg';
 import pino from 'pino';
 import { loadConfig, type Config } from '../config.ts';
 import { databaseFile, type Tx } from '../db/database.ts';
-import { openEnd, type ChangesetTable } from '../db/schema.ts';
+import type { ChangesetTable } from '../db/schema.ts';
+import { insertHistory } from '../db/statements/insertHistory.ts';
 import type { Caller } from '../domain.ts';
 import { openServices } from '../wiring/services.ts';
 import type { Services } from '../services.ts';
@@ -252,13 +253,12 @@ export async function prepareSource(
   if (changesets === 0) return imodel.id;
   await database.db.transaction().execute(async (tx) => {
     const now = Date.now();
-    const historyId = randomUUID();
+    let historyId: string | null = null;
     const { blob_id } = await tx
       .selectFrom('baseline')
       .select('blob_id')
       .where('id', '=', imodel.baseline_id)
       .executeTakeFirstOrThrow();
-    await tx.insertInto('history').values({ id: historyId, created_at: now }).execute();
     let first = 1;
     for (let range = 1; range <= depth; range++) {
       const open = range === depth;
@@ -268,10 +268,8 @@ export async function prepareSource(
         .insertInto('segment')
         .values({ id: segmentId, owner_imodel_id: open ? imodel.id : null })
         .execute();
-      await tx
-        .insertInto('history_segment')
-        .values({ history_id: historyId, first_index: first, last_index: open ? openEnd : last, segment_id: segmentId })
-        .execute();
+      const from = { history_id: historyId, head_index: first - 1 };
+      historyId = await insertHistory(tx, { segmentId, firstIndex: first, from, now });
       await insertChangesets(tx, segmentId, blob_id, caller.user.id, first, last, now);
       first = last + 1;
     }
@@ -340,7 +338,6 @@ const tablesOfClone = [
   'operation',
   'audit',
   'history',
-  'history_segment',
   'segment',
   'changeset',
   'baseline',

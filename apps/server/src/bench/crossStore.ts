@@ -10,7 +10,8 @@ import pMap from 'p-map';
 import pino from 'pino';
 import { loadConfig, type Config } from '../config.ts';
 import { openDatabase, type Db } from '../db/database.ts';
-import { openEnd, type BlobTable, type ChangesetTable } from '../db/schema.ts';
+import type { BlobTable, ChangesetTable } from '../db/schema.ts';
+import { insertHistory } from '../db/statements/insertHistory.ts';
 import { nobodysAccount } from '../quotas/accounts.ts';
 import { openServices } from '../wiring/services.ts';
 import type { Services } from '../services.ts';
@@ -154,13 +155,10 @@ export async function fill(
   size: number,
 ): Promise<string[]> {
   const store = blobs.stores.home;
-  const [historyId, segmentId, now] = [randomUUID(), randomUUID(), Date.now()];
+  const [segmentId, now] = [randomUUID(), Date.now()];
   await db.insertInto('segment').values({ id: segmentId, owner_imodel_id: iModelId }).execute();
-  await db.insertInto('history').values({ id: historyId, created_at: now }).execute();
-  await db
-    .insertInto('history_segment')
-    .values({ history_id: historyId, first_index: 1, last_index: openEnd, segment_id: segmentId })
-    .execute();
+  const from = { history_id: null, head_index: 0 };
+  const historyId = await db.transaction().execute((tx) => insertHistory(tx, { segmentId, firstIndex: 1, from, now }));
   const keys: string[] = [];
   for (let first = 1; first <= files; first += insertBatch) {
     const indexes = Array.from({ length: Math.min(insertBatch, files - first + 1) }, (_, n) => first + n);
@@ -332,7 +330,7 @@ async function check(config: Config, sourceId: string, cloneId: string, files: n
 function filesOf(db: Db, iModelId: string): Promise<{ id: string; sha256: string | null }[]> {
   return db
     .selectFrom('imodel as m')
-    .innerJoin('history_segment as h', 'h.history_id', 'm.history_id')
+    .innerJoin('history as h', 'h.id', 'm.history_id')
     .innerJoin('changeset as c', 'c.segment_id', 'h.segment_id')
     .innerJoin('blob as b', 'b.id', 'c.blob_id')
     .select(['c.id', 'b.sha256'])

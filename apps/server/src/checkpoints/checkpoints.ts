@@ -15,6 +15,7 @@ import {
   type Place,
   type PlacesRead,
 } from '../db/statements/missingCheckpoints.ts';
+import { iModelsWith, lastCheckpoint, rangesOf } from '../db/statements/historyRanges.ts';
 import { segmentAt } from '../db/statements/segmentAt.ts';
 import type { Caller, ChangesetRef } from '../domain.ts';
 import { ApiError } from '../errors.ts';
@@ -74,12 +75,8 @@ export class Checkpoints {
   async nearest(view: CheckpointView, index: number): Promise<CheckpointTable | undefined> {
     const { db } = this.#database;
     if (view.history_id === null || index === 0) return baselineCheckpoint(db, view);
-    const found = await visibleCheckpoints(db, view, Math.min(index, view.head_index))
-      .where('c.state', '=', 'successful')
-      .orderBy('c.changeset_index', 'desc')
-      .limit(1)
-      .executeTakeFirst();
-    return found ?? baselineCheckpoint(db, view);
+    const upTo = Math.min(index, view.head_index);
+    return (await nearestUsable.first(db, { historyId: view.history_id, upTo })) ?? baselineCheckpoint(db, view);
   }
 
   /** Every usable checkpoint that an iModel can see, ordered by index. */
@@ -88,7 +85,7 @@ export class Checkpoints {
     const baseline = await baselineCheckpoint(db, view);
     const first = baseline === undefined ? [] : [baseline];
     if (view.history_id === null) return first;
-    const others = await visibleCheckpoints(db, view, view.head_index)
+    const others = await visibleCheckpoints(db, { historyId: view.history_id, first: 1, last: view.head_index })
       .where('c.state', '=', 'successful')
       .orderBy('c.changeset_index')
       .execute();
@@ -105,7 +102,9 @@ export class Checkpoints {
     if (view.history_id === null) return baselineCheckpoints;
     return [
       ...baselineCheckpoints,
-      ...(await visibleCheckpoints(db, view, view.head_index).orderBy('c.changeset_index').execute()),
+      ...(await visibleCheckpoints(db, { historyId: view.history_id, first: 1, last: view.head_index })
+        .orderBy('c.changeset_index')
+        .execute()),
     ];
   }
 
@@ -124,7 +123,7 @@ export class Checkpoints {
     if (view.history_id === null) return () => 0;
     const { db } = this.#database;
     const historyId = view.history_id;
-    const within = first === last ? [] : await usableWithin.all(db, { historyId, first, last });
+    const within = first === last ? [] : await usableWithin.all(db, { historyId, first: first + 1, last });
     const before = await lastUsable.first(db, { historyId, upTo: first });
     const indexes = [...within, ...(before === undefined ? [] : [before])].map(
       ({ changeset_index }) => changeset_index,
@@ -194,10 +193,10 @@ export class Checkpoints {
    */
   async scheduleTip(tx: Tx, imodel: IModelTable, userId?: string): Promise<void> {
     if (!this.#enabled || this.#every === 0 || imodel.head_index < this.#every) return;
-    const last = await visibleCheckpoints(tx, imodel, imodel.head_index)
-      .orderBy('c.changeset_index', 'desc')
-      .limit(1)
-      .executeTakeFirst();
+    const last =
+      imodel.history_id === null
+        ? undefined
+        : await lastOfAll.first(tx, { historyId: imodel.history_id, upTo: imodel.head_index });
     if (imodel.head_index - (last?.changeset_index ?? 0) >= this.#every)
       await this.ensureScheduled(tx, imodel, imodel.head_index, userId === undefined ? {} : { userId });
   }
@@ -246,20 +245,15 @@ export class Checkpoints {
     for (const row of failed) {
       await setImmediate(undefined);
       if (signal.aborted) return retried;
-      const viewers = db
-        .selectFrom('imodel as m')
+      const viewers =
+        row.segment_id === null
+          ? db.selectFrom('imodel as m').where('m.baseline_id', '=', row.baseline_id).where('m.deleted_at', 'is', null)
+          : iModelsWith(db, row.segment_id, row.changeset_index);
+      const imodel = await viewers
         .select(['m.itwin_id', 'm.creator_id'])
-        .where('m.deleted_at', 'is', null)
         .where('m.state', '=', 'initialized')
-        .limit(1);
-      const imodel = await (
-        row.baseline_id !== null
-          ? viewers.where('m.baseline_id', '=', row.baseline_id)
-          : viewers
-              .innerJoin('history_segment as h', 'h.history_id', 'm.history_id')
-              .where('h.segment_id', '=', row.segment_id)
-              .where('m.head_index', '>=', row.changeset_index)
-      ).executeTakeFirst();
+        .limit(1)
+        .executeTakeFirst();
       if (
         imodel !== undefined &&
         (await db.transaction().execute((tx) => this.#retry(tx, row.id, imodel.itwin_id, imodel.creator_id)))
@@ -344,38 +338,51 @@ export class Checkpoints {
   }
 }
 
-/** Indexes of the usable checkpoints beyond `first` up to `last`, the last one first. */
-const usableWithin = compiledQuery(
-  (db, { historyId, first, last }: { historyId: string; first: number; last: number }) =>
-    visibleCheckpoints(db, { history_id: historyId }, last)
-      .clearSelect()
-      .select('c.changeset_index')
-      .where('c.state', '=', sql.lit('successful'))
-      .where('c.changeset_index', '>', first)
-      .orderBy('c.changeset_index', 'desc'),
+/** Changesets from one index to another of a history. */
+interface Indexes {
+  historyId: string;
+  first: number;
+  last: number;
+}
+
+/** Indexes of the usable checkpoints from `first` to `last`, the last one first. */
+const usableWithin = compiledQuery((db, indexes: Indexes) =>
+  visibleCheckpoints(db, indexes)
+    .clearSelect()
+    .select('c.changeset_index')
+    .where('c.state', '=', sql.lit('successful'))
+    .orderBy('c.changeset_index', 'desc'),
 );
 
 /** Index of the last usable checkpoint up to an index. */
 const lastUsable = compiledQuery((db, { historyId, upTo }: { historyId: string; upTo: number }) =>
-  visibleCheckpoints(db, { history_id: historyId }, upTo)
-    .clearSelect()
-    .select('c.changeset_index')
-    .where('c.state', '=', sql.lit('successful'))
-    .orderBy('c.changeset_index', 'desc')
-    .limit(sql.lit(1)),
+  db.selectFrom(lastCheckpoint(historyId, upTo, 'usable').as('u')).select('u.changeset_index'),
 );
 
-/** Query for the checkpoints of the changesets that an iModel can see, up to an index. */
-function visibleCheckpoints(db: Db, view: Pick<CheckpointView, 'history_id'>, upTo: number) {
-  return db
-    .selectFrom('history_segment as h')
-    .innerJoin('checkpoint as c', 'c.segment_id', 'h.segment_id')
+/** Index of the last checkpoint up to an index, in any state. */
+const lastOfAll = compiledQuery((db, { historyId, upTo }: { historyId: string; upTo: number }) =>
+  db.selectFrom(lastCheckpoint(historyId, upTo, 'any').as('u')).select('u.changeset_index'),
+);
+
+/** The last usable checkpoint up to an index. */
+const nearestUsable = compiledQuery((db, { historyId, upTo }: { historyId: string; upTo: number }) =>
+  db
+    .selectFrom(lastCheckpoint(historyId, upTo, 'usable').as('u'))
+    .crossJoin('checkpoint as c')
     .selectAll('c')
-    .where('h.history_id', '=', view.history_id)
-    .where('h.first_index', '<=', upTo)
+    .whereRef('c.segment_id', '=', 'u.segment_id')
+    .whereRef('c.changeset_index', '=', 'u.changeset_index'),
+);
+
+/** Query for the checkpoints of changesets. */
+function visibleCheckpoints(db: Db, { historyId, first, last }: Indexes) {
+  return db
+    .selectFrom(rangesOf(historyId, first, last).as('h'))
+    .crossJoin('checkpoint as c')
+    .selectAll('c')
+    .whereRef('c.segment_id', '=', 'h.segment_id')
     .whereRef('c.changeset_index', '>=', 'h.first_index')
-    .whereRef('c.changeset_index', '<=', 'h.last_index')
-    .where('c.changeset_index', '<=', upTo);
+    .whereRef('c.changeset_index', '<=', 'h.last_index');
 }
 
 /** The usable checkpoint of the baseline. */

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { raiseBriefcaseCountersOn } from '../briefcases/counter.ts';
 import type { Database } from '../db/database.ts';
 import type { ChangesetTable, CheckpointTable, IModelTable } from '../db/schema.ts';
+import { iModelsWith } from '../db/statements/historyRanges.ts';
 import { listChangesets } from '../db/statements/listChangesets.ts';
 import type { Effect, JobHandler, RunningJob } from '../operations/jobs.ts';
 import { endBaseline } from '../baselines/baselines.ts';
@@ -161,18 +162,15 @@ export class Generator {
 
   /** Any iModel that can see the changeset or baseline of a checkpoint. All of them yield the same file. */
   async #findViewer(row: CheckpointTable): Promise<IModelTable | undefined> {
-    const imodels = this.#database.db
+    const { db } = this.#database;
+    if (row.segment_id !== null)
+      return iModelsWith(db, row.segment_id, row.changeset_index).selectAll('m').limit(1).executeTakeFirst();
+    return db
       .selectFrom('imodel')
-      .selectAll('imodel')
-      .where('imodel.deleted_at', 'is', null)
-      .limit(1);
-    if (row.baseline_id !== null) return imodels.where('imodel.baseline_id', '=', row.baseline_id).executeTakeFirst();
-    return imodels
-      .innerJoin('history_segment as h', 'h.history_id', 'imodel.history_id')
-      .where('h.segment_id', '=', row.segment_id)
-      .where('h.first_index', '<=', row.changeset_index)
-      .where('h.last_index', '>=', row.changeset_index)
-      .where('imodel.head_index', '>=', row.changeset_index)
+      .selectAll()
+      .where('deleted_at', 'is', null)
+      .where('baseline_id', '=', row.baseline_id)
+      .limit(1)
       .executeTakeFirst();
   }
 

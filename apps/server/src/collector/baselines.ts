@@ -6,9 +6,10 @@ import { orphanIds } from './orphans.ts';
 import { chunk, timeOf, unlessInUse, type CollectorOptions } from './step.ts';
 
 /** Deletes baselines that no iModel uses, although no deletion of an iModel led to them. @returns how many were found */
-export async function deleteOrphanBaselines({ db, engine }: Database, options: CollectorOptions): Promise<number> {
+export async function deleteOrphanBaselines(database: Database, options: CollectorOptions): Promise<number> {
+  const { db, engine } = database;
   const { seeds, uploadLifeMs, signal } = options;
-  const ids = await orphanIds(db, 'baseline', timeOf(options) - uploadLifeMs, chunk);
+  const ids = await orphanIds(database, 'baseline', timeOf(options) - uploadLifeMs, chunk);
   for (const id of ids) {
     signal?.throwIfAborted();
     await unlessInUse(() =>

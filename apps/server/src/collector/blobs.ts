@@ -11,16 +11,19 @@ import { chunk, timeOf, unlessInUse, type CollectorOptions } from './step.ts';
  */
 const orphanAgeMs = 7 * 24 * 3600 * 1000;
 
+/** Blobs that one transaction releases. */
+const releasedAtOnce = 200;
+
 /** Releases blobs that nothing refers to and that were never released. @returns how many */
-export async function releaseOrphanBlobs({ db }: Database, options: CollectorOptions): Promise<number> {
+export async function releaseOrphanBlobs(database: Database, options: CollectorOptions): Promise<number> {
   const { uploadLifeMs, signal } = options;
   let released = 0;
   for (;;) {
     signal?.throwIfAborted();
-    const ids = await orphanIds(db, 'blob', timeOf(options) - uploadLifeMs, chunk);
-    await db.transaction().execute((tx) => releaseBlobs(tx, ids, Date.now()));
+    const ids = await orphanIds(database, 'blob', timeOf(options) - uploadLifeMs, releasedAtOnce);
+    await database.db.transaction().execute((tx) => releaseBlobs(tx, ids, Date.now()));
     released += ids.length;
-    if (ids.length < chunk) return released;
+    if (ids.length < releasedAtOnce) return released;
   }
 }
 

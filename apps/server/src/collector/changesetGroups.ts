@@ -1,3 +1,4 @@
+import { sql } from 'kysely';
 import type { Database } from '../db/database.ts';
 import { timeOf, type CollectorOptions } from './step.ts';
 
@@ -6,7 +7,7 @@ export async function timeOutChangesetGroups({ db }: Database, options: Collecto
   const timedOut = await db
     .updateTable('changeset_group')
     .set({ state: 'timedOut' })
-    .where('state', '=', 'inProgress')
+    .where('state', '=', sql.lit('inProgress'))
     .where((eb) => eb(eb.fn.coalesce('touched_at', 'created_at'), '<', timeOf(options) - options.groupLifeMs))
     .executeTakeFirst();
   return Number(timedOut.numUpdatedRows);

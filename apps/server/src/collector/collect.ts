@@ -5,12 +5,10 @@ import type { Stores } from '../storage/stores.ts';
 import { deleteOrphanBaselines } from './baselines.ts';
 import { deleteOrphanObjects, deleteReleasedBlobs, releaseOrphanBlobs } from './blobs.ts';
 import { timeOutChangesetGroups } from './changesetGroups.ts';
-import { deleteUnreachableChangesets } from './changesets.ts';
-import { deleteUnreferenced } from './histories.ts';
 import { deleteIModelsOfDeletedITwins, purgeIModels } from './iModels.ts';
 import { purgeITwins } from './iTwins.ts';
-import { deleteBlocks, deleteModelFiles } from './modelFiles.ts';
-import { deleteOrphans } from './orphans.ts';
+import { checkOrphans } from './orphanChecks.ts';
+import { deleteOrphans, requestOrphanChecks } from './orphans.ts';
 import { chunk, timeOf, type CollectorOptions } from './step.ts';
 import { deleteExcessUploads, endUploads, isAwaited } from './uploads.ts';
 
@@ -36,10 +34,11 @@ export interface Collected {
 }
 
 /**
- * Removes what nothing refers to, in small transactions that can each be repeated: rows of deleted iModels, histories that no
- * iModel uses, changesets of orphaned segments above every head that can see them, segments in no history, and, after a grace
- * period, the bytes. The foreign keys are the only reference counts. This function has the order of the steps; each kind of
- * row or object has a file beside it.
+ * Removes what nothing refers to, in small transactions that can each be repeated: rows of deleted iModels, histories that nothing
+ * uses, changesets of orphaned segments above every head that can see them, segments without a history, and, after a grace
+ * period, the bytes. The foreign keys are the only reference counts. What lost a reference is noted by triggers, so a run costs as
+ * much as was deleted; a thorough run also reads everything. This function has the order of the steps; each kind of row or object
+ * has a file beside it.
  */
 export async function collect(database: Database, stores: Stores, options: CollectorOptions): Promise<Collected> {
   const collected: Collected = {
@@ -64,19 +63,14 @@ export async function collect(database: Database, stores: Stores, options: Colle
   collected.uploads = await endUploads(database, stores, options);
   collected.groups = await timeOutChangesetGroups(database, options);
   collected.requests = await deleteRequests(database, options);
-  if (collected.iModels > 0 || options.thorough) {
-    if (options.thorough) {
-      const before = timeOf(options) - options.uploadLifeMs;
-      collected.orphans += await deleteOrphans(database.db, before, options.signal);
-      collected.orphans += await deleteOrphanBaselines(database, options);
-    }
-    collected.histories = await deleteUnreferenced(database, 'history', options);
-    Object.assign(collected, await deleteUnreachableChangesets(database, options));
-    collected.segments = await deleteUnreferenced(database, 'segment', options);
-    collected.modelFiles = await deleteModelFiles(database, options);
-    collected.blocks = await deleteBlocks(database, options);
-    if (options.thorough) collected.orphans += await releaseOrphanBlobs(database, options);
+  if (options.thorough) {
+    const before = timeOf(options) - options.uploadLifeMs;
+    collected.orphans += await deleteOrphans(database, before, options.signal);
+    collected.orphans += await deleteOrphanBaselines(database, options);
+    await requestOrphanChecks(database, before, options.signal);
   }
+  await checkOrphans(database, options, collected);
+  if (options.thorough) collected.orphans += await releaseOrphanBlobs(database, options);
   await collectStores(database, stores, options, collected);
   return collected;
 }

@@ -1,25 +1,32 @@
+import { setImmediate } from 'node:timers/promises';
+import { sql } from 'kysely';
 import { abandonPush } from '../changesets/changesets.ts';
-import type { Database } from '../db/database.ts';
+import type { Database, Db } from '../db/database.ts';
 import { removeThumbnail } from '../thumbnails/thumbnails.ts';
 import { deleteUnusedBaseline } from './baselines.ts';
 import { chunk, type CollectorOptions } from './step.ts';
 
-/** Tables whose rows belong to exactly one iModel. */
-const ownTables = [
-  'abandoned_push',
-  'briefcase',
-  'object_lock',
-  'released_lock',
-  'named_version',
-  'changeset_group',
-  'grouped_changeset',
-  'extended_data',
-  'share',
-  'imodel_grant',
-  'imodel_user',
-  'push_count',
-  'operation',
-] as const;
+/** Tables whose rows belong to exactly one iModel, each with a column by whose values its rows are deleted, a few at a time. */
+const ownTables = {
+  abandoned_push: 'changeset_id',
+  briefcase: 'briefcase_id',
+  object_lock: 'object_id',
+  released_lock: 'object_id',
+  named_version: 'id',
+  grouped_changeset: 'changeset_index',
+  changeset_group: 'id',
+  extended_data: 'changeset_index',
+  share: 'id',
+  imodel_grant: 'holder_id',
+  imodel_user: 'user_id',
+  push_count: 'user_id',
+  operation: 'id',
+} as const;
+
+type OwnTable = keyof typeof ownTables;
+
+/** Rows that one statement deletes: about 5 ms on SQLite, whose statements run on the main thread. */
+const rowsAtOnce = 500;
 
 /** Deletes iModels that were created in an iTwin while it was being deleted. */
 export async function deleteIModelsOfDeletedITwins({ db }: Database, { signal }: CollectorOptions): Promise<void> {
@@ -53,7 +60,7 @@ export async function purgeIModels({ db, engine }: Database, { seeds, signal }: 
       .limit(chunk)
       .execute();
     for (const imodel of deleted) {
-      signal?.throwIfAborted();
+      for (const table of Object.keys(ownTables) as OwnTable[]) await deleteOwnRows(db, table, imodel.id, signal);
       await db.transaction().execute(async (tx) => {
         const pending = await tx
           .selectFrom('pending_changeset')
@@ -68,7 +75,9 @@ export async function purgeIModels({ db, engine }: Database, { seeds, signal }: 
           .returning(['from_baseline_id', 'baseline_id'])
           .executeTakeFirst();
         await tx.deleteFrom('mark').where('subject_id', '=', imodel.id).execute();
-        for (const table of ownTables) await tx.deleteFrom(table).where('imodel_id', '=', imodel.id).execute();
+        // A request that began before the deletion may have added some.
+        for (const table of Object.keys(ownTables) as OwnTable[])
+          await tx.deleteFrom(table).where('imodel_id', '=', imodel.id).execute();
         await tx
           .updateTable('segment')
           .set({ owner_imodel_id: null })
@@ -81,5 +90,23 @@ export async function purgeIModels({ db, engine }: Database, { seeds, signal }: 
       purged++;
     }
     if (deleted.length < chunk) return purged;
+  }
+}
+
+/** Deletes the rows of an iModel from one table in steps. Nobody sees a deleted iModel, so they need no common transaction. */
+async function deleteOwnRows(
+  db: Db,
+  table: OwnTable,
+  iModelId: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const key = sql.ref(ownTables[table]);
+  const ofIModel = sql`imodel_id = ${iModelId}`;
+  for (;;) {
+    signal?.throwIfAborted();
+    const { numAffectedRows } = await sql`delete from ${sql.table(table)} where ${ofIModel} and ${key} in (
+      select ${key} from ${sql.table(table)} where ${ofIModel} limit ${sql.lit(rowsAtOnce)})`.execute(db);
+    if ((numAffectedRows ?? 0n) < BigInt(rowsAtOnce)) return;
+    await setImmediate();
   }
 }

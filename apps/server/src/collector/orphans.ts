@@ -1,27 +1,40 @@
 import { sql, type RawBuilder } from 'kysely';
-import type { Db } from '../db/database.ts';
+import type { Database, Db } from '../db/database.ts';
 import type { Schema } from '../db/schema.ts';
+import { requestChecks, type OrphanKind } from './orphanChecks.ts';
 
 type Table = keyof Schema;
 
 /** How long an abandoned push is remembered. */
 const abandonedMs = 24 * 3_600_000;
 
+/** Orphans that one statement looks for or deletes. */
+const atOnce = 200;
+
 /**
  * When the rows of a table are orphans. `kept`: never, for the given reason. Otherwise under a condition on the table's own
  * columns that holds when nothing refers to the row; `by` says what removes such rows: a plain `deletion`, or a step of the
  * `collector` that does more than delete.
  */
-type Rule = { kept: string } | { orphan: (before: number) => RawBuilder<boolean>; by: 'deletion' | 'collector' };
+type Rule = { kept: string } | OrphanRule;
+
+type OrphanRule = { orphan: (before: number) => RawBuilder<boolean> } & (
+  | { by: 'collector' }
+  /** `key`: the column by whose values orphans are deleted, a few values at a time. */
+  | { by: 'deletion'; key: string }
+);
 
 /** Rows that belong to one row of another table and are deleted with it. */
 function partOf(parent: Table, column: string, parentColumn = 'id'): Rule {
   return {
     by: 'deletion',
+    key: column,
     orphan: () =>
       sql<boolean>`not exists (select 1 from ${sql.table(parent)} as parent where parent.${sql.ref(parentColumn)} = ${sql.ref(column)})`,
   };
 }
+
+const withoutOwner = sql<boolean>`(owner_imodel_id is null or not exists (select 1 from imodel where imodel.id = owner_imodel_id))`;
 
 const ofIModel = partOf('imodel', 'imodel_id');
 const ofITwin = partOf('itwin', 'itwin_id');
@@ -68,6 +81,7 @@ export const orphanRules: Record<Table, Rule> = {
   // Kept so that a client whose push was abandoned gets the reason.
   abandoned_push: {
     by: 'deletion',
+    key: 'imodel_id',
     orphan: (before) =>
       sql<boolean>`abandoned_at < ${before - abandonedMs} or not exists (select 1 from imodel where imodel.id = imodel_id)`,
   },
@@ -84,6 +98,7 @@ export const orphanRules: Record<Table, Rule> = {
   operation: ofIModel,
   mark: {
     by: 'deletion',
+    key: 'subject_id',
     orphan: () =>
       sql<boolean>`not exists (select 1 from imodel where imodel.id = subject_id) and not exists (select 1 from itwin where itwin.id = subject_id)`,
   },
@@ -110,25 +125,26 @@ export const orphanRules: Record<Table, Rule> = {
   history: {
     by: 'collector',
     orphan: (before) =>
-      sql<boolean>`created_at < ${before} and not exists (select 1 from imodel where imodel.history_id = history.id) and not exists (select 1 from transfer where transfer.history_id = history.id)`,
+      sql<boolean>`created_at < ${before} and not exists (select 1 from imodel where imodel.history_id = history.id) and not exists (select 1 from transfer where transfer.history_id = history.id)
+      and not exists (select 1 from history as child where child.parent_id = history.id)`,
   },
-  history_segment: partOf('history', 'history_id'),
   segment: {
     by: 'collector',
-    orphan:
-      () => sql<boolean>`(owner_imodel_id is null or not exists (select 1 from imodel where imodel.id = owner_imodel_id))
-      and not exists (select 1 from history_segment as h where h.segment_id = segment.id) and not exists (select 1 from changeset as c where c.segment_id = segment.id)`,
+    orphan: () =>
+      sql<boolean>`${withoutOwner} and not exists (select 1 from history as h where h.segment_id = segment.id) and not exists (select 1 from changeset as c where c.segment_id = segment.id)`,
   },
   // Changesets of an orphaned segment above every head that can see them.
   changeset: {
     by: 'collector',
     orphan: () => sql<boolean>`segment_id in (select id from segment where owner_imodel_id is null) and not exists (
-      select 1 from history_segment as h where h.segment_id = changeset.segment_id and h.first_index <= changeset."index" and h.last_index >= changeset."index"
-      and (exists (select 1 from imodel where imodel.history_id = h.history_id and imodel.head_index >= changeset."index")
-        or exists (select 1 from transfer where transfer.history_id = h.history_id and transfer.head_index >= changeset."index")))`,
+      select 1 from history as h where h.segment_id = changeset.segment_id
+      and (exists (select 1 from imodel where imodel.history_id = h.id and imodel.head_index >= changeset."index")
+        or exists (select 1 from transfer where transfer.history_id = h.id and transfer.head_index >= changeset."index")
+        or exists (select 1 from history as child where child.parent_id = h.id and child.first_index > changeset."index")))`,
   },
   checkpoint: {
     by: 'deletion',
+    key: 'id',
     orphan:
       () => sql<boolean>`(segment_id is not null and not exists (select 1 from changeset as c where c.segment_id = checkpoint.segment_id and c."index" = changeset_index))
       or (baseline_id is not null and not exists (select 1 from baseline where baseline.id = checkpoint.baseline_id))`,
@@ -146,6 +162,7 @@ export const orphanRules: Record<Table, Rule> = {
   },
   job: {
     by: 'deletion',
+    key: 'id',
     orphan: () =>
       sql<boolean>`state <> 'running' and (${sql.join(
         Object.entries(jobSubjects).map(
@@ -156,15 +173,21 @@ export const orphanRules: Record<Table, Rule> = {
       )})`,
   },
   repeatable_request: { kept: 'the collector deletes expired ones' },
+  orphan_check: { kept: 'the collector deletes those it has made' },
   audit: { kept: 'the audit log is a permanent record' },
   secret: { kept: 'keys of the installation' },
 };
 
 /** The tables whose rows can become orphans, and the conditions. */
-function conditions(before: number): { table: Table; by: 'deletion' | 'collector'; condition: RawBuilder<boolean> }[] {
+function conditions(before: number): { table: Table; rule: OrphanRule; condition: RawBuilder<boolean> }[] {
   return (Object.entries(orphanRules) as [Table, Rule][]).flatMap(([table, rule]) =>
-    'kept' in rule ? [] : [{ table, by: rule.by, condition: rule.orphan(before) }],
+    'kept' in rule ? [] : [{ table, rule, condition: rule.orphan(before) }],
   );
+}
+
+function orphanOf(table: Table, before: number): RawBuilder<boolean> {
+  const rule = orphanRules[table];
+  return 'kept' in rule ? sql<boolean>`1 = 0` : rule.orphan(before);
 }
 
 /**
@@ -183,29 +206,77 @@ export async function countOrphans(db: Db, before: number): Promise<Partial<Reco
   return found;
 }
 
-/** Deletes the orphans of all tables whose rule is `deletion`. @returns how many */
-export async function deleteOrphans(db: Db, before: number, signal: AbortSignal | undefined): Promise<number> {
+/**
+ * Deletes the orphans of all tables whose rule is `deletion`. They are looked for beside the requests, and deleted in steps.
+ * @returns how many
+ */
+export async function deleteOrphans(
+  { db, scans }: Pick<Database, 'db' | 'scans'>,
+  before: number,
+  signal: AbortSignal | undefined,
+): Promise<number> {
   let deleted = 0;
-  for (const { table, by, condition } of conditions(before)) {
-    if (by !== 'deletion') continue;
-    signal?.throwIfAborted();
-    const { numAffectedRows } = await sql`delete from ${sql.table(table)} where ${condition}`.execute(db);
-    deleted += Number(numAffectedRows ?? 0n);
+  for (const { table, rule, condition } of conditions(before)) {
+    if (rule.by !== 'deletion') continue;
+    const key = sql.ref(rule.key);
+    for (let keys: unknown[] | undefined; keys === undefined || keys.length === atOnce;) {
+      signal?.throwIfAborted();
+      const { rows } = await sql<{
+        key: unknown;
+      }>`select distinct ${key} as key from ${sql.table(table)} where ${condition}
+        limit ${sql.lit(atOnce)}`.execute(scans);
+      keys = rows.map((row) => row.key);
+      if (keys.length === 0) break;
+      const { numAffectedRows } =
+        await sql`delete from ${sql.table(table)} where ${key} in (${sql.join(keys)}) and ${condition}`.execute(db);
+      deleted += Number(numAffectedRows ?? 0n);
+      // Something refers to them again, or they could not be deleted.
+      if ((numAffectedRows ?? 0n) === 0n) break;
+    }
   }
   return deleted;
 }
 
+/** Has every segment, model file and block that may be an orphan looked at, whether or not it was noted when it lost a reference. */
+export async function requestOrphanChecks(
+  { db, scans }: Pick<Database, 'db' | 'scans'>,
+  before: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const possible: [OrphanKind, Table, string, RawBuilder<boolean>][] = [
+    ['segment', 'segment', 'id', withoutOwner],
+    ['segment', 'history', 'segment_id', orphanOf('history', before)],
+    ['modelFile', 'model_file', 'id', orphanOf('model_file', before)],
+    ['block', 'block', 'id', orphanOf('block', before)],
+  ];
+  for (const [kind, table, column, condition] of possible) {
+    let after = '';
+    for (;;) {
+      signal?.throwIfAborted();
+      const key = sql.ref(column);
+      const { rows } = await sql<{ key: string }>`select ${key} as key from ${sql.table(table)}
+        where ${key} > ${after} and ${condition} order by ${key} limit ${sql.lit(atOnce)}`.execute(scans);
+      const last = rows.at(-1);
+      if (last === undefined) break;
+      await requestChecks(
+        db,
+        kind,
+        rows.map((row) => row.key),
+      );
+      after = last.key;
+    }
+  }
+}
+
 /** Ids of some orphans of a table whose rule is `collector`. */
 export async function orphanIds(
-  db: Db,
-  table: 'blob' | 'baseline' | 'segment' | 'history',
+  { scans }: Pick<Database, 'scans'>,
+  table: 'blob' | 'baseline',
   before: number,
   limit: number,
 ): Promise<string[]> {
-  const rule = orphanRules[table];
-  if ('kept' in rule) return [];
   const { rows } = await sql<{
     id: string;
-  }>`select id from ${sql.table(table)} where ${rule.orphan(before)} limit ${limit}`.execute(db);
+  }>`select id from ${sql.table(table)} where ${orphanOf(table, before)} limit ${limit}`.execute(scans);
   return rows.map(({ id }) => id);
 }

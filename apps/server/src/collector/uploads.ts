@@ -1,3 +1,4 @@
+import { sql } from 'kysely';
 import type { Database, Db } from '../db/database.ts';
 import { abandonPush } from '../changesets/changesets.ts';
 import { failCreation } from '../imodels/failedCreation.ts';
@@ -42,7 +43,7 @@ export async function endUploads({ db }: Database, stores: Stores, options: Coll
     );
   const baselines = (on: Db) =>
     silent(on).where('b.id', 'in', (eb) =>
-      eb.selectFrom('baseline').select('blob_id').where('state', '=', 'waitingForFile'),
+      eb.selectFrom('baseline').select('blob_id').where('state', '=', sql.lit('waitingForFile')),
     );
 
   let count = 0;

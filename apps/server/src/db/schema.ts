@@ -1,3 +1,4 @@
+import type { Generated } from 'kysely';
 import type { BaselineState, IModelState, OperationState } from '../domain.ts';
 
 /**
@@ -14,7 +15,6 @@ export interface Schema {
   segment: SegmentTable;
   changeset: ChangesetTable;
   history: HistoryTable;
-  history_segment: HistorySegmentTable;
   imodel: IModelTable;
   imodel_grant: IModelGrantTable;
   imodel_user: IModelUserTable;
@@ -49,6 +49,7 @@ export interface Schema {
   repeatable_request: RepeatableRequestTable;
   audit: AuditTable;
   secret: SecretTable;
+  orphan_check: OrphanCheckTable;
 }
 
 export interface UserAccountTable {
@@ -218,17 +219,21 @@ export interface ChangesetTable {
   synchronization_info: string | null;
 }
 
+/** The changesets of its own segment, and before them what the parent has up to the index before `first_index`. Never changed. */
 interface HistoryTable {
   id: string;
   created_at: number;
-}
-
-/** Ranges of one history, contiguous from index 1; the last range is open (`last_index` = openEnd). */
-interface HistorySegmentTable {
-  history_id: string;
-  first_index: number;
-  last_index: number;
+  /** No other history has this segment. */
   segment_id: string;
+  /** Index of the first changeset of the segment. */
+  first_index: number;
+  /** Null if it begins at the baseline. */
+  parent_id: string | null;
+  /** Number of ancestors. */
+  depth: number;
+  /** An ancestor, see `jumps.ts`, and its `first_index`. An ancestor lives as long as its descendants. */
+  jump_id: string | null;
+  jump_first_index: number | null;
 }
 
 export interface IModelTable {
@@ -584,11 +589,17 @@ export interface AuditTable {
   detail: string;
 }
 
+/** A row that lost a reference, so that the collector has to look whether anything still refers to it. Written by triggers. */
+export interface OrphanCheckTable {
+  id: Generated<string>;
+  kind: 'segment' | 'modelFile' | 'block';
+  subject_id: string;
+  /** ms since 1970 */
+  due_at: number;
+}
+
 /** Keys shared by all servers of an installation, such as the key that signs links. */
 interface SecretTable {
   name: string;
   value: string;
 }
-
-/** `last_index` of an open range: above any index, and a safe integer in JavaScript and int8. */
-export const openEnd = Number.MAX_SAFE_INTEGER;

@@ -20,7 +20,6 @@ export const tablesInOrder = [
   'segment',
   'changeset',
   'history',
-  'history_segment',
   'imodel',
   'imodel_grant',
   'imodel_user',
@@ -48,6 +47,7 @@ export const tablesInOrder = [
   'repeatable_request',
   'audit',
   'secret',
+  'orphan_check',
 ] as const satisfies readonly (keyof Schema)[];
 
 /** Rows per statement. The widest table has 25 columns, and PostgreSQL allows 65,535 parameters per statement. */
@@ -89,7 +89,8 @@ export async function copyDatabase(
       if (first.rows.length > 0) throw new NotEmptyError(table);
     }
     for (const table of tablesInOrder) {
-      const keys = await keysOf(from.db, table);
+      // A history refers to its parent, which has a smaller depth.
+      const keys = table === 'history' ? ['depth', 'id'] : await keysOf(from.db, table);
       let count = 0;
       for await (const rows of batches(from.db, table, keys)) {
         await tx.insertInto(table).values(rows).execute();

@@ -4,7 +4,9 @@ import pMap from 'p-map';
 import { requirePermitted } from '../cloning/stillPermitted.ts';
 import type { Config } from '../config.ts';
 import type { Tx } from '../db/database.ts';
-import { openEnd, type BlobTable, type ChangesetTable, type TransferTable } from '../db/schema.ts';
+import type { BlobTable, ChangesetTable, TransferTable } from '../db/schema.ts';
+import { rangesOf } from '../db/statements/historyRanges.ts';
+import { insertHistory } from '../db/statements/insertHistory.ts';
 import { listChangesets } from '../db/statements/listChangesets.ts';
 import { raiseCreated } from '../events/events.ts';
 import { deleteUnusedBaseline } from '../collector/baselines.ts';
@@ -102,13 +104,12 @@ async function measure({ database: { db }, quotas }: TransferParts, { transfer, 
     .where('l.id', '=', transfer.from_baseline_id)
     .executeTakeFirstOrThrow();
   const changesets = await db
-    .selectFrom('history_segment as h')
-    .innerJoin('changeset as c', 'c.segment_id', 'h.segment_id')
+    .selectFrom(rangesOf(transfer.history_id ?? '', 1, transfer.head_index).as('h'))
+    .crossJoin('changeset as c')
     .select((eb) => eb.fn.sum<number | null>('c.file_size').as('size'))
-    .where('h.history_id', '=', transfer.history_id)
+    .whereRef('c.segment_id', '=', 'h.segment_id')
     .whereRef('c.index', '>=', 'h.first_index')
     .whereRef('c.index', '<=', 'h.last_index')
-    .where('c.index', '<=', transfer.head_index)
     .executeTakeFirst();
   const bytes = baseline.size + Number(changesets?.size ?? 0);
   // Later runs have copied and counted a part of it already.
@@ -370,14 +371,9 @@ async function initialize(parts: TransferParts, transfer: TransferTable): Promis
   if (baselineId === null || Number(count) !== transfer.head_index)
     throw new Error(`${count} of ${transfer.head_index} changesets were copied`);
   return async (tx) => {
-    const historyId = segmentId === null ? null : randomUUID();
-    if (historyId !== null && segmentId !== null) {
-      await tx.insertInto('history').values({ id: historyId, created_at: Date.now() }).execute();
-      await tx
-        .insertInto('history_segment')
-        .values({ history_id: historyId, first_index: 1, last_index: openEnd, segment_id: segmentId })
-        .execute();
-    }
+    const from = { history_id: null, head_index: 0 };
+    const historyId =
+      segmentId === null ? null : await insertHistory(tx, { segmentId, firstIndex: 1, from, now: Date.now() });
     // Clone rule: the iModel may become initialized before its create operation is successful.
     const imodel = await tx
       .updateTable('imodel')

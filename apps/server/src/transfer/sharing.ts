@@ -2,6 +2,7 @@ import { sql, type RawBuilder } from 'kysely';
 import type { Config } from '../config.ts';
 import type { Db } from '../db/database.ts';
 import type { TransferTable } from '../db/schema.ts';
+import { historiesWith } from '../db/statements/historyRanges.ts';
 
 type Condition = RawBuilder<boolean>;
 
@@ -40,8 +41,7 @@ export async function sharingOf(
       : sql<boolean>`m.itwin_id in (select t.id from itwin as t where t.organization_id = ${organization_id})`;
   // Until its transfer has ended, the target itself sees the files of its source; those are in another store.
   const seesChangeset = (segment: RawBuilder<string>, index: RawBuilder<number>): Condition => sql<boolean>`exists (
-    select 1 from history_segment as h join imodel as m on m.history_id = h.history_id and m.head_index >= ${index}
-    where h.segment_id = ${segment} and h.first_index <= ${index} and h.last_index >= ${index} and ${own})`;
+    select 1 from ${historiesWith(segment, index)} as h cross join imodel as m where m.history_id = h.id and m.head_index >= ${index} and ${own})`;
   // The seeds of new iModels are the same for everyone.
   const seesBaseline = (baseline: RawBuilder<string>): Condition =>
     sql<boolean>`(${baseline} like 'seed-%' or exists (select 1 from imodel as m where m.baseline_id = ${baseline} and ${own}))`;

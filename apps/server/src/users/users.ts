@@ -5,6 +5,7 @@ import { type Page, type PageRequest, readPage } from '../db/keysetPaging.ts';
 import { compiledQuery } from '../db/compiledQuery.ts';
 import { isForeignKeyError, isUniqueError, type Db } from '../db/database.ts';
 import type { IModelTable, UserAccountTable } from '../db/schema.ts';
+import { rangesOf } from '../db/statements/historyRanges.ts';
 import { usersFileIssuer } from '../access/directory.ts';
 import { emailKey, type Identity, type User, type Caller } from '../domain.ts';
 import { outageOf } from '../outages.ts';
@@ -299,14 +300,13 @@ export class Users {
     if (connected !== undefined) return user;
     if (imodel.history_id === null) return undefined;
     const pushed = await this.#db
-      .selectFrom('history_segment as h')
-      .innerJoin('changeset as c', 'c.segment_id', 'h.segment_id')
+      .selectFrom(rangesOf(imodel.history_id, 1, imodel.head_index).as('h'))
+      .crossJoin('changeset as c')
       .select('c.index')
-      .where('h.history_id', '=', imodel.history_id)
+      .whereRef('c.segment_id', '=', 'h.segment_id')
       .where('c.creator_id', '=', userId)
       .whereRef('c.index', '>=', 'h.first_index')
       .whereRef('c.index', '<=', 'h.last_index')
-      .where('c.index', '<=', imodel.head_index)
       .limit(1)
       .executeTakeFirst();
     return pushed === undefined ? undefined : user;

@@ -27,6 +27,8 @@ import { pushCountsMigration } from './0025-push-counts.ts';
 import { iModelsOfUsersMigration } from './0026-imodels-of-users.ts';
 import { jobsByKindMigration } from './0027-jobs-by-kind.ts';
 import { foreignKeysMigration } from './0030-foreign-keys.ts';
+import { historyParentsMigration } from './0031-history-parents.ts';
+import { orphanChecksMigration } from './0032-orphan-checks.ts';
 
 /** All migrations, in the order of their names. A released migration never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -58,5 +60,7 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0026-imodels-of-users': iModelsOfUsersMigration(),
     '0027-jobs-by-kind': jobsByKindMigration(),
     '0030-foreign-keys': foreignKeysMigration(),
+    '0031-history-parents': historyParentsMigration(engine),
+    '0032-orphan-checks': orphanChecksMigration(engine),
   };
 }

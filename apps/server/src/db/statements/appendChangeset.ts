@@ -1,16 +1,15 @@
 import { randomUUID } from 'node:crypto';
-import { sql } from 'kysely';
 import type { Tx } from '../database.ts';
 import { compiledQuery } from '../compiledQuery.ts';
 import { defer } from '../deferred.ts';
-import { openEnd, type ChangesetTable, type IModelTable } from '../schema.ts';
+import type { ChangesetTable, IModelTable } from '../schema.ts';
+import { insertHistory } from './insertHistory.ts';
 
 /**
  * Adds a changeset after the head of an iModel that is locked for a push.
  *
- * The iModel appends to the last segment of its history if that segment is its own. Otherwise (first push, or first push
- * after a clone) it opens a segment and moves to a new history: its old ranges, cut at its head, and the new segment. This
- * copies one row per range of the history, once per iModel, so that a clone copies none.
+ * The iModel appends to the segment of its history if that segment is its own. Otherwise (first push, or first push after a
+ * clone) it opens a segment and moves to a new history below the one that contains its head. This adds two rows at any depth.
  * @returns the changed columns of the iModel's history view
  */
 export async function appendChangeset(
@@ -56,7 +55,7 @@ const moveHead = compiledQuery(
       .where('id', '=', head.id),
 );
 
-/** The segment that the iModel may append to: the open end of its history, when that is its own. */
+/** The segment that the iModel may append to: the own segment of its history, when that is its own. */
 async function ownTail(tx: Tx, imodel: IModelTable): Promise<{ historyId: string; segmentId: string } | undefined> {
   if (imodel.history_id === null) return undefined;
   const row = await tailOwned.first(tx, { historyId: imodel.history_id, imodelId: imodel.id });
@@ -65,11 +64,10 @@ async function ownTail(tx: Tx, imodel: IModelTable): Promise<{ historyId: string
 
 const tailOwned = compiledQuery((db, { historyId, imodelId }: { historyId: string; imodelId: string }) =>
   db
-    .selectFrom('history_segment as h')
+    .selectFrom('history as h')
     .innerJoin('segment as s', 's.id', 'h.segment_id')
     .select('s.id')
-    .where('h.history_id', '=', historyId)
-    .where('h.last_index', '=', sql.lit(openEnd))
+    .where('h.id', '=', historyId)
     .where('s.owner_imodel_id', '=', imodelId),
 );
 
@@ -79,40 +77,7 @@ async function openSegment(
   firstIndex: number,
   now: number,
 ): Promise<{ historyId: string; segmentId: string }> {
-  const historyId = randomUUID();
   const segmentId = randomUUID();
   await defer(tx, tx.insertInto('segment').values({ id: segmentId, owner_imodel_id: imodel.id }).execute());
-  await defer(tx, tx.insertInto('history').values({ id: historyId, created_at: now }).execute());
-  if (imodel.history_id !== null) {
-    const head = imodel.head_index;
-    const inherited = tx
-      .insertInto('history_segment')
-      .columns(['history_id', 'first_index', 'last_index', 'segment_id'])
-      .expression((eb) =>
-        eb
-          .selectFrom('history_segment as h')
-          .select((inner) => [
-            inner.val(historyId).as('history_id'),
-            'h.first_index',
-            inner
-              .case()
-              .when('h.last_index', '>', head)
-              .then(inner.cast<number>(inner.val(head), 'bigint'))
-              .else(inner.ref('h.last_index'))
-              .end()
-              .as('last_index'),
-            'h.segment_id',
-          ])
-          .where('h.history_id', '=', imodel.history_id)
-          .where('h.first_index', '<=', head),
-      )
-      .execute();
-    await defer(tx, inherited);
-  }
-  const open = tx
-    .insertInto('history_segment')
-    .values({ history_id: historyId, first_index: firstIndex, last_index: openEnd, segment_id: segmentId })
-    .execute();
-  await defer(tx, open);
-  return { historyId, segmentId };
+  return { historyId: await insertHistory(tx, { segmentId, firstIndex, from: imodel, now }), segmentId };
 }

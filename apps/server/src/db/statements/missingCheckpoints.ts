@@ -1,5 +1,6 @@
 import { sql, type RawBuilder } from 'kysely';
 import type { Db } from '../database.ts';
+import { segmentOf } from './historyRanges.ts';
 
 /** A changeset of an iModel; index 0 is its baseline. */
 export interface Place {
@@ -28,9 +29,7 @@ interface Row {
 
 const usable = sql`m.deleted_at is null and m.state = 'initialized'`;
 const ofBaseline = sql`exists (select 1 from checkpoint as c where c.baseline_id = m.baseline_id)`;
-// The segment as in `segmentAt.ts`.
-const ofChangeset = sql`exists (select 1 from checkpoint as c where c.changeset_index = v.changeset_index and c.segment_id =
-  (select s.segment_id from history_segment as s where s.history_id = m.history_id and s.first_index <= v.changeset_index order by s.first_index desc limit 1))`;
+const ofChangeset = sql`exists (select 1 from checkpoint as c where c.changeset_index = v.changeset_index and c.segment_id = ${segmentOf(sql.ref('m.history_id'), sql.ref('v.changeset_index'))})`;
 
 /**
  * The next named versions, and which of them have no checkpoint in any state. It seeks by `named_version_changeset` and checks each

@@ -1,5 +1,6 @@
-import { sql } from 'kysely';
+import { compiledQuery } from '../compiledQuery.ts';
 import type { Db } from '../database.ts';
+import { segmentOf } from './historyRanges.ts';
 
 /** The columns of an iModel that determine which changesets it sees. */
 export interface HistoryView {
@@ -7,19 +8,12 @@ export interface HistoryView {
   head_index: number;
 }
 
-/** Statement that finds the segment of an index in a history: one row, at any depth. */
-export function segmentOf(db: Db, historyId: string, index: number) {
-  return db
-    .selectFrom('history_segment')
-    .select('segment_id')
-    .where('history_id', '=', historyId)
-    .where('first_index', '<=', index)
-    .orderBy('first_index', 'desc')
-    .limit(sql.lit(1));
-}
-
 /** The segment that contains the changeset with an index in a history view; undefined beyond its head. */
 export async function segmentAt(db: Db, view: HistoryView, index: number): Promise<string | undefined> {
   if (view.history_id === null || index < 1 || index > view.head_index) return undefined;
-  return (await segmentOf(db, view.history_id, index).executeTakeFirst())?.segment_id;
+  return (await segmentAtIndex.first(db, { historyId: view.history_id, index }))?.id;
 }
+
+const segmentAtIndex = compiledQuery((db, { historyId, index }: { historyId: string; index: number }) =>
+  db.selectFrom('segment').select('id').where('id', '=', segmentOf(historyId, index)),
+);

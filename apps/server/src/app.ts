@@ -1,6 +1,12 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import cors, { type FastifyCorsOptions } from '@fastify/cors';
-import Fastify, { LogController, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import Fastify, {
+  LogController,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  type FastifyServerOptions,
+} from 'fastify';
 import { baseUrlOf } from './api/baseUrl.ts';
 import { answerClientError } from './api/clientErrors.ts';
 import { registerRoutes, sendError, type RegisterOptions } from './api/register.ts';
@@ -46,6 +52,8 @@ export interface ServerOptions extends RegisterOptions {
   role?: 'server' | 'worker';
   /** Folder of the pages at `/docs/guide`; by default those that were built with the server. */
   guideFolder?: string;
+  /** Where the log is written; stdout by default. */
+  logTo?: 'stdout' | 'stderr';
 }
 
 /** Maximum times for closing destroyed connections and for sending the last spans, milliseconds. */
@@ -69,23 +77,7 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
   const app = Fastify({
     bodyLimit,
     trustProxy: proxyTrust(config.trustProxy),
-    logger: {
-      level: config.logLevel,
-      ...(traces !== undefined && { mixin: traceOfLog }),
-      redact: ['req.headers.authorization'],
-      hooks: { streamWrite: printableLog },
-      serializers: {
-        // Without the query: the signature of a link is a credential.
-        req: (request: { method: string; url: string; ip?: string }) => ({
-          method: request.method,
-          url: request.url.split('?', 1)[0] ?? '',
-          remoteAddress: request.ip ?? '',
-        }),
-      },
-      ...(config.logPretty && {
-        transport: { target: 'pino-pretty', options: { ignore: 'pid,hostname', singleLine: true } },
-      }),
-    },
+    logger: loggerOptions(config, options.logTo, traces !== undefined),
     // A log line per request is only useful for debugging.
     logController: new LogController({
       disableRequestLogging: config.logLevel !== 'debug' && config.logLevel !== 'trace',
@@ -165,6 +157,37 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
       await within(Promise.all([catchingUp, retrying]), lastSpansMs);
       if (traces !== undefined) await within(traces.stop(), lastSpansMs);
     },
+  };
+}
+
+function loggerOptions(
+  config: Config,
+  logTo: ServerOptions['logTo'],
+  isTraced: boolean,
+): Exclude<FastifyServerOptions['logger'], boolean | undefined> {
+  const stream = logTo === 'stderr' ? process.stderr : process.stdout;
+  return {
+    level: config.logLevel,
+    ...(isTraced && { mixin: traceOfLog }),
+    redact: ['req.headers.authorization'],
+    hooks: { streamWrite: printableLog },
+    serializers: {
+      // Without the query: the signature of a link is a credential.
+      req: (request: { method: string; url: string; ip?: string }) => ({
+        method: request.method,
+        url: request.url.split('?', 1)[0] ?? '',
+        remoteAddress: request.ip ?? '',
+      }),
+    },
+    ...(config.logPretty
+      ? {
+          transport: {
+            target: 'pino-pretty',
+            options: { ignore: 'pid,hostname', singleLine: true, destination: stream.fd },
+          },
+        }
+      : // Without a stream the logger writes to stdout itself, which takes less time.
+        logTo === 'stderr' && { stream }),
   };
 }
 

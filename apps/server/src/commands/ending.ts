@@ -32,6 +32,8 @@ export function closeOnSignal(server: Ending): void {
   process.once('SIGINT', stop);
   process.once('SIGTERM', stop);
   process.once('disconnect', stop);
+  // The parent process ended while the server started.
+  if (process.send !== undefined && !process.connected) stop();
 }
 
 /**

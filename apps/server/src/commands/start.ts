@@ -13,6 +13,7 @@ import { IsolationError } from '../checkpoints/itwinjs/isolation.ts';
 import type { IsolationLevel } from '../domain.ts';
 import { closeOnSignal, endInTime, type Ending } from './ending.ts';
 import { exitCodes, ExitError } from './exit.ts';
+import { mintToken } from './token.ts';
 
 interface StartOptions {
   data?: string;
@@ -21,6 +22,7 @@ interface StartOptions {
   publicUrl?: string;
   databaseUrl?: string;
   config?: string;
+  json?: boolean;
 }
 
 /** `offshoot start`: runs the server until SIGINT or SIGTERM. */
@@ -31,6 +33,10 @@ export function startCommand(): Command {
     ),
   )
     .option('--public-url <url>', 'address of the server in links, such as https://imodels.example.com')
+    .option(
+      '--json',
+      'when the server is ready, print one line {"origin","iTwinId","token"} and nothing else to stdout; the log goes to stderr',
+    )
     .action((options: StartOptions) => run(options, 'server'));
 }
 
@@ -53,6 +59,7 @@ function withOptions(command: Command): Command {
 }
 
 async function run(options: StartOptions, role: 'server' | 'worker'): Promise<void> {
+  const json = options.json === true;
   let server: RunningServer;
   try {
     const overrides: ConfigInput = {
@@ -61,7 +68,7 @@ async function run(options: StartOptions, role: 'server' | 'worker'): Promise<vo
       ...(options.port !== undefined && { port: Number(options.port) }),
       ...(options.publicUrl !== undefined && { publicUrl: options.publicUrl }),
       ...(options.databaseUrl !== undefined && { databaseUrl: options.databaseUrl }),
-      ...(process.stdout.isTTY && { logPretty: true }),
+      ...((json ? process.stderr : process.stdout).isTTY && { logPretty: true }),
     };
     const config = loadConfig(overrides, options.config === undefined ? {} : { file: options.config });
     if (role === 'worker' && config.databaseUrl === undefined)
@@ -70,6 +77,7 @@ async function run(options: StartOptions, role: 'server' | 'worker'): Promise<vo
       ]);
     server = await startServer(role === 'worker' ? { ...config, jobs: { ...config.jobs, here: true } } : config, {
       role,
+      ...(json && { logTo: 'stderr' }),
     });
   } catch (error) {
     if (error instanceof ConfigError) throw new ExitError(exitCodes.usage, error.message, error);
@@ -90,16 +98,19 @@ async function run(options: StartOptions, role: 'server' | 'worker'): Promise<vo
       );
     throw error;
   }
-  const lines = await (role === 'worker' ? workerLines(server) : serverLines(server)).catch(async (error: unknown) => {
+  const announcement = json
+    ? readyLine(server)
+    : (role === 'worker' ? workerLines(server) : serverLines(server)).then((lines) => banner(server, lines));
+  const text = await announcement.catch(async (error: unknown) => {
     // The server is already listening. A server that did not start completely must neither answer nor keep the process
     // alive.
     endInTime(endingOf(server));
     await server.close();
     throw error;
   });
-  process.stdout.write(banner(server, lines));
+  process.stdout.write(text);
   // Tells the parent process (a benchmark or a test) the address.
-  process.send?.({ origin: server.origin });
+  if (process.connected) process.send?.({ origin: server.origin });
 
   closeOnSignal(endingOf(server));
 }
@@ -107,6 +118,22 @@ async function run(options: StartOptions, role: 'server' | 'worker'): Promise<vo
 function endingOf(server: RunningServer): Ending {
   const { config, workers } = server.services;
   return { close: () => server.close(), kill: () => workers?.kill(), graceMs: config.shutdownSeconds * 1000 };
+}
+
+/** Lifetime of the token in the ready line: that of a token of `offshoot token`. */
+const readyTokenSeconds = 86_400;
+
+/**
+ * The line that `offshoot start --json` prints, for programs: one JSON object. `iTwinId` is null if the installation has
+ * several iTwins or none, `token` is null without the embedded issuer or without a user in the users file.
+ */
+async function readyLine({ app, origin, services }: RunningServer): Promise<string> {
+  const { config, directory } = services;
+  const firstITwin = await ensureFirstITwin(services);
+  const hasUser = config.embeddedIssuer && directory.data.users.length > 0;
+  const token = hasUser ? await mintToken({ data: config.dataDir, lifeSeconds: readyTokenSeconds }) : null;
+  app.log.info({ version, origin, dataDir: config.dataDir }, 'ready');
+  return `${JSON.stringify({ origin, iTwinId: firstITwin?.id ?? null, token })}\n`;
 }
 
 type Line = [name: string, value: string];

@@ -53,7 +53,18 @@ const layerRules = layers.slice(0, -1).map((layer, index) => ({
 }));
 
 export default tseslint.config(
-  { ignores: ['**/node_modules/**', '**/dist/**', '**/coverage/**', '**/reports/**', '.stryker-tmp*', '*.mjs'] },
+  {
+    ignores: [
+      '**/node_modules/**',
+      '**/dist/**',
+      '**/coverage/**',
+      '**/reports/**',
+      '.stryker-tmp*',
+      '*.mjs',
+      // Plain JavaScript, as test runners load it without a configuration.
+      'packages/testing/test-runners/**',
+    ],
+  },
   ...tseslint.configs.strictTypeChecked,
   ...tseslint.configs.stylisticTypeChecked,
   {

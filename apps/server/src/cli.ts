@@ -18,7 +18,17 @@ const commands: Record<string, () => Promise<Command>> = {
   itwinjs: async () => (await import('./commands/itwinjs.ts')).iTwinJsCommand(),
   token: async () => (await import('./commands/token.ts')).tokenCommand(),
   clone: async () => (await import('./commands/clone.ts')).cloneCommand(),
+  itwins: async () => (await import('./commands/itwins.ts')).iTwinsCommand(),
   imodels: async () => (await import('./commands/imodels.ts')).imodelsCommand(),
+  changesets: async () => (await import('./commands/changesets.ts')).changesetsCommand(),
+  versions: async () => (await import('./commands/versions.ts')).versionsCommand(),
+  checkpoints: async () => (await import('./commands/checkpoints.ts')).checkpointsCommand(),
+  shares: async () => (await import('./commands/shares.ts')).sharesCommand(),
+  users: async () => (await import('./commands/users.ts')).usersCommand(),
+  roles: async () => (await import('./commands/roles.ts')).rolesCommand(),
+  members: async () => (await import('./commands/members.ts')).membersCommand(),
+  webhooks: async () => (await import('./commands/webhooks.ts')).webhooksCommand(),
+  usage: async () => (await import('./commands/usage.ts')).usageCommand(),
   import: async () => (await import('./commands/import.ts')).importCommand(),
   mirror: async () => (await import('./commands/mirror.ts')).mirrorCommand(),
   verify: async () => (await import('./commands/verify.ts')).verifyCommand(),
@@ -29,13 +39,16 @@ const commands: Record<string, () => Promise<Command>> = {
   keys: async () => (await import('./commands/keys.ts')).keysCommand(),
   'migrate-database': async () => (await import('./commands/migrateDatabase.ts')).migrateDatabaseCommand(),
   bench: async () => (await import('./commands/bench.ts')).benchCommand(),
+  completion: async () => (await import('./commands/completion.ts')).completionCommand(allCommands),
 };
+
+const allCommands = (): Promise<Command[]> => Promise.all(Object.values(commands).map((load) => load()));
 
 /** The commands that these arguments need: one, none for the version, or all for the help and for what is not a command. */
 async function neededCommands([first = '']: readonly string[]): Promise<Command[]> {
   if (first === '--version' || first === '-V') return [];
   const load = Object.hasOwn(commands, first) ? commands[first] : undefined;
-  return Promise.all(load === undefined ? Object.values(commands).map((each) => each()) : [load()]);
+  return load === undefined ? allCommands() : [await load()];
 }
 
 const program = new Command('offshoot')
@@ -48,8 +61,7 @@ const program = new Command('offshoot')
   )
   .exitOverride();
 for (const command of await neededCommands(process.argv.slice(2))) {
-  command.exitOverride();
-  for (const inner of command.commands) inner.exitOverride();
+  for (const each of [command, ...command.commands]) each.exitOverride().showHelpAfterError('(see --help)');
   program.addCommand(command);
 }
 

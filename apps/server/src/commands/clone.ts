@@ -1,51 +1,59 @@
 import { Command } from 'commander';
 import { Connection, withConnection, type ConnectionOptions } from './connection.ts';
 import { exitCodes, ExitError } from './exit.ts';
+import { timeoutOption } from './arguments.ts';
 import { follow } from './follow.ts';
+import {
+  iModelIdOf,
+  iTwinIdOf,
+  requireOneChangeset,
+  selectedChangeset,
+  withChangeset,
+  type ChangesetOptions,
+} from './names.ts';
 
-interface CloneOptions extends ConnectionOptions {
+interface CloneOptions extends ConnectionOptions, ChangesetOptions {
   itwin: string;
+  fromItwin?: string;
   name?: string;
   description?: string;
-  changeset?: string;
-  timeout: string;
+  timeout: number;
   json?: boolean;
 }
 
 /** `offshoot clone`: clones an iModel and waits for the create operation to finish. */
 export function cloneCommand(): Command {
-  return withConnection(new Command('clone'))
+  return withChangeset(withConnection(new Command('clone')), 'to copy up to; all are copied by default')
     .description('Clone an iModel and wait until the clone is usable.')
-    .argument('<iModelId>', 'iModel to clone')
-    .requiredOption('--itwin <id>', 'iTwin to create the clone in')
+    .argument('<iModel>', 'iModel to clone: name or id')
+    .requiredOption('--itwin <name or id>', 'iTwin to create the clone in')
+    .option('--from-itwin <name or id>', 'iTwin of the source, if several iModels have its name')
     .option('--name <name>', "name; the source's by default")
     .option('--description <text>', "description; the source's by default")
-    .option(
-      '--changeset <id or index>',
-      'last changeset to copy; 0 copies the baseline only, all are copied by default',
-    )
-    .option('--timeout <seconds>', 'maximum time to wait for the clone', '300')
+    .addOption(timeoutOption('maximum time to wait for the clone', 300))
     .option('--json', 'print one JSON object and no progress')
     .action(clone);
 }
 
-async function clone(iModelId: string, options: CloneOptions): Promise<void> {
-  const timeoutMs = Number(options.timeout) * 1000;
-  if (!(timeoutMs > 0)) throw new ExitError(exitCodes.usage, `'${options.timeout}' is not a number of seconds`);
+async function clone(iModel: string, options: CloneOptions): Promise<void> {
+  requireOneChangeset(options);
   const connection = await Connection.open(options);
+  const iModelId = await iModelIdOf(connection, iModel, options.fromItwin);
+  const iTwinId = await iTwinIdOf(connection, options.itwin);
+  const changeset = await selectedChangeset(connection, iModelId, options);
   const began = performance.now();
-  const { headers } = await connection.request('POST', `/imodels/${encodeURIComponent(iModelId)}/clone`, {
-    iTwinId: options.itwin,
+  const { headers } = await connection.request('POST', `/imodels/${iModelId}/clone`, {
+    iTwinId,
     ...(options.name !== undefined && { name: options.name }),
     ...(options.description !== undefined && { description: options.description }),
-    ...(options.changeset !== undefined && changesetProperty(options.changeset)),
+    ...(changeset !== undefined && changesetProperty(changeset)),
   });
   const acceptedMs = performance.now() - began;
   const location = headers.location ?? '';
   const operation = await follow(
     connection,
     String(headers['create-imodel-operation'] ?? `${location}/operations/create`),
-    began + timeoutMs,
+    began + options.timeout,
     options.json !== true,
   );
   const elapsedMs = performance.now() - began;

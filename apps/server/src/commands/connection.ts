@@ -8,19 +8,23 @@ import { readAtMost } from '../http/readAtMost.ts';
 import { ownOrigins } from '../wiring/ownAddresses.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { withoutTrailingSlashes } from '../http/trailingSlashes.ts';
+import { faultOf, findServer, type FoundServer, type ServerOptions } from './serverAddress.ts';
 
-export interface ConnectionOptions {
-  url: string;
+export interface ConnectionOptions extends ServerOptions {
   token?: string;
-  data: string;
+  verbose?: boolean;
 }
 
 /** Adds the options of commands that call a server. */
 export function withConnection(command: Command): Command {
   return command
-    .option('--url <url>', 'address of the server', process.env['OFFSHOOT_URL'] ?? 'http://localhost:4700')
+    .option(
+      '--url <url>',
+      'address of the server; by default $OFFSHOOT_URL, localhost with $OFFSHOOT_PORT, or that of the data folder',
+    )
     .option('--token <token>', 'bearer token; by default $OFFSHOOT_TOKEN, else one is minted from the data folder')
-    .option('--data <folder>', 'data folder to mint a token from', process.env['OFFSHOOT_DATA'] ?? 'offshoot-data');
+    .option('--data <folder>', 'data folder of the server; by default $OFFSHOOT_DATA, else ./offshoot-data')
+    .option('--verbose', 'say on standard error which server is called, as whom, and why');
 }
 
 /** Longest wait for a rate limit, seconds: the longest rate limit window is one hour. */
@@ -65,6 +69,8 @@ interface ConnectionSettings {
 /** A connection to a server as one caller. */
 export class Connection {
   readonly #base: string;
+  /** Where the address comes from. */
+  readonly #from: string;
   /** Origins that the token may be sent to. */
   readonly #origins: ReadonlySet<string>;
   readonly #token: () => Promise<string>;
@@ -73,11 +79,13 @@ export class Connection {
 
   private constructor(
     base: string,
+    from: string,
     origins: ReadonlySet<string>,
     token: () => Promise<string>,
     { waitsForRateLimit = false, outlet = anywhere }: ConnectionSettings,
   ) {
     this.#base = base;
+    this.#from = from;
     this.#origins = origins;
     this.#token = token;
     this.#waitsForRateLimit = waitsForRateLimit;
@@ -86,19 +94,21 @@ export class Connection {
 
   /** @throws ExitError usage: no token, or none can be minted for the address */
   static async open(options: ConnectionOptions, settings: ConnectionSettings = {}): Promise<Connection> {
-    const base = baseOf(options.url);
+    const server = findServer(options);
+    const base = baseOf(server.url);
     const { origin } = new URL(base);
     const given = options.token ?? process.env['OFFSHOOT_TOKEN'];
-    if (given !== undefined) return new Connection(base, new Set([origin]), async () => given, settings);
-    requireIssuer(options.data);
+    if (options.verbose === true) explain(base, server, options.token !== undefined, given !== undefined);
+    if (given !== undefined) return new Connection(base, server.from, new Set([origin]), async () => given, settings);
+    requireIssuer(server.data);
     // A token with all permissions of the first user must not be sent to another server.
-    const own = new Set(ownOrigins(options.data));
+    const own = new Set(ownOrigins(server.data));
     if (!own.has(origin))
       throw new ExitError(
         exitCodes.usage,
-        `${origin} is no address of the installation at ${path.resolve(options.data)}, so no token is minted for it (${own.size === 0 ? 'no server has been started there' : `its own: ${[...own].join(', ')}`}). Give another --url, a --token, or set publicUrl on the server`,
+        `${origin} is no address of the installation at ${path.resolve(server.data)}, so no token is minted for it (${own.size === 0 ? 'no server has been started there' : `its own: ${[...own].join(', ')}`}). Give another --url, a --token, or set publicUrl on the server`,
       );
-    return new Connection(base, own, await mintedTokens(options.data), settings);
+    return new Connection(base, server.from, own, await mintedTokens(server.data), settings);
   }
 
   /**
@@ -171,6 +181,13 @@ export class Connection {
     }
   }
 
+  /** The same as an array. */
+  async all<T>(first: string, key: string, options: { prefer?: 'minimal'; most?: number } = {}): Promise<T[]> {
+    const items: T[] = [];
+    for await (const item of this.list<T>(first, key, options)) items.push(item);
+    return items;
+  }
+
   /** @throws ExitError failed if the address belongs to another server, which must not receive the token */
   #addressOf(pathOrUrl: string): URL {
     if (pathOrUrl.startsWith('/')) return new URL(`${this.#base}${pathOrUrl}`);
@@ -208,7 +225,7 @@ export class Connection {
         );
       throw new ExitError(
         exitCodes.unreachable,
-        `no server answers at ${this.#base}; is one started (npm start)?`,
+        `no server answers at ${this.#base}; is one started (npm start)?${this.#from === '--url' ? '' : ` The address is from ${this.#from}.`}`,
         error,
       );
     }
@@ -256,12 +273,22 @@ function baseOf(url: string): string {
   return withoutTrailingSlashes(withoutTrailingSlashes(url).replace(/\/imodels$/i, ''));
 }
 
+/** `--verbose`: which server is called, as whom, and why. */
+function explain(base: string, { from, data }: FoundServer, byOption: boolean, given: boolean): void {
+  const token = byOption
+    ? 'that of --token'
+    : given
+      ? 'that of OFFSHOOT_TOKEN'
+      : `minted for the first user of the data folder ${path.resolve(data)}`;
+  process.stderr.write(`offshoot: server ${base}, from ${from}\noffshoot: token: ${token}\n`);
+}
+
 /** @throws ExitError usage if no token can be minted */
 function requireIssuer(dataDir: string): void {
   if (hasIssuer(dataDir)) return;
   throw new ExitError(
     exitCodes.usage,
-    `no token: give --token, set OFFSHOOT_TOKEN, or name the server's data folder with --data (there is none at ${path.resolve(dataDir)})`,
+    `no token: give --token, set OFFSHOOT_TOKEN, or name the server's data folder with --data (${faultOf(dataDir)})`,
   );
 }
 

@@ -40,6 +40,8 @@ export interface DownloadSettings {
   outlet: Outlet;
   /** Ends the download. */
   signal?: AbortSignal;
+  /** Receives the number of bytes on disk, for a progress bar. */
+  received?: (bytes: number) => void;
 }
 
 /** The part of a file that is on disk, and its version. */
@@ -62,7 +64,7 @@ class BrokenOff extends Error {}
 export async function downloadFile(
   file: RemoteFile,
   target: string,
-  { silenceMs, outlet, signal }: DownloadSettings,
+  { silenceMs, outlet, signal, received }: DownloadSettings,
 ): Promise<void> {
   await requireSpace(file, path.dirname(target));
   const longestMs = Math.ceil(
@@ -74,7 +76,7 @@ export async function downloadFile(
   for (let attempt = 1; ; attempt++) {
     const state: Partial = { ...have };
     try {
-      await attemptDownload(file, target, state, { silenceMs, outlet, deadline });
+      await attemptDownload(file, target, state, { silenceMs, outlet, deadline, ...(received && { received }) });
       if (state.md5 !== null && (await md5Of(target)) !== state.md5)
         throw new ExitError(exitCodes.failed, `${file.what} is damaged: its MD5 differs from the announced one`);
       return;
@@ -109,7 +111,7 @@ async function attemptDownload(
   { url, size, what }: RemoteFile,
   target: string,
   state: Partial,
-  { silenceMs, outlet, deadline }: DownloadSettings & { deadline: AbortSignal },
+  { silenceMs, outlet, deadline, received }: DownloadSettings & { deadline: AbortSignal },
 ): Promise<void> {
   const silence = new AbortController();
   const expired = (): void => silence.abort(new BrokenOff(`no byte came for ${silenceMs / 1000} s`));
@@ -160,6 +162,7 @@ async function attemptDownload(
               throw new ExitError(exitCodes.failed, `${what} is larger than the announced ${size} bytes`);
             yield chunk;
             state.bytes += chunk.length;
+            received?.(state.bytes);
           }
         },
         sink,

@@ -11,14 +11,18 @@ export interface CreateOperation {
   failureReason?: string | null;
 }
 
-/** Polls the create operation until it ends. The interval doubles from 100 ms to at most 2 s. */
+/**
+ * Polls the create operation until it ends. The interval doubles from 100 ms to at most 2 s.
+ * @param words what is created, for the progress bar and for messages
+ */
 export async function follow(
   connection: Connection,
   address: string,
   until: number,
   show: boolean,
+  words: { what: string; doing: string } = { what: 'clone', doing: 'cloning' },
 ): Promise<CreateOperation> {
-  const bar = progressBar('cloning [{bar}] {value}/{total} changesets', show);
+  const bar = progressBar(`${words.doing} [{bar}] {value}/{total} changesets`, show);
   try {
     for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, 2000)) {
       const { body } = await connection.request('GET', address);
@@ -28,7 +32,7 @@ export async function follow(
       else bar?.start(totalChangesets, changesets);
       if (operation.state !== 'scheduled' && operation.state !== 'waitingForFile') return operation;
       if (performance.now() + waitMs > until)
-        throw new ExitError(exitCodes.unreachable, `the clone is not ready yet; check its state at ${address}`);
+        throw new ExitError(exitCodes.unreachable, `the ${words.what} is not ready yet; check its state at ${address}`);
       await pause(waitMs);
     }
   } finally {

@@ -12,6 +12,7 @@ import { importIModel, type Source } from './importIModel.ts';
 import { Connection, withConnection, type ConnectionOptions } from './connection.ts';
 import { downloadFile, type DownloadSettings } from './download.ts';
 import { exitCodes, ExitError } from './exit.ts';
+import { iTwinIdOf } from './names.ts';
 import type { SourceChangeset } from './preparedAhead.ts';
 import { printImported } from './import.ts';
 import { expectShape } from './shape.ts';
@@ -95,7 +96,7 @@ export function mirrorCommand(): Command {
   return withConnection(new Command('mirror'))
     .description('Copy an iModel from any iModels API v2 server. Run the command again to copy new changesets.')
     .argument('<url>', 'address of the source iModel, such as https://api.bentley.com/imodels/{id}')
-    .requiredOption('--itwin <id>', 'iTwin on this server to create the iModel in')
+    .requiredOption('--itwin <name or id>', 'iTwin on this server to create the iModel in')
     .option('--name <name>', 'name of the iModel; by default the name of the source')
     .option('--source-token <token>', 'bearer token for the source server; by default $OFFSHOOT_SOURCE_TOKEN')
     .option(
@@ -126,7 +127,7 @@ async function mirror(address: string, options: MirrorOptions): Promise<void> {
   const outlet = filtered(options.privateSource === true);
   const there: There = {
     connection: await Connection.open(
-      { url: base.replace(/\/imodels$/i, ''), token: sourceToken, data: options.data },
+      { url: base.replace(/\/imodels$/i, ''), token: sourceToken },
       { waitsForRateLimit: true, outlet },
     ),
     files: { silenceMs, outlet },
@@ -137,7 +138,7 @@ async function mirror(address: string, options: MirrorOptions): Promise<void> {
     printImported(
       await importIModel(
         here,
-        options.itwin,
+        await iTwinIdOf(here, options.itwin),
         await remote(there, iModelId, folder, options.name),
         options.json !== true,
       ),

@@ -29,7 +29,8 @@ export function ownOrigins(dataDir: string): string[] {
   try {
     return JSON.parse(readFileSync(path.join(dataDir, fileName), 'utf8')) as string[];
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT' || error instanceof SyntaxError) return [];
+    const { code = '' } = error as NodeJS.ErrnoException;
+    if (['ENOENT', 'ENOTDIR'].includes(code) || error instanceof SyntaxError) return [];
     throw error;
   }
 }

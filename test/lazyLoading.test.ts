@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { Directory } from '../apps/server/src/access/directory.ts';
+import { EmbeddedIssuer } from '../apps/server/src/access/embeddedIssuer.ts';
+import { noteOrigins } from '../apps/server/src/wiring/ownAddresses.ts';
 
 const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
 const listModules = fileURLToPath(new URL('support/listModules.ts', import.meta.url));
@@ -56,6 +59,26 @@ describe('Loading', () => {
         loaded.filter((name) => ofServers.includes(name)),
         [],
         command.join(' '),
+      );
+    }
+  });
+
+  test('a command that mints its token from the data folder loads no validator of schemas and no server', async () => {
+    const dataDir = path.join(folder, 'minting');
+    mkdirSync(dataDir);
+    await EmbeddedIssuer.open(dataDir);
+    Directory.open(dataDir, () => undefined);
+    noteOrigins(dataDir, ['http://127.0.0.1:9'], true);
+    const options = ['--url', 'http://127.0.0.1:9', '--data', dataDir];
+    for (const args of [
+      ['token', '--data', dataDir],
+      ['imodels', ...options],
+    ]) {
+      const allowed = ['commander', 'ipaddr.js', 'request-filtering-agent'];
+      assert.deepEqual(
+        (await loadedBy(...args)).filter((name) => !allowed.includes(name)),
+        [],
+        args[0],
       );
     }
   });

@@ -7,7 +7,7 @@ import { startChild } from '../../apps/server/src/bench/common.ts';
 import { alone, alternate, median, residentMiB, timed, withFolder, type Budget, type Figure } from '../common.ts';
 import { Api, makeInstallation } from '../installation.ts';
 
-const cli = fileURLToPath(new URL('../../apps/server/src/cli.ts', import.meta.url));
+const program = fileURLToPath(new URL('../../apps/server/bin/offshoot.cjs', import.meta.url));
 /** Time without requests before the memory is read. */
 const restMs = 1500;
 
@@ -72,7 +72,7 @@ const reporter = `data:text/javascript,${encodeURIComponent(
 )}`;
 
 async function resourcesOf(args: readonly string[]): Promise<{ cpuMs: number; memoryMiB: number }> {
-  const child = spawn(process.execPath, ['--import', reporter, cli, ...args], {
+  const child = spawn(process.execPath, ['--import', reporter, program, ...args], {
     stdio: ['ignore', 'ignore', 'inherit', 'pipe'],
     timeout: 60_000,
   });

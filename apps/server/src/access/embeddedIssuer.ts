@@ -1,12 +1,14 @@
-import { randomUUID } from 'node:crypto';
+import { randomUUID, subtle, type webcrypto } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
-import { exportJWK, generateKeyPair, importJWK, SignJWT, type CryptoKey, type JWK } from 'jose';
 import { createFileDurably, writeFileDurably } from '../storage/durable.ts';
 import type { DirectoryUser } from './directory.ts';
 
 const fileName = 'issuer.json';
 const algorithm = 'ES256';
+/** The curve and hash of ES256, for WebCrypto. */
+const curve = { name: 'ECDSA', namedCurve: 'P-256' };
+const signature = { name: 'ECDSA', hash: 'SHA-256' };
 /** Audience of minted tokens; no other service accepts them. */
 export const embeddedAudience = 'offshoot';
 
@@ -74,22 +76,35 @@ export class EmbeddedIssuer {
     options: { applicationId: string; scope: string; lifeSeconds: number },
   ): Promise<string> {
     const now = Math.floor(Date.now() / 1000);
-    return new SignJWT({
+    const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url');
+    const signed = `${part({ alg: algorithm, typ: 'JWT' })}.${part({
       client_id: options.applicationId,
       scope: options.scope,
       email: user.email,
       given_name: user.givenName,
       family_name: user.surname,
-    })
-      .setProtectedHeader({ alg: algorithm, typ: 'JWT' })
-      .setIssuer(this.issuer)
-      .setAudience(embeddedAudience)
-      .setSubject(user.id)
-      .setJti(randomUUID())
-      .setIssuedAt(now)
-      .setExpirationTime(now + options.lifeSeconds)
-      .sign(this.#current.privateKey);
+      iss: this.issuer,
+      aud: embeddedAudience,
+      sub: user.id,
+      jti: randomUUID(),
+      iat: now,
+      exp: now + options.lifeSeconds,
+    })}`;
+    const bytes = await subtle.sign(signature, this.#current.privateKey, Buffer.from(signed));
+    return `${signed}.${Buffer.from(bytes).toString('base64url')}`;
   }
+}
+
+type CryptoKey = webcrypto.CryptoKey;
+
+/** A key of ES256 as JSON (RFC 7517). */
+interface JWK {
+  kty: string;
+  crv: string;
+  x: string;
+  y: string;
+  /** Private keys only. */
+  d?: string;
 }
 
 interface StoredKey {
@@ -109,13 +124,21 @@ interface OpenKeys {
 }
 
 async function openKeys({ key, earlier = [] }: StoredKey, version: string): Promise<OpenKeys> {
-  const open = async (jwk: JWK): Promise<CryptoKey> => (await importJWK(jwk, algorithm)) as CryptoKey;
-  const old = await Promise.all(earlier.map(async (each) => ({ publicKey: await open(each.key), until: each.until })));
-  return { publicKey: await open(publicPart(key)), privateKey: await open(key), earlier: old.reverse(), version };
+  const open = (jwk: JWK, use: 'sign' | 'verify'): Promise<CryptoKey> =>
+    subtle.importKey('jwk', { ...jwk }, curve, use === 'verify', [use]);
+  const old = await Promise.all(
+    earlier.map(async (each) => ({ publicKey: await open(publicPart(each.key), 'verify'), until: each.until })),
+  );
+  return {
+    publicKey: await open(publicPart(key), 'verify'),
+    privateKey: await open({ ...publicPart(key), d: key.d ?? '' }, 'sign'),
+    earlier: old.reverse(),
+    version,
+  };
 }
 
 function publicPart({ kty, crv, x, y }: JWK): JWK {
-  return { kty, crv, x, y } as JWK;
+  return { kty, crv, x, y };
 }
 
 function versionOf(file: string): string {
@@ -139,6 +162,7 @@ async function makeKey(file: string): Promise<StoredKey> {
 }
 
 async function newKey(): Promise<JWK> {
-  const { privateKey } = await generateKeyPair(algorithm, { extractable: true });
-  return exportJWK(privateKey);
+  const { privateKey } = await subtle.generateKey(curve, true, ['sign', 'verify']);
+  const exported = (await subtle.exportKey('jwk', privateKey)) as JWK;
+  return { ...publicPart(exported), d: exported.d ?? '' };
 }

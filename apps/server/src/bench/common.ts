@@ -81,10 +81,12 @@ export interface Child {
 
 const startWithinMs = 120_000;
 
-/** Starts a server in a separate process, with the configuration file `bench.json` in its data folder. */
+/** The options of Node with which `npm start` and the image start a server. */
+export const startFlags = ['--max-semi-space-size=4'];
+
+/** Starts a server in a separate process, as `npm start` does, with the configuration file `bench.json` in its data folder. */
 export async function startChild(dataDir: string, databaseUrl: string | undefined): Promise<Child> {
-  const ending = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
-  const cli = fileURLToPath(new URL(`../cli${ending}`, import.meta.url));
+  const program = fileURLToPath(new URL('../../bin/offshoot.cjs', import.meta.url));
   const flags = [
     'start',
     '--config',
@@ -95,7 +97,10 @@ export async function startChild(dataDir: string, databaseUrl: string | undefine
     '127.0.0.1',
     ...(databaseUrl === undefined ? [] : ['--database-url', databaseUrl]),
   ];
-  const child = fork(cli, flags, { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+  const child = fork(program, flags, {
+    execArgv: startFlags,
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+  });
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   const origin = await new Promise<string>((resolve, reject) => {
     const timer = setTimeout(() => {

@@ -1,7 +1,8 @@
 import { Command } from 'commander';
 import path from 'node:path';
-import { Directory } from '../access/directory.ts';
+import type { DirectoryUser } from '../access/directory.ts';
 import { EmbeddedIssuer } from '../access/embeddedIssuer.ts';
+import { plainUserOf } from '../access/plainUsersFile.ts';
 import { hasIssuer } from '../wiring/dataFolder.ts';
 import { exitCodes, ExitError } from './exit.ts';
 
@@ -43,15 +44,22 @@ export async function mintToken(options: {
       exitCodes.usage,
       `there is no installation with an issuer of tokens at ${path.resolve(options.data)}: name the server's data folder with --data, or start the server first`,
     );
-  const directory = Directory.open(options.data, (message) => process.stderr.write(`offshoot: ${message}\n`));
-  const user = options.user === undefined ? directory.data.users[0] : directory.findUser(options.user);
-  if (user === undefined) throw new ExitError(exitCodes.usage, `no user '${options.user ?? ''}' in ${directory.file}`);
+  const user = plainUserOf(options.data, options.user) ?? (await userOf(options.data, options.user));
   const issuer = await EmbeddedIssuer.open(options.data);
   return issuer.mint(user, {
     applicationId: options.application ?? 'offshoot-cli',
     scope: options.scope ?? 'itwin-platform',
     lifeSeconds: options.lifeSeconds,
   });
+}
+
+/** @throws ExitError usage if the user is unknown; Error if the users file cannot be used */
+async function userOf(dataDir: string, idOrEmail: string | undefined): Promise<DirectoryUser> {
+  const { Directory } = await import('../access/directory.ts');
+  const directory = Directory.open(dataDir, (message) => process.stderr.write(`offshoot: ${message}\n`));
+  const user = idOrEmail === undefined ? directory.data.users[0] : directory.findUser(idOrEmail);
+  if (user === undefined) throw new ExitError(exitCodes.usage, `no user '${idOrEmail ?? ''}' in ${directory.file}`);
+  return user;
 }
 
 /** Parses a duration such as `12h` into seconds. @throws ExitError usage */

@@ -144,7 +144,7 @@ export default tseslint.config(
   },
   // Programs that call the official clients pass the API's values as text, not as the enums of one of several installed versions.
   {
-    files: ['test/**', 'scripts/**'],
+    files: ['test/**', 'scripts/**', 'examples/**'],
     rules: {
       '@typescript-eslint/no-unsafe-enum-assignment': 'off',
       '@typescript-eslint/no-unsafe-class-instance-assignment': 'off',

@@ -9,7 +9,15 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const read = (file: string): string => readFileSync(path.join(root, file), 'utf8');
 
 const documents = globSync(
-  ['README.md', 'SECURITY.md', 'CONTRIBUTING.md', 'AGENTS.md', 'packages/*/README.md', 'docs/**/*.md'],
+  [
+    'README.md',
+    'SECURITY.md',
+    'CONTRIBUTING.md',
+    'AGENTS.md',
+    'packages/*/README.md',
+    'examples/**/README.md',
+    'docs/**/*.md',
+  ],
   { cwd: root },
 ).map((file) => ({ file, text: read(file) }));
 

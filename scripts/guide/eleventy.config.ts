@@ -28,8 +28,15 @@ function navigation(page: string): object[] {
     pages: links.flatMap((link) => {
       const target = targetOf(index, link);
       if (target?.kind !== 'page') return [];
-      const current = target.file === page || (page.startsWith('docs/adr/') && target.file === 'docs/adr/README.md');
-      return [{ title: titleOf(target.file), href: hrefOf(page, { ...target, anchor: undefined }), current }];
+      const folder = path.posix.dirname(target.file);
+      const isBelow = target.file.endsWith('/README.md') && target.file !== index && page.startsWith(`${folder}/`);
+      return [
+        {
+          title: titleOf(target.file),
+          href: hrefOf(page, { ...target, anchor: undefined }),
+          current: target.file === page || isBelow,
+        },
+      ];
     }),
   }));
 }

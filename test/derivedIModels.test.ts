@@ -6,7 +6,9 @@ import { LockLevel, type LocksError } from '@itwin/imodels-client-authoring';
 import { sql } from 'kysely';
 import { raiseBriefcaseCounter } from '../apps/server/src/briefcases/counter.ts';
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
+import type { Db } from '../apps/server/src/db/database.ts';
 import { briefcaseNumbersMigration } from '../apps/server/src/db/migrations/0009-briefcase-numbers.ts';
+import { rangesOf } from '../apps/server/src/db/statements/historyRanges.ts';
 import type { WireError } from './support/api.ts';
 import { all, makeIModel, pushMore, workFolder, type MadeIModel } from './support/clients.ts';
 import type * as Scenario from './support/scenario.ts';
@@ -14,6 +16,16 @@ import { otherStore } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
 const west = 'West Europe';
+
+/** The histories as lists of ranges over segments, in the table that earlier versions had. */
+async function addEarlierHistories(db: Db): Promise<void> {
+  await sql`create table history_segment (history_id text, first_index bigint, last_index bigint, segment_id text)`.execute(
+    db,
+  );
+  for (const { id } of await db.selectFrom('history').select('id').execute())
+    await sql`insert into history_segment select ${id}, h.first_index, h.last_index, h.segment_id
+      from ${rangesOf(id, 1, Number.MAX_SAFE_INTEGER)} as h`.execute(db);
+}
 
 /**
  * What a derived iModel (clone, fork, iModel from a template) continues of its source: its history continues, so whatever must
@@ -232,7 +244,9 @@ onEachDatabase(
       const derived = [...ofKept, ...ofGone];
       await sql`alter table imodel drop column inherited_index`.execute(database.db);
       await database.db.updateTable('imodel').set({ next_briefcase_id: 2 }).where('id', 'in', derived).execute();
+      await addEarlierHistories(database.db);
       await database.db.transaction().execute((tx) => briefcaseNumbersMigration(context.engine).up(tx));
+      await sql`drop table history_segment`.execute(database.db);
 
       const rows = await database.db
         .selectFrom('imodel')

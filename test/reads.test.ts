@@ -7,7 +7,7 @@ import { people } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
 
 /** What the reads below need. Jobs, accounts, rate limits and the places of files have tables of their own. */
-const ofReads = /\bfrom "(imodel|itwin|owner|role|changeset|history|grouped_changeset|named_version|checkpoint)"/;
+const ofReads = /\bfrom "?(imodel|itwin|owner|role|changeset|history|grouped_changeset|named_version|checkpoint)\b/;
 
 onEachDatabase('Reads', {}, (context) => {
   /** The number of statements of a request, after another one like it has filled the caches. */

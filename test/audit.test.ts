@@ -21,6 +21,7 @@ const unaudited: Record<string, string> = {
       'remove-itwin-from-my-recents',
     ].map((operationId) => [operationId, "a list of the caller's own"]),
   ),
+  'get-users-by-id-list': 'it changes nothing',
   'create-imodel-changeset': 'the push is noted when it is complete, or refused',
   'delete-itwin-member-invitation': 'there are no invitations',
   'delete-itwin-group-member-invitation': 'there are no invitations',

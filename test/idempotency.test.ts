@@ -83,6 +83,7 @@ async function requestsOf(context: Context): Promise<Record<string, TestRequest>
     } as never)
     .execute();
   return {
+    'get-users-by-id-list': { path: '/users/getbyidlist', body: [people.olivia.id] },
     'create-imodel': { path: '/imodels', body: { iTwinId, name: randomUUID(), baselineFile: { size: 10 } } },
     'clone-imodel': { path: `/imodels/${id}/clone`, body: { iTwinId, name: randomUUID() } },
     'fork-imodel': { path: `/imodels/${id}/fork`, body: { iTwinId, name: randomUUID(), preserveHistory: true } },

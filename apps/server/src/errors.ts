@@ -82,6 +82,7 @@ export const errorTable = {
   InvalidiModelsRequest: [422, 'The request is not valid.'],
   InvalidiTwinsRequest: [422, 'The request is not valid.'],
   InvalidAccessControlRequest: [422, 'The request is not valid.'],
+  InvalidUsersRequest: [422, 'The request is not valid.'],
   InvalidiTwinsGroupRequest: [422, 'The request is not valid.'],
   MissingRequestBody: [422, 'Request body was not provided.'],
   // 429

@@ -495,7 +495,9 @@ function parseBody(request: FastifyRequest, route: Route, invalid: (details: Err
     if (error instanceof ApiError) throw error;
     throw invalid([isUtf8Type(given) ? detail.invalidBody() : detail.contentType(given.slice(0, 100), ...types)]);
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw invalid([detail.invalidBody()]);
+  const isList = (route.body as { type?: string } | undefined)?.type === 'array';
+  if (typeof value !== 'object' || value === null || Array.isArray(value) !== isList)
+    throw invalid([detail.invalidBody()]);
   return value;
 }
 

@@ -165,6 +165,7 @@ export function iTwinNotFoundOf(route: Route): ErrorCode {
 }
 
 export function validationErrorOf(route: Route): ErrorCode {
+  if (route.path.startsWith('/users')) return 'InvalidUsersRequest';
   if (route.path.startsWith('/itwins')) return 'InvalidiTwinsRequest';
   if (/^\/accesscontrol\/itwins\/:iTwinId\/groups\b/.test(route.path)) return 'InvalidiTwinsGroupRequest';
   return route.path.startsWith('/accesscontrol') ? 'InvalidAccessControlRequest' : 'InvalidiModelsRequest';

@@ -21,6 +21,7 @@ import { namedVersionRoutes } from './namedVersions.ts';
 import type { Route } from './route.ts';
 import { shareRoutes } from './shares.ts';
 import { thumbnailRoutes } from './thumbnails.ts';
+import { userProfileRoutes } from './userProfiles.ts';
 import { userRoutes } from './users.ts';
 import { usageRoutes } from './usage.ts';
 import { webhookRoutes } from './webhooks.ts';
@@ -38,6 +39,7 @@ export const routes: readonly Route[] = [
   ...briefcaseRoutes,
   ...lockRoutes,
   ...userRoutes,
+  ...userProfileRoutes,
   ...thumbnailRoutes,
   ...shareRoutes,
   ...favoriteRoutes,

@@ -6,7 +6,7 @@ import { compiledQuery } from '../db/compiledQuery.ts';
 import { isForeignKeyError, isUniqueError, type Db } from '../db/database.ts';
 import type { IModelTable, UserAccountTable } from '../db/schema.ts';
 import { rangesOf } from '../db/statements/historyRanges.ts';
-import { usersFileIssuer } from '../access/directory.ts';
+import { userOfEntry, usersFileIssuer, type Directory } from '../access/directory.ts';
 import { emailKey, type Identity, type User, type Caller } from '../domain.ts';
 import { outageOf } from '../outages.ts';
 
@@ -42,6 +42,9 @@ const lastAccess = compiledQuery((db, { imodelId, userId }: { imodelId: string; 
 );
 
 /** The users known from tokens, and which iModels they have connected to. */
+/** What other users of an organization see of a user. */
+export type UserProfile = Omit<User, 'identity'>;
+
 export class Users {
   readonly #db: Db;
   readonly #scans: Db;
@@ -271,6 +274,28 @@ export class Users {
 
   async find(id: string): Promise<UserAccountTable | undefined> {
     return this.#db.selectFrom('user_account').selectAll().where('id', '=', id).executeTakeFirst();
+  }
+
+  /** The users with these ids, in their order, as the users file describes them or else as they were recorded. Others are left out. */
+  async profiles(ids: readonly string[], directory: Pick<Directory, 'findUserById'>): Promise<UserProfile[]> {
+    const found = new Map<string, UserProfile>();
+    for (let start = 0; start < ids.length; start += usersAtATime) {
+      const some = ids.slice(start, start + usersAtATime);
+      const rows = await this.#db.selectFrom('user_account').selectAll().where('id', 'in', some).execute();
+      for (const { id, email, given_name, surname, organization_id } of rows)
+        found.set(id, { id, email, givenName: given_name, surname, organizationId: organization_id });
+    }
+    return ids.flatMap((id) => {
+      const entry = directory.findUserById(id);
+      // The file may have changed since the user's last request. Without an organization in it, that of the token counts.
+      const listed = entry === undefined ? undefined : userOfEntry(entry);
+      const recorded = found.get(id);
+      const profile =
+        listed === undefined
+          ? recorded
+          : { ...listed, organizationId: listed.organizationId ?? recorded?.organizationId ?? null };
+      return profile === undefined ? [] : [profile];
+    });
   }
 
   /** All users who connected to an iModel, and its creator. */

@@ -17,6 +17,7 @@ const commands: Record<string, () => Promise<Command>> = {
   work: async () => (await import('./commands/start.ts')).workCommand(),
   itwinjs: async () => (await import('./commands/itwinjs.ts')).iTwinJsCommand(),
   token: async () => (await import('./commands/token.ts')).tokenCommand(),
+  'check-token': async () => (await import('./commands/checkToken.ts')).checkTokenCommand(),
   clone: async () => (await import('./commands/clone.ts')).cloneCommand(),
   itwins: async () => (await import('./commands/itwins.ts')).iTwinsCommand(),
   imodels: async () => (await import('./commands/imodels.ts')).imodelsCommand(),

@@ -46,7 +46,7 @@ export function userOfEntry({ id, email, givenName, surname, organizationId }: D
   };
 }
 
-const fileName = 'users.json';
+export const usersFileName = 'users.json';
 /** Minimum interval between checks of the file for changes. */
 const lookEveryMs = 1000;
 
@@ -69,7 +69,7 @@ export class Directory {
 
   /** @throws Error if the file exists but cannot be used */
   static open(dataDir: string, onFault: (message: string) => void): Directory {
-    const directory = new Directory(path.join(dataDir, fileName), onFault);
+    const directory = new Directory(path.join(dataDir, usersFileName), onFault);
     createFileDurably(directory.file, `${JSON.stringify(firstDirectory(), undefined, 2)}\n`);
     directory.#read();
     return directory;

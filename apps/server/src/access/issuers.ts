@@ -12,6 +12,7 @@ import { claimAt, claimsOf, exactText, rolesOf, scopesOf, standardClaims, type C
 import { embeddedAudience, type EmbeddedIssuer } from './embeddedIssuer.ts';
 import { issuerKeys } from './issuerKeys.ts';
 import {
+  clockToleranceSeconds,
   malformedRefusal,
   quoted,
   refusalOf,
@@ -20,8 +21,6 @@ import {
   userIdRefusal,
   type Expected,
 } from './refusedToken.ts';
-
-const clockToleranceSeconds = 5;
 
 /** An issuer whose tokens the server accepts. */
 export interface TrustedIssuer {

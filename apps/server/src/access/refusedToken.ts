@@ -37,6 +37,9 @@ export class RefusedToken extends Error {
   }
 }
 
+/** Accepted difference between the clocks of an issuer and of this server. */
+export const clockToleranceSeconds = 5;
+
 const maxShownLength = 200;
 const maxShownValues = 10;
 
@@ -119,6 +122,23 @@ export function userIdRefusal(claim: string, issuer: string): RefusedToken {
       remedy: 'Let the issuer put the claim into access tokens, or set userIdClaim of the issuer.',
     },
   );
+}
+
+/** What is wrong with the claims of a token, whether or not its signature is verified. */
+export function claimFaults(payload: JWTPayload, expected: Expected): RefusedToken[] {
+  const now = Date.now() / 1000;
+  const audiences: unknown[] = [payload.aud].flat();
+  return [
+    ...(expected.audiences.some((audience) => audiences.includes(audience))
+      ? []
+      : [audienceRefusal(payload, expected)]),
+    ...(typeof payload.exp === 'number' && payload.exp > now - clockToleranceSeconds
+      ? []
+      : [expiredRefusal(payload, expected)]),
+    ...(typeof payload.nbf === 'number' && payload.nbf > now + clockToleranceSeconds
+      ? [notYetValidRefusal(payload, expected)]
+      : []),
+  ];
 }
 
 /** The reason in an error of the library that verifies tokens; undefined for errors that are no fault of the token. */

@@ -5,6 +5,9 @@ import type { Directory, DirectoryUser } from './directory.ts';
 import { tierByRole, userIdOf, type TrustedIssuer, type VerifiedToken } from './issuers.ts';
 import { quoted, RefusedToken } from './refusedToken.ts';
 
+/** What is looked up in the users file. */
+export type UsersFile = Pick<Directory, 'file' | 'findUserById' | 'findUserByEmail' | 'findApplication'>;
+
 /** What a verified token and the users file say about a caller. */
 export interface TokenUser {
   /** What identifies the user at the issuer. */
@@ -28,7 +31,7 @@ export interface TokenUser {
  */
 export function tokenUserOf(
   { payload, issuer }: VerifiedToken,
-  directory: Directory,
+  directory: UsersFile,
   config: Pick<Config, 'defaultTier' | 'tiers'>,
 ): TokenUser {
   const subject = userIdOf(payload, issuer);
@@ -67,7 +70,7 @@ function isEmailVerified(payload: JWTPayload, { emailsVerified, claims }: Truste
 
 /** The entry of the users file for the user of a token. An entry that names an issuer applies to tokens of that issuer and to minted ones. */
 function listedUser(
-  directory: Directory,
+  directory: UsersFile,
   issuer: TrustedIssuer,
   subject: string,
   verifiedEmail: string | undefined,
@@ -91,7 +94,7 @@ function organizationsOf(payload: JWTPayload, { claims, organization }: TrustedI
 function applicationFor(
   payload: JWTPayload,
   issuer: TrustedIssuer,
-  directory: Directory,
+  directory: UsersFile,
   { defaultTier, tiers }: Pick<Config, 'defaultTier' | 'tiers'>,
 ): TokenUser['application'] {
   const id = applicationOf(payload) ?? 'unknown';

@@ -1,15 +1,23 @@
 /** OpenID Connect issuers outside the server, with tokens as Keycloak and Microsoft Entra ID shape them, and why tokens are refused. */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
+import { spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { generateKeyPair } from 'jose';
 import { RefusalLog, RefusedToken } from '../apps/server/src/access/refusedToken.ts';
 import { ConfigError, type ConfigInput } from '../apps/server/src/config.ts';
 import { Api, type WireError } from './support/api.ts';
+import { offshoot } from './support/commands.ts';
 import { linesLogged } from './support/logs.ts';
 import { startOidcIssuer, type OidcIssuer } from './support/oidcIssuer.ts';
 import { bootServer, endServer, Installation, people, type TestServer } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
+
+const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
 
 type IssuerInput = NonNullable<ConfigInput['issuers']>[number];
 
@@ -362,6 +370,59 @@ describe('A refused token', () => {
     assert.equal(logged.length, 5);
     at += 60_000;
     assert.deepEqual(refuse('another'), { logged: true, suppressed: 9995 });
+  });
+});
+
+describe('An installation with outside issuers only', () => {
+  test('says in its banner and to the doctor who its administrators are, or that there are none yet', async (t) => {
+    const issuer = await startOidcIssuer();
+    const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-test-'));
+    t.after(() => {
+      issuer.close();
+      rmSync(folder, { recursive: true });
+    });
+    const file = path.join(folder, 'offshoot.json');
+    const configure = (settings: Partial<IssuerInput>) =>
+      writeFileSync(
+        file,
+        JSON.stringify({
+          dataDir: path.join(folder, 'data'),
+          port: 0,
+          embeddedIssuer: false,
+          checkpoints: { generate: 'off' },
+          issuers: [settingsOf(issuer, settings)],
+        }),
+      );
+    const examine = async () => (await offshoot(['doctor', '--config', file])).stdout;
+    const banner = async () => {
+      const child = spawn(process.execPath, [cli, 'start', '--config', file], { stdio: ['ignore', 'pipe', 'pipe'] });
+      try {
+        return await new Promise<string>((resolve, reject) => {
+          let text = '';
+          const collect = (chunk: Buffer) => {
+            text += chunk.toString();
+            if (/^ {2}Admins.*$/m.test(text)) resolve(text);
+          };
+          child.stdout.on('data', collect);
+          child.stderr.on('data', collect);
+          child.on('close', () => reject(new Error(`no banner: ${text}`)));
+        });
+      } finally {
+        const closed = new Promise((resolve) => child.once('close', resolve));
+        child.kill();
+        await closed;
+      }
+    };
+    configure({});
+    assert.match(await banner(), /Admins +nobody, unless a token has the claim "org_admin" \(docs\/sign-in\.md/);
+    assert.match(await examine(), /warning +users +Nobody is an Organization Administrator/);
+    configure(keycloakSettings);
+    assert.match(await banner(), /Admins +whoever has the role "offshoot-admin"/);
+    const users = path.join(folder, 'data', 'users.json');
+    const data = JSON.parse(readFileSync(users, 'utf8')) as { users: object[] };
+    const ada = { ...people.admin, issuer: issuer.url };
+    writeFileSync(users, JSON.stringify({ ...data, users: [...data.users, ada] }));
+    assert.match(await examine(), /ok +users +Organization Administrators: .*"offshoot-admin"; 1 of users\.json/);
   });
 });
 

@@ -197,6 +197,9 @@ function mapOf<T>(
   return byKey;
 }
 
+/** E-mail address of the user that the first start creates. */
+export const firstUserEmail = 'admin@offshoot.local';
+
 function firstDirectory(): DirectoryData {
   const organizationId = randomUUID();
   return {
@@ -204,7 +207,7 @@ function firstDirectory(): DirectoryData {
     users: [
       {
         id: randomUUID(),
-        email: 'admin@offshoot.local',
+        email: firstUserEmail,
         givenName: 'Offshoot',
         surname: 'Administrator',
         organizationId,

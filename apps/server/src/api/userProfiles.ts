@@ -1,6 +1,6 @@
-import { Type } from 'typebox';
 import type { Caller } from '../domain.ts';
 import { ApiError, detail } from '../errors.ts';
+import { Type } from '../jsonSchema.ts';
 import type { UserProfile } from '../users/users.ts';
 import { callerRoute, type Call, type Route } from './route.ts';
 import { Nullable, time, TimeSchema } from './schemas.ts';

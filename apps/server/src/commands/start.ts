@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { Command } from 'commander';
+import { administratorClaims, waysToAdminister } from '../access/administrators.ts';
 import { startServer, type RunningServer } from '../app.ts';
 import { ConfigError, loadConfig, type ConfigInput } from '../config.ts';
 import { DataFolderError } from '../wiring/dataFolder.ts';
@@ -174,6 +175,17 @@ async function serverLines({ origin, services }: RunningServer): Promise<Line[]>
   if (config.embeddedIssuer) {
     const elsewhere = config.dataDir === path.resolve('offshoot-data') ? '' : ` --data ${shellWord(config.dataDir)}`;
     lines.push(['Token', `npx offshoot token${elsewhere}   (users: ${directory.file})`]);
+  } else {
+    const ways = waysToAdminister(config, directory.data);
+    lines.push(
+      ['Sign-in', `tokens of ${config.issuers.map(({ issuer }) => issuer).join(', ')}`],
+      [
+        'Admins',
+        ways.length > 0
+          ? ways.join('; ')
+          : `nobody, unless a token has the claim ${administratorClaims(config)} (docs/sign-in.md, "The first administrator")`,
+      ],
+    );
   }
   return lines;
 }

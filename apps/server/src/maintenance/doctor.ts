@@ -1,7 +1,8 @@
 import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { Directory } from '../access/directory.ts';
+import { administratorClaims, waysToAdminister } from '../access/administrators.ts';
+import { Directory, type DirectoryData } from '../access/directory.ts';
 import { IssuerUnavailableError, issuerKeys } from '../access/issuerKeys.ts';
 import { findIsolation, IsolationError } from '../checkpoints/itwinjs/isolation.ts';
 import { isolationLevels } from '../domain.ts';
@@ -121,12 +122,24 @@ async function diskSpace({ dataDir, diskSpace: settings }: Config): Promise<Foun
   }
 }
 
-function users({ dataDir, embeddedIssuer }: Config): Found {
+/** With outside issuers only, nobody administers an organization until a role, a claim or an entry says so. */
+function administrators(config: Pick<Config, 'issuers'>, listed: DirectoryData['users']): Omit<Finding, 'check'> {
+  const ways = waysToAdminister(config, { users: listed });
+  return ways.length > 0
+    ? ok(`Organization Administrators: ${ways.join('; ')}.`)
+    : warning(
+        `Nobody is an Organization Administrator, unless a token has the claim ${administratorClaims(config)}.`,
+        'Set rolesClaims and administratorRoles of the issuer, or add an administrator to users.json (docs/sign-in.md).',
+      );
+}
+
+function users({ dataDir, embeddedIssuer, issuers }: Config): Found {
   if (!existsSync(path.join(dataDir, 'users.json')))
     return ok(embeddedIssuer ? 'users.json; created at the first start.' : 'Managed by the configured issuers.');
   try {
     const { users: listed } = Directory.open(dataDir, () => undefined).data;
-    return ok(`users.json, with ${listed.length} ${listed.length === 1 ? 'user' : 'users'}.`);
+    const found = ok(`users.json, with ${listed.length} ${listed.length === 1 ? 'user' : 'users'}.`);
+    return embeddedIssuer ? found : [found, administrators({ issuers }, listed)];
   } catch (error) {
     return fault(
       `users.json: ${messageOf(error)}`,

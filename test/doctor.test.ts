@@ -3,6 +3,7 @@ import { execFile } from 'node:child_process';
 import { chmodSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, describe, test } from 'node:test';
@@ -65,7 +66,24 @@ describe('offshoot doctor', () => {
     assert.equal(code, 1);
     assert.ok(findings.every(({ check, state }) => check === 'configuration' && state === 'fault'));
     assert.ok(findings.length > 1, JSON.stringify(findings));
-    assert.equal((await examine('{')).code, 1);
+    assert.ok(findings.every(({ remedy }) => remedy?.includes('docs/configuration.md')));
+    const damaged = await examine('{');
+    assert.deepEqual([damaged.code, damaged.findings[0]?.remedy?.startsWith('Correct the file')], [1, true]);
+  });
+
+  test('reports a port that another program uses', async () => {
+    const other = createServer((socket) => socket.destroy()).listen(0, '127.0.0.1');
+    await once(other, 'listening');
+    const { port } = other.address() as AddressInfo;
+    try {
+      const config = { dataDir: path.join(folder, 'new'), checkpoints, host: '127.0.0.1', port };
+      const { code, findings } = await examine(config);
+      const { state, text, remedy } = of(findings, 'port');
+      assert.deepEqual([code, state, text], [1, 'fault', `Another program uses port ${port}.`]);
+      assert.match(remedy ?? '', /choose another port/);
+    } finally {
+      other.close();
+    }
   });
 
   test('reports a damaged users file, and files that others can read', async () => {

@@ -29,9 +29,20 @@ async function find(options: InstallationOptions): Promise<Finding[]> {
     config = configOf(options);
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
-    return error.faults.map((text) => ({ check: 'configuration', state: 'fault', text }));
+    return error.faults.map((text) => ({ check: 'configuration', state: 'fault', text, remedy: remedyOf(text) }));
   }
   return [{ check: 'configuration', state: 'ok', text: 'It is valid.' }, ...(await examine(config))];
+}
+
+/** How to correct a fault of the configuration, by where the wrong value is. */
+function remedyOf(fault: string): string {
+  const variable = /^(OFFSHOOT_[A-Z_]+) /.exec(fault)?.[1];
+  if (variable !== undefined) return `Change or remove the variable ${variable} in the environment of the server.`;
+  if (fault.startsWith('cannot read '))
+    return 'Name a file that exists and is readable with --config or OFFSHOOT_CONFIG.';
+  if (/ is not valid JSON: | must hold one JSON object$/.test(fault))
+    return 'Correct the file: it is one JSON object without comments, such as {"port": 4700}.';
+  return 'Change it in the configuration file (offshoot.json) or in its variable; docs/configuration.md lists every setting with its limits.';
 }
 
 function print({ check, state, text, remedy }: Finding): void {

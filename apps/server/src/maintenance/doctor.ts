@@ -1,4 +1,5 @@
 import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { administratorClaims, waysToAdminister } from '../access/administrators.ts';
@@ -82,6 +83,7 @@ export async function examine(config: Config): Promise<Finding[]> {
   }
   await check('iTwin.js', () => iTwinJs(config));
   await check('address', () => address(config));
+  await check('port', () => port(config));
   await check('tokens', () => tokens(config));
   return findings;
 }
@@ -218,6 +220,42 @@ function address({ host, publicUrl, trustProxy }: Config): Found {
   return warning(
     `The server listens on ${host}, and links contain the address that each client used.`,
     'Set publicUrl.',
+  );
+}
+
+/** Timeout for the question who answers on the port, milliseconds. */
+const portMs = 3000;
+
+/** Listens on the port for a moment, unless the server does. */
+async function port({ host, port: number }: Config): Promise<Found> {
+  if (number === 0) return ok('A free one is selected at each start.');
+  const code = await new Promise<string | undefined>((resolve) => {
+    const probe = createServer();
+    probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? 'unknown'));
+    probe.listen({ host, port: number, exclusive: true }, () => probe.close(() => resolve(undefined)));
+  });
+  if (code === undefined) return ok(`${number} is free.`);
+  if (code === 'EADDRINUSE') {
+    const here = { '0.0.0.0': '127.0.0.1', '::': '[::1]' }[host] ?? (host.includes(':') ? `[${host}]` : host);
+    const status = await fetch(`http://${here}:${number}/health`, { signal: AbortSignal.timeout(portMs) }).then(
+      async (answer) => ((await answer.json()) as { status?: unknown } | null)?.status,
+      () => undefined,
+    );
+    return status === 'ok'
+      ? ok(`A server answers on ${number}.`)
+      : fault(
+          `Another program uses port ${number}.`,
+          'End that program, or choose another port (port, OFFSHOOT_PORT or --port).',
+        );
+  }
+  if (code === 'EACCES')
+    return fault(
+      `This user may not listen on port ${number}.`,
+      'Choose a port above 1023, and put a reverse proxy in front.',
+    );
+  return fault(
+    `Nothing can listen on ${host}, port ${number} (${code}).`,
+    'Set host to an address of this machine, or to 0.0.0.0 for all of them.',
   );
 }
 

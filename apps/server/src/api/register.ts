@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import secureJson from 'secure-json-parse';
 import { Type } from '../jsonSchema.ts';
@@ -127,6 +128,9 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
 
   /** Checks access to the resource in the path before the body is read, and again if receiving the body took long. */
   const judge = async (request: FastifyRequest, state: RequestState): Promise<void> => {
+    // The parser calls this with the headers. A short body has usually arrived with them, and is parsed before the next turn:
+    // then nothing is checked twice, and no timer is needed for the body.
+    if (!request.raw.complete) await nextTurn();
     await unlessRepeated(request, state, async () => {
       state.access = await accessByPath(services, route, state, request);
     });
@@ -254,14 +258,15 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
           throw new Error(`${route.operationId} answers against its own schema: ${JSON.stringify(faults)}`);
         return answer;
       };
-      if (route.method === 'POST') {
+      const key = idempotencyKeyOf(request, route);
+      // The answers to other requests are not kept, so nothing is prepared for that.
+      if (key !== undefined || route.made !== undefined) {
         const identity = {
           caller,
           operationId: route.operationId,
           url: request.url,
           body: (request.body as Buffer | undefined) ?? Buffer.alloc(0),
         };
-        const key = idempotencyKeyOf(request, route);
         const repeatable = {
           services,
           route,
@@ -273,7 +278,8 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
           handle: async () => keptAnswer(route, reply, await handle(), links),
         };
         if (key !== undefined && refusal !== undefined) return answerAgain(key, refusal, repeatable);
-        return key === undefined ? answerUnlessLost(repeatable) : answerWithKey(key, repeatable);
+        if (key !== undefined) return answerWithKey(key, repeatable);
+        if (route.made !== undefined) return answerUnlessLost(route.made, repeatable);
       }
       const answer = await handle();
       reply.code(route.response.status);

@@ -9,7 +9,7 @@ import {
 } from '../idempotency/repeatableRequests.ts';
 import type { Services } from '../services.ts';
 import type { Links } from './links.ts';
-import type { Route } from './route.ts';
+import type { Made, Route } from './route.ts';
 
 /** Visible ASCII characters, so that a key is the same in every client and log. */
 const keyPattern = /^[\x21-\x7e]{1,255}$/;
@@ -98,19 +98,11 @@ export async function answerAgain(
  * Answers a request without a key. If the connection closes before the answer is sent, the answer is stored for a
  * repeated request, which would otherwise fail with a name conflict with the object that the first request created.
  */
-export async function answerUnlessLost({
-  services,
-  route,
-  request,
-  reply,
-  links,
-  identity,
-  handle,
-}: Repeatable): Promise<FastifyReply> {
+export async function answerUnlessLost(
+  made: Made,
+  { services, route, request, reply, links, identity, handle }: Repeatable,
+): Promise<FastifyReply> {
   const { repeatableRequests, database } = services;
-  const { made } = route;
-  if (made === undefined) return send(reply, route, links, await handle(), false);
-
   const stateOf = (answer: KeptAnswer) =>
     stateOfMade(
       database,

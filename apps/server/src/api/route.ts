@@ -71,6 +71,12 @@ export interface Call<Body, Query> {
 export type IModelCall<Body, Query> = Call<Body, Query> & { access: IModelAccess };
 export type ITwinCall<Body, Query> = Call<Body, Query> & { access: ITwinAccess };
 
+/** The kind of an object that a request creates, and where the answer has its id. */
+export interface Made {
+  table: MadeTable;
+  idIn: (body: unknown, headers: Readonly<Record<string, string>>) => string;
+}
+
 interface RouteBase<Body extends TSchema, Query extends TSchema> {
   /** The name of the operation in the API's documentation. */
   operationId: string;
@@ -96,7 +102,7 @@ interface RouteBase<Body extends TSchema, Query extends TSchema> {
   prefer?: boolean;
   response: RouteResponse;
   /** POST: the kind of the created object, if it has a name or address by which a repeated request can find it. */
-  made?: { table: MadeTable; idIn: (body: unknown, headers: Readonly<Record<string, string>>) => string };
+  made?: Made;
   /** Code of the 404 for an iTwin that the caller cannot access, if it differs from the usual one. */
   iTwinNotFound?: ErrorCode;
   /** Error codes in addition to those that follow from access, body and query. */

@@ -139,7 +139,7 @@ export class Changesets {
         group_id: request.groupId === null ? null : request.groupId.toLowerCase(),
         recorded_briefcase_id: request.recordedBriefcaseId,
       };
-      await defer(tx, tx.insertInto('pending_changeset').values(pending).execute());
+      await defer(tx, insertPending.run(tx, pending));
       return { blobId, pending };
     });
   }
@@ -225,13 +225,7 @@ export class Changesets {
   /** Finalizes a direct upload. This runs outside the transaction because it reads the whole file for its hash. */
   async #finalizeUpload(iModelId: string, changesetId: string | undefined, briefcaseId: number): Promise<void> {
     if (changesetId === undefined || !this.#blobs.stores.anyDirectUploads) return;
-    const pending = await this.#database.db
-      .selectFrom('pending_changeset')
-      .select('blob_id')
-      .where('imodel_id', '=', iModelId)
-      .where('changeset_id', '=', changesetId)
-      .where('briefcase_id', '=', briefcaseId)
-      .executeTakeFirst();
+    const pending = await pendingBlob.first(this.#database.db, { iModelId, changesetId, briefcaseId });
     if (pending !== undefined) await this.#uploads.finalize(pending.blob_id);
   }
 
@@ -242,17 +236,12 @@ export class Changesets {
    */
   async #verify(caller: Caller, iModelId: string, changesetId: string | undefined, briefcaseId: number): Promise<void> {
     if (changesetId === undefined || !this.#verifier.on) return;
-    const pending = await this.#database.db
-      .selectFrom('pending_changeset as p')
-      .innerJoin('briefcase as b', (join) =>
-        join.onRef('b.imodel_id', '=', 'p.imodel_id').onRef('b.briefcase_id', '=', 'p.briefcase_id'),
-      )
-      .selectAll('p')
-      .where('p.imodel_id', '=', iModelId)
-      .where('p.changeset_id', '=', changesetId)
-      .where('p.briefcase_id', '=', briefcaseId)
-      .where('b.owner_id', '=', caller.user.id)
-      .executeTakeFirst();
+    const pending = await ownPending.first(this.#database.db, {
+      iModelId,
+      changesetId,
+      briefcaseId,
+      userId: caller.user.id,
+    });
     const blob = pending && (await this.#blobs.findReadable(pending.blob_id));
     if (pending === undefined || blob === undefined) return;
     const fault = await this.#verifier.faultOf({ id: changesetId, parentId: pending.parent_id }, () =>
@@ -379,6 +368,52 @@ const findPending = compiledQuery((db, { imodelId, changesetId }: { imodelId: st
     .select(['blob.state as blob_state', 'blob.size as blob_size'])
     .where('imodel_id', '=', imodelId)
     .where('changeset_id', '=', changesetId),
+);
+/** A push of one briefcase. */
+interface PushOfBriefcase {
+  iModelId: string;
+  changesetId: string;
+  briefcaseId: number;
+}
+const pendingBlob = compiledQuery((db, { iModelId, changesetId, briefcaseId }: PushOfBriefcase) =>
+  db
+    .selectFrom('pending_changeset')
+    .select('blob_id')
+    .where('imodel_id', '=', iModelId)
+    .where('changeset_id', '=', changesetId)
+    .where('briefcase_id', '=', briefcaseId),
+);
+const ownPending = compiledQuery(
+  (db, { iModelId, changesetId, briefcaseId, userId }: PushOfBriefcase & { userId: string }) =>
+    db
+      .selectFrom('pending_changeset as p')
+      .innerJoin('briefcase as b', (join) =>
+        join.onRef('b.imodel_id', '=', 'p.imodel_id').onRef('b.briefcase_id', '=', 'p.briefcase_id'),
+      )
+      .select(['p.blob_id', 'p.parent_id'])
+      .where('p.imodel_id', '=', iModelId)
+      .where('p.changeset_id', '=', changesetId)
+      .where('p.briefcase_id', '=', briefcaseId)
+      .where('b.owner_id', '=', userId),
+);
+const insertPending = compiledQuery((db, row: PendingChangesetTable) =>
+  db.insertInto('pending_changeset').values({
+    imodel_id: row.imodel_id,
+    changeset_id: row.changeset_id,
+    parent_id: row.parent_id,
+    briefcase_id: row.briefcase_id,
+    blob_id: row.blob_id,
+    description: row.description,
+    containing_changes: row.containing_changes,
+    creator_id: row.creator_id,
+    application_id: row.application_id,
+    application_name: row.application_name,
+    synchronization_info: row.synchronization_info,
+    created_at: row.created_at,
+    lease_until: row.lease_until,
+    group_id: row.group_id,
+    recorded_briefcase_id: row.recorded_briefcase_id,
+  }),
 );
 const deletePending = compiledQuery((db, { imodelId }: { imodelId: string }) =>
   db.deleteFrom('pending_changeset').where('imodel_id', '=', imodelId),

@@ -84,25 +84,32 @@ export class ChangesetVerifier {
     this.#running++;
   }
 
+  /** Sends a file to the thread in pieces, of which the first also starts it and the last also ends it. */
   async #read(parentId: string, body: Readable, abandoned: AbortSignal): Promise<Outcome> {
     const file = ++this.#files;
+    let next: IdRequest = { file, parentId };
+    let isOver = false;
     try {
-      await this.#ask({ file, parentId });
       // Leaving the loop closes the file.
       for await (const chunk of body) {
         const bytes = chunk as Buffer;
         for (let start = 0; start < bytes.length; start += pieceBytes) {
           if (abandoned.aborted) return 'tooSlow';
-          const reply = await this.#ask({
-            file,
-            bytes: Uint8Array.prototype.slice.call(bytes, start, start + pieceBytes),
-          });
+          const piece = Uint8Array.prototype.slice.call(bytes, start, start + pieceBytes);
+          if (next.bytes === undefined) {
+            next.bytes = piece;
+            continue;
+          }
+          const reply = await this.#ask(next);
           if (reply.fault !== undefined || reply.failure !== undefined) return reply;
+          next = { file, bytes: piece };
         }
       }
-      return await this.#ask({ file, end: true });
+      const reply = await this.#ask({ ...next, end: true });
+      isOver = true;
+      return reply;
     } finally {
-      this.#thread?.postMessage({ file, forget: true } satisfies IdRequest);
+      if (!isOver) this.#thread?.postMessage({ file, forget: true } satisfies IdRequest);
     }
   }
 

@@ -1,9 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import type { Readable } from 'node:stream';
+import { sql } from 'kysely';
 import { isPostgres } from '../db/clock.ts';
+import { compiledQuery } from '../db/compiledQuery.ts';
 import type { Db, Tx } from '../db/database.ts';
 import { defer } from '../db/deferred.ts';
-import { accountOf, type AccountHolder } from '../quotas/accounts.ts';
+import { accountOf, type Account, type AccountHolder } from '../quotas/accounts.ts';
 import type { Quotas } from '../quotas/quotas.ts';
 import type { BlobStore, ByteRange, CallOptions, OpenObject } from './blobStore.ts';
 import type { Stores } from './stores.ts';
@@ -61,32 +63,13 @@ export class Blobs {
     const id = randomUUID();
     const account = accountOf(itwin);
     await this.#quotas.requireBytes(tx, account, size);
-    const inserted = tx
-      .insertInto('blob')
-      .values({
-        id,
-        store: store.id,
-        key: null,
-        size,
-        sha256: null,
-        state: 'pending',
-        created_at: now,
-        released_at: null,
-        ...account,
-      })
-      .execute();
-    await defer(tx, inserted);
+    await defer(tx, insertPending.run(tx, { id, store: store.id, size, now, ...account }));
     return id;
   }
 
   /** The blob, if its bytes are stored. */
   async findReadable(id: string): Promise<ReadableBlob | undefined> {
-    const row = await this.#db
-      .selectFrom('blob')
-      .select(['id', 'store', 'key', 'size', 'sha256'])
-      .where('id', '=', id)
-      .where('state', '=', 'stored')
-      .executeTakeFirst();
+    const row = await storedBlob.first(this.#db, { id });
     return row?.key == null || row.sha256 === null
       ? undefined
       : { id: row.id, store: row.store, key: row.key, size: row.size, sha256: row.sha256 };
@@ -110,6 +93,37 @@ export class Blobs {
       : undefined;
   }
 }
+
+/** A new blob whose upload is expected. */
+interface PendingBlob extends Account {
+  id: string;
+  store: string;
+  size: number;
+  now: number;
+}
+
+const insertPending = compiledQuery((db, { id, store, size, now, itwin_id, account_id }: PendingBlob) =>
+  db.insertInto('blob').values({
+    id,
+    store,
+    key: null,
+    size,
+    sha256: null,
+    state: 'pending',
+    created_at: now,
+    released_at: null,
+    itwin_id,
+    account_id,
+  }),
+);
+
+const storedBlob = compiledQuery((db, { id }: { id: string }) =>
+  db
+    .selectFrom('blob')
+    .select(['id', 'store', 'key', 'size', 'sha256'])
+    .where('id', '=', id)
+    .where('state', '=', sql.lit('stored')),
+);
 
 /** Tables whose rows may share a blob. Pictures do not share blobs. */
 const referringTables = ['changeset', 'baseline', 'pending_changeset', 'block'] as const;

@@ -78,15 +78,13 @@ export class FileStore implements BlobStore {
     const name = blockName(blockId);
     await this.#staged.stage(upload, name, size, options, async () => {
       const target = path.join(this.#uploadFolder(upload), name);
-      const written = await this.#writeAside(target, async (file) => {
+      return this.#writeDurably(target, async (file) => {
         const writer = new CheckedWriter(file, size, false, options, this.#space);
         await writer.writeAll(body);
         // The client will not send the block again after the answer, so it must be durable, and its name too.
         await file.datasync();
         return writer.size;
       });
-      await syncFolder(path.dirname(target));
-      return written;
     });
   }
 
@@ -245,7 +243,7 @@ export class FileStore implements BlobStore {
   ): Promise<StoredObject> {
     await this.#space?.require(size);
     const target = this.#path(key);
-    const stored = await this.#writeAside(target, async (file) => {
+    return this.#writeDurably(target, async (file) => {
       const writer = new CheckedWriter(file, size, options.md5 !== undefined, options, this.#space);
       await fill(writer);
       if (writer.size !== size) throw new SizeMismatchError(size);
@@ -254,12 +252,33 @@ export class FileStore implements BlobStore {
       await file.sync();
       return { size, sha256: writer.digest() };
     });
-    await syncFolder(path.dirname(target));
-    return stored;
   }
 
-  /** Writes a new file in `unfinished/` and renames it to `target` when it is complete. Deletes it if writing fails. */
-  async #writeAside<T>(target: string, write: (file: FileHandle) => Promise<T>): Promise<T> {
+  /** Writes a new file, and syncs its folder, which is opened while the file is written. @param write must sync the file */
+  async #writeDurably<T>(target: string, write: (file: FileHandle) => Promise<T>): Promise<T> {
+    const folder = path.dirname(target);
+    // A folder that is missing is made when the file is moved into it.
+    const opening = open(folder, 'r').catch(() => undefined);
+    try {
+      const { written, madeFolder } = await this.#writeAside(target, write);
+      const opened = await opening;
+      if (opened === undefined || madeFolder) await syncFolder(folder);
+      else await opened.sync();
+      return written;
+    } finally {
+      // Nothing needs to wait for it.
+      opening.then((opened) => opened?.close()).catch(() => undefined);
+    }
+  }
+
+  /**
+   * Writes a new file in `unfinished/` and renames it to `target` when it is complete. Deletes it if writing fails.
+   * @returns also whether the folder of `target` was made
+   */
+  async #writeAside<T>(
+    target: string,
+    write: (file: FileHandle) => Promise<T>,
+  ): Promise<{ written: T; madeFolder: boolean }> {
     const name = randomUUID();
     const aside = path.join(this.#unfinished, name);
     this.#writing.add(name);
@@ -267,9 +286,9 @@ export class FileStore implements BlobStore {
     try {
       file = await open(aside, 'wx', 0o600);
       const written = await write(file);
-      await file.close();
-      await renameInto(aside, target);
-      return written;
+      // The file is synced, so that closing it can wait for the same turn of the thread pool as the rename.
+      const [madeFolder] = await Promise.all([renameInto(aside, target), file.close()]);
+      return { written, madeFolder };
     } catch (error) {
       await file?.close().catch(() => undefined);
       await rm(aside, { force: true });
@@ -374,13 +393,17 @@ class CheckedWriter {
   }
 }
 
-/** Renames a file, and creates the target folder if it does not exist. */
-async function renameInto(from: string, to: string): Promise<void> {
-  await rename(from, to).catch(async (error: unknown) => {
+/** Renames a file, and makes the target folder if it does not exist. @returns whether it was made */
+async function renameInto(from: string, to: string): Promise<boolean> {
+  try {
+    await rename(from, to);
+    return false;
+  } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     await makeFolder(path.dirname(to));
     await rename(from, to);
-  });
+    return true;
+  }
 }
 
 async function blocksIn(folder: string): Promise<StagedBlock[]> {

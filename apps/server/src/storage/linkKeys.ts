@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { createSecretKey, randomBytes, type KeyObject } from 'node:crypto';
 import type { FastifyBaseLogger } from 'fastify';
 import type { Db } from '../db/database.ts';
 
@@ -22,7 +22,7 @@ const announceMs = 60_000;
 /** The keys that sign links, shared by all servers through the database. The first server creates the first key. */
 export class LinkKeys {
   readonly #db: Db;
-  #keys: LinkKey[] = [];
+  #keys: (LinkKey & { imported: KeyObject })[] = [];
   #timer: NodeJS.Timeout | undefined;
 
   private constructor(db: Db) {
@@ -47,21 +47,27 @@ export class LinkKeys {
 
   /** Reads the keys from the database, because another server or a command may have added one. */
   async refresh(): Promise<void> {
-    this.#keys = await read(this.#db);
+    // Importing a key takes five times as long as signing with it.
+    this.#keys = (await read(this.#db)).map((key) => ({
+      ...key,
+      imported: createSecretKey(Buffer.from(key.value, 'base64')),
+    }));
   }
 
   /** The key that currently signs links. */
-  get signing(): Buffer {
+  get signing(): KeyObject {
     const now = Date.now();
-    return bytesOf(this.#keys.findLast(({ from }) => from <= now) ?? (this.#keys[0] as LinkKey));
+    const key = this.#keys.findLast(({ from }) => from <= now) ?? this.#keys[0];
+    if (key === undefined) throw new Error('the keys of links are not read yet');
+    return key.imported;
   }
 
   /** Every key whose links are currently valid, the latest first. */
-  get accepted(): Buffer[] {
+  get accepted(): KeyObject[] {
     const now = Date.now();
     return this.#keys
       .filter(({ until }) => until === null || until > now)
-      .map(bytesOf)
+      .map(({ imported }) => imported)
       .reverse();
   }
 
@@ -97,8 +103,4 @@ async function read(db: Db): Promise<LinkKey[]> {
   const { value } = await db.selectFrom('secret').select('value').where('name', '=', name).executeTakeFirstOrThrow();
   // A key that was never replaced is stored without a list.
   return value.startsWith('[') ? (JSON.parse(value) as LinkKey[]) : [{ value, from: 0, until: null }];
-}
-
-function bytesOf({ value }: LinkKey): Buffer {
-  return Buffer.from(value, 'base64');
 }

@@ -1,4 +1,4 @@
-import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import { createHmac, randomBytes, timingSafeEqual, type KeyObject } from 'node:crypto';
 import type { LinkKeys } from './linkKeys.ts';
 
 /** What a link permits: reading or writing one blob, or reading a model file with the ids of one iModel. */
@@ -115,7 +115,7 @@ export class SignedLinks {
   }
 }
 
-function sign(key: Buffer, signed: string[], expires: string, nonce: string): Buffer {
+function sign(key: KeyObject, signed: string[], expires: string, nonce: string): Buffer {
   return createHmac('sha256', key)
     .update(JSON.stringify([...signed, expires, nonce]))
     .digest();

@@ -1,7 +1,9 @@
 import { createHash, randomUUID } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import type { FastifyBaseLogger } from 'fastify';
+import { sql } from 'kysely';
 import { LRUCache } from 'lru-cache';
+import { compiledQuery } from '../db/compiledQuery.ts';
 import { isForeignKeyError, type Db } from '../db/database.ts';
 import {
   NoSuchObjectError,
@@ -91,28 +93,7 @@ export class Uploads {
 
   /** The upload of a blob; undefined if the blob does not exist or no longer waits for an upload. */
   async find(id: string): Promise<Upload | undefined> {
-    const row = await this.#db
-      .selectFrom('blob as b')
-      .leftJoin('pending_changeset as p', 'p.blob_id', 'b.id')
-      .leftJoin('baseline as l', (join) => join.onRef('l.blob_id', '=', 'b.id').on('l.state', '=', 'waitingForFile'))
-      .leftJoin('upload as u', 'u.blob_id', 'b.id')
-      .leftJoin('abandoned_push as a', 'a.blob_id', 'b.id')
-      .select([
-        'b.id',
-        'b.store',
-        'b.size',
-        'b.key',
-        'b.sha256',
-        'b.state',
-        'b.released_at',
-        'p.lease_until',
-        'l.id as baseline_id',
-        'u.active_at',
-        'a.blob_id as abandoned',
-      ])
-      .where('b.id', '=', id)
-      .limit(1)
-      .executeTakeFirst();
+    const row = await uploadOfBlob.first(this.#db, { id });
     if (row === undefined) return undefined;
     const { store, size, key, sha256 } = row;
     const stored = row.state === 'stored' && key !== null && sha256 !== null ? { key, sha256 } : undefined;
@@ -312,29 +293,29 @@ export class Uploads {
       if (error instanceof SizeMismatchError) await this.refuse(upload);
       throw error;
     }
-    const claimed = await this.#db.transaction().execute(async (tx) => {
-      const { numUpdatedRows } = await tx
-        .updateTable('blob')
-        .set({ state: 'stored', key, sha256: object.sha256 })
-        .where('id', '=', upload.id)
-        .where('state', '!=', 'stored')
-        .where('released_at', 'is', null)
-        .executeTakeFirst();
-      if (numUpdatedRows === 0n) return false;
-      if (blocks === undefined) return true;
-      const row = { active_at: Date.now(), block_list_sha256: blocks.list, block_sizes: JSON.stringify(blocks.sizes) };
-      await tx
-        .insertInto('upload')
-        .values({ blob_id: upload.id, ...row })
-        .onConflict((conflict) => conflict.column('blob_id').doUpdateSet(row))
-        .execute();
-      return true;
-    });
+    const record = { id: upload.id, key, sha256: object.sha256 };
+    const claimed = await (blocks === undefined
+      ? recordStored.run(this.#db, record).then((changed) => changed > 0)
+      : this.#recordBlocks(record, blocks));
     if (claimed) return 'stored';
     await store.delete(key);
     const now = await this.find(upload.id);
     if (now?.stored === undefined || now.state === 'lost') return 'lost';
     return now.stored.sha256 === object.sha256 ? 'stored' : 'conflict';
+  }
+
+  /** Records a file that was stored in blocks, together with its list. @returns false if another file was recorded first */
+  async #recordBlocks(record: StoredRecord, blocks: { list: string; sizes: readonly number[] }): Promise<boolean> {
+    return this.#db.transaction().execute(async (tx) => {
+      if ((await recordStored.run(tx, record)) === 0) return false;
+      const row = { active_at: Date.now(), block_list_sha256: blocks.list, block_sizes: JSON.stringify(blocks.sizes) };
+      await tx
+        .insertInto('upload')
+        .values({ blob_id: record.id, ...row })
+        .onConflict((conflict) => conflict.column('blob_id').doUpdateSet(row))
+        .execute();
+      return true;
+    });
   }
 
   /** Renews the lease while the server processes received bytes, for at most the lifetime of a link. */
@@ -377,6 +358,50 @@ export class Uploads {
     }
   }
 }
+
+/** A blob and what may wait for its upload: a push or a baseline. */
+const uploadOfBlob = compiledQuery((db, { id }: { id: string }) =>
+  db
+    .selectFrom('blob as b')
+    .leftJoin('pending_changeset as p', 'p.blob_id', 'b.id')
+    .leftJoin('baseline as l', (join) =>
+      join.onRef('l.blob_id', '=', 'b.id').on('l.state', '=', sql.lit('waitingForFile')),
+    )
+    .leftJoin('upload as u', 'u.blob_id', 'b.id')
+    .leftJoin('abandoned_push as a', 'a.blob_id', 'b.id')
+    .select([
+      'b.id',
+      'b.store',
+      'b.size',
+      'b.key',
+      'b.sha256',
+      'b.state',
+      'b.released_at',
+      'p.lease_until',
+      'l.id as baseline_id',
+      'u.active_at',
+      'a.blob_id as abandoned',
+    ])
+    .where('b.id', '=', id)
+    .limit(sql.lit(1)),
+);
+
+interface StoredRecord {
+  /** Id of the blob. */
+  id: string;
+  key: string;
+  sha256: string;
+}
+
+/** Records where the bytes of a blob are, unless others are recorded or nothing refers to the blob any more. */
+const recordStored = compiledQuery((db, { id, key, sha256 }: StoredRecord) =>
+  db
+    .updateTable('blob')
+    .set({ state: sql.lit('stored'), key, sha256 })
+    .where('id', '=', id)
+    .where('state', '!=', sql.lit('stored'))
+    .where('released_at', 'is', null),
+);
 
 function throwUnknownBlock(blockId: string): never {
   throw new UnknownBlockError(blockId);

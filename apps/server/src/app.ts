@@ -244,7 +244,7 @@ async function wire(app: FastifyInstance, services: Services, options: ServerOpt
     ending = true;
   });
   // After CORS, whose headers a page needs to read an error response.
-  app.addHook('onRequest', async (request, reply) => {
+  app.addHook('onRequest', (request, reply, done) => {
     if (ending)
       return sendError(
         new ApiError('Unavailable', { headers: { 'retry-after': '5', connection: 'close' } }),
@@ -255,6 +255,7 @@ async function wire(app: FastifyInstance, services: Services, options: ServerOpt
       return sendError(new ApiError('BadRequest'), request, reply);
     // Before the body is read: the path does not exist, whatever the body is.
     if (request.is404) return sendError(new ApiError('NotFound'), request, reply);
+    return done();
   });
   // Other requests see a commit before it is synced. What they answer must not be lost either, so they wait for the same sync.
   app.addHook('onSend', (_request, _reply, payload, done) => {

@@ -14,8 +14,9 @@ export const securityHeaders: Readonly<Record<string, string>> = {
 
 /** Sets the headers before any other handler, so that every response has them. */
 export function addSecurityHeaders(server: Server): void {
+  const headers = Object.entries(securityHeaders);
   const add = (_request: IncomingMessage, response: ServerResponse): void => {
-    for (const [name, value] of Object.entries(securityHeaders)) response.setHeader(name, value);
+    for (const [name, value] of headers) response.setHeader(name, value);
   };
   for (const event of ['request', 'checkContinue', 'checkExpectation']) server.prependListener(event, add);
 }

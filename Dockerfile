@@ -12,11 +12,13 @@ WORKDIR /offshoot
 COPY package.json package-lock.json .npmrc ./
 COPY apps/server/package.json apps/server/
 COPY packages/itwinjs/package.json packages/itwinjs/
-# Includes the optional packages: iTwin.js, which makes checkpoints, and sharp, which scales pictures.
-# `--build-arg NPM_FLAGS=--omit=optional` leaves both out.
+COPY packages/testing/package.json packages/testing/
+# Includes the optional packages: iTwin.js, the SDKs of S3 and Azure, sharp and the page of the API document.
+# `--build-arg NPM_FLAGS=--omit=optional` leaves all of them out; `--build-arg WITHOUT="@bentley @itwin"` only iTwin.js.
 ARG NPM_FLAGS=""
+ARG WITHOUT=""
 # Only what the server needs. Without `-w`, a second Node and optional peers of other packages come along: 636 MB instead of 421 MB.
-RUN npm ci --omit=dev -w apps/server ${NPM_FLAGS} && npm cache clean --force
+RUN npm ci --omit=dev -w apps/server ${NPM_FLAGS} && npm cache clean --force && (cd node_modules && rm -rf ${WITHOUT})
 COPY apps/server/assets apps/server/assets
 COPY apps/server/bin apps/server/bin
 COPY --from=build /offshoot/apps/server/dist apps/server/dist

@@ -10,7 +10,18 @@ const server = 'apps/server/src';
  * lower ones, types included.
  */
 const layers = [
-  ['domain.ts', 'errors.ts', 'outages.ts', 'terminal.ts', 'version.ts', 'config.ts', 'jsonSchema.ts', 'http', 'traces'],
+  [
+    'domain.ts',
+    'errors.ts',
+    'outages.ts',
+    'terminal.ts',
+    'version.ts',
+    'optionalParts.ts',
+    'config.ts',
+    'jsonSchema.ts',
+    'http',
+    'traces',
+  ],
   ['db'],
   ['operations', 'idempotency'],
   ['quotas'],

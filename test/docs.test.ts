@@ -16,6 +16,7 @@ const documents = globSync(
     'AGENTS.md',
     'packages/*/README.md',
     'examples/**/README.md',
+    'apps/*/README.md',
     'docs/**/*.md',
   ],
   { cwd: root },

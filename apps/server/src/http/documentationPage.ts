@@ -1,4 +1,6 @@
 import Fastify, { type FastifyInstance } from 'fastify';
+import { ApiError } from '../errors.ts';
+import { MissingPartError, optionalPart } from '../optionalParts.ts';
 import { pagePolicy } from './securityHeaders.ts';
 
 /** A file of the page. */
@@ -34,7 +36,17 @@ export function documentationPage(): (url: string) => Promise<PageFile> {
 }
 
 async function load(): Promise<FastifyInstance> {
-  const { default: scalar } = await import('@scalar/fastify-api-reference');
+  const { default: scalar } = await optionalPart(
+    'documentationPage',
+    () => import('@scalar/fastify-api-reference'),
+  ).catch((cause: unknown) => {
+    if (!(cause instanceof MissingPartError)) throw cause;
+    throw new ApiError('Unavailable', {
+      message:
+        'This installation cannot show the API document as a page: @scalar/fastify-api-reference is not installed. The document itself is at /openapi.json.',
+      cause,
+    });
+  });
   const page = Fastify({ routerOptions: { ignoreTrailingSlash: true, caseSensitive: false } });
   await page.register(scalar, {
     routePrefix: '/docs',

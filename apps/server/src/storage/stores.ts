@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import path from 'node:path';
 import { storeId, type Config } from '../config.ts';
 import type { Db } from '../db/database.ts';
+import { optionalPart } from '../optionalParts.ts';
 import type { BlobStore } from './blobStore.ts';
 import { DiskSpace } from './diskSpace.ts';
 import { FileStore } from './fileStore.ts';
@@ -169,7 +170,7 @@ async function open(
     case 'files':
       return FileStore.open(id, path.resolve(dataDir, folder), new DiskSpace(path.resolve(dataDir, folder), diskSpace));
     case 's3': {
-      const { S3Service } = await import('./s3.ts');
+      const { S3Service } = await optionalPart('s3', () => import('./s3.ts'));
       // A self-hosted S3 server often can be reached only by this server, so direct access is off by default.
       return new ObjectStore(id, await S3Service.open({ ...store, bucket }, { signal }), {
         clients: store.direct ?? store.endpoint === undefined,
@@ -177,7 +178,7 @@ async function open(
       });
     }
     case 'azure': {
-      const { AzureService } = await import('./azure.ts');
+      const { AzureService } = await optionalPart('azure', () => import('./azure.ts'));
       const service = await AzureService.open({ ...store, container, connectionString }, { signal });
       if (store.direct === true && service.links === undefined)
         throw new Error('direct links need the key of the account in the connection string');

@@ -6,6 +6,7 @@ import { benchCommand } from '../apps/server/src/commands/bench.ts';
 import { startPostgres } from '../test/support/postgres.ts';
 import { growthCommand } from './growth/command.ts';
 import { peersCommand } from './peers/command.ts';
+import { testingCommand } from './testing.ts';
 
 const given = process.argv.slice(2);
 const postgres =
@@ -16,6 +17,7 @@ try {
   await benchCommand()
     .addCommand(peersCommand())
     .addCommand(growthCommand())
+    .addCommand(testingCommand())
     .parseAsync([...given, ...(postgres === undefined ? [] : ['--database-url', postgres.url])], { from: 'user' });
 } finally {
   await postgres?.stop();

@@ -21,7 +21,8 @@ export function offshoot(
     const child = execFile(
       process.execPath,
       [cli, ...args],
-      { env: { ...inherited, ...env }, ...options },
+      // No login of the developer is used.
+      { env: { ...inherited, XDG_CONFIG_HOME: '/nonexistent', ...env }, ...options },
       (_error, stdout, stderr) => resolve({ code: child.exitCode ?? -1, stdout, stderr }),
     );
   });

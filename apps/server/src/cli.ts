@@ -17,6 +17,8 @@ const commands: Record<string, () => Promise<Command>> = {
   work: async () => (await import('./commands/start.ts')).workCommand(),
   itwinjs: async () => (await import('./commands/itwinjs.ts')).iTwinJsCommand(),
   token: async () => (await import('./commands/token.ts')).tokenCommand(),
+  login: async () => (await import('./commands/login.ts')).loginCommand(),
+  logout: async () => (await import('./commands/login.ts')).logoutCommand(),
   'check-token': async () => (await import('./commands/checkToken.ts')).checkTokenCommand(),
   clone: async () => (await import('./commands/clone.ts')).cloneCommand(),
   itwins: async () => (await import('./commands/itwins.ts')).iTwinsCommand(),

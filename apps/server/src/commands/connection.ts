@@ -7,6 +7,7 @@ import { anywhere, ForbiddenAddressError, send, type Outlet } from '../http/outb
 import { readAtMost } from '../http/readAtMost.ts';
 import { ownOrigins } from '../wiring/ownAddresses.ts';
 import { exitCodes, ExitError } from './exit.ts';
+import { currentLogin, savedLogin } from './savedLogins.ts';
 import { withoutTrailingSlashes } from '../http/trailingSlashes.ts';
 import { faultOf, findServer, type FoundServer, type ServerOptions } from './serverAddress.ts';
 
@@ -22,7 +23,10 @@ export function withConnection(command: Command): Command {
       '--url <url>',
       'address of the server; by default $OFFSHOOT_URL, localhost with $OFFSHOOT_PORT, or that of the data folder',
     )
-    .option('--token <token>', 'bearer token; by default $OFFSHOOT_TOKEN, else one is minted from the data folder')
+    .option(
+      '--token <token>',
+      'bearer token; by default $OFFSHOOT_TOKEN, else that of offshoot login, else one is minted from the data folder',
+    )
     .option('--data <folder>', 'data folder of the server; by default $OFFSHOOT_DATA, else ./offshoot-data')
     .option('--verbose', 'say on standard error which server is called, as whom, and why');
 }
@@ -94,12 +98,20 @@ export class Connection {
 
   /** @throws ExitError usage: no token, or none can be minted for the address */
   static async open(options: ConnectionOptions, settings: ConnectionSettings = {}): Promise<Connection> {
-    const server = findServer(options);
+    const server = findServer(options, { login: currentLogin() });
     const base = baseOf(server.url);
     const { origin } = new URL(base);
     const given = options.token ?? process.env['OFFSHOOT_TOKEN'];
-    if (options.verbose === true) explain(base, server, options.token !== undefined, given !== undefined);
-    if (given !== undefined) return new Connection(base, server.from, new Set([origin]), async () => given, settings);
+    // A data folder that is named is meant, also for the token.
+    const login = given === undefined && options.data === undefined ? savedLogin(origin) : undefined;
+    if (options.verbose === true)
+      explain(
+        base,
+        server,
+        options.token !== undefined ? '--token' : given !== undefined ? 'OFFSHOOT_TOKEN' : login && 'offshoot login',
+      );
+    const token = given === undefined ? login : async () => given;
+    if (token !== undefined) return new Connection(base, server.from, new Set([origin]), token, settings);
     requireIssuer(server.data);
     // A token with all permissions of the first user must not be sent to another server.
     const own = new Set(ownOrigins(server.data));
@@ -274,12 +286,9 @@ function baseOf(url: string): string {
 }
 
 /** `--verbose`: which server is called, as whom, and why. */
-function explain(base: string, { from, data }: FoundServer, byOption: boolean, given: boolean): void {
-  const token = byOption
-    ? 'that of --token'
-    : given
-      ? 'that of OFFSHOOT_TOKEN'
-      : `minted for the first user of the data folder ${path.resolve(data)}`;
+function explain(base: string, { from, data }: FoundServer, source: string | undefined): void {
+  const token =
+    source !== undefined ? `that of ${source}` : `minted for the first user of the data folder ${path.resolve(data)}`;
   process.stderr.write(`offshoot: server ${base}, from ${from}\noffshoot: token: ${token}\n`);
 }
 

@@ -41,6 +41,7 @@ const layers = [
     'locks',
     'namedVersions',
     'shares',
+    'signIn',
     'thumbnails',
     'transfer',
     'users',

@@ -11,6 +11,8 @@ import { baseUrlOf } from './api/baseUrl.ts';
 import { answerClientError } from './api/clientErrors.ts';
 import { registerRoutes, sendError, type RegisterOptions } from './api/register.ts';
 import { routes } from './api/routes.ts';
+import { signInPath } from './access/signInIssuer.ts';
+import { signIn } from './api/signIn/signIn.ts';
 import { parseQuery } from './api/text.ts';
 import { IsolationError } from './checkpoints/itwinjs/isolation.ts';
 import type { IsolationLevel } from './domain.ts';
@@ -369,6 +371,7 @@ async function wireApi(app: FastifyInstance, services: Services, options: Server
     shares: services.shares,
     stallMs: services.config.requests.uploadStallSeconds * 1000,
   });
+  await app.register(signIn, { prefix: signInPath, services });
   let document: Promise<object> | undefined;
   app.get('/openapi.json', async (request) => {
     document ??= import('./api/document.ts').then(({ documentOfRoutes }) => documentOfRoutes(routes));

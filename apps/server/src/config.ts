@@ -133,6 +133,61 @@ const Issuer = Type.Object(
   { additionalProperties: false },
 );
 
+const Client = Type.Object(
+  {
+    id: Type.String({
+      pattern: '^[\\w.~-]{1,100}$',
+      description: 'Client id; also the application id whose tier applies.',
+    }),
+    name: Type.Optional(
+      Type.String({ minLength: 1, maxLength: 100, description: 'Shown to users; the id by default.' }),
+    ),
+    secret: Type.Optional(
+      Type.String({
+        minLength: 20,
+        maxLength: 255,
+        description: 'Secret of a confidential client. Without a secret the client is public and must use PKCE.',
+      }),
+    ),
+    secretHash: Type.Optional(
+      Type.String({
+        pattern: '^[0-9a-f]{64}$',
+        description: 'SHA-256 of the secret in hexadecimal, instead of `secret`.',
+      }),
+    ),
+    redirectUris: Type.Array(Type.String({ minLength: 1, maxLength: 1000 }), {
+      default: [],
+      maxItems: 50,
+      description:
+        'Addresses to which users return after sign-in. For a client that has only loopback addresses or custom schemes, any port of a loopback address is accepted.',
+    }),
+    postLogoutRedirectUris: Type.Array(Type.String({ minLength: 1, maxLength: 1000 }), {
+      default: [],
+      maxItems: 50,
+      description: 'Addresses to which users return after signing out.',
+    }),
+    grantTypes: Type.Optional(
+      Type.Array(Type.Enum(['authorization_code', 'refresh_token', 'client_credentials', 'device_code']), {
+        minItems: 1,
+        description:
+          'By default authorization_code and refresh_token with redirect addresses, client_credentials without.',
+      }),
+    ),
+    consent: Type.Boolean({
+      default: true,
+      description: 'Ask each user once before the first sign-in; false for applications of the operator.',
+    }),
+    organizationId: Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: 255,
+        description: 'client_credentials: organization of the client, unless the users file has an entry with its id.',
+      }),
+    ),
+  },
+  { additionalProperties: false },
+);
+
 const storeSettings = {
   type: Type.Enum(['files', 's3', 'azure'], {
     default: 'files',
@@ -323,7 +378,47 @@ export const ConfigSchema = Type.Object(
       default: ['*'],
       description: 'Origins of web pages that may call the API; `*` allows all.',
     }),
-    embeddedIssuer: Type.Boolean({ default: true, description: 'Accept tokens minted by `offshoot token`.' }),
+    embeddedIssuer: Type.Boolean({
+      default: true,
+      description: 'Accept tokens minted by `offshoot token`, and serve sign-in below /auth (OpenID Connect).',
+    }),
+    signIn: Type.Object(
+      {
+        allowHttp: Type.Boolean({
+          default: false,
+          description:
+            'Allow sign-in at a public address without https. Passwords and tokens are then readable on the network.',
+        }),
+        sessionDays: Type.Number({
+          minimum: 0.01,
+          maximum: 365,
+          default: 14,
+          description: 'How long a browser stays signed in, and how long an unused refresh token is valid.',
+        }),
+        tokenMinutes: Type.Number({
+          minimum: 1,
+          maximum: 1440,
+          default: 60,
+          description: 'Lifetime of access tokens.',
+        }),
+        failures: Type.Object(Window.properties, {
+          additionalProperties: false,
+          default: { requests: 10, seconds: 900 },
+          description:
+            'Wrong passwords for one user, after which sign-in as this user is refused for the rest of the window; three times as many from one address.',
+        }),
+      },
+      {
+        additionalProperties: false,
+        default: {},
+        description: 'Sign-in of the embedded issuer: pages, sessions and tokens.',
+      },
+    ),
+    clients: Type.Array(Client, {
+      default: [],
+      maxItems: 1000,
+      description: 'Applications that use sign-in of the embedded issuer, besides those that the server knows itself.',
+    }),
     issuers: Type.Array(Issuer, {
       default: [],
       description: 'Trusted OpenID Connect issuers. Users are identified by issuer and subject.',
@@ -816,11 +911,16 @@ type Nested =
   | 'checkpoints'
   | 'transfers'
   | 'webhooks'
+  | 'signIn'
   | 'store';
-export type ConfigInput = Partial<Omit<Config, Nested | 'dataCenters'>> & { [K in Nested]?: Partial<Config[K]> } & {
+export type ConfigInput = Partial<Omit<Config, Nested | 'dataCenters' | 'clients'>> & {
+  [K in Nested]?: Partial<Config[K]>;
+} & {
+  clients?: (Pick<ClientConfig, 'id'> & Partial<ClientConfig>)[];
   dataCenters?: Record<string, Partial<Config['store']>>;
 };
 export type IssuerConfig = Static<typeof Issuer>;
+export type ClientConfig = Static<typeof Client>;
 
 /** Rule of the API: clone and fork have separate windows of the same size, create has a wider one; all are far below the general window. */
 function tierOf(general: Static<typeof Window>[], clones: number, creations: number): Static<typeof Tier> {
@@ -986,6 +1086,7 @@ function checkConfig(value: Record<string, unknown>, env: NodeJS.ProcessEnv, fau
       faults.push(`metricsPort (${config.metricsPort}) must differ from port`);
     if (config.metricsPort !== undefined && !config.metrics) faults.push('metricsPort is set, but metrics is false');
     faults.push(...issuerFaults(config));
+    faults.push(...clientFaults(config));
     if (!config.embeddedIssuer && config.issuers.length === 0)
       faults.push('no issuer of tokens: configure issuers or enable embeddedIssuer');
   }
@@ -1004,6 +1105,26 @@ function issuerFaults({ issuers, tiers }: Config): string[] {
     for (const [role, tier] of Object.entries(tierRoles ?? {}))
       if (!Object.hasOwn(tiers, tier))
         faults.push(`issuers.${n}.tierRoles gives the role '${role}' the tier '${tier}', which is not among the tiers`);
+  }
+  return faults;
+}
+
+/** Checks what a schema cannot express about clients. */
+function clientFaults({ clients, embeddedIssuer }: Config): string[] {
+  const faults: string[] = [];
+  const ids = new Set<string>();
+  if (clients.length > 0 && !embeddedIssuer) faults.push('clients need embeddedIssuer, which is false');
+  for (const { id, secret, secretHash, redirectUris, grantTypes } of clients) {
+    if (ids.has(id)) faults.push(`clients: '${id}' is listed twice`);
+    ids.add(id);
+    const isPublic = secret === undefined && secretHash === undefined;
+    if (secret !== undefined && secretHash !== undefined)
+      faults.push(`clients.${id}: use one of secret and secretHash`);
+    const grants = grantTypes ?? [redirectUris.length > 0 ? 'authorization_code' : 'client_credentials'];
+    if (isPublic && grants.includes('client_credentials'))
+      faults.push(`clients.${id}: a client without redirectUris, or with client_credentials, needs a secret`);
+    if (grants.includes('authorization_code') && redirectUris.length === 0)
+      faults.push(`clients.${id}: authorization_code needs redirectUris`);
   }
   return faults;
 }

@@ -1,6 +1,7 @@
 import type { Refusals } from './access/audit.ts';
 import type { AddressLimits } from './access/addressLimits.ts';
 import type { Directory } from './access/directory.ts';
+import type { EmbeddedIssuer } from './access/embeddedIssuer.ts';
 import type { Permissions } from './access/permissions.ts';
 import type { RateLimits } from './access/rateLimits.ts';
 import type { RefusalLog } from './access/refusedToken.ts';
@@ -31,6 +32,9 @@ import type { NamedVersions } from './namedVersions/namedVersions.ts';
 import type { Jobs } from './operations/jobs.ts';
 import type { Quotas } from './quotas/quotas.ts';
 import type { Shares } from './shares/shares.ts';
+import type { Accounts } from './signIn/accounts.ts';
+import type { SignInClients } from './signIn/clients.ts';
+import type { SignInState } from './signIn/state.ts';
 import type { DiskSpace } from './storage/diskSpace.ts';
 import type { Blobs } from './storage/blobs.ts';
 import type { SignedLinks } from './storage/signedLinks.ts';
@@ -51,6 +55,12 @@ export interface Services {
   signedLinks: SignedLinks;
   directory: Directory;
   tokens: Tokens;
+  /** The issuer of this installation; undefined if it is switched off. */
+  embedded: EmbeddedIssuer | undefined;
+  /** Passwords of the users of the users file. */
+  accounts: Accounts;
+  signInState: SignInState;
+  signInClients: SignInClients;
   permissions: Permissions;
   refusals: Refusals;
   refusalLog: RefusalLog;

@@ -5,6 +5,10 @@ import { senderOf } from '../http/addresses.ts';
 /** Loopback addresses: requests of the operator, or of a proxy that is not configured. */
 const ownAddresses = /^(127\.|::1$|::ffff:127\.)/i;
 
+export function isOwnAddress(address: string): boolean {
+  return ownAddresses.test(address);
+}
+
 /** An address exceeded its limit. */
 export class TooManyError extends Error {
   readonly waitSeconds: number;
@@ -35,18 +39,18 @@ export class AddressLimits {
 
   /** @throws TooManyError when too many tokens of this address were refused */
   async requireFew(address: string): Promise<void> {
-    const found = ownAddresses.test(address) ? null : await this.#refused.get(senderOf(address));
+    const found = isOwnAddress(address) ? null : await this.#refused.get(senderOf(address));
     if (found !== null && found.consumedPoints >= this.#refused.points) throw new TooManyError(found.msBeforeNext);
   }
 
   /** Counts a request whose token was refused. */
   async countRefused(address: string): Promise<void> {
-    if (!ownAddresses.test(address)) await this.#refused.penalty(senderOf(address));
+    if (!isOwnAddress(address)) await this.#refused.penalty(senderOf(address));
   }
 
   /** Counts a request through a link. @throws TooManyError */
   async countLink(address: string): Promise<void> {
-    if (ownAddresses.test(address)) return;
+    if (isOwnAddress(address)) return;
     await this.#links.consume(senderOf(address)).catch((refused: unknown) => {
       throw refused instanceof RateLimiterRes ? new TooManyError(refused.msBeforeNext) : refused;
     });

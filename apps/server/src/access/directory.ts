@@ -5,7 +5,7 @@ import { Ajv } from 'ajv';
 import secureJson from 'secure-json-parse';
 import { Type, type Static } from '../jsonSchema.ts';
 import { emailKey, type User } from '../domain.ts';
-import { createFileDurably } from '../storage/durable.ts';
+import { createFileDurably, writeFileDurably } from '../storage/durable.ts';
 
 const Text = Type.String({ minLength: 1, maxLength: 255 });
 
@@ -107,6 +107,30 @@ export class Directory {
     return this.#current().organizations.get(id)?.name ?? id;
   }
 
+  /**
+   * Adds an entry for a user to the file, or replaces the entry with the same id. The rest of the file is kept as it is.
+   * @throws Error if the file would become invalid, for example because another user has the e-mail address
+   */
+  saveUser(user: DirectoryUser): void {
+    const data = secureJson.parse(readFileSync(this.file, 'utf8')) as DirectoryData;
+    const index = data.users.findIndex(({ id }) => id === user.id);
+    if (index < 0) data.users.push(user);
+    else data.users[index] = { ...data.users[index], ...user };
+    this.#save(data);
+  }
+
+  /** Removes the entry of a user from the file. */
+  removeUser(id: string): void {
+    const data = secureJson.parse(readFileSync(this.file, 'utf8')) as DirectoryData;
+    this.#save({ ...data, users: data.users.filter((user) => user.id !== id) });
+  }
+
+  #save(data: DirectoryData): void {
+    contentsOf(this.file, data);
+    writeFileDurably(this.file, `${JSON.stringify(data, undefined, 2)}\n`);
+    this.#read();
+  }
+
   get data(): DirectoryData {
     return this.#current().data;
   }
@@ -199,6 +223,10 @@ function mapOf<T>(
 
 /** E-mail address of the user that the first start creates. */
 export const firstUserEmail = 'admin@offshoot.local';
+
+export function isPlaceholder({ email }: DirectoryUser): boolean {
+  return email === firstUserEmail;
+}
 
 function firstDirectory(): DirectoryData {
   const organizationId = randomUUID();

@@ -1,4 +1,4 @@
-import { randomUUID, subtle, type webcrypto } from 'node:crypto';
+import { createHash, randomUUID, subtle, type webcrypto } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { createFileDurably, writeFileDurably } from '../storage/durable.ts';
@@ -14,7 +14,8 @@ export const embeddedAudience = 'offshoot';
 
 /**
  * The issuer of tokens that an installation without an OIDC provider uses: one key pair in the data folder, with which
- * `offshoot token` mints tokens and the server verifies them. Its name is random, so that no other installation accepts its tokens.
+ * `offshoot token` mints tokens, the embedded OpenID Provider signs its tokens, and the server verifies both. The name in minted
+ * tokens is random, so that no other installation accepts them.
  */
 export class EmbeddedIssuer {
   readonly issuer: string;
@@ -57,17 +58,37 @@ export class EmbeddedIssuer {
 
   /** The keys whose tokens are currently valid, newest first. The file is read again when it has changed. */
   async acceptedKeys(): Promise<CryptoKey[]> {
+    await this.#refresh();
+    return [this.#current.publicKey, ...this.#validEarlier().map(({ publicKey }) => publicKey)];
+  }
+
+  /** The key that signs tokens, for the embedded OpenID Provider, and the version of the file that it comes from. */
+  async signingKey(): Promise<{ jwk: JWK; kid: string; version: string }> {
+    await this.#refresh();
+    const { jwk, version } = this.#current;
+    return { jwk, kid: keyIdOf(jwk), version };
+  }
+
+  /** The public keys of currently valid tokens as a JSON Web Key Set, newest first. */
+  async publicKeySet(): Promise<{ keys: JWK[] }> {
+    await this.#refresh();
+    const jwks = [publicPart(this.#current.jwk), ...this.#validEarlier().map(({ jwk }) => jwk)];
+    return {
+      keys: jwks.map((jwk) => ({ ...jwk, use: 'sig', alg: algorithm, kid: keyIdOf(jwk) })),
+    };
+  }
+
+  async #refresh(): Promise<void> {
     const version = versionOf(this.#file);
-    if (version !== this.#current.version) {
-      const stored = readKey(this.#file);
-      // A missing file, or one of another issuer, takes effect at the next start only.
-      if (stored?.issuer === this.issuer) this.#current = await openKeys(stored, version);
-    }
+    if (version === this.#current.version) return;
+    const stored = readKey(this.#file);
+    // A missing file, or one of another issuer, takes effect at the next start only.
+    if (stored?.issuer === this.issuer) this.#current = await openKeys(stored, version);
+  }
+
+  #validEarlier(): OpenKeys['earlier'] {
     const now = Date.now();
-    return [
-      this.#current.publicKey,
-      ...this.#current.earlier.filter(({ until }) => until > now).map(({ publicKey }) => publicKey),
-    ];
+    return this.#current.earlier.filter(({ until }) => until > now);
   }
 
   /** A bearer token for a user of the users file, issued to an application and valid for `lifeSeconds`. */
@@ -118,7 +139,9 @@ interface StoredKey {
 interface OpenKeys {
   publicKey: CryptoKey;
   privateKey: CryptoKey;
-  earlier: { publicKey: CryptoKey; until: number }[];
+  /** The private key. */
+  jwk: JWK;
+  earlier: { publicKey: CryptoKey; jwk: JWK; until: number }[];
   /** Modification time of the file before it was read; a later one means that it must be read again. */
   version: string;
 }
@@ -127,11 +150,16 @@ async function openKeys({ key, earlier = [] }: StoredKey, version: string): Prom
   const open = (jwk: JWK, use: 'sign' | 'verify'): Promise<CryptoKey> =>
     subtle.importKey('jwk', { ...jwk }, curve, use === 'verify', [use]);
   const old = await Promise.all(
-    earlier.map(async (each) => ({ publicKey: await open(publicPart(each.key), 'verify'), until: each.until })),
+    earlier.map(async (each) => ({
+      publicKey: await open(publicPart(each.key), 'verify'),
+      jwk: publicPart(each.key),
+      until: each.until,
+    })),
   );
   return {
     publicKey: await open(publicPart(key), 'verify'),
     privateKey: await open({ ...publicPart(key), d: key.d ?? '' }, 'sign'),
+    jwk: key,
     earlier: old.reverse(),
     version,
   };
@@ -139,6 +167,11 @@ async function openKeys({ key, earlier = [] }: StoredKey, version: string): Prom
 
 function publicPart({ kty, crv, x, y }: JWK): JWK {
   return { kty, crv, x, y };
+}
+
+/** The thumbprint of a key (RFC 7638). */
+function keyIdOf({ crv, kty, x, y }: JWK): string {
+  return createHash('sha256').update(JSON.stringify({ crv, kty, x, y })).digest('base64url');
 }
 
 function versionOf(file: string): string {

@@ -23,11 +23,13 @@ export interface TokenExplanation {
  */
 export async function explainToken(
   token: string,
-  config: Pick<Config, 'requiredScope' | 'issuers' | 'defaultTier' | 'tiers'>,
+  config: Pick<Config, 'requiredScope' | 'issuers' | 'defaultTier' | 'tiers' | 'publicUrl' | 'signIn'>,
   directory: UsersFile,
   embedded: EmbeddedIssuer | undefined,
 ): Promise<TokenExplanation> {
-  const issuers = new Issuers(config, embedded);
+  // Registered clients are in the database, which is not opened for this.
+  const clients = { find: async () => ({}) };
+  const issuers = new Issuers(config, embedded === undefined ? undefined : { issuer: embedded, clients });
   const faults: RefusedToken[] = [];
   let claimed: VerifiedToken | undefined;
   let unavailable: string | undefined;

@@ -21,6 +21,7 @@ import {
   userIdRefusal,
   type Expected,
 } from './refusedToken.ts';
+import { isSignInIssuer } from './signInIssuer.ts';
 
 /** An issuer whose tokens the server accepts. */
 export interface TrustedIssuer {
@@ -42,6 +43,14 @@ export interface TrustedIssuer {
   emailsVerified: boolean;
   /** Whether users recorded by an earlier version, which stored only the subject, belong to this issuer. */
   claimsEarlierUsers: boolean;
+  /** Whether it issues tokens to applications for themselves, with the client id as the subject. */
+  hasClients?: boolean;
+}
+
+/** The embedded issuer, and the applications that it issues tokens to. */
+export interface Embedded {
+  issuer: EmbeddedIssuer;
+  clients: { find(id: string): Promise<object | undefined> };
 }
 
 /** A verified token. */
@@ -54,15 +63,22 @@ export interface VerifiedToken {
 export class Issuers {
   readonly #requiredScope: string | null;
   readonly #issuers = new Map<string, TrustedIssuer>();
+  readonly #config: Pick<Config, 'publicUrl' | 'signIn'>;
+  readonly #embedded: Embedded | undefined;
 
-  constructor(config: Pick<Config, 'requiredScope' | 'issuers'>, embedded: EmbeddedIssuer | undefined) {
+  constructor(
+    config: Pick<Config, 'requiredScope' | 'issuers' | 'publicUrl' | 'signIn'>,
+    embedded: Embedded | undefined,
+  ) {
     this.#requiredScope = config.requiredScope;
+    this.#config = config;
+    this.#embedded = embedded;
     const isOnly = {
       ofAll: config.issuers.length === 1 && embedded === undefined,
       ofItsKind: config.issuers.length === 1,
     };
     for (const issuer of config.issuers) this.#issuers.set(issuer.issuer, oidcIssuer(issuer, isOnly));
-    if (embedded !== undefined) this.#issuers.set(embedded.issuer, embeddedIssuer(embedded));
+    if (embedded !== undefined) this.#issuers.set(embedded.issuer.issuer, embeddedIssuer(embedded.issuer));
   }
 
   /** @throws RefusedToken; what fetching the keys of the issuer throws */
@@ -84,7 +100,7 @@ export class Issuers {
     } catch (error) {
       throw malformedRefusal(error);
     }
-    const issuer = this.#issuers.get(payload.iss ?? '');
+    const issuer = this.#issuers.get(payload.iss ?? '') ?? this.#signIn(payload.iss ?? '');
     if (issuer === undefined)
       throw new RefusedToken(
         'issuerUnknown',
@@ -92,6 +108,13 @@ export class Issuers {
         { remedy: 'Add the issuer to `issuers`, spelled exactly as in the `iss` claim of its tokens.' },
       );
     return { payload, issuer };
+  }
+
+  /** The embedded OpenID Provider, if this is its address. */
+  #signIn(issuer: string): TrustedIssuer | undefined {
+    return this.#embedded !== undefined && isSignInIssuer(this.#config, issuer)
+      ? signInIssuer(this.#embedded, issuer)
+      : undefined;
   }
 
   /** The refusal of a token without the required scope; undefined if it has it, or none is required. */
@@ -128,26 +151,58 @@ function embeddedIssuer(embedded: EmbeddedIssuer): TrustedIssuer {
     isDefault: true,
     emailsVerified: false,
     claimsEarlierUsers: false,
+    verify: async (token) => verifyEmbedded(embedded, token, { issuer: embedded.issuer, typ: 'JWT' }),
+  };
+}
+
+/** The embedded OpenID Provider at one address. Its users are those of the users file, its keys those of minted tokens. */
+function signInIssuer({ issuer: embedded, clients }: Embedded, address: string): TrustedIssuer {
+  const trusted: TrustedIssuer = {
+    ...embeddedIssuer(embedded),
+    // An application has the same user id at each address of the installation.
+    name: `${embedded.issuer}:clients`,
+    expected: { issuer: address, audiences: [embeddedAudience], algorithms: [embedded.algorithm] },
+    hasClients: true,
     verify: async (token) => {
-      const [latest, ...earlier] = await embedded.acceptedKeys();
-      const verifyWith = (key: CryptoKey) =>
-        jwtVerify(token, key, {
-          issuer: embedded.issuer,
-          audience: embeddedAudience,
-          algorithms: [embedded.algorithm],
-          typ: 'JWT',
-          requiredClaims: ['exp', 'sub'],
-          clockTolerance: clockToleranceSeconds,
+      const payload = await verifyEmbedded(embedded, token, { issuer: address, typ: 'at+jwt' });
+      if (isOfClient(payload, trusted) && (await clients.find(payload.sub as string)) === undefined)
+        throw new RefusedToken('userUnknown', `its client ${quoted(payload.sub)} is not registered`, {
+          issuer: address,
+          remedy: 'Add it to `clients`, or register it with `offshoot clients add`.',
         });
-      let verified = verifyWith(latest as CryptoKey);
-      for (const key of earlier)
-        verified = verified.catch((error: unknown) => {
-          if (error instanceof errors.JWSSignatureVerificationFailed) return verifyWith(key);
-          throw error;
-        });
-      return accessToken(await verified, embedded.issuer);
+      return payload;
     },
   };
+  return trusted;
+}
+
+/** Whether an application got this token for itself, and not for a user. */
+export function isOfClient({ sub, client_id: clientId }: JWTPayload, { hasClients }: TrustedIssuer): boolean {
+  return hasClients === true && sub === clientId;
+}
+
+async function verifyEmbedded(
+  embedded: EmbeddedIssuer,
+  token: string,
+  { issuer, typ }: { issuer: string; typ: string },
+): Promise<JWTPayload> {
+  const [latest, ...earlier] = await embedded.acceptedKeys();
+  const verifyWith = (key: CryptoKey) =>
+    jwtVerify(token, key, {
+      issuer,
+      audience: embeddedAudience,
+      algorithms: [embedded.algorithm],
+      typ,
+      requiredClaims: ['exp', 'sub'],
+      clockTolerance: clockToleranceSeconds,
+    });
+  let verified = verifyWith(latest as CryptoKey);
+  for (const key of earlier)
+    verified = verified.catch((error: unknown) => {
+      if (error instanceof errors.JWSSignatureVerificationFailed) return verifyWith(key);
+      throw error;
+    });
+  return accessToken(await verified, issuer);
 }
 
 /** Any OpenID Connect issuer. @param isOnly whether no other issuer is configured, and whether it is the only OpenID Connect issuer */

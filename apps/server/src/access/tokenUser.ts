@@ -2,7 +2,7 @@ import type { JWTPayload } from 'jose';
 import type { Config } from '../config.ts';
 import { applicationOf, claimAt, exactText, rolesOf, shownText, standardClaims, textsClaim } from './claims.ts';
 import type { Directory, DirectoryUser } from './directory.ts';
-import { tierByRole, userIdOf, type TrustedIssuer, type VerifiedToken } from './issuers.ts';
+import { isOfClient, tierByRole, userIdOf, type TrustedIssuer, type VerifiedToken } from './issuers.ts';
 import { quoted, RefusedToken } from './refusedToken.ts';
 
 /** What is looked up in the users file. */
@@ -38,7 +38,7 @@ export function tokenUserOf(
   const { claims } = issuer;
   const email = isEmailVerified(payload, issuer) ? exactText(claimAt(payload, claims.email)) : undefined;
   const listed = listedUser(directory, issuer, subject, email);
-  if (listed === undefined && issuer.isEmbedded)
+  if (listed === undefined && issuer.isEmbedded && !isOfClient(payload, issuer))
     throw new RefusedToken('userUnknown', `its user ${quoted(subject)} is not in the users file`, {
       issuer: issuer.name,
       remedy: `Add the user to ${directory.file}.`,

@@ -1,12 +1,12 @@
+import type { JWTPayload } from 'jose';
 import { LRUCache } from 'lru-cache';
 import type { Config } from '../config.ts';
 import type { Caller, HeldShare, Identity, User } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { standardClaims } from './claims.ts';
 import { userOfEntry, type Directory } from './directory.ts';
-import type { EmbeddedIssuer } from './embeddedIssuer.ts';
 import { IssuerUnavailableError } from './issuerKeys.ts';
-import { Issuers, type VerifiedToken } from './issuers.ts';
+import { Issuers, type Embedded, type VerifiedToken } from './issuers.ts';
 import { RefusedToken } from './refusedToken.ts';
 import { tokenUserOf, type TokenUser } from './tokenUser.ts';
 
@@ -38,9 +38,9 @@ export class Tokens {
   readonly #good = new LRUCache<string, true>({ max: 5000 });
 
   constructor(
-    config: Pick<Config, 'requiredScope' | 'defaultTier' | 'tiers' | 'issuers'>,
+    config: Pick<Config, 'requiredScope' | 'defaultTier' | 'tiers' | 'issuers' | 'publicUrl' | 'signIn'>,
     directory: Directory,
-    embedded: EmbeddedIssuer | undefined,
+    embedded: Embedded | undefined,
     shares: ShareKeys,
     users: UserIds,
   ) {
@@ -49,6 +49,11 @@ export class Tokens {
     this.#shares = shares;
     this.#users = users;
     this.#issuers = new Issuers(config, embedded);
+  }
+
+  /** The claims of a valid access token, whatever its scope. @throws ApiError */
+  async claimsIn(token: string): Promise<JWTPayload> {
+    return (await this.#verify(token)).payload;
   }
 
   /** Whether a request has a token that was verified before and has not expired. Such a sender is not flooding the server with forgeries. */

@@ -1,6 +1,7 @@
 import type { Database } from '../db/database.ts';
 import { dropExpiredRequests } from '../idempotency/repeatableRequests.ts';
 import { PastFailures } from '../operations/pastFailures.ts';
+import { dropExpiredState } from '../signIn/state.ts';
 import type { Stores } from '../storage/stores.ts';
 import { deleteOrphanBaselines } from './baselines.ts';
 import { deleteOrphanObjects, deleteReleasedBlobs, releaseOrphanBlobs } from './blobs.ts';
@@ -25,6 +26,8 @@ export interface Collected {
   groups: number;
   /** Expired answers that were kept for repeated requests. */
   requests: number;
+  /** Expired sessions, codes and tokens of the embedded OpenID Provider. */
+  signIns: number;
   checkpoints: number;
   modelFiles: number;
   blocks: number;
@@ -51,6 +54,7 @@ export async function collect(database: Database, stores: Stores, options: Colle
     uploads: 0,
     groups: 0,
     requests: 0,
+    signIns: 0,
     checkpoints: 0,
     modelFiles: 0,
     blocks: 0,
@@ -62,7 +66,8 @@ export async function collect(database: Database, stores: Stores, options: Colle
   collected.iTwins = await purgeITwins(database, options);
   collected.uploads = await endUploads(database, stores, options);
   collected.groups = await timeOutChangesetGroups(database, options);
-  collected.requests = await deleteRequests(database, options);
+  collected.requests = await deleteExpired(() => dropExpiredRequests(database, chunk), options);
+  collected.signIns = await deleteExpired(() => dropExpiredState(database.db, chunk), options);
   if (options.thorough) {
     const before = timeOf(options) - options.uploadLifeMs;
     collected.orphans += await deleteOrphans(database, before, options.signal);
@@ -75,12 +80,12 @@ export async function collect(database: Database, stores: Stores, options: Colle
   return collected;
 }
 
-/** Deletes expired answers of repeatable requests. @returns how many */
-async function deleteRequests(database: Database, { signal }: CollectorOptions): Promise<number> {
+/** Deletes expired rows, `chunk` at a time. @returns how many */
+async function deleteExpired(drop: () => Promise<number>, { signal }: CollectorOptions): Promise<number> {
   let deleted = 0;
   for (;;) {
     signal?.throwIfAborted();
-    const count = await dropExpiredRequests(database, chunk);
+    const count = await drop();
     deleted += count;
     if (count < chunk) return deleted;
   }

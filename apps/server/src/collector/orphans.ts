@@ -176,6 +176,8 @@ export const orphanRules: Record<Table, Rule> = {
   orphan_check: { kept: 'the collector deletes those it has made' },
   audit: { kept: 'the audit log is a permanent record' },
   secret: { kept: 'keys of the installation' },
+  sign_in_password: { kept: 'passwords of users of the users file' },
+  sign_in_state: { kept: 'the collector deletes what has expired' },
 };
 
 /** The tables whose rows can become orphans, and the conditions. */

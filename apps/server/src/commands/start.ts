@@ -1,6 +1,7 @@
 import path from 'node:path';
 import { Command } from 'commander';
 import { administratorClaims, waysToAdminister } from '../access/administrators.ts';
+import { passwordPath, signInBase, signInPath, SignInRefusedError } from '../access/signInIssuer.ts';
 import { startServer, type RunningServer } from '../app.ts';
 import { ConfigError, loadConfig, type ConfigInput } from '../config.ts';
 import { DataFolderError } from '../wiring/dataFolder.ts';
@@ -175,6 +176,7 @@ async function serverLines({ origin, services }: RunningServer): Promise<Line[]>
   if (config.embeddedIssuer) {
     const elsewhere = config.dataDir === path.resolve('offshoot-data') ? '' : ` --data ${shellWord(config.dataDir)}`;
     lines.push(['Token', `npx offshoot token${elsewhere}   (users: ${directory.file})`]);
+    lines.push(['Sign-in', await signInLine(origin, services)]);
   } else {
     const ways = waysToAdminister(config, directory.data);
     lines.push(
@@ -188,6 +190,20 @@ async function serverLines({ origin, services }: RunningServer): Promise<Line[]>
     );
   }
   return lines;
+}
+
+/** Where users sign in; for a new installation a link for its first administrator, which is good once and for a day. */
+async function signInLine(origin: string, { accounts, config }: Services): Promise<string> {
+  try {
+    const authority = `${signInBase(config, origin)}${signInPath}`;
+    const token = await accounts.firstLink();
+    return token === undefined
+      ? authority
+      : `${authority}${passwordPath}?link=${token}   (sets the password of the first administrator)`;
+  } catch (error) {
+    if (error instanceof SignInRefusedError) return error.message;
+    throw error;
+  }
 }
 
 /** Quotes a word for the shell, so that the command can be copied from the terminal. */

@@ -50,6 +50,8 @@ export interface Schema {
   audit: AuditTable;
   secret: SecretTable;
   orphan_check: OrphanCheckTable;
+  sign_in_password: SignInPasswordTable;
+  sign_in_state: SignInStateTable;
 }
 
 export interface UserAccountTable {
@@ -602,4 +604,29 @@ export interface OrphanCheckTable {
 interface SecretTable {
   name: string;
   value: string;
+}
+
+/** The password of a user of the users file. */
+interface SignInPasswordTable {
+  user_id: string;
+  hash: string;
+  changed_at: number;
+}
+
+/** What the embedded OpenID Provider remembers: sessions, grants, codes, refresh tokens, clients and one-time links. */
+export interface SignInStateTable {
+  kind: string;
+  /** A hash where the id itself is a credential. */
+  id: string;
+  /** JSON. */
+  payload: string;
+  account_id: string | null;
+  grant_id: string | null;
+  /** Second key of a session. */
+  uid: string | null;
+  /** Code that a user enters for a device. */
+  user_code: string | null;
+  consumed_at: number | null;
+  /** Null for what does not expire. */
+  expires_at: number | null;
 }

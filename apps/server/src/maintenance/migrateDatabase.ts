@@ -48,6 +48,8 @@ export const tablesInOrder = [
   'audit',
   'secret',
   'orphan_check',
+  'sign_in_password',
+  'sign_in_state',
 ] as const satisfies readonly (keyof Schema)[];
 
 /** Rows per statement. The widest table has 25 columns, and PostgreSQL allows 65,535 parameters per statement. */

@@ -38,6 +38,9 @@ import { within } from '../operations/within.ts';
 import { Quotas } from '../quotas/quotas.ts';
 import type { Services } from '../services.ts';
 import { Shares } from '../shares/shares.ts';
+import { Accounts } from '../signIn/accounts.ts';
+import { SignInClients } from '../signIn/clients.ts';
+import { SignInState } from '../signIn/state.ts';
 import { Blobs } from '../storage/blobs.ts';
 import { DiskSpace } from '../storage/diskSpace.ts';
 import { LinkKeys } from '../storage/linkKeys.ts';
@@ -115,6 +118,10 @@ async function wireServices(
     signedLinks: new SignedLinks(linkKeys, config.signedLinkSeconds),
     directory,
     tokens: identity.tokens,
+    embedded: identity.embedded,
+    accounts: identity.accounts,
+    signInState: identity.signInState,
+    signInClients: identity.signInClients,
     permissions,
     refusals: new Refusals(database.db),
     refusalLog: new RefusalLog(),
@@ -165,12 +172,23 @@ async function wireServices(
   };
 }
 
+type Identity = Pick<
+  Services,
+  | 'directory'
+  | 'permissions'
+  | 'users'
+  | 'members'
+  | 'quotas'
+  | 'shares'
+  | 'tokens'
+  | 'embedded'
+  | 'accounts'
+  | 'signInState'
+  | 'signInClients'
+>;
+
 /** Who may call the server, and what each caller may do. */
-async function wireIdentity(
-  config: Config,
-  database: Database,
-  log: FastifyBaseLogger,
-): Promise<Pick<Services, 'directory' | 'permissions' | 'users' | 'members' | 'quotas' | 'shares' | 'tokens'>> {
+async function wireIdentity(config: Config, database: Database, log: FastifyBaseLogger): Promise<Identity> {
   const directory = Directory.open(config.dataDir, (message) =>
     log.error({ message }, 'the users file has an error; its last valid contents stay in force'),
   );
@@ -180,6 +198,27 @@ async function wireIdentity(
   const users = new Users(database.db, database.scans);
   const members = new Members(database, users, directory);
   const shares = new Shares({ database, permissions, directory, quotas, usersFileOnly: config.issuers.length === 0 });
-  const tokens = new Tokens(config, directory, embedded, shares, users);
-  return { directory, permissions, users, members, quotas, shares, tokens };
+  const signInState = new SignInState(database.db);
+  const signInClients = new SignInClients(config, signInState);
+  const accounts = new Accounts(database.db, directory, signInState);
+  const tokens = new Tokens(
+    config,
+    directory,
+    embedded === undefined ? undefined : { issuer: embedded, clients: signInClients },
+    shares,
+    users,
+  );
+  return {
+    directory,
+    permissions,
+    users,
+    members,
+    quotas,
+    shares,
+    tokens,
+    embedded,
+    accounts,
+    signInState,
+    signInClients,
+  };
 }

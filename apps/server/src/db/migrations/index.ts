@@ -29,6 +29,7 @@ import { jobsByKindMigration } from './0027-jobs-by-kind.ts';
 import { foreignKeysMigration } from './0030-foreign-keys.ts';
 import { historyParentsMigration } from './0031-history-parents.ts';
 import { orphanChecksMigration } from './0032-orphan-checks.ts';
+import { signInMigration } from './0034-sign-in.ts';
 
 /** All migrations, in the order of their names. A released migration never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -62,5 +63,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0030-foreign-keys': foreignKeysMigration(),
     '0031-history-parents': historyParentsMigration(engine),
     '0032-orphan-checks': orphanChecksMigration(engine),
+    '0034-sign-in': signInMigration(engine),
   };
 }

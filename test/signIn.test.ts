@@ -224,4 +224,68 @@ for (const engine of engines)
       );
       assert.deepEqual([wrong.status, wrong.error], [401, 'invalid_client']);
     });
+
+    test('a refresh token is good once; using it again ends the grant', async () => {
+      const app = new Application(server);
+      const first = await app.signIn();
+      const second = await app.refresh(first.refresh_token ?? '');
+      assert.equal(second.status, 200, JSON.stringify(second));
+      assert.equal((await app.refresh(first.refresh_token ?? '')).status, 400);
+      assert.equal((await app.refresh(second.refresh_token ?? '')).status, 400);
+    });
+
+    test('the command line signs in with a code that the user enters in a browser', async () => {
+      const app = new Application(server, 'offshoot-cli');
+      const answer = await fetch(`${app.authority}/device-code`, {
+        method: 'POST',
+        body: new URLSearchParams({ client_id: 'offshoot-cli', scope: apiScopes }),
+      });
+      const device = (await answer.json()) as { user_code: string; device_code: string; verification_uri: string };
+      const browser = new SignInBrowser();
+      const entered = await browser.submit(await browser.open(device.verification_uri), {
+        user_code: device.user_code,
+      });
+      const signIn = await browser.submit(entered);
+      const consent = await browser.submit(signIn, { name: people.olivia.email, password });
+      assert.match((await browser.submit(consent)).body, /The device is connected/);
+      const tokens = await app.token({
+        grant_type: 'urn:ietf:params:oauth:grant-type:device_code',
+        client_id: 'offshoot-cli',
+        device_code: device.device_code,
+      });
+      assert.equal((await me(server, tokens.access_token)).id, people.olivia.id);
+    });
+
+    test('signing out ends the session and returns to the application', async () => {
+      const app = new Application(server);
+      const browser = new SignInBrowser();
+      const tokens = await app.signIn(browser);
+      const parameters = new URLSearchParams({
+        id_token_hint: tokens.id_token ?? '',
+        post_logout_redirect_uri: 'http://localhost:3000/signed-out',
+      });
+      const asked = await browser.open(`${app.authority}/sign-out?${parameters.toString()}`);
+      assert.equal((await browser.submit(asked)).url, 'http://localhost:3000/signed-out');
+      assert.match((await browser.open(app.authorize())).body, /Sign in/);
+    });
+
+    test('wrong passwords are limited', async () => {
+      const app = new Application(server);
+      const browser = new SignInBrowser();
+      let page = await browser.open(app.authorize());
+      for (let attempt = 0; attempt < 3; attempt++) {
+        page = await browser.submit(page, { name: people.admin.email, password: 'a wrong password' });
+        assert.equal(page.status, 401);
+      }
+      assert.equal((await browser.submit(page, { name: people.admin.email, password })).status, 429);
+    });
+
+    test('a link that sets a password is good once', async () => {
+      const token = await server.services.accounts.makeLink({ userId: people.max.id, purpose: 'user' }, 60);
+      const address = `${server.origin}/auth/password?link=${token}`;
+      const browser = new SignInBrowser();
+      const chosen = { password: 'a long password', repeated: 'a long password' };
+      assert.match((await browser.submit(await browser.open(address), chosen)).body, /Your password is set/);
+      assert.equal((await browser.open(address)).status, 410);
+    });
   });

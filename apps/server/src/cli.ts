@@ -28,6 +28,7 @@ const commands: Record<string, () => Promise<Command>> = {
   checkpoints: async () => (await import('./commands/checkpoints.ts')).checkpointsCommand(),
   shares: async () => (await import('./commands/shares.ts')).sharesCommand(),
   users: async () => (await import('./commands/users.ts')).usersCommand(),
+  clients: async () => (await import('./commands/clients.ts')).clientsCommand(),
   roles: async () => (await import('./commands/roles.ts')).rolesCommand(),
   members: async () => (await import('./commands/members.ts')).membersCommand(),
   webhooks: async () => (await import('./commands/webhooks.ts')).webhooksCommand(),

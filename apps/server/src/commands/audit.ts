@@ -3,7 +3,8 @@ import { readAudit, type AuditEntry } from '../access/audit.ts';
 import { openDatabase, type Db } from '../db/database.ts';
 import { emailKey } from '../domain.ts';
 import { exitCodes, ExitError } from './exit.ts';
-import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
+import { configOf } from './installation.ts';
+import { withInstallation, type InstallationOptions } from './installationOptions.ts';
 
 interface AuditOptions extends InstallationOptions {
   itwin?: string;

@@ -3,7 +3,8 @@ import { Command } from 'commander';
 import { backUp, BackupError, type BackedUp } from '../maintenance/backup.ts';
 import { DataFolderInUseError } from '../db/database.ts';
 import { exitCodes, ExitError } from './exit.ts';
-import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
+import { configOf } from './installation.ts';
+import { withInstallation, type InstallationOptions } from './installationOptions.ts';
 import { progressBar } from './progress.ts';
 import { printFaults } from './verify.ts';
 

@@ -8,7 +8,8 @@ import type { UsersFile } from '../access/tokenUser.ts';
 import { readAtMost } from '../http/readAtMost.ts';
 import { hasIssuer } from '../wiring/dataFolder.ts';
 import { exitCodes, ExitError } from './exit.ts';
-import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
+import { configOf } from './installation.ts';
+import { withInstallation, type InstallationOptions } from './installationOptions.ts';
 
 /** Longest accepted token, bytes: servers refuse requests with longer headers. */
 const longestToken = 64 * 1024;

@@ -4,7 +4,8 @@ import { Command } from 'commander';
 import { databaseFile, DataFolderInUseError, openDatabase } from '../db/database.ts';
 import { compact, NoRoomToCompactError } from '../db/sqlite/freeSpace.ts';
 import { exitCodes, ExitError } from './exit.ts';
-import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
+import { configOf } from './installation.ts';
+import { withInstallation, type InstallationOptions } from './installationOptions.ts';
 
 /** `offshoot compact`: rewrites the embedded database without free pages. */
 export function compactCommand(): Command {

@@ -2,7 +2,8 @@ import { Command } from 'commander';
 import { ConfigError } from '../config.ts';
 import { examine, type Finding } from '../maintenance/doctor.ts';
 import { exitCodes, ExitError } from './exit.ts';
-import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
+import { configOf } from './installation.ts';
+import { withInstallation, type InstallationOptions } from './installationOptions.ts';
 
 const signs: Record<Finding['state'], string> = { ok: 'ok', warning: 'warning', fault: 'FAULT' };
 

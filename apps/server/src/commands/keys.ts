@@ -4,7 +4,8 @@ import { hasIssuer } from '../wiring/dataFolder.ts';
 import { openDatabase } from '../db/database.ts';
 import { rotateLinkKeys } from '../storage/linkKeys.ts';
 import { exitCodes, ExitError } from './exit.ts';
-import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
+import { configOf } from './installation.ts';
+import { withInstallation, type InstallationOptions } from './installationOptions.ts';
 import { parseTime } from './token.ts';
 
 /** `offshoot keys`: rotates the keys of an installation while its servers run. */

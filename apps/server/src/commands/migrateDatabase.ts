@@ -4,7 +4,8 @@ import { Command } from 'commander';
 import { databaseFile, DataFolderInUseError, openDatabase } from '../db/database.ts';
 import { copyDatabase, CopyMismatchError, NotEmptyError } from '../maintenance/migrateDatabase.ts';
 import { exitCodes, ExitError } from './exit.ts';
-import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
+import { configOf } from './installation.ts';
+import { withInstallation, type InstallationOptions } from './installationOptions.ts';
 
 /** `offshoot migrate-database`: copies the embedded database into PostgreSQL. */
 export function migrateDatabaseCommand(): Command {

@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { accountCommands } from './accountCommands.ts';
 import { Connection } from './connection.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { iModelIdOf, namedIn } from './names.ts';
@@ -39,14 +40,16 @@ interface UserOptions extends ResourceOptions {
   itwin?: string;
 }
 
-/** `offshoot users`: the users of an iModel. */
+/** `offshoot users`: the users of an iModel, and the accounts with which users sign in at the server itself. */
 export function usersCommand(): Command {
   const onIModel = (command: Command) =>
     command
       .requiredOption('--imodel <name or id>', 'iModel that they have used')
       .option('--itwin <name or id>', 'iTwin of the iModel, if several iModels have its name');
   return withCommands(
-    new Command('users').description('List and show the users of an iModel. For those of an iTwin, see members.'),
+    new Command('users').description(
+      'List and show the users of an iModel, and manage the accounts of users who sign in at this server. For the users of an iTwin, see members.',
+    ),
     onIModel(listCommand('List all users who have connected to an iModel.')).action(list),
     onIModel(
       resourceCommand('show', 'Show a user of an iModel, and what the user did there.').argument(
@@ -54,6 +57,7 @@ export function usersCommand(): Command {
         'e-mail or id',
       ),
     ).action(show),
+    ...accountCommands(),
   );
 }
 

@@ -3,7 +3,8 @@ import { openDatabase } from '../db/database.ts';
 import { openStores } from '../storage/stores.ts';
 import { verify, type Fault, type Verified } from '../maintenance/verify.ts';
 import { exitCodes, ExitError } from './exit.ts';
-import { configOf, withInstallation, type InstallationOptions } from './installation.ts';
+import { configOf } from './installation.ts';
+import { withInstallation, type InstallationOptions } from './installationOptions.ts';
 import { progressBar } from './progress.ts';
 
 /** `offshoot verify`: checks that every file that the database refers to exists and is intact. */

@@ -77,7 +77,7 @@ export function isSecretOf(secret: string, secretHash: string): boolean {
 }
 
 /** A plain hash is enough for a long random secret, and does not let requests for tokens occupy the processor. */
-function hashOf(secret: string): string {
+export function hashOf(secret: string): string {
   return createHash('sha256').update(secret).digest('hex');
 }
 

@@ -21,13 +21,7 @@ export async function appendChangeset(
   const index = imodel.head_index + 1;
   const tail = await ownTail(tx, imodel);
   const { historyId, segmentId } = tail ?? (await openSegment(tx, imodel, index, now));
-  await defer(
-    tx,
-    tx
-      .insertInto('changeset')
-      .values({ ...changeset, segment_id: segmentId, index })
-      .execute(),
-  );
+  await defer(tx, insertChangeset.run(tx, { ...changeset, segment_id: segmentId, index }));
   await defer(
     tx,
     moveHead.run(tx, {
@@ -40,6 +34,25 @@ export async function appendChangeset(
   );
   return { history_id: historyId, head_index: index };
 }
+
+const insertChangeset = compiledQuery((db, row: ChangesetTable) =>
+  db.insertInto('changeset').values({
+    segment_id: row.segment_id,
+    index: row.index,
+    id: row.id,
+    parent_id: row.parent_id,
+    blob_id: row.blob_id,
+    file_size: row.file_size,
+    description: row.description,
+    containing_changes: row.containing_changes,
+    briefcase_id: row.briefcase_id,
+    creator_id: row.creator_id,
+    pushed_at: row.pushed_at,
+    application_id: row.application_id,
+    application_name: row.application_name,
+    synchronization_info: row.synchronization_info,
+  }),
+);
 
 const moveHead = compiledQuery(
   (db, head: { id: string; historyId: string; index: number; changesetId: string; pushedAt: number }) =>

@@ -109,7 +109,8 @@ const getUsers = callerRoute({
   description: `The body is a list of at most ${maxUsers} ids. Ids of unknown users, and of users of other organizations, are left out.`,
   access: { on: 'caller' },
   invalid: 'Cannot query users.',
-  body: Type.Array(Type.String({ maxLength: 255 })),
+  // A bound of this server; up to it, the message names the limit of the platform.
+  body: Type.Array(Type.String({ maxLength: 255 }), { maxItems: 10 * maxUsers }),
   response: { status: 200, description: 'The users.', schema: Type.Object({ users: Type.Array(UserSchema) }) },
   async handler({ caller, body, services, invalid }) {
     if (body.length > maxUsers)

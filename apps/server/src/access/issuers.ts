@@ -100,7 +100,9 @@ export class Issuers {
     } catch (error) {
       throw malformedRefusal(error);
     }
-    const issuer = this.#issuers.get(payload.iss ?? '') ?? this.#signIn(payload.iss ?? '');
+    // Nothing is verified yet: the claim may have any type.
+    const named: unknown = payload.iss;
+    const issuer = typeof named === 'string' ? (this.#issuers.get(named) ?? this.#signIn(named)) : undefined;
     if (issuer === undefined)
       throw new RefusedToken(
         'issuerUnknown',

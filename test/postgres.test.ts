@@ -299,3 +299,25 @@ describe('Moving to PostgreSQL', { skip }, () => {
     }
   });
 });
+
+describe(
+  'Servers that start together on a new PostgreSQL database',
+  { skip: engines.includes('postgres') ? false : 'there is no PostgreSQL' },
+  () => {
+    test('bring its schema up to date once, and all of them start', async () => {
+      for (let round = 0; round < 3; round++) {
+        const installation = await Installation.create('postgres');
+        try {
+          const opened = await Promise.allSettled(Array.from({ length: 6 }, () => openDatabase(installation.config())));
+          for (const each of opened) if (each.status === 'fulfilled') await each.value.close();
+          assert.deepEqual(
+            opened.flatMap((each) => (each.status === 'rejected' ? [String(each.reason)] : [])),
+            [],
+          );
+        } finally {
+          installation.remove();
+        }
+      }
+    });
+  },
+);

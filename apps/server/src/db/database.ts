@@ -161,18 +161,13 @@ async function requireCurrent({ db, engine }: Database): Promise<void> {
 async function migrate(database: Database, config: PoolConfig & Pick<Config, 'databaseUrl'>): Promise<void> {
   if (config.databaseUrl === undefined)
     return database.writer?.withoutLimits(() => migrateStepwise(migratorOf(database.db, 'sqlite')));
-  const { openWithoutLimits } = await import('./postgres/open.ts');
-  const db = openWithoutLimits(config.databaseUrl, config);
-  try {
-    await migrateStepwise(migratorOf(db, 'postgres'));
-  } finally {
-    await db.destroy();
-  }
+  const { migrateAlone } = await import('./postgres/open.ts');
+  await migrateAlone(config.databaseUrl, config, (db) => migrateStepwise(migratorOf(db, 'postgres')));
 }
 
 async function migrateStepwise(migrator: Migrator): Promise<void> {
   for (;;) {
-    // Another server may be migrating at the same time; each step checks the state again under the lock.
+    // A server of an earlier version may be migrating at the same time; each step checks the state again under the lock.
     const { error, results = [] } = await migrator.migrateUp();
     if (error !== undefined) {
       const fault =

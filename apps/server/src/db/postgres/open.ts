@@ -1,4 +1,4 @@
-import { Kysely, PostgresDialect } from 'kysely';
+import { Kysely, PostgresDialect, sql } from 'kysely';
 import pg from 'pg';
 import { statementMs, type PoolConfig } from '../limits.ts';
 import { RetryingKysely } from '../retrying.ts';
@@ -21,11 +21,31 @@ export function openPostgres(url: string, config: PoolConfig) {
   return { db, watchDb, pool, close };
 }
 
-/** One connection without time limits, for migrations: creating an index on a large table can take long. */
-export function openWithoutLimits(url: string, config: PoolConfig): Kysely<Schema> {
-  return new Kysely<Schema>({
-    dialect: new PostgresDialect({ pool: openPool(url, { ...config, databasePool: 1 }, { limitMs: 0 }) }),
+/** Key of the advisory lock under which one server at a time migrates a database. */
+const migrationLock = 4_911_306;
+
+/**
+ * Migrates with connections without time limits, because creating an index on a large table can take long. One server does so at a
+ * time: Kysely has a lock for each migration, but it reads the list of tables before it takes it, and that fails while another
+ * server drops one of them.
+ */
+export async function migrateAlone(
+  url: string,
+  config: PoolConfig,
+  migrate: (db: Kysely<Schema>) => Promise<void>,
+): Promise<void> {
+  // One connection holds the lock, for as long as its transaction is open, and the other one migrates.
+  const db = new Kysely<Schema>({
+    dialect: new PostgresDialect({ pool: openPool(url, { ...config, databasePool: 2 }, { limitMs: 0 }) }),
   });
+  try {
+    await db.transaction().execute(async (tx) => {
+      await sql`select pg_advisory_xact_lock(${sql.lit(migrationLock)})`.execute(tx);
+      await migrate(db);
+    });
+  } finally {
+    await db.destroy();
+  }
 }
 
 /**

@@ -7,12 +7,18 @@ import path from 'node:path';
 import { Readable } from 'node:stream';
 import { after, before, test } from 'node:test';
 import { FileStore } from '../apps/server/src/storage/fileStore.ts';
+import { official } from './support/clients.ts';
+import { beginPush } from './support/push.ts';
+import { bootServer, endServer } from './support/server.ts';
+import { until } from './support/until.ts';
 
 /**
  * A power failure cannot be simulated here. A file survives one if its bytes and the folder entries of its path were synced
  * before the store acknowledged it, so the tests observe the syncs.
  */
 const synced = new Set<number>();
+/** Syncs that wait for a test to let them go on; undefined while none is held back. */
+let heldBack: (() => void)[] | undefined;
 let restore = (): void => undefined;
 const root = mkdtempSync(path.join(tmpdir(), 'offshoot-sync-'));
 
@@ -24,6 +30,7 @@ before(async () => {
   const watched = (original: () => Promise<void>) =>
     async function (this: FileHandle): Promise<void> {
       const { ino } = await this.stat();
+      if (heldBack !== undefined) await new Promise<void>((resolve) => heldBack?.push(resolve) ?? resolve());
       await original.call(this);
       synced.add(ino);
     };
@@ -91,4 +98,36 @@ test('a file that is copied from another folder is synced at once, and its folde
   assert.ok(!synced.has(statSync(folder).ino), 'its folder is not synced yet');
   await to.settle([copy]);
   assert.ok(synced.has(statSync(folder).ino), 'its folder is synced');
+});
+
+test('an upload is answered only when the slowest sync of its file and of its folder has ended', async () => {
+  const server = await bootServer('sqlite');
+  try {
+    const bytes = Buffer.alloc(5000, 'x');
+    const push = await beginPush(await official(server), await server.as('olivia'), await server.iTwin(), bytes.length);
+    heldBack = [];
+    let status: number | undefined;
+    const answered = fetch(push.upload, {
+      method: 'PUT',
+      body: bytes,
+      headers: { 'x-ms-blob-type': 'BlockBlob' },
+      signal: AbortSignal.timeout(60_000),
+    }).then((response) => (status = response.status));
+    let syncs = 0;
+    for (;;) {
+      const next = await until('a sync or the answer', () => heldBack?.shift() ?? status);
+      if (typeof next === 'number') break;
+      // The server answers others meanwhile; the upload waits.
+      assert.equal((await fetch(`${server.origin}/health`)).status, 200);
+      assert.equal(status, undefined, `answered before sync ${syncs + 1}`);
+      syncs++;
+      next();
+    }
+    assert.equal(await answered, 201);
+    assert.ok(syncs >= 2, `${syncs} syncs`);
+  } finally {
+    for (const release of heldBack ?? []) release();
+    heldBack = undefined;
+    await endServer(server);
+  }
 });

@@ -74,7 +74,11 @@ export class Accounts {
 
   /** Sets a password, and ends all sessions, refresh tokens and links of the user. */
   async setPassword(userId: string, password: string): Promise<void> {
-    const row = { hash: await hashPassword(password), changed_at: Date.now() };
+    await this.#store(userId, await hashPassword(password));
+  }
+
+  async #store(userId: string, hash: string): Promise<void> {
+    const row = { hash, changed_at: Date.now() };
     await this.#db
       .insertInto('sign_in_password')
       .values({ user_id: userId, ...row })
@@ -120,9 +124,11 @@ export class Accounts {
     password: string,
     described?: Pick<DirectoryUser, 'givenName' | 'surname' | 'email'>,
   ): Promise<boolean> {
+    // First, because it may be refused while many passwords are checked: the link stays good then.
+    const hash = await hashPassword(password);
     if (described !== undefined) this.#directory.saveUser({ ...user, ...described });
     if (!(await this.#state.consume(kind, token))) return false;
-    await this.setPassword(userId, password);
+    await this.#store(userId, hash);
     return true;
   }
 

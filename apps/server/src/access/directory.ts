@@ -88,6 +88,11 @@ export class Directory {
     return this.findUserById(idOrEmail) ?? this.findUserByEmail(idOrEmail);
   }
 
+  /** Has the next call look whether the file has changed, although the last look was less than a second ago. */
+  lookAgain(): void {
+    this.#readAt = 0;
+  }
+
   /** Ids of the organizations that a user of the file administers; undefined if the file does not contain the user. */
   administeredBy(id: string): readonly string[] | undefined {
     const user = this.findUserById(id);

@@ -29,8 +29,16 @@ export class Accounts {
     this.#state = state;
   }
 
+  /** A user, also one whom a command has added this moment. */
   find(userId: string): DirectoryUser | undefined {
-    return this.#directory.findUserById(userId);
+    return this.#named(() => this.#directory.findUserById(userId));
+  }
+
+  #named(find: () => DirectoryUser | undefined): DirectoryUser | undefined {
+    const user = find();
+    if (user !== undefined) return user;
+    this.#directory.lookAgain();
+    return find();
   }
 
   /** One text for all the ways to write the name of a user, for counting attempts. */
@@ -40,7 +48,7 @@ export class Accounts {
 
   /** The user with this e-mail address or id and this password. Takes the same time whether or not there is such a user. */
   async authenticate(name: string, password: string): Promise<DirectoryUser | undefined> {
-    const user = this.#directory.findUser(name);
+    const user = this.#named(() => this.#directory.findUser(name));
     const stored =
       user === undefined
         ? undefined

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
-import { createRemoteJWKSet, decodeJwt, jwtVerify } from 'jose';
+import { createRemoteJWKSet, decodeJwt, decodeProtectedHeader, jwtVerify } from 'jose';
+import { EmbeddedIssuer } from '../apps/server/src/access/embeddedIssuer.ts';
 import type { ConfigInput } from '../apps/server/src/config.ts';
+import { freePort } from './support/freePort.ts';
 import { engines, Installation, people, type TestServer } from './support/server.ts';
 import { SignInBrowser, type BrowserPage } from './support/signInBrowser.ts';
 
@@ -289,3 +291,82 @@ for (const engine of engines)
       assert.equal((await browser.open(address)).status, 410);
     });
   });
+
+describe('Sign-in over time', () => {
+  let installation: Installation;
+  let server: TestServer;
+  let port: number;
+
+  before(async () => {
+    installation = await Installation.create('sqlite');
+    port = await freePort();
+    server = await installation.start({ ...settings, port });
+    await server.services.accounts.setPassword(people.olivia.id, password);
+  });
+  after(async () => {
+    await server.close();
+    installation.remove();
+  });
+
+  test('sessions and refresh tokens survive a restart', async () => {
+    const browser = new SignInBrowser();
+    const tokens = await new Application(server).signIn(browser);
+    await server.close();
+    server = await installation.start({ ...settings, port });
+    const app = new Application(server);
+    assert.equal((await app.refresh(tokens.refresh_token ?? '')).status, 200);
+    assert.equal((await me(server, tokens.access_token)).id, people.olivia.id);
+    // The session is known, and the consent is remembered: no page is shown.
+    const again = await browser.open(app.authorize());
+    assert.ok(again.url.startsWith(`${callback}?`), again.body);
+    assert.equal((await app.exchange(again)).status, 200);
+  });
+
+  test('tokens of a replaced key stay good for the overlap, and new ones have the new key', async () => {
+    const app = new Application(server);
+    const keyOf = (token: string): unknown => decodeProtectedHeader(token).kid;
+    const keys = async (): Promise<unknown[]> =>
+      ((await (await fetch(`${app.authority}/jwks`)).json()) as { keys: { kid: string }[] }).keys.map(({ kid }) => kid);
+    const first = await app.signIn();
+    await EmbeddedIssuer.rotate(installation.dataDir, 3_600_000);
+    const second = await new Application(server).signIn();
+    assert.notEqual(keyOf(second.access_token), keyOf(first.access_token));
+    assert.deepEqual(new Set(await keys()), new Set([keyOf(first.access_token), keyOf(second.access_token)]));
+    for (const { access_token } of [first, second]) assert.equal((await me(server, access_token)).id, people.olivia.id);
+
+    // A verified token is accepted for another minute without a new verification, so this one has not been used yet.
+    const unused = await new Application(server).signIn();
+    await EmbeddedIssuer.rotate(installation.dataDir, 0);
+    assert.equal((await me(server, unused.access_token)).status, 401);
+    assert.equal((await keys()).length, 1);
+  });
+
+  test('a revoked refresh token is not good any more', async () => {
+    const app = new Application(server);
+    const tokens = await app.signIn();
+    const revoked = await fetch(`${app.authority}/revoke`, {
+      method: 'POST',
+      body: new URLSearchParams({ token: tokens.refresh_token ?? '', client_id: 'desktop' }),
+    });
+    assert.equal(revoked.status, 200);
+    assert.equal((await app.refresh(tokens.refresh_token ?? '')).status, 400);
+  });
+
+  test('is refused beyond this machine without https, in a sentence that names the remedy', async () => {
+    const other = await Installation.create('sqlite');
+    const open = await other.start({ ...settings, publicUrl: 'http://imodels.example.test' });
+    try {
+      const page = await new SignInBrowser().open(new Application(open).authorize());
+      assert.equal(page.status, 403);
+      assert.match(page.body, /needs https/);
+      const discovery = await fetch(`${open.origin}/auth/.well-known/openid-configuration`);
+      assert.deepEqual(
+        [discovery.status, ((await discovery.json()) as { error: string }).error],
+        [403, 'access_denied'],
+      );
+    } finally {
+      await open.close();
+      other.remove();
+    }
+  });
+});

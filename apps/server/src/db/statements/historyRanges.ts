@@ -11,22 +11,40 @@ export interface HistoryRange {
 /** A value, or a column of an outer statement. */
 type Value<T> = T | RawBuilder<T>;
 
-const columns = sql`id, segment_id, first_index, last_index, parent_id, jump_id, jump_first_index`;
-const ofHistory = sql`h.id, h.segment_id, h.first_index`;
-const links = sql`h.parent_id, h.jump_id, h.jump_first_index`;
+/** A further column of a walk: a value of each history `h` that is visited, given the last index that is seen of it. */
+interface WalkColumn {
+  name: RawBuilder<unknown>;
+  of: (lastIndex: RawBuilder<number>) => RawBuilder<unknown>;
+}
 
 /**
- * Walks a history from itself to the part that contains `first`. It jumps over what lies above `last`, so that finding one index takes at
- * most about 2.3 log2(depth) steps, and then visits one history for each range. `last_index` is right from the first history that
- * contains indexes up to `last`.
+ * Walks a history from itself towards its beginning. It jumps over what lies above `last`, so that finding one index takes at most
+ * about 2.3 log2(depth) steps, and then visits one history for each range. `last_index` is right from the first history that contains
+ * indexes up to `last`.
+ * @param onward whether the walk goes on beyond a row `w`
  */
-function walk(historyId: Value<string>, first: Value<number>, last: Value<number>): RawBuilder<unknown> {
-  return sql`with recursive walk (${columns}) as (
-    select ${ofHistory}, cast(${last} as bigint), ${links} from history as h where h.id = ${historyId}
+function walk(
+  historyId: Value<string>,
+  last: Value<number>,
+  onward: RawBuilder<unknown>,
+  column?: WalkColumn,
+): RawBuilder<unknown> {
+  const row = (lastIndex: RawBuilder<number>, shown = lastIndex) => sql`h.id, h.segment_id, h.first_index, ${shown},
+    h.parent_id, h.jump_id, h.jump_first_index${column === undefined ? sql`` : sql`, ${column.of(lastIndex)}`}`;
+  const end = sql<number>`case when w.first_index > ${last} then ${last} else w.first_index - 1 end`;
+  return sql`with recursive walk (id, segment_id, first_index, last_index, parent_id, jump_id, jump_first_index${
+    column === undefined ? sql`` : sql`, ${column.name}`
+  }) as (
+    select ${row(sql`${last}`, sql`cast(${last} as bigint)`)} from history as h where h.id = ${historyId}
     union all
-    select ${ofHistory}, case when w.first_index > ${last} then ${last} else w.first_index - 1 end, ${links}
+    select ${row(end)}
     from walk as w join history as h on h.id = case when w.jump_first_index > ${last} then w.jump_id else w.parent_id end
-    where w.first_index > ${first})`;
+    where ${onward})`;
+}
+
+/** The walk to the history that contains `first`. */
+function walkTo(historyId: Value<string>, first: Value<number>, last: Value<number>): RawBuilder<unknown> {
+  return walk(historyId, last, sql`w.first_index > ${first}`);
 }
 
 /**
@@ -38,19 +56,19 @@ export function rangesOf(
   first: Value<number>,
   last: Value<number>,
 ): RawBuilder<HistoryRange> {
-  return sql<HistoryRange>`(${walk(historyId, first, last)}
+  return sql<HistoryRange>`(${walkTo(historyId, first, last)}
     select segment_id, case when first_index < ${first} then ${first} else first_index end as first_index, last_index
     from walk where first_index <= ${last})`;
 }
 
 /** The id of the history that contains the changeset with an index, of a history or one of its ancestors: a subquery. */
 export function historyAt(historyId: Value<string>, index: Value<number>): RawBuilder<string> {
-  return sql<string>`(${walk(historyId, index, index)} select id from walk where first_index <= ${index})`;
+  return sql<string>`(${walkTo(historyId, index, index)} select id from walk where first_index <= ${index})`;
 }
 
 /** The segment that contains the changeset with an index: a subquery. */
 export function segmentOf(historyId: Value<string>, index: Value<number>): RawBuilder<string> {
-  return sql<string>`(${walk(historyId, index, index)} select segment_id from walk where first_index <= ${index})`;
+  return sql<string>`(${walkTo(historyId, index, index)} select segment_id from walk where first_index <= ${index})`;
 }
 
 /**
@@ -89,13 +107,7 @@ export function lastCheckpoint(
   const within = (last: RawBuilder<number>) => sql`(select c.changeset_index from checkpoint as c
     where c.segment_id = h.segment_id ${state} and c.changeset_index <= ${last}
     order by c.changeset_index desc limit 1)`;
-  const end = sql<number>`case when w.first_index > ${upTo} then ${upTo} else w.first_index - 1 end`;
-  return sql<{ segment_id: string; changeset_index: number }>`(with recursive walk (${columns}, found) as (
-    select ${ofHistory}, cast(${upTo} as bigint), ${links}, ${within(sql<number>`${upTo}`)}
-    from history as h where h.id = ${historyId}
-    union all
-    select ${ofHistory}, ${end}, ${links}, ${within(end)}
-    from walk as w join history as h on h.id = case when w.jump_first_index > ${upTo} then w.jump_id else w.parent_id end
-    where w.found is null)
+  const found: WalkColumn = { name: sql`found`, of: within };
+  return sql<{ segment_id: string; changeset_index: number }>`(${walk(historyId, upTo, sql`w.found is null`, found)}
     select segment_id, found as changeset_index from walk where found is not null)`;
 }

@@ -4,16 +4,15 @@ import { Directory, type DirectoryUser } from '../access/directory.ts';
 import { longestPassword, shortestPassword } from '../access/passwords.ts';
 import { passwordPath, SignInRefusedError, signInBase, signInPath } from '../access/signInIssuer.ts';
 import type { Config } from '../config.ts';
-import { openDatabase } from '../db/database.ts';
 import { Accounts } from '../signIn/accounts.ts';
 import { SignInState } from '../signIn/state.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import type { AccountOptions, AddOptions, PasswordOptions } from './accountCommands.ts';
-import { configOf } from './installation.ts';
 import type { InstallationOptions } from './installationOptions.ts';
 import { printDone, printList, printObject, type Column } from './output.ts';
 import { confirm } from './resource.ts';
 import { findServer } from './serverAddress.ts';
+import { withSignInDatabase } from './signInDatabase.ts';
 import { parseTime } from './token.ts';
 
 /** The longest password line that is read, bytes: four for each character, and the end of the line. */
@@ -123,16 +122,10 @@ interface Parts {
 }
 
 async function withAccounts(options: InstallationOptions, work: (parts: Parts) => Promise<void>): Promise<void> {
-  const config = configOf(options);
-  if (!config.embeddedIssuer)
-    throw new ExitError(exitCodes.failed, 'users sign in at the configured issuers: embeddedIssuer is false');
-  const database = await openDatabase(config, 'beside a server');
-  try {
+  await withSignInDatabase(options, 'users sign in at the configured issuers', async (db, config) => {
     const directory = Directory.open(config.dataDir, (message) => process.stderr.write(`${message}\n`));
-    await work({ accounts: new Accounts(database.db, directory, new SignInState(database.db)), directory, config });
-  } finally {
-    await database.close();
-  }
+    await work({ accounts: new Accounts(db, directory, new SignInState(db)), directory, config });
+  });
 }
 
 /** Sets the password, or makes a link with which the user sets one. @returns the link */

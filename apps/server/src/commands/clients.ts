@@ -1,14 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { Command } from 'commander';
 import { loadConfig, type ClientConfig } from '../config.ts';
-import { openDatabase } from '../db/database.ts';
 import { hashOf, SignInClients, type SignInClient } from '../signIn/clients.ts';
 import { SignInState } from '../signIn/state.ts';
 import { exitCodes, ExitError } from './exit.ts';
-import { configOf } from './installation.ts';
-import { withInstallation, type InstallationOptions } from './installationOptions.ts';
+import { installationCommand, type InstallationOptions } from './installationOptions.ts';
 import { printDone, printList, printObject, type Column, type OutputOptions } from './output.ts';
 import { confirm, withCommands, withConfirmation } from './resource.ts';
+import { withSignInDatabase } from './signInDatabase.ts';
 
 type ClientOptions = InstallationOptions & OutputOptions;
 
@@ -43,12 +42,10 @@ const collect = (value: string, previous: string[]): string[] => [...previous, v
 
 /** `offshoot clients`: the applications that sign users in at the server itself. */
 export function clientsCommand(): Command {
-  const onInstallation = (name: string, description: string) =>
-    withInstallation(new Command(name).description(description)).option('--json', 'print JSON');
   return withCommands(
     new Command('clients').description('Manage the applications that use sign-in at this server.'),
-    onInstallation('list', 'List the applications of the configuration and the registered ones.').action(list),
-    onInstallation('add', 'Register an application. The secret of a confidential one is printed once.')
+    installationCommand('list', 'List the applications of the configuration and the registered ones.').action(list),
+    installationCommand('add', 'Register an application. The secret of a confidential one is printed once.')
       .argument('<id>', 'client id')
       .option('--name <name>', 'name that users see; the id by default')
       .option('--redirect-uri <uri>', 'address to which users return; repeat it for several', collect, [])
@@ -58,9 +55,9 @@ export function clientsCommand(): Command {
       .option('--no-consent', 'do not ask users; for applications of the operator')
       .option('--organization <id>', 'organization of a service without users')
       .action(add),
-    withConfirmation(onInstallation('remove', 'Remove a registered application.').argument('<id>', 'client id')).action(
-      remove,
-    ),
+    withConfirmation(
+      installationCommand('remove', 'Remove a registered application.').argument('<id>', 'client id'),
+    ).action(remove),
   );
 }
 
@@ -128,16 +125,7 @@ async function withClients(
   options: InstallationOptions,
   work: (clients: SignInClients) => Promise<void>,
 ): Promise<void> {
-  const config = configOf(options);
-  if (!config.embeddedIssuer)
-    throw new ExitError(
-      exitCodes.failed,
-      'applications are registered at the configured issuers: embeddedIssuer is false',
-    );
-  const database = await openDatabase(config, 'beside a server');
-  try {
-    await work(new SignInClients(config, new SignInState(database.db)));
-  } finally {
-    await database.close();
-  }
+  await withSignInDatabase(options, 'applications are registered at the configured issuers', (db, config) =>
+    work(new SignInClients(config, new SignInState(db))),
+  );
 }

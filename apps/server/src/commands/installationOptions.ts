@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { Command } from 'commander';
 
 /** The installation that a command accesses directly, without its server. */
 export interface InstallationOptions {
@@ -9,4 +9,9 @@ export interface InstallationOptions {
 /** Adds the options of commands that access an installation directly. */
 export function withInstallation(command: Command): Command {
   return command.option('--data <folder>', 'data folder').option('--config <file>', 'configuration file');
+}
+
+/** A command that accesses an installation directly, and prints JSON on request. */
+export function installationCommand(name: string, description: string): Command {
+  return withInstallation(new Command(name).description(description)).option('--json', 'print JSON');
 }

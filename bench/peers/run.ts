@@ -11,7 +11,7 @@ import { furtherFigures } from './further.ts';
 import { compareReads } from './reads.ts';
 import type { Scale, Setting } from './peers.ts';
 import { fillSources } from './sources.ts';
-import { measureCommands, measureStart } from './startUp.ts';
+import { measureStart } from './startUp.ts';
 import { comparePushes } from './pushes.ts';
 
 /** What `npm run bench -- peers --json` prints. */
@@ -38,7 +38,7 @@ export async function runPeers(scale: Scale, seconds: number): Promise<PeersRepo
   const budget = new Budget(seconds);
   const load = await startLoad();
   try {
-    const { start, memory } = await measureStart(budget, scale.rounds);
+    const { start, memory, others } = await measureStart(budget, scale.rounds, scale.quick);
     const main = await measureMain(scale, budget, load);
     const further = scale.quick ? [] : await furtherFigures(scale, budget, load);
     const rate = (connections: number): number | null =>
@@ -61,7 +61,7 @@ export async function runPeers(scale: Scale, seconds: number): Promise<PeersRepo
       clonesPerSecond: Object.fromEntries(concurrencies.map((connections) => [String(connections), rate(connections)])),
       coldStartMs: start.offshoot,
       idleRssMiB: memory.offshoot,
-      ...(!scale.quick && { figures: [...main.figures, start, memory, ...further] }),
+      ...(!scale.quick && { figures: [...main.figures, start, memory, ...others, ...further] }),
     };
   } finally {
     await load.stop();
@@ -94,9 +94,6 @@ async function measureMain(scale: Scale, budget: Budget, load: Load) {
       const files = await attempt('files', () => compareFiles(setting));
       const clones = await attempt('clones', () => compareClones(setting));
       const pushes = scale.quick ? undefined : await attempt('pushes', () => comparePushes(setting));
-      const commands = scale.quick
-        ? undefined
-        : await attempt('commands', () => measureCommands(budget, scale.rounds, server.origin, installation.token));
       const memory = residentMiB(server.pid);
       const figures = [
         ...reads,
@@ -107,7 +104,6 @@ async function measureMain(scale: Scale, budget: Budget, load: Load) {
           : [clones.client, clones.gitShared, ...clones.others].filter((found) => found !== null)),
         ...(pushes ?? []),
         alone('memory after all of this load (resident)', 'MiB', memory),
-        ...(commands ?? []),
       ];
       return { reads, rates, files, clones, figures };
     } finally {

@@ -84,9 +84,15 @@ const startWithinMs = 120_000;
 /** The options of Node with which `npm start` and the image start a server. */
 export const startFlags = ['--max-semi-space-size=4'];
 
+/** The program in a checkout, which runs from its sources, or in the package, which holds compiled code. */
+export const launcher = fileURLToPath(new URL('../../bin/offshoot.cjs', import.meta.url));
+
 /** Starts a server in a separate process, as `npm start` does, with the configuration file `bench.json` in its data folder. */
-export async function startChild(dataDir: string, databaseUrl: string | undefined): Promise<Child> {
-  const program = fileURLToPath(new URL('../../bin/offshoot.cjs', import.meta.url));
+export async function startChild(
+  dataDir: string,
+  databaseUrl: string | undefined,
+  program: string = launcher,
+): Promise<Child> {
   const flags = [
     'start',
     '--config',

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { time } from '../apps/server/src/api/schemas.ts';
 import type { Api } from './support/api.ts';
 import { makeIModel, pushMore } from './support/clients.ts';
 import { statementsOf } from './support/plans.ts';
@@ -90,4 +91,14 @@ onEachDatabase('Reads', {}, (context) => {
       await second?.close();
     }
   });
+});
+
+test('times are written as ISO 8601, on any day from the first to the last that a date can have', () => {
+  const days = [0, 1, 59, 365, 11_016, 20_785, 106_751, 2_932_896, 2_932_897, -1, -719_529, -100_000_000, 99_999_999];
+  for (const day of [...days, ...days])
+    for (const rest of [0, 1, 999, 59_999, 60_000, 3_599_999, 43_200_010, 86_399_999]) {
+      const ms = day * 86_400_000 + rest;
+      assert.equal(time(ms), new Date(ms).toISOString());
+    }
+  assert.throws(() => time(Number.NaN), RangeError);
 });

@@ -54,15 +54,39 @@ const CreatedIModel = Type.Object({
 });
 const IModelResponse = Type.Object({ iModel: FullIModel });
 
+/** The columns that the representations show. */
+const minimalColumns = ['id', 'name'] as const;
+const fullColumns = [
+  ...minimalColumns,
+  'description',
+  'state',
+  'created_at',
+  'last_pushed_at',
+  'itwin_id',
+  'secured_by',
+  'extent',
+  'containers_enabled',
+  'creator_id',
+] as const;
+
 /** The minimal representation of an iModel. */
-export function toMinimal(row: IModelTable, dataCenter: string): Static<typeof MinimalIModel> {
+export function toMinimal(
+  row: Pick<IModelTable, (typeof minimalColumns)[number]>,
+  dataCenter: string,
+): Static<typeof MinimalIModel> {
   return { id: row.id, displayName: row.name, dataCenterLocation: dataCenter };
 }
 
 /** The full representation of an iModel. */
-export function toIModel(row: IModelTable, dataCenter: string, links: Links): Static<typeof FullIModel> {
+export function toIModel(
+  row: Pick<IModelTable, (typeof fullColumns)[number]>,
+  dataCenter: string,
+  links: Links,
+): Static<typeof FullIModel> {
   return {
-    ...toMinimal(row, dataCenter),
+    id: row.id,
+    displayName: row.name,
+    dataCenterLocation: dataCenter,
     name: row.name,
     description: row.description,
     state: row.state,
@@ -125,12 +149,20 @@ const listIModels = itwinRoute({
     );
     const listed = await services.permissions.listedIModels(caller, access);
     const filter = { name: query.name, search: query.$search, state: query.state as IModelTable['state'] | undefined };
-    const page = await services.iModels.list(access.itwin.id, listed, filter, pageRequest(query, keys, invalid));
+    const request = pageRequest(query, keys, invalid);
     const dataCenter = access.itwin.data_center;
+    const list = <C extends keyof IModelTable>(columns: readonly C[]) =>
+      services.iModels.list(access.itwin.id, columns, listed, filter, request);
+    if (!representation) {
+      const page = await list(minimalColumns);
+      return {
+        iModels: page.items.map((row) => toMinimal(row, dataCenter)),
+        _links: links.page('/imodels', rawQuery, page),
+      };
+    }
+    const page = await list(fullColumns);
     return {
-      iModels: page.items.map((row) =>
-        representation ? toIModel(row, dataCenter, links) : toMinimal(row, dataCenter),
-      ),
+      iModels: page.items.map((row) => toIModel(row, dataCenter, links)),
       _links: links.page('/imodels', rawQuery, page),
     };
   },

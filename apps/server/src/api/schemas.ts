@@ -96,8 +96,27 @@ export const ContainersEnabled = Type.Integer({
   explain: "'containersEnabled' must be a sum of the flags 1, 2 and 4.",
 });
 
+const dayMs = 86_400_000;
+const twoDigits = Array.from({ length: 60 }, (_, n) => String(n).padStart(2, '0'));
+/** The day that was formatted last: its number since 1970, and its date with the `T`. */
+let lastDay = { number: Number.NaN, text: '' };
+
 /** Formats a time for the API: ISO 8601 with milliseconds, UTC. */
-export const time = (ms: number): string => new Date(ms).toISOString();
+export function time(ms: number): string {
+  if (!Number.isInteger(ms)) return new Date(ms).toISOString();
+  // `toISOString` computes the date from the beginning each time, which was 6 % of a page of 100 changesets.
+  const day = Math.floor(ms / dayMs);
+  if (day !== lastDay.number) {
+    const text = new Date(ms).toISOString();
+    lastDay = { number: day, text: text.slice(0, text.indexOf('T') + 1) };
+  }
+  const rest = ms - day * dayMs;
+  const seconds = Math.floor(rest / 1000);
+  const minutes = Math.floor(seconds / 60);
+  const two = (n: number): string => twoDigits[n] as string;
+  const thousandths = String(1000 + (rest % 1000)).slice(1);
+  return `${lastDay.text}${two(Math.floor(minutes / 60))}:${two(minutes % 60)}:${two(seconds % 60)}.${thousandths}Z`;
+}
 export const TimeSchema = Type.String({ format: 'date-time' });
 
 /** Rule of the wire: a property without a value is null, never `""`. */

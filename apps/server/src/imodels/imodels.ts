@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import { sql, type RawBuilder } from 'kysely';
+import { sql, type RawBuilder, type SelectQueryBuilder } from 'kysely';
 import type { ITwinAccess } from '../access/permissions.ts';
 import { compiledShapes, limitInShape, limitOf } from '../db/compiledQuery.ts';
 import { pageOf, pageReader, readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import { isUniqueError, type Database } from '../db/database.ts';
 import type { Engine } from '../db/engine.ts';
-import type { IModelTable, OperationTable } from '../db/schema.ts';
+import type { IModelTable, OperationTable, Schema } from '../db/schema.ts';
 import { lockIModel, lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller, Extent, IModelState } from '../domain.ts';
 import { ApiError } from '../errors.ts';
@@ -27,6 +27,8 @@ export interface IModelRequest {
   /** Size of the baseline file that will be uploaded, bytes; if absent, the iModel is empty. */
   baselineFileSize?: number | undefined;
 }
+
+type IModelColumn = keyof IModelTable;
 
 export interface IModelChange {
   name?: string | undefined;
@@ -124,16 +126,22 @@ export class IModels {
       .executeTakeFirstOrThrow();
   }
 
-  /** @param listed condition for the iModels that the caller may list; undefined for all */
-  async list(
+  /**
+   * @param columns those that are needed besides the ones of the order: all of 100 iModels take four times as long to read
+   * @param listed condition for the iModels that the caller may list; undefined for all
+   */
+  async list<C extends IModelColumn>(
     iTwinId: string,
+    columns: readonly C[],
     listed: RawBuilder<boolean> | undefined,
     filter: { name?: string | undefined; search?: string | undefined; state?: IModelState | undefined },
     request: PageRequest,
-  ): Promise<Page<IModelTable>> {
+  ): Promise<Page<Pick<IModelTable, C>>> {
     const { name, search, state } = filter;
+    const ofOrder = request.keys.map(({ column }) => column as IModelColumn);
+    const selected = [...new Set<IModelColumn>([...columns, ...ofOrder])];
     if (listed === undefined && name === undefined && search === undefined && state === undefined) {
-      const page = await this.#firstPage(iTwinId, request);
+      const page = await this.#firstPage(iTwinId, selected, request);
       if (page !== undefined) return page;
     }
     // A name has an index of its own. Other conditions are checked while walking the iModels of the iTwin.
@@ -141,7 +149,7 @@ export class IModels {
       filter.name === undefined && (listed !== undefined || filter.search !== undefined || filter.state !== undefined);
     let query = pageReader(this.#database, request, walks)
       .selectFrom('imodel')
-      .selectAll()
+      .select(selected)
       .where('itwin_id', '=', iTwinId)
       .where('deleted_at', 'is', null);
     if (listed !== undefined) query = query.where(listed);
@@ -150,18 +158,23 @@ export class IModels {
     if (filter.name !== undefined && filter.state !== 'notInitialized') query = query.where('failed_at', 'is', null);
     if (filter.state !== undefined) query = query.where('state', '=', filter.state);
     if (filter.search !== undefined) query = query.where(contains(this.#database, 'search_text', filter.search));
-    return readPage(query, request);
+    return readPage(query as SelectQueryBuilder<Schema, 'imodel', IModelTable>, request);
   }
 
   /** The first page of all iModels of an iTwin, which clients read most often; undefined for other pages. */
-  async #firstPage(iTwinId: string, request: PageRequest): Promise<Page<IModelTable> | undefined> {
+  async #firstPage(
+    iTwinId: string,
+    columns: readonly IModelColumn[],
+    request: PageRequest,
+  ): Promise<Page<IModelTable> | undefined> {
     const { keys, top, cursor, skip } = request;
     if (cursor !== undefined || skip !== undefined) return undefined;
     const { db, engine } = this.#database;
     const limit = top + 1;
     const order = JSON.stringify(keys.map(({ column, descending }) => [column, descending]));
-    const rows = await firstOf(engine, order, limitInShape(engine, limit)).all(db, { iTwinId, limit });
-    return pageOf(rows, request, (row, { column }) => row[column as keyof IModelTable] as string | number);
+    const shape = firstOf(engine, columns.join(' '), order, limitInShape(engine, limit));
+    const rows = await shape.all(db, { iTwinId, limit });
+    return pageOf(rows as IModelTable[], request, (row, { column }) => row[column as IModelColumn] as string | number);
   }
 
   /** @throws ApiError iModelNotFound, iModelNotInitialized, iModelExists */
@@ -219,10 +232,10 @@ export class IModels {
 }
 
 const firstOf = compiledShapes(
-  (db, values: { iTwinId: string; limit: number }, engine: Engine, order: string, limit: number) => {
+  (db, values: { iTwinId: string; limit: number }, engine: Engine, columns: string, order: string, limit: number) => {
     let query = db
       .selectFrom('imodel')
-      .selectAll()
+      .select(columns.split(' ') as IModelColumn[])
       .where('itwin_id', '=', values.iTwinId)
       .where('deleted_at', 'is', null);
     for (const [column, descending] of JSON.parse(order) as [string, boolean][])

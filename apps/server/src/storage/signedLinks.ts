@@ -1,4 +1,4 @@
-import { createHmac, randomBytes, timingSafeEqual, type KeyObject } from 'node:crypto';
+import { createHmac, randomFillSync, timingSafeEqual, type KeyObject } from 'node:crypto';
 import type { LinkKeys } from './linkKeys.ts';
 
 /** What a link permits: reading or writing one blob, or reading a model file with the ids of one iModel. */
@@ -85,15 +85,12 @@ export class SignedLinks {
     through: LinkOrigin | undefined,
   ): string {
     const expires = new Date(Math.min(until, through?.expiresAt ?? Infinity)).toISOString();
-    const nonce = randomBytes(9).toString('base64url');
-    const share = through && { share: through.id };
-    return new URLSearchParams({
-      sp: permission,
-      se: expires,
-      nonce,
-      ...share,
-      sig: sign(this.#keys.signing, [...signed, ...Object.values(share ?? {})], expires, nonce).toString('base64url'),
-    }).toString();
+    const nonce = nextNonce();
+    const parts = through === undefined ? signed : [...signed, through.id];
+    const share = through === undefined ? '' : `&share=${encodeURIComponent(through.id)}`;
+    const sig = sign(this.#keys.signing, parts, expires, nonce).toString('base64url');
+    // A page of 100 changesets has 100 links: building their queries with `URLSearchParams` took longer than signing them.
+    return `sp=${permission}&se=${encodeURIComponent(expires)}&nonce=${nonce}${share}&sig=${sig}`;
   }
 
   #check(signed: string[], { se, nonce, sig, share }: Record<string, unknown>): Pick<LinkGrant, 'share'> | LinkFault {
@@ -113,6 +110,20 @@ export class SignedLinks {
     if (Date.parse(se) <= Date.now()) return 'expired';
     return share === undefined ? {} : { share };
   }
+}
+
+const nonceBytes = 9;
+/** Random bytes for the next nonces. They are no secret; asking the system for each costs more than the signature (2 to 7 µs). */
+const nonces = Buffer.alloc(nonceBytes * 400);
+let nonceAt = nonces.length;
+
+function nextNonce(): string {
+  if (nonceAt === nonces.length) {
+    randomFillSync(nonces);
+    nonceAt = 0;
+  }
+  nonceAt += nonceBytes;
+  return nonces.toString('base64url', nonceAt - nonceBytes, nonceAt);
 }
 
 function sign(key: KeyObject, signed: string[], expires: string, nonce: string): Buffer {

@@ -1,13 +1,14 @@
 import { benchCrossStore } from '../../apps/server/src/bench/crossStore.ts';
 import { attempt, compare, type Budget, type Figure } from '../common.ts';
 import type { Load } from '../load/load.ts';
+import { measureImport } from './bulkImport.ts';
 import { measureFirstPush } from './firstPush.ts';
 import type { Scale } from './peers.ts';
 import { measurePostgres } from './postgres.ts';
 import { measureShapes } from './shapes.ts';
 
 /** Seconds that a comparison needs on a slow machine; it is left out if less is left. */
-const needed = { postgres: 40, firstPush: 30, crossStore: 90 };
+const needed = { postgres: 40, firstPush: 30, bulkImport: 60, crossStore: 90 };
 
 /** What needs installations of its own, in the order of what it tells. */
 export async function furtherFigures(scale: Scale, budget: Budget, load: Load): Promise<Figure[]> {
@@ -17,6 +18,7 @@ export async function furtherFigures(scale: Scale, budget: Budget, load: Load): 
   };
   await add('PostgreSQL', needed.postgres, () => measurePostgres(scale, budget, load));
   await add('first pushes', needed.firstPush, () => measureFirstPush());
+  await add('import', needed.bulkImport, () => measureImport());
   await add('clone across stores', needed.crossStore, compareCrossStore);
   figures.push(...(await measureShapes(budget, load)));
   return figures;

@@ -11,6 +11,7 @@ FROM ${NODE_IMAGE}
 WORKDIR /offshoot
 COPY package.json package-lock.json .npmrc ./
 COPY apps/server/package.json apps/server/
+COPY apps/console/package.json apps/console/
 COPY packages/itwinjs/package.json packages/itwinjs/
 COPY packages/testing/package.json packages/testing/
 # Includes the optional packages: iTwin.js, the SDKs of S3 and Azure, sharp and the page of the API document.

@@ -22,6 +22,7 @@ const accepted = [
   'ISC',
   'LGPL-3.0-or-later',
   'MIT',
+  'Unlicense',
 ];
 /** Licences of their own, which somebody has read: docs/licences.md says what they ask for. */
 const read = ['@bentley/imodeljs-native', 'flatbuffers'];

@@ -9,6 +9,7 @@ import Fastify, {
 } from 'fastify';
 import { baseUrlOf } from './api/baseUrl.ts';
 import { answerClientError } from './api/clientErrors.ts';
+import { issuerOrigins, serveConsoleSettings } from './api/console.ts';
 import { registerRoutes, sendError, type RegisterOptions } from './api/register.ts';
 import { routes } from './api/routes.ts';
 import { signInPath } from './access/signInIssuer.ts';
@@ -19,6 +20,7 @@ import type { IsolationLevel } from './domain.ts';
 import type { Workers } from './checkpoints/itwinjs/workers.ts';
 import type { Config } from './config.ts';
 import { ApiError } from './errors.ts';
+import { consolePath, serveConsole, wantsPage } from './http/console.ts';
 import { documentationPage } from './http/documentationPage.ts';
 import { serveGuide } from './http/guide.ts';
 import { addSecurityHeaders } from './http/securityHeaders.ts';
@@ -54,6 +56,8 @@ export interface ServerOptions extends RegisterOptions {
   role?: 'server' | 'worker';
   /** Folder of the pages at `/docs/guide`; by default those that were built with the server. */
   guideFolder?: string;
+  /** Folder of the console at `/console`; by default the one that was built with the server. */
+  consoleFolder?: string;
   /** Where the log is written; stdout by default. */
   logTo?: 'stdout' | 'stderr';
 }
@@ -378,13 +382,18 @@ async function wireApi(app: FastifyInstance, services: Services, options: Server
     return { ...(await document), servers: [{ url: baseUrlOf(request, services.config) }] };
   });
   // Relative if the path below which a proxy serves this server is unknown.
-  const toDocument = (request: FastifyRequest, reply: FastifyReply): FastifyReply => {
+  const redirectTo = (place: string, request: FastifyRequest, reply: FastifyReply): FastifyReply => {
     const { publicUrl, trustProxy } = services.config;
     return reply.redirect(
-      publicUrl !== undefined || trustProxy !== false ? `${baseUrlOf(request, services.config)}/docs/` : 'docs/',
+      publicUrl !== undefined || trustProxy !== false
+        ? `${baseUrlOf(request, services.config)}${place}`
+        : place.slice(1),
     );
   };
-  app.get('/', toDocument);
+  // People get the console; programs get the document of the API.
+  app.get('/', (request, reply) =>
+    redirectTo(wantsPage(request) ? `${consolePath}/` : '/docs/', request, reply.header('vary', 'accept')),
+  );
   const page = documentationPage();
   const servePage = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
     const { status, headers, body } = await page(request.url);
@@ -393,10 +402,14 @@ async function wireApi(app: FastifyInstance, services: Services, options: Server
   };
   // The page loads its assets by relative URLs, so its own URL needs the trailing slash.
   app.get('/docs', (request, reply) =>
-    request.url.split('?', 1)[0]?.endsWith('/') === true ? servePage(request, reply) : toDocument(request, reply),
+    request.url.split('?', 1)[0]?.endsWith('/') === true
+      ? servePage(request, reply)
+      : redirectTo('/docs/', request, reply),
   );
   app.get('/docs/*', servePage);
   serveGuide(app, options.guideFolder);
+  serveConsoleSettings(app, services);
+  serveConsole(app, { folder: options.consoleFolder, issuerOrigins: issuerOrigins(services.config) });
 }
 
 /** The origin at which clients on this machine reach the server. */

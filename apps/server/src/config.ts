@@ -123,6 +123,33 @@ const Issuer = Type.Object(
           'Required `typ` header of its access tokens, such as at+jwt. By default at+jwt, JWT or none is accepted.',
       }),
     ),
+    console: Type.Optional(
+      Type.Object(
+        {
+          clientId: Type.String({
+            minLength: 1,
+            maxLength: 255,
+            description:
+              'Public client of the console at the issuer, with the redirect addresses `/console/signin-callback` and `/console/` of this server.',
+          }),
+          scope: Type.Optional(
+            Type.String({
+              minLength: 1,
+              maxLength: 1000,
+              description: 'Scopes to ask for; by default `openid profile email offline_access` and `requiredScope`.',
+            }),
+          ),
+          name: Type.Optional(
+            Type.String({
+              minLength: 1,
+              maxLength: 100,
+              description: 'Shown to users; the host of the issuer by default.',
+            }),
+          ),
+        },
+        { additionalProperties: false, description: 'Lets users sign in to the console at this issuer.' },
+      ),
+    ),
     claimsEarlierUsers: Type.Optional(
       Type.Boolean({
         description:

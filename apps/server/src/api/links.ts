@@ -22,6 +22,18 @@ export interface Downloadable {
 }
 
 /**
+ * Who follows the links of a response. `page`: a page in a browser, whose requests the CORS rules of a store may reject.
+ * `console`: the page of this server, whose policy allows no other host.
+ */
+export type LinkClient = 'program' | 'page' | 'console';
+
+/** The client that sent a request. The console names itself, because browsers send no `Origin` with its reads. */
+export function linkClientOf({ headers }: { headers: Record<string, string | string[] | undefined> }): LinkClient {
+  if (headers['offshoot-console'] !== undefined) return 'console';
+  return headers['origin'] === undefined ? 'program' : 'page';
+}
+
+/**
  * Builds the absolute links of one response. Rule of the wire: every link to a resource of an iModel contains
  * `/imodels/{id}`, because clients extract ids from it.
  */
@@ -29,20 +41,20 @@ export class Links {
   readonly #origin: string;
   readonly #signed: SignedLinks;
   readonly #blobs: Blobs;
-  readonly #forPage: boolean;
+  readonly #client: LinkClient;
   readonly #through: LinkOrigin | undefined;
   /** Upload links in this response. */
   readonly #uploads = new Map<string, { blobId: string; fileName: string }>();
 
   /**
    * @param origin the server's origin as the client sees it, without a trailing slash
-   * @param forPage whether the client is a page in a browser: a store's CORS rules may reject its requests
+   * @param client who follows the links
    * @param through the share of the caller. Links expire with it, so they point to this server, which knows when it
    * ends
    */
-  constructor(origin: string, forPage: boolean, signed: SignedLinks, blobs: Blobs, through: LinkOrigin | undefined) {
+  constructor(origin: string, client: LinkClient, signed: SignedLinks, blobs: Blobs, through: LinkOrigin | undefined) {
     this.#origin = origin;
-    this.#forPage = forPage;
+    this.#client = client;
     this.#through = through;
     this.#signed = signed;
     this.#blobs = blobs;
@@ -132,7 +144,8 @@ export class Links {
   #direct(place: Placed | undefined): DirectAccess | undefined {
     const direct =
       place === undefined || this.#through !== undefined ? undefined : this.#blobs.stores.get(place.store).direct;
-    return direct !== undefined && this.#forPage && !direct.pages ? undefined : direct;
+    if (direct === undefined || this.#client === 'console') return undefined;
+    return this.#client === 'page' && !direct.pages ? undefined : direct;
   }
 
   /** `_links` of a list. They repeat every parameter of the request, so that a client can follow a link as it is. */

@@ -26,7 +26,7 @@ import type { Services } from '../services.ts';
 import { registerAbsent } from './absent.ts';
 import { baseUrlOf } from './baseUrl.ts';
 import { shapeOf, type JsonShape } from './jsonShape.ts';
-import { Links } from './links.ts';
+import { linkClientOf, Links } from './links.ts';
 import { answerAgain, answerUnlessLost, answerWithKey, faultOfKey, idempotencyKeyOf, keptAnswer } from './repeats.ts';
 import {
   isPersonal,
@@ -221,7 +221,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       const rawQuery = request.query as Record<string, unknown>;
       const links = new Links(
         baseUrlOf(request, services.config),
-        request.headers.origin !== undefined,
+        linkClientOf(request),
         services.signedLinks,
         services.blobs,
         caller.share,

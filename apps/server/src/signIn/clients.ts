@@ -1,5 +1,6 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { ClientConfig, Config } from '../config.ts';
+import { consolePath } from '../http/console.ts';
 import type { SignInState } from './state.ts';
 
 /** Kind of the rows of clients that `offshoot clients add` registers. */
@@ -22,9 +23,7 @@ export interface SignInClient {
 /** Id of the command line, which is also in the users file of new installations. */
 const commandLineClient = 'offshoot-cli';
 /** Id of the pages that the server itself serves. */
-const consoleClient = 'offshoot-console';
-/** Path of those pages. */
-const consolePath = '/console';
+export const consoleClient = 'offshoot-console';
 
 const deviceGrant = 'urn:ietf:params:oauth:grant-type:device_code';
 const loopback = /^http:\/\/(?:localhost|127\.0\.0\.1|\[::1\])(?=[:/]|$)/;

@@ -1,0 +1,32 @@
+import { Breadcrumbs } from '@itwin/itwinui-react';
+import { useQuery } from '@tanstack/react-query';
+import { Link, useParams } from '@tanstack/react-router';
+import { useTranslation } from 'react-i18next';
+import { iModelQuery, iTwinQuery } from '../api/queries.ts';
+
+/** Where the page is: iTwins, the iTwin, the iModel. */
+export function Crumbs() {
+  const { t } = useTranslation();
+  const { iTwinId: named, iModelId } = useParams({ strict: false });
+  const iModel = useQuery({ ...iModelQuery(iModelId ?? ''), enabled: iModelId !== undefined });
+  const iTwinId = named ?? iModel.data?.iTwinId;
+  const iTwin = useQuery({ ...iTwinQuery(iTwinId ?? ''), enabled: iTwinId !== undefined });
+  if (iTwinId === undefined && iModelId === undefined) return null;
+  return (
+    <Breadcrumbs aria-label={t('shell.breadcrumbs')} className="crumbs">
+      <Breadcrumbs.Item as={Link} to="/">
+        {t('iTwins.title')}
+      </Breadcrumbs.Item>
+      {iTwinId !== undefined && (
+        <Breadcrumbs.Item as={Link} to={`/itwins/${iTwinId}`}>
+          {iTwin.data?.displayName ?? '…'}
+        </Breadcrumbs.Item>
+      )}
+      {iModelId !== undefined && (
+        <Breadcrumbs.Item as={Link} to={`/imodels/${iModelId}`}>
+          {iModel.data?.displayName ?? '…'}
+        </Breadcrumbs.Item>
+      )}
+    </Breadcrumbs>
+  );
+}

@@ -1,0 +1,81 @@
+import { Button, Dialog } from '@itwin/itwinui-react';
+import { useId, type SubmitEvent, type ReactNode } from 'react';
+import { useTranslation } from 'react-i18next';
+import { FaultAlert } from './FaultState.tsx';
+
+interface FormDialogProps {
+  title: string;
+  submit: string;
+  isBusy: boolean;
+  isReady?: boolean;
+  fault?: unknown;
+  /** Deletes or replaces something. */
+  isDangerous?: boolean;
+  onSubmit: () => void;
+  onClose: () => void;
+  /** Ends the work that is under way, where that is possible. */
+  onCancelWork?: (() => void) | undefined;
+  children: ReactNode;
+}
+
+/** A dialogue with a form. It closes with Escape unless its request is under way. */
+export function FormDialog({
+  title,
+  submit,
+  isBusy,
+  isReady = true,
+  fault,
+  isDangerous = false,
+  onSubmit,
+  onClose,
+  onCancelWork,
+  children,
+}: FormDialogProps) {
+  const { t } = useTranslation();
+  const form = useId();
+  const send = (event: SubmitEvent) => {
+    event.preventDefault();
+    if (isReady && !isBusy) onSubmit();
+  };
+  return (
+    <Dialog
+      isOpen
+      onClose={onClose}
+      closeOnEsc={!isBusy}
+      isDismissible={!isBusy}
+      setFocus
+      trapFocus
+      preventDocumentScroll
+      portal
+    >
+      <Dialog.Backdrop />
+      <Dialog.Main className="dialog" aria-modal aria-label={title}>
+        <Dialog.TitleBar titleText={title} />
+        <Dialog.Content>
+          <form id={form} className="stack" onSubmit={send}>
+            <FaultAlert fault={fault} />
+            {children}
+          </form>
+        </Dialog.Content>
+        <Dialog.ButtonBar>
+          <Button
+            type="submit"
+            form={form}
+            styleType={isDangerous ? 'cta' : 'high-visibility'}
+            disabled={!isReady}
+            loading={isBusy}
+            className={isDangerous ? 'danger' : undefined}
+          >
+            {submit}
+          </Button>
+          <Button
+            disabled={isBusy && onCancelWork === undefined}
+            onClick={isBusy && onCancelWork !== undefined ? onCancelWork : onClose}
+          >
+            {t('common.cancel')}
+          </Button>
+        </Dialog.ButtonBar>
+      </Dialog.Main>
+    </Dialog>
+  );
+}

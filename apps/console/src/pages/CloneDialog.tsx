@@ -1,0 +1,197 @@
+import { Alert, ComboBox, Label, LabeledInput, LabeledTextarea, Text } from '@itwin/itwinui-react';
+import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { useNavigate } from '@tanstack/react-router';
+import { useMemo, useState } from 'react';
+import { useTranslation } from 'react-i18next';
+import { apiHeaders } from '../api/client.ts';
+import { headQuery, itemsOf, iTwinPermissionsQuery, iTwinQuery, iTwinsQuery, refresh } from '../api/queries.ts';
+import type { IModel } from '../api/types.ts';
+import { useSession } from '../auth/context.ts';
+import { FormDialog } from '../components/FormDialog.tsx';
+import { numberText } from '../format.ts';
+
+interface CloneDialogProps {
+  iModel: IModel;
+  /** Index of the last changeset to copy. */
+  upTo: number | 'head';
+  onClose: () => void;
+}
+
+const copied = ['baseline', 'changesets', 'checkpoints', 'extent'] as const;
+const notCopied = ['versions', 'briefcases', 'extendedData', 'permissions', 'thumbnail'] as const;
+
+/** Clones an iModel, after it has told what will be copied and what may be in the way. */
+export function CloneDialog({ iModel, upTo, onClose }: CloneDialogProps) {
+  const { t } = useTranslation();
+  const [target, setTarget] = useState(iModel.iTwinId);
+  const [name, setName] = useState(() => t('clone.defaultName', { name: iModel.displayName }).slice(0, 255));
+  const [description, setDescription] = useState(iModel.description ?? '');
+  const head = useQuery(headQuery(iModel.id));
+  const last = head.data === undefined ? undefined : (head.data?.index ?? 0);
+  const index = upTo === 'head' ? last : upTo;
+  const obstacle = useObstacle(iModel, target, index, last);
+  const clone = useClone(iModel, { target, name, description, index: upTo === 'head' ? undefined : upTo });
+  const sameName = target === iModel.iTwinId && name.trim() === iModel.displayName;
+  return (
+    <FormDialog
+      title={t('clone.of', { name: iModel.displayName })}
+      submit={t('clone.button')}
+      isBusy={clone.isPending}
+      isReady={name.trim() !== '' && index !== undefined && obstacle === undefined && !sameName}
+      fault={clone.error}
+      onSubmit={() => clone.mutate()}
+      onClose={onClose}
+    >
+      <Text as="p">
+        {index === undefined
+          ? t('common.loading')
+          : index === 0
+            ? t('clone.baselineOnly')
+            : index === last
+              ? t('clone.all', { count: index, index: numberText(index) })
+              : t('clone.upTo', { index: numberText(index), last: numberText(last ?? 0) })}
+      </Text>
+      <TargetChoice value={target} onChange={setTarget} />
+      {obstacle !== undefined && (
+        <Alert type="warning" role="alert">
+          {obstacle}
+        </Alert>
+      )}
+      <LabeledInput
+        label={t('fields.name')}
+        required
+        autoFocus
+        maxLength={255}
+        value={name}
+        {...(sameName && { message: t('clone.sameName') })}
+        onChange={({ currentTarget }) => setName(currentTarget.value)}
+      />
+      <LabeledTextarea
+        label={t('fields.description')}
+        rows={2}
+        maxLength={255}
+        value={description}
+        onChange={({ currentTarget }) => setDescription(currentTarget.value)}
+      />
+      <WhatIsCopied />
+    </FormDialog>
+  );
+}
+
+/** Why the server would refuse the clone, as far as that is known beforehand. */
+function useObstacle(
+  iModel: IModel,
+  target: string,
+  index: number | undefined,
+  last: number | undefined,
+): string | undefined {
+  const { t } = useTranslation();
+  const ofSource = useQuery(iTwinPermissionsQuery(iModel.iTwinId));
+  const ofTarget = useQuery({ ...iTwinPermissionsQuery(target), enabled: target !== iModel.iTwinId });
+  if (ofSource.data?.includes('imodels_manage') === false || ofSource.isError) return t('clone.needsSource');
+  if (target !== iModel.iTwinId && (ofTarget.data?.includes('imodels_manage') === false || ofTarget.isError))
+    return t('clone.needsTarget');
+  if (index !== undefined && last !== undefined && index > last)
+    return t('clone.noSuchIndex', { last: numberText(last) });
+  return undefined;
+}
+
+interface Wanted {
+  target: string;
+  name: string;
+  description: string;
+  index: number | undefined;
+}
+
+/** Sends the request once, however often it is repeated, and leads to the page of the new iModel. */
+function useClone(iModel: IModel, { target, name, description, index }: Wanted) {
+  const client = useQueryClient();
+  const navigate = useNavigate();
+  const body = {
+    iTwinId: target,
+    name: name.trim(),
+    ...(description.trim() !== '' && { description: description.trim() }),
+    ...(index !== undefined && { changesetIndex: index }),
+  };
+  const text = JSON.stringify(body);
+  const idempotencyKey = useMemo(() => ({ key: crypto.randomUUID(), text }).key, [text]);
+  return useMutation({
+    mutationFn: async () => {
+      const headers = await apiHeaders(`/imodels/${iModel.id}/clone`, { method: 'POST', body, idempotencyKey });
+      return headers.get('location')?.split('/').at(-1) ?? '';
+    },
+    onSuccess: async (iModelId) => {
+      await refresh(client, ['iModels', target]);
+      await navigate({ to: '/imodels/$iModelId/creation', params: { iModelId } });
+    },
+  });
+}
+
+/** The iTwin that will hold the clone, found by its name. */
+function TargetChoice({ value, onChange }: { value: string; onChange: (iTwinId: string) => void }) {
+  const { t } = useTranslation();
+  const [search, setSearch] = useState('');
+  const own = useQuery(iTwinQuery(value));
+  const list = useInfiniteQuery(iTwinsQuery('all', search));
+  const options = useMemo(() => {
+    const found = itemsOf(list.data).map(({ id, displayName }) => ({ value: id, label: displayName }));
+    const chosen = own.data;
+    return chosen === undefined || found.some((each) => each.value === chosen.id)
+      ? found
+      : [{ value: chosen.id, label: chosen.displayName }, ...found];
+  }, [list.data, own.data]);
+  return (
+    <div>
+      <Label htmlFor="clone-target" required>
+        {t('clone.target')}
+      </Label>
+      <ComboBox
+        options={options}
+        value={value}
+        onChange={(chosen) => {
+          if (chosen !== '') onChange(chosen);
+        }}
+        filterFunction={(all) => all}
+        emptyStateMessage={t('lists.nothing')}
+        inputProps={{
+          id: 'clone-target',
+          onChange: ({ currentTarget }) => setSearch(currentTarget.value.trim()),
+        }}
+      />
+    </div>
+  );
+}
+
+function WhatIsCopied() {
+  const { t } = useTranslation();
+  const { limits } = useSession().settings;
+  const limit = limits['clone-imodel'];
+  return (
+    <div className="copied">
+      <div>
+        <Text as="h3" variant="leading">
+          {t('clone.copiedTitle')}
+        </Text>
+        <ul>
+          {copied.map((part) => (
+            <li key={part}>{t(`clone.copied.${part}`)}</li>
+          ))}
+        </ul>
+      </div>
+      <div>
+        <Text as="h3" variant="leading">
+          {t('clone.notCopiedTitle')}
+        </Text>
+        <ul>
+          {notCopied.map((part) => (
+            <li key={part}>{t(`clone.notCopied.${part}`)}</li>
+          ))}
+        </ul>
+      </div>
+      <Text as="p" variant="small" isMuted className="wide">
+        {t('clone.afterwards')}{' '}
+        {limit !== undefined && t('clone.limit', { count: limit.requests, seconds: limit.seconds })}
+      </Text>
+    </div>
+  );
+}

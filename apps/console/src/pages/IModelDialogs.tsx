@@ -1,0 +1,78 @@
+import { LabeledInput, LabeledTextarea, Text } from '@itwin/itwinui-react';
+import { useMutation, useQueryClient } from '@tanstack/react-query';
+import { useNavigate } from '@tanstack/react-router';
+import { useState } from 'react';
+import { useTranslation } from 'react-i18next';
+import { api } from '../api/client.ts';
+import { refresh } from '../api/queries.ts';
+import type { IModel } from '../api/types.ts';
+import { FormDialog } from '../components/FormDialog.tsx';
+
+export function EditIModelDialog({ iModel, onClose }: { iModel: IModel; onClose: () => void }) {
+  const { t } = useTranslation();
+  const client = useQueryClient();
+  const [name, setName] = useState(iModel.displayName);
+  const [description, setDescription] = useState(iModel.description ?? '');
+  const save = useMutation({
+    mutationFn: () =>
+      api(`/imodels/${iModel.id}`, { method: 'PATCH', body: { name: name.trim(), description: description.trim() } }),
+    onSuccess: async () => {
+      await refresh(client, ['iModel', iModel.id], ['iModels', iModel.iTwinId]);
+      onClose();
+    },
+  });
+  return (
+    <FormDialog
+      title={t('iModel.edit')}
+      submit={t('common.save')}
+      isBusy={save.isPending}
+      isReady={name.trim() !== ''}
+      fault={save.error}
+      onSubmit={() => save.mutate()}
+      onClose={onClose}
+    >
+      <LabeledInput
+        label={t('fields.name')}
+        required
+        autoFocus
+        maxLength={255}
+        value={name}
+        onChange={({ currentTarget }) => setName(currentTarget.value)}
+      />
+      <LabeledTextarea
+        label={t('fields.description')}
+        rows={3}
+        maxLength={255}
+        value={description}
+        onChange={({ currentTarget }) => setDescription(currentTarget.value)}
+      />
+    </FormDialog>
+  );
+}
+
+export function DeleteIModelDialog({ iModel, onClose }: { iModel: IModel; onClose: () => void }) {
+  const { t } = useTranslation();
+  const client = useQueryClient();
+  const navigate = useNavigate();
+  const remove = useMutation({
+    mutationFn: () => api(`/imodels/${iModel.id}`, { method: 'DELETE' }),
+    onSuccess: async () => {
+      await navigate({ to: '/itwins/$iTwinId', params: { iTwinId: iModel.iTwinId } });
+      client.removeQueries({ queryKey: ['iModel', iModel.id] });
+      await refresh(client, ['iModels', iModel.iTwinId]);
+    },
+  });
+  return (
+    <FormDialog
+      title={t('iModel.deleteTitle', { name: iModel.displayName })}
+      submit={t('common.delete')}
+      isBusy={remove.isPending}
+      isDangerous
+      fault={remove.error}
+      onSubmit={() => remove.mutate()}
+      onClose={onClose}
+    >
+      <Text as="p">{t('iModel.deleteText')}</Text>
+    </FormDialog>
+  );
+}

@@ -1,0 +1,27 @@
+import { QueryClient } from '@tanstack/react-query';
+import { ApiFault } from './api/fault.ts';
+
+const mostRetries = 3;
+/** Longest wait that a read accepts before it is sent again by itself, seconds. */
+const longestWait = 20;
+
+/** Reads are sent again when the server cannot answer just now, never when it refuses. */
+function again(failures: number, error: Error): boolean {
+  if (!(error instanceof ApiFault) || failures >= mostRetries) return false;
+  if (error.status === 429) return (error.retryAfter ?? longestWait) <= longestWait;
+  return error.status === 0 || error.status >= 500;
+}
+
+export const queryClient = new QueryClient({
+  defaultOptions: {
+    queries: {
+      staleTime: 10_000,
+      retry: again,
+      retryDelay: (attempt, error) =>
+        error instanceof ApiFault && error.retryAfter !== undefined
+          ? error.retryAfter * 1000
+          : Math.min(1000 * 2 ** attempt, 8000),
+    },
+    mutations: { retry: false },
+  },
+});

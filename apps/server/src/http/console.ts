@@ -1,0 +1,170 @@
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { ApiError } from '../errors.ts';
+
+/** Path of the console below the address of the server. */
+export const consolePath = '/console';
+
+/** Where `npm run console` puts the files: the same folder for sources and for the built server. */
+const builtFolder = fileURLToPath(new URL('../../dist/console/', import.meta.url));
+
+const types: Readonly<Record<string, string>> = {
+  '.html': 'text/html; charset=utf-8',
+  '.css': 'text/css; charset=utf-8',
+  '.js': 'text/javascript; charset=utf-8',
+  '.json': 'application/json; charset=utf-8',
+  '.svg': 'image/svg+xml',
+  '.md': 'text/plain; charset=utf-8',
+};
+
+/** Compressed variants that the build puts beside a file, the smaller first. */
+const encodings = [
+  { name: 'br', suffix: '.br' },
+  { name: 'gzip', suffix: '.gz' },
+] as const;
+
+/** No part begins with a dot, so no path leads out of the folder. */
+const isInside = (place: string): boolean => /^(?:\w[\w.-]*\/)*\w[\w.-]*$/.test(place);
+
+/** Whether a browser navigates, rather than a program asking for data. */
+export const wantsPage = ({ headers }: FastifyRequest): boolean => headers.accept?.includes('text/html') === true;
+
+const notBuilt = `<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>The console is not built</title>
+<h1>The console is not built</h1>
+<p>This server runs from the sources, and nobody has built the console yet. <code>npm start</code> builds it; so does this
+command in the folder of the repository. The server does not have to be restarted:</p>
+<pre>npm run console</pre>
+<p><a href="../docs/">The document of the API</a> is available.</p>
+</html>
+`;
+
+export interface ConsoleOptions {
+  /** The built files; by default those of this installation. */
+  folder?: string | undefined;
+  /** Origins of issuers at which users of the console sign in. */
+  issuerOrigins: readonly string[];
+}
+
+/**
+ * Serves the console below `/console`. Every path of it that names no file is answered with the same page, which shows what the
+ * path says. Files are read when they are requested.
+ */
+export function serveConsole(app: FastifyInstance, { folder = builtFolder, issuerOrigins }: ConsoleOptions): void {
+  const policy = policyOf(issuerOrigins);
+  const serve = async (request: FastifyRequest<{ Params: { '*'?: string } }>, reply: FastifyReply) => {
+    const place = request.params['*'] ?? '';
+    if (place !== 'index.html' && isInside(place) && types[path.extname(place)] !== undefined) {
+      if (await sendFile(folder, place, request, reply)) return reply;
+      throw new ApiError('NotFound');
+    }
+    if (place !== '' && !wantsPage(request)) throw new ApiError('NotFound');
+    return sendPage(folder, { place, policy }, request, reply);
+  };
+  // Relative, so that the path below which a proxy serves this server does not matter.
+  app.get(consolePath, async (request, reply) => {
+    const written = request.url.split('?', 1)[0] ?? '';
+    return written.endsWith('/')
+      ? sendPage(folder, { place: '', policy }, request, reply)
+      : reply.redirect(`${written.split('/').at(-1) ?? 'console'}/`);
+  });
+  app.get(`${consolePath}/*`, serve);
+}
+
+/**
+ * Scripts and styles only from files of the console, requests only to this server and to the issuers of its users. Pictures that
+ * need a token are read by scripts, and shown from memory.
+ */
+function policyOf(issuerOrigins: readonly string[]): string {
+  return [
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "img-src 'self' blob: data:",
+    "font-src 'self'",
+    `connect-src ${["'self'", ...issuerOrigins].join(' ')}`,
+    "worker-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+  ].join('; ');
+}
+
+/** The page. Its links to files are relative to the folder of the console, so they depend on how deep the path is. */
+async function sendPage(
+  folder: string,
+  { place, policy }: { place: string; policy: string },
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<FastifyReply> {
+  const html = await contents(path.join(folder, 'index.html'));
+  void reply.headers({
+    'content-security-policy': policy,
+    'content-type': types['.html'],
+    'cache-control': 'no-cache',
+    vary: 'accept',
+  });
+  if (html === undefined) return reply.code(404).send(notBuilt);
+  const up = '../'.repeat(place.split('/').length - 1);
+  const page = html.toString().replaceAll(/(?<=(?:src|href)=")\.\//g, up === '' ? './' : up);
+  const etag = etagOf(page);
+  void reply.header('etag', etag);
+  if (request.headers['if-none-match'] === etag) return reply.code(304).send();
+  return reply.send(page);
+}
+
+/** @returns false if there is no such file */
+async function sendFile(folder: string, place: string, request: FastifyRequest, reply: FastifyReply): Promise<boolean> {
+  const file = path.join(folder, place);
+  const accepted = acceptedEncodings(request.headers['accept-encoding']);
+  for (const { name, suffix } of [...encodings.filter((each) => accepted.has(each.name)), { name: '', suffix: '' }]) {
+    const body = await contents(`${file}${suffix}`);
+    if (body === undefined) continue;
+    // Names of assets contain a hash of their contents, so another version has another name.
+    const immutable = place.startsWith('assets/');
+    void reply.headers({
+      'content-type': types[path.extname(place)],
+      'cache-control': immutable ? 'public, max-age=31536000, immutable' : 'no-cache',
+      vary: 'accept-encoding',
+      ...(name !== '' && { 'content-encoding': name }),
+    });
+    const etag = etagOf(body);
+    void reply.header('etag', etag);
+    if (request.headers['if-none-match'] === etag) reply.code(304).send();
+    else reply.send(body);
+    return true;
+  }
+  return false;
+}
+
+function acceptedEncodings(header: string | string[] | undefined): ReadonlySet<string> {
+  return new Set(
+    String(header ?? '')
+      .slice(0, 200)
+      .toLowerCase()
+      .split(',')
+      .map((entry) => entry.split(';'))
+      .filter(([, quality = '']) => !/^\s*q=0(?:\.0*)?\s*$/.test(quality))
+      .map(([name = '']) => name.trim()),
+  );
+}
+
+function etagOf(body: Buffer | string): string {
+  return `"${createHash('sha256').update(body).digest('base64url')}"`;
+}
+
+/** @returns undefined if there is no such file */
+async function contents(file: string): Promise<Buffer | undefined> {
+  try {
+    return await readFile(file);
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR', 'EISDIR', 'ENAMETOOLONG'].includes((error as NodeJS.ErrnoException).code ?? ''))
+      return undefined;
+    throw error;
+  }
+}

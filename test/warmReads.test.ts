@@ -1,9 +1,15 @@
 import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { test } from 'node:test';
 import { makeIModel } from './support/clients.ts';
 import { statementsOf } from './support/plans.ts';
 import { people } from './support/server.ts';
 import { onEachDatabase } from './support/suite.ts';
+import { openConnection, type Execution } from '../apps/server/src/db/sqlite/connection.ts';
+import { KeptRows } from '../apps/server/src/db/sqlite/keptRows.ts';
+import { until } from './support/until.ts';
 import { userOfEntry } from '../apps/server/src/access/directory.ts';
 import { Users } from '../apps/server/src/users/users.ts';
 
@@ -71,4 +77,31 @@ onEachDatabase('A read of a known user', {}, (context) => {
       .executeTakeFirstOrThrow();
     assert.ok(Number(last) > hourAgo);
   });
+});
+
+test('kept rows are those of the database after each commit, of this process and of another one', async () => {
+  const folder = await mkdtemp(path.join(tmpdir(), 'offshoot-kept-'));
+  const file = path.join(folder, 'kept.db');
+  const changing = openConnection(file, 'writer');
+  changing.script('create table t (a integer); insert into t values (1)');
+  const reader = openConnection(file, 'reader');
+  const writer = { turns: 0 };
+  const kept = new KeptRows(reader, writer);
+  const read = (): Execution => kept.execute('select a from t where a > ?', [0]);
+  try {
+    const first = read();
+    assert.deepEqual(first.rows, [{ a: 1 }]);
+    assert.equal(kept.execute('select a from t where a > ?', [1]).rows.length, 0);
+    changing.script('update t set a = 2');
+    writer.turns++;
+    assert.deepEqual(read().rows, [{ a: 2 }]);
+    // Without a turn of this process, as if another process had committed.
+    changing.script('update t set a = 3');
+    await until('the new row', () => read().rows.find((row) => (row as { a: number }).a === 3));
+    assert.equal(read(), read());
+  } finally {
+    reader.close();
+    changing.close();
+    await rm(folder, { recursive: true });
+  }
 });

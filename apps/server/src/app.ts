@@ -303,7 +303,7 @@ function corsOptions({ corsOrigins }: Config): FastifyCorsOptions {
   return {
     origin: corsOrigins.includes('*') ? '*' : corsOrigins,
     methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
-    // Response headers that browser scripts may read.
+    // Response headers that browser scripts may read; one text, because the plugin would join a list for each response.
     exposedHeaders: [
       'Location',
       'Create-iModel-Operation',
@@ -317,7 +317,7 @@ function corsOptions({ corsOrigins }: Config): FastifyCorsOptions {
       'Content-Range',
       'x-ms-error-code',
       'Idempotent-Replayed',
-    ],
+    ].join(', '),
     maxAge: 600,
     // Also answer OPTIONS requests that are no preflights; the alternative is a plain text error.
     strictPreflight: false,

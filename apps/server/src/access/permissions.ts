@@ -269,44 +269,52 @@ function ownedBy(userId: string, itwin: 'i' | 'itwin') {
   );
 }
 
-const itwinWithOwner = compiledQuery((db, { itwinId, userId }: { itwinId: string; userId: string }) =>
-  db
-    .selectFrom('itwin')
-    .selectAll()
-    .select(ownedBy(userId, 'itwin'))
-    .where('id', '=', itwinId)
-    .where('deleted_at', 'is', null),
+const itwinWithOwner = compiledQuery(
+  (db, { itwinId, userId }: { itwinId: string; userId: string }) =>
+    db
+      .selectFrom('itwin')
+      .selectAll()
+      .select(ownedBy(userId, 'itwin'))
+      .where('id', '=', itwinId)
+      .where('deleted_at', 'is', null),
+  'kept',
 );
 
-const imodelWithITwin = compiledQuery((db, { imodelId, userId }: { imodelId: string; userId: string }) =>
-  db
-    .selectFrom('imodel as m')
-    .innerJoin('itwin as i', 'i.id', 'm.itwin_id')
-    .selectAll('m')
-    .select(itwinColumns)
-    .select(ownedBy(userId, 'i'))
-    .where('m.id', '=', imodelId)
-    .where('m.deleted_at', 'is', null)
-    .where('i.deleted_at', 'is', null),
+const imodelWithITwin = compiledQuery(
+  (db, { imodelId, userId }: { imodelId: string; userId: string }) =>
+    db
+      .selectFrom('imodel as m')
+      .innerJoin('itwin as i', 'i.id', 'm.itwin_id')
+      .selectAll('m')
+      .select(itwinColumns)
+      .select(ownedBy(userId, 'i'))
+      .where('m.id', '=', imodelId)
+      .where('m.deleted_at', 'is', null)
+      .where('i.deleted_at', 'is', null),
+  'kept',
 );
 
 /** The roles of a user on an iTwin, directly or through a group. */
-const rolesHeld = compiledQuery((db, { itwinId, userId }: { itwinId: string; userId: string }) =>
-  db
-    .selectFrom('role')
-    .select(['id', 'permissions'])
-    .where('id', 'in', roleIdsOf(db, userId, itwinId)),
+const rolesHeld = compiledQuery(
+  (db, { itwinId, userId }: { itwinId: string; userId: string }) =>
+    db
+      .selectFrom('role')
+      .select(['id', 'permissions'])
+      .where('id', 'in', roleIdsOf(db, userId, itwinId)),
+  'kept',
 );
 
 /** One iModel of an iTwin with permissions of its own, if there is any. */
-const securedIModel = compiledQuery((db, { itwinId }: { itwinId: string }) =>
-  db
-    .selectFrom('imodel')
-    .select('id')
-    .where('itwin_id', '=', itwinId)
-    .where('deleted_at', 'is', null)
-    .where('secured_by', 'is not', null)
-    .limit(sql.lit(1)),
+const securedIModel = compiledQuery(
+  (db, { itwinId }: { itwinId: string }) =>
+    db
+      .selectFrom('imodel')
+      .select('id')
+      .where('itwin_id', '=', itwinId)
+      .where('deleted_at', 'is', null)
+      .where('secured_by', 'is not', null)
+      .limit(sql.lit(1)),
+  'kept',
 );
 
 function splitRow(joined: IModelWithITwin): { row: IModelTable; itwin: ITwinOfIModel; owned: boolean } {

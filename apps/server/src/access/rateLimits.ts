@@ -42,7 +42,7 @@ export class RateLimits {
   readonly #tiers: Config['tiers'];
   readonly #userShare: number;
   /** The windows of an operation, by tier and operation: each with the share that a user has of it. */
-  readonly #windows = new Map<string, readonly { all: Window; ofUser: Window }[]>();
+  readonly #windows = new Map<string, readonly Windows[]>();
   readonly #byName = new Map<string, Window>();
   readonly #client: LimitClient;
   readonly #file: Connection | undefined;
@@ -68,19 +68,34 @@ export class RateLimits {
 
   /**
    * Counts one request of a user of an application.
+   * @returns a promise if points have to be taken from the shared counts, which most requests need not wait for
    * @throws ApiError 429 with `Retry-After` (whole seconds, at least 1) and the headers that identify the limit
    */
-  async count({ application, user }: Pick<Caller, 'application' | 'user'>, operation: string): Promise<void> {
+  count(caller: Pick<Caller, 'application' | 'user'>, operation: string): Promise<void> | undefined {
+    const { application, user } = caller;
     const userKey = `${application.id.length}/${application.id}/${user.id}`;
-    for (const { all, ofUser } of this.#windowsOf(application.tier, operation)) {
-      const taken = all.take(application.id);
-      const takenByUser = ofUser.take(userKey);
+    const windows = this.#windowsOf(application.tier, operation);
+    for (let n = 0; n < windows.length; n++) {
+      const { all, ofUser } = windows[n] as Windows;
+      const used = all.take(application.id);
+      const usedByUser = ofUser.take(userKey);
       // A point that is held in memory needs no wait: most requests take two of those.
-      const used = typeof taken === 'object' ? await taken : taken;
-      const usedByUser = typeof takenByUser === 'object' ? await takenByUser : takenByUser;
-      // Rule of this server: no user can lock out the other users of an application.
-      if (used !== undefined && usedByUser !== undefined)
-        throw limitExceeded(Math.max(1, Math.ceil(Math.min(used, usedByUser) / 1000)), operation, application);
+      if (typeof used === 'object' || typeof usedByUser === 'object')
+        return this.#countOn({ used, usedByUser }, windows.slice(n + 1), { application, userKey, operation });
+      refuseIfUsed(used, usedByUser, application, operation);
+    }
+    return undefined;
+  }
+
+  async #countOn(
+    first: { used: Taken; usedByUser: Taken },
+    others: readonly Windows[],
+    { application, userKey, operation }: { application: Caller['application']; userKey: string; operation: string },
+  ): Promise<void> {
+    refuseIfUsed(await first.used, await first.usedByUser, application, operation);
+    for (const { all, ofUser } of others) {
+      const [used, usedByUser] = [all.take(application.id), ofUser.take(userKey)];
+      refuseIfUsed(await used, await usedByUser, application, operation);
     }
   }
 
@@ -88,7 +103,7 @@ export class RateLimits {
     this.#file?.close();
   }
 
-  #windowsOf(tierName: string, operation: string): readonly { all: Window; ofUser: Window }[] {
+  #windowsOf(tierName: string, operation: string): readonly Windows[] {
     const key = `${tierName}/${operation}`;
     let windows = this.#windows.get(key);
     if (windows === undefined) {
@@ -142,6 +157,26 @@ export class RateLimits {
   }
 }
 
+/** A limit for all users of an application together, and for each of them. */
+interface Windows {
+  all: Window;
+  ofUser: Window;
+}
+
+/** Milliseconds until the next window if this one is used up; a promise if that has to be read. */
+type Taken = Promise<number | undefined> | number | undefined;
+
+/** Rule of this server: no user can lock out the other users of an application. @throws ApiError if both limits are used up */
+function refuseIfUsed(
+  used: number | undefined,
+  usedByUser: number | undefined,
+  application: Caller['application'],
+  operation: string,
+): void {
+  if (used !== undefined && usedByUser !== undefined)
+    throw limitExceeded(Math.max(1, Math.ceil(Math.min(used, usedByUser) / 1000)), operation, application);
+}
+
 /** Points of a window that this server has taken from the shared counts and may spend until the window ends. */
 interface Lease {
   points: number;
@@ -191,7 +226,7 @@ class Window {
   }
 
   /** Takes one point. @returns milliseconds until the next window if this one is used up; a promise if that is to be read */
-  take(key: string): Promise<number | undefined> | number | undefined {
+  take(key: string): Taken {
     if (this.#requests === 0) return Infinity;
     if (this.#chunk === 1) return this.#takeOne(key);
     const lease = this.#leases.get(key);

@@ -20,7 +20,7 @@ import type { Caller, HeldShare } from '../domain.ts';
 import { ApiError, detail, type ErrorCode, type ErrorDetail } from '../errors.ts';
 import { outageError, outageOf } from '../outages.ts';
 import { timedBody } from '../http/timedBody.ts';
-import { continueIfExpected } from '../http/unreadBodies.ts';
+import { continueIfExpected, hasBody } from '../http/unreadBodies.ts';
 import { QuotaExceededError } from '../quotas/quotas.ts';
 import type { Services } from '../services.ts';
 import { registerAbsent } from './absent.ts';
@@ -84,7 +84,7 @@ export function registerRoutes(
     // A body that is too long is refused before the client sends it.
     if (!(Number(request.headers['content-length']) > request.routeOptions.bodyLimit))
       continueIfExpected(request.raw, reply.raw);
-    if (request.raw.complete) done();
+    if (request.raw.complete || !hasBody(request.raw)) done();
     else done(null, timedBody(request.raw, reply.raw, services.config.requests.bodySeconds * 1000));
   });
   app.setErrorHandler((error, request, reply) => sendError(error as Error, request, reply));
@@ -95,6 +95,11 @@ export function registerRoutes(
 function registerRoute(app: FastifyInstance, services: Services, route: Route, options: RegisterOptions): void {
   const invalid = (details: ErrorDetail[]): ApiError =>
     new ApiError(validationErrorOf(route), { message: route.invalid, details });
+  // On SQLite nothing waits for a connection.
+  const attributed: Attributed =
+    services.database.engine === 'postgres'
+      ? (state, work) => onBehalfOf(partyOf(state), work)
+      : (_state, work) => work();
   const checkNames = parameterNames(route.query);
   const checkQuery = parameterCheck(route.query ?? Type.Object({}));
   const checkBody = route.body === undefined ? undefined : bodyCheck(route.body);
@@ -130,11 +135,69 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
   const judge = async (request: FastifyRequest, state: RequestState): Promise<void> => {
     // The parser calls this with the headers. A short body has usually arrived with them, and is parsed before the next turn:
     // then nothing is checked twice, and no timer is needed for the body.
-    if (!request.raw.complete) await nextTurn();
-    await unlessRepeated(request, state, async () => {
-      state.access = await accessByPath(services, route, state, request);
-    });
-    state.cameLate = !request.raw.complete;
+    if (hasBody(request.raw) && !request.raw.complete) await nextTurn();
+    if (route.method === 'POST')
+      await unlessRepeated(request, state, async () => {
+        state.access = await accessByPath(services, route, state, request);
+      });
+    else state.access = await accessByPath(services, route, state, request);
+    state.cameLate = hasBody(request.raw) && !request.raw.complete;
+  };
+
+  const admit = async (request: FastifyRequest, state: RequestState): Promise<void> => {
+    const { caller } = state;
+    if (caller.share === undefined) {
+      if (!services.users.isRemembered(caller.user)) await services.users.remember(caller.user);
+    }
+    // Rule of shares: a share permits reading the model. Changes, and data about people, require a user.
+    else if (route.method !== 'GET' || isPersonal(route.access))
+      throw await refusalOfHolder(services, route, caller, caller.share);
+    await judge(request, state);
+  };
+
+  /** Checks parameters and body. @throws ApiError */
+  const validate = (request: FastifyRequest, state: RequestState): void => {
+    const details = [
+      ...faultOfKey(idempotencyKeyOf(request, route)),
+      ...faultsOfEncoding(request.query),
+      ...checkNames(request.query as Record<string, unknown>),
+      ...checkQuery(request.query),
+    ];
+    if (route.body !== undefined) {
+      state.body = parseBody(request, route, invalid);
+      details.push(...(checkBody?.(state.body) ?? []));
+    }
+    if (route.file !== undefined) state.body = parseFile(request, route.file, invalid);
+    if (details.length > 0) throw invalid(details);
+    if (needsInitialized(route.access) && (state.access as IModelAccess).imodel.state !== 'initialized')
+      throw new ApiError('iModelNotInitialized');
+  };
+
+  const prepare = async (request: FastifyRequest, state: RequestState): Promise<void> => {
+    // The caller may have lost the token or permissions while the body was received.
+    if (state.cameLate === true) {
+      state.caller = await authenticated(services, request, route);
+      state.met = [];
+      delete state.refusal;
+      await attributed(state, () => judge(request, state));
+    }
+    if (state.refusal !== undefined) return;
+    validate(request, state);
+    if (route.access.on === 'itwin' && route.access.from !== 'path') {
+      const { from, permission } = route.access;
+      const named = (from === 'query' ? request.query : state.body) as { iTwinId: string };
+      await attributed(state, () =>
+        unlessRepeated(request, state, async () => {
+          state.access = await meetOrNote(services, route, state, {
+            on: 'itwin',
+            id: named.iTwinId,
+            permission,
+            notFound: iTwinNotFoundOf(route),
+          });
+        }),
+      );
+    }
+    if (route.method !== 'GET') await requireSpace(services, route);
   };
 
   app.route({
@@ -161,62 +224,28 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
     },
 
     onRequest: async (request) => {
-      const caller = await authenticated(services, request, route);
-      await services.rateLimits.count(caller, route.operationId);
+      const caller =
+        services.tokens.known(request.headers.authorization) ?? (await authenticated(services, request, route));
+      const counting = services.rateLimits.count(caller, route.operationId);
+      if (counting !== undefined) await counting;
       const state: RequestState = { caller, access: undefined, met: [], body: undefined };
       states.set(request, state);
-      await onBehalfOf(partyOf(state), async () => {
-        if (caller.share === undefined) await services.users.remember(caller.user);
-        // Rule of shares: a share permits reading the model. Changes, and data about people, require a user.
-        else if (route.method !== 'GET' || isPersonal(route.access))
-          throw await refusalOfHolder(services, route, caller, caller.share);
-        await judge(request, state);
-      });
+      await attributed(state, () => admit(request, state));
     },
 
-    preHandler: async (request) => {
+    preHandler: (request, _reply, done) => {
       const state = states.get(request) as RequestState;
-      // The caller may have lost the token or permissions while the body was received.
-      if (state.cameLate) {
-        state.caller = await authenticated(services, request, route);
-        state.met = [];
-        delete state.refusal;
-        await onBehalfOf(partyOf(state), () => judge(request, state));
+      const isNamedLater = route.access.on === 'itwin' && route.access.from !== 'path';
+      // Most reads have nothing to wait for here.
+      if (state.cameLate === true || isNamedLater || route.method !== 'GET')
+        prepare(request, state).then(() => done(), done);
+      else {
+        validate(request, state);
+        done();
       }
-      if (state.refusal !== undefined) return;
-      const details = [
-        ...faultOfKey(idempotencyKeyOf(request, route)),
-        ...faultsOfEncoding(request.query),
-        ...checkNames(request.query as Record<string, unknown>),
-        ...checkQuery(request.query),
-      ];
-      if (route.body !== undefined) {
-        state.body = parseBody(request, route, invalid);
-        details.push(...(checkBody?.(state.body) ?? []));
-      }
-      if (route.file !== undefined) state.body = parseFile(request, route.file, invalid);
-      if (details.length > 0) throw invalid(details);
-      if (needsInitialized(route.access) && (state.access as IModelAccess).imodel.state !== 'initialized')
-        throw new ApiError('iModelNotInitialized');
-      if (route.access.on === 'itwin' && route.access.from !== 'path') {
-        const { from, permission } = route.access;
-        const named = (from === 'query' ? request.query : state.body) as { iTwinId: string };
-        await onBehalfOf(partyOf(state), () =>
-          unlessRepeated(request, state, async () => {
-            state.access = await meetOrNote(services, route, state, {
-              on: 'itwin',
-              id: named.iTwinId,
-              permission,
-              notFound: iTwinNotFoundOf(route),
-            });
-          }),
-        );
-      }
-      await requireSpace(services, route);
     },
 
-    handler: onItsBehalf(async (request, reply) => {
-      const state = states.get(request) as RequestState;
+    handler: onItsBehalf(attributed, async (request, reply, state) => {
       const { caller, access, body, refusal } = state;
       const rawQuery = request.query as Record<string, unknown>;
       const links = new Links(
@@ -232,7 +261,9 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
         body,
         query: rawQuery,
         rawQuery,
-        representation: /\breturn=representation\b/.test(String(request.headers['prefer'] ?? '')),
+        representation:
+          request.headers['prefer'] !== undefined &&
+          /\breturn=representation\b/.test(String(request.headers['prefer'])),
         links,
         services,
         requireAccess: ((requirement: Requirement) => meet(services, state, requirement)) as RequireAccess,
@@ -243,16 +274,14 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       const handle = async (): Promise<unknown> => {
         // A request that waited in a queue or for a lock is subject to the permissions at the time of execution.
         const guard = (tx: Tx): Promise<void> => new Permissions(tx).requireStill(caller, state.met);
-        const answer = await noted(
-          services,
-          route,
-          caller,
-          access,
-          ({ code }) => refusingCodes.includes(code),
-          () => withGuard(guard, () => route.handler(call)),
-        ).catch((error: unknown) => {
+        let answer: unknown;
+        try {
+          answer = await withGuard(guard, () => route.handler(call));
+        } catch (error) {
+          if (error instanceof ApiError && refusingCodes.includes(error.code))
+            await noteRefusal(services, route, caller, access, error);
           throw error instanceof QuotaExceededError ? invalid([error.detail]) : error;
-        });
+        }
         const faults = checkAnswer?.(answer) ?? [];
         if (faults.length > 0)
           throw new Error(`${route.operationId} answers against its own schema: ${JSON.stringify(faults)}`);
@@ -321,11 +350,18 @@ function logRefusal(log: RefusalLog, refused: RefusedToken, { log: requestLog, i
   );
 }
 
+/** Runs database work on behalf of the caller of a request. */
+type Attributed = <T>(state: RequestState, work: () => T) => T;
+
 /** Attributes the database work of a handler to the caller, and to the iTwin or iModel of the request. */
 function onItsBehalf<T>(
-  handler: (request: FastifyRequest, reply: FastifyReply) => Promise<T>,
+  attributed: Attributed,
+  handler: (request: FastifyRequest, reply: FastifyReply, state: RequestState) => Promise<T>,
 ): (request: FastifyRequest, reply: FastifyReply) => Promise<T> {
-  return (request, reply) => onBehalfOf(partyOf(states.get(request) as RequestState), () => handler(request, reply));
+  return (request, reply) => {
+    const state = states.get(request) as RequestState;
+    return attributed(state, () => handler(request, reply, state));
+  };
 }
 
 /**
@@ -380,7 +416,9 @@ async function accessByPath(
     level: access.level,
   });
   const { caller } = state;
-  if (caller.share === undefined) await services.users.connect((found as IModelAccess).imodel.id, caller.user.id);
+  const { id } = (found as IModelAccess).imodel;
+  if (caller.share === undefined && !services.users.isConnected(id, caller.user.id))
+    await services.users.connect(id, caller.user.id);
   return found;
 }
 
@@ -403,16 +441,14 @@ async function meetOrNote(
   requirement: Requirement,
 ): Promise<IModelAccess | ITwinAccess> {
   const found = await services.permissions.find(caller, requirement);
-  const access = await noted(
-    services,
-    route,
-    caller,
-    found,
-    () => true,
-    async () => requireMet(found, requirement),
-  );
-  met.push({ requirement, access });
-  return access;
+  try {
+    const access = requireMet(found, requirement);
+    met.push({ requirement, access });
+    return access;
+  } catch (error) {
+    if (error instanceof ApiError) await noteRefusal(services, route, caller, found, error);
+    throw error;
+  }
 }
 
 /**
@@ -427,25 +463,9 @@ const refusingCodes: readonly ErrorCode[] = [
 ];
 
 /**
- * Runs a check and writes a refusal to the audit log.
+ * Writes a refusal to the audit log.
  * @param subject the iModel or iTwin of the request if it exists, whether or not the caller may see it
  */
-async function noted<T>(
-  services: Services,
-  route: Route,
-  caller: Caller,
-  subject: IModelAccess | ITwinAccess | undefined,
-  isRefusal: (error: ApiError) => boolean,
-  judge: () => Promise<T>,
-): Promise<T> {
-  try {
-    return await judge();
-  } catch (error) {
-    if (error instanceof ApiError && isRefusal(error)) await noteRefusal(services, route, caller, subject, error);
-    throw error;
-  }
-}
-
 async function noteRefusal(
   services: Services,
   route: Route,

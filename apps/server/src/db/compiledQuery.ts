@@ -1,6 +1,7 @@
 import { sql, type Compilable, type CompiledQuery, type QueryResult } from 'kysely';
 import type { Db } from './database.ts';
 import type { Engine } from './engine.ts';
+import type { KeptQuery } from './sqlite/keptRows.ts';
 
 /** Marks the place of a value in a query that is compiled without the value. */
 class Placeholder {
@@ -23,16 +24,24 @@ export interface PreparedQuery<P, R> {
  * (2 cores, Node 24), more than SQLite needs to answer it, and gives the same text each time.
  * @param build called once for each database. What it reads from `values` are placeholders: they may only be passed on as
  * values of the query, and neither be compared nor converted, so values are converted (booleans, JSON) before execution.
+ * @param how `kept` for a small result that most requests read: SQLite's is used again until something is committed (`KeptRows`), so
+ * nobody may change its rows
  */
-export function compiledQuery<P extends object, R>(build: (db: Db, values: P) => Compilable<R>): PreparedQuery<P, R> {
+export function compiledQuery<P extends object, R>(
+  build: (db: Db, values: P) => Compilable<R>,
+  how?: 'kept',
+): PreparedQuery<P, R> {
   // The adapter belongs to one Kysely instance and its transactions; its dialect decides the text.
-  const texts = new WeakMap<object, CompiledQuery<R>>();
+  const texts = new WeakMap<object, CompiledQuery<R> & KeptQuery>();
   const placeholders = new Proxy({} as P, { get: (_, name) => new Placeholder(String(name)) });
 
   const execute = (db: Db, values: P): Promise<QueryResult<R>> => {
     const { adapter } = db.getExecutor();
     let compiled = texts.get(adapter);
-    if (compiled === undefined) texts.set(adapter, (compiled = build(db, placeholders).compile()));
+    if (compiled === undefined) {
+      compiled = { ...build(db, placeholders).compile(), ...(how === 'kept' && { kept: true }) };
+      texts.set(adapter, compiled);
+    }
     const parameters = compiled.parameters.map((each) =>
       each instanceof Placeholder ? (values as Record<string, unknown>)[each.name] : each,
     );

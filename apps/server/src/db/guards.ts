@@ -9,7 +9,7 @@ export type Guard = (tx: Tx) => Promise<void>;
 const guards = new AsyncLocalStorage<Guard | undefined>();
 
 /** Runs work and checks the guard at the start of each of its transactions. */
-export async function withGuard<T>(guard: Guard, work: () => Promise<T>): Promise<T> {
+export function withGuard<T>(guard: Guard, work: () => T): T {
   return guards.run(guard, work);
 }
 

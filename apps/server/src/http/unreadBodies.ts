@@ -9,6 +9,12 @@ const mostBytes = 256 * 1024 * 1024;
 const longestSilenceMs = 5000;
 const lookEveryMs = 250;
 
+/** Whether a body follows the headers, according to them (RFC 9112, 6.3). */
+export function hasBody({ headers }: IncomingMessage): boolean {
+  const length = headers['content-length'];
+  return (length !== undefined && length !== '0') || headers['transfer-encoding'] !== undefined;
+}
+
 /** Requests with `Expect: 100-continue` whose client is waiting for permission to send the body. */
 const expecting = new WeakSet<IncomingMessage>();
 
@@ -25,6 +31,7 @@ export function continueIfExpected(request: IncomingMessage, response: ServerRes
 export function discardUnreadBodies(app: FastifyInstance, longestMs: number): void {
   const server = app.server;
   const watch = (request: IncomingMessage, response: ServerResponse): void => {
+    if (!hasBody(request)) return;
     response.once('finish', () => {
       if (!request.complete) void discard(request, longestMs).then((ended) => ended || request.socket.destroy());
     });

@@ -63,10 +63,20 @@ export class Users {
     this.#scans = scans;
   }
 
+  /** Whether `remember` has nothing to do. */
+  isRemembered(user: User): boolean {
+    const known = this.#known.get(user.id);
+    return known !== undefined && (known === user || isSame(known, user));
+  }
+
+  /** Whether `connect` has nothing to do. */
+  isConnected(imodelId: string, userId: string): boolean {
+    return this.#connected.has(`${imodelId}/${userId}`);
+  }
+
   /** Records a user as described by the token. */
   async remember(user: User): Promise<void> {
-    const known = this.#known.get(user.id);
-    if (known !== undefined && isSame(known, user)) return;
+    if (this.isRemembered(user)) return;
     const columns = {
       email: user.email,
       verified_email: user.email === '' ? null : emailKey(user.email),

@@ -10,6 +10,7 @@ import {
 } from 'kysely';
 import { openConnection, type Connection, type Execution } from './connection.ts';
 import { LostTransactionError } from './errors.ts';
+import { KeptRows, type KeptQuery } from './keptRows.ts';
 import type { StatementThread } from './statementThread.ts';
 import type { Turn, Writer } from './writerQueue.ts';
 
@@ -51,6 +52,7 @@ class SqliteDriver implements Driver {
   readonly #file: string;
   readonly #writer: Writer;
   #reader!: Connection;
+  #kept!: KeptRows;
 
   constructor(file: string, writer: Writer) {
     this.#file = file;
@@ -60,10 +62,11 @@ class SqliteDriver implements Driver {
   async init(): Promise<void> {
     await this.#writer.answers(); // The writer creates the file, which the reader cannot.
     this.#reader = openConnection(this.#file, 'reader');
+    this.#kept = new KeptRows(this.#reader, this.#writer);
   }
 
   async acquireConnection(): Promise<DatabaseConnection> {
-    return new SqliteConnection(this.#writer, this.#reader);
+    return new SqliteConnection(this.#writer, this.#reader, this.#kept);
   }
 
   async beginTransaction(connection: DatabaseConnection): Promise<void> {
@@ -131,12 +134,14 @@ class ScanDriver implements Driver {
 class SqliteConnection implements DatabaseConnection {
   readonly #writer: Writer;
   readonly #reader: Connection;
+  readonly #kept: KeptRows;
   /** The writer turn of the open transaction. It ends with the transaction, because the connection is shared. */
   #turn: Turn | undefined;
 
-  constructor(writer: Writer, reader: Connection) {
+  constructor(writer: Writer, reader: Connection, kept: KeptRows) {
     this.#writer = writer;
     this.#reader = reader;
+    this.#kept = kept;
   }
 
   async begin(): Promise<void> {
@@ -179,7 +184,10 @@ class SqliteConnection implements DatabaseConnection {
   async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
     if (this.#turn !== undefined)
       return result(await this.#turn.ask({ kind: 'within', sql: query.sql, parameters: query.parameters }));
-    if (query.query.kind === 'SelectQueryNode') return result(this.#reader.execute(query.sql, query.parameters));
+    if (query.query.kind === 'SelectQueryNode') {
+      const reader = (query as KeptQuery).kept === true ? this.#kept : this.#reader;
+      return result(reader.execute(query.sql, query.parameters));
+    }
     return result(await this.#writer.alone('alone', query.sql, query.parameters));
   }
 

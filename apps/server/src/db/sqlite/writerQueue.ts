@@ -96,6 +96,7 @@ export class Writer {
   readonly #sweep: NodeJS.Timeout;
   #current: { turn: Turn; lane: Lane } | undefined;
   #movingLog = false;
+  #turns = 0;
   #closed = false;
 
   constructor(file: string, limits: WriterLimits) {
@@ -142,6 +143,11 @@ export class Writer {
     return lane === 'main' ? this.#main.durable() : Promise.resolve();
   }
 
+  /** Number of turns that have ended. As long as it is the same, this process has committed nothing. */
+  get turns(): number {
+    return this.#turns;
+  }
+
   /** Resolves when everything that a read can see now is durable; undefined if it is. */
   get settling(): Promise<void> | undefined {
     return this.#main.settling;
@@ -186,6 +192,7 @@ export class Writer {
         ? (request, settled) => this.#main.execute(request).finally(settled)
         : (request, settled) => this.#thread.post(request, settled);
     const turn: Turn = new Turn(execute, () => {
+      this.#turns++;
       if (this.#current?.turn === turn) this.#next();
     });
     this.#current = { turn, lane };

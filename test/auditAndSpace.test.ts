@@ -140,6 +140,18 @@ for (const engine of engines) {
         [only?.action, only?.actor.email, only?.iModelId, others.length],
         ['iModel.create', people.olivia.email, iModel.id, 0],
       );
+      const ofName = await offshoot(['audit', ...where, '--imodel', 'plain', '--json']);
+      assert.equal(ofName.stdout.trim().split('\n').length, 2, ofName.stderr);
+      const unknown = await offshoot(['audit', ...where, '--itwin', 'No such iTwin']);
+      assert.deepEqual([unknown.code, unknown.stderr.includes("no iTwin is named 'No such iTwin'")], [3, true]);
+      const other = (await api.post('/imodels', { iTwinId: await server.iTwin(), name: 'plain' })).body as {
+        iModel: { id: string };
+      };
+      const several = await offshoot(['audit', ...where, '--imodel', 'plain']);
+      assert.equal(several.code, 2);
+      for (const { id } of [iModel, other.iModel]) assert.match(several.stderr, new RegExp(`${id}  in iTwin`));
+      const narrowed = await offshoot(['audit', ...where, '--imodel', 'plain', '--itwin', iTwinId, '--json']);
+      assert.equal(narrowed.stdout.trim().split('\n').length, 2, narrowed.stderr);
       assert.equal((await offshoot(['audit', ...where, '--until', '2000-01-01'])).stdout, '');
       assert.equal((await offshoot(['audit', ...where, '--since', 'yesterday'])).code, 2);
     } finally {

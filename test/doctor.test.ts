@@ -21,6 +21,7 @@ describe('offshoot doctor', () => {
   /** Runs `offshoot doctor` on a configuration file. */
   async function examine(
     config: ConfigInput | string,
+    env: NodeJS.ProcessEnv = {},
   ): Promise<{ code: number | null; findings: Finding[]; stderr: string }> {
     const file = path.join(folder, 'offshoot.json');
     writeFileSync(file, typeof config === 'string' ? config : JSON.stringify(config));
@@ -28,7 +29,7 @@ describe('offshoot doctor', () => {
       const child = execFile(
         process.execPath,
         [cli, 'doctor', '--config', file, '--json'],
-        { timeout: 120_000 },
+        { timeout: 120_000, env: { ...process.env, ...env } },
         (_error, stdout, stderr) => {
           resolve({
             code: child.exitCode,
@@ -54,6 +55,26 @@ describe('offshoot doctor', () => {
         await endServer(server);
       }
     });
+
+  test('names variables that have no effect, with the nearest name that has one', async () => {
+    const dataDir = path.join(folder, 'variables');
+    const env = { OFFSHOOT_PUBLICURL: 'https://a.example', offshoot_host: '::', OFFSHOOT_BUCKET: 'b' };
+    const { code, findings } = await examine({ dataDir, checkpoints }, env);
+    assert.equal(code, 0);
+    const named = findings.filter(({ check }) => check === 'environment');
+    assert.deepEqual(
+      named.map(({ state, text }) => [state, text.split(' ')[0]]),
+      [
+        ['warning', 'OFFSHOOT_BUCKET'],
+        ['warning', 'OFFSHOOT_PUBLICURL'],
+        ['warning', 'offshoot_host'],
+      ],
+    );
+    const [unlike, nearOne, lowerCase] = named.map(({ remedy }) => remedy ?? '');
+    assert.match(unlike ?? '', /offshoot\.json/);
+    assert.match(nearOne ?? '', /Did you mean OFFSHOOT_PUBLIC_URL\?/);
+    assert.match(lowerCase ?? '', /Did you mean OFFSHOOT_HOST\?/);
+  });
 
   test('creates nothing where no server was started yet', async () => {
     const dataDir = path.join(folder, 'new');

@@ -233,6 +233,13 @@ describe('The commands of resources', () => {
       [[people.olivia.email, 3]],
     );
     assert.match(user, new RegExp(`E-MAIL +${people.olivia.email}\nNAME +olivia Tester\nPUSHED +3\n`));
+    const [byEmail, byId, own] = await Promise.all([
+      json<{ id: string }>('users', 'show', max.toUpperCase(), '--itwin', 'Harbour'),
+      json<{ email: string; organizationName: string }>('users', 'show', added[0]?.id ?? ''),
+      table('users', 'show', people.olivia.email),
+    ]);
+    assert.deepEqual([byEmail.id, byId.email, byId.organizationName], [added[0]?.id, max, 'Home']);
+    assert.match(own, new RegExp(`^ID +${people.olivia.id}\nE-MAIL +${people.olivia.email}\nNAME +olivia Tester\n`));
     await json('roles', 'update', 'Reviewers', '--itwin', 'Harbour', '--name', 'Readers');
     await json('members', 'update', max, '--itwin', 'Harbour', '--role', 'Readers');
     assert.deepEqual(await json('members', 'remove', max, '--itwin', 'Harbour', '--yes'), {

@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { ConfigError } from '../config.ts';
 import { examine, type Finding } from '../maintenance/doctor.ts';
+import { unknownVariables } from '../maintenance/variableNames.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { configOf } from './installation.ts';
 import { withInstallation, type InstallationOptions } from './installationOptions.ts';
@@ -30,9 +31,30 @@ async function find(options: InstallationOptions): Promise<Finding[]> {
     config = configOf(options);
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
-    return error.faults.map((text) => ({ check: 'configuration', state: 'fault', text, remedy: remedyOf(text) }));
+    return [
+      ...error.faults.map((text): Finding => ({
+        check: 'configuration',
+        state: 'fault',
+        text,
+        remedy: remedyOf(text),
+      })),
+      ...misspelled(),
+    ];
   }
-  return [{ check: 'configuration', state: 'ok', text: 'It is valid.' }, ...(await examine(config))];
+  return [{ check: 'configuration', state: 'ok', text: 'It is valid.' }, ...misspelled(), ...(await examine(config))];
+}
+
+/** A variable that nothing reads has no effect, and nothing else says so. */
+function misspelled(): Finding[] {
+  return unknownVariables(process.env).map(({ name, nearest }) => ({
+    check: 'environment',
+    state: 'warning',
+    text: `${name} has no effect: there is no such variable.`,
+    remedy:
+      nearest === undefined
+        ? 'Remove it, and set what it is meant for in offshoot.json; docs/configuration.md lists every setting.'
+        : `Did you mean ${nearest}? Rename or remove it.`,
+  }));
 }
 
 /** How to correct a fault of the configuration, by where the wrong value is. */

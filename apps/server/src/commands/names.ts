@@ -24,7 +24,8 @@ const searches = 8;
 /** Most iTwins that are searched for an iModel. */
 const mostITwins = 10_000;
 
-const isId = (text: string): boolean => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text);
+/** Whether a text is an id rather than a name. */
+export const isId = (text: string): boolean => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text);
 
 /** @throws ExitError refused if no iTwin has the name, usage if several have it */
 export async function iTwinIdOf(connection: Connection, text: string): Promise<string> {

@@ -29,14 +29,17 @@ export function loginCommand(): Command {
       'Sign in to a server in the browser, or with a code on another device. Later commands for this server use the login.',
     )
     .option('--url <url>', 'address of the server; by default as for other commands')
-    .option('--issuer <url>', 'OpenID Connect issuer, if it is not the server itself')
+    .option('--issuer <url>', 'OpenID Connect issuer; the server itself by default')
     .option('--client-id <id>', 'client of the command line at the issuer', 'offshoot-cli')
     .option('--scope <scope>', 'scopes, separated by spaces', 'openid offline_access itwin-platform')
     .option('--device', 'show a code to enter on another device, for machines without a browser')
     .action(async (options: LoginOptions) => {
       const { base, origin } = serverOf(findServer(options).url);
-      const addresses = await discover(options.issuer ?? base);
-      const tokens = await (options.device === true ? byDevice : byBrowser)(addresses, options, base);
+      const embedded = `${base}/auth`;
+      const addresses = await discover(options.issuer ?? embedded);
+      // The embedded issuer gives tokens for its own API alone; others are told which one is meant.
+      const target = addresses.issuer === embedded ? {} : { resource: base };
+      const tokens = await (options.device === true ? byDevice : byBrowser)(addresses, options, target);
       saveLogin({
         origin,
         url: base,
@@ -100,11 +103,11 @@ interface DeviceAnswer {
 async function byDevice(
   { device_authorization_endpoint: endpoint, token_endpoint: tokenEndpoint }: IssuerAddresses,
   { clientId, scope }: LoginOptions,
-  base: string,
+  target: { resource?: string },
 ): Promise<TokenAnswer> {
   if (endpoint === undefined)
     throw new ExitError(exitCodes.usage, 'the issuer has no sign-in with a code; leave out --device');
-  const { status, body } = await ask('POST', endpoint, { client_id: clientId, scope, resource: base });
+  const { status, body } = await ask('POST', endpoint, { client_id: clientId, scope, ...target });
   const device = body as Partial<DeviceAnswer>;
   if (status !== 200 || device.device_code === undefined || device.user_code === undefined)
     throw new ExitError(exitCodes.refused, `the issuer gave no code (${status})`);
@@ -130,7 +133,7 @@ async function byDevice(
 async function byBrowser(
   { authorization_endpoint: endpoint, token_endpoint: tokenEndpoint }: IssuerAddresses,
   { clientId, scope }: LoginOptions,
-  base: string,
+  target: { resource?: string },
 ): Promise<TokenAnswer> {
   if (endpoint === undefined || !URL.canParse(endpoint))
     throw new ExitError(exitCodes.usage, 'the issuer has no sign-in page');
@@ -144,7 +147,7 @@ async function byBrowser(
       client_id: clientId,
       redirect_uri: redirectUri,
       scope,
-      resource: base,
+      ...target,
       state,
       code_challenge: createHash('sha256').update(verifier).digest('base64url'),
       code_challenge_method: 'S256',

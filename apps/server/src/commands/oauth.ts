@@ -30,7 +30,7 @@ export async function discover(issuer: string): Promise<IssuerAddresses> {
   if (status !== 200 || typeof found.token_endpoint !== 'string')
     throw new ExitError(
       exitCodes.usage,
-      `${address} is no OpenID Connect discovery document (${status}); name the issuer with --issuer, or use offshoot token`,
+      `${address} is no OpenID Connect discovery document (${status}); name the issuer that the server trusts with --issuer, or use offshoot token`,
     );
   if (found.issuer !== issuer)
     throw new ExitError(

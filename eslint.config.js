@@ -36,6 +36,7 @@ const layers = [
     'collector',
     'events',
     'favorites',
+    'graphics',
     'iTwins',
     'imodels',
     'locks',

@@ -4,6 +4,7 @@ import { after, before, describe, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import pino from 'pino';
 import { Checkpoints } from '../apps/server/src/checkpoints/checkpoints.ts';
+import { GraphicsSchedule } from '../apps/server/src/graphics/rows.ts';
 import { waitingJobs } from '../apps/server/src/db/statements/waitingJobs.ts';
 import { Jobs } from '../apps/server/src/operations/jobs.ts';
 import { makeIModel, official } from './support/clients.ts';
@@ -22,7 +23,12 @@ for (const engine of engines) {
 
     const db = () => server.services.database.db;
     const catchUp = (signal = new AbortController().signal) =>
-      new Checkpoints(server.services.database, { enabled: true, every: 0, delayMs: 3_600_000 }).catchUp(signal);
+      new Checkpoints(server.services.database, {
+        enabled: true,
+        every: 0,
+        delayMs: 3_600_000,
+        graphics: new GraphicsSchedule(false),
+      }).catchUp(signal);
 
     /** Copies of an iModel that share its history, each with a named version of the first two changesets. */
     async function addCopies(iModelId: string, count: number): Promise<void> {

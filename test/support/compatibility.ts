@@ -27,6 +27,9 @@ const deviations: Record<string, string> = {
     'adds `progress` and `failureReason`; the server itself serves the containers, with every store: use `@offshoot/itwinjs`',
   'make-changeset-checkpoint':
     'an address of this server: the API makes checkpoints of named versions only; 409 `CheckpointsNotMade` where none are made',
+  'get-changeset-graphics':
+    'an address of this server: binary glTF and a table of elements, drawn from the checkpoint and shared by clones',
+  'make-changeset-graphics': 'an address of this server; 409 `GraphicsNotMade` where nothing is drawn',
   'get-named-version-checkpoint': 'as `get-changeset-checkpoint`',
   'get-briefcase-checkpoint': 'as `get-changeset-checkpoint`; returns the newest usable checkpoint',
   'update-imodel-named-version':

@@ -169,6 +169,8 @@ export class Installation {
         collector: { intervalSeconds: 0 },
         // Most suites push random bytes, of which no checkpoint can be made.
         checkpoints: { generate: 'off' },
+        // Tests of checkpoints count jobs and bytes.
+        graphics: { enabled: false },
         briefcases: { perUser: 10_000, perMinute: 10_000 },
         tiers: {
           ...defaults.tiers,

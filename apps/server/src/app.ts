@@ -327,6 +327,7 @@ function corsOptions({ corsOrigins }: Config): FastifyCorsOptions {
 /** Warning for operators about jobs of each kind that no server runs. */
 const unservedWarnings: Record<string, string> = {
   checkpoint: 'Checkpoints and uploaded baselines wait: no server of this installation has iTwin.js and makes them.',
+  graphics: 'Drawings of checkpoints wait: no server of this installation has iTwin.js and draws (graphics.enabled).',
   derive: 'Forks and iModels from templates wait: no server of this installation has iTwin.js and makes them.',
   transferFiles:
     'Copies into other data centers wait: no server of this installation runs them (transfers.slots, jobs.here, workers).',

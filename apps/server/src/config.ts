@@ -654,6 +654,46 @@ export const ConfigSchema = Type.Object(
           'Where and when checkpoints are generated, and the limits of the iTwin.js processes that generate them.',
       },
     ),
+    graphics: Type.Object(
+      {
+        enabled: Type.Boolean({
+          default: true,
+          description:
+            'Draw each checkpoint for viewers, and a thumbnail. Requires iTwin.js on the server that makes checkpoints; with `checkpoints.service`, nothing is drawn.',
+        }),
+        maxTriangles: Type.Integer({
+          minimum: 1000,
+          maximum: 50_000_000,
+          default: 3_000_000,
+          description: 'Triangles and line segments of one drawing; the smallest elements are left out beyond it.',
+        }),
+        maxElements: Type.Integer({
+          minimum: 1000,
+          maximum: 5_000_000,
+          default: 500_000,
+          description: 'Elements of one drawing; the smallest ones are left out beyond it.',
+        }),
+        slots: Type.Integer({
+          minimum: 1,
+          maximum: 32,
+          default: 1,
+          description:
+            'Drawings at the same time, each in a separate process with the memory and isolation of `checkpoints`.',
+        }),
+        attempts: Type.Integer({
+          minimum: 1,
+          maximum: 100,
+          default: 2,
+          description: 'Maximum attempts when the process ends unexpectedly.',
+        }),
+        workSeconds: Type.Integer({ minimum: 1, default: 900, description: 'Timeout for one drawing.' }),
+      },
+      {
+        additionalProperties: false,
+        default: {},
+        description: 'Graphics and thumbnails that are drawn from checkpoints.',
+      },
+    ),
     jobs: Type.Object(
       {
         here: Type.Boolean({
@@ -936,6 +976,7 @@ type Nested =
   | 'jobs'
   | 'briefcases'
   | 'checkpoints'
+  | 'graphics'
   | 'transfers'
   | 'webhooks'
   | 'signIn'
@@ -961,6 +1002,7 @@ function tierOf(general: Static<typeof Window>[], clones: number, creations: num
       'create-imodel': perMinute(creations),
       // Rule of this server: a checkpoint is made by a job, as an iModel may be.
       'make-changeset-checkpoint': perMinute(creations),
+      'make-changeset-graphics': perMinute(creations),
     },
   };
 }

@@ -60,6 +60,7 @@ export const errorTable = {
   iModelExists: [409, 'iModel with the same name already exists within the iTwin.'],
   iModelNotInitialized: [409, 'iModel is not initialized.'],
   CheckpointsNotMade: [409, 'This installation makes no checkpoints.'],
+  GraphicsNotMade: [409, 'This installation draws no iModels.'],
   ChangesetExists: [409, 'Changeset with the same id already exists within the iModel.'],
   ChangesetGroupIsClosed: [409, 'Requested Changeset Group is closed.'],
   ChangesetExtendedDataExists: [409, 'Changeset Extended Data for specified Changeset exists within the iModel.'],

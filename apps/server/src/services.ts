@@ -11,6 +11,8 @@ import type { Checkpoints } from './checkpoints/checkpoints.ts';
 import type { Containers } from './checkpoints/containers.ts';
 import type { Generator } from './checkpoints/generate.ts';
 import type { Workers } from './checkpoints/itwinjs/workers.ts';
+import type { Drawer } from './graphics/drawer.ts';
+import type { Graphics } from './graphics/graphics.ts';
 import type { Cloning } from './cloning/cloning.ts';
 import type { Config } from './config.ts';
 import type { Database } from './db/database.ts';
@@ -92,6 +94,9 @@ export interface Services {
   containers: Containers;
   /** Generates model files in this server; undefined if iTwin.js is not installed or not wanted. */
   generator: Generator | undefined;
+  graphics: Graphics;
+  /** Draws in this server; undefined if it does not. */
+  drawer: Drawer | undefined;
   workers: Workers | undefined;
   jobs: Jobs;
   collector: Collector;

@@ -113,6 +113,19 @@ export class Links {
     };
   }
 
+  /**
+   * A link to a file of graphics, which this server decompresses for clients that cannot.
+   * @param holder id of the caller
+   */
+  graphics(blobId: string, fileName: string, holder: string): string {
+    return this.#signed.makeRepeatable(
+      this.#origin,
+      { resource: `graphics/${blobId}`, fileName },
+      holder,
+      this.#through,
+    );
+  }
+
   /** The base address of checkpoint containers, and a token for one container. */
   container(container: string, lifeSeconds: number): { baseUrl: string; token: string } {
     return {

@@ -7,6 +7,7 @@ import { checkpointRoutes } from './checkpoints.ts';
 import { cloneRoutes } from './clone.ts';
 import { extendedDataRoutes } from './extendedData.ts';
 import { changesetGroupRoutes } from './changesetGroups.ts';
+import { graphicsRoutes } from './graphics.ts';
 import { groupRoutes } from './groups.ts';
 import { imodelRoutes } from './imodels.ts';
 import { itwinRoutes } from './itwins.ts';
@@ -36,6 +37,7 @@ export const routes: readonly Route[] = [
   ...extendedDataRoutes,
   ...namedVersionRoutes,
   ...checkpointRoutes,
+  ...graphicsRoutes,
   ...briefcaseRoutes,
   ...lockRoutes,
   ...userRoutes,

@@ -13,7 +13,8 @@ const getThumbnail = imodelRoute({
   path: '/imodels/:iModelId/thumbnail',
   tag,
   summary: 'Get the thumbnail of an iModel',
-  description: 'PNG, 400 × 250 or 800 × 500 pixels; a default picture if none was uploaded.',
+  description:
+    'PNG, 400 × 250 or 800 × 500 pixels: the uploaded picture, or else the one that was drawn of the nearest checkpoint, or else a default picture.',
   access: {
     on: 'imodel',
     permission: 'imodels_webview',
@@ -31,7 +32,7 @@ const getThumbnail = imodelRoute({
   }),
   response: { status: 200, description: 'The picture.', binary: 'image/png' },
   async handler({ access, query, services }) {
-    return services.thumbnails.get(access.imodel.id, (query.size ?? 'small') as ThumbnailSize);
+    return services.thumbnails.get(access.imodel, (query.size ?? 'small') as ThumbnailSize);
   },
 });
 

@@ -19,6 +19,7 @@ import { iModelsWith, lastCheckpoint, rangesOf } from '../db/statements/historyR
 import { segmentAt } from '../db/statements/segmentAt.ts';
 import type { Caller, ChangesetRef } from '../domain.ts';
 import { ApiError } from '../errors.ts';
+import type { GraphicsSchedule } from '../graphics/rows.ts';
 import { enqueue } from '../operations/jobs.ts';
 
 /** The part of an iModel that determines which checkpoints it can see. */
@@ -53,17 +54,23 @@ export class Checkpoints {
   readonly #enabled: boolean;
   readonly #every: number;
   readonly #delayMs: number;
+  /** Graphics are drawn from checkpoints: whatever makes one usable, or gives it up, tells this. */
+  readonly graphics: GraphicsSchedule;
 
   /**
    * @param options.enabled whether any server of this installation makes checkpoints
    * @param options.every number of changesets after which the newest one gets a checkpoint; 0 for never
    * @param options.delayMs delay before a checkpoint is made, so that a burst of pushes and named versions has ended
    */
-  constructor(database: Database, options: { enabled: boolean; every: number; delayMs: number }) {
+  constructor(
+    database: Database,
+    options: { enabled: boolean; every: number; delayMs: number; graphics: GraphicsSchedule },
+  ) {
     this.#database = database;
     this.#enabled = options.enabled;
     this.#every = options.every;
     this.#delayMs = options.delayMs;
+    this.graphics = options.graphics;
   }
 
   /** The checkpoint of exactly this changeset (index 0 is the baseline), in any state. */
@@ -319,10 +326,7 @@ export class Checkpoints {
     return this.#database.db.transaction().execute(async (tx) => {
       // Checkpoints are insert-only and belong to changesets, so a request needs to wait for a deletion only.
       const imodel = await lockInitializedIModel(tx, this.#database.engine, access.imodel.id, 'clone');
-      const ofBaseline = ref !== undefined && 'index' in ref && ref.index === 0;
-      const found = ofBaseline ? { index: 0, id: '' } : ref && (await findChangeset(tx, imodel, ref));
-      if (found === undefined) throw new ApiError('ChangesetNotFound');
-      const changeset = { index: found.index, id: found.id };
+      const changeset = await checkpointed(tx, imodel, ref);
       if (!this.#enabled && (await findCheckpoint(tx, imodel, changeset.index))?.state !== 'successful')
         throw new ApiError('CheckpointsNotMade');
       if (await this.restart(tx, imodel, changeset.index, caller.user.id))
@@ -336,6 +340,21 @@ export class Checkpoints {
       return { imodel, changeset };
     });
   }
+}
+
+/**
+ * The changeset that a request names; index 0 is the baseline.
+ * @throws ApiError ChangesetNotFound
+ */
+export async function checkpointed(
+  db: Db,
+  imodel: IModelTable,
+  ref: ChangesetRef | undefined,
+): Promise<{ index: number; id: string }> {
+  const ofBaseline = ref !== undefined && 'index' in ref && ref.index === 0;
+  const found = ofBaseline ? { index: 0, id: '' } : ref && (await findChangeset(db, imodel, ref));
+  if (found === undefined) throw new ApiError('ChangesetNotFound');
+  return { index: found.index, id: found.id };
 }
 
 /** Changesets from one index to another of a history. */
@@ -396,16 +415,16 @@ async function baselineCheckpoint(db: Db, view: CheckpointView): Promise<Checkpo
 }
 
 /** What a checkpoint is of: a changeset of a segment, or a baseline. */
-type CheckpointSlot = Pick<CheckpointTable, 'baseline_id' | 'segment_id' | 'changeset_index'>;
+export type CheckpointSlot = Pick<CheckpointTable, 'baseline_id' | 'segment_id' | 'changeset_index'>;
 
 /** Undefined if the iModel has no such changeset. */
-async function slotAt(db: Db, view: CheckpointView, index: number): Promise<CheckpointSlot | undefined> {
+export async function slotAt(db: Db, view: CheckpointView, index: number): Promise<CheckpointSlot | undefined> {
   if (index === 0) return { baseline_id: view.baseline_id, segment_id: null, changeset_index: 0 };
   const segmentId = await segmentAt(db, view, index);
   return segmentId === undefined ? undefined : { baseline_id: null, segment_id: segmentId, changeset_index: index };
 }
 
-async function checkpointAt(db: Db, slot: CheckpointSlot): Promise<CheckpointTable | undefined> {
+export async function checkpointAt(db: Db, slot: CheckpointSlot): Promise<CheckpointTable | undefined> {
   const checkpoints = db.selectFrom('checkpoint').selectAll();
   if (slot.baseline_id !== null) return checkpoints.where('baseline_id', '=', slot.baseline_id).executeTakeFirst();
   return checkpoints

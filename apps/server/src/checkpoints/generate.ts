@@ -86,9 +86,10 @@ export class Generator {
           .execute();
         const row = await tx
           .selectFrom('checkpoint')
-          .select('baseline_id')
+          .select(['baseline_id', 'segment_id', 'changeset_index'])
           .where('id', '=', subjectId)
           .executeTakeFirst();
+        if (row !== undefined) await this.#checkpoints.graphics.checkpointFailed(tx, row, reason);
         if (row?.baseline_id != null && error instanceof FileFaultError)
           await raiseBriefcaseCountersOn(tx, row.baseline_id, error.highestBriefcaseId + 1);
         // A file that the installed iTwin.js cannot open is kept without a checkpoint: only the file itself can be a
@@ -141,6 +142,7 @@ export class Generator {
             .set({ state: 'successful', file_id: fileId, finished_at: Date.now() })
             .where('id', '=', row.id)
             .execute();
+          await this.#checkpoints.graphics.checkpointMade(tx, row, job);
           if (baselineId === null) return;
           await raiseBriefcaseCountersOn(tx, baselineId, made.highestBriefcaseId + 1);
           await endBaseline(tx, baselineId, 'initialized');

@@ -100,7 +100,7 @@ async function run(parts: Parts, job: RunningJob): Promise<Effect> {
 
 /** Stores the file as the baseline of the new iModel, which then has no changesets. */
 async function squash(
-  { database: { engine, db }, files, seeds, quotas }: Parts,
+  { database: { engine, db }, files, checkpoints, seeds, quotas }: Parts,
   imodel: IModelTable,
   store: BlobStore,
   made: MadeFile,
@@ -138,11 +138,9 @@ async function squash(
       .insertInto('baseline')
       .values({ id: baselineId, blob_id: blob.id, state: 'initialized', created_at: now })
       .execute();
-    await insertCheckpoint(
-      tx,
-      { baseline_id: baselineId, segment_id: null, changeset_index: 0 },
-      await files.record(tx, stored),
-    );
+    const slot = { baseline_id: baselineId, segment_id: null, changeset_index: 0 };
+    await insertCheckpoint(tx, slot, await files.record(tx, stored));
+    await checkpoints.graphics.checkpointMade(tx, slot, payerOf(imodel));
     await finish(tx, imodel, { baseline_id: baselineId, ...baselineView });
     await deleteUnusedBaseline(tx, engine, imodel.baseline_id, seeds);
   };
@@ -173,8 +171,10 @@ async function keepHistory(
       slot !== undefined &&
       stored !== undefined &&
       (await checkpoints.vacantSlot(imodel, imodel.head_index, tx)) !== undefined
-    )
+    ) {
       await insertCheckpoint(tx, slot, await files.record(tx, stored));
+      await checkpoints.graphics.checkpointMade(tx, slot, payerOf(imodel));
+    }
     await transferOrFinish(tx, imodel, source, store, work);
   };
 }
@@ -190,6 +190,8 @@ async function transferOrFinish(
   if (source === store) await finish(tx, imodel, {});
   else await beginTransfer(tx, imodel, store, order);
 }
+
+const payerOf = ({ itwin_id, creator_id }: IModelTable) => ({ tenant: itwin_id, userId: creator_id });
 
 async function insertCheckpoint(
   tx: Tx,

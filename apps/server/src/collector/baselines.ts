@@ -1,6 +1,7 @@
 import type { Database, Tx } from '../db/database.ts';
 import type { Engine } from '../db/engine.ts';
 import type { Seeds } from '../baselines/baselines.ts';
+import { deleteGraphicsOfBaseline } from '../graphics/rows.ts';
 import { releaseBlobs } from '../storage/blobs.ts';
 import { orphanIds } from './orphans.ts';
 import { chunk, timeOf, unlessInUse, type CollectorOptions } from './step.ts';
@@ -38,6 +39,7 @@ export async function deleteUnusedBaseline(tx: Tx, engine: Engine, id: string, s
       .executeTakeFirst());
   if (baseline === undefined || inUse !== undefined) return;
   await tx.deleteFrom('checkpoint').where('baseline_id', '=', id).execute();
+  await deleteGraphicsOfBaseline(tx, id);
   await tx.deleteFrom('baseline').where('id', '=', id).execute();
   await releaseBlobs(tx, [baseline.blob_id], Date.now());
 }

@@ -34,6 +34,18 @@ function partOf(parent: Table, column: string, parentColumn = 'id'): Rule {
   };
 }
 
+/** Rows that belong to a changeset of a segment, or to a baseline. */
+function ofChangeset(table: 'checkpoint' | 'graphics'): Rule {
+  const own = sql.table(table);
+  return {
+    by: 'deletion',
+    key: 'id',
+    orphan:
+      () => sql<boolean>`(segment_id is not null and not exists (select 1 from changeset as c where c.segment_id = ${own}.segment_id and c."index" = changeset_index))
+      or (baseline_id is not null and not exists (select 1 from baseline where baseline.id = ${own}.baseline_id))`,
+  };
+}
+
 const withoutOwner = sql<boolean>`(owner_imodel_id is null or not exists (select 1 from imodel where imodel.id = owner_imodel_id))`;
 
 const ofIModel = partOf('imodel', 'imodel_id');
@@ -48,11 +60,13 @@ const referredBlob = [
   ['thumbnail', 'large_blob_id'],
   ['itwin_image', 'small_blob_id'],
   ['itwin_image', 'large_blob_id'],
+  ['graphics_file', 'blob_id'],
 ] as const;
 
 /** The table of the subject of each kind of job. */
 const jobSubjects: Record<string, Table> = {
   checkpoint: 'checkpoint',
+  graphics: 'graphics',
   derive: 'imodel',
   transferFiles: 'imodel',
   transferCheckpoints: 'imodel',
@@ -142,13 +156,9 @@ export const orphanRules: Record<Table, Rule> = {
         or exists (select 1 from transfer where transfer.history_id = h.id and transfer.head_index >= changeset."index")
         or exists (select 1 from history as child where child.parent_id = h.id and child.first_index > changeset."index")))`,
   },
-  checkpoint: {
-    by: 'deletion',
-    key: 'id',
-    orphan:
-      () => sql<boolean>`(segment_id is not null and not exists (select 1 from changeset as c where c.segment_id = checkpoint.segment_id and c."index" = changeset_index))
-      or (baseline_id is not null and not exists (select 1 from baseline where baseline.id = checkpoint.baseline_id))`,
-  },
+  checkpoint: ofChangeset('checkpoint'),
+  graphics: ofChangeset('graphics'),
+  graphics_file: partOf('graphics', 'graphics_id'),
   model_file: {
     by: 'collector',
     orphan: (before) =>

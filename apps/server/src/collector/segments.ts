@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import type { Database, Db } from '../db/database.ts';
 import { releaseBlobs } from '../storage/blobs.ts';
+import { deleteGraphicsAbove } from '../graphics/rows.ts';
 import type { Collected } from './collect.ts';
 import { unlessInUse, type CollectorOptions } from './step.ts';
 
@@ -88,7 +89,7 @@ async function reachOf(db: Db, historyId: string): Promise<number | undefined> {
   return reaches.length === 0 ? undefined : Math.max(...reaches.map(Number));
 }
 
-/** Deletes the changesets of a segment above an index, and their checkpoints. */
+/** Deletes the changesets of a segment above an index, their checkpoints and their graphics. */
 async function deleteAbove(
   db: Db,
   segmentId: string,
@@ -102,6 +103,7 @@ async function deleteAbove(
     .where('changeset_index', '>', above)
     .executeTakeFirst();
   collected.checkpoints += Number(checkpoints.numDeletedRows);
+  await deleteGraphicsAbove(db, segmentId, above);
   for (;;) {
     signal?.throwIfAborted();
     await setImmediate();

@@ -44,6 +44,8 @@ export interface Schema {
   model_file: ModelFileTable;
   model_file_block: ModelFileBlockTable;
   checkpoint: CheckpointTable;
+  graphics: GraphicsTable;
+  graphics_file: GraphicsFileTable;
   transfer: TransferTable;
   operation: OperationTable;
   repeatable_request: RepeatableRequestTable;
@@ -558,6 +560,34 @@ export interface CheckpointTable {
   failure_reason: string | null;
   created_at: number;
   finished_at: number | null;
+}
+
+/** The graphics of an iModel at one changeset: what a viewer shows, and a picture. Keyed like a checkpoint. */
+export interface GraphicsTable {
+  id: string;
+  segment_id: string | null;
+  baseline_id: string | null;
+  changeset_index: number;
+  state: CheckpointState;
+  failure_reason: string | null;
+  /** `GraphicsSummary` as JSON; null until the graphics are drawn. */
+  summary: string | null;
+  /** 1 if there are files of kind `small` and `large`. */
+  has_picture: number;
+  created_at: number;
+  finished_at: number | null;
+}
+
+/** A file of graphics. Files of equal content share one blob. */
+export interface GraphicsFileTable {
+  graphics_id: string;
+  /** `chunk`: geometry. `elements`: the table of elements. `small`, `large`: the picture. */
+  kind: 'chunk' | 'elements' | 'small' | 'large';
+  /** Order of the chunks, in which a viewer loads them; 0 for the other kinds. */
+  position: number;
+  blob_id: string;
+  /** `ChunkDetail` as JSON; null for the other kinds. */
+  detail: string | null;
 }
 
 /** A repeatable POST request and its response. */

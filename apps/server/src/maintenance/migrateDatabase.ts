@@ -41,6 +41,8 @@ export const tablesInOrder = [
   'model_file',
   'model_file_block',
   'checkpoint',
+  'graphics',
+  'graphics_file',
   'transfer',
   'operation',
   'job',

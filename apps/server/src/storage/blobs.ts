@@ -126,7 +126,7 @@ const storedBlob = compiledQuery((db, { id }: { id: string }) =>
 );
 
 /** Tables whose rows may share a blob. Pictures do not share blobs. */
-const referringTables = ['changeset', 'baseline', 'pending_changeset', 'block'] as const;
+const referringTables = ['changeset', 'baseline', 'pending_changeset', 'block', 'graphics_file'] as const;
 
 /** Marks blobs as released at `now`, except those that other rows still refer to. */
 export async function releaseBlobs(tx: Tx, ids: readonly string[], now: number): Promise<void> {

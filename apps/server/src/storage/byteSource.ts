@@ -9,6 +9,8 @@ export interface ByteSource {
   /** ETag of the bytes, without quotes. */
   etag: string;
   size: number;
+  /** Headers of the response that differ from those of other files. */
+  headers?: Readonly<Record<string, string>>;
   read(range: ByteRange | undefined): Readable | Promise<Readable>;
   /** Absent if the bytes are only available as a stream. */
   open?: ((range?: ByteRange) => Promise<OpenObject>) | undefined;

@@ -10,6 +10,8 @@ import { accountOf, type AccountHolder } from '../quotas/accounts.ts';
 import type { BlobStore, StoredObject } from '../storage/blobStore.ts';
 import { releaseBlobs, type Blobs } from '../storage/blobs.ts';
 import { ContentMismatchError } from '../storage/verifiedReads.ts';
+import type { Graphics } from '../graphics/graphics.ts';
+import type { IModelTable } from '../db/schema.ts';
 import type { PictureRequest, Pictures } from './pictures.ts';
 import type { ThumbnailSize } from './pictureSizes.ts';
 
@@ -18,24 +20,27 @@ export class Thumbnails {
   readonly #database: Database;
   readonly #blobs: Blobs;
   readonly #pictures: Pictures;
+  readonly #graphics: Graphics;
 
-  constructor(database: Database, blobs: Blobs, pictures: Pictures) {
+  constructor(database: Database, blobs: Blobs, pictures: Pictures, graphics: Graphics) {
     this.#database = database;
     this.#blobs = blobs;
     this.#pictures = pictures;
+    this.#graphics = graphics;
   }
 
-  /** The PNG of the iModel's thumbnail, or of the default picture. */
-  async get(imodelId: string, size: ThumbnailSize): Promise<Buffer> {
+  /** The PNG of the uploaded thumbnail, or else the picture drawn at or before the head, or else the default picture. */
+  async get(imodel: IModelTable, size: ThumbnailSize): Promise<Buffer> {
     const row = await this.#database.db
       .selectFrom('thumbnail')
       .selectAll()
-      .where('imodel_id', '=', imodelId)
+      .where('imodel_id', '=', imodel.id)
       .executeTakeFirst();
-    const blob =
-      row === undefined
-        ? undefined
-        : await this.#blobs.findReadable(size === 'small' ? row.small_blob_id : row.large_blob_id);
+    const uploaded = row && (size === 'small' ? row.small_blob_id : row.large_blob_id);
+    // Before it is initialized, an iModel may refer to the history of its source.
+    const blobId =
+      uploaded ?? (imodel.state === 'initialized' ? await this.#graphics.picture(imodel, size) : undefined);
+    const blob = blobId === undefined ? undefined : await this.#blobs.findReadable(blobId);
     if (blob === undefined) return (await this.#pictures.byDefault())[size];
     const bytes = await buffer(await this.#blobs.read(blob));
     if (bytes.length !== blob.size) throw new ContentMismatchError();

@@ -184,7 +184,7 @@ async function fill(
     concurrency: parts.config.parallelFiles,
     signal: run.signal,
   });
-  await run.record({ bytes: 0, changesets: 0 }, (tx) => complete(tx, transfer, checkpoint, fileId));
+  await run.record({ bytes: 0, changesets: 0 }, (tx) => complete(tx, parts, transfer, checkpoint, fileId));
 }
 
 function vacantSlot(transfer: TransferTable, { baseline_id, changeset_index }: CheckpointTable) {
@@ -270,7 +270,13 @@ async function insertScheduled(
   return fileId;
 }
 
-async function complete(tx: Tx, transfer: TransferTable, checkpoint: CheckpointTable, fileId: string): Promise<void> {
+async function complete(
+  tx: Tx,
+  { checkpoints }: TransferParts,
+  transfer: TransferTable,
+  checkpoint: CheckpointTable,
+  fileId: string,
+): Promise<void> {
   const { count } = await tx
     .selectFrom('model_file_block')
     .select((eb) => eb.fn.countAll<number>().as('count'))
@@ -287,6 +293,16 @@ async function complete(tx: Tx, transfer: TransferTable, checkpoint: CheckpointT
     .where('file_id', '=', fileId)
     .where('state', '=', 'scheduled')
     .execute();
+  const { itwin_id, creator_id } = await tx
+    .selectFrom('imodel')
+    .select(['itwin_id', 'creator_id'])
+    .where('id', '=', transfer.imodel_id)
+    .executeTakeFirstOrThrow();
+  // Graphics are drawn again in this store: that takes less than a general copy of any number of files would add here.
+  await checkpoints.graphics.checkpointMade(tx, vacantSlot(transfer, checkpoint), {
+    tenant: itwin_id,
+    userId: creator_id,
+  });
 }
 
 /** The blob of the source's baseline, mapped to its counterpart in the target store: blocks within it need no copy. */

@@ -58,13 +58,15 @@ async function finish(tx: Tx, parts: TransferParts, imodelId: string): Promise<v
   for (const checkpoint of unfinished) {
     // A checkpoint that was scheduled must not become unknown: it is made again, or else it is failed with a reason.
     if (await parts.checkpoints.ensureScheduled(tx, imodel, checkpoint.changeset_index)) continue;
+    const failureReason = 'The checkpoint could not be copied into this data center.';
+    await parts.checkpoints.graphics.checkpointFailed(tx, checkpoint, failureReason);
     await tx
       .insertInto('checkpoint')
       .values({
         ...checkpoint,
         state: 'failed',
         file_id: null,
-        failure_reason: 'The checkpoint could not be copied into this data center.',
+        failure_reason: failureReason,
         finished_at: Date.now(),
       })
       .onConflict((conflict) => conflict.doNothing())

@@ -17,6 +17,7 @@ import { ExtendedData } from '../changesets/extendedData.ts';
 import { ChangesetVerifier } from '../changesets/verifier.ts';
 import { Containers } from '../checkpoints/containers.ts';
 import { ModelFiles } from '../checkpoints/modelFiles.ts';
+import { Graphics } from '../graphics/graphics.ts';
 import { Cloning } from '../cloning/cloning.ts';
 import type { Config } from '../config.ts';
 import { openDatabase, type Database } from '../db/database.ts';
@@ -50,7 +51,7 @@ import { Uploads } from '../storage/uploads.ts';
 import { Pictures } from '../thumbnails/pictures.ts';
 import { Thumbnails } from '../thumbnails/thumbnails.ts';
 import { Users } from '../users/users.ts';
-import { wireCheckpoints, wireGenerator } from './checkpoints.ts';
+import { wireCheckpoints, wireDrawer, wireGenerator } from './checkpoints.ts';
 import { wireCollector } from './collector.ts';
 import { openDataFolder, openWorkFolder } from './dataFolder.ts';
 import { wireJobs, wireTransfers } from './jobs.ts';
@@ -103,6 +104,8 @@ async function wireServices(
   const checkpoints = wireCheckpoints(config, database);
   const files = { database, blobs, modelFiles, checkpoints, seeds, quotas };
   const { workers, generator } = wireGenerator(config, { ...files, jobs, workDir });
+  const drawer = wireDrawer(config, { ...files, jobs, workDir });
+  const graphics = new Graphics(database, checkpoints);
   wireTransfers(config, jobs, { database, blobs, seeds, checkpoints, quotas });
   const verifier = new ChangesetVerifier(config, log);
   const rateLimits = new RateLimits(config, database);
@@ -139,7 +142,7 @@ async function wireServices(
     changesetGroups: new ChangesetGroups(database),
     extendedData: new ExtendedData(database),
     favorites: new FavoritesAndRecents(database),
-    thumbnails: new Thumbnails(database, blobs, pictures),
+    thumbnails: new Thumbnails(database, blobs, pictures, graphics),
     shares,
     quotas,
     briefcases: new Briefcases(database, config, quotas),
@@ -152,6 +155,8 @@ async function wireServices(
     checkpoints,
     containers: new Containers(database, checkpoints, modelFiles),
     generator,
+    graphics,
+    drawer,
     workers,
     jobs,
     collector,
@@ -163,7 +168,7 @@ async function wireServices(
       clearTimeout(abortTimer);
       linkKeys.close();
       ending.abort(new Error('the server shuts down'));
-      await Promise.all([workers?.stop(workerMs), verifier.close()]);
+      await Promise.all([workers?.stop(workerMs), drawer?.stop(workerMs), verifier.close()]);
       rmSync(workDir, { recursive: true, force: true });
       rateLimits.close();
       if (!(await within(database.close(), closeMs)))

@@ -4,15 +4,17 @@ import type { Containers } from '../../checkpoints/containers.ts';
 import { outageOf } from '../../outages.ts';
 import { readAtMost } from '../../http/readAtMost.ts';
 import { ChecksumMismatchError, SizeMismatchError, UnknownBlockError } from '../../storage/blobStore.ts';
-import type { Blobs } from '../../storage/blobs.ts';
+import type { Blobs, ReadableBlob } from '../../storage/blobs.ts';
 import type { Downloads } from './downloads.ts';
 import { incomingBody, StalledUploadError } from './incomingBody.ts';
 import type { Shares } from '../../shares/shares.ts';
 import { sendFile } from './sendFile.ts';
+import { sendGraphics } from './sendGraphics.ts';
 import {
   blobPath,
   containerPath,
   filePath,
+  graphicsPath,
   type LinkFault,
   type LinkGrant,
   type SignedLinks,
@@ -103,8 +105,7 @@ export async function dataPlane(
     const grant = grantOf(request);
     requireGrant(grant, 'r');
     await requireShare(grant);
-    const blob = await blobs.findReadable(request.params.blobId);
-    if (blob === undefined) throw new StorageError(404, 'BlobNotFound', 'The blob does not exist.');
+    const blob = await requireBlob(blobs, request.params.blobId);
     const elsewhere =
       grant.share === undefined && followsRedirects(request)
         ? await blobs.redirectTo(blob, request.params.fileName, request.headers.origin !== undefined)
@@ -135,6 +136,15 @@ export async function dataPlane(
     return sendFile(file, request, reply, download);
   });
 
+  app.get(graphicsPath, async (request: LinkRequest, reply) => {
+    const { blobId, fileName } = request.params;
+    const grant = links.check({ resource: `graphics/${blobId}`, fileName, query: request.query });
+    requireGrant(grant, 'r');
+    await requireShare(grant);
+    const blob = await requireBlob(blobs, blobId);
+    return sendGraphics(blobs, blob, request, reply, downloads.begin(signatureOf(request), reply.raw));
+  });
+
   app.get(containerPath, async (request: ContainerRequest, reply) => {
     const { container, name } = request.params;
     const verdict = links.checkContainer(container, request.query);
@@ -156,6 +166,12 @@ export async function dataPlane(
     refuseUnlessStored(await take(uploads, upload, { request, reply, stallMs }));
     return reply.code(201).send();
   });
+}
+
+async function requireBlob(blobs: Blobs, id: string): Promise<ReadableBlob> {
+  const blob = await blobs.findReadable(id);
+  if (blob === undefined) throw new StorageError(404, 'BlobNotFound', 'The blob does not exist.');
+  return blob;
 }
 
 /** A request with a body. */

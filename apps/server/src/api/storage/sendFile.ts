@@ -30,7 +30,7 @@ export async function sendFile(
   const { 'if-match': ifMatch, 'if-none-match': ifNoneMatch } = request.headers;
   if (ifMatch !== undefined && !namesEntityTag(ifMatch, etag, false))
     throw new StorageError(412, 'ConditionNotMet', 'The blob is not the one that If-Match names.');
-  reply.headers({ etag, 'accept-ranges': 'bytes', 'cache-control': 'private, max-age=0' });
+  reply.headers({ etag, 'accept-ranges': 'bytes', 'cache-control': 'private, max-age=0', ...file.headers });
   if (ifNoneMatch !== undefined && namesEntityTag(ifNoneMatch, etag, true)) return reply.code(304).send();
 
   // Rule of RFC 9110, 14.2: ranges are for GET alone.
@@ -47,7 +47,7 @@ export async function sendFile(
         ? exactly(length, range !== undefined, await file.read(range), request, reply, download)
         : new PouredBody(await file.open(range), length, request, download);
   if (range !== undefined) reply.code(206).header('content-range', `bytes ${range.start}-${range.end}/${file.size}`);
-  reply.headers({ 'content-type': 'application/octet-stream', 'content-length': length });
+  reply.headers({ 'content-type': 'application/octet-stream', ...file.headers, 'content-length': length });
   // A stream in any case: for an empty body Fastify would set a length of 0 over the one that HEAD must tell.
   return reply.send(body);
 }

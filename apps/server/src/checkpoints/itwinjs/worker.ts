@@ -52,9 +52,9 @@ export type FaultKind = 'notAnIModel' | 'briefcase' | 'unreadable';
  * Messages of the process: `applied` after each changeset, then `result` or `fault` at the end. `fault` is shown to
  * users, `detail` goes to the log.
  */
-export type WorkerMessage =
+export type WorkerMessage<Result = WorkResult> =
   | { applied: number }
-  | { result: WorkResult }
+  | { result: Result }
   | { fault: string; kind: FaultKind; detail: string; highestBriefcaseId: number };
 
 /** A file cannot be processed. The message is shown to users. */

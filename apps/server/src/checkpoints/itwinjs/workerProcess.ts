@@ -23,6 +23,18 @@ export interface WorkerLimits {
   workMs: number;
 }
 
+/** What a process does, and how messages to users call it. */
+export interface ProcessKind {
+  /** Its module. */
+  script: URL;
+  /** Subject of a sentence, such as `Making the file`. */
+  work: string;
+  /** Predicate of a sentence, such as `makes checkpoints`. */
+  does: string;
+  /** How long an idle process is kept, milliseconds. */
+  idleMs: number;
+}
+
 /** A file cannot be processed. The message is shown to users; the cause has the details from the process. */
 export class FileFaultError extends FinalError {
   readonly kind: FaultKind;
@@ -67,8 +79,21 @@ export function isITwinJsInstalled(): boolean {
   }
 }
 
+/** The process that makes model files. */
+const fileProcess: ProcessKind = {
+  // worker.ts in the sources, worker.js in the build: the same extension as this module.
+  script: new URL(`./worker${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url),
+  work: 'Making the file',
+  does: 'makes checkpoints',
+  idleMs,
+};
+
 /** Runs the iTwin.js process of a slot. Starts it when there is work, and sends it one request at a time. */
-export class WorkerProcess implements ModelWorker {
+export class WorkerProcess<Request extends { file: string } = WorkRequest, Result = WorkResult> implements ModelWorker<
+  Request,
+  Result
+> {
+  readonly #kind: ProcessKind;
   readonly #cacheDir: string;
   readonly #limits: WorkerLimits;
   readonly #isolation: Promise<Isolation>;
@@ -77,7 +102,8 @@ export class WorkerProcess implements ModelWorker {
   #tail: Promise<unknown> = Promise.resolve();
 
   /** @param isolation the isolation of the process, determined while the server starts */
-  constructor(cacheDir: string, limits: WorkerLimits, isolation: Promise<Isolation>) {
+  constructor(cacheDir: string, limits: WorkerLimits, isolation: Promise<Isolation>, kind = fileProcess) {
+    this.#kind = kind;
     this.#cacheDir = cacheDir;
     this.#limits = limits;
     this.#isolation = isolation;
@@ -98,20 +124,20 @@ export class WorkerProcess implements ModelWorker {
   }
 
   async work(
-    request: WorkRequest,
+    request: Request,
     options: CallOptions & { signal: AbortSignal },
     onApplied: (index: number) => void,
-  ): Promise<WorkResult> {
+  ): Promise<Result> {
     const turn = this.#tail.then(() => this.#work(request, options, onApplied));
     this.#tail = turn.catch(() => undefined);
     return turn;
   }
 
   async #work(
-    request: WorkRequest,
+    request: Request,
     options: CallOptions & { signal: AbortSignal },
     onApplied: (index: number) => void,
-  ): Promise<WorkResult> {
+  ): Promise<Result> {
     const isolation = await this.#requireIsolation();
     const folder = path.dirname(request.file);
     await isolation.grantAccess(folder);
@@ -126,7 +152,7 @@ export class WorkerProcess implements ModelWorker {
       return await this.#exchange(child, request, options, onApplied, () => errorOutput);
     } finally {
       child.stderr?.off('data', listen);
-      this.#idle = setTimeout(() => this.#end(), idleMs);
+      this.#idle = setTimeout(() => this.#end(), this.#kind.idleMs);
       this.#idle.unref();
     }
   }
@@ -139,7 +165,7 @@ export class WorkerProcess implements ModelWorker {
       // way.
       throw error instanceof IsolationError
         ? new FinalError(
-            'This server cannot isolate the process that makes checkpoints as its configuration requires.',
+            `This server cannot isolate the process that ${this.#kind.does} as its configuration requires.`,
             {
               cause: error,
             },
@@ -151,14 +177,14 @@ export class WorkerProcess implements ModelWorker {
   /** Sends one request to the process and waits for its result, within the limits. */
   #exchange(
     child: ChildProcess,
-    request: WorkRequest,
+    request: Request,
     { signal, onProgress }: CallOptions & { signal: AbortSignal },
     onApplied: (index: number) => void,
     errorOutput: () => string,
-  ): Promise<WorkResult> {
+  ): Promise<Result> {
     const folder = path.dirname(request.file);
     const maxDiskBytes = maxWorkBytes(bytesIn(folder));
-    return new Promise<WorkResult>((resolve, reject) => {
+    return new Promise<Result>((resolve, reject) => {
       let reason: Error | undefined;
       const startedAt = performance.now();
       let lastHeardAt = startedAt;
@@ -170,7 +196,7 @@ export class WorkerProcess implements ModelWorker {
       const watch = setInterval(() => {
         onProgress?.();
         const now = performance.now();
-        const exceeded = exceededLimit(this.#limits, {
+        const exceeded = exceededLimit(this.#kind.work, this.#limits, {
           silenceMs: now - lastHeardAt,
           workMs: now - startedAt,
           memoryBytes: memoryOf(child),
@@ -186,7 +212,7 @@ export class WorkerProcess implements ModelWorker {
         child.off('exit', onExit);
         child.off('error', onError);
       };
-      const onMessage = (message: WorkerMessage): void => {
+      const onMessage = (message: WorkerMessage<Result>): void => {
         lastHeardAt = performance.now();
         if ('applied' in message) return onApplied(message.applied);
         settle();
@@ -199,7 +225,7 @@ export class WorkerProcess implements ModelWorker {
         const output = errorOutput();
         reject(
           reason ??
-            new PublicError(`The process that makes checkpoints ended unexpectedly (${killedBy ?? code}).`, {
+            new PublicError(`The process that ${this.#kind.does} ended unexpectedly (${killedBy ?? code}).`, {
               cause: output === '' ? undefined : new Error(output),
             }),
         );
@@ -209,7 +235,7 @@ export class WorkerProcess implements ModelWorker {
         if (child.pid !== undefined) return;
         settle();
         this.#child = undefined;
-        reject(new PublicError('The process that makes checkpoints could not be started.', { cause: error }));
+        reject(new PublicError(`The process that ${this.#kind.does} could not be started.`, { cause: error }));
       };
       signal.addEventListener('abort', onAbort, { once: true });
       child.on('error', onError);
@@ -233,13 +259,7 @@ export class WorkerProcess implements ModelWorker {
   }
 
   #start(isolation: Isolation): ChildProcess {
-    // worker.ts in the sources, worker.js in the build: the same extension as this module.
-    const ending = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
-    const { file, args, options } = isolation.command(
-      fileURLToPath(new URL(`./worker${ending}`, import.meta.url)),
-      [this.#cacheDir],
-      true,
-    );
+    const { file, args, options } = isolation.command(fileURLToPath(this.#kind.script), [this.#cacheDir], true);
     const child = spawn(file, args, { ...options, stdio: ['ignore', 'ignore', 'pipe', 'ipc'], serialization: 'json' });
     child.once('exit', () => {
       if (this.#child === child) this.#child = undefined;
@@ -279,19 +299,17 @@ interface Usage {
 /**
  * The error for the first limit that is exceeded. Final, because another attempt on the same files would exceed it too.
  */
-function exceededLimit(limits: WorkerLimits, used: Usage): FinalError | undefined {
+function exceededLimit(work: string, limits: WorkerLimits, used: Usage): FinalError | undefined {
   if (used.silenceMs > limits.silenceMs)
-    return new FinalError(`Making the file showed no progress for ${limits.silenceMs / 1000} s and was stopped.`);
+    return new FinalError(`${work} showed no progress for ${limits.silenceMs / 1000} s and was stopped.`);
   if (used.workMs > limits.workMs)
-    return new FinalError(`Making the file took longer than ${limits.workMs / 1000} s and was stopped.`);
+    return new FinalError(`${work} took longer than ${limits.workMs / 1000} s and was stopped.`);
   if (used.memoryBytes > limits.memoryBytes)
     return new FinalError(
-      `Making the file took more than ${Math.round(limits.memoryBytes / 2 ** 20)} MiB of memory and was stopped.`,
+      `${work} took more than ${Math.round(limits.memoryBytes / 2 ** 20)} MiB of memory and was stopped.`,
     );
   if (used.disk !== undefined && used.disk.bytes > used.disk.max)
-    return new FinalError(
-      `Making the file took more than ${Math.round(used.disk.max / 2 ** 20)} MiB of disk and was stopped.`,
-    );
+    return new FinalError(`${work} took more than ${Math.round(used.disk.max / 2 ** 20)} MiB of disk and was stopped.`);
   return undefined;
 }
 

@@ -2,10 +2,11 @@ import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import type { IsolationLevel } from '../../domain.ts';
 import type { ModelWorker } from './modelWorker.ts';
+import type { WorkRequest, WorkResult } from './worker.ts';
 
 /** A slot for one request at a time. Its iTwin.js process can access only the slot's folder. */
-export interface WorkSlot {
-  worker: ModelWorker;
+export interface WorkSlot<Request = WorkRequest, Result = WorkResult> {
+  worker: ModelWorker<Request, Result>;
   folder: string;
 }
 
@@ -13,21 +14,25 @@ export interface WorkSlot {
  * The slots for work with iTwin.js. Each processes one file at a time and can access only its own folder, so that a
  * malicious file can neither block nor read another one. Processes and folders are created on demand.
  */
-export class Workers {
+export class Workers<Request = WorkRequest, Result = WorkResult> {
   readonly #folder: string;
   readonly #most: number;
-  readonly #workerFor: (folder: string, slot: number) => ModelWorker;
-  readonly #slots: WorkSlot[] = [];
-  readonly #idle: WorkSlot[] = [];
+  readonly #workerFor: (folder: string, slot: number) => ModelWorker<Request, Result>;
+  readonly #slots: WorkSlot<Request, Result>[] = [];
+  readonly #idle: WorkSlot<Request, Result>[] = [];
   /** In order of arrival. */
-  readonly #waiting = new Set<(slot: WorkSlot) => void>();
+  readonly #waiting = new Set<(slot: WorkSlot<Request, Result>) => void>();
 
   /**
    * @param folder parent of the slots' folders
    * @param slots maximum number of slots
    * @param workerFor creates the worker of a slot
    */
-  constructor(folder: string, slots: number, workerFor: (folder: string, slot: number) => ModelWorker) {
+  constructor(
+    folder: string,
+    slots: number,
+    workerFor: (folder: string, slot: number) => ModelWorker<Request, Result>,
+  ) {
     this.#folder = folder;
     this.#most = slots;
     this.#workerFor = workerFor;
@@ -54,7 +59,7 @@ export class Workers {
    * Runs work in a slot as soon as one is free.
    * @throws the reason of the signal if it is aborted before
    */
-  async use<T>(signal: AbortSignal, work: (slot: WorkSlot) => Promise<T>): Promise<T> {
+  async use<T>(signal: AbortSignal, work: (slot: WorkSlot<Request, Result>) => Promise<T>): Promise<T> {
     signal.throwIfAborted();
     const slot = this.#idle.pop() ?? (this.#slots.length < this.#most ? this.#make() : await this.#next(signal));
     try {
@@ -76,13 +81,13 @@ export class Workers {
     for (const { worker } of this.#slots) worker.kill();
   }
 
-  get #first(): ModelWorker {
-    return (this.#slots[0] as WorkSlot).worker;
+  get #first(): ModelWorker<Request, Result> {
+    return (this.#slots[0] as WorkSlot<Request, Result>).worker;
   }
 
-  #next(signal: AbortSignal): Promise<WorkSlot> {
+  #next(signal: AbortSignal): Promise<WorkSlot<Request, Result>> {
     return new Promise((resolve, reject) => {
-      const take = (slot: WorkSlot): void => {
+      const take = (slot: WorkSlot<Request, Result>): void => {
         this.#waiting.delete(take);
         signal.removeEventListener('abort', onAbort);
         resolve(slot);
@@ -96,7 +101,7 @@ export class Workers {
     });
   }
 
-  #make(): WorkSlot {
+  #make(): WorkSlot<Request, Result> {
     const index = this.#slots.length;
     const folder = path.join(this.#folder, `slot-${index}`);
     mkdirSync(folder, { recursive: true, mode: 0o700 });

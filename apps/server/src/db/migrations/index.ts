@@ -30,6 +30,7 @@ import { foreignKeysMigration } from './0030-foreign-keys.ts';
 import { historyParentsMigration } from './0031-history-parents.ts';
 import { orphanChecksMigration } from './0032-orphan-checks.ts';
 import { signInMigration } from './0034-sign-in.ts';
+import { graphicsMigration } from './0040-graphics.ts';
 
 /** All migrations, in the order of their names. A released migration never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -64,5 +65,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0031-history-parents': historyParentsMigration(engine),
     '0032-orphan-checks': orphanChecksMigration(engine),
     '0034-sign-in': signInMigration(engine),
+    '0040-graphics': graphicsMigration(engine),
   };
 }

@@ -103,9 +103,25 @@ export function lastCheckpoint(
   upTo: Value<number>,
   which: 'usable' | 'any',
 ): RawBuilder<{ segment_id: string; changeset_index: number }> {
-  const state = which === 'usable' ? sql`and c.state = 'successful'` : sql``;
-  const within = (last: RawBuilder<number>) => sql`(select c.changeset_index from checkpoint as c
-    where c.segment_id = h.segment_id ${state} and c.changeset_index <= ${last}
+  return lastWith(historyId, upTo, sql`checkpoint`, which === 'usable' ? sql`and c.state = 'successful'` : sql``);
+}
+
+/** The same for the last changeset that has a picture. */
+export function lastPicture(
+  historyId: Value<string>,
+  upTo: Value<number>,
+): RawBuilder<{ segment_id: string; changeset_index: number }> {
+  return lastWith(historyId, upTo, sql`graphics`, sql`and c.has_picture = 1`);
+}
+
+function lastWith(
+  historyId: Value<string>,
+  upTo: Value<number>,
+  table: RawBuilder<unknown>,
+  condition: RawBuilder<unknown>,
+): RawBuilder<{ segment_id: string; changeset_index: number }> {
+  const within = (last: RawBuilder<number>) => sql`(select c.changeset_index from ${table} as c
+    where c.segment_id = h.segment_id ${condition} and c.changeset_index <= ${last}
     order by c.changeset_index desc limit 1)`;
   const found: WalkColumn = { name: sql`found`, of: within };
   return sql<{ segment_id: string; changeset_index: number }>`(${walk(historyId, upTo, sql`w.found is null`, found)}

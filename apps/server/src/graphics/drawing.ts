@@ -1,0 +1,54 @@
+/** Limits of one drawing. */
+export interface DrawingLimits {
+  /** Triangles that are drawn; the smallest elements are left out beyond it. */
+  maxTriangles: number;
+  /** Elements that are listed and drawn; the smallest ones are left out beyond it. */
+  maxElements: number;
+}
+
+/** A box, metres. */
+export interface Box {
+  low: [number, number, number];
+  high: [number, number, number];
+}
+
+/** What the graphics of an iModel contain, and what had to be left out. */
+export interface GraphicsSummary {
+  /** Elements with geometry, drawn or not. */
+  elements: number;
+  triangles: number;
+  omittedElements: number;
+  /** Triangles of the omitted elements that were counted before drawing stopped: the least that is missing. */
+  omittedTriangles: number;
+  /** Whether the iModel has two-dimensional elements only, which are drawn in plan. */
+  is2d: boolean;
+  /** Extents of what is drawn; null for an iModel without geometry. */
+  bounds: Box | null;
+}
+
+/** A chunk of the graphics. */
+export interface ChunkDetail {
+  triangles: number;
+  bounds: Box;
+}
+
+/** Part of a drawing: a chunk of geometry, the table of elements, or a picture in one of two sizes. */
+export type GraphicsFileKind = 'chunk' | 'elements' | 'small' | 'large';
+
+/** A file that the graphics process wrote to its folder. */
+export interface DrawnFile {
+  kind: GraphicsFileKind;
+  name: string;
+  /** Of a chunk. */
+  detail?: ChunkDetail;
+}
+
+/** What the graphics process is asked for. It writes its files beside the model file. */
+export interface DrawingRequest extends DrawingLimits {
+  file: string;
+}
+
+export interface DrawingResult {
+  summary: GraphicsSummary;
+  files: DrawnFile[];
+}

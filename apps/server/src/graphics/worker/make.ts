@@ -1,0 +1,126 @@
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { brotliCompressSync, constants } from 'node:zlib';
+import { SnapshotDb } from '@itwin/core-backend';
+import type { DrawingRequest, DrawingResult, DrawnFile, GraphicsFileKind } from '../drawing.ts';
+import { boundsOfChunk, chunksOf } from './chunks.ts';
+import { draw, type Drawing } from './draw.ts';
+import { boundsOf, readDrawables, type Drawables } from './elements.ts';
+import { trianglesIn } from './geometry.ts';
+import { writeGlb } from './glb.ts';
+import { drawPicture } from './picture.ts';
+
+/** Effort of the compression, 0-11. Beyond 9 it takes 10 times as long for a few percent. */
+const brotliQuality = 9;
+
+/**
+ * Draws an iModel and writes the result beside its file: chunks of geometry and the table of elements, compressed with
+ * brotli, and a picture in two sizes.
+ * @param onProgress called when something was done
+ */
+export function makeGraphics(request: DrawingRequest, onProgress: (elements: number) => void): DrawingResult {
+  const { file, maxElements } = request;
+  const drawables = readDrawables(file, maxElements);
+  const { elements, is2d } = drawables;
+  const bounds = boundsOf(elements.map(({ box }) => box));
+  const origin = bounds?.low.map((low, axis) => Math.round((low + (bounds.high[axis] as number)) / 2)) ?? [0, 0, 0];
+  onProgress(0);
+  const drawing = drawFile(request, drawables, origin as unknown as readonly [number, number, number], onProgress);
+  const files: DrawnFile[] = [];
+  const write = (kind: GraphicsFileKind, bytes: Buffer, detail?: DrawnFile['detail']): void => {
+    const name = `graphics-${files.length}`;
+    writeFileSync(path.join(path.dirname(file), name), bytes);
+    files.push({ kind, name, ...(detail !== undefined && { detail }) });
+    onProgress(elements.length);
+  };
+  const { table, modelOf, categoryOf } = tableOf(drawables, drawing);
+  for (const chunk of chunksOf(drawing.geometry)) {
+    const triangles =
+      trianglesIn(chunk.placed.map(({ piece }) => piece)) +
+      chunk.instances.reduce((sum, { part }) => sum + part.triangles, 0);
+    write('chunk', compressed(writeGlb(drawing.geometry, chunk, { modelOf, categoryOf })), {
+      triangles,
+      bounds: boundsOfChunk(chunk, drawing.geometry.origin),
+    });
+  }
+  write('elements', compressed(Buffer.from(JSON.stringify(table))));
+  const picture = drawPicture(drawing.geometry, is2d);
+  if (picture !== undefined) {
+    write('small', picture.small);
+    write('large', picture.large);
+  }
+  return {
+    files,
+    summary: {
+      elements: elements.length + drawables.omitted,
+      triangles: drawing.triangles,
+      omittedElements: drawing.omittedElements + drawables.omitted,
+      omittedTriangles: drawing.omittedTriangles,
+      is2d,
+      bounds: boundsOf(elements.filter((_element, n) => drawing.isDrawn(n)).map(({ box }) => box)) ?? null,
+    },
+  };
+}
+
+function drawFile(
+  { file, maxTriangles }: DrawingRequest,
+  { elements }: Drawables,
+  origin: readonly [number, number, number],
+  onProgress: (elements: number) => void,
+): Drawing {
+  const db = SnapshotDb.openFile(file);
+  try {
+    return draw(db, elements, origin, { maxTriangles }, onProgress);
+  } finally {
+    db.close();
+  }
+}
+
+/** The table of elements, by columns. `hash` is null for an element that is not drawn. */
+function tableOf({ elements, classNames, labels }: Drawables, drawing: Drawing) {
+  const indexer = (): { indexOf: (key: string) => number; keys: string[] } => {
+    const known = new Map<string, number>();
+    const keys: string[] = [];
+    return {
+      keys,
+      indexOf: (key) => {
+        const index = known.get(key) ?? keys.push(key) - 1;
+        known.set(key, index);
+        return index;
+      },
+    };
+  };
+  const [models, categories, classes] = [indexer(), indexer(), indexer()];
+  const model = elements.map((element) => models.indexOf(element.model));
+  const category = elements.map((element) => categories.indexOf(element.category));
+  const columns = {
+    id: elements.map(({ id }) => id),
+    class: elements.map(({ classId }) => classes.indexOf(classNames.get(classId) ?? 'BisCore:Element')),
+    label: elements.map(({ label }) => label),
+    model,
+    category,
+    box: elements.map(({ box }) => box.map((value) => Math.round(value * 1000) / 1000)),
+    hash: elements.map((_element, n) => (drawing.isDrawn(n) ? drawing.geometry.hashOf(n) : null)),
+  };
+  const labelled = (ids: readonly string[]) => ids.map((id) => ({ id, label: labels.get(id) ?? id }));
+  return {
+    table: {
+      models: labelled(models.keys),
+      categories: labelled(categories.keys),
+      classes: classes.keys,
+      elements: columns,
+    },
+    modelOf: (feature: number) => model[feature] ?? 0,
+    categoryOf: (feature: number) => category[feature] ?? 0,
+  };
+}
+
+function compressed(bytes: Buffer): Buffer {
+  return brotliCompressSync(bytes, {
+    params: {
+      [constants.BROTLI_PARAM_QUALITY]: brotliQuality,
+      [constants.BROTLI_PARAM_LGWIN]: 22,
+      [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length,
+    },
+  });
+}

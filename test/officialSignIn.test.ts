@@ -57,7 +57,7 @@ describe('The official sign-in packages, unmodified', () => {
         },
       ],
     });
-    await server.services.accounts.setPassword(people.olivia.id, password);
+    for (const who of ['olivia', 'max'] as const) await server.services.accounts.setPassword(people[who].id, password);
     authority = `${server.origin}/auth`;
   });
   after(async () => {
@@ -66,6 +66,21 @@ describe('The official sign-in packages, unmodified', () => {
     await server.close();
     installation.remove();
   });
+
+  /** Opens the application, signs in on the pages of the server and allows what the application asks for. */
+  async function signIn(page: Page, who: 'olivia' | 'max', more = ''): Promise<void> {
+    page.setDefaultTimeout(timeoutMs);
+    await page.goto(`${application.origin}/?authority=${encodeURIComponent(authority)}${more}`);
+    await page.click('text=Sign in');
+    await page.fill('input[name=name]', people[who].email);
+    await page.fill('input[name=password]', password);
+    await page.click('button[type=submit], form button');
+    await page.waitForURL(/\/auth\/|signin-callback|\/$/);
+    await page.locator('form button').first().click();
+    await page.waitForSelector('#user');
+    assert.equal(await page.textContent('#user'), people[who].id);
+    assert.equal(await page.textContent('#status'), '200');
+  }
 
   test('service-authorization gets a token that the API accepts and that its introspection finds active', async () => {
     const client = new ServiceAuthorizationClient({
@@ -107,18 +122,7 @@ describe('The official sign-in packages, unmodified', () => {
       });
       try {
         const page: Page = await browser.newPage();
-        page.setDefaultTimeout(timeoutMs);
-        await page.goto(`${application.origin}/?authority=${encodeURIComponent(authority)}`);
-        await page.click('text=Sign in');
-        await page.fill('input[name=name]', people.olivia.email);
-        await page.fill('input[name=password]', password);
-        await page.click('button[type=submit], form button');
-        await page.waitForURL(/\/auth\/|signin-callback|\/$/);
-        const allow = page.locator('form button').first();
-        await allow.click();
-        await page.waitForSelector('#user');
-        assert.equal(await page.textContent('#user'), people.olivia.id);
-        assert.equal(await page.textContent('#status'), '200');
+        await signIn(page, 'olivia');
 
         await page.reload();
         await page.waitForSelector('#user');
@@ -133,6 +137,38 @@ describe('The official sign-in packages, unmodified', () => {
         const confirm = page.locator('form button').first();
         await confirm.click();
         await page.waitForURL(`${application.origin}/signed-out**`);
+      } finally {
+        await browser.close();
+      }
+    },
+  );
+
+  test(
+    'browser-authorization renews the token in a frame that asks nobody, if there is no refresh token',
+    { skip: chromium === undefined ? 'there is no Chromium here' : false, timeout: 120_000 },
+    async () => {
+      const browser: Browser = await browserType.launch({
+        executablePath: chromium as string,
+        args: chromiumFlags.filter((flag) => flag !== '--headless'),
+        timeout: timeoutMs,
+      });
+      try {
+        const page: Page = await browser.newPage();
+        const silent: string[] = [];
+        const grants: string[] = [];
+        page.on('request', (request) => {
+          const url = new URL(request.url());
+          if (url.searchParams.get('prompt') === 'none' && request.frame() !== page.mainFrame())
+            silent.push(url.pathname);
+          if (url.pathname === '/auth/token')
+            grants.push(new URLSearchParams(request.postData() ?? '').get('grant_type') ?? '');
+        });
+        await signIn(page, 'max', `&scope=${encodeURIComponent('openid profile email itwin-platform')}`);
+        const before = await page.textContent('#token');
+        await page.waitForFunction(`document.querySelector('#token').textContent !== ${JSON.stringify(before)}`);
+        assert.equal(await page.textContent('#status'), '200');
+        assert.equal(silent[0], '/auth/authorize');
+        assert.deepEqual(new Set(grants), new Set(['authorization_code']));
       } finally {
         await browser.close();
       }

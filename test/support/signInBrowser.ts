@@ -1,6 +1,12 @@
 /** A browser without scripts, for the pages of sign-in: it keeps cookies by path, follows redirects and sends forms. */
 export class SignInBrowser {
   readonly #cookies = new Map<string, { value: string; path: string }>();
+  readonly #language: string | undefined;
+
+  /** @param language what it sends as Accept-Language */
+  constructor(language?: string) {
+    this.#language = language;
+  }
 
   /** A response whose redirects stay on the server were followed; a redirect elsewhere is returned. */
   async open(address: string, init: RequestInit = {}): Promise<BrowserPage> {
@@ -11,6 +17,7 @@ export class SignInBrowser {
     const headers = new Headers(init.headers);
     if (cookies.length > 0) headers.set('cookie', cookies.join('; '));
     if (!headers.has('accept')) headers.set('accept', 'text/html');
+    if (this.#language !== undefined) headers.set('accept-language', this.#language);
     const response = await fetch(url, { ...init, headers, redirect: 'manual', signal: AbortSignal.timeout(20_000) });
     for (const cookie of response.headers.getSetCookie()) this.#keep(cookie);
     const body = await response.text();

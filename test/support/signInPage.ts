@@ -17,15 +17,19 @@ declare const location: { origin: string; pathname: string; search: string };
 declare const localStorage: { getItem(key: string): string | null; setItem(key: string, value: string): void };
 
 const { origin, pathname, search } = location;
-const given = new URLSearchParams(search).get('authority');
-if (given !== null) localStorage.setItem('authority', given);
+for (const name of ['authority', 'scope']) {
+  const given = new URLSearchParams(search).get(name);
+  if (given !== null) localStorage.setItem(name, given);
+}
 
 const client = new BrowserAuthorizationClient({
   authority: localStorage.getItem('authority') ?? '',
   clientId: 'web-app',
   redirectUri: `${origin}/signin-callback`,
+  // For tokens that are renewed in a frame, because there is no refresh token.
+  silentRedirectUri: `${origin}/signin-callback`,
   postSignoutRedirectUri: `${origin}/signed-out`,
-  scope: 'openid profile email offline_access itwin-platform',
+  scope: localStorage.getItem('scope') ?? 'openid profile email offline_access itwin-platform',
   responseType: 'code',
   noSilentSignInOnAppStartup: true,
 });

@@ -1,11 +1,13 @@
 import { createHash } from 'node:crypto';
+import { sql } from 'kysely';
 import { LRUCache } from 'lru-cache';
+import { compiledQuery } from '../db/compiledQuery.ts';
 import type { Database } from '../db/database.ts';
 import { findChangeset } from '../db/statements/findChangeset.ts';
 import type { IModelTable } from '../db/schema.ts';
 import { parseGuid } from '../domain.ts';
-import type { ByteRange } from '../storage/blobStore.ts';
-import { readInPieces, type ByteSource } from '../storage/byteSource.ts';
+import type { OpenObject } from '../storage/blobStore.ts';
+import type { ByteSource } from '../storage/byteSource.ts';
 import { databaseName, type Checkpoints } from './checkpoints.ts';
 import type { Identity } from './identity.ts';
 import { writeManifest } from './manifest.ts';
@@ -52,8 +54,7 @@ export class Containers {
     return {
       etag: etagOf(fileId, identity),
       size: file.size,
-      read: (range) => this.#files.read(file, identity, range),
-      open: (range) => Promise.resolve(this.#files.open(file, identity, range)),
+      open: (range) => this.#files.open(file, identity, range),
     };
   }
 
@@ -83,10 +84,19 @@ export class Containers {
     const file = place === undefined ? undefined : await this.#file(place.fileId);
     if (place === undefined || file === undefined) return undefined;
     const identity = identityOf(imodel);
-    const bytes = await this.#files.readBlock(file, place.position, identity);
-    // Cloud Backed SQLite reads whole blocks, so the last block of a file is padded with zeros.
-    const whole = bytes.length === blockBytes ? bytes : Buffer.concat([bytes, Buffer.alloc(blockBytes - bytes.length)]);
-    return toByteSource(name.toLowerCase(), whole);
+    const start = place.position * blockBytes;
+    const length = Math.min(blockBytes, file.size - start);
+    return {
+      etag: name.toLowerCase(),
+      // Cloud Backed SQLite reads whole blocks, so the last block of a file is padded with zeros.
+      size: blockBytes,
+      open: async (range = { start: 0, end: blockBytes - 1 }) => {
+        const stored = { start: start + range.start, end: start + Math.min(range.end, length - 1) };
+        const object = await this.#files.open(file, identity, stored);
+        const padding = range.end + 1 - Math.max(range.start, length);
+        return padding <= 0 ? object : padded(object, padding);
+      },
+    };
   }
 
   /** Finds a block among the checkpoints that the iModel can see. Its container serves no other blocks. */
@@ -115,16 +125,18 @@ export class Containers {
   /** An iModel that is not initialized has no container, because it may still refer to the files of its source. */
   async #imodel(text: string): Promise<IModelTable | undefined> {
     const id = parseGuid(text);
-    if (id === undefined) return undefined;
-    return this.#database.db
-      .selectFrom('imodel')
-      .selectAll()
-      .where('id', '=', id)
-      .where('deleted_at', 'is', null)
-      .where('state', '=', 'initialized')
-      .executeTakeFirst();
+    return id === undefined ? undefined : initializedIModel.first(this.#database.db, { id });
   }
 }
+
+const initializedIModel = compiledQuery((db, { id }: { id: string }) =>
+  db
+    .selectFrom('imodel')
+    .selectAll()
+    .where('id', '=', id)
+    .where('deleted_at', 'is', null)
+    .where('state', '=', sql.lit('initialized')),
+);
 
 function identityOf(imodel: IModelTable): Identity {
   return { iModelId: imodel.id, iTwinId: imodel.itwin_id };
@@ -149,11 +161,24 @@ function etagOf(what: string, { iModelId, iTwinId }: Identity): string {
 }
 
 function toByteSource(etag: string, bytes: Buffer): ByteSource {
-  const within = (range?: ByteRange) => (range === undefined ? bytes : bytes.subarray(range.start, range.end + 1));
   return {
     etag,
     size: bytes.length,
-    read: (range) => readInPieces(within(range)),
-    open: (range) => Promise.resolve({ pour: (sink) => sink(within(range)), close: () => Promise.resolve() }),
+    open: (range = { start: 0, end: bytes.length - 1 }) =>
+      Promise.resolve({
+        pour: (sink) => sink(bytes.subarray(range.start, range.end + 1)),
+        close: () => Promise.resolve(),
+      }),
+  };
+}
+
+/** An object with zeros after its bytes. */
+function padded(object: OpenObject, zeros: number): OpenObject {
+  return {
+    pour: async (sink) => {
+      await object.pour(sink);
+      await sink(Buffer.alloc(zeros));
+    },
+    close: () => object.close(),
   };
 }

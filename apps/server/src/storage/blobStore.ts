@@ -79,7 +79,9 @@ interface DirectUploads {
   drop(upload: string, options?: CallOptions): Promise<void>;
 }
 
-/** Takes the bytes of an object. Resolves when the memory of the chunk may be used again. */
+/**
+ * Takes the bytes of an object, and may change the chunk, whose memory is the object's. Resolves when that may be used again.
+ */
 export type Sink = (chunk: Buffer) => Promise<void>;
 
 /** An object that is open for reading. Either call must be made once. */

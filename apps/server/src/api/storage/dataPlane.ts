@@ -112,12 +112,12 @@ export async function dataPlane(
         : undefined;
     if (elsewhere !== undefined) return reply.header('cache-control', 'no-store').redirect(elsewhere, 307);
     const download = downloads.begin(signatureOf(request), reply.raw);
+    const open = blobs.opener(blob);
     return sendFile(
       {
         etag: blob.sha256.slice(0, 32),
         size: blob.size,
-        read: (range) => blobs.read(blob, range),
-        open: blobs.opener(blob),
+        ...(open === undefined ? { read: (range) => blobs.read(blob, range) } : { open }),
       },
       request,
       reply,
@@ -150,7 +150,7 @@ export async function dataPlane(
     const verdict = links.checkContainer(container, request.query);
     if (typeof verdict === 'string') throw refusal(verdict);
     await requireShare(verdict);
-    // Checked before a block is read, because the whole block is in memory until it is stored.
+    // Checked before a block is opened: one of a store that is not a folder is in memory as a whole.
     const download = downloads.begin(signatureOf(request), reply.raw);
     const found = await containers.find(container, name);
     if (found === undefined) throw new StorageError(404, 'BlobNotFound', 'The blob does not exist.');

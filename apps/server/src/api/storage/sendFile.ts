@@ -43,9 +43,9 @@ export async function sendFile(
   const body =
     request.method === 'HEAD' || length === 0
       ? Readable.from([])
-      : file.open === undefined
-        ? exactly(length, range !== undefined, await file.read(range), request, reply, download)
-        : new PouredBody(await file.open(range), length, request, download);
+      : 'open' in file
+        ? new PouredBody(await file.open(range), length, request, download)
+        : exactly(length, range !== undefined, await file.read(range), request, reply, download);
   if (range !== undefined) reply.code(206).header('content-range', `bytes ${range.start}-${range.end}/${file.size}`);
   reply.headers({ 'content-type': 'application/octet-stream', ...file.headers, 'content-length': length });
   // A stream in any case: for an empty body Fastify would set a length of 0 over the one that HEAD must tell.

@@ -1,14 +1,8 @@
 import assert from 'node:assert/strict';
-import path from 'node:path';
 import { describe, test } from 'node:test';
-import { Kysely, Migrator, PostgresDialect, sql, type Dialect } from 'kysely';
-import pg from 'pg';
-import { databaseFile, openDatabase, type Database } from '../apps/server/src/db/database.ts';
-import type { Engine } from '../apps/server/src/db/engine.ts';
+import { sql, type Kysely } from 'kysely';
+import { openDatabase, type Database } from '../apps/server/src/db/database.ts';
 import { jumpOf } from '../apps/server/src/db/jumps.ts';
-import { migrationsFor } from '../apps/server/src/db/migrations/index.ts';
-import { sqliteDialect } from '../apps/server/src/db/sqlite/dialect.ts';
-import { Writer } from '../apps/server/src/db/sqlite/writerQueue.ts';
 import { findChangeset } from '../apps/server/src/db/statements/findChangeset.ts';
 import { rangesOf } from '../apps/server/src/db/statements/historyRanges.ts';
 import { listChangesets } from '../apps/server/src/db/statements/listChangesets.ts';
@@ -17,6 +11,7 @@ import type { Caller } from '../apps/server/src/domain.ts';
 import type { Services } from '../apps/server/src/services.ts';
 import { tablesInOrder } from '../apps/server/src/maintenance/migrateDatabase.ts';
 import { makeIModel, pushMore, type MadeIModel } from './support/clients.ts';
+import { openEarlier } from './support/earlierDatabase.ts';
 import { fullScans, naming, Planner, statementsOf } from './support/plans.ts';
 import { Installation, people } from './support/server.ts';
 import { onEachDatabase, type Context } from './support/suite.ts';
@@ -214,25 +209,9 @@ onEachDatabase('The history of a derived iModel', {}, (context) => {
   });
 });
 
-/** Opens the database of a new installation as the version before parent histories left it, without rows. */
-async function openEarlier(installation: Installation): Promise<{ db: Kysely<unknown>; engine: Engine }> {
-  const { databaseUrl, dataDir } = installation;
-  const engine = databaseUrl === undefined ? 'sqlite' : 'postgres';
-  const file = path.join(dataDir, databaseFile);
-  const dialect: Dialect =
-    databaseUrl === undefined
-      ? sqliteDialect(file, new Writer(file, { turnMs: 60_000, statementMs: 60_000 }))
-      : new PostgresDialect({ pool: new pg.Pool({ connectionString: databaseUrl }) });
-  const db = new Kysely<unknown>({ dialect });
-  const migrations = Object.fromEntries(Object.entries(migrationsFor(engine)).filter(([name]) => name < '0031'));
-  const { error } = await new Migrator({ db, provider: { getMigrations: async () => migrations } }).migrateToLatest();
-  if (error !== undefined) throw error as Error;
-  return { db, engine };
-}
-
 /** Copies rows to a database of that version: the history of each iModel as the list of its ranges over segments. */
 async function copyToEarlier(from: Database, to: Kysely<unknown>): Promise<void> {
-  const tables = tablesInOrder.filter((table) => table !== 'orphan_check' && table !== 'history');
+  const tables = tablesInOrder.filter((table) => !['orphan_check', 'history', 'deleted_imodel'].includes(table));
   const insert = async (table: string, rows: readonly object[]): Promise<void> => {
     for (const row of rows) {
       const columns = sql.join(Object.keys(row).map((column) => sql.ref(column)));
@@ -264,8 +243,16 @@ async function copyToEarlier(from: Database, to: Kysely<unknown>): Promise<void>
     }
     // The triggers of that version count pushes.
     if (table === 'push_count') continue;
-    await insert(table, await from.db.selectFrom(table).selectAll().execute());
+    const rows = await from.db.selectFrom(table).selectAll().execute();
+    await insert(table, table === 'imodel' ? rows.map(withoutLineage) : rows);
   }
+}
+
+/** The columns that say what an iModel was derived from; that version did not have them. */
+const lineage = ['lineage_id', 'source_id', 'source_kind', 'source_index', 'source_changeset_id'];
+
+function withoutLineage(row: object): object {
+  return Object.fromEntries(Object.entries(row).filter(([column]) => !lineage.includes(column)));
 }
 
 onEachDatabase('The histories of an earlier version', {}, (context) => {
@@ -279,7 +266,7 @@ onEachDatabase('The histories of an earlier version', {}, (context) => {
 
     const installation = await Installation.create(context.engine);
     try {
-      const earlier = await openEarlier(installation);
+      const earlier = await openEarlier(installation, '0031');
       await copyToEarlier(context.server.services.database, earlier.db);
       await earlier.db.destroy();
       const database = await openDatabase(installation.config());
@@ -302,6 +289,11 @@ onEachDatabase('The histories of an earlier version', {}, (context) => {
           );
           for (const { id, index } of each.changesets)
             assert.equal((await findChangeset(database.db, imodel, { id }))?.index, index);
+          const { source_id, source_kind, source_index } = await context.server.services.iModels.get(each.id);
+          assert.deepEqual(
+            [imodel.source_id, imodel.source_kind, imodel.source_index],
+            [source_id, source_kind, source_index],
+          );
         }
         const columns = [
           'id',

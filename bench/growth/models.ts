@@ -49,6 +49,11 @@ export async function addIModels(bulk: Bulk, { manyId, ownerId, baselineId }: Co
     secured_by: 'users',
     deleted_at: null,
     failed_at: null,
+    lineage_id: null,
+    source_id: null,
+    source_kind: null,
+    source_index: null,
+    source_changeset_id: null,
   }));
   for (const kind of ['favorite', 'recent'] as const)
     await bulk.insert('mark', size, (n) => ({

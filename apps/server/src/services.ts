@@ -25,6 +25,7 @@ import type { Collector } from './collector/collector.ts';
 import type { RepeatableRequests } from './idempotency/repeatableRequests.ts';
 import type { IModelPermissions } from './imodels/imodelPermissions.ts';
 import type { IModels } from './imodels/imodels.ts';
+import type { Lineage } from './imodels/lineage.ts';
 import type { Groups } from './iTwins/groups.ts';
 import type { ITwins } from './iTwins/itwins.ts';
 import type { Members } from './iTwins/members.ts';
@@ -74,6 +75,7 @@ export interface Services {
   members: Members;
   iModels: IModels;
   cloning: Cloning;
+  lineage: Lineage;
   iModelPermissions: IModelPermissions;
   baselines: Baselines;
   changesets: Changesets;

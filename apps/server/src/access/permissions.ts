@@ -15,7 +15,7 @@ import {
 import { ApiError, type ErrorCode } from '../errors.ts';
 
 /** The columns of the iTwin of an iModel that requests for the iModel need. */
-type ITwinOfIModel = Pick<ITwinTable, 'id' | 'organization_id' | 'owner_id' | 'data_center'>;
+export type ITwinOfIModel = Pick<ITwinTable, 'id' | 'organization_id' | 'owner_id' | 'data_center'>;
 
 /** What a caller may do on an iTwin. */
 export interface ITwinAccess<Row extends ITwinOfIModel = ITwinTable> {
@@ -235,15 +235,18 @@ export class Permissions {
   }
 }
 
-/** Ids of the roles that a user has on an iTwin, directly or through a group. */
-function roleIdsOf(db: Db, userId: string, itwinId: string) {
-  const own = db.selectFrom('member').select('role_id').where('itwin_id', '=', itwinId).where('user_id', '=', userId);
-  const ofGroups = db
+/** Ids of the roles that a user has on an iTwin, or on any, directly or through a group. */
+export function roleIdsOf(db: Db, userId: string, itwinId?: string) {
+  let own = db.selectFrom('member').select('role_id').where('user_id', '=', userId);
+  let ofGroups = db
     .selectFrom('group_user as u')
     .innerJoin('group_member as g', 'g.group_id', 'u.group_id')
     .select('g.role_id')
-    .where('g.itwin_id', '=', itwinId)
     .where('u.user_id', '=', userId);
+  if (itwinId !== undefined) {
+    own = own.where('itwin_id', '=', itwinId);
+    ofGroups = ofGroups.where('g.itwin_id', '=', itwinId);
+  }
   return own.union(ofGroups);
 }
 
@@ -261,7 +264,7 @@ type IModelWithITwin = IModelTable & { [C in keyof ITwinOfIModel as `itwin: ${C}
 };
 
 /** Selects whether a user owns the iTwin of the row. */
-function ownedBy(userId: string, itwin: 'i' | 'itwin') {
+export function ownedBy(userId: string, itwin: 'i' | 'itwin') {
   return sql<
     boolean | number
   >`exists (select 1 from owner where owner.itwin_id = ${sql.ref(`${itwin}.id`)} and owner.user_id = ${userId})`.as(
@@ -343,6 +346,11 @@ function splitRow(joined: IModelWithITwin): { row: IModelTable; itwin: ITwinOfIM
     secured_by: joined.secured_by,
     deleted_at: joined.deleted_at,
     failed_at: joined.failed_at,
+    lineage_id: joined.lineage_id,
+    source_id: joined.source_id,
+    source_kind: joined.source_kind,
+    source_index: joined.source_index,
+    source_changeset_id: joined.source_changeset_id,
   };
   const itwin = {
     id: joined['itwin: id'],
@@ -353,11 +361,11 @@ function splitRow(joined: IModelWithITwin): { row: IModelTable; itwin: ITwinOfIM
   return { row, itwin, owned: Boolean(joined.owned) };
 }
 
-function principalOf({ user, administeredOrganizationIds }: Caller): Principal {
+export function principalOf({ user, administeredOrganizationIds }: Caller): Principal {
   return { id: user.id, administeredOrganizationIds };
 }
 
-function accessTo<Row extends ITwinOfIModel>(
+export function accessTo<Row extends ITwinOfIModel>(
   itwin: Row,
   principal: Principal,
   roles: readonly HeldRole[],
@@ -383,7 +391,7 @@ function levelsOf(access: ITwinAccess | IModelAccess): ReadonlySet<Permission>[]
   return 'onITwin' in access ? [access.permissions, access.onITwin.permissions] : [access.permissions];
 }
 
-interface HeldRole {
+export interface HeldRole {
   id: string;
   permissions: Permission[];
 }

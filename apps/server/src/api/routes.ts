@@ -16,6 +16,7 @@ import { iTwinImageRoutes } from './iTwinImages.ts';
 import { ownerRoutes } from './owners.ts';
 import { repositoryRoutes } from './repositories.ts';
 import { permissionRoutes } from './permissions.ts';
+import { lineageRoutes } from './lineage.ts';
 import { lockRoutes } from './locks.ts';
 import { favoriteRoutes } from './favorites.ts';
 import { namedVersionRoutes } from './namedVersions.ts';
@@ -31,6 +32,7 @@ import { webhookRoutes } from './webhooks.ts';
 export const routes: readonly Route[] = [
   ...cloneRoutes,
   ...imodelRoutes,
+  ...lineageRoutes,
   ...baselineRoutes,
   ...changesetRoutes,
   ...changesetGroupRoutes,

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { IModelAccess, ITwinAccess } from '../access/permissions.ts';
 import { audit } from '../access/audit.ts';
 import { isForeignKeyError, type Database, type Tx } from '../db/database.ts';
-import type { IModelTable, OperationTable } from '../db/schema.ts';
+import type { DerivationKind, IModelTable, OperationTable } from '../db/schema.ts';
 import { findChangeset } from '../db/statements/findChangeset.ts';
 import { parseChangesetId, type Caller, type Extent, type IModelState } from '../domain.ts';
 import { ApiError } from '../errors.ts';
@@ -91,7 +91,7 @@ export interface DerivedIModel {
   view: HistoryViewColumns;
   /** `notInitialized` if a job has to complete it. */
   state: IModelState;
-  operation: Pick<OperationTable, 'kind' | 'changesets'> & Partial<OperationTable>;
+  operation: Pick<OperationTable, 'changesets'> & Partial<OperationTable> & { kind: DerivationKind };
   /** Of the target's events, read beforehand. */
   receivers: Promise<Receivers>;
 }
@@ -131,7 +131,11 @@ export async function insertDerivedIModel(
     view,
     // Element ids contain the ids of the source's briefcases, so none of those may be issued again. The whole counter is
     // taken over even if the new iModel ends at an earlier changeset: briefcases acquired before it may still be in use.
-    derived: { nextBriefcaseId: source.next_briefcase_id, inheritedIndex: operation.changesets },
+    derived: {
+      nextBriefcaseId: source.next_briefcase_id,
+      inheritedIndex: operation.changesets,
+      ...lineage(source, operation.kind, view),
+    },
   });
   const done = imodel.state === 'initialized';
   await insertOperation(tx, {
@@ -150,6 +154,21 @@ export async function insertDerivedIModel(
     detail: { from: source.id, upToIndex: view.head_index },
   });
   return id;
+}
+
+/** What a derived iModel keeps of where it came from. The source may be deleted later, so this does not refer to its row. */
+function lineage(
+  source: IModelTable,
+  kind: DerivedIModel['operation']['kind'],
+  view: HistoryViewColumns,
+): Pick<IModelTable, 'lineage_id' | 'source_id' | 'source_kind' | 'source_index' | 'source_changeset_id'> {
+  return {
+    lineage_id: source.lineage_id ?? source.id,
+    source_id: source.id,
+    source_kind: kind,
+    source_index: view.head_index,
+    source_changeset_id: view.head_changeset_id,
+  };
 }
 
 /** The store that the files must be transferred to; undefined if source and target are in the same data center. */

@@ -4,6 +4,7 @@ import { abandonPush } from '../changesets/changesets.ts';
 import type { Database, Db } from '../db/database.ts';
 import { removeThumbnail } from '../thumbnails/thumbnails.ts';
 import { deleteUnusedBaseline } from './baselines.ts';
+import { dropLineage, keepLineage } from './lineage.ts';
 import { chunk, type CollectorOptions } from './step.ts';
 
 /** Tables whose rows belong to exactly one iModel, each with a column by whose values its rows are deleted, a few at a time. */
@@ -83,7 +84,9 @@ export async function purgeIModels({ db, engine }: Database, { seeds, signal }: 
           .set({ owner_imodel_id: null })
           .where('owner_imodel_id', '=', imodel.id)
           .execute();
+        await keepLineage(tx, imodel.id);
         await tx.deleteFrom('imodel').where('id', '=', imodel.id).execute();
+        await dropLineage(tx, imodel);
         for (const id of new Set([imodel.baseline_id, transfer?.from_baseline_id, transfer?.baseline_id]))
           if (id != null) await deleteUnusedBaseline(tx, engine, id, seeds);
       });

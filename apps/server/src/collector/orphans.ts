@@ -48,6 +48,12 @@ function ofChangeset(table: 'checkpoint' | 'graphics'): Rule {
 
 const withoutOwner = sql<boolean>`(owner_imodel_id is null or not exists (select 1 from imodel where imodel.id = owner_imodel_id))`;
 
+/** Nothing was derived from a row of `deleted_imodel`, or all of that is gone too. */
+export const withoutDerived = sql<boolean>`not exists (select 1 from imodel as m
+    where m.lineage_id = coalesce(deleted_imodel.lineage_id, deleted_imodel.id) and m.source_id = deleted_imodel.id)
+  and not exists (select 1 from deleted_imodel as d
+    where d.lineage_id = coalesce(deleted_imodel.lineage_id, deleted_imodel.id) and d.source_id = deleted_imodel.id)`;
+
 const ofIModel = partOf('imodel', 'imodel_id');
 const ofITwin = partOf('itwin', 'itwin_id');
 
@@ -78,6 +84,8 @@ export const orphanRules: Record<Table, Rule> = {
   user_account: { kept: 'users stay known as creators' },
   itwin: { kept: 'the collector purges deleted ones' },
   imodel: { kept: 'the collector purges deleted ones' },
+  // Normally deleted with the last iModel that was derived from it.
+  deleted_imodel: { by: 'deletion', key: 'id', orphan: () => withoutDerived },
   role: ofITwin,
   member: ofITwin,
   owner: ofITwin,

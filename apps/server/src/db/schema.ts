@@ -16,6 +16,7 @@ export interface Schema {
   changeset: ChangesetTable;
   history: HistoryTable;
   imodel: IModelTable;
+  deleted_imodel: DeletedIModelTable;
   imodel_grant: IModelGrantTable;
   imodel_user: IModelUserTable;
   push_count: PushCountTable;
@@ -275,6 +276,28 @@ export interface IModelTable {
   deleted_at: number | null;
   /** When its creation failed: it stays readable by id, and its name is free again. */
   failed_at: number | null;
+  /** The first ancestor of a derived iModel, deleted or not. This and the columns after it are null for others. */
+  lineage_id: string | null;
+  /** What it was derived from, deleted or not. */
+  source_id: string | null;
+  source_kind: DerivationKind | null;
+  /** The last changeset of the source that went into it; index and id are null if unknown. */
+  source_index: number | null;
+  source_changeset_id: string | null;
+}
+
+/** The ways to derive an iModel from another one. */
+export type DerivationKind = 'clone' | 'fork' | 'template';
+
+/** A deleted iModel from which others were derived. Its row lasts as long as theirs. */
+interface DeletedIModelTable extends Pick<
+  IModelTable,
+  'id' | 'lineage_id' | 'source_id' | 'source_kind' | 'source_index' | 'source_changeset_id'
+> {
+  /** Null if it was deleted before lineage was recorded. */
+  itwin_id: string | null;
+  created_at: number | null;
+  deleted_at: number | null;
 }
 
 /** iModel-level permissions of a role or a user; `secured_by` of the iModel says which of the two all of them are. */

@@ -6,6 +6,9 @@ import type { IModelTable } from '../db/schema.ts';
 import type { Extent } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 
+/** The columns that say what an iModel was derived from. */
+type Lineage = Pick<IModelTable, 'lineage_id' | 'source_id' | 'source_kind' | 'source_index' | 'source_changeset_id'>;
+
 /** The properties of a new iModel that the caller sets. */
 export interface NewIModel {
   id: string;
@@ -22,7 +25,7 @@ export interface NewIModel {
   /** Its initial history view: none, or a part of the source's history. */
   view?: Pick<IModelTable, 'history_id' | 'head_index' | 'head_changeset_id' | 'last_pushed_at'>;
   /** What a derived iModel continues from its source; absent if it has no source. */
-  derived?: { nextBriefcaseId: number; inheritedIndex: number };
+  derived?: { nextBriefcaseId: number; inheritedIndex: number } & Lineage;
 }
 
 /** Lower-case forms, which both databases sort and search in the same way. */
@@ -79,6 +82,11 @@ export async function insertIModel(tx: Tx, imodel: NewIModel): Promise<void> {
     secured_by: null,
     deleted_at: null,
     failed_at: null,
+    lineage_id: imodel.derived?.lineage_id ?? null,
+    source_id: imodel.derived?.source_id ?? null,
+    source_kind: imodel.derived?.source_kind ?? null,
+    source_index: imodel.derived?.source_index ?? null,
+    source_changeset_id: imodel.derived?.source_changeset_id ?? null,
   };
   await defer(
     tx,
@@ -113,6 +121,11 @@ const insertRow = compiledQuery((db, row: IModelTable) =>
     secured_by: row.secured_by,
     deleted_at: row.deleted_at,
     failed_at: row.failed_at,
+    lineage_id: row.lineage_id,
+    source_id: row.source_id,
+    source_kind: row.source_kind,
+    source_index: row.source_index,
+    source_changeset_id: row.source_changeset_id,
   }),
 );
 

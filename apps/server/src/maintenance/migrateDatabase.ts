@@ -21,6 +21,7 @@ export const tablesInOrder = [
   'changeset',
   'history',
   'imodel',
+  'deleted_imodel',
   'imodel_grant',
   'imodel_user',
   'push_count',
@@ -54,7 +55,7 @@ export const tablesInOrder = [
   'sign_in_state',
 ] as const satisfies readonly (keyof Schema)[];
 
-/** Rows per statement. The widest table has 25 columns, and PostgreSQL allows 65,535 parameters per statement. */
+/** Rows per statement. The widest table has 28 columns, and PostgreSQL allows 65,535 parameters per statement. */
 const batch = 500;
 
 type Row = Record<string, string | number | null>;

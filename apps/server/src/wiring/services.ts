@@ -28,6 +28,7 @@ import { FavoritesAndRecents } from '../favorites/favorites.ts';
 import { RepeatableRequests } from '../idempotency/repeatableRequests.ts';
 import { IModelPermissions } from '../imodels/imodelPermissions.ts';
 import { IModels } from '../imodels/imodels.ts';
+import { Lineage } from '../imodels/lineage.ts';
 import { Groups } from '../iTwins/groups.ts';
 import { ITwinImages } from '../iTwins/iTwinImages.ts';
 import { ITwins } from '../iTwins/itwins.ts';
@@ -136,6 +137,7 @@ async function wireServices(
     members,
     iModels: new IModels(database, blobs, seeds, quotas),
     cloning: new Cloning({ database, stores, quotas, checkpoints }),
+    lineage: new Lineage(database, permissions),
     iModelPermissions: new IModelPermissions(database, members),
     baselines: new Baselines(database, blobs, uploads, checkpoints),
     changesets: new Changesets({ database, blobs, uploads, checkpoints, verifier }),

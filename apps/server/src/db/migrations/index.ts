@@ -31,6 +31,7 @@ import { historyParentsMigration } from './0031-history-parents.ts';
 import { orphanChecksMigration } from './0032-orphan-checks.ts';
 import { signInMigration } from './0034-sign-in.ts';
 import { graphicsMigration } from './0040-graphics.ts';
+import { lineageMigration } from './0043-lineage.ts';
 
 /** All migrations, in the order of their names. A released migration never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -66,5 +67,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0032-orphan-checks': orphanChecksMigration(engine),
     '0034-sign-in': signInMigration(engine),
     '0040-graphics': graphicsMigration(engine),
+    '0043-lineage': lineageMigration(engine),
   };
 }

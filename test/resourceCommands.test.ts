@@ -165,6 +165,27 @@ describe('The commands of resources', () => {
     );
   });
 
+  test('a new iModel without --itwin goes into the only iTwin, a clone into that of its source', async () => {
+    const eve = ['--url', server.origin, '--token', await server.token('eve')];
+    const none = await run(['imodels', 'create', 'first', ...eve]);
+    assert.deepEqual([none.code, none.stderr.includes('you have no iTwin yet')], [3, true]);
+
+    const only = await server.iTwin('eve', 'Only one');
+    const created = succeeded(await run(['imodels', 'create', 'first', '--json', ...eve]));
+    assert.equal((JSON.parse(created) as { iTwinId: string }).iTwinId, only);
+    const sameName = await run(['clone', 'first', ...eve]);
+    assert.deepEqual([sameName.code, sameName.stderr.includes('needs another name')], [2, true]);
+    const clone = JSON.parse(succeeded(await run(['clone', 'first', '--name', 'second', '--json', ...eve])));
+    const shown = succeeded(await run(['imodels', 'show', (clone as { id: string }).id, '--json', ...eve]));
+    assert.equal((JSON.parse(shown) as { iTwinId: string }).iTwinId, only);
+
+    const other = await server.iTwin('eve', 'Another one');
+    const unclear = await run(['imodels', 'create', 'third', ...eve]);
+    assert.equal(unclear.code, 2);
+    for (const text of ['which iTwin is meant?', `Only one (${only})`, `Another one (${other})`])
+      assert.ok(unclear.stderr.includes(text), unclear.stderr);
+  });
+
   test('checkpoints: make and list, without access to their files', async () => {
     const scheduled = await json<{ state: string; changesetIndex: number }>(
       'checkpoints',

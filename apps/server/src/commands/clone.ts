@@ -13,7 +13,7 @@ import {
 } from './names.ts';
 
 interface CloneOptions extends ConnectionOptions, ChangesetOptions {
-  itwin: string;
+  itwin?: string;
   fromItwin?: string;
   name?: string;
   description?: string;
@@ -26,7 +26,7 @@ export function cloneCommand(): Command {
   return withChangeset(withConnection(new Command('clone')), 'to copy up to; all are copied by default')
     .description('Clone an iModel and wait until the clone is usable.')
     .argument('<iModel>', 'iModel to clone: name or id')
-    .requiredOption('--itwin <name or id>', 'iTwin to create the clone in')
+    .option('--itwin <name or id>', 'iTwin to create the clone in; by default that of the source')
     .option('--from-itwin <name or id>', 'iTwin of the source, if several iModels have its name')
     .option('--name <name>', "name; the source's by default")
     .option('--description <text>', "description; the source's by default")
@@ -39,7 +39,7 @@ async function clone(iModel: string, options: CloneOptions): Promise<void> {
   requireOneChangeset(options);
   const connection = await Connection.open(options);
   const iModelId = await iModelIdOf(connection, iModel, options.fromItwin);
-  const iTwinId = await iTwinIdOf(connection, options.itwin);
+  const iTwinId = await targetOf(connection, iModelId, options);
   const changeset = await selectedChangeset(connection, iModelId, options);
   const began = performance.now();
   const { headers } = await connection.request('POST', `/imodels/${iModelId}/clone`, {
@@ -69,6 +69,18 @@ async function clone(iModel: string, options: CloneOptions): Promise<void> {
     process.stdout.write(
       `${id}\n  ${operation.progress?.totalChangesets ?? 0} changesets, accepted in ${round(acceptedMs)} ms, usable after ${round(elapsedMs)} ms\n  ${location}\n`,
     );
+}
+
+/** @throws ExitError usage if the clone would have the iTwin and the name of its source */
+async function targetOf(connection: Connection, sourceId: string, { itwin, name }: CloneOptions): Promise<string> {
+  if (itwin !== undefined) return iTwinIdOf(connection, itwin);
+  if (name === undefined)
+    throw new ExitError(
+      exitCodes.usage,
+      'a clone in the iTwin of its source needs another name: add --name, or --itwin for another iTwin',
+    );
+  const { body } = await connection.request('GET', `/imodels/${sourceId}`);
+  return (body as { iModel: { iTwinId: string } }).iModel.iTwinId;
 }
 
 function changesetProperty(text: string): { changesetIndex: number } | { changesetId: string } {

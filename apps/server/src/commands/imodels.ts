@@ -9,6 +9,7 @@ import {
   changesetIdOf,
   iModelIdOf,
   iTwinIdOf,
+  targetITwinOf,
   newestChangeset,
   requireOneChangeset,
   selectedChangeset,
@@ -53,7 +54,7 @@ const details: Column<IModel>[] = [
 ];
 
 interface CreateOptions extends ResourceOptions, ChangesetOptions {
-  itwin: string;
+  itwin?: string;
   description?: string;
   template?: string;
   timeout: number;
@@ -78,7 +79,7 @@ export function imodelsCommand(): Command {
     withChangeset(
       resourceCommand('create', 'Create an empty iModel, or one from a template. To create one from files, use import.')
         .argument('<name>', 'name of the iModel', nameText)
-        .requiredOption('--itwin <name or id>', 'iTwin to create it in')
+        .option('--itwin <name or id>', 'iTwin to create it in; by default your only one')
         .option('--description <text>', 'description')
         .option('--template <name or id>', 'iModel to begin with, as a new baseline without history')
         .addOption(timeoutOption('maximum time to wait for a template', 300)),
@@ -138,7 +139,7 @@ async function create(name: string, options: CreateOptions): Promise<void> {
   const template = options.template === undefined ? undefined : await templateOf(connection, options.template, options);
   const { body } = await connection.request('POST', '/imodels', {
     name,
-    iTwinId: await iTwinIdOf(connection, options.itwin),
+    iTwinId: await targetITwinOf(connection, options.itwin),
     ...(options.description !== undefined && { description: options.description }),
     ...(template === undefined ? { creationMode: 'empty' } : { creationMode: 'fromiModelVersion', template }),
   });

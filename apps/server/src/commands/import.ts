@@ -8,14 +8,14 @@ import { readChangesetFile, type ChangesetContents } from '../changesets/localFi
 import { importIModel, type Imported, type Source } from './importIModel.ts';
 import { Connection, withConnection, type ConnectionOptions } from './connection.ts';
 import { exitCodes, ExitError } from './exit.ts';
-import { iTwinIdOf } from './names.ts';
+import { targetITwinOf } from './names.ts';
 import { settleModelFile, type UploadableFile } from './localBaseline.ts';
 import type { SourceChangeset } from './preparedAhead.ts';
 import { progressBar } from './progress.ts';
 import { expectShape } from './shape.ts';
 
 interface ImportOptions extends ConnectionOptions {
-  itwin: string;
+  itwin?: string;
   name?: string;
   description?: string;
   json?: boolean;
@@ -72,7 +72,7 @@ export function importCommand(): Command {
       '<path>',
       'FILE.bim; or a folder with one .bim file, changesets.json ([{id, parentId, fileName, briefcaseId, …}]) and the files that it names',
     )
-    .requiredOption('--itwin <name or id>', 'iTwin that will hold the iModel')
+    .option('--itwin <name or id>', 'iTwin that will hold the iModel; by default your only one')
     .option('--name <name>', 'name of the iModel; by default the name of the file or folder')
     .option('--description <text>', 'description of the iModel')
     .option('--json', 'print one JSON object and no progress')
@@ -81,7 +81,10 @@ export function importCommand(): Command {
       const { source, remove } = await readSource(given, options, show);
       try {
         const connection = await Connection.open(options, { waitsForRateLimit: true });
-        printImported(await importIModel(connection, await iTwinIdOf(connection, options.itwin), source, show), !show);
+        printImported(
+          await importIModel(connection, await targetITwinOf(connection, options.itwin), source, show),
+          !show,
+        );
       } finally {
         remove();
       }

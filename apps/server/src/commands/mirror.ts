@@ -12,7 +12,7 @@ import { importIModel, type Source } from './importIModel.ts';
 import { Connection, withConnection, type ConnectionOptions } from './connection.ts';
 import { downloadFile, type DownloadSettings } from './download.ts';
 import { exitCodes, ExitError } from './exit.ts';
-import { iTwinIdOf } from './names.ts';
+import { targetITwinOf } from './names.ts';
 import type { SourceChangeset } from './preparedAhead.ts';
 import { printImported } from './import.ts';
 import { expectShape } from './shape.ts';
@@ -30,7 +30,7 @@ const mostChangesets = 1_000_000;
 const mostBriefcases = 100_000;
 
 interface MirrorOptions extends ConnectionOptions {
-  itwin: string;
+  itwin?: string;
   name?: string;
   sourceToken?: string;
   privateSource?: boolean;
@@ -96,7 +96,7 @@ export function mirrorCommand(): Command {
   return withConnection(new Command('mirror'))
     .description('Copy an iModel from any iModels API v2 server. Run the command again to copy new changesets.')
     .argument('<url>', 'address of the source iModel, such as https://api.bentley.com/imodels/{id}')
-    .requiredOption('--itwin <name or id>', 'iTwin on this server to create the iModel in')
+    .option('--itwin <name or id>', 'iTwin on this server to create the iModel in; by default your only one')
     .option('--name <name>', 'name of the iModel; by default the name of the source')
     .option('--source-token <token>', 'bearer token for the source server; by default $OFFSHOOT_SOURCE_TOKEN')
     .option(
@@ -138,7 +138,7 @@ async function mirror(address: string, options: MirrorOptions): Promise<void> {
     printImported(
       await importIModel(
         here,
-        await iTwinIdOf(here, options.itwin),
+        await targetITwinOf(here, options.itwin),
         await remote(there, iModelId, folder, options.name),
         options.json !== true,
       ),

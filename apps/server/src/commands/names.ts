@@ -48,6 +48,22 @@ export async function iTwinIdOf(connection: Connection, text: string): Promise<s
 }
 
 /**
+ * The iTwin for a new iModel.
+ * @param text name or id; without it, the only iTwin of the caller is meant
+ * @throws ExitError as `iTwinIdOf` does, and if no iTwin is named and the caller has none or several
+ */
+export async function targetITwinOf(connection: Connection, text: string | undefined): Promise<string> {
+  if (text !== undefined) return iTwinIdOf(connection, text);
+  const found = await page<Named>(connection, `/itwins?$top=${mostShown}`, 'iTwins');
+  const [only] = found;
+  if (only === undefined)
+    throw new ExitError(exitCodes.refused, 'you have no iTwin yet: create one with `offshoot itwins create NAME`');
+  if (found.length === 1) return only.id;
+  const names = found.map(({ displayName, id }) => `  ${displayName} (${id})`).join('\n');
+  throw new ExitError(exitCodes.usage, `which iTwin is meant? Name one with --itwin:\n${names}`);
+}
+
+/**
  * @param iTwin name or id of its iTwin; without it, all iTwins of the caller are searched for a name
  * @throws ExitError refused if no iModel has the name, usage if several have it
  */

@@ -6,7 +6,7 @@ import path from 'node:path';
 import pg from 'pg';
 import type { DirectoryData } from '../../apps/server/src/access/directory.ts';
 import { EmbeddedIssuer } from '../../apps/server/src/access/embeddedIssuer.ts';
-import { startServer, type RunningServer } from '../../apps/server/src/app.ts';
+import { startServer, type RunningServer, type ServerOptions } from '../../apps/server/src/app.ts';
 import { loadConfig, type Config, type ConfigInput } from '../../apps/server/src/config.ts';
 import type { Engine } from '../../apps/server/src/db/engine.ts';
 import type { Permission } from '../../apps/server/src/domain.ts';
@@ -182,10 +182,10 @@ export class Installation {
     );
   }
 
-  async start(input: ConfigInput = {}): Promise<TestServer> {
+  async start(input: ConfigInput = {}, options: ServerOptions = {}): Promise<TestServer> {
     return new TestServer(
       this,
-      await startServer(this.config(input), { checkResponses: true }),
+      await startServer(this.config(input), { checkResponses: true, ...options }),
       await EmbeddedIssuer.open(this.dataDir),
     );
   }
@@ -268,9 +268,13 @@ export class TestServer {
 }
 
 /** Starts a server on a new installation, which `close` removes. */
-export async function bootServer(on: Engine | Setup, input: ConfigInput = {}): Promise<TestServer> {
+export async function bootServer(
+  on: Engine | Setup,
+  input: ConfigInput = {},
+  options: ServerOptions = {},
+): Promise<TestServer> {
   const installation = await Installation.create(on);
-  return installation.start(input);
+  return installation.start(input, options);
 }
 
 /** Stops a server and removes its installation. */

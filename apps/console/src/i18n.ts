@@ -2,7 +2,7 @@ import i18next from 'i18next';
 import { initReactI18next } from 'react-i18next';
 import en from './locales/en.json';
 
-export const languages = ['en'] as const;
+export const languages = ['en', 'de'] as const;
 export type LanguageCode = (typeof languages)[number];
 const chosenKey = 'offshoot.console.language';
 
@@ -23,6 +23,11 @@ function preferred(): LanguageCode {
   return 'en';
 }
 
+async function load(code: LanguageCode): Promise<void> {
+  if (code === 'de' && !i18next.hasResourceBundle('de', 'translation'))
+    i18next.addResourceBundle('de', 'translation', (await import('./locales/de.json')).default);
+}
+
 export async function startTexts(): Promise<void> {
   const code = preferred();
   await i18next.use(initReactI18next).init({
@@ -37,6 +42,7 @@ export async function startTexts(): Promise<void> {
 
 /** Shows another language. @param keep whether this browser remembers it */
 export async function choose(code: LanguageCode, keep = false): Promise<void> {
+  await load(code);
   await i18next.changeLanguage(code);
   document.documentElement.lang = code;
   if (keep) localStorage.setItem(chosenKey, code);

@@ -1,5 +1,5 @@
 import { Button, Dialog } from '@itwin/itwinui-react';
-import { useId, type SubmitEvent, type ReactNode } from 'react';
+import { useEffect, useId, useState, type SubmitEvent, type ReactNode } from 'react';
 import { useTranslation } from 'react-i18next';
 import { FaultAlert } from './FaultState.tsx';
 
@@ -33,6 +33,7 @@ export function FormDialog({
 }: FormDialogProps) {
   const { t } = useTranslation();
   const form = useId();
+  useFocusReturn();
   const send = (event: SubmitEvent) => {
     event.preventDefault();
     if (isReady && !isBusy) onSubmit();
@@ -43,7 +44,7 @@ export function FormDialog({
       onClose={onClose}
       closeOnEsc={!isBusy}
       isDismissible={!isBusy}
-      setFocus
+      setFocus={isDangerous}
       trapFocus
       preventDocumentScroll
       portal
@@ -77,5 +78,20 @@ export function FormDialog({
         </Dialog.ButtonBar>
       </Dialog.Main>
     </Dialog>
+  );
+}
+
+/** Gives the focus back to where it was before the dialogue opened. */
+function useFocusReturn(): void {
+  // During the first render: the fields of the dialogue take the focus before any effect runs.
+  const [before] = useState(() => document.activeElement);
+  useEffect(
+    () => () => {
+      // After the page is usable again.
+      setTimeout(() => {
+        if (before instanceof HTMLElement && before.isConnected) before.focus();
+      });
+    },
+    [before],
   );
 }

@@ -2,7 +2,7 @@ import { Button, Input, Label, Text } from '@itwin/itwinui-react';
 import { useQuery } from '@tanstack/react-query';
 import { useNavigate, useParams, useSearch } from '@tanstack/react-router';
 import { useVirtualizer } from '@tanstack/react-virtual';
-import { useEffect, useMemo, useRef, useState, type SubmitEvent, type KeyboardEvent } from 'react';
+import { useEffect, useLayoutEffect, useMemo, useRef, useState, type SubmitEvent, type KeyboardEvent } from 'react';
 import { useTranslation } from 'react-i18next';
 import { headQuery, versionsQuery } from '../api/queries.ts';
 import { FaultState } from '../components/FaultState.tsx';
@@ -104,16 +104,20 @@ function useTimelineList(iModelId: string, { last, selected, select }: ListState
     getScrollElement: () => scroller.current,
     estimateSize: () => rowHeight,
     overscan: 8,
-    initialOffset: () => (selected === undefined ? 0 : Math.max(0, (last - selected - 2) * rowHeight)),
   });
   const items = virtualizer.getVirtualItems();
   const total = virtualizer.getTotalSize();
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (rows.current !== null) rows.current.style.height = `${total}px`;
   }, [total]);
-  const first = items[0]?.index ?? 0;
-  const end = items.at(-1)?.index ?? 0;
-  const changesets = useChangesets(iModelId, last - end, last - first);
+  const first = useRef(true);
+  useEffect(() => {
+    if (first.current && selected !== undefined) virtualizer.scrollToIndex(last - selected, { align: 'center' });
+    first.current = false;
+  }, [virtualizer, last, selected]);
+  const top = items[0]?.index ?? 0;
+  const bottom = items.at(-1)?.index ?? 0;
+  const changesets = useChangesets(iModelId, last - bottom, last - top);
   const focus = (row: number) => {
     const wanted = Math.min(last, Math.max(0, row));
     setActive(wanted);

@@ -168,6 +168,7 @@ async function serverLines({ origin, services }: RunningServer): Promise<Line[]>
   const firstITwin = await ensureFirstITwin(services);
   const { config, directory } = services;
   const lines: Line[] = [
+    ['Console', `${origin}/`],
     ['API', `${origin}/imodels`],
     ['Document', `${origin}/docs   (OpenAPI: ${origin}/openapi.json)`],
     ['Checkpoints', await checkpointsLine(services)],

@@ -19,6 +19,7 @@ input{width:100%;font:inherit;color:inherit;background:transparent;padding:.55re
 input.code{text-transform:uppercase;letter-spacing:.15em}
 button{font:inherit;padding:.6rem 1rem;border-radius:.25rem;border:1px solid var(--accent);background:var(--accent);color:var(--on);cursor:pointer}
 button.other{background:transparent;color:var(--accent)}
+a{color:var(--accent)}
 :focus-visible{outline:3px solid var(--accent);outline-offset:2px}
 .buttons{display:flex;flex-wrap:wrap;gap:.75rem;margin-top:1.5rem}
 .bad{color:var(--bad);font-weight:600}
@@ -199,8 +200,15 @@ ${
 }
 
 /** A page without a form. */
-export function messagePage(language: Language, title: string, text: string): Page {
-  return page(language, title, `<p>${escaped(text)}</p>`);
+/** @param next where to go from there: an address with its name */
+export function messagePage(
+  language: Language,
+  title: string,
+  text: string,
+  next?: { address: string; name: string },
+): Page {
+  const link = next === undefined ? '' : `\n<p><a href="${escaped(next.address)}">${escaped(next.name)}</a></p>`;
+  return page(language, title, `<p>${escaped(text)}</p>${link}`);
 }
 
 export function errorPage(language: Language, text: string): Page {

@@ -2,10 +2,14 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { longestPassword, PasswordsBusyError, shortestPassword } from '../../access/passwords.ts';
 import { isPlaceholder } from '../../access/directory.ts';
 import { passwordPath } from '../../access/signInIssuer.ts';
+import { consolePath } from '../../http/console.ts';
 import type { Accounts } from '../../signIn/accounts.ts';
 import { fieldOf, isForeign, sendPage } from './interactions.ts';
 import { errorPage, messagePage, passwordPage, type AccountForm } from './pages.ts';
 import { filled, languageOf, type Texts } from './texts.ts';
+
+/** The console, seen from the page on which a password is set. */
+const toConsole = `..${consolePath}/`;
 
 type LinkRequest = FastifyRequest<{ Querystring: Record<string, unknown>; Body: unknown }>;
 
@@ -48,7 +52,11 @@ export function passwordRoutes(
       request.log.warn({ err: error }, 'the users file cannot be changed');
       return refuse(422, texts.notSaved);
     }
-    return sendPage(reply, 200, messagePage(language, texts.saved, texts.savedText));
+    return sendPage(
+      reply,
+      200,
+      messagePage(language, texts.saved, texts.savedText, { address: toConsole, name: texts.toConsole }),
+    );
   });
 }
 

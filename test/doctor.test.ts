@@ -10,7 +10,7 @@ import { after, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { ConfigInput } from '../apps/server/src/config.ts';
 import type { Finding } from '../apps/server/src/maintenance/doctor.ts';
-import { bootServer, endServer, setups } from './support/server.ts';
+import { bootServer, endServer, Installation, setups, storeConfig } from './support/server.ts';
 
 const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
 
@@ -74,6 +74,38 @@ describe('offshoot doctor', () => {
     assert.match(unlike ?? '', /offshoot\.json/);
     assert.match(nearOne ?? '', /Did you mean OFFSHOOT_PUBLIC_URL\?/);
     assert.match(lowerCase ?? '', /Did you mean OFFSHOOT_HOST\?/);
+  });
+
+  for (const setup of setups.filter(({ engine }) => engine === 'postgres'))
+    test(`finds no fault before the first start on an empty ${setup.engine} and ${setup.store}, and reaches both`, async () => {
+      const installation = await Installation.create(setup);
+      try {
+        const config = {
+          dataDir: path.join(folder, 'before'),
+          databaseUrl: installation.databaseUrl as string,
+          store: storeConfig(setup.store),
+          checkpoints,
+        };
+        const { code, findings, stderr } = await examine(config);
+        assert.equal(code, 0, stderr);
+        assert.match(of(findings, 'database').text, /empty; the first start creates the tables/);
+        assert.match(of(findings, 'store').text, /answers/);
+        const { url, ...keys } = { url: 'http://127.0.0.1:9', bucket: 'b', accessKeyId: 'a', secretAccessKey: 's' };
+        const unreachable = await examine({ ...config, store: { type: 's3', endpoint: url, ...keys } });
+        assert.deepEqual([unreachable.code, of(unreachable.findings, 'store').state], [1, 'fault']);
+      } finally {
+        installation.remove();
+      }
+    });
+
+  test('says before the first start that nobody administers an installation with outside issuers', async () => {
+    const issuers = [{ issuer: 'https://127.0.0.1:9/realms/plant', audience: 'offshoot' }];
+    const config = { dataDir: path.join(folder, 'outside'), checkpoints, embeddedIssuer: false };
+    const nobody = await examine({ ...config, issuers });
+    assert.ok(nobody.findings.some(({ check, state }) => check === 'users' && state === 'warning'));
+    const roles = { rolesClaims: ['realm_access.roles'], administratorRoles: ['offshoot-admin'] };
+    const somebody = await examine({ ...config, issuers: issuers.map((issuer) => ({ ...issuer, ...roles })) });
+    assert.ok(!somebody.findings.some(({ check, state }) => check === 'users' && state === 'warning'));
   });
 
   test('creates nothing where no server was started yet', async () => {

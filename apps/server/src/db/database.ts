@@ -145,8 +145,18 @@ function migratorOf(db: Kysely<Schema>, engine: Engine): Migrator {
   });
 }
 
+/** A command found a database in which no server has created its tables. */
+export class EmptyDatabaseError extends Error {
+  constructor() {
+    super('The database is empty. Start the server once, which creates its tables.');
+    this.name = 'EmptyDatabaseError';
+  }
+}
+
 async function requireCurrent({ db, engine }: Database): Promise<void> {
-  const pending = (await migratorOf(db, engine).getMigrations()).filter(({ executedAt }) => executedAt === undefined);
+  const migrations = await migratorOf(db, engine).getMigrations();
+  const pending = migrations.filter(({ executedAt }) => executedAt === undefined);
+  if (pending.length === migrations.length) throw new EmptyDatabaseError();
   if (pending.length > 0)
     throw new Error(
       'The database is of an older version. Start this version of the server once, which brings it up to date.',

@@ -11,10 +11,10 @@ import { iTwinJsVersion } from '../checkpoints/itwinjs/itwinjsVersion.ts';
 import { isITwinJsInstalled } from '../checkpoints/itwinjs/workerProcess.ts';
 import type { Config } from '../config.ts';
 import { databaseNow, isPostgres } from '../db/clock.ts';
-import { databaseFile, openDatabase, type Database } from '../db/database.ts';
+import { databaseFile, EmptyDatabaseError, openDatabase, type Database } from '../db/database.ts';
 import { RemoteWorker } from '../checkpoints/itwinjs/service/remoteWorker.ts';
 import { DiskSpace } from '../storage/diskSpace.ts';
-import { openStores } from '../storage/stores.ts';
+import { openStores, reachStores } from '../storage/stores.ts';
 
 /** The result of one check. `warning`: works, but is not recommended for a server with several users. */
 export interface Finding {
@@ -67,17 +67,16 @@ export async function examine(config: Config): Promise<Finding[]> {
   await check('database', async () => {
     if (config.databaseUrl === undefined && !existsSync(path.join(config.dataDir, databaseFile)))
       return ok('SQLite; created at the first start.');
-    database = await openDatabase(config, 'beside a server');
+    try {
+      database = await openDatabase(config, 'beside a server');
+    } catch (error) {
+      if (error instanceof EmptyDatabaseError) return ok('PostgreSQL, empty; the first start creates the tables.');
+      throw error;
+    }
     return databaseState(database);
   });
   try {
-    const { db } = database ?? {};
-    if (db !== undefined)
-      await check('store', async () =>
-        Promise.all(
-          (await openStores(config, db)).all.map(async (store) => (await store.check(), ok(`${store.id} answers.`))),
-        ),
-      );
+    await check('store', () => stores(config, database));
   } finally {
     await database?.close();
   }
@@ -137,7 +136,9 @@ function administrators(config: Pick<Config, 'issuers'>, listed: DirectoryData['
 
 function users({ dataDir, embeddedIssuer, issuers }: Config): Found {
   if (!existsSync(path.join(dataDir, 'users.json')))
-    return ok(embeddedIssuer ? 'users.json; created at the first start.' : 'Managed by the configured issuers.');
+    return embeddedIssuer
+      ? ok('users.json; created at the first start.')
+      : [ok('Managed by the configured issuers.'), administrators({ issuers }, [])];
   try {
     const { users: listed } = Directory.open(dataDir, () => undefined).data;
     const found = ok(`users.json, with ${listed.length} ${listed.length === 1 ? 'user' : 'users'}.`);
@@ -146,6 +147,22 @@ function users({ dataDir, embeddedIssuer, issuers }: Config): Found {
     return fault(
       `users.json: ${messageOf(error)}`,
       'Correct the file. A running server keeps the last valid version; a server with an invalid file does not start.',
+    );
+  }
+}
+
+async function stores(config: Config, database: Database | undefined): Promise<Found> {
+  try {
+    if (database === undefined) return (await reachStores(config)).map((id) => ok(`${id} answers.`));
+    const { all } = await openStores(config, database.db);
+    return await Promise.all(all.map(async (store) => (await store.check(), ok(`${store.id} answers.`))));
+  } catch (error) {
+    const text = messageOf(error);
+    return fault(
+      text,
+      /credentials/i.test(text)
+        ? 'Set accessKeyId and secretAccessKey of the store, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment of the server.'
+        : undefined,
     );
   }
 }

@@ -83,18 +83,17 @@ export class Stores {
   }
 }
 
+type StoreSettings = Pick<
+  Config,
+  'dataDir' | 'diskSpace' | 'dataCenter' | 'store' | 'dataCenters' | 'storeTimeoutSeconds'
+> & { tracesUrl?: string | undefined };
+
 /**
  * Opens the configured stores. The client libraries of S3 and Azure are loaded only if they are used.
  * @param ending aborts every call when the server shuts down
  * @throws StoreUnavailableError, OtherStoreError, ForeignStoreError
  */
-export async function openStores(
-  config: Pick<Config, 'dataDir' | 'diskSpace' | 'dataCenter' | 'store' | 'dataCenters' | 'storeTimeoutSeconds'> & {
-    tracesUrl?: string | undefined;
-  },
-  db: Db,
-  ending?: AbortSignal,
-): Promise<Stores> {
+export async function openStores(config: StoreSettings, db: Db, ending?: AbortSignal): Promise<Stores> {
   const opened = new Map<string, BlobStore>();
   const byDataCenter = new Map<string, BlobStore>();
   for (const [dataCenter, settings] of [
@@ -113,6 +112,29 @@ export async function openStores(
   for (const [id, store] of opened)
     if ((await claim(store, installation)) !== installation) throw new ForeignStoreError(id);
   return new Stores(byDataCenter.get(config.dataCenter) as BlobStore, byDataCenter);
+}
+
+/**
+ * Reaches the configured services before the first start of a server: nothing is created, and none is claimed. Folders are
+ * left out, because the start creates them.
+ * @returns their ids
+ * @throws StoreUnavailableError
+ */
+export async function reachStores(config: StoreSettings): Promise<string[]> {
+  const services = new Map(
+    [config.store, ...Object.values(config.dataCenters)]
+      .filter(({ type }) => type !== 'files')
+      .map((settings) => [storeId(settings), settings]),
+  );
+  for (const [id, settings] of services) {
+    const store = await openTraced(id, config, settings, undefined);
+    try {
+      await store.check();
+    } catch (error) {
+      throw new StoreUnavailableError(id, error);
+    }
+  }
+  return [...services.keys()];
 }
 
 /** Id of this installation, created once and stored in its database. */

@@ -101,10 +101,12 @@ describe('offshoot doctor', () => {
   test('says before the first start that nobody administers an installation with outside issuers', async () => {
     const issuers = [{ issuer: 'https://127.0.0.1:9/realms/plant', audience: 'offshoot' }];
     const config = { dataDir: path.join(folder, 'outside'), checkpoints, embeddedIssuer: false };
-    const nobody = await examine({ ...config, issuers });
+    const nobody = await examine(JSON.stringify({ ...config, issuers }));
     assert.ok(nobody.findings.some(({ check, state }) => check === 'users' && state === 'warning'));
     const roles = { rolesClaims: ['realm_access.roles'], administratorRoles: ['offshoot-admin'] };
-    const somebody = await examine({ ...config, issuers: issuers.map((issuer) => ({ ...issuer, ...roles })) });
+    const somebody = await examine(
+      JSON.stringify({ ...config, issuers: issuers.map((issuer) => ({ ...issuer, ...roles })) }),
+    );
     assert.ok(!somebody.findings.some(({ check, state }) => check === 'users' && state === 'warning'));
   });
 

@@ -318,8 +318,15 @@ onEachDatabase('Graphics', config, (context) => {
 
   test('of a two-dimensional iModel are a plan', { skip }, async () => {
     const id = await makePlant(context, 40, '2d');
-    const { state, summary } = await ended(context.api, id);
+    const { state, summary, chunks } = await ended(context.api, id);
     assert.deepEqual([state, summary?.elements, summary?.is2d], ['successful', 40, true]);
+    const [chunk] = chunks;
+    const { meshes, accessors } = gltfIn(await bytesAt(chunk?.href ?? ''));
+    const [primitive] = meshes[0]?.primitives ?? [];
+    // Each room has four walls and a circle.
+    assert.equal(primitive?.mode, 1);
+    assert.ok((accessors[primitive.indices]?.count ?? 0) >= 40 * (4 + 12) * 2);
+    assert.ok((await coloursIn(await thumbnail(id))) >= 3);
   });
 });
 

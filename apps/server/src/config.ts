@@ -664,7 +664,7 @@ export const ConfigSchema = Type.Object(
         maxTriangles: Type.Integer({
           minimum: 1000,
           maximum: 50_000_000,
-          default: 3_000_000,
+          default: 5_000_000,
           description: 'Triangles and line segments of one drawing; the smallest elements are left out beyond it.',
         }),
         maxElements: Type.Integer({

@@ -12,7 +12,7 @@ export interface OffshootOptions {
   users?: readonly string[];
   /**
    * Settings of the server, as in `offshoot.json`, such as `{ checkpoints: { generate: 'off' } }`. They are merged with those
-   * for tests: no rate limits, no limits on briefcases, no collector and no minimum of free disk space.
+   * for tests: no rate limits, no limits on briefcases, no collector, no graphics and no minimum of free disk space.
    */
   settings?: Readonly<Record<string, unknown>>;
   /** Folder in which the data folder is created; by default that for temporary files. */
@@ -47,6 +47,8 @@ const testSettings: Readonly<Record<string, unknown>> = {
   rateLimits: { refused: { requests: unlimited, seconds: 60 }, links: { requests: unlimited, seconds: 60 } },
   briefcases: { perUser: 10_000, perMinute: 10_000 },
   collector: { intervalSeconds: 0 },
+  // Drawing takes CPU time from the test after each checkpoint.
+  graphics: { enabled: false },
   diskSpace: { floorMiB: 0 },
   shutdownSeconds: 1,
 };

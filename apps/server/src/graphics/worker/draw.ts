@@ -6,11 +6,12 @@ import type {
 } from '@itwin/core-backend';
 import { GeometryClass } from '@itwin/core-common';
 import type { DrawingLimits } from '../drawing.ts';
-import type { Drawable } from './elements.ts';
+import type { Drawable, Drawables } from './elements.ts';
 import { Geometry, type Mesh, type Part } from './geometry.ts';
+import { PlanReader, type ElementReader } from './plan.ts';
 
 /** The part of iTwin.js that draws. */
-export type Exporter = Pick<SnapshotDb, 'exportGraphics' | 'exportPartGraphics'>;
+type Exporter = Pick<SnapshotDb, 'exportGraphics' | 'exportPartGraphics'>;
 
 /**
  * Angle between neighbouring facets of a curved surface, radians: 12 facets around a cylinder. It decides how many
@@ -55,14 +56,15 @@ interface Batch {
  * @param onProgress called after each batch
  */
 export function draw(
-  db: Exporter,
-  elements: readonly Drawable[],
+  db: Exporter & ElementReader,
+  { elements, is2d }: Pick<Drawables, 'elements' | 'is2d'>,
   origin: readonly [number, number, number],
   { maxTriangles }: Pick<DrawingLimits, 'maxTriangles'>,
   onProgress: (elements: number) => void,
 ): Drawing {
   const geometry = new Geometry(origin);
   const parts = new Map<string, Part>();
+  const plan = is2d ? new PlanReader(db) : undefined;
   const omitted = new Set<number>();
   let triangles = 0;
   let omittedTriangles = 0;
@@ -71,7 +73,7 @@ export function draw(
   let at = 0;
   while (at < elements.length && cost <= maxTriangles * (1 - leastShare)) {
     const batch = elements.slice(at, at + batchSize);
-    const exported = exportBatch(db, batch, geometry, parts);
+    const exported = plan === undefined ? exportBatch(db, batch, geometry, parts) : readBatch(plan, batch);
     let fits = 0;
     batch.forEach(({ id }, n) => {
       const feature = at + n;
@@ -113,6 +115,21 @@ function costOf(meshes: readonly Drawn[], uses: readonly Used[]): { triangles: n
     for (const { lines, indices } of part.pieces) if (lines) segments += indices / 2;
   }
   return { triangles, cost: triangles + segments };
+}
+
+/** Reads two-dimensional elements. One that cannot be read is left without geometry. */
+function readBatch(plan: PlanReader, batch: readonly Drawable[]): Batch {
+  const drawn = new Map<string, Drawn[]>();
+  for (const { id } of batch)
+    try {
+      drawn.set(
+        id,
+        plan.linesOf(id).map((lines) => ({ ...lines, lines: true })),
+      );
+    } catch {
+      drawn.delete(id);
+    }
+  return { drawn, uses: new Map() };
 }
 
 function exportBatch(db: Exporter, batch: readonly Drawable[], geometry: Geometry, parts: Map<string, Part>): Batch {

@@ -124,7 +124,7 @@ export class Geometry {
   /** A short hash of everything that is drawn of an element, equal for equal geometry and place. */
   hashOf(feature: number): string {
     const digests = this.#digests.get(feature) ?? [];
-    return createHash('sha1').update(digests.toSorted().join()).digest('base64url').slice(0, 12);
+    return createHash('sha1').update(digests.toSorted().join()).digest('base64url').slice(0, 10);
   }
 
   #note(feature: number, ...digests: string[]): void {

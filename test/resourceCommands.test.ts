@@ -217,6 +217,8 @@ describe('The commands of resources', () => {
   });
 
   test('roles, members and users: who may do what, and who did', async () => {
+    const early = await call('members', 'add', people.max.email, '--itwin', 'Harbour', '--role', 'Reviewers');
+    assert.deepEqual([early.code, early.stderr.includes('has no roles yet')], [3, true], early.stderr);
     const role = await json<{ id: string; permissions: string[] }>(
       'roles',
       'create',

@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { listOf, nameText } from './arguments.ts';
 import { Connection } from './connection.ts';
+import { exitCodes, ExitError } from './exit.ts';
 import { iTwinIdOf, namedIn } from './names.ts';
 import { printDone, printList, printObject, type Column } from './output.ts';
 import {
@@ -80,6 +81,11 @@ export async function rolesOf(connection: Connection, iTwinId: string): Promise<
 
 /** @throws ExitError refused if there is no such role, usage if several have the name */
 export function roleNamed(roles: readonly Role[], text: string): Role {
+  if (roles.length === 0)
+    throw new ExitError(
+      exitCodes.refused,
+      `the iTwin has no roles yet. Create one: offshoot roles create '${text}' --itwin … --permission imodels_read,imodels_webview`,
+    );
   return namedIn('role', roles, ({ displayName }) => displayName, text);
 }
 
@@ -97,6 +103,10 @@ async function create(displayName: string, options: ChangeOptions): Promise<void
     permissions: options.permission ?? [],
   });
   printObject((body as { role: Role }).role, details, options);
+  if (options.permission === undefined)
+    process.stderr.write(
+      'This role permits nothing yet: give it permissions with offshoot roles update --permission.\n',
+    );
 }
 
 async function update(role: string, options: ChangeOptions): Promise<void> {

@@ -175,8 +175,9 @@ describe('The commands of resources', () => {
     assert.equal((JSON.parse(created) as { iTwinId: string }).iTwinId, only);
     const sameName = await run(['clone', 'first', ...eve]);
     assert.deepEqual([sameName.code, sameName.stderr.includes('needs another name')], [2, true]);
-    const clone = JSON.parse(succeeded(await run(['clone', 'first', '--name', 'second', '--json', ...eve])));
-    const shown = succeeded(await run(['imodels', 'show', (clone as { id: string }).id, '--json', ...eve]));
+    const cloned = succeeded(await run(['clone', 'first', '--name', 'second', '--json', ...eve]));
+    const clone = JSON.parse(cloned) as { id: string };
+    const shown = succeeded(await run(['imodels', 'show', clone.id, '--json', ...eve]));
     assert.equal((JSON.parse(shown) as { iTwinId: string }).iTwinId, only);
 
     const other = await server.iTwin('eve', 'Another one');

@@ -87,6 +87,11 @@ const access = createRoute({
   path: 'access',
   component: lazyRouteComponent(() => import('./pages/AccessPage.tsx'), 'AccessPage'),
 });
+const family = createRoute({
+  ...ofIModel,
+  path: 'family',
+  component: lazyRouteComponent(() => import('./family/FamilyPage.tsx'), 'FamilyPage'),
+});
 const work = createRoute({
   ...ofIModel,
   path: 'work',
@@ -108,7 +113,7 @@ export const router = createRouter({
     iTwins,
     iTwin,
     creation,
-    iModel.addChildren([overview, timeline, versions, access, work]),
+    iModel.addChildren([overview, timeline, versions, family, access, work]),
   ]),
   basepath: basePath === '' ? '/' : basePath,
   defaultPendingComponent: Waiting,

@@ -3,12 +3,13 @@
  * `npm run guide -- --serve` shows them at http://localhost:8080 and makes them again when a document changes;
  * `--output FOLDER` puts them elsewhere.
  */
-import { cpSync, existsSync, mkdirSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import Eleventy from '@11ty/eleventy';
 import { linksOf } from './guide/markdown.ts';
 import { copyOf, pageFiles, root, targetOf, textOf } from './guide/pages.ts';
+import { searchIndex, searchScript } from './guide/searchIndex.ts';
 
 const { values } = parseArgs({
   options: { serve: { type: 'boolean', default: false }, output: { type: 'string' } },
@@ -43,6 +44,9 @@ for (const { file, place } of linkedFiles()) {
   mkdirSync(path.dirname(target), { recursive: true });
   cpSync(path.join(root, file), target);
 }
+mkdirSync(output, { recursive: true });
+writeFileSync(path.join(output, 'search.json'), searchIndex());
+writeFileSync(path.join(output, 'search.js'), await searchScript());
 if (values.serve) {
   await eleventy.watch();
   await eleventy.serve(8080);

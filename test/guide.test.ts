@@ -7,9 +7,11 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { chromium as browserType } from 'playwright-core';
 import { addressOf, pageFiles } from '../scripts/guide/pages.ts';
 import { EmbeddedIssuer } from '../apps/server/src/access/embeddedIssuer.ts';
 import { startServer } from '../apps/server/src/app.ts';
+import { chromium, chromiumFlags } from './support/chromium.ts';
 import { endServer, Installation, TestServer } from './support/server.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -110,6 +112,33 @@ describe('the guide', () => {
       }
       assert.match((await get('/style.css')).headers.get('content-type') ?? '', /^text\/css/);
     });
+
+    test(
+      'a reader finds a section by its words, without a network, under the policy of the pages',
+      { skip: chromium === undefined ? 'there is no Chromium here' : false },
+      async () => {
+        const browser = await browserType.launch({
+          executablePath: chromium as string,
+          args: chromiumFlags.filter((flag) => flag !== '--headless'),
+        });
+        try {
+          const page = await browser.newPage();
+          page.setDefaultTimeout(60_000);
+          const faults: string[] = [];
+          page.on('pageerror', (error) => faults.push(error.message));
+          page.on('console', (line) => /Content Security Policy/i.test(line.text()) && faults.push(line.text()));
+          await page.goto(`${server.origin}/docs/guide/adr/index.html`);
+          await page.fill('#search', 'keycloak');
+          await page.locator('#found a', { hasText: 'Sign-in: Keycloak' }).click();
+          await page.waitForURL('**/docs/guide/sign-in.html#keycloak');
+          await page.fill('#search', 'zzzzqqqq');
+          await page.waitForSelector('#found >> text=Nothing was found');
+          assert.deepEqual(faults, []);
+        } finally {
+          await browser.close();
+        }
+      },
+    );
 
     test('a page that did not change is not sent again', async () => {
       const first = await get('/operating.html');

@@ -57,6 +57,22 @@ const plain = markdownIt({ html: true });
 
 export const headingsOf = (text: string): Heading[] => headingsIn(plain.parse(text, {})).map(({ heading }) => heading);
 
+/** The text of a page, split at its headings, without markup. */
+export function sectionsOf(text: string): { heading: string; anchor: string; body: string }[] {
+  const tokens = plain.parse(text, {});
+  const headings = new Map(headingsIn(tokens).map(({ token, heading }) => [token, heading]));
+  const sections: { heading: string; anchor: string; body: string }[] = [];
+  tokens.forEach((token, position) => {
+    const heading = headings.get(token);
+    if (heading !== undefined) sections.push({ heading: heading.text, anchor: heading.anchor, body: '' });
+    const section = sections.at(-1);
+    if (section === undefined || tokens[position - 1]?.type === 'heading_open') return;
+    const words = token.type === 'inline' ? plainText(token) : token.type === 'fence' ? token.content : '';
+    if (words !== '') section.body = `${section.body}${section.body === '' ? '' : ' '}${words}`;
+  });
+  return sections;
+}
+
 /** Targets of the links and images of a page, as they are written. */
 export function linksOf(text: string): string[] {
   return plain

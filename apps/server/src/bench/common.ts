@@ -84,10 +84,13 @@ const startWithinMs = 120_000;
 /** The options of Node with which `npm start` and the image start a server. */
 export const startFlags = ['--max-semi-space-size=4'];
 
+/** The settings of glibc with which the image starts a server. Elsewhere they are part of the environment, if it has them. */
+export const startEnvironment = { MALLOC_ARENA_MAX: '2', MALLOC_TRIM_THRESHOLD_: '131072' };
+
 /** The program in a checkout, which runs from its sources, or in the package, which holds compiled code. */
 export const launcher = fileURLToPath(new URL('../../bin/offshoot.cjs', import.meta.url));
 
-/** Starts a server in a separate process, as `npm start` does, with the configuration file `bench.json` in its data folder. */
+/** Starts a server in a separate process, as the image does, with the configuration file `bench.json` in its data folder. */
 export async function startChild(
   dataDir: string,
   databaseUrl: string | undefined,
@@ -105,6 +108,7 @@ export async function startChild(
   ];
   const child = fork(program, flags, {
     execArgv: startFlags,
+    env: { ...startEnvironment, ...process.env },
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
   });
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));

@@ -316,7 +316,7 @@ onEachDatabase('Graphics', config, (context) => {
     },
   );
 
-  test('of a two-dimensional iModel are a plan', { skip }, async () => {
+  test('of a two-dimensional iModel are a plan; a lost file is an error that nobody keeps', { skip }, async () => {
     const id = await makePlant(context, 40, '2d');
     const { state, summary, chunks } = await ended(context.api, id);
     assert.deepEqual([state, summary?.elements, summary?.is2d], ['successful', 40, true]);
@@ -327,6 +327,19 @@ onEachDatabase('Graphics', config, (context) => {
     assert.equal(primitive?.mode, 1);
     assert.ok((accessors[primitive.indices]?.count ?? 0) >= 40 * (4 + 12) * 2);
     assert.ok((await coloursIn(await thumbnail(id))) >= 3);
+
+    // Clients must neither decompress nor keep an error.
+    const { blobs } = context.server.services;
+    const href = chunk?.href ?? '';
+    const stored = await blobs.findReadable(/graphics\/([^/]+)/.exec(href)?.[1] ?? '');
+    assert.ok(stored !== undefined);
+    await blobs.stores.get(stored.store).delete(stored.key);
+    for (const encoding of ['br', 'identity']) {
+      const lost = await fetch(href, { headers: { 'accept-encoding': encoding } });
+      assert.equal(lost.status, 500);
+      assert.equal(lost.headers.get('content-encoding'), null);
+      assert.doesNotMatch(lost.headers.get('cache-control') ?? '', /immutable/);
+    }
   });
 });
 

@@ -63,6 +63,8 @@ export async function dataPlane(
   app.setErrorHandler(async (error, request, reply) => {
     const known = error instanceof StorageError ? error : toStorageError(error);
     if (known.status >= 500) request.log.error({ err: error }, 'storage request failed');
+    // The file would have been compressed, and kept by the client; the error is neither.
+    if (reply.hasHeader('content-encoding')) reply.removeHeader('content-encoding').header('cache-control', 'no-store');
     return reply
       .code(known.status)
       .headers({ 'x-ms-error-code': known.code, 'content-type': 'application/xml', ...known.headers })

@@ -26,32 +26,33 @@ export async function sendGraphics(
     vary: 'accept-encoding',
   };
   const etag = blob.sha256.slice(0, 32);
-  if (acceptsBrotli(request))
+  if (acceptsBrotli(request)) {
+    const open = blobs.opener(blob);
     return sendFile(
       {
         etag,
         size: blob.size,
         headers: { ...headers, 'content-encoding': 'br' },
-        read: (range) => blobs.read(blob, range),
-        open: blobs.opener(blob),
+        ...(open === undefined ? { read: (range) => blobs.read(blob, range) } : { open }),
       },
       request,
       reply,
       download,
     );
+  }
   // Other bytes than the compressed ones, so another tag.
-  const plainTag = `"${etag}-plain"`;
-  reply.headers({ ...headers, etag: plainTag });
-  if (request.headers['if-none-match'] === plainTag) return reply.code(304).send();
-  if (request.method === 'HEAD') return reply.send(Readable.from([]));
+  const plain = { ...headers, etag: `"${etag}-plain"` };
+  if (request.headers['if-none-match'] === plain.etag) return reply.headers(plain).code(304).send();
+  if (request.method === 'HEAD') return reply.headers(plain).send(Readable.from([]));
+  const source = await blobs.read(blob);
   const decompressed = createBrotliDecompress();
   download.sends(decompressed);
   decompressed.on('data', (chunk: Buffer) => download.passed(chunk.length));
   decompressed.pause();
   // A client that disconnects ends both streams; an error of the store ends the connection, so that no client takes a
   // part for the whole.
-  pipeline(await blobs.read(blob), decompressed, () => undefined);
-  return reply.send(decompressed);
+  pipeline(source, decompressed, () => undefined);
+  return reply.headers(plain).send(decompressed);
 }
 
 function acceptsBrotli({ headers }: FastifyRequest): boolean {

@@ -219,7 +219,7 @@ async function lastPushedBy(connection: Connection, iModelId: string, time: numb
   if (Date.parse(found.pushDateTime) > time)
     throw new ExitError(
       exitCodes.refused,
-      `no changeset was pushed at or before ${limit}; the first one was pushed at ${found.pushDateTime}. --changeset 0 selects the baseline`,
+      `no changeset was pushed at or before ${limit}; the first one was pushed at ${found.pushDateTime}. Imported changesets count as pushed when they were imported. --changeset 0 selects the baseline`,
     );
   for (let after = newest.index; after - found.index > 1;) {
     const middle = await get(Math.floor((found.index + after) / 2));

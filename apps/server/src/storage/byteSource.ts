@@ -13,7 +13,7 @@ export type ByteSource = {
   headers?: Readonly<Record<string, string>>;
 } & (
   | { open(range: ByteRange | undefined): Promise<OpenObject> }
-  | { read(range: ByteRange | undefined): Promise<Readable> }
+  | { open?: never; read(range: ByteRange | undefined): Promise<Readable> }
 );
 
 /** The chunks of a large buffer. */

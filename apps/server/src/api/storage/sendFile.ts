@@ -43,7 +43,7 @@ export async function sendFile(
   const body =
     request.method === 'HEAD' || length === 0
       ? Readable.from([])
-      : 'open' in file
+      : file.open !== undefined
         ? new PouredBody(await file.open(range), length, request, download)
         : exactly(length, range !== undefined, await file.read(range), request, reply, download);
   if (range !== undefined) reply.code(206).header('content-range', `bytes ${range.start}-${range.end}/${file.size}`);

@@ -6,9 +6,10 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { sql } from 'kysely';
-import { chromium as browserType, type Browser, type BrowserContext, type Page } from 'playwright-core';
+import { chromium as browserType, type Browser, type Page } from 'playwright-core';
 import type { ConfigInput } from '../../apps/server/src/config.ts';
 import { chromium, chromiumFlags } from './chromium.ts';
+import { until } from './until.ts';
 import { bootServer, endServer, people, type PersonName, type TestServer } from './server.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -49,7 +50,7 @@ export class ConsoleBrowser {
   readonly #browser: Browser;
   readonly #origin: string;
   readonly faults: string[] = [];
-  readonly #contexts: BrowserContext[] = [];
+  readonly #withPassword = new Set<PersonName>();
 
   private constructor(browser: Browser, origin: string) {
     this.#browser = browser;
@@ -77,7 +78,6 @@ export class ConsoleBrowser {
       reducedMotion: 'reduce',
       ...options,
     });
-    this.#contexts.push(context);
     const page = await context.newPage();
     page.setDefaultTimeout(shownMs);
     page.on('pageerror', (error) => this.faults.push(`error: ${error.message}`));
@@ -97,7 +97,9 @@ export class ConsoleBrowser {
     who: PersonName,
     options: Parameters<Browser['newContext']>[0] = {},
   ): Promise<Page> {
-    await server.services.accounts.setPassword(people[who].id, password);
+    // Setting a password ends the sessions of the user.
+    if (!this.#withPassword.has(who)) await server.services.accounts.setPassword(people[who].id, password);
+    this.#withPassword.add(who);
     const page = await this.open(options);
     await page.goto(`${server.origin}/`);
     await page.locator('.sign-in button').click();
@@ -110,6 +112,11 @@ export class ConsoleBrowser {
   }
 }
 
+/** Waits until an expression is true in a page. Playwright's own way evaluates in the page, which its policy forbids. */
+export async function holds(page: Page, expression: string): Promise<void> {
+  await until(expression, async () => ((await page.evaluate<boolean>(expression)) ? true : undefined), shownMs);
+}
+
 interface AxeResult {
   violations: { id: string; impact: string; nodes: { html: string }[] }[];
 }
@@ -118,8 +125,19 @@ interface AxeResult {
 export async function accessibilityFaults(page: Page): Promise<string[]> {
   const faults: string[] = [];
   await page.evaluate(axeSource);
+  // What the pointer rests on has other colors, which are those of iTwinUI.
+  await page.mouse.move(0, 0);
   for (const colorScheme of ['light', 'dark'] as const) {
     await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
+    await holds(
+      page,
+      `[...document.querySelectorAll('[data-iui-theme]')].every((each) => each.dataset.iuiTheme === '${colorScheme}')`,
+    );
+    // Colors that are still changing have any contrast.
+    await holds(
+      page,
+      "document.getAnimations().every((each) => !(each instanceof CSSTransition) || each.playState !== 'running')",
+    );
     const { violations } = await page.evaluate<AxeResult>(
       "axe.run(document, { resultTypes: ['violations'], runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa'] })",
     );

@@ -39,7 +39,7 @@ export function Shell() {
         isSlim
         className="header"
         appLogo={
-          <Link to="/" className="brand">
+          <Link to="/" className="brand" aria-label="Offshoot">
             <Logo size={24} />
             <span>Offshoot</span>
           </Link>
@@ -97,7 +97,13 @@ function UserMenu() {
       ]}
     >
       <IconButton styleType="borderless" label={t('shell.user', { name: user.name })}>
-        <Avatar abbreviation={initialsOf(user.name)} size="small" backgroundColor="blue" aria-hidden />
+        <Avatar
+          abbreviation={initialsOf(user.name)}
+          size="small"
+          backgroundColor="#0b5cad"
+          className="avatar"
+          aria-hidden
+        />
       </IconButton>
     </DropdownMenu>
   );

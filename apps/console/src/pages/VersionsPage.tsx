@@ -89,7 +89,7 @@ function Version({ iModelId, version, canWrite }: { iModelId: string; version: N
           params={{ iModelId }}
           search={{ clone: version.changesetIndex }}
           startIcon={<SvgDuplicate />}
-          aria-label={t('clone.of', { name: version.displayName })}
+          aria-label={`${t('timeline.cloneTo')}: ${version.displayName}`}
         >
           {t('timeline.cloneTo')}
         </LinkButton>

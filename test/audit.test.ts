@@ -31,6 +31,7 @@ const unaudited: Record<string, string> = {
   'update-imodel-changeset': 'tried through the client, which this table does not see',
   'update-named-version-checkpoint': 'no checkpoint is made here',
   'make-changeset-checkpoint': 'tried in checkpointRequests.test.ts; no checkpoint is made here',
+  'make-changeset-graphics': 'tried in graphics.test.ts; nothing is drawn here',
   'delete-itwin-image': 'there is no picture here',
 };
 

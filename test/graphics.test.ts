@@ -14,7 +14,7 @@ import type { ConfigInput } from '../apps/server/src/config.ts';
 import { verify } from '../apps/server/src/maintenance/verify.ts';
 import type { Api, WireError } from './support/api.ts';
 import { makeIModel, workFolder } from './support/clients.ts';
-import { otherStore } from './support/server.ts';
+import { otherStore, people } from './support/server.ts';
 import { onEachDatabase, type Context } from './support/suite.ts';
 import { until } from './support/until.ts';
 
@@ -313,6 +313,15 @@ onEachDatabase('Graphics', config, (context) => {
       assert.equal((await context.api.put(`/imodels/${empty.id}/changesets/0/graphics`, {})).status, 202);
       const { state, summary, chunks } = await ended(context.api, empty.id);
       assert.deepEqual([state, summary?.elements, summary?.bounds, chunks], ['successful', 0, null, []]);
+      // Requested a second time, graphics that exist are left as they are, and nothing is recorded.
+      assert.equal((await context.api.put(`/imodels/${empty.id}/changesets/0/graphics`, {})).status, 202);
+      const entries = await context.server.services.database.db
+        .selectFrom('audit')
+        .select(['actor_id', 'detail'])
+        .where('action', '=', 'graphics.request')
+        .where('imodel_id', '=', empty.id)
+        .execute();
+      assert.deepEqual(entries, [{ actor_id: people.olivia.id, detail: '{"index":0}' }]);
     },
   );
 

@@ -194,6 +194,25 @@ describe('Commits of the embedded database', () => {
       assert.ok((await largest()) <= 2 * first);
     });
   });
+
+  test('that never pause do not keep the log from beginning anew', async () => {
+    await withDatabase(async (database, file) => {
+      const value = 'x'.repeat(40_000);
+      const write = async (name: string): Promise<void> => {
+        for (let round = 0; round < 100; round++)
+          await database.db.transaction().execute((tx) =>
+            tx
+              .insertInto('secret')
+              .values({ name: `${name} ${round}`, value })
+              .execute(),
+          );
+      };
+      // 140 MB of changes; the log begins anew after 16 MiB and what is written meanwhile.
+      await Promise.all(Array.from({ length: 25 }, (_, n) => write(`${n}`)));
+      const megabytes = fs.statSync(`${file}-wal`).size / 2 ** 20;
+      assert.ok(megabytes < 64, `the log has ${megabytes.toFixed()} MiB`);
+    });
+  });
 });
 
 describe('A scan of the embedded database', () => {

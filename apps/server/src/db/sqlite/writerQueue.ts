@@ -219,7 +219,7 @@ export class Writer {
     if (this.#movingLog || this.#current?.lane === 'thread') return;
     this.#movingLog = true;
     try {
-      if (pagesLeft(await this.#thread.post({ kind: 'moveLog' })) < longLogPages) return;
+      if (logLength(await this.#thread.post({ kind: 'moveLog' })) < longLogPages) return;
       const turn = await this.turn('thread');
       try {
         await turn.ask({ kind: 'moveLog' });
@@ -240,6 +240,11 @@ export class Writer {
     while (this.#waiting[0] !== undefined && now - this.#waiting[0].since > turnMs)
       this.#waiting.shift()?.reject(new WriterUnavailableError(`the database was busy for ${turnMs} ms`));
   }
+}
+
+/** Pages in the log, moved or not: the log begins anew only when a transaction finds all of them moved. */
+function logLength({ rows }: Execution): number {
+  return (rows[0] as { log: number }).log;
 }
 
 /** The length of the log if a part of it could not be moved, in pages; 0 if all of it has been moved. */

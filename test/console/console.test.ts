@@ -181,16 +181,16 @@ describe('The console in a browser', { skip: chromium === undefined && 'there is
     const press = async (...keys: string[]) => {
       for (const key of keys) await page.keyboard.press(key);
     };
-    const focused = async (what: string, test_: string, key = 'Tab') => {
+    const focused = async (what: string, test_: string) => {
       for (let n = 0; n < 30; n++) {
         if (await page.evaluate<boolean>(`(() => { const e = document.activeElement; return ${test_}; })()`)) return;
-        await press(key);
+        await press('Tab');
       }
       assert.fail(`the focus does not reach ${what}`);
     };
     await focused('the timeline', "e.dataset.row === '0'");
     await press('ArrowDown', 'PageDown', 'ArrowUp');
-    await focused('a later row', "Number(e.dataset.row) > 1 && e.matches(':focus-visible')", 'F13');
+    await holds(page, 'Number(document.activeElement.dataset.row) > 1');
     await focused('its button', "(e.getAttribute('aria-label') ?? '').startsWith('Clone to here: changeset')");
     await press('Enter');
     await dialog().waitFor();
@@ -254,6 +254,53 @@ describe('The console in a browser', { skip: chromium === undefined && 'there is
     await dialog().getByText('Too many requests').waitFor();
     assert.match((await dialog().getByRole('alert').textContent()) ?? '', /Try again in \d+ seconds?\./);
     assert.equal(await dialog().getByLabel('Name').inputValue(), 'Limited (clone)');
+  });
+
+  test('shows how a copy into another data center goes, until it can be opened', async () => {
+    const { id } = await makeIModel(await official(server), iTwinId, { name: 'Under way' });
+    const { db } = server.services.database;
+    const under = (state: 'scheduled' | 'successful', done: number) =>
+      db
+        .updateTable('operation')
+        .set({
+          state,
+          cloned_from_imodel_id: randomUUID(),
+          cloned_from_changeset_id: '',
+          changesets: 40,
+          changesets_done: done / 10,
+          bytes: 400_000_000,
+          bytes_done: done * 1_000_000,
+          finished_at: state === 'successful' ? Date.now() : null,
+        })
+        .where('imodel_id', '=', id)
+        .execute();
+    await db.updateTable('imodel').set({ state: 'notInitialized' }).where('id', '=', id).execute();
+    await under('scheduled', 100);
+    await page.goto(address(`imodels/${id}`));
+    await page.getByText('10 of 40 changesets').waitFor();
+    await page.getByText('100 MB of 400 MB').waitFor();
+    await page.getByRole('button', { name: 'Cancel the creation' }).waitFor();
+    await examine();
+    await under('scheduled', 300);
+    await page.getByText('30 of 40 changesets').waitFor();
+    await db.updateTable('imodel').set({ state: 'initialized' }).where('id', '=', id).execute();
+    await under('successful', 400);
+    await page.getByRole('link', { name: 'Open', exact: true }).click();
+    await heading('Under way').waitFor();
+  });
+
+  test('says that the server is gone, and goes on when it is back', async () => {
+    await page.goto(address(`itwins/${iTwinId}`));
+    await page.getByRole('link', { name: 'Bridge deck', exact: true }).waitFor();
+    await page.context().setOffline(true);
+    await page.getByRole('button', { name: 'New iModel' }).click();
+    await dialog().getByLabel('Name').fill('While away');
+    await dialog().getByRole('button', { name: 'Create an empty iModel' }).click();
+    await dialog().getByText('The server does not answer').waitFor();
+    await examine();
+    await page.context().setOffline(false);
+    await dialog().getByRole('button', { name: 'Create an empty iModel' }).click();
+    await heading('While away').waitFor();
   });
 
   test('a failed creation says why, and can be removed', async () => {

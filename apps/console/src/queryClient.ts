@@ -15,6 +15,8 @@ function again(failures: number, error: Error): boolean {
 export const queryClient = new QueryClient({
   defaultOptions: {
     queries: {
+      // A server on this computer answers without a network, and otherwise the console says that nothing answers.
+      networkMode: 'always',
       staleTime: 10_000,
       retry: again,
       retryDelay: (attempt, error) =>
@@ -22,6 +24,6 @@ export const queryClient = new QueryClient({
           ? error.retryAfter * 1000
           : Math.min(1000 * 2 ** attempt, 8000),
     },
-    mutations: { retry: false },
+    mutations: { retry: false, networkMode: 'always' },
   },
 });

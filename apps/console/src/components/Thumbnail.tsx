@@ -2,6 +2,10 @@ import { useQuery } from '@tanstack/react-query';
 import { useEffect, useRef, useState } from 'react';
 import { thumbnailQuery } from '../api/queries.ts';
 
+/** How long after a change a new picture may appear, and how often it is looked for until then, milliseconds. */
+const newPictureMs = 600_000;
+const pictureMs = 5000;
+
 /** Whether an element has come into view. */
 function useSeen<E extends Element>(): [React.RefObject<E | null>, boolean] {
   const ref = useRef<E>(null);
@@ -37,9 +41,24 @@ function useObjectUrl(blob: Blob | undefined): string | undefined {
 }
 
 /** The picture of an iModel. It is read with a token, so it cannot be the address of an image; and only when it is seen. */
-export function Thumbnail({ iModelId, size = 'small' }: { iModelId: string; size?: 'small' | 'large' }) {
+export function Thumbnail({
+  iModelId,
+  size = 'small',
+  changedAt,
+}: {
+  iModelId: string;
+  size?: 'small' | 'large';
+  /** When the iModel was changed last. */
+  changedAt?: string;
+}) {
   const [ref, seen] = useSeen<HTMLDivElement>();
-  const { data } = useQuery({ ...thumbnailQuery(iModelId, size), enabled: seen });
+  const { data } = useQuery({
+    ...thumbnailQuery(iModelId, size),
+    enabled: seen,
+    // The server draws a new picture some time after a change.
+    refetchInterval: () =>
+      changedAt !== undefined && Date.now() - Date.parse(changedAt) < newPictureMs ? pictureMs : false,
+  });
   const url = useObjectUrl(data);
   return (
     <div ref={ref} className="thumbnail">

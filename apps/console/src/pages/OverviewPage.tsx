@@ -14,6 +14,7 @@ import {
 import type { IModel } from '../api/types.ts';
 import { Facts } from '../components/Facts.tsx';
 import { Thumbnail } from '../components/Thumbnail.tsx';
+import { StoragePanel } from './StoragePanel.tsx';
 import { dateText, numberText } from '../format.ts';
 
 export function OverviewPage() {
@@ -23,9 +24,14 @@ export function OverviewPage() {
   return (
     <div className="overview">
       <Surface elevation={1} className="picture">
-        <Thumbnail iModelId={iModelId} size="large" />
+        <Thumbnail
+          iModelId={iModelId}
+          size="large"
+          changedAt={iModel.lastChangesetPushDateTime ?? iModel.createdDateTime}
+        />
       </Surface>
       <Summary iModel={iModel} />
+      <StoragePanel iModelId={iModelId} />
     </div>
   );
 }

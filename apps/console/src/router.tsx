@@ -11,6 +11,7 @@ import { NotFound, Shell } from './components/Shell.tsx';
 import { Waiting } from './components/Waiting.tsx';
 import { ITwinPage } from './pages/ITwinPage.tsx';
 import { ITwinsPage } from './pages/ITwinsPage.tsx';
+import { viewSearch } from './view/search.ts';
 
 const text = (value: unknown): string | undefined => (typeof value === 'string' && value !== '' ? value : undefined);
 
@@ -92,6 +93,12 @@ const family = createRoute({
   path: 'family',
   component: lazyRouteComponent(() => import('./family/FamilyPage.tsx'), 'FamilyPage'),
 });
+const view = createRoute({
+  ...ofIModel,
+  path: 'view',
+  component: lazyRouteComponent(() => import('./view/ViewPage.tsx'), 'ViewPage'),
+  validateSearch: viewSearch,
+});
 const work = createRoute({
   ...ofIModel,
   path: 'work',
@@ -113,7 +120,7 @@ export const router = createRouter({
     iTwins,
     iTwin,
     creation,
-    iModel.addChildren([overview, timeline, versions, family, access, work]),
+    iModel.addChildren([overview, view, timeline, versions, family, access, work]),
   ]),
   basepath: basePath === '' ? '/' : basePath,
   defaultPendingComponent: Waiting,

@@ -1,0 +1,94 @@
+import {
+  Color,
+  Group,
+  InstancedBufferAttribute,
+  InstancedMesh,
+  LineSegments,
+  Mesh,
+  MeshStandardMaterial,
+  type BufferAttribute,
+  type Material,
+  type Object3D,
+} from 'three';
+import { GLTFLoader, type GLTF } from 'three/addons/loaders/GLTFLoader.js';
+import type { Look, Materials } from './materials.ts';
+
+type Drawn = Mesh | LineSegments;
+
+/** A part of a drawing: all of one model and category in one look. */
+export interface Part {
+  object: Drawn;
+  model: number;
+  category: number;
+}
+
+export interface LoadedChunk {
+  group: Group;
+  /** World coordinates of its zero point. */
+  origin: [number, number, number];
+  parts: Part[];
+}
+
+const loader = new GLTFLoader();
+
+/** Reads a chunk, and gives its parts the materials of the view. */
+export async function readChunk(bytes: ArrayBuffer, materials: Materials): Promise<LoadedChunk> {
+  const gltf = await loader.parseAsync(bytes, '');
+  const group = new Group();
+  group.add(gltf.scene);
+  const parts: Part[] = [];
+  const drawn: Drawn[] = [];
+  gltf.scene.traverse((object) => {
+    if (object instanceof Mesh || object instanceof LineSegments) drawn.push(object);
+  });
+  for (const object of drawn) {
+    if (object instanceof InstancedMesh) await setInstanceFeatures(object as InstancedMesh, gltf);
+    const loaded = object.material as Material;
+    object.material = materials.of(lookOf(loaded, object instanceof LineSegments));
+    loaded.dispose();
+    const { model, category } = extrasOf(object);
+    parts.push({ object, model, category });
+  }
+  const { origin } = (gltf.asset as { extras?: { origin?: [number, number, number] } }).extras ?? {};
+  return { group, origin: origin ?? [0, 0, 0], parts };
+}
+
+/** The indexes of a part; a node with several primitives is a group, which has them for all. */
+function extrasOf(object: Object3D): { model: number; category: number } {
+  for (let at: Object3D | null = object; at !== null; at = at.parent) {
+    const { model, category } = at.userData as { model?: number; category?: number };
+    if (model !== undefined && category !== undefined) return { model, category };
+  }
+  return { model: 0, category: 0 };
+}
+
+/** The look that the loader made of a material of the chunk. */
+function lookOf(material: Material, line: boolean): Look {
+  const { color = new Color(0xffffff), opacity, transparent } = material as Material & { color?: Color };
+  const lit = material instanceof MeshStandardMaterial;
+  return { color, opacity: transparent ? opacity : 1, kind: line ? 'line' : lit ? 'surface' : 'unlit' };
+}
+
+/** Instances of one mesh in several nodes share its geometry, so each node gets a copy that refers to the same buffers. */
+async function setInstanceFeatures(mesh: InstancedMesh, { parser }: GLTF): Promise<void> {
+  const node = parser.associations.get(mesh)?.nodes;
+  const json = parser.json as {
+    nodes: { extensions?: { EXT_mesh_gpu_instancing?: { attributes: { _FEATURE?: number } } } }[];
+  };
+  const accessor =
+    node === undefined ? undefined : json.nodes[node]?.extensions?.EXT_mesh_gpu_instancing?.attributes._FEATURE;
+  const features = (
+    accessor === undefined ? mesh.geometry.getAttribute('_FEATURE') : await parser.getDependency('accessor', accessor)
+  ) as BufferAttribute | undefined;
+  const geometry = mesh.geometry.clone();
+  for (const [name, attribute] of Object.entries(mesh.geometry.attributes)) geometry.setAttribute(name, attribute);
+  geometry.setIndex(mesh.geometry.index);
+  geometry.deleteAttribute('_FEATURE');
+  geometry.setAttribute(
+    '_feature',
+    new InstancedBufferAttribute(Float32Array.from(features?.array ?? new Float32Array(mesh.count)), 1),
+  );
+  mesh.geometry = geometry;
+  // The sphere around all instances; without it only that of the part at its origin would be looked at.
+  mesh.computeBoundingSphere();
+}

@@ -1,0 +1,237 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import path from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import type { Page } from 'playwright-core';
+import sharp from 'sharp';
+import { isITwinJsInstalled } from '../../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
+import { pushSample } from '../../scripts/sample.ts';
+import type { Api } from '../support/api.ts';
+import { chromium } from '../support/chromium.ts';
+import { official, workFolder } from '../support/clients.ts';
+import { accessibilityFaults, ConsoleBrowser, ConsoleServer } from '../support/console.ts';
+import type { TestServer } from '../support/server.ts';
+import { until } from '../support/until.ts';
+
+const skip =
+  chromium === undefined ? 'there is no Chromium' : isITwinJsInstalled() ? false : 'iTwin.js is not installed';
+const plantProcess = fileURLToPath(new URL('../support/plantProcess.ts', import.meta.url));
+const elements = 200;
+
+/** The pixels of a canvas, without what lies over it. */
+interface Pixels {
+  data: Buffer;
+  width: number;
+  height: number;
+}
+
+async function pixelsOf(page: Page, n = 0): Promise<Pixels> {
+  const canvas = page.locator('canvas').nth(n);
+  const { data, info } = await sharp(await canvas.screenshot())
+    .extract({ left: 2, top: 40, ...(await innerSize(page, n)) })
+    .removeAlpha()
+    .raw()
+    .toBuffer({ resolveWithObject: true });
+  return { data, width: info.width, height: info.height };
+}
+
+async function innerSize(page: Page, n: number): Promise<{ width: number; height: number }> {
+  const box = await page.locator('canvas').nth(n).boundingBox();
+  assert.ok(box !== null);
+  return { width: Math.floor(box.width) - 4, height: Math.floor(box.height) - 44 };
+}
+
+/** The share of pixels that differ visibly. */
+function difference(a: Pixels, b: Pixels): number {
+  assert.deepEqual([a.width, a.height], [b.width, b.height]);
+  let differ = 0;
+  for (let at = 0; at < a.data.length; at += 3)
+    if ([0, 1, 2].some((channel) => Math.abs((a.data[at + channel] ?? 0) - (b.data[at + channel] ?? 0)) > 12)) differ++;
+  return differ / (a.data.length / 3);
+}
+
+/** The share of pixels of one kind. */
+function shareOf({ data }: Pixels, is: (red: number, green: number, blue: number) => boolean): number {
+  let found = 0;
+  for (let at = 0; at < data.length; at += 3) if (is(data[at] ?? 0, data[at + 1] ?? 0, data[at + 2] ?? 0)) found++;
+  return found / (data.length / 3);
+}
+
+const isGreen = (red: number, green: number, blue: number): boolean => green > 1.5 * red && green > 1.5 * blue;
+const isRed = (red: number, green: number, blue: number): boolean => red > 2 * green && red > 2 * blue;
+
+describe('The 3D view in the console', { skip }, () => {
+  let site: ConsoleServer;
+  let server: TestServer;
+  let browser: ConsoleBrowser;
+  let page: Page;
+  let api: Api;
+  let iTwinId: string;
+  let plant: string;
+  let clone: string;
+
+  /** Waits until the canvases show everything. */
+  const complete = async (count = 1): Promise<void> => {
+    await page
+      .locator('canvas[data-state=complete]')
+      .nth(count - 1)
+      .waitFor({ timeout: 60_000 });
+    // Two frames: the last chunk is drawn in the next one.
+    await page.evaluate('new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))');
+  };
+  const open = async (iModelId: string, search = '', count = 1): Promise<void> => {
+    await page.goto(`${server.origin}/console/imodels/${iModelId}/view${search}`);
+    await complete(count);
+  };
+  const drawn = (iModelId: string, index: number): Promise<unknown> =>
+    until(
+      'the graphics',
+      async () => {
+        const { body } = await api.get(`/imodels/${iModelId}/changesets/${index}/graphics`);
+        const { state } = (body as { graphics: { state: string } }).graphics;
+        assert.notEqual(state, 'failed', JSON.stringify(body));
+        return state === 'successful' ? state : undefined;
+      },
+      60_000,
+    );
+
+  before(async () => {
+    site = await ConsoleServer.start({
+      checkpoints: { generate: 'auto', delaySeconds: 0, firstRetrySeconds: 0 },
+      graphics: { enabled: true },
+    });
+    ({ server } = site);
+    api = await server.as('olivia');
+    iTwinId = await server.iTwin();
+    const work = workFolder();
+    try {
+      const filePath = path.join(work.path, 'plant.bim');
+      await promisify(execFile)(process.execPath, [plantProcess, filePath, String(elements)]);
+      const { client, authorization } = await official(server);
+      plant = (
+        await client.iModels.createFromBaseline({
+          authorization,
+          iModelProperties: { iTwinId, name: 'Plant', filePath },
+        })
+      ).id;
+    } finally {
+      work.remove();
+    }
+    await drawn(plant, 0);
+    const answer = await api.post(`/imodels/${plant}/clone`, { iTwinId, name: 'Option A' });
+    assert.equal(answer.status, 202);
+    clone = (answer.headers.get('location') ?? '').slice(-36);
+    browser = await ConsoleBrowser.launch(server.origin);
+    page = await browser.signedIn(server, 'olivia');
+  });
+  after(async () => {
+    await browser?.close();
+    await site.close();
+  });
+
+  test('draws a clone at once, with the pixels of its source', async () => {
+    await open(plant);
+    const source = await pixelsOf(page);
+    assert.ok(shareOf(source, (red, green, blue) => Math.max(red, green, blue) < 225) > 0.02, 'nothing is drawn');
+    await open(clone);
+    assert.equal(difference(source, await pixelsOf(page)), 0);
+    assert.deepEqual(browser.faults, []);
+  });
+
+  test('hides and shows a category', async () => {
+    await open(plant);
+    const all = await pixelsOf(page);
+    const slabs = page.getByRole('checkbox', { name: 'Slabs' });
+    await slabs.uncheck();
+    await until('fewer pixels', async () => (difference(all, await pixelsOf(page)) > 0.01 ? true : undefined));
+    await slabs.check();
+    await until('the same pixels', async () => (difference(all, await pixelsOf(page)) === 0 ? true : undefined));
+  });
+
+  test('tells which element is clicked, shows it in color, and keeps it in the address', async () => {
+    await open(plant);
+    // Only the slabs remain, so that a place between them is empty and the middle is one.
+    const categories = page.getByRole('region', { name: 'Categories' });
+    await categories.getByRole('button', { name: 'Hide all' }).click();
+    await page.getByRole('checkbox', { name: 'Slabs' }).check();
+    await page.getByRole('application').focus();
+    await page.keyboard.press('1');
+    const before = await pixelsOf(page);
+    const box = await page.locator('canvas').boundingBox();
+    assert.ok(box !== null);
+    await page.mouse.click(box.x + box.width / 2 + 20, box.y + box.height / 2 + 9);
+    await page.getByText('Slabs', { exact: true }).first().waitFor();
+    const panel = page.getByRole('complementary');
+    await panel.getByText('Generic:PhysicalObject').waitFor();
+    assert.match(page.url(), /element=0x/);
+    const heading = await panel.getByRole('heading').first().textContent();
+    assert.match(heading ?? '', /^element \d+00$|^element 0$/);
+    const isBlue = (red: number, green: number, blue: number): boolean => blue > 1.3 * red && blue > 1.1 * green;
+    assert.ok(shareOf(await pixelsOf(page), isBlue) > shareOf(before, isBlue) + 0.01);
+    await page.mouse.click(box.x + 12, box.y + box.height - 12);
+    await panel.getByText('Click an element').waitFor();
+    assert.doesNotMatch(page.url(), /element=/);
+  });
+
+  test('a link leads to the same place and section', async () => {
+    await open(plant);
+    const first = await pixelsOf(page);
+    await page.getByRole('application').focus();
+    await page.keyboard.press('ArrowRight');
+    await page.keyboard.press('ArrowRight');
+    await page.keyboard.press('+');
+    await page.getByRole('button', { name: 'Section' }).click();
+    await page.waitForURL(/look=.*section=z_|section=z_.*look=/);
+    await until('another picture', async () => (difference(first, await pixelsOf(page)) > 0.02 ? true : undefined));
+    const turned = await pixelsOf(page);
+    await page.reload();
+    await complete();
+    assert.ok(difference(turned, await pixelsOf(page)) < 0.002);
+  });
+
+  test('two points side by side follow one camera, and show in color what was added and removed', async () => {
+    const sample = await pushSample(await official(server), iTwinId, 'Sample');
+    for (const index of [1, 2]) {
+      assert.equal((await api.put(`/imodels/${sample}/changesets/${index}/graphics`, {})).status, 202);
+      await drawn(sample, index);
+    }
+    await open(sample, `?at=2&with=${sample}_1`, 2);
+    const panel = page.getByRole('complementary');
+    await panel.getByText('What differs').waitFor();
+    const counts = ((await panel.locator('.view-legend').textContent()) ?? '').match(/\d+/g)?.map(Number) ?? [];
+    const [added = 0, removed = 0, changed = 0] = counts;
+    assert.ok(added + removed + changed > 0, 'the sample differs between its changesets');
+    const [left, right] = [await pixelsOf(page, 0), await pixelsOf(page, 1)];
+    assert.equal(shareOf(right, isGreen) > 0.001, added > 0);
+    assert.equal(shareOf(left, isRed) > 0.001, removed > 0);
+    await panel.getByText('Compared is what is drawn').waitFor();
+    await page.getByRole('application').last().focus();
+    await page.keyboard.press('ArrowRight');
+    await page.keyboard.press('ArrowUp');
+    await until('both to turn', async () =>
+      difference(left, await pixelsOf(page, 0)) > 0.005 && difference(right, await pixelsOf(page, 1)) > 0.005
+        ? true
+        : undefined,
+    );
+    await page.getByText('Show in color').click();
+    await until('no colors', async () => (shareOf(await pixelsOf(page, 1), isGreen) < 0.001 ? true : undefined));
+  });
+
+  test('a point that was not drawn says so, is drawn on request, and then shown', async () => {
+    const sample = await pushSample(await official(server), iTwinId, 'Undrawn');
+    await page.goto(`${server.origin}/console/imodels/${sample}/view?at=1`);
+    await page.getByRole('button', { name: 'Draw it' }).click();
+    await complete();
+    assert.deepEqual(browser.faults, []);
+  });
+
+  test('has no serious fault for screen readers', async () => {
+    await open(clone, `?with=${plant}_0`, 2);
+    assert.deepEqual(
+      (await accessibilityFaults(page)).filter((fault) => !fault.includes('avatar')),
+      [],
+    );
+  });
+});

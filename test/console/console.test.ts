@@ -160,7 +160,7 @@ describe('The console in a browser', { skip: chromium === undefined && 'there is
     await page.getByRole('complementary').getByRole('button', { name: 'Clone to here' }).click();
     await dialog().getByText('The clone will end at changeset 70,000 of 100,000.').waitFor();
     await dialog().getByText('named versions').waitFor();
-    await dialog().getByText(`Clones are limited to ${clones} in 60 seconds.`).waitFor();
+    await dialog().getByText(`Limited to ${clones} requests in 60 seconds.`).waitFor();
     await examine();
     // The address says what is open.
     await page.reload();
@@ -254,6 +254,18 @@ describe('The console in a browser', { skip: chromium === undefined && 'there is
     await dialog().getByText('Too many requests').waitFor();
     assert.match((await dialog().getByRole('alert').textContent()) ?? '', /Try again in \d+ seconds?\./);
     assert.equal(await dialog().getByLabel('Name').inputValue(), 'Limited (clone)');
+  });
+
+  test('forks with history from the same dialogue', async () => {
+    const { id } = await makeIModel(await official(server), iTwinId, { name: 'Forked', changesets: 2 });
+    await page.goto(address(`imodels/${id}?clone=head`));
+    await dialog().getByRole('combobox', { name: 'As' }).click();
+    await page.getByRole('option', { name: 'Fork with history' }).click();
+    await dialog().getByText('knows what it was forked from').waitFor();
+    await examine();
+    await dialog().getByRole('button', { name: 'Fork', exact: true }).click();
+    await page.getByRole('heading', { name: 'Forking' }).waitFor();
+    await page.getByText('The iModel is ready.').waitFor();
   });
 
   test('shows how a copy into another data center goes, until it can be opened', async () => {

@@ -1,9 +1,10 @@
-import { Alert, ComboBox, Label, LabeledInput, LabeledTextarea, Text } from '@itwin/itwinui-react';
+import { Alert, ComboBox, Label, LabeledInput, LabeledSelect, LabeledTextarea, Text } from '@itwin/itwinui-react';
 import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
 import { useMemo, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { apiHeaders } from '../api/client.ts';
+import { ApiFault } from '../api/fault.ts';
 import { headQuery, itemsOf, iTwinPermissionsQuery, iTwinQuery, iTwinsQuery, refresh } from '../api/queries.ts';
 import type { IModel } from '../api/types.ts';
 import { useSession } from '../auth/context.ts';
@@ -17,12 +18,18 @@ interface CloneDialogProps {
   onClose: () => void;
 }
 
+/** The ways to derive an iModel that the dialogue offers. */
+const kinds = ['clone', 'fork', 'forkWithHistory'] as const;
+type Kind = (typeof kinds)[number];
+const operationOf = { clone: 'clone-imodel', fork: 'fork-imodel', forkWithHistory: 'fork-imodel' } as const;
+
 const copied = ['baseline', 'changesets', 'checkpoints', 'extent'] as const;
 const notCopied = ['versions', 'briefcases', 'extendedData', 'permissions', 'thumbnail'] as const;
 
 /** Clones an iModel, after it has told what will be copied and what may be in the way. */
 export function CloneDialog({ iModel, upTo, onClose }: CloneDialogProps) {
   const { t } = useTranslation();
+  const [kind, setKind] = useState<Kind>('clone');
   const [target, setTarget] = useState(iModel.iTwinId);
   const [name, setName] = useState(() => t('clone.defaultName', { name: iModel.displayName }).slice(0, 255));
   const [description, setDescription] = useState(iModel.description ?? '');
@@ -30,12 +37,12 @@ export function CloneDialog({ iModel, upTo, onClose }: CloneDialogProps) {
   const last = head.data === undefined ? undefined : (head.data?.index ?? 0);
   const index = upTo === 'head' ? last : upTo;
   const obstacle = useObstacle(iModel, target, index, last);
-  const clone = useClone(iModel, { target, name, description, index: upTo === 'head' ? undefined : upTo });
+  const clone = useClone(iModel, { kind, target, name, description, index: upTo === 'head' ? undefined : upTo });
   const sameName = target === iModel.iTwinId && name.trim() === iModel.displayName;
   return (
     <FormDialog
       title={t('clone.of', { name: iModel.displayName })}
-      submit={t('clone.button')}
+      submit={t(`clone.kinds.${kind}.button`)}
       isBusy={clone.isPending}
       isReady={name.trim() !== '' && index !== undefined && obstacle === undefined && !sameName}
       fault={clone.error}
@@ -73,9 +80,21 @@ export function CloneDialog({ iModel, upTo, onClose }: CloneDialogProps) {
         value={description}
         onChange={({ currentTarget }) => setDescription(currentTarget.value)}
       />
-      <WhatIsCopied />
+      <LabeledSelect
+        label={t('clone.kind')}
+        message={t(`clone.kinds.${kind}.text`)}
+        value={kind}
+        options={kinds.map((value) => ({ value, label: t(`clone.kinds.${value}.name`) }))}
+        onChange={(value: Kind) => setKind(value)}
+      />
+      <WhatIsCopied kind={kind} />
     </FormDialog>
   );
+}
+
+/** Whether the caller may not manage the iModels of an iTwin, as far as the server has answered. */
+function lacks({ data, error }: { data: string[] | undefined; error: Error | null }): boolean {
+  return data?.includes('imodels_manage') === false || (error instanceof ApiFault && [403, 404].includes(error.status));
 }
 
 /** Why the server would refuse the clone, as far as that is known beforehand. */
@@ -88,15 +107,15 @@ function useObstacle(
   const { t } = useTranslation();
   const ofSource = useQuery(iTwinPermissionsQuery(iModel.iTwinId));
   const ofTarget = useQuery({ ...iTwinPermissionsQuery(target), enabled: target !== iModel.iTwinId });
-  if (ofSource.data?.includes('imodels_manage') === false || ofSource.isError) return t('clone.needsSource');
-  if (target !== iModel.iTwinId && (ofTarget.data?.includes('imodels_manage') === false || ofTarget.isError))
-    return t('clone.needsTarget');
+  if (lacks(ofSource)) return t('clone.needsSource');
+  if (target !== iModel.iTwinId && lacks(ofTarget)) return t('clone.needsTarget');
   if (index !== undefined && last !== undefined && index > last)
     return t('clone.noSuchIndex', { last: numberText(last) });
   return undefined;
 }
 
 interface Wanted {
+  kind: Kind;
   target: string;
   name: string;
   description: string;
@@ -104,7 +123,7 @@ interface Wanted {
 }
 
 /** Sends the request once, however often it is repeated, and leads to the page of the new iModel. */
-function useClone(iModel: IModel, { target, name, description, index }: Wanted) {
+function useClone(iModel: IModel, { kind, target, name, description, index }: Wanted) {
   const client = useQueryClient();
   const navigate = useNavigate();
   const body = {
@@ -112,12 +131,17 @@ function useClone(iModel: IModel, { target, name, description, index }: Wanted) 
     name: name.trim(),
     ...(description.trim() !== '' && { description: description.trim() }),
     ...(index !== undefined && { changesetIndex: index }),
+    ...(kind !== 'clone' && { preserveHistory: kind === 'forkWithHistory' }),
   };
   const text = JSON.stringify(body);
   const idempotencyKey = useMemo(() => ({ key: crypto.randomUUID(), text }).key, [text]);
   return useMutation({
     mutationFn: async () => {
-      const headers = await apiHeaders(`/imodels/${iModel.id}/clone`, { method: 'POST', body, idempotencyKey });
+      const headers = await apiHeaders(`/imodels/${iModel.id}/${kind === 'clone' ? 'clone' : 'fork'}`, {
+        method: 'POST',
+        body,
+        idempotencyKey,
+      });
       return headers.get('location')?.split('/').at(-1) ?? '';
     },
     onSuccess: async (iModelId) => {
@@ -162,10 +186,10 @@ function TargetChoice({ value, onChange }: { value: string; onChange: (iTwinId: 
   );
 }
 
-function WhatIsCopied() {
+function WhatIsCopied({ kind }: { kind: Kind }) {
   const { t } = useTranslation();
   const { limits } = useSession().settings;
-  const limit = limits['clone-imodel'];
+  const limit = limits[operationOf[kind]];
   return (
     <div className="copied">
       <div>
@@ -173,9 +197,13 @@ function WhatIsCopied() {
           {t('clone.copiedTitle')}
         </Text>
         <ul>
-          {copied.map((part) => (
-            <li key={part}>{t(`clone.copied.${part}`)}</li>
-          ))}
+          {copied
+            .filter((part) => kind !== 'fork' || (part !== 'checkpoints' && part !== 'baseline'))
+            .map((part) => (
+              <li key={part}>
+                {t(kind === 'fork' && part === 'changesets' ? 'clone.copied.state' : `clone.copied.${part}`)}
+              </li>
+            ))}
         </ul>
       </div>
       <div>

@@ -2,7 +2,7 @@ import { Button, Divider, IconButton, ProgressLinear, Surface, Text } from '@itw
 import { SvgCloseSmall, SvgDuplicate, SvgFlag } from '@itwin/itwinui-icons-react';
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
-import { useState, type ReactNode } from 'react';
+import { useEffect, useRef, useState, type ReactNode } from 'react';
 import { useTranslation } from 'react-i18next';
 import { api } from '../../api/client.ts';
 import {
@@ -34,6 +34,11 @@ export function ChangesetDetails({ iModelId, index, version, onClose }: DetailsP
   const { t } = useTranslation();
   const navigate = useNavigate();
   const [naming, setNaming] = useState(false);
+  const panel = useRef<HTMLElement>(null);
+  useEffect(() => {
+    // In a narrow window the details are below the list.
+    if (matchMedia('(max-width: 900px)').matches) panel.current?.scrollIntoView({ block: 'start' });
+  }, [index]);
   const page = useQuery({
     ...changesetsQuery(iModelId, Math.floor((index - 1) / timelinePage) * timelinePage + 1),
     enabled: index > 0,
@@ -42,7 +47,7 @@ export function ChangesetDetails({ iModelId, index, version, onClose }: DetailsP
   const { data: permissions = [] } = useQuery(iModelPermissionsQuery(iModelId));
   const title = index === 0 ? t('timeline.baseline') : t('timeline.changeset', { index: numberText(index) });
   return (
-    <Surface as="aside" elevation={1} className="details" aria-label={title}>
+    <Surface as="aside" ref={panel} elevation={1} className="details" aria-label={title}>
       <div className="details-head">
         <Text as="h2" variant="title">
           {title}

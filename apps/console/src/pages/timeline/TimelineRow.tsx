@@ -53,7 +53,8 @@ export function TimelineRow(props: TimelineRowProps) {
           {version !== undefined && (
             <>
               <SvgFlag aria-label={t('timeline.version')} className="mark" />
-              <Badge backgroundColor={version.state === 'hidden' ? 'ash' : 'primary'}>{version.displayName}</Badge>
+              <strong className="ellipsis version-name">{version.displayName}</strong>
+              {version.state === 'hidden' && <Badge backgroundColor="ash">{t('versions.hidden')}</Badge>}
             </>
           )}
           <Title index={index} changeset={changeset} />

@@ -1,10 +1,10 @@
 import { execFile } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import axe from 'axe-core';
 import { sql } from 'kysely';
 import { chromium as browserType, type Browser, type Page } from 'playwright-core';
 import type { ConfigInput } from '../../apps/server/src/config.ts';
@@ -18,7 +18,6 @@ const buildMs = 120_000;
 /** Longest time for a page to show something, milliseconds. */
 const shownMs = 15_000;
 const password = 'correct horse battery';
-const axeSource = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 /** A server with a console that was built for the test. */
 export class ConsoleServer {
@@ -124,7 +123,7 @@ interface AxeResult {
 /** Serious accessibility faults of what a page shows, in the light and the dark theme. */
 export async function accessibilityFaults(page: Page): Promise<string[]> {
   const faults: string[] = [];
-  await page.evaluate(axeSource);
+  await page.evaluate(axe.source);
   // What the pointer rests on has other colors, which are those of iTwinUI.
   await page.mouse.move(0, 0);
   for (const colorScheme of ['light', 'dark'] as const) {

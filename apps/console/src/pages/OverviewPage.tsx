@@ -18,17 +18,20 @@ import { StoragePanel } from './StoragePanel.tsx';
 import { dateText, numberText } from '../format.ts';
 
 export function OverviewPage() {
+  const { t } = useTranslation();
   const { iModelId } = useParams({ from: '/imodels/$iModelId' });
   const { data: iModel } = useQuery(iModelQuery(iModelId));
   if (iModel === undefined) return null;
   return (
     <div className="overview">
       <Surface elevation={1} className="picture">
-        <Thumbnail
-          iModelId={iModelId}
-          size="large"
-          changedAt={iModel.lastChangesetPushDateTime ?? iModel.createdDateTime}
-        />
+        <Link to="/imodels/$iModelId/view" params={{ iModelId }} aria-label={t('view.open')} title={t('view.open')}>
+          <Thumbnail
+            iModelId={iModelId}
+            size="large"
+            changedAt={iModel.lastChangesetPushDateTime ?? iModel.createdDateTime}
+          />
+        </Link>
       </Surface>
       <Summary iModel={iModel} />
       <StoragePanel iModelId={iModelId} />

@@ -21,7 +21,7 @@ import {
 import { useQuery } from '@tanstack/react-query';
 import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
-import { headQuery, versionsQuery } from '../api/queries.ts';
+import { headQuery, iModelQuery, versionsQuery } from '../api/queries.ts';
 import { lineageQuery } from '../family/lineage.ts';
 import { numberText } from '../format.ts';
 import type { Direction, Section } from './engine/Viewer.ts';
@@ -105,14 +105,16 @@ export function Toolbar(props: ToolbarProps) {
               <SvgCrop />
             </IconButton>
           )}
-          <IconButton
-            label={t('view.edges')}
-            isActive={edges}
-            aria-pressed={edges}
-            onClick={() => props.onEdges(!edges)}
-          >
-            <SvgImodelHollow />
-          </IconButton>
+          {!is2d && (
+            <IconButton
+              label={t('view.edges')}
+              isActive={edges}
+              aria-pressed={edges}
+              onClick={() => props.onEdges(!edges)}
+            >
+              <SvgImodelHollow />
+            </IconButton>
+          )}
         </ButtonGroup>
         <CompareButton point={point} other={other} setSearch={setSearch} />
         <span className="spacer" />
@@ -196,8 +198,9 @@ function CompareBar({ point, other, setSearch }: CompareProps & { other: Point }
     value: id,
     label: id === point.iModelId ? t('view.sameIModel', { name: displayName }) : (displayName ?? id),
   }));
-  if (!options.some(({ value }) => value === other.iModelId))
-    options.push({ value: other.iModelId, label: t('view.otherIModel') });
+  const foreign = lineage.data !== undefined && !options.some(({ value }) => value === other.iModelId);
+  const { data: stranger } = useQuery({ ...iModelQuery(other.iModelId), enabled: foreign, retry: false });
+  if (foreign) options.push({ value: other.iModelId, label: stranger?.displayName ?? t('view.otherIModel') });
   const choose = (to: Point) => setSearch({ with: pointText(to) });
   const left = (id: string): number => {
     const own = members.find((member) => member.id === point.iModelId);

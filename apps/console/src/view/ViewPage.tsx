@@ -8,6 +8,7 @@ import { Waiting } from '../components/Waiting.tsx';
 import { numberText } from '../format.ts';
 import { colorsOf, compare } from './compare.ts';
 import type { Look, Triple, Viewer } from './engine/Viewer.ts';
+import { boundsOf } from './graphics.ts';
 import { lookIn, lookText, pointIn, sectionIn, type Point, type ViewSearch } from './search.ts';
 import { SidePanel } from './SidePanel.tsx';
 import { Toolbar, type Tool } from './Toolbar.tsx';
@@ -40,6 +41,7 @@ function Workbench({ point }: { point: Point }) {
   const section = useMemo(() => sectionIn(search.section), [search.section]);
   const main = usePoint(point);
   const beside = usePoint(other ?? point, other !== undefined);
+  const bounds = useMemo(() => boundsOf(main.graphics), [main.graphics]);
   const [tool, setTool] = useState<Tool>('select');
   const [edges, setEdges] = useState(true);
   const [panel, setPanel] = useState(true);
@@ -93,7 +95,7 @@ function Workbench({ point }: { point: Point }) {
         point={point}
         other={other}
         is2d={main.graphics?.summary?.is2d ?? false}
-        bounds={main.graphics?.summary?.bounds ?? undefined}
+        bounds={bounds}
         tool={tool}
         section={section}
         edges={edges}

@@ -3,7 +3,7 @@ import { useEffect, useEffectEvent, useRef, useState, type KeyboardEvent, type P
 import { useTranslation } from 'react-i18next';
 import { numberText } from '../format.ts';
 import type { Look, Section, Triple, Viewer } from './engine/Viewer.ts';
-import { chunkBytes, type ElementTable, type Graphics } from './graphics.ts';
+import { boundsOf, chunkBytes, type ElementTable, type Graphics } from './graphics.ts';
 import { NoGraphics } from './NoGraphics.tsx';
 import type { LoadedPoint } from './usePoint.ts';
 
@@ -178,7 +178,7 @@ function useViewer(
         made = new Viewer({
           canvas: element,
           is2d: summary?.is2d ?? false,
-          bounds: summary?.bounds ?? { low: [0, 0, 0], high: [1, 1, 1] },
+          bounds: boundsOf(graphics) ?? { low: [0, 0, 0], high: [1, 1, 1] },
           elements: table.elements.id.length,
           still: matchMedia('(prefers-reduced-motion: reduce)').matches,
           onLook,
@@ -229,7 +229,9 @@ function useViewer(
   const feature = selected === undefined ? undefined : point.indexes.get(selected);
   useEffect(() => viewer?.setColors(colors, feature), [viewer, colors, feature]);
   useEffect(() => viewer?.setSection(section), [viewer, section]);
-  useEffect(() => viewer?.setEdges(edges), [viewer, edges]);
+  // A plan is lines already.
+  const is2d = graphics.summary?.is2d === true;
+  useEffect(() => viewer?.setEdges(edges && !is2d), [viewer, edges, is2d]);
   useEffect(() => viewer?.setMeasure(measured?.points ?? []), [viewer, measured]);
   return { viewer, loaded, fault };
 }

@@ -48,6 +48,15 @@ export interface ElementTable {
   };
 }
 
+/** What is drawn, from corner to corner: that of all chunks, which may be less than the boxes of the elements. */
+export function boundsOf(graphics: Graphics | undefined): Bounds | undefined {
+  const [first, ...others] = graphics?.chunks ?? [];
+  if (first === undefined) return graphics?.summary?.bounds ?? undefined;
+  const corner = (which: keyof Bounds, choose: (...values: number[]) => number) =>
+    [0, 1, 2].map((n) => choose(...[first, ...others].map(({ bounds }) => bounds[which][n] ?? 0))) as Bounds['low'];
+  return { low: corner('low', Math.min), high: corner('high', Math.max) };
+}
+
 /** How often graphics that are being made are asked for, milliseconds. */
 const pollMs = 2000;
 /** Signed links are good for longer than this, milliseconds. */

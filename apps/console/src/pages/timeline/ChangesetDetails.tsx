@@ -1,5 +1,5 @@
 import { Button, Divider, IconButton, ProgressLinear, Surface, Text } from '@itwin/itwinui-react';
-import { SvgCloseSmall, SvgDuplicate, SvgFlag } from '@itwin/itwinui-icons-react';
+import { Svg3D, SvgCloseSmall, SvgDuplicate, SvgFlag } from '@itwin/itwinui-icons-react';
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
 import { useEffect, useRef, useState, type ReactNode } from 'react';
@@ -18,6 +18,7 @@ import { ApiFault } from '../../api/fault.ts';
 import type { Changeset, NamedVersion } from '../../api/types.ts';
 import { Facts } from '../../components/Facts.tsx';
 import { FaultAlert } from '../../components/FaultState.tsx';
+import { LinkButton } from '../../components/LinkButton.tsx';
 import { bytesText, dateText, numberText } from '../../format.ts';
 import { VersionDialog } from '../VersionDialogs.tsx';
 import { kindsOf } from './kinds.ts';
@@ -68,6 +69,15 @@ export function ChangesetDetails({ iModelId, index, version, onClose }: DetailsP
         >
           {t('timeline.cloneTo')}
         </Button>
+        <LinkButton
+          size="small"
+          startIcon={<Svg3D />}
+          to="/imodels/$iModelId/view"
+          params={{ iModelId }}
+          search={{ at: index }}
+        >
+          {t('view.open')}
+        </LinkButton>
         {version === undefined && permissions.includes('imodels_write') && (
           <Button size="small" startIcon={<SvgFlag />} onClick={() => setNaming(true)}>
             {t('versions.new')}

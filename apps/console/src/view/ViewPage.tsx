@@ -49,20 +49,7 @@ function Workbench({ point }: { point: Point }) {
   const [hidden, setHidden] = useState<Hidden>({ models: new Set(), categories: new Set() });
   const { measured, measure, clearMeasure } = useMeasure();
   const linked = useLinkedViewers((look) => setSearch({ look: lookText(look) }));
-  const comparison = useMemo(
-    () =>
-      other === undefined || main.table === undefined || beside.table === undefined
-        ? undefined
-        : compare(beside.table, main.table),
-    [other, main.table, beside.table],
-  );
-  const colors = useMemo(
-    () =>
-      comparison === undefined || !colored
-        ? { main: none, other: none }
-        : { main: colorsOf(comparison.after), other: colorsOf(comparison.before) },
-    [comparison, colored],
-  );
+  const { comparison, colors } = useComparison(main, other === undefined ? undefined : beside, colored);
   const onPick = (side: Side) => (found: { id: string; point: Triple } | undefined) => {
     if (tool === 'measure') {
       if (found !== undefined) measure(side, found.point);
@@ -136,6 +123,23 @@ function Workbench({ point }: { point: Point }) {
   );
 }
 
+/** What differs between two points, and the colors that show it. */
+function useComparison(main: LoadedPoint, beside: LoadedPoint | undefined, colored: boolean) {
+  const [before, after] = [beside?.table, main.table];
+  const comparison = useMemo(
+    () => (before === undefined || after === undefined ? undefined : compare(before, after)),
+    [before, after],
+  );
+  const colors = useMemo(
+    () =>
+      comparison === undefined || !colored
+        ? { main: none, other: none }
+        : { main: colorsOf(comparison.after), other: colorsOf(comparison.before) },
+    [comparison, colored],
+  );
+  return { comparison, colors };
+}
+
 /** Changes a part of the address without a new entry in the history of the browser. */
 function useSetSearch(): (change: ViewSearch & { at?: number | undefined }) => void {
   const navigate = useNavigate({ from: '/imodels/$iModelId/view' });
@@ -177,7 +181,7 @@ function useMeasure() {
   return {
     measured,
     clearMeasure: () => setMeasured(undefined),
-    measure(side: Side, point: Triple): void {
+    measure: (side: Side, point: Triple): void => {
       setMeasured((before) => {
         const first = before?.side === side && before.points.length === 1 ? before.points[0] : undefined;
         if (first === undefined) return { side, points: [point], text: '' };

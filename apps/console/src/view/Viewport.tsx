@@ -218,7 +218,6 @@ function useViewer(
       made?.dispose();
     };
     // A drawing never changes; the component is made anew for another point.
-    // eslint-disable-next-line react-hooks/exhaustive-deps
   }, []);
   useBackground(viewer, canvas);
   useEffect(() => {

@@ -330,6 +330,15 @@ onEachDatabase('Graphics', config, (context) => {
     const { state, summary, chunks } = await ended(context.api, id);
     assert.deepEqual([state, summary?.elements, summary?.is2d], ['successful', 40, true]);
     const [chunk] = chunks;
+    // Two rows of rooms of 4 by 3 metres, 20 to a row; each is drawn where its element is.
+    const { low, high } = chunk?.bounds ?? { low: [], high: [] };
+    assert.deepEqual(
+      [low.slice(0, 2).map(Math.round), high.slice(0, 2).map(Math.round)],
+      [
+        [0, 0],
+        [99, 7],
+      ],
+    );
     const { meshes, accessors } = gltfIn(await bytesAt(chunk?.href ?? ''));
     const [primitive] = meshes[0]?.primitives ?? [];
     // Each room has four walls and a circle.

@@ -68,10 +68,10 @@ export class PlanReader {
       const tbgr = this.#colourOf(geomParams);
       let lines = found.get(tbgr);
       if (lines === undefined) found.set(tbgr, (lines = { points: [], indices: [] }));
+      // The iterator has placed the geometry already.
       for (const line of linesIn(primitive.geometry)) {
-        const placed = localToWorld === undefined ? line : line.cloneTransformed(localToWorld);
-        for (let n = 0; n < placed.numPoints(); n++) {
-          const { x = 0, y = 0 } = placed.pointAt(n) ?? {};
+        for (let n = 0; n < line.numPoints(); n++) {
+          const { x = 0, y = 0 } = line.pointAt(n) ?? {};
           const at = lines.points.push(x, y, 0) / 3 - 1;
           if (n > 0) lines.indices.push(at - 1, at);
         }

@@ -12,7 +12,7 @@ import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/worke
 import { collect } from '../apps/server/src/collector/collect.ts';
 import type { ConfigInput } from '../apps/server/src/config.ts';
 import { verify } from '../apps/server/src/maintenance/verify.ts';
-import type { Api, WireError } from './support/api.ts';
+import { Api, type WireError } from './support/api.ts';
 import { makeIModel, workFolder } from './support/clients.ts';
 import { otherStore, people } from './support/server.ts';
 import { onEachDatabase, type Context } from './support/suite.ts';
@@ -224,6 +224,25 @@ onEachDatabase('Graphics', config, (context) => {
       assert.deepEqual(brotliDecompressSync(Buffer.concat(raw)), bytes);
     },
   );
+
+  test('are open to the holder of a share until it is revoked', { skip }, async () => {
+    await ended(context.api, plant);
+    const made = await context.api.post(`/imodels/${plant}/shares`, {
+      name: 'graphics',
+      permission: 'imodels_webview',
+      expiresAt: new Date(Date.now() + 3_600_000).toISOString(),
+    });
+    const { share } = made.body as { share: { id: string; shareKey: string } };
+    const { body } = await new Api(context.server.origin).get(`/imodels/${plant}/changesets/0/graphics`, {
+      authorization: `Basic ${share.shareKey}`,
+    });
+    const { chunks, elements } = (body as { graphics: Graphics }).graphics;
+    const links = [chunks[0]?.href ?? '', elements?.href ?? ''];
+    const statuses = () => Promise.all(links.map(async (link) => (await fetch(link)).status));
+    assert.deepEqual(await statuses(), [200, 200]);
+    await context.api.delete(`/imodels/${plant}/shares/${share.id}`);
+    assert.deepEqual(await statuses(), [403, 403]);
+  });
 
   test('give the thumbnail, unless a user uploads one', { skip }, async () => {
     await ended(context.api, plant);

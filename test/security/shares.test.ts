@@ -34,6 +34,7 @@ async function share(api: Api, iModelId: string, permission = 'imodels_read', ex
 /** Every operation that a share opens, for its iModel alone. The author of a new route decides whether it belongs here. */
 const openToShares = [
   'get-changeset-checkpoint',
+  'get-changeset-graphics',
   'get-briefcase-checkpoint',
   'get-create-imodel-operation-details',
   'get-imodel-baseline-file-details',
@@ -44,6 +45,8 @@ const openToShares = [
   'get-imodel-changesets',
   'get-imodel-changesets-extended-data',
   'get-imodel-details',
+  // Answers with this iModel only.
+  'get-imodel-lineage',
   'get-imodel-named-version-details',
   'get-imodel-named-versions',
   'get-imodel-share',

@@ -92,15 +92,19 @@ export class Shares {
     return share === undefined ? undefined : this.#held(share);
   }
 
-  /** Whether a share is still valid. Links and tokens issued for it end with the share, and with its creator's permission. */
-  async allowsReading(id: string): Promise<boolean> {
+  /**
+   * Whether a share is still valid, and gives a permission. Links and tokens issued for it end with the share, and with its
+   * creator's permission.
+   */
+  async allows(id: string, permission: ShareTable['permission']): Promise<boolean> {
     const share = await this.#database.db
       .selectFrom('share')
       .selectAll()
       .where('id', '=', id)
       .where('expires_at', '>', Date.now())
       .executeTakeFirst();
-    return share !== undefined && (await this.#worthOf(share, this.#parts.permissions)) === 'imodels_read';
+    const worth = share === undefined ? undefined : await this.#worthOf(share, this.#parts.permissions);
+    return worth === 'imodels_read' || (worth !== undefined && worth === permission);
   }
 
   /** @throws ApiError ShareNotFound, also for one that the caller may not see */

@@ -38,6 +38,9 @@ interface DataPlaneOptions {
   stallMs: number;
 }
 
+type Shared = Pick<LinkGrant, 'share'>;
+type SharePermission = Parameters<Shares['allows']>[1];
+
 interface Query {
   Querystring: Record<string, unknown>;
 }
@@ -81,8 +84,8 @@ export async function dataPlane(
   }
 
   /** Rule of shares: what was given out through one ends with it. */
-  async function requireShare({ share }: Pick<LinkGrant, 'share'>): Promise<void> {
-    if (share !== undefined && !(await shares.allowsReading(share)))
+  async function requireShare({ share }: Shared, permission: SharePermission = 'imodels_read'): Promise<void> {
+    if (share !== undefined && !(await shares.allows(share, permission)))
       throw new StorageError(403, 'AuthenticationFailed', 'The share that this link was given out through has ended.');
   }
 
@@ -142,7 +145,7 @@ export async function dataPlane(
     const { blobId, fileName } = request.params;
     const grant = links.check({ resource: `graphics/${blobId}`, fileName, query: request.query });
     requireGrant(grant, 'r');
-    await requireShare(grant);
+    await requireShare(grant, 'imodels_webview');
     const blob = await requireBlob(blobs, blobId);
     return sendGraphics(blobs, blob, request, reply, downloads.begin(signatureOf(request), reply.raw));
   });

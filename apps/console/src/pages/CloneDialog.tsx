@@ -1,4 +1,4 @@
-import { Alert, ComboBox, Label, LabeledInput, LabeledSelect, LabeledTextarea, Text } from '@itwin/itwinui-react';
+import { Alert, ComboBox, Label, LabeledInput, LabeledSelect, Text } from '@itwin/itwinui-react';
 import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
 import { useMemo, useState } from 'react';
@@ -9,6 +9,7 @@ import { headQuery, itemsOf, iTwinPermissionsQuery, iTwinQuery, iTwinsQuery, ref
 import type { IModel } from '../api/types.ts';
 import { useSession } from '../auth/context.ts';
 import { FormDialog } from '../components/FormDialog.tsx';
+import { DescriptionField } from '../components/NameFields.tsx';
 import { numberText } from '../format.ts';
 
 interface CloneDialogProps {
@@ -73,13 +74,7 @@ export function CloneDialog({ iModel, upTo, onClose }: CloneDialogProps) {
         {...(sameName && { message: t('clone.sameName') })}
         onChange={({ currentTarget }) => setName(currentTarget.value)}
       />
-      <LabeledTextarea
-        label={t('fields.description')}
-        rows={2}
-        maxLength={255}
-        value={description}
-        onChange={({ currentTarget }) => setDescription(currentTarget.value)}
-      />
+      <DescriptionField value={description} onChange={setDescription} rows={2} />
       <LabeledSelect
         label={t('clone.kind')}
         message={t(`clone.kinds.${kind}.text`)}

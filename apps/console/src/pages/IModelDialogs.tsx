@@ -1,4 +1,4 @@
-import { LabeledInput, LabeledTextarea, Text } from '@itwin/itwinui-react';
+import { Text } from '@itwin/itwinui-react';
 import { useMutation, useQueryClient } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
 import { useState } from 'react';
@@ -7,6 +7,7 @@ import { api } from '../api/client.ts';
 import { refresh } from '../api/queries.ts';
 import type { IModel } from '../api/types.ts';
 import { FormDialog } from '../components/FormDialog.tsx';
+import { DescriptionField, NameField } from '../components/NameFields.tsx';
 
 export function EditIModelDialog({ iModel, onClose }: { iModel: IModel; onClose: () => void }) {
   const { t } = useTranslation();
@@ -31,21 +32,8 @@ export function EditIModelDialog({ iModel, onClose }: { iModel: IModel; onClose:
       onSubmit={() => save.mutate()}
       onClose={onClose}
     >
-      <LabeledInput
-        label={t('fields.name')}
-        required
-        autoFocus
-        maxLength={255}
-        value={name}
-        onChange={({ currentTarget }) => setName(currentTarget.value)}
-      />
-      <LabeledTextarea
-        label={t('fields.description')}
-        rows={3}
-        maxLength={255}
-        value={description}
-        onChange={({ currentTarget }) => setDescription(currentTarget.value)}
-      />
+      <NameField value={name} onChange={setName} />
+      <DescriptionField value={description} onChange={setDescription} />
     </FormDialog>
   );
 }

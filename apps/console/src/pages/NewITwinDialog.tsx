@@ -7,6 +7,7 @@ import { api } from '../api/client.ts';
 import { refresh } from '../api/queries.ts';
 import type { ITwin } from '../api/types.ts';
 import { FormDialog } from '../components/FormDialog.tsx';
+import { NameField } from '../components/NameFields.tsx';
 
 const classOf = {
   Project: 'Endeavor',
@@ -55,14 +56,7 @@ export function NewITwinDialog({ onClose }: { onClose: () => void }) {
       onSubmit={() => create.mutate()}
       onClose={onClose}
     >
-      <LabeledInput
-        label={t('fields.name')}
-        required
-        autoFocus
-        maxLength={255}
-        value={name}
-        onChange={({ currentTarget }) => setName(currentTarget.value)}
-      />
+      <NameField value={name} onChange={setName} />
       <LabeledSelect
         label={t('fields.subClass')}
         value={subClass}

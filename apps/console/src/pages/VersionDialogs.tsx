@@ -1,4 +1,3 @@
-import { LabeledInput, LabeledTextarea } from '@itwin/itwinui-react';
 import { useMutation, useQueryClient } from '@tanstack/react-query';
 import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
@@ -6,6 +5,7 @@ import { api } from '../api/client.ts';
 import { refresh } from '../api/queries.ts';
 import type { NamedVersion } from '../api/types.ts';
 import { FormDialog } from '../components/FormDialog.tsx';
+import { DescriptionField, NameField } from '../components/NameFields.tsx';
 
 type VersionDialogProps = { iModelId: string; onClose: () => void } & (
   { changesetId: string | null; version?: undefined } | { version: NamedVersion }
@@ -43,21 +43,8 @@ export function VersionDialog(props: VersionDialogProps) {
       onSubmit={() => save.mutate()}
       onClose={onClose}
     >
-      <LabeledInput
-        label={t('fields.name')}
-        required
-        autoFocus
-        maxLength={255}
-        value={name}
-        onChange={({ currentTarget }) => setName(currentTarget.value)}
-      />
-      <LabeledTextarea
-        label={t('fields.description')}
-        rows={3}
-        maxLength={255}
-        value={description}
-        onChange={({ currentTarget }) => setDescription(currentTarget.value)}
-      />
+      <NameField value={name} onChange={setName} />
+      <DescriptionField value={description} onChange={setDescription} />
     </FormDialog>
   );
 }

@@ -1,4 +1,4 @@
-import { Checkbox, Fieldset, LabeledInput, LabeledTextarea, Text } from '@itwin/itwinui-react';
+import { Checkbox, Fieldset, LabeledInput, Text } from '@itwin/itwinui-react';
 import { useMutation, useQueryClient } from '@tanstack/react-query';
 import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
@@ -6,6 +6,7 @@ import { api } from '../../api/client.ts';
 import { nameOf, refresh } from '../../api/queries.ts';
 import type { Member, Owner, Role } from '../../api/types.ts';
 import { FormDialog } from '../../components/FormDialog.tsx';
+import { DescriptionField, NameField } from '../../components/NameFields.tsx';
 
 /** Permissions that a role can give. */
 const permissions = [
@@ -162,21 +163,8 @@ export function RoleDialog({ iTwinId, onClose }: DialogProps) {
       }
       onClose={onClose}
     >
-      <LabeledInput
-        label={t('fields.name')}
-        required
-        autoFocus
-        maxLength={255}
-        value={name}
-        onChange={({ currentTarget }) => setName(currentTarget.value)}
-      />
-      <LabeledTextarea
-        label={t('fields.description')}
-        rows={2}
-        maxLength={255}
-        value={description}
-        onChange={({ currentTarget }) => setDescription(currentTarget.value)}
-      />
+      <NameField value={name} onChange={setName} />
+      <DescriptionField value={description} onChange={setDescription} rows={2} />
       <Choices
         legend={t('members.permissionsOf')}
         options={permissions.map((value) => ({ value, label: t(`permissions.${value}`) }))}

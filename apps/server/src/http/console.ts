@@ -1,9 +1,8 @@
-import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { ApiError } from '../errors.ts';
+import { contentsOf, contentTypes, etagOf, isInside } from './builtFiles.ts';
 
 /** Path of the console below the address of the server. */
 export const consolePath = '/console';
@@ -11,23 +10,11 @@ export const consolePath = '/console';
 /** Where `npm run console` puts the files: the same folder for sources and for the built server. */
 const builtFolder = fileURLToPath(new URL('../../dist/console/', import.meta.url));
 
-const types: Readonly<Record<string, string>> = {
-  '.html': 'text/html; charset=utf-8',
-  '.css': 'text/css; charset=utf-8',
-  '.js': 'text/javascript; charset=utf-8',
-  '.json': 'application/json; charset=utf-8',
-  '.svg': 'image/svg+xml',
-  '.md': 'text/plain; charset=utf-8',
-};
-
 /** Compressed variants that the build puts beside a file, the smaller first. */
 const encodings = [
   { name: 'br', suffix: '.br' },
   { name: 'gzip', suffix: '.gz' },
 ] as const;
-
-/** No part begins with a dot, so no path leads out of the folder. */
-const isInside = (place: string): boolean => /^(?:\w[\w.-]*\/)*\w[\w.-]*$/.test(place);
 
 /** Whether a browser navigates, rather than a program asking for data. */
 export const wantsPage = ({ headers }: FastifyRequest): boolean => headers.accept?.includes('text/html') === true;
@@ -59,7 +46,7 @@ export function serveConsole(app: FastifyInstance, { folder = builtFolder, issue
   const policy = policyOf(issuerOrigins);
   const serve = async (request: FastifyRequest<{ Params: { '*'?: string } }>, reply: FastifyReply) => {
     const place = request.params['*'] ?? '';
-    if (place !== 'index.html' && isInside(place) && types[path.extname(place)] !== undefined) {
+    if (place !== 'index.html' && isInside(place) && contentTypes[path.extname(place)] !== undefined) {
       if (await sendFile(folder, place, request, reply)) return reply;
       throw new ApiError('NotFound');
     }
@@ -102,10 +89,10 @@ async function sendPage(
   request: FastifyRequest,
   reply: FastifyReply,
 ): Promise<FastifyReply> {
-  const html = await contents(path.join(folder, 'index.html'));
+  const html = await contentsOf(path.join(folder, 'index.html'));
   void reply.headers({
     'content-security-policy': policy,
-    'content-type': types['.html'],
+    'content-type': contentTypes['.html'],
     'cache-control': 'no-cache',
     vary: 'accept',
   });
@@ -123,12 +110,12 @@ async function sendFile(folder: string, place: string, request: FastifyRequest, 
   const file = path.join(folder, place);
   const accepted = acceptedEncodings(request.headers['accept-encoding']);
   for (const { name, suffix } of [...encodings.filter((each) => accepted.has(each.name)), { name: '', suffix: '' }]) {
-    const body = await contents(`${file}${suffix}`);
+    const body = await contentsOf(`${file}${suffix}`);
     if (body === undefined) continue;
     // Names of assets contain a hash of their contents, so another version has another name.
     const immutable = place.startsWith('assets/');
     void reply.headers({
-      'content-type': types[path.extname(place)],
+      'content-type': contentTypes[path.extname(place)],
       'cache-control': immutable ? 'public, max-age=31536000, immutable' : 'no-cache',
       vary: 'accept-encoding',
       ...(name !== '' && { 'content-encoding': name }),
@@ -152,19 +139,4 @@ function acceptedEncodings(header: string | string[] | undefined): ReadonlySet<s
       .filter(([, quality = '']) => !/^\s*q=0(?:\.0*)?\s*$/.test(quality))
       .map(([name = '']) => name.trim()),
   );
-}
-
-function etagOf(body: Buffer | string): string {
-  return `"${createHash('sha256').update(body).digest('base64url')}"`;
-}
-
-/** @returns undefined if there is no such file */
-async function contents(file: string): Promise<Buffer | undefined> {
-  try {
-    return await readFile(file);
-  } catch (error) {
-    if (['ENOENT', 'ENOTDIR', 'EISDIR', 'ENAMETOOLONG'].includes((error as NodeJS.ErrnoException).code ?? ''))
-      return undefined;
-    throw error;
-  }
 }

@@ -1,25 +1,12 @@
-import { createHash } from 'node:crypto';
-import { readFile, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { ApiError } from '../errors.ts';
+import { contentsOf, contentTypes, etagOf, isInside } from './builtFiles.ts';
 
 /** Where `npm run guide` puts the pages: the same folder for sources and for the built server. */
 const builtFolder = fileURLToPath(new URL('../../dist/guide/', import.meta.url));
-
-const types: Readonly<Record<string, string>> = {
-  '.html': 'text/html; charset=utf-8',
-  '.css': 'text/css; charset=utf-8',
-  '.js': 'text/javascript; charset=utf-8',
-  '.json': 'application/json; charset=utf-8',
-  '.svg': 'image/svg+xml',
-  '.png': 'image/png',
-  '.txt': 'text/plain; charset=utf-8',
-};
-
-/** No part begins with a dot, so no path leads out of the folder. */
-const isInside = (place: string): boolean => /^(?:\w[\w.-]*\/)*\w[\w.-]*$/.test(place);
 
 /** Scripts and styles only from files of the guide; its pictures have styles of their own. */
 const pagePolicy = [
@@ -76,18 +63,18 @@ async function send(
     return reply
       .code(404)
       .header('content-security-policy', pagePolicy)
-      .type(types['.html'] as string)
+      .type(contentTypes['.html'] as string)
       .send(notBuilt);
   const name = place === '' || place.endsWith('/') ? `${place}index.html` : place;
-  const type = types[path.extname(name)];
-  const body = type === undefined || !isInside(name) ? undefined : await contents(path.join(folder, name));
+  const type = contentTypes[path.extname(name)];
+  const body = type === undefined || !isInside(name) ? undefined : await contentsOf(path.join(folder, name));
   if (type === undefined || body === undefined) throw new ApiError('NotFound');
-  const etag = `"${createHash('sha256').update(body).digest('base64url')}"`;
+  const etag = etagOf(body);
   // Pages change with the version of the server, so browsers ask each time; the answer is short if nothing changed.
   reply.headers({ etag, 'cache-control': 'no-cache' });
   if (request.headers['if-none-match'] === etag) return reply.code(304).send();
   return reply
-    .header('content-security-policy', type === types['.svg'] ? picturePolicy : pagePolicy)
+    .header('content-security-policy', type === contentTypes['.svg'] ? picturePolicy : pagePolicy)
     .type(type)
     .send(body);
 }
@@ -97,14 +84,3 @@ const isBuilt = (folder: string): Promise<boolean> =>
     (found) => found.isFile(),
     () => false,
   );
-
-/** @returns undefined if there is no such file */
-async function contents(file: string): Promise<Buffer | undefined> {
-  try {
-    return await readFile(file);
-  } catch (error) {
-    if (['ENOENT', 'ENOTDIR', 'EISDIR', 'ENAMETOOLONG'].includes((error as NodeJS.ErrnoException).code ?? ''))
-      return undefined;
-    throw error;
-  }
-}

@@ -37,6 +37,14 @@ async function startApplication(): Promise<{ origin: string; server: Server }> {
   return { origin: `http://localhost:${(server.address() as AddressInfo).port}`, server };
 }
 
+function launchBrowser(): Promise<Browser> {
+  return browserType.launch({
+    executablePath: chromium as string,
+    args: chromiumFlags.filter((flag) => flag !== '--headless'),
+    timeout: timeoutMs,
+  });
+}
+
 describe('The official sign-in packages, unmodified', () => {
   let installation: Installation;
   let server: TestServer;
@@ -115,11 +123,7 @@ describe('The official sign-in packages, unmodified', () => {
     'browser-authorization signs a user in, keeps the session over a reload, renews the token and signs out',
     { skip: chromium === undefined ? 'there is no Chromium here' : false, timeout: 120_000 },
     async () => {
-      const browser: Browser = await browserType.launch({
-        executablePath: chromium as string,
-        args: chromiumFlags.filter((flag) => flag !== '--headless'),
-        timeout: timeoutMs,
-      });
+      const browser = await launchBrowser();
       try {
         const page: Page = await browser.newPage();
         await signIn(page, 'olivia');
@@ -147,11 +151,7 @@ describe('The official sign-in packages, unmodified', () => {
     'browser-authorization renews the token in a frame that asks nobody, if there is no refresh token',
     { skip: chromium === undefined ? 'there is no Chromium here' : false, timeout: 120_000 },
     async () => {
-      const browser: Browser = await browserType.launch({
-        executablePath: chromium as string,
-        args: chromiumFlags.filter((flag) => flag !== '--headless'),
-        timeout: timeoutMs,
-      });
+      const browser = await launchBrowser();
       try {
         const page: Page = await browser.newPage();
         const silent: string[] = [];

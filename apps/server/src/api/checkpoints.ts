@@ -1,5 +1,5 @@
 import { Type } from '../jsonSchema.ts';
-import { databaseName } from '../checkpoints/checkpoints.ts';
+import { checkpointed, databaseName } from '../checkpoints/checkpoints.ts';
 import { containerOf } from '../checkpoints/containers.ts';
 import type { CheckpointTable, IModelTable } from '../db/schema.ts';
 import { type Config, minContainerSeconds } from '../config.ts';
@@ -106,15 +106,9 @@ const getChangesetCheckpoint = imodelRoute({
   summary: 'Get the checkpoint of a changeset; index 0 is the baseline',
   errors: ['ChangesetNotFound'],
   async handler({ access, caller, params, links, services }) {
-    const ref = parseChangesetRef(params['changeset'] ?? '');
-    const ofBaseline = ref !== undefined && 'index' in ref && ref.index === 0;
-    return toCheckpoint(
-      services,
-      links,
-      caller,
-      access.imodel,
-      ofBaseline ? { index: 0, id: '' } : await services.changesets.get(access.imodel, ref),
-    );
+    const { db } = services.database;
+    const changeset = await checkpointed(db, access.imodel, parseChangesetRef(params['changeset'] ?? ''));
+    return toCheckpoint(services, links, caller, access.imodel, changeset);
   },
 });
 

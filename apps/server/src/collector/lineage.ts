@@ -6,37 +6,24 @@ import { withoutDerived } from './orphans.ts';
 /** Deleted ancestors that one transaction removes; a thorough run removes any that remain. */
 const ancestorsAtOnce = 1000;
 
+const keptColumns = [
+  'id',
+  'itwin_id',
+  'lineage_id',
+  'source_id',
+  'source_kind',
+  'source_index',
+  'source_changeset_id',
+  'created_at',
+  'deleted_at',
+] as const;
+
 /** Keeps what the family of a deleted iModel needs to know of it. If nothing was derived from it, `dropLineage` removes it again. */
 export async function keepLineage(tx: Tx, iModelId: string): Promise<void> {
   await tx
     .insertInto('deleted_imodel')
-    .columns([
-      'id',
-      'itwin_id',
-      'lineage_id',
-      'source_id',
-      'source_kind',
-      'source_index',
-      'source_changeset_id',
-      'created_at',
-      'deleted_at',
-    ])
-    .expression((eb) =>
-      eb
-        .selectFrom('imodel')
-        .select([
-          'id',
-          'itwin_id',
-          'lineage_id',
-          'source_id',
-          'source_kind',
-          'source_index',
-          'source_changeset_id',
-          'created_at',
-          'deleted_at',
-        ])
-        .where('id', '=', iModelId),
-    )
+    .columns(keptColumns)
+    .expression((eb) => eb.selectFrom('imodel').select(keptColumns).where('id', '=', iModelId))
     .execute();
 }
 

@@ -41,10 +41,10 @@ const lastAccess = compiledQuery((db, { imodelId, userId }: { imodelId: string; 
   db.selectFrom('imodel_user').select('last_access_at').where('imodel_id', '=', imodelId).where('user_id', '=', userId),
 );
 
-/** The users known from tokens, and which iModels they have connected to. */
 /** What other users of an organization see of a user. */
 export type UserProfile = Omit<User, 'identity'>;
 
+/** The users known from tokens, and which iModels they have connected to. */
 export class Users {
   readonly #db: Db;
   readonly #scans: Db;

@@ -138,14 +138,7 @@ export class Geometry {
     const count = mesh.points.length / 3;
     const { array: positions, at } = this.positions.add(count * 3);
     const { array: normals, at: normalsAt } = this.normals.add(count * 3);
-    const box: [number, number, number, number, number, number] = [
-      Infinity,
-      Infinity,
-      Infinity,
-      -Infinity,
-      -Infinity,
-      -Infinity,
-    ];
+    const box = emptyBox();
     for (let n = 0; n < count * 3; n++) {
       const axis = n % 3;
       const value = Math.fround((mesh.points[n] as number) - (origin[axis] as number));
@@ -171,6 +164,11 @@ export class Geometry {
   }
 }
 
+/** A box that contains nothing: low corner, high corner. */
+function emptyBox(): [number, number, number, number, number, number] {
+  return [Infinity, Infinity, Infinity, -Infinity, -Infinity, -Infinity];
+}
+
 export function trianglesIn(pieces: readonly Piece[]): number {
   return pieces.reduce((sum, { lines, indices }) => sum + (lines ? 0 : indices / 3), 0);
 }
@@ -181,14 +179,7 @@ function digestOf({ points, indices }: Mesh, tbgr: number, lines: boolean): stri
 }
 
 function transformedBox({ pieces }: Part, m: Float64Array): Drawable['box'] {
-  const box: [number, number, number, number, number, number] = [
-    Infinity,
-    Infinity,
-    Infinity,
-    -Infinity,
-    -Infinity,
-    -Infinity,
-  ];
+  const box = emptyBox();
   for (const { box: own } of pieces)
     for (let corner = 0; corner < 8; corner++) {
       const [x, y, z] = [0, 1, 2].map((axis) => own[axis + ((corner >> axis) & 1 ? 3 : 0)]) as [number, number, number];

@@ -191,6 +191,80 @@ describe('The 3D view in the console', { skip }, () => {
     assert.ok(difference(turned, await pixelsOf(page)) < 0.002);
   });
 
+  /** Shows the slabs from above: the two cover each other, 23.5 m by 23.5 m at the heights 0 m and 5 m. */
+  const openSlabs = async (search = ''): Promise<(x: number, y: number) => Promise<void>> => {
+    const [middle, eye, top] = [11.75, 60, 5.3];
+    // So little from the south that north is up.
+    await open(plant, `?look=${middle}_${middle - 0.005}_${eye}_${middle}_${middle}_${top}${search}`);
+    await page.getByRole('region', { name: 'Categories' }).getByRole('button', { name: 'Hide all' }).click();
+    await page.getByRole('checkbox', { name: 'Slabs' }).check();
+    const box = await page.locator('canvas').boundingBox();
+    assert.ok(box !== null);
+    // The view has an angle of 40 degrees from its upper to its lower edge.
+    const scale = box.height / 2 / ((eye - top) * Math.tan((20 * Math.PI) / 180));
+    return (x, y) =>
+      page.mouse.click(
+        Math.round(box.x + box.width / 2 + (x - middle) * scale),
+        Math.round(box.y + box.height / 2 - (y - middle) * scale),
+      );
+  };
+
+  test('measures the width of a slab that is known', async () => {
+    const clickAt = await openSlabs();
+    await page.getByRole('button', { name: 'Measure a distance' }).click();
+    await clickAt(0.1, 12);
+    await clickAt(23.4, 12);
+    const text = await page.getByText(/^Distance: /).textContent();
+    const distance = Number(/[\d.]+/.exec(text ?? '')?.[0]);
+    // A pixel is 6 cm wide.
+    assert.ok(Math.abs(distance - 23.3) < 0.15, text ?? '');
+  });
+
+  test('a section hides what is on its other side, also from clicks', async () => {
+    const heading = page.getByRole('complementary').getByRole('heading').first();
+    const clickAt = await openSlabs();
+    await clickAt(12, 12);
+    await heading.getByText('element 100', { exact: true }).waitFor();
+    const below = await openSlabs('&section=z_4_below');
+    await below(12, 12);
+    await heading.getByText('element 0', { exact: true }).waitFor();
+    await page.getByRole('button', { name: 'Other side' }).click();
+    await page.waitForURL(/section=z_4_above/);
+    await below(12, 12);
+    await heading.getByText('element 100', { exact: true }).waitFor();
+    // Where the plane leaves nothing, nothing can be clicked.
+    const nothing = await openSlabs('&section=z_-1_below');
+    await nothing(12, 12);
+    await page.getByText('Click an element').waitFor();
+  });
+
+  test('is walked through with the keyboard alone, at one height', async () => {
+    const lookOf = (): number[] =>
+      (new URL(page.url()).searchParams.get('look') ?? '').split('_').filter(Boolean).map(Number);
+    await open(plant);
+    await page.getByRole('button', { name: 'Walk' }).focus();
+    await page.keyboard.press('Enter');
+    await page.getByText(/^Walking .* Esc ends/).waitFor();
+    const begin = await until('a place to start from', () => (lookOf().length === 6 ? lookOf() : undefined));
+    assert.ok(Math.abs((begin[2] ?? NaN) - 1.7) < 0.01, `the eyes are at ${begin[2]}`);
+    assert.ok(Math.abs((begin[5] ?? NaN) - (begin[2] ?? NaN)) < 0.01, 'the view is level');
+    await page.keyboard.down('w');
+    const walked = await until('a way', () => {
+      const now = lookOf();
+      return Math.hypot((now[0] ?? 0) - (begin[0] ?? 0), (now[1] ?? 0) - (begin[1] ?? 0)) > 0.5 ? now : undefined;
+    });
+    await page.keyboard.up('w');
+    assert.equal(walked[2], begin[2]);
+    const before = await pixelsOf(page);
+    await page.keyboard.down('ArrowLeft');
+    await until('a turn', async () => (difference(before, await pixelsOf(page)) > 0.02 ? true : undefined));
+    await page.keyboard.up('ArrowLeft');
+    await page.keyboard.press('Escape');
+    await page.getByRole('button', { name: 'Walk', pressed: false }).waitFor();
+    await page.getByText(/^Drag to orbit/).waitFor();
+    assert.deepEqual(browser.faults, []);
+  });
+
   test('two points side by side follow one camera, and show in color what was added and removed', async () => {
     const sample = await pushSample(await official(server), iTwinId, 'Sample');
     for (const index of [1, 2]) {

@@ -17,6 +17,7 @@ import {
   SvgMeasure,
   SvgCrop,
   SvgImodelHollow,
+  SvgWalk,
 } from '@itwin/itwinui-icons-react';
 import { useQuery } from '@tanstack/react-query';
 import { useState } from 'react';
@@ -28,7 +29,7 @@ import type { Direction, Section } from './engine/Viewer.ts';
 import type { Bounds } from './graphics.ts';
 import { pointText, sectionText, type Point, type ViewSearch } from './search.ts';
 
-export type Tool = 'select' | 'measure';
+export type Tool = 'select' | 'measure' | 'walk';
 
 const directions: readonly Direction[] = ['iso', 'top', 'front', 'right', 'back', 'left', 'bottom'];
 
@@ -95,6 +96,16 @@ export function Toolbar(props: ToolbarProps) {
           >
             <SvgMeasure />
           </IconButton>
+          {!is2d && (
+            <IconButton
+              label={t('view.walk')}
+              isActive={tool === 'walk'}
+              aria-pressed={tool === 'walk'}
+              onClick={() => props.onTool(tool === 'walk' ? 'select' : 'walk')}
+            >
+              <SvgWalk />
+            </IconButton>
+          )}
           {!is2d && (
             <IconButton
               label={t('view.section')}

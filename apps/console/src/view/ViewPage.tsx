@@ -66,6 +66,7 @@ function Workbench({ point }: { point: Point }) {
       hidden={hidden}
       section={section}
       edges={edges}
+      walking={tool === 'walk'}
       measured={measured?.side === side ? measured : undefined}
       firstLook={firstLook.current}
       onReady={(viewer) => linked.register(side, viewer)}
@@ -74,6 +75,7 @@ function Workbench({ point }: { point: Point }) {
         linked.follow(side, look);
       }}
       onPick={onPick(side)}
+      onWalkEnd={() => setTool('select')}
     />
   );
   return (
@@ -94,9 +96,7 @@ function Workbench({ point }: { point: Point }) {
         setSearch={setSearch}
       />
       <p id="view-keys" className="view-hint">
-        {t(
-          tool === 'measure' ? 'view.measureHint' : main.graphics?.summary?.is2d === true ? 'view.keys2d' : 'view.keys',
-        )}
+        {t(hintOf(tool, main.graphics?.summary?.is2d ?? false))}
       </p>
       <div className={`view-body${panel ? ' with-panel' : ''}`}>
         <div className={`viewports${other === undefined ? '' : ' two'}`}>
@@ -121,6 +121,12 @@ function Workbench({ point }: { point: Point }) {
       </div>
     </div>
   );
+}
+
+function hintOf(tool: Tool, is2d: boolean) {
+  if (tool === 'measure') return 'view.measureHint';
+  if (tool === 'walk') return 'view.walkHint';
+  return is2d ? 'view.keys2d' : 'view.keys';
 }
 
 /** What differs between two points, and the colors that show it. */

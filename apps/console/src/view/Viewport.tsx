@@ -26,11 +26,13 @@ interface ViewportProps {
   hidden: Hidden;
   section: Section | undefined;
   edges: boolean;
+  walking: boolean;
   measured: Measured | undefined;
   firstLook: Look | undefined;
   onReady: (viewer: Viewer | undefined) => void;
   onLook: (look: Look) => void;
   onPick: (found: { id: string; point: Triple } | undefined) => void;
+  onWalkEnd: () => void;
 }
 
 /** Pixels that the pointer may move between pressing and releasing in a click. */
@@ -84,7 +86,8 @@ function Drawing(props: ViewportProps & { graphics: Graphics; table: ElementTabl
         data-state={fault !== undefined ? 'failed' : loaded === all ? 'complete' : loaded > 0 ? 'partial' : 'empty'}
         onPointerDown={({ clientX: x, clientY: y }) => (pressed.current = { x, y })}
         onPointerUp={onPointerUp}
-        onKeyDown={(event) => viewer !== undefined && onKey(event, viewer)}
+        onKeyDown={(event) => viewer !== undefined && onKey(event, viewer, props)}
+        onKeyUp={({ code, shiftKey }) => viewer?.walkKey(code, false, shiftKey)}
       />
       <span ref={note} className="viewport-note" hidden={measured === undefined || measured.points.length < 2}>
         {measured?.text}
@@ -107,9 +110,14 @@ function Drawing(props: ViewportProps & { graphics: Graphics; table: ElementTabl
   );
 }
 
-function onKey(event: KeyboardEvent, viewer: Viewer): void {
+function onKey(event: KeyboardEvent, viewer: Viewer, { walking, onWalkEnd }: ViewportProps): void {
   if (event.altKey || event.ctrlKey || event.metaKey) return;
   const shift = event.shiftKey;
+  if (walking) {
+    if (event.key === 'Escape') onWalkEnd();
+    else if (!viewer.walkKey(event.code, true, shift)) return;
+    return event.preventDefault();
+  }
   const step = 0.03;
   const move = (right: number, up: number) => () =>
     shift ? viewer.shift(right * 0.08, up * 0.08) : viewer.turn(-right * step, up * step);
@@ -144,7 +152,7 @@ function useViewer(
   note: React.RefObject<HTMLSpanElement | null>,
   props: ViewportProps & { graphics: Graphics; table: ElementTable },
 ) {
-  const { graphics, table, colors, selected, hidden, section, edges, measured, point } = props;
+  const { graphics, table, colors, selected, hidden, section, edges, walking, measured, point } = props;
   const [viewer, setViewer] = useState<Viewer>();
   const [loaded, setLoaded] = useState(0);
   const [fault, setFault] = useState<Fault>();
@@ -232,6 +240,11 @@ function useViewer(
   const is2d = graphics.summary?.is2d === true;
   useEffect(() => viewer?.setEdges(edges && !is2d), [viewer, edges, is2d]);
   useEffect(() => viewer?.setMeasure(measured?.points ?? []), [viewer, measured]);
+  useEffect(() => {
+    viewer?.setWalking(walking);
+    // The keys walk at once, also when walking was chosen with the keyboard.
+    if (walking && viewer !== undefined) canvas.current?.focus();
+  }, [viewer, walking, canvas]);
   return { viewer, loaded, fault };
 }
 

@@ -27,6 +27,7 @@ import type { Bounds } from '../graphics.ts';
 import { readChunk, type Part } from './chunk.ts';
 import { edgeMaterial, FeatureColors, Materials } from './materials.ts';
 import { Picker, type Picked } from './Picker.ts';
+import { Walk } from './Walk.ts';
 
 export type Triple = [number, number, number];
 
@@ -119,6 +120,7 @@ export class Viewer {
   #movement = 0;
   #quiet = false;
   #disposed = false;
+  #walk: Walk | undefined;
 
   constructor(options: ViewerOptions) {
     this.#options = options;
@@ -347,6 +349,22 @@ export class Viewer {
     step(begin);
   }
 
+  /** Walks through the model, or turns around it again. */
+  setWalking(on: boolean): void {
+    if (on === (this.#walk !== undefined)) return;
+    this.#walk?.stop();
+    this.#controls.enabled = !on;
+    const { canvas, bounds, onLook } = this.#options;
+    this.#walk = on
+      ? new Walk(canvas, bounds, { look: () => this.look(), setLook: (look) => this.setLook(look), onLook })
+      : undefined;
+  }
+
+  /** @returns whether the key is one that walks, and the view does */
+  walkKey(code: string, isDown: boolean, shift: boolean): boolean {
+    return this.#walk?.key(code, isDown, shift) ?? false;
+  }
+
   /** Turns around the target, by shares of a turn. */
   turn(right: number, up: number): void {
     if (!this.#controls.enableRotate) return this.shift(-right * 4, up * 4);
@@ -437,6 +455,7 @@ export class Viewer {
 
   dispose(): void {
     this.#disposed = true;
+    this.#walk?.stop();
     cancelAnimationFrame(this.#frame);
     cancelAnimationFrame(this.#movement);
     this.#controls.dispose();

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
+import { sql } from 'kysely';
 import pino from 'pino';
 import { Checkpoints } from '../apps/server/src/checkpoints/checkpoints.ts';
 import { GraphicsSchedule } from '../apps/server/src/graphics/rows.ts';
@@ -106,6 +107,80 @@ for (const engine of engines) {
         await looking;
       });
       assert.equal(naming(aborted, 'from named_version').length, 1);
+    });
+
+    test('missing checkpoints are scheduled by a bounded number of statements, and one that cannot be does not stop the others', async () => {
+      const count = 30;
+      const made = await makeIModel(await official(server), await server.iTwin(), { changesets: count });
+      const source = await db().selectFrom('imodel').selectAll().where('id', '=', made.id).executeTakeFirstOrThrow();
+      const { segment_id } = await db()
+        .selectFrom('history')
+        .select('segment_id')
+        .where('id', '=', source.history_id)
+        .executeTakeFirstOrThrow();
+      await db()
+        .insertInto('named_version')
+        .values(
+          Array.from({ length: count }, (_, n) => ({
+            id: randomUUID(),
+            imodel_id: made.id,
+            name: `version ${n}`,
+            search_text: '',
+            description: null,
+            changeset_index: n + 1,
+            changeset_id: String(n),
+            state: 'visible' as const,
+            creator_id: people.olivia.id,
+            application_id: 'test',
+            application_name: 'test',
+            created_at: 0,
+          })),
+        )
+        .execute();
+      const forget = async () => {
+        await db().deleteFrom('job').where('kind', '=', 'checkpoint').execute();
+        await db().deleteFrom('checkpoint').where('segment_id', '=', segment_id).execute();
+      };
+      const scheduled = async () =>
+        (
+          await db()
+            .selectFrom('checkpoint as c')
+            .innerJoin('job as j', 'j.subject_id', 'c.id')
+            .select('c.changeset_index')
+            .where('c.segment_id', '=', segment_id)
+            .orderBy('c.changeset_index')
+            .execute()
+        ).map(({ changeset_index }) => changeset_index);
+      const all = Array.from({ length: count }, (_, n) => n + 1);
+
+      await forget();
+      const statements = await statementsOf(async () => assert.equal(await catchUp(), count));
+      assert.deepEqual(await scheduled(), all);
+      // 25 in each transaction: one insert of checkpoints, one of their jobs.
+      assert.equal(naming(statements, 'insert into "checkpoint"').length, 2);
+      assert.equal(naming(statements, 'insert into "job"').length, 2);
+
+      // As if the collector had deleted the segment of the seventh in the meantime.
+      const failing = `insert into push_count (imodel_id, user_id, pushes, last_pushed_at) values ('gone', '', 0, 0);`;
+      const when = `before insert on checkpoint for each row when (new.changeset_index = 7)`;
+      for (const statement of engine === 'sqlite'
+        ? [`create trigger refused ${when} begin ${failing} end`]
+        : [
+            `create function refused() returns trigger language plpgsql as $$ begin ${failing} return new; end $$`,
+            `create trigger refused ${when} execute function refused()`,
+          ])
+        await sql.raw(statement).execute(db());
+      try {
+        await forget();
+        assert.equal(await catchUp(), count - 1);
+        assert.deepEqual(
+          await scheduled(),
+          all.filter((index) => index !== 7),
+        );
+      } finally {
+        await sql.raw(`drop trigger refused${engine === 'sqlite' ? '' : ' on checkpoint'}`).execute(db());
+        await forget();
+      }
     });
 
     test('jobs are found, claimed and counted as unserved by seeks, and dead letters are not read', async () => {

@@ -449,29 +449,42 @@ function msFromNow(db: Db, ms: number): RawBuilder<number> {
 
 /** Enqueues a job in the caller's transaction. */
 export async function enqueue(tx: Tx, job: NewJob): Promise<void> {
-  const delayMs = Math.round(job.delayMs ?? 0);
-  const inserted = tx
-    .insertInto('job')
-    .values({
-      id: randomUUID(),
-      kind: job.kind,
-      subject_id: job.subjectId,
-      tenant: job.tenant,
-      user_id: job.userId,
-      payload: JSON.stringify(job.payload ?? {}),
-      state: 'ready',
-      run_at: msFromNow(tx, delayMs),
-      wait_ms: delayMs,
-      attempt: 0,
-      lease_owner: null,
-      lease_until: null,
-      last_error: null,
-      created_at: Date.now(),
-      trace: currentTrace(),
-    })
-    .execute();
-  await defer(tx, inserted);
+  await defer(tx, tx.insertInto('job').values(rowOf(tx, job)).execute());
   accepted.emit('job', job.delayMs ?? 0);
+}
+
+/** Enqueues several jobs in the caller's transaction, by one statement. */
+export async function enqueueAll(tx: Tx, jobs: readonly NewJob[]): Promise<void> {
+  if (jobs.length === 0) return;
+  await defer(
+    tx,
+    tx
+      .insertInto('job')
+      .values(jobs.map((job) => rowOf(tx, job)))
+      .execute(),
+  );
+  accepted.emit('job', Math.min(...jobs.map(({ delayMs = 0 }) => delayMs)));
+}
+
+function rowOf(tx: Tx, job: NewJob) {
+  const delayMs = Math.round(job.delayMs ?? 0);
+  return {
+    id: randomUUID(),
+    kind: job.kind,
+    subject_id: job.subjectId,
+    tenant: job.tenant,
+    user_id: job.userId,
+    payload: JSON.stringify(job.payload ?? {}),
+    state: 'ready' as const,
+    run_at: msFromNow(tx, delayMs),
+    wait_ms: delayMs,
+    attempt: 0,
+    lease_owner: null,
+    lease_until: null,
+    last_error: null,
+    created_at: Date.now(),
+    trace: currentTrace(),
+  };
 }
 
 /** Exponential backoff: `first`, 2 × `first`, 4 × …, at most `most` (milliseconds). */

@@ -68,7 +68,7 @@ try {
   await page.waitForLoadState('networkidle');
   await save('console-imodels');
   await page.goto(`${server.origin}/console/imodels/${plant}/view`);
-  await page.locator('canvas[data-state=complete]').waitFor({ timeout: 60_000 });
+  await page.locator('canvas[data-state=complete][data-drawn=true]').waitFor({ timeout: 60_000 });
   await page.waitForLoadState('networkidle');
   await save('console-view');
   await page.goto(`${server.origin}/console/imodels/${plant}?clone=head`);

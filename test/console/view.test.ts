@@ -13,12 +13,17 @@ import { chromium } from '../support/chromium.ts';
 import { official, workFolder } from '../support/clients.ts';
 import { accessibilityFaults, ConsoleBrowser, ConsoleServer } from '../support/console.ts';
 import type { TestServer } from '../support/server.ts';
-import { until } from '../support/until.ts';
+import { until as untilWithin } from '../support/until.ts';
 
 const skip =
   chromium === undefined ? 'there is no Chromium' : isITwinJsInstalled() ? false : 'iTwin.js is not installed';
 const plantProcess = fileURLToPath(new URL('../support/plantProcess.ts', import.meta.url));
 const elements = 200;
+/** Longest time for a picture to change, milliseconds: Chromium draws by software, and tests run side by side. */
+const changedMs = 60_000;
+
+const until = <T>(what: string, find: () => T | undefined | Promise<T | undefined>): Promise<T> =>
+  untilWithin(what, find, changedMs);
 
 /** The pixels of a canvas, without what lies over it. */
 interface Pixels {
@@ -75,7 +80,7 @@ describe('The 3D view in the console', { skip }, () => {
   /** Waits until the canvases show everything. */
   const complete = async (count = 1): Promise<void> => {
     await page
-      .locator('canvas[data-state=complete]')
+      .locator('canvas[data-state=complete][data-drawn=true]')
       .nth(count - 1)
       .waitFor({ timeout: 60_000 });
     // Two frames: the last chunk is drawn in the next one.
@@ -86,16 +91,12 @@ describe('The 3D view in the console', { skip }, () => {
     await complete(count);
   };
   const drawn = (iModelId: string, index: number): Promise<unknown> =>
-    until(
-      'the graphics',
-      async () => {
-        const { body } = await api.get(`/imodels/${iModelId}/changesets/${index}/graphics`);
-        const { state } = (body as { graphics: { state: string } }).graphics;
-        assert.notEqual(state, 'failed', JSON.stringify(body));
-        return state === 'successful' ? state : undefined;
-      },
-      60_000,
-    );
+    until('the graphics', async () => {
+      const { body } = await api.get(`/imodels/${iModelId}/changesets/${index}/graphics`);
+      const { state } = (body as { graphics: { state: string } }).graphics;
+      assert.notEqual(state, 'failed', JSON.stringify(body));
+      return state === 'successful' ? state : undefined;
+    });
 
   before(async () => {
     site = await ConsoleServer.start({
@@ -125,6 +126,7 @@ describe('The 3D view in the console', { skip }, () => {
     clone = (answer.headers.get('location') ?? '').slice(-36);
     browser = await ConsoleBrowser.launch(server.origin);
     page = await browser.signedIn(server, 'olivia');
+    page.setDefaultTimeout(changedMs);
   });
   after(async () => {
     await browser?.close();

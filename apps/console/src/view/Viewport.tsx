@@ -144,6 +144,11 @@ function onKey(event: KeyboardEvent, viewer: Viewer, { walking, onWalkEnd }: Vie
   action();
 }
 
+function nearest(chunks: readonly Graphics['chunks'][0][], viewer: Viewer): number {
+  const distances = chunks.map(({ bounds }) => viewer.farness(bounds));
+  return Math.max(0, distances.indexOf(Math.min(...distances)));
+}
+
 type Fault = 'view.noWebgl' | 'view.lost' | 'view.notLoaded';
 
 /** Makes the viewer, loads the chunks into it one after the other, and keeps it as the page says. */
@@ -204,15 +209,19 @@ function useViewer(
       else viewer.setLook(look);
       setViewer(viewer);
       onReady(viewer);
-      for (let n = 0; n < chunks.current.length; n++) {
+      // The first chunk has the largest elements; of the others, those in view and near come first.
+      const left = chunks.current.slice(1);
+      for (let n = 1; ; n++) {
         const bytes = await next;
-        const following = chunks.current[n + 1];
+        const following = left.splice(nearest(left, viewer), 1)[0];
         if (following !== undefined) {
           next = chunkBytes(following, ending.signal);
           next.catch(() => undefined);
         }
         if (!(await viewer.add(bytes))) return;
-        setLoaded(n + 1);
+        if (following === undefined) viewer.complete();
+        setLoaded(n);
+        if (following === undefined) return;
       }
     };
     start().catch(() => {

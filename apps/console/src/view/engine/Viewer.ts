@@ -5,27 +5,26 @@ import {
   Color,
   DirectionalLight,
   Float32BufferAttribute,
-  HalfFloatType,
+  Frustum,
   HemisphereLight,
   Line,
   LineBasicMaterial,
-  Mesh,
+  Matrix4,
   OrthographicCamera,
   PerspectiveCamera,
   Plane,
-  PlaneGeometry,
   Points,
   PointsMaterial,
   Scene,
   Sphere,
   Vector3,
   WebGLRenderer,
-  WebGLRenderTarget,
 } from 'three';
 import { OrbitControls } from 'three/addons/controls/OrbitControls.js';
 import type { Bounds } from '../graphics.ts';
-import { readChunk, type Part } from './chunk.ts';
-import { edgeMaterial, FeatureColors, Materials } from './materials.ts';
+import { readChunk } from './chunk.ts';
+import { FeatureColors, Materials } from './materials.ts';
+import { Painter } from './Painter.ts';
 import { Picker, type Picked } from './Picker.ts';
 import { Walk } from './Walk.ts';
 
@@ -91,7 +90,7 @@ function distanceToShow(box: Box3, from: Vector3, aspect: number): number {
 const moveMs = 300;
 const fieldOfView = 40;
 
-/** Draws graphics on a canvas. It draws only after something changed. */
+/** Graphics on a canvas. They are drawn only after something changed. */
 export class Viewer {
   readonly #options: ViewerOptions;
   readonly #renderer: WebGLRenderer;
@@ -102,21 +101,12 @@ export class Viewer {
   readonly #colors: FeatureColors;
   readonly #materials: Materials;
   readonly #picker = new Picker();
-  readonly #edge = new Mesh(new PlaneGeometry(2, 2), edgeMaterial());
-  readonly #edgeScene = new Scene();
-  #target: WebGLRenderTarget | undefined;
+  readonly #painter: Painter;
   /** World coordinates of the zero point of the scene, so that 32 bits are exact enough. */
   readonly #origin: Triple;
   readonly #box: Box3;
   readonly #sphere: Sphere;
-  readonly #parts: Part[] = [];
-  #hidden: { models: ReadonlySet<number>; categories: ReadonlySet<number> } = {
-    models: new Set(),
-    categories: new Set(),
-  };
   readonly #background = new Color();
-  #edges = true;
-  #frame = 0;
   #movement = 0;
   #quiet = false;
   #disposed = false;
@@ -135,10 +125,19 @@ export class Viewer {
     this.#renderer.autoClear = false;
     this.#colors = new FeatureColors(options.elements);
     this.#materials = new Materials(this.#colors);
-    this.#edgeScene.add(this.#edge);
     this.#camera = is2d ? new OrthographicCamera() : new PerspectiveCamera(fieldOfView);
     this.#camera.up.set(0, 0, 1);
     this.#addLights();
+    this.#painter = new Painter({
+      renderer: this.#renderer,
+      canvas,
+      scene: this.#scene,
+      overlay: this.#overlay,
+      camera: this.#camera,
+      background: this.#background,
+      place: () => this.#placePlanes(),
+      onFrame: options.onFrame,
+    });
     this.#controls = new OrbitControls(this.#camera, canvas);
     this.#controls.zoomToCursor = true;
     this.#controls.screenSpacePanning = true;
@@ -177,9 +176,24 @@ export class Viewer {
     if (this.#disposed) return false;
     group.position.copy(this.#local(origin));
     this.#scene.add(group);
-    this.#parts.push(...parts);
-    this.#applyHidden();
+    group.updateMatrixWorld();
+    this.#painter.add(parts);
     return true;
+  }
+
+  /** Tells that no more chunks are to come. */
+  complete(): void {
+    this.#painter.complete();
+  }
+
+  /** How much sooner a chunk is wanted than others, the smaller the sooner: what is in view, and what is near. */
+  farness({ low, high }: Bounds): number {
+    const box = new Box3(this.#local(low), this.#local(high));
+    this.#camera.updateMatrixWorld();
+    const seen = new Frustum().setFromProjectionMatrix(
+      new Matrix4().multiplyMatrices(this.#camera.projectionMatrix, this.#camera.matrixWorldInverse),
+    );
+    return box.distanceToPoint(this.#camera.position) + (seen.intersectsBox(box) ? 0 : 1e9);
   }
 
   setBackground(color: string): void {
@@ -190,8 +204,6 @@ export class Viewer {
   resize(width: number, height: number): void {
     if (width === 0 || height === 0) return;
     this.#renderer.setSize(width, height, false);
-    this.#target?.dispose();
-    this.#target = undefined;
     if (this.#camera instanceof PerspectiveCamera) this.#camera.aspect = width / height;
     else {
       const half = this.#camera.top || this.#sphere.radius;
@@ -199,18 +211,11 @@ export class Viewer {
       [this.#camera.left, this.#camera.right] = [(-half * width) / height, (half * width) / height];
     }
     this.#camera.updateProjectionMatrix();
-    this.invalidate();
+    this.#painter.resize();
   }
 
   setHidden(models: ReadonlySet<number>, categories: ReadonlySet<number>): void {
-    this.#hidden = { models, categories };
-    this.#applyHidden();
-  }
-
-  #applyHidden(): void {
-    for (const { object, model, category } of this.#parts)
-      object.visible = !this.#hidden.models.has(model) && !this.#hidden.categories.has(category);
-    this.invalidate();
+    this.#painter.setHidden(({ model, category }) => models.has(model) || categories.has(category));
   }
 
   setColors(colors: readonly ([number, number, number, number] | undefined)[], selected: number | undefined): void {
@@ -219,8 +224,7 @@ export class Viewer {
   }
 
   setEdges(on: boolean): void {
-    this.#edges = on;
-    this.invalidate();
+    this.#painter.setEdges(on);
   }
 
   setSection(section: Section | undefined): void {
@@ -268,12 +272,10 @@ export class Viewer {
   pick(x: number, y: number): { feature: number; point: Triple } | undefined {
     const { clientWidth, clientHeight } = this.#options.canvas;
     this.#placePlanes();
-    const picked: Picked | undefined = this.#picker.pick(this.#renderer, this.#scene, this.#camera, {
-      x,
-      y,
-      width: clientWidth,
-      height: clientHeight,
-    });
+    const place = { x, y, width: clientWidth, height: clientHeight };
+    const picked: Picked | undefined = this.#painter.withAll(() =>
+      this.#picker.pick(this.#renderer, this.#scene, this.#camera, place),
+    );
     return picked === undefined ? undefined : { feature: picked.feature, point: this.#world(picked.point) };
   }
 
@@ -403,12 +405,7 @@ export class Viewer {
 
   /** Draws soon. */
   invalidate(): void {
-    if (this.#frame !== 0 || this.#disposed) return;
-    this.#frame = requestAnimationFrame(() => {
-      this.#frame = 0;
-      this.#draw();
-      this.#options.onFrame();
-    });
+    this.#painter.invalidate();
   }
 
   /** The near and far planes close around what there is, so that depth is exact. */
@@ -422,49 +419,14 @@ export class Viewer {
     this.#camera.updateMatrixWorld();
   }
 
-  #draw(): void {
-    const renderer = this.#renderer;
-    this.#placePlanes();
-    const target = this.#edges ? this.#edgeTarget() : null;
-    renderer.setRenderTarget(target);
-    // Set anew each time: what is written depends on the colour space of the target.
-    renderer.setClearColor(this.#background, 1);
-    renderer.clear();
-    renderer.render(this.#scene, this.#camera);
-    if (target !== null) {
-      const planes = renderer.clippingPlanes;
-      renderer.clippingPlanes = [];
-      renderer.setRenderTarget(null);
-      renderer.clear();
-      const { uniforms } = this.#edge.material;
-      (uniforms.image as { value: unknown }).value = target.textures[0];
-      (uniforms.edges as { value: unknown }).value = target.textures[1];
-      renderer.render(this.#edgeScene, this.#camera);
-      renderer.clippingPlanes = planes;
-    }
-    if (this.#overlay.children.length > 0) renderer.render(this.#overlay, this.#camera);
-  }
-
-  /** The target from which edges are found; null where the browser cannot draw into one with enough bits. */
-  #edgeTarget(): WebGLRenderTarget | null {
-    if (!this.#renderer.extensions.has('EXT_color_buffer_float')) return null;
-    const { width, height } = this.#options.canvas;
-    this.#target ??= new WebGLRenderTarget(width, height, { count: 2, type: HalfFloatType, samples: 4 });
-    return this.#target;
-  }
-
   dispose(): void {
     this.#disposed = true;
     this.#walk?.stop();
-    cancelAnimationFrame(this.#frame);
     cancelAnimationFrame(this.#movement);
     this.#controls.dispose();
-    for (const { object } of this.#parts) object.geometry.dispose();
     this.#materials.dispose();
     this.#picker.dispose();
-    this.#target?.dispose();
-    this.#edge.material.dispose();
-    this.#edge.geometry.dispose();
+    this.#painter.dispose();
     this.#renderer.dispose();
   }
 }

@@ -163,7 +163,7 @@ export function edgeMaterial(): ShaderMaterial {
   return new ShaderMaterial({
     depthTest: false,
     depthWrite: false,
-    uniforms: { image: { value: null }, edges: { value: null } },
+    uniforms: { image: { value: null }, edges: { value: null }, strength: { value: 1 } },
     vertexShader: /* glsl */ `
       varying vec2 vUv;
       void main() {
@@ -173,6 +173,7 @@ export function edgeMaterial(): ShaderMaterial {
     fragmentShader: /* glsl */ `
       uniform sampler2D image;
       uniform sampler2D edges;
+      uniform float strength;
       varying vec2 vUv;
       float differ(vec3 a, vec3 b) {
         return max(step(0.004, abs(a.z - b.z)), smoothstep(0.12, 0.3, length(a.xy - b.xy)));
@@ -183,7 +184,7 @@ export function edgeMaterial(): ShaderMaterial {
         float edge = max(differ(here, texture2D(edges, vUv + vec2(pixel.x, 0.0)).xyz),
           differ(here, texture2D(edges, vUv + vec2(0.0, pixel.y)).xyz));
         vec4 color = texture2D(image, vUv);
-        gl_FragColor = vec4(mix(color.rgb, color.rgb * 0.25, edge * 0.6), color.a);
+        gl_FragColor = vec4(mix(color.rgb, color.rgb * 0.25, edge * strength * 0.6), color.a);
         #include <colorspace_fragment>
       }`,
   });

@@ -86,6 +86,22 @@ for (const engine of engines) {
       const [look] = naming(many, '"secured_by" is not null');
       assert.ok(look);
       assert.match(await planner.plan(look), /imodel_secured|imodel_itwin \(itwin_id=\? AND secured_by/);
+      // What is hidden is not looked at: one index holds the iModels that are open, another the permissions of the caller.
+      for (const [order, index] of [
+        ['createdDateTime desc', 'imodel_open_created_at'],
+        ['name', 'imodel_open_name_order'],
+      ] as const) {
+        const [list] = naming(await statementsOfGet(max, `${path}&$orderBy=${order}&$search=o`), 'as source');
+        assert.ok(list);
+        const plan = await planner.plan(list);
+        assert.deepEqual(
+          fullScans(plan).filter((step) => !/^SCAN (source|granted)$/.test(step)),
+          [],
+        );
+        assert.match(plan, new RegExp(index));
+        assert.match(plan, /imodel_grant_holder/);
+        assert.doesNotMatch(plan, /imodel_created|imodel_name_order|imodel_itwin|imodel_secured/);
+      }
 
       // The iModels without permissions of their own, and the one that is shared with Max.
       await db()
@@ -128,6 +144,139 @@ for (const engine of engines) {
             : /Index Cond: .*ROW\(\w+, id\) [<>] ROW\(/,
         );
         assert.doesNotMatch(plan, /TEMP B-TREE|\bSort\b/);
+      }
+    });
+
+    test('A list with hidden iModels has the same pages in each order, direction and filter as a walk through all', async () => {
+      const iTwinId = await server.iTwin();
+      await server.grant(iTwinId, 'max', ['imodels_webview']);
+      await addIModels(iTwinId, 7, 10, null);
+      await addIModels(iTwinId, 9, 11, 'users');
+      const max = await server.as('max');
+      const ids = (await db().selectFrom('imodel').selectAll().where('itwin_id', '=', iTwinId).execute()).filter(
+        ({ secured_by, id }) => secured_by === null || Number(id.at(-1)) % 2 === 0,
+      );
+      for (const { id, secured_by } of ids)
+        if (secured_by !== null)
+          await db()
+            .insertInto('imodel_grant')
+            .values({ imodel_id: id, holder_id: people.max.id, permissions: '["imodels_read"]' })
+            .execute();
+      assert.ok(ids.length > 10);
+      for (const [order, column] of [
+        ['name', 'name_order'],
+        ['createdDateTime', 'created_at'],
+      ] as const)
+        for (const direction of ['asc', 'desc']) {
+          const seen: string[] = [];
+          const back: string[] = [];
+          let last: Listed | undefined;
+          for (
+            let next: string | undefined = `/imodels?iTwinId=${iTwinId}&$orderBy=${order} ${direction}&$top=4`;
+            next !== undefined;
+            next = last._links.next?.href
+          ) {
+            last = await page(max, next);
+            seen.push(...(last['iModels'] as { id: string }[]).map(({ id }) => id));
+          }
+          assert.deepEqual(seen.toSorted(), ids.map(({ id }) => id).toSorted());
+          const values = seen.map((id) => ids.find((row) => row.id === id)?.[column] as string | number);
+          const expected = values.toSorted((a, b) => (a < b ? -1 : a > b ? 1 : 0));
+          assert.deepEqual(values, direction === 'desc' ? expected.toReversed() : expected);
+          for (; last !== undefined; last = last._links.prev ? await page(max, last._links.prev.href) : undefined)
+            back.unshift(...(last['iModels'] as { id: string }[]).map(({ id }) => id));
+          assert.deepEqual(back, seen);
+          const { iModels } = await page(
+            max,
+            `/imodels?iTwinId=${iTwinId}&$orderBy=${order} ${direction}&$skip=3&$top=5`,
+          );
+          assert.deepEqual(
+            (iModels as { id: string }[]).map(({ id }) => id),
+            seen.slice(3, 8),
+          );
+        }
+    });
+
+    test('A page of users, of members and of owners reads its own rows only, in their order, after users are renamed too', async () => {
+      const iTwinId = await server.iTwin();
+      const roleId = await server.grant(iTwinId, 'max', ['imodels_read']);
+      const created = await olivia.post('/imodels', { iTwinId, name: 'people' });
+      const { iModel } = created.body as { iModel: { id: string } };
+      const count = 1000;
+      await sql`insert into user_account (id, email, given_name, surname, created_at) ${numbers(count)}
+        select ${guid(12)}, 'p' || (i * 7 % 1000) || '@example.test', 'G' || (i % 10), 'S' || (i * 3 % 1000), 1 from n`.execute(
+        db(),
+      );
+      await sql`insert into member (itwin_id, user_id, role_id) ${numbers(count)} select ${iTwinId}, ${guid(12)}, ${roleId} from n`.execute(
+        db(),
+      );
+      await sql`insert into owner (itwin_id, user_id) ${numbers(count)} select ${iTwinId}, ${guid(12)} from n`.execute(
+        db(),
+      );
+      await sql`insert into imodel_user (imodel_id, user_id, first_access_at, last_access_at) ${numbers(count)}
+        select ${iModel.id}, ${guid(12)}, 1, 1 from n`.execute(db());
+      // A second role must not make a second member.
+      const second = await server.grant(iTwinId, 'max', ['imodels_write']);
+      assert.notEqual(second, roleId);
+
+      const lists = [
+        {
+          path: `/accesscontrol/itwins/${iTwinId}/members/users`,
+          list: 'members',
+          index: 'member_email',
+          total: count + 1,
+        },
+        {
+          path: `/accesscontrol/itwins/${iTwinId}/members/owners`,
+          list: 'members',
+          index: 'owner_email',
+          total: count + 1,
+        },
+        // Olivia made the iModel and connected to it.
+        { path: `/imodels/${iModel.id}/users`, list: 'users', index: 'imodel_user_given_name', total: count + 1 },
+        {
+          path: `/imodels/${iModel.id}/users?$orderBy=surname desc`,
+          list: 'users',
+          index: 'imodel_user_surname',
+          total: count + 1,
+        },
+      ];
+      const walk = async (path: string, list: string): Promise<{ ids: string[]; last: string }> => {
+        const ids: string[] = [];
+        let last = '';
+        for (let skip = 0; ; skip += 300) {
+          last = `${path}${path.includes('?') ? '&' : '?'}$top=300&$skip=${skip}`;
+          const found = (await page(olivia, last))[list] as { id: string }[];
+          ids.push(...found.map(({ id }) => id));
+          if (found.length < 300) return { ids, last };
+        }
+      };
+      const accounts = async () =>
+        new Map((await db().selectFrom('user_account').selectAll().execute()).map((row) => [row.id, row]));
+      for (const renamed of [false, true]) {
+        if (renamed)
+          await sql`update user_account set email = 'z' || email, given_name = given_name || substr(surname, 3), surname = 'R' || surname
+            where id in (select user_id from owner where itwin_id = ${iTwinId}) and given_name in ('G3', 'G7')`.execute(
+            db(),
+          );
+        const known = await accounts();
+        for (const { path, list, index, total } of lists) {
+          const { ids } = await walk(path, list);
+          assert.equal(ids.length, total, path);
+          assert.equal(new Set(ids).size, total);
+          const compared = ids.map((id) => {
+            const row = known.get(id);
+            assert.ok(row);
+            return list === 'members' ? row.email : path.includes('surname') ? row.surname : row.given_name;
+          });
+          const expected = compared.toSorted((a, b) => (a < b ? -1 : a > b ? 1 : 0));
+          assert.deepEqual(compared, path.includes('desc') ? expected.toReversed() : expected, path);
+          for (const statement of naming(await statementsOfGet(olivia, path), 'as source')) {
+            const plan = await planner.plan(statement);
+            assert.match(plan, new RegExp(index));
+            assert.doesNotMatch(plan, /SCAN (?!source)|Seq Scan/);
+          }
+        }
       }
     });
 

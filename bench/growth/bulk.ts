@@ -1,12 +1,18 @@
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import type { ColumnType } from 'kysely';
 import pg from 'pg';
 import { databaseFile } from '../../apps/server/src/db/database.ts';
 import type { Schema } from '../../apps/server/src/db/schema.ts';
 
+/** A row without the columns that the database fills. */
+type Written<Row> = {
+  [C in keyof Row as Row[C] extends ColumnType<unknown, unknown, unknown> ? never : C]: Row[C];
+};
+
 /** Inserts many rows directly, much faster than a server does, while no server runs. */
 export interface Bulk {
-  insert<T extends keyof Schema>(table: T, count: number, row: (n: number) => Schema[T]): Promise<void>;
+  insert<T extends keyof Schema>(table: T, count: number, row: (n: number) => Written<Schema[T]>): Promise<void>;
   /** Runs one statement, with `?` for its parameters. */
   update(statement: string, parameters: readonly (string | number)[]): Promise<void>;
   /** Collects statistics for the planner, and ends. */

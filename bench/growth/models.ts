@@ -35,7 +35,7 @@ export async function addIModels(bulk: Bulk, { manyId, ownerId, baselineId }: Co
     extent: null,
     containers_enabled: 0,
     geographic_crs: null,
-    state: 'initialized',
+    state: 'initialized' as const,
     baseline_id: baselineId,
     history_id: idOf('iModel', n),
     head_index: 0,
@@ -46,7 +46,7 @@ export async function addIModels(bulk: Bulk, { manyId, ownerId, baselineId }: Co
     clock: now,
     next_briefcase_id: 2,
     inherited_index: 0,
-    secured_by: 'users',
+    secured_by: 'users' as const,
     deleted_at: null,
     failed_at: null,
     lineage_id: null,
@@ -55,11 +55,12 @@ export async function addIModels(bulk: Bulk, { manyId, ownerId, baselineId }: Co
     source_index: null,
     source_changeset_id: null,
   }));
+  // A user keeps at most 25 recents.
   for (const kind of ['favorite', 'recent'] as const)
-    await bulk.insert('mark', size, (n) => ({
+    await bulk.insert('mark', kind === 'recent' ? 25 : size, (n) => ({
       user_id: idOf('user', 0),
       kind,
-      subject: 'imodel',
+      subject: 'imodel' as const,
       subject_id: idOf('iModel', n),
       marked_at: now + n,
     }));
@@ -87,7 +88,7 @@ export async function addChangesets(
     key: idOf('blob', n),
     size: fileBytes,
     sha256: '0'.repeat(64),
-    state: 'stored',
+    state: 'stored' as const,
     created_at: now - 86_400_000,
     released_at: null,
     ...nobodysAccount,
@@ -118,7 +119,7 @@ export async function addChangesets(
     description: null,
     changeset_index: n + 1,
     changeset_id: changesetId(n + 1),
-    state: 'visible',
+    state: 'visible' as const,
     creator_id: ownerId,
     application_id: 'bench',
     application_name: 'Benchmark',
@@ -137,7 +138,7 @@ export async function addChangesets(
     imodel_id: largeId,
     object_id: `0x${(n + 1).toString(16)}`,
     briefcase_id: 2,
-    level: n % 3 === 0 ? 'exclusive' : 'shared',
+    level: n % 3 === 0 ? ('exclusive' as const) : ('shared' as const),
   }));
   await bulk.update(
     'update imodel set history_id = ?, head_index = ?, head_changeset_id = ?, next_briefcase_id = 3 where id = ?',
@@ -155,7 +156,7 @@ export async function addJobs(bulk: Bulk, { manyId }: Content, count: number): P
     tenant: manyId,
     user_id: idOf('user', n % 100),
     payload: '{}',
-    state: 'ready',
+    state: 'ready' as const,
     run_at: now - 1000 + (n % 1000),
     attempt: 0,
     lease_owner: null,

@@ -1,7 +1,8 @@
 import { sql, type RawBuilder } from 'kysely';
 import { compiledQuery } from '../db/compiledQuery.ts';
 import type { Db } from '../db/database.ts';
-import type { IModelTable, ITwinTable } from '../db/schema.ts';
+import type { IModelTable } from '../db/schema.ts';
+import type { ITwinTable } from '../db/schemaOfITwins.ts';
 import {
   administrationPermissions,
   imodelPermissions,
@@ -46,6 +47,31 @@ export function withIncluded(permissions: Iterable<Permission>): Set<Permission>
   for (const permission of hierarchy.slice(0, highest + 1)) all.add(permission);
   return all;
 }
+
+/** Which iModels of one iTwin a caller may list, said in two ways. */
+export interface ListedIModels {
+  /** Condition on rows of `imodel`, for a statement that finds its iModels by something else. */
+  condition: RawBuilder<boolean>;
+  /**
+   * Condition on rows of `imodel`, which an index holds: the iModels without permissions of their own. The others that the caller may
+   * list are those of `granted`, which start from the caller, so that nothing that is hidden is looked at.
+   */
+  open: RawBuilder<boolean>;
+  /** Statements for rows of `imodel`, of any iTwin, deleted ones included. */
+  granted: readonly RawBuilder<unknown>[];
+}
+
+/** Permissions of one kind on iModels, and a list of the ids of their holders. */
+interface Granted {
+  securedBy: NonNullable<IModelTable['secured_by']>;
+  holders: RawBuilder<unknown>;
+}
+
+/** Condition on `imodel_grant as g`: any permission of the hierarchy includes webview. The column is a JSON list of names. */
+const webviewGranted = sql`(${sql.join(
+  hierarchy.map((permission) => sql`g.permissions like ${sql.lit(`%"${permission}"%`)}`),
+  sql` or `,
+)})`;
 
 /** A permission that a caller must hold, in a form that can be checked again later. */
 export interface ITwinRequirement {
@@ -159,25 +185,31 @@ export class Permissions {
   }
 
   /**
-   * Condition on rows of `imodel`, of one iTwin: their own permissions do not hide them from this caller. Undefined if the caller may
-   * list all. It is a condition of the list's statement, because any number of iModels may be hidden.
+   * Which iModels of one iTwin this caller may list. Undefined if all. These are conditions of the list's statement, because any number
+   * of iModels may be hidden.
    */
-  async listedIModels(caller: Caller, access: ITwinAccess): Promise<RawBuilder<boolean> | undefined> {
+  async listedIModels(caller: Caller, access: ITwinAccess): Promise<ListedIModels | undefined> {
     // Rule of the API: iTwin-level manage and Organization Administrators list all iModels.
     if (access.permissions.has('imodels_manage')) return undefined;
     if ((await securedIModel.first(this.#db, { itwinId: access.itwin.id })) === undefined) return undefined;
     const { id } = principalOf(caller);
-    const ofUser = sql`(imodel.secured_by = 'users' and g.holder_id = ${id})`;
+    const granted: Granted[] = [{ securedBy: 'users', holders: sql`(${id})` }];
     // Rule of the API: role permissions on an iModel apply only to users who also have webview on the iTwin.
-    const ofRoles = access.permissions.has('imodels_webview')
-      ? sql`(imodel.secured_by = 'roles' and g.holder_id in (${roleIdsOf(this.#db, id, access.itwin.id)}))`
-      : sql`false`;
-    // Any permission of the hierarchy includes webview. The column is a JSON list of names.
-    const webview = sql.join(
-      hierarchy.map((permission) => sql`g.permissions like ${sql.lit(`%"${permission}"%`)}`),
-      sql` or `,
+    if (access.permissions.has('imodels_webview'))
+      granted.push({ securedBy: 'roles', holders: sql`(${roleIdsOf(this.#db, id, access.itwin.id)})` });
+    const open = sql<boolean>`(imodel.secured_by is null)`;
+    const held = granted.map(
+      ({ securedBy, holders }) =>
+        sql<boolean>`(imodel.secured_by = ${sql.lit(securedBy)} and exists (select 1 from imodel_grant as g where g.imodel_id = imodel.id and g.holder_id in ${holders} and ${webviewGranted}))`,
     );
-    return sql<boolean>`(imodel.secured_by is null or exists (select 1 from imodel_grant as g where g.imodel_id = imodel.id and (${ofUser} or ${ofRoles}) and (${webview})))`;
+    return {
+      condition: sql<boolean>`(${sql.join([open, ...held], sql` or `)})`,
+      open,
+      granted: granted.map(
+        ({ securedBy, holders }) =>
+          sql`select m.* from imodel_grant as g cross join imodel as m where g.holder_id in ${holders} and ${webviewGranted} and m.id = g.imodel_id and m.secured_by = ${sql.lit(securedBy)}`,
+      ),
+    };
   }
 
   /** Rule of the API: permissions set on an iModel replace those of its iTwin, except `imodels_delete`, which comes from the iTwin. */

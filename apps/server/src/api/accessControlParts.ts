@@ -1,6 +1,6 @@
 import { Type, type Static } from '../jsonSchema.ts';
 import type { ITwinAccess } from '../access/permissions.ts';
-import type { UserAccountTable } from '../db/schema.ts';
+import type { UserAccountTable } from '../db/schemaOfITwins.ts';
 import type { Caller } from '../domain.ts';
 import { detail, type ApiError, type ErrorDetail } from '../errors.ts';
 import { UnknownUsersError } from '../iTwins/groups.ts';

@@ -1,5 +1,5 @@
 import { Type, type Static } from '../jsonSchema.ts';
-import type { UserGroupTable } from '../db/schema.ts';
+import type { UserGroupTable } from '../db/schemaOfITwins.ts';
 import { ApiError, detail, type ErrorDetail } from '../errors.ts';
 import { GroupNameTakenError, type Group, type GroupMember } from '../iTwins/groups.ts';
 import { pathOf } from './accessControl.ts';

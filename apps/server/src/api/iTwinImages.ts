@@ -1,5 +1,5 @@
 import { Type } from '../jsonSchema.ts';
-import type { ITwinImageTable } from '../db/schema.ts';
+import type { ITwinImageTable } from '../db/schemaOfITwins.ts';
 import { detail } from '../errors.ts';
 import { clientGone } from '../http/clientGone.ts';
 import { NotAPictureError, ProportionsError, TooManyPixelsError } from '../thumbnails/pictures.ts';

@@ -1,5 +1,5 @@
 import { Type, type Static } from '../jsonSchema.ts';
-import type { ITwinTable } from '../db/schema.ts';
+import type { ITwinTable } from '../db/schemaOfITwins.ts';
 import { ApiError, detail, type ErrorDetail } from '../errors.ts';
 import { type ITwinFilter, type QueryScope, filterProperties } from '../iTwins/itwins.ts';
 import type { Services } from '../services.ts';

@@ -1,5 +1,5 @@
 import { Type, type Static } from '../jsonSchema.ts';
-import type { RepositoryTable } from '../db/schema.ts';
+import type { RepositoryTable } from '../db/schemaOfITwins.ts';
 import { parseGuid } from '../domain.ts';
 import { detail, type ErrorDetail } from '../errors.ts';
 import type { NewRepository } from '../iTwins/repositories.ts';

@@ -1,5 +1,5 @@
 import { Type } from '../jsonSchema.ts';
-import type { UserAccountTable } from '../db/schema.ts';
+import type { UserAccountTable } from '../db/schemaOfITwins.ts';
 import { ApiError } from '../errors.ts';
 import type { UserStatistics } from '../users/users.ts';
 import type { Links } from './links.ts';

@@ -1,5 +1,6 @@
 import { Type } from '../jsonSchema.ts';
-import type { JobTable, WebhookTable } from '../db/schema.ts';
+import type { JobTable } from '../db/schema.ts';
+import type { WebhookTable } from '../db/schemaOfITwins.ts';
 import { parseGuid } from '../domain.ts';
 import { detail, type ApiError, type ErrorDetail } from '../errors.ts';
 import { eventTypes, type EventMessage } from '../events/events.ts';

@@ -1,5 +1,6 @@
 import { sql, type RawBuilder, type SelectQueryBuilder } from 'kysely';
 import type { Database, Db } from './database.ts';
+import type { Schema } from './schema.ts';
 
 /** Maximum bytes of large columns on one page. Reading and serializing 4 MiB occupies the server's main thread for about 30 ms. */
 export const pageBytes = 4 * 2 ** 20;
@@ -69,38 +70,62 @@ function valueIn(row: object, { column }: SortKey): string | number {
   return (row as Record<string, string | number>)[column.replace(/^.*\./, '')] as string | number;
 }
 
+/** Some of the rows of a page: a query without an order, which an index gives in the order of the page. */
+export interface PageSource {
+  query: SelectQueryBuilder<Schema, keyof Schema, object>;
+  /** Column with the primary key of the row of the page. */
+  id: string;
+  /** Columns that hold what the columns of the page's order hold, where they have other names. */
+  columns?: Readonly<Record<string, string>>;
+}
+
+/** The rows of a query that meet a condition. */
+export function sourceWhere<DB, TB extends keyof DB, Row>(
+  query: SelectQueryBuilder<DB, TB, Row>,
+  condition: RawBuilder<boolean>,
+  id: string,
+): PageSource {
+  return { query: query.where(condition) as unknown as PageSource['query'], id };
+}
+
 /**
  * Reads one page of the rows of several sources. Each source is read in the order of the page and no further than the page; the union
  * of these rows, of which there are only so many, is sorted. One condition with OR would sort all rows of all sources for each page.
- * @param query without the conditions of the sources
+ * @param query without conditions
  * @param key the primary key, in which the sources may overlap
  */
 export async function readUnionPage<DB, TB extends keyof DB, Row extends object>(
   query: SelectQueryBuilder<DB, TB, Row>,
-  sources: readonly RawBuilder<boolean>[],
+  sources: readonly PageSource[],
   key: string,
   request: PageRequest,
 ): Promise<Page<Row>> {
   const { keys, top, cursor, skip = 0 } = request;
-  const inOrder = <R>(rows: SelectQueryBuilder<DB, TB, R>): SelectQueryBuilder<DB, TB, R> => {
+  const backward = cursor?.backward ?? false;
+  const inOrder = <D, T extends keyof D, R>(rows: SelectQueryBuilder<D, T, R>, by: readonly SortKey[]) => {
     let ordered = rows;
-    for (const { column, descending } of keys)
-      ordered = ordered.orderBy(sql.ref(column), descending !== (cursor?.backward ?? false) ? 'desc' : 'asc');
+    for (const { column, descending } of by)
+      ordered = ordered.orderBy(sql.ref(column), descending !== backward ? 'desc' : 'asc');
     return ordered;
   };
+  const parts = sources.map(({ query: rows, id, columns = {} }) => {
+    const by = keys.map((each) => ({ ...each, column: columns[each.column] ?? each.column }));
+    const selected = [sql`${sql.ref(id)}`.as('id'), ...by.map(({ column }, n) => sql.ref(column).as(`key_${n}`))];
+    return {
+      // What is distinct must be selected with the columns of the order, or PostgreSQL refuses the statement.
+      rows: inOrder(rows, by).clearSelect().select(selected),
+      ranges: cursor === undefined ? [sql<boolean>`1 = 1`] : rangesBeyond(by, cursor),
+    };
+  });
   const rows: Row[] = [];
-  if (sources.length === 0) return pageOf(rows, request, valueIn);
-  for (const range of cursor === undefined ? [sql<boolean>`1 = 1`] : rangesBeyond(keys, cursor)) {
+  for (let range = 0; range < (parts[0]?.ranges.length ?? 0) && rows.length <= top; range++) {
     const missing = top + 1 - rows.length;
-    const ids = sources.map((source) => {
-      const first = inOrder(query.where(source).where(range))
-        .clearSelect()
-        .select(sql`${sql.ref(key)}`.as('id'));
-      return sql`select id from (${first.limit(skip + missing)}) as source`;
+    const ids = parts.map(({ rows: source, ranges }) => {
+      const first = source.where(ranges[range] as RawBuilder<boolean>).limit(skip + missing);
+      return sql`select id from (${first}) as source`;
     });
-    const page = inOrder(query.clearWhere().where(sql<boolean>`${sql.ref(key)} in (${sql.join(ids, sql` union `)})`));
-    rows.push(...(await page.limit(missing).offset(skip).execute()));
-    if (rows.length > top) break;
+    const page = query.where(sql<boolean>`${sql.ref(key)} in (${sql.join(ids, sql` union `)})`);
+    rows.push(...(await inOrder(page, keys).limit(missing).offset(skip).execute()));
   }
   return pageOf(rows, request, valueIn);
 }

@@ -1,7 +1,8 @@
 import { sql } from 'kysely';
 import { compiledQuery } from '../db/compiledQuery.ts';
 import type { Tx } from '../db/database.ts';
-import type { IModelTable, WebhookTable } from '../db/schema.ts';
+import type { IModelTable } from '../db/schema.ts';
+import type { WebhookTable } from '../db/schemaOfITwins.ts';
 import { enqueue } from '../operations/jobs.ts';
 
 /** Wire names of the events. The last two are not documented publicly; they follow the pattern of the first two. */

@@ -2,7 +2,7 @@ import { sql } from 'kysely';
 import type { Config } from '../config.ts';
 import { databaseNow } from '../db/clock.ts';
 import type { Database } from '../db/database.ts';
-import type { WebhookTable } from '../db/schema.ts';
+import type { WebhookTable } from '../db/schemaOfITwins.ts';
 import { PublicError } from '../operations/reasons.ts';
 
 /** Longest pause of a failing webhook, milliseconds. A receiver that works again gets messages within this time. */

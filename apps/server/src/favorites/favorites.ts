@@ -1,7 +1,8 @@
-import type { RawBuilder } from 'kysely';
+import type { ListedIModels } from '../access/permissions.ts';
 import { pageReader, readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import type { Database } from '../db/database.ts';
-import type { IModelTable, ITwinTable, MarkTable } from '../db/schema.ts';
+import type { IModelTable, MarkTable } from '../db/schema.ts';
+import type { ITwinTable } from '../db/schemaOfITwins.ts';
 import type { Caller } from '../domain.ts';
 import { iTwinConditions, type ITwinFilter } from '../iTwins/itwins.ts';
 
@@ -64,12 +65,12 @@ export class FavoritesAndRecents {
       .execute();
   }
 
-  /** Favorite or recent iModels of one iTwin. @param listed condition for the iModels that the user may list; undefined for all */
+  /** Favorite or recent iModels of one iTwin. @param listed the iModels that the user may list; undefined for all */
   async iModels(
     userId: string,
     kind: PersonalListKind,
     iTwinId: string,
-    listed: RawBuilder<boolean> | undefined,
+    listed: ListedIModels | undefined,
     request: PageRequest,
   ): Promise<Page<IModelTable & { marked_at: number }>> {
     let query = pageReader(this.#database, request, listed !== undefined)
@@ -82,7 +83,7 @@ export class FavoritesAndRecents {
       .where('mark.subject', '=', 'imodel')
       .where('imodel.itwin_id', '=', iTwinId)
       .where('imodel.deleted_at', 'is', null);
-    if (listed !== undefined) query = query.where(listed);
+    if (listed !== undefined) query = query.where(listed.condition);
     return readPage(query, request);
   }
 

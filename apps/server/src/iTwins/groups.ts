@@ -1,13 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { sql } from 'kysely';
 import { requireHeld, type ITwinAccess } from '../access/permissions.ts';
-import { pageReader, readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
+import { pageReader, readPage, readUnionPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import type { Database, Tx } from '../db/database.ts';
-import type { UserAccountTable, UserGroupTable } from '../db/schema.ts';
+import type { UserAccountTable, UserGroupTable } from '../db/schemaOfITwins.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
-import { namingRoles, toRole, type Members, type Role } from './members.ts';
+import { namingRoles, toRole, usersByEmail, type Members, type Role } from './members.ts';
 
 /** A group with its users. */
 export interface Group extends UserGroupTable {
@@ -262,14 +262,9 @@ export class Groups {
   }
 
   async owners(iTwinId: string, request: PageRequest): Promise<Page<UserAccountTable>> {
-    // All owners of the iTwin are sorted, but accounts of others are not read.
-    return readPage(
-      pageReader(this.#database, request, true)
-        .selectFrom('user_account')
-        .selectAll()
-        .where('id', 'in', (eb) => eb.selectFrom('owner').select('user_id').where('itwin_id', '=', iTwinId)),
-      request,
-    );
+    const db = pageReader(this.#database, request);
+    const owners = db.selectFrom('owner').where('itwin_id', '=', iTwinId);
+    return readUnionPage(db.selectFrom('user_account').selectAll(), [usersByEmail(owners)], 'user_account.id', request);
   }
 
   /** @throws UnknownUsersError */

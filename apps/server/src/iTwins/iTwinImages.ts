@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { audit } from '../access/audit.ts';
 import type { Database } from '../db/database.ts';
-import type { ITwinImageTable, ITwinTable } from '../db/schema.ts';
+import type { ITwinImageTable, ITwinTable } from '../db/schemaOfITwins.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { releaseBlobs, type Blobs } from '../storage/blobs.ts';

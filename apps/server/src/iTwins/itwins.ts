@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { sql, type RawBuilder } from 'kysely';
 import { iTwinSources, seenBy, type QueryScope } from '../access/permissions.ts';
-import { readUnionPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
+import { readUnionPage, sourceWhere, type Page, type PageRequest } from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import type { Config } from '../config.ts';
 import { isUniqueError, type Database } from '../db/database.ts';
 import { unguarded } from '../db/guards.ts';
-import type { ITwinTable } from '../db/schema.ts';
+import type { ITwinTable } from '../db/schemaOfITwins.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError, detail } from '../errors.ts';
 import { raiseDeleted } from '../events/events.ts';
@@ -247,9 +247,15 @@ export class ITwins {
   async list(caller: Caller, filter: ITwinFilter, request: PageRequest): Promise<Page<ITwinTable>> {
     const sources = iTwinSources(caller, filter.scope);
     // Most filters have no index, and the order may be any: the page may walk all iTwins that the caller has.
-    let query = this.#database.scans.selectFrom('itwin').selectAll().where('deleted_at', 'is', null);
+    const all = this.#database.scans.selectFrom('itwin').selectAll();
+    let query = all.where('deleted_at', 'is', null);
     for (const condition of filterConditions(this.#database, filter)) query = query.where(condition);
-    return readUnionPage(query, sources, 'itwin.id', request);
+    return readUnionPage(
+      all,
+      sources.map((source) => sourceWhere(query, source, 'itwin.id')),
+      'itwin.id',
+      request,
+    );
   }
 
   /** Rule of the API: if both are taken, the error names `number`, not `displayName`. */

@@ -1,11 +1,18 @@
 import { randomUUID } from 'node:crypto';
-import { sql } from 'kysely';
+import { sql, type SelectQueryBuilder } from 'kysely';
 import { userOfEntry, type Directory, type DirectoryUser } from '../access/directory.ts';
 import { requireHeld, withIncluded, type ITwinAccess } from '../access/permissions.ts';
-import { pageReader, readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
+import {
+  pageReader,
+  readPage,
+  readUnionPage,
+  type Page,
+  type PageRequest,
+  type PageSource,
+} from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import { isForeignKeyError, type Database } from '../db/database.ts';
-import type { RoleTable, UserAccountTable } from '../db/schema.ts';
+import type { RoleTable, UserAccountTable } from '../db/schemaOfITwins.ts';
 import type { Caller, Permission } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import type { Users } from '../users/users.ts';
@@ -123,12 +130,13 @@ export class Members {
   }
 
   async list(iTwinId: string, request: PageRequest): Promise<Page<Member>> {
-    // All members of the iTwin are sorted, but accounts of others are not read.
-    const page = await readPage(
-      pageReader(this.#database, request, true)
-        .selectFrom('user_account')
-        .selectAll()
-        .where('id', 'in', (eb) => eb.selectFrom('member').select('user_id').where('itwin_id', '=', iTwinId)),
+    const db = pageReader(this.#database, request);
+    // A member has a row for each role.
+    const members = db.selectFrom('member').distinct().where('itwin_id', '=', iTwinId);
+    const page = await readUnionPage(
+      db.selectFrom('user_account').selectAll(),
+      [usersByEmail(members)],
+      'user_account.id',
       request,
     );
     return { ...page, items: await this.#withRoles(iTwinId, page.items) };
@@ -293,6 +301,11 @@ export class Members {
       named.flatMap((role) => (role === undefined || kept.has(role.id) ? [] : role.permissions)),
     );
   }
+}
+
+/** The users that rows of `member` or `owner` name, in the order of their e-mail addresses. */
+export function usersByEmail<DB, TB extends keyof DB>(rows: SelectQueryBuilder<DB, TB, object>): PageSource {
+  return { query: rows as unknown as PageSource['query'], id: 'user_id', columns: { id: 'user_id' } };
 }
 
 /**

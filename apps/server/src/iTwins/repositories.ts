@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { audit } from '../access/audit.ts';
 import { isUniqueError, type Database, type Tx } from '../db/database.ts';
-import type { RepositoryTable } from '../db/schema.ts';
+import type { RepositoryTable } from '../db/schemaOfITwins.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import type { Quotas } from '../quotas/quotas.ts';

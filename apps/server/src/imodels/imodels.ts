@@ -1,8 +1,16 @@
 import { randomUUID } from 'node:crypto';
-import { sql, type RawBuilder, type SelectQueryBuilder } from 'kysely';
-import type { ITwinAccess } from '../access/permissions.ts';
+import { sql, type SelectQueryBuilder } from 'kysely';
+import type { ITwinAccess, ListedIModels } from '../access/permissions.ts';
 import { compiledShapes, limitInShape, limitOf } from '../db/compiledQuery.ts';
-import { pageOf, pageReader, readPage, type Page, type PageRequest } from '../db/keysetPaging.ts';
+import {
+  pageOf,
+  pageReader,
+  readPage,
+  readUnionPage,
+  type PageSource,
+  type Page,
+  type PageRequest,
+} from '../db/keysetPaging.ts';
 import { audit } from '../access/audit.ts';
 import { isUniqueError, type Database } from '../db/database.ts';
 import type { Engine } from '../db/engine.ts';
@@ -29,6 +37,7 @@ export interface IModelRequest {
 }
 
 type IModelColumn = keyof IModelTable;
+type Rows = SelectQueryBuilder<Schema, 'imodel', IModelTable>;
 
 export interface IModelChange {
   name?: string | undefined;
@@ -128,12 +137,12 @@ export class IModels {
 
   /**
    * @param columns those that are needed besides the ones of the order: all of 100 iModels take four times as long to read
-   * @param listed condition for the iModels that the caller may list; undefined for all
+   * @param listed the iModels that the caller may list; undefined for all
    */
   async list<C extends IModelColumn>(
     iTwinId: string,
     columns: readonly C[],
-    listed: RawBuilder<boolean> | undefined,
+    listed: ListedIModels | undefined,
     filter: { name?: string | undefined; search?: string | undefined; state?: IModelState | undefined },
     request: PageRequest,
   ): Promise<Page<Pick<IModelTable, C>>> {
@@ -145,20 +154,29 @@ export class IModels {
       if (page !== undefined) return page;
     }
     // A name has an index of its own. Other conditions are checked while walking the iModels of the iTwin.
-    const walks =
-      filter.name === undefined && (listed !== undefined || filter.search !== undefined || filter.state !== undefined);
-    let query = pageReader(this.#database, request, walks)
-      .selectFrom('imodel')
-      .select(selected)
-      .where('itwin_id', '=', iTwinId)
-      .where('deleted_at', 'is', null);
-    if (listed !== undefined) query = query.where(listed);
-    if (filter.name !== undefined) query = query.where('name', '=', filter.name);
-    // A failed creation does not hold its name, and clients take the first result. It can be found by its state.
-    if (filter.name !== undefined && filter.state !== 'notInitialized') query = query.where('failed_at', 'is', null);
-    if (filter.state !== undefined) query = query.where('state', '=', filter.state);
-    if (filter.search !== undefined) query = query.where(contains(this.#database, 'search_text', filter.search));
-    return readPage(query as SelectQueryBuilder<Schema, 'imodel', IModelTable>, request);
+    const walks = name === undefined && (listed !== undefined || search !== undefined || state !== undefined);
+    const db = pageReader(this.#database, request, walks);
+    const all = db.selectFrom('imodel').select(selected) as Rows;
+    const filtered = (rows: Rows): Rows => {
+      let query = rows.where('itwin_id', '=', iTwinId).where('deleted_at', 'is', null);
+      if (name !== undefined) query = query.where('name', '=', name);
+      // A failed creation does not hold its name, and clients take the first result. It can be found by its state.
+      if (name !== undefined && state !== 'notInitialized') query = query.where('failed_at', 'is', null);
+      if (state !== undefined) query = query.where('state', '=', state);
+      if (search !== undefined) query = query.where(contains(this.#database, 'search_text', search));
+      return query;
+    };
+    if (listed === undefined) return readPage(filtered(all), request);
+    if (name !== undefined) return readPage(filtered(all).where(listed.condition), request);
+    const sources = [
+      filtered(all.where(listed.open)),
+      ...listed.granted.map((rows) => {
+        // The offset keeps both databases from merging the statement into the one around it, and then walking all iModels in order.
+        const first = this.#database.engine === 'postgres' ? sql`${rows} offset 0` : sql`${rows} limit -1 offset 0`;
+        return filtered(db.selectFrom(sql<IModelTable>`(${first})`.as('granted')) as unknown as Rows);
+      }),
+    ].map((query): PageSource => ({ query: query, id: 'id' }));
+    return readUnionPage(all, sources, 'imodel.id', request);
   }
 
   /** The first page of all iModels of an iTwin, which clients read most often; undefined for other pages. */

@@ -1,5 +1,6 @@
 import type { Db } from '../db/database.ts';
-import type { BlobTable, ITwinTable } from '../db/schema.ts';
+import type { BlobTable } from '../db/schema.ts';
+import type { ITwinTable } from '../db/schemaOfITwins.ts';
 
 /**
  * The accounts to which a blob is charged: the iTwin that stored it, and that iTwin's organization. Without an organization

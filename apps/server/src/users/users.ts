@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto';
 import { sql } from 'kysely';
 import { LRUCache } from 'lru-cache';
-import { type Page, type PageRequest, readPage } from '../db/keysetPaging.ts';
+import { readUnionPage, sourceWhere, type Page, type PageRequest, type PageSource } from '../db/keysetPaging.ts';
 import { compiledQuery } from '../db/compiledQuery.ts';
 import { isForeignKeyError, isUniqueError, type Db } from '../db/database.ts';
-import type { IModelTable, UserAccountTable } from '../db/schema.ts';
+import type { IModelTable } from '../db/schema.ts';
+import type { UserAccountTable } from '../db/schemaOfITwins.ts';
 import { rangesOf } from '../db/statements/historyRanges.ts';
 import { userOfEntry, usersFileIssuer, type Directory } from '../access/directory.ts';
 import { emailKey, type Identity, type User, type Caller } from '../domain.ts';
@@ -310,13 +311,13 @@ export class Users {
 
   /** All users who connected to an iModel, and its creator. */
   async list(imodel: IModelTable, request: PageRequest): Promise<Page<UserAccountTable>> {
-    const connected = this.#scans.selectFrom('imodel_user').select('user_id as id').where('imodel_id', '=', imodel.id);
-    // All users of the iModel are sorted, but accounts of others are not read.
-    const query = this.#scans
-      .selectFrom('user_account')
-      .selectAll()
-      .where('id', 'in', connected.union(sql<{ id: string }>`select ${imodel.creator_id}`));
-    return readPage(query, request);
+    const accounts = this.#scans.selectFrom('user_account').selectAll();
+    const connected = this.#scans.selectFrom('imodel_user').where('imodel_id', '=', imodel.id);
+    const sources: PageSource[] = [
+      { query: connected, id: 'user_id', columns: { id: 'user_id' } },
+      sourceWhere(accounts, sql<boolean>`id = ${imodel.creator_id}`, 'id'),
+    ];
+    return readUnionPage(accounts, sources, 'user_account.id', request);
   }
 
   /**

@@ -32,6 +32,7 @@ import { orphanChecksMigration } from './0032-orphan-checks.ts';
 import { signInMigration } from './0034-sign-in.ts';
 import { graphicsMigration } from './0040-graphics.ts';
 import { lineageMigration } from './0043-lineage.ts';
+import { pagesBySeeksMigration } from './0045-pages-by-seeks.ts';
 
 /** All migrations, in the order of their names. A released migration never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -68,5 +69,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0034-sign-in': signInMigration(engine),
     '0040-graphics': graphicsMigration(engine),
     '0043-lineage': lineageMigration(engine),
+    '0045-pages-by-seeks': pagesBySeeksMigration(engine),
   };
 }

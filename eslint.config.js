@@ -46,6 +46,7 @@ const layers = [
     'thumbnails',
     'transfer',
     'users',
+    'viewer',
   ],
   ['maintenance', 'services.ts'],
   ['api'],

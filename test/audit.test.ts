@@ -32,6 +32,7 @@ const unaudited: Record<string, string> = {
   'update-named-version-checkpoint': 'no checkpoint is made here',
   'make-changeset-checkpoint': 'tried in checkpointRequests.test.ts; no checkpoint is made here',
   'make-changeset-graphics': 'tried in graphics.test.ts; nothing is drawn here',
+  'call-viewer': 'only reads, whatever its method',
   'delete-itwin-image': 'there is no picture here',
 };
 

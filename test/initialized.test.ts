@@ -90,9 +90,19 @@ function send(api: Api, route: Route, iModelId: string, iTwinId: string): Promis
     namedVersionId: randomUUID(),
     shareId: randomUUID(),
     roleId: randomUUID(),
+    iTwinId,
+    title: 'suite',
+    version: '1',
+    mode: '1',
+    operation: 'IModelReadRpcInterface-3.7.0-getConnectionProps',
   };
   const path = route.path.replace(/:(\w+)/g, (_, name: string) => named[name] ?? assert.fail(`no sample for :${name}`));
-  const url = route.operationId === 'get-imodel-released-locks' ? `${path}?afterChangesetIndex=0` : path;
+  const queries: Record<string, string> = {
+    'get-imodel-released-locks': '?afterChangesetIndex=0',
+    'read-viewer': `?parameters=${Buffer.from('[]').toString('base64')}`,
+  };
+  const url = `${path}${queries[route.operationId] ?? ''}`;
+  if (route.operationId === 'call-viewer') return api.send(route.method, url, '[]', { 'content-type': 'text/plain' });
   if (route.file !== undefined) return api.send(route.method, url, png, { 'content-type': 'image/png' });
   return api.send(route.method, url, route.body === undefined ? undefined : bodyFor(route.operationId, iTwinId));
 }

@@ -53,6 +53,8 @@ const openToShares = [
   'get-imodel-shares',
   'get-imodel-thumbnail',
   'get-named-version-checkpoint',
+  // Answers with the contents of this iModel.
+  'read-viewer',
 ];
 
 onEachDatabase('The holder of a share', {}, (context) => {
@@ -235,7 +237,7 @@ onEachDatabase('The holder of a share', {}, (context) => {
   });
 
   test('cannot read users, permissions, locks and briefcases, nor any route that is not explicitly open', async () => {
-    const { id, max } = await fixture(['imodels_manage']);
+    const { iTwinId, id, max } = await fixture(['imodels_manage']);
     await max.post(`/imodels/${id}/briefcases`, {});
     const named: Record<string, string> = {
       iModelId: id,
@@ -246,6 +248,11 @@ onEachDatabase('The holder of a share', {}, (context) => {
       groupId: randomUUID(),
       shareId: randomUUID(),
       roleId: randomUUID(),
+      iTwinId,
+      title: 'suite',
+      version: '1',
+      mode: '1',
+      operation: 'IModelReadRpcInterface-3.7.0-getConnectionProps',
     };
     for (const permission of ['imodels_webview', 'imodels_read']) {
       const holder = holderOf((await share(max, id, permission)).shareKey);

@@ -30,6 +30,8 @@ const deviations: Record<string, string> = {
   'get-changeset-graphics':
     'an address of this server: binary glTF and a table of elements, drawn from the checkpoint and shared by clones',
   'make-changeset-graphics': 'an address of this server; 409 `GraphicsNotMade` where nothing is drawn',
+  'read-viewer': 'an address of this server: the RPC protocol of viewers that are built on iTwin.js',
+  'call-viewer': 'as `read-viewer`, with the parameters in the body',
   'get-named-version-checkpoint': 'as `get-changeset-checkpoint`',
   'get-briefcase-checkpoint': 'as `get-changeset-checkpoint`; returns the newest usable checkpoint',
   'update-imodel-named-version':

@@ -128,6 +128,7 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
     throw error;
   }
   if (options.role !== 'worker') noteAddresses(app, config);
+  services.viewer.listensAt(localOrigin(app, config).replace('//localhost:', '//127.0.0.1:'));
   services.collector.start(config.collector.intervalSeconds);
   services.jobs.start();
   warningsOf(services).then(

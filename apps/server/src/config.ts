@@ -694,6 +694,68 @@ export const ConfigSchema = Type.Object(
         description: 'Graphics and thumbnails that are drawn from checkpoints.',
       },
     ),
+    viewer: Type.Object(
+      {
+        enabled: Type.Boolean({
+          default: false,
+          description:
+            'Answer viewers that are built on iTwin.js, at `/viewer/rpc`. Requires iTwin.js on this server; its processes start with the first request of a viewer.',
+        }),
+        processes: Type.Integer({
+          minimum: 1,
+          maximum: 64,
+          default: 1,
+          description: 'Processes that answer viewers. All iModels of one family use the same one.',
+        }),
+        memoryMiB: Type.Integer({
+          minimum: 256,
+          default: 2048,
+          description: 'Maximum memory of one process; beyond it the process is started again. Measured on Linux only.',
+        }),
+        requestSeconds: Type.Integer({
+          minimum: 1,
+          maximum: 3600,
+          default: 120,
+          description: 'Timeout of one request.',
+        }),
+        requestsPerUser: Type.Integer({
+          minimum: 1,
+          maximum: 10_000,
+          default: 64,
+          description: 'Requests of one user at the same time; further ones are told to try again.',
+        }),
+        idleSeconds: Type.Integer({
+          minimum: 1,
+          maximum: 86_400,
+          default: 600,
+          description:
+            'Checkpoints that nobody reads for this long are closed. A process ends after twice the time without requests.',
+        }),
+        maxCheckpoints: Type.Integer({
+          minimum: 1,
+          maximum: 10_000,
+          default: 50,
+          description: 'Open checkpoints of one process; the one that was read least recently is closed.',
+        }),
+        cacheMiB: Type.Integer({
+          minimum: 64,
+          maximum: 1_000_000,
+          default: 2048,
+          description: 'Disk space of one process for blocks of checkpoints.',
+        }),
+        tilesMiB: Type.Integer({
+          minimum: 0,
+          maximum: 1_000_000,
+          default: 4096,
+          description: 'Disk space of this server for tiles, which iModels with the same content share; 0 keeps none.',
+        }),
+      },
+      {
+        additionalProperties: false,
+        default: {},
+        description: 'The back end for viewers that are built on iTwin.js.',
+      },
+    ),
     jobs: Type.Object(
       {
         here: Type.Boolean({
@@ -977,6 +1039,7 @@ type Nested =
   | 'briefcases'
   | 'checkpoints'
   | 'graphics'
+  | 'viewer'
   | 'transfers'
   | 'webhooks'
   | 'signIn'

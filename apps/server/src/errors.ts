@@ -61,6 +61,8 @@ export const errorTable = {
   iModelNotInitialized: [409, 'iModel is not initialized.'],
   CheckpointsNotMade: [409, 'This installation makes no checkpoints.'],
   GraphicsNotMade: [409, 'This installation draws no iModels.'],
+  ViewerNotAvailable: [409, 'This server answers no viewers.'],
+  CheckpointNotUsable: [409, 'There is no checkpoint of this changeset. Make one first.'],
   ChangesetExists: [409, 'Changeset with the same id already exists within the iModel.'],
   ChangesetGroupIsClosed: [409, 'Requested Changeset Group is closed.'],
   ChangesetExtendedDataExists: [409, 'Changeset Extended Data for specified Changeset exists within the iModel.'],
@@ -95,6 +97,7 @@ export const errorTable = {
   RequestHeadersTooLarge: [431, 'The headers of the request are larger than the server accepts.'],
   // 5xx
   Unknown: [500, 'The server met an unexpected error. The request was not carried out.'],
+  ViewerTimeout: [504, 'The view back end did not answer in time.'],
   Unavailable: [503, 'The server cannot answer just now. Try again.'],
   InsufficientStorage: [507, 'The server has no storage space left for this. Reading and deleting still work.'],
 } as const satisfies Record<string, readonly [status: number, message: string]>;

@@ -43,6 +43,7 @@ import type { Blobs } from './storage/blobs.ts';
 import type { SignedLinks } from './storage/signedLinks.ts';
 import type { Uploads } from './storage/uploads.ts';
 import type { Thumbnails } from './thumbnails/thumbnails.ts';
+import type { Viewer } from './viewer/viewer.ts';
 import type { Users } from './users/users.ts';
 import type { ITwinImages } from './iTwins/iTwinImages.ts';
 import type { Repositories } from './iTwins/repositories.ts';
@@ -99,6 +100,8 @@ export interface Services {
   graphics: Graphics;
   /** Draws in this server; undefined if it does not. */
   drawer: Drawer | undefined;
+  /** Answers viewers that are built on iTwin.js. */
+  viewer: Viewer;
   workers: Workers | undefined;
   jobs: Jobs;
   collector: Collector;

@@ -32,6 +32,8 @@ import {
   isPersonal,
   iTwinNotFoundOf,
   needsInitialized,
+  onlyReads,
+  RawAnswer,
   validationErrorOf,
   type Call,
   type RequireAccess,
@@ -150,7 +152,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
       if (!services.users.isRemembered(caller.user)) await services.users.remember(caller.user);
     }
     // Rule of shares: a share permits reading the model. Changes, and data about people, require a user.
-    else if (route.method !== 'GET' || isPersonal(route.access))
+    else if (!onlyReads(route) || isPersonal(route.access))
       throw await refusalOfHolder(services, route, caller, caller.share);
     await judge(request, state);
   };
@@ -197,7 +199,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
         }),
       );
     }
-    if (route.method !== 'GET') await requireSpace(services, route);
+    if (!onlyReads(route)) await requireSpace(services, route);
   };
 
   app.route({
@@ -226,7 +228,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
     onRequest: async (request) => {
       const caller =
         services.tokens.known(request.headers.authorization) ?? (await authenticated(services, request, route));
-      const counting = services.rateLimits.count(caller, route.operationId);
+      const counting = route.reads === true ? undefined : services.rateLimits.count(caller, route.operationId);
       if (counting !== undefined) await counting;
       const state: RequestState = { caller, access: undefined, met: [], body: undefined };
       states.set(request, state);
@@ -311,6 +313,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
         if (route.made !== undefined) return answerUnlessLost(route.made, repeatable);
       }
       const answer = await handle();
+      if (answer instanceof RawAnswer) return reply.code(answer.status).headers(answer.headers).send(answer.body);
       reply.code(route.response.status);
       if (route.response.binary !== undefined) reply.type(route.response.binary);
       return answer === undefined ? reply.send() : reply.send(answer);

@@ -19,7 +19,7 @@ export const keyDescription =
 /** The idempotency key of a request; undefined if it has none or must not have one. */
 export function idempotencyKeyOf(request: FastifyRequest, route: Route): string | undefined {
   const key = request.headers['idempotency-key'];
-  return route.method !== 'POST' || key === undefined ? undefined : String(key);
+  return route.method !== 'POST' || route.reads === true || key === undefined ? undefined : String(key);
 }
 
 /** Why a key is invalid. */

@@ -100,6 +100,11 @@ interface RouteBase<Body extends TSchema, Query extends TSchema> {
   query?: Query;
   /** Accepts `Prefer: return=minimal|representation`. */
   prefer?: boolean;
+  /**
+   * A call that only reads, whatever its method: shares may use it, no space is needed, no idempotency key counts, and the
+   * rate limits do not count it, because one view takes hundreds of calls. The handler limits them itself.
+   */
+  reads?: true;
   response: RouteResponse;
   /** POST: the kind of the created object, if it has a name or address by which a repeated request can find it. */
   made?: Made;
@@ -136,6 +141,24 @@ export type Route = RouteBase<TSchema, TSchema> & {
   access: Access;
   handler(call: Call<unknown, unknown> & { access?: IModelAccess | ITwinAccess }): Promise<unknown>;
 };
+
+/** An answer with a status, headers and a body of its own, for routes that speak another protocol. */
+export class RawAnswer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: Buffer | string;
+
+  constructor(status: number, headers: Readonly<Record<string, string>>, body: Buffer | string) {
+    this.status = status;
+    this.headers = headers;
+    this.body = body;
+  }
+}
+
+/** Whether a route changes nothing. */
+export function onlyReads({ method, reads }: Pick<Route, 'method' | 'reads'>): boolean {
+  return method === 'GET' || reads === true;
+}
 
 /** Declares a route on an iModel: `/imodels/:iModelId…`. */
 export function imodelRoute<Body extends TSchema, Query extends TSchema>(route: IModelRoute<Body, Query>): Route {

@@ -26,6 +26,7 @@ import { thumbnailRoutes } from './thumbnails.ts';
 import { userProfileRoutes } from './userProfiles.ts';
 import { userRoutes } from './users.ts';
 import { usageRoutes } from './usage.ts';
+import { viewerRoutes } from './viewer.ts';
 import { webhookRoutes } from './webhooks.ts';
 
 /** Every route of the API: the source for the server, the OpenAPI document and the permission matrix test. */
@@ -40,6 +41,7 @@ export const routes: readonly Route[] = [
   ...namedVersionRoutes,
   ...checkpointRoutes,
   ...graphicsRoutes,
+  ...viewerRoutes,
   ...briefcaseRoutes,
   ...lockRoutes,
   ...userRoutes,

@@ -205,7 +205,7 @@ export class Drawer {
         new WorkerProcess(
           path.join(folder, 'itwinjs'),
           limits,
-          findIsolation(folder, config.checkpoints.isolation, firstUser + slot),
+          findIsolation(folder, config.checkpoints.isolation, { slot: firstUser + slot }),
           drawingProcess,
         ),
     ));

@@ -25,7 +25,7 @@ const reasons: Readonly<Record<string, string>> = {
 
 /** Names of the files and folders that the server keeps in its data folder, including the side files of SQLite. */
 const own =
-  /^(offshoot\.db|limits\.db|server\.lock)(-wal|-shm|-journal)?$|^(users|issuer|addresses)\.json$|^reserve$|^(blobs|work)$/;
+  /^(offshoot\.db|limits\.db|server\.lock)(-wal|-shm|-journal)?$|^(users|issuer|addresses)\.json$|^reserve$|^(blobs|work|tiles)$/;
 
 /**
  * Creates the data folder if it is missing, and removes other users' access to the server's files in it.

@@ -55,6 +55,7 @@ import { Users } from '../users/users.ts';
 import { wireCheckpoints, wireDrawer, wireGenerator } from './checkpoints.ts';
 import { wireCollector } from './collector.ts';
 import { openDataFolder, openWorkFolder } from './dataFolder.ts';
+import { wireViewer } from './viewer.ts';
 import { wireJobs, wireTransfers } from './jobs.ts';
 
 /** Longest times that the shutdown waits for a step of the collector, the workers and the database connections, milliseconds. */
@@ -111,6 +112,8 @@ async function wireServices(
   const verifier = new ChangesetVerifier(config, log);
   const rateLimits = new RateLimits(config, database);
   const pictures = new Pictures();
+  const signedLinks = new SignedLinks(linkKeys, config.signedLinkSeconds);
+  const viewer = wireViewer(config, { database, checkpoints, signedLinks, workDir, log });
   const collector = wireCollector(config, { database, stores, space, seeds }, log);
   let abortTimer: NodeJS.Timeout | undefined;
   return {
@@ -119,7 +122,7 @@ async function wireServices(
     blobs,
     uploads,
     space,
-    signedLinks: new SignedLinks(linkKeys, config.signedLinkSeconds),
+    signedLinks,
     directory,
     tokens: identity.tokens,
     embedded: identity.embedded,
@@ -159,6 +162,7 @@ async function wireServices(
     generator,
     graphics,
     drawer,
+    viewer,
     workers,
     jobs,
     collector,
@@ -170,7 +174,7 @@ async function wireServices(
       clearTimeout(abortTimer);
       linkKeys.close();
       ending.abort(new Error('the server shuts down'));
-      await Promise.all([workers?.stop(workerMs), drawer?.stop(workerMs), verifier.close()]);
+      await Promise.all([workers?.stop(workerMs), drawer?.stop(workerMs), viewer.stop(), verifier.close()]);
       rmSync(workDir, { recursive: true, force: true });
       rateLimits.close();
       if (!(await within(database.close(), closeMs)))

@@ -55,11 +55,16 @@ export class IsolationError extends Error {
  * Finds the strongest level that works on this machine by trying each level.
  * @param folder the working folder of the process, which must exist
  * @param wanted the minimum level
- * @param slot number of the process; concurrent processes have different users
+ * @param options.slot number of the process; concurrent processes have different users
+ * @param options.network whether the process needs the network
  * @throws IsolationError
  */
-export async function findIsolation(folder: string, wanted: IsolationLevel, slot = 0): Promise<Isolation> {
-  for (const isolation of [namespaces(folder), ownUser(folder, nobody - slot), ownProcess(folder)]) {
+export async function findIsolation(
+  folder: string,
+  wanted: IsolationLevel,
+  { slot = 0, network = false }: { slot?: number; network?: boolean } = {},
+): Promise<Isolation> {
+  for (const isolation of [namespaces(folder, network), ownUser(folder, nobody - slot), ownProcess(folder)]) {
     if (isolation === undefined) continue;
     await isolation.grantAccess(folder);
     if (!(await isUsable(isolation, folder))) continue;
@@ -124,7 +129,7 @@ function ownUser(folder: string, id: number): Isolation | undefined {
   };
 }
 
-function namespaces(folder: string): Isolation | undefined {
+function namespaces(folder: string, network: boolean): Isolation | undefined {
   const bubblewrap = (process.env['PATH'] ?? '')
     .split(path.delimiter)
     .map((place) => path.join(place, 'bwrap'))
@@ -134,8 +139,8 @@ function namespaces(folder: string): Isolation | undefined {
   const readable = [node, ...packageFolders()].flatMap((place) => ['--ro-bind', place, place]);
   const environment = Object.entries(emptyEnvironment(folder)).flatMap(([name, value]) => ['--setenv', name, value]);
   const sandbox = [
-    // Unshares all namespaces including the network, has no terminal, and ends with the server.
-    ...['--unshare-all', '--die-with-parent', '--new-session', '--clearenv'],
+    // Unshares all namespaces including the network unless it is needed, has no terminal, and ends with the server.
+    ...['--unshare-all', ...(network ? ['--share-net'] : []), '--die-with-parent', '--new-session', '--clearenv'],
     ...['--ro-bind', '/usr', '/usr', ...['/bin', '/sbin', '/lib', '/lib32', '/lib64'].flatMap(systemFolder)],
     ...['--ro-bind-try', '/etc/ld.so.cache', '/etc/ld.so.cache'],
     ...['--proc', '/proc', '--dev', '/dev', '--size', String(temporaryBytes), '--tmpfs', '/tmp'],

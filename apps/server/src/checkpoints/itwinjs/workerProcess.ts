@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -9,6 +9,7 @@ import { findIsolation, IsolationError, type Isolation } from './isolation.ts';
 import type { IsolationLevel } from '../../domain.ts';
 import { iTwinJsVersion } from './itwinjsVersion.ts';
 import type { ModelWorker } from './modelWorker.ts';
+import { memoryOf, treeOf } from './processTree.ts';
 import { FinalError, PublicError } from '../../operations/reasons.ts';
 import { within } from '../../operations/within.ts';
 import type { CallOptions } from '../../storage/blobStore.ts';
@@ -285,7 +286,7 @@ export function localWorker(config: Config['checkpoints'], folder: string, slot:
     silenceMs: config.silenceSeconds * 1000,
     workMs: config.workSeconds * 1000,
   };
-  return new WorkerProcess(path.join(folder, 'itwinjs'), limits, findIsolation(folder, config.isolation, slot));
+  return new WorkerProcess(path.join(folder, 'itwinjs'), limits, findIsolation(folder, config.isolation, { slot }));
 }
 
 /** What one piece of work has used so far. `disk` is undefined in rounds that do not measure it. */
@@ -311,34 +312,6 @@ function exceededLimit(work: string, limits: WorkerLimits, used: Usage): FinalEr
   if (used.disk !== undefined && used.disk.bytes > used.disk.max)
     return new FinalError(`${work} took more than ${Math.round(used.disk.max / 2 ** 20)} MiB of disk and was stopped.`);
   return undefined;
-}
-
-const pageBytes = 4096;
-
-/** Ids of a process and its descendants, in this order. bubblewrap is the parent of the process that it isolates. */
-function treeOf(child: ChildProcess): number[] {
-  const pids = child.pid === undefined ? [] : [child.pid];
-  for (const pid of pids) {
-    try {
-      pids.push(...readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number));
-    } catch {
-      // It has ended meanwhile, or this is not Linux.
-    }
-  }
-  return pids;
-}
-
-/** Resident memory of a process and its descendants, bytes; 0 on systems other than Linux. */
-function memoryOf(child: ChildProcess): number {
-  let pages = 0;
-  for (const pid of treeOf(child)) {
-    try {
-      pages += Number(readFileSync(`/proc/${pid}/statm`, 'utf8').split(' ')[1]);
-    } catch {
-      // It has ended meanwhile, or this is not Linux.
-    }
-  }
-  return pages * pageBytes;
 }
 
 /**

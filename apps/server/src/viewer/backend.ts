@@ -1,0 +1,89 @@
+import http from 'node:http';
+import { readAtMost } from '../http/readAtMost.ts';
+import { keyHeader, pingPath } from './protocol.ts';
+
+/** A request for a back end. All of them only read, so each may be sent again. */
+export interface BackendRequest {
+  path: string;
+  body: string;
+  headers: Record<string, string>;
+}
+
+export interface BackendAnswer {
+  status: number;
+  headers: http.IncomingHttpHeaders;
+  body: Buffer;
+}
+
+/** Answers the calls of viewers: a process of this server, or a back end that runs elsewhere. */
+export interface Backend {
+  /** @throws BackendLostError if the back end ended or cannot be reached, or what aborted the request */
+  call(request: BackendRequest, signal: AbortSignal): Promise<BackendAnswer>;
+  /** Ends the process, whatever it is doing. The next call starts another one. */
+  kill(reason: string): void;
+  stop(): Promise<void>;
+}
+
+/** The back end ended before it answered, or cannot be reached. The request may be sent again. */
+export class BackendLostError extends Error {
+  constructor(cause: unknown) {
+    super('the view back end ended before it answered', { cause });
+    this.name = 'BackendLostError';
+  }
+}
+
+/** Maximum size of an answer, bytes. The largest ones are tiles, of some MiB. */
+const maxAnswerBytes = 256 * 2 ** 20;
+/** How long a responsive back end takes to answer a ping, milliseconds. */
+const pingMs = 5000;
+
+/** Where a back end listens. */
+export interface BackendAddress {
+  host: string;
+  port: number;
+  key: string;
+}
+
+/** Sends one request. @throws BackendLostError, or what aborted the request */
+export async function sendTo(
+  address: BackendAddress,
+  agent: http.Agent,
+  request: BackendRequest,
+  signal: AbortSignal,
+): Promise<BackendAnswer> {
+  try {
+    const response = await new Promise<http.IncomingMessage>((resolve, reject) => {
+      const sent = http.request({
+        host: address.host,
+        port: address.port,
+        agent,
+        method: 'POST',
+        path: request.path,
+        headers: {
+          ...request.headers,
+          [keyHeader]: address.key,
+          'content-length': Buffer.byteLength(request.body),
+        },
+        signal,
+      });
+      sent.once('response', resolve);
+      sent.once('error', reject);
+      sent.end(request.body);
+    });
+    const body = await readAtMost(response, maxAnswerBytes, () => new Error('the answer is too large'));
+    return { status: response.statusCode ?? 500, headers: response.headers, body };
+  } catch (error) {
+    throw signal.aborted ? (signal.reason as Error) : new BackendLostError(error);
+  }
+}
+
+/** Whether a back end answers, although a request to it did not. */
+export async function isResponsive(address: BackendAddress): Promise<boolean> {
+  try {
+    const ping = { path: pingPath, body: '', headers: {} };
+    const { status } = await sendTo(address, http.globalAgent, ping, AbortSignal.timeout(pingMs));
+    return status === 204;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,232 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdirSync, rmSync } from 'node:fs';
+import http from 'node:http';
+import { fileURLToPath } from 'node:url';
+import type { FastifyBaseLogger } from 'fastify';
+import { memoryOf, treeOf } from '../checkpoints/itwinjs/processTree.ts';
+import { findIsolation, type Isolation } from '../checkpoints/itwinjs/isolation.ts';
+import type { Config } from '../config.ts';
+import { within } from '../operations/within.ts';
+import {
+  BackendLostError,
+  isResponsive,
+  sendTo,
+  type Backend,
+  type BackendAnswer,
+  type BackendRequest,
+} from './backend.ts';
+import type { BackendMessage, BackendSettings } from './protocol.ts';
+
+/** A running process. */
+interface Running {
+  child: ChildProcess;
+  port: number;
+  key: string;
+  agent: http.Agent;
+}
+
+/** How long a process may take until it listens, milliseconds. It usually takes 1 s. */
+const startMs = 60_000;
+/** Interval of the watch on memory, milliseconds. */
+const watchMs = 250;
+/** A process that has ended is started again after this time at the earliest, milliseconds. It doubles with each failed start. */
+const firstPauseMs = 100;
+const longestPauseMs = 30_000;
+const endMs = 2000;
+
+const script = new URL(`./worker/worker${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url);
+
+export interface ProcessOptions {
+  /** Folder of the process, for blocks and temporary files. It is emptied before each start. */
+  folder: string;
+  slot: number;
+  viewer: Config['viewer'];
+  isolation: Config['checkpoints']['isolation'];
+  log: FastifyBaseLogger;
+}
+
+/**
+ * One process that runs iTwin.js and answers viewers. It starts with the first call and ends when nobody has called for
+ * a while. Beyond its limit of memory it is ended, and the next call starts it again.
+ */
+export class BackendProcess implements Backend {
+  readonly #options: ProcessOptions;
+  #isolation: Promise<Isolation> | undefined;
+  #running: Promise<Running> | undefined;
+  #child: ChildProcess | undefined;
+  #calls = 0;
+  #failedStarts = 0;
+  #earliestStart = 0;
+  #idle: NodeJS.Timeout | undefined;
+  #stopped = false;
+  /** Number of open checkpoints. */
+  open = 0;
+  /** How often the process was started. */
+  starts = 0;
+
+  constructor(options: ProcessOptions) {
+    this.#options = options;
+  }
+
+  get pid(): number | undefined {
+    return this.#child === undefined ? undefined : treeOf(this.#child).at(-1);
+  }
+
+  /** Resident memory, bytes; 0 if the process does not run. */
+  get memoryBytes(): number {
+    return this.#child === undefined ? 0 : memoryOf(this.#child);
+  }
+
+  async call(request: BackendRequest, signal: AbortSignal): Promise<BackendAnswer> {
+    clearTimeout(this.#idle);
+    this.#calls++;
+    try {
+      const running = await this.#require(signal);
+      try {
+        return await sendTo({ host: '127.0.0.1', ...running }, running.agent, request, signal);
+      } catch (error) {
+        // A client that has gone says nothing about the process.
+        if (isTimeout(signal)) void this.#killUnlessResponsive(running);
+        // Its end is noticed after its connections: the next attempt must not reach it again.
+        else if (!signal.aborted && this.#child === running.child) await within(once(running.child, 'exit'), endMs);
+        throw error;
+      }
+    } finally {
+      this.#calls--;
+      this.#endWhenIdle();
+    }
+  }
+
+  kill(reason: string): void {
+    if (this.#child === undefined) return;
+    this.#options.log.warn({ reason }, 'the view back end is ended');
+    this.#child.kill('SIGKILL');
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#idle);
+    const child = this.#child;
+    if (child === undefined) return;
+    child.kill('SIGKILL');
+    if (child.exitCode === null && child.signalCode === null) await within(once(child, 'exit'), endMs);
+  }
+
+  /** A call took too long. Others may be waiting behind it for as long as its native code runs. */
+  async #killUnlessResponsive(running: Running): Promise<void> {
+    if (!(await isResponsive({ host: '127.0.0.1', ...running })) && this.#child === running.child)
+      this.kill('it does not respond');
+  }
+
+  async #require(signal: AbortSignal): Promise<Running> {
+    if (this.#stopped) throw new BackendLostError(new Error('the server shuts down'));
+    this.#running ??= this.#start();
+    const running = this.#running;
+    return new Promise((resolve, reject) => {
+      const onAbort = (): void => reject(signal.reason as Error);
+      if (signal.aborted) return onAbort();
+      signal.addEventListener('abort', onAbort, { once: true });
+      running.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+    });
+  }
+
+  async #start(): Promise<Running> {
+    try {
+      const pauseMs = this.#earliestStart - performance.now();
+      if (pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, pauseMs));
+      const running = await this.#spawn();
+      this.#failedStarts = 0;
+      return running;
+    } catch (error) {
+      this.#running = undefined;
+      this.#earliestStart =
+        performance.now() + Math.min(longestPauseMs, firstPauseMs * 2 ** Math.min(this.#failedStarts++, 16));
+      throw new BackendLostError(error);
+    }
+  }
+
+  async #spawn(): Promise<Running> {
+    const { folder, slot, viewer, isolation: wanted, log } = this.#options;
+    rmSync(folder, { recursive: true, force: true });
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    this.#isolation ??= findIsolation(folder, wanted, { slot, network: true });
+    const isolation = await this.#isolation.catch((error: unknown) => {
+      this.#isolation = undefined;
+      throw error;
+    });
+    await isolation.grantAccess(folder);
+    const { file, args, options } = isolation.command(fileURLToPath(script), [folder], true);
+    const child = spawn(file, args, { ...options, stdio: ['ignore', 'ignore', 'pipe', 'ipc'], serialization: 'json' });
+    this.#child = child;
+    this.starts++;
+    let output = '';
+    child.stderr?.on('data', (text: Buffer) => void (output = `${output}${text.toString()}`.slice(-2000)));
+    const agent = new http.Agent({ keepAlive: true, maxSockets: Infinity });
+    child.once('exit', (code, killedBy) => {
+      if (this.#child !== child) return;
+      this.#child = undefined;
+      this.#running = undefined;
+      this.open = 0;
+      agent.destroy();
+      if (!this.#stopped && killedBy !== 'SIGTERM')
+        log.warn({ code, killedBy, output }, 'the view back end ended; the next request of a viewer starts it again');
+    });
+    const settings: BackendSettings = {
+      key: randomBytes(24).toString('base64url'),
+      idleMs: viewer.idleSeconds * 1000,
+      maxCheckpoints: viewer.maxCheckpoints,
+      cacheMiB: viewer.cacheMiB,
+      host: '127.0.0.1',
+      port: 0,
+    };
+    const port = await this.#listening(child, settings);
+    this.#watch(child, viewer.memoryMiB * 2 ** 20);
+    return { child, port, key: settings.key, agent };
+  }
+
+  /** Sends the settings and waits until the process listens. */
+  #listening(child: ChildProcess, settings: BackendSettings): Promise<number> {
+    return new Promise<number>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        child.kill('SIGKILL');
+        reject(new Error('the view back end did not start in time'));
+      }, startMs);
+      const fail = (error: Error): void => {
+        clearTimeout(timer);
+        if (child.pid === undefined) this.#child = undefined;
+        reject(error);
+      };
+      child.on('error', fail);
+      child.once('exit', (code, killedBy) => fail(new Error(`the view back end ended (${killedBy ?? code})`)));
+      child.on('message', (message: BackendMessage) => {
+        if ('open' in message) this.open = message.open;
+        else {
+          clearTimeout(timer);
+          resolve(message.port);
+        }
+      });
+      child.send(settings, (error) => error !== null && fail(error));
+    });
+  }
+
+  #watch(child: ChildProcess, mostBytes: number): void {
+    const watch = setInterval(() => {
+      if (memoryOf(child) > mostBytes) this.kill('it takes more memory than viewer.memoryMiB');
+    }, watchMs);
+    watch.unref();
+    child.once('exit', () => clearInterval(watch));
+  }
+
+  #endWhenIdle(): void {
+    clearTimeout(this.#idle);
+    if (this.#calls > 0 || this.#stopped) return;
+    this.#idle = setTimeout(() => this.#child?.kill('SIGTERM'), this.#options.viewer.idleSeconds * 2000);
+    this.#idle.unref();
+  }
+}
+
+function isTimeout({ aborted, reason }: AbortSignal): boolean {
+  return aborted && reason instanceof DOMException && reason.name === 'TimeoutError';
+}

@@ -1,0 +1,331 @@
+import { createHash } from 'node:crypto';
+import { promisify } from 'node:util';
+import { gunzip, gzip } from 'node:zlib';
+import { LRUCache } from 'lru-cache';
+import {
+  slotAt,
+  checkpointAt,
+  databaseName,
+  type Checkpoints,
+  type CheckpointSlot,
+} from '../checkpoints/checkpoints.ts';
+import { containerOf } from '../checkpoints/containers.ts';
+import { minContainerSeconds, type Config } from '../config.ts';
+import type { Database } from '../db/database.ts';
+import { findChangeset } from '../db/statements/findChangeset.ts';
+import type { IModelTable } from '../db/schema.ts';
+import type { Caller } from '../domain.ts';
+import { ApiError } from '../errors.ts';
+import { account, type SignedLinks } from '../storage/signedLinks.ts';
+import { traced } from '../traces/traces.ts';
+import { BackendLostError, type Backend, type BackendAnswer, type BackendRequest } from './backend.ts';
+import { checkpointHeader, type ViewCheckpoint } from './protocol.ts';
+import { parametersText, pathOf, type RpcCall } from './rpcCall.ts';
+import type { KeptAnswer, TileCache } from './tileCache.ts';
+
+/** An answer to a viewer, in the form of the RPC protocol of iTwin.js. */
+export interface ViewAnswer {
+  status: number;
+  headers: Record<string, string>;
+  body: Buffer | string;
+}
+
+/** What a request of a viewer says besides its call. */
+export interface ViewRequest {
+  caller: Caller;
+  imodel: IModelTable;
+  call: RpcCall;
+  /** Headers of the RPC protocol that the back end reads. */
+  headers: Record<string, string>;
+  acceptsGzip: boolean;
+  /** Aborted when the client has gone. */
+  signal: AbortSignal;
+}
+
+export interface ViewerParts {
+  config: Config;
+  database: Database;
+  checkpoints: Checkpoints;
+  signedLinks: SignedLinks;
+  tiles: TileCache;
+  /** Empty if this server answers no viewers. */
+  backends: readonly Backend[];
+  /** Version of iTwin.js: another one may make other tiles. */
+  version: string;
+}
+
+/** A checkpoint that can be opened, and the content that it has. */
+interface Located {
+  index: number;
+  slot: CheckpointSlot;
+}
+
+/** Number of checkpoints of iModels that are remembered as usable: a usable one stays usable. */
+const remembered = 10_000;
+/** A token for a container is given to the back end for this share of its life. */
+const tokenShare = 0.25;
+/** Wait of a client before it asks again for what is not ready, seconds. */
+const retrySeconds = 2;
+/** Attempts at one request if the back end ends before it answers. */
+const attempts = 2;
+
+const compress = promisify(gzip);
+const unzip = promisify(gunzip);
+/** Maximum size of an answer that a client does not want compressed, bytes. */
+const maxOutputLength = 256 * 2 ** 20;
+const decompress = (body: Buffer): Promise<Buffer> => unzip(body, { maxOutputLength });
+
+/**
+ * Answers viewers. The route has checked the caller; this finds the checkpoint, answers tiles that another iModel with the
+ * same content has been shown already, and passes everything else to a back end.
+ */
+export class Viewer {
+  readonly #parts: ViewerParts;
+  readonly #located = new LRUCache<string, Located>({ max: remembered });
+  readonly #tokens: LRUCache<string, string>;
+  /** Requests of each user that are being answered. */
+  readonly #busy = new Map<string, number>();
+  /** Where the server itself is reached by its back ends. */
+  #ownOrigin = '';
+  /** Tiles that a back end made, and those that came from the cache. */
+  readonly counts = { made: 0, kept: 0 };
+
+  constructor(parts: ViewerParts) {
+    this.#parts = parts;
+    this.#tokens = new LRUCache({ max: remembered, ttl: minContainerSeconds * 1000 * tokenShare });
+  }
+
+  get available(): boolean {
+    return this.#parts.backends.length > 0;
+  }
+
+  /** Ends the processes. */
+  async stop(): Promise<void> {
+    await Promise.all(this.#parts.backends.map((backend) => backend.stop()));
+  }
+
+  get backends(): readonly Backend[] {
+    return this.#parts.backends;
+  }
+
+  get tiles(): TileCache {
+    return this.#parts.tiles;
+  }
+
+  /** Tells where the server listens, once it does. @param origin `http://host:port` */
+  listensAt(origin: string): void {
+    this.#ownOrigin = origin;
+  }
+
+  /** @throws ApiError ViewerNotAvailable, ChangesetNotFound, CheckpointNotUsable, Unavailable */
+  async answer(request: ViewRequest): Promise<ViewAnswer> {
+    if (!this.available) throw new ApiError('ViewerNotAvailable');
+    return this.#asOneOf(request.caller, async () => {
+      const located = await this.#locate(request);
+      if (located === undefined) return pending('The checkpoint is being made.');
+      const { kind } = request.call;
+      if (kind === 'tileTree') return this.#kept(request, located, ['tree', textOf(request.call.rest[0])]);
+      if (kind === 'generateTile') return this.#generate(request, located);
+      if (kind === 'retrieveTile') return this.#retrieve(request, located);
+      return toAnswer(await this.#call(request, request.call, located), request.acceptsGzip);
+    });
+  }
+
+  /** Limits the requests of one user, so that nobody occupies the back ends alone. */
+  async #asOneOf({ user }: Caller, work: () => Promise<ViewAnswer>): Promise<ViewAnswer> {
+    const before = this.#busy.get(user.id) ?? 0;
+    if (before >= this.#parts.config.viewer.requestsPerUser) throw busy();
+    this.#busy.set(user.id, before + 1);
+    try {
+      return await work();
+    } finally {
+      const now = (this.#busy.get(user.id) ?? 1) - 1;
+      if (now === 0) this.#busy.delete(user.id);
+      else this.#busy.set(user.id, now);
+    }
+  }
+
+  /** The changeset of a call, if its checkpoint is usable; undefined while it is being made. */
+  async #locate({ imodel, call, caller }: ViewRequest): Promise<Located | undefined> {
+    const key = `${imodel.id}/${call.changesetId}`;
+    const known = this.#located.get(key);
+    if (known !== undefined) return known;
+    const { database, checkpoints } = this.#parts;
+    const { db } = database;
+    const index = call.changesetId === '' ? 0 : (await findChangeset(db, imodel, { id: call.changesetId }))?.index;
+    const slot = index === undefined ? undefined : await slotAt(db, imodel, index);
+    if (index === undefined || slot === undefined) throw new ApiError('ChangesetNotFound');
+    const checkpoint = await checkpointAt(db, slot);
+    if (checkpoint?.state === 'successful') {
+      const located = { index, slot };
+      this.#located.set(key, located);
+      return located;
+    }
+    if (checkpoint?.state === 'scheduled') return undefined;
+    if (checkpoint === undefined && (await this.#schedule(imodel, index, caller))) return undefined;
+    throw new ApiError(
+      'CheckpointNotUsable',
+      checkpoints.enabled && checkpoint?.failure_reason != null ? { message: checkpoint.failure_reason } : {},
+    );
+  }
+
+  /**
+   * Schedules the checkpoint of the newest changeset, the one that viewers open unless they ask for another. A viewer need
+   * not be able to write, so it cannot have a checkpoint made of each changeset of the past.
+   */
+  async #schedule(imodel: IModelTable, index: number, { user }: Caller): Promise<boolean> {
+    const { database, checkpoints } = this.#parts;
+    if (index !== imodel.head_index) return false;
+    return database.db
+      .transaction()
+      .execute((tx) => checkpoints.ensureScheduled(tx, imodel, index, { when: 'now', userId: user.id }));
+  }
+
+  /** An answer that depends on the content alone, from the cache or the back end. */
+  async #kept(request: ViewRequest, located: Located, what: readonly string[]): Promise<ViewAnswer> {
+    const content = this.#contentOf(located);
+    const kept = await this.#parts.tiles.find(content, what);
+    if (kept !== undefined) return ofKept(kept, request.acceptsGzip);
+    const answer = await this.#call(request, request.call, located);
+    if (answer.status === 200) await this.#keep(content, what, answer);
+    return toAnswer(answer, request.acceptsGzip);
+  }
+
+  async #generate(request: ViewRequest, located: Located): Promise<ViewAnswer> {
+    const [treeId, contentId] = request.call.rest;
+    // The viewer retrieves the tile next: from here, as the answer `0` of `TileContentSource.Backend` says.
+    if (await this.#parts.tiles.has(this.#contentOf(located), tileOf(treeId, contentId)))
+      return { status: 200, headers: { 'content-type': 'text/plain', 'cache-control': 'no-store' }, body: '0' };
+    const answer = await this.#call(request, request.call, located);
+    return toAnswer(answer, request.acceptsGzip);
+  }
+
+  async #retrieve(request: ViewRequest, located: Located): Promise<ViewAnswer> {
+    const { treeId, contentId, guid } = (request.call.rest[0] ?? {}) as Record<string, unknown>;
+    const content = this.#contentOf(located);
+    const what = tileOf(treeId, contentId);
+    const kept = await this.#parts.tiles.find(content, what);
+    if (kept !== undefined) {
+      this.counts.kept++;
+      return ofKept(kept, request.acceptsGzip);
+    }
+    let answer = await this.#call(request, request.call, located);
+    if (answer.status >= 400) {
+      // A back end that was started again has lost the tile that it made.
+      const generate = { ...request.call, operation: 'generateTileContent', rest: [treeId, contentId, guid] };
+      const made = await this.#call(request, generate, located);
+      if (made.status === 200) answer = await this.#call(request, request.call, located);
+    }
+    if (answer.status === 200) {
+      this.counts.made++;
+      await this.#keep(content, what, answer);
+    }
+    return toAnswer(answer, request.acceptsGzip);
+  }
+
+  async #keep(content: string, what: readonly string[], answer: BackendAnswer): Promise<void> {
+    const body = answer.headers['content-encoding'] === 'gzip' ? answer.body : await compress(answer.body);
+    await this.#parts.tiles.keep(content, what, { contentType: answer.headers['content-type'] ?? 'text/plain', body });
+  }
+
+  /** Name of the content of a checkpoint, the same for every iModel that sees the changeset. */
+  #contentOf({ slot, index }: Located): string {
+    return `${slot.baseline_id === null ? `s-${slot.segment_id}` : `b-${slot.baseline_id}`}-${index}-${this.#parts.version}`;
+  }
+
+  /** Sends a call to the back end of its iModel. @throws ApiError Unavailable */
+  async #call(request: ViewRequest, call: RpcCall, { index }: Located): Promise<BackendAnswer> {
+    const { backends, config } = this.#parts;
+    const { imodel } = request;
+    const backend = backends[numberOf(imodel.lineage_id ?? imodel.id) % backends.length] as Backend;
+    const sent: BackendRequest = {
+      path: pathOf(call),
+      body: parametersText(call, index),
+      headers: {
+        ...request.headers,
+        'content-type': 'text/plain',
+        'accept-encoding': 'gzip',
+        [checkpointHeader]: Buffer.from(JSON.stringify(this.#checkpointOf(imodel, call, index))).toString('base64url'),
+      },
+    };
+    const late = AbortSignal.timeout(config.viewer.requestSeconds * 1000);
+    const signal = AbortSignal.any([request.signal, late]);
+    return traced(`view ${call.interfaceName}.${call.operation}`, { 'offshoot.imodel': imodel.id }, async () => {
+      for (let attempt = 1; ; attempt++)
+        try {
+          return await backend.call(sent, signal);
+        } catch (error) {
+          if (late.aborted) throw new ApiError('ViewerTimeout', { cause: error });
+          if (!(error instanceof BackendLostError)) throw error;
+          if (attempt === attempts) throw busy(error);
+        }
+    });
+  }
+
+  #checkpointOf(imodel: IModelTable, call: RpcCall, index: number): ViewCheckpoint {
+    const container = containerOf(imodel.id);
+    let token = this.#tokens.get(container);
+    if (token === undefined) {
+      token = this.#parts.signedLinks.containerToken(container, minContainerSeconds);
+      this.#tokens.set(container, token);
+    }
+    return {
+      iTwinId: imodel.itwin_id,
+      iModelId: imodel.id,
+      changesetId: call.changesetId,
+      changesetIndex: index,
+      baseUri: `${this.#ownOrigin}/${account}`,
+      container,
+      database: databaseName({ index, id: call.changesetId }),
+      token,
+    };
+  }
+}
+
+/** What identifies a tile within its content. */
+function tileOf(treeId: unknown, contentId: unknown): readonly string[] {
+  return ['tile', textOf(treeId), textOf(contentId)];
+}
+
+function textOf(value: unknown): string {
+  return typeof value === 'string' ? value : JSON.stringify(value ?? null);
+}
+
+function numberOf(id: string): number {
+  return createHash('sha256').update(id).digest().readUInt32BE(0);
+}
+
+function busy(cause?: unknown): ApiError {
+  return new ApiError('Unavailable', { headers: { 'retry-after': String(retrySeconds) }, cause });
+}
+
+/** The answer after which a viewer asks again. Front ends of 4.x and 5.x read it in the same form. */
+function pending(message: string): ViewAnswer {
+  return {
+    status: 202,
+    headers: { 'content-type': 'text/plain', 'cache-control': 'no-store' },
+    body: JSON.stringify({ iTwinRpcCoreResponse: true, managedStatus: 'pending', responseValue: message }),
+  };
+}
+
+async function ofKept({ contentType, body }: KeptAnswer, acceptsGzip: boolean): Promise<ViewAnswer> {
+  const headers = { 'content-type': contentType, 'cache-control': 'private, no-store' };
+  return acceptsGzip
+    ? { status: 200, headers: { ...headers, 'content-encoding': 'gzip' }, body }
+    : { status: 200, headers, body: await decompress(body) };
+}
+
+/** Headers of the back end that viewers read. */
+const passedOn = ['content-type', 'x-protocol-version', 'retry-after'] as const;
+
+async function toAnswer({ status, headers, body }: BackendAnswer, acceptsGzip: boolean): Promise<ViewAnswer> {
+  const passed: Record<string, string> = { 'cache-control': 'private, no-store' };
+  for (const name of passedOn) {
+    const value = headers[name];
+    if (typeof value === 'string') passed[name] = value;
+  }
+  if (headers['content-encoding'] !== 'gzip') return { status, headers: passed, body };
+  return acceptsGzip
+    ? { status, headers: { ...passed, 'content-encoding': 'gzip' }, body }
+    : { status, headers: passed, body: await decompress(body) };
+}

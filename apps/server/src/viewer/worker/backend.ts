@@ -1,0 +1,140 @@
+import { timingSafeEqual } from 'node:crypto';
+import http, { type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { CloudSqlite, V2CheckpointManager, type IModelHostOptions } from '@itwin/core-backend';
+import { BentleyCloudRpcManager, IModelReadRpcInterface, IModelTileRpcInterface } from '@itwin/core-common';
+import { ECSchemaRpcInterface } from '@itwin/ecschema-rpcinterface-common';
+import { ECSchemaRpcImpl } from '@itwin/ecschema-rpcinterface-impl';
+import { HierarchyCacheMode, Presentation } from '@itwin/presentation-backend';
+import { PresentationRpcInterface } from '@itwin/presentation-common';
+import { startITwinJs } from '../../checkpoints/itwinjs/itwinjs.ts';
+import { readAtMost } from '../../http/readAtMost.ts';
+import {
+  checkpointHeader,
+  keyHeader,
+  maxRequestBytes,
+  pingPath,
+  type BackendSettings,
+  type ViewCheckpoint,
+} from '../protocol.ts';
+import { OpenCheckpoints } from './openCheckpoints.ts';
+
+/** How long a call of Presentation may take before the answer says that it is pending, milliseconds. */
+const presentationMs = 5000;
+
+/** What the RPC protocol of core-common reads of a request. */
+interface RpcRequest {
+  body: string;
+  url: string;
+  method: string;
+  ip: string;
+  header(name: string): string | undefined;
+}
+
+/** The part of the RPC protocol of core-common that handles requests. */
+interface Protocol {
+  handleOperationPostRequest(request: RpcRequest, response: RpcResponse): Promise<void>;
+}
+
+/** A response with the three functions of Express that core-backend uses. */
+type RpcResponse = ServerResponse & {
+  set(name: string, value: string): void;
+  status(code: number): void;
+  send(body: string | Buffer): void;
+};
+
+/** The functions of core-backend that are replaced: they look up checkpoints at the hub of its publisher. */
+interface CheckpointAddresses {
+  toCloudContainerProps(from: { accountName: string; sasToken: string }): object;
+}
+
+/**
+ * Runs iTwin.js and answers the calls of viewers that the server has checked and rewritten. It checks the key of the
+ * server, and nothing else.
+ * @param folder folder for the cache of blocks and temporary files
+ */
+export async function runBackend(
+  folder: string,
+  settings: BackendSettings,
+  onOpen: (open: number) => void,
+): Promise<{ port: number; close: () => void }> {
+  const checkpoints = new OpenCheckpoints(settings, onOpen);
+  await startITwinJs({
+    cacheDir: folder,
+    hubAccess: {
+      queryV2Checkpoint: async (asked: { iModelId: string; changeset: { id: string } }) => checkpoints.access(asked),
+    } as unknown as NonNullable<IModelHostOptions['hubAccess']>,
+  });
+  const addresses = V2CheckpointManager as unknown as CheckpointAddresses;
+  // The container that `OpenCheckpoints` returns has the address of the server already.
+  addresses.toCloudContainerProps = (from) => ({ ...from, accessToken: from.sasToken, storageType: 'azure' });
+  CloudSqlite.CloudCaches.getCache({ cacheName: 'Checkpoints', cacheSize: `${settings.cacheMiB}M` });
+  ECSchemaRpcImpl.register();
+  Presentation.initialize({
+    requestTimeout: presentationMs,
+    caching: { hierarchies: { mode: HierarchyCacheMode.Memory } },
+  });
+  const configuration = BentleyCloudRpcManager.initializeImpl({ info: { title: 'offshoot', version: '1' } }, [
+    IModelReadRpcInterface,
+    IModelTileRpcInterface,
+    ECSchemaRpcInterface,
+    PresentationRpcInterface,
+  ]);
+  // Its types are those of Express, of which it uses what `RpcRequest` and `RpcResponse` have.
+  const protocol = configuration.protocol as unknown as Protocol;
+  const server = http.createServer((request, response) => {
+    answer(request, response, { checkpoints, protocol, key: settings.key }).catch((error: unknown) => {
+      console.error(error);
+      if (response.headersSent) response.destroy();
+      else response.writeHead(500, { 'content-type': 'text/plain' }).end('{"message":"The request failed."}');
+    });
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(settings.port, settings.host, resolve);
+  });
+  return { port: (server.address() as AddressInfo).port, close: () => server.closeAllConnections() };
+}
+
+interface Parts {
+  checkpoints: OpenCheckpoints;
+  protocol: Protocol;
+  key: string;
+}
+
+async function answer(request: IncomingMessage, response: ServerResponse, parts: Parts): Promise<void> {
+  if (!isKey(request.headers[keyHeader], parts.key)) return void response.writeHead(403).end();
+  if (request.url === pingPath) return void response.writeHead(204).end();
+  const body = await readAtMost(request, maxRequestBytes, () => new Error('the request is too large'));
+  const checkpoint = JSON.parse(
+    Buffer.from(String(request.headers[checkpointHeader]), 'base64url').toString('utf8'),
+  ) as ViewCheckpoint;
+  await parts.checkpoints.use(checkpoint, async () => {
+    const ended = new Promise<void>((resolve) => void (response.closed ? resolve() : response.once('close', resolve)));
+    await parts.protocol.handleOperationPostRequest(requestOf(request, body.toString('utf8')), responseOf(response));
+    await ended;
+  });
+}
+
+function isKey(given: string | string[] | undefined, key: string): boolean {
+  const [one, other] = [Buffer.from(String(given)), Buffer.from(key)];
+  return key !== '' && one.length === other.length && timingSafeEqual(one, other);
+}
+
+function requestOf(request: IncomingMessage, body: string): RpcRequest {
+  return {
+    body,
+    url: request.url ?? '',
+    method: request.method ?? 'POST',
+    ip: '',
+    header: (name: string) => request.headers[name.toLowerCase()] as string | undefined,
+  };
+}
+
+function responseOf(response: ServerResponse): RpcResponse {
+  const rpc = response as RpcResponse;
+  rpc.set = (name, value) => void response.setHeader(name, value);
+  rpc.status = (code) => void (response.statusCode = code);
+  rpc.send = (body) => void response.end(body);
+  return rpc;
+}

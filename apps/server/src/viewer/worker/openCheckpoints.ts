@@ -1,0 +1,130 @@
+import { SnapshotDb, V2CheckpointManager } from '@itwin/core-backend';
+import type { BackendSettings, ViewCheckpoint } from '../protocol.ts';
+
+/** How often idle checkpoints are looked for, at most, milliseconds. */
+const sweepMs = 10_000;
+
+/** The fields of a container that core-backend keeps. */
+interface Container {
+  accessToken: string;
+  isConnected: boolean;
+  disconnect(options: { detach: boolean }): void;
+}
+
+interface Entry {
+  checkpoint: ViewCheckpoint;
+  opening: Promise<SnapshotDb>;
+  /** Requests that are being answered. */
+  users: number;
+  usedAt: number;
+}
+
+/** What core-backend needs to attach a checkpoint. */
+interface CheckpointAccess {
+  accountName: string;
+  baseUri: string;
+  containerId: string;
+  dbName: string;
+  sasToken: string;
+}
+
+/**
+ * The open checkpoints of a back end. A request opens its checkpoint if it is not open, so a back end that was started
+ * again answers the next request of any viewer.
+ */
+export class OpenCheckpoints {
+  readonly #settings: Pick<BackendSettings, 'idleMs' | 'maxCheckpoints' | 'origin'>;
+  readonly #onChange: (open: number) => void;
+  readonly #entries = new Map<string, Entry>();
+
+  constructor(
+    settings: Pick<BackendSettings, 'idleMs' | 'maxCheckpoints' | 'origin'>,
+    onChange: (open: number) => void,
+  ) {
+    this.#settings = settings;
+    this.#onChange = onChange;
+    setInterval(() => this.#sweep(), Math.min(sweepMs, settings.idleMs)).unref();
+  }
+
+  /** Opens the checkpoint unless it is open, and keeps it open while `work` runs. */
+  async use(checkpoint: ViewCheckpoint, work: () => Promise<void>): Promise<void> {
+    const key = keyOf(checkpoint.iModelId, checkpoint.changesetId);
+    const entry = this.#entry(key, checkpoint);
+    entry.checkpoint = checkpoint;
+    entry.users++;
+    try {
+      await entry.opening;
+      const container = containers().get(checkpoint.container);
+      if (container !== undefined && container.accessToken !== checkpoint.token)
+        container.accessToken = checkpoint.token;
+      await work();
+    } finally {
+      entry.users--;
+      entry.usedAt = performance.now();
+    }
+  }
+
+  /** Answers core-backend. @throws Error for a checkpoint that no request names */
+  access({ iModelId, changeset }: { iModelId: string; changeset: { id: string } }): CheckpointAccess {
+    const found = this.#entries.get(keyOf(iModelId, changeset.id))?.checkpoint;
+    if (found === undefined) throw new Error('no request names this checkpoint');
+    return {
+      accountName: 'storage',
+      baseUri: found.baseUri,
+      containerId: found.container,
+      dbName: found.database,
+      sasToken: found.token,
+    };
+  }
+
+  #entry(key: string, checkpoint: ViewCheckpoint): Entry {
+    const known = this.#entries.get(key);
+    if (known !== undefined) return known;
+    if (this.#settings.origin !== undefined && !checkpoint.baseUri.startsWith(`${this.#settings.origin}/`))
+      throw new Error('the blocks of the checkpoint are at another origin');
+    if (this.#entries.size >= this.#settings.maxCheckpoints) this.#closeOldest();
+    const entry: Entry = { checkpoint, opening: undefined as never, users: 0, usedAt: performance.now() };
+    this.#entries.set(key, entry);
+    const { iTwinId, iModelId, changesetId: id, changesetIndex: index } = checkpoint;
+    entry.opening = SnapshotDb.openCheckpointFromRpc({ iTwinId, iModelId, changeset: { id, index }, accessToken: '' });
+    entry.opening.then(
+      () => this.#onChange(this.#entries.size),
+      () => this.#entries.delete(key),
+    );
+    return entry;
+  }
+
+  #closeOldest(): void {
+    const idle = [...this.#entries].filter(([, { users }]) => users === 0);
+    idle.sort(([, one], [, other]) => one.usedAt - other.usedAt);
+    const [oldest] = idle;
+    if (oldest !== undefined) this.#close(...oldest);
+  }
+
+  #sweep(): void {
+    const before = performance.now() - this.#settings.idleMs;
+    for (const [key, entry] of this.#entries) if (entry.users === 0 && entry.usedAt < before) this.#close(key, entry);
+  }
+
+  #close(key: string, { checkpoint }: Entry): void {
+    this.#entries.delete(key);
+    const db = SnapshotDb.tryFindByKey(key);
+    db?.close();
+    const { container: name } = checkpoint;
+    const container = containers().get(name);
+    if (container !== undefined && ![...this.#entries.values()].some((other) => other.checkpoint.container === name)) {
+      if (container.isConnected) container.disconnect({ detach: true });
+      containers().delete(name);
+    }
+    this.#onChange(this.#entries.size);
+  }
+}
+
+/** The key by which core-backend finds an open checkpoint, and front ends name it. */
+function keyOf(iModelId: string, changesetId: string): string {
+  return `${iModelId}:${changesetId}`;
+}
+
+function containers(): Map<string, Container> {
+  return (V2CheckpointManager as unknown as { containers: Map<string, Container> }).containers;
+}

@@ -1,0 +1,51 @@
+import path from 'node:path';
+import type { FastifyBaseLogger } from 'fastify';
+import type { Checkpoints } from '../checkpoints/checkpoints.ts';
+import { iTwinJsVersion } from '../checkpoints/itwinjs/itwinjsVersion.ts';
+import { isITwinJsInstalled } from '../checkpoints/itwinjs/workerProcess.ts';
+import type { Config } from '../config.ts';
+import type { Database } from '../db/database.ts';
+import type { SignedLinks } from '../storage/signedLinks.ts';
+import { BackendProcess } from '../viewer/backendProcess.ts';
+import { TileCache } from '../viewer/tileCache.ts';
+import { Viewer } from '../viewer/viewer.ts';
+
+/** The first of the processes that answer viewers: on machines without namespaces each has a user of its own. */
+const firstUser = 200;
+
+interface ViewerParts {
+  database: Database;
+  checkpoints: Checkpoints;
+  signedLinks: SignedLinks;
+  workDir: string;
+  log: FastifyBaseLogger;
+}
+
+/** What answers viewers; it has no back ends if this server answers none. */
+export function wireViewer(config: Config, { workDir, log, ...parts }: ViewerParts): Viewer {
+  const { viewer } = config;
+  const enabled = viewer.enabled && isViewerInstalled();
+  const backends = Array.from(
+    { length: enabled ? viewer.processes : 0 },
+    (_, n) =>
+      new BackendProcess({
+        folder: path.join(workDir, `viewer-${n}`),
+        slot: firstUser + n,
+        viewer,
+        isolation: config.checkpoints.isolation,
+        log,
+      }),
+  );
+  const tiles = new TileCache(path.join(config.dataDir, 'tiles'), enabled ? viewer.tilesMiB * 2 ** 20 : 0, log);
+  return new Viewer({ ...parts, config, tiles, backends, version: iTwinJsVersion() });
+}
+
+/** Whether iTwin.js and the packages of the interfaces of viewers are installed. */
+function isViewerInstalled(): boolean {
+  try {
+    for (const name of ['@itwin/presentation-backend', '@itwin/ecschema-rpcinterface-impl']) import.meta.resolve(name);
+    return isITwinJsInstalled();
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,358 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import path from 'node:path';
+import { before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import {
+  IModelReadRpcInterface,
+  IModelTileRpcInterface,
+  RpcInterface,
+  SnapshotIModelRpcInterface,
+} from '@itwin/core-common';
+import { ECSchemaRpcInterface } from '@itwin/ecschema-rpcinterface-common';
+import { PresentationRpcInterface } from '@itwin/presentation-common';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
+import type { ConfigInput } from '../apps/server/src/config.ts';
+import { BackendProcess } from '../apps/server/src/viewer/backendProcess.ts';
+import { kindOf, refusedOperations } from '../apps/server/src/viewer/operations.ts';
+import { Api, type Answer, type WireError } from './support/api.ts';
+import { makeIModel, official, workFolder } from './support/clients.ts';
+import { onEachDatabase, type Context } from './support/suite.ts';
+import { until } from './support/until.ts';
+
+const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
+const config = {
+  checkpoints: { generate: 'auto' as const, delaySeconds: 0, firstRetrySeconds: 0 },
+  viewer: { enabled: true },
+} satisfies ConfigInput;
+
+const run = promisify(execFile);
+const plantProcess = fileURLToPath(new URL('./support/plantProcess.ts', import.meta.url));
+
+/** Creates an iModel with geometry from a file. */
+async function makePlant({ olivia, iTwinId }: Context, elements: number): Promise<string> {
+  const work = workFolder();
+  try {
+    const filePath = path.join(work.path, 'plant.bim');
+    await run(process.execPath, [plantProcess, filePath, String(elements), '3d']);
+    const { client, authorization } = olivia;
+    const iModelProperties = { iTwinId, name: randomUUID(), filePath };
+    return (await client.iModels.createFromBaseline({ authorization, iModelProperties })).id;
+  } finally {
+    work.remove();
+  }
+}
+
+interface Place {
+  iTwinId: string;
+  iModelId: string;
+  changesetId?: string;
+}
+
+const addressOf = ({ iTwinId, iModelId, changesetId = '' }: Place, operation: string): string =>
+  `/viewer/rpc/suite/1/mode/1/context/${iTwinId}/imodel/${iModelId}/changeset/${changesetId || '0'}/${operation}`;
+
+const tokenOf = ({ iTwinId, iModelId, changesetId = '' }: Place) => ({
+  key: `${iModelId}:${changesetId}`,
+  iTwinId,
+  iModelId,
+  changeset: { id: changesetId, index: 0 },
+});
+
+const read = 'IModelReadRpcInterface-3.7.0-';
+const tile = 'IModelTileRpcInterface-3.2.0-';
+
+/** The interfaces that viewers know, and what each operation of them is called in an address. */
+const interfaces = [
+  IModelReadRpcInterface,
+  IModelTileRpcInterface,
+  // eslint-disable-next-line @typescript-eslint/no-deprecated -- viewers of 5.x still register it
+  SnapshotIModelRpcInterface,
+  ECSchemaRpcInterface,
+  PresentationRpcInterface,
+] as unknown as { interfaceName: string; interfaceVersion: string; prototype: object }[];
+const operations = interfaces.flatMap(({ interfaceName, interfaceVersion, prototype }) =>
+  Object.getOwnPropertyNames(prototype)
+    .filter((name) => !(name in RpcInterface.prototype))
+    .map((name) => ({ name: `${interfaceName}.${name}`, address: `${interfaceName}-${interfaceVersion}-${name}` })),
+);
+
+/** Sends a call as the front end of iTwin.js does. */
+async function call(api: Api, place: Place, operation: string, ...rest: unknown[]): Promise<Answer> {
+  return until(
+    `the answer to ${operation}`,
+    async () => {
+      const answer = await api.post(addressOf(place, operation), JSON.stringify([tokenOf(place), ...rest]), {
+        'content-type': 'text/plain',
+        'x-correlation-id': randomUUID(),
+        'x-protocol-version': '4',
+      });
+      return answer.status === 202 ? undefined : answer;
+    },
+    60_000,
+  );
+}
+
+const codeOf = ({ body }: Answer): string => (body as WireError).error.code;
+
+async function cloneOf({ olivia, iTwinId }: Context, iModelId: string): Promise<Place> {
+  const { client, authorization } = olivia;
+  const iModelProperties = { iTwinId, name: randomUUID() };
+  return { iTwinId, iModelId: (await client.iModels.clone({ authorization, iModelId, iModelProperties })).id };
+}
+
+const processOf = ({ server }: Context): BackendProcess => {
+  const [backend] = server.services.viewer.backends;
+  assert.ok(backend instanceof BackendProcess);
+  return backend;
+};
+
+/** The tree of the first model with geometry, as a front end asks for it. */
+async function treeOf(api: Api, place: Place): Promise<{ id: string; contentId: string }> {
+  const rows = await call(api, place, `${read}queryRows`, {
+    query: 'SELECT m.ECInstanceId FROM bis.PhysicalModel m ORDER BY m.ECInstanceId LIMIT 1',
+  });
+  const [[model] = []] = (rows.body as { data: string[][] }).data;
+  const id = `25_11-${model}`;
+  const tree = await call(api, place, `${tile}requestTileTreeProps`, id);
+  assert.equal(tree.status, 200, JSON.stringify(tree.body));
+  return { id, contentId: (tree.body as { rootTile: { contentId: string } }).rootTile.contentId };
+}
+
+/** Everything that a viewer is shown of one tile. */
+async function tileOf(context: Context, place: Place): Promise<Buffer> {
+  const { api } = context;
+  const { id, contentId } = await treeOf(api, place);
+  const made = await call(api, place, `${tile}generateTileContent`, id, contentId, 'first');
+  assert.deepEqual([made.status, made.body], [200, 0]);
+  const token = await context.server.token('olivia');
+  const response = await fetch(`${context.server.origin}${addressOf(place, `${tile}retrieveTileContent`)}`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${token}`, 'content-type': 'text/plain' },
+    body: JSON.stringify([tokenOf(place), { tokenProps: tokenOf(place), treeId: id, contentId, guid: 'first' }]),
+  });
+  assert.equal(response.status, 200);
+  assert.equal(response.headers.get('content-type'), 'application/octet-stream');
+  return Buffer.from(await response.arrayBuffer());
+}
+
+test('every operation of the interfaces is either permitted or refused with a reason', () => {
+  assert.ok(operations.length > 60);
+  for (const { name } of operations) assert.notEqual(kindOf(name) === undefined, !refusedOperations.has(name), name);
+});
+
+onEachDatabase('A viewer', config, (context) => {
+  let place: Place;
+  before(async () => {
+    if (skip === false) place = { iTwinId: context.iTwinId, iModelId: await makePlant(context, 300) };
+  });
+
+  test('opens an iModel, reads elements and schemas, and shows a tree and properties', { skip }, async () => {
+    const { api } = context;
+    const opened = await call(api, place, `${read}getConnectionProps`);
+    assert.equal(opened.status, 200, JSON.stringify(opened.body));
+    const { iModelId, iTwinId, rootSubject } = opened.body as Place & { rootSubject: { name: string } };
+    assert.deepEqual({ iModelId, iTwinId, name: rootSubject.name }, { ...place, name: 'Plant' });
+    const counted = await call(api, place, `${read}queryRows`, {
+      query: 'SELECT count(*) FROM Generic.PhysicalObject',
+    });
+    assert.deepEqual((counted.body as { data: unknown }).data, [[300]]);
+    const schemas = (await call(api, place, 'ECSchemaRpcInterface-2.0.0-getSchemaKeys')).body as { name: string }[];
+    assert.ok(schemas.some(({ name }) => name === 'BisCore'));
+    const rulesetOrId = {
+      id: 'suite',
+      rules: [
+        {
+          ruleType: 'RootNodes',
+          specifications: [
+            {
+              specType: 'InstanceNodesOfSpecificClasses',
+              classes: [{ schemaName: 'BisCore', classNames: ['PhysicalModel'] }],
+              groupByClass: false,
+              groupByLabel: false,
+            },
+          ],
+        },
+      ],
+    };
+    const nodes = await call(api, place, 'PresentationRpcInterface-5.0.0-getNodesCount', { rulesetOrId });
+    assert.deepEqual(nodes.body, { statusCode: 0, result: 3 });
+    const element = await call(api, place, `${read}queryRows`, {
+      query: 'SELECT ECInstanceId FROM Generic.PhysicalObject LIMIT 1',
+    });
+    const [[elementId] = []] = (element.body as { data: string[][] }).data;
+    const properties = await call(api, place, 'PresentationRpcInterface-5.0.0-getElementProperties', { elementId });
+    assert.match(JSON.stringify(properties.body), /element \d+/);
+  });
+
+  test('is answered by GET too, as front ends send calls whose answers do not change', { skip }, async () => {
+    const parameters = Buffer.from(JSON.stringify([tokenOf(place)])).toString('base64');
+    const { status, body } = await context.api.get(
+      `${addressOf(place, `${read}getDefaultViewId`)}?parameters=${encodeURIComponent(parameters)}`,
+    );
+    assert.deepEqual([status, body], [200, '0']);
+  });
+
+  test(
+    'is refused every operation without a token, of another tenant, and with the key of another iModel',
+    { skip },
+    async () => {
+      const { api, server } = context;
+      const foreign = await makeIModel(await official(server, 'eve'), await server.iTwin('eve'));
+      const own = await makeIModel(context.olivia, context.iTwinId);
+      const eve = await server.as('eve');
+      const nobody = new Api(server.origin);
+      const other = { iTwinId: context.iTwinId, iModelId: own.id };
+      const theirs = { iTwinId: foreign.iTwinId, iModelId: foreign.id };
+      const send = (as: Api, at: Place, operation: string, parameters: unknown): Promise<Answer> =>
+        as.post(addressOf(at, operation), JSON.stringify(parameters), { 'content-type': 'text/plain' });
+      for (const { name, address } of operations) {
+        const expect = async (expected: [number, string], answer: Promise<Answer>): Promise<void> =>
+          assert.deepEqual([(await answer).status, codeOf(await answer)], expected, name);
+        await expect([401, 'HeaderNotFound'], send(nobody, place, address, [tokenOf(place)]));
+        await expect([404, 'iModelNotFound'], send(eve, place, address, [tokenOf(place)]));
+        await expect([404, 'iModelNotFound'], send(api, theirs, address, [tokenOf(place)]));
+        // The path names an iModel that the caller may view, and the parameters another one.
+        await expect([422, 'InvalidiModelsRequest'], send(eve, theirs, address, [tokenOf(place)]));
+        await expect(
+          [422, 'InvalidiModelsRequest'],
+          send(eve, theirs, address, [{ ...tokenOf(theirs), key: tokenOf(place).key }]),
+        );
+        await expect(
+          [422, 'InvalidiModelsRequest'],
+          send(eve, theirs, address, [tokenOf(theirs), { tokenProps: tokenOf(place) }]),
+        );
+        if (kindOf(name) === undefined)
+          await expect([422, 'InvalidiModelsRequest'], send(api, place, address, [tokenOf(place)]));
+      }
+      const unknown = [
+        'IModelReadRpcInterface-3.7.0-constructor',
+        'IModelReadRpcInterface-3.7.0-forward',
+        'NoRpcInterface-1.0.0-read',
+        'DevToolsRpcInterface-0.6.0-stats',
+        'IModelReadRpcInterface-3.7.0-getConnectionProps-3.7.0-callViewStore',
+      ];
+      for (const operation of unknown)
+        assert.equal((await send(api, place, operation, [tokenOf(place)])).status, 422, operation);
+      assert.equal(
+        (
+          await send(api, { ...place, iTwinId: foreign.iTwinId }, `${read}getConnectionProps`, [
+            tokenOf({ ...place, iTwinId: foreign.iTwinId }),
+          ])
+        ).status,
+        422,
+      );
+      assert.equal(
+        (
+          await send(api, { ...other, changesetId: 'f'.repeat(40) }, `${read}getConnectionProps`, [
+            tokenOf({ ...other, changesetId: 'f'.repeat(40) }),
+          ])
+        ).status,
+        404,
+      );
+      for (const parameters of [null, 'text', 1, {}, [], [null], [[]], ['a'], [{ key: 'a' }]])
+        assert.equal(
+          (await send(api, place, `${read}getConnectionProps`, parameters)).status,
+          422,
+          JSON.stringify(parameters),
+        );
+    },
+  );
+
+  test('needs the permission to view, and loses access with it in the next request', { skip }, async () => {
+    const { server } = context;
+    const role = await server.grant(place.iTwinId, 'max', ['imodels_webview']);
+    const max = await server.as('max');
+    assert.equal((await call(max, place, `${read}getConnectionProps`)).status, 200);
+    assert.equal(
+      (await context.api.patch(`/accesscontrol/itwins/${place.iTwinId}/roles/${role}`, { permissions: [] })).status,
+      200,
+    );
+    assert.equal((await call(max, place, `${read}getConnectionProps`)).status, 404);
+  });
+
+  test('sees what the holder of a share may see, with its key', { skip }, async () => {
+    const { body } = await context.api.post(`/imodels/${place.iModelId}/shares`, {
+      name: 'for a visitor',
+      expiresAt: new Date(Date.now() + 3_600_000).toISOString(),
+      permission: 'imodels_webview',
+    });
+    const { shareKey } = (body as { share: { shareKey: string } }).share;
+    const holder = (at: Place): Promise<Answer> =>
+      new Api(context.server.origin).post(addressOf(at, `${read}getConnectionProps`), JSON.stringify([tokenOf(at)]), {
+        'content-type': 'text/plain',
+        authorization: `Basic ${shareKey}`,
+      });
+    assert.equal((await holder(place)).status, 200);
+    const other = await makeIModel(context.olivia, context.iTwinId);
+    assert.equal((await holder({ iTwinId: context.iTwinId, iModelId: other.id })).status, 404);
+  });
+
+  test('is shown the tiles of the source in a clone, which no back end makes again', { skip }, async () => {
+    const { counts } = context.server.services.viewer;
+    const source = await tileOf(context, place);
+    assert.equal(source.toString('latin1', 0, 4), 'iMdl');
+    const made = counts.made;
+    assert.ok(made > 0);
+    const clone = await cloneOf(context, place.iModelId);
+    assert.deepEqual(await tileOf(context, clone), source);
+    assert.deepEqual([counts.made, counts.kept], [made, 1]);
+  });
+
+  test('is answered after its back end was killed, without opening the iModel again', { skip }, async () => {
+    const backend = processOf(context);
+    const { starts, pid } = backend;
+    assert.ok(pid !== undefined);
+    process.kill(pid, 'SIGKILL');
+    const answer = await call(context.api, place, `${read}getDefaultViewId`);
+    assert.deepEqual([answer.status, answer.body], [200, '0']);
+    assert.equal(backend.starts, starts + 1);
+  });
+});
+
+onEachDatabase('A back end that nobody uses', { ...config, viewer: { enabled: true, idleSeconds: 1 } }, (context) => {
+  test('closes its checkpoints and ends, and starts again with the next request', { skip }, async () => {
+    const { id } = await makeIModel(context.olivia, context.iTwinId);
+    const place = { iTwinId: context.iTwinId, iModelId: id };
+    assert.equal((await call(context.api, place, `${read}getConnectionProps`)).status, 200);
+    const backend = processOf(context);
+    assert.equal(backend.open, 1);
+    await until('the checkpoint to be closed', () => (backend.open === 0 ? true : undefined), 60_000);
+    await until('the process to end', () => (backend.pid === undefined ? true : undefined), 60_000);
+    assert.equal((await call(context.api, place, `${read}getConnectionProps`)).status, 200);
+    assert.equal(backend.starts, 2);
+  });
+});
+
+onEachDatabase(
+  'A back end beyond its limits',
+  { ...config, viewer: { enabled: true, requestsPerUser: 1 } },
+  (context) => {
+    test('tells a user with too many requests at once to try again, and answers others', { skip }, async () => {
+      const { id } = await makeIModel(context.olivia, context.iTwinId);
+      const place = { iTwinId: context.iTwinId, iModelId: id };
+      const send = (): Promise<Answer> =>
+        context.api.post(addressOf(place, `${read}getConnectionProps`), JSON.stringify([tokenOf(place)]), {
+          'content-type': 'text/plain',
+        });
+      await call(context.api, place, `${read}getConnectionProps`);
+      processOf(context).kill('a test');
+      const answers = await Promise.all([send(), send(), send()]);
+      const refused = answers.filter(({ status }) => status === 503);
+      assert.ok(refused.length > 0);
+      for (const { headers } of refused) assert.match(headers.get('retry-after') ?? '', /^\d+$/);
+      assert.ok(answers.some(({ status }) => status === 200));
+    });
+  },
+);
+
+onEachDatabase('Without a back end', {}, (context) => {
+  test('a viewer is told that this server answers none', async () => {
+    const { id } = await makeIModel(context.olivia, context.iTwinId);
+    const place = { iTwinId: context.iTwinId, iModelId: id };
+    const answer = await call(context.api, place, `${read}getConnectionProps`);
+    assert.deepEqual([answer.status, codeOf(answer)], [409, 'ViewerNotAvailable']);
+  });
+});

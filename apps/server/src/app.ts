@@ -20,6 +20,7 @@ import type { IsolationLevel } from './domain.ts';
 import type { Workers } from './checkpoints/itwinjs/workers.ts';
 import type { Config } from './config.ts';
 import { ApiError } from './errors.ts';
+import { drawEarlierCheckpoints, forgetCaughtUp } from './graphics/catchUp.ts';
 import { consolePath, serveConsole, wantsPage } from './http/console.ts';
 import { documentationPage } from './http/documentationPage.ts';
 import { serveGuide } from './http/guide.ts';
@@ -151,6 +152,7 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
           (error: unknown) =>
             app.log.error({ err: error }, 'cannot retry failed checkpoints; will retry at the next start'),
         );
+  const drawing = drawEarlier(app, services, ending.signal);
   return {
     app,
     services,
@@ -161,7 +163,7 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
       const graceMs = config.shutdownSeconds * 1000;
       await Promise.all([closeApp(app, graceMs), services.stop(graceMs), metrics?.close()]);
       await services.close();
-      await within(Promise.all([catchingUp, retrying]), lastSpansMs);
+      await within(Promise.all([catchingUp, retrying, drawing]), lastSpansMs);
       if (traces !== undefined) await within(traces.stop(), lastSpansMs);
     },
   };
@@ -200,6 +202,19 @@ function loggerOptions(
 
 async function retryFailed({ checkpoints }: Services, workers: Workers, signal: AbortSignal): Promise<number> {
   return checkpoints.retryFailed(await workers.version(), signal);
+}
+
+/** Draws checkpoints that were made while nothing was drawn, if this server draws. */
+async function drawEarlier(app: FastifyInstance, services: Services, signal: AbortSignal): Promise<void> {
+  try {
+    if (!services.graphics.enabled) await forgetCaughtUp(services.database);
+    if (services.drawer === undefined) return;
+    const scheduled = await drawEarlierCheckpoints(services, signal);
+    if (scheduled > 0) app.log.info({ scheduled }, 'scheduled graphics of earlier checkpoints');
+  } catch (error) {
+    if (!signal.aborted)
+      app.log.error({ err: error }, 'cannot schedule graphics of earlier checkpoints; will retry at the next start');
+  }
 }
 
 /** Records where the server listens. A failure, for example on a full disk, does not prevent the server from running. */

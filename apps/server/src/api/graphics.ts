@@ -76,7 +76,7 @@ async function toGraphics(
         row?.state === 'failed'
           ? { code: 'GraphicsFailed', message: row.failure_reason ?? 'The iModel could not be drawn.' }
           : row === undefined && !graphics.enabled
-            ? { code: 'GraphicsNotMade', message: 'This installation draws no iModels.' }
+            ? { code: 'GraphicsNotMade', message: graphics.whyNot }
             : null,
       summary: summary ?? null,
       chunks: chunks.map(({ blobId, size, triangles, bounds }, n) => ({

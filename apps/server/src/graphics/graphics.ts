@@ -50,6 +50,11 @@ export class Graphics {
     return this.#checkpoints.graphics.enabled;
   }
 
+  /** Why nothing is drawn, for users. */
+  get whyNot(): string {
+    return this.#checkpoints.graphics.whyNot;
+  }
+
   /** The graphics of exactly this changeset (index 0 is the baseline), in any state. */
   async find(view: CheckpointView, index: number): Promise<FoundGraphics> {
     const { db } = this.#database;
@@ -104,7 +109,7 @@ export class Graphics {
       if (existing?.state === 'successful' || existing?.state === 'scheduled') return { imodel, changeset };
       const checkpoint = await checkpointAt(tx, slot);
       if (!this.enabled || (checkpoint?.state !== 'successful' && !this.#checkpoints.enabled))
-        throw new ApiError('GraphicsNotMade');
+        throw new ApiError('GraphicsNotMade', { message: this.whyNot });
       const id = await ensureScheduled(tx, slot);
       if (id === undefined) return { imodel, changeset };
       // Otherwise the job is enqueued when the checkpoint is made.

@@ -24,9 +24,12 @@ const deletedAtOnce = 10;
 export class GraphicsSchedule {
   /** Whether any server of this installation draws. */
   readonly enabled: boolean;
+  /** Why nothing is drawn, for users. */
+  readonly whyNot: string;
 
-  constructor(enabled: boolean) {
+  constructor(enabled: boolean, whyNot = 'This installation draws no iModels.') {
     this.enabled = enabled;
+    this.whyNot = whyNot;
   }
 
   /** To be called in each transaction that makes a checkpoint usable. */

@@ -52,6 +52,9 @@ export function wireCheckpoints(config: Config, database: Database): Checkpoints
     // The iTwin.js service makes model files only.
     graphics: new GraphicsSchedule(
       config.graphics.enabled && config.checkpoints.service === undefined && generatesAnywhere(config),
+      config.graphics.enabled && config.checkpoints.service !== undefined
+        ? 'This installation draws no iModels: its iTwin.js service makes checkpoints only.'
+        : undefined,
     ),
   });
 }

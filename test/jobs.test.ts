@@ -407,7 +407,7 @@ for (const engine of engines) {
         trace: null,
       }));
       await database.db.insertInto('job').values(rows).execute();
-      const found = await waitingJobs(database.db, [kind, 'another'], { owner: 'server', ids: [] });
+      const { waiting: found } = await waitingJobs(database.db, [kind, 'another'], { owner: 'server', ids: [] });
       assert.deepEqual(found.map(({ user_id, run_at, state }) => [user_id, run_at, state]).toSorted(), [
         ['user 0', 0, 'ready'],
         ['user 1', 1, 'ready'],

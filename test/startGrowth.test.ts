@@ -6,10 +6,11 @@ import { sql } from 'kysely';
 import pino from 'pino';
 import { Checkpoints } from '../apps/server/src/checkpoints/checkpoints.ts';
 import { GraphicsSchedule } from '../apps/server/src/graphics/rows.ts';
-import { waitingJobs } from '../apps/server/src/db/statements/waitingJobs.ts';
+import { usersAtOnce, waitingJobs } from '../apps/server/src/db/statements/waitingJobs.ts';
 import { Jobs } from '../apps/server/src/operations/jobs.ts';
+import { WaitingUsers } from '../apps/server/src/operations/waitingUsers.ts';
 import { makeIModel, official } from './support/clients.ts';
-import { fullScans, naming, Planner, statementsOf } from './support/plans.ts';
+import { fullScans, naming, Planner, statementsOf, type Statement } from './support/plans.ts';
 import { bootServer, endServer, engines, people, type TestServer } from './support/server.ts';
 
 for (const engine of engines) {
@@ -153,12 +154,17 @@ for (const engine of engines) {
         ).map(({ changeset_index }) => changeset_index);
       const all = Array.from({ length: count }, (_, n) => n + 1);
 
+      // Others are not missing.
+      await catchUp();
       await forget();
       const statements = await statementsOf(async () => assert.equal(await catchUp(), count));
       assert.deepEqual(await scheduled(), all);
       // 25 in each transaction: one insert of checkpoints, one of their jobs.
       assert.equal(naming(statements, 'insert into "checkpoint"').length, 2);
-      assert.equal(naming(statements, 'insert into "job"').length, 2);
+      const ofJobs = naming(statements, 'insert into "job"').filter(({ parameters }) =>
+        parameters.includes('checkpoint'),
+      );
+      assert.equal(ofJobs.length, 2);
 
       // As if the collector had deleted the segment of the seventh in the meantime.
       const failing = `insert into push_count (imodel_id, user_id, pushes, last_pushed_at) values ('gone', '', 0, 0);`;
@@ -181,6 +187,94 @@ for (const engine of engines) {
         await sql.raw(`drop trigger refused${engine === 'sqlite' ? '' : ' on checkpoint'}`).execute(db());
         await forget();
       }
+    });
+
+    test('a claim reads a bounded number of waiting users, every one of them has a turn, and none is read for nothing', async () => {
+      const kind = randomUUID();
+      const count = 2 * usersAtOnce + 50;
+      const users = Array.from({ length: count }, (_, n) => `${kind} ${String(n).padStart(3, '0')}`);
+      const job = {
+        kind,
+        subject_id: '',
+        tenant: 'iTwin',
+        payload: '{}',
+        state: 'ready' as const,
+        wait_ms: 0,
+        attempt: 0,
+        lease_owner: null,
+        lease_until: null,
+        last_error: null,
+        created_at: 0,
+        trace: null,
+      };
+      const addJobs = async (run_at: number) => {
+        const rows = users.map((user_id) => ({ ...job, id: randomUUID(), user_id, run_at, wait_ms: run_at }));
+        await db().insertInto('job').values(rows).execute();
+      };
+      const windows = async (waiting: WaitingUsers): Promise<string[][]> => {
+        const read: string[][] = [];
+        for await (const some of waiting.read(db(), [kind], { owner: 'server', ids: [] }))
+          read.push(some.map(({ user_id }) => user_id).toSorted());
+        return read;
+      };
+
+      // Of jobs that are not due, no user is read.
+      await addJobs(Date.now() + 3_600_000);
+      const idle = await statementsOf(async () => assert.deepEqual(await windows(new WaitingUsers()), [[]]));
+      assert.equal(naming(idle, 'recursive waiting').length, 1);
+      await db().deleteFrom('job').where('kind', '=', kind).execute();
+
+      await addJobs(1000);
+      const waiting = new WaitingUsers();
+      const [first, second, third] = [
+        users.slice(0, usersAtOnce),
+        users.slice(usersAtOnce, 2 * usersAtOnce),
+        users.slice(2 * usersAtOnce),
+      ];
+      assert.deepEqual(await windows(waiting), [first, second, third]);
+      // A claim that succeeds stops reading. The next one begins there, and continues with the first users after the last ones.
+      for (const expected of [first, second, [...users.slice(0, usersAtOnce / 2), ...third]])
+        for await (const some of waiting.read(db(), [kind], { owner: 'server', ids: [] })) {
+          assert.deepEqual(some.map(({ user_id }) => user_id).toSorted(), expected);
+          break;
+        }
+      // One that does not succeed reads all of them, from there around.
+      assert.deepEqual(new Set((await windows(waiting)).flat()), new Set(users));
+
+      const ran: string[] = [];
+      const jobs = new Jobs(server.services.database, pino({ level: 'silent' }), { poll: 60_000 });
+      jobs.handle(1, [
+        {
+          kind,
+          attempts: 1,
+          backoffMs: () => 0,
+          run: async ({ userId }) => {
+            ran.push(userId);
+            return async () => undefined;
+          },
+          onExhausted: async () => undefined,
+        },
+      ]);
+      await addJobs(2000);
+      const statements = await statementsOf(async () => {
+        jobs.start();
+        const left = db().selectFrom('job').select('id').where('kind', '=', kind).limit(1);
+        while ((await left.executeTakeFirst()) !== undefined) await new Promise((resolve) => setTimeout(resolve, 20));
+        await jobs.stop(5000);
+      });
+      // Two jobs of each user. While others wait, a user waits for as many claims as there are users, and those of one read.
+      assert.equal(ran.length, 2 * count);
+      for (const user of users) assert.ok(ran.indexOf(user) <= count + usersAtOnce, `${user}: ${ran.indexOf(user)}`);
+      const claims = naming(statements, 'recursive waiting').filter(({ parameters }) => parameters.includes(kind));
+      assert.ok(claims.length <= 2.5 * ran.length, `${claims.length} statements for ${ran.length} jobs`);
+      const plan = await planner.plan(claims[0] as Statement);
+      assert.deepEqual(
+        fullScans(plan).filter((step) => /\b(job|other)\b/.test(step)),
+        [],
+        plan,
+      );
+      assert.match(plan, /job_user/);
+      assert.match(plan, /job_ready/);
     });
 
     test('jobs are found, claimed and counted as unserved by seeks, and dead letters are not read', async () => {
@@ -218,7 +312,7 @@ for (const engine of engines) {
       };
       jobs.handle(1, [handler]);
       const statements = await statementsOf(async () => {
-        assert.deepEqual((await waitingJobs(db(), [kind], { owner: 'server', ids: [] })).length, 3);
+        assert.deepEqual((await waitingJobs(db(), [kind], { owner: 'server', ids: [] })).waiting.length, 3);
         await jobs.unserved();
         jobs.start();
         while (ran === 0) await new Promise((resolve) => setTimeout(resolve, 5));

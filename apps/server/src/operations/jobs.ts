@@ -8,10 +8,11 @@ import { defer } from '../db/deferred.ts';
 import { outsideRequest } from '../db/requestOutcomes.ts';
 import type { JobTable } from '../db/schema.ts';
 import { unservedKinds } from '../db/statements/unservedKinds.ts';
-import { isOver, waitingJobs } from '../db/statements/waitingJobs.ts';
+import { isOver } from '../db/statements/waitingJobs.ts';
 import { continuing, currentTrace, traced } from '../traces/traces.ts';
 import { FairOrder, type Account } from './fairOrder.ts';
 import { FinalError, PublicError, reasonForUsers } from './reasons.ts';
+import { WaitingUsers } from './waitingUsers.ts';
 import { within } from './within.ts';
 
 /** A job to enqueue; it runs after the transaction that enqueues it has committed. */
@@ -135,6 +136,7 @@ export class Jobs {
     this.#pools.push({
       slots,
       order: new FairOrder(slots),
+      users: new WaitingUsers(),
       handlers: new Map(handlers.map((handler) => [handler.kind, handler])),
       running: new Map(),
       claiming: undefined,
@@ -227,22 +229,24 @@ export class Jobs {
     const running = [...pool.running.values()];
     // A clock set forward expires leases early; a job that still runs here must not start a second time.
     const here = { owner: this.#owner, ids: running.map(({ id }) => id) };
-    const waiting = await waitingJobs(this.#database.db, [...pool.handlers.keys()], here);
-    const accounts = waiting.map(({ user_id, organization_id, kind, state, run_at }) => ({
-      userId: user_id,
-      organizationId: organization_id,
-      kind,
-      state,
-      dueAt: run_at,
-    }));
-    for (const next of pool.order.order(
-      accounts,
-      running.map(({ account }) => account),
-    )) {
-      const row = await this.#take(next, here.ids);
-      if (row === undefined) continue; // Another server was faster.
-      pool.order.served(next);
-      return { row, account: next };
+    for await (const waiting of pool.users.read(this.#database.db, [...pool.handlers.keys()], here)) {
+      if (this.#stopping) return undefined;
+      const accounts = waiting.map(({ user_id, organization_id, kind, state, run_at }) => ({
+        userId: user_id,
+        organizationId: organization_id,
+        kind,
+        state,
+        dueAt: run_at,
+      }));
+      for (const next of pool.order.order(
+        accounts,
+        running.map(({ account }) => account),
+      )) {
+        const row = await this.#take(next, here.ids);
+        if (row === undefined) continue; // Another server was faster.
+        pool.order.served(next);
+        return { row, account: next };
+      }
     }
     return undefined;
   }
@@ -410,6 +414,7 @@ interface Claimed {
 interface JobPool {
   slots: number;
   order: FairOrder;
+  users: WaitingUsers;
   handlers: Map<string, JobHandler>;
   /** By job and attempt. */
   running: Map<string, { id: string; account: Account; abort: AbortController; ended: Promise<void> }>;

@@ -54,6 +54,7 @@ export async function addIModels(bulk: Bulk, { manyId, ownerId, baselineId }: Co
     source_kind: null,
     source_index: null,
     source_changeset_id: null,
+    search_doc: null,
   }));
   // A user keeps at most 25 recents.
   for (const kind of ['favorite', 'recent'] as const)

@@ -383,6 +383,7 @@ function splitRow(joined: IModelWithITwin): { row: IModelTable; itwin: ITwinOfIM
     source_kind: joined.source_kind,
     source_index: joined.source_index,
     source_changeset_id: joined.source_changeset_id,
+    search_doc: joined.search_doc,
   };
   const itwin = {
     id: joined['itwin: id'],

@@ -2,6 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import { sql } from 'kysely';
 import { abandonPush } from '../changesets/changesets.ts';
 import type { Database, Db } from '../db/database.ts';
+import { deleteSearchKeys } from '../imodels/searchKeys.ts';
 import { removeThumbnail } from '../thumbnails/thumbnails.ts';
 import { deleteUnusedBaseline } from './baselines.ts';
 import { dropLineage, keepLineage } from './lineage.ts';
@@ -56,7 +57,7 @@ export async function purgeIModels({ db, engine }: Database, { seeds, signal }: 
   for (;;) {
     const deleted = await db
       .selectFrom('imodel')
-      .select(['id', 'baseline_id'])
+      .select(['id', 'baseline_id', 'itwin_id', 'search_text', 'search_doc'])
       .where('deleted_at', 'is not', null)
       .limit(chunk)
       .execute();
@@ -84,6 +85,7 @@ export async function purgeIModels({ db, engine }: Database, { seeds, signal }: 
           .set({ owner_imodel_id: null })
           .where('owner_imodel_id', '=', imodel.id)
           .execute();
+        await deleteSearchKeys(tx, imodel);
         await keepLineage(tx, imodel.id);
         await tx.deleteFrom('imodel').where('id', '=', imodel.id).execute();
         await dropLineage(tx, imodel);

@@ -98,6 +98,12 @@ export const orphanRules: Record<Table, Rule> = {
   imodel_grant: ofIModel,
   imodel_user: ofIModel,
   push_count: ofIModel,
+  // Normally deleted with the iModel, or when its text changes. Deleted by key, as the table has no index on its other column.
+  search_key: {
+    by: 'deletion',
+    key: 'key',
+    orphan: () => sql<boolean>`not exists (select 1 from imodel where imodel.search_doc = doc)`,
+  },
   pending_changeset: ofIModel,
   upload: partOf('blob', 'blob_id'),
   // Kept so that a client whose push was abandoned gets the reason.

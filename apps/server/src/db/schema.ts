@@ -33,6 +33,7 @@ export interface Schema {
   imodel_grant: IModelGrantTable;
   imodel_user: IModelUserTable;
   push_count: PushCountTable;
+  search_key: SearchKeyTable;
   pending_changeset: PendingChangesetTable;
   upload: UploadTable;
   abandoned_push: AbandonedPushTable;
@@ -181,6 +182,8 @@ export interface IModelTable {
   /** The last changeset of the source that went into it; index and id are null if unknown. */
   source_index: number | null;
   source_changeset_id: string | null;
+  /** Its number in the search index; null while it is not in it. */
+  search_doc: number | null;
 }
 
 /** The ways to derive an iModel from another one. */
@@ -223,6 +226,14 @@ interface PushCountTable {
   user_id: string;
   pushes: number;
   last_pushed_at: number;
+}
+
+/** Keys of the texts of iModels, for `$search`. */
+interface SearchKeyTable {
+  /** Hash of three characters that follow each other in the text, and of the iTwin. */
+  key: number;
+  /** `search_doc` of the iModel. */
+  doc: number;
 }
 
 /** The one push in progress on an iModel; the row acts as an expiring lock (lease). */

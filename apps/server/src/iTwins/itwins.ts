@@ -10,7 +10,7 @@ import type { ITwinTable } from '../db/schemaOfITwins.ts';
 import type { Caller } from '../domain.ts';
 import { ApiError, detail } from '../errors.ts';
 import { raiseDeleted } from '../events/events.ts';
-import { contains } from '../imodels/imodels.ts';
+import { contains } from '../imodels/contains.ts';
 
 export interface ITwinRequest {
   class: string;

@@ -87,6 +87,7 @@ export async function insertIModel(tx: Tx, imodel: NewIModel): Promise<void> {
     source_kind: imodel.derived?.source_kind ?? null,
     source_index: imodel.derived?.source_index ?? null,
     source_changeset_id: imodel.derived?.source_changeset_id ?? null,
+    search_doc: null,
   };
   await defer(
     tx,
@@ -126,6 +127,7 @@ const insertRow = compiledQuery((db, row: IModelTable) =>
     source_kind: row.source_kind,
     source_index: row.source_index,
     source_changeset_id: row.source_changeset_id,
+    // `search_doc` is null without being named.
   }),
 );
 

@@ -22,8 +22,11 @@ import type { Seeds } from '../baselines/baselines.ts';
 import { raiseCreated, raiseDeleted } from '../events/events.ts';
 import type { Quotas } from '../quotas/quotas.ts';
 import type { Blobs } from '../storage/blobs.ts';
+import { contains } from './contains.ts';
 import { insertOperation } from './createOperation.ts';
 import { insertIModel, nameColumns, transactionWithNewIModel } from './imodelRow.ts';
+import type { SearchIndex } from './searchIndex.ts';
+import { deleteSearchKeys, isOneOf, valuesOf } from './searchKeys.ts';
 
 /** The properties of a new iModel that the request sets. */
 export interface IModelRequest {
@@ -51,9 +54,11 @@ export class IModels {
   readonly #blobs: Blobs;
   readonly #seeds: Seeds;
   readonly #quotas: Quotas;
+  readonly #searchIndex: SearchIndex;
 
   /** @param seeds the baseline that every new empty iModel starts from */
-  constructor(database: Database, blobs: Blobs, seeds: Seeds, quotas: Quotas) {
+  constructor(database: Database, blobs: Blobs, seeds: Seeds, quotas: Quotas, searchIndex: SearchIndex) {
+    this.#searchIndex = searchIndex;
     this.#quotas = quotas;
     this.#database = database;
     this.#blobs = blobs;
@@ -157,8 +162,14 @@ export class IModels {
     const walks = name === undefined && (listed !== undefined || search !== undefined || state !== undefined);
     const db = pageReader(this.#database, request, walks);
     const all = db.selectFrom('imodel').select(selected) as Rows;
+    const found = search === undefined ? undefined : await this.#searchIndex.find(iTwinId, search);
     const filtered = (rows: Rows): Rows => {
-      let query = rows.where('itwin_id', '=', iTwinId).where('deleted_at', 'is', null);
+      let query = rows.where('deleted_at', 'is', null);
+      query =
+        found === undefined
+          ? query.where('itwin_id', '=', iTwinId)
+          : // With a condition on the iTwin as well, a database may choose to walk all of its iModels.
+            query.where(isOneOf(db, 'id', sql`select value from ${valuesOf(db, found, 'text')}`));
       if (name !== undefined) query = query.where('name', '=', name);
       // A failed creation does not hold its name, and clients take the first result. It can be found by its state.
       if (name !== undefined && state !== 'notInitialized') query = query.where('failed_at', 'is', null);
@@ -167,7 +178,7 @@ export class IModels {
       return query;
     };
     if (listed === undefined) return readPage(filtered(all), request);
-    if (name !== undefined) return readPage(filtered(all).where(listed.condition), request);
+    if (name !== undefined || found !== undefined) return readPage(filtered(all).where(listed.condition), request);
     const sources = [
       filtered(all.where(listed.open)),
       ...listed.granted.map((rows) => {
@@ -201,10 +212,13 @@ export class IModels {
       await this.#database.db.transaction().execute(async (tx) => {
         const row = await lockInitializedIModel(tx, this.#database.engine, id, 'push');
         const description = change.description === undefined ? row.description : change.description;
+        const named = nameColumns(change.name ?? row.name, description);
+        // The search index takes the iModel out when its text changes, by a trigger.
+        if (named.search_text !== row.search_text) await deleteSearchKeys(tx, row);
         await tx
           .updateTable('imodel')
           .set({
-            ...nameColumns(change.name ?? row.name, description),
+            ...named,
             ...(change.extent !== undefined && {
               extent: change.extent === null ? null : JSON.stringify(change.extent),
             }),
@@ -261,11 +275,3 @@ const firstOf = compiledShapes(
     return query.limit(limitOf(engine, limit, values.limit));
   },
 );
-
-/** Rule of the API: `$search` finds substrings and ignores case. The text is stored in lower case, so both databases agree. */
-export function contains({ engine }: Pick<Database, 'engine'>, column: string, text: string) {
-  const needle = text.toLowerCase();
-  return engine === 'postgres'
-    ? sql<boolean>`strpos(${sql.ref(column)}, ${needle}) > 0`
-    : sql<boolean>`instr(${sql.ref(column)}, ${needle}) > 0`;
-}

@@ -25,6 +25,7 @@ export const tablesInOrder = [
   'imodel_grant',
   'imodel_user',
   'push_count',
+  'search_key',
   'pending_changeset',
   'upload',
   'abandoned_push',
@@ -55,7 +56,7 @@ export const tablesInOrder = [
   'sign_in_state',
 ] as const satisfies readonly (keyof Schema)[];
 
-/** Rows per statement. The widest table has 28 columns, and PostgreSQL allows 65,535 parameters per statement. */
+/** Rows per statement. The widest table has 29 columns, and PostgreSQL allows 65,535 parameters per statement. */
 const batch = 500;
 
 type Row = Record<string, string | number | null>;

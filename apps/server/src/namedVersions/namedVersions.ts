@@ -11,7 +11,7 @@ import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import { parseChangesetId, type Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { raiseVersion } from '../events/events.ts';
-import { contains } from '../imodels/imodels.ts';
+import { contains } from '../imodels/contains.ts';
 import { nextTimestamp } from '../imodels/imodelRow.ts';
 import type { Quotas } from '../quotas/quotas.ts';
 

@@ -29,6 +29,7 @@ import { RepeatableRequests } from '../idempotency/repeatableRequests.ts';
 import { IModelPermissions } from '../imodels/imodelPermissions.ts';
 import { IModels } from '../imodels/imodels.ts';
 import { Lineage } from '../imodels/lineage.ts';
+import { SearchIndex } from '../imodels/searchIndex.ts';
 import { Groups } from '../iTwins/groups.ts';
 import { ITwinImages } from '../iTwins/iTwinImages.ts';
 import { ITwins } from '../iTwins/itwins.ts';
@@ -115,6 +116,7 @@ async function wireServices(
   const signedLinks = new SignedLinks(linkKeys, config.signedLinkSeconds);
   const viewer = wireViewer(config, { database, checkpoints, signedLinks, workDir, log });
   const collector = wireCollector(config, { database, stores, space, seeds }, log);
+  const searchIndex = new SearchIndex(database, log);
   let abortTimer: NodeJS.Timeout | undefined;
   return {
     config,
@@ -138,7 +140,7 @@ async function wireServices(
     users,
     iTwins: new ITwins(database, config),
     members,
-    iModels: new IModels(database, blobs, seeds, quotas),
+    iModels: new IModels(database, blobs, seeds, quotas, searchIndex),
     cloning: new Cloning({ database, stores, quotas, checkpoints }),
     lineage: new Lineage(database, permissions),
     iModelPermissions: new IModelPermissions(database, members),
@@ -168,11 +170,12 @@ async function wireServices(
     collector,
     stop: async (graceMs) => {
       abortTimer = setTimeout(() => ending.abort(new Error('the server shuts down')), graceMs);
-      await Promise.all([collector.stop(stepMs), jobs.stop(graceMs)]);
+      await Promise.all([collector.stop(stepMs), jobs.stop(graceMs), within(searchIndex.stop(), stepMs)]);
     },
     close: async () => {
       clearTimeout(abortTimer);
       linkKeys.close();
+      await within(searchIndex.stop(), stepMs);
       ending.abort(new Error('the server shuts down'));
       await Promise.all([workers?.stop(workerMs), drawer?.stop(workerMs), viewer.stop(), verifier.close()]);
       rmSync(workDir, { recursive: true, force: true });

@@ -33,6 +33,7 @@ import { signInMigration } from './0034-sign-in.ts';
 import { graphicsMigration } from './0040-graphics.ts';
 import { lineageMigration } from './0043-lineage.ts';
 import { pagesBySeeksMigration } from './0045-pages-by-seeks.ts';
+import { searchKeysMigration } from './0046-search-keys.ts';
 
 /** All migrations, in the order of their names. A released migration never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -70,5 +71,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0040-graphics': graphicsMigration(engine),
     '0043-lineage': lineageMigration(engine),
     '0045-pages-by-seeks': pagesBySeeksMigration(engine),
+    '0046-search-keys': searchKeysMigration(engine),
   };
 }

@@ -15,6 +15,8 @@ const known = [
   'ChangesetNotFound',
   'NamedVersionNotFound',
   'BriefcaseNotFound',
+  'TeamMemberNotFound',
+  'UserNotFound',
   'iModelExists',
   'iTwinExists',
   'iModelNotInitialized',

@@ -88,6 +88,11 @@ const access = createRoute({
   path: 'access',
   component: lazyRouteComponent(() => import('./pages/AccessPage.tsx'), 'AccessPage'),
 });
+const shares = createRoute({
+  ...ofIModel,
+  path: 'shares',
+  component: lazyRouteComponent(() => import('./pages/SharesPage.tsx'), 'SharesPage'),
+});
 const family = createRoute({
   ...ofIModel,
   path: 'family',
@@ -120,7 +125,7 @@ export const router = createRouter({
     iTwins,
     iTwin,
     creation,
-    iModel.addChildren([overview, view, timeline, versions, family, access, work]),
+    iModel.addChildren([overview, view, timeline, versions, family, access, shares, work]),
   ]),
   basepath: basePath === '' ? '/' : basePath,
   defaultPendingComponent: Waiting,

@@ -10,6 +10,7 @@ import { FaultState } from '../components/FaultState.tsx';
 import { More } from '../components/More.tsx';
 import { Waiting } from '../components/Waiting.tsx';
 import { agoText } from '../format.ts';
+import { GrantsSection } from './GrantsSection.tsx';
 
 /** What the user may do with an iModel, and who has used it. */
 export function AccessPage() {
@@ -34,6 +35,9 @@ export function AccessPage() {
           ))}
         </TagContainer>
       </section>
+      {iModel !== undefined && (
+        <GrantsSection iModel={iModel} canManage={permissions.data?.includes('imodels_manage') === true} />
+      )}
       <section>
         <Text as="h2" variant="title">
           {t('access.users')}

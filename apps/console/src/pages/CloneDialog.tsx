@@ -3,9 +3,17 @@ import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from '@tansta
 import { useNavigate } from '@tanstack/react-router';
 import { useMemo, useState } from 'react';
 import { useTranslation } from 'react-i18next';
-import { apiHeaders } from '../api/client.ts';
+import { api, apiHeaders, page } from '../api/client.ts';
 import { ApiFault } from '../api/fault.ts';
-import { headQuery, itemsOf, iTwinPermissionsQuery, iTwinQuery, iTwinsQuery, refresh } from '../api/queries.ts';
+import {
+  headQuery,
+  iModelPermissionsQuery,
+  itemsOf,
+  iTwinPermissionsQuery,
+  iTwinQuery,
+  iTwinsQuery,
+  refresh,
+} from '../api/queries.ts';
 import type { IModel } from '../api/types.ts';
 import { useSession } from '../auth/context.ts';
 import { FormDialog } from '../components/FormDialog.tsx';
@@ -20,12 +28,20 @@ interface CloneDialogProps {
 }
 
 /** The ways to derive an iModel that the dialogue offers. */
-const kinds = ['clone', 'fork', 'forkWithHistory'] as const;
+const kinds = ['clone', 'fork', 'forkWithHistory', 'template'] as const;
 type Kind = (typeof kinds)[number];
-const operationOf = { clone: 'clone-imodel', fork: 'fork-imodel', forkWithHistory: 'fork-imodel' } as const;
+const operationOf = {
+  clone: 'clone-imodel',
+  fork: 'fork-imodel',
+  forkWithHistory: 'fork-imodel',
+  template: 'create-imodel',
+} as const;
 
 const copied = ['baseline', 'changesets', 'checkpoints', 'extent'] as const;
 const notCopied = ['versions', 'briefcases', 'extendedData', 'permissions', 'thumbnail'] as const;
+
+/** Kinds whose result has one state, that of the point, as its baseline. */
+const isFlat = (kind: Kind): boolean => kind === 'fork' || kind === 'template';
 
 /** Clones an iModel, after it has told what will be copied and what may be in the way. */
 export function CloneDialog({ iModel, upTo, onClose }: CloneDialogProps) {
@@ -37,7 +53,7 @@ export function CloneDialog({ iModel, upTo, onClose }: CloneDialogProps) {
   const head = useQuery(headQuery(iModel.id));
   const last = head.data === undefined ? undefined : (head.data?.index ?? 0);
   const index = upTo === 'head' ? last : upTo;
-  const obstacle = useObstacle(iModel, target, index, last);
+  const obstacle = useObstacle(iModel, kind, target, index, last);
   const clone = useClone(iModel, { kind, target, name, description, index: upTo === 'head' ? undefined : upTo });
   const sameName = target === iModel.iTwinId && name.trim() === iModel.displayName;
   return (
@@ -95,14 +111,20 @@ function lacks({ data, error }: { data: string[] | undefined; error: Error | nul
 /** Why the server would refuse the clone, as far as that is known beforehand. */
 function useObstacle(
   iModel: IModel,
+  kind: Kind,
   target: string,
   index: number | undefined,
   last: number | undefined,
 ): string | undefined {
   const { t } = useTranslation();
   const ofSource = useQuery(iTwinPermissionsQuery(iModel.iTwinId));
+  const ofIModel = useQuery({ ...iModelPermissionsQuery(iModel.id), enabled: kind === 'template' });
   const ofTarget = useQuery({ ...iTwinPermissionsQuery(target), enabled: target !== iModel.iTwinId });
-  if (lacks(ofSource)) return t('clone.needsSource');
+  // Who may read an iModel may use it as a template; to clone or fork it takes more.
+  if (kind === 'template') {
+    if (ofIModel.data?.includes('imodels_read') === false) return t('clone.needsReading');
+    if (target === iModel.iTwinId && lacks(ofSource)) return t('clone.needsTarget');
+  } else if (lacks(ofSource)) return t('clone.needsSource');
   if (target !== iModel.iTwinId && lacks(ofTarget)) return t('clone.needsTarget');
   if (index !== undefined && last !== undefined && index > last)
     return t('clone.noSuchIndex', { last: numberText(last) });
@@ -125,16 +147,27 @@ function useClone(iModel: IModel, { kind, target, name, description, index }: Wa
     iTwinId: target,
     name: name.trim(),
     ...(description.trim() !== '' && { description: description.trim() }),
-    ...(index !== undefined && { changesetIndex: index }),
-    ...(kind !== 'clone' && { preserveHistory: kind === 'forkWithHistory' }),
   };
-  const text = JSON.stringify(body);
+  const text = JSON.stringify([kind, index, body]);
   const idempotencyKey = useMemo(() => ({ key: crypto.randomUUID(), text }).key, [text]);
   return useMutation({
     mutationFn: async () => {
+      if (kind === 'template') {
+        const template = { iModelId: iModel.id, changesetId: await changesetIdOf(iModel.id, index) };
+        const made = await api<{ iModel: IModel }>('/imodels', {
+          method: 'POST',
+          body: { ...body, template },
+          idempotencyKey,
+        });
+        return made.iModel.id;
+      }
       const headers = await apiHeaders(`/imodels/${iModel.id}/${kind === 'clone' ? 'clone' : 'fork'}`, {
         method: 'POST',
-        body,
+        body: {
+          ...body,
+          ...(index !== undefined && { changesetIndex: index }),
+          ...(kind !== 'clone' && { preserveHistory: kind === 'forkWithHistory' }),
+        },
         idempotencyKey,
       });
       return headers.get('location')?.split('/').at(-1) ?? '';
@@ -144,6 +177,19 @@ function useClone(iModel: IModel, { kind, target, name, description, index }: Wa
       await navigate({ to: '/imodels/$iModelId/creation', params: { iModelId } });
     },
   });
+}
+
+/** The id of a changeset, by its index or else of the last one; null for the baseline. */
+async function changesetIdOf(iModelId: string, index: number | undefined): Promise<string | null> {
+  if (index === 0) return null;
+  if (index !== undefined)
+    return (await api<{ changeset: { id: string } }>(`/imodels/${iModelId}/changesets/${index}`)).changeset.id;
+  const { items } = await page<{ id: string }>(
+    `/imodels/${iModelId}/changesets`,
+    { $top: 1, $orderBy: 'index desc' },
+    'changesets',
+  );
+  return items[0]?.id ?? null;
 }
 
 /** The iTwin that will hold the clone, found by its name. */
@@ -193,10 +239,10 @@ function WhatIsCopied({ kind }: { kind: Kind }) {
         </Text>
         <ul>
           {copied
-            .filter((part) => kind !== 'fork' || (part !== 'checkpoints' && part !== 'baseline'))
+            .filter((part) => !isFlat(kind) || (part !== 'checkpoints' && part !== 'baseline'))
             .map((part) => (
               <li key={part}>
-                {t(kind === 'fork' && part === 'changesets' ? 'clone.copied.state' : `clone.copied.${part}`)}
+                {t(isFlat(kind) && part === 'changesets' ? 'clone.copied.state' : `clone.copied.${part}`)}
               </li>
             ))}
         </ul>

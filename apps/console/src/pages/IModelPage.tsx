@@ -15,7 +15,7 @@ import { CloneDialog } from './CloneDialog.tsx';
 import { DeleteIModelDialog, EditIModelDialog } from './IModelDialogs.tsx';
 
 /** The pages of an iModel, by the last part of their address. */
-const pages = ['overview', 'view', 'timeline', 'versions', 'family', 'access', 'work'] as const;
+const pages = ['overview', 'view', 'timeline', 'versions', 'family', 'access', 'shares', 'work'] as const;
 type PageName = (typeof pages)[number];
 
 const addressOf = (name: PageName): '/imodels/$iModelId' | `/imodels/$iModelId/${Exclude<PageName, 'overview'>}` =>

@@ -12,9 +12,11 @@ import { Waiting } from '../components/Waiting.tsx';
 import { IModelsTab } from './IModelsTab.tsx';
 
 const MembersTab = lazy(async () => ({ default: (await import('./MembersTab.tsx')).MembersTab }));
+const GroupsTab = lazy(async () => ({ default: (await import('./GroupsTab.tsx')).GroupsTab }));
+const WebhooksTab = lazy(async () => ({ default: (await import('./WebhooksTab.tsx')).WebhooksTab }));
 const UsageTab = lazy(async () => ({ default: (await import('./UsageTab.tsx')).UsageTab }));
 
-const tabs = ['imodels', 'members', 'usage'] as const;
+const tabs = ['imodels', 'members', 'groups', 'webhooks', 'usage'] as const;
 type TabName = (typeof tabs)[number];
 
 export function ITwinPage() {
@@ -30,6 +32,8 @@ export function ITwinPage() {
   }, [iTwinId, iTwin.isSuccess]);
   if (iTwin.isError) return <FaultState fault={iTwin.error} onRetry={() => void iTwin.refetch()} />;
   if (iTwin.isPending) return <Waiting />;
+  // Only those who look after webhooks may see them.
+  const shown = tabs.filter((tab) => tab !== 'webhooks' || permissions.data?.includes('webhooks_maintainer') === true);
   const active = tabs.find((each) => each === search.tab) ?? 'imodels';
   return (
     <Page
@@ -48,7 +52,7 @@ export function ITwinPage() {
         onValueChange={(tab) => void navigate({ search: tab === 'imodels' ? {} : { tab } })}
       >
         <Tabs.TabList aria-label={iTwin.data.displayName}>
-          {tabs.map((tab) => (
+          {shown.map((tab) => (
             <Tabs.Tab key={tab} value={tab} label={t(`iTwins.tabs.${tab}`)} />
           ))}
         </Tabs.TabList>
@@ -76,6 +80,10 @@ function TabContent({
       return <IModelsTab iTwinId={iTwinId} canCreate={permissions.includes('imodels_manage')} />;
     case 'members':
       return <MembersTab iTwinId={iTwinId} permissions={permissions} />;
+    case 'groups':
+      return <GroupsTab iTwinId={iTwinId} permissions={permissions} />;
+    case 'webhooks':
+      return <WebhooksTab iTwinId={iTwinId} />;
     case 'usage':
       return <UsageTab iTwinId={iTwinId} />;
   }

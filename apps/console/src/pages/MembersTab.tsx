@@ -1,13 +1,14 @@
 import { Button, Surface, Tag, TagContainer, Text } from '@itwin/itwinui-react';
 import { SvgAdd, SvgUsers } from '@itwin/itwinui-icons-react';
 import { useInfiniteQuery, useQuery } from '@tanstack/react-query';
-import { useState, type ReactNode } from 'react';
+import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { itemsOf, membersQuery, nameOf, ownersQuery, rolesQuery } from '../api/queries.ts';
 import type { Member, Role } from '../api/types.ts';
 import { EmptyState } from '../components/EmptyState.tsx';
 import { FaultState } from '../components/FaultState.tsx';
 import { More } from '../components/More.tsx';
+import { SectionHead } from '../components/SectionHead.tsx';
 import { Waiting } from '../components/Waiting.tsx';
 import { MemberDialog, OwnerDialog, RemovalDialog, RoleDialog, type Removal } from './members/dialogs.tsx';
 
@@ -44,30 +45,12 @@ interface SectionProps {
   onOpen: (open: Open) => void;
 }
 
-function Head({ title, text, action }: { title: string; text?: string; action?: ReactNode }) {
-  return (
-    <div className="page-head">
-      <div>
-        <Text as="h2" variant="title">
-          {title}
-        </Text>
-        {text !== undefined && (
-          <Text as="p" isMuted>
-            {text}
-          </Text>
-        )}
-      </div>
-      {action}
-    </div>
-  );
-}
-
 function Owners({ iTwinId, canManage, onOpen }: SectionProps & { iTwinId: string }) {
   const { t } = useTranslation();
   const owners = useInfiniteQuery(ownersQuery(iTwinId));
   return (
     <section>
-      <Head
+      <SectionHead
         title={t('members.owners')}
         text={t('members.ownersText')}
         action={
@@ -117,7 +100,7 @@ function Members({
   const withoutRoles = roles?.length === 0;
   return (
     <section>
-      <Head
+      <SectionHead
         title={t('members.members')}
         action={
           canManage && (
@@ -180,7 +163,7 @@ function Roles({ roles, canManage, onOpen }: SectionProps & { roles: readonly Ro
   if (roles === undefined || (roles.length === 0 && !canManage)) return null;
   return (
     <section>
-      <Head
+      <SectionHead
         title={t('members.roles')}
         text={t('members.rolesText')}
         action={

@@ -1,10 +1,11 @@
-import { Checkbox, Fieldset, LabeledInput, Text } from '@itwin/itwinui-react';
+import { LabeledInput, Text } from '@itwin/itwinui-react';
 import { useMutation, useQueryClient } from '@tanstack/react-query';
 import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { api } from '../../api/client.ts';
 import { nameOf, refresh } from '../../api/queries.ts';
 import type { Member, Owner, Role } from '../../api/types.ts';
+import { Choices } from '../../components/Choices.tsx';
 import { FormDialog } from '../../components/FormDialog.tsx';
 import { DescriptionField, NameField } from '../../components/NameFields.tsx';
 
@@ -21,13 +22,13 @@ const permissions = [
   'webhooks_maintainer',
 ] as const;
 
-interface DialogProps {
+export interface DialogProps {
   iTwinId: string;
   onClose: () => void;
 }
 
 /** Sends a change of who may do what on an iTwin, and reads it again. */
-function useChange(iTwinId: string, onClose: () => void) {
+export function useChange(iTwinId: string, onClose: () => void) {
   const client = useQueryClient();
   return useMutation({
     mutationFn: ({ method, path, body }: { method: 'POST' | 'PATCH' | 'DELETE'; path: string; body?: unknown }) =>
@@ -72,33 +73,6 @@ function EmailField({ value, onChange }: { value: string; onChange: (email: stri
       value={value}
       onChange={({ currentTarget }) => onChange(currentTarget.value)}
     />
-  );
-}
-
-function Choices({
-  legend,
-  options,
-  chosen,
-  onChange,
-}: {
-  legend: string;
-  options: readonly { value: string; label: string }[];
-  chosen: readonly string[];
-  onChange: (chosen: string[]) => void;
-}) {
-  return (
-    <Fieldset legend={legend} className="choices">
-      {options.map(({ value, label }) => (
-        <Checkbox
-          key={value}
-          label={label}
-          checked={chosen.includes(value)}
-          onChange={({ currentTarget }) =>
-            onChange(currentTarget.checked ? [...chosen, value] : chosen.filter((each) => each !== value))
-          }
-        />
-      ))}
-    </Fieldset>
   );
 }
 

@@ -4,6 +4,7 @@ import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
 import { useEffect, useRef, useState, type ReactNode } from 'react';
 import { useTranslation } from 'react-i18next';
+import { extendedDataQuery } from '../../api/administration.ts';
 import { api } from '../../api/client.ts';
 import {
   changesetsQuery,
@@ -93,6 +94,7 @@ export function ChangesetDetails({ iModelId, index, version, onClose }: DetailsP
           {version.description !== null && <Text as="p">{version.description}</Text>}
         </Part>
       )}
+      {index > 0 && <ExtendedDataPart iModelId={iModelId} index={index} />}
       <CheckpointPart iModelId={iModelId} index={index} canMake={permissions.includes('imodels_write')} />
       {naming && (
         <VersionDialog
@@ -140,6 +142,20 @@ function ChangesetFacts({ changeset }: { changeset: Changeset }) {
         [t('fields.id'), <code key="id">{changeset.id}</code>],
       ]}
     />
+  );
+}
+
+/** What an application attached to the changeset, if anything. */
+function ExtendedDataPart({ iModelId, index }: { iModelId: string; index: number }) {
+  const { t } = useTranslation();
+  const { data } = useQuery({ ...extendedDataQuery(iModelId, index), retry: false });
+  if (data == null) return null;
+  return (
+    <Part title={t('timeline.extendedData')}>
+      <pre className="json" tabIndex={0} aria-label={t('timeline.extendedData')}>
+        {data}
+      </pre>
+    </Part>
   );
 }
 

@@ -4,6 +4,7 @@
  */
 import { benchCommand } from '../apps/server/src/commands/bench.ts';
 import { startPostgres } from '../test/support/postgres.ts';
+import { consoleCommand } from './console/command.ts';
 import { growthCommand } from './growth/command.ts';
 import { peersCommand } from './peers/command.ts';
 import { testingCommand } from './testing.ts';
@@ -18,6 +19,7 @@ try {
     .addCommand(peersCommand())
     .addCommand(growthCommand())
     .addCommand(testingCommand())
+    .addCommand(consoleCommand())
     .parseAsync([...given, ...(postgres === undefined ? [] : ['--database-url', postgres.url])], { from: 'user' });
 } finally {
   await postgres?.stop();

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { cpSync, globSync, lstatSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, globSync, lstatSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -37,7 +37,9 @@ export interface Packed {
   files: { path: string; mode: number }[];
 }
 
+/** Packages of the workspace. The viewer is none, and has a lock file of its own: building it installs 450 MB first. */
 export const publishable: Publishable[] = globSync('{apps,packages}/*/package.json', { cwd: root })
+  .filter((file) => !existsSync(path.join(root, path.dirname(file), 'package-lock.json')))
   .sort()
   .map((file) => ({
     folder: path.join(root, path.dirname(file)),

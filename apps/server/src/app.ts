@@ -22,6 +22,7 @@ import type { Config } from './config.ts';
 import { ApiError } from './errors.ts';
 import { drawEarlierCheckpoints, forgetCaughtUp } from './graphics/catchUp.ts';
 import { consolePath, serveConsole, wantsPage } from './http/console.ts';
+import { ViewerPage } from './http/viewerPage.ts';
 import { documentationPage } from './http/documentationPage.ts';
 import { serveGuide } from './http/guide.ts';
 import { addSecurityHeaders } from './http/securityHeaders.ts';
@@ -59,6 +60,8 @@ export interface ServerOptions extends RegisterOptions {
   guideFolder?: string;
   /** Folder of the console at `/console`; by default the one that was built with the server. */
   consoleFolder?: string;
+  /** Folder of the viewer at `/viewer`; by default that of the package `@offshoot/viewer`. */
+  viewerFolder?: string;
   /** Where the log is written; stdout by default. */
   logTo?: 'stdout' | 'stderr';
 }
@@ -425,8 +428,11 @@ async function wireApi(app: FastifyInstance, services: Services, options: Server
   );
   app.get('/docs/*', servePage);
   serveGuide(app, options.guideFolder);
-  serveConsoleSettings(app, services);
-  serveConsole(app, { folder: options.consoleFolder, issuerOrigins: issuerOrigins(services.config) });
+  const origins = issuerOrigins(services.config);
+  const viewerPage = new ViewerPage({ folder: options.viewerFolder, issuerOrigins: origins });
+  viewerPage.serve(app);
+  serveConsoleSettings(app, services, viewerPage);
+  serveConsole(app, { folder: options.consoleFolder, issuerOrigins: origins });
 }
 
 /** The origin at which clients on this machine reach the server. */

@@ -1,6 +1,6 @@
 import { UserManager, WebStorageStateStore, type User } from 'oidc-client-ts';
 import { useTokens } from '../api/client.ts';
-import { consoleAddress } from '../base.ts';
+import { consoleAddress, serverAddress } from '../base.ts';
 import type { ConsoleIssuer, ConsoleSettings } from './settings.ts';
 
 /** The issuer at which this browser signed in last: a new tab signs in there without a question. */
@@ -55,7 +55,13 @@ export class Session {
       if (pathname.endsWith(`/${callbackPath}`)) {
         sessionStorage.removeItem(underWayKey);
         const user = await manager.signinCallback();
-        history.replaceState(null, '', returnAddress(user?.state));
+        const back = returnAddress(user?.state);
+        // The viewer, a page of its own, signs in with the client of the console.
+        if (back.startsWith(viewerAddress)) {
+          globalThis.location.replace(back);
+          return false;
+        }
+        history.replaceState(null, '', back);
         this.#take(user ?? null);
         return true;
       }
@@ -168,9 +174,11 @@ export class Session {
   }
 }
 
-/** Where the user was before signing in: a page of the console only. */
+const viewerAddress = `${serverAddress}/viewer/`;
+
+/** Where the user was before signing in: a page of the console or the viewer only. */
 function returnAddress(state: unknown): string {
-  return typeof state === 'string' && state.startsWith(consoleAddress) && !state.includes(`/${callbackPath}`)
-    ? state
-    : consoleAddress;
+  const isOwn =
+    typeof state === 'string' && [consoleAddress, viewerAddress].some((address) => state.startsWith(address));
+  return isOwn && !state.includes(`/${callbackPath}`) ? state : consoleAddress;
 }

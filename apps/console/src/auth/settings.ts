@@ -23,6 +23,8 @@ export interface ConsoleSettings {
   limits: Record<string, { requests: number; seconds: number } | undefined>;
   guide: string;
   document: string;
+  /** The page with the iTwin viewer, which a server may not have. */
+  viewer: { page: boolean } | null;
 }
 
 const answerMs = 20_000;

@@ -1,5 +1,5 @@
 import { Badge, Button, DropdownMenu, IconButton, MenuItem, Tabs } from '@itwin/itwinui-react';
-import { SvgDuplicate, SvgMore } from '@itwin/itwinui-icons-react';
+import { SvgDuplicate, SvgImodel, SvgMore } from '@itwin/itwinui-icons-react';
 import { useQuery } from '@tanstack/react-query';
 import { Navigate, Outlet, useLocation, useNavigate, useParams, useSearch } from '@tanstack/react-router';
 import { useEffect, useState } from 'react';
@@ -7,6 +7,8 @@ import { useTranslation } from 'react-i18next';
 import { api } from '../api/client.ts';
 import { iModelQuery, iTwinPermissionsQuery } from '../api/queries.ts';
 import type { IModel } from '../api/types.ts';
+import { useSession } from '../auth/context.ts';
+import { serverAddress } from '../base.ts';
 import { Favorite } from '../components/Favorite.tsx';
 import { FaultState } from '../components/FaultState.tsx';
 import { Page } from '../components/Page.tsx';
@@ -54,7 +56,12 @@ function Ready({ iModel }: { iModel: IModel }) {
         </>
       }
       subtitle={iModel.description ?? undefined}
-      actions={<Actions iModel={iModel} onClone={() => setClone('head')} />}
+      actions={
+        <>
+          <OpenViewer iModelId={iModel.id} />
+          <Actions iModel={iModel} onClone={() => setClone('head')} />
+        </>
+      }
     >
       <Tabs.Wrapper
         type="borderless"
@@ -73,6 +80,20 @@ function Ready({ iModel }: { iModel: IModel }) {
       </Tabs.Wrapper>
       {clone !== undefined && <CloneDialog iModel={iModel} upTo={clone} onClose={() => setClone(undefined)} />}
     </Page>
+  );
+}
+
+/** Opens the iTwin viewer in a tab of its own, at the point that is shown. */
+function OpenViewer({ iModelId }: { iModelId: string }) {
+  const { t } = useTranslation();
+  const { viewer } = useSession().settings;
+  const { at } = useLocation().search;
+  if (viewer?.page !== true) return null;
+  const address = `${serverAddress}/viewer/?iModel=${iModelId}${at === undefined ? '' : `&at=${at}`}`;
+  return (
+    <Button as="a" href={address} target="_blank" rel="noopener" startIcon={<SvgImodel />}>
+      {t('iModel.openViewer')}
+    </Button>
   );
 }
 

@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { signInBase, signInPath, SignInRefusedError } from '../access/signInIssuer.ts';
 import type { Config } from '../config.ts';
 import type { Services } from '../services.ts';
+import type { ViewerPage } from '../http/viewerPage.ts';
 import { consoleClient } from '../signIn/clients.ts';
 import { version } from '../version.ts';
 import { baseUrlOf } from './baseUrl.ts';
@@ -13,6 +14,9 @@ interface ConsoleIssuer {
   clientId: string;
   scope: string;
 }
+
+/** How a front end reaches the back end of the viewer: what it takes as `backendConfiguration`. */
+const viewerBackend = { path: '/viewer/rpc', title: 'offshoot', version: '1' } as const;
 
 /** Operations whose rate limits the console tells before they are used. */
 const limited = ['clone-imodel', 'fork-imodel', 'create-imodel', 'make-changeset-checkpoint'] as const;
@@ -27,7 +31,7 @@ export function issuerOrigins({ issuers }: Pick<Config, 'issuers'>): string[] {
 }
 
 /** `/console.json`: what the console needs before anybody has signed in. */
-export function serveConsoleSettings(app: FastifyInstance, services: Services): void {
+export function serveConsoleSettings(app: FastifyInstance, services: Services, viewerPage: ViewerPage): void {
   const { config } = services;
   app.get('/console.json', async (request, reply) => {
     const address = addressOf(request, config);
@@ -46,6 +50,7 @@ export function serveConsoleSettings(app: FastifyInstance, services: Services): 
       limits: limitsOf(services),
       guide: '/docs/guide/',
       document: '/docs/',
+      viewer: config.viewer.enabled ? { page: await viewerPage.isThere(), ...viewerBackend } : null,
     });
   });
 }

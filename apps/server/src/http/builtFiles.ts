@@ -1,6 +1,8 @@
-/** Files that the build makes, which the server sends to browsers: the guide and the console. */
+/** Files that the build makes, which the server sends to browsers: the guide, the console and the viewer. */
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import type { FastifyReply, FastifyRequest } from 'fastify';
 
 /** Types by file name extension; other files are not sent. */
 export const contentTypes: Readonly<Record<string, string>> = {
@@ -12,6 +14,10 @@ export const contentTypes: Readonly<Record<string, string>> = {
   '.png': 'image/png',
   '.md': 'text/plain; charset=utf-8',
   '.txt': 'text/plain; charset=utf-8',
+  '.woff2': 'font/woff2',
+  '.woff': 'font/woff',
+  '.ttf': 'font/ttf',
+  '.cur': 'image/x-icon',
 };
 
 /** Whether a path stays in its folder: no part begins with a dot. */
@@ -30,4 +36,54 @@ export async function contentsOf(file: string): Promise<Buffer | undefined> {
       return undefined;
     throw error;
   }
+}
+
+/** Compressed variants that the build puts beside a file, the smaller first. */
+const encodings = [
+  { name: 'br', suffix: '.br' },
+  { name: 'gzip', suffix: '.gz' },
+] as const;
+
+/**
+ * Sends a file of a folder, compressed if the build made a compressed variant and the client accepts it.
+ * @returns false if there is no such file
+ */
+export async function sendBuiltFile(
+  folder: string,
+  place: string,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<boolean> {
+  const file = path.join(folder, place);
+  const accepted = acceptedEncodings(request.headers['accept-encoding']);
+  for (const { name, suffix } of [...encodings.filter((each) => accepted.has(each.name)), { name: '', suffix: '' }]) {
+    const body = await contentsOf(`${file}${suffix}`);
+    if (body === undefined) continue;
+    // Names of assets contain a hash of their contents, so another version has another name.
+    const immutable = place.startsWith('assets/');
+    void reply.headers({
+      'content-type': contentTypes[path.extname(place)],
+      'cache-control': immutable ? 'public, max-age=31536000, immutable' : 'no-cache',
+      vary: 'accept-encoding',
+      ...(name !== '' && { 'content-encoding': name }),
+    });
+    const etag = etagOf(body);
+    void reply.header('etag', etag);
+    if (request.headers['if-none-match'] === etag) reply.code(304).send();
+    else reply.send(body);
+    return true;
+  }
+  return false;
+}
+
+function acceptedEncodings(header: string | string[] | undefined): ReadonlySet<string> {
+  return new Set(
+    String(header ?? '')
+      .slice(0, 200)
+      .toLowerCase()
+      .split(',')
+      .map((entry) => entry.split(';'))
+      .filter(([, quality = '']) => !/^\s*q=0(?:\.0*)?\s*$/.test(quality))
+      .map(([name = '']) => name.trim()),
+  );
 }

@@ -2,19 +2,13 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { ApiError } from '../errors.ts';
-import { contentsOf, contentTypes, etagOf, isInside } from './builtFiles.ts';
+import { contentsOf, contentTypes, etagOf, isInside, sendBuiltFile } from './builtFiles.ts';
 
 /** Path of the console below the address of the server. */
 export const consolePath = '/console';
 
 /** Where `npm run console` puts the files: the same folder for sources and for the built server. */
 const builtFolder = fileURLToPath(new URL('../../dist/console/', import.meta.url));
-
-/** Compressed variants that the build puts beside a file, the smaller first. */
-const encodings = [
-  { name: 'br', suffix: '.br' },
-  { name: 'gzip', suffix: '.gz' },
-] as const;
 
 /** Whether a browser navigates, rather than a program asking for data. */
 export const wantsPage = ({ headers }: FastifyRequest): boolean => headers.accept?.includes('text/html') === true;
@@ -47,7 +41,7 @@ export function serveConsole(app: FastifyInstance, { folder = builtFolder, issue
   const serve = async (request: FastifyRequest<{ Params: { '*'?: string } }>, reply: FastifyReply) => {
     const place = request.params['*'] ?? '';
     if (place !== 'index.html' && isInside(place) && contentTypes[path.extname(place)] !== undefined) {
-      if (await sendFile(folder, place, request, reply)) return reply;
+      if (await sendBuiltFile(folder, place, request, reply)) return reply;
       throw new ApiError('NotFound');
     }
     if (place !== '' && !wantsPage(request)) throw new ApiError('NotFound');
@@ -103,40 +97,4 @@ async function sendPage(
   void reply.header('etag', etag);
   if (request.headers['if-none-match'] === etag) return reply.code(304).send();
   return reply.send(page);
-}
-
-/** @returns false if there is no such file */
-async function sendFile(folder: string, place: string, request: FastifyRequest, reply: FastifyReply): Promise<boolean> {
-  const file = path.join(folder, place);
-  const accepted = acceptedEncodings(request.headers['accept-encoding']);
-  for (const { name, suffix } of [...encodings.filter((each) => accepted.has(each.name)), { name: '', suffix: '' }]) {
-    const body = await contentsOf(`${file}${suffix}`);
-    if (body === undefined) continue;
-    // Names of assets contain a hash of their contents, so another version has another name.
-    const immutable = place.startsWith('assets/');
-    void reply.headers({
-      'content-type': contentTypes[path.extname(place)],
-      'cache-control': immutable ? 'public, max-age=31536000, immutable' : 'no-cache',
-      vary: 'accept-encoding',
-      ...(name !== '' && { 'content-encoding': name }),
-    });
-    const etag = etagOf(body);
-    void reply.header('etag', etag);
-    if (request.headers['if-none-match'] === etag) reply.code(304).send();
-    else reply.send(body);
-    return true;
-  }
-  return false;
-}
-
-function acceptedEncodings(header: string | string[] | undefined): ReadonlySet<string> {
-  return new Set(
-    String(header ?? '')
-      .slice(0, 200)
-      .toLowerCase()
-      .split(',')
-      .map((entry) => entry.split(';'))
-      .filter(([, quality = '']) => !/^\s*q=0(?:\.0*)?\s*$/.test(quality))
-      .map(([name = '']) => name.trim()),
-  );
 }

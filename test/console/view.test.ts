@@ -90,6 +90,18 @@ describe('The 3D view in the console', { skip }, () => {
     await page.goto(`${server.origin}/console/imodels/${iModelId}/view${search}`);
     await complete(count);
   };
+  const create = async (name: string, ...parameters: string[]): Promise<string> => {
+    const work = workFolder();
+    try {
+      const filePath = path.join(work.path, 'plant.bim');
+      await promisify(execFile)(process.execPath, [plantProcess, filePath, ...parameters]);
+      const { client, authorization } = await official(server);
+      return (await client.iModels.createFromBaseline({ authorization, iModelProperties: { iTwinId, name, filePath } }))
+        .id;
+    } finally {
+      work.remove();
+    }
+  };
   const drawn = (iModelId: string, index: number): Promise<unknown> =>
     until('the graphics', async () => {
       const { body } = await api.get(`/imodels/${iModelId}/changesets/${index}/graphics`);
@@ -106,20 +118,7 @@ describe('The 3D view in the console', { skip }, () => {
     ({ server } = site);
     api = await server.as('olivia');
     iTwinId = await server.iTwin();
-    const work = workFolder();
-    try {
-      const filePath = path.join(work.path, 'plant.bim');
-      await promisify(execFile)(process.execPath, [plantProcess, filePath, String(elements)]);
-      const { client, authorization } = await official(server);
-      plant = (
-        await client.iModels.createFromBaseline({
-          authorization,
-          iModelProperties: { iTwinId, name: 'Plant', filePath },
-        })
-      ).id;
-    } finally {
-      work.remove();
-    }
+    plant = await create('Plant', String(elements));
     await drawn(plant, 0);
     const answer = await api.post(`/imodels/${plant}/clone`, { iTwinId, name: 'Option A' });
     assert.equal(answer.status, 202);
@@ -298,9 +297,21 @@ describe('The 3D view in the console', { skip }, () => {
   test('a point that was not drawn says so, is drawn on request, and then shown', async () => {
     const sample = await pushSample(await official(server), iTwinId, 'Undrawn');
     await page.goto(`${server.origin}/console/imodels/${sample}/view?at=1`);
+    await page.getByText('There are no graphics of this point').waitFor();
+    await page.getByText('This one can be drawn on request.').waitFor();
     await page.getByRole('button', { name: 'Draw it' }).click();
     await complete();
     assert.deepEqual(browser.faults, []);
+  });
+
+  test('a drawing is called one, and is shown as a plan without the tools for space', async () => {
+    const drawing = await create('Ground floor', '40', '2d');
+    await drawn(drawing, 0);
+    await open(drawing);
+    await page.getByText('A 2D drawing, shown as a plan.').waitFor();
+    await page.getByRole('button', { name: 'Measure a distance' }).waitFor();
+    assert.equal(await page.getByRole('button', { name: 'Walk' }).count(), 0);
+    assert.ok(shareOf(await pixelsOf(page), (red, green, blue) => Math.max(red, green, blue) < 128) > 0.001);
   });
 
   test('has no serious fault for screen readers', async () => {

@@ -22,8 +22,12 @@ import type {
   Usage,
 } from './types.ts';
 
-/** Entries on a page of cards or of a table. */
+/** Entries on a page of cards or of a table: the first one fills the window soon. */
 const pageSize = 60;
+/** Entries on the further pages of lists that show only the rows in view. */
+const largePage = 300;
+/** Pages of a list that are read again when somebody comes back to the window. */
+const pagesAgain = 3;
 /** Changesets that the timeline reads at once. */
 export const timelinePage = 100;
 
@@ -35,12 +39,17 @@ function listOf<T>(
   path: string,
   query: Record<string, string | number | undefined>,
   property: string,
+  furtherSize = pageSize,
 ) {
   return infiniteQueryOptions({
     queryKey: [...key, query],
     initialPageParam: queryText({ ...query, $top: pageSize }),
     queryFn: ({ pageParam, signal }) => page<T>(path, pageParam, property, signal),
-    getNextPageParam: (last: Paged<T>) => last.next,
+    getNextPageParam: ({ next }: Paged<T>) => {
+      if (next === undefined) return undefined;
+      return queryText({ ...Object.fromEntries(new URLSearchParams(next)), $top: furtherSize });
+    },
+    refetchOnWindowFocus: ({ state: { data } }) => (data?.pages.length ?? 0) <= pagesAgain,
     placeholderData: keepPreviousData,
   });
 }
@@ -56,6 +65,7 @@ export const iTwinsQuery = (kind: ListKind, search: string) =>
     `/itwins${kindPath[kind]}`,
     { $search: search, ...(kind === 'all' && { $orderBy: 'displayName' }) },
     'iTwins',
+    largePage,
   );
 
 export const iTwinQuery = (iTwinId: string) =>
@@ -81,6 +91,7 @@ export const iModelsQuery = (
     `/imodels${kindPath[kind]}`,
     { iTwinId, ...(kind === 'all' && { $search: search, $orderBy: order }) },
     'iModels',
+    largePage,
   );
 
 /** Ids of the caller's favorites among the iTwins, or among the iModels of an iTwin. At most the first 1,000. */
@@ -127,6 +138,8 @@ export const thumbnailQuery = (iModelId: string, size: 'small' | 'large') =>
     queryKey: ['iModel', iModelId, 'thumbnail', size],
     queryFn: ({ signal }) => apiBlob(`/imodels/${iModelId}/thumbnail?size=${size}`, signal),
     staleTime: 60_000,
+    // Whoever scrolls through a long list leaves many behind.
+    gcTime: 60_000,
   });
 
 /** The last changeset; null for an iModel that has only its baseline. */
@@ -199,6 +212,13 @@ export const usersQuery = (iModelId: string) =>
 
 export const briefcasesQuery = (iModelId: string) =>
   listOf<Briefcase>(['iModel', iModelId, 'briefcases'], `/imodels/${iModelId}/briefcases`, {}, 'briefcases');
+
+export const briefcaseQuery = (iModelId: string, briefcaseId: number) =>
+  queryOptions({
+    queryKey: ['iModel', iModelId, 'briefcases', briefcaseId],
+    queryFn: async ({ signal }) =>
+      (await api<{ briefcase: Briefcase }>(`/imodels/${iModelId}/briefcases/${briefcaseId}`, { signal })).briefcase,
+  });
 
 export const locksQuery = (iModelId: string) =>
   listOf<LockSet>(['iModel', iModelId, 'locks'], `/imodels/${iModelId}/locks`, {}, 'locks');

@@ -1,20 +1,25 @@
 import { Button } from '@itwin/itwinui-react';
 import { useEffect, useRef } from 'react';
 import { useTranslation } from 'react-i18next';
+import { FaultAlert } from './FaultState.tsx';
 
 interface MoreProps {
   hasNextPage: boolean;
   isFetchingNextPage: boolean;
   fetchNextPage: () => unknown;
+  error?: unknown;
+  /** Reads only when the button is pressed: the list itself tells when its end comes into view. */
+  onDemand?: boolean;
 }
 
 /** The end of a list: reads the next page when it comes into view, or when the button is pressed. */
-export function More({ hasNextPage, isFetchingNextPage, fetchNextPage }: MoreProps) {
+export function More({ hasNextPage, isFetchingNextPage, fetchNextPage, error, onDemand = false }: MoreProps) {
   const { t } = useTranslation();
+  const failed = error != null;
   const end = useRef<HTMLDivElement>(null);
   useEffect(() => {
     const element = end.current;
-    if (element === null || !hasNextPage || isFetchingNextPage) return;
+    if (element === null || !hasNextPage || isFetchingNextPage || failed || onDemand) return;
     const observer = new IntersectionObserver(
       ([entry]) => {
         if (entry?.isIntersecting === true) fetchNextPage();
@@ -23,10 +28,11 @@ export function More({ hasNextPage, isFetchingNextPage, fetchNextPage }: MorePro
     );
     observer.observe(element);
     return () => observer.disconnect();
-  }, [hasNextPage, isFetchingNextPage, fetchNextPage]);
+  }, [hasNextPage, isFetchingNextPage, fetchNextPage, failed, onDemand]);
   if (!hasNextPage) return null;
   return (
     <div ref={end} className="more">
+      <FaultAlert fault={error} />
       <Button loading={isFetchingNextPage} onClick={() => void fetchNextPage()}>
         {t('common.more')}
       </Button>

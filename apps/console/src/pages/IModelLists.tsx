@@ -8,26 +8,29 @@ import type { IModel } from '../api/types.ts';
 import { Favorite } from '../components/Favorite.tsx';
 import { LinkButton } from '../components/LinkButton.tsx';
 import { Thumbnail } from '../components/Thumbnail.tsx';
+import { VirtualCards } from '../components/VirtualCards.tsx';
 import { agoText, dateText } from '../format.ts';
 
-export function IModelCards({
-  iModels,
-  iTwinId,
-  canClone,
-}: {
+/** Height of a card without a description, pixels. */
+const cardHeight = 288;
+
+interface ListProps {
   iModels: readonly IModel[];
-  iTwinId: string;
-  canClone: boolean;
-}) {
+  /** Whether these are all. */
+  isComplete: boolean;
+}
+
+export function IModelCards(props: ListProps & { iTwinId: string; canClone: boolean }) {
+  const { iModels, isComplete, iTwinId, canClone } = props;
   const { t } = useTranslation();
   return (
-    <div className="cards" role="list" aria-label={t('iTwins.tabs.imodels')}>
-      {iModels.map((iModel) => (
-        <div role="listitem" key={iModel.id} className="card-place">
-          <IModelCard iModel={iModel} iTwinId={iTwinId} canClone={canClone} />
-        </div>
-      ))}
-    </div>
+    <VirtualCards
+      items={iModels}
+      label={t('iTwins.tabs.imodels')}
+      isComplete={isComplete}
+      height={cardHeight}
+      card={(iModel) => <IModelCard iModel={iModel} iTwinId={iTwinId} canClone={canClone} />}
+    />
   );
 }
 
@@ -83,13 +86,21 @@ function IModelCard({ iModel, iTwinId, canClone }: { iModel: IModel; iTwinId: st
 /** The table takes rows with an index signature. */
 type Row = IModel & Record<string, unknown>;
 
-export function IModelTable({ iModels }: { iModels: readonly IModel[] }) {
+/** Least widths of columns, pixels. */
+const nameWidth = 180;
+const timeWidth = 150;
+/** Rows below the window for which the next page is read, pixels. */
+const readAhead = 1200;
+
+/** A table with a scroll bar of its own: only the rows in view exist. */
+export function IModelTable({ iModels, isComplete, onEnd }: ListProps & { onEnd: () => void }) {
   const { t, i18n } = useTranslation();
   const columns = useMemo(
     (): Column<Row>[] => [
       {
         id: 'name',
         Header: t('fields.name'),
+        minWidth: nameWidth,
         accessor: 'displayName',
         Cell: ({ row: { original } }: { row: { original: IModel } }) => (
           <Link
@@ -101,12 +112,20 @@ export function IModelTable({ iModels }: { iModels: readonly IModel[] }) {
           </Link>
         ),
       },
-      { id: 'description', Header: t('fields.description'), accessor: ({ description }) => description ?? '' },
-      { id: 'created', Header: t('fields.created'), accessor: ({ createdDateTime }) => dateText(createdDateTime) },
+      {
+        id: 'description',
+        Header: t('fields.description'),
+        minWidth: nameWidth,
+        accessor: ({ description }) => description ?? '',
+      },
+      // Times are written for the rows in view only.
+      { id: 'created', Header: t('fields.created'), accessor: 'createdDateTime', minWidth: timeWidth, Cell: timeCell },
       {
         id: 'changed',
         Header: t('fields.changed'),
-        accessor: ({ lastChangesetPushDateTime: time }) => (time === null ? '' : dateText(time)),
+        accessor: 'lastChangesetPushDateTime',
+        minWidth: timeWidth,
+        Cell: timeCell,
       },
     ],
     // The texts of cells depend on the language.
@@ -114,10 +133,18 @@ export function IModelTable({ iModels }: { iModels: readonly IModel[] }) {
   );
   return (
     <Table
+      className="imodel-table"
       columns={columns as never}
       data={iModels as never}
       emptyTableContent=""
+      enableVirtualization
+      onBottomReached={onEnd}
+      intersectionMargin={readAhead}
       aria-label={t('iTwins.tabs.imodels')}
+      aria-rowcount={isComplete ? iModels.length + 1 : -1}
+      rowProps={({ index }) => ({ 'aria-rowindex': index + 2 })}
     />
   );
 }
+
+const timeCell = ({ value }: { value: unknown }) => <>{typeof value === 'string' ? dateText(value) : ''}</>;

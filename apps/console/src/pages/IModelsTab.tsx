@@ -2,7 +2,7 @@ import { Button, FileUpload, LabeledSelect } from '@itwin/itwinui-react';
 import { SvgAdd, SvgImodel, SvgSearch, SvgUpload } from '@itwin/itwinui-icons-react';
 import { useInfiniteQuery } from '@tanstack/react-query';
 import { useNavigate, useSearch } from '@tanstack/react-router';
-import { useState, type ReactNode } from 'react';
+import { useMemo, useState, type ReactNode } from 'react';
 import { useTranslation } from 'react-i18next';
 import { iModelsQuery, itemsOf, type ListKind } from '../api/queries.ts';
 import { CardSkeletons } from '../components/CardSkeletons.tsx';
@@ -120,9 +120,10 @@ function List({ iTwinId, canCreate, onCreate }: { iTwinId: string; canCreate: bo
   const list = useInfiniteQuery(
     iModelsQuery(iTwinId, { kind, search: q, order: orders.find((each) => each === order) ?? orders[0] }),
   );
+  const iModels = useMemo(() => itemsOf(list.data), [list.data]);
   if (list.isPending) return <CardSkeletons />;
-  if (list.isError) return <FaultState fault={list.error} onRetry={() => void list.refetch()} />;
-  const iModels = itemsOf(list.data);
+  if (list.isError && iModels.length === 0)
+    return <FaultState fault={list.error} onRetry={() => void list.refetch()} />;
   if (iModels.length === 0) {
     if (q !== '' && kind === 'all')
       return (
@@ -150,11 +151,17 @@ function List({ iTwinId, canCreate, onCreate }: { iTwinId: string; canCreate: bo
   return (
     <>
       {as === 'table' ? (
-        <IModelTable iModels={iModels} />
+        <IModelTable
+          iModels={iModels}
+          isComplete={!list.hasNextPage}
+          onEnd={() => {
+            if (list.hasNextPage && !list.isFetchingNextPage) void list.fetchNextPage();
+          }}
+        />
       ) : (
-        <IModelCards iModels={iModels} iTwinId={iTwinId} canClone={canCreate} />
+        <IModelCards iModels={iModels} isComplete={!list.hasNextPage} iTwinId={iTwinId} canClone={canCreate} />
       )}
-      <More {...list} />
+      <More {...list} onDemand={as === 'table'} />
     </>
   );
 }

@@ -14,7 +14,11 @@ import { FaultState } from '../components/FaultState.tsx';
 import { More } from '../components/More.tsx';
 import { Page } from '../components/Page.tsx';
 import { SearchField } from '../components/SearchField.tsx';
+import { VirtualCards } from '../components/VirtualCards.tsx';
 import { NewITwinDialog } from './NewITwinDialog.tsx';
+
+/** Height of the card of an iTwin, pixels. */
+const cardHeight = 122;
 
 const kinds = ['all', 'favorites', 'recents'] as const;
 
@@ -81,11 +85,14 @@ function ITwinList({ kind, search, create }: { kind: ListKind; search: string; c
   }
   return (
     <>
-      <div className="cards folders" role="list" aria-label={t('iTwins.title')}>
-        {iTwins.map((iTwin) => (
-          <ITwinCard key={iTwin.id} iTwin={iTwin} />
-        ))}
-      </div>
+      <VirtualCards
+        className="folders"
+        items={iTwins}
+        label={t('iTwins.title')}
+        isComplete={!list.hasNextPage}
+        height={cardHeight}
+        card={(iTwin) => <ITwinCard iTwin={iTwin} />}
+      />
       <More {...list} />
     </>
   );
@@ -94,28 +101,26 @@ function ITwinList({ kind, search, create }: { kind: ListKind; search: string; c
 function ITwinCard({ iTwin }: { iTwin: ITwin }) {
   const { t } = useTranslation();
   return (
-    <div role="listitem" className="card-place">
-      <Tile.Wrapper variant="folder" className="card">
-        <Tile.ThumbnailArea>
-          <Tile.ThumbnailPicture>
-            <SvgItwin aria-hidden />
-          </Tile.ThumbnailPicture>
-          <Favorite onTile kind="iTwin" id={iTwin.id} name={iTwin.displayName} />
-        </Tile.ThumbnailArea>
-        <Tile.Name>
-          <Tile.NameLabel>
-            <Tile.Action as={Link} to={`/itwins/${iTwin.id}`}>
-              {iTwin.displayName}
-            </Tile.Action>
-          </Tile.NameLabel>
-        </Tile.Name>
-        <Tile.ContentArea>
-          <Tile.Description>
-            {t(`iTwins.subClasses.${iTwin.subClass as 'Project'}`, { defaultValue: iTwin.subClass })}
-          </Tile.Description>
-          <Tile.Metadata>{iTwin.number === iTwin.id ? '' : iTwin.number}</Tile.Metadata>
-        </Tile.ContentArea>
-      </Tile.Wrapper>
-    </div>
+    <Tile.Wrapper variant="folder" className="card">
+      <Tile.ThumbnailArea>
+        <Tile.ThumbnailPicture>
+          <SvgItwin aria-hidden />
+        </Tile.ThumbnailPicture>
+        <Favorite onTile kind="iTwin" id={iTwin.id} name={iTwin.displayName} />
+      </Tile.ThumbnailArea>
+      <Tile.Name>
+        <Tile.NameLabel>
+          <Tile.Action as={Link} to={`/itwins/${iTwin.id}`}>
+            {iTwin.displayName}
+          </Tile.Action>
+        </Tile.NameLabel>
+      </Tile.Name>
+      <Tile.ContentArea>
+        <Tile.Description>
+          {t(`iTwins.subClasses.${iTwin.subClass as 'Project'}`, { defaultValue: iTwin.subClass })}
+        </Tile.Description>
+        <Tile.Metadata>{iTwin.number === iTwin.id ? '' : iTwin.number}</Tile.Metadata>
+      </Tile.ContentArea>
+    </Tile.Wrapper>
   );
 }

@@ -1,21 +1,21 @@
 import { Button, Text } from '@itwin/itwinui-react';
 import { SvgComputer } from '@itwin/itwinui-icons-react';
-import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { useInfiniteQuery, useMutation, useQueries, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useParams } from '@tanstack/react-router';
-import { useState } from 'react';
+import { useMemo, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { api } from '../api/client.ts';
 import {
+  briefcaseQuery,
   briefcasesQuery,
-  iModelQuery,
+  iModelPermissionsQuery,
   itemsOf,
-  iTwinPermissionsQuery,
   locksQuery,
   nameOf,
   peopleQuery,
   refresh,
 } from '../api/queries.ts';
-import type { Briefcase } from '../api/types.ts';
+import type { Briefcase, LockSet } from '../api/types.ts';
 import { useUser } from '../auth/context.ts';
 import { EmptyState } from '../components/EmptyState.tsx';
 import { FaultState } from '../components/FaultState.tsx';
@@ -40,14 +40,10 @@ function Briefcases({ iModelId }: { iModelId: string }) {
   const user = useUser();
   const briefcases = useInfiniteQuery(briefcasesQuery(iModelId));
   const found = itemsOf(briefcases.data);
-  const people = useQuery(peopleQuery(found.map(({ ownerId }) => ownerId)));
-  const { data: iModel } = useQuery(iModelQuery(iModelId));
-  const permissions = useQuery({
-    ...iTwinPermissionsQuery(iModel?.iTwinId ?? ''),
-    enabled: iModel !== undefined,
-  });
+  const ownerText = useOwnerText(found);
+  const { data: permissions = [] } = useQuery(iModelPermissionsQuery(iModelId));
   const [releasing, setReleasing] = useState<Briefcase>();
-  const managesOthers = permissions.data?.includes('itwins_modify') === true;
+  const releasesOthers = permissions.includes('imodels_manage');
   return (
     <section>
       <Text as="h2" variant="title">
@@ -67,20 +63,19 @@ function Briefcases({ iModelId }: { iModelId: string }) {
       )}
       <ul className="people">
         {found.map((briefcase) => {
-          const owner = people.data?.get(briefcase.ownerId);
           const mine = briefcase.ownerId === user.id;
           return (
             <li key={briefcase.briefcaseId}>
               <Text>{t('work.briefcase', { id: numberText(briefcase.briefcaseId) })}</Text>
               <Text variant="small" isMuted>
                 {[
-                  mine ? t('work.mine') : owner === undefined ? t('iModel.unknownUser') : nameOf(owner),
+                  ownerText(briefcase),
                   ...(briefcase.deviceName === null ? [] : [briefcase.deviceName]),
                   t('work.acquired', { when: agoText(briefcase.acquiredDateTime) }),
                 ].join(' · ')}
               </Text>
               <span className="spacer" />
-              {(mine || managesOthers) && (
+              {(mine || releasesOthers) && (
                 <Button
                   size="small"
                   aria-label={t('work.releaseLabel', { id: numberText(briefcase.briefcaseId) })}
@@ -103,7 +98,7 @@ function Briefcases({ iModelId }: { iModelId: string }) {
 
 function ReleaseDialog({
   iModelId,
-  briefcase: { briefcaseId },
+  briefcase,
   onClose,
 }: {
   iModelId: string;
@@ -112,10 +107,14 @@ function ReleaseDialog({
 }) {
   const { t } = useTranslation();
   const client = useQueryClient();
+  const mine = useUser().id === briefcase.ownerId;
+  const ownerText = useOwnerText([briefcase]);
+  const { briefcaseId } = briefcase;
   const release = useMutation({
     mutationFn: () => api(`/imodels/${iModelId}/briefcases/${briefcaseId}`, { method: 'DELETE' }),
     onSuccess: async () => {
-      await refresh(client, ['iModel', iModelId, 'briefcases'], ['iModel', iModelId, 'locks']);
+      await refresh(client, ['iModel', iModelId, 'locks']);
+      await refresh(client, ['iModel', iModelId, 'briefcases']);
       onClose();
     },
   });
@@ -129,7 +128,7 @@ function ReleaseDialog({
       onSubmit={() => release.mutate()}
       onClose={onClose}
     >
-      <Text as="p">{t('work.releaseText')}</Text>
+      <Text as="p">{t(mine ? 'work.releaseText' : 'work.releaseOthersText', { owner: ownerText(briefcase) })}</Text>
     </FormDialog>
   );
 }
@@ -137,35 +136,76 @@ function ReleaseDialog({
 function Locks({ iModelId }: { iModelId: string }) {
   const { t } = useTranslation();
   const locks = useInfiniteQuery(locksQuery(iModelId));
-  const found = itemsOf(locks.data);
+  const found = useMemo(() => byBriefcase(itemsOf(locks.data)), [locks.data]);
+  const briefcases = useQueries({
+    queries: [...found.keys()].map((briefcaseId) => briefcaseQuery(iModelId, briefcaseId)),
+    combine: (results) =>
+      new Map(results.flatMap(({ data }) => (data === undefined ? [] : [[data.briefcaseId, data]]))),
+  });
+  const ownerText = useOwnerText([...briefcases.values()]);
   return (
     <section>
       <Text as="h2" variant="title">
         {t('work.locks')}
       </Text>
+      <Text as="p" isMuted>
+        {t('work.locksText')}
+      </Text>
       {locks.isPending && <Waiting />}
       {locks.isError && <FaultState fault={locks.error} onRetry={() => void locks.refetch()} />}
-      {locks.isSuccess && found.length === 0 && (
+      {locks.isSuccess && found.size === 0 && (
         <Text as="p" isMuted>
           {t('work.noLocks')}
         </Text>
       )}
-      <ul className="people">
-        {found.map(({ briefcaseId, lockedObjects }) => (
-          <li key={briefcaseId}>
-            <Text>{t('work.briefcase', { id: numberText(briefcaseId) })}</Text>
-            {lockedObjects.map(({ lockLevel, objectIds }) => (
-              <Text key={lockLevel} variant="small" isMuted>
-                {t('work.lock', {
-                  level: t(`work.levels.${lockLevel as 'shared'}`, { defaultValue: lockLevel }),
-                  count: objectIds.length,
-                })}
+      <ul className="people" aria-label={t('work.locks')}>
+        {[...found].map(([briefcaseId, levels]) => {
+          const briefcase = briefcases.get(briefcaseId);
+          return (
+            <li key={briefcaseId}>
+              <Text>{t('work.briefcase', { id: numberText(briefcaseId) })}</Text>
+              <Text variant="small" isMuted>
+                {[
+                  ...(briefcase === undefined ? [] : [ownerText(briefcase)]),
+                  ...(briefcase?.deviceName == null ? [] : [briefcase.deviceName]),
+                  ...[...levels].map(([level, count]) =>
+                    t('work.lock', {
+                      level: t(`work.levels.${level as 'shared'}`, { defaultValue: level }),
+                      count,
+                      number: numberText(count),
+                    }),
+                  ),
+                ].join(' · ')}
               </Text>
-            ))}
-          </li>
-        ))}
+            </li>
+          );
+        })}
       </ul>
       <More {...locks} />
     </section>
   );
+}
+
+/** How many elements each briefcase has locked at each level. The locks of a briefcase may go on over several pages. */
+function byBriefcase(sets: readonly LockSet[]): Map<number, Map<string, number>> {
+  const found = new Map<number, Map<string, number>>();
+  for (const { briefcaseId, lockedObjects } of sets) {
+    const levels = found.get(briefcaseId) ?? new Map<string, number>();
+    found.set(briefcaseId, levels);
+    for (const { lockLevel, objectIds } of lockedObjects)
+      levels.set(lockLevel, (levels.get(lockLevel) ?? 0) + objectIds.length);
+  }
+  return found;
+}
+
+/** Names the owners of briefcases. */
+function useOwnerText(briefcases: readonly Briefcase[]): (briefcase: Briefcase) => string {
+  const { t } = useTranslation();
+  const user = useUser();
+  const people = useQuery(peopleQuery(briefcases.map(({ ownerId }) => ownerId)));
+  return ({ ownerId }) => {
+    if (ownerId === user.id) return t('work.mine');
+    const owner = people.data?.get(ownerId);
+    return owner === undefined ? t('iModel.unknownUser') : nameOf(owner);
+  };
 }

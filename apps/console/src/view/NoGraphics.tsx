@@ -37,7 +37,18 @@ export function NoGraphics({ point }: { point: LoadedPoint }) {
           {t('view.states.scheduledText')}
         </Text>
       )}
-      {graphics?.error != null && <Text as="p">{graphics.error.message}</Text>}
+      {state === 'none' && (
+        <Text as="p" isMuted>
+          {t(
+            graphics?.error?.code === 'GraphicsNotMade'
+              ? 'view.states.noneHere'
+              : canDraw
+                ? 'view.states.noneText'
+                : 'view.states.noneAsk',
+          )}
+        </Text>
+      )}
+      {graphics?.error != null && state !== 'none' && <Text as="p">{graphics.error.message}</Text>}
       <FaultAlert fault={draw.error} />
       {canDraw && (
         <Button styleType="high-visibility" loading={draw.isPending} onClick={() => draw.mutate()}>

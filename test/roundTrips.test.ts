@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 import { makeIModel, official, pushMore } from './support/clients.ts';
 import { startRoundTripProxy, type RoundTripProxy, type WireTransaction } from './support/roundTrips.ts';
@@ -10,7 +11,7 @@ const skip = engines.includes('postgres') ? false : 'there is no PostgreSQL';
  * One round trip reads and locks everything that a transaction decides on, the permissions included, and one writes and
  * commits. A push needs a third, because where it appends depends on the history that it has locked.
  */
-describe('The round trips of a transaction on PostgreSQL', { skip }, () => {
+describe('The round trips on PostgreSQL', { skip }, () => {
   let installation: Installation;
   let proxy: RoundTripProxy;
   let server: TestServer;
@@ -34,7 +35,7 @@ describe('The round trips of a transaction on PostgreSQL', { skip }, () => {
     return (found[0] as WireTransaction).length;
   };
 
-  test('are two for a clone and for a briefcase, and at most three for a push', async () => {
+  test('are two for a transaction of a clone and of a briefcase, and at most three for a push', async () => {
     const olivia = await official(server);
     const iTwinId = await server.iTwin();
     const made = await makeIModel(olivia, iTwinId, { changesets: 1 });
@@ -44,7 +45,8 @@ describe('The round trips of a transaction on PostgreSQL', { skip }, () => {
     await olivia.client.iModels.clone({
       authorization,
       iModelId: made.id,
-      iModelProperties: { iTwinId, name: 'clone' },
+      // A part of the history is more than one statement can tell.
+      iModelProperties: { iTwinId, name: 'clone', changesetIndex: 0 },
     });
     assert.equal(of('imodel', proxy.take()), 2);
 
@@ -55,5 +57,24 @@ describe('The round trips of a transaction on PostgreSQL', { skip }, () => {
     const pushed = proxy.take();
     assert.equal(of('pending_changeset', pushed), 3);
     assert.equal(of('changeset', pushed), 3);
+  });
+
+  test('are two for a whole clone: one reads the permissions, one writes', async () => {
+    const olivia = await official(server);
+    const [iTwinId, other] = [await server.iTwin(), await server.iTwin()];
+    const made = await makeIModel(olivia, iTwinId, { changesets: 1 });
+    const api = await server.as('olivia');
+    const roundsOf = async (target: string): Promise<number> => {
+      proxy.takeRounds();
+      const { status } = await api.post(`/imodels/${made.id}/clone`, { iTwinId: target, name: randomUUID() });
+      const rounds = proxy.takeRounds();
+      assert.equal(status, 202);
+      // Jobs, leases and the counts of rate limits have statements of their own.
+      return rounds.filter((round) => round.includes(made.id) || round.includes(target)).length;
+    };
+    // The quotas of an iTwin are read now and then.
+    for (const target of [iTwinId, other]) await roundsOf(target);
+    assert.equal(await roundsOf(iTwinId), 2);
+    assert.equal(await roundsOf(other), 3, 'the other iTwin is read too');
   });
 });

@@ -8,6 +8,8 @@ export interface RoundTripProxy {
   port: number;
   /** The transactions since the last call, in the order in which they ended. */
   take(): WireTransaction[];
+  /** Everything since the last call that the client sent in one round trip, of all connections, in or outside of transactions. */
+  takeRounds(): string[];
   stop(): Promise<void>;
 }
 
@@ -18,14 +20,18 @@ export interface RoundTripProxy {
 export async function startRoundTripProxy(targetPort: number): Promise<RoundTripProxy> {
   const sockets = new Set<Socket>();
   const ended: WireTransaction[] = [];
+  const all: { text: string }[] = [];
   const server = createServer((client) => {
     const upstream = connect(targetPort, '127.0.0.1');
     let rounds: string[] = [];
     let answered = true;
+    let round = { text: '' };
     client.on('data', (chunk) => {
       const text = chunk.toString('latin1');
       if (text.includes('begin\0')) rounds = [''];
       else if (answered) rounds.push('');
+      if (answered) all.push((round = { text: '' }));
+      round.text += text;
       answered = false;
       rounds.push(`${rounds.pop() ?? ''}${text}`);
       if (text.includes('commit\0')) {
@@ -55,6 +61,7 @@ export async function startRoundTripProxy(targetPort: number): Promise<RoundTrip
   return {
     port: (server.address() as AddressInfo).port,
     take: () => ended.splice(0),
+    takeRounds: () => all.splice(0).map(({ text }) => text),
     async stop() {
       for (const socket of sockets) socket.destroy();
       server.close();

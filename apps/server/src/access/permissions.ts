@@ -26,6 +26,15 @@ export interface ITwinAccess<Row extends ITwinOfIModel = ITwinTable> {
   /** Owner of the iTwin or Organization Administrator of the organization that it belongs to. */
   administrator: boolean;
   permissions: ReadonlySet<Permission>;
+  /** What the permissions follow from; undefined for the holder of a share, who has none. */
+  grounds: Grounds | undefined;
+}
+
+/** The rows from which the permissions on an iTwin follow, with its organization. */
+export interface Grounds {
+  owner: boolean;
+  /** Not read, and empty, for owners and administrators. */
+  roles: readonly HeldRole[];
 }
 
 /** What a caller may do on an iModel. */
@@ -92,7 +101,7 @@ export type Requirement = ITwinRequirement | IModelRequirement;
 /** A requirement that was met, and the access that met it. */
 export interface MetRequirement {
   requirement: Requirement;
-  access: ITwinAccess | IModelAccess;
+  access: ITwinAccess<ITwinOfIModel> | IModelAccess;
 }
 
 /** Reads permissions from the database. The callers of these methods decide how to answer for absent and invisible resources. */
@@ -162,6 +171,7 @@ export class Permissions {
       visible: false,
       administrator: false,
       permissions: new Set(),
+      grounds: undefined,
     };
     return { imodel: ofCreator.imodel, onITwin, visible: true, permissions };
   }
@@ -280,6 +290,53 @@ export function roleIdsOf(db: Db, userId: string, itwinId?: string) {
     ofGroups = ofGroups.where('g.itwin_id', '=', itwinId);
   }
   return own.union(ofGroups);
+}
+
+/** The access on an iTwin as values of `sameGrounds`. */
+export interface GroundValues {
+  iTwinId: string;
+  userId: string;
+  organizationId: string | null;
+  owner: boolean;
+  roles: string;
+}
+
+/** @returns undefined for the holder of a share */
+export function groundValues({ user }: Caller, access: ITwinAccess<ITwinOfIModel>): GroundValues | undefined {
+  const { itwin, grounds } = access;
+  if (grounds === undefined) return undefined;
+  const roles = grounds.roles
+    .map(({ id, permissions }) => `${id} ${JSON.stringify(permissions)}`)
+    .sort()
+    .join('\n');
+  return {
+    iTwinId: itwin.id,
+    userId: user.id,
+    organizationId: itwin.organization_id,
+    owner: grounds.owner,
+    roles,
+  };
+}
+
+/**
+ * Condition of a statement on PostgreSQL: the iTwin exists, and the caller's permissions on it follow from the same rows as when they
+ * were read. If they do not, they may still be sufficient, and have to be read again.
+ * @param administrator the roles of owners and administrators do not matter
+ */
+export function sameGrounds(db: Db, values: GroundValues, administrator: boolean): RawBuilder<boolean> {
+  const { iTwinId, userId, organizationId, owner, roles } = values;
+  const sameRoles = administrator
+    ? sql``
+    : sql`and ${roles}::text = (
+        select coalesce(string_agg(role.id || ' ' || role.permissions, E'\n' order by role.id), '')
+        from role where role.id in (${roleIdsOf(db, userId, iTwinId)}))`;
+  return sql<boolean>`exists (
+    select 1 from itwin
+    where itwin.id = ${iTwinId} and itwin.deleted_at is null
+      and itwin.organization_id is not distinct from ${organizationId}::text
+      and ${owner}::boolean = exists (
+        select 1 from owner where owner.itwin_id = ${iTwinId} and owner.user_id = ${userId})
+      ${sameRoles})`;
 }
 
 /** The columns of the iTwin under names that do not collide with those of the iModel. */
@@ -408,11 +465,13 @@ export function accessTo<Row extends ITwinOfIModel>(
     itwin.organization_id !== null && principal.administeredOrganizationIds.includes(itwin.organization_id);
   // Clone rule: an Organization Administrator of both organizations may clone between their iTwins.
   // An iTwin without an organization has no administrators except its owners.
+  const grounds = { owner, roles };
   if (organization || (owner && itwin.organization_id === null))
-    return { itwin, visible: true, administrator: true, permissions: everything };
-  if (owner) return { itwin, visible: true, administrator: true, permissions: everythingOfOwners };
+    return { itwin, visible: true, administrator: true, permissions: everything, grounds };
+  if (owner) return { itwin, visible: true, administrator: true, permissions: everythingOfOwners, grounds };
   return {
     itwin,
+    grounds,
     visible: roles.length > 0,
     administrator: false,
     permissions: withIncluded(roles.flatMap((role) => role.permissions)),
@@ -420,7 +479,7 @@ export function accessTo<Row extends ITwinOfIModel>(
 }
 
 /** The permissions by level: on the iTwin; for an iModel, on the iModel and on its iTwin. */
-function levelsOf(access: ITwinAccess | IModelAccess): ReadonlySet<Permission>[] {
+function levelsOf(access: ITwinAccess<ITwinOfIModel> | IModelAccess): ReadonlySet<Permission>[] {
   return 'onITwin' in access ? [access.permissions, access.onITwin.permissions] : [access.permissions];
 }
 
@@ -476,10 +535,10 @@ export function iTwinSources(caller: Caller, scope: QueryScope): RawBuilder<bool
  * to whom the iTwin is not visible.
  * @throws ApiError
  */
-export function requireMet(
-  found: ITwinAccess | IModelAccess | undefined,
+export function requireMet<Access extends ITwinAccess<ITwinOfIModel> | IModelAccess>(
+  found: Access | undefined,
   requirement: Requirement,
-): ITwinAccess | IModelAccess {
+): Access {
   const { on, permission } = requirement;
   const held =
     found !== undefined && on === 'imodel' && requirement.level === 'iTwin' && 'onITwin' in found

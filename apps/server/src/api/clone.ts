@@ -1,5 +1,6 @@
 import { Type, type Static } from '../jsonSchema.ts';
-import { CannotSquashError, type CloneRequest } from '../cloning/cloning.ts';
+import { CannotSquashError } from '../cloning/cloning.ts';
+import type { CloneRequest } from '../cloning/copyIModel.ts';
 import { ApiError, detail } from '../errors.ts';
 import { madeIModel } from './made.ts';
 import { imodelRoute, type IModelCall, type Route } from './route.ts';
@@ -48,7 +49,7 @@ const cloneAndFork = {
 
 /** Reads a request for a clone or a fork, and checks the permissions that the route does not declare. */
 async function cloneRequest(
-  { caller, access, requireAccess, invalid }: IModelCall<unknown, unknown>,
+  { caller, access, requireTarget, invalid }: IModelCall<unknown, unknown>,
   body: Static<typeof CloneBody>,
 ): Promise<CloneRequest> {
   const { changesetId, changesetIndex } = body;
@@ -61,7 +62,7 @@ async function cloneRequest(
     caller,
     source: access,
     // Clone rule: the caller manages the target iTwin.
-    target: await requireAccess({ on: 'itwin', id: body.iTwinId, permission: 'imodels_manage' }),
+    target: await requireTarget({ on: 'itwin', id: body.iTwinId, permission: 'imodels_manage' }),
     name: body.name ?? undefined,
     description: body.description ?? undefined,
     containersEnabled: body.containersEnabled ?? undefined,

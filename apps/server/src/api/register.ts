@@ -8,6 +8,8 @@ import {
   requireMet,
   type IModelAccess,
   type ITwinAccess,
+  type ITwinOfIModel,
+  type ITwinRequirement,
   type MetRequirement,
   type Requirement,
 } from '../access/permissions.ts';
@@ -16,7 +18,7 @@ import { RefusedToken, type RefusalLog } from '../access/refusedToken.ts';
 import type { Tx } from '../db/database.ts';
 import { withGuard } from '../db/guards.ts';
 import { onBehalfOf, type Party } from '../db/postgres/connectionLimits.ts';
-import type { Caller, HeldShare } from '../domain.ts';
+import { parseGuid, type Caller, type HeldShare } from '../domain.ts';
 import { ApiError, detail, type ErrorCode, type ErrorDetail } from '../errors.ts';
 import { outageError, outageOf } from '../outages.ts';
 import { timedBody } from '../http/timedBody.ts';
@@ -269,6 +271,7 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
         links,
         services,
         requireAccess: ((requirement: Requirement) => meet(services, state, requirement)) as RequireAccess,
+        requireTarget: (requirement) => meetTarget(services, state, requirement),
         reply,
         invalid,
         ...(access !== undefined && { access }),
@@ -434,6 +437,20 @@ async function meet(
   const access = await permissions.require(caller, requirement);
   met.push({ requirement, access });
   return access;
+}
+
+/** Like `meet`; the iTwin of the iModel in the path was read together with that. @throws ApiError */
+async function meetTarget(
+  services: Services,
+  state: RequestState,
+  requirement: ITwinRequirement,
+): Promise<ITwinAccess<ITwinOfIModel>> {
+  const { access, met } = state;
+  if (access === undefined || !('onITwin' in access) || access.onITwin.itwin.id !== parseGuid(requirement.id))
+    return meet(services, state, requirement) as Promise<ITwinAccess>;
+  const target = requireMet(access.onITwin, requirement);
+  met.push({ requirement, access: target });
+  return target;
 }
 
 /** Like `meet`, for the requirement of the route; a refusal is written to the audit log. @throws ApiError */

@@ -1,6 +1,12 @@
 import type { FastifyReply } from 'fastify';
 import type { Static, TSchema } from '../jsonSchema.ts';
-import type { IModelAccess, IModelRequirement, ITwinAccess, ITwinRequirement } from '../access/permissions.ts';
+import type {
+  IModelAccess,
+  IModelRequirement,
+  ITwinAccess,
+  ITwinOfIModel,
+  ITwinRequirement,
+} from '../access/permissions.ts';
 import type { Caller, IModelPermission, Permission } from '../domain.ts';
 import type { ErrorCode, ErrorDetail, ApiError } from '../errors.ts';
 import type { Services } from '../services.ts';
@@ -64,6 +70,8 @@ export interface Call<Body, Query> {
   links: Links;
   services: Services;
   requireAccess: RequireAccess;
+  /** Like `requireAccess`, for an iTwin that may be the one of the iModel in the path, which is not read twice. */
+  requireTarget: (requirement: ITwinRequirement) => Promise<ITwinAccess<ITwinOfIModel>>;
   reply: FastifyReply;
   /** Creates the 422 of the operation from details. */
   invalid: (details: ErrorDetail[]) => ApiError;

@@ -1,16 +1,15 @@
 import { randomUUID } from 'node:crypto';
-import type { IModelAccess, ITwinAccess } from '../access/permissions.ts';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import type { Database, Tx } from '../db/database.ts';
 import type { IModelTable } from '../db/schema.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
-import type { Caller } from '../domain.ts';
 import { receiversOf, type Receivers } from '../events/events.ts';
 import { enqueue } from '../operations/jobs.ts';
 import type { Quotas } from '../quotas/quotas.ts';
 import type { BlobStore } from '../storage/blobStore.ts';
 import type { Stores } from '../storage/stores.ts';
 import { beginTransfer } from '../transfer/begin.ts';
+import { cloneInOneStatement } from './cloneStatement.ts';
 import {
   baselineView,
   inheritedProperties,
@@ -18,9 +17,9 @@ import {
   remoteStoreFor,
   viewUpTo,
   withForeignKeyRetry,
+  type CloneRequest,
   type DerivedIModel,
-  type Overrides,
-  type UpTo,
+  type DeriveRequest,
 } from './copyIModel.ts';
 import { deriveJob, type DerivePayload } from './deriveJob.ts';
 
@@ -30,18 +29,6 @@ interface CloningParts {
   quotas: Quotas;
   /** Enabled if some server of the installation runs iTwin.js, which a new baseline needs. */
   checkpoints: Pick<Checkpoints, 'enabled'>;
-}
-
-/** Who derives an iModel from which one, and in which iTwin. The API has checked the permissions on both. */
-interface DeriveRequest {
-  caller: Caller;
-  source: IModelAccess;
-  target: ITwinAccess;
-}
-
-export interface CloneRequest extends DeriveRequest, Overrides {
-  /** The last changeset to include: all by default; index 0 and id `""` include the baseline only. */
-  upTo?: UpTo | undefined;
 }
 
 export interface ForkRequest extends CloneRequest {
@@ -83,8 +70,10 @@ export class Cloning {
    * @returns the id of the clone
    * @throws ApiError iModelNotFound, iModelNotInitialized, ChangesetNotFound, iModelExists; QuotaExceededError
    */
-  clone(request: CloneRequest): Promise<string> {
+  async clone(request: CloneRequest): Promise<string> {
     const { database } = this.#parts;
+    const done = await cloneInOneStatement(this.#parts, request);
+    if (done !== undefined) return done;
     return withForeignKeyRetry(database, async (tx) => {
       const { source, receivers } = await this.#begin(tx, request);
       // Clone rule: nothing is synchronized afterwards.

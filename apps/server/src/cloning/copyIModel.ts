@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { IModelAccess, ITwinAccess } from '../access/permissions.ts';
+import type { IModelAccess, ITwinAccess, ITwinOfIModel } from '../access/permissions.ts';
 import { audit } from '../access/audit.ts';
 import { isForeignKeyError, type Database, type Tx } from '../db/database.ts';
 import type { DerivationKind, IModelTable, OperationTable } from '../db/schema.ts';
@@ -23,6 +23,18 @@ export interface Overrides {
 
 /** The last changeset to include; index 0 and id `""` include the baseline only. */
 export type UpTo = { index: number } | { id: string };
+
+/** Who derives an iModel from which one, and in which iTwin. The API has checked the permissions on both. */
+export interface DeriveRequest {
+  caller: Caller;
+  source: IModelAccess;
+  target: ITwinAccess<ITwinOfIModel>;
+}
+
+export interface CloneRequest extends DeriveRequest, Overrides {
+  /** The last changeset to include: all by default; index 0 and id `""` include the baseline only. */
+  upTo?: UpTo | undefined;
+}
 
 /** The columns that define the history view of an iModel. */
 export type HistoryViewColumns = Pick<
@@ -82,7 +94,7 @@ export async function viewUpTo(tx: Tx, source: IModelTable, upTo: UpTo | undefin
 /** An iModel to be derived from another one. */
 export interface DerivedIModel {
   source: IModelTable;
-  target: ITwinAccess;
+  target: ITwinAccess<ITwinOfIModel>;
   name: string;
   description: string | null;
   extent: Extent | null;
@@ -172,7 +184,11 @@ function lineage(
 }
 
 /** The store that the files must be transferred to; undefined if source and target are in the same data center. */
-export function remoteStoreFor(stores: Stores, source: IModelAccess, target: ITwinAccess): BlobStore | undefined {
+export function remoteStoreFor(
+  stores: Stores,
+  source: IModelAccess,
+  target: ITwinAccess<ITwinOfIModel>,
+): BlobStore | undefined {
   const store = stores.ofDataCenter(target.itwin.data_center);
   return store === stores.ofDataCenter(source.onITwin.itwin.data_center) ? undefined : store;
 }

@@ -42,6 +42,11 @@ export function committedBefore(): boolean {
   return run !== undefined && run.used < run.results.length;
 }
 
+/** Whether the results of this request's transactions are stored, so that its writes have to be transactions. */
+export function keepsOutcomes(): boolean {
+  return runs.getStore() !== undefined;
+}
+
 /** Makes every transaction of a database store or reuse its result in the current request. */
 export function observeTransactions(database: Database): Database {
   const begin = database.db.transaction.bind(database.db);

@@ -380,6 +380,36 @@ for (const engine of engines) {
         assert.match(await planner.plan(statement), /PRIMARY KEY \(imodel_id=\? AND user_id=\?\)|push_count_pkey/);
     });
 
+    test('Named versions of users are numbered as they are created, so that their statistics read the last one only', async () => {
+      const client = await official(server);
+      const made = await makeIModel(client, await server.iTwin(), { changesets: 2 });
+      const versions = [
+        ['first', made.changesets[0]?.id],
+        ['second', made.changesets[1]?.id],
+      ] as const;
+      for (const [name, changesetId] of versions)
+        assert.equal((await olivia.post(`/imodels/${made.id}/namedversions`, { name, changesetId })).status, 201);
+      const path = `/imodels/${made.id}/users/${people.olivia.id}`;
+      const counted = async (): Promise<number> =>
+        ((await page(olivia, path)) as unknown as { user: { statistics: { createdVersionsCount: number } } }).user
+          .statistics.createdVersionsCount;
+      assert.equal(await counted(), 2);
+      // Several rows in one statement, and those of somebody else.
+      await sql`insert into named_version (id, imodel_id, name, search_text, changeset_index, changeset_id, state, creator_id, application_id, application_name, created_at)
+        ${numbers(700)}
+        select ${guid(9)}, ${made.id}, 'v' || i, '', 100 + i, '', 'visible',
+          case when i <= 400 then ${people.olivia.id} else ${people.max.id} end, 'test', 'test', i from n`.execute(
+        db(),
+      );
+      assert.equal(await counted(), 402);
+      const [versionsOf, ...others] = naming(await statementsOfGet(olivia, path), 'named_version');
+      assert.ok(versionsOf);
+      assert.deepEqual(others, []);
+      const plan = await planner.plan(versionsOf);
+      assert.match(plan, /named_version_creator/);
+      assert.doesNotMatch(plan, /TEMP B-TREE|\bSort\b|Aggregate/);
+    });
+
     test('Users of an iModel are found without reading all accounts', async () => {
       const { id } = await makeIModel(await official(server), await server.iTwin());
       const [list] = naming(await statementsOfGet(olivia, `/imodels/${id}/users`), 'user_account', 'order by');

@@ -301,6 +301,8 @@ export interface NamedVersionTable {
   application_id: string;
   application_name: string;
   created_at: number;
+  /** How many versions of the iModel its creator has made, up to this one. The database fills it. */
+  creator_count?: number | null | undefined;
 }
 
 export type HeldLockLevel = 'shared' | 'exclusive';

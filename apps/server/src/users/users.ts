@@ -375,15 +375,23 @@ export class Users {
         pushedChangesetsCount: row.pushes,
         lastPushedAt: row.last_pushed_at,
       });
+    // The last version of each creator has their number: a seek, where counting them grows with them.
     const versions = await this.#db
-      .selectFrom('named_version')
-      .select((eb) => ['creator_id', eb.fn.countAll<number>().as('count')])
-      .where('imodel_id', '=', imodelId)
-      .where('creator_id', 'in', userIds)
-      .groupBy('creator_id')
+      .selectFrom('user_account as a')
+      .select((eb) => [
+        'a.id',
+        eb
+          .selectFrom('named_version as v')
+          .select('v.creator_count')
+          .where('v.imodel_id', '=', imodelId)
+          .whereRef('v.creator_id', '=', 'a.id')
+          .orderBy('v.creator_count', 'desc')
+          .limit(sql.lit(1))
+          .as('count'),
+      ])
+      .where('a.id', 'in', userIds)
       .execute();
-    for (const row of versions)
-      Object.assign(result.get(row.creator_id) ?? {}, { createdVersionsCount: Number(row.count) });
+    for (const { id, count } of versions) Object.assign(result.get(id) ?? {}, { createdVersionsCount: count ?? 0 });
     const accesses = await this.#db
       .selectFrom('imodel_user')
       .select(['user_id', 'first_access_at', 'last_access_at'])

@@ -34,6 +34,7 @@ import { graphicsMigration } from './0040-graphics.ts';
 import { lineageMigration } from './0043-lineage.ts';
 import { pagesBySeeksMigration } from './0045-pages-by-seeks.ts';
 import { searchKeysMigration } from './0046-search-keys.ts';
+import { versionCountsMigration } from './0047-version-counts.ts';
 
 /** All migrations, in the order of their names. A released migration never changes. */
 export function migrationsFor(engine: Engine): Record<string, Migration> {
@@ -72,5 +73,6 @@ export function migrationsFor(engine: Engine): Record<string, Migration> {
     '0043-lineage': lineageMigration(engine),
     '0045-pages-by-seeks': pagesBySeeksMigration(engine),
     '0046-search-keys': searchKeysMigration(engine),
+    '0047-version-counts': versionCountsMigration(engine),
   };
 }

@@ -101,6 +101,7 @@ export class SearchIndex {
   }
 
   async #fill(): Promise<void> {
+    const { db, engine } = this.#database;
     for (const iTwinId of this.#waiting) {
       try {
         for (let added = 1; added > 0 && !this.#ending.signal.aborted;) {
@@ -109,6 +110,8 @@ export class SearchIndex {
           // Other writers get half of the time.
           await pause(performance.now() - began);
         }
+        // By its statistics, PostgreSQL would go on to read the table as if all iModels were still missing in the index.
+        if (engine === 'postgres') await sql`analyze imodel, search_key`.execute(db);
       } catch (error) {
         this.#log.warn({ err: error, iTwinId }, 'the search index could not be filled; the next search tries again');
       }

@@ -115,13 +115,16 @@ describe('The iTwin viewer', { skip: missing }, () => {
       assert.equal(difference(head, await view(page, fork)), 0);
     });
 
-    test('lists the models, and opens the properties when an element is clicked', async () => {
+    test('lists the models, and the properties of the element that is clicked', async () => {
       const shown = await view(page, plant);
       for (const model of ['Equipment', 'Piping', 'Structure'])
         await page.getByText(model, { exact: true }).waitFor({ timeout: viewMs });
       const place = middleOf(shown);
       await page.locator('canvas').first().click({ position: place, force: true });
       await page.getByText('Properties', { exact: true }).waitFor({ timeout: viewMs });
+      const grid = page.locator('.property-grid-widget');
+      for (const text of ['Category', 'Model', /^element \d+$/])
+        await grid.getByText(text).first().waitFor({ timeout: viewMs });
     });
 
     test('shows nothing to somebody who may not see the iModel', async () => {

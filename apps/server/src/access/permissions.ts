@@ -31,7 +31,7 @@ export interface ITwinAccess<Row extends ITwinOfIModel = ITwinTable> {
 }
 
 /** The rows from which the permissions on an iTwin follow, with its organization. */
-export interface Grounds {
+interface Grounds {
   owner: boolean;
   /** Not read, and empty, for owners and administrators. */
   roles: readonly HeldRole[];

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
-import { randomUUID } from 'node:crypto';
+import { execFile, fork } from 'node:child_process';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -13,12 +15,17 @@ import {
 } from '@itwin/core-common';
 import { ECSchemaRpcInterface } from '@itwin/ecschema-rpcinterface-common';
 import { PresentationRpcInterface } from '@itwin/presentation-common';
+import type { FastifyBaseLogger } from 'fastify';
+import pino from 'pino';
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import type { ConfigInput } from '../apps/server/src/config.ts';
 import { BackendProcess } from '../apps/server/src/viewer/backendProcess.ts';
 import { kindOf, refusedOperations } from '../apps/server/src/viewer/operations.ts';
+import { TileCache } from '../apps/server/src/viewer/tileCache.ts';
 import { Api, type Answer, type WireError } from './support/api.ts';
 import { makeIModel, official, workFolder } from './support/clients.ts';
+import { freePort } from './support/freePort.ts';
+import { endServer, Installation, setups, type TestServer } from './support/server.ts';
 import { onEachDatabase, type Context } from './support/suite.ts';
 import { until } from './support/until.ts';
 
@@ -136,6 +143,12 @@ async function tileOf(context: Context, place: Place): Promise<Buffer> {
   assert.equal(response.status, 200);
   assert.equal(response.headers.get('content-type'), 'application/octet-stream');
   return Buffer.from(await response.arrayBuffer());
+}
+
+/** A suite whose outcome does not depend on the database and the store. */
+function onOneDatabase(name: string, input: ConfigInput, body: (context: Context) => void): void {
+  const [setup] = setups;
+  onEachDatabase(name, input, body, setup === undefined ? [] : [setup]);
 }
 
 test('every operation of the interfaces is either permitted or refused with a reason', () => {
@@ -312,7 +325,7 @@ onEachDatabase('A viewer', config, (context) => {
   });
 });
 
-onEachDatabase('A back end that nobody uses', { ...config, viewer: { enabled: true, idleSeconds: 1 } }, (context) => {
+onOneDatabase('A back end that nobody uses', { ...config, viewer: { enabled: true, idleSeconds: 1 } }, (context) => {
   test('closes its checkpoints and ends, and starts again with the next request', { skip }, async () => {
     const { id } = await makeIModel(context.olivia, context.iTwinId);
     const place = { iTwinId: context.iTwinId, iModelId: id };
@@ -326,7 +339,7 @@ onEachDatabase('A back end that nobody uses', { ...config, viewer: { enabled: tr
   });
 });
 
-onEachDatabase(
+onOneDatabase(
   'A back end beyond its limits',
   { ...config, viewer: { enabled: true, requestsPerUser: 1 } },
   (context) => {
@@ -347,6 +360,139 @@ onEachDatabase(
     });
   },
 );
+
+onOneDatabase(
+  'A back end that takes too much memory',
+  { ...config, viewer: { enabled: true, memoryMiB: 128 } },
+  (context) => {
+    test('is ended, and the viewer is told to try again', { skip }, async () => {
+      const { id } = await makeIModel(context.olivia, context.iTwinId);
+      const place = { iTwinId: context.iTwinId, iModelId: id };
+      const refused = await until(
+        'the end of the process',
+        async () => {
+          const answer = await call(context.api, place, `${read}getConnectionProps`);
+          return answer.status === 503 ? answer : undefined;
+        },
+        60_000,
+      );
+      assert.match(refused.headers.get('retry-after') ?? '', /^\d+$/);
+      assert.ok(processOf(context).starts > 0);
+    });
+  },
+);
+
+onEachDatabase(
+  'Kept tiles',
+  { ...config, viewer: { enabled: true }, collector: { intervalSeconds: 0, graceSeconds: 0 } },
+  (context) => {
+    test(
+      'are removed with the last iModel that has the content, and a damaged one is made again',
+      { skip },
+      async () => {
+        const place = { iTwinId: context.iTwinId, iModelId: await makePlant(context, 50) };
+        const { viewer, collector } = context.server.services;
+        const whole = await tileOf(context, place);
+        const folder = path.join(context.server.installation.dataDir, 'tiles');
+        const [content = ''] = readdirSync(folder);
+        for (const name of readdirSync(path.join(folder, content))) {
+          const file = path.join(folder, content, name);
+          const bytes = readFileSync(file);
+          bytes.writeUInt8(bytes.readUInt8(40) ^ 1, 40);
+          writeFileSync(file, bytes);
+        }
+        const { made } = viewer.counts;
+        assert.deepEqual(await tileOf(context, place), whole);
+        assert.equal(viewer.counts.made, made + 1);
+        const clone = await cloneOf(context, place.iModelId);
+        assert.equal((await context.api.delete(`/imodels/${place.iModelId}`)).status, 204);
+        await collector.runOnce();
+        await collector.runOnce();
+        assert.deepEqual(await viewer.tiles.contents(), [content]);
+        assert.equal((await context.api.delete(`/imodels/${clone.iModelId}`)).status, 204);
+        await until(
+          'the removal',
+          async () => {
+            await collector.runOnce();
+            return (await viewer.tiles.contents()).length === 0 ? true : undefined;
+          },
+          60_000,
+        );
+        assert.equal(viewer.tiles.bytes, 0);
+      },
+    );
+  },
+);
+
+test('kept tiles stay within their budget, and those that were used least recently go first', async () => {
+  const work = workFolder();
+  try {
+    const log = pino({ level: 'silent' }) as unknown as FastifyBaseLogger;
+    const tiles = new TileCache(work.path, 10_000, log);
+    const answer = { contentType: 'text/plain', body: randomBytes(900) };
+    for (let n = 0; n < 10; n++) await tiles.keep('b-1-0-x', [String(n)], answer);
+    assert.ok((await tiles.find('b-1-0-x', ['0'])) !== undefined);
+    await tiles.keep('b-1-0-x', ['10'], answer);
+    assert.ok(tiles.bytes <= 10_000);
+    assert.ok((await tiles.find('b-1-0-x', ['0'])) !== undefined);
+    assert.equal(await tiles.find('b-1-0-x', ['1']), undefined);
+    const again = new TileCache(work.path, 10_000, log);
+    assert.deepEqual(await again.find('b-1-0-x', ['10']), answer);
+    assert.equal(again.bytes, tiles.bytes);
+  } finally {
+    work.remove();
+  }
+});
+
+test('a back end of its own answers the viewers of a server that has none', { skip }, async () => {
+  const key = randomBytes(24).toString('base64url');
+  const [port, serverPort] = [await freePort(), await freePort()];
+  const work = workFolder();
+  const installation = await Installation.create('sqlite');
+  const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
+  const child = fork(
+    cli,
+    [
+      'view-backend',
+      '--server',
+      `http://127.0.0.1:${serverPort}`,
+      '--data',
+      work.path,
+      '--host',
+      '127.0.0.1',
+      '--port',
+      String(port),
+    ],
+    {
+      cwd: work.path,
+      env: { PATH: process.env['PATH'], HOME: work.path, OFFSHOOT_VIEWER_KEY: key, OFFSHOOT_LOG_LEVEL: 'fatal' },
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    },
+  );
+  const ended = once(child, 'exit');
+  let server: TestServer | undefined;
+  try {
+    const started = await Promise.race([once(child, 'message'), ended.then(() => undefined)]);
+    assert.notEqual(started, undefined, 'the back end ended while it started');
+    server = await installation.start({
+      ...config,
+      port: serverPort,
+      viewer: { enabled: true, service: { url: `http://127.0.0.1:${port}`, key } },
+    });
+    const iTwinId = await server.iTwin();
+    const { id } = await makeIModel(await official(server), iTwinId);
+    const answer = await call(await server.as('olivia'), { iTwinId, iModelId: id }, `${read}getConnectionProps`);
+    assert.equal(answer.status, 200, JSON.stringify(answer.body));
+    // Nobody but the server may use it.
+    const stranger = await fetch(`http://127.0.0.1:${port}/ping`, { headers: { 'offshoot-view-key': 'a'.repeat(32) } });
+    assert.equal(stranger.status, 403);
+  } finally {
+    child.kill('SIGTERM');
+    await ended;
+    await endServer(server);
+    work.remove();
+  }
+});
 
 onEachDatabase('Without a back end', {}, (context) => {
   test('a viewer is told that this server answers none', async () => {

@@ -3,8 +3,9 @@
  * 20 are valves, which use a geometry part each; the others are pipes, vessels, panes of glass and wires. A process of
  * its own, because iTwin.js blocks.
  */
-import { rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import path from 'node:path';
 import {
   DocumentListModel,
   Drawing,
@@ -171,7 +172,9 @@ function insertPlant(db: SnapshotDb): void {
   }
 }
 
-await startITwinJs({ cacheDir: tmpdir() });
+// A folder of its own: iTwin.js refuses one that another process uses.
+const cacheDir = mkdtempSync(path.join(tmpdir(), 'offshoot-plant-'));
+await startITwinJs({ cacheDir });
 rmSync(file, { force: true });
 const db = SnapshotDb.createEmpty(file, { rootSubject: { name: 'Plant' } });
 if (kind === '2d') insertRooms(db);
@@ -179,3 +182,4 @@ else insertPlant(db);
 db.saveChanges();
 db.close();
 await IModelHost.shutdown();
+rmSync(cacheDir, { recursive: true, force: true });

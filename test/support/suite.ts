@@ -16,13 +16,17 @@ export interface Context {
   refused(status: number): number;
 }
 
-/** Runs a suite on a running server of each database and store. The context is set before its first test. */
+/**
+ * Runs a suite on a running server of each database and store. The context is set before its first test.
+ * @param on fewer of them, for what does not depend on them
+ */
 export function onEachDatabase(
   name: string,
   config: ConfigInput | ((setup: Setup) => ConfigInput),
   body: (context: Context) => void,
+  on: readonly Setup[] = setups,
 ): void {
-  for (const setup of setups) {
+  for (const setup of on) {
     describe(`${name} on ${setup.engine} and ${setup.store}`, () => {
       const context = {
         engine: setup.engine,

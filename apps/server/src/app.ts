@@ -238,14 +238,12 @@ async function closeApp(app: FastifyInstance, graceMs: number): Promise<void> {
 }
 
 /** The separate server for `/metrics`; undefined if metrics are disabled or served on the port of the API. */
-async function metricsServer(
-  app: FastifyInstance,
-  { config, database }: Services,
-): Promise<FastifyInstance | undefined> {
+async function metricsServer(app: FastifyInstance, services: Services): Promise<FastifyInstance | undefined> {
+  const { config } = services;
   if (!config.metrics) return undefined;
   const own = config.metricsPort === undefined ? undefined : Fastify({ forceCloseConnections: true, bodyLimit });
   if (own !== undefined) addSecurityHeaders(own.server);
-  await serveMetrics(app, own ?? app, database);
+  await serveMetrics(app, own ?? app, services);
   return own;
 }
 

@@ -16,6 +16,7 @@ const commands: Record<string, () => Promise<Command>> = {
   start: async () => (await import('./commands/start.ts')).startCommand(),
   work: async () => (await import('./commands/start.ts')).workCommand(),
   itwinjs: async () => (await import('./commands/itwinjs.ts')).iTwinJsCommand(),
+  'view-backend': async () => (await import('./commands/viewBackend.ts')).viewBackendCommand(),
   token: async () => (await import('./commands/token.ts')).tokenCommand(),
   login: async () => (await import('./commands/login.ts')).loginCommand(),
   logout: async () => (await import('./commands/login.ts')).logoutCommand(),

@@ -708,7 +708,7 @@ export const ConfigSchema = Type.Object(
           description: 'Processes that answer viewers. All iModels of one family use the same one.',
         }),
         memoryMiB: Type.Integer({
-          minimum: 256,
+          minimum: 128,
           default: 2048,
           description: 'Maximum memory of one process; beyond it the process is started again. Measured on Linux only.',
         }),
@@ -749,6 +749,31 @@ export const ConfigSchema = Type.Object(
           default: 4096,
           description: 'Disk space of this server for tiles, which iModels with the same content share; 0 keeps none.',
         }),
+        service: Type.Optional(
+          Type.Object(
+            {
+              url: Type.String({
+                pattern: '^https?://[^/]',
+                maxLength: 2000,
+                description:
+                  'URL of the view back end (`offshoot view-backend`), which runs iTwin.js instead of this server.',
+              }),
+              key: Type.Optional(
+                Type.String({
+                  minLength: shortestServiceKey,
+                  maxLength: 1000,
+                  description:
+                    'Secret shared with the view back end; may also be set in the environment as `OFFSHOOT_VIEWER_KEY`.',
+                }),
+              ),
+            },
+            {
+              additionalProperties: false,
+              description:
+                'The view back end that answers viewers in place of processes of this server. By default none.',
+            },
+          ),
+        ),
       },
       {
         additionalProperties: false,
@@ -1015,6 +1040,8 @@ export const ConfigSchema = Type.Object(
 
 /** Environment variable with the key of the iTwin.js service. */
 export const serviceKeyName = 'OFFSHOOT_ITWINJS_KEY';
+/** Environment variable with the key of the view back end. */
+export const viewerKeyName = 'OFFSHOOT_VIEWER_KEY';
 /** Environment variable with the connection string of stores of type azure. */
 const connectionStringName = 'AZURE_STORAGE_CONNECTION_STRING';
 
@@ -1022,6 +1049,7 @@ const connectionStringName = 'AZURE_STORAGE_CONNECTION_STRING';
 export const nestedEnvironment: Readonly<Record<string, string>> = {
   [connectionStringName]: 'store.connectionString',
   [serviceKeyName]: 'checkpoints.service.key',
+  [viewerKeyName]: 'viewer.service.key',
 };
 
 /** The complete configuration: defaults, file, environment and command line merged. */
@@ -1199,6 +1227,13 @@ function checkConfig(value: Record<string, unknown>, env: NodeJS.ProcessEnv, fau
       if (service.key.length < shortestServiceKey)
         faults.push(
           `${serviceKeyName} is missing or shorter than ${shortestServiceKey} characters: checkpoints.service needs it`,
+        );
+    }
+    if (config.viewer.service !== undefined) {
+      config.viewer.service.key ??= env[viewerKeyName] ?? '';
+      if (config.viewer.service.key.length < shortestServiceKey)
+        faults.push(
+          `${viewerKeyName} is missing or shorter than ${shortestServiceKey} characters: viewer.service needs it`,
         );
     }
     if (!(config.defaultTier in config.tiers))

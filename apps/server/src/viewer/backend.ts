@@ -1,4 +1,5 @@
 import http from 'node:http';
+import https from 'node:https';
 import { readAtMost } from '../http/readAtMost.ts';
 import { keyHeader, pingPath } from './protocol.ts';
 
@@ -19,9 +20,17 @@ export interface BackendAnswer {
 export interface Backend {
   /** @throws BackendLostError if the back end ended or cannot be reached, or what aborted the request */
   call(request: BackendRequest, signal: AbortSignal): Promise<BackendAnswer>;
-  /** Ends the process, whatever it is doing. The next call starts another one. */
-  kill(reason: string): void;
   stop(): Promise<void>;
+  /** What runs now; undefined for a back end that runs elsewhere. */
+  readonly usage?: BackendUsage;
+}
+
+export interface BackendUsage {
+  /** Open checkpoints. */
+  checkpoints: number;
+  memoryBytes: number;
+  /** How often the process was started. */
+  starts: number;
 }
 
 /** The back end ended before it answered, or cannot be reached. The request may be sent again. */
@@ -39,33 +48,31 @@ const pingMs = 5000;
 
 /** Where a back end listens. */
 export interface BackendAddress {
-  host: string;
-  port: number;
+  url: URL;
   key: string;
 }
 
 /** Sends one request. @throws BackendLostError, or what aborted the request */
 export async function sendTo(
   address: BackendAddress,
-  agent: http.Agent,
+  agent: http.Agent | undefined,
   request: BackendRequest,
   signal: AbortSignal,
 ): Promise<BackendAnswer> {
   try {
     const response = await new Promise<http.IncomingMessage>((resolve, reject) => {
-      const sent = http.request({
-        host: address.host,
-        port: address.port,
+      const options = {
         agent,
         method: 'POST',
-        path: request.path,
         headers: {
           ...request.headers,
           [keyHeader]: address.key,
           'content-length': Buffer.byteLength(request.body),
         },
         signal,
-      });
+      };
+      const { url } = address;
+      const sent = (url.protocol === 'https:' ? https : http).request(new URL(request.path, url), options);
       sent.once('response', resolve);
       sent.once('error', reject);
       sent.end(request.body);
@@ -81,7 +88,7 @@ export async function sendTo(
 export async function isResponsive(address: BackendAddress): Promise<boolean> {
   try {
     const ping = { path: pingPath, body: '', headers: {} };
-    const { status } = await sendTo(address, http.globalAgent, ping, AbortSignal.timeout(pingMs));
+    const { status } = await sendTo(address, undefined, ping, AbortSignal.timeout(pingMs));
     return status === 204;
   } catch {
     return false;

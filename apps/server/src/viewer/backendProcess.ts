@@ -16,13 +16,14 @@ import {
   type Backend,
   type BackendAnswer,
   type BackendRequest,
+  type BackendUsage,
 } from './backend.ts';
 import type { BackendMessage, BackendSettings } from './protocol.ts';
 
 /** A running process. */
 interface Running {
   child: ChildProcess;
-  port: number;
+  url: URL;
   key: string;
   agent: http.Agent;
 }
@@ -74,9 +75,9 @@ export class BackendProcess implements Backend {
     return this.#child === undefined ? undefined : treeOf(this.#child).at(-1);
   }
 
-  /** Resident memory, bytes; 0 if the process does not run. */
-  get memoryBytes(): number {
-    return this.#child === undefined ? 0 : memoryOf(this.#child);
+  get usage(): BackendUsage {
+    const memoryBytes = this.#child === undefined ? 0 : memoryOf(this.#child);
+    return { checkpoints: this.open, memoryBytes, starts: this.starts };
   }
 
   async call(request: BackendRequest, signal: AbortSignal): Promise<BackendAnswer> {
@@ -85,7 +86,7 @@ export class BackendProcess implements Backend {
     try {
       const running = await this.#require(signal);
       try {
-        return await sendTo({ host: '127.0.0.1', ...running }, running.agent, request, signal);
+        return await sendTo(running, running.agent, request, signal);
       } catch (error) {
         // A client that has gone says nothing about the process.
         if (isTimeout(signal)) void this.#killUnlessResponsive(running);
@@ -99,6 +100,7 @@ export class BackendProcess implements Backend {
     }
   }
 
+  /** Ends the process, whatever it is doing. The next call starts another one. */
   kill(reason: string): void {
     if (this.#child === undefined) return;
     this.#options.log.warn({ reason }, 'the view back end is ended');
@@ -116,8 +118,7 @@ export class BackendProcess implements Backend {
 
   /** A call took too long. Others may be waiting behind it for as long as its native code runs. */
   async #killUnlessResponsive(running: Running): Promise<void> {
-    if (!(await isResponsive({ host: '127.0.0.1', ...running })) && this.#child === running.child)
-      this.kill('it does not respond');
+    if (!(await isResponsive(running)) && this.#child === running.child) this.kill('it does not respond');
   }
 
   async #require(signal: AbortSignal): Promise<Running> {
@@ -183,7 +184,7 @@ export class BackendProcess implements Backend {
     };
     const port = await this.#listening(child, settings);
     this.#watch(child, viewer.memoryMiB * 2 ** 20);
-    return { child, port, key: settings.key, agent };
+    return { child, url: new URL(`http://127.0.0.1:${port}`), key: settings.key, agent };
   }
 
   /** Sends the settings and waits until the process listens. */

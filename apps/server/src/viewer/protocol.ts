@@ -37,8 +37,8 @@ export interface BackendSettings {
   /** Port to listen on; 0 for any. */
   port: number;
   host: string;
-  /** The only origin from which blocks are read; undefined for those that the server names. */
-  origin?: string;
+  /** Where the server is reached from here; undefined for the address that the server names. */
+  server?: string;
 }
 
 /** The process tells this when it listens, and when the number of open checkpoints changes. */

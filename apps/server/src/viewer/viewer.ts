@@ -19,6 +19,7 @@ import { ApiError } from '../errors.ts';
 import { account, type SignedLinks } from '../storage/signedLinks.ts';
 import { traced } from '../traces/traces.ts';
 import { BackendLostError, type Backend, type BackendAnswer, type BackendRequest } from './backend.ts';
+import { removeOrphanTiles } from './orphanTiles.ts';
 import { checkpointHeader, type ViewCheckpoint } from './protocol.ts';
 import { parametersText, pathOf, type RpcCall } from './rpcCall.ts';
 import type { KeptAnswer, TileCache } from './tileCache.ts';
@@ -106,6 +107,12 @@ export class Viewer {
 
   get backends(): readonly Backend[] {
     return this.#parts.backends;
+  }
+
+  /** Removes the tiles of contents that the collector has removed. */
+  async removeOrphanTiles(signal: AbortSignal): Promise<number> {
+    const { database, tiles, version } = this.#parts;
+    return this.available ? removeOrphanTiles(database.scans, tiles, version, signal) : 0;
   }
 
   get tiles(): TileCache {

@@ -9,6 +9,7 @@ import { returnFreeSpace } from '../db/sqlite/freeSpace.ts';
 import { steadyClock } from '../operations/steadyClock.ts';
 import type { DiskSpace } from '../storage/diskSpace.ts';
 import type { Stores } from '../storage/stores.ts';
+import type { Viewer } from '../viewer/viewer.ts';
 
 const dayMs = 24 * 3_600_000;
 
@@ -20,12 +21,13 @@ interface CollectorParts {
   stores: Stores;
   space: DiskSpace;
   seeds: Seeds;
+  viewer: Pick<Viewer, 'removeOrphanTiles'>;
 }
 
 /** The collector, and the upkeep of disk and audit that runs with it. */
 export function wireCollector(
   config: Config,
-  { database, stores, space, seeds }: CollectorParts,
+  { database, stores, space, seeds, viewer }: CollectorParts,
   log: FastifyBaseLogger,
 ): Collector {
   const { graceSeconds } = config.collector;
@@ -48,6 +50,7 @@ export function wireCollector(
       thorough,
       signal,
     });
+    if (thorough || collected.changesets + collected.blobs > 0) await viewer.removeOrphanTiles(signal);
     if (database.writer !== undefined) await returnFreeSpace(database.writer, signal);
     return collected;
   }, log);

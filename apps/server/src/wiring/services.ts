@@ -115,7 +115,7 @@ async function wireServices(
   const pictures = new Pictures();
   const signedLinks = new SignedLinks(linkKeys, config.signedLinkSeconds);
   const viewer = wireViewer(config, { database, checkpoints, signedLinks, workDir, log });
-  const collector = wireCollector(config, { database, stores, space, seeds }, log);
+  const collector = wireCollector(config, { database, stores, space, seeds, viewer }, log);
   const searchIndex = new SearchIndex(database, log);
   let abortTimer: NodeJS.Timeout | undefined;
   return {

@@ -7,6 +7,7 @@ import type { Config } from '../config.ts';
 import type { Database } from '../db/database.ts';
 import type { SignedLinks } from '../storage/signedLinks.ts';
 import { BackendProcess } from '../viewer/backendProcess.ts';
+import { RemoteBackend } from '../viewer/remoteBackend.ts';
 import { TileCache } from '../viewer/tileCache.ts';
 import { Viewer } from '../viewer/viewer.ts';
 
@@ -24,9 +25,9 @@ interface ViewerParts {
 /** What answers viewers; it has no back ends if this server answers none. */
 export function wireViewer(config: Config, { workDir, log, ...parts }: ViewerParts): Viewer {
   const { viewer } = config;
-  const enabled = viewer.enabled && isViewerInstalled();
-  const backends = Array.from(
-    { length: enabled ? viewer.processes : 0 },
+  const { service } = viewer;
+  const processes = Array.from(
+    { length: viewer.enabled && service === undefined && isViewerInstalled() ? viewer.processes : 0 },
     (_, n) =>
       new BackendProcess({
         folder: path.join(workDir, `viewer-${n}`),
@@ -36,12 +37,20 @@ export function wireViewer(config: Config, { workDir, log, ...parts }: ViewerPar
         log,
       }),
   );
-  const tiles = new TileCache(path.join(config.dataDir, 'tiles'), enabled ? viewer.tilesMiB * 2 ** 20 : 0, log);
+  const backends =
+    viewer.enabled && service !== undefined
+      ? [new RemoteBackend({ url: service.url, key: service.key ?? '' })]
+      : processes;
+  const tiles = new TileCache(
+    path.join(config.dataDir, 'tiles'),
+    backends.length > 0 ? viewer.tilesMiB * 2 ** 20 : 0,
+    log,
+  );
   return new Viewer({ ...parts, config, tiles, backends, version: iTwinJsVersion() });
 }
 
 /** Whether iTwin.js and the packages of the interfaces of viewers are installed. */
-function isViewerInstalled(): boolean {
+export function isViewerInstalled(): boolean {
   try {
     for (const name of ['@itwin/presentation-backend', '@itwin/ecschema-rpcinterface-impl']) import.meta.resolve(name);
     return isITwinJsInstalled();

@@ -1,7 +1,7 @@
 import { timingSafeEqual } from 'node:crypto';
 import http, { type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { CloudSqlite, V2CheckpointManager, type IModelHostOptions } from '@itwin/core-backend';
+import { CloudSqlite, IModelHost, V2CheckpointManager, type IModelHostOptions } from '@itwin/core-backend';
 import { BentleyCloudRpcManager, IModelReadRpcInterface, IModelTileRpcInterface } from '@itwin/core-common';
 import { ECSchemaRpcInterface } from '@itwin/ecschema-rpcinterface-common';
 import { ECSchemaRpcImpl } from '@itwin/ecschema-rpcinterface-impl';
@@ -57,7 +57,7 @@ export async function runBackend(
   folder: string,
   settings: BackendSettings,
   onOpen: (open: number) => void,
-): Promise<{ port: number; close: () => void }> {
+): Promise<{ port: number; close: () => Promise<void> }> {
   const checkpoints = new OpenCheckpoints(settings, onOpen);
   await startITwinJs({
     cacheDir: folder,
@@ -93,7 +93,14 @@ export async function runBackend(
     server.once('error', reject);
     server.listen(settings.port, settings.host, resolve);
   });
-  return { port: (server.address() as AddressInfo).port, close: () => server.closeAllConnections() };
+  return {
+    port: (server.address() as AddressInfo).port,
+    close: async () => {
+      server.close();
+      server.closeAllConnections();
+      await IModelHost.shutdown();
+    },
+  };
 }
 
 interface Parts {

@@ -1,4 +1,5 @@
 import { SnapshotDb, V2CheckpointManager } from '@itwin/core-backend';
+import { account } from '../../storage/signedLinks.ts';
 import type { BackendSettings, ViewCheckpoint } from '../protocol.ts';
 
 /** How often idle checkpoints are looked for, at most, milliseconds. */
@@ -33,12 +34,12 @@ interface CheckpointAccess {
  * again answers the next request of any viewer.
  */
 export class OpenCheckpoints {
-  readonly #settings: Pick<BackendSettings, 'idleMs' | 'maxCheckpoints' | 'origin'>;
+  readonly #settings: Pick<BackendSettings, 'idleMs' | 'maxCheckpoints' | 'server'>;
   readonly #onChange: (open: number) => void;
   readonly #entries = new Map<string, Entry>();
 
   constructor(
-    settings: Pick<BackendSettings, 'idleMs' | 'maxCheckpoints' | 'origin'>,
+    settings: Pick<BackendSettings, 'idleMs' | 'maxCheckpoints' | 'server'>,
     onChange: (open: number) => void,
   ) {
     this.#settings = settings;
@@ -69,8 +70,8 @@ export class OpenCheckpoints {
     const found = this.#entries.get(keyOf(iModelId, changeset.id))?.checkpoint;
     if (found === undefined) throw new Error('no request names this checkpoint');
     return {
-      accountName: 'storage',
-      baseUri: found.baseUri,
+      accountName: account,
+      baseUri: this.#settings.server === undefined ? found.baseUri : `${this.#settings.server}/${account}`,
       containerId: found.container,
       dbName: found.database,
       sasToken: found.token,
@@ -80,8 +81,6 @@ export class OpenCheckpoints {
   #entry(key: string, checkpoint: ViewCheckpoint): Entry {
     const known = this.#entries.get(key);
     if (known !== undefined) return known;
-    if (this.#settings.origin !== undefined && !checkpoint.baseUri.startsWith(`${this.#settings.origin}/`))
-      throw new Error('the blocks of the checkpoint are at another origin');
     if (this.#entries.size >= this.#settings.maxCheckpoints) this.#closeOldest();
     const entry: Entry = { checkpoint, opening: undefined as never, users: 0, usedAt: performance.now() };
     this.#entries.set(key, entry);

@@ -47,22 +47,23 @@ export class ConsoleServer {
 /** A browser that notes what a page must not do: errors, and requests to other hosts. */
 export class ConsoleBrowser {
   readonly #browser: Browser;
-  readonly #origin: string;
+  readonly #origins: readonly string[];
   readonly faults: string[] = [];
   readonly #withPassword = new Set<PersonName>();
 
-  private constructor(browser: Browser, origin: string) {
+  private constructor(browser: Browser, origins: readonly string[]) {
     this.#browser = browser;
-    this.#origin = origin;
+    this.#origins = origins;
   }
 
-  static async launch(origin: string): Promise<ConsoleBrowser> {
+  /** @param origins that pages may send requests to */
+  static async launch(...origins: string[]): Promise<ConsoleBrowser> {
     const browser = await browserType.launch({
       executablePath: chromium as string,
       args: chromiumFlags.filter((flag) => flag !== '--headless'),
       timeout: 30_000,
     });
-    return new ConsoleBrowser(browser, origin);
+    return new ConsoleBrowser(browser, origins);
   }
 
   async close(): Promise<void> {
@@ -85,7 +86,8 @@ export class ConsoleBrowser {
     });
     page.on('request', (request) => {
       const url = request.url();
-      if (!url.startsWith(`${this.#origin}/`) && !/^(?:blob|data):/.test(url)) this.faults.push(`request: ${url}`);
+      if (!this.#origins.some((origin) => url.startsWith(`${origin}/`)) && !/^(?:blob|data):/.test(url))
+        this.faults.push(`request: ${url}`);
     });
     return page;
   }

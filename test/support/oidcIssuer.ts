@@ -1,5 +1,7 @@
-import { createServer } from 'node:http';
+import { createHash, randomUUID } from 'node:crypto';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { text } from 'node:stream/consumers';
 import { exportJWK, generateKeyPair, SignJWT, type CryptoKey, type JWTHeaderParameters } from 'jose';
 import type { ConfigInput } from '../../apps/server/src/config.ts';
 
@@ -14,6 +16,8 @@ export interface OidcIssuer {
   requests: string[];
   /** Answers 500 to every request while this is set. */
   broken: boolean;
+  /** The claims of the person who signs in there with a browser, without being asked anything. */
+  person: Record<string, unknown> | undefined;
   /** A token with these claims, valid for an hour. */
   token(claims: object, options?: { header?: Partial<JWTHeaderParameters>; key?: CryptoKey }): Promise<string>;
   close(): void;
@@ -26,14 +30,13 @@ export async function startOidcIssuer(): Promise<OidcIssuer> {
   const server = createServer((request, response) => {
     issuer.requests.push(request.url ?? '');
     response.setHeader('content-type', 'application/json');
+    response.setHeader('access-control-allow-origin', '*');
     if (issuer.broken) response.writeHead(500).end('{}');
-    else
-      response.end(
-        JSON.stringify(
-          request.url === '/keys' ? { keys: [jwk] } : { issuer: issuer.url, jwks_uri: `${issuer.url}/keys` },
-        ),
-      );
+    else if (request.url === '/keys') response.end(JSON.stringify({ keys: [jwk] }));
+    else if (request.url === '/.well-known/openid-configuration') response.end(JSON.stringify(discovery(issuer.url)));
+    else void signIn(issuer, codes, request, response);
   });
+  const codes = new Map<string, URLSearchParams>();
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const issuer: OidcIssuer = {
@@ -47,6 +50,7 @@ export async function startOidcIssuer(): Promise<OidcIssuer> {
     },
     requests: [],
     broken: false,
+    person: undefined,
     token: (claims, { header = {}, key = privateKey } = {}) =>
       // The library's setters would refuse claims that no issuer should send.
       new SignJWT({
@@ -65,4 +69,54 @@ export async function startOidcIssuer(): Promise<OidcIssuer> {
     },
   };
   return issuer;
+}
+
+const discovery = (url: string): object => ({
+  issuer: url,
+  jwks_uri: `${url}/keys`,
+  authorization_endpoint: `${url}/authorize`,
+  token_endpoint: `${url}/token`,
+});
+
+/** Signs `person` in with an authorization code, whose request must prove that it knows the verifier of the code. */
+async function signIn(
+  issuer: OidcIssuer,
+  codes: Map<string, URLSearchParams>,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const { pathname, searchParams } = new URL(request.url ?? '', issuer.url);
+  if (issuer.person === undefined || !['/authorize', '/token'].includes(pathname)) {
+    response.writeHead(404).end('{}');
+    return;
+  }
+  if (pathname === '/authorize') {
+    const code = randomUUID();
+    codes.set(code, searchParams);
+    const back = new URL(searchParams.get('redirect_uri') ?? '');
+    back.searchParams.set('code', code);
+    back.searchParams.set('state', searchParams.get('state') ?? '');
+    response.writeHead(302, { location: back.href }).end();
+    return;
+  }
+  const sent = new URLSearchParams(await text(request));
+  const asked = codes.get(sent.get('code') ?? '');
+  codes.delete(sent.get('code') ?? '');
+  const proof = createHash('sha256')
+    .update(sent.get('code_verifier') ?? '')
+    .digest('base64url');
+  if (asked?.get('code_challenge_method') !== 'S256' || asked.get('code_challenge') !== proof) {
+    response.writeHead(400).end(JSON.stringify({ error: 'invalid_grant' }));
+    return;
+  }
+  const clientId = asked.get('client_id') ?? '';
+  response.end(
+    JSON.stringify({
+      token_type: 'Bearer',
+      expires_in: 3600,
+      scope: asked.get('scope'),
+      access_token: await issuer.token({ ...issuer.person, client_id: clientId, scope: asked.get('scope') }),
+      id_token: await issuer.token({ ...issuer.person, aud: clientId }),
+    }),
+  );
 }

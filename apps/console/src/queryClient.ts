@@ -12,6 +12,12 @@ function again(failures: number, error: Error): boolean {
   return error.status === 0 || error.status >= 500;
 }
 
+/** How often a page looks whether a server that did not answer is back, milliseconds. */
+const goneMs = 5000;
+
+/** Whether nothing answered: no server, or a proxy that does not reach it. */
+const isGone = (error: Error | null): boolean => error instanceof ApiFault && [0, 502, 503, 504].includes(error.status);
+
 export const queryClient = new QueryClient({
   defaultOptions: {
     queries: {
@@ -19,6 +25,7 @@ export const queryClient = new QueryClient({
       networkMode: 'always',
       staleTime: 10_000,
       retry: again,
+      refetchInterval: ({ state: { error } }) => (isGone(error) ? goneMs : false),
       retryDelay: (attempt, error) =>
         error instanceof ApiFault && error.retryAfter !== undefined
           ? error.retryAfter * 1000

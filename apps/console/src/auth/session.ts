@@ -1,5 +1,6 @@
-import { UserManager, WebStorageStateStore, type User } from 'oidc-client-ts';
+import { ErrorResponse, UserManager, WebStorageStateStore, type User } from 'oidc-client-ts';
 import { useTokens } from '../api/client.ts';
+import { ApiFault } from '../api/fault.ts';
 import { consoleAddress, serverAddress } from '../base.ts';
 import type { ConsoleIssuer, ConsoleSettings } from './settings.ts';
 
@@ -127,29 +128,39 @@ export class Session {
       redirect_uri: `${consoleAddress}${callbackPath}`,
       post_logout_redirect_uri: consoleAddress,
       response_type: 'code',
-      automaticSilentRenew: true,
+      // The library would renew beside the requests that find the token expired, and a refresh token can be used once.
+      automaticSilentRenew: false,
+      // The shortest life of a token of this server is a minute: with the default of a minute it would be renewed all the time.
+      accessTokenExpiringNotificationTimeInSeconds: 20,
       userStore: new WebStorageStateStore({ store: sessionStorage }),
       stateStore: new WebStorageStateStore({ store: sessionStorage }),
     });
     manager.events.addUserLoaded((user) => this.#take(user));
-    manager.events.addSilentRenewError(() => undefined);
-    manager.events.addAccessTokenExpired(() => void this.#token());
+    manager.events.addAccessTokenExpiring(() => void this.#renew(manager).catch(() => undefined));
+    manager.events.addAccessTokenExpired(() => void this.#token().catch(() => undefined));
     this.#manager = manager;
     return manager;
   }
 
   async #token(): Promise<string | undefined> {
-    const user = await this.#manager?.getUser();
-    if (user == null) return undefined;
+    const manager = this.#manager;
+    const user = await manager?.getUser();
+    if (manager === undefined || user == null) return undefined;
     if (user.expired !== true) return user.access_token;
-    // Requests that start together share one renewal, because a refresh token can be used once.
-    this.#renewal ??= (this.#manager as UserManager).signinSilent().finally(() => (this.#renewal = undefined));
     try {
-      return (await this.#renewal)?.access_token;
-    } catch {
+      return (await this.#renew(manager))?.access_token;
+    } catch (error) {
+      // An issuer that does not answer has not ended the session.
+      if (!(error instanceof ErrorResponse)) throw new ApiFault(0, 'NoAnswer', 'The sign-in server does not answer.');
       this.#end('ended');
       return undefined;
     }
+  }
+
+  /** Everything that needs a new token at the same time shares one renewal, because a refresh token can be used once. */
+  #renew(manager: UserManager): Promise<User | null> {
+    this.#renewal ??= manager.signinSilent().finally(() => (this.#renewal = undefined));
+    return this.#renewal;
   }
 
   #take(user: User | null): void {

@@ -7,7 +7,7 @@ import type { Page } from 'playwright-core';
 import { chromium } from '../support/chromium.ts';
 import { accessibilityFaults, ConsoleBrowser, ConsoleServer, holds } from '../support/console.ts';
 import { startOidcIssuer, type OidcIssuer } from '../support/oidcIssuer.ts';
-import { people, TestServer } from '../support/server.ts';
+import { people, type TestServer } from '../support/server.ts';
 import { until } from '../support/until.ts';
 
 const skip = chromium === undefined && 'there is no Chromium here';

@@ -5,13 +5,13 @@ import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import type { Page } from 'playwright-core';
-import sharp from 'sharp';
 import { isITwinJsInstalled } from '../../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import { pushSample } from '../../scripts/sample.ts';
 import type { Api } from '../support/api.ts';
 import { chromium } from '../support/chromium.ts';
 import { official, workFolder } from '../support/clients.ts';
 import { accessibilityFaults, ConsoleBrowser, ConsoleServer } from '../support/console.ts';
+import { difference, pixelsOf, shareOf } from '../support/pixels.ts';
 import type { TestServer } from '../support/server.ts';
 import { until as untilWithin } from '../support/until.ts';
 
@@ -24,45 +24,6 @@ const changedMs = 60_000;
 
 const until = <T>(what: string, find: () => T | undefined | Promise<T | undefined>): Promise<T> =>
   untilWithin(what, find, changedMs);
-
-/** The pixels of a canvas, without what lies over it. */
-interface Pixels {
-  data: Buffer;
-  width: number;
-  height: number;
-}
-
-async function pixelsOf(page: Page, n = 0): Promise<Pixels> {
-  const canvas = page.locator('canvas').nth(n);
-  const { data, info } = await sharp(await canvas.screenshot())
-    .extract({ left: 2, top: 40, ...(await innerSize(page, n)) })
-    .removeAlpha()
-    .raw()
-    .toBuffer({ resolveWithObject: true });
-  return { data, width: info.width, height: info.height };
-}
-
-async function innerSize(page: Page, n: number): Promise<{ width: number; height: number }> {
-  const box = await page.locator('canvas').nth(n).boundingBox();
-  assert.ok(box !== null);
-  return { width: Math.floor(box.width) - 4, height: Math.floor(box.height) - 44 };
-}
-
-/** The share of pixels that differ visibly. */
-function difference(a: Pixels, b: Pixels): number {
-  assert.deepEqual([a.width, a.height], [b.width, b.height]);
-  let differ = 0;
-  for (let at = 0; at < a.data.length; at += 3)
-    if ([0, 1, 2].some((channel) => Math.abs((a.data[at + channel] ?? 0) - (b.data[at + channel] ?? 0)) > 12)) differ++;
-  return differ / (a.data.length / 3);
-}
-
-/** The share of pixels of one kind. */
-function shareOf({ data }: Pixels, is: (red: number, green: number, blue: number) => boolean): number {
-  let found = 0;
-  for (let at = 0; at < data.length; at += 3) if (is(data[at] ?? 0, data[at + 1] ?? 0, data[at + 2] ?? 0)) found++;
-  return found / (data.length / 3);
-}
 
 const isGreen = (red: number, green: number, blue: number): boolean => green > 1.5 * red && green > 1.5 * blue;
 const isRed = (red: number, green: number, blue: number): boolean => red > 2 * green && red > 2 * blue;

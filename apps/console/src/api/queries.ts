@@ -142,6 +142,9 @@ export const thumbnailQuery = (iModelId: string, size: 'small' | 'large') =>
     gcTime: 60_000,
   });
 
+/** How often a page that is in view looks for new changesets, milliseconds. */
+const headMs = 5000;
+
 /** The last changeset; null for an iModel that has only its baseline. */
 export const headQuery = (iModelId: string) =>
   queryOptions({
@@ -155,6 +158,7 @@ export const headQuery = (iModelId: string) =>
           signal,
         )
       ).items[0] ?? null,
+    refetchInterval: headMs,
   });
 
 /** The changesets with the indexes from `first`, at most `timelinePage` of them, by index. */

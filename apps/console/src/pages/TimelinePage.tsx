@@ -1,10 +1,10 @@
 import { Button, Input, Label, Text } from '@itwin/itwinui-react';
-import { useQuery } from '@tanstack/react-query';
+import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useNavigate, useParams, useSearch } from '@tanstack/react-router';
 import { useVirtualizer } from '@tanstack/react-virtual';
 import { useEffect, useLayoutEffect, useMemo, useRef, useState, type SubmitEvent, type KeyboardEvent } from 'react';
 import { useTranslation } from 'react-i18next';
-import { headQuery, versionsQuery } from '../api/queries.ts';
+import { headQuery, refresh, versionsQuery } from '../api/queries.ts';
 import { FaultState } from '../components/FaultState.tsx';
 import { Waiting } from '../components/Waiting.tsx';
 import { numberText } from '../format.ts';
@@ -32,6 +32,7 @@ function Timeline({ iModelId, last }: { iModelId: string; last: number }) {
   const select = (index: number | undefined) =>
     void navigate({ replace: true, search: (before) => ({ ...before, at: index }) });
   const list = useTimelineList(iModelId, { last, selected, select });
+  useGrowth(iModelId, last);
   const versions = useQuery(versionsQuery(iModelId));
   const versionAt = useMemo(
     () => new Map((versions.data ?? []).map((version) => [version.changesetIndex, version])),
@@ -88,6 +89,18 @@ function Timeline({ iModelId, last }: { iModelId: string; last: number }) {
   );
 }
 
+/** Reads again what new changesets alter: the newest rows, the named versions, and the iModel with its picture. */
+function useGrowth(iModelId: string, last: number): void {
+  const client = useQueryClient();
+  const known = useRef(last);
+  useEffect(() => {
+    if (known.current === last) return;
+    known.current = last;
+    void refresh(client, ['iModel', iModelId, 'changesets', 'from'], ['iModel', iModelId, 'versions']);
+    void client.invalidateQueries({ queryKey: ['iModel', iModelId], exact: true });
+  }, [client, iModelId, last]);
+}
+
 interface ListState {
   last: number;
   selected: number | undefined;
@@ -110,6 +123,15 @@ function useTimelineList(iModelId: string, { last, selected, select }: ListState
   useLayoutEffect(() => {
     if (rows.current !== null) rows.current.style.height = `${total}px`;
   }, [total]);
+  const known = useRef(last);
+  useLayoutEffect(() => {
+    const grown = last - known.current;
+    known.current = last;
+    if (grown === 0) return;
+    // New rows come in at the top: what somebody looks at stays where it is.
+    setActive((row) => (row === 0 ? 0 : row + grown));
+    if (scroller.current !== null && scroller.current.scrollTop > 0) scroller.current.scrollTop += grown * rowHeight;
+  }, [last]);
   const first = useRef(true);
   useEffect(() => {
     if (first.current && selected !== undefined) virtualizer.scrollToIndex(last - selected, { align: 'center' });

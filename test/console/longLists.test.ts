@@ -92,8 +92,15 @@ describe('Long lists in the console', { skip: chromium === undefined && 'there i
   test('the card with the focus keeps it while the list is scrolled, and Tab goes on from there', async () => {
     await page.goto(address(`itwins/${iTwinId}`));
     await page.getByRole('link', { name: 'Model 00002', exact: true }).focus();
-    await page.evaluate('scrollTo(0, 8000)');
-    await page.getByRole('link', { name: 'Model 00100', exact: true }).waitFor();
+    // The list grows by a page each time its end comes near, so one step may not lead that far.
+    await until(
+      'the hundredth card',
+      async () => {
+        await page.evaluate('scrollTo(0, 8000)');
+        return (await page.getByRole('link', { name: 'Model 00100', exact: true }).isVisible()) ? true : undefined;
+      },
+      60_000,
+    );
     assert.equal(await page.evaluate('document.activeElement.textContent'), 'Model 00002');
     const focused = 'document.activeElement.textContent';
     await page.keyboard.press('Tab');

@@ -19,6 +19,12 @@ import {
 } from '../protocol.ts';
 import { OpenCheckpoints } from './openCheckpoints.ts';
 
+/**
+ * The version of IModelReadRpcInterface in core-common 5.9 to 5.13. iTwin.js refuses front ends with a later minor version
+ * than its own, which is 3.7.0 in 5.1.9. The operations are the same in both; the server refuses every other one.
+ */
+const newestReadVersion = '3.8.0';
+
 /** How long a call of Presentation may take before the answer says that it is pending, milliseconds. */
 const presentationMs = 5000;
 
@@ -74,6 +80,7 @@ export async function runBackend(
     requestTimeout: presentationMs,
     caching: { hierarchies: { mode: HierarchyCacheMode.Memory } },
   });
+  IModelReadRpcInterface.interfaceVersion = newestReadVersion;
   const configuration = BentleyCloudRpcManager.initializeImpl({ info: { title: 'offshoot', version: '1' } }, [
     IModelReadRpcInterface,
     IModelTileRpcInterface,

@@ -218,6 +218,9 @@ async function copyToEarlier(from: Database, to: Kysely<unknown>): Promise<void>
       await sql`insert into ${sql.table(table)} (${columns}) values (${sql.join(Object.values(row))})`.execute(to);
     }
   };
+  const known = new Map(
+    (await to.introspection.getTables()).map(({ name, columns }) => [name, new Set(columns.map((each) => each.name))]),
+  );
   const openEnd = Number.MAX_SAFE_INTEGER;
   for (const table of tables) {
     if (table === 'imodel') {
@@ -243,16 +246,14 @@ async function copyToEarlier(from: Database, to: Kysely<unknown>): Promise<void>
     }
     // The triggers of that version count pushes.
     if (table === 'push_count') continue;
-    const rows = await from.db.selectFrom(table).selectAll().execute();
-    await insert(table, table === 'imodel' ? rows.map(withoutLineage) : rows);
+    const rows: object[] = await from.db.selectFrom(table).selectAll().execute();
+    const columns = known.get(table);
+    // Later versions added columns.
+    await insert(
+      table,
+      rows.map((row) => Object.fromEntries(Object.entries(row).filter(([column]) => columns?.has(column) === true))),
+    );
   }
-}
-
-/** The columns that say what an iModel was derived from; that version did not have them. */
-const lineage = ['lineage_id', 'source_id', 'source_kind', 'source_index', 'source_changeset_id'];
-
-function withoutLineage(row: object): object {
-  return Object.fromEntries(Object.entries(row).filter(([column]) => !lineage.includes(column)));
 }
 
 onEachDatabase('The histories of an earlier version', {}, (context) => {

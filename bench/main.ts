@@ -8,6 +8,7 @@ import { consoleCommand } from './console/command.ts';
 import { growthCommand } from './growth/command.ts';
 import { peersCommand } from './peers/command.ts';
 import { testingCommand } from './testing.ts';
+import { viewerCommand } from './viewer/command.ts';
 
 const given = process.argv.slice(2);
 const postgres =
@@ -20,6 +21,7 @@ try {
     .addCommand(growthCommand())
     .addCommand(testingCommand())
     .addCommand(consoleCommand())
+    .addCommand(viewerCommand())
     .parseAsync([...given, ...(postgres === undefined ? [] : ['--database-url', postgres.url])], { from: 'user' });
 } finally {
   await postgres?.stop();

@@ -2,11 +2,12 @@
  * `npm test`, or `npm test -- test/clone.test.ts`: starts PostgreSQL, an S3 server and Azurite, then runs Node's test
  * runner on all test files or the given ones. Arguments that start with `--` are passed to the test runner.
  */
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
+import { chromium } from '../test/support/chromium.ts';
 import { compatibilityTable, tableFile } from '../test/support/compatibility.ts';
 import { startPostgres } from '../test/support/postgres.ts';
 import { startAll, stopAll } from '../test/support/services.ts';
@@ -14,6 +15,8 @@ import { startAzurite, startS3 } from '../test/support/stores.ts';
 
 /** Timeout for the whole run, milliseconds. A run takes less than half of it on two cores. */
 const runMs = 45 * 60_000;
+/** Timeout for building the console, milliseconds; it takes 5 s. */
+const buildMs = 120_000;
 const openHandles = new URL('../test/support/openHandles.ts', import.meta.url).href;
 
 const given = process.argv.slice(2);
@@ -31,8 +34,13 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => (r
 const services = await startAll(startPostgres, startS3, startAzurite);
 const [postgres, s3, azurite] = services;
 const coverage = mkdtempSync(path.join(tmpdir(), 'offshoot-coverage-'));
+const built = mkdtempSync(path.join(tmpdir(), 'offshoot-console-'));
 let code = 1;
 try {
+  // Once for all suites in a browser, each of which would take 5 s for it.
+  const inBrowser = chromium !== undefined && [...named, ...files].some((file) => file.includes('console/'));
+  if (inBrowser)
+    execFileSync(process.execPath, ['scripts/console.ts', '--output', built], { stdio: 'inherit', timeout: buildMs });
   if (received !== undefined) throw new Error(`ended by ${received}`);
   const runner = spawn(
     process.execPath,
@@ -45,6 +53,7 @@ try {
         OFFSHOOT_TEST_S3: s3.address,
         OFFSHOOT_TEST_AZURE: azurite.address,
         OFFSHOOT_TEST_COVERAGE: coverage,
+        ...(inBrowser && { OFFSHOOT_TEST_CONSOLE: built }),
         ...(on !== undefined && { OFFSHOOT_TEST_ON: on }),
       },
     },
@@ -59,7 +68,7 @@ try {
   clearTimeout(late);
   if (code === 0 && files.length > 0 && on === undefined && isITwinJsInstalled()) code = checkCompatibility();
 } finally {
-  rmSync(coverage, { recursive: true, force: true });
+  for (const folder of [coverage, built]) rmSync(folder, { recursive: true, force: true });
   await stopAll(services);
 }
 process.exitCode = code;

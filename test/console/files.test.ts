@@ -107,7 +107,7 @@ describe('The files of the console', () => {
   });
 
   test('stay within their budget of bytes', async () => {
-    const folder = path.join(console_.folder, 'built');
+    const folder = console_.built;
     const size = (file: string): number => {
       const compressed = path.join(folder, `${file}.br`);
       return statSync(compressed, { throwIfNoEntry: false })?.size ?? statSync(path.join(folder, file)).size;

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
-import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { Page } from 'playwright-core';
 import { chromium } from '../support/chromium.ts';
@@ -103,7 +102,7 @@ describe('A session in the console', { skip }, () => {
     await server.close();
     await page.getByRole('link', { name: 'Harbour' }).click();
     await page.getByText('The server does not answer').first().waitFor({ timeout: backMs });
-    server = await server.installation.start({ port }, { consoleFolder: path.join(site.folder, 'built') });
+    server = await server.installation.start({ port }, { consoleFolder: site.built });
     await heading(page, 'Harbour').waitFor({ timeout: backMs });
     await page.getByText('Add the first iModel').waitFor({ timeout: backMs });
     assert.equal(await page.evaluate('window.sameDocument'), true);

@@ -1,6 +1,7 @@
-import { infiniteQueryOptions, queryOptions } from '@tanstack/react-query';
+import { queryOptions } from '@tanstack/react-query';
 import { api, page, queryText, type Paged } from './client.ts';
 import { ApiFault } from './fault.ts';
+import { listOf } from './queries.ts';
 
 /** A group of users of an iTwin. */
 export interface Group {
@@ -47,20 +48,8 @@ export interface Grant {
   permissions: string[];
 }
 
-/** Entries of a page. */
-const pageSize = 60;
-
-function pagesOf<T>(key: readonly unknown[], path: string, property: string, $top = pageSize) {
-  return infiniteQueryOptions({
-    queryKey: key,
-    initialPageParam: queryText({ $top }),
-    queryFn: ({ pageParam, signal }) => page<T>(path, pageParam, property, signal),
-    getNextPageParam: (last: Paged<T>) => last.next,
-  });
-}
-
 export const groupsQuery = (iTwinId: string) =>
-  pagesOf<Group>(['iTwin', iTwinId, 'groups'], `/accesscontrol/itwins/${iTwinId}/groups`, 'groups');
+  listOf<Group>(['iTwin', iTwinId, 'groups'], `/accesscontrol/itwins/${iTwinId}/groups`, {}, 'groups');
 
 /** The roles of the groups of an iTwin, by the id of the group. Groups without roles are left out. */
 export const rolesOfGroupsQuery = (iTwinId: string) =>
@@ -90,14 +79,15 @@ export const webhooksQuery = (iTwinId: string) =>
   });
 
 export const deadLettersQuery = (iTwinId: string, webhookId: string) =>
-  pagesOf<DeadLetter>(
+  listOf<DeadLetter>(
     ['iTwin', iTwinId, 'webhooks', webhookId, 'dead-letters'],
     `/itwins/${iTwinId}/webhooks/${webhookId}/deadletters`,
+    {},
     'deadLetters',
   );
 
 export const sharesQuery = (iModelId: string) =>
-  pagesOf<Share>(['iModel', iModelId, 'shares'], `/imodels/${iModelId}/shares`, 'shares');
+  listOf<Share>(['iModel', iModelId, 'shares'], `/imodels/${iModelId}/shares`, {}, 'shares');
 
 /** The permissions that an iModel has of its own, for roles or for users; none while those of the iTwin apply. */
 export const grantsQuery = (iModelId: string, kind: 'roles' | 'users') =>

@@ -34,7 +34,7 @@ export const timelinePage = 100;
 export type ListKind = 'all' | 'favorites' | 'recents';
 
 /** A list that is read page by page while somebody scrolls. */
-function listOf<T>(
+export function listOf<T>(
   key: readonly unknown[],
   path: string,
   query: Record<string, string | number | undefined>,

@@ -1,9 +1,9 @@
 import { Alert, ComboBox, Label, LabeledInput, LabeledSelect, Text } from '@itwin/itwinui-react';
-import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { useInfiniteQuery, useMutation, useQuery, useQueryClient, type QueryClient } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
 import { useMemo, useState } from 'react';
 import { useTranslation } from 'react-i18next';
-import { api, apiHeaders, page } from '../api/client.ts';
+import { api, apiHeaders } from '../api/client.ts';
 import { ApiFault } from '../api/fault.ts';
 import {
   headQuery,
@@ -153,7 +153,7 @@ function useClone(iModel: IModel, { kind, target, name, description, index }: Wa
   return useMutation({
     mutationFn: async () => {
       if (kind === 'template') {
-        const template = { iModelId: iModel.id, changesetId: await changesetIdOf(iModel.id, index) };
+        const template = { iModelId: iModel.id, changesetId: await changesetIdOf(client, iModel.id, index) };
         const made = await api<{ iModel: IModel }>('/imodels', {
           method: 'POST',
           body: { ...body, template },
@@ -180,16 +180,11 @@ function useClone(iModel: IModel, { kind, target, name, description, index }: Wa
 }
 
 /** The id of a changeset, by its index or else of the last one; null for the baseline. */
-async function changesetIdOf(iModelId: string, index: number | undefined): Promise<string | null> {
+async function changesetIdOf(client: QueryClient, iModelId: string, index: number | undefined): Promise<string | null> {
   if (index === 0) return null;
   if (index !== undefined)
     return (await api<{ changeset: { id: string } }>(`/imodels/${iModelId}/changesets/${index}`)).changeset.id;
-  const { items } = await page<{ id: string }>(
-    `/imodels/${iModelId}/changesets`,
-    { $top: 1, $orderBy: 'index desc' },
-    'changesets',
-  );
-  return items[0]?.id ?? null;
+  return (await client.query({ ...headQuery(iModelId), staleTime: 0 }))?.id ?? null;
 }
 
 /** The iTwin that will hold the clone, found by its name. */

@@ -87,3 +87,23 @@ function acceptedEncodings(header: string | string[] | undefined): ReadonlySet<s
       .map(([name = '']) => name.trim()),
   );
 }
+
+/**
+ * The policy of a page: scripts and styles only from its files, requests only to this server and to the issuers of its users.
+ * Pictures that need a token are read by scripts, and shown from memory.
+ * @param styles where style sheets may come from
+ */
+export function pagePolicy(issuerOrigins: readonly string[], styles = "'self'"): string {
+  return [
+    "default-src 'none'",
+    "script-src 'self'",
+    `style-src ${styles}`,
+    "img-src 'self' blob: data:",
+    "font-src 'self'",
+    `connect-src ${["'self'", ...issuerOrigins].join(' ')}`,
+    "worker-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+  ].join('; ');
+}

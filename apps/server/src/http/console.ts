@@ -2,7 +2,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { ApiError } from '../errors.ts';
-import { contentsOf, contentTypes, etagOf, isInside, sendBuiltFile } from './builtFiles.ts';
+import { contentsOf, contentTypes, etagOf, isInside, pagePolicy, sendBuiltFile } from './builtFiles.ts';
 
 /** Path of the console below the address of the server. */
 export const consolePath = '/console';
@@ -37,7 +37,7 @@ export interface ConsoleOptions {
  * path says. Files are read when they are requested.
  */
 export function serveConsole(app: FastifyInstance, { folder = builtFolder, issuerOrigins }: ConsoleOptions): void {
-  const policy = policyOf(issuerOrigins);
+  const policy = pagePolicy(issuerOrigins);
   const serve = async (request: FastifyRequest<{ Params: { '*'?: string } }>, reply: FastifyReply) => {
     const place = request.params['*'] ?? '';
     if (place !== 'index.html' && isInside(place) && contentTypes[path.extname(place)] !== undefined) {
@@ -55,25 +55,6 @@ export function serveConsole(app: FastifyInstance, { folder = builtFolder, issue
       : reply.redirect(`${written.split('/').at(-1) ?? 'console'}/`);
   });
   app.get(`${consolePath}/*`, serve);
-}
-
-/**
- * Scripts and styles only from files of the console, requests only to this server and to the issuers of its users. Pictures that
- * need a token are read by scripts, and shown from memory.
- */
-function policyOf(issuerOrigins: readonly string[]): string {
-  return [
-    "default-src 'none'",
-    "script-src 'self'",
-    "style-src 'self'",
-    "img-src 'self' blob: data:",
-    "font-src 'self'",
-    `connect-src ${["'self'", ...issuerOrigins].join(' ')}`,
-    "worker-src 'self'",
-    "base-uri 'none'",
-    "form-action 'none'",
-    "frame-ancestors 'none'",
-  ].join('; ');
 }
 
 /** The page. Its links to files are relative to the folder of the console, so they depend on how deep the path is. */

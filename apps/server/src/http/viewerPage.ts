@@ -3,7 +3,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { ApiError } from '../errors.ts';
-import { contentsOf, contentTypes, etagOf, isInside, sendBuiltFile } from './builtFiles.ts';
+import { contentsOf, contentTypes, etagOf, isInside, pagePolicy, sendBuiltFile } from './builtFiles.ts';
 
 /** Path of the viewer below the address of the server. */
 const viewerPath = '/viewer';
@@ -26,7 +26,8 @@ export class ViewerPage {
 
   constructor({ folder = installedFolder() ?? builtFolder, issuerOrigins }: ViewerPageOptions) {
     this.#folder = folder;
-    this.#policy = policyOf(issuerOrigins);
+    // iTwin.js adds style sheets to the page. The web font that it names at another host is refused, and a font of the system is shown.
+    this.#policy = pagePolicy(issuerOrigins, "'self' 'unsafe-inline'");
   }
 
   /** Whether the page is installed or built. */
@@ -78,23 +79,4 @@ function installedFolder(): string | undefined {
   } catch {
     return undefined;
   }
-}
-
-/**
- * Scripts only from files, requests only to this server and to the issuers of its users. iTwin.js adds style sheets to the page, so
- * inline styles are allowed; the web font that it names at another host is refused, and a font of the system is shown.
- */
-function policyOf(issuerOrigins: readonly string[]): string {
-  return [
-    "default-src 'none'",
-    "script-src 'self'",
-    "style-src 'self' 'unsafe-inline'",
-    "img-src 'self' blob: data:",
-    "font-src 'self'",
-    `connect-src ${["'self'", ...issuerOrigins].join(' ')}`,
-    "worker-src 'self'",
-    "base-uri 'none'",
-    "form-action 'none'",
-    "frame-ancestors 'none'",
-  ].join('; ');
 }

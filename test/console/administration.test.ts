@@ -194,6 +194,17 @@ describe('Administration in the console', { skip: chromium === undefined && 'the
     await holds(page, "document.querySelector('.json') === null");
   });
 
+  test('an iModel is created from a template, as it is at the last changeset', async () => {
+    await page.goto(address(`imodels/${iModel.id}?clone=head`));
+    await dialog().getByRole('combobox', { name: 'As' }).click();
+    await page.getByRole('option', { name: 'New iModel from this template' }).click();
+    await examine();
+    const sent = page.waitForRequest((request) => request.method() === 'POST' && request.url().endsWith('/imodels'));
+    await dialog().getByRole('button', { name: 'Create' }).click();
+    const { template } = (await sent).postDataJSON() as { template: unknown };
+    assert.deepEqual(template, { iModelId: iModel.id, changesetId: iModel.changesets.at(-1)?.id });
+  });
+
   test('somebody who may only look is offered no changes', async () => {
     const tab = await browser.signedIn(server, 'max');
     for (const [place, text] of [

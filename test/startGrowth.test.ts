@@ -160,9 +160,18 @@ for (const engine of engines) {
       const statements = await statementsOf(async () => assert.equal(await catchUp(), count));
       assert.deepEqual(await scheduled(), all);
       // 25 in each transaction: one insert of checkpoints, one of their jobs.
-      assert.equal(naming(statements, 'insert into "checkpoint"').length, 2);
+      const ofCheckpoints = naming(statements, 'insert into "checkpoint"').filter(({ parameters }) =>
+        parameters.includes(segment_id),
+      );
+      assert.equal(ofCheckpoints.length, 2);
+      // The server works beside it, and may add jobs of its own.
+      const ids = new Set<unknown>(
+        (await db().selectFrom('checkpoint').select('id').where('segment_id', '=', segment_id).execute()).map(
+          ({ id }) => id,
+        ),
+      );
       const ofJobs = naming(statements, 'insert into "job"').filter(({ parameters }) =>
-        parameters.includes('checkpoint'),
+        parameters.some((parameter) => ids.has(parameter)),
       );
       assert.equal(ofJobs.length, 2);
 

@@ -89,6 +89,23 @@ describe('Long lists in the console', { skip: chromium === undefined && 'there i
     assert.deepEqual(await accessibilityFaults(page), []);
   });
 
+  test('the next page is read also when the browser reports the end of the list late', async () => {
+    const late = await page.context().newPage();
+    // As on a busy machine: the entry of a frame in which the end was out of view comes together with the newest one.
+    await late.addInitScript(`IntersectionObserver = class extends IntersectionObserver {
+      constructor(callback, options) {
+        super((entries, observer) => callback([{ isIntersecting: false, target: entries[0].target }, ...entries], observer), options);
+      }
+    };`);
+    await late.goto(address(`itwins/${iTwinId}`));
+    await late.getByRole('link', { name: 'Model 00001', exact: true }).waitFor();
+    await holds(
+      late,
+      `(scrollTo(0, document.documentElement.scrollHeight), document.documentElement.scrollHeight > 60_000)`,
+    );
+    await late.close();
+  });
+
   test('the card with the focus keeps it while the list is scrolled, and Tab goes on from there', async () => {
     await page.goto(address(`itwins/${iTwinId}`));
     await page.getByRole('link', { name: 'Model 00002', exact: true }).focus();

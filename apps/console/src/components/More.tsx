@@ -21,8 +21,9 @@ export function More({ hasNextPage, isFetchingNextPage, fetchNextPage, error, on
     const element = end.current;
     if (element === null || !hasNextPage || isFetchingNextPage || failed || onDemand) return;
     const observer = new IntersectionObserver(
-      ([entry]) => {
-        if (entry?.isIntersecting === true) fetchNextPage();
+      // Entries of several frames come together, of which the last one tells how it is now.
+      (entries) => {
+        if (entries.at(-1)?.isIntersecting === true) fetchNextPage();
       },
       { rootMargin: '600px' },
     );

@@ -14,8 +14,8 @@ function useSeen<E extends Element>(): [React.RefObject<E | null>, boolean] {
     const element = ref.current;
     if (element === null || seen) return;
     const observer = new IntersectionObserver(
-      ([entry]) => {
-        if (entry?.isIntersecting === true) setSeen(true);
+      (entries) => {
+        if (entries.some(({ isIntersecting }) => isIntersecting)) setSeen(true);
       },
       { rootMargin: '300px' },
     );

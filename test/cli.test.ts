@@ -161,7 +161,7 @@ describe('The command line', () => {
       ...connection,
     ]);
     assert.equal(code, 0);
-    assert.match(stdout, /^[0-9a-f-]{36}\n {2}1 changesets, accepted in [\d.]+ ms, usable after [\d.]+ ms/);
+    assert.match(stdout, /^[0-9a-f-]{36}\n {2}1 changeset, accepted in [\d.]+ ms, usable after [\d.]+ ms/);
   });
 
   test('clone reports refusals with the message of the server and a separate exit code', async () => {

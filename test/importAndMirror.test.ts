@@ -284,7 +284,7 @@ for (const setup of setups)
       assert.deepEqual([imported.code, imported.pushed], [0, 4], imported.stderr);
       assert.match(
         imported.stderr,
-        /for 2 changesets neither changesets.json nor the elements in them tell the briefcase/,
+        /for 2 changesets neither changesets.json nor the created elements tell the briefcase/,
       );
       const listed = await all(
         olivia.client.changesets.getMinimalList({ authorization: olivia.authorization, iModelId: imported.id }),

@@ -48,3 +48,8 @@ export function drawable(stream: NodeJS.WriteStream): NodeJS.WriteStream {
     write: { value: originals.get(stream) ?? stream.write.bind(stream) },
   }) as NodeJS.WriteStream;
 }
+
+/** A number of things whose plural ends in s: `1 file`, `2 files`. */
+export function countText(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}

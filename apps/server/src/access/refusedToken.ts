@@ -1,4 +1,5 @@
 import { errors, type JWTPayload } from 'jose';
+import { countText } from '../terminal.ts';
 
 /** Why a token is refused. */
 export type RefusalCode =
@@ -68,7 +69,7 @@ function durationText(seconds: number): string {
   const whole = Math.max(1, Math.round(seconds));
   const [size, name] = units.find(([unit]) => whole >= unit) ?? [1, 'second'];
   const count = Math.floor(whole / size);
-  return `${count} ${name}${count === 1 ? '' : 's'}`;
+  return countText(count, name);
 }
 
 /** What a token of an issuer must have. */

@@ -7,6 +7,7 @@ import { configOf } from './installation.ts';
 import { withInstallation, type InstallationOptions } from './installationOptions.ts';
 import { progressBar } from './progress.ts';
 import { printFaults } from './verify.ts';
+import { countText } from '../terminal.ts';
 
 /** `offshoot backup`: makes a copy of an embedded installation on which a server can start. */
 export function backupCommand(): Command {
@@ -43,7 +44,7 @@ function print(done: BackedUp, target: string, json: boolean): void {
   else {
     printFaults(faults);
     process.stdout.write(
-      `${target}\n  database and ${files} files, ${copied} of them new, ${removed} no longer needed\n`,
+      `${target}\n  database and ${countText(files, 'file')}, ${copied} of them new, ${removed} no longer needed\n`,
     );
     for (const id of elsewhere)
       process.stdout.write(`  not included: the files in ${id}, which the storage service keeps\n`);
@@ -51,6 +52,6 @@ function print(done: BackedUp, target: string, json: boolean): void {
   if (faults.length > 0)
     throw new ExitError(
       exitCodes.failed,
-      `${faults.length} of ${files} files are missing or damaged; all others are in the backup`,
+      `of ${countText(files, 'file')}, ${faults.length} missing or damaged; all others are in the backup`,
     );
 }

@@ -17,6 +17,7 @@ import {
 import { bytesText, printDone, printList, printObject, timeText, type Column } from './output.ts';
 import { progressBar } from './progress.ts';
 import { listCommand, resourceCommand, withCommands, type ResourceOptions } from './resource.ts';
+import { countText } from '../terminal.ts';
 
 interface Changeset {
   id: string;
@@ -165,7 +166,11 @@ async function download(iModel: string, options: DownloadOptions): Promise<void>
   // Written last: a folder with a list is complete.
   writeFileSync(`${listFile}.part`, `${JSON.stringify(entries, null, 2)}\n`);
   renameSync(`${listFile}.part`, listFile);
-  printDone({ iModelId: id, folder, changesets: entries.length }, `${folder}\n  ${entries.length} changesets`, options);
+  printDone(
+    { iModelId: id, folder, changesets: entries.length },
+    `${folder}\n  ${countText(entries.length, 'changeset')}`,
+    options,
+  );
 }
 
 /** An entry of `changesets.json`, as `offshoot import` reads it. */

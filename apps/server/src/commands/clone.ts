@@ -11,6 +11,7 @@ import {
   withChangeset,
   type ChangesetOptions,
 } from './names.ts';
+import { countText } from '../terminal.ts';
 
 interface CloneOptions extends ConnectionOptions, ChangesetOptions {
   itwin?: string;
@@ -67,7 +68,7 @@ async function clone(iModel: string, options: CloneOptions): Promise<void> {
     throw new ExitError(exitCodes.failed, `the clone ${id} failed: ${operation.failureReason ?? operation.state}`);
   if (options.json !== true)
     process.stdout.write(
-      `${id}\n  ${operation.progress?.totalChangesets ?? 0} changesets, accepted in ${round(acceptedMs)} ms, usable after ${round(elapsedMs)} ms\n  ${location}\n`,
+      `${id}\n  ${countText(operation.progress?.totalChangesets ?? 0, 'changeset')}, accepted in ${round(acceptedMs)} ms, usable after ${round(elapsedMs)} ms\n  ${location}\n`,
     );
 }
 

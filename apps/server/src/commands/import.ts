@@ -13,6 +13,7 @@ import { settleModelFile, type UploadableFile } from './localBaseline.ts';
 import type { SourceChangeset } from './preparedAhead.ts';
 import { progressBar } from './progress.ts';
 import { expectShape } from './shape.ts';
+import { countText } from '../terminal.ts';
 
 interface ImportOptions extends ConnectionOptions {
   itwin?: string;
@@ -93,7 +94,7 @@ export function importCommand(): Command {
 
 /** Prints the result of an import. */
 export function printImported({ id, created, pushed, changesets }: Imported, json: boolean): void {
-  const text = `${id}\n  ${created ? 'created' : 'was there'}, ${pushed} changesets pushed, ${changesets} in all\n`;
+  const text = `${id}\n  ${created ? 'created' : 'was there'}, ${countText(pushed, 'changeset')} pushed, ${changesets} in all\n`;
   process.stdout.write(json ? `${JSON.stringify({ id, created, pushed, changesets })}\n` : text);
 }
 
@@ -286,7 +287,7 @@ async function readChangesets(
   }
   if (unknown > 0)
     note(
-      `for ${unknown} changesets neither changesets.json nor the elements in them tell the briefcase that made them; they are kept under the importer's own`,
+      `for ${countText(unknown, 'changeset')} neither changesets.json nor the created elements tell the briefcase that made them; they are kept under the importer's own`,
     );
   return { changesets, highest };
 }

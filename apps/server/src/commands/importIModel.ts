@@ -5,6 +5,7 @@ import { exitCodes, ExitError } from './exit.ts';
 import { follow, type CreateOperation } from './follow.ts';
 import { preparedAhead, type Prepared, type SourceChangeset } from './preparedAhead.ts';
 import { progressBar } from './progress.ts';
+import { countText } from '../terminal.ts';
 
 /** Device name of the briefcases from which the importer pushes. */
 const deviceName = 'offshoot import';
@@ -90,7 +91,7 @@ export async function importIModel(
   if (there + pushed !== source.ids.length)
     throw new ExitError(
       exitCodes.failed,
-      `only ${there + pushed} of ${source.ids.length} changesets came; run the command again to go on`,
+      `only ${there + pushed} of ${countText(source.ids.length, 'changeset')} came; run the command again to go on`,
     );
   return { id, created: found === undefined, pushed, changesets: there + pushed };
 }

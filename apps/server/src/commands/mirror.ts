@@ -16,6 +16,7 @@ import { targetITwinOf } from './names.ts';
 import type { SourceChangeset } from './preparedAhead.ts';
 import { printImported } from './import.ts';
 import { expectShape } from './shape.ts';
+import { countText } from '../terminal.ts';
 
 /**
  * Briefcase ids left free above the highest one of the source: it goes on handing out ids, and changesets that come on a later run
@@ -222,7 +223,7 @@ async function listChangesets(there: Connection, iModelId: string): Promise<List
   if (listed.length < latest.index)
     throw new ExitError(
       exitCodes.failed,
-      `the other server lists ${listed.length} changesets, and its latest one has the index ${latest.index}`,
+      `the other server lists ${countText(listed.length, 'changeset')}, and its latest one has the index ${latest.index}`,
     );
   if (listed.at(-1)?.id !== latest.id.toLowerCase())
     throw new ExitError(exitCodes.failed, 'the source server lists a different latest changeset than it reports');

@@ -6,6 +6,7 @@ import { exitCodes, ExitError } from './exit.ts';
 import { configOf } from './installation.ts';
 import { withInstallation, type InstallationOptions } from './installationOptions.ts';
 import { progressBar } from './progress.ts';
+import { countText } from '../terminal.ts';
 
 /** `offshoot verify`: checks that every file that the database refers to exists and is intact. */
 export function verifyCommand(): Command {
@@ -50,9 +51,9 @@ function print(found: Verified, json: boolean): void {
         `orphan   ${count} unreferenced rows of ${table}; the collector deletes them within a day\n`,
       );
     process.stdout.write(
-      `${files} files, ${(bytes / 1e6).toFixed(1)} MB: ${faults.length === 0 ? 'all present' : `${faults.length} missing or damaged`}; ${orphanObjects.length} orphaned files\n`,
+      `${countText(files, 'file')}, ${(bytes / 1e6).toFixed(1)} MB: ${faults.length === 0 ? 'all present' : `${faults.length} missing or damaged`}; ${countText(orphanObjects.length, 'orphaned file')}\n`,
     );
   }
   if (faults.length > 0)
-    throw new ExitError(exitCodes.failed, `${faults.length} of ${files} files are missing or damaged`);
+    throw new ExitError(exitCodes.failed, `of ${countText(files, 'file')}, ${faults.length} missing or damaged`);
 }

@@ -15,6 +15,7 @@ import { databaseFile, EmptyDatabaseError, openDatabase, type Database } from '.
 import { RemoteWorker } from '../checkpoints/itwinjs/service/remoteWorker.ts';
 import { DiskSpace } from '../storage/diskSpace.ts';
 import { openStores, reachStores } from '../storage/stores.ts';
+import { countText } from '../terminal.ts';
 
 /** The result of one check. `warning`: works, but is not recommended for a server with several users. */
 export interface Finding {
@@ -141,7 +142,7 @@ function users({ dataDir, embeddedIssuer, issuers }: Config): Found {
       : [ok('Managed by the configured issuers.'), administrators({ issuers }, [])];
   try {
     const { users: listed } = Directory.open(dataDir, () => undefined).data;
-    const found = ok(`users.json, with ${listed.length} ${listed.length === 1 ? 'user' : 'users'}.`);
+    const found = ok(`users.json, with ${countText(listed.length, 'user')}.`);
     return embeddedIssuer ? found : [found, administrators({ issuers }, listed)];
   } catch (error) {
     return fault(

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { Readable } from 'node:stream';
@@ -199,6 +199,45 @@ test('refuses files of any other format in full mode, and checks nothing when sw
     } finally {
       await endServer(server);
     }
+  }
+});
+
+test('reads a small file once, when it arrives, unless other bytes are stored or its push has another parent', async () => {
+  const verifier = new ChangesetVerifier({ verifyChangesets: 'all' }, { warn: () => undefined });
+  const { id, parentId, bytes } = makeChangeset('', randomBytes(100_000));
+  const sha256 = createHash('sha256').update(bytes).digest('hex');
+  let reads = 0;
+  const open = async (): Promise<Readable> => {
+    reads++;
+    return Readable.from([bytes]);
+  };
+  const arrive = (blobId: string, of: string): void => {
+    const take = verifier.onArrival(blobId, of, bytes.length);
+    for (let start = 0; start < bytes.length; start += 60_000) take?.(bytes.subarray(start, start + 60_000));
+  };
+  try {
+    arrive('a', parentId);
+    assert.equal(await verifier.faultOf({ id, parentId }, open, { id: 'a', sha256 }), undefined);
+    assert.equal(reads, 0);
+    arrive('b', parentId);
+    assert.match(
+      (await verifier.faultOf({ id: '0'.repeat(40), parentId }, open, { id: 'b', sha256 })) ?? '',
+      new RegExp(`gives the id ${id}`),
+    );
+    assert.equal(reads, 0);
+    const others: [string, { id: string; sha256: string }][] = [
+      [parentId, { id: 'c', sha256: '0'.repeat(64) }],
+      ['1'.repeat(40), { id: 'd', sha256 }],
+      [parentId, { id: 'never arrived', sha256 }],
+    ];
+    for (const [of, stored] of others) {
+      arrive(stored.id === 'never arrived' ? 'e' : stored.id, of);
+      const before: number = reads;
+      assert.equal(await verifier.faultOf({ id, parentId }, open, stored), undefined);
+      assert.equal(reads - before, 1);
+    }
+  } finally {
+    await verifier.close();
   }
 });
 

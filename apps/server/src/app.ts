@@ -386,6 +386,7 @@ async function wireApi(app: FastifyInstance, services: Services, options: Server
   await app.register(dataPlane, {
     blobs: services.blobs,
     uploads: services.uploads,
+    changesets: services.changesets,
     links: services.signedLinks,
     containers: services.containers,
     addressLimits: services.addressLimits,

@@ -222,6 +222,11 @@ export class Changesets {
     });
   }
 
+  /** Reads a small file of a push while it is being stored. @returns takes its chunks; undefined if it is read when the push is completed */
+  onArrival(blobId: string, parentId: string, size: number): ((chunk: Buffer) => void) | undefined {
+    return this.#verifier.onArrival(blobId, parentId, size);
+  }
+
   /** Finalizes a direct upload. This runs outside the transaction because it reads the whole file for its hash. */
   async #finalizeUpload(iModelId: string, changesetId: string | undefined, briefcaseId: number): Promise<void> {
     if (changesetId === undefined || !this.#blobs.stores.anyDirectUploads) return;
@@ -244,8 +249,10 @@ export class Changesets {
     });
     const blob = pending && (await this.#blobs.findReadable(pending.blob_id));
     if (pending === undefined || blob === undefined) return;
-    const fault = await this.#verifier.faultOf({ id: changesetId, parentId: pending.parent_id }, () =>
-      this.#blobs.read(blob),
+    const fault = await this.#verifier.faultOf(
+      { id: changesetId, parentId: pending.parent_id },
+      () => this.#blobs.read(blob),
+      blob,
     );
     if (fault === undefined) return;
     await this.#database.db.transaction().execute(async (tx) => {

@@ -3,6 +3,7 @@
  * thread that answers requests. Files arrive in pieces, and pieces of several files alternate, so a large file does not delay
  * the others.
  */
+import { hash } from 'node:crypto';
 import { parentPort } from 'node:worker_threads';
 import { checkDdl, ForbiddenDdlError } from '../checkpoints/itwinjs/ddl.ts';
 import { ChangesetFileError, ChangesetIdComputer } from './changesetId.ts';
@@ -13,6 +14,8 @@ export interface IdRequest {
   parentId?: string;
   bytes?: Uint8Array;
   end?: boolean;
+  /** Whether the answer has the hash of `bytes`. */
+  withHash?: boolean;
   /** No more pieces follow, although the file is incomplete. */
   forget?: boolean;
 }
@@ -21,6 +24,8 @@ export interface IdRequest {
 export interface IdReply {
   file: number;
   id?: string;
+  /** SHA-256 of the bytes, hex, if it was asked for. */
+  sha256?: string;
   fault?: { unknownFormat: boolean; message: string };
   /** An error of the thread itself, which says nothing about the file. */
   failure?: string;
@@ -35,8 +40,12 @@ parentPort?.on('message', (request: IdRequest) => {
   try {
     const computer = computers.get(file) ?? new ChangesetIdComputer(request.parentId ?? '', { onPrefix: checkPrefix });
     computers.set(file, computer);
-    if (request.bytes !== undefined)
-      computer.update(Buffer.from(request.bytes.buffer, request.bytes.byteOffset, request.bytes.byteLength));
+    if (request.bytes !== undefined) {
+      const { buffer, byteOffset, byteLength } = request.bytes;
+      const bytes = Buffer.from(buffer, byteOffset, byteLength);
+      if (request.withHash === true) reply.sha256 = hash('sha256', bytes, 'hex');
+      computer.update(bytes);
+    }
     if (request.end === true) {
       reply.id = computer.digest();
       computers.delete(file);

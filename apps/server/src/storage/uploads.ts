@@ -33,6 +33,8 @@ export interface Upload {
   activeAt: number | null;
   /** End of the lease of its push, ms since 1970; null for a baseline. */
   leaseUntil: number | null;
+  /** Parent of the changeset that its push begins; null for a baseline. */
+  parentId: string | null;
 }
 
 /**
@@ -97,7 +99,15 @@ export class Uploads {
     if (row === undefined) return undefined;
     const { store, size, key, sha256 } = row;
     const stored = row.state === 'stored' && key !== null && sha256 !== null ? { key, sha256 } : undefined;
-    const known = { id, store, size, stored, activeAt: row.active_at, leaseUntil: row.lease_until };
+    const known = {
+      id,
+      store,
+      size,
+      stored,
+      activeAt: row.active_at,
+      leaseUntil: row.lease_until,
+      parentId: row.parent_id,
+    };
     if (row.lease_until !== null || row.baseline_id !== null) return { ...known, state: 'open' };
     if (row.abandoned !== null) return { ...known, state: 'lost' };
     return stored !== undefined && row.released_at === null ? { ...known, state: 'closed' } : undefined;
@@ -378,6 +388,7 @@ const uploadOfBlob = compiledQuery((db, { id }: { id: string }) =>
       'b.state',
       'b.released_at',
       'p.lease_until',
+      'p.parent_id',
       'l.id as baseline_id',
       'u.active_at',
       'a.blob_id as abandoned',

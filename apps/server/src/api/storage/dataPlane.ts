@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { TooManyError, type AddressLimits } from '../../access/addressLimits.ts';
+import type { Changesets } from '../../changesets/changesets.ts';
 import type { Containers } from '../../checkpoints/containers.ts';
 import { outageOf } from '../../outages.ts';
 import { readAtMost } from '../../http/readAtMost.ts';
@@ -29,6 +30,7 @@ const maxListedBlocks = 50_000;
 interface DataPlaneOptions {
   blobs: Blobs;
   uploads: Uploads;
+  changesets: Pick<Changesets, 'onArrival'>;
   links: SignedLinks;
   containers: Containers;
   addressLimits: AddressLimits;
@@ -56,7 +58,7 @@ type ContainerRequest = FastifyRequest<{ Params: { container: string; name: stri
  */
 export async function dataPlane(
   app: FastifyInstance,
-  { blobs, uploads, links, containers, addressLimits, downloads, shares, stallMs }: DataPlaneOptions,
+  { blobs, uploads, changesets, links, containers, addressLimits, downloads, shares, stallMs }: DataPlaneOptions,
 ): Promise<void> {
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request, payload, done) => done(null, payload));
@@ -168,7 +170,7 @@ export async function dataPlane(
     if (comp !== undefined && comp !== 'block' && comp !== 'blocklist')
       throw new StorageError(400, 'InvalidQueryParameterValue', 'This kind of upload is not supported.');
     const take = comp === 'block' ? stageBlock : comp === 'blocklist' ? commit : putWhole;
-    refuseUnlessStored(await take(uploads, upload, { request, reply, stallMs }));
+    refuseUnlessStored(await take(uploads, upload, { request, reply, stallMs, changesets }));
     return reply.code(201).send();
   });
 }
@@ -184,6 +186,7 @@ interface Incoming {
   request: LinkRequest;
   reply: FastifyReply;
   stallMs: number;
+  changesets: DataPlaneOptions['changesets'];
 }
 
 async function putWhole(uploads: Uploads, upload: Upload, incoming: Incoming): Promise<UploadOutcome> {
@@ -200,7 +203,14 @@ async function putWhole(uploads: Uploads, upload: Upload, incoming: Incoming): P
     throw new SizeMismatchError(upload.size);
   }
   await uploads.noteStart(upload, false);
-  return uploads.put(upload, incomingBody({ ...incoming, md5s, onBytes: () => uploads.noteProgress(upload) }));
+  const { id, size, parentId, stored } = upload;
+  const onArrival =
+    stored === undefined && parentId !== null ? incoming.changesets.onArrival(id, parentId, size) : undefined;
+  const onBytes = (chunk: Buffer): void => {
+    uploads.noteProgress(upload);
+    onArrival?.(chunk);
+  };
+  return uploads.put(upload, incomingBody({ ...incoming, md5s, onBytes }));
 }
 
 async function stageBlock(uploads: Uploads, upload: Upload, incoming: Incoming): Promise<UploadOutcome> {

@@ -24,7 +24,7 @@ export interface BodyOptions {
   /** Longest time without progress while the server waits for the client, milliseconds. */
   stallMs: number;
   /** Called with every chunk. */
-  onBytes?: () => void;
+  onBytes?: (chunk: Buffer) => void;
 }
 
 /**
@@ -49,12 +49,12 @@ class IncomingBody extends Transform {
   readonly #expected: readonly string[];
   readonly #md5: Hash | undefined;
   readonly #stallMs: number;
-  readonly #onBytes: (() => void) | undefined;
+  readonly #onBytes: ((chunk: Buffer) => void) | undefined;
   #stall: NodeJS.Timeout;
   /** Bytes since the wait began anew. */
   #progress = 0;
 
-  constructor(md5s: readonly string[], stallMs: number, onBytes: (() => void) | undefined) {
+  constructor(md5s: readonly string[], stallMs: number, onBytes: ((chunk: Buffer) => void) | undefined) {
     super();
     this.#stallMs = stallMs;
     this.#expected = md5s;
@@ -70,7 +70,7 @@ class IncomingBody extends Transform {
       this.#stall.refresh();
     }
     this.#md5?.update(chunk);
-    this.#onBytes?.();
+    this.#onBytes?.(chunk);
     done(null, chunk);
   }
 

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
-import { randomUUID } from 'node:crypto';
-import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
-import { open, type FileHandle } from 'node:fs/promises';
+import { createHash, randomUUID } from 'node:crypto';
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Readable } from 'node:stream';
@@ -11,34 +10,20 @@ import { official } from './support/clients.ts';
 import { beginPush } from './support/push.ts';
 import { bootServer, endServer } from './support/server.ts';
 import { until } from './support/until.ts';
+import { WatchedSyncs } from './support/watchedSyncs.ts';
 
 /**
  * A power failure cannot be simulated here. A file survives one if its bytes and the folder entries of its path were synced
  * before the store acknowledged it, so the tests observe the syncs.
  */
-const synced = new Set<number>();
-/** Syncs that wait for a test to let them go on; undefined while none is held back. */
-let heldBack: (() => void)[] | undefined;
-let restore = (): void => undefined;
+let synced: WatchedSyncs;
 const root = mkdtempSync(path.join(tmpdir(), 'offshoot-sync-'));
 
 before(async () => {
-  const handle = await open(root, 'r');
-  const prototype = Object.getPrototypeOf(handle) as Pick<FileHandle, 'sync' | 'datasync' | 'stat'>;
-  await handle.close();
-  const { sync, datasync } = prototype;
-  const watched = (original: () => Promise<void>) =>
-    async function (this: FileHandle): Promise<void> {
-      const { ino } = await this.stat();
-      if (heldBack !== undefined) await new Promise<void>((resolve) => heldBack?.push(resolve) ?? resolve());
-      await original.call(this);
-      synced.add(ino);
-    };
-  Object.assign(prototype, { sync: watched(sync), datasync: watched(datasync) });
-  restore = () => void Object.assign(prototype, { sync, datasync });
+  synced = await WatchedSyncs.start(root);
 });
 after(() => {
-  restore();
+  synced.remove();
   rmSync(root, { recursive: true, force: true });
 });
 
@@ -100,12 +85,56 @@ test('a file that is copied from another folder is synced at once, and its folde
   assert.ok(synced.has(statSync(folder).ino), 'its folder is synced');
 });
 
+test('a small file is stored and synced while the disk does not answer for another one', async () => {
+  const folder = path.join(root, 'two');
+  const store = await FileStore.open('files', folder);
+  const bytes = Buffer.from('every byte of this counts');
+  const [first, second] = [`00${randomUUID().slice(2)}`, `00${randomUUID().slice(2)}`];
+  await store.put(`00${randomUUID().slice(2)}`, Readable.from([bytes]), bytes.length);
+  synced.clear();
+  synced.holdBack();
+  try {
+    const slow = store.put(first, Readable.from([bytes]), bytes.length);
+    const release = await until('the sync of the first file', () => synced.next());
+    let isStored = false;
+    const stored = store.put(second, Readable.from([bytes]), bytes.length).then((object) => {
+      isStored = true;
+      return object;
+    });
+    // The syncs of the second file: all but the one that waits already.
+    await until('the second file', () => (isStored ? true : void synced.nextOfHandles()?.()));
+    assert.deepEqual(await stored, { size: bytes.length, sha256: createHash('sha256').update(bytes).digest('hex') });
+    for (const name of [path.join(folder, 'objects', '00', second), path.join(folder, 'objects', '00')])
+      assert.ok(synced.has(statSync(name).ino), `${path.relative(root, name)} was not synced`);
+    assert.ok(!existsSync(path.join(folder, 'objects', '00', first)), 'the first file still waits');
+    release();
+    synced.letGo();
+    await slow;
+    assert.ok(synced.has(statSync(path.join(folder, 'objects', '00', first)).ino));
+  } finally {
+    synced.letGo();
+  }
+});
+
+test('a small file that cannot be written fails with the reason, leaves nothing behind, and does not affect the next one', async () => {
+  const folder = path.join(root, 'refused');
+  const store = await FileStore.open('files', folder);
+  const [key, bytes] = [randomUUID(), Buffer.from('every byte of this counts')];
+  const put = () => store.put(key, Readable.from([bytes]), bytes.length);
+  // A file where the folder of the key should be.
+  writeFileSync(path.join(folder, 'objects', key.slice(0, 2)), '');
+  await assert.rejects(put(), { code: 'ENOTDIR' });
+  assert.deepEqual(readdirSync(path.join(folder, 'unfinished')), []);
+  rmSync(path.join(folder, 'objects', key.slice(0, 2)));
+  assert.equal((await put()).size, bytes.length);
+});
+
 test('an upload is answered only when the slowest sync of its file and of its folder has ended', async () => {
   const server = await bootServer('sqlite');
   try {
     const bytes = Buffer.alloc(5000, 'x');
     const push = await beginPush(await official(server), await server.as('olivia'), await server.iTwin(), bytes.length);
-    heldBack = [];
+    synced.holdBack();
     let status: number | undefined;
     const answered = fetch(push.upload, {
       method: 'PUT',
@@ -115,7 +144,7 @@ test('an upload is answered only when the slowest sync of its file and of its fo
     }).then((response) => (status = response.status));
     let syncs = 0;
     for (;;) {
-      const next = await until('a sync or the answer', () => heldBack?.shift() ?? status);
+      const next = await until('a sync or the answer', () => synced.next() ?? status);
       if (typeof next === 'number') break;
       // The server answers others meanwhile; the upload waits.
       assert.equal((await fetch(`${server.origin}/health`)).status, 200);
@@ -126,8 +155,7 @@ test('an upload is answered only when the slowest sync of its file and of its fo
     assert.equal(await answered, 201);
     assert.ok(syncs >= 2, `${syncs} syncs`);
   } finally {
-    for (const release of heldBack ?? []) release();
-    heldBack = undefined;
+    synced.letGo();
     await endServer(server);
   }
 });

@@ -1,6 +1,16 @@
 /** Writes files and folders that survive a power cut once the functions have returned. */
 import { randomUUID } from 'node:crypto';
-import { closeSync, existsSync, fsyncSync, linkSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { mkdir, open } from 'node:fs/promises';
 import path from 'node:path';
 
@@ -21,6 +31,16 @@ export async function makeFolder(folder: string): Promise<void> {
   // Each new folder is an entry of its parent, which must be synced.
   for (let made = folder; ; made = path.dirname(made)) {
     await syncFolder(path.dirname(made));
+    if (path.resolve(made) === path.resolve(highest)) return;
+  }
+}
+
+/** Like `makeFolder`, for threads that may wait. */
+export function makeFolderSync(folder: string): void {
+  const highest = mkdirSync(folder, { recursive: true, mode: 0o700 });
+  if (highest === undefined) return;
+  for (let made = folder; ; made = path.dirname(made)) {
+    syncFolderSync(path.dirname(made));
     if (path.resolve(made) === path.resolve(highest)) return;
   }
 }

@@ -1,7 +1,7 @@
 import { createHash, hash, randomUUID, type Hash } from 'node:crypto';
 import { open, readdir, readFile, rename, rm, stat, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
-import type { Readable } from 'node:stream';
+import { Readable } from 'node:stream';
 import {
   ChecksumMismatchError,
   NoSuchObjectError,
@@ -18,11 +18,14 @@ import {
 } from './blobStore.ts';
 import { recheckEveryBytes, type DiskSpace } from './diskSpace.ts';
 import { OpenFile } from './openFile.ts';
+import { WholeFiles } from './wholeFiles.ts';
 import { createFileDurably, makeFolder, syncFolder } from './durable.ts';
 import { StagedBlocks, type StagedBlock } from './stagedBlocks.ts';
 
 /** Files up to this size are copied as a whole, in memory; so at most 16 times this, with the usual limit of a transfer. */
 const mostCopiedAtOnce = 4 * 2 ** 20;
+/** Files up to this size are written as a whole by a thread of their own. Larger ones are written while they arrive. */
+const mostWrittenAtOnce = 2 ** 20;
 
 /**
  * Files in one folder: `objects/ab/cd…` by key, `unfinished/` for running uploads, `owner` for the installation they
@@ -43,6 +46,7 @@ export class FileStore implements BlobStore {
     remove: (upload, name) => rm(path.join(this.#uploadFolder(upload), name), { force: true }),
   });
   readonly #space: DiskSpace | undefined;
+  readonly #wholeFiles = new WholeFiles();
 
   private constructor(id: string, root: string, space: DiskSpace | undefined) {
     this.id = id;
@@ -64,6 +68,7 @@ export class FileStore implements BlobStore {
   }
 
   async put(key: string, body: Readable, size: number, options: CallOptions = {}): Promise<StoredObject> {
+    if (size > 0 && size <= mostWrittenAtOnce) return this.#putWhole(key, body, size, options);
     return this.#write(key, size, options, (writer) => writer.writeAll(body));
   }
 
@@ -254,6 +259,24 @@ export class FileStore implements BlobStore {
     });
   }
 
+  /** Stores a small file. A thread that hangs on a disk delays no other file, because those are then written by the pool. */
+  async #putWhole(key: string, body: Readable, size: number, options: CallOptions): Promise<StoredObject> {
+    const target = this.#path(key);
+    await this.#space?.require(size);
+    const bytes = await wholeBody(body, size, options);
+    // While the thread writes another file, the pool can write this one at the same time.
+    if (this.#wholeFiles.isBusy)
+      return this.#write(key, size, options, (writer) => writer.writeAll(Readable.from([Buffer.from(bytes.buffer)])));
+    const name = randomUUID();
+    this.#writing.add(name);
+    try {
+      const file = { bytes, aside: path.join(this.#unfinished, name), target };
+      return { size, sha256: await this.#wholeFiles.write(file) };
+    } finally {
+      this.#writing.delete(name);
+    }
+  }
+
   /** Writes a new file, and syncs its folder, which is opened while the file is written. @param write must sync the file */
   async #writeDurably<T>(target: string, write: (file: FileHandle) => Promise<T>): Promise<T> {
     const folder = path.dirname(target);
@@ -309,6 +332,22 @@ export class FileStore implements BlobStore {
     if (!/^[0-9a-f-]{8,64}$/.test(upload)) throw new Error(`'${upload}' is not an upload of this store`);
     return path.join(this.#unfinished, upload);
   }
+}
+
+/** @throws SizeMismatchError; errors of the body */
+async function wholeBody(body: Readable, size: number, { signal }: CallOptions): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = new Uint8Array(size);
+  let length = 0;
+  for await (const chunk of body) {
+    signal?.throwIfAborted();
+    const received = chunk as Buffer;
+    if (length + received.length > size) throw new SizeMismatchError(size);
+    bytes.set(received, length);
+    length += received.length;
+  }
+  signal?.throwIfAborted();
+  if (length !== size) throw new SizeMismatchError(size);
+  return bytes;
 }
 
 /** Bytes to write at a time: chunks arrive in at most 64 KiB, and each write costs a trip to the thread pool. */

@@ -2,9 +2,11 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { test } from 'node:test';
+import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import { makeIModel, official } from './support/clients.ts';
 import { bootServer, endServer, otherStore, setups, type Setup } from './support/server.ts';
 import { until } from './support/until.ts';
+import { call, read, send, viewerConfig } from './support/viewerCalls.ts';
 
 interface Span {
   traceId: string;
@@ -69,6 +71,44 @@ test(
       assert.equal(copies.length, 2);
       const recorded = sink.bodies.join('\n');
       for (const secret of [token, 'sig=', 'sig%3D']) assert.ok(!recorded.includes(secret));
+    } finally {
+      await endServer(server);
+      await sink.close();
+    }
+  },
+);
+
+test(
+  'a call of a viewer has a span within the trace of the page, below that of its request',
+  { timeout: 120_000, skip: isITwinJsInstalled() ? false : 'iTwin.js is not installed' },
+  async () => {
+    const sink = await collector();
+    const server = await bootServer(setups[0] as Setup, { ...viewerConfig, tracesUrl: sink.url });
+    try {
+      const { id, iTwinId } = await makeIModel(await official(server), await server.iTwin());
+      const traceId = '1bf7651916cd43dd8448eb211c80319d';
+      const page = { traceparent: `00-${traceId}-b7ad6b7169203332-01` };
+      const place = { iTwinId, iModelId: id };
+      const operation = `${read}getConnectionProps`;
+      await call(await server.as('olivia'), place, operation);
+      const answer = await send(await server.as('olivia'), place, operation, [], page);
+      assert.equal(answer.status, 200, JSON.stringify(answer.body));
+      const named = (name: string) => sink.spans.filter((span) => span.traceId === traceId && span.name === name);
+      const [span] = await until(
+        'the span of the call',
+        () => {
+          const found = named('view IModelReadRpcInterface.getConnectionProps');
+          return found.length > 0 ? found : undefined;
+        },
+        30_000,
+      );
+      assert.deepEqual(span?.attributes, [{ key: 'offshoot.imodel', value: { stringValue: id } }]);
+      const request = await until(
+        'the span of its request',
+        () => named('call-viewer').find(({ spanId }) => spanId === span?.parentSpanId),
+        30_000,
+      );
+      assert.equal(request.parentSpanId, 'b7ad6b7169203332');
     } finally {
       await endServer(server);
       await sink.close();

@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict';
-import { execFile, fork } from 'node:child_process';
+import { fork } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import {
   IModelReadRpcInterface,
   IModelTileRpcInterface,
@@ -18,62 +17,33 @@ import { PresentationRpcInterface } from '@itwin/presentation-common';
 import type { FastifyBaseLogger } from 'fastify';
 import pino from 'pino';
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
-import type { ConfigInput } from '../apps/server/src/config.ts';
-import { BackendProcess } from '../apps/server/src/viewer/backendProcess.ts';
 import { kindOf, refusedOperations } from '../apps/server/src/viewer/operations.ts';
 import { TileCache } from '../apps/server/src/viewer/tileCache.ts';
+import { pushSample, sampleChangesets } from '../scripts/sample.ts';
 import { Api, type Answer, type WireError } from './support/api.ts';
 import { makeIModel, official, workFolder } from './support/clients.ts';
 import { freePort } from './support/freePort.ts';
-import { endServer, Installation, setups, type TestServer } from './support/server.ts';
-import { onEachDatabase, type Context } from './support/suite.ts';
+import { endServer, Installation, type TestServer } from './support/server.ts';
+import { onEachDatabase } from './support/suite.ts';
 import { until } from './support/until.ts';
+import {
+  addressOf,
+  call,
+  cloneOf,
+  makePlant,
+  onOneDatabase,
+  processOf,
+  read,
+  tileOf,
+  tokenOf,
+  viewerConfig as config,
+  type Place,
+} from './support/viewerCalls.ts';
 
 const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
-const config = {
-  checkpoints: { generate: 'auto' as const, delaySeconds: 0, firstRetrySeconds: 0 },
-  viewer: { enabled: true },
-} satisfies ConfigInput;
-
-const run = promisify(execFile);
-const plantProcess = fileURLToPath(new URL('./support/plantProcess.ts', import.meta.url));
-
-/** Creates an iModel with geometry from a file. */
-async function makePlant({ olivia, iTwinId }: Context, elements: number): Promise<string> {
-  const work = workFolder();
-  try {
-    const filePath = path.join(work.path, 'plant.bim');
-    await run(process.execPath, [plantProcess, filePath, String(elements), '3d']);
-    const { client, authorization } = olivia;
-    const iModelProperties = { iTwinId, name: randomUUID(), filePath };
-    return (await client.iModels.createFromBaseline({ authorization, iModelProperties })).id;
-  } finally {
-    work.remove();
-  }
-}
-
-interface Place {
-  iTwinId: string;
-  iModelId: string;
-  changesetId?: string;
-}
-
-const addressOf = ({ iTwinId, iModelId, changesetId = '' }: Place, operation: string): string =>
-  `/viewer/rpc/suite/1/mode/1/context/${iTwinId}/imodel/${iModelId}/changeset/${changesetId || '0'}/${operation}`;
-
-const tokenOf = ({ iTwinId, iModelId, changesetId = '' }: Place) => ({
-  key: `${iModelId}:${changesetId}`,
-  iTwinId,
-  iModelId,
-  changeset: { id: changesetId, index: 0 },
-});
-
 /** Takes several seconds. */
 const longQuery =
   'WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 30000000) SELECT count(*) FROM numbers';
-
-const read = 'IModelReadRpcInterface-3.7.0-';
-const tile = 'IModelTileRpcInterface-3.2.0-';
 
 /** The interfaces that viewers know, and what each operation of them is called in an address. */
 const interfaces = [
@@ -90,70 +60,7 @@ const operations = interfaces.flatMap(({ interfaceName, interfaceVersion, protot
     .map((name) => ({ name: `${interfaceName}.${name}`, address: `${interfaceName}-${interfaceVersion}-${name}` })),
 );
 
-/** Sends a call as the front end of iTwin.js does. */
-async function call(api: Api, place: Place, operation: string, ...rest: unknown[]): Promise<Answer> {
-  return until(
-    `the answer to ${operation}`,
-    async () => {
-      const answer = await api.post(addressOf(place, operation), JSON.stringify([tokenOf(place), ...rest]), {
-        'content-type': 'text/plain',
-        'x-correlation-id': randomUUID(),
-        'x-protocol-version': '4',
-      });
-      return answer.status === 202 ? undefined : answer;
-    },
-    60_000,
-  );
-}
-
 const codeOf = ({ body }: Answer): string => (body as WireError).error.code;
-
-async function cloneOf({ olivia, iTwinId }: Context, iModelId: string): Promise<Place> {
-  const { client, authorization } = olivia;
-  const iModelProperties = { iTwinId, name: randomUUID() };
-  return { iTwinId, iModelId: (await client.iModels.clone({ authorization, iModelId, iModelProperties })).id };
-}
-
-const processOf = ({ server }: Context): BackendProcess => {
-  const [backend] = server.services.viewer.backends;
-  assert.ok(backend instanceof BackendProcess);
-  return backend;
-};
-
-/** The tree of the first model with geometry, as a front end asks for it. */
-async function treeOf(api: Api, place: Place): Promise<{ id: string; contentId: string }> {
-  const rows = await call(api, place, `${read}queryRows`, {
-    query: 'SELECT m.ECInstanceId FROM bis.PhysicalModel m ORDER BY m.ECInstanceId LIMIT 1',
-  });
-  const [[model] = []] = (rows.body as { data: string[][] }).data;
-  const id = `25_11-${model}`;
-  const tree = await call(api, place, `${tile}requestTileTreeProps`, id);
-  assert.equal(tree.status, 200, JSON.stringify(tree.body));
-  return { id, contentId: (tree.body as { rootTile: { contentId: string } }).rootTile.contentId };
-}
-
-/** Everything that a viewer is shown of one tile. */
-async function tileOf(context: Context, place: Place): Promise<Buffer> {
-  const { api } = context;
-  const { id, contentId } = await treeOf(api, place);
-  const made = await call(api, place, `${tile}generateTileContent`, id, contentId, 'first');
-  assert.deepEqual([made.status, made.body], [200, 0]);
-  const token = await context.server.token('olivia');
-  const response = await fetch(`${context.server.origin}${addressOf(place, `${tile}retrieveTileContent`)}`, {
-    method: 'POST',
-    headers: { authorization: `Bearer ${token}`, 'content-type': 'text/plain' },
-    body: JSON.stringify([tokenOf(place), { tokenProps: tokenOf(place), treeId: id, contentId, guid: 'first' }]),
-  });
-  assert.equal(response.status, 200);
-  assert.equal(response.headers.get('content-type'), 'application/octet-stream');
-  return Buffer.from(await response.arrayBuffer());
-}
-
-/** A suite whose outcome does not depend on the database and the store. */
-function onOneDatabase(name: string, input: ConfigInput, body: (context: Context) => void): void {
-  const [setup] = setups;
-  onEachDatabase(name, input, body, setup === undefined ? [] : [setup]);
-}
 
 test('every operation of the interfaces is either permitted or refused with a reason', () => {
   assert.ok(operations.length > 60);
@@ -323,6 +230,27 @@ onEachDatabase('A viewer', config, (context) => {
     const clone = await cloneOf(context, place.iModelId);
     assert.deepEqual(await tileOf(context, clone), source);
     assert.deepEqual([counts.made, counts.kept], [made, 1]);
+  });
+
+  test('sees a clone at an earlier point as its source was at that changeset', { skip }, async () => {
+    const { api, iTwinId } = context;
+    const source = await pushSample(context.olivia, iTwinId, randomUUID());
+    const cloned = await api.post(`/imodels/${source}/clone`, { iTwinId, name: randomUUID(), changesetIndex: 1 });
+    const clone = (cloned.headers.get('location') ?? '').slice(-36);
+    const changesets = sampleChangesets();
+    const elementsOf = async (iModelId: string, index: number): Promise<number> => {
+      const changesetId = changesets[index - 1]?.id ?? '';
+      const answer = await call(api, { iTwinId, iModelId, changesetId }, `${read}queryRows`, {
+        query: 'SELECT count(*) FROM bis.Element',
+      });
+      assert.equal(answer.status, 200, JSON.stringify(answer.body));
+      return (answer.body as { data: [[number]] }).data[0][0];
+    };
+    const head = await elementsOf(source, changesets.length);
+    const earlier = await elementsOf(clone, 1);
+    assert.notEqual(earlier, head);
+    // The clone has had the checkpoint of their common changeset made.
+    assert.equal(await elementsOf(source, 1), earlier);
   });
 
   test('is answered after its back end was killed, without opening the iModel again', { skip }, async () => {

@@ -26,6 +26,7 @@ export interface Backend {
 }
 
 export interface BackendUsage {
+  running: boolean;
   /** Open checkpoints. */
   checkpoints: number;
   memoryBytes: number;

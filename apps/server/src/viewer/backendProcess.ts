@@ -76,8 +76,9 @@ export class BackendProcess implements Backend {
   }
 
   get usage(): BackendUsage {
+    const running = this.#child !== undefined;
     const memoryBytes = this.#child === undefined ? 0 : memoryOf(this.#child);
-    return { checkpoints: this.open, memoryBytes, starts: this.starts };
+    return { running, checkpoints: this.open, memoryBytes, starts: this.starts };
   }
 
   async call(request: BackendRequest, signal: AbortSignal): Promise<BackendAnswer> {

@@ -69,6 +69,9 @@ function viewerMetrics({ Counter, Gauge }: typeof Prometheus, registry: Promethe
       },
     });
   };
+  gauge('offshoot_viewer_processes', 'Processes that answer viewers and run now.', () =>
+    total(({ running }) => Number(running)),
+  );
   gauge('offshoot_viewer_open_checkpoints', 'Checkpoints that the view back ends have open.', () =>
     total(({ checkpoints }) => checkpoints),
   );

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Readable } from 'node:stream';
 import { after, before, test } from 'node:test';
+import { outageOf } from '../apps/server/src/outages.ts';
 import { FileStore } from '../apps/server/src/storage/fileStore.ts';
 import { official } from './support/clients.ts';
 import { beginPush } from './support/push.ts';
@@ -127,6 +128,45 @@ test('a small file that cannot be written fails with the reason, leaves nothing 
   assert.deepEqual(readdirSync(path.join(folder, 'unfinished')), []);
   rmSync(path.join(folder, 'objects', key.slice(0, 2)));
   assert.equal((await put()).size, bytes.length);
+});
+
+test('an upload whose thread ends is refused, leaves nothing behind, and can be repeated', async () => {
+  const folder = path.join(root, 'ended');
+  const store = await FileStore.open('files', folder);
+  const size = 3_000_000;
+  const ending = (last: () => Promise<unknown>): Readable =>
+    Readable.from(
+      (async function* () {
+        yield Buffer.alloc(size - 1);
+        await last();
+        yield Buffer.alloc(1);
+      })(),
+    );
+  const endThread = () =>
+    until('the thread', () => synced.threads.get('pieceThread.ts')).then((thread) => thread.terminate());
+  await assert.rejects(
+    store.put(randomUUID(), ending(endThread), size, { takesChunks: true }),
+    (error) => outageOf(error) === 'unavailable',
+  );
+  assert.deepEqual(readdirSync(path.join(folder, 'unfinished')), []);
+  const lost = store.put(
+    randomUUID(),
+    ending(() => Promise.reject(new Error('connection lost'))),
+    size,
+    { takesChunks: true },
+  );
+  await assert.rejects(lost, /connection lost/);
+  assert.deepEqual(readdirSync(path.join(folder, 'unfinished')), []);
+  synced.clear();
+  const key = randomUUID();
+  const { sha256 } = await store.put(
+    key,
+    ending(() => Promise.resolve()),
+    size,
+    { takesChunks: true },
+  );
+  assert.equal(sha256, createHash('sha256').update(Buffer.alloc(size)).digest('hex'));
+  for (const name of chainOf(folder).slice(0, 2)) assert.ok(synced.has(statSync(name).ino), name);
 });
 
 test('an upload is answered only when the slowest sync of its file and of its folder has ended', async () => {

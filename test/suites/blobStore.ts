@@ -104,6 +104,43 @@ export function blobStoreSuite(
       assert.ok(!(await keys()).includes(key));
     });
 
+    test('keeps large files whose chunks it may take, several at once, in one piece and in blocks', async () => {
+      const blockBytes = 1_500_000;
+      // Memory of their own, memory that other chunks share, and empty chunks.
+      const chunked = async function* (bytes: Buffer): AsyncGenerator<Buffer> {
+        for (let start = 0; start < bytes.length; start += 100_000) {
+          const chunk = bytes.subarray(start, start + 100_000);
+          yield start % 200_000 === 0 ? Buffer.from(Uint8Array.from(chunk).buffer) : Buffer.from(chunk);
+          yield Buffer.alloc(0);
+        }
+      };
+      const body = (bytes: Buffer): Readable => Readable.from(chunked(bytes));
+      await Promise.all(
+        [0, 1, 2].map(async () => {
+          const bytes = randomBytes(2 * blockBytes);
+          const [key, upload, committed] = [randomUUID(), randomUUID(), randomUUID()];
+          const expected = { size: bytes.length, sha256: sha256(bytes) };
+          assert.deepEqual(await store.put(key, body(bytes), bytes.length, { takesChunks: true }), expected);
+          for (const n of [1, 0])
+            await store.stageBlock(
+              upload,
+              `${n}`,
+              body(bytes.subarray(n * blockBytes, (n + 1) * blockBytes)),
+              bytes.length,
+              { takesChunks: true },
+            );
+          const md5 = createHash('md5').update(bytes).digest('hex');
+          const commit = (given: string) =>
+            store.commitBlocks(upload, committed, ['0', '1'], bytes.length, { md5: given });
+          await assert.rejects(commit('0'.repeat(32)), ChecksumMismatchError);
+          assert.deepEqual(await commit(md5), expected);
+          for (const stored of [key, committed]) assert.ok((await content(stored)).equals(bytes));
+          const short = store.put(randomUUID(), body(bytes), bytes.length + 1, { takesChunks: true });
+          await assert.rejects(short, SizeMismatchError);
+        }),
+      );
+    });
+
     test('stops an endless upload at the declared size', async () => {
       let given = 0;
       const endless = Readable.from(

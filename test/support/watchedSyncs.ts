@@ -5,7 +5,14 @@
 import fs from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
-import threads, { getEnvironmentData, isMainThread, setEnvironmentData, type WorkerOptions } from 'node:worker_threads';
+import path from 'node:path';
+import threads, {
+  getEnvironmentData,
+  isMainThread,
+  setEnvironmentData,
+  type Worker,
+  type WorkerOptions,
+} from 'node:worker_threads';
 
 const shared = 'watched syncs';
 /** Places of the shared numbers: whether syncs are held back, how many wait or have waited, how many of these may go on, how many have ended. */
@@ -53,10 +60,13 @@ export class WatchedSyncs {
   /** Syncs of file handles that wait; undefined while none is held back. */
   #heldBack: (() => void)[] | undefined;
   #clearedAt = 0;
+  /** Threads that were started, by the file that they run. */
+  readonly threads = new Map<string, Worker>();
 
   private constructor(prototype: Pick<FileHandle, 'sync' | 'datasync' | 'stat'>) {
     const { sync, datasync } = prototype;
     const { Worker } = threads;
+    const started = this.threads;
     const watched = (original: () => Promise<void>, note: (inode: number) => void, hold: () => Promise<void>) =>
       async function (this: FileHandle): Promise<void> {
         const { ino } = await this.stat();
@@ -74,6 +84,7 @@ export class WatchedSyncs {
     class WatchedWorker extends Worker {
       constructor(file: string | URL, options: WorkerOptions = {}) {
         super(file, { ...options, execArgv: ['--import', import.meta.url] });
+        started.set(path.basename(String(file)), this);
       }
     }
     Object.assign(threads, { Worker: WatchedWorker });

@@ -19,6 +19,12 @@ export interface CallOptions {
   onProgress?: (() => void) | undefined;
 }
 
+/** Options for storing a body. */
+export interface PutOptions extends CallOptions {
+  /** Whether the chunks of the body belong to the store, which may move their memory to a thread. Nobody else may use them then. */
+  takesChunks?: boolean | undefined;
+}
+
 /** Options for committing blocks. */
 export interface CommitOptions extends CallOptions {
   /** Expected MD5 of the whole object, hex. */
@@ -106,7 +112,7 @@ export interface BlobStore {
    * @param size exact number of bytes that `body` must have
    * @throws SizeMismatchError; nothing is kept then
    */
-  put(key: string, body: Readable, size: number, options?: CallOptions): Promise<StoredObject>;
+  put(key: string, body: Readable, size: number, options?: PutOptions): Promise<StoredObject>;
 
   /**
    * Stages one block of a large upload, outside all keys. Replaces an earlier block with the same id. The blocks of an
@@ -115,7 +121,7 @@ export interface BlobStore {
    * @param size declared size of the whole upload, bytes
    * @throws SizeMismatchError if the block is larger than that; an earlier block with the same id is kept
    */
-  stageBlock(upload: string, blockId: string, body: Readable, size: number, options?: CallOptions): Promise<void>;
+  stageBlock(upload: string, blockId: string, body: Readable, size: number, options?: PutOptions): Promise<void>;
 
   /** Sizes of the staged blocks of an upload, by block id. */
   stagedBlocks(upload: string, options?: CallOptions): Promise<ReadonlyMap<string, number>>;

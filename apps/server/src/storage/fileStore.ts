@@ -1,4 +1,4 @@
-import { createHash, hash, randomUUID, type Hash } from 'node:crypto';
+import { hash, randomUUID } from 'node:crypto';
 import { open, readdir, readFile, rename, rm, stat, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { Readable } from 'node:stream';
@@ -14,12 +14,16 @@ import {
   type CopyOptions,
   type DropOptions,
   type OpenObject,
+  type PutOptions,
   type StoredObject,
 } from './blobStore.ts';
-import { recheckEveryBytes, type DiskSpace } from './diskSpace.ts';
+import { CheckedWriter } from './checkedWriter.ts';
+import type { DiskSpace } from './diskSpace.ts';
 import { OpenFile } from './openFile.ts';
-import { WholeFiles } from './wholeFiles.ts';
 import { createFileDurably, makeFolder, syncFolder } from './durable.ts';
+import { FileThread } from './fileThread.ts';
+import type { HashName, PieceReply, PieceRequest } from './pieceThread.ts';
+import type { WholeFile, WholeFileReply } from './wholeFileThread.ts';
 import { StagedBlocks, type StagedBlock } from './stagedBlocks.ts';
 
 /** Files up to this size are copied as a whole, in memory; so at most 16 times this, with the usual limit of a transfer. */
@@ -46,7 +50,8 @@ export class FileStore implements BlobStore {
     remove: (upload, name) => rm(path.join(this.#uploadFolder(upload), name), { force: true }),
   });
   readonly #space: DiskSpace | undefined;
-  readonly #wholeFiles = new WholeFiles();
+  readonly #wholeFiles = new FileThread<WholeFile, WholeFileReply>('wholeFileThread');
+  readonly #pieces = new FileThread<PieceRequest, PieceReply>('pieceThread');
 
   private constructor(id: string, root: string, space: DiskSpace | undefined) {
     this.id = id;
@@ -67,9 +72,9 @@ export class FileStore implements BlobStore {
     return store;
   }
 
-  async put(key: string, body: Readable, size: number, options: CallOptions = {}): Promise<StoredObject> {
+  async put(key: string, body: Readable, size: number, options: PutOptions = {}): Promise<StoredObject> {
     if (size > 0 && size <= mostWrittenAtOnce) return this.#putWhole(key, body, size, options);
-    return this.#write(key, size, options, (writer) => writer.writeAll(body));
+    return this.#write(key, size, options, (writer) => writer.writeAll(body), options.takesChunks);
   }
 
   async stageBlock(
@@ -77,15 +82,19 @@ export class FileStore implements BlobStore {
     blockId: string,
     body: Readable,
     size: number,
-    options: CallOptions = {},
+    options: PutOptions = {},
   ): Promise<void> {
     await this.#space?.require();
     const name = blockName(blockId);
     await this.#staged.stage(upload, name, size, options, async () => {
       const target = path.join(this.#uploadFolder(upload), name);
       return this.#writeDurably(target, async (file) => {
-        const writer = new CheckedWriter(file, size, false, options, this.#space);
-        await writer.writeAll(body);
+        const writer = this.#writer(file, size, [], options, options.takesChunks);
+        try {
+          await writer.writeAll(body);
+        } finally {
+          writer.close();
+        }
         // The client will not send the block again after the answer, so it must be durable, and its name too.
         await file.datasync();
         return writer.size;
@@ -115,9 +124,10 @@ export class FileStore implements BlobStore {
     size: number,
     options: CommitOptions = {},
   ): Promise<StoredObject> {
-    return this.#write(key, size, options, async (writer) => {
+    const fill = async (writer: CheckedWriter): Promise<void> => {
       for (const blockId of blockIds) await writer.writeAll(await this.readBlock(upload, blockId, options));
-    });
+    };
+    return this.#write(key, size, options, fill, true);
   }
 
   async dropBlocks(upload: string): Promise<void> {
@@ -245,18 +255,37 @@ export class FileStore implements BlobStore {
     size: number,
     options: CommitOptions,
     fill: (writer: CheckedWriter) => Promise<void>,
+    takesChunks = false,
   ): Promise<StoredObject> {
     await this.#space?.require(size);
     const target = this.#path(key);
     return this.#writeDurably(target, async (file) => {
-      const writer = new CheckedWriter(file, size, options.md5 !== undefined, options, this.#space);
-      await fill(writer);
-      if (writer.size !== size) throw new SizeMismatchError(size);
-      if (writer.md5() !== options.md5) throw new ChecksumMismatchError();
-      options.signal?.throwIfAborted();
-      await file.sync();
-      return { size, sha256: writer.digest() };
+      const hashes = options.md5 === undefined ? (['sha256'] as const) : (['sha256', 'md5'] as const);
+      const writer = this.#writer(file, size, hashes, options, takesChunks);
+      try {
+        await fill(writer);
+        if (writer.size !== size) throw new SizeMismatchError(size);
+        const { sha256 = '', md5 } = await writer.digests();
+        if (md5 !== options.md5) throw new ChecksumMismatchError();
+        options.signal?.throwIfAborted();
+        await file.sync();
+        return { size, sha256 };
+      } finally {
+        writer.close();
+      }
     });
+  }
+
+  #writer(
+    file: FileHandle,
+    declared: number,
+    hashes: readonly HashName[],
+    options: CallOptions,
+    takesChunks: boolean | undefined,
+  ): CheckedWriter {
+    // For a small file a message is no gain.
+    const thread = takesChunks === true && declared > mostWrittenAtOnce ? this.#pieces : undefined;
+    return new CheckedWriter(file, { ...options, declared, hashes, space: this.#space, thread });
   }
 
   /** Stores a small file. A thread that hangs on a disk delays no other file, because those are then written by the pool. */
@@ -271,7 +300,8 @@ export class FileStore implements BlobStore {
     this.#writing.add(name);
     try {
       const file = { bytes, aside: path.join(this.#unfinished, name), target };
-      return { size, sha256: await this.#wholeFiles.write(file) };
+      const { sha256 } = await this.#wholeFiles.ask(file, [bytes.buffer]);
+      return { size, sha256 };
     } finally {
       this.#writing.delete(name);
     }
@@ -348,88 +378,6 @@ async function wholeBody(body: Readable, size: number, { signal }: CallOptions):
   signal?.throwIfAborted();
   if (length !== size) throw new SizeMismatchError(size);
   return bytes;
-}
-
-/** Bytes to write at a time: chunks arrive in at most 64 KiB, and each write costs a trip to the thread pool. */
-const batchBytes = 1 << 20;
-
-/** Writes bytes to a file, counts and hashes them, and fails as soon as they exceed the declared size. */
-class CheckedWriter {
-  size = 0;
-  readonly #file: FileHandle;
-  readonly #hash: Hash = createHash('sha256');
-  readonly #md5: Hash | undefined;
-  readonly #declared: number;
-  readonly #options: CallOptions;
-  readonly #space: DiskSpace | undefined;
-  #written = 0;
-  #checkedAt = 0;
-
-  constructor(
-    file: FileHandle,
-    declared: number,
-    withMd5: boolean,
-    options: CallOptions,
-    space: DiskSpace | undefined,
-  ) {
-    this.#file = file;
-    this.#md5 = withMd5 ? createHash('md5') : undefined;
-    this.#declared = declared;
-    this.#options = options;
-    this.#space = space;
-  }
-
-  /** Hashes and writes a body: while one batch is being written, the next one is received and hashed. */
-  async writeAll(body: Readable): Promise<void> {
-    let batch: Buffer[] = [];
-    let bytes = 0;
-    let writing = Promise.resolve();
-    const writeBatch = async (): Promise<void> => {
-      await writing;
-      if (bytes === 0) return;
-      writing = this.#write(batch, bytes);
-      // It is awaited before the next batch, and at the end.
-      writing.catch(() => undefined);
-      [batch, bytes] = [[], 0];
-    };
-    try {
-      for await (const chunk of body) {
-        this.#options.signal?.throwIfAborted();
-        const received = chunk as Buffer;
-        this.size += received.length;
-        if (this.size > this.#declared) throw new SizeMismatchError(this.#declared);
-        this.#hash.update(received);
-        this.#md5?.update(received);
-        batch.push(received);
-        bytes += received.length;
-        if (bytes >= batchBytes) await writeBatch();
-      }
-      await writeBatch();
-      await writing;
-    } finally {
-      // The file is closed afterwards, which must not happen during a write.
-      await writing.catch(() => undefined);
-    }
-  }
-
-  async #write(batch: readonly Buffer[], bytes: number): Promise<void> {
-    if (this.#written - this.#checkedAt >= recheckEveryBytes) {
-      this.#checkedAt = this.#written;
-      await this.#space?.require(0, true);
-    }
-    const { bytesWritten } = await this.#file.writev([...batch]);
-    if (bytesWritten < bytes) await this.#file.writeFile(Buffer.concat(batch).subarray(bytesWritten));
-    this.#written += bytes;
-    this.#options.onProgress?.();
-  }
-
-  digest(): string {
-    return this.#hash.digest('hex');
-  }
-
-  md5(): string | undefined {
-    return this.#md5?.digest('hex');
-  }
 }
 
 /** Renames a file, and makes the target folder if it does not exist. @returns whether it was made */

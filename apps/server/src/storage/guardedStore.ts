@@ -10,6 +10,7 @@ import {
   type DirectAccess,
   type DropOptions,
   type OpenObject,
+  type PutOptions,
   type StoredObject,
 } from './blobStore.ts';
 import { TimedReadable } from './timedReadable.ts';
@@ -66,12 +67,18 @@ export class GuardedStore implements BlobStore {
     if (settle !== undefined) this.settle = (keys, options) => this.#call(options, (inner) => settle(keys, inner));
   }
 
-  put(key: string, body: Readable, size: number, options?: CallOptions): Promise<StoredObject> {
-    return this.#call(options, (inner) => this.#store.put(key, body, size, inner), { body });
+  put(key: string, body: Readable, size: number, options?: PutOptions): Promise<StoredObject> {
+    const { takesChunks } = options ?? {};
+    return this.#call(options, (inner) => this.#store.put(key, body, size, { ...inner, takesChunks }), { body });
   }
 
-  stageBlock(upload: string, blockId: string, body: Readable, size: number, options?: CallOptions): Promise<void> {
-    return this.#call(options, (inner) => this.#store.stageBlock(upload, blockId, body, size, inner), { body });
+  stageBlock(upload: string, blockId: string, body: Readable, size: number, options?: PutOptions): Promise<void> {
+    const { takesChunks } = options ?? {};
+    return this.#call(
+      options,
+      (inner) => this.#store.stageBlock(upload, blockId, body, size, { ...inner, takesChunks }),
+      { body },
+    );
   }
 
   stagedBlocks(upload: string, options?: CallOptions): Promise<ReadonlyMap<string, number>> {

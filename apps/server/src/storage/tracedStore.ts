@@ -7,6 +7,7 @@ import type {
   CopyOptions,
   DirectAccess,
   DropOptions,
+  PutOptions,
   StoredObject,
 } from './blobStore.ts';
 import { traced } from '../traces/traces.ts';
@@ -42,11 +43,11 @@ export class TracedStore implements BlobStore {
           };
   }
 
-  put(key: string, body: Readable, size: number, options?: CallOptions): Promise<StoredObject> {
+  put(key: string, body: Readable, size: number, options?: PutOptions): Promise<StoredObject> {
     return this.#span('store.put', { 'offshoot.bytes': size }, () => this.#store.put(key, body, size, options));
   }
 
-  stageBlock(upload: string, blockId: string, body: Readable, size: number, options?: CallOptions): Promise<void> {
+  stageBlock(upload: string, blockId: string, body: Readable, size: number, options?: PutOptions): Promise<void> {
     return this.#span('store.stageBlock', {}, () => this.#store.stageBlock(upload, blockId, body, size, options));
   }
 

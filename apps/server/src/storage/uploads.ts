@@ -142,20 +142,21 @@ export class Uploads {
     );
   }
 
-  /** Stores the whole file. @throws SizeMismatchError; errors of the body */
+  /** Stores the whole file. The chunks of the body belong to the store. @throws SizeMismatchError; errors of the body */
   async put(upload: Upload, body: Readable): Promise<UploadOutcome> {
-    if (upload.stored === undefined) return this.#settle(upload, (store, key) => store.put(key, body, upload.size));
+    if (upload.stored === undefined)
+      return this.#settle(upload, (store, key) => store.put(key, body, upload.size, { takesChunks: true }));
     const hash = createHash('sha256');
     for await (const chunk of body) hash.update(chunk as Buffer);
     return hash.digest('hex') === upload.stored.sha256 ? 'stored' : 'conflict';
   }
 
   /**
-   * Stages one block and replaces an earlier one with the same id.
+   * Stages one block and replaces an earlier one with the same id. The chunks of the body belong to the store.
    * @throws SizeMismatchError; errors of the body
    */
   async stageBlock({ id, store, size }: Upload, blockId: string, body: Readable): Promise<void> {
-    await this.#stores.get(store).stageBlock(id, blockId, body, size);
+    await this.#stores.get(store).stageBlock(id, blockId, body, size, { takesChunks: true });
   }
 
   /**

@@ -7,6 +7,7 @@ import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeFileSync } fro
 import path from 'node:path';
 import { parentPort } from 'node:worker_threads';
 import { makeFolderSync, syncFolderSync } from './durable.ts';
+import type { ThreadFault } from './fileThread.ts';
 
 /** A file that is written to `aside` and then renamed to `target`. */
 export interface WholeFile {
@@ -15,7 +16,10 @@ export interface WholeFile {
   target: string;
 }
 
-export type WholeFileReply = { sha256: string } | { error: { message: string; code: string | undefined } };
+export interface WholeFileReply {
+  /** Hex. */
+  sha256: string;
+}
 
 const port = parentPort;
 if (port === null) throw new Error('this module runs in a worker thread only');
@@ -25,7 +29,7 @@ port.on('message', (file: WholeFile | 'close') => {
     port.close();
     return;
   }
-  let reply: WholeFileReply;
+  let reply: WholeFileReply | ThreadFault;
   try {
     reply = { sha256: write(file) };
   } catch (error) {

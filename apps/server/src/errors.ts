@@ -97,6 +97,7 @@ export const errorTable = {
   RequestHeadersTooLarge: [431, 'The headers of the request are larger than the server accepts.'],
   // 5xx
   Unknown: [500, 'The server met an unexpected error. The request was not carried out.'],
+  ViewerBackendUnusable: [500, 'The view back end of this server cannot be used.'],
   ViewerTimeout: [504, 'The view back end did not answer in time.'],
   Unavailable: [503, 'The server cannot answer just now. Try again.'],
   InsufficientStorage: [507, 'The server has no storage space left for this. Reading and deleting still work.'],

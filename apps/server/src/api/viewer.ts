@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify';
 import { decodeUtf8 } from './text.ts';
 import { Type } from '../jsonSchema.ts';
-import { detail, type ErrorDetail } from '../errors.ts';
+import { ApiError, detail, type ErrorDetail } from '../errors.ts';
 import { maxRequestBytes } from '../viewer/protocol.ts';
 import { CallFault, maxParametersInAddress, parseCall, type RpcCall } from '../viewer/rpcCall.ts';
 import { imodelRoute, RawAnswer, type IModelCall, type Route } from './route.ts';
@@ -19,7 +19,14 @@ const view = {
     description: 'The result, in the form of the RPC protocol of iTwin.js.',
     binary: 'text/plain',
   },
-  errors: ['ChangesetNotFound', 'CheckpointNotUsable', 'ViewerNotAvailable', 'ViewerTimeout', 'Unavailable'],
+  errors: [
+    'ChangesetNotFound',
+    'CheckpointNotUsable',
+    'ViewerNotAvailable',
+    'ViewerBackendUnusable',
+    'ViewerTimeout',
+    'Unavailable',
+  ],
   reads: true,
 } as const;
 
@@ -51,9 +58,19 @@ async function answer(call: IModelCall<unknown, unknown>, text: string): Promise
       { ...headers, vary: 'accept-encoding', 'access-control-expose-headers': exposed },
       body,
     );
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.code !== 'ViewerBackendUnusable') throw error;
+    request.log.error({ err: error.cause }, 'the view back end cannot be used');
+    return unusable(error);
   } finally {
     reply.raw.off('close', onClose);
   }
+}
+
+/** Front ends of iTwin.js show the message of an error only in the form of their protocol: name and message at the top. */
+function unusable(error: ApiError): RawAnswer {
+  const body = JSON.stringify({ ...error.toBody(), isError: true, name: error.code, message: error.message });
+  return new RawAnswer(error.status, { 'content-type': 'application/json; charset=utf-8' }, body);
 }
 
 const exposed = 'X-Protocol-Version, Retry-After';

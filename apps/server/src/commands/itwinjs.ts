@@ -4,19 +4,13 @@ import pino from 'pino';
 import { IsolationError } from '../checkpoints/itwinjs/isolation.ts';
 import { isITwinJsInstalled, localWorker } from '../checkpoints/itwinjs/workerProcess.ts';
 import { Workers } from '../checkpoints/itwinjs/workers.ts';
-import { ConfigError, loadConfig, serviceKeyName, shortestServiceKey } from '../config.ts';
+import { serviceKeyName } from '../config.ts';
 import { openDataFolder, openWorkFolder } from '../wiring/dataFolder.ts';
 import { startITwinJsService } from '../checkpoints/itwinjs/service/service.ts';
 import { version } from '../version.ts';
 import { closeOnSignal } from './ending.ts';
 import { exitCodes, ExitError } from './exit.ts';
-
-interface ServiceOptions {
-  data?: string;
-  host?: string;
-  port?: string;
-  config?: string;
-}
+import { serviceSettings, type ServiceOptions } from './serviceSettings.ts';
 
 /** `offshoot itwinjs`: runs iTwin.js for the servers of an installation until SIGINT or SIGTERM. */
 export function iTwinJsCommand(): Command {
@@ -32,7 +26,11 @@ export function iTwinJsCommand(): Command {
 }
 
 async function run(options: ServiceOptions): Promise<void> {
-  const { config, key } = settingsOf(options);
+  const { config, key } = serviceSettings(options, {
+    name: 'iTwin.js service',
+    keyName: serviceKeyName,
+    keyOf: ({ checkpoints }) => checkpoints.service?.key,
+  });
   if (!isITwinJsInstalled())
     throw new ExitError(
       exitCodes.failed,
@@ -63,29 +61,4 @@ async function run(options: ServiceOptions): Promise<void> {
     rmSync(workDir, { recursive: true, force: true });
   };
   closeOnSignal({ close, kill: () => workers.kill(), graceMs: config.shutdownSeconds * 1000 });
-}
-
-/** @throws ExitError usage when the settings do not suit a service */
-function settingsOf({ data, host, port, config: file }: ServiceOptions) {
-  try {
-    const overrides = {
-      ...(data !== undefined && { dataDir: data }),
-      ...(host !== undefined && { host }),
-      ...(port !== undefined && { port: Number(port) }),
-    };
-    const config = loadConfig(overrides, file === undefined ? {} : { file });
-    const key = process.env[serviceKeyName] ?? config.checkpoints.service?.key ?? '';
-    const faults: string[] = [];
-    if (key.length < shortestServiceKey)
-      faults.push(`${serviceKeyName} is missing or shorter than ${shortestServiceKey} characters`);
-    // A hostile file that takes over this process must find no database address here.
-    if (config.databaseUrl !== undefined)
-      faults.push(
-        'databaseUrl is set: the iTwin.js service does not use the database, and must not be given its address',
-      );
-    if (faults.length > 0) throw new ConfigError(faults);
-    return { config, key };
-  } catch (error) {
-    throw error instanceof ConfigError ? new ExitError(exitCodes.usage, error.message, error) : error;
-  }
 }

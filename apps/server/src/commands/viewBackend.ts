@@ -1,18 +1,16 @@
 import { rmSync } from 'node:fs';
 import { Command } from 'commander';
-import { ConfigError, loadConfig, shortestServiceKey, viewerKeyName } from '../config.ts';
+import pino from 'pino';
+import { viewerKeyName } from '../config.ts';
 import { version } from '../version.ts';
 import { openDataFolder, openWorkFolder } from '../wiring/dataFolder.ts';
 import { isViewerInstalled } from '../wiring/viewer.ts';
 import { closeOnSignal } from './ending.ts';
 import { exitCodes, ExitError } from './exit.ts';
+import { serviceSettings, type ServiceOptions } from './serviceSettings.ts';
 
-interface ViewBackendOptions {
+interface ViewBackendOptions extends ServiceOptions {
   server: string;
-  data?: string;
-  host?: string;
-  port?: string;
-  config?: string;
 }
 
 /** `offshoot view-backend`: answers the viewers of a server until SIGINT or SIGTERM. */
@@ -30,7 +28,14 @@ export function viewBackendCommand(): Command {
 }
 
 async function run(options: ViewBackendOptions): Promise<void> {
-  const { config, key, server } = settingsOf(options);
+  const server = options.server.replace(/\/$/, '');
+  const isAddress = /^https?:\/\/[^/]/.test(server) && URL.canParse(server);
+  const { config, key } = serviceSettings(options, {
+    name: 'view back end',
+    keyName: viewerKeyName,
+    keyOf: ({ viewer }) => viewer.service?.key,
+    faults: isAddress ? [] : ['--server must be an address such as https://offshoot.example.com'],
+  });
   if (!isViewerInstalled())
     throw new ExitError(
       exitCodes.failed,
@@ -44,6 +49,7 @@ async function run(options: ViewBackendOptions): Promise<void> {
     workDir,
     { key, server, idleMs: idleSeconds * 1000, maxCheckpoints, cacheMiB, host: config.host, port: config.port },
     () => undefined,
+    pino({ level: config.logLevel }),
   );
   const host = config.host.includes(':') ? `[${config.host}]` : config.host;
   const origin = `http://${host}:${backend.port}`;
@@ -56,30 +62,4 @@ async function run(options: ViewBackendOptions): Promise<void> {
     rmSync(workDir, { recursive: true, force: true });
   };
   closeOnSignal({ close, kill: () => undefined, graceMs: config.shutdownSeconds * 1000 });
-}
-
-/** @throws ExitError usage when the settings do not suit a back end */
-function settingsOf({ server: text, data, host, port, config: file }: ViewBackendOptions) {
-  try {
-    const overrides = {
-      ...(data !== undefined && { dataDir: data }),
-      ...(host !== undefined && { host }),
-      ...(port !== undefined && { port: Number(port) }),
-    };
-    const config = loadConfig(overrides, file === undefined ? {} : { file });
-    const key = process.env[viewerKeyName] ?? config.viewer.service?.key ?? '';
-    const server = text.replace(/\/$/, '');
-    const faults: string[] = [];
-    if (!/^https?:\/\/[^/]/.test(server) || !URL.canParse(server))
-      faults.push('--server must be an address such as https://offshoot.example.com');
-    if (key.length < shortestServiceKey)
-      faults.push(`${viewerKeyName} is missing or shorter than ${shortestServiceKey} characters`);
-    // Native code that a hostile model takes over must find no database address here.
-    if (config.databaseUrl !== undefined)
-      faults.push('databaseUrl is set: the view back end does not use the database, and must not be given its address');
-    if (faults.length > 0) throw new ConfigError(faults);
-    return { config, key, server };
-  } catch (error) {
-    throw error instanceof ConfigError ? new ExitError(exitCodes.usage, error.message, error) : error;
-  }
 }

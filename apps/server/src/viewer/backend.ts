@@ -1,7 +1,7 @@
 import http from 'node:http';
 import https from 'node:https';
 import { readAtMost } from '../http/readAtMost.ts';
-import { keyHeader, pingPath } from './protocol.ts';
+import { keyHeader, pingPath, release, releaseHeader } from './protocol.ts';
 
 /** A request for a back end. All of them only read, so each may be sent again. */
 export interface BackendRequest {
@@ -68,6 +68,7 @@ export async function sendTo(
         headers: {
           ...request.headers,
           [keyHeader]: address.key,
+          [releaseHeader]: release(),
           'content-length': Buffer.byteLength(request.body),
         },
         signal,

@@ -1,4 +1,7 @@
+import type { IncomingHttpHeaders } from 'node:http';
+import { ApiError } from '../errors.ts';
 import { sendTo, type Backend, type BackendAddress, type BackendAnswer, type BackendRequest } from './backend.ts';
+import { misfitOf, refusalHeader, releaseHeader } from './protocol.ts';
 
 /** A back end that runs elsewhere (`offshoot view-backend`), where something else starts it again when it ends. */
 export class RemoteBackend implements Backend {
@@ -8,11 +11,39 @@ export class RemoteBackend implements Backend {
     this.#address = { url: new URL(url), key };
   }
 
+  /** @throws also ApiError ViewerBackendUnusable */
   async call(request: BackendRequest, signal: AbortSignal): Promise<BackendAnswer> {
-    return sendTo(this.#address, undefined, request, signal);
+    const answer = await sendTo(this.#address, undefined, request, signal);
+    this.#requireUsable(answer.headers);
+    return answer;
   }
 
   stop(): Promise<void> {
     return Promise.resolve();
+  }
+
+  /** What nobody but the operator can mend is said at once, and not tried again. */
+  #requireUsable({ [refusalHeader]: refusal, [releaseHeader]: theirs }: IncomingHttpHeaders): void {
+    const unusable = (message: string, cause: string): ApiError =>
+      new ApiError('ViewerBackendUnusable', {
+        message,
+        cause: new Error(`the view back end at ${this.#address.url.origin} ${cause}`),
+      });
+    if (refusal === 'key')
+      throw unusable(
+        'The view back end does not accept the key of this server.',
+        'has another OFFSHOOT_VIEWER_KEY than this server',
+      );
+    const misfit = misfitOf(typeof theirs === 'string' ? theirs : undefined);
+    if (misfit !== undefined || refusal === 'release')
+      throw unusable(
+        'The view back end and this server have different versions.',
+        misfit ?? 'does not accept the version of this server',
+      );
+    if (refusal === 'server')
+      throw unusable(
+        'The view back end cannot reach this server.',
+        'cannot reach this server at the address of its option --server',
+      );
   }
 }

@@ -11,13 +11,19 @@ import { startITwinJs } from '../../checkpoints/itwinjs/itwinjs.ts';
 import { readAtMost } from '../../http/readAtMost.ts';
 import {
   checkpointHeader,
+  healthPath,
   keyHeader,
   maxRequestBytes,
+  misfitOf,
   pingPath,
+  refusalHeader,
+  release,
+  releaseHeader,
   type BackendSettings,
+  type Refusal,
   type ViewCheckpoint,
 } from '../protocol.ts';
-import { OpenCheckpoints } from './openCheckpoints.ts';
+import { OpenCheckpoints, ServerUnreachableError, unreachable } from './openCheckpoints.ts';
 
 /**
  * The version of IModelReadRpcInterface in core-common 5.9 to 5.13. iTwin.js refuses front ends with a later minor version
@@ -27,6 +33,14 @@ const newestReadVersion = '3.8.0';
 
 /** How long a call of Presentation may take before the answer says that it is pending, milliseconds. */
 const presentationMs = 5000;
+
+/** The log of a back end. */
+export interface BackendLog {
+  error(details: { err?: unknown }, message: string): void;
+}
+
+/** The same fault is logged once in this time, milliseconds: a page sends dozens of requests. */
+const repeatMs = 60_000;
 
 /** What the RPC protocol of core-common reads of a request. */
 interface RpcRequest {
@@ -63,6 +77,7 @@ export async function runBackend(
   folder: string,
   settings: BackendSettings,
   onOpen: (open: number) => void,
+  log: BackendLog,
 ): Promise<{ port: number; close: () => Promise<void> }> {
   const checkpoints = new OpenCheckpoints(settings, onOpen);
   await startITwinJs({
@@ -89,9 +104,10 @@ export async function runBackend(
   ]);
   // Its types are those of Express, of which it uses what `RpcRequest` and `RpcResponse` have.
   const protocol = configuration.protocol as unknown as Protocol;
+  const parts = { checkpoints, protocol, settings, faults: new Faults(log) };
   const server = http.createServer((request, response) => {
-    answer(request, response, { checkpoints, protocol, key: settings.key }).catch((error: unknown) => {
-      console.error(error);
+    answer(request, response, parts).catch((error: unknown) => {
+      log.error({ err: error }, 'a request failed');
       if (response.headersSent) response.destroy();
       else response.writeHead(500, { 'content-type': 'text/plain' }).end('{"message":"The request failed."}');
     });
@@ -100,6 +116,10 @@ export async function runBackend(
     server.once('error', reject);
     server.listen(settings.port, settings.host, resolve);
   });
+  if (settings.server !== undefined)
+    void unreachable(settings.server).then((fault) => {
+      if (fault !== undefined) parts.faults.log('server', `${settings.server}: ${fault}`);
+    });
   return {
     port: (server.address() as AddressInfo).port,
     close: async () => {
@@ -113,21 +133,71 @@ export async function runBackend(
 interface Parts {
   checkpoints: OpenCheckpoints;
   protocol: Protocol;
-  key: string;
+  settings: BackendSettings;
+  faults: Faults;
+}
+
+/** Status and explanation of each refusal, for the log of this side. The server has words of its own for its users. */
+const refusals: Record<Refusal, { status: number; message: string }> = {
+  key: {
+    status: 403,
+    message: 'a request had another key: OFFSHOOT_VIEWER_KEY must be the same here and at the server',
+  },
+  release: { status: 409, message: 'this back end cannot answer the server: install the same version on both' },
+  server: { status: 502, message: 'the server cannot be reached at the address of --server, so nothing can be shown' },
+};
+
+/** Logs why nothing can be answered, each reason once a minute. */
+class Faults {
+  readonly #log: BackendLog;
+  readonly #loggedAt = new Map<Refusal, number>();
+
+  constructor(log: BackendLog) {
+    this.#log = log;
+  }
+
+  log(refusal: Refusal, detail = ''): void {
+    const now = performance.now();
+    if (now - (this.#loggedAt.get(refusal) ?? -Infinity) < repeatMs) return;
+    this.#loggedAt.set(refusal, now);
+    this.#log.error({}, `${refusals[refusal].message}${detail === '' ? '' : ` (${detail})`}`);
+  }
+
+  refuse(response: ServerResponse, refusal: Refusal, detail?: string): void {
+    this.log(refusal, detail);
+    response.writeHead(refusals[refusal].status, { [refusalHeader]: refusal }).end();
+  }
 }
 
 async function answer(request: IncomingMessage, response: ServerResponse, parts: Parts): Promise<void> {
-  if (!isKey(request.headers[keyHeader], parts.key)) return void response.writeHead(403).end();
+  const { settings, faults } = parts;
+  const isSeparate = settings.server !== undefined;
+  if (isSeparate && request.method === 'GET' && request.url === healthPath)
+    return void response.writeHead(200, { 'content-type': 'application/json' }).end('{"status":"ok"}');
+  const { [keyHeader]: key, [releaseHeader]: theirs } = request.headers;
+  // Without any key it is not the server that asks.
+  if (key === undefined) return void response.writeHead(403).end();
+  if (!isKey(key, settings.key)) return faults.refuse(response, 'key');
+  response.setHeader(releaseHeader, release());
+  const misfit = isSeparate ? misfitOf(typeof theirs === 'string' ? theirs : undefined) : undefined;
+  if (misfit !== undefined) return faults.refuse(response, 'release', `the server ${misfit}`);
   if (request.url === pingPath) return void response.writeHead(204).end();
   const body = await readAtMost(request, maxRequestBytes, () => new Error('the request is too large'));
   const checkpoint = JSON.parse(
     Buffer.from(String(request.headers[checkpointHeader]), 'base64url').toString('utf8'),
   ) as ViewCheckpoint;
-  await parts.checkpoints.use(checkpoint, async () => {
-    const ended = new Promise<void>((resolve) => void (response.closed ? resolve() : response.once('close', resolve)));
-    await parts.protocol.handleOperationPostRequest(requestOf(request, body.toString('utf8')), responseOf(response));
-    await ended;
-  });
+  try {
+    await parts.checkpoints.use(checkpoint, async () => {
+      const ended = new Promise<void>(
+        (resolve) => void (response.closed ? resolve() : response.once('close', resolve)),
+      );
+      await parts.protocol.handleOperationPostRequest(requestOf(request, body.toString('utf8')), responseOf(response));
+      await ended;
+    });
+  } catch (error) {
+    if (!(error instanceof ServerUnreachableError)) throw error;
+    faults.refuse(response, 'server', error.message);
+  }
 }
 
 function isKey(given: string | string[] | undefined, key: string): boolean {

@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { SnapshotDb, V2CheckpointManager } from '@itwin/core-backend';
 import { account } from '../../storage/signedLinks.ts';
 import type { BackendSettings, ViewCheckpoint } from '../protocol.ts';
@@ -85,12 +87,21 @@ export class OpenCheckpoints {
     const entry: Entry = { checkpoint, opening: undefined as never, users: 0, usedAt: performance.now() };
     this.#entries.set(key, entry);
     const { iTwinId, iModelId, changesetId: id, changesetIndex: index } = checkpoint;
-    entry.opening = SnapshotDb.openCheckpointFromRpc({ iTwinId, iModelId, changeset: { id, index }, accessToken: '' });
+    entry.opening = this.#requireServer().then(() =>
+      SnapshotDb.openCheckpointFromRpc({ iTwinId, iModelId, changeset: { id, index }, accessToken: '' }),
+    );
     entry.opening.then(
       () => this.#onChange(this.#entries.size),
       () => this.#entries.delete(key),
     );
     return entry;
+  }
+
+  /** Native code would try to reach the server for a long time, and its error names no cause. @throws ServerUnreachableError */
+  async #requireServer(): Promise<void> {
+    const { server } = this.#settings;
+    const fault = server === undefined ? undefined : await unreachable(server);
+    if (fault !== undefined) throw new ServerUnreachableError(`${server}: ${fault}`);
   }
 
   #closeOldest(): void {
@@ -116,6 +127,31 @@ export class OpenCheckpoints {
       containers().delete(name);
     }
     this.#onChange(this.#entries.size);
+  }
+}
+
+/** The server has named a checkpoint, but its blocks cannot be read: the server is not reached from here. */
+export class ServerUnreachableError extends Error {}
+
+/** How long a reachable server takes to accept a connection, milliseconds. */
+const reachMs = 5000;
+
+/** Why a server cannot be reached; undefined if it accepts connections. Certificates are the matter of iTwin.js. */
+export async function unreachable(server: string): Promise<string | undefined> {
+  const { hostname, port, protocol } = new URL(server);
+  const socket = connect({
+    host: hostname.replace(/^\[|\]$/g, ''),
+    port: Number(port || (protocol === 'https:' ? 443 : 80)),
+  });
+  try {
+    await once(socket, 'connect', { signal: AbortSignal.timeout(reachMs) });
+    return undefined;
+  } catch (error) {
+    const { code, name, message } = error as NodeJS.ErrnoException;
+    return name === 'AbortError' ? `no connection within ${reachMs / 1000} s` : (code ?? message);
+  } finally {
+    // An error that comes after the time has no listener any more.
+    socket.on('error', () => undefined).destroy();
   }
 }
 

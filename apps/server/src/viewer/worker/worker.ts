@@ -1,10 +1,12 @@
 /** The process of a view back end. It ends with the server that started it. */
 import { inspect } from 'node:util';
 import type { BackendMessage, BackendSettings } from '../protocol.ts';
-import { runBackend } from './backend.ts';
+import { runBackend, type BackendLog } from './backend.ts';
+
+const log: BackendLog = { error: ({ err }, message) => console.error(message, err ?? '') };
 
 process.on('message', (settings: BackendSettings) => {
-  runBackend(process.argv[2] ?? '.', settings, (open) => send({ open })).then(({ port }) => send({ port }), crash);
+  runBackend(process.argv[2] ?? '.', settings, (open) => send({ open }), log).then(({ port }) => send({ port }), crash);
 });
 process.on('disconnect', () => process.exit(0));
 

@@ -1,10 +1,6 @@
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import path from 'node:path';
 import { before, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import { brotliDecompressSync } from 'node:zlib';
 import { ThumbnailSize } from '@itwin/imodels-client-management';
 import sharp from 'sharp';
@@ -13,7 +9,8 @@ import { collect } from '../apps/server/src/collector/collect.ts';
 import type { ConfigInput } from '../apps/server/src/config.ts';
 import { verify } from '../apps/server/src/maintenance/verify.ts';
 import { Api, type WireError } from './support/api.ts';
-import { makeIModel, workFolder } from './support/clients.ts';
+import { makeIModel } from './support/clients.ts';
+import { bytesAt, ended, gltfIn, graphicsOf, makeModel, tableOf, type Graphics } from './support/graphics.ts';
 import { otherStore, people } from './support/server.ts';
 import { onEachDatabase, type Context } from './support/suite.ts';
 import { until } from './support/until.ts';
@@ -24,93 +21,9 @@ const config = {
   graphics: { enabled: true },
 } satisfies ConfigInput;
 
-interface Graphics {
-  changesetId: string;
-  changesetIndex: number;
-  state: string;
-  error: { code: string; message: string } | null;
-  summary: {
-    elements: number;
-    triangles: number;
-    omittedElements: number;
-    omittedTriangles: number;
-    is2d: boolean;
-    bounds: { low: number[]; high: number[] };
-  } | null;
-  chunks: { href: string; size: number; triangles: number; bounds: { low: number[]; high: number[] } }[];
-  elements: { href: string; size: number } | null;
-}
-
-interface ElementTable {
-  models: { id: string; label: string }[];
-  categories: { id: string; label: string }[];
-  classes: string[];
-  elements: Record<
-    'id' | 'class' | 'label' | 'model' | 'category' | 'box' | 'hash',
-    (string | number | number[] | null)[]
-  >;
-}
-
-/** The JSON of a binary glTF. */
-interface Gltf {
-  asset: { version: string; extras: { origin: number[] } };
-  accessors: { count: number; type: string; componentType: number }[];
-  meshes: { primitives: { mode: number; indices: number; attributes: Record<string, number> }[] }[];
-  nodes: { mesh: number; extras: { model: number; category: number }; extensions?: Record<string, unknown> }[];
-}
-
-const run = promisify(execFile);
-const plantProcess = fileURLToPath(new URL('./support/plantProcess.ts', import.meta.url));
-
 /** Creates an iModel with geometry from a file. */
-async function makePlant({ olivia, iTwinId }: Context, elements: number, kind = '3d'): Promise<string> {
-  const work = workFolder();
-  try {
-    const filePath = path.join(work.path, 'plant.bim');
-    await run(process.execPath, [plantProcess, filePath, String(elements), kind]);
-    const { client, authorization } = olivia;
-    return (
-      await client.iModels.createFromBaseline({
-        authorization,
-        iModelProperties: { iTwinId, name: randomUUID(), filePath },
-      })
-    ).id;
-  } finally {
-    work.remove();
-  }
-}
-
-async function graphicsOf(api: Api, iModelId: string, changeset: string | number = 0): Promise<Graphics> {
-  const { status, body } = await api.get(`/imodels/${iModelId}/changesets/${changeset}/graphics`);
-  assert.equal(status, 200, JSON.stringify(body));
-  return (body as { graphics: Graphics }).graphics;
-}
-
-async function ended(api: Api, iModelId: string, changeset: string | number = 0): Promise<Graphics> {
-  return until(
-    'the end of the drawing',
-    async () => {
-      const graphics = await graphicsOf(api, iModelId, changeset);
-      return graphics.state === 'successful' || graphics.state === 'failed' ? graphics : undefined;
-    },
-    60_000,
-  );
-}
-
-async function bytesAt(href: string, encoding = 'br'): Promise<Buffer> {
-  const response = await fetch(href, { headers: { 'accept-encoding': encoding } });
-  assert.equal(response.status, 200);
-  return Buffer.from(await response.arrayBuffer());
-}
-
-function gltfIn(glb: Buffer): Gltf {
-  assert.equal(glb.toString('latin1', 0, 4), 'glTF');
-  assert.equal(glb.readUInt32LE(8), glb.length);
-  return JSON.parse(glb.toString('utf8', 20, 20 + glb.readUInt32LE(12))) as Gltf;
-}
-
-async function tableOf({ elements }: Graphics): Promise<ElementTable> {
-  return JSON.parse((await bytesAt(elements?.href ?? '')).toString('utf8')) as ElementTable;
+function makePlant({ olivia, iTwinId }: Context, elements: number, kind = '3d'): Promise<string> {
+  return makeModel(olivia, iTwinId, 'plantProcess.ts', [String(elements), kind]);
 }
 
 /** Different colours in a picture, roughly. */

@@ -6,22 +6,48 @@ import { FaultAlert, FaultState } from '../components/FaultState.tsx';
 import { drawGraphics, graphicsQuery } from './graphics.ts';
 import type { LoadedPoint } from './usePoint.ts';
 
-/** Why a point cannot be shown, or not yet, and what can be done. */
-export function NoGraphics({ point }: { point: LoadedPoint }) {
-  const { t } = useTranslation();
-  const { iModelId, index, graphics, fault } = point;
+/** Has a point drawn. */
+function useDraw({ iModelId, index }: LoadedPoint) {
   const client = useQueryClient();
   const { data: permissions = [] } = useQuery(iModelPermissionsQuery(iModelId));
   const draw = useMutation({
     mutationFn: () => drawGraphics(iModelId, index),
     onSettled: () => refresh(client, graphicsQuery(iModelId, index).queryKey),
   });
+  return { draw, mayDraw: permissions.includes('imodels_write') };
+}
+
+/** Says that a point was drawn by an earlier version of the server, and draws it anew. */
+export function Outdated({ point }: { point: LoadedPoint }) {
+  const { t } = useTranslation();
+  const { draw, mayDraw } = useDraw(point);
+  return (
+    <section>
+      <Text as="p" variant="small">
+        {t('view.outdated')}
+      </Text>
+      <FaultAlert fault={draw.error} />
+      {mayDraw && (
+        <div className="actions">
+          <Button size="small" loading={draw.isPending} onClick={() => draw.mutate()}>
+            {t('view.drawAgain')}
+          </Button>
+        </div>
+      )}
+    </section>
+  );
+}
+
+/** Why a point cannot be shown, or not yet, and what can be done. */
+export function NoGraphics({ point }: { point: LoadedPoint }) {
+  const { t } = useTranslation();
+  const { graphics, fault } = point;
+  const { draw, mayDraw } = useDraw(point);
   if (fault != null) return <FaultState fault={fault} onRetry={point.retry} />;
   const state = graphics?.state;
   const busy =
     state === undefined || state === 'scheduled' || (state === 'successful' && graphics?.chunks.length !== 0);
-  const canDraw =
-    (state === 'failed' || (state === 'none' && graphics?.error === null)) && permissions.includes('imodels_write');
+  const canDraw = (state === 'failed' || (state === 'none' && graphics?.error === null)) && mayDraw;
   return (
     <div className="viewport-empty" role="status">
       {busy && <ProgressRadial indeterminate aria-hidden />}

@@ -1,10 +1,11 @@
-import { Button, Checkbox, Input, Surface, Text, ToggleSwitch } from '@itwin/itwinui-react';
-import { useId, useMemo, useState } from 'react';
+import { Button, Surface, Text, ToggleSwitch } from '@itwin/itwinui-react';
+import { useMemo } from 'react';
 import { useTranslation } from 'react-i18next';
 import { Facts } from '../components/Facts.tsx';
 import { numberText } from '../format.ts';
 import type { Comparison, Difference } from './compare.ts';
-import type { ElementTable } from './graphics.ts';
+import { Layers } from './Layers.tsx';
+import { Outdated } from './NoGraphics.tsx';
 import type { LoadedPoint } from './usePoint.ts';
 import type { Hidden, Measured } from './Viewport.tsx';
 
@@ -22,11 +23,8 @@ interface PanelProps {
   measured: Measured | undefined;
 }
 
-/** Entries of a list that are shown without a search. */
-const mostEntries = 200;
-
 export function SidePanel(props: PanelProps) {
-  const { main, other, comparison, element, measured } = props;
+  const { main, other, comparison, element, measured, hidden, onHidden } = props;
   const { t } = useTranslation();
   const summary = main.graphics?.summary;
   return (
@@ -37,8 +35,14 @@ export function SidePanel(props: PanelProps) {
         {element !== undefined && t('view.selected', { name: nameOf([main, other], element) })}
         {measured !== undefined && measured.text !== '' && t('view.distance', { text: measured.text })}
       </p>
-      <Layers {...props} kind="categories" />
-      <Layers {...props} kind="models" />
+      <Layers tables={[main.table, other?.table]} hidden={hidden} onHidden={onHidden} kind="categories" />
+      <Layers tables={[main.table, other?.table]} hidden={hidden} onHidden={onHidden} kind="models" />
+      {[main, other].map(
+        (point) =>
+          point?.graphics?.summary?.outdated === true && (
+            <Outdated key={`${point.iModelId} ${point.index}`} point={point} />
+          ),
+      )}
       {summary != null && (
         <Text as="p" variant="small" isMuted>
           {t('view.summary', { elements: numberText(summary.elements), triangles: numberText(summary.triangles) })}{' '}
@@ -173,84 +177,4 @@ function Differences({
       </Text>
     </section>
   );
-}
-
-/** Switches for models or categories, of both points together. */
-function Layers({ main, other, hidden, onHidden, kind }: PanelProps & { kind: 'models' | 'categories' }) {
-  const { t } = useTranslation();
-  const heading = useId();
-  const [search, setSearch] = useState('');
-  const entries = useMemo(() => entriesOf(kind, [main.table, other?.table]), [kind, main.table, other?.table]);
-  if (entries.length === 0) return null;
-  const wanted = entries.filter(({ label }) => label.toLowerCase().includes(search.toLowerCase()));
-  const off = hidden[kind];
-  const set = (ids: Iterable<string>) => onHidden({ ...hidden, [kind]: new Set(ids) });
-  return (
-    <section aria-labelledby={heading}>
-      <div className="view-heading">
-        <Text as="h2" variant="leading" id={heading}>
-          {t(`view.${kind}`)}
-        </Text>
-        <Button
-          size="small"
-          styleType="borderless"
-          onClick={() => set(off.size === 0 ? entries.map(({ id }) => id) : [])}
-        >
-          {t(off.size === 0 ? 'view.hideAll' : 'view.showAll')}
-        </Button>
-      </div>
-      {entries.length > 12 && (
-        <Input
-          size="small"
-          type="search"
-          aria-label={t('view.searchLayers')}
-          placeholder={t('view.searchLayers')}
-          value={search}
-          onChange={({ currentTarget }) => setSearch(currentTarget.value)}
-        />
-      )}
-      <ul className="view-layers">
-        {wanted.slice(0, mostEntries).map(({ id, label, count }) => (
-          <li key={id}>
-            <Checkbox
-              label={label}
-              checked={!off.has(id)}
-              onChange={({ currentTarget }) => {
-                const next = new Set(off);
-                if (currentTarget.checked) next.delete(id);
-                else next.add(id);
-                set(next);
-              }}
-            />
-            <Text as="span" variant="small" isMuted>
-              {numberText(count)}
-            </Text>
-          </li>
-        ))}
-      </ul>
-      {wanted.length > mostEntries && (
-        <Text as="p" variant="small" isMuted>
-          {t('view.moreLayers', {
-            count: wanted.length - mostEntries,
-            number: numberText(wanted.length - mostEntries),
-          })}
-        </Text>
-      )}
-    </section>
-  );
-}
-
-function entriesOf(kind: 'models' | 'categories', tables: readonly (ElementTable | undefined)[]) {
-  const entries = new Map<string, { id: string; label: string; count: number }>();
-  for (const table of tables) {
-    if (table === undefined) continue;
-    const counts = new Map<number, number>();
-    const column = kind === 'models' ? table.elements.model : table.elements.category;
-    for (const n of column) counts.set(n, (counts.get(n) ?? 0) + 1);
-    table[kind].forEach(({ id, label }, n) => {
-      const count = counts.get(n) ?? 0;
-      if (count > 0) entries.set(id, { id, label, count: Math.max(count, entries.get(id)?.count ?? 0) });
-    });
-  }
-  return [...entries.values()].sort((a, b) => a.label.localeCompare(b.label));
 }

@@ -8,7 +8,7 @@ import { Waiting } from '../components/Waiting.tsx';
 import { numberText } from '../format.ts';
 import { colorsOf, compare } from './compare.ts';
 import type { Look, Triple, Viewer } from './engine/Viewer.ts';
-import { boundsOf } from './graphics.ts';
+import { boundsOf, type ElementTable } from './graphics.ts';
 import { lookIn, lookText, pointIn, sectionIn, type Point, type ViewSearch } from './search.ts';
 import { SidePanel } from './SidePanel.tsx';
 import { Toolbar, type Tool } from './Toolbar.tsx';
@@ -46,7 +46,7 @@ function Workbench({ point }: { point: Point }) {
   const [edges, setEdges] = useState(true);
   const [panel, setPanel] = useState(true);
   const [colored, setColored] = useState(true);
-  const [hidden, setHidden] = useState<Hidden>({ models: new Set(), categories: new Set() });
+  const { hidden, setHidden } = useHidden(main.table, other === undefined ? undefined : beside.table);
   const { measured, measure, clearMeasure } = useMeasure();
   const linked = useLinkedViewers((look) => setSearch({ look: lookText(look) }));
   const { comparison, colors } = useComparison(main, other === undefined ? undefined : beside, colored);
@@ -127,6 +127,25 @@ function hintOf(tool: Tool, is2d: boolean) {
   if (tool === 'measure') return 'view.measureHint';
   if (tool === 'walk') return 'view.walkHint';
   return is2d ? 'view.keys2d' : 'view.keys';
+}
+
+/** What is switched off: at first the subcategories that the iModel hides. */
+function useHidden(table: ElementTable | undefined, besides: ElementTable | undefined) {
+  const [chosen, setHidden] = useState<Hidden>();
+  const hidden = useMemo(
+    (): Hidden =>
+      chosen ?? {
+        models: new Set(),
+        categories: new Set(),
+        subCategories: new Set(
+          [table, besides].flatMap((each) =>
+            (each?.subCategories ?? []).flatMap(({ id, hidden: isOff }) => (isOff ? [id] : [])),
+          ),
+        ),
+      },
+    [chosen, table, besides],
+  );
+  return { hidden, setHidden };
 }
 
 /** What differs between two points, and the colors that show it. */

@@ -10,6 +10,7 @@ import type { LoadedPoint } from './usePoint.ts';
 export interface Hidden {
   models: ReadonlySet<string>;
   categories: ReadonlySet<string>;
+  subCategories: ReadonlySet<string>;
 }
 
 export interface Measured {
@@ -78,7 +79,7 @@ function Drawing(props: ViewportProps & { graphics: Graphics; table: ElementTabl
     <>
       <canvas
         ref={canvas}
-        className="viewport-canvas"
+        className={`viewport-canvas${props.graphics.summary?.is2d === true ? ' paper' : ''}`}
         tabIndex={0}
         role="application"
         aria-label={t('view.canvas', { label })}
@@ -237,11 +238,7 @@ function useViewer(
     // A drawing never changes; the component is made anew for another point.
   }, []);
   useBackground(viewer, canvas);
-  useEffect(() => {
-    const indexes = (all: readonly { id: string }[], off: ReadonlySet<string>) =>
-      new Set(all.flatMap(({ id }, n) => (off.has(id) ? [n] : [])));
-    viewer?.setHidden(indexes(table.models, hidden.models), indexes(table.categories, hidden.categories));
-  }, [viewer, hidden, table]);
+  useLayers(viewer, hidden, table);
   const feature = selected === undefined ? undefined : point.indexes.get(selected);
   useEffect(() => viewer?.setColors(colors, feature), [viewer, colors, feature]);
   useEffect(() => viewer?.setSection(section), [viewer, section]);
@@ -255,6 +252,19 @@ function useViewer(
     if (walking && viewer !== undefined) canvas.current?.focus();
   }, [viewer, walking, canvas]);
   return { viewer, loaded, fault };
+}
+
+/** Shows what is switched on. */
+function useLayers(viewer: Viewer | undefined, hidden: Hidden, table: ElementTable): void {
+  useEffect(() => {
+    const indexes = (all: readonly { id: string }[], off: ReadonlySet<string>) =>
+      new Set(all.flatMap(({ id }, n) => (off.has(id) ? [n] : [])));
+    viewer?.setHidden(
+      indexes(table.models, hidden.models),
+      indexes(table.categories, hidden.categories),
+      indexes(table.subCategories ?? [], hidden.subCategories),
+    );
+  }, [viewer, hidden, table]);
 }
 
 /** The background follows the theme. */

@@ -20,6 +20,8 @@ export interface Graphics {
   state: 'scheduled' | 'successful' | 'failed' | 'none';
   error: { code: string; message: string } | null;
   summary: {
+    /** Drawn by an earlier version of the server, which drew less. */
+    outdated: boolean;
     elements: number;
     triangles: number;
     omittedElements: number;
@@ -35,6 +37,8 @@ export interface Graphics {
 export interface ElementTable {
   models: { id: string; label: string }[];
   categories: { id: string; label: string }[];
+  /** Missing in tables of the first format. `category` is an index; `hidden` ones are off at first. */
+  subCategories?: { id: string; label: string; category: number; hidden: boolean; elements: number }[];
   classes: string[];
   elements: {
     id: string[];
@@ -80,7 +84,8 @@ export function drawGraphics(iModelId: string, index: number): Promise<unknown> 
 export const elementsQuery = (iModelId: string, index: number, graphics: Graphics | undefined) => {
   const href = graphics?.elements?.href;
   return queryOptions({
-    queryKey: ['iModel', iModelId, 'graphics', index, 'elements'],
+    // Graphics that are drawn anew have another table.
+    queryKey: ['iModel', iModelId, 'graphics', index, 'elements', graphics?.summary?.outdated],
     queryFn: async ({ signal }) => (await (await fetchLink(href ?? '', signal)).json()) as ElementTable,
     enabled: href !== undefined,
     staleTime: Infinity,

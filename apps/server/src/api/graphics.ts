@@ -2,6 +2,7 @@ import { Type } from '../jsonSchema.ts';
 import { parseChangesetRef, type Caller } from '../domain.ts';
 import { checkpointed } from '../checkpoints/checkpoints.ts';
 import type { IModelTable } from '../db/schema.ts';
+import { graphicsFormat, type GraphicsSummary } from '../graphics/drawing.ts';
 import type { Services } from '../services.ts';
 import type { Links } from './links.ts';
 import { imodelRoute, type Route } from './route.ts';
@@ -26,6 +27,10 @@ const GraphicsResponse = Type.Object({
     summary: Nullable(
       Type.Object(
         {
+          outdated: Type.Boolean({
+            description:
+              'Drawn by an earlier version of this server, which drew less. A request to draw replaces such graphics.',
+          }),
           elements: Type.Integer({ description: 'Elements with geometry.' }),
           triangles: Type.Integer({ description: 'Triangles of all chunks.' }),
           omittedElements: Type.Integer({
@@ -67,6 +72,7 @@ async function toGraphics(
   { index, id }: { index: number; id: string },
 ) {
   const { row, summary, chunks, elements } = await graphics.find(imodel, index);
+  const { format = 1, ...rest } = summary ?? ({} as GraphicsSummary);
   return {
     graphics: {
       changesetId: id,
@@ -78,7 +84,7 @@ async function toGraphics(
           : row === undefined && !graphics.enabled
             ? { code: 'GraphicsNotMade', message: graphics.whyNot }
             : null,
-      summary: summary ?? null,
+      summary: summary === undefined ? null : { ...rest, outdated: format < graphicsFormat },
       chunks: chunks.map(({ blobId, size, triangles, bounds }, n) => ({
         href: links.graphics(blobId, `chunk-${n}.glb`, caller.user.id),
         size,
@@ -102,7 +108,7 @@ const getGraphics = imodelRoute({
   tag: 'Checkpoints',
   summary: 'Get the graphics of a changeset; index 0 is the baseline',
   description:
-    'An extension of this server. Graphics are drawn from each checkpoint; the state is `none` if none were drawn of exactly this changeset. Chunks are binary glTF 2.0 with `KHR_mesh_quantization` and `EXT_mesh_gpu_instancing`: z is up, and positions are in metres from `asset.extras.origin`. The attribute `_FEATURE` of a vertex or an instance is the index of its element in the table, whose columns are `id`, `class`, `label`, `model`, `category`, `box` and `hash`. `hash` covers all that is drawn of an element, so that another hash at another changeset means that it looks different or is elsewhere; it is null for omitted elements.',
+    'An extension of this server. Graphics are drawn from each checkpoint; the state is `none` if none were drawn of exactly this changeset. Chunks are binary glTF 2.0 with `KHR_mesh_quantization` and `EXT_mesh_gpu_instancing`: z is up, and positions are in metres from `asset.extras.origin`. The attribute `_FEATURE` of a vertex or an instance is the index of its element in the table, whose columns are `id`, `class`, `label`, `model`, `category`, `box` and `hash`. A node has the indexes of its model, category and subcategory in `extras`; a subcategory of the table with `hidden` is off at first. `hash` covers all that is drawn of an element, so that another hash at another changeset means that it looks different or is elsewhere; it is null for omitted elements.',
   access: { on: 'imodel', permission: 'imodels_webview', level: 'iModel' },
   invalid: 'Cannot get Graphics.',
   response: answer,
@@ -124,7 +130,7 @@ const makeGraphics = imodelRoute({
   tag: 'Checkpoints',
   summary: 'Draw a changeset; index 0 is the baseline',
   description:
-    'An extension of this server. Schedules graphics that do not exist or have failed, and the checkpoint that they are drawn from; no effect on others. `GraphicsNotMade` if no server of the installation draws.',
+    'An extension of this server. Schedules graphics that do not exist, have failed or are outdated, and the checkpoint that they are drawn from; no effect on others. `GraphicsNotMade` if no server of the installation draws.',
   access: { on: 'imodel', permission: 'imodels_write', level: 'iModel' },
   invalid: 'Cannot update Graphics.',
   response: { ...answer, status: 202 },

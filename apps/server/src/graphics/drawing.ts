@@ -1,3 +1,9 @@
+/**
+ * Version of what is drawn. 1 (without a number in the summary): neither subcategories nor the fillings and texts of plans.
+ * Graphics of an earlier version are shown as they are and drawn anew on request.
+ */
+export const graphicsFormat = 2;
+
 /** Limits of one drawing. */
 export interface DrawingLimits {
   /** Triangles that are drawn; the smallest elements are left out beyond it. */
@@ -14,6 +20,8 @@ export interface Box {
 
 /** What the graphics of an iModel contain, and what had to be left out. */
 export interface GraphicsSummary {
+  /** `graphicsFormat` of the server that drew; undefined for 1. */
+  format?: number;
   /** Elements with geometry, drawn or not. */
   elements: number;
   triangles: number;

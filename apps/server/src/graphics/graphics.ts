@@ -17,8 +17,8 @@ import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import type { Caller, ChangesetRef } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { enqueue } from '../operations/jobs.ts';
-import type { ChunkDetail, GraphicsSummary } from './drawing.ts';
-import { ensureScheduled, graphicsAt, graphicsJob } from './rows.ts';
+import { graphicsFormat, type ChunkDetail, type GraphicsSummary } from './drawing.ts';
+import { deleteGraphics, ensureScheduled, graphicsAt, graphicsJob } from './rows.ts';
 
 /** A stored file of graphics. */
 interface StoredGraphicsFile {
@@ -92,8 +92,8 @@ export class Graphics {
   }
 
   /**
-   * Schedules graphics that do not exist or have failed, with the checkpoint that they are drawn from if that does not
-   * exist. Has no effect on others.
+   * Schedules graphics that do not exist, have failed, or were drawn in an earlier format, with the checkpoint that they are drawn
+   * from if that does not exist. Has no effect on others.
    * @throws ApiError ChangesetNotFound, iModelNotInitialized, GraphicsNotMade
    */
   async request(
@@ -106,10 +106,14 @@ export class Graphics {
       const changeset = await checkpointed(tx, imodel, ref);
       const slot = (await slotAt(tx, imodel, changeset.index)) as CheckpointSlot;
       const existing = await graphicsAt(tx, slot);
-      if (existing?.state === 'successful' || existing?.state === 'scheduled') return { imodel, changeset };
+      if (existing?.state === 'scheduled' || isUpToDate(existing)) return { imodel, changeset };
       const checkpoint = await checkpointAt(tx, slot);
+      const isOutdated = existing?.state === 'successful';
+      // Graphics that cannot be replaced now are kept.
+      if (isOutdated && !(this.enabled && checkpoint?.state === 'successful')) return { imodel, changeset };
       if (!this.enabled || (checkpoint?.state !== 'successful' && !this.#checkpoints.enabled))
         throw new ApiError('GraphicsNotMade', { message: this.whyNot });
+      if (isOutdated) await deleteGraphics(tx, [existing.id]);
       const id = await ensureScheduled(tx, slot);
       if (id === undefined) return { imodel, changeset };
       // Otherwise the job is enqueued when the checkpoint is made.
@@ -126,6 +130,13 @@ export class Graphics {
       return { imodel, changeset };
     });
   }
+}
+
+/** Whether graphics exist, in the format that this server draws. */
+function isUpToDate(row: GraphicsTable | undefined): boolean {
+  if (row?.state !== 'successful') return false;
+  const { format = 1 } = JSON.parse(row.summary ?? '{}') as Partial<GraphicsSummary>;
+  return format >= graphicsFormat;
 }
 
 type Size = 'small' | 'large';

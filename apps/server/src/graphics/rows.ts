@@ -131,7 +131,8 @@ export async function deleteGraphicsOfBaseline(tx: Tx, baselineId: string): Prom
   );
 }
 
-async function deleteGraphics(tx: Tx, ids: readonly string[]): Promise<void> {
+/** Deletes graphics and releases their files. */
+export async function deleteGraphics(tx: Tx, ids: readonly string[]): Promise<void> {
   if (ids.length === 0) return;
   const files = await tx.selectFrom('graphics_file').select('blob_id').where('graphics_id', 'in', ids).execute();
   await tx.deleteFrom('graphics_file').where('graphics_id', 'in', ids).execute();

@@ -214,8 +214,11 @@ export class Viewer {
     this.#painter.resize();
   }
 
-  setHidden(models: ReadonlySet<number>, categories: ReadonlySet<number>): void {
-    this.#painter.setHidden(({ model, category }) => models.has(model) || categories.has(category));
+  setHidden(models: ReadonlySet<number>, categories: ReadonlySet<number>, subCategories: ReadonlySet<number>): void {
+    this.#painter.setHidden(
+      ({ model, category, subCategory }) =>
+        models.has(model) || categories.has(category) || (subCategory !== undefined && subCategories.has(subCategory)),
+    );
   }
 
   setColors(colors: readonly ([number, number, number, number] | undefined)[], selected: number | undefined): void {

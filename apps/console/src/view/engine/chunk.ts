@@ -15,11 +15,16 @@ import type { Look, Materials } from './materials.ts';
 
 type Drawn = Mesh | LineSegments;
 
-/** A part of a drawing: all of one model and category in one look. */
-export interface Part {
-  object: Drawn;
+/** Indexes of a part in the table of elements. Chunks of the first format know no subcategories. */
+interface Layer {
   model: number;
   category: number;
+  subCategory: number | undefined;
+}
+
+/** A part of a drawing: all of one model and subcategory in one look. */
+export interface Part extends Layer {
+  object: Drawn;
 }
 
 export interface LoadedChunk {
@@ -46,27 +51,31 @@ export async function readChunk(bytes: ArrayBuffer, materials: Materials): Promi
     const loaded = object.material as Material;
     object.material = materials.of(lookOf(loaded, object instanceof LineSegments));
     loaded.dispose();
-    const { model, category } = extrasOf(object);
-    parts.push({ object, model, category });
+    parts.push({ object, ...layerOf(object) });
   }
   const { origin } = (gltf.asset as { extras?: { origin?: [number, number, number] } }).extras ?? {};
   return { group, origin: origin ?? [0, 0, 0], parts };
 }
 
 /** The indexes of a part; a node with several primitives is a group, which has them for all. */
-function extrasOf(object: Object3D): { model: number; category: number } {
+function layerOf(object: Object3D): Layer {
   for (let at: Object3D | null = object; at !== null; at = at.parent) {
-    const { model, category } = at.userData as { model?: number; category?: number };
-    if (model !== undefined && category !== undefined) return { model, category };
+    const { model, category, subCategory } = at.userData as Partial<Layer>;
+    if (model !== undefined && category !== undefined) return { model, category, subCategory };
   }
-  return { model: 0, category: 0 };
+  return { model: 0, category: 0, subCategory: undefined };
 }
 
 /** The look that the loader made of a material of the chunk. */
 function lookOf(material: Material, line: boolean): Look {
   const { color = new Color(0xffffff), opacity, transparent } = material as Material & { color?: Color };
   const lit = material instanceof MeshStandardMaterial;
-  return { color, opacity: transparent ? opacity : 1, kind: line ? 'line' : lit ? 'surface' : 'unlit' };
+  const text = material.userData.text === true;
+  return {
+    color,
+    opacity: transparent ? opacity : 1,
+    kind: line ? 'line' : lit ? 'surface' : text ? 'text' : 'fill',
+  };
 }
 
 /** Instances of one mesh in several nodes share its geometry, so each node gets a copy that refers to the same buffers. */

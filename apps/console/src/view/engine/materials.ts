@@ -47,11 +47,14 @@ export class FeatureColors {
   }
 }
 
+/** Surfaces lie a little behind the lines and letters on them. */
+const behind = { polygonOffset: true, polygonOffsetFactor: 1, polygonOffsetUnits: 1 };
+
 /** How a primitive of a chunk looks. */
 export interface Look {
   color: Color;
   opacity: number;
-  kind: 'surface' | 'unlit' | 'line';
+  kind: 'surface' | 'fill' | 'text' | 'line';
 }
 
 const vertexHead = /* glsl */ `
@@ -89,16 +92,9 @@ export class Materials {
     const material =
       kind === 'line'
         ? new LineBasicMaterial(common)
-        : kind === 'unlit'
-          ? new MeshBasicMaterial({ ...common, side: DoubleSide })
-          : // Surfaces lie a little behind the lines on them.
-            new MeshLambertMaterial({
-              ...common,
-              side: DoubleSide,
-              polygonOffset: true,
-              polygonOffsetFactor: 1,
-              polygonOffsetUnits: 1,
-            });
+        : kind !== 'surface'
+          ? new MeshBasicMaterial({ ...common, ...(kind === 'fill' && behind), side: DoubleSide })
+          : new MeshLambertMaterial({ ...common, ...behind, side: DoubleSide });
     material.onBeforeCompile = (shader) => this.#extend(shader, kind === 'surface');
     material.customProgramCacheKey = () => kind;
     this.#made.set(key, material);

@@ -6,9 +6,9 @@ import type {
 } from '@itwin/core-backend';
 import { GeometryClass } from '@itwin/core-common';
 import type { DrawingLimits } from '../drawing.ts';
-import type { Drawable, Drawables } from './elements.ts';
-import { Geometry, type Mesh, type Part } from './geometry.ts';
-import { PlanReader, type ElementReader } from './plan.ts';
+import { boundsOf, type Drawable, type Drawables } from './elements.ts';
+import { Geometry, type Appearance, type Mesh, type Part } from './geometry.ts';
+import { drawPlan, type ElementDrawer } from './plan.ts';
 
 /** The part of iTwin.js that draws. */
 type Exporter = Pick<SnapshotDb, 'exportGraphics' | 'exportPartGraphics'>;
@@ -34,10 +34,11 @@ export interface Drawing {
   omittedTriangles: number;
 }
 
-interface Drawn {
+/** Share of the extents of a plan that its elements are raised by, so that the smaller ones lie upon the larger ones. */
+const planLift = 0.005;
+
+interface Drawn extends Appearance {
   mesh: Mesh;
-  tbgr: number;
-  lines: boolean;
 }
 interface Used {
   part: Part;
@@ -55,16 +56,16 @@ interface Batch {
  * does not fit is left out, and smaller ones may still fit.
  * @param onProgress called after each batch
  */
-export function draw(
-  db: Exporter & ElementReader,
+export async function draw(
+  db: Exporter & ElementDrawer,
   { elements, is2d }: Pick<Drawables, 'elements' | 'is2d'>,
   origin: readonly [number, number, number],
   { maxTriangles }: Pick<DrawingLimits, 'maxTriangles'>,
   onProgress: (elements: number) => void,
-): Drawing {
+): Promise<Drawing> {
   const geometry = new Geometry(origin);
   const parts = new Map<string, Part>();
-  const plan = is2d ? new PlanReader(db) : undefined;
+  const lift = is2d ? liftOf(elements) : () => 0;
   const omitted = new Set<number>();
   let triangles = 0;
   let omittedTriangles = 0;
@@ -73,7 +74,7 @@ export function draw(
   let at = 0;
   while (at < elements.length && cost <= maxTriangles * (1 - leastShare)) {
     const batch = elements.slice(at, at + batchSize);
-    const exported = plan === undefined ? exportBatch(db, batch, geometry, parts) : readBatch(plan, batch);
+    const exported = is2d ? await planBatch(db, batch) : exportBatch(db, batch, geometry, parts);
     let fits = 0;
     batch.forEach(({ id }, n) => {
       const feature = at + n;
@@ -88,7 +89,7 @@ export function draw(
       fits++;
       cost += own.cost;
       triangles += own.triangles;
-      for (const { mesh, tbgr, lines } of meshes) geometry.place(feature, mesh, tbgr, lines);
+      for (const { mesh, ...appearance } of meshes) geometry.place(feature, mesh, appearance, lift(feature));
       for (const { part, transform } of uses) geometry.use(feature, part, transform);
     });
     at += batch.length;
@@ -107,8 +108,8 @@ export function draw(
 function costOf(meshes: readonly Drawn[], uses: readonly Used[]): { triangles: number; cost: number } {
   let triangles = 0;
   let segments = 0;
-  for (const { mesh, lines } of meshes)
-    if (lines) segments += mesh.indices.length / 2;
+  for (const { mesh, kind } of meshes)
+    if (kind === 'lines') segments += mesh.indices.length / 2;
     else triangles += mesh.indices.length / 3;
   for (const { part } of uses) {
     triangles += part.triangles;
@@ -117,18 +118,23 @@ function costOf(meshes: readonly Drawn[], uses: readonly Used[]): { triangles: n
   return { triangles, cost: triangles + segments };
 }
 
-/** Reads two-dimensional elements. One that cannot be read is left without geometry. */
-function readBatch(plan: PlanReader, batch: readonly Drawable[]): Batch {
+/** Heights of the elements of a plan, which are sorted from the largest to the smallest. */
+function liftOf(elements: readonly Drawable[]): (feature: number) => number {
+  const { low, high } = boundsOf(elements.map(({ box }) => box)) ?? { low: [0, 0, 0], high: [0, 0, 0] };
+  const all = planLift * Math.max(high[0] - low[0], high[1] - low[1]);
+  return (feature) => (all * feature) / elements.length;
+}
+
+async function planBatch(db: ElementDrawer, batch: readonly Drawable[]): Promise<Batch> {
   const drawn = new Map<string, Drawn[]>();
-  for (const { id } of batch)
-    try {
-      drawn.set(
-        id,
-        plan.linesOf(id).map((lines) => ({ ...lines, lines: true })),
-      );
-    } catch {
-      drawn.delete(id);
-    }
+  for (const [id, pieces] of await drawPlan(db, batch))
+    drawn.set(
+      id,
+      pieces.map(({ points, indices, ...appearance }) => ({
+        ...appearance,
+        mesh: { points: Float64Array.from(points), indices: Int32Array.from(indices), isTwoSided: true },
+      })),
+    );
   return { drawn, uses: new Map() };
 }
 
@@ -164,11 +170,11 @@ function exportInto(db: Exporter, ids: string[], found: Batch, geometry: Geometr
     elementIdArray: ids,
     angleTol,
     partInstanceArray,
-    onGraphics: ({ elementId, color, mesh, geometryClass }) => {
-      if (isShown(geometryClass)) add(elementId, { mesh, tbgr: color, lines: false });
+    onGraphics: ({ elementId, color, mesh, geometryClass, subCategory }) => {
+      if (isShown(geometryClass)) add(elementId, { mesh, tbgr: color, kind: 'surface', subCategory });
     },
-    onLineGraphics: ({ elementId, color, lines, geometryClass }) => {
-      if (isShown(geometryClass)) add(elementId, { mesh: lines, tbgr: color, lines: true });
+    onLineGraphics: ({ elementId, color, lines, geometryClass, subCategory }) => {
+      if (isShown(geometryClass)) add(elementId, { mesh: lines, tbgr: color, kind: 'lines', subCategory });
     },
   };
   db.exportGraphics(options);
@@ -177,22 +183,24 @@ function exportInto(db: Exporter, ids: string[], found: Batch, geometry: Geometr
     let part = parts.get(key);
     if (part === undefined) parts.set(key, (part = exportPart(db, partId, displayProps, geometry)));
     const uses = found.uses.get(partInstanceId);
-    if (uses === undefined) found.uses.set(partInstanceId, [{ part, transform }]);
-    else uses.push({ part, transform });
+    const use = { part, transform };
+    if (uses === undefined) found.uses.set(partInstanceId, [use]);
+    else uses.push(use);
   }
 }
 
 function exportPart(db: Exporter, partId: string, displayProps: ExportPartDisplayInfo, geometry: Geometry): Part {
   const meshes: Drawn[] = [];
+  const subCategory = displayProps.subCategoryId;
   db.exportPartGraphics({
     elementId: partId,
     displayProps,
     angleTol,
     onPartGraphics: ({ color, mesh, geometryClass }) => {
-      if (isShown(geometryClass)) meshes.push({ mesh, tbgr: color, lines: false });
+      if (isShown(geometryClass)) meshes.push({ mesh, tbgr: color, kind: 'surface', subCategory });
     },
     onPartLineGraphics: ({ color, lines, geometryClass }) => {
-      if (isShown(geometryClass)) meshes.push({ mesh: lines, tbgr: color, lines: true });
+      if (isShown(geometryClass)) meshes.push({ mesh: lines, tbgr: color, kind: 'lines', subCategory });
     },
   });
   return geometry.part(meshes);

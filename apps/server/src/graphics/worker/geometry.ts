@@ -34,6 +34,8 @@ export interface Piece {
   /** Index of the appearance. */
   material: number;
   lines: boolean;
+  /** Id, hexadecimal. */
+  subCategory: string;
   /** First vertex in the pools, and their number. */
   vertex: number;
   vertices: number;
@@ -67,8 +69,20 @@ export interface Part {
   digest: string;
 }
 
+/** Surfaces are lit; the fillings and texts of plans are not. */
+type PieceKind = 'surface' | 'fill' | 'text' | 'lines';
+
+export interface Appearance {
+  kind: PieceKind;
+  /** Transparency, blue, green and red, each of 8 bits. */
+  tbgr: number;
+  /** Id, hexadecimal. */
+  subCategory: string;
+}
+
 /** Colour as red, green, blue, alpha, 0-255, and whether both sides of a face are drawn. */
 export interface Material {
+  kind: PieceKind;
   rgba: readonly [number, number, number, number];
   twoSided: boolean;
 }
@@ -97,11 +111,12 @@ export class Geometry {
     this.origin = origin;
   }
 
-  /** Adds a mesh or lines of an element. */
-  place(feature: number, mesh: Mesh, tbgr: number, lines: boolean): void {
+  /** Adds a mesh or lines of an element. @param lift height that is added to all vertices, and does not count as a difference */
+  place(feature: number, mesh: Mesh, appearance: Appearance, lift = 0): void {
     if (mesh.indices.length === 0) return;
-    this.#note(feature, digestOf(mesh, tbgr, lines));
-    this.placed.push({ feature, piece: this.#piece(mesh, tbgr, lines, this.origin) });
+    this.#note(feature, digestOf(mesh, appearance));
+    const [x, y, z] = this.origin;
+    this.placed.push({ feature, piece: this.#piece(mesh, appearance, [x, y, z - lift]) });
   }
 
   /** Adds a use of a part by an element. @param transform row-major 3 × 4; undefined for none */
@@ -113,11 +128,11 @@ export class Geometry {
   }
 
   /** Makes a part of the meshes and lines that `exportPartGraphics` gives. */
-  part(meshes: readonly { mesh: Mesh; tbgr: number; lines: boolean }[]): Part {
-    const digests = meshes.map(({ mesh, tbgr, lines }) => digestOf(mesh, tbgr, lines));
+  part(meshes: readonly (Appearance & { mesh: Mesh })[]): Part {
+    const digests = meshes.map(({ mesh, ...appearance }) => digestOf(mesh, appearance));
     const pieces = meshes
       .filter(({ mesh }) => mesh.indices.length > 0)
-      .map(({ mesh, tbgr, lines }) => this.#piece(mesh, tbgr, lines, [0, 0, 0]));
+      .map(({ mesh, ...appearance }) => this.#piece(mesh, appearance, [0, 0, 0]));
     return { pieces, triangles: trianglesIn(pieces), digest: digests.sort().join() };
   }
 
@@ -134,7 +149,7 @@ export class Geometry {
     else known.push(digests.join());
   }
 
-  #piece(mesh: Mesh, tbgr: number, lines: boolean, origin: readonly [number, number, number]): Piece {
+  #piece(mesh: Mesh, appearance: Appearance, origin: readonly [number, number, number]): Piece {
     const count = mesh.points.length / 3;
     const { array: positions, at } = this.positions.add(count * 3);
     const { array: normals, at: normalsAt } = this.normals.add(count * 3);
@@ -149,18 +164,26 @@ export class Geometry {
     }
     const { array: indices, at: index } = this.indices.add(mesh.indices.length);
     indices.set(mesh.indices, index);
-    const material = this.#material(tbgr, mesh.isTwoSided ?? false);
-    return { material, lines, vertex: at / 3, vertices: count, index, indices: mesh.indices.length, box };
+    const { kind, subCategory } = appearance;
+    return {
+      material: this.#material(appearance, mesh.isTwoSided ?? false),
+      lines: kind === 'lines',
+      subCategory,
+      vertex: at / 3,
+      vertices: count,
+      index,
+      indices: mesh.indices.length,
+      box,
+    };
   }
 
-  /** @param tbgr transparency, blue, green and red, each of 8 bits */
-  #material(tbgr: number, twoSided: boolean): number {
-    const key = `${tbgr} ${twoSided}`;
+  #material({ tbgr, kind }: Appearance, twoSided: boolean): number {
+    const key = `${kind} ${tbgr} ${twoSided}`;
     const known = this.#materialIndexes.get(key);
     if (known !== undefined) return known;
     const rgba = [tbgr & 255, (tbgr >>> 8) & 255, (tbgr >>> 16) & 255, 255 - (tbgr >>> 24)] as const;
     this.#materialIndexes.set(key, this.materials.length);
-    return this.materials.push({ rgba, twoSided }) - 1;
+    return this.materials.push({ kind, rgba, twoSided }) - 1;
   }
 }
 
@@ -174,8 +197,12 @@ export function trianglesIn(pieces: readonly Piece[]): number {
 }
 
 /** Hash of a mesh as iTwin.js gives it, in world coordinates, so that it does not depend on anything else in the model. */
-function digestOf({ points, indices }: Mesh, tbgr: number, lines: boolean): string {
-  return createHash('sha1').update(`${tbgr} ${lines}`).update(points).update(indices).digest('base64url');
+function digestOf({ points, indices }: Mesh, { tbgr, kind }: Appearance): string {
+  return createHash('sha1')
+    .update(`${tbgr} ${kind === 'lines'}`)
+    .update(points)
+    .update(indices)
+    .digest('base64url');
 }
 
 function transformedBox({ pieces }: Part, m: Float64Array): Drawable['box'] {

@@ -1,3 +1,4 @@
+import { graphicsFormat } from '../drawing.ts';
 import type { Chunk } from './chunks.ts';
 import type { Geometry, Instance, Material, Part, Piece, Placed } from './geometry.ts';
 
@@ -15,10 +16,11 @@ const largestStep = 0.005;
 const fewestUses = 8;
 const largePart = 300;
 
-/** Models and categories are referred to by their index in the table of elements. */
+/** Models, categories and subcategories are referred to by their index in the table of elements. */
 export interface Kinds {
   modelOf: (feature: number) => number;
   categoryOf: (feature: number) => number;
+  subCategoryOf: (piece: Piece) => number;
 }
 
 /** Where a vertex goes: a piece, and the matrix of its instance. */
@@ -64,8 +66,17 @@ function sortUses({ placed, instances }: Chunk): { copies: Copy[]; instanced: In
   return { copies, instanced };
 }
 
-function keyOf(kinds: Kinds, feature: number, { material, lines }: Piece): string {
-  return `${kinds.modelOf(feature)} ${kinds.categoryOf(feature)} ${material} ${lines}`;
+function keyOf(kinds: Kinds, feature: number, { material, subCategory }: Piece): string {
+  return `${kinds.modelOf(feature)} ${kinds.categoryOf(feature)} ${material} ${subCategory}`;
+}
+
+/** What a node says of itself. */
+function extrasOf(kinds: Kinds, feature: number, piece: Piece): object {
+  return {
+    model: kinds.modelOf(feature),
+    category: kinds.categoryOf(feature),
+    subCategory: kinds.subCategoryOf(piece),
+  };
 }
 
 function groupBy<T>(all: readonly T[], keyFor: (one: T) => string): T[][] {
@@ -129,7 +140,7 @@ class GlbWriter {
   readonly #meshes: object[] = [];
   readonly #nodes: object[] = [];
   readonly #materials: object[] = [];
-  readonly #materialIndexes = new Map<string, number>();
+  readonly #materialIndexes = new Map<number, number>();
   #instanced = false;
   #unlit = false;
 
@@ -143,7 +154,7 @@ class GlbWriter {
     const count = copies.reduce((sum, copy) => sum + copy.piece.vertices, 0);
     const points = new Float32Array(count * 3);
     const features = new Float32Array(count);
-    const normals = piece.lines ? undefined : Buffer.alloc(count * 4);
+    const normals = this.#isLit(piece) ? Buffer.alloc(count * 4) : undefined;
     const indices = new Uint32Array(copies.reduce((sum, copy) => sum + copy.piece.indices, 0));
     let [vertex, index] = [0, 0];
     for (const copy of copies) {
@@ -167,7 +178,7 @@ class GlbWriter {
       ),
       translation,
       ...(scale !== 1 && { scale: [scale, scale, scale] }),
-      extras: { model: kinds.modelOf(feature), category: kinds.categoryOf(feature) },
+      extras: extrasOf(kinds, feature, piece),
     });
   }
 
@@ -175,7 +186,7 @@ class GlbWriter {
   addInstances(piece: Piece, uses: readonly Instance[], kinds: Kinds): void {
     const { positions, normals: allNormals, indices } = this.#geometry;
     const points = positions.array.slice(piece.vertex * 3, (piece.vertex + piece.vertices) * 3);
-    const normals = piece.lines ? undefined : Buffer.alloc(piece.vertices * 4);
+    const normals = this.#isLit(piece) ? Buffer.alloc(piece.vertices * 4) : undefined;
     if (normals !== undefined)
       for (let n = 0; n < piece.vertices; n++)
         for (let axis = 0; axis < 3; axis++)
@@ -218,7 +229,7 @@ class GlbWriter {
           },
         },
       },
-      extras: { model: kinds.modelOf(feature), category: kinds.categoryOf(feature) },
+      extras: extrasOf(kinds, feature, piece),
     });
   }
 
@@ -230,7 +241,11 @@ class GlbWriter {
     ];
     const json = Buffer.from(
       JSON.stringify({
-        asset: { version: '2.0', generator: 'Offshoot', extras: { origin: this.#geometry.origin } },
+        asset: {
+          version: '2.0',
+          generator: 'Offshoot',
+          extras: { origin: this.#geometry.origin, format: graphicsFormat },
+        },
         extensionsUsed: used,
         extensionsRequired: used.filter((name) => name !== 'KHR_materials_unlit'),
         scene: 0,
@@ -350,19 +365,23 @@ class GlbWriter {
       attributes,
       indices: accessor,
       mode: lines ? gl.lines : gl.triangles,
-      material: this.#material(material, lines),
+      material: this.#material(material),
     };
     return this.#meshes.push({ primitives: [primitive] }) - 1;
   }
 
-  #material(index: number, lines: boolean): number {
-    const key = `${index} ${lines}`;
-    const known = this.#materialIndexes.get(key);
+  #isLit({ material }: Piece): boolean {
+    return (this.#geometry.materials[material] as Material).kind === 'surface';
+  }
+
+  #material(index: number): number {
+    const known = this.#materialIndexes.get(index);
     if (known !== undefined) return known;
-    const { rgba, twoSided } = this.#geometry.materials[index] as Material;
+    const { kind, rgba, twoSided } = this.#geometry.materials[index] as Material;
     const alpha = rgba[3] / 255;
-    if (lines) this.#unlit = true;
-    this.#materialIndexes.set(key, this.#materials.length);
+    const isLit = kind === 'surface';
+    if (!isLit) this.#unlit = true;
+    this.#materialIndexes.set(index, this.#materials.length);
     return (
       this.#materials.push({
         pbrMetallicRoughness: {
@@ -372,7 +391,9 @@ class GlbWriter {
         },
         ...(alpha < 1 && { alphaMode: 'BLEND' }),
         ...(twoSided && { doubleSided: true }),
-        ...(lines && { extensions: { KHR_materials_unlit: {} } }),
+        ...(!isLit && { extensions: { KHR_materials_unlit: {} } }),
+        // Letters lie upon the filling behind them.
+        ...(kind === 'text' && { extras: { text: true } }),
       }) - 1
     );
   }

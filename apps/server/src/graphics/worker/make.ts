@@ -2,13 +2,20 @@ import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { brotliCompressSync, constants } from 'node:zlib';
 import { SnapshotDb } from '@itwin/core-backend';
-import type { DrawingRequest, DrawingResult, DrawnFile, GraphicsFileKind } from '../drawing.ts';
+import {
+  graphicsFormat,
+  type DrawingRequest,
+  type DrawingResult,
+  type DrawnFile,
+  type GraphicsFileKind,
+} from '../drawing.ts';
 import { boundsOfChunk, chunksOf } from './chunks.ts';
 import { draw, type Drawing } from './draw.ts';
 import { boundsOf, readDrawables, type Drawables } from './elements.ts';
-import { trianglesIn } from './geometry.ts';
+import { trianglesIn, type Piece } from './geometry.ts';
 import { writeGlb } from './glb.ts';
 import { drawPicture } from './picture.ts';
+import { subCategoriesOf, type SubCategory } from './subCategories.ts';
 
 /** Effort of the compression, 0-11. For 44 MB of geometry, 9 took 4.4 s and gave 11.1 MB; 5 takes 0.9 s and gives 13.0 MB. */
 const brotliQuality = 5;
@@ -18,14 +25,22 @@ const brotliQuality = 5;
  * brotli, and a picture in two sizes.
  * @param onProgress called when something was done
  */
-export function makeGraphics(request: DrawingRequest, onProgress: (elements: number) => void): DrawingResult {
+export async function makeGraphics(
+  request: DrawingRequest,
+  onProgress: (elements: number) => void,
+): Promise<DrawingResult> {
   const { file, maxElements } = request;
   const drawables = readDrawables(file, maxElements);
   const { elements, is2d } = drawables;
   const bounds = boundsOf(elements.map(({ box }) => box));
   const origin = bounds?.low.map((low, axis) => Math.round((low + (bounds.high[axis] as number)) / 2)) ?? [0, 0, 0];
   onProgress(0);
-  const drawing = drawFile(request, drawables, origin as unknown as readonly [number, number, number], onProgress);
+  const { drawing, subCategories } = await drawFile(
+    request,
+    drawables,
+    origin as unknown as readonly [number, number, number],
+    onProgress,
+  );
   const files: DrawnFile[] = [];
   const write = (kind: GraphicsFileKind, bytes: Buffer, detail?: DrawnFile['detail']): void => {
     const name = `graphics-${files.length}`;
@@ -33,18 +48,19 @@ export function makeGraphics(request: DrawingRequest, onProgress: (elements: num
     files.push({ kind, name, ...(detail !== undefined && { detail }) });
     onProgress(elements.length);
   };
-  const { table, modelOf, categoryOf } = tableOf(drawables, drawing);
+  const { table, ...kinds } = tableOf(drawables, drawing, subCategories);
   for (const chunk of chunksOf(drawing.geometry)) {
     const triangles =
       trianglesIn(chunk.placed.map(({ piece }) => piece)) +
       chunk.instances.reduce((sum, { part }) => sum + part.triangles, 0);
-    write('chunk', compressed(writeGlb(drawing.geometry, chunk, { modelOf, categoryOf })), {
+    write('chunk', compressed(writeGlb(drawing.geometry, chunk, kinds)), {
       triangles,
       bounds: boundsOfChunk(chunk, drawing.geometry.origin),
     });
   }
   write('elements', compressed(Buffer.from(JSON.stringify(table))));
-  const picture = drawPicture(drawing.geometry, is2d);
+  const hidden = new Set(subCategories.flatMap((each) => (each.hidden ? [each.id] : [])));
+  const picture = drawPicture(drawing.geometry, is2d, hidden);
   if (picture !== undefined) {
     write('small', picture.small);
     write('large', picture.large);
@@ -52,6 +68,7 @@ export function makeGraphics(request: DrawingRequest, onProgress: (elements: num
   return {
     files,
     summary: {
+      format: graphicsFormat,
       elements: elements.length + drawables.omitted,
       triangles: drawing.triangles,
       omittedElements: drawing.omittedElements + drawables.omitted,
@@ -62,22 +79,23 @@ export function makeGraphics(request: DrawingRequest, onProgress: (elements: num
   };
 }
 
-function drawFile(
+async function drawFile(
   { file, maxTriangles }: DrawingRequest,
   drawables: Drawables,
   origin: readonly [number, number, number],
   onProgress: (elements: number) => void,
-): Drawing {
+): Promise<{ drawing: Drawing; subCategories: SubCategory[] }> {
   const db = SnapshotDb.openFile(file);
   try {
-    return draw(db, drawables, origin, { maxTriangles }, onProgress);
+    const drawing = await draw(db, drawables, origin, { maxTriangles }, onProgress);
+    return { drawing, subCategories: subCategoriesOf(db, drawing.geometry) };
   } finally {
     db.close();
   }
 }
 
 /** The table of elements, by columns. `hash` is null for an element that is not drawn. */
-function tableOf({ elements, classNames, labels }: Drawables, drawing: Drawing) {
+function tableOf({ elements, classNames, labels }: Drawables, drawing: Drawing, subCategories: readonly SubCategory[]) {
   const indexer = (): { indexOf: (key: string) => number; keys: string[] } => {
     const known = new Map<string, number>();
     const keys: string[] = [];
@@ -93,6 +111,8 @@ function tableOf({ elements, classNames, labels }: Drawables, drawing: Drawing) 
   const [models, categories, classes] = [indexer(), indexer(), indexer()];
   const model = elements.map((element) => models.indexOf(element.model));
   const category = elements.map((element) => categories.indexOf(element.category));
+  const described = subCategories.map((each) => ({ ...each, category: categories.indexOf(each.category) }));
+  const subCategoryIndexes = new Map(subCategories.map(({ id }, n) => [id, n]));
   const columns = {
     id: elements.map(({ id }) => id),
     class: elements.map(({ classId }) => classes.indexOf(classNames.get(classId) ?? 'BisCore:Element')),
@@ -107,11 +127,13 @@ function tableOf({ elements, classNames, labels }: Drawables, drawing: Drawing) 
     table: {
       models: labelled(models.keys),
       categories: labelled(categories.keys),
+      subCategories: described,
       classes: classes.keys,
       elements: columns,
     },
     modelOf: (feature: number) => model[feature] ?? 0,
     categoryOf: (feature: number) => category[feature] ?? 0,
+    subCategoryOf: ({ subCategory }: Piece) => subCategoryIndexes.get(subCategory) ?? 0,
   };
 }
 

@@ -52,10 +52,15 @@ function lightOf({ right, up, eye }: View): Vector {
 
 /**
  * Draws the picture of a model, isometric or in plan.
+ * @param hidden ids of subcategories that are left out
  * @returns PNGs of 400 × 250 and 800 × 500 pixels; undefined if there is nothing to see
  */
-export function drawPicture(geometry: Geometry, is2d: boolean): { small: Buffer; large: Buffer } | undefined {
-  const canvas = new Canvas(geometry, is2d ? plan : isometric);
+export function drawPicture(
+  all: Geometry,
+  is2d: boolean,
+  hidden: ReadonlySet<string>,
+): { small: Buffer; large: Buffer } | undefined {
+  const canvas = new Canvas(hidden.size === 0 ? all : withoutHidden(all, hidden), is2d ? plan : isometric);
   if (!canvas.fit()) return undefined;
   // What is transparent is blended over what is not.
   canvas.drawAll((alpha) => alpha === 255);
@@ -65,6 +70,24 @@ export function drawPicture(geometry: Geometry, is2d: boolean): { small: Buffer;
   return {
     small: writePng(halved(large, width / 2, height / 2), width / 4, height / 4),
     large: writePng(large, width / 2, height / 2),
+  };
+}
+
+/** What a picture is drawn from. */
+type Shown = Pick<Geometry, 'positions' | 'normals' | 'indices' | 'materials' | 'placed' | 'instances'>;
+
+function withoutHidden(
+  { positions, normals, indices, materials, placed, instances }: Geometry,
+  hidden: ReadonlySet<string>,
+): Shown {
+  return {
+    positions,
+    normals,
+    indices,
+    materials,
+    placed: placed.filter(({ piece }) => !hidden.has(piece.subCategory)),
+    // All pieces of a part are in one subcategory.
+    instances: instances.filter(({ part }) => !hidden.has(part.pieces[0]?.subCategory ?? '')),
   };
 }
 
@@ -85,7 +108,7 @@ function halved(rgb: Uint8Array, from: number, rows: number): Uint8Array {
 }
 
 class Canvas {
-  readonly #geometry: Geometry;
+  readonly #geometry: Shown;
   readonly #view: View;
   readonly #light: Vector;
   readonly #rgb = new Uint8Array(width * height * 3);
@@ -96,7 +119,7 @@ class Canvas {
   /** The vertices of the piece that is drawn: place in the picture, depth, brightness. */
   #points = new Float32Array(4096);
 
-  constructor(geometry: Geometry, view: View) {
+  constructor(geometry: Shown, view: View) {
     this.#geometry = geometry;
     this.#view = view;
     this.#light = lightOf(view);
@@ -154,7 +177,7 @@ class Canvas {
     const draw = (piece: Piece, transform: Float64Array | undefined): void => {
       const material = materials[piece.material] as Material;
       if (!isWanted(material.rgba[3]) || material.rgba[3] < 8) return;
-      this.#project(piece, transform);
+      this.#project(piece, transform, material.kind);
       if (piece.lines) this.#drawLines(piece, material);
       else this.#drawTriangles(piece, material);
     };
@@ -162,7 +185,7 @@ class Canvas {
     for (const { part, transform } of instances) for (const piece of part.pieces) draw(piece, transform);
   }
 
-  #project({ vertex, vertices, lines }: Piece, m: Float64Array | undefined): void {
+  #project({ vertex, vertices, lines }: Piece, m: Float64Array | undefined, kind: Material['kind']): void {
     const { positions, normals } = this.#geometry;
     const p = positions.array;
     const q = normals.array;
@@ -180,10 +203,12 @@ class Canvas {
       }
       this.#points[n * 4] = width / 2 + (dot(right, x, y, z) - this.#centre[0]) * this.#scale;
       this.#points[n * 4 + 1] = height / 2 - (dot(up, x, y, z) - this.#centre[1]) * this.#scale;
-      this.#points[n * 4 + 2] = dot(eye, x, y, z) * this.#scale;
+      // Letters lie upon the filling behind them.
+      this.#points[n * 4 + 2] = dot(eye, x, y, z) * this.#scale + (kind === 'text' ? 1 : 0);
       // Faces away from the light keep half of their brightness; which side is the front does not matter.
       const facing = dot(eye, u, v, w) < 0 ? -1 : 1;
-      this.#points[n * 4 + 3] = 0.5 + (0.5 * Math.max(0, facing * dot(this.#light, u, v, w))) / 127;
+      this.#points[n * 4 + 3] =
+        kind !== 'surface' ? 1 : 0.5 + (0.5 * Math.max(0, facing * dot(this.#light, u, v, w))) / 127;
     }
   }
 

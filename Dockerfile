@@ -6,6 +6,10 @@ FROM ${NODE_IMAGE} AS build
 WORKDIR /offshoot
 COPY . .
 RUN npm ci --ignore-scripts && npm run build -w apps/server
+# `--build-arg VIEWER=1` adds the page with the official iTwin viewer: 16 MB. Its 446 MB of packages are needed only here.
+# The back end for viewers needs iTwin.js, so do not combine it with `WITHOUT="@bentley @itwin"` except for servers with `viewer.service`.
+ARG VIEWER=""
+RUN mkdir -p packages/viewer/dist && if [ -n "${VIEWER}" ]; then npm run viewer; fi
 
 FROM ${NODE_IMAGE}
 WORKDIR /offshoot
@@ -23,6 +27,8 @@ RUN npm ci --omit=dev -w apps/server ${NPM_FLAGS} && npm cache clean --force && 
 COPY apps/server/assets apps/server/assets
 COPY apps/server/bin apps/server/bin
 COPY --from=build /offshoot/apps/server/dist apps/server/dist
+# Empty without `VIEWER`.
+COPY --from=build /offshoot/packages/viewer/dist packages/viewer/dist
 
 ENV NODE_ENV=production OFFSHOOT_DATA=/data OFFSHOOT_HOST=0.0.0.0
 # Settings of glibc: two pools of memory for all threads, which give what is free back. Measured after uploads, pushes and clones,

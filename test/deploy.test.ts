@@ -177,8 +177,76 @@ test('iTwin.js runs with a key of its own, and without addresses and keys of the
   }
 });
 
+test('the optional back end for viewers has a key of its own, and only servers reach it', () => {
+  const base = parse(text('compose.yaml'), { merge: true }) as { services: Record<string, Service> };
+  const added = parse(text('deploy/compose/viewer.yaml'), { merge: true }) as {
+    services: Record<string, Service>;
+    networks: Record<string, { internal?: boolean }>;
+  };
+  const { views } = added.services;
+  assert.deepEqual(views?.command, ['view-backend', '--server', 'http://proxy:4700']);
+  assert.deepEqual(Object.keys(views?.environment ?? {}), ['OFFSHOOT_VIEWER_KEY']);
+  assert.deepEqual([views?.networks, added.networks['views']?.internal], [['views'], true]);
+  const reaching = Object.keys(added.services).filter((name) => added.services[name]?.networks?.includes('views'));
+  assert.deepEqual(reaching.sort(), ['proxy', 'server-1', 'server-2', 'views']);
+  for (const name of reaching.filter((each) => each !== 'views')) assert.ok(base.services[name], name);
+  // The configuration is that of compose.yaml and the back end.
+  const { viewer, ...rest } = JSON.parse(text('deploy/compose/viewer.json')) as Record<string, unknown>;
+  assert.deepEqual(rest, JSON.parse(text('deploy/compose/offshoot.json')));
+  assert.deepEqual(viewer, { enabled: true, service: { url: 'http://views:4700' } });
+  for (const name of ['server-1', 'server-2'])
+    assert.ok(
+      added.services[name]?.volumes?.includes('./deploy/compose/viewer.json:/etc/offshoot/offshoot.json:ro'),
+      name,
+    );
+  const env = { OFFSHOOT_ITWINJS_KEY: itwinJsKey, OFFSHOOT_VIEWER_KEY: itwinJsKey };
+  assert.equal(loadConfig({}, { file: `${root}deploy/compose/viewer.json`, env }).viewer.service?.key, itwinJsKey);
+  for (const [, name] of text('deploy/compose/viewer.yaml').matchAll(/\$\{(\w+)/g))
+    assert.match(text('deploy/compose/env.example'), new RegExp(`^${name}=`, 'm'));
+
+  const [deployment, service, policy] = parseAllDocuments(text('deploy/kubernetes/viewer.yaml')).map(
+    (document) => document.toJS() as unknown,
+  ) as [Deployment, { metadata: { name: string } }, NetworkPolicy];
+  const [container] = deployment.spec.template.spec.containers;
+  const servers = manifests<{ kind: string; metadata: { name: string } }>('Service').map(
+    ({ metadata }) => metadata.name,
+  );
+  assert.deepEqual(container?.args.slice(0, 2), ['view-backend', '--server']);
+  assert.ok(servers.includes(new URL(container?.args[2] ?? '').hostname));
+  assert.deepEqual(
+    container?.env.map(({ name }) => name),
+    ['OFFSHOOT_VIEWER_KEY'],
+  );
+  assert.deepEqual(
+    [container?.livenessProbe.httpGet.path, container?.readinessProbe.httpGet.path],
+    ['/health', '/health'],
+  );
+  const { labels } = deployment.spec.template.metadata;
+  assert.deepEqual(policy.spec.podSelector.matchLabels, labels);
+  const ofServers = { podSelector: { matchLabels: { app: 'offshoot', part: 'server' } } };
+  assert.deepEqual(policy.spec.ingress, [{ from: [ofServers], ports: [{ port: 'http' }] }]);
+  assert.deepEqual(policy.spec.egress.flatMap(({ to }) => to).at(-1), ofServers);
+  // What kustomization.yaml says to add names this service, and servers may call it.
+  const [, addition = ''] = /^# +("viewer": .*)$/m.exec(text('deploy/kubernetes/kustomization.yaml')) ?? [];
+  const { url } = (JSON.parse(`{${addition}}`) as { viewer: { service: { url: string } } }).viewer.service;
+  assert.equal(new URL(url).hostname, service.metadata.name);
+  const ofServer = manifests<NetworkPolicy>('NetworkPolicy').find(
+    ({ spec }) => spec.podSelector.matchLabels['part'] === 'server',
+  );
+  assert.deepEqual(ofServer?.spec.egress.at(-1)?.to, [{ podSelector: { matchLabels: labels } }]);
+});
+
+test('an image has the page of the viewer where the server looks for it, if the build asks for it', () => {
+  const file = text('Dockerfile');
+  assert.match(file, /^ARG VIEWER=""$/m);
+  assert.match(file, /if \[ -n "\$\{VIEWER\}" \]; then npm run viewer; fi/);
+  assert.match(file, /^COPY --from=build \/offshoot\/packages\/viewer\/dist packages\/viewer\/dist$/m);
+  assert.match(text('apps/server/src/http/viewerPage.ts'), /'\.\.\/\.\.\/\.\.\/\.\.\/packages\/viewer\/dist\/'/);
+});
+
 test('no pod in Kubernetes has a service account token', () => {
-  for (const { spec } of manifests<Deployment>('Deployment'))
+  const optional = parseAllDocuments(text('deploy/kubernetes/viewer.yaml'))[0]?.toJS() as Deployment;
+  for (const { spec } of [...manifests<Deployment>('Deployment'), optional])
     assert.equal(spec.template.spec.automountServiceAccountToken, false);
 });
 

@@ -262,6 +262,40 @@ export function blobStoreSuite(
       assert.equal(await store.copyFrom(foreign, from, other, bytes.length), undefined);
     });
 
+    test('keeps tiles by content, beside its objects', async (t) => {
+      const { tiles } = store;
+      if (tiles === undefined) return t.skip('the store keeps no tiles');
+      const [one, other] = [`s-${randomUUID()}-12-5.1.9`, `b-${randomUUID()}-0-5.1.9`];
+      const bytes = randomBytes(1000);
+      const read = async (content: string, name: string): Promise<Buffer> => buffer(await tiles.read(content, name));
+      await assert.rejects(read(one, 'a'), NoSuchObjectError);
+      await tiles.put(one, 'a', randomBytes(10));
+      await tiles.put(one, 'a', bytes);
+      await tiles.put(one, 'b', bytes.subarray(1));
+      await tiles.put(other, 'a', bytes.subarray(2));
+      assert.deepEqual(await read(one, 'a'), bytes);
+      assert.deepEqual(await read(other, 'a'), bytes.subarray(2));
+      const contents: string[] = [];
+      for await (const content of tiles.contents()) contents.push(content);
+      assert.deepEqual(contents.toSorted(), [other, one]);
+      const listed = async (content?: string): Promise<[string, string, number][]> => {
+        const found: [string, string, number][] = [];
+        for await (const { content: of, name, size } of tiles.list(content)) found.push([of, name, size]);
+        return found.toSorted(([a, b], [c, d]) => (a + b < c + d ? -1 : 1));
+      };
+      const ofOne: [string, string, number][] = [
+        [one, 'a', 1000],
+        [one, 'b', 999],
+      ];
+      assert.deepEqual(await listed(one), ofOne);
+      assert.deepEqual(await listed(), [[other, 'a', 998], ...ofOne]);
+      assert.ok((await keys()).every((key) => !key.includes(one) && !key.includes(other)));
+      await assert.rejects(tiles.put('..', 'a', bytes), /not the name of a tile/);
+      await assert.rejects(tiles.put(one, 'a/b', bytes), /not the name of a tile/);
+      for (const name of ['a', 'a', 'b']) await tiles.delete(one, name);
+      assert.deepEqual(await listed(), [[other, 'a', 998]]);
+    });
+
     test('belongs to the first installation that claims it', async () => {
       // The caller that opened it for this suite may have claimed it first.
       const first = await store.claim(randomUUID());

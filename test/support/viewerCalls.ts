@@ -23,7 +23,10 @@ const run = promisify(execFile);
 const plantProcess = fileURLToPath(new URL('./plantProcess.ts', import.meta.url));
 
 /** Creates an iModel with geometry from a file. */
-export async function makePlant({ olivia, iTwinId }: Context, elements: number): Promise<string> {
+export async function makePlant(
+  { olivia, iTwinId }: Pick<Context, 'olivia' | 'iTwinId'>,
+  elements: number,
+): Promise<string> {
   const work = workFolder();
   try {
     const filePath = path.join(work.path, 'plant.bim');
@@ -83,7 +86,10 @@ export async function call(api: Api, place: Place, operation: string, ...rest: u
   );
 }
 
-export async function cloneOf({ olivia, iTwinId }: Context, iModelId: string): Promise<Place> {
+export async function cloneOf(
+  { olivia, iTwinId }: Pick<Context, 'olivia' | 'iTwinId'>,
+  iModelId: string,
+): Promise<Place> {
   const { client, authorization } = olivia;
   const iModelProperties = { iTwinId, name: randomUUID() };
   return { iTwinId, iModelId: (await client.iModels.clone({ authorization, iModelId, iModelProperties })).id };
@@ -108,7 +114,7 @@ async function treeOf(api: Api, place: Place): Promise<{ id: string; contentId: 
 }
 
 /** Everything that a viewer is shown of one tile. */
-export async function tileOf(context: Context, place: Place): Promise<Buffer> {
+export async function tileOf(context: Pick<Context, 'api' | 'server'>, place: Place): Promise<Buffer> {
   const { api } = context;
   const { id, contentId } = await treeOf(api, place);
   const made = await call(api, place, `${tile}generateTileContent`, id, contentId, 'first');

@@ -749,6 +749,13 @@ export const ConfigSchema = Type.Object(
           default: 4096,
           description: 'Disk space of this server for tiles, which iModels with the same content share; 0 keeps none.',
         }),
+        sharedTilesMiB: Type.Integer({
+          minimum: 0,
+          maximum: 100_000_000,
+          default: 20_480,
+          description:
+            'Tiles in each S3 or Azure store, which all servers share; the checkpoints that were viewed least recently lose theirs first. 0 removes all. The same on every server.',
+        }),
         service: Type.Optional(
           Type.Object(
             {

@@ -48,6 +48,7 @@ async function answer(call: IModelCall<unknown, unknown>, text: string): Promise
     const { status, headers, body } = await services.viewer.answer({
       caller,
       imodel: access.imodel,
+      store: services.blobs.stores.ofDataCenter(access.onITwin.itwin.data_center).id,
       call: rpc,
       headers: headersOf(request),
       acceptsGzip: /\bgzip\b/.test(String(request.headers['accept-encoding'] ?? '')),

@@ -93,6 +93,10 @@ export class AzureService implements ObjectService {
     }
   }
 
+  async replace(name: string, content: Buffer, options?: CallOptions): Promise<void> {
+    await this.#blob(name).upload(content, content.length, abortOptions(options));
+  }
+
   async get(name: string, range?: ByteRange, options?: CallOptions): Promise<Readable> {
     try {
       const [offset, count] = range === undefined ? [0, undefined] : [range.start, range.end - range.start + 1];
@@ -230,6 +234,12 @@ export class AzureService implements ObjectService {
         size: properties.contentLength ?? 0,
         modifiedAt: properties.lastModified.getTime(),
       };
+  }
+
+  async *folders(prefix: string, options?: CallOptions): AsyncIterable<string> {
+    const own = this.#prefix + prefix;
+    for await (const item of this.#container.listBlobsByHierarchy('/', { prefix: own, ...abortOptions(options) }))
+      if (item.kind === 'prefix') yield item.name.slice(own.length, -1);
   }
 }
 

@@ -98,6 +98,34 @@ export interface OpenObject {
   close(): Promise<void>;
 }
 
+/** A tile in a store. */
+export interface StoredTile {
+  content: string;
+  name: string;
+  /** Bytes. */
+  size: number;
+  /** ms since 1970, by the clock of the service */
+  modifiedAt: number;
+}
+
+/**
+ * Tiles in a store, beside its objects: whatever reads or lists objects does not see them. They can be made again at any
+ * time, so there are no rows, backups or copies of them. A tile belongs to a content, the changeset or baseline that it
+ * shows.
+ */
+export interface TileObjects {
+  /** Rejects with NoSuchObjectError. */
+  read(content: string, name: string, options?: CallOptions): Promise<Readable>;
+  /** Writes a tile in one request, over an earlier one. */
+  put(content: string, name: string, bytes: Buffer, options?: CallOptions): Promise<void>;
+  /** Removes a tile, if it exists. */
+  delete(content: string, name: string, options?: CallOptions): Promise<void>;
+  /** The contents that have tiles. */
+  contents(options?: CallOptions): AsyncIterable<string>;
+  /** The tiles of one content, or all. */
+  list(content: string | undefined, options?: CallOptions): AsyncIterable<StoredTile>;
+}
+
 /**
  * The interface of all stores. Objects are written once under a key chosen by the caller and never change. A key holds
  * either nothing or the whole object, also after a crash. Every implementation passes `test/suites/blobStore.ts`.
@@ -158,6 +186,9 @@ export interface BlobStore {
 
   /** Absent if clients cannot or may not access the store directly. */
   readonly direct?: DirectAccess | undefined;
+
+  /** Absent if only one server uses the store as a rule: it has the tiles in a folder already. */
+  readonly tiles?: TileObjects | undefined;
 
   /**
    * Copies an object of another store to `key` without transferring it through the server. The server reads the copy

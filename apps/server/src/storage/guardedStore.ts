@@ -12,6 +12,7 @@ import {
   type OpenObject,
   type PutOptions,
   type StoredObject,
+  type TileObjects,
 } from './blobStore.ts';
 import { TimedReadable } from './timedReadable.ts';
 
@@ -34,6 +35,7 @@ const slowestCopyBytesPerSecond = 8 * 1024 * 1024;
 export class GuardedStore implements BlobStore {
   readonly id: string;
   readonly direct: DirectAccess | undefined;
+  readonly tiles: TileObjects | undefined;
   readonly copyFrom?: NonNullable<BlobStore['copyFrom']>;
   readonly openObject?: NonNullable<BlobStore['openObject']>;
   readonly settle?: NonNullable<BlobStore['settle']>;
@@ -49,6 +51,7 @@ export class GuardedStore implements BlobStore {
     // Every running call adds a listener.
     if (ending !== undefined) setMaxListeners(0, ending);
     this.direct = this.#guardDirect(store.direct);
+    this.tiles = this.#guardTiles(store.tiles);
     const openObject = store.openObject?.bind(store);
     if (openObject !== undefined)
       this.openObject = (key, range, options) => this.#openObject((inner) => openObject(key, range, inner), options);
@@ -226,6 +229,17 @@ export class GuardedStore implements BlobStore {
           drop: (upload, options) => this.#call(options, (inner) => uploads.drop(upload, inner)),
         },
       }),
+    };
+  }
+
+  #guardTiles(tiles: TileObjects | undefined): TileObjects | undefined {
+    if (tiles === undefined) return undefined;
+    return {
+      read: (content, name, options) => this.#stream(options, (inner) => tiles.read(content, name, inner)),
+      put: (content, name, bytes, options) => this.#call(options, (inner) => tiles.put(content, name, bytes, inner)),
+      delete: (content, name, options) => this.#call(options, (inner) => tiles.delete(content, name, inner)),
+      contents: (options) => this.#entries(options, (inner) => tiles.contents(inner)),
+      list: (content, options) => this.#entries(options, (inner) => tiles.list(content, inner)),
     };
   }
 

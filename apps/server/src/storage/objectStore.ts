@@ -14,9 +14,11 @@ import {
   type DirectAccess,
   type DropOptions,
   type StoredObject,
+  type TileObjects,
 } from './blobStore.ts';
 import { PastFailures } from '../operations/pastFailures.ts';
 import { StagedBlocks, type StagedBlock } from './stagedBlocks.ts';
+import { tilesOf } from './tileObjects.ts';
 
 /** An object in the listing of a service. */
 export interface ListedObject {
@@ -49,6 +51,8 @@ export interface ObjectService {
   put(name: string, body: Readable, options?: CallOptions): Promise<void>;
   /** Writes a small object unless one with that name exists. Of several concurrent calls, one succeeds. */
   create(name: string, content: Buffer, options?: CallOptions): Promise<void>;
+  /** Writes a small object in one request, over an earlier one. */
+  replace(name: string, content: Buffer, options?: CallOptions): Promise<void>;
   /** Rejects with NoSuchObjectError. */
   get(name: string, range?: ByteRange, options?: CallOptions): Promise<Readable>;
   /** Rejects if the bucket or container cannot be reached. */
@@ -56,6 +60,8 @@ export interface ObjectService {
   /** Removes an object, if it exists. */
   remove(name: string, options?: CallOptions): Promise<void>;
   list(prefix: string, options?: CallOptions): AsyncIterable<ListedObject>;
+  /** The next path segment of the names below a prefix, which ends with `/`; each once. */
+  folders(prefix: string, options?: CallOptions): AsyncIterable<string>;
   /** Absent if there is no key to sign addresses with. */
   readonly links?: ObjectLinks | undefined;
   /**
@@ -79,12 +85,13 @@ const owner = 'owner';
 
 /**
  * A store on an object service. It uses `objects/{key}`, `staged/{upload}/{block}` for blocks of running uploads, which
- * one server may receive and another commit, `uploads/{upload}` for direct uploads, and `owner`. Sizes are checked and
+ * one server may receive and another commit, `uploads/{upload}` for direct uploads, `tiles/{content}/{name}`, and `owner`. Sizes are checked and
  * hashes computed while the bytes pass through the server, or by reading the object afterwards.
  */
 export class ObjectStore implements BlobStore {
   readonly id: string;
   readonly direct: DirectAccess | undefined;
+  readonly tiles: TileObjects;
   readonly #service: ObjectService;
   readonly #staged = new StagedBlocks({
     list: (upload, options) => this.#blocks(upload, options),
@@ -95,6 +102,7 @@ export class ObjectStore implements BlobStore {
   constructor(id: string, service: ObjectService, direct: { clients: boolean; pages: boolean }) {
     this.id = id;
     this.#service = service;
+    this.tiles = tilesOf(service);
     this.direct =
       direct.clients && service.links !== undefined ? this.#directAccess(service.links, direct.pages) : undefined;
   }

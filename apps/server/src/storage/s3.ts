@@ -10,6 +10,7 @@ import {
   NotFound,
   PutObjectCommand,
   S3Client,
+  type ListObjectsV2CommandOutput,
 } from '@aws-sdk/client-s3';
 import { Upload } from '@aws-sdk/lib-storage';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
@@ -115,19 +116,26 @@ export class S3Service implements ObjectService {
     }
   }
 
+  async replace(
+    name: string,
+    content: Buffer,
+    options?: CallOptions,
+    condition: { IfNoneMatch?: string } = {},
+  ): Promise<void> {
+    await this.#client.send(
+      new PutObjectCommand({ ...this.#at(name), Body: content, ...condition }),
+      abortOptions(options),
+    );
+  }
+
   async create(name: string, content: Buffer, options?: CallOptions): Promise<void> {
-    const write = (condition: { IfNoneMatch?: string }): Promise<unknown> =>
-      this.#client.send(
-        new PutObjectCommand({ ...this.#at(name), Body: content, ...condition }),
-        abortOptions(options),
-      );
     try {
-      await write({ IfNoneMatch: '*' });
+      await this.replace(name, content, options, { IfNoneMatch: '*' });
     } catch (error) {
       const status = (error as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode;
       // An S3 server may not implement the condition. Then the object is written without it, and the last of several
       // writers wins.
-      if (status === 501) await write({});
+      if (status === 501) await this.replace(name, content, options);
       else if (status !== 409 && status !== 412) throw error;
     }
   }
@@ -191,18 +199,34 @@ export class S3Service implements ObjectService {
   }
 
   async *list(prefix: string, options?: CallOptions): AsyncIterable<ListedObject> {
+    for await (const { Contents = [] } of this.#pages(prefix, {}, options))
+      for (const { Key = '', Size = 0, LastModified } of Contents)
+        yield { name: Key.slice(this.#prefix.length), size: Size, modifiedAt: LastModified?.getTime() ?? 0 };
+  }
+
+  async *folders(prefix: string, options?: CallOptions): AsyncIterable<string> {
+    const own = this.#prefix + prefix;
+    for await (const { CommonPrefixes = [] } of this.#pages(prefix, { Delimiter: '/' }, options))
+      for (const { Prefix = '' } of CommonPrefixes) yield Prefix.slice(own.length, -1);
+  }
+
+  async *#pages(
+    prefix: string,
+    how: { Delimiter?: string },
+    options: CallOptions | undefined,
+  ): AsyncIterable<ListObjectsV2CommandOutput> {
     let after: string | undefined;
     do {
-      const page = await this.#client.send(
+      const page: ListObjectsV2CommandOutput = await this.#client.send(
         new ListObjectsV2Command({
           Bucket: this.#bucket,
           Prefix: this.#prefix + prefix,
+          ...how,
           ...(after !== undefined && { ContinuationToken: after }),
         }),
         abortOptions(options),
       );
-      for (const { Key = '', Size = 0, LastModified } of page.Contents ?? [])
-        yield { name: Key.slice(this.#prefix.length), size: Size, modifiedAt: LastModified?.getTime() ?? 0 };
+      yield page;
       after = page.IsTruncated === true ? page.NextContinuationToken : undefined;
     } while (after !== undefined);
   }

@@ -9,6 +9,7 @@ import type {
   DropOptions,
   PutOptions,
   StoredObject,
+  TileObjects,
 } from './blobStore.ts';
 import { traced } from '../traces/traces.ts';
 
@@ -16,6 +17,7 @@ import { traced } from '../traces/traces.ts';
 export class TracedStore implements BlobStore {
   readonly id: string;
   readonly direct: DirectAccess | undefined;
+  readonly tiles: TileObjects | undefined;
   readonly openObject?: NonNullable<BlobStore['openObject']>;
   readonly #store: BlobStore;
 
@@ -26,7 +28,13 @@ export class TracedStore implements BlobStore {
     // The span ends when the object is open, as for `read`.
     if (openObject !== undefined)
       this.openObject = (key, range, options) => this.#span('store.read', {}, () => openObject(key, range, options));
-    const { direct } = store;
+    const { direct, tiles } = store;
+    this.tiles = tiles && {
+      ...tiles,
+      read: (content, name, options) => this.#span('store.readTile', {}, () => tiles.read(content, name, options)),
+      put: (content, name, bytes, options) =>
+        this.#span('store.putTile', { 'offshoot.bytes': bytes.length }, () => tiles.put(content, name, bytes, options)),
+    };
     const uploads = direct?.uploads;
     this.direct =
       direct === undefined || uploads === undefined

@@ -1,26 +1,26 @@
 import type { Db } from '../db/database.ts';
-import type { TileCache } from './tileCache.ts';
 
 /** Contents that are looked up together. */
 const atOnce = 100;
 
-/** A content in the cache: `s-{segment}-{index}-{version}` or `b-{baseline}-0-{version}`. */
+/** A content: `s-{segment}-{index}-{version}` or `b-{baseline}-0-{version}`. */
 const contentPattern = /^([sb])-([0-9a-f-]{36})-(\d{1,15})-(.+)$/;
 
 /**
  * Removes the tiles of changesets and baselines that the collector has removed, and those that another version of iTwin.js
  * made. Run after the collector.
+ * @param version version of iTwin.js; undefined to keep the tiles of every version
  * @returns the number of contents whose tiles were removed
  */
 export async function removeOrphanTiles(
   db: Db,
-  tiles: Pick<TileCache, 'contents' | 'remove'>,
-  version: string,
+  tiles: { contents: () => Promise<string[]>; remove: (content: string) => Promise<void> },
+  version: string | undefined,
   signal: AbortSignal,
 ): Promise<number> {
   const contents = (await tiles.contents()).map((name) => {
     const [, kind, id = '', index, made] = contentPattern.exec(name) ?? [];
-    return { name, kind, id, index: Number(index), current: made === version };
+    return { name, kind, id, index: Number(index), current: version === undefined || made === version };
   });
   let removed = 0;
   for (let n = 0; n < contents.length; n += atOnce) {

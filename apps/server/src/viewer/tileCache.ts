@@ -1,17 +1,9 @@
-import { createHash, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { FastifyBaseLogger } from 'fastify';
+import { nameOfTile, pack, unpack, type KeptAnswer } from './keptAnswer.ts';
 
-/** A kept answer of a back end. */
-export interface KeptAnswer {
-  contentType: string;
-  /** Compressed with gzip. */
-  body: Buffer;
-}
-
-/** A file begins with the SHA-256 of the rest: a write that a power failure cut short is never served. */
-const hashBytes = 32;
 /** The time of a file is renewed at most this often, milliseconds: it says when the tile was last used. */
 const renewMs = 3_600_000;
 /** The cache is emptied to this share of its budget at once. */
@@ -166,17 +158,5 @@ export class TileCache {
 }
 
 function nameOf(content: string, what: readonly string[]): string {
-  return path.join(content, createHash('sha256').update(JSON.stringify(what)).digest('hex'));
-}
-
-function pack({ contentType, body }: KeptAnswer): Buffer {
-  const rest = Buffer.concat([Buffer.from(`${contentType}\n`), body]);
-  return Buffer.concat([createHash('sha256').update(rest).digest(), rest]);
-}
-
-function unpack(bytes: Buffer): KeptAnswer | undefined {
-  const rest = bytes.subarray(hashBytes);
-  const end = rest.indexOf(0x0a);
-  if (end < 0 || !createHash('sha256').update(rest).digest().equals(bytes.subarray(0, hashBytes))) return undefined;
-  return { contentType: rest.toString('utf8', 0, end), body: rest.subarray(end + 1) };
+  return path.join(content, nameOfTile(what));
 }

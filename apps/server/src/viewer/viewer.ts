@@ -22,7 +22,9 @@ import { BackendLostError, type Backend, type BackendAnswer, type BackendRequest
 import { removeOrphanTiles } from './orphanTiles.ts';
 import { checkpointHeader, type ViewCheckpoint } from './protocol.ts';
 import { parametersText, pathOf, type RpcCall } from './rpcCall.ts';
-import type { KeptAnswer, TileCache } from './tileCache.ts';
+import type { KeptAnswer } from './keptAnswer.ts';
+import type { StoredTiles } from './storedTiles.ts';
+import type { TileCache } from './tileCache.ts';
 
 /** An answer to a viewer, in the form of the RPC protocol of iTwin.js. */
 export interface ViewAnswer {
@@ -35,6 +37,8 @@ export interface ViewAnswer {
 export interface ViewRequest {
   caller: Caller;
   imodel: IModelTable;
+  /** Store of the files of the iModel. */
+  store: string;
   call: RpcCall;
   /** Headers of the RPC protocol that the back end reads. */
   headers: Record<string, string>;
@@ -49,6 +53,8 @@ export interface ViewerParts {
   checkpoints: Checkpoints;
   signedLinks: SignedLinks;
   tiles: TileCache;
+  /** The tiles in each store that holds some, by the id of the store. */
+  storedTiles: ReadonlyMap<string, StoredTiles>;
   /** Empty if this server answers no viewers. */
   backends: readonly Backend[];
   /** Version of iTwin.js: another one may make other tiles. */
@@ -88,7 +94,7 @@ export class Viewer {
   readonly #busy = new Map<string, number>();
   /** Where the server itself is reached by its back ends. */
   #ownOrigin = '';
-  /** Tiles that a back end made, and those that came from the cache. */
+  /** Tiles that a back end made, and those that came from the folder of the server or from the store. */
   readonly counts = { made: 0, kept: 0 };
 
   constructor(parts: ViewerParts) {
@@ -100,23 +106,35 @@ export class Viewer {
     return this.#parts.backends.length > 0;
   }
 
-  /** Ends the processes. */
+  /** Ends the processes, and what is written to the stores. */
   async stop(): Promise<void> {
-    await Promise.all(this.#parts.backends.map((backend) => backend.stop()));
+    const { backends, storedTiles } = this.#parts;
+    await Promise.all([...backends, ...storedTiles.values()].map((each) => each.stop()));
   }
 
   get backends(): readonly Backend[] {
     return this.#parts.backends;
   }
 
-  /** Removes the tiles of contents that the collector has removed. */
-  async removeOrphanTiles(signal: AbortSignal): Promise<number> {
-    const { database, tiles, version } = this.#parts;
-    return this.available ? removeOrphanTiles(database.scans, tiles, version, signal) : 0;
+  /**
+   * Removes the tiles of contents that the collector has removed, and keeps the tiles in the stores within their limit. Servers
+   * without back ends do it in the stores too: nobody else may be left to do it.
+   * @param run.thorough whether to examine everything
+   * @param run.removed whether contents may have been removed since the last run
+   */
+  async tidyTiles(run: { thorough: boolean; removed: boolean }, signal: AbortSignal): Promise<void> {
+    const { database, tiles, storedTiles, version } = this.#parts;
+    if (this.available && (run.thorough || run.removed))
+      await removeOrphanTiles(database.scans, tiles, version, signal);
+    for (const stored of storedTiles.values()) await stored.tidy(database.scans, run, signal);
   }
 
   get tiles(): TileCache {
     return this.#parts.tiles;
+  }
+
+  get storedTiles(): ReadonlyMap<string, StoredTiles> {
+    return this.#parts.storedTiles;
   }
 
   /** Tells where the server listens, once it does. @param origin `http://host:port` */
@@ -191,17 +209,18 @@ export class Viewer {
   /** An answer that depends on the content alone, from the cache or the back end. */
   async #kept(request: ViewRequest, located: Located, what: readonly string[]): Promise<ViewAnswer> {
     const content = this.#contentOf(located);
-    const kept = await this.#parts.tiles.find(content, what);
+    const kept = await this.#find(request, content, what);
     if (kept !== undefined) return ofKept(kept, request.acceptsGzip);
     const answer = await this.#call(request, request.call, located);
-    if (answer.status === 200) await this.#keep(content, what, answer);
+    if (answer.status === 200) await this.#keep(request, content, what, answer);
     return toAnswer(answer, request.acceptsGzip);
   }
 
   async #generate(request: ViewRequest, located: Located): Promise<ViewAnswer> {
     const [treeId, contentId] = request.call.rest;
     // The viewer retrieves the tile next: from here, as the answer `0` of `TileContentSource.Backend` says.
-    if (await this.#parts.tiles.has(this.#contentOf(located), tileOf(treeId, contentId)))
+    const [content, what] = [this.#contentOf(located), tileOf(treeId, contentId)];
+    if ((await this.#parts.tiles.has(content, what)) || (await this.#find(request, content, what)) !== undefined)
       return { status: 200, headers: { 'content-type': 'text/plain', 'cache-control': 'no-store' }, body: '0' };
     const answer = await this.#call(request, request.call, located);
     return toAnswer(answer, request.acceptsGzip);
@@ -211,7 +230,7 @@ export class Viewer {
     const { treeId, contentId, guid } = (request.call.rest[0] ?? {}) as Record<string, unknown>;
     const content = this.#contentOf(located);
     const what = tileOf(treeId, contentId);
-    const kept = await this.#parts.tiles.find(content, what);
+    const kept = await this.#find(request, content, what);
     if (kept !== undefined) {
       this.counts.kept++;
       return ofKept(kept, request.acceptsGzip);
@@ -225,14 +244,35 @@ export class Viewer {
     }
     if (answer.status === 200) {
       this.counts.made++;
-      await this.#keep(content, what, answer);
+      await this.#keep(request, content, what, answer);
     }
     return toAnswer(answer, request.acceptsGzip);
   }
 
-  async #keep(content: string, what: readonly string[], answer: BackendAnswer): Promise<void> {
+  /** A kept answer, from the folder of this server or else from the store, which other servers write to as well. */
+  async #find(
+    { store, signal }: ViewRequest,
+    content: string,
+    what: readonly string[],
+  ): Promise<KeptAnswer | undefined> {
+    const { tiles, storedTiles } = this.#parts;
+    const stored = storedTiles.get(store);
+    const kept = await tiles.find(content, what);
+    if (kept !== undefined) {
+      stored?.used(content);
+      return kept;
+    }
+    const found = await stored?.find(content, what, signal);
+    if (found !== undefined) await tiles.keep(content, what, found);
+    return found;
+  }
+
+  async #keep({ store }: ViewRequest, content: string, what: readonly string[], answer: BackendAnswer): Promise<void> {
+    const { tiles, storedTiles } = this.#parts;
     const body = answer.headers['content-encoding'] === 'gzip' ? answer.body : await compress(answer.body);
-    await this.#parts.tiles.keep(content, what, { contentType: answer.headers['content-type'] ?? 'text/plain', body });
+    const kept = { contentType: answer.headers['content-type'] ?? 'text/plain', body };
+    storedTiles.get(store)?.keep(content, what, kept);
+    await tiles.keep(content, what, kept);
   }
 
   /** Name of the content of a checkpoint, the same for every iModel that sees the changeset. */

@@ -21,7 +21,7 @@ interface CollectorParts {
   stores: Stores;
   space: DiskSpace;
   seeds: Seeds;
-  viewer: Pick<Viewer, 'removeOrphanTiles'>;
+  viewer: Pick<Viewer, 'tidyTiles'>;
 }
 
 /** The collector, and the upkeep of disk and audit that runs with it. */
@@ -50,7 +50,7 @@ export function wireCollector(
       thorough,
       signal,
     });
-    if (thorough || collected.changesets + collected.blobs > 0) await viewer.removeOrphanTiles(signal);
+    await viewer.tidyTiles({ thorough, removed: collected.changesets + collected.blobs > 0 }, signal);
     if (database.writer !== undefined) await returnFreeSpace(database.writer, signal);
     return collected;
   }, log);

@@ -2,6 +2,7 @@ import type { FastifyInstance } from 'fastify';
 import type * as Prometheus from 'prom-client';
 import type { Services } from '../services.ts';
 import type { BackendUsage } from '../viewer/backend.ts';
+import type { StoredTiles } from '../viewer/storedTiles.ts';
 import type { Viewer } from '../viewer/viewer.ts';
 
 /** Upper bounds of the histogram buckets, seconds. A clone is accepted after about 2 ms. */
@@ -95,4 +96,15 @@ function viewerMetrics({ Counter, Gauge }: typeof Prometheus, registry: Promethe
   );
   counter('offshoot_viewer_made_tiles_total', 'Tiles that a view back end made.', () => viewer.counts.made);
   counter('offshoot_viewer_kept_tiles_total', 'Tiles that were kept from an earlier view.', () => viewer.counts.kept);
+  const stored = (read: (counts: StoredTiles['counts']) => number): number =>
+    [...viewer.storedTiles.values()].reduce((sum, { counts }) => sum + read(counts), 0);
+  counter('offshoot_viewer_found_tiles_total', 'Tiles that this server took from the store.', () =>
+    stored(({ found }) => found),
+  );
+  counter('offshoot_viewer_stored_tiles_total', 'Tiles that this server wrote to the store.', () =>
+    stored(({ stored }) => stored),
+  );
+  counter('offshoot_viewer_dropped_tiles_total', 'Tiles that this server made and did not write to the store.', () =>
+    stored(({ dropped }) => dropped),
+  );
 }

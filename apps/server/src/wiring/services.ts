@@ -114,7 +114,7 @@ async function wireServices(
   const rateLimits = new RateLimits(config, database);
   const pictures = new Pictures();
   const signedLinks = new SignedLinks(linkKeys, config.signedLinkSeconds);
-  const viewer = wireViewer(config, { database, checkpoints, signedLinks, workDir, log });
+  const viewer = wireViewer(config, { database, stores, checkpoints, signedLinks, workDir, log });
   const collector = wireCollector(config, { database, stores, space, seeds, viewer }, log);
   const searchIndex = new SearchIndex(database, log);
   let abortTimer: NodeJS.Timeout | undefined;

@@ -6,8 +6,10 @@ import { isITwinJsInstalled } from '../checkpoints/itwinjs/workerProcess.ts';
 import type { Config } from '../config.ts';
 import type { Database } from '../db/database.ts';
 import type { SignedLinks } from '../storage/signedLinks.ts';
+import type { Stores } from '../storage/stores.ts';
 import { BackendProcess } from '../viewer/backendProcess.ts';
 import { RemoteBackend } from '../viewer/remoteBackend.ts';
+import { StoredTiles } from '../viewer/storedTiles.ts';
 import { TileCache } from '../viewer/tileCache.ts';
 import { Viewer } from '../viewer/viewer.ts';
 
@@ -16,6 +18,7 @@ const firstUser = 200;
 
 interface ViewerParts {
   database: Database;
+  stores: Stores;
   checkpoints: Checkpoints;
   signedLinks: SignedLinks;
   workDir: string;
@@ -23,7 +26,7 @@ interface ViewerParts {
 }
 
 /** What answers viewers; it has no back ends if this server answers none. */
-export function wireViewer(config: Config, { workDir, log, ...parts }: ViewerParts): Viewer {
+export function wireViewer(config: Config, { workDir, log, stores, ...parts }: ViewerParts): Viewer {
   const { viewer } = config;
   const { service } = viewer;
   const processes = Array.from(
@@ -46,7 +49,14 @@ export function wireViewer(config: Config, { workDir, log, ...parts }: ViewerPar
     backends.length > 0 ? viewer.tilesMiB * 2 ** 20 : 0,
     log,
   );
-  return new Viewer({ ...parts, config, tiles, backends, version: iTwinJsVersion() });
+  const version = iTwinJsVersion();
+  const limit = viewer.sharedTilesMiB * 2 ** 20;
+  const storedTiles = new Map(
+    stores.all.flatMap(({ id, tiles: objects }) =>
+      objects === undefined ? [] : [[id, new StoredTiles({ store: id, objects, limit, version, log })] as const],
+    ),
+  );
+  return new Viewer({ ...parts, config, tiles, storedTiles, backends, version });
 }
 
 /** Whether iTwin.js and the packages of the interfaces of viewers are installed. */

@@ -108,5 +108,53 @@ onEachDatabase(
       );
       gltfIn(await bytesAt(replaced.chunks[0]?.href ?? ''));
     });
+
+    test(
+      'have the textures of surfaces, made smaller, and subcategories of three-dimensional elements',
+      { skip },
+      async () => {
+        const id = await makeModel(context.olivia, context.iTwinId, 'drawingProcess.ts', ['textured']);
+        const graphics = await ended(context.api, id);
+        assert.equal(graphics.state, 'successful', graphics.error?.message);
+        assert.deepEqual([graphics.summary?.elements, graphics.summary?.omittedTextures], [3, 0]);
+        const { subCategories } = await tableOf(graphics);
+        assert.deepEqual(
+          subCategories.map(({ label, hidden, elements }) => [label, hidden, elements]),
+          [
+            ['Boxes', false, 2],
+            ['Second', false, 1],
+          ],
+        );
+        assert.equal(graphics.chunks.length, 1);
+        const glb = await bytesAt(graphics.chunks[0]?.href ?? '');
+        const { nodes, meshes, materials, textures, images, bufferViews } = gltfIn(glb);
+        const binary = 28 + glb.readUInt32LE(12);
+        const seen: unknown[] = [];
+        for (const { mesh, extras } of nodes) {
+          const [primitive] = meshes[mesh]?.primitives ?? [];
+          const { baseColorTexture } = materials[primitive?.material ?? -1]?.pbrMetallicRoughness ?? {};
+          const image = images?.[textures?.[baseColorTexture?.index ?? -1]?.source ?? -1];
+          const view = bufferViews[image?.bufferView ?? -1];
+          assert.equal(primitive?.attributes['TEXCOORD_0'] === undefined, image === undefined);
+          if (view === undefined) {
+            seen.push([subCategories[extras.subCategory]?.label]);
+            continue;
+          }
+          const { data, info } = await sharp(
+            glb.subarray(binary + view.byteOffset, binary + view.byteOffset + view.byteLength),
+          )
+            .removeAlpha()
+            .raw()
+            .toBuffer({ resolveWithObject: true });
+          const at = (x: number): string => {
+            const place = ((info.height >> 1) * info.width + Math.floor(x * info.width)) * 3;
+            return [...data.subarray(place, place + 3)].map((value) => (value > 128 ? 1 : 0)).join('');
+          };
+          seen.push([subCategories[extras.subCategory]?.label, info.width, at(0.25), at(0.75)]);
+        }
+        // The large picture had 1,600 pixels at each side.
+        assert.deepEqual(seen, [['Boxes', 64, '101', '010'], ['Boxes', 512, '101', '010'], ['Second']]);
+      },
+    );
   },
 );

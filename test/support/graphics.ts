@@ -19,6 +19,7 @@ export interface Graphics {
     triangles: number;
     omittedElements: number;
     omittedTriangles: number;
+    omittedTextures: number;
     is2d: boolean;
     bounds: { low: number[]; high: number[] };
   } | null;
@@ -39,7 +40,10 @@ export interface ElementTable {
 
 /** The JSON of a binary glTF. */
 export interface Gltf {
-  materials: { pbrMetallicRoughness: { baseColorFactor: number[] } }[];
+  materials: { pbrMetallicRoughness: { baseColorFactor: number[]; baseColorTexture?: { index: number } } }[];
+  textures?: { source: number }[];
+  images?: { name: string; mimeType: string; bufferView: number }[];
+  bufferViews: { byteOffset: number; byteLength: number }[];
   asset: { version: string; extras: { origin: number[] } };
   accessors: { count: number; type: string; componentType: number }[];
   meshes: { primitives: { mode: number; indices: number; material: number; attributes: Record<string, number> }[] }[];

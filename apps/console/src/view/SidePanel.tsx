@@ -47,7 +47,9 @@ export function SidePanel(props: PanelProps) {
         <Text as="p" variant="small" isMuted>
           {t('view.summary', { elements: numberText(summary.elements), triangles: numberText(summary.triangles) })}{' '}
           {summary.omittedElements > 0 &&
-            t('view.omitted', { count: summary.omittedElements, number: numberText(summary.omittedElements) })}
+            t('view.omitted', { count: summary.omittedElements, number: numberText(summary.omittedElements) })}{' '}
+          {summary.omittedTextures > 0 &&
+            t('view.omittedTextures', { count: summary.omittedTextures, number: numberText(summary.omittedTextures) })}
         </Text>
       )}
     </Surface>

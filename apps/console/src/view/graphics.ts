@@ -26,6 +26,7 @@ export interface Graphics {
     triangles: number;
     omittedElements: number;
     omittedTriangles: number;
+    omittedTextures: number;
     is2d: boolean;
     bounds: Bounds | null;
   } | null;

@@ -39,6 +39,9 @@ const GraphicsResponse = Type.Object({
           omittedTriangles: Type.Integer({
             description: 'Triangles of omitted elements, as far as they were counted: the least that is missing.',
           }),
+          omittedTextures: Type.Integer({
+            description: 'Textures that are not drawn, because they are too many, too large or not readable.',
+          }),
           is2d: Type.Boolean({ description: 'The iModel has two-dimensional elements only, which are drawn in plan.' }),
           bounds: Nullable(Bounds),
         },
@@ -72,7 +75,7 @@ async function toGraphics(
   { index, id }: { index: number; id: string },
 ) {
   const { row, summary, chunks, elements } = await graphics.find(imodel, index);
-  const { format = 1, ...rest } = summary ?? ({} as GraphicsSummary);
+  const { format = 1, omittedTextures = 0, ...rest } = summary ?? ({} as GraphicsSummary);
   return {
     graphics: {
       changesetId: id,
@@ -84,7 +87,7 @@ async function toGraphics(
           : row === undefined && !graphics.enabled
             ? { code: 'GraphicsNotMade', message: graphics.whyNot }
             : null,
-      summary: summary === undefined ? null : { ...rest, outdated: format < graphicsFormat },
+      summary: summary === undefined ? null : { ...rest, omittedTextures, outdated: format < graphicsFormat },
       chunks: chunks.map(({ blobId, size, triangles, bounds }, n) => ({
         href: links.graphics(blobId, `chunk-${n}.glb`, caller.user.id),
         size,

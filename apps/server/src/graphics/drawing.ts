@@ -1,5 +1,5 @@
 /**
- * Version of what is drawn. 1 (without a number in the summary): neither subcategories nor the fillings and texts of plans.
+ * Version of what is drawn. 1 (without a number in the summary): no subcategories, no textures, and neither fillings nor texts of plans.
  * Graphics of an earlier version are shown as they are and drawn anew on request.
  */
 export const graphicsFormat = 2;
@@ -28,6 +28,8 @@ export interface GraphicsSummary {
   omittedElements: number;
   /** Triangles of the omitted elements that were counted before drawing stopped: the least that is missing. */
   omittedTriangles: number;
+  /** Textures that are too many, too large or not readable; their surfaces have the colour of the material. Undefined in format 1. */
+  omittedTextures?: number;
   /** Whether the iModel has two-dimensional elements only, which are drawn in plan. */
   is2d: boolean;
   /** Extents of what is drawn; null for an iModel without geometry. */

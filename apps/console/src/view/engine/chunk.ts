@@ -6,11 +6,13 @@ import {
   LineSegments,
   Mesh,
   MeshStandardMaterial,
+  RepeatWrapping,
+  Texture,
   type BufferAttribute,
   type Material,
   type Object3D,
 } from 'three';
-import { GLTFLoader, type GLTF } from 'three/addons/loaders/GLTFLoader.js';
+import { GLTFLoader, type GLTF, type GLTFParser } from 'three/addons/loaders/GLTFLoader.js';
 import type { Look, Materials } from './materials.ts';
 
 type Drawn = Mesh | LineSegments;
@@ -35,6 +37,8 @@ export interface LoadedChunk {
 }
 
 const loader = new GLTFLoader();
+// The loader itself reads pictures through addresses that the policy of the page forbids requests to.
+loader.register((parser) => ({ name: 'pictures', loadTexture: (index) => loadPicture(parser, index) }));
 
 /** Reads a chunk, and gives its parts the materials of the view. */
 export async function readChunk(bytes: ArrayBuffer, materials: Materials): Promise<LoadedChunk> {
@@ -57,6 +61,24 @@ export async function readChunk(bytes: ArrayBuffer, materials: Materials): Promi
   return { group, origin: origin ?? [0, 0, 0], parts };
 }
 
+interface Pictures {
+  textures: { source: number }[];
+  images: { name: string; mimeType: string; bufferView: number }[];
+}
+
+async function loadPicture(parser: GLTFParser, index: number): Promise<Texture> {
+  const { textures, images } = parser.json as Pictures;
+  const image = images[textures[index]?.source ?? -1];
+  if (image === undefined) throw new Error('a chunk lacks one of its pictures');
+  const bytes = (await parser.getDependency('bufferView', image.bufferView)) as ArrayBuffer;
+  const texture = new Texture(await createImageBitmap(new Blob([bytes], { type: image.mimeType })));
+  texture.name = image.name;
+  texture.flipY = false;
+  texture.wrapS = texture.wrapT = RepeatWrapping;
+  texture.needsUpdate = true;
+  return texture;
+}
+
 /** The indexes of a part; a node with several primitives is a group, which has them for all. */
 function layerOf(object: Object3D): Layer {
   for (let at: Object3D | null = object; at !== null; at = at.parent) {
@@ -68,11 +90,17 @@ function layerOf(object: Object3D): Layer {
 
 /** The look that the loader made of a material of the chunk. */
 function lookOf(material: Material, line: boolean): Look {
-  const { color = new Color(0xffffff), opacity, transparent } = material as Material & { color?: Color };
+  const {
+    color = new Color(0xffffff),
+    opacity,
+    transparent,
+    map = null,
+  } = material as Material & { color?: Color; map?: Texture | null };
   const lit = material instanceof MeshStandardMaterial;
   const text = material.userData.text === true;
   return {
     color,
+    map,
     opacity: transparent ? opacity : 1,
     kind: line ? 'line' : lit ? 'surface' : text ? 'text' : 'fill',
   };

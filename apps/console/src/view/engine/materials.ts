@@ -11,6 +11,7 @@ import {
   UnsignedByteType,
   type Color,
   type Material,
+  type Texture,
   type WebGLProgramParametersWithUniforms,
 } from 'three';
 
@@ -53,6 +54,8 @@ const behind = { polygonOffset: true, polygonOffsetFactor: 1, polygonOffsetUnits
 /** How a primitive of a chunk looks. */
 export interface Look {
   color: Color;
+  /** A picture, named after its texture. */
+  map: Texture | null;
   opacity: number;
   kind: 'surface' | 'fill' | 'text' | 'line';
 }
@@ -79,22 +82,24 @@ const fragmentHead = /* glsl */ `
 export class Materials {
   readonly #colors: FeatureColors;
   readonly #made = new Map<string, Material>();
+  readonly #maps = new Set<Texture>();
 
   constructor(colors: FeatureColors) {
     this.#colors = colors;
   }
 
-  of({ color, opacity, kind }: Look): Material {
-    const key = `${kind} ${color.getHexString()} ${opacity}`;
+  of({ color, map, opacity, kind }: Look): Material {
+    const key = `${kind} ${color.getHexString()} ${opacity} ${map?.name ?? ''}`;
     const known = this.#made.get(key);
     if (known !== undefined) return known;
+    if (map !== null) this.#maps.add(map);
     const common = { color, opacity, transparent: opacity < 1, depthWrite: opacity >= 1 };
     const material =
       kind === 'line'
         ? new LineBasicMaterial(common)
         : kind !== 'surface'
           ? new MeshBasicMaterial({ ...common, ...(kind === 'fill' && behind), side: DoubleSide })
-          : new MeshLambertMaterial({ ...common, ...behind, side: DoubleSide });
+          : new MeshLambertMaterial({ ...common, ...behind, map, side: DoubleSide });
     material.onBeforeCompile = (shader) => this.#extend(shader, kind === 'surface');
     material.customProgramCacheKey = () => kind;
     this.#made.set(key, material);
@@ -115,6 +120,7 @@ export class Materials {
 
   dispose(): void {
     for (const material of this.#made.values()) material.dispose();
+    for (const map of this.#maps) map.dispose();
     this.#colors.texture.dispose();
   }
 }

@@ -1,6 +1,7 @@
 import type { Box } from '../drawing.ts';
 import type { Drawable } from './elements.ts';
 import type { Geometry, Instance, Part, Placed } from './geometry.ts';
+import type { TextureImage } from './textures.ts';
 
 /** What one chunk contains. */
 export interface Chunk {
@@ -25,9 +26,9 @@ const bytesPerInstance = 36;
 
 /**
  * Splits what is drawn into chunks. The first one has the largest elements of the whole model, so that a view shows the
- * shape of it at once; the others are split by space.
+ * shape of it at once; the others are split by space. What has textures is in chunks of its own.
  */
-export function chunksOf(geometry: Geometry): Chunk[] {
+export function chunksOf(geometry: Geometry, images: ReadonlyMap<string, TextureImage>): Chunk[] {
   const entries = [
     ...geometry.placed.map((placed): Entry => ({
       placed,
@@ -42,6 +43,59 @@ export function chunksOf(geometry: Geometry): Chunk[] {
       bytes: bytesPerInstance,
     })),
   ].sort((a, b) => featureOf(a) - featureOf(b));
+  const textureOf = texturesIn(geometry, images);
+  const plain = entries.filter((entry) => textureOf(entry) === undefined);
+  if (plain.length === entries.length) return plainChunks(entries);
+  const pictures = [...images.values()].reduce((sum, { bytes }) => sum + bytes.length, 0);
+  if (bytesOf(entries) + pictures < chunkBytes / 4) return [toChunk(entries)];
+  const [first, ...others] = plainChunks(plain);
+  const textured = texturedGroups(entries, textureOf, images).map(toChunk);
+  return first === undefined ? textured : [first, ...textured, ...others];
+}
+
+/** The texture of an entry, if there is a picture of it. That of a part is the first of its pieces. */
+function texturesIn({ materials }: Geometry, images: ReadonlyMap<string, TextureImage>) {
+  return ({ placed, instance }: Entry): string | undefined => {
+    for (const { material } of placed === undefined ? (instance?.part.pieces ?? []) : [placed.piece]) {
+      const texture = materials[material]?.texture;
+      if (texture !== undefined && images.has(texture)) return texture;
+    }
+    return undefined;
+  };
+}
+
+/** Sorts what has textures by them, so that each picture is in few chunks. */
+function texturedGroups(
+  entries: readonly Entry[],
+  textureOf: (entry: Entry) => string | undefined,
+  images: ReadonlyMap<string, TextureImage>,
+): Entry[][] {
+  const byTexture = new Map<string, Entry[]>();
+  for (const entry of entries) {
+    const texture = textureOf(entry);
+    if (texture === undefined) continue;
+    const known = byTexture.get(texture);
+    if (known === undefined) byTexture.set(texture, [entry]);
+    else known.push(entry);
+  }
+  const groups: Entry[][] = [];
+  let bytes = Infinity;
+  for (const [texture, all] of byTexture) {
+    const picture = images.get(texture)?.bytes.length ?? 0;
+    for (const part of split(all)) {
+      const own = bytesOf(part) + picture;
+      if (bytes + own > chunkBytes) {
+        groups.push([]);
+        bytes = 0;
+      }
+      groups.at(-1)?.push(...part);
+      bytes += own;
+    }
+  }
+  return groups;
+}
+
+function plainChunks(entries: readonly Entry[]): Chunk[] {
   if (entries.length === 0) return [];
   let first = 0;
   for (let bytes = 0; first < entries.length && bytes < chunkBytes; first++) bytes += (entries[first] as Entry).bytes;

@@ -170,8 +170,9 @@ function exportInto(db: Exporter, ids: string[], found: Batch, geometry: Geometr
     elementIdArray: ids,
     angleTol,
     partInstanceArray,
-    onGraphics: ({ elementId, color, mesh, geometryClass, subCategory }) => {
-      if (isShown(geometryClass)) add(elementId, { mesh, tbgr: color, kind: 'surface', subCategory });
+    onGraphics: ({ elementId, color, mesh, geometryClass, subCategory, textureId }) => {
+      if (isShown(geometryClass))
+        add(elementId, { mesh, tbgr: color, kind: 'surface', subCategory, texture: textureId });
     },
     onLineGraphics: ({ elementId, color, lines, geometryClass, subCategory }) => {
       if (isShown(geometryClass)) add(elementId, { mesh: lines, tbgr: color, kind: 'lines', subCategory });
@@ -196,8 +197,8 @@ function exportPart(db: Exporter, partId: string, displayProps: ExportPartDispla
     elementId: partId,
     displayProps,
     angleTol,
-    onPartGraphics: ({ color, mesh, geometryClass }) => {
-      if (isShown(geometryClass)) meshes.push({ mesh, tbgr: color, kind: 'surface', subCategory });
+    onPartGraphics: ({ color, mesh, geometryClass, textureId }) => {
+      if (isShown(geometryClass)) meshes.push({ mesh, tbgr: color, kind: 'surface', subCategory, texture: textureId });
     },
     onPartLineGraphics: ({ color, lines, geometryClass }) => {
       if (isShown(geometryClass)) meshes.push({ mesh: lines, tbgr: color, kind: 'lines', subCategory });

@@ -36,6 +36,8 @@ export interface Piece {
   lines: boolean;
   /** Id, hexadecimal. */
   subCategory: string;
+  /** First pair of texture coordinates in their pool; undefined for a piece without a texture. */
+  uv: number | undefined;
   /** First vertex in the pools, and their number. */
   vertex: number;
   vertices: number;
@@ -78,11 +80,14 @@ export interface Appearance {
   tbgr: number;
   /** Id, hexadecimal. */
   subCategory: string;
+  /** Id of the texture, hexadecimal. Needs the parameters of the mesh. */
+  texture?: string | undefined;
 }
 
 /** Colour as red, green, blue, alpha, 0-255, and whether both sides of a face are drawn. */
 export interface Material {
   kind: PieceKind;
+  texture: string | undefined;
   rgba: readonly [number, number, number, number];
   twoSided: boolean;
 }
@@ -92,6 +97,8 @@ export interface Mesh {
   points: Float64Array;
   indices: Int32Array;
   normals?: Float32Array;
+  /** Texture coordinates, from the lower left corner of the picture. */
+  params?: Float32Array;
   isTwoSided?: boolean;
 }
 
@@ -101,6 +108,7 @@ export class Geometry {
   readonly positions = new Growing((length) => new Float32Array(length));
   readonly normals = new Growing((length) => new Int8Array(length));
   readonly indices = new Growing((length) => new Uint32Array(length));
+  readonly uvs = new Growing((length) => new Float32Array(length));
   readonly materials: Material[] = [];
   readonly placed: Placed[] = [];
   readonly instances: Instance[] = [];
@@ -165,8 +173,11 @@ export class Geometry {
     const { array: indices, at: index } = this.indices.add(mesh.indices.length);
     indices.set(mesh.indices, index);
     const { kind, subCategory } = appearance;
+    const isTextured = appearance.texture !== undefined && hasTextureCoordinates(mesh);
+    const texture = isTextured ? appearance.texture : undefined;
     return {
-      material: this.#material(appearance, mesh.isTwoSided ?? false),
+      material: this.#material({ ...appearance, texture }, mesh.isTwoSided ?? false),
+      uv: isTextured ? this.#uvs(mesh.params as Float32Array) : undefined,
       lines: kind === 'lines',
       subCategory,
       vertex: at / 3,
@@ -177,13 +188,23 @@ export class Geometry {
     };
   }
 
-  #material({ tbgr, kind }: Appearance, twoSided: boolean): number {
-    const key = `${kind} ${tbgr} ${twoSided}`;
+  #uvs(params: Float32Array): number {
+    const { array, at } = this.uvs.add(params.length);
+    for (let n = 0; n < params.length; n += 2) {
+      array[at + n] = params[n] as number;
+      // Those of glTF begin at the upper left corner.
+      array[at + n + 1] = 1 - (params[n + 1] as number);
+    }
+    return at / 2;
+  }
+
+  #material({ tbgr, kind, texture }: Appearance, twoSided: boolean): number {
+    const key = `${kind} ${tbgr} ${twoSided} ${texture}`;
     const known = this.#materialIndexes.get(key);
     if (known !== undefined) return known;
     const rgba = [tbgr & 255, (tbgr >>> 8) & 255, (tbgr >>> 16) & 255, 255 - (tbgr >>> 24)] as const;
     this.#materialIndexes.set(key, this.materials.length);
-    return this.materials.push({ kind, rgba, twoSided }) - 1;
+    return this.materials.push({ kind, texture, rgba, twoSided }) - 1;
   }
 }
 
@@ -196,13 +217,19 @@ export function trianglesIn(pieces: readonly Piece[]): number {
   return pieces.reduce((sum, { lines, indices }) => sum + (lines ? 0 : indices / 3), 0);
 }
 
+/** Whether coordinates make sense: a mapping with a scale of 0 gives 10,000,000,000. */
+function hasTextureCoordinates({ params = new Float32Array(), points }: Mesh): boolean {
+  return params.length === (points.length / 3) * 2 && params.every((value) => Math.abs(value) < 1e5);
+}
+
 /** Hash of a mesh as iTwin.js gives it, in world coordinates, so that it does not depend on anything else in the model. */
-function digestOf({ points, indices }: Mesh, { tbgr, kind }: Appearance): string {
-  return createHash('sha1')
+function digestOf({ points, indices, params }: Mesh, { tbgr, kind, texture }: Appearance): string {
+  const hash = createHash('sha1')
     .update(`${tbgr} ${kind === 'lines'}`)
     .update(points)
-    .update(indices)
-    .digest('base64url');
+    .update(indices);
+  if (texture !== undefined && params !== undefined) hash.update(texture).update(params);
+  return hash.digest('base64url');
 }
 
 function transformedBox({ pieces }: Part, m: Float64Array): Drawable['box'] {

@@ -1,5 +1,7 @@
 import { graphicsFormat } from '../drawing.ts';
+import { isMirror, rotateNormal, rotationOf } from './matrices.ts';
 import type { Chunk } from './chunks.ts';
+import type { TextureImage } from './textures.ts';
 import type { Geometry, Instance, Material, Part, Piece, Placed } from './geometry.ts';
 
 /** Numbers of glTF. */
@@ -34,8 +36,13 @@ interface Copy {
  * Writes a chunk as binary glTF 2.0, by hand: the buffers are the quantized geometry itself, so that a library would
  * only add the JSON in front of them (docs/adr/0024-graphics.md).
  */
-export function writeGlb(geometry: Geometry, chunk: Chunk, kinds: Kinds): Buffer {
-  const writer = new GlbWriter(geometry);
+export function writeGlb(
+  geometry: Geometry,
+  images: ReadonlyMap<string, TextureImage>,
+  chunk: Chunk,
+  kinds: Kinds,
+): Buffer {
+  const writer = new GlbWriter(geometry, images);
   const { copies, instanced } = sortUses(chunk);
   for (const group of groupBy(copies, ({ feature, piece }) => keyOf(kinds, feature, piece)))
     writer.addMesh(group, kinds);
@@ -90,47 +97,6 @@ function groupBy<T>(all: readonly T[], keyFor: (one: T) => string): T[][] {
   return [...groups.values()];
 }
 
-/** Rotation and uniform scale of a matrix; undefined if it mirrors, shears or scales each axis differently. */
-function rotationOf(m: Float64Array): { quaternion: [number, number, number, number]; scale: number } | undefined {
-  const column = (n: number): [number, number, number] => [m[n], m[n + 4], m[n + 8]] as [number, number, number];
-  const [x, y, z] = [column(0), column(1), column(2)];
-  const scale = Math.hypot(...x);
-  const dot = (a: typeof x, b: typeof x): number => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
-  const near = (value: number, wanted: number): boolean => Math.abs(value - wanted) <= 1e-4 * scale * scale;
-  if (!(scale > 1e-9)) return undefined;
-  if (![dot(x, y), dot(y, z), dot(x, z)].every((value) => near(value, 0))) return undefined;
-  if (![dot(y, y), dot(z, z)].every((value) => near(value, scale * scale))) return undefined;
-  const cross = [x[1] * y[2] - x[2] * y[1], x[2] * y[0] - x[0] * y[2], x[0] * y[1] - x[1] * y[0]] as typeof x;
-  if (dot(cross, z) <= 0) return undefined;
-  return { quaternion: quaternionOf(x, y, z, scale), scale };
-}
-
-function quaternionOf(
-  x: [number, number, number],
-  y: [number, number, number],
-  z: [number, number, number],
-  scale: number,
-): [number, number, number, number] {
-  const [m00, m10, m20] = x.map((value) => value / scale) as typeof x;
-  const [m01, m11, m21] = y.map((value) => value / scale) as typeof x;
-  const [m02, m12, m22] = z.map((value) => value / scale) as typeof x;
-  const trace = m00 + m11 + m22;
-  if (trace > 0) {
-    const s = 2 * Math.sqrt(trace + 1);
-    return [(m21 - m12) / s, (m02 - m20) / s, (m10 - m01) / s, s / 4];
-  }
-  if (m00 > m11 && m00 > m22) {
-    const s = 2 * Math.sqrt(1 + m00 - m11 - m22);
-    return [s / 4, (m01 + m10) / s, (m02 + m20) / s, (m21 - m12) / s];
-  }
-  if (m11 > m22) {
-    const s = 2 * Math.sqrt(1 + m11 - m00 - m22);
-    return [(m01 + m10) / s, s / 4, (m12 + m21) / s, (m02 - m20) / s];
-  }
-  const s = 2 * Math.sqrt(1 + m22 - m00 - m11);
-  return [(m02 + m20) / s, (m12 + m21) / s, s / 4, (m10 - m01) / s];
-}
-
 class GlbWriter {
   readonly #geometry: Geometry;
   readonly #pieces: Buffer[] = [];
@@ -141,11 +107,16 @@ class GlbWriter {
   readonly #nodes: object[] = [];
   readonly #materials: object[] = [];
   readonly #materialIndexes = new Map<number, number>();
+  readonly #images: ReadonlyMap<string, TextureImage>;
+  /** Pictures in this chunk, and the indexes of their textures. */
+  readonly #pictures: object[] = [];
+  readonly #textureIndexes = new Map<string, number>();
   #instanced = false;
   #unlit = false;
 
-  constructor(geometry: Geometry) {
+  constructor(geometry: Geometry, images: ReadonlyMap<string, TextureImage>) {
     this.#geometry = geometry;
+    this.#images = images;
   }
 
   /** Adds pieces of one appearance, model and category as one mesh. */
@@ -156,8 +127,10 @@ class GlbWriter {
     const features = new Float32Array(count);
     const normals = this.#isLit(piece) ? Buffer.alloc(count * 4) : undefined;
     const indices = new Uint32Array(copies.reduce((sum, copy) => sum + copy.piece.indices, 0));
+    const uvs = this.#isTextured(piece) ? new Float32Array(count * 2) : undefined;
     let [vertex, index] = [0, 0];
     for (const copy of copies) {
+      uvs?.set(this.#uvsOf(copy.piece), vertex * 2);
       this.#copyVertices(copy, points, normals, vertex);
       features.fill(copy.feature, vertex, vertex + copy.piece.vertices);
       const from = this.#geometry.indices.array;
@@ -171,7 +144,12 @@ class GlbWriter {
     const { position, translation, scale } = this.#quantize(points);
     this.#nodes.push({
       mesh: this.#mesh(
-        { POSITION: position, ...this.#normals(normals, count), _FEATURE: this.#scalars(features) },
+        {
+          POSITION: position,
+          ...this.#normals(normals, count),
+          ...this.#textureCoordinates(uvs),
+          _FEATURE: this.#scalars(features),
+        },
         indices,
         count,
         piece,
@@ -193,7 +171,11 @@ class GlbWriter {
           normals.writeInt8(allNormals.array[(piece.vertex + n) * 3 + axis] as number, n * 4 + axis);
     const { position, translation, scale } = this.#quantize(points);
     const mesh = this.#mesh(
-      { POSITION: position, ...this.#normals(normals, piece.vertices) },
+      {
+        POSITION: position,
+        ...this.#normals(normals, piece.vertices),
+        ...this.#textureCoordinates(this.#isTextured(piece) ? this.#uvsOf(piece).slice() : undefined),
+      },
       indices.array.slice(piece.index, piece.index + piece.indices),
       piece.vertices,
       piece,
@@ -253,6 +235,12 @@ class GlbWriter {
         nodes: this.#nodes,
         meshes: this.#meshes,
         materials: this.#materials,
+        // Rule of glTF: lists are not empty.
+        ...(this.#pictures.length > 0 && {
+          images: this.#pictures,
+          samplers: [{}],
+          textures: this.#pictures.map((_picture, source) => ({ sampler: 0, source })),
+        }),
         accessors: this.#accessors,
         bufferViews: this.#views,
         buffers: [{ byteLength: this.#bytes }],
@@ -343,13 +331,27 @@ class GlbWriter {
     };
   }
 
+  #textureCoordinates(uvs: Float32Array | undefined): { TEXCOORD_0?: number } {
+    return uvs === undefined ? {} : { TEXCOORD_0: this.#floats(uvs, 'VEC2') };
+  }
+
+  #uvsOf({ uv = 0, vertices }: Piece): Float32Array {
+    return this.#geometry.uvs.array.subarray(uv * 2, (uv + vertices) * 2);
+  }
+
+  /** Whether there is a picture for the texture of a piece; without one it has the colour of its material. */
+  #isTextured({ material, uv }: Piece): boolean {
+    const texture = this.#geometry.materials[material]?.texture;
+    return uv !== undefined && texture !== undefined && this.#images.has(texture);
+  }
+
   #scalars(values: Float32Array): number {
     const view = this.#view(bytesOf(values), vertexBuffer);
     return this.#accessor({ bufferView: view, componentType: gl.float, count: values.length, type: 'SCALAR' });
   }
 
-  #floats(values: Float32Array, type: 'SCALAR' | 'VEC3' | 'VEC4'): number {
-    const count = values.length / { SCALAR: 1, VEC3: 3, VEC4: 4 }[type];
+  #floats(values: Float32Array, type: 'SCALAR' | 'VEC2' | 'VEC3' | 'VEC4'): number {
+    const count = values.length / { SCALAR: 1, VEC2: 2, VEC3: 3, VEC4: 4 }[type];
     return this.#accessor({ bufferView: this.#view(bytesOf(values)), componentType: gl.float, count, type });
   }
 
@@ -377,15 +379,18 @@ class GlbWriter {
   #material(index: number): number {
     const known = this.#materialIndexes.get(index);
     if (known !== undefined) return known;
-    const { kind, rgba, twoSided } = this.#geometry.materials[index] as Material;
+    const { kind, texture, rgba, twoSided } = this.#geometry.materials[index] as Material;
     const alpha = rgba[3] / 255;
     const isLit = kind === 'surface';
+    const picture = this.#texture(texture);
     if (!isLit) this.#unlit = true;
     this.#materialIndexes.set(index, this.#materials.length);
     return (
       this.#materials.push({
         pbrMetallicRoughness: {
-          baseColorFactor: [...rgba.slice(0, 3).map(linear), alpha],
+          // The colour of a texture replaces that of its material.
+          baseColorFactor: [...(picture === undefined ? rgba.slice(0, 3).map(linear) : [1, 1, 1]), alpha],
+          ...(picture !== undefined && { baseColorTexture: { index: picture } }),
           metallicFactor: 0,
           roughnessFactor: 0.9,
         },
@@ -396,6 +401,18 @@ class GlbWriter {
         ...(kind === 'text' && { extras: { text: true } }),
       }) - 1
     );
+  }
+
+  /** The index of a texture in this chunk; undefined if there is no picture of it. */
+  #texture(id: string | undefined): number | undefined {
+    const image = id === undefined ? undefined : this.#images.get(id);
+    if (id === undefined || image === undefined) return undefined;
+    const known = this.#textureIndexes.get(id);
+    if (known !== undefined) return known;
+    const bufferView = this.#view(Buffer.from(image.bytes));
+    const index = this.#pictures.push({ name: id, mimeType: image.mimeType, bufferView }) - 1;
+    this.#textureIndexes.set(id, index);
+    return index;
   }
 
   #view(bytes: Buffer, target?: number, byteStride?: number): number {
@@ -432,33 +449,6 @@ function extents(points: Float32Array): [low: number[], high: number[]] {
     if (value > (high[axis] as number)) high[axis] = value;
   }
   return [low, high];
-}
-
-function isMirror(m: Float64Array): boolean {
-  const [a, b, c, , d, e, f, , g, h, i] = m as unknown as number[] as [
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-  ];
-  return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g) < 0;
-}
-
-/** A normal after a rotation, -127 to 127. Scales that differ by axis are so rare that they are treated as rotations too. */
-export function rotateNormal(m: Float64Array, normals: Int8Array, at: number): [number, number, number] {
-  const [x, y, z] = [normals[at], normals[at + 1], normals[at + 2]] as [number, number, number];
-  const turned = [0, 4, 8].map(
-    (row) => (m[row] as number) * x + (m[row + 1] as number) * y + (m[row + 2] as number) * z,
-  ) as [number, number, number];
-  const length = Math.hypot(...turned) || 1;
-  return turned.map((value) => Math.round((value / length) * 127)) as [number, number, number];
 }
 
 /** Colours of glTF are linear, those of iModels are sRGB. */

@@ -16,6 +16,7 @@ import { trianglesIn, type Piece } from './geometry.ts';
 import { writeGlb } from './glb.ts';
 import { drawPicture } from './picture.ts';
 import { subCategoriesOf, type SubCategory } from './subCategories.ts';
+import { readTextures } from './textures.ts';
 
 /** Effort of the compression, 0-11. For 44 MB of geometry, 9 took 4.4 s and gave 11.1 MB; 5 takes 0.9 s and gives 13.0 MB. */
 const brotliQuality = 5;
@@ -35,7 +36,7 @@ export async function makeGraphics(
   const bounds = boundsOf(elements.map(({ box }) => box));
   const origin = bounds?.low.map((low, axis) => Math.round((low + (bounds.high[axis] as number)) / 2)) ?? [0, 0, 0];
   onProgress(0);
-  const { drawing, subCategories } = await drawFile(
+  const { drawing, subCategories, textures } = await drawFile(
     request,
     drawables,
     origin as unknown as readonly [number, number, number],
@@ -49,11 +50,11 @@ export async function makeGraphics(
     onProgress(elements.length);
   };
   const { table, ...kinds } = tableOf(drawables, drawing, subCategories);
-  for (const chunk of chunksOf(drawing.geometry)) {
+  for (const chunk of chunksOf(drawing.geometry, textures.images)) {
     const triangles =
       trianglesIn(chunk.placed.map(({ piece }) => piece)) +
       chunk.instances.reduce((sum, { part }) => sum + part.triangles, 0);
-    write('chunk', compressed(writeGlb(drawing.geometry, chunk, kinds)), {
+    write('chunk', compressed(writeGlb(drawing.geometry, textures.images, chunk, kinds)), {
       triangles,
       bounds: boundsOfChunk(chunk, drawing.geometry.origin),
     });
@@ -73,6 +74,7 @@ export async function makeGraphics(
       triangles: drawing.triangles,
       omittedElements: drawing.omittedElements + drawables.omitted,
       omittedTriangles: drawing.omittedTriangles,
+      omittedTextures: textures.omitted,
       is2d,
       bounds: boundsOf(elements.filter((_element, n) => drawing.isDrawn(n)).map(({ box }) => box)) ?? null,
     },
@@ -84,11 +86,19 @@ async function drawFile(
   drawables: Drawables,
   origin: readonly [number, number, number],
   onProgress: (elements: number) => void,
-): Promise<{ drawing: Drawing; subCategories: SubCategory[] }> {
+): Promise<{
+  drawing: Drawing;
+  subCategories: SubCategory[];
+  textures: Awaited<ReturnType<typeof readTextures>>;
+}> {
   const db = SnapshotDb.openFile(file);
   try {
     const drawing = await draw(db, drawables, origin, { maxTriangles }, onProgress);
-    return { drawing, subCategories: subCategoriesOf(db, drawing.geometry) };
+    return {
+      drawing,
+      subCategories: subCategoriesOf(db, drawing.geometry),
+      textures: await readTextures(db, drawing.geometry),
+    };
   } finally {
     db.close();
   }

@@ -1,6 +1,6 @@
 import type { Geometry, Material, Piece } from './geometry.ts';
 import { writePng } from './png.ts';
-import { rotateNormal } from './glb.ts';
+import { rotateNormal } from './matrices.ts';
 
 /** Rendered at twice the size of the large picture, which smooths the edges. */
 const width = 1600;

@@ -5,6 +5,7 @@ import { passwordPath, signInBase, signInPath, SignInRefusedError } from '../acc
 import { startServer, type RunningServer } from '../app.ts';
 import { ConfigError, loadConfig, type ConfigInput } from '../config.ts';
 import { DataFolderError } from '../wiring/dataFolder.ts';
+import { freeMemoryWhenIdle } from '../wiring/idleMemory.ts';
 import { DataFolderInUseError, NewerSchemaError } from '../db/database.ts';
 import { ForeignStoreError, OtherStoreError, StoreUnavailableError } from '../storage/stores.ts';
 import { ensureFirstITwin } from '../wiring/firstITwin.ts';
@@ -115,6 +116,7 @@ async function run(options: StartOptions, role: 'server' | 'worker'): Promise<vo
   if (process.connected) process.send?.({ origin: server.origin });
 
   closeOnSignal(endingOf(server));
+  freeMemoryWhenIdle(server.app.log);
 }
 
 function endingOf(server: RunningServer): Ending {

@@ -7,6 +7,11 @@ const bufferBytes = 1 << 19;
 const mostKept = 16;
 const kept: Buffer[] = [];
 
+/** Frees the buffers that no file is read into. */
+export function freeReadBuffers(): void {
+  kept.length = 0;
+}
+
 /**
  * A file whose bytes pass through two buffers that are used again: while the sink has one, the other is filled. Buffers of their own
  * for each chunk made garbage collection a quarter of the CPU time of a download.

@@ -28,6 +28,20 @@ export type ConnectionUse = 'writer' | 'groupWriter' | 'reader' | 'nonDurable';
 /** How a COMMIT treats the disk. `normal` syncs the log only before its contents are moved into the database. */
 const synchronous = { writer: 'full', groupWriter: 'normal', nonDurable: 'off' } as const;
 
+/**
+ * Largest page cache of a connection by its use, KiB. Pages that are not in it are usually in the file cache of the system, from which
+ * a page takes 2 µs. A thread that writes sorts the rows of a new index in it.
+ */
+const cacheKiB = { writer: 65_536, groupWriter: 8192, reader: 16_384, nonDurable: 2048 } as const;
+
+/** The open files of this thread. */
+const openFiles = new Set<DatabaseSync>();
+
+/** Frees the page caches of all connections of this thread. The next statements fill them again. */
+export function freePageCaches(): void {
+  for (const database of openFiles) database.exec('pragma shrink_memory');
+}
+
 /** Opens one connection to an SQLite file. It caches up to 500 prepared statements. */
 export function openConnection(file: string, use: ConnectionUse): Connection {
   const statements = new LRUCache<string, { statement: StatementSync; columns: readonly string[] }>({ max: 500 });
@@ -35,6 +49,7 @@ export function openConnection(file: string, use: ConnectionUse): Connection {
   const database = (): DatabaseSync => (opened ??= openFile(file, use));
   const close = (): void => {
     statements.clear();
+    if (opened !== undefined) openFiles.delete(opened);
     opened?.close();
     opened = undefined;
   };
@@ -105,7 +120,8 @@ function openFile(file: string, use: ConnectionUse): DatabaseSync {
       database.exec(`pragma synchronous = ${synchronous[use]}`);
     }
     if (use === 'groupWriter') database.exec('pragma wal_autocheckpoint = 0');
-    database.exec('pragma cache_size = -65536');
+    database.exec(`pragma cache_size = -${cacheKiB[use]}`);
+    openFiles.add(database);
     return database;
   } catch (error) {
     database.close();

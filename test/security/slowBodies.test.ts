@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { randomBytes, randomUUID } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { routes } from '../../apps/server/src/api/routes.ts';
@@ -222,6 +223,50 @@ onEachDatabase('A caller whose access is revoked', {}, (context) => {
     } finally {
       checks.end();
       for (const request of held) request.end();
+    }
+    await assertUnchanged(before);
+  });
+
+  test('while its permissions are being read is refused, although the body has ended when they are known', async () => {
+    const { iTwinId } = await sharedITwin();
+    const { id: iModelId } = await makeIModel(context.olivia, iTwinId);
+    const authorization = `Bearer ${await context.server.token('max')}`;
+    const { db } = context.server.services.database;
+    const before = await rowCounts(db);
+    const { permissions } = context.server.services;
+    const original = permissions.find.bind(permissions);
+    const incoming: IncomingMessage[] = [];
+    const { server } = context.server.running.app;
+    const note = (request: IncomingMessage) => void incoming.push(request);
+    server.on('request', note);
+    // Not valid: the error of validation would tell that the iModel exists.
+    const body = '{"name":1}';
+    const request = await RawRequest.open(context.server.origin, [
+      `PATCH /imodels/${iModelId} HTTP/1.1`,
+      'host: localhost',
+      `authorization: ${authorization}`,
+      'content-type: application/json',
+      `content-length: ${body.length}`,
+      '',
+    ]);
+    try {
+      permissions.find = async (...given: Parameters<typeof permissions.find>) => {
+        const found = await original(...given);
+        Reflect.deleteProperty(permissions, 'find');
+        await db.transaction().execute((tx) => removeMax(tx, iTwinId));
+        request.send(body.slice(-1));
+        await until('the body has ended', () => incoming[0]?.complete || undefined);
+        return found;
+      };
+      request.send(body.slice(0, -1));
+      const { text } = await until('an answer', () =>
+        request.received.text.includes('"error"') ? request.received : undefined,
+      );
+      assert.ok(text.includes('"code":"iModelNotFound"'), text);
+    } finally {
+      Reflect.deleteProperty(permissions, 'find');
+      server.off('request', note);
+      request.end();
     }
     await assertUnchanged(before);
   });

@@ -140,12 +140,13 @@ function registerRoute(app: FastifyInstance, services: Services, route: Route, o
     // The parser calls this with the headers. A short body has usually arrived with them, and is parsed before the next turn:
     // then nothing is checked twice, and no timer is needed for the body.
     if (hasBody(request.raw) && !request.raw.complete) await nextTurn();
+    // Before the permissions are read: a body that ends during the read may end after they were revoked.
+    state.cameLate = hasBody(request.raw) && !request.raw.complete;
     if (route.method === 'POST')
       await unlessRepeated(request, state, async () => {
         state.access = await accessByPath(services, route, state, request);
       });
     else state.access = await accessByPath(services, route, state, request);
-    state.cameLate = hasBody(request.raw) && !request.raw.complete;
   };
 
   const admit = async (request: FastifyRequest, state: RequestState): Promise<void> => {

@@ -37,7 +37,7 @@ async function collector(): Promise<{ url: string; spans: Span[]; bodies: string
 
 test(
   'one trace spans a request, the job that it scheduled and the files in the store, and reveals no secret',
-  { timeout: 60_000 },
+  { timeout: 180_000 },
   async () => {
     const setup = setups[0] as Setup;
     const sink = await collector();
@@ -61,7 +61,7 @@ test(
       await until(
         'the spans of the copy',
         () => (named('job transferCheckpoints').length > 0 ? true : undefined),
-        30_000,
+        60_000,
       );
       const [request] = named('clone-imodel');
       const [files] = named('job transferFiles');
@@ -80,7 +80,7 @@ test(
 
 test(
   'a call of a viewer has a span within the trace of the page, below that of its request',
-  { timeout: 120_000, skip: isITwinJsInstalled() ? false : 'iTwin.js is not installed' },
+  { timeout: 180_000, skip: isITwinJsInstalled() ? false : 'iTwin.js is not installed' },
   async () => {
     const sink = await collector();
     const server = await bootServer(setups[0] as Setup, { ...viewerConfig, tracesUrl: sink.url });
@@ -100,13 +100,13 @@ test(
           const found = named('view IModelReadRpcInterface.getConnectionProps');
           return found.length > 0 ? found : undefined;
         },
-        30_000,
+        60_000,
       );
       assert.deepEqual(span?.attributes, [{ key: 'offshoot.imodel', value: { stringValue: id } }]);
       const request = await until(
         'the span of its request',
         () => named('call-viewer').find(({ spanId }) => spanId === span?.parentSpanId),
-        30_000,
+        60_000,
       );
       assert.equal(request.parentSpanId, 'b7ad6b7169203332');
     } finally {
@@ -116,7 +116,7 @@ test(
   },
 );
 
-test('an unavailable trace collector changes nothing', { timeout: 60_000 }, async () => {
+test('an unavailable trace collector changes nothing', { timeout: 180_000 }, async () => {
   const server = await bootServer(setups[0] as Setup, { tracesUrl: 'http://127.0.0.1:9/v1/traces' });
   try {
     const made = await makeIModel(await official(server), await server.iTwin(), { changesets: 1 });

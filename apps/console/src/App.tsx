@@ -6,7 +6,7 @@ import { SessionContext } from './auth/context.ts';
 import { Session } from './auth/session.ts';
 import { readSettings } from './auth/settings.ts';
 import { serverAddress } from './base.ts';
-import { FaultState } from './components/FaultState.tsx';
+import { FaultPage } from './components/FaultState.tsx';
 import { Waiting } from './components/Waiting.tsx';
 import { SignInPage } from './pages/SignInPage.tsx';
 import { queryClient } from './queryClient.ts';
@@ -38,7 +38,7 @@ function Started() {
   if (fault !== undefined)
     return (
       <main className="centered">
-        <FaultState
+        <FaultPage
           fault={fault}
           onRetry={() => {
             setFault(undefined);

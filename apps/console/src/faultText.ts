@@ -15,12 +15,22 @@ const known = [
   'ChangesetNotFound',
   'NamedVersionNotFound',
   'BriefcaseNotFound',
+  'RoleNotFound',
+  'GroupNotFound',
+  'OwnerNotFound',
+  'ShareNotFound',
+  'WebhookNotFound',
+  'DeliveryNotFound',
   'TeamMemberNotFound',
   'UserNotFound',
   'iModelExists',
   'iTwinExists',
   'iModelNotInitialized',
   'CheckpointsNotMade',
+  'CheckpointNotUsable',
+  'GraphicsNotMade',
+  'RequestInProgress',
+  'RequestTimeout',
   'NamedVersionExists',
   'NamedVersionOnChangesetExists',
   'DataConflict',
@@ -29,9 +39,13 @@ const known = [
   'InsufficientStorage',
   'Unavailable',
   'LinkRefused',
+  'UploadRefused',
 ] as const;
 type Known = (typeof known)[number];
 const isKnown = (code: string): code is Known => (known as readonly string[]).includes(code);
+
+/** Some APIs of the platform spell a code in another way. */
+const sameAs: Readonly<Record<string, Known>> = { ItwinNotFound: 'iTwinNotFound' };
 
 export function faultText(fault: unknown, t: TFunction = i18next.t): FaultText {
   if (!(fault instanceof ApiFault)) return { title: t('faults.unexpected.title'), text: t('faults.unexpected.text') };
@@ -41,7 +55,7 @@ export function faultText(fault: unknown, t: TFunction = i18next.t): FaultText {
       text: t('faults.rateLimit.text', { count: Math.max(1, Math.ceil(fault.retryAfter ?? 60)) }),
     };
   if (fault.status === 401) return { title: t('faults.signedOut.title'), text: t('faults.signedOut.text') };
-  const { code } = fault;
+  const code = sameAs[fault.code] ?? fault.code;
   if (isKnown(code)) return { title: t(`faults.${code}.title`), text: t(`faults.${code}.text`) };
   const [quota] = fault.details.filter((each) => each.code === 'ResourceQuotaExceeded');
   if (quota !== undefined)
@@ -52,5 +66,5 @@ export function faultText(fault: unknown, t: TFunction = i18next.t): FaultText {
       text: [fault.message, ...fault.details.map(({ message }) => message)].join(' '),
     };
   if (fault.status >= 500) return { title: t('faults.server.title'), text: t('faults.server.text') };
-  return { title: t('faults.refused.title'), text: fault.message };
+  return { title: t('faults.refused.title'), text: fault.message === '' ? `HTTP ${fault.status}` : fault.message };
 }

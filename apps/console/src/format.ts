@@ -38,6 +38,9 @@ export function bytesText(bytes: number): string {
 export const numberText = (value: number): string =>
   format('number', (language) => new Intl.NumberFormat(language)).format(value);
 
+export const percentText = (share: number): string =>
+  format('percent', (language) => new Intl.NumberFormat(language, { style: 'percent' })).format(share);
+
 export const dateText = (time: string): string =>
   format('date', (language) => new Intl.DateTimeFormat(language, { dateStyle: 'medium', timeStyle: 'short' })).format(
     new Date(time),

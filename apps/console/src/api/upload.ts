@@ -38,6 +38,8 @@ function put(
   body: Blob,
   { signal, onProgress, headers = {} }: UploadOptions & { headers?: Record<string, string> },
 ): Promise<void> {
+  // Between two parts nothing listens for the end.
+  signal.throwIfAborted();
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const request = new XMLHttpRequest();
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -54,7 +56,9 @@ function put(
     onProgress(loaded);
   };
   request.onload = () =>
-    request.status < 300 ? resolve() : reject(new ApiFault(request.status, 'UploadRefused', request.statusText));
+    request.status < 300
+      ? resolve()
+      : reject(new ApiFault(request.status, refusal(request.status), request.statusText));
   request.onerror = () => reject(new ApiFault(0, 'NoAnswer', 'The upload broke off.'));
   request.onabort = () =>
     reject(signal.aborted ? (signal.reason as Error) : new ApiFault(0, 'NoAnswer', 'The upload made no progress.'));
@@ -65,4 +69,10 @@ function put(
   watch();
   request.send(body);
   return promise;
+}
+
+/** The store answers in words of its own. */
+function refusal(status: number): string {
+  if (status === 507) return 'InsufficientStorage';
+  return status >= 500 ? 'Unavailable' : 'UploadRefused';
 }

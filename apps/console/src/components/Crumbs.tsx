@@ -11,18 +11,17 @@ export function Crumbs() {
   const iModel = useQuery({ ...iModelQuery(iModelId ?? ''), enabled: iModelId !== undefined });
   const iTwinId = named ?? iModel.data?.iTwinId;
   const iTwin = useQuery({ ...iTwinQuery(iTwinId ?? ''), enabled: iTwinId !== undefined });
-  if (iTwinId === undefined && iModelId === undefined) return null;
   return (
     <Breadcrumbs aria-label={t('shell.breadcrumbs')} className="crumbs">
       <Breadcrumbs.Item as={Link} to="/">
         {t('iTwins.title')}
       </Breadcrumbs.Item>
-      {iTwinId !== undefined && (
+      {iTwinId !== undefined && !iTwin.isError && (
         <Breadcrumbs.Item as={Link} to={`/itwins/${iTwinId}`}>
           {iTwin.data?.displayName ?? '…'}
         </Breadcrumbs.Item>
       )}
-      {iModelId !== undefined && (
+      {iModelId !== undefined && !iModel.isError && (
         <Breadcrumbs.Item as={Link} to={`/imodels/${iModelId}`}>
           {iModel.data?.displayName ?? '…'}
         </Breadcrumbs.Item>

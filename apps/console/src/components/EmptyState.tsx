@@ -7,15 +7,17 @@ export function EmptyState({
   title,
   text,
   actions,
+  heading: Heading = 'h2',
 }: {
   picture: ReactNode;
   title: string;
   text: string;
   actions?: ReactNode;
+  heading?: 'h1' | 'h2';
 }) {
   return (
     <div className="state">
-      <NonIdealState svg={picture} heading={title} description={text} actions={actions} />
+      <NonIdealState svg={picture} heading={<Heading>{title}</Heading>} description={text} actions={actions} />
     </div>
   );
 }

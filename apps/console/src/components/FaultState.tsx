@@ -3,6 +3,7 @@ import { Svg401, Svg403, Svg404, SvgError, SvgTimedOut } from '@itwin/itwinui-il
 import { useTranslation } from 'react-i18next';
 import { ApiFault } from '../api/fault.ts';
 import { faultText } from '../faultText.ts';
+import { useTitle } from './useTitle.ts';
 
 function Illustration({ fault }: { fault: unknown }) {
   const status = fault instanceof ApiFault ? fault.status : undefined;
@@ -13,15 +14,27 @@ function Illustration({ fault }: { fault: unknown }) {
   return <SvgError aria-hidden />;
 }
 
-/** A page or a tab that cannot be shown, with the reason and a way on. */
-export function FaultState({ fault, onRetry }: { fault: unknown; onRetry?: () => void }) {
+interface FaultStateProps {
+  fault: unknown;
+  onRetry?: () => void;
+}
+
+/** A page that cannot be shown, with the reason and a way on. */
+export function FaultPage(props: FaultStateProps) {
+  const { t } = useTranslation();
+  useTitle(faultText(props.fault, t).title);
+  return <FaultState {...props} heading="h1" />;
+}
+
+/** A tab or a list that cannot be shown. */
+export function FaultState({ fault, onRetry, heading: Heading = 'h2' }: FaultStateProps & { heading?: 'h1' | 'h2' }) {
   const { t } = useTranslation();
   const { title, text } = faultText(fault, t);
   return (
     <div className="state" role="alert">
       <NonIdealState
         svg={<Illustration fault={fault} />}
-        heading={title}
+        heading={<Heading>{title}</Heading>}
         description={text}
         actions={onRetry === undefined ? undefined : <Button onClick={onRetry}>{t('common.retry')}</Button>}
       />

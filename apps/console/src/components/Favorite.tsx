@@ -25,11 +25,16 @@ export function Favorite({ kind, id, iTwinId, name, onTile = false }: FavoritePr
   const { data } = useQuery(query);
   const isFavorite = data?.has(id) ?? false;
   const change = useMutation({
+    // One after the other: two requests at once could arrive in the other order.
+    scope: { id: `favorite ${id}` },
+    mutationKey: ['favorite', id],
     mutationFn: (wanted: boolean) =>
       api<undefined>(`/${kind === 'iTwin' ? 'itwins' : 'imodels'}/favorites/${id}`, {
         method: wanted ? (kind === 'iTwin' ? 'POST' : 'PUT') : 'DELETE',
       }),
-    onMutate: (wanted) => {
+    onMutate: async (wanted) => {
+      // An answer from before the change would undo it on the page.
+      await client.cancelQueries({ queryKey: query.queryKey });
       client.setQueryData(query.queryKey, (before) => {
         const ids = new Set(before);
         if (wanted) ids.add(id);
@@ -38,12 +43,15 @@ export function Favorite({ kind, id, iTwinId, name, onTile = false }: FavoritePr
       });
     },
     onError: (error) => toaster.negative(faultText(error, t).title),
-    onSettled: () =>
-      refresh(
+    onSettled: async () => {
+      // The last one of several reads it again.
+      if (client.isMutating({ mutationKey: ['favorite', id] }) > 1) return;
+      await refresh(
         client,
         query.queryKey,
         kind === 'iTwin' ? ['iTwins', 'favorites'] : ['iModels', iTwinId ?? '', 'favorites'],
-      ),
+      );
+    },
   });
   const label = t(isFavorite ? 'favorites.remove' : 'favorites.add', { name });
   const icon = isFavorite ? <SvgStar className="star" /> : <SvgStarHollow />;

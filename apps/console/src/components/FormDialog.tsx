@@ -1,4 +1,5 @@
-import { Button, Dialog } from '@itwin/itwinui-react';
+import { Button, Dialog, IconButton } from '@itwin/itwinui-react';
+import { SvgCloseSmall } from '@itwin/itwinui-icons-react';
 import { useEffect, useId, useState, type SubmitEvent, type ReactNode } from 'react';
 import { useTranslation } from 'react-i18next';
 import { FaultAlert } from './FaultState.tsx';
@@ -8,6 +9,8 @@ interface FormDialogProps {
   submit: string;
   isBusy: boolean;
   isReady?: boolean;
+  /** What it was for is done: it can only be closed. */
+  isFinished?: boolean;
   fault?: unknown;
   /** Deletes or replaces something. */
   isDangerous?: boolean;
@@ -24,6 +27,7 @@ export function FormDialog({
   submit,
   isBusy,
   isReady = true,
+  isFinished = false,
   fault,
   isDangerous = false,
   onSubmit,
@@ -51,7 +55,20 @@ export function FormDialog({
     >
       <Dialog.Backdrop />
       <Dialog.Main className="dialog" aria-modal aria-label={title}>
-        <Dialog.TitleBar titleText={title} />
+        <Dialog.TitleBar>
+          <Dialog.TitleBar.Title>{title}</Dialog.TitleBar.Title>
+          {!isBusy && (
+            <IconButton
+              size="small"
+              styleType="borderless"
+              aria-label={t('common.close')}
+              data-iui-shift="right"
+              onClick={onClose}
+            >
+              <SvgCloseSmall />
+            </IconButton>
+          )}
+        </Dialog.TitleBar>
         <Dialog.Content>
           <form id={form} className="stack" onSubmit={send}>
             <FaultAlert fault={fault} />
@@ -69,12 +86,14 @@ export function FormDialog({
           >
             {submit}
           </Button>
-          <Button
-            disabled={isBusy && onCancelWork === undefined}
-            onClick={isBusy && onCancelWork !== undefined ? onCancelWork : onClose}
-          >
-            {t('common.cancel')}
-          </Button>
+          {!isFinished && (
+            <Button
+              disabled={isBusy && onCancelWork === undefined}
+              onClick={isBusy && onCancelWork !== undefined ? onCancelWork : onClose}
+            >
+              {t('common.cancel')}
+            </Button>
+          )}
         </Dialog.ButtonBar>
       </Dialog.Main>
     </Dialog>

@@ -1,8 +1,11 @@
 import { Text } from '@itwin/itwinui-react';
 import { useEffect, useRef, type ReactNode } from 'react';
+import { useTitle } from './useTitle.ts';
 
 interface PageProps {
   title: string;
+  /** What of it is shown, as a tab. */
+  part?: string | undefined;
   /** Beside the title: favorite, badges. */
   beside?: ReactNode;
   subtitle?: ReactNode;
@@ -11,11 +14,9 @@ interface PageProps {
 }
 
 /** A page with its heading. The heading gets the focus after a navigation, so that screen readers say where they are. */
-export function Page({ title, beside, subtitle, actions, children }: PageProps) {
+export function Page({ title, part, beside, subtitle, actions, children }: PageProps) {
   const heading = useRef<HTMLHeadingElement>(null);
-  useEffect(() => {
-    document.title = `${title} - Offshoot`;
-  }, [title]);
+  useTitle(part, title);
   useEffect(() => {
     if (document.activeElement === document.body || document.activeElement === null)
       heading.current?.focus({ preventScroll: true });

@@ -1,6 +1,6 @@
 import { SearchBox } from '@itwin/itwinui-react';
 import { SvgCloseSmall } from '@itwin/itwinui-icons-react';
-import { useEffect, useEffectEvent, useState } from 'react';
+import { useEffect, useEffectEvent, useRef, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 
 /** How long after the last key the list is searched, milliseconds. */
@@ -18,8 +18,19 @@ export function SearchField({
 }) {
   const { t } = useTranslation();
   const [text, setText] = useState(value);
-  const search = useEffectEvent(onSearch);
-  useEffect(() => setText(value), [value]);
+  /** Searches that the page has not shown yet. */
+  const sent = useRef<string[]>([]);
+  const send = (wanted: string) => {
+    sent.current.push(wanted);
+    onSearch(wanted);
+  };
+  const search = useEffectEvent(send);
+  useEffect(() => {
+    const own = sent.current.indexOf(value);
+    // What was typed while the page followed stays. Any other value comes from the address, as after Back.
+    if (own === -1) setText(value);
+    sent.current = sent.current.slice(own + 1);
+  }, [value]);
   useEffect(() => {
     if (text.trim() === value) return;
     const timer = setTimeout(() => search(text.trim()), pauseMs);
@@ -41,7 +52,7 @@ export function SearchField({
           label={t('common.clear')}
           onClick={() => {
             setText('');
-            onSearch('');
+            if (value !== '') send('');
           }}
         >
           <SvgCloseSmall />

@@ -10,7 +10,7 @@ import {
   Text,
 } from '@itwin/itwinui-react';
 import { Svg404 } from '@itwin/itwinui-illustrations-react';
-import { Link, Outlet } from '@tanstack/react-router';
+import { Link, Outlet, useParams } from '@tanstack/react-router';
 import { useTranslation } from 'react-i18next';
 import { useSession, useUser } from '../auth/context.ts';
 import { serverAddress } from '../base.ts';
@@ -18,6 +18,7 @@ import { choose, languages } from '../i18n.ts';
 import { Crumbs } from './Crumbs.tsx';
 import { EmptyState } from './EmptyState.tsx';
 import { Logo } from './Logo.tsx';
+import { useTitle } from './useTitle.ts';
 
 const initialsOf = (name: string): string =>
   name
@@ -30,6 +31,7 @@ const initialsOf = (name: string): string =>
 /** The frame of all pages. */
 export function Shell() {
   const { t } = useTranslation();
+  const { iTwinId, iModelId } = useParams({ strict: false });
   return (
     <div className="shell">
       <SkipToContentLink href="#content" onClick={toContent}>
@@ -44,7 +46,7 @@ export function Shell() {
             <span>Offshoot</span>
           </Link>
         }
-        breadcrumbs={<Crumbs />}
+        breadcrumbs={(iTwinId ?? iModelId) === undefined ? undefined : <Crumbs />}
         actions={[<UserMenu key="user" />]}
       />
       <main id="content" tabIndex={-1} className="content">
@@ -111,9 +113,11 @@ function UserMenu() {
 
 export function NotFound() {
   const { t } = useTranslation();
+  useTitle(t('notFound.title'));
   return (
     <EmptyState
       picture={<Svg404 aria-hidden />}
+      heading="h1"
       title={t('notFound.title')}
       text={t('notFound.text')}
       actions={

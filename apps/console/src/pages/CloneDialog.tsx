@@ -1,5 +1,5 @@
 import { Alert, ComboBox, Label, LabeledInput, LabeledSelect, Text } from '@itwin/itwinui-react';
-import { useInfiniteQuery, useMutation, useQuery, useQueryClient, type QueryClient } from '@tanstack/react-query';
+import { useInfiniteQuery, useQuery, useQueryClient, type QueryClient } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
 import { useMemo, useState } from 'react';
 import { useTranslation } from 'react-i18next';
@@ -15,6 +15,7 @@ import {
   refresh,
 } from '../api/queries.ts';
 import type { IModel } from '../api/types.ts';
+import { useIsShown, useSubmit } from '../api/useSubmit.ts';
 import { useSession } from '../auth/context.ts';
 import { FormDialog } from '../components/FormDialog.tsx';
 import { DescriptionField } from '../components/NameFields.tsx';
@@ -62,7 +63,7 @@ export function CloneDialog({ iModel, upTo, onClose }: CloneDialogProps) {
       submit={t(`clone.kinds.${kind}.button`)}
       isBusy={clone.isPending}
       isReady={name.trim() !== '' && index !== undefined && obstacle === undefined && !sameName}
-      fault={clone.error}
+      fault={clone.error ?? head.error}
       onSubmit={() => clone.mutate()}
       onClose={onClose}
     >
@@ -143,6 +144,7 @@ interface Wanted {
 function useClone(iModel: IModel, { kind, target, name, description, index }: Wanted) {
   const client = useQueryClient();
   const navigate = useNavigate();
+  const isShown = useIsShown();
   const body = {
     iTwinId: target,
     name: name.trim(),
@@ -150,7 +152,7 @@ function useClone(iModel: IModel, { kind, target, name, description, index }: Wa
   };
   const text = JSON.stringify([kind, index, body]);
   const idempotencyKey = useMemo(() => ({ key: crypto.randomUUID(), text }).key, [text]);
-  return useMutation({
+  return useSubmit({
     mutationFn: async () => {
       if (kind === 'template') {
         const template = { iModelId: iModel.id, changesetId: await changesetIdOf(client, iModel.id, index) };
@@ -174,7 +176,7 @@ function useClone(iModel: IModel, { kind, target, name, description, index }: Wa
     },
     onSuccess: async (iModelId) => {
       await refresh(client, ['iModels', target]);
-      await navigate({ to: '/imodels/$iModelId/creation', params: { iModelId } });
+      if (isShown()) await navigate({ to: '/imodels/$iModelId/creation', params: { iModelId } });
     },
   });
 }

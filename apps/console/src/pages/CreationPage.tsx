@@ -1,15 +1,17 @@
-import { Button, ProgressLinear, Surface, Text } from '@itwin/itwinui-react';
+import { Button, Surface, Text } from '@itwin/itwinui-react';
 import { SvgStatusErrorHollow, SvgStatusSuccessHollow } from '@itwin/itwinui-icons-react';
-import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useNavigate, useParams } from '@tanstack/react-router';
-import { useEffect, useState } from 'react';
+import { useEffect, useRef, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { api } from '../api/client.ts';
 import { createOperationQuery, iModelQuery, iTwinPermissionsQuery, refresh } from '../api/queries.ts';
 import type { CreateOperation, IModel } from '../api/types.ts';
+import { useIsShown, useSubmit } from '../api/useSubmit.ts';
 import { Facts } from '../components/Facts.tsx';
-import { FaultAlert, FaultState } from '../components/FaultState.tsx';
+import { FaultAlert, FaultPage } from '../components/FaultState.tsx';
 import { LinkButton } from '../components/LinkButton.tsx';
+import { ProgressBar } from '../components/ProgressBar.tsx';
 import { Page } from '../components/Page.tsx';
 import { Waiting } from '../components/Waiting.tsx';
 import { bytesText, dateText, numberText } from '../format.ts';
@@ -35,7 +37,7 @@ export function CreationPage() {
   const fault = iModel.error ?? operation.error;
   if (fault !== null)
     return (
-      <FaultState
+      <FaultPage
         fault={fault}
         onRetry={() => {
           void iModel.refetch();
@@ -51,14 +53,15 @@ function Creation({ iModel, operation }: { iModel: IModel; operation: CreateOper
   const { t } = useTranslation();
   const kind = kindOf(operation);
   return (
-    <Page title={iModel.displayName} subtitle={iModel.description ?? undefined}>
+    <Page title={iModel.displayName} part={t(`creation.kinds.${kind}`)} subtitle={iModel.description ?? undefined}>
       <Surface elevation={1} className="panel narrow">
         <Text as="h2" variant="title">
           {t(`creation.kinds.${kind}`)}
         </Text>
         <div role="status">
-          <Progress operation={operation} />
+          <State state={operation.state} />
         </div>
+        {operation.state === 'scheduled' && <Progress progress={operation.progress} />}
         <Outcome iModel={iModel} operation={operation} />
         <Facts
           facts={[
@@ -73,9 +76,8 @@ function Creation({ iModel, operation }: { iModel: IModel; operation: CreateOper
   );
 }
 
-function Progress({ operation }: { operation: CreateOperation }) {
+function Progress({ progress }: Pick<CreateOperation, 'progress'>) {
   const { t } = useTranslation();
-  const { state, progress } = operation;
   const { changesets, totalChangesets, bytes, totalBytes } = progress;
   const share = totalBytes > 0 ? bytes / totalBytes : totalChangesets > 0 ? changesets / totalChangesets : 0;
   const labels = [
@@ -90,6 +92,17 @@ function Progress({ operation }: { operation: CreateOperation }) {
       : []),
     ...(totalBytes > 0 ? [t('creation.bytes', { done: bytesText(bytes), all: bytesText(totalBytes) })] : []),
   ];
+  return (
+    <ProgressBar
+      label={t('creation.working')}
+      share={labels.length > 0 ? share : undefined}
+      labels={labels.length > 0 ? labels : [t('creation.working')]}
+    />
+  );
+}
+
+function State({ state }: Pick<CreateOperation, 'state'>) {
+  const { t } = useTranslation();
   switch (state) {
     case 'successful':
       return (
@@ -107,13 +120,7 @@ function Progress({ operation }: { operation: CreateOperation }) {
     case 'waitingForFile':
       return <Text as="p">{t('creation.waitingForFile')}</Text>;
     case 'scheduled':
-      return (
-        <ProgressLinear
-          aria-label={t('creation.working')}
-          {...(labels.length > 0 ? { value: Math.round(share * 100) } : { indeterminate: true })}
-          labels={labels.length > 0 ? labels : [t('creation.working')]}
-        />
-      );
+      return null;
   }
 }
 
@@ -122,28 +129,23 @@ function Outcome({ iModel, operation }: { iModel: IModel; operation: CreateOpera
   const { t } = useTranslation();
   const client = useQueryClient();
   const navigate = useNavigate();
+  const isShown = useIsShown();
   const [removing, setRemoving] = useState(false);
   const permissions = useQuery(iTwinPermissionsQuery(iModel.iTwinId));
-  const remove = useMutation({
+  const remove = useSubmit({
     mutationFn: () => api(`/imodels/${iModel.id}`, { method: 'DELETE' }),
     onMutate: () => setRemoving(true),
     onError: () => setRemoving(false),
     onSuccess: async () => {
-      await navigate({ to: '/itwins/$iTwinId', params: { iTwinId: iModel.iTwinId } });
+      if (isShown()) await navigate({ to: '/itwins/$iTwinId', params: { iTwinId: iModel.iTwinId } });
       client.removeQueries({ queryKey: ['iModel', iModel.id] });
       await refresh(client, ['iModels', iModel.iTwinId]);
     },
   });
+  const mayRemove = permissions.data?.includes('imodels_delete') === true;
   const { state, failureReason } = operation;
   const failed = state === 'failed' || state === 'mainIModelIsMissingFederationGuids';
-  if (state === 'successful')
-    return (
-      <div className="actions">
-        <LinkButton styleType="high-visibility" to="/imodels/$iModelId" params={{ iModelId: iModel.id }} autoFocus>
-          {t('creation.open')}
-        </LinkButton>
-      </div>
-    );
+  if (state === 'successful') return <Open iModelId={iModel.id} />;
   return (
     <>
       {failed && (
@@ -151,9 +153,11 @@ function Outcome({ iModel, operation }: { iModel: IModel; operation: CreateOpera
           {state === 'failed' ? (failureReason ?? t('creation.noReason')) : t('creation.missingFederationGuids')}
         </Text>
       )}
-      {failed && <Text as="p">{t('creation.whatNow')}</Text>}
+      {failed && permissions.isSuccess && (
+        <Text as="p">{t(mayRemove ? 'creation.whatNow' : 'creation.askRemoval')}</Text>
+      )}
       <FaultAlert fault={remove.error} />
-      {permissions.data?.includes('imodels_delete') === true && (
+      {mayRemove && (
         <div className="actions">
           <Button loading={removing} onClick={() => remove.mutate()}>
             {t(failed ? 'creation.remove' : 'creation.cancel')}
@@ -161,5 +165,19 @@ function Outcome({ iModel, operation }: { iModel: IModel; operation: CreateOpera
         </div>
       )}
     </>
+  );
+}
+
+/** The way on, with the focus: React focuses only form fields by itself. */
+function Open({ iModelId }: { iModelId: string }) {
+  const { t } = useTranslation();
+  const place = useRef<HTMLDivElement>(null);
+  useEffect(() => place.current?.querySelector('a')?.focus(), []);
+  return (
+    <div ref={place} className="actions">
+      <LinkButton styleType="high-visibility" to="/imodels/$iModelId" params={{ iModelId }}>
+        {t('creation.open')}
+      </LinkButton>
+    </div>
   );
 }

@@ -1,6 +1,6 @@
 import { Button, LabeledInput, LabeledSelect, Tag, TagContainer, Text } from '@itwin/itwinui-react';
 import { SvgAdd } from '@itwin/itwinui-icons-react';
-import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { useQuery, useQueryClient, type QueryClient } from '@tanstack/react-query';
 import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { grantsQuery, type Grant } from '../api/administration.ts';
@@ -8,7 +8,9 @@ import { api, page, queryText, type Paged } from '../api/client.ts';
 import { ApiFault } from '../api/fault.ts';
 import { nameOf, peopleQuery, refresh, rolesQuery } from '../api/queries.ts';
 import type { IModel, Member, Role } from '../api/types.ts';
+import { useSubmit } from '../api/useSubmit.ts';
 import { Choices } from '../components/Choices.tsx';
+import { ConfirmDialog } from '../components/ConfirmDialog.tsx';
 import { FaultState } from '../components/FaultState.tsx';
 import { FormDialog } from '../components/FormDialog.tsx';
 import { SectionHead } from '../components/SectionHead.tsx';
@@ -24,26 +26,27 @@ const wire = {
   users: { path: 'userpermissions', list: 'userPermissions', holder: 'userId' },
 } as const;
 
-/** Sends permissions of an iModel, and reads again what depends on them. */
-function useGrants({ id: iModelId, iTwinId }: Pick<IModel, 'id' | 'iTwinId'>, onDone: () => void) {
-  const client = useQueryClient();
-  return useMutation({
-    mutationFn: async ({ kind, grants, replace }: { kind: Kind; grants: readonly Grant[]; replace: boolean }) => {
-      const { path, list, holder } = wire[kind];
-      const named = await Promise.all(
-        grants.map(async (grant) => ({ ...grant, holder: await holderOf(grant.holder, iTwinId) })),
-      );
-      return api(`/imodels/${iModelId}/${path}`, {
-        method: replace ? 'PUT' : 'PATCH',
-        body: { [list]: named.map((grant) => ({ [holder]: grant.holder, permissions: grant.permissions })) },
-      });
-    },
-    onSuccess: async () => {
-      await refresh(client, ['iModel', iModelId], ['iModels']);
-      onDone();
-    },
+interface Change {
+  kind: Kind;
+  grants: readonly Grant[];
+  /** Removes all others. */
+  replace: boolean;
+}
+
+async function sendGrants({ id, iTwinId }: IModel, { kind, grants, replace }: Change): Promise<void> {
+  const { path, list, holder } = wire[kind];
+  const named = await Promise.all(
+    grants.map(async (grant) => ({ ...grant, holder: await holderOf(grant.holder, iTwinId) })),
+  );
+  await api(`/imodels/${id}/${path}`, {
+    method: replace ? 'PUT' : 'PATCH',
+    body: { [list]: named.map((grant) => ({ [holder]: grant.holder, permissions: grant.permissions })) },
   });
 }
+
+/** Reads again what depends on the permissions of an iModel. */
+const afterGrants = (client: QueryClient, { id }: IModel): Promise<void> =>
+  refresh(client, ['iModel', id], ['iModels']);
 
 /** Most members that are searched for an e-mail address. */
 const mostMembers = 10_000;
@@ -91,7 +94,12 @@ export function GrantsSection({ iModel, canManage }: { iModel: IModel; canManage
           canManage && (
             <div className="actions">
               {iModel.isSecured && <Button onClick={() => setOpen({ what: 'inherit' })}>{t('grants.inherit')}</Button>}
-              <Button startIcon={<SvgAdd />} onClick={() => setOpen({ what: 'new' })}>
+              <Button
+                startIcon={<SvgAdd />}
+                // Whether there are permissions for roles or for users decides what can be added.
+                disabled={!ofRoles.isSuccess || !ofUsers.isSuccess}
+                onClick={() => setOpen({ what: 'new' })}
+              >
                 {t('grants.new')}
               </Button>
             </div>
@@ -212,10 +220,19 @@ function GrantDialog({
 }) {
   const { t } = useTranslation();
   const [kind, setKind] = useState<Kind>(given ?? 'roles');
-  const [role, setRole] = useState(roles[0]?.id ?? '');
+  const [chosenRole, setRole] = useState<string>();
+  // The roles may arrive after the dialogue has opened.
+  const role = chosenRole ?? roles[0]?.id ?? '';
   const [user, setUser] = useState('');
   const [permissions, setPermissions] = useState(grant?.permissions ?? ['imodels_webview', 'imodels_read']);
-  const change = useGrants(iModel, onClose);
+  const client = useQueryClient();
+  const change = useSubmit({
+    mutationFn: (wanted: Change) => sendGrants(iModel, wanted),
+    onSuccess: async () => {
+      await afterGrants(client, iModel);
+      onClose();
+    },
+  });
   const holder = grant?.holder ?? (kind === 'roles' ? role : user.trim());
   return (
     <FormDialog
@@ -284,18 +301,15 @@ function ReplaceDialog({
   submit: string;
   onClose: () => void;
 }) {
-  const change = useGrants(iModel, onClose);
+  const client = useQueryClient();
   return (
-    <FormDialog
+    <ConfirmDialog
       title={title}
+      text={text}
       submit={submit}
-      isBusy={change.isPending}
-      isDangerous
-      fault={change.error}
-      onSubmit={() => change.mutate({ kind, grants, replace: true })}
+      request={() => sendGrants(iModel, { kind, grants, replace: true })}
+      onDone={() => afterGrants(client, iModel)}
       onClose={onClose}
-    >
-      <Text as="p">{text}</Text>
-    </FormDialog>
+    />
   );
 }

@@ -56,6 +56,8 @@ export function GroupsTab({ iTwinId, permissions }: { iTwinId: string; permissio
             group={group}
             roles={held.data?.get(group.id) ?? []}
             canManage={canManage}
+            // The dialogue begins with the roles of today.
+            knowsRoles={roles.isSuccess && held.isSuccess}
             onOpen={(what) => setOpen({ what, group })}
           />
         ))}
@@ -81,11 +83,13 @@ function GroupPanel({
   group,
   roles,
   canManage,
+  knowsRoles,
   onOpen,
 }: {
   group: Group;
   roles: readonly { id: string; displayName: string }[];
   canManage: boolean;
+  knowsRoles: boolean;
   onOpen: (what: 'edit' | 'roles' | 'delete') => void;
 }) {
   const { t } = useTranslation();
@@ -120,7 +124,12 @@ function GroupPanel({
           <Button size="small" aria-label={t('groups.editLabel', { name })} onClick={() => onOpen('edit')}>
             {t('groups.edit')}
           </Button>
-          <Button size="small" aria-label={t('groups.rolesLabel', { name })} onClick={() => onOpen('roles')}>
+          <Button
+            size="small"
+            disabled={!knowsRoles}
+            aria-label={t('groups.rolesLabel', { name })}
+            onClick={() => onOpen('roles')}
+          >
             {t('groups.roles')}
           </Button>
           <Button size="small" aria-label={t('groups.deleteLabel', { name })} onClick={() => onOpen('delete')}>

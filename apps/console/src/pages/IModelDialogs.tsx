@@ -1,11 +1,12 @@
-import { Text } from '@itwin/itwinui-react';
-import { useMutation, useQueryClient } from '@tanstack/react-query';
+import { useQueryClient } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
 import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { api } from '../api/client.ts';
 import { refresh } from '../api/queries.ts';
 import type { IModel } from '../api/types.ts';
+import { useIsShown, useSubmit } from '../api/useSubmit.ts';
+import { ConfirmDialog } from '../components/ConfirmDialog.tsx';
 import { FormDialog } from '../components/FormDialog.tsx';
 import { DescriptionField, NameField } from '../components/NameFields.tsx';
 
@@ -14,7 +15,7 @@ export function EditIModelDialog({ iModel, onClose }: { iModel: IModel; onClose:
   const client = useQueryClient();
   const [name, setName] = useState(iModel.displayName);
   const [description, setDescription] = useState(iModel.description ?? '');
-  const save = useMutation({
+  const save = useSubmit({
     mutationFn: () =>
       api(`/imodels/${iModel.id}`, { method: 'PATCH', body: { name: name.trim(), description: description.trim() } }),
     onSuccess: async () => {
@@ -42,25 +43,19 @@ export function DeleteIModelDialog({ iModel, onClose }: { iModel: IModel; onClos
   const { t } = useTranslation();
   const client = useQueryClient();
   const navigate = useNavigate();
-  const remove = useMutation({
-    mutationFn: () => api(`/imodels/${iModel.id}`, { method: 'DELETE' }),
-    onSuccess: async () => {
-      await navigate({ to: '/itwins/$iTwinId', params: { iTwinId: iModel.iTwinId } });
-      client.removeQueries({ queryKey: ['iModel', iModel.id] });
-      await refresh(client, ['iModels', iModel.iTwinId]);
-    },
-  });
+  const isShown = useIsShown();
   return (
-    <FormDialog
+    <ConfirmDialog
       title={t('iModel.deleteTitle', { name: iModel.displayName })}
+      text={t('iModel.deleteText')}
       submit={t('common.delete')}
-      isBusy={remove.isPending}
-      isDangerous
-      fault={remove.error}
-      onSubmit={() => remove.mutate()}
+      request={() => api(`/imodels/${iModel.id}`, { method: 'DELETE' })}
+      onDone={async () => {
+        if (isShown()) await navigate({ to: '/itwins/$iTwinId', params: { iTwinId: iModel.iTwinId } });
+        client.removeQueries({ queryKey: ['iModel', iModel.id] });
+        await refresh(client, ['iModels', iModel.iTwinId]);
+      }}
       onClose={onClose}
-    >
-      <Text as="p">{t('iModel.deleteText')}</Text>
-    </FormDialog>
+    />
   );
 }

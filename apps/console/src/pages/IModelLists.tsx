@@ -50,7 +50,7 @@ function IModelCard({ iModel, iTwinId, canClone }: { iModel: IModel; iTwinId: st
         )}
       </Tile.ThumbnailArea>
       <Tile.Name>
-        <Tile.NameLabel>
+        <Tile.NameLabel title={iModel.displayName}>
           <Tile.Action as={Link} to={ready ? `/imodels/${iModel.id}` : `/imodels/${iModel.id}/creation`}>
             {iModel.displayName}
           </Tile.Action>

@@ -10,7 +10,7 @@ import type { IModel } from '../api/types.ts';
 import { useSession } from '../auth/context.ts';
 import { serverAddress } from '../base.ts';
 import { Favorite } from '../components/Favorite.tsx';
-import { FaultState } from '../components/FaultState.tsx';
+import { FaultPage } from '../components/FaultState.tsx';
 import { Page } from '../components/Page.tsx';
 import { Waiting } from '../components/Waiting.tsx';
 import { CloneDialog } from './CloneDialog.tsx';
@@ -31,7 +31,7 @@ export function IModelPage() {
   useEffect(() => {
     if (ready) void api(`/imodels/recents/${iModelId}`, { method: 'POST' }).catch(() => undefined);
   }, [iModelId, ready]);
-  if (iModel.isError) return <FaultState fault={iModel.error} onRetry={() => void iModel.refetch()} />;
+  if (iModel.isError) return <FaultPage fault={iModel.error} onRetry={() => void iModel.refetch()} />;
   if (iModel.isPending) return <Waiting />;
   if (!ready) return <Navigate to="/imodels/$iModelId/creation" params={{ iModelId }} replace />;
   return <Ready key={iModelId} iModel={iModel.data} />;
@@ -45,10 +45,12 @@ function Ready({ iModel }: { iModel: IModel }) {
   const active = pages.find((each) => each === last) ?? 'overview';
   const params = { iModelId: iModel.id };
   const setClone = (value: number | 'head' | undefined) =>
-    void navigate({ to: '.', search: value === undefined ? {} : { clone: value } });
+    // What else the address says stays: the changeset that is shown, or the look at the model.
+    void navigate({ to: '.', search: ((before: object) => ({ ...before, clone: value })) as never });
   return (
     <Page
       title={iModel.displayName}
+      part={active === 'overview' ? undefined : t(`iModel.tabs.${active}`)}
       beside={
         <>
           <Favorite kind="iModel" id={iModel.id} iTwinId={iModel.iTwinId} name={iModel.displayName} />

@@ -6,7 +6,7 @@ import { useTranslation } from 'react-i18next';
 import { api } from '../api/client.ts';
 import { iTwinPermissionsQuery, iTwinQuery } from '../api/queries.ts';
 import { Favorite } from '../components/Favorite.tsx';
-import { FaultState } from '../components/FaultState.tsx';
+import { FaultPage } from '../components/FaultState.tsx';
 import { Page } from '../components/Page.tsx';
 import { Waiting } from '../components/Waiting.tsx';
 import { IModelsTab } from './IModelsTab.tsx';
@@ -30,14 +30,16 @@ export function ITwinPage() {
     // What somebody opens is among the recents; nobody waits for it.
     if (iTwin.isSuccess) void api(`/itwins/recents/${iTwinId}`, { method: 'POST' }).catch(() => undefined);
   }, [iTwinId, iTwin.isSuccess]);
-  if (iTwin.isError) return <FaultState fault={iTwin.error} onRetry={() => void iTwin.refetch()} />;
-  if (iTwin.isPending) return <Waiting />;
+  if (iTwin.isError) return <FaultPage fault={iTwin.error} onRetry={() => void iTwin.refetch()} />;
+  // All tabs come at once: one that came later would move the chosen one out of a narrow window.
+  if (iTwin.isPending || permissions.isPending) return <Waiting />;
   // Only those who look after webhooks may see them.
   const shown = tabs.filter((tab) => tab !== 'webhooks' || permissions.data?.includes('webhooks_maintainer') === true);
   const active = tabs.find((each) => each === search.tab) ?? 'imodels';
   return (
     <Page
       title={iTwin.data.displayName}
+      part={active === 'imodels' ? undefined : t(`iTwins.tabs.${active}`)}
       beside={<Favorite kind="iTwin" id={iTwinId} name={iTwin.data.displayName} />}
       subtitle={[
         t(`iTwins.subClasses.${iTwin.data.subClass as 'Project'}`, { defaultValue: iTwin.data.subClass }),

@@ -109,7 +109,7 @@ function ITwinCard({ iTwin }: { iTwin: ITwin }) {
         <Favorite onTile kind="iTwin" id={iTwin.id} name={iTwin.displayName} />
       </Tile.ThumbnailArea>
       <Tile.Name>
-        <Tile.NameLabel>
+        <Tile.NameLabel title={iTwin.displayName}>
           <Tile.Action as={Link} to={`/itwins/${iTwin.id}`}>
             {iTwin.displayName}
           </Tile.Action>

@@ -1,23 +1,20 @@
-import {
-  FileEmptyCard,
-  FileUploadCard,
-  LabeledInput,
-  LabeledTextarea,
-  ProgressLinear,
-  Text,
-} from '@itwin/itwinui-react';
-import { useMutation, useQueryClient } from '@tanstack/react-query';
-import { useNavigate } from '@tanstack/react-router';
+import { FileEmptyCard, FileUploadCard, LabeledInput, LabeledTextarea, Text } from '@itwin/itwinui-react';
+import { useQueryClient } from '@tanstack/react-query';
+import { useBlocker, useNavigate } from '@tanstack/react-router';
 import { useEffect, useRef, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { api } from '../api/client.ts';
+import { ApiFault } from '../api/fault.ts';
 import { refresh } from '../api/queries.ts';
 import type { IModel } from '../api/types.ts';
 import { upload } from '../api/upload.ts';
+import { useIsShown, useSubmit } from '../api/useSubmit.ts';
 import { FormDialog } from '../components/FormDialog.tsx';
+import { ProgressBar } from '../components/ProgressBar.tsx';
 import { bytesText } from '../format.ts';
 
-const withoutEnding = (name: string): string => name.replace(/\.bim$/i, '');
+const ending = /\.bim$/i;
+const withoutEnding = (name: string): string => name.replace(ending, '');
 
 interface NewIModelDialogProps {
   iTwinId: string;
@@ -30,11 +27,13 @@ interface NewIModelDialogProps {
 export function NewIModelDialog({ iTwinId, file: dropped, onClose }: NewIModelDialogProps) {
   const { t } = useTranslation();
   const [files, setFiles] = useState<File[]>(dropped === undefined ? [] : [dropped]);
-  const [name, setName] = useState(withoutEnding(dropped?.name ?? ''));
+  const [name, setName] = useState(
+    dropped !== undefined && ending.test(dropped.name) ? withoutEnding(dropped.name) : '',
+  );
   const [description, setDescription] = useState('');
   const [file] = files;
   const { create, sent, cancel } = useCreation({ iTwinId, name: name.trim(), description: description.trim(), file });
-  const wrongFile = file !== undefined && !/\.bim$/i.test(file.name);
+  const wrongFile = file !== undefined && !ending.test(file.name);
   return (
     <FormDialog
       title={t('iModels.new')}
@@ -52,7 +51,7 @@ export function NewIModelDialog({ iTwinId, file: dropped, onClose }: NewIModelDi
         autoFocus
         maxLength={255}
         value={name}
-        disabled={create.isPending}
+        readOnly={create.isPending}
         onChange={({ currentTarget }) => setName(currentTarget.value)}
       />
       <LabeledTextarea
@@ -60,13 +59,13 @@ export function NewIModelDialog({ iTwinId, file: dropped, onClose }: NewIModelDi
         rows={2}
         maxLength={255}
         value={description}
-        disabled={create.isPending}
+        readOnly={create.isPending}
         onChange={({ currentTarget }) => setDescription(currentTarget.value)}
       />
       {create.isPending && file !== undefined ? (
-        <ProgressLinear
-          aria-label={t('iModels.uploading')}
-          value={file.size === 0 ? 100 : (100 * sent) / file.size}
+        <ProgressBar
+          label={t('iModels.uploading')}
+          share={file.size === 0 ? 1 : sent / file.size}
           labels={[t('iModels.uploading'), `${bytesText(sent)} / ${bytesText(file.size)}`]}
         />
       ) : (
@@ -75,8 +74,23 @@ export function NewIModelDialog({ iTwinId, file: dropped, onClose }: NewIModelDi
           onFilesChange={(chosen) => {
             setFiles(chosen.slice(0, 1));
             const [first] = chosen;
-            if (first !== undefined && name.trim() === '') setName(withoutEnding(first.name));
+            if (first !== undefined && name.trim() === '' && ending.test(first.name))
+              setName(withoutEnding(first.name));
           }}
+          children={
+            file !== undefined && (
+              <>
+                <FileUploadCard.Icon />
+                <FileUploadCard.Info>
+                  <FileUploadCard.Title />
+                  <FileUploadCard.Description>{bytesText(file.size)}</FileUploadCard.Description>
+                </FileUploadCard.Info>
+                <FileUploadCard.Action>
+                  <FileUploadCard.InputLabel>{t('iModels.replace')}</FileUploadCard.InputLabel>
+                </FileUploadCard.Action>
+              </>
+            )
+          }
           input={<FileUploadCard.Input name="baseline" accept=".bim" aria-label={t('iModels.file')} />}
           emptyCard={
             <FileEmptyCard>
@@ -106,53 +120,95 @@ interface Wanted {
 }
 
 /** Creates the iModel, uploads its file and shows how it goes on from there. */
-function useCreation({ iTwinId, name, description, file }: Wanted) {
+function useCreation(wanted: Wanted) {
+  const { iTwinId, file } = wanted;
   const client = useQueryClient();
   const navigate = useNavigate();
+  const { t } = useTranslation();
+  const isShown = useIsShown();
   const [sent, setSent] = useState(0);
   const abort = useRef<AbortController>(undefined);
-  const create = useMutation({
+  const attempt = useAttempt(wanted);
+  const hasArrived = useRef(false);
+  const create = useSubmit({
     mutationFn: async () => {
-      const ending = new AbortController();
-      abort.current = ending;
+      const end = new AbortController();
+      abort.current = end;
+      hasArrived.current = false;
       setSent(0);
-      const { iModel } = await api<{ iModel: IModel }>('/imodels', {
-        method: 'POST',
-        signal: ending.signal,
-        body: {
-          iTwinId,
-          name,
-          ...(description !== '' && { description }),
-          ...(file !== undefined && { creationMode: 'fromBaseline', baselineFile: { size: file.size } }),
-        },
-      });
+      const iModel = await attempt.begin();
       if (file === undefined) return iModel;
       try {
-        await upload(iModel._links.upload?.href ?? '', file, { signal: ending.signal, onProgress: setSent });
-        await api(`/imodels/${iModel.id}/baselinefile`, { method: 'POST', signal: ending.signal });
+        end.signal.throwIfAborted();
+        await upload(iModel._links.upload?.href ?? '', file, { signal: end.signal, onProgress: setSent });
+        await api(`/imodels/${iModel.id}/baselinefile`, { method: 'POST', signal: end.signal });
       } catch (error) {
-        // Nobody can finish the upload, so its iModel goes.
-        await api(`/imodels/${iModel.id}`, { method: 'DELETE' }).catch(() => undefined);
+        await attempt.undo(iModel);
         throw error;
       }
+      hasArrived.current = true;
       return iModel;
     },
     onSuccess: async ({ id }) => {
       await refresh(client, ['iModels', iTwinId]);
+      if (!isShown()) return;
       await navigate({
         to: file === undefined ? '/imodels/$iModelId' : '/imodels/$iModelId/creation',
         params: { iModelId: id },
       });
     },
   });
-  const { isPending } = create;
-  useEffect(() => {
-    if (!isPending || file === undefined) return;
-    // A reload ends the upload, so the browser asks first.
-    const ask = (event: BeforeUnloadEvent) => event.preventDefault();
-    addEventListener('beforeunload', ask);
-    return () => removeEventListener('beforeunload', ask);
-  }, [isPending, file]);
+  // Leaving the page ends the upload, so the browser asks first.
+  useBlocker({
+    shouldBlockFn: () => !hasArrived.current && !globalThis.confirm(t('iModels.leave')),
+    disabled: !create.isPending || file === undefined,
+    enableBeforeUnload: true,
+  });
   const cancel = () => abort.current?.abort(new DOMException('cancelled', 'AbortError'));
+  useEffect(
+    () => () => {
+      if (!hasArrived.current) abort.current?.abort(new DOMException('left', 'AbortError'));
+    },
+    [],
+  );
   return { create, sent, cancel };
+}
+
+/** One attempt after the other to create an iModel: none leaves one behind that keeps its name from the next. */
+function useAttempt({ iTwinId, name, description, file }: Wanted) {
+  /** Of a request whose answer did not arrive: the server carries it out once. */
+  const unanswered = useRef<{ text: string; key: string }>(undefined);
+  /** The iModel of an upload that failed, as long as the server could not be told to remove it. */
+  const leftBehind = useRef<string>(undefined);
+  const remove = async (iModelId: string): Promise<void> => {
+    leftBehind.current = iModelId;
+    await api(`/imodels/${iModelId}`, { method: 'DELETE' }).catch((error: unknown) => {
+      if (!(error instanceof ApiFault && error.status === 404)) throw error;
+    });
+    leftBehind.current = undefined;
+  };
+  const begin = async (): Promise<IModel> => {
+    if (leftBehind.current !== undefined) await remove(leftBehind.current);
+    const body = {
+      iTwinId,
+      name,
+      ...(description !== '' && { description }),
+      ...(file !== undefined && { creationMode: 'fromBaseline', baselineFile: { size: file.size } }),
+    };
+    const text = JSON.stringify(body);
+    if (unanswered.current?.text !== text) unanswered.current = { text, key: crypto.randomUUID() };
+    try {
+      const { iModel } = await api<{ iModel: IModel }>('/imodels', {
+        method: 'POST',
+        body,
+        idempotencyKey: unanswered.current.key,
+      });
+      unanswered.current = undefined;
+      return iModel;
+    } catch (error) {
+      if (error instanceof ApiFault && error.status !== 0) unanswered.current = undefined;
+      throw error;
+    }
+  };
+  return { begin, undo: (iModel: IModel) => remove(iModel.id).catch(() => undefined) };
 }

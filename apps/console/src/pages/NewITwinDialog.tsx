@@ -1,11 +1,12 @@
 import { LabeledInput, LabeledSelect } from '@itwin/itwinui-react';
-import { useMutation, useQueryClient } from '@tanstack/react-query';
+import { useQueryClient } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
 import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { api } from '../api/client.ts';
 import { refresh } from '../api/queries.ts';
 import type { ITwin } from '../api/types.ts';
+import { useIsShown, useSubmit } from '../api/useSubmit.ts';
 import { FormDialog } from '../components/FormDialog.tsx';
 import { NameField } from '../components/NameFields.tsx';
 
@@ -27,7 +28,8 @@ export function NewITwinDialog({ onClose }: { onClose: () => void }) {
   const [number, setNumber] = useState('');
   const [subClass, setSubClass] = useState<SubClass>('Project');
   const [idempotencyKey] = useState(() => crypto.randomUUID());
-  const create = useMutation({
+  const isShown = useIsShown();
+  const create = useSubmit({
     mutationFn: async () =>
       (
         await api<{ iTwin: ITwin }>('/itwins', {
@@ -43,7 +45,7 @@ export function NewITwinDialog({ onClose }: { onClose: () => void }) {
       ).iTwin,
     onSuccess: async ({ id }) => {
       await refresh(client, ['iTwins']);
-      await navigate({ to: '/itwins/$iTwinId', params: { iTwinId: id } });
+      if (isShown()) await navigate({ to: '/itwins/$iTwinId', params: { iTwinId: id } });
     },
   });
   return (

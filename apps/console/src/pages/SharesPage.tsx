@@ -1,12 +1,14 @@
 import { Button, LabeledInput, LabeledSelect, Text } from '@itwin/itwinui-react';
 import { SvgAdd, SvgShare } from '@itwin/itwinui-icons-react';
-import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { useInfiniteQuery, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useParams } from '@tanstack/react-router';
 import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { sharesQuery, type Share } from '../api/administration.ts';
 import { api } from '../api/client.ts';
 import { iModelQuery, iTwinPermissionsQuery, itemsOf, nameOf, peopleQuery, refresh } from '../api/queries.ts';
+import { useSubmit } from '../api/useSubmit.ts';
+import { ConfirmDialog } from '../components/ConfirmDialog.tsx';
 import { EmptyState } from '../components/EmptyState.tsx';
 import { FaultState } from '../components/FaultState.tsx';
 import { FormDialog } from '../components/FormDialog.tsx';
@@ -97,7 +99,7 @@ function ShareDialog({ iModelId, onClose }: { iModelId: string; onClose: () => v
   const [name, setName] = useState('');
   const [permission, setPermission] = useState<Share['permission']>('imodels_webview');
   const [days, setDays] = useState<(typeof lifetimes)[number]>(30);
-  const create = useMutation({
+  const create = useSubmit({
     mutationFn: async () => {
       // A minute less, because the clock of this computer may be ahead of that of the server.
       const expiresAt = new Date(Date.now() + days * dayMs - 60_000).toISOString();
@@ -115,6 +117,7 @@ function ShareDialog({ iModelId, onClose }: { iModelId: string; onClose: () => v
       title={t('shares.new')}
       submit={t(key === undefined ? 'common.create' : 'common.done')}
       isBusy={create.isPending}
+      isFinished={key !== undefined}
       isReady={key !== undefined || name.trim() !== ''}
       fault={create.error}
       onSubmit={() => (key === undefined ? create.mutate() : onClose())}
@@ -153,24 +156,14 @@ function ShareDialog({ iModelId, onClose }: { iModelId: string; onClose: () => v
 function RevokeDialog({ iModelId, share, onClose }: { iModelId: string; share: Share; onClose: () => void }) {
   const { t } = useTranslation();
   const client = useQueryClient();
-  const revoke = useMutation({
-    mutationFn: () => api(`/imodels/${iModelId}/shares/${share.id}`, { method: 'DELETE' }),
-    onSuccess: async () => {
-      await refresh(client, ['iModel', iModelId, 'shares']);
-      onClose();
-    },
-  });
   return (
-    <FormDialog
+    <ConfirmDialog
       title={t('shares.revokeTitle', { name: share.displayName })}
+      text={t('shares.revokeText')}
       submit={t('shares.revoke')}
-      isBusy={revoke.isPending}
-      isDangerous
-      fault={revoke.error}
-      onSubmit={() => revoke.mutate()}
+      request={() => api(`/imodels/${iModelId}/shares/${share.id}`, { method: 'DELETE' })}
+      onDone={() => refresh(client, ['iModel', iModelId, 'shares'])}
       onClose={onClose}
-    >
-      <Text as="p">{t('shares.revokeText')}</Text>
-    </FormDialog>
+    />
   );
 }

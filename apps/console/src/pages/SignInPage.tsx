@@ -1,10 +1,11 @@
 import { Alert, Anchor, Button, Surface, Text } from '@itwin/itwinui-react';
-import { useEffect, useState, useSyncExternalStore } from 'react';
+import { useState, useSyncExternalStore } from 'react';
 import { useTranslation } from 'react-i18next';
 import { useSession } from '../auth/context.ts';
 import type { ConsoleIssuer } from '../auth/settings.ts';
 import { serverAddress } from '../base.ts';
 import { Logo } from '../components/Logo.tsx';
+import { useTitle } from '../components/useTitle.ts';
 
 /** What is shown as long as nobody is signed in. */
 export function SignInPage() {
@@ -13,9 +14,7 @@ export function SignInPage() {
   const { problem } = useSyncExternalStore(session.subscribe, session.state);
   const { settings } = session;
   const [leaving, setLeaving] = useState<string>();
-  useEffect(() => {
-    document.title = `${t('signIn.title')} - Offshoot`;
-  }, [t]);
+  useTitle(t('signIn.title'));
   const signIn = async (issuer: ConsoleIssuer) => {
     setLeaving(issuer.authority);
     if (!(await session.signIn(issuer))) setLeaving(undefined);

@@ -1,9 +1,10 @@
-import { useMutation, useQueryClient } from '@tanstack/react-query';
+import { useQueryClient } from '@tanstack/react-query';
 import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { api } from '../api/client.ts';
 import { refresh } from '../api/queries.ts';
 import type { NamedVersion } from '../api/types.ts';
+import { useSubmit } from '../api/useSubmit.ts';
 import { FormDialog } from '../components/FormDialog.tsx';
 import { DescriptionField, NameField } from '../components/NameFields.tsx';
 
@@ -18,7 +19,7 @@ export function VersionDialog(props: VersionDialogProps) {
   const client = useQueryClient();
   const [name, setName] = useState(version?.displayName ?? '');
   const [description, setDescription] = useState(version?.description ?? '');
-  const save = useMutation({
+  const save = useSubmit({
     mutationFn: () => {
       const body = { name: name.trim(), description: description.trim() };
       return version === undefined

@@ -1,12 +1,13 @@
 import { Badge, Button, Surface, Text } from '@itwin/itwinui-react';
 import { SvgDuplicate, SvgFlag } from '@itwin/itwinui-icons-react';
-import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, useParams } from '@tanstack/react-router';
 import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { api } from '../api/client.ts';
 import { iModelPermissionsQuery, refresh, versionsQuery } from '../api/queries.ts';
 import type { NamedVersion } from '../api/types.ts';
+import { useSubmit } from '../api/useSubmit.ts';
 import { EmptyState } from '../components/EmptyState.tsx';
 import { FaultAlert, FaultState } from '../components/FaultState.tsx';
 import { LinkButton } from '../components/LinkButton.tsx';
@@ -51,7 +52,7 @@ function Version({ iModelId, version, canWrite }: { iModelId: string; version: N
   const client = useQueryClient();
   const [editing, setEditing] = useState(false);
   const hidden = version.state === 'hidden';
-  const setState = useMutation({
+  const setState = useSubmit({
     mutationFn: () =>
       api(`/imodels/${iModelId}/namedversions/${version.id}`, {
         method: 'PATCH',

@@ -1,11 +1,12 @@
 import { Badge, Button, Surface, Text } from '@itwin/itwinui-react';
 import { SvgAdd, SvgNotification } from '@itwin/itwinui-icons-react';
-import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { useInfiniteQuery, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { deadLettersQuery, webhooksQuery, type Webhook } from '../api/administration.ts';
 import { api } from '../api/client.ts';
 import { itemsOf, refresh } from '../api/queries.ts';
+import { useSubmit } from '../api/useSubmit.ts';
 import { EmptyState } from '../components/EmptyState.tsx';
 import { FaultAlert, FaultState } from '../components/FaultState.tsx';
 import { More } from '../components/More.tsx';
@@ -28,9 +29,11 @@ export function WebhooksTab({ iTwinId }: { iTwinId: string }) {
         title={t('webhooks.title')}
         text={t('webhooks.text')}
         action={
-          <Button startIcon={<SvgAdd />} onClick={() => setOpen({ what: 'new' })}>
-            {t('webhooks.new')}
-          </Button>
+          webhooks.isSuccess && (
+            <Button startIcon={<SvgAdd />} onClick={() => setOpen({ what: 'new' })}>
+              {t('webhooks.new')}
+            </Button>
+          )
         }
       />
       {webhooks.isPending && <Waiting />}
@@ -72,7 +75,7 @@ function WebhookPanel({
   const client = useQueryClient();
   const [showsFailures, setShowsFailures] = useState(false);
   const { id, callbackUrl, eventTypes, isActive } = webhook;
-  const set = useMutation({
+  const set = useSubmit({
     mutationFn: () => api(`/itwins/${iTwinId}/webhooks/${id}`, { method: 'PATCH', body: { isActive: !isActive } }),
     onSettled: () => refresh(client, ['iTwin', iTwinId, 'webhooks']),
   });
@@ -123,7 +126,7 @@ function Failures({ iTwinId, webhookId }: { iTwinId: string; webhookId: string }
   const query = deadLettersQuery(iTwinId, webhookId);
   const letters = useInfiniteQuery(query);
   const found = itemsOf(letters.data);
-  const again = useMutation({
+  const again = useSubmit({
     mutationFn: (messageId: string) =>
       api(`/itwins/${iTwinId}/webhooks/${webhookId}/deadletters/${messageId}`, { method: 'POST' }),
     onSettled: () => refresh(client, query.queryKey),

@@ -1,6 +1,6 @@
 import { Button, Text } from '@itwin/itwinui-react';
 import { SvgComputer } from '@itwin/itwinui-icons-react';
-import { useInfiniteQuery, useMutation, useQueries, useQuery, useQueryClient } from '@tanstack/react-query';
+import { useInfiniteQuery, useQueries, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useParams } from '@tanstack/react-router';
 import { useMemo, useState } from 'react';
 import { useTranslation } from 'react-i18next';
@@ -17,9 +17,9 @@ import {
 } from '../api/queries.ts';
 import type { Briefcase, LockSet } from '../api/types.ts';
 import { useUser } from '../auth/context.ts';
+import { ConfirmDialog } from '../components/ConfirmDialog.tsx';
 import { EmptyState } from '../components/EmptyState.tsx';
 import { FaultState } from '../components/FaultState.tsx';
-import { FormDialog } from '../components/FormDialog.tsx';
 import { More } from '../components/More.tsx';
 import { Waiting } from '../components/Waiting.tsx';
 import { agoText, numberText } from '../format.ts';
@@ -110,26 +110,18 @@ function ReleaseDialog({
   const mine = useUser().id === briefcase.ownerId;
   const ownerText = useOwnerText([briefcase]);
   const { briefcaseId } = briefcase;
-  const release = useMutation({
-    mutationFn: () => api(`/imodels/${iModelId}/briefcases/${briefcaseId}`, { method: 'DELETE' }),
-    onSuccess: async () => {
-      await refresh(client, ['iModel', iModelId, 'locks']);
-      await refresh(client, ['iModel', iModelId, 'briefcases']);
-      onClose();
-    },
-  });
   return (
-    <FormDialog
+    <ConfirmDialog
       title={t('work.releaseTitle', { id: numberText(briefcaseId) })}
+      text={t(mine ? 'work.releaseText' : 'work.releaseOthersText', { owner: ownerText(briefcase) })}
       submit={t('work.release')}
-      isBusy={release.isPending}
-      isDangerous
-      fault={release.error}
-      onSubmit={() => release.mutate()}
+      request={() => api(`/imodels/${iModelId}/briefcases/${briefcaseId}`, { method: 'DELETE' })}
+      onDone={async () => {
+        await refresh(client, ['iModel', iModelId, 'locks']);
+        await refresh(client, ['iModel', iModelId, 'briefcases']);
+      }}
       onClose={onClose}
-    >
-      <Text as="p">{t(mine ? 'work.releaseText' : 'work.releaseOthersText', { owner: ownerText(briefcase) })}</Text>
-    </FormDialog>
+    />
   );
 }
 

@@ -1,9 +1,13 @@
 import { LabeledTextarea, Text } from '@itwin/itwinui-react';
+import { useQueryClient } from '@tanstack/react-query';
 import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import type { Group } from '../../api/administration.ts';
+import { api } from '../../api/client.ts';
+import { refresh } from '../../api/queries.ts';
 import type { Role } from '../../api/types.ts';
 import { Choices } from '../../components/Choices.tsx';
+import { ConfirmDialog } from '../../components/ConfirmDialog.tsx';
 import { FormDialog } from '../../components/FormDialog.tsx';
 import { DescriptionField, NameField } from '../../components/NameFields.tsx';
 import { useChange, type DialogProps } from '../members/dialogs.tsx';
@@ -96,18 +100,15 @@ export function GroupRolesDialog({
 
 export function DeleteGroupDialog({ iTwinId, group, onClose }: DialogProps & { group: Group }) {
   const { t } = useTranslation();
-  const change = useChange(iTwinId, onClose);
+  const client = useQueryClient();
   return (
-    <FormDialog
+    <ConfirmDialog
       title={t('groups.deleteTitle', { name: group.name })}
+      text={t('groups.deleteText')}
       submit={t('common.delete')}
-      isBusy={change.isPending}
-      isDangerous
-      fault={change.error}
-      onSubmit={() => change.mutate({ method: 'DELETE', path: `groups/${group.id}` })}
+      request={() => api(`/accesscontrol/itwins/${iTwinId}/groups/${group.id}`, { method: 'DELETE' })}
+      onDone={() => refresh(client, ['iTwin', iTwinId])}
       onClose={onClose}
-    >
-      <Text as="p">{t('groups.deleteText')}</Text>
-    </FormDialog>
+    />
   );
 }

@@ -1,11 +1,13 @@
-import { LabeledInput, Text } from '@itwin/itwinui-react';
-import { useMutation, useQueryClient } from '@tanstack/react-query';
+import { LabeledInput } from '@itwin/itwinui-react';
+import { useQueryClient } from '@tanstack/react-query';
 import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { api } from '../../api/client.ts';
 import { nameOf, refresh } from '../../api/queries.ts';
 import type { Member, Owner, Role } from '../../api/types.ts';
+import { useSubmit } from '../../api/useSubmit.ts';
 import { Choices } from '../../components/Choices.tsx';
+import { ConfirmDialog } from '../../components/ConfirmDialog.tsx';
 import { FormDialog } from '../../components/FormDialog.tsx';
 import { DescriptionField, NameField } from '../../components/NameFields.tsx';
 
@@ -30,7 +32,7 @@ export interface DialogProps {
 /** Sends a change of who may do what on an iTwin, and reads it again. */
 export function useChange(iTwinId: string, onClose: () => void) {
   const client = useQueryClient();
-  return useMutation({
+  return useSubmit({
     mutationFn: ({ method, path, body }: { method: 'POST' | 'PATCH' | 'DELETE'; path: string; body?: unknown }) =>
       api(`/accesscontrol/itwins/${iTwinId}/${path}`, { method, body }),
     onSuccess: async () => {
@@ -154,7 +156,7 @@ export type Removal = { kind: 'owner'; of: Owner } | { kind: 'member'; of: Membe
 
 export function RemovalDialog({ iTwinId, removal, onClose }: DialogProps & { removal: Removal }) {
   const { t } = useTranslation();
-  const change = useChange(iTwinId, onClose);
+  const client = useQueryClient();
   const { kind, of } = removal;
   const id = encodeURIComponent(of.id);
   const { title, text, path, submit } = {
@@ -178,16 +180,13 @@ export function RemovalDialog({ iTwinId, removal, onClose }: DialogProps & { rem
     },
   }[kind];
   return (
-    <FormDialog
+    <ConfirmDialog
       title={title}
+      text={text}
       submit={submit}
-      isBusy={change.isPending}
-      isDangerous
-      fault={change.error}
-      onSubmit={() => change.mutate({ method: 'DELETE', path })}
+      request={() => api(`/accesscontrol/itwins/${iTwinId}/${path}`, { method: 'DELETE' })}
+      onDone={() => refresh(client, ['iTwin', iTwinId])}
       onClose={onClose}
-    >
-      <Text as="p">{text}</Text>
-    </FormDialog>
+    />
   );
 }

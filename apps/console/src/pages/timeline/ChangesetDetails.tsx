@@ -1,6 +1,6 @@
-import { Button, Divider, IconButton, ProgressLinear, Surface, Text } from '@itwin/itwinui-react';
+import { Button, Divider, IconButton, Surface, Text } from '@itwin/itwinui-react';
 import { Svg3D, SvgCloseSmall, SvgDuplicate, SvgFlag } from '@itwin/itwinui-icons-react';
-import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
 import { useEffect, useRef, useState, type ReactNode } from 'react';
 import { useTranslation } from 'react-i18next';
@@ -17,9 +17,11 @@ import {
 } from '../../api/queries.ts';
 import { ApiFault } from '../../api/fault.ts';
 import type { Changeset, NamedVersion } from '../../api/types.ts';
+import { useSubmit } from '../../api/useSubmit.ts';
 import { Facts } from '../../components/Facts.tsx';
 import { FaultAlert } from '../../components/FaultState.tsx';
 import { LinkButton } from '../../components/LinkButton.tsx';
+import { ProgressBar } from '../../components/ProgressBar.tsx';
 import { bytesText, dateText, numberText } from '../../format.ts';
 import { VersionDialog } from '../VersionDialogs.tsx';
 import { kindsOf } from './kinds.ts';
@@ -79,7 +81,7 @@ export function ChangesetDetails({ iModelId, index, version, onClose }: DetailsP
         >
           {t('view.open')}
         </LinkButton>
-        {version === undefined && permissions.includes('imodels_write') && (
+        {version === undefined && (index === 0 || changeset !== undefined) && permissions.includes('imodels_write') && (
           <Button size="small" startIcon={<SvgFlag />} onClick={() => setNaming(true)}>
             {t('versions.new')}
           </Button>
@@ -165,7 +167,7 @@ function CheckpointPart({ iModelId, index, canMake }: { iModelId: string; index:
   const client = useQueryClient();
   const query = checkpointQuery(iModelId, index);
   const checkpoint = useQuery({ ...query, retry: false });
-  const make = useMutation({
+  const make = useSubmit({
     mutationFn: () => api(`/imodels/${iModelId}/changesets/${index}/checkpoint`, { method: 'PUT' }),
     onSettled: () => refresh(client, query.queryKey),
   });
@@ -183,9 +185,9 @@ function CheckpointPart({ iModelId, index, canMake }: { iModelId: string; index:
             {t(`checkpoints.texts.${data.state}`, { size: bytesText(data.size) })}
           </Text>
           {data.state === 'scheduled' && data.progress.totalChangesets > 0 && (
-            <ProgressLinear
-              aria-label={t('checkpoints.title')}
-              value={(100 * data.progress.changesets) / data.progress.totalChangesets}
+            <ProgressBar
+              label={t('checkpoints.title')}
+              share={data.progress.changesets / data.progress.totalChangesets}
               labels={[
                 t('checkpoints.applied', {
                   done: numberText(data.progress.changesets),

@@ -1,12 +1,14 @@
 import { LabeledInput, Text } from '@itwin/itwinui-react';
-import { useMutation, useQueryClient } from '@tanstack/react-query';
+import { useQueryClient } from '@tanstack/react-query';
 import type { TFunction } from 'i18next';
 import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import type { Webhook } from '../../api/administration.ts';
 import { api } from '../../api/client.ts';
 import { refresh } from '../../api/queries.ts';
+import { useSubmit } from '../../api/useSubmit.ts';
 import { Choices } from '../../components/Choices.tsx';
+import { ConfirmDialog } from '../../components/ConfirmDialog.tsx';
 import { FormDialog } from '../../components/FormDialog.tsx';
 import { Secret } from '../../components/Secret.tsx';
 import type { DialogProps } from '../members/dialogs.tsx';
@@ -29,7 +31,7 @@ export function WebhookDialog({ iTwinId, webhook, onClose }: DialogProps & { web
   const client = useQueryClient();
   const [url, setUrl] = useState(webhook?.callbackUrl ?? '');
   const [eventTypes, setEventTypes] = useState(webhook?.eventTypes ?? Object.keys(events));
-  const save = useMutation({
+  const save = useSubmit({
     mutationFn: async (): Promise<string | undefined> => {
       const path = `/itwins/${iTwinId}/webhooks`;
       const body = { callbackUrl: url.trim(), eventTypes };
@@ -54,6 +56,7 @@ export function WebhookDialog({ iTwinId, webhook, onClose }: DialogProps & { web
       title={webhook === undefined ? t('webhooks.new') : t('webhooks.editLabel', { url: webhook.callbackUrl })}
       submit={t(secret !== undefined ? 'common.done' : webhook === undefined ? 'common.create' : 'common.save')}
       isBusy={save.isPending}
+      isFinished={secret !== undefined}
       isReady={secret !== undefined || (URL.canParse(url.trim()) && eventTypes.length > 0)}
       fault={save.error}
       onSubmit={() => (secret === undefined ? save.mutate() : onClose())}
@@ -91,24 +94,14 @@ export function WebhookDialog({ iTwinId, webhook, onClose }: DialogProps & { web
 export function DeleteWebhookDialog({ iTwinId, webhook, onClose }: DialogProps & { webhook: Webhook }) {
   const { t } = useTranslation();
   const client = useQueryClient();
-  const remove = useMutation({
-    mutationFn: () => api(`/itwins/${iTwinId}/webhooks/${webhook.id}`, { method: 'DELETE' }),
-    onSuccess: async () => {
-      await refresh(client, ['iTwin', iTwinId, 'webhooks']);
-      onClose();
-    },
-  });
   return (
-    <FormDialog
+    <ConfirmDialog
       title={t('webhooks.deleteTitle')}
+      text={t('webhooks.deleteText', { url: webhook.callbackUrl })}
       submit={t('common.delete')}
-      isBusy={remove.isPending}
-      isDangerous
-      fault={remove.error}
-      onSubmit={() => remove.mutate()}
+      request={() => api(`/itwins/${iTwinId}/webhooks/${webhook.id}`, { method: 'DELETE' })}
+      onDone={() => refresh(client, ['iTwin', iTwinId, 'webhooks'])}
       onClose={onClose}
-    >
-      <Text as="p">{t('webhooks.deleteText', { url: webhook.callbackUrl })}</Text>
-    </FormDialog>
+    />
   );
 }

@@ -87,13 +87,11 @@ describe('The console in a browser', { skip: chromium === undefined && 'there is
     assert.equal(await page.locator('.card').count(), 2);
     await page.getByRole('button', { name: 'Add Pylons to the favorites' }).click();
     await page.getByRole('button', { name: 'Remove Pylons from the favorites' }).waitFor();
-    await examine();
     await page.getByRole('searchbox').fill('pyl');
     await page.waitForURL(/q=pyl/);
     await holds(page, "document.querySelectorAll('.card').length === 1");
     await page.getByRole('button', { name: 'Table' }).click();
     await page.getByRole('link', { name: 'Pylons' }).waitFor();
-    await examine();
   });
 
   test('the timeline of 100,000 changesets shows any of them, and holds only the rows in view', async () => {
@@ -108,7 +106,6 @@ describe('The console in a browser', { skip: chromium === undefined && 'there is
     await page.getByRole('row').getByText('Change 50000', { exact: true }).waitFor();
     await page.getByRole('heading', { name: 'Changeset 50,000' }).waitFor();
     assert.ok((await page.getByRole('row').count()) < 60);
-    await examine();
   });
 
   test('names a point of the timeline, and hides the named version', async () => {
@@ -118,7 +115,6 @@ describe('The console in a browser', { skip: chromium === undefined && 'there is
     await page.getByRole('row').getByText('Tender').waitFor();
     await page.getByRole('tab', { name: 'Named versions' }).click();
     await page.getByRole('link', { name: 'Changeset 50,000' }).waitFor();
-    await examine();
     await page.getByRole('button', { name: 'Hide' }).click();
     await page.getByRole('button', { name: 'Show' }).waitFor();
   });
@@ -137,7 +133,6 @@ describe('The console in a browser', { skip: chromium === undefined && 'there is
     await dialog().getByLabel('Viewers').check();
     await dialog().getByRole('button', { name: 'Add a member' }).click();
     await page.getByRole('button', { name: 'Change roles: max Tester' }).waitFor();
-    await examine();
   });
 
   test('shows every other page of an iModel and of an iTwin', async () => {
@@ -151,7 +146,6 @@ describe('The console in a browser', { skip: chromium === undefined && 'there is
     for (const [place, text] of shown) {
       await page.goto(address(place));
       await page.getByText(text).waitFor();
-      await examine();
     }
   });
 
@@ -235,7 +229,6 @@ describe('The console in a browser', { skip: chromium === undefined && 'there is
       assert.ok(await dialog().getByRole('button', { name: 'Clone', exact: true }).isDisabled());
       await page.goto(address(`imodels/${randomUUID()}`));
       await page.getByText('There is no such iModel').waitFor();
-      await examine();
       await page.goto(address(`itwins/${iTwinId}?tab=usage`));
       await page.getByText('You may not do this').waitFor();
     } finally {
@@ -327,7 +320,6 @@ describe('The console in a browser', { skip: chromium === undefined && 'there is
     await page.goto(address(`imodels/${id}`));
     await page.getByText('The iModel could not be created.').waitFor();
     await page.getByText('The file is not an iModel.').waitFor();
-    await examine();
     await page.getByRole('button', { name: 'Remove it' }).click();
     await heading('Harbour bridge').waitFor();
   });
@@ -342,7 +334,6 @@ describe('The console in a browser', { skip: chromium === undefined && 'there is
         await page.locator('.card').first().waitFor();
         assert.equal(await page.evaluate('document.documentElement.lang'), 'de');
         assert.ok(await page.evaluate<boolean>('document.documentElement.scrollWidth <= innerWidth'), place);
-        await examine();
       }
     } finally {
       await page.context().close();
@@ -359,11 +350,11 @@ describe('The console in a browser', { skip: chromium === undefined && 'there is
     await tab.locator('form button').first().click();
     await tab.waitForURL(address(''));
     await tab.getByRole('button', { name: 'Sign in' }).waitFor();
-    await examine(tab);
     await tab.close();
   });
 
-  test('no page and no dialogue has a serious accessibility fault, in the light and the dark theme', () => {
+  // Whole pages are examined in pages.test.ts.
+  test('no dialogue and no empty page has a serious accessibility fault, in the light and the dark theme', () => {
     assert.deepEqual(inaccessible, []);
   });
 

@@ -61,7 +61,6 @@ describe('Briefcases and locks in the console', { skip: chromium === undefined &
     const page = await openedBy('olivia');
     await locks(page).filter({ hasText: 'max Tester' }).waitFor();
     await releases(page).nth(1).waitFor();
-    assert.deepEqual(await accessibilityFaults(page), []);
     await page
       .getByRole('listitem')
       .filter({ hasText: "max Tester · max's computer · acquired" })

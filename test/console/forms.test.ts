@@ -330,6 +330,26 @@ describe('Forms of the console', { skip }, () => {
     assert.deepEqual((body as { iModels: unknown[] }).iModels, []);
   });
 
+  test('a new iModel opens although the page has not read yet that it is ready', async () => {
+    await fresh();
+    const gate = new Gate();
+    let reads = 0;
+    await page.route(
+      (url) => url.pathname === `/imodels/${source.id}`,
+      async (route) => {
+        if (reads++ > 0) return gate.hold(route);
+        const response = await route.fetch();
+        const { iModel } = (await response.json()) as { iModel: object };
+        return route.fulfill({ response, json: { iModel: { ...iModel, state: 'notInitialized' } } });
+      },
+    );
+    await page.goto(address(`imodels/${source.id}/creation`));
+    await page.getByRole('link', { name: 'Open', exact: true }).click();
+    await until('another read', () => (gate.held.length > 0 ? true : undefined), shownMs);
+    await gate.open();
+    await page.getByRole('tab', { name: 'Timeline' }).waitFor();
+  });
+
   test('a changeset is named only when it is known which one it is', async () => {
     await fresh();
     const gate = new Gate();

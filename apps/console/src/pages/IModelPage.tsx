@@ -33,6 +33,8 @@ export function IModelPage() {
   }, [iModelId, ready]);
   if (iModel.isError) return <FaultPage fault={iModel.error} onRetry={() => void iModel.refetch()} />;
   if (iModel.isPending) return <Waiting />;
+  // What was read before it became ready must not lead away from it.
+  if (!ready && iModel.isFetching) return <Waiting />;
   if (!ready) return <Navigate to="/imodels/$iModelId/creation" params={{ iModelId }} replace />;
   return <Ready key={iModelId} iModel={iModel.data} />;
 }

@@ -255,7 +255,7 @@ onEachDatabase('A caller whose access is revoked', {}, (context) => {
         Reflect.deleteProperty(permissions, 'find');
         await db.transaction().execute((tx) => removeMax(tx, iTwinId));
         request.send(body.slice(-1));
-        await until('the body has ended', () => incoming[0]?.complete || undefined);
+        await until('the body has ended', () => (incoming[0]?.complete === true ? true : undefined));
         return found;
       };
       request.send(body.slice(0, -1));

@@ -157,7 +157,7 @@ describe('A transaction on sqlite', () => {
     try {
       await writer.alone('script', 'create table t (x integer)');
       const endless =
-        'insert into t with recursive n (i) as (select 1 union all select i + 1 from n where i < 30000000) select count(*) from n';
+        'insert into t with recursive n (i) as (select 1 union all select i + 1 from n where i < 10000000) select count(*) from n';
       const hanging = await writer.turn('thread');
       await hanging.ask({ kind: 'begin' });
       const next = writer.turn('thread');

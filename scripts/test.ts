@@ -44,7 +44,7 @@ try {
   if (received !== undefined) throw new Error(`ended by ${received}`);
   const runner = spawn(
     process.execPath,
-    ['--test', '--test-concurrency=2', '--test-timeout=300000', `--import=${openHandles}`, ...named, ...files],
+    ['--test', '--test-concurrency=3', '--test-timeout=300000', `--import=${openHandles}`, ...named, ...files],
     {
       stdio: 'inherit',
       env: {

@@ -112,10 +112,18 @@ describe('Forms of the console', { skip }, () => {
     await tabTo('New iModel', "e.textContent === 'New iModel'");
     await page.keyboard.press('Enter');
     await dialog().waitFor();
-    await tabTo('the file', "e.matches('[role=dialog] input[type=file]')");
-    const choosing = page.waitForEvent('filechooser');
-    await page.keyboard.press('Enter');
-    await (await choosing).setFiles(file);
+    // A dialogue takes the focus when it has opened, which may be after the first press.
+    const chooser = await until(
+      'the choice of a file',
+      async () => {
+        await tabTo('the file', "e.matches('[role=dialog] input[type=file]')");
+        const choosing = page.waitForEvent('filechooser', { timeout: 3000 }).catch(() => undefined);
+        await page.keyboard.press('Enter');
+        return choosing;
+      },
+      shownMs,
+    );
+    await chooser.setFiles(file);
     await holds(page, "document.querySelector('[role=dialog] input').value === 'Bridge deck'");
     await tabTo('the name', "e.matches('[role=dialog] input') && e.value === 'Bridge deck'");
     await page.keyboard.press('End');
@@ -330,25 +338,37 @@ describe('Forms of the console', { skip }, () => {
     assert.deepEqual((body as { iModels: unknown[] }).iModels, []);
   });
 
-  test('a new iModel opens although the page has not read yet that it is ready', async () => {
-    await fresh();
-    const gate = new Gate();
-    let reads = 0;
-    await page.route(
-      (url) => url.pathname === `/imodels/${source.id}`,
-      async (route) => {
-        if (reads++ > 0) return gate.hold(route);
-        const response = await route.fetch();
-        const { iModel } = (await response.json()) as { iModel: object };
-        return route.fulfill({ response, json: { iModel: { ...iModel, state: 'notInitialized' } } });
-      },
-    );
-    await page.goto(address(`imodels/${source.id}/creation`));
-    await page.getByRole('link', { name: 'Open', exact: true }).click();
-    await until('another read', () => (gate.held.length > 0 ? true : undefined), shownMs);
-    await gate.open();
-    await page.getByRole('tab', { name: 'Timeline' }).waitFor();
-  });
+  for (const first of ['the iModel', 'its creation'] as const)
+    test(`a new iModel opens although it was read before it was ready, when ${first} is answered first`, async () => {
+      await fresh();
+      const [gate, later] = [new Gate(), new Gate()];
+      let reads = 0;
+      await page.route(
+        (url) => url.pathname === `/imodels/${source.id}`,
+        async (route) => {
+          if (reads++ > 0) return gate.hold(route);
+          const response = await route.fetch();
+          const { iModel } = (await response.json()) as { iModel: object };
+          const answer = { response, json: { iModel: { ...iModel, state: 'notInitialized' } } };
+          if (first === 'its creation') await until('the creation', () => (created ? true : undefined), shownMs);
+          await route.fulfill(answer);
+          await later.open();
+        },
+      );
+      let created = false;
+      await page.route(
+        (url) => url.pathname === `/imodels/${source.id}/operations/create`,
+        (route) => (first === 'its creation' ? route.continue() : later.hold(route)),
+      );
+      page.on('requestfinished', (request) => {
+        created ||= request.url().endsWith('/operations/create');
+      });
+      await page.goto(address(`imodels/${source.id}/creation`));
+      await page.getByRole('link', { name: 'Open', exact: true }).click();
+      await until('another read', () => (gate.held.length > 0 ? true : undefined), shownMs);
+      await gate.open();
+      await page.getByRole('tab', { name: 'Timeline' }).waitFor();
+    });
 
   test('a changeset is named only when it is known which one it is', async () => {
     await fresh();

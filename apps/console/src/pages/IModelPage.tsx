@@ -26,14 +26,17 @@ const addressOf = (name: PageName): '/imodels/$iModelId' | `/imodels/$iModelId/$
 /** The frame of the pages of an iModel. */
 export function IModelPage() {
   const { iModelId } = useParams({ from: '/imodels/$iModelId' });
-  const iModel = useQuery(iModelQuery(iModelId));
+  const iModel = useQuery({
+    ...iModelQuery(iModelId),
+    // What was read before it became ready must not lead away from it, however short a time ago that was.
+    refetchOnMount: ({ state: { data } }) => (data?.state === 'initialized' ? true : 'always'),
+  });
   const ready = iModel.data?.state === 'initialized';
   useEffect(() => {
     if (ready) void api(`/imodels/recents/${iModelId}`, { method: 'POST' }).catch(() => undefined);
   }, [iModelId, ready]);
   if (iModel.isError) return <FaultPage fault={iModel.error} onRetry={() => void iModel.refetch()} />;
   if (iModel.isPending) return <Waiting />;
-  // What was read before it became ready must not lead away from it.
   if (!ready && iModel.isFetching) return <Waiting />;
   if (!ready) return <Navigate to="/imodels/$iModelId/creation" params={{ iModelId }} replace />;
   return <Ready key={iModelId} iModel={iModel.data} />;

@@ -166,16 +166,7 @@ for (const engine of engines) {
         parameters.includes(segment_id),
       );
       assert.equal(ofCheckpoints.length, 2);
-      // The server works beside it, and may add jobs of its own.
-      const ids = new Set<unknown>(
-        (await db().selectFrom('checkpoint').select('id').where('segment_id', '=', segment_id).execute()).map(
-          ({ id }) => id,
-        ),
-      );
-      const ofJobs = naming(statements, 'insert into "job"').filter(({ parameters }) =>
-        parameters.some((parameter) => ids.has(parameter)),
-      );
-      assert.equal(ofJobs.length, 2);
+      assert.equal(naming(statements, 'insert into "job"').length, 2);
 
       // As if the collector had deleted the segment of the seventh in the meantime.
       const failing = `insert into push_count (imodel_id, user_id, pushes, last_pushed_at) values ('gone', '', 0, 0);`;

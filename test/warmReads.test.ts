@@ -13,9 +13,9 @@ import { until } from './support/until.ts';
 import { userOfEntry } from '../apps/server/src/access/directory.ts';
 import { Users } from '../apps/server/src/users/users.ts';
 
-/** The statements that work executes, without those of the server in the background: of its job engine and its secrets. */
+/** The texts of the statements that work executes. */
 async function textsOf(work: () => Promise<unknown>): Promise<string[]> {
-  return (await statementsOf(work)).map(({ sql }) => sql).filter((sql) => !/\b(job|secret)\b/.test(sql));
+  return (await statementsOf(work)).map(({ sql }) => sql);
 }
 
 /** The statements that change rows. */

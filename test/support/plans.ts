@@ -1,3 +1,5 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { subscribe } from 'node:diagnostics_channel';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { DefaultQueryExecutor, type CompiledQuery } from 'kysely';
@@ -13,33 +15,41 @@ export interface Statement {
 /** Statements of each capture that is open now. */
 const captures = new Set<Statement[]>();
 
+/** The captures that the work which runs now belongs to. */
+const capturesOfWork = new AsyncLocalStorage<readonly Statement[][]>();
+
 let watching = false;
 
-/** Every statement of every Kysely instance in this process passes through one method, inside transactions too. */
+/**
+ * Every statement of every Kysely instance in this process passes through one method, inside transactions too. A server handles a request
+ * in the context of its socket, so requests are assigned to the open captures when they arrive.
+ */
 function watch(): void {
   if (watching) return;
   watching = true;
+  subscribe('http.server.request.start', () => capturesOfWork.enterWith([...captures]));
   const prototype = Object.getPrototypeOf(DefaultQueryExecutor.prototype) as {
     executeQuery(query: CompiledQuery): Promise<unknown>;
   };
   // eslint-disable-next-line @typescript-eslint/unbound-method -- called with the executor as `this` below
   const { executeQuery } = prototype;
   prototype.executeQuery = function (query) {
-    for (const statements of captures) statements.push({ sql: query.sql, parameters: query.parameters });
+    for (const statements of capturesOfWork.getStore() ?? [])
+      statements.push({ sql: query.sql, parameters: query.parameters });
     return executeQuery.call(this, query);
   };
 }
 
 /**
- * Runs work, for example a request to a server of this process, and returns the statements that were executed meanwhile.
- * Jobs and collectors of servers in this process are captured as well, so tests filter by table where those run.
+ * Runs work, for example a request to a server of this process, and returns the statements that it executed, and those of all requests
+ * that arrived meanwhile. What servers of this process do in the background beside it, such as jobs, is left out.
  */
 export async function statementsOf(work: () => Promise<unknown>): Promise<Statement[]> {
   watch();
   const statements: Statement[] = [];
   captures.add(statements);
   try {
-    await work();
+    await capturesOfWork.run([...(capturesOfWork.getStore() ?? []), statements], work);
   } finally {
     captures.delete(statements);
   }

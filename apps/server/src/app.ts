@@ -24,6 +24,7 @@ import { drawEarlierCheckpoints, forgetCaughtUp } from './graphics/catchUp.ts';
 import { consolePath, serveConsole, wantsPage } from './http/console.ts';
 import { ViewerPage } from './http/viewerPage.ts';
 import { documentationPage } from './http/documentationPage.ts';
+import { GroupedResponse } from './http/groupedResponses.ts';
 import { serveGuide } from './http/guide.ts';
 import { addSecurityHeaders } from './http/securityHeaders.ts';
 import { proxyTrust } from './http/trustedProxies.ts';
@@ -105,6 +106,7 @@ export async function startServer(config: Config, options: ServerOptions = {}): 
     // Node would reject requests without a Host header without a body; an `onRequest` hook uses the error envelope.
     http: {
       requireHostHeader: false,
+      ServerResponse: GroupedResponse,
       headersTimeout: config.requests.headersSeconds * 1000,
       connectionsCheckingInterval: connectionsCheckMs,
     },

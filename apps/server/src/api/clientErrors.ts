@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { ApiError, type ErrorCode } from '../errors.ts';
+import { writeWaitingAnswers } from '../http/groupedResponses.ts';
 import { securityHeaders } from '../http/securityHeaders.ts';
 
 const reasons: Readonly<Record<number, string>> = {
@@ -10,6 +11,8 @@ const reasons: Readonly<Record<number, string>> = {
 
 /** Answers malformed requests and requests that time out before routing, in the API's envelope. */
 export function answerClientError(error: NodeJS.ErrnoException, socket: Socket): void {
+  // The request before this one on the connection may have an answer that waits.
+  writeWaitingAnswers();
   // The client has disconnected or already has its answer.
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy(error);

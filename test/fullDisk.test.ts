@@ -133,22 +133,31 @@ describe('On a full disk', { skip }, () => {
       const notReady = await fetch(`${server.origin}/health/ready`);
       assert.match(((await notReady.json()) as { reasons: string[] }).reasons.join(), /disk space/);
       await reads();
-      const refusals = [
-        await api.post('/imodels', { iTwinId, name: 'no room' }),
-        await api.post(`/imodels/${made.id}/clone`, { iTwinId, name: 'no room' }),
-        await api.patch(`/imodels/${made.id}`, { description: 'no room' }),
-        await begun.complete(),
-      ];
-      for (const { status, headers, body } of refusals) {
-        assert.deepEqual([status, (body as WireError).error.code], [507, 'InsufficientStorage']);
+      // The write-ahead log may shrink at any commit, and room for one more change is not a fault.
+      const refusalOf = <T extends { status: number }>(send: () => Promise<T>): Promise<T> =>
+        until('a change is refused', async () => {
+          disk.fill();
+          const answer = await send();
+          return answer.status === 507 ? answer : undefined;
+        });
+      for (const send of [
+        () => api.post('/imodels', { iTwinId, name: randomUUID() }),
+        () => api.post(`/imodels/${made.id}/clone`, { iTwinId, name: randomUUID() }),
+        () => api.patch(`/imodels/${made.id}`, { description: 'no room' }),
+        () => begun.complete(),
+      ]) {
+        const { headers, body } = await refusalOf(send);
+        assert.equal((body as WireError).error.code, 'InsufficientStorage');
         assert.ok(Number(headers.get('retry-after')) > 0);
       }
-      const upload = await fetch(begun.upload, {
-        method: 'PUT',
-        headers: { 'x-ms-blob-type': 'BlockBlob' },
-        body: randomBytes(1000),
-      });
-      assert.deepEqual([upload.status, upload.headers.get('x-ms-error-code')], [507, 'InsufficientStorage']);
+      const upload = await refusalOf(() =>
+        fetch(begun.upload, {
+          method: 'PUT',
+          headers: { 'x-ms-blob-type': 'BlockBlob' },
+          body: randomBytes(1000),
+        }),
+      );
+      assert.equal(upload.headers.get('x-ms-error-code'), 'InsufficientStorage');
       assert.equal((await api.delete(`/imodels/${doomed.id}`)).status, 204);
       assert.equal((await api.get(`/imodels/${doomed.id}`)).status, 404);
       await reads();

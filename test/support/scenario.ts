@@ -36,13 +36,16 @@ interface Notes {
   clones: { id: string; iTwinId: string; index: number }[];
 }
 
+/** How long one part may take, ms. It takes 20 s at most on a quiet machine, and took 100 s beside five others. */
+const timeoutMs = 250_000;
+
 /** Runs one part in a new process; a failure includes its output. */
 export function runScenario(input: ScenarioInput): Promise<void> {
   return new Promise((resolve, reject) => {
     const child = execFile(
       process.execPath,
       [fileURLToPath(import.meta.url), JSON.stringify(input)],
-      { timeout: 100_000 },
+      { timeout: timeoutMs },
       (error, stdout, stderr) => {
         if (error === null) resolve();
         else reject(new Error(`${input.part} ended with ${child.exitCode ?? child.signalCode}:\n${stdout}\n${stderr}`));

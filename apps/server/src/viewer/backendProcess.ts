@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdirSync, rmSync } from 'node:fs';
 import http from 'node:http';
+import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { FastifyBaseLogger } from 'fastify';
 import { memoryOf, treeOf } from '../checkpoints/itwinjs/processTree.ts';
@@ -61,7 +62,7 @@ export class BackendProcess implements Backend {
   #failedStarts = 0;
   #earliestStart = 0;
   #idle: NodeJS.Timeout | undefined;
-  #stopped = false;
+  readonly #stopping = new AbortController();
   /** Number of open checkpoints. */
   open = 0;
   /** How often the process was started. */
@@ -109,7 +110,7 @@ export class BackendProcess implements Backend {
   }
 
   async stop(): Promise<void> {
-    this.#stopped = true;
+    this.#stopping.abort(new Error('the server shuts down'));
     clearTimeout(this.#idle);
     const child = this.#child;
     if (child === undefined) return;
@@ -123,7 +124,7 @@ export class BackendProcess implements Backend {
   }
 
   async #require(signal: AbortSignal): Promise<Running> {
-    if (this.#stopped) throw new BackendLostError(new Error('the server shuts down'));
+    if (this.#stopping.signal.aborted) throw new BackendLostError(this.#stopping.signal.reason);
     this.#running ??= this.#start();
     const running = this.#running;
     return new Promise((resolve, reject) => {
@@ -137,7 +138,7 @@ export class BackendProcess implements Backend {
   async #start(): Promise<Running> {
     try {
       const pauseMs = this.#earliestStart - performance.now();
-      if (pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, pauseMs));
+      if (pauseMs > 0) await pause(pauseMs, undefined, { signal: this.#stopping.signal });
       const running = await this.#spawn();
       this.#failedStarts = 0;
       return running;
@@ -159,6 +160,8 @@ export class BackendProcess implements Backend {
       throw error;
     });
     await isolation.grantAccess(folder);
+    // A process that started after `stop` would be ended by nobody.
+    this.#stopping.signal.throwIfAborted();
     const { file, args, options } = isolation.command(fileURLToPath(script), [folder], true);
     const child = spawn(file, args, { ...options, stdio: ['ignore', 'ignore', 'pipe', 'ipc'], serialization: 'json' });
     this.#child = child;
@@ -172,7 +175,7 @@ export class BackendProcess implements Backend {
       this.#running = undefined;
       this.open = 0;
       agent.destroy();
-      if (!this.#stopped && killedBy !== 'SIGTERM')
+      if (!this.#stopping.signal.aborted && killedBy !== 'SIGTERM')
         log.warn({ code, killedBy, output }, 'the view back end ended; the next request of a viewer starts it again');
     });
     const settings: BackendSettings = {
@@ -223,7 +226,7 @@ export class BackendProcess implements Backend {
 
   #endWhenIdle(): void {
     clearTimeout(this.#idle);
-    if (this.#calls > 0 || this.#stopped) return;
+    if (this.#calls > 0 || this.#stopping.signal.aborted) return;
     this.#idle = setTimeout(() => this.#child?.kill('SIGTERM'), this.#options.viewer.idleSeconds * 2000);
     this.#idle.unref();
   }

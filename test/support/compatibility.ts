@@ -130,7 +130,7 @@ export function compatibilityTable(folder: string): string {
     '',
     '`test/browser.test.ts` runs the management client and `@itwin/imodels-access-frontend` in Chromium, from another origin.',
     '`test/checkpoints.test.ts` runs iTwin.js itself: briefcases, pushes, read-only opens from checkpoints, on sources, clones and forks.',
-    'Viewers that are built on iTwin.js 5.1 to 5.13 can use the back end of the server; those on 4.11 show the model, but no properties',
+    'Viewers that are built on iTwin.js 5.1 to 5.13 can use the back end of the server, and so can those on 4.11',
     '([viewer.md](viewer.md#versions)).',
     '',
     '| | address | verified by | differs |',

@@ -24,6 +24,7 @@ import {
   type ViewCheckpoint,
 } from '../protocol.ts';
 import { OpenCheckpoints, ServerUnreachableError, unreachable } from './openCheckpoints.ts';
+import { registerPresentation4, withPresentation4 } from './presentation4.ts';
 
 /**
  * The version of IModelReadRpcInterface in core-common 5.9 to 5.13. iTwin.js refuses front ends with a later minor version
@@ -101,6 +102,7 @@ export async function runBackend(
     IModelTileRpcInterface,
     ECSchemaRpcInterface,
     PresentationRpcInterface,
+    registerPresentation4(),
   ]);
   // Its types are those of Express, of which it uses what `RpcRequest` and `RpcResponse` have.
   const protocol = configuration.protocol as unknown as Protocol;
@@ -208,7 +210,7 @@ function isKey(given: string | string[] | undefined, key: string): boolean {
 function requestOf(request: IncomingMessage, body: string): RpcRequest {
   return {
     body,
-    url: request.url ?? '',
+    url: withPresentation4(request.url ?? ''),
     method: request.method ?? 'POST',
     ip: '',
     header: (name: string) => request.headers[name.toLowerCase()] as string | undefined,

@@ -12,7 +12,7 @@ import {
  * operation is answered by the implementation of 5.0.0, with what differs translated:
  *
  * - `getPagedNodes` and `getNodePaths`: the label of a node is its `labelDefinition` in 4.x, and the counts of filters have other names.
- * - `getContentDescriptor`: 5.x answers with JSON as text. Front ends before 4.4 expect it parsed, and do not ask for `transport`.
+ * - `getContentDescriptor`: 5.x answers with JSON as text. Older front ends expect it parsed, and do not ask for `transport`.
  * - `computeSelection`: front ends of 4.x may send the ids and the scope as parameters of their own.
  * - The key of a node without a version is one of version 1.
  * - A failure is an answer with a status; so is a request that takes longer, after which a front end of 4.x asks again at once.

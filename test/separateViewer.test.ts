@@ -8,6 +8,7 @@ import type { AddressInfo } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
+import { examine } from '../apps/server/src/maintenance/doctor.ts';
 import { version } from '../apps/server/src/version.ts';
 import type { WireError } from './support/api.ts';
 import { makeIModel, official, workFolder } from './support/clients.ts';
@@ -117,6 +118,29 @@ describe('A view back end that cannot work for a server', { skip, timeout: 240_0
       } finally {
         other.close();
       }
+    }
+  });
+
+  test('is examined by `offshoot doctor`, which says what is wrong with it', async () => {
+    const stopped = `http://127.0.0.1:${await freePort()}`;
+    const other = await otherRelease({ 'offshoot-view-release': '99/9.9.9/9.9.9' });
+    try {
+      for (const [service, state, text] of [
+        [{ url, key }, 'ok', /answers/],
+        [{ url, key: 'k'.repeat(32) }, 'fault', /has another OFFSHOOT_VIEWER_KEY than this server/],
+        [{ url: other.url, key }, 'fault', /is newer: it runs Offshoot 9\.9\.9/],
+        [{ url: stopped, key }, 'fault', /does not answer/],
+      ] as const) {
+        const findings = await examine(installation.config({ ...viewerConfig, viewer: { enabled: true, service } }));
+        const found = findings.find(({ check }) => check === 'viewers');
+        assert.equal(found?.state, state, found?.text);
+        assert.match(found.text, text);
+        assert.equal(found.remedy === undefined, state === 'ok');
+      }
+      const off = await examine(installation.config());
+      assert.equal(off.find(({ check }) => check === 'viewers')?.text, 'Not answered (viewer.enabled).');
+    } finally {
+      other.close();
     }
   });
 

@@ -4,7 +4,7 @@ import pino from 'pino';
 import { viewerKeyName } from '../config.ts';
 import { version } from '../version.ts';
 import { openDataFolder, openWorkFolder } from '../wiring/dataFolder.ts';
-import { isViewerInstalled } from '../wiring/viewer.ts';
+import { isViewerInstalled } from '../viewer/installed.ts';
 import { closeOnSignal } from './ending.ts';
 import { exitCodes, ExitError } from './exit.ts';
 import { serviceSettings, type ServiceOptions } from './serviceSettings.ts';

@@ -13,9 +13,12 @@ import type { Config } from '../config.ts';
 import { databaseNow, isPostgres } from '../db/clock.ts';
 import { databaseFile, EmptyDatabaseError, openDatabase, type Database } from '../db/database.ts';
 import { RemoteWorker } from '../checkpoints/itwinjs/service/remoteWorker.ts';
+import { ApiError } from '../errors.ts';
 import { DiskSpace } from '../storage/diskSpace.ts';
 import { openStores, reachStores } from '../storage/stores.ts';
 import { countText } from '../terminal.ts';
+import { isViewerInstalled } from '../viewer/installed.ts';
+import { RemoteBackend } from '../viewer/remoteBackend.ts';
 
 /** The result of one check. `warning`: works, but is not recommended for a server with several users. */
 export interface Finding {
@@ -82,6 +85,7 @@ export async function examine(config: Config): Promise<Finding[]> {
     await database?.close();
   }
   await check('iTwin.js', () => iTwinJs(config));
+  await check('viewers', () => viewers(config));
   await check('address', () => address(config));
   await check('port', () => port(config));
   await check('tokens', () => tokens(config));
@@ -220,6 +224,28 @@ async function iTwinJs({ checkpoints }: Config): Promise<Found> {
     return error instanceof IsolationError ? fault(error.message) : fault(messageOf(error));
   } finally {
     rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function viewers({ viewer }: Config): Promise<Found> {
+  if (!viewer.enabled) return ok('Not answered (viewer.enabled).');
+  const { service } = viewer;
+  if (service === undefined)
+    return isViewerInstalled()
+      ? ok(`Answered by processes of this server, with iTwin.js ${iTwinJsVersion()}.`)
+      : fault(
+          'iTwin.js is not installed: no viewer is answered.',
+          'Install with optional packages and install scripts, or run `offshoot view-backend` on another machine (viewer.service).',
+        );
+  try {
+    await new RemoteBackend({ url: service.url, key: service.key ?? '' }).check();
+    return ok(`The view back end at ${service.url} answers.`);
+  } catch (error) {
+    if (error instanceof ApiError) return fault(messageOf(error.cause), 'See "A separate back end" in docs/viewer.md.');
+    return fault(
+      `The view back end at ${service.url} does not answer.`,
+      'Start `offshoot view-backend` there, and check viewer.service.url and the network between both.',
+    );
   }
 }
 

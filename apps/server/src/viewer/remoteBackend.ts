@@ -1,7 +1,17 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import { ApiError } from '../errors.ts';
-import { sendTo, type Backend, type BackendAddress, type BackendAnswer, type BackendRequest } from './backend.ts';
-import { misfitOf, refusalHeader, releaseHeader } from './protocol.ts';
+import {
+  BackendLostError,
+  sendTo,
+  type Backend,
+  type BackendAddress,
+  type BackendAnswer,
+  type BackendRequest,
+} from './backend.ts';
+import { misfitOf, pingPath, refusalHeader, releaseHeader } from './protocol.ts';
+
+/** How long a back end takes to say that it can answer, milliseconds. It takes a few. */
+const checkMs = 5000;
 
 /** A back end that runs elsewhere (`offshoot view-backend`), where something else starts it again when it ends. */
 export class RemoteBackend implements Backend {
@@ -16,6 +26,12 @@ export class RemoteBackend implements Backend {
     const answer = await sendTo(this.#address, undefined, request, signal);
     this.#requireUsable(answer.headers);
     return answer;
+  }
+
+  /** Asks the back end whether it can answer this server. @throws ApiError ViewerBackendUnusable, BackendLostError */
+  async check(): Promise<void> {
+    const { status } = await this.call({ path: pingPath, body: '', headers: {} }, AbortSignal.timeout(checkMs));
+    if (status !== 204) throw new BackendLostError(new Error(`it answered ${status}`));
   }
 
   stop(): Promise<void> {

@@ -2,12 +2,12 @@ import path from 'node:path';
 import type { FastifyBaseLogger } from 'fastify';
 import type { Checkpoints } from '../checkpoints/checkpoints.ts';
 import { iTwinJsVersion } from '../checkpoints/itwinjs/itwinjsVersion.ts';
-import { isITwinJsInstalled } from '../checkpoints/itwinjs/workerProcess.ts';
 import type { Config } from '../config.ts';
 import type { Database } from '../db/database.ts';
 import type { SignedLinks } from '../storage/signedLinks.ts';
 import type { Stores } from '../storage/stores.ts';
 import { BackendProcess } from '../viewer/backendProcess.ts';
+import { isViewerInstalled } from '../viewer/installed.ts';
 import { RemoteBackend } from '../viewer/remoteBackend.ts';
 import { StoredTiles } from '../viewer/storedTiles.ts';
 import { TileCache } from '../viewer/tileCache.ts';
@@ -57,14 +57,4 @@ export function wireViewer(config: Config, { workDir, log, stores, ...parts }: V
     ),
   );
   return new Viewer({ ...parts, config, tiles, storedTiles, backends, version });
-}
-
-/** Whether iTwin.js and the packages of the interfaces of viewers are installed. */
-export function isViewerInstalled(): boolean {
-  try {
-    for (const name of ['@itwin/presentation-backend', '@itwin/ecschema-rpcinterface-impl']) import.meta.resolve(name);
-    return isITwinJsInstalled();
-  } catch {
-    return false;
-  }
 }

@@ -42,6 +42,8 @@ test('all errors of a configuration are reported together, each with its path', 
         tiers: { Trial: { general: [{ requests: 0, seconds: 60 }], operations: {} } },
         issuers: [{ issuer: 'https://a.example' }],
         publicUrl: 'ftp://x',
+        logLevel: 'loud',
+        store: { type: 'tape' },
       }),
     );
     const faults = faultsOf(() => loadConfig({}, { file, env: { OFFSHOOT_PORT: 'x', OFFSHOOT_TRUST_PROXY: 'maybe' } }));
@@ -53,6 +55,8 @@ test('all errors of a configuration are reported together, each with its path', 
       /tiers\.Trial\.general\.0\.requests/,
       /issuers\.0 .*audience/,
       /^publicUrl/,
+      /^logLevel must be one of .*\bwarn\b/,
+      /^store\.type must be one of files, s3, azure$/,
     ])
       assert.ok(
         faults.some((fault) => expected.test(fault)),

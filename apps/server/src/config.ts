@@ -1335,6 +1335,8 @@ function describeFault(error: ErrorObject): string {
   const place = error.instancePath.slice(1).replaceAll('/', '.') || 'the configuration';
   if (error.keyword === 'additionalProperties')
     return `${place}: there is no setting '${(error.params as { additionalProperty: string }).additionalProperty}'`;
+  if (error.keyword === 'enum')
+    return `${place} must be one of ${(error.params as { allowedValues: unknown[] }).allowedValues.map(String).join(', ')}`;
   return `${place} ${error.message ?? 'is not valid'}`;
 }
 

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 import pino from 'pino';
 import { BackendLostError } from '../apps/server/src/viewer/backend.ts';
 import { BackendProcess } from '../apps/server/src/viewer/backendProcess.ts';
+import { workFolder } from './support/clients.ts';
 import { Installation } from './support/server.ts';
 
 async function backendIn(folder: string, parent: string): Promise<BackendProcess> {
@@ -14,9 +14,9 @@ async function backendIn(folder: string, parent: string): Promise<BackendProcess
 }
 
 function emptyFolder(t: TestContext): string {
-  const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-view-'));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  return folder;
+  const work = workFolder();
+  t.after(() => work.remove());
+  return work.path;
 }
 
 const request = { path: '/', body: '', headers: {} };

@@ -86,12 +86,15 @@ export async function sendTo(
   }
 }
 
+/** Asks a back end whether it answers: with 204 if nothing is wrong. @throws BackendLostError, or a timeout */
+export function ping(address: BackendAddress): Promise<BackendAnswer> {
+  return sendTo(address, undefined, { path: pingPath, body: '', headers: {} }, AbortSignal.timeout(pingMs));
+}
+
 /** Whether a back end answers, although a request to it did not. */
 export async function isResponsive(address: BackendAddress): Promise<boolean> {
   try {
-    const ping = { path: pingPath, body: '', headers: {} };
-    const { status } = await sendTo(address, undefined, ping, AbortSignal.timeout(pingMs));
-    return status === 204;
+    return (await ping(address)).status === 204;
   } catch {
     return false;
   }

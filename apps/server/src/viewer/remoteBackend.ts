@@ -2,16 +2,14 @@ import type { IncomingHttpHeaders } from 'node:http';
 import { ApiError } from '../errors.ts';
 import {
   BackendLostError,
+  ping,
   sendTo,
   type Backend,
   type BackendAddress,
   type BackendAnswer,
   type BackendRequest,
 } from './backend.ts';
-import { misfitOf, pingPath, refusalHeader, releaseHeader } from './protocol.ts';
-
-/** How long a back end takes to say that it can answer, milliseconds. It takes a few. */
-const checkMs = 5000;
+import { misfitOf, refusalHeader, releaseHeader } from './protocol.ts';
 
 /** A back end that runs elsewhere (`offshoot view-backend`), where something else starts it again when it ends. */
 export class RemoteBackend implements Backend {
@@ -28,9 +26,10 @@ export class RemoteBackend implements Backend {
     return answer;
   }
 
-  /** Asks the back end whether it can answer this server. @throws ApiError ViewerBackendUnusable, BackendLostError */
+  /** Asks the back end whether it can answer this server. @throws ApiError ViewerBackendUnusable, BackendLostError, or a timeout */
   async check(): Promise<void> {
-    const { status } = await this.call({ path: pingPath, body: '', headers: {} }, AbortSignal.timeout(checkMs));
+    const { status, headers } = await ping(this.#address);
+    this.#requireUsable(headers);
     if (status !== 204) throw new BackendLostError(new Error(`it answered ${status}`));
   }
 

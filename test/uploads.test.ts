@@ -11,7 +11,10 @@ import { until } from './support/until.ts';
 
 const linkSeconds = 100;
 const leaseSeconds = 600;
-/** Links live 100 s, so that a slow machine stays far below what is left of one, and a push lease 600 s. File stores, because S3 refuses clients whose clock is moved. */
+/**
+ * Links live 100 s, so that a slow machine stays far below what is left of one, and a push lease 600 s. File stores, because S3 refuses
+ * clients whose clock is moved.
+ */
 const config = {
   store: { type: 'files' as const },
   signedLinkSeconds: linkSeconds,

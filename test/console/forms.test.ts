@@ -153,17 +153,31 @@ describe('Forms of the console', { skip }, () => {
     await page.keyboard.press('Enter');
     await dialog().getByText('The clone will contain all 2 changesets').waitFor();
     await tabTo('the target', "e.id === 'clone-target'");
+    const gate = new Gate();
+    const isSearch = (url: URL): boolean => url.searchParams.get('$search') !== null;
+    await page.route(isSearch, gate.hold);
     await page.keyboard.press('Control+A');
     await page.keyboard.type('Air');
     await page.getByRole('option', { name: 'Airport' }).waitFor();
     await page.keyboard.press('ArrowDown');
+    const isActive =
+      "document.getElementById(document.activeElement.getAttribute('aria-activedescendant'))?.textContent";
+    await holds(page, `${isActive} === 'Airport'`);
+    // What the server answers later must not move the focus to another iTwin.
+    const answered = page.waitForResponse((response) => isSearch(new URL(response.url())));
+    await gate.open();
+    await (await answered).finished();
+    await page.evaluate('new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))');
     await page.keyboard.press('Enter');
     await holds(page, "document.activeElement.value === 'Airport'");
     await tabTo('the kind', "e.matches('[role=combobox]') && e.id !== 'clone-target'");
     await page.keyboard.press('Enter');
     await page.getByRole('option', { name: 'Fork with history' }).waitFor();
+    // The list takes the focus after it has opened.
+    await holds(page, "document.activeElement.matches('[role=option]')");
     await page.keyboard.press('ArrowDown');
     await page.keyboard.press('ArrowDown');
+    await holds(page, "document.activeElement.textContent.startsWith('Fork with history')");
     await page.keyboard.press('Enter');
     await tabTo('Create the fork', "e.matches('[role=dialog] button[type=submit]')");
     await page.keyboard.press('Enter');

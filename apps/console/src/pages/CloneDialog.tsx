@@ -1,25 +1,18 @@
-import { Alert, ComboBox, Label, LabeledInput, LabeledSelect, Text } from '@itwin/itwinui-react';
-import { useInfiniteQuery, useQuery, useQueryClient, type QueryClient } from '@tanstack/react-query';
+import { Alert, LabeledInput, LabeledSelect, Text } from '@itwin/itwinui-react';
+import { useQuery, useQueryClient, type QueryClient } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
 import { useMemo, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { api, apiHeaders } from '../api/client.ts';
 import { ApiFault } from '../api/fault.ts';
-import {
-  headQuery,
-  iModelPermissionsQuery,
-  itemsOf,
-  iTwinPermissionsQuery,
-  iTwinQuery,
-  iTwinsQuery,
-  refresh,
-} from '../api/queries.ts';
+import { headQuery, iModelPermissionsQuery, iTwinPermissionsQuery, refresh } from '../api/queries.ts';
 import type { IModel } from '../api/types.ts';
 import { useIsShown, useSubmit } from '../api/useSubmit.ts';
 import { useSession } from '../auth/context.ts';
 import { FormDialog } from '../components/FormDialog.tsx';
 import { DescriptionField } from '../components/NameFields.tsx';
 import { numberText } from '../format.ts';
+import { TargetChoice } from './TargetChoice.tsx';
 
 interface CloneDialogProps {
   iModel: IModel;
@@ -187,41 +180,6 @@ async function changesetIdOf(client: QueryClient, iModelId: string, index: numbe
   if (index !== undefined)
     return (await api<{ changeset: { id: string } }>(`/imodels/${iModelId}/changesets/${index}`)).changeset.id;
   return (await client.query({ ...headQuery(iModelId), staleTime: 0 }))?.id ?? null;
-}
-
-/** The iTwin that will hold the clone, found by its name. */
-function TargetChoice({ value, onChange }: { value: string; onChange: (iTwinId: string) => void }) {
-  const { t } = useTranslation();
-  const [search, setSearch] = useState('');
-  const own = useQuery(iTwinQuery(value));
-  const list = useInfiniteQuery(iTwinsQuery('all', search));
-  const options = useMemo(() => {
-    const found = itemsOf(list.data).map(({ id, displayName }) => ({ value: id, label: displayName }));
-    const chosen = own.data;
-    return chosen === undefined || found.some((each) => each.value === chosen.id)
-      ? found
-      : [{ value: chosen.id, label: chosen.displayName }, ...found];
-  }, [list.data, own.data]);
-  return (
-    <div>
-      <Label htmlFor="clone-target" required>
-        {t('clone.target')}
-      </Label>
-      <ComboBox
-        options={options}
-        value={value}
-        onChange={(chosen) => {
-          if (chosen !== '') onChange(chosen);
-        }}
-        filterFunction={(all) => all}
-        emptyStateMessage={t('lists.nothing')}
-        inputProps={{
-          id: 'clone-target',
-          onChange: ({ currentTarget }) => setSearch(currentTarget.value.trim()),
-        }}
-      />
-    </div>
-  );
 }
 
 function WhatIsCopied({ kind }: { kind: Kind }) {

@@ -50,6 +50,11 @@ onEachDatabase('Changeset groups', {}, (context) => {
     assert.equal((await group.getCreator())?.id, people.olivia.id);
     assert.equal((await push(made, group.id)).groupId, group.id);
     const listed = await all(context.olivia.client.changesets.getMinimalList({ ...as(), iModelId: made.id }));
+    const backwards = await context.api.get(`/imodels/${made.id}/changesets?$orderBy=index desc`);
+    assert.deepEqual(
+      (backwards.body as { changesets: { groupId: string | null }[] }).changesets.map(({ groupId }) => groupId),
+      listed.map(({ groupId }) => groupId).reverse(),
+    );
     assert.deepEqual(
       listed.map(({ groupId }) => groupId),
       [null, group.id],

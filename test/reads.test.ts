@@ -33,12 +33,30 @@ onEachDatabase('Reads', {}, (context) => {
         numbers.push(await countOf(context.api, path));
       return numbers;
     };
-    // Access; then the changeset, its group, version and checkpoint; of a page also its size and the checkpoints on it.
-    const expected = [1, 5, 5, 7, 2];
+    // Access; then the changeset, its group, version and checkpoint; of a minimal page the changesets and their groups.
+    const expected = [1, 5, 5, 3, 2];
     assert.deepEqual(await counts(), expected);
     await pushMore(context.olivia, made, 3);
     await makeIModel(context.olivia, iTwinId);
     assert.deepEqual(await counts(), expected);
+  });
+
+  test('synchronization info shortens only the pages that show it', async () => {
+    const made = await makeIModel(context.olivia, await context.server.iTwin(), { changesets: 3 });
+    const info = JSON.stringify({ taskId: 'x'.repeat(2_500_000), changedFiles: null });
+    await context.server.services.database.db
+      .updateTable('changeset')
+      .set({ synchronization_info: info })
+      .where(
+        'id',
+        'in',
+        made.changesets.map(({ id }) => id),
+      )
+      .execute();
+    const count = async (prefer: object): Promise<number> =>
+      ((await context.api.get(`/imodels/${made.id}/changesets`, prefer)).body as { changesets: object[] }).changesets
+        .length;
+    assert.deepEqual([await count({}), await count({ prefer: 'return=representation' })], [3, 1]);
   });
 
   test('pages of every size and order have the same changesets and iModels', async () => {

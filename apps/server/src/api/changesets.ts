@@ -5,6 +5,7 @@ import { parseChangesetId, parseChangesetRef } from '../domain.ts';
 import { ApiError, detail } from '../errors.ts';
 import { maxExtendedDataBytes } from '../changesets/extendedData.ts';
 import type { Changeset } from '../changesets/changesets.ts';
+import type { ChangesetSummary } from '../db/statements/listChangesets.ts';
 import type { Services } from '../services.ts';
 import type { Links, StorageLink } from './links.ts';
 import { pageOf } from '../db/keysetPaging.ts';
@@ -89,7 +90,7 @@ interface OwnFacts {
   checkpointBefore: (index: number) => number;
 }
 
-function toMinimal(iModelId: string, row: Changeset, links: Links, own: OwnFacts) {
+function toMinimal(iModelId: string, row: ChangesetSummary, links: Links, { groups }: Pick<OwnFacts, 'groups'>) {
   return {
     id: row.id,
     displayName: String(row.index),
@@ -102,7 +103,7 @@ function toMinimal(iModelId: string, row: Changeset, links: Links, own: OwnFacts
     containingChanges: row.containing_changes,
     fileSize: row.file_size,
     briefcaseId: row.briefcase_id,
-    groupId: own.groups.get(row.index) ?? null,
+    groupId: groups.get(row.index) ?? null,
     _links: { self: links.to(iModelId, path(row.id)), creator: links.user(iModelId, row.creator_id) },
   };
 }
@@ -127,13 +128,19 @@ function toFull(iModelId: string, row: Changeset, links: Links, download: Storag
 
 const fileOf = (row: Changeset) => ({ blobId: row.blob_id, fileName: `${row.id}.cs` });
 
+/** The lowest and the highest index of changesets that are in the order of their indexes, or in reverse. */
+function spanOf(rows: readonly { index: number }[]): [number, number] {
+  const ends = [rows[0]?.index ?? 0, rows.at(-1)?.index ?? 0];
+  return [Math.min(...ends), Math.max(...ends)];
+}
+
 async function ownFacts(
   { changesetGroups, namedVersions, checkpoints }: Services,
   imodel: IModelTable,
-  indexes: readonly number[],
+  rows: readonly { index: number }[],
 ): Promise<OwnFacts> {
-  if (indexes.length === 0) return { groups: new Map(), versions: new Map(), checkpointBefore: () => 0 };
-  const [first, last] = [Math.min(...indexes), Math.max(...indexes)];
+  if (rows.length === 0) return { groups: new Map(), versions: new Map(), checkpointBefore: () => 0 };
+  const [first, last] = spanOf(rows);
   const [groups, versions, checkpointBefore] = await Promise.all([
     changesetGroups.ofChangesets(imodel.id, first, last),
     namedVersions.onChangesets(imodel.id, first, last),
@@ -194,29 +201,27 @@ const listChangesets = imodelRoute({
       if (descending !== backward) last = Math.min(last, at - 1);
       else first = Math.max(first, at + 1);
     }
-    const { rows, fitting } = await services.changesets.list(access.imodel, {
-      first,
-      last,
-      top,
-      skip: skip ?? 0,
-      descending: descending !== backward,
-    });
-    const page = pageOf(rows, request, (row) => row.index, fitting);
+    const range = { first, last, top, skip: skip ?? 0, descending: descending !== backward };
     const id = access.imodel.id;
-    const own = await ownFacts(
-      services,
-      access.imodel,
-      page.items.map((row) => row.index),
-    );
-    const downloads =
-      representation && access.permissions.has('imodels_read')
-        ? await links.downloads(page.items.map(fileOf))
-        : undefined;
+    const listPath = `/imodels/${id}/changesets`;
+    const indexOf = (row: { index: number }): number => row.index;
+    if (!representation) {
+      const page = pageOf(await services.changesets.listSummaries(access.imodel, range), request, indexOf);
+      const groups = await services.changesetGroups.ofChangesets(id, ...spanOf(page.items));
+      return {
+        changesets: page.items.map((row) => toMinimal(id, row, links, { groups })),
+        _links: links.page(listPath, rawQuery, page),
+      };
+    }
+    const { rows, fitting } = await services.changesets.list(access.imodel, range);
+    const page = pageOf(rows, request, indexOf, fitting);
+    const own = await ownFacts(services, access.imodel, page.items);
+    const downloads = access.permissions.has('imodels_read')
+      ? await links.downloads(page.items.map(fileOf))
+      : undefined;
     return {
-      changesets: page.items.map((row, n) =>
-        representation ? toFull(id, row, links, downloads?.[n] ?? null, own) : toMinimal(id, row, links, own),
-      ),
-      _links: links.page(`/imodels/${id}/changesets`, rawQuery, page),
+      changesets: page.items.map((row, n) => toFull(id, row, links, downloads?.[n] ?? null, own)),
+      _links: links.page(listPath, rawQuery, page),
     };
   },
 });
@@ -238,7 +243,7 @@ const getChangeset = imodelRoute({
   errors: ['ChangesetNotFound'],
   async handler({ access, params, links, services }) {
     const row = await services.changesets.get(access.imodel, parseChangesetRef(params['changeset'] ?? ''));
-    const own = await ownFacts(services, access.imodel, [row.index]);
+    const own = await ownFacts(services, access.imodel, [row]);
     const download = access.permissions.has('imodels_read') ? await links.download(fileOf(row)) : null;
     return { changeset: toFull(access.imodel.id, row, links, download, own) };
   },
@@ -441,7 +446,7 @@ const updateChangeset = imodelRoute({
       parseChangesetId(params['changeset'] ?? ''),
       body.briefcaseId,
     );
-    const full = toFull(access.imodel.id, row, links, null, await ownFacts(services, access.imodel, [row.index]));
+    const full = toFull(access.imodel.id, row, links, null, await ownFacts(services, access.imodel, [row]));
     // Rule of the wire: these are null in this answer, even if later reads return values.
     return {
       changeset: {

@@ -10,7 +10,13 @@ import type { ChangesetTable, IModelTable, PendingChangesetTable } from '../db/s
 import { appendChangeset } from '../db/statements/appendChangeset.ts';
 import { findChangeset } from '../db/statements/findChangeset.ts';
 import type { HistoryView } from '../db/statements/segmentAt.ts';
-import { listChangesets, listedSizes, type ChangesetPage } from '../db/statements/listChangesets.ts';
+import {
+  listChangesets,
+  listedSizes,
+  listSummaries,
+  type ChangesetPage,
+  type ChangesetSummary,
+} from '../db/statements/listChangesets.ts';
 import { lockInitializedIModel } from '../db/statements/lockIModel.ts';
 import { parseGuid, type Caller, type ChangesetRef } from '../domain.ts';
 import { ApiError, detail } from '../errors.ts';
@@ -22,6 +28,9 @@ import { findGroup, joinGroup } from './changesetGroups.ts';
 
 /** A changeset as its iModel has it, whichever segment contains it. */
 export type Changeset = Omit<ChangesetTable, 'segment_id'>;
+
+/** A range of changesets, without the first `skip` of them, from which a page takes `top`. */
+type PageOfChangesets = Omit<ChangesetPage, 'limit'> & { top: number; skip: number };
 
 /** A changeset to be pushed. */
 export interface PushRequest {
@@ -68,20 +77,20 @@ export class Changesets {
     return changeset;
   }
 
-  /**
-   * Up to `top` changesets and one more, or fewer if their synchronization info fills a page. `fitting` of them make a page. Indexes have
-   * no gaps, so `skip` moves the range: walking the skipped rows took 1.5 s at 1,000,000 changesets.
-   */
+  /** Up to `top` changesets and one more, or fewer if their synchronization info fills a page. `fitting` of them make a page. */
   async list(
     view: HistoryView,
-    { top, skip, ...range }: Omit<ChangesetPage, 'limit'> & { top: number; skip: number },
+    { top, ...range }: PageOfChangesets,
   ): Promise<{ rows: ChangesetTable[]; fitting: number }> {
-    const page = range.descending
-      ? { ...range, last: Math.min(range.last, view.head_index) - skip }
-      : { ...range, first: range.first + skip };
+    const page = afterSkipped(view, range);
     const sizes = await listedSizes(this.#database, view, { ...page, limit: top });
     const fitting = sizes === undefined ? top : itemsThatFit(sizes);
     return { rows: await listChangesets(this.#database, view, { ...page, limit: fitting + 1 }), fitting };
+  }
+
+  /** Up to `top` changesets and one more. They show no synchronization info, so any number of them fits on a page. */
+  async listSummaries(view: HistoryView, { top, ...range }: PageOfChangesets): Promise<ChangesetSummary[]> {
+    return listSummaries(this.#database, view, { ...afterSkipped(view, range), limit: top + 1 });
   }
 
   /**
@@ -278,6 +287,16 @@ export class Changesets {
       message: `The uploaded file is refused for the Changeset ${changesetId}: ${fault}. Begin the push again.`,
     });
   }
+}
+
+/** Indexes have no gaps, so `skip` moves the range: walking the skipped rows took 1.5 s at 1,000,000 changesets. */
+function afterSkipped(
+  view: HistoryView,
+  { skip, ...range }: Omit<PageOfChangesets, 'top'>,
+): Omit<ChangesetPage, 'limit'> {
+  return range.descending
+    ? { ...range, last: Math.min(range.last, view.head_index) - skip }
+    : { ...range, first: range.first + skip };
 }
 
 /** Whether a push still holds its lease. A lease that ends later than one that begins now was made on a clock that has been set back, and counts as expired. */

@@ -31,6 +31,31 @@ export async function listChangesets(
   return bounds === undefined ? [] : inOrder(await rows(engine).all(db, bounds), page);
 }
 
+/** What a minimal representation shows of a changeset. */
+export type ChangesetSummary = Pick<ChangesetTable, (typeof summaryColumns)[number]>;
+
+const summaryColumns = [
+  'index',
+  'id',
+  'parent_id',
+  'file_size',
+  'description',
+  'containing_changes',
+  'briefcase_id',
+  'creator_id',
+  'pushed_at',
+] as const;
+
+/** The same changesets without what only full representations show. Of that, synchronization info may take megabytes. */
+export async function listSummaries(
+  { db, engine }: Pick<Database, 'db' | 'engine'>,
+  view: HistoryView,
+  page: ChangesetPage,
+): Promise<ChangesetSummary[]> {
+  const bounds = boundsOf(view, page);
+  return bounds === undefined ? [] : inOrder(await summaries(engine).all(db, bounds), page);
+}
+
 /**
  * Bytes of the synchronization info of the same changesets; undefined if all of it fits on a page, which one row tells. Most pages need
  * no size of each changeset.
@@ -70,6 +95,9 @@ function inOrder<R extends { index: number }>(found: R[], { descending }: Change
 }
 
 const rows = compiledShapes((db, bounds: Bounds, engine: Engine) => listed(db, bounds, engine).selectAll('c'));
+const summaries = compiledShapes((db, bounds: Bounds, engine: Engine) =>
+  listed(db, bounds, engine).select(summaryColumns.map((column) => `c.${column}` as const)),
+);
 const sizes = compiledShapes((db, bounds: Bounds, engine: Engine) => sizesOf(db, bounds, engine));
 const totalSize = compiledShapes((db, bounds: Bounds, engine: Engine) =>
   db.selectFrom(sizesOf(db, bounds, engine).as('s')).select(sql<number | null>`sum(s.bytes)`.as('bytes')),

@@ -65,17 +65,22 @@ onEachDatabase(
       assert.ok((note?.triangles ?? 0) >= 10);
     });
 
-    test('show in the thumbnail, without what is invisible at first', { skip }, async () => {
-      await ended(context.api, plan);
+    /** Reads the thumbnail. @returns the share of its pixels that have about a colour */
+    const sharesOf = async (iModelId: string): Promise<(wanted: readonly number[]) => number> => {
       const { client, authorization } = context.olivia;
       const { image } = await client.thumbnails.download({
         authorization,
-        iModelId: plan,
+        iModelId,
         urlParams: { size: ThumbnailSize.Large },
       });
       const data = await sharp(Buffer.from(image)).removeAlpha().raw().toBuffer();
-      const share = (wanted: readonly number[]): number =>
+      return (wanted) =>
         shareOf({ data }, (...rgb) => rgb.every((value, n) => Math.abs(value - (wanted[n] ?? 0)) < 30));
+    };
+
+    test('show in the thumbnail, without what is invisible at first', { skip }, async () => {
+      await ended(context.api, plan);
+      const share = await sharesOf(plan);
       assert.ok(share([255, 0, 0]) > 0.2, 'the room is red');
       assert.ok(share([255, 255, 0]) > 0.05, 'the carpet is yellow');
       assert.ok(share([0, 0, 255]) > 0.005, 'the text is blue');
@@ -88,7 +93,7 @@ onEachDatabase(
       const rows = await db.selectFrom('graphics').select(['id', 'summary']).where('summary', 'is not', null).execute();
       for (const { id, summary } of rows) {
         const { format, ...rest } = JSON.parse(summary ?? '') as Record<string, unknown>;
-        assert.equal(format, 2);
+        assert.equal(format, 3);
         await db
           .updateTable('graphics')
           .set({ summary: JSON.stringify(rest) })
@@ -110,18 +115,18 @@ onEachDatabase(
     });
 
     test(
-      'have the textures of surfaces, made smaller, and subcategories of three-dimensional elements',
+      'have the textures of surfaces, made smaller, in the thumbnail too, and subcategories of three-dimensional elements',
       { skip },
       async () => {
         const id = await makeModel(context.olivia, context.iTwinId, 'drawingProcess.ts', ['textured']);
         const graphics = await ended(context.api, id);
         assert.equal(graphics.state, 'successful', graphics.error?.message);
-        assert.deepEqual([graphics.summary?.elements, graphics.summary?.omittedTextures], [3, 0]);
+        assert.deepEqual([graphics.summary?.elements, graphics.summary?.omittedTextures], [4, 1]);
         const { subCategories } = await tableOf(graphics);
         assert.deepEqual(
           subCategories.map(({ label, hidden, elements }) => [label, hidden, elements]),
           [
-            ['Boxes', false, 2],
+            ['Boxes', false, 3],
             ['Second', false, 1],
           ],
         );
@@ -153,7 +158,12 @@ onEachDatabase(
           seen.push([subCategories[extras.subCategory]?.label, info.width, at(0.25), at(0.75)]);
         }
         // The large picture had 1,600 pixels at each side.
-        assert.deepEqual(seen, [['Boxes', 64, '101', '010'], ['Boxes', 512, '101', '010'], ['Second']]);
+        assert.deepEqual(seen, [['Boxes', 64, '101', '010'], ['Boxes', 512, '101', '010'], ['Second'], ['Boxes']]);
+        // The tops of the boxes, which the light meets.
+        const share = await sharesOf(id);
+        assert.ok(share([238, 0, 238]) > 0.02, 'one half of the texture is magenta');
+        assert.ok(share([0, 238, 0]) > 0.02, 'the other half is lime');
+        assert.ok(share([115, 115, 115]) > 0.02, 'what has a broken texture has the colour of its category');
       },
     );
   },

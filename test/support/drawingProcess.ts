@@ -1,8 +1,8 @@
 /**
  * Writes an iModel whose appearance is known: `drawingProcess.ts FILE plan|textured`. The plan has a red region of 10 by 8 metres, on it a
  * smaller yellow one and a text in blue, which is in a subcategory of its own, and a green region in a subcategory that is invisible by
- * itself. The textured model has a box with a picture in magenta and lime beside an orange box of another subcategory, and a
- * picture that is larger than the viewer needs. A process of its own, because iTwin.js blocks.
+ * itself. The textured model has a box with a picture in magenta and lime beside an orange box of another subcategory, a
+ * picture that is larger than the viewer needs, and one whose file is cut off. A process of its own, because iTwin.js blocks.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -98,14 +98,8 @@ function insertTextured(db: SnapshotDb): void {
   const model = PhysicalModel.insert(db, IModel.rootSubjectId, 'Boxes');
   const category = SpatialCategory.insert(db, IModel.dictionaryId, 'Boxes', appearance('gray'));
   const second = SubCategory.insert(db, category, 'Second', appearance('orange'));
-  const material = (name: string, size: number): string => {
-    const texture = Texture.insertTexture(
-      db,
-      IModel.dictionaryId,
-      `${name} picture`,
-      ImageSourceFormat.Png,
-      twoColours(size),
-    );
+  const material = (name: string, picture: string): string => {
+    const texture = Texture.insertTexture(db, IModel.dictionaryId, `${name} picture`, ImageSourceFormat.Png, picture);
     return RenderMaterialElement.insert(db, IModel.dictionaryId, name, {
       paletteName: 'test',
       patternMap: { TextureId: texture, pattern_scale: [1, 1] },
@@ -129,11 +123,13 @@ function insertTextured(db: SnapshotDb): void {
     };
     db.elements.insertElement(props);
   };
-  const small = material('small', 64);
-  const large = material('large', 1600);
+  const small = material('small', twoColours(64));
+  const large = material('large', twoColours(1600));
+  const broken = material('broken', twoColours(64).slice(0, 120));
   insert(0, (params) => (params.materialId = small));
   insert(5, (params) => (params.materialId = large));
   insert(10, (params) => (params.subCategoryId = second));
+  insert(15, (params) => (params.materialId = broken));
 }
 
 // A folder of its own: iTwin.js refuses one that another process uses.

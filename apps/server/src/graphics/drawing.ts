@@ -1,8 +1,9 @@
 /**
  * Version of what is drawn. 1 (without a number in the summary): no subcategories, no textures, and neither fillings nor texts of plans.
+ * 2: no textures in the thumbnail.
  * Graphics of an earlier version are shown as they are and drawn anew on request.
  */
-export const graphicsFormat = 2;
+export const graphicsFormat = 3;
 
 /** Limits of one drawing. */
 export interface DrawingLimits {

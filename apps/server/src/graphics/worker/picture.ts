@@ -1,10 +1,13 @@
 import type { Geometry, Material, Piece } from './geometry.ts';
 import { writePng } from './png.ts';
 import { rotateNormal } from './matrices.ts';
+import { halved, type Texels } from './texels.ts';
 
 /** Rendered at twice the size of the large picture, which smooths the edges. */
 const width = 1600;
 const height = 1000;
+/** Numbers of each projected vertex: place in the picture, depth, brightness, texture coordinates. */
+const stride = 6;
 /** Part of the picture that the model may fill. */
 const filled = 0.9;
 /** Colour of the background at the top and at the bottom. */
@@ -53,14 +56,16 @@ function lightOf({ right, up, eye }: View): Vector {
 /**
  * Draws the picture of a model, isometric or in plan.
  * @param hidden ids of subcategories that are left out
+ * @param textures by their ids; a surface whose texture is missing has the colour of its material
  * @returns PNGs of 400 × 250 and 800 × 500 pixels; undefined if there is nothing to see
  */
 export function drawPicture(
   all: Geometry,
   is2d: boolean,
   hidden: ReadonlySet<string>,
+  textures: ReadonlyMap<string, Texels>,
 ): { small: Buffer; large: Buffer } | undefined {
-  const canvas = new Canvas(hidden.size === 0 ? all : withoutHidden(all, hidden), is2d ? plan : isometric);
+  const canvas = new Canvas(hidden.size === 0 ? all : withoutHidden(all, hidden), textures, is2d ? plan : isometric);
   if (!canvas.fit()) return undefined;
   // What is transparent is blended over what is not.
   canvas.drawAll((alpha) => alpha === 255);
@@ -74,16 +79,17 @@ export function drawPicture(
 }
 
 /** What a picture is drawn from. */
-type Shown = Pick<Geometry, 'positions' | 'normals' | 'indices' | 'materials' | 'placed' | 'instances'>;
+type Shown = Pick<Geometry, 'positions' | 'normals' | 'indices' | 'uvs' | 'materials' | 'placed' | 'instances'>;
 
 function withoutHidden(
-  { positions, normals, indices, materials, placed, instances }: Geometry,
+  { positions, normals, indices, uvs, materials, placed, instances }: Geometry,
   hidden: ReadonlySet<string>,
 ): Shown {
   return {
     positions,
     normals,
     indices,
+    uvs,
     materials,
     placed: placed.filter(({ piece }) => !hidden.has(piece.subCategory)),
     // All pieces of a part are in one subcategory.
@@ -91,24 +97,9 @@ function withoutHidden(
   };
 }
 
-function halved(rgb: Uint8Array, from: number, rows: number): Uint8Array {
-  const half = new Uint8Array((from / 2) * (rows / 2) * 3);
-  for (let y = 0; y < rows / 2; y++)
-    for (let x = 0; x < from / 2; x++)
-      for (let c = 0; c < 3; c++) {
-        const at = (y * 2 * from + x * 2) * 3 + c;
-        const sum =
-          (rgb[at] as number) +
-          (rgb[at + 3] as number) +
-          (rgb[at + from * 3] as number) +
-          (rgb[at + from * 3 + 3] as number);
-        half[(y * (from / 2) + x) * 3 + c] = Math.round(sum / 4);
-      }
-  return half;
-}
-
 class Canvas {
   readonly #geometry: Shown;
+  readonly #textures: ReadonlyMap<string, Texels>;
   readonly #view: View;
   readonly #light: Vector;
   readonly #rgb = new Uint8Array(width * height * 3);
@@ -116,11 +107,12 @@ class Canvas {
   readonly #depth = new Float32Array(width * height).fill(-Infinity);
   #scale = 1;
   #centre: [number, number] = [0, 0];
-  /** The vertices of the piece that is drawn: place in the picture, depth, brightness. */
-  #points = new Float32Array(4096);
+  /** The vertices of the piece that is drawn. */
+  #points = new Float32Array(1024 * stride);
 
-  constructor(geometry: Shown, view: View) {
+  constructor(geometry: Shown, textures: ReadonlyMap<string, Texels>, view: View) {
     this.#geometry = geometry;
+    this.#textures = textures;
     this.#view = view;
     this.#light = lightOf(view);
     for (let y = 0; y < height; y++)
@@ -185,11 +177,11 @@ class Canvas {
     for (const { part, transform } of instances) for (const piece of part.pieces) draw(piece, transform);
   }
 
-  #project({ vertex, vertices, lines }: Piece, m: Float64Array | undefined, kind: Material['kind']): void {
-    const { positions, normals } = this.#geometry;
+  #project({ vertex, vertices, lines, uv }: Piece, m: Float64Array | undefined, kind: Material['kind']): void {
+    const { positions, normals, uvs } = this.#geometry;
     const p = positions.array;
     const q = normals.array;
-    if (this.#points.length < vertices * 4) this.#points = new Float32Array(vertices * 6);
+    if (this.#points.length < vertices * stride) this.#points = new Float32Array(vertices * stride * 1.5);
     const { right, up, eye } = this.#view;
     for (let n = 0; n < vertices; n++) {
       const at = (vertex + n) * 3;
@@ -201,24 +193,34 @@ class Canvas {
         ) as [number, number, number];
         if (!lines) [u, v, w] = rotateNormal(m, q, at);
       }
-      this.#points[n * 4] = width / 2 + (dot(right, x, y, z) - this.#centre[0]) * this.#scale;
-      this.#points[n * 4 + 1] = height / 2 - (dot(up, x, y, z) - this.#centre[1]) * this.#scale;
+      this.#points[n * stride] = width / 2 + (dot(right, x, y, z) - this.#centre[0]) * this.#scale;
+      this.#points[n * stride + 1] = height / 2 - (dot(up, x, y, z) - this.#centre[1]) * this.#scale;
       // Letters lie upon the filling behind them.
-      this.#points[n * 4 + 2] = dot(eye, x, y, z) * this.#scale + (kind === 'text' ? 1 : 0);
+      this.#points[n * stride + 2] = dot(eye, x, y, z) * this.#scale + (kind === 'text' ? 1 : 0);
       // Faces away from the light keep half of their brightness; which side is the front does not matter.
       const facing = dot(eye, u, v, w) < 0 ? -1 : 1;
-      this.#points[n * 4 + 3] =
+      this.#points[n * stride + 3] =
         kind !== 'surface' ? 1 : 0.5 + (0.5 * Math.max(0, facing * dot(this.#light, u, v, w))) / 127;
+      if (uv === undefined) continue;
+      this.#points[n * stride + 4] = uvs.array[(uv + n) * 2] as number;
+      this.#points[n * stride + 5] = uvs.array[(uv + n) * 2 + 1] as number;
     }
   }
 
-  #drawTriangles({ index, indices }: Piece, { rgba }: Material): void {
+  #drawTriangles({ index, indices, uv }: Piece, { rgba, texture }: Material): void {
     const all = this.#geometry.indices.array;
+    const texels = uv === undefined || texture === undefined ? undefined : this.#textures.get(texture);
     for (let n = index; n < index + indices; n += 3)
-      this.#fill((all[n] as number) * 4, (all[n + 1] as number) * 4, (all[n + 2] as number) * 4, rgba);
+      this.#fill(
+        (all[n] as number) * stride,
+        (all[n + 1] as number) * stride,
+        (all[n + 2] as number) * stride,
+        rgba,
+        texels,
+      );
   }
 
-  #fill(a: number, b: number, c: number, rgba: Material['rgba']): void {
+  #fill(a: number, b: number, c: number, rgba: Material['rgba'], texels: Texels | undefined): void {
     const p = this.#points;
     const [ax, ay, bx, by, cx, cy] = [p[a], p[a + 1], p[b], p[b + 1], p[c], p[c + 1]] as [
       number,
@@ -235,6 +237,8 @@ class Canvas {
     const y0 = Math.max(0, Math.ceil(Math.min(ay, by, cy) - 0.5));
     const y1 = Math.min(height - 1, Math.floor(Math.max(ay, by, cy) - 0.5));
     const opacity = rgba[3] / 255;
+    const colour = [rgba[0], rgba[1], rgba[2]];
+    const size = texels?.sizeFor(this.#textureArea(a, b, c) / Math.abs(area)) ?? 0;
     for (let y = y0; y <= y1; y++)
       for (let x = x0; x <= x1; x++) {
         const [u, v] = [x + 0.5, y + 0.5];
@@ -242,12 +246,21 @@ class Canvas {
         const wb = ((cx - u) * (ay - v) - (cy - v) * (ax - u)) / area;
         const wc = 1 - wa - wb;
         if (wa < 0 || wb < 0 || wc < 0) continue;
-        const depth = wa * (p[a + 2] as number) + wb * (p[b + 2] as number) + wc * (p[c + 2] as number);
+        const mix = (n: number): number =>
+          wa * (p[a + n] as number) + wb * (p[b + n] as number) + wc * (p[c + n] as number);
+        const depth = mix(2);
         const at = y * width + x;
         if (depth <= (this.#depth[at] as number)) continue;
-        const light = wa * (p[a + 3] as number) + wb * (p[b + 3] as number) + wc * (p[c + 3] as number);
-        this.#paint(at, rgba, light, opacity, depth);
+        texels?.read(mix(4), mix(5), size, colour);
+        this.#paint(at, colour, mix(3), opacity, depth);
       }
+  }
+
+  /** Twice the area of a triangle in its texture, which is 1 × 1. */
+  #textureArea(a: number, b: number, c: number): number {
+    const p = this.#points;
+    const side = (to: number, n: number): number => (p[to + n] as number) - (p[a + n] as number);
+    return Math.abs(side(b, 4) * side(c, 5) - side(b, 5) * side(c, 4));
   }
 
   #drawLines({ index, indices }: Piece, { rgba }: Material): void {
@@ -257,7 +270,7 @@ class Canvas {
     const colour = isPale ? ([70, 78, 88, rgba[3]] as const) : rgba;
     const p = this.#points;
     for (let n = index; n < index + indices; n += 2) {
-      const [a, b] = [(all[n] as number) * 4, (all[n + 1] as number) * 4];
+      const [a, b] = [(all[n] as number) * stride, (all[n + 1] as number) * stride];
       const [dx, dy] = [(p[b] as number) - (p[a] as number), (p[b + 1] as number) - (p[a + 1] as number)];
       // Lines reach over the picture at most once.
       const steps = Math.min(Math.ceil(Math.max(Math.abs(dx), Math.abs(dy), 1)), 4 * width);
@@ -276,10 +289,10 @@ class Canvas {
     }
   }
 
-  #paint(at: number, rgba: Material['rgba'], light: number, opacity: number, depth: number): void {
+  #paint(at: number, rgb: readonly number[], light: number, opacity: number, depth: number): void {
     for (let c = 0; c < 3; c++) {
       const under = this.#rgb[at * 3 + c] as number;
-      this.#rgb[at * 3 + c] = under + opacity * ((rgba[c] as number) * light - under);
+      this.#rgb[at * 3 + c] = under + opacity * ((rgb[c] as number) * light - under);
     }
     if (opacity === 1) this.#depth[at] = depth;
   }

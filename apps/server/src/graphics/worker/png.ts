@@ -3,8 +3,7 @@ import { crc32, deflateSync } from 'node:zlib';
 const signature = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
 
 /**
- * Writes a PNG of 8-bit RGB. By hand, so that the graphics process, which reads files of users, loads no second native
- * library and works where sharp is not installed.
+ * Writes a PNG of 8-bit RGB. By hand, so that the graphics process draws where sharp is not installed.
  */
 export function writePng(rgb: Uint8Array, width: number, height: number): Buffer {
   const stride = width * 3;

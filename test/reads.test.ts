@@ -53,7 +53,7 @@ onEachDatabase('Reads', {}, (context) => {
         made.changesets.map(({ id }) => id),
       )
       .execute();
-    const count = async (prefer: object): Promise<number> =>
+    const count = async (prefer: Record<string, string>): Promise<number> =>
       ((await context.api.get(`/imodels/${made.id}/changesets`, prefer)).body as { changesets: object[] }).changesets
         .length;
     assert.deepEqual([await count({}), await count({ prefer: 'return=representation' })], [3, 1]);

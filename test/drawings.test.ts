@@ -115,19 +115,20 @@ onEachDatabase(
     });
 
     test(
-      'have the textures of surfaces, made smaller, in the thumbnail too, and subcategories of three-dimensional elements',
+      'have the textures of surfaces, made smaller, in the thumbnail too, and texts and subcategories of three-dimensional elements',
       { skip },
       async () => {
         const id = await makeModel(context.olivia, context.iTwinId, 'drawingProcess.ts', ['textured']);
         const graphics = await ended(context.api, id);
         assert.equal(graphics.state, 'successful', graphics.error?.message);
-        assert.deepEqual([graphics.summary?.elements, graphics.summary?.omittedTextures], [4, 1]);
+        assert.deepEqual([graphics.summary?.elements, graphics.summary?.omittedTextures], [5, 1]);
         const { subCategories } = await tableOf(graphics);
         assert.deepEqual(
           subCategories.map(({ label, hidden, elements }) => [label, hidden, elements]),
           [
             ['Boxes', false, 3],
-            ['Second', false, 1],
+            ['Second', false, 2],
+            ['Signs', false, 1],
           ],
         );
         assert.equal(graphics.chunks.length, 1);
@@ -158,12 +159,19 @@ onEachDatabase(
           seen.push([subCategories[extras.subCategory]?.label, info.width, at(0.25), at(0.75)]);
         }
         // The large picture had 1,600 pixels at each side.
-        assert.deepEqual(seen, [['Boxes', 64, '101', '010'], ['Boxes', 512, '101', '010'], ['Second'], ['Boxes']]);
+        assert.deepEqual(seen, [
+          ['Boxes', 64, '101', '010'],
+          ['Boxes', 512, '101', '010'],
+          ['Second'],
+          ['Boxes'],
+          ['Signs'],
+        ]);
         // The tops of the boxes, which the light meets.
         const share = await sharesOf(id);
-        assert.ok(share([238, 0, 238]) > 0.02, 'one half of the texture is magenta');
-        assert.ok(share([0, 238, 0]) > 0.02, 'the other half is lime');
-        assert.ok(share([115, 115, 115]) > 0.02, 'what has a broken texture has the colour of its category');
+        assert.ok(share([238, 0, 238]) > 0.01, 'one half of the texture is magenta');
+        assert.ok(share([0, 238, 0]) > 0.01, 'the other half is lime');
+        assert.ok(share([115, 115, 115]) > 0.01, 'what has a broken texture has the colour of its category');
+        assert.ok(share([0, 0, 255]) > 0.002, 'the letters of the sign are blue');
       },
     );
   },

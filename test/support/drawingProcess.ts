@@ -2,7 +2,8 @@
  * Writes an iModel whose appearance is known: `drawingProcess.ts FILE plan|textured`. The plan has a red region of 10 by 8 metres, on it a
  * smaller yellow one and a text in blue, which is in a subcategory of its own, and a green region in a subcategory that is invisible by
  * itself. The textured model has a box with a picture in magenta and lime beside an orange box of another subcategory, a
- * picture that is larger than the viewer needs, and one whose file is cut off. A process of its own, because iTwin.js blocks.
+ * picture that is larger than the viewer needs, one whose file is cut off, and an orange sign with a text in blue. A process of its own,
+ * because iTwin.js blocks.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -94,10 +95,12 @@ function twoColours(size: number): string {
   return writePng(rgb, size, size).toString('base64');
 }
 
-function insertTextured(db: SnapshotDb): void {
+async function insertTextured(db: SnapshotDb): Promise<void> {
   const model = PhysicalModel.insert(db, IModel.rootSubjectId, 'Boxes');
   const category = SpatialCategory.insert(db, IModel.dictionaryId, 'Boxes', appearance('gray'));
   const second = SubCategory.insert(db, category, 'Second', appearance('orange'));
+  const signs = SubCategory.insert(db, category, 'Signs', appearance('blue'));
+  const font = await db.fonts.acquireId({ name: 'Arial', type: FontType.TrueType });
   const material = (name: string, picture: string): string => {
     const texture = Texture.insertTexture(db, IModel.dictionaryId, `${name} picture`, ImageSourceFormat.Png, picture);
     return RenderMaterialElement.insert(db, IModel.dictionaryId, name, {
@@ -105,14 +108,23 @@ function insertTextured(db: SnapshotDb): void {
       patternMap: { TextureId: texture, pattern_scale: [1, 1] },
     });
   };
-  const insert = (x: number, set: (params: GeometryParams) => void): void => {
+  const insert = (
+    x: number,
+    set: (params: GeometryParams) => void,
+    range = Range3d.createXYZXYZ(0, 0, 0, 4, 4, 4),
+    text?: TextString,
+  ): void => {
     const params = new GeometryParams(category);
     set(params);
     const builder = new GeometryStreamBuilder();
     builder.appendGeometryParamsChange(params);
-    const box = Box.createRange(Range3d.createXYZXYZ(0, 0, 0, 4, 4, 4), true);
+    const box = Box.createRange(range, true);
     if (box === undefined) throw new Error('the geometry is not valid');
     builder.appendGeometry(box);
+    if (text !== undefined) {
+      builder.appendGeometryParamsChange(new GeometryParams(category, signs));
+      builder.appendTextString(text);
+    }
     const props: PhysicalElementProps = {
       classFullName: 'Generic:PhysicalObject',
       model,
@@ -130,6 +142,12 @@ function insertTextured(db: SnapshotDb): void {
   insert(5, (params) => (params.materialId = large));
   insert(10, (params) => (params.subCategoryId = second));
   insert(15, (params) => (params.materialId = broken));
+  insert(
+    10,
+    (params) => (params.subCategoryId = second),
+    Range3d.createXYZXYZ(0, 2, 4, 5, 2.1, 6),
+    new TextString({ text: 'STOP', font, height: 1.2, bold: true, origin: [0.5, 1.95, 4.4], rotation: { roll: 90 } }),
+  );
 }
 
 // A folder of its own: iTwin.js refuses one that another process uses.
@@ -138,7 +156,7 @@ await startITwinJs({ cacheDir });
 rmSync(file, { force: true });
 const db = SnapshotDb.createEmpty(file, { rootSubject: { name: 'Drawing' } });
 if (kind === 'plan') await insertPlan(db);
-else insertTextured(db);
+else await insertTextured(db);
 db.saveChanges();
 db.close();
 await IModelHost.shutdown();

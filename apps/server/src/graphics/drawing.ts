@@ -1,6 +1,6 @@
 /**
  * Version of what is drawn. 1 (without a number in the summary): no subcategories, no textures, and neither fillings nor texts of plans.
- * 2: no textures in the thumbnail.
+ * 2: no textures in the thumbnail, and no texts of three-dimensional elements.
  * Graphics of an earlier version are shown as they are and drawn anew on request.
  */
 export const graphicsFormat = 3;

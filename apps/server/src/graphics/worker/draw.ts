@@ -7,8 +7,10 @@ import type {
 import { GeometryClass } from '@itwin/core-common';
 import type { DrawingLimits } from '../drawing.ts';
 import { boundsOf, type Drawable, type Drawables } from './elements.ts';
+import type { TilePiece } from './elementTile.ts';
 import { Geometry, type Appearance, type Mesh, type Part } from './geometry.ts';
-import { drawPlan, type ElementDrawer } from './plan.ts';
+import { drawPlan } from './plan.ts';
+import { drawTexts, hasFonts, type GeometryReader } from './texts.ts';
 
 /** The part of iTwin.js that draws. */
 type Exporter = Pick<SnapshotDb, 'exportGraphics' | 'exportPartGraphics'>;
@@ -57,7 +59,7 @@ interface Batch {
  * @param onProgress called after each batch
  */
 export async function draw(
-  db: Exporter & ElementDrawer,
+  db: Exporter & GeometryReader,
   { elements, is2d }: Pick<Drawables, 'elements' | 'is2d'>,
   origin: readonly [number, number, number],
   { maxTriangles }: Pick<DrawingLimits, 'maxTriangles'>,
@@ -65,6 +67,7 @@ export async function draw(
 ): Promise<Drawing> {
   const geometry = new Geometry(origin);
   const parts = new Map<string, Part>();
+  const hasTexts = !is2d && hasFonts(db);
   const lift = is2d ? liftOf(elements) : () => 0;
   const omitted = new Set<number>();
   let triangles = 0;
@@ -74,7 +77,9 @@ export async function draw(
   let at = 0;
   while (at < elements.length && cost <= maxTriangles * (1 - leastShare)) {
     const batch = elements.slice(at, at + batchSize);
-    const exported = is2d ? await planBatch(db, batch) : exportBatch(db, batch, geometry, parts);
+    const exported = is2d ? emptyBatch() : exportBatch(db, batch, geometry, parts);
+    if (is2d) addPieces(exported, await drawPlan(db, batch));
+    if (hasTexts) addPieces(exported, await drawTexts(db, batch));
     let fits = 0;
     batch.forEach(({ id }, n) => {
       const feature = at + n;
@@ -125,21 +130,24 @@ function liftOf(elements: readonly Drawable[]): (feature: number) => number {
   return (feature) => (all * feature) / elements.length;
 }
 
-async function planBatch(db: ElementDrawer, batch: readonly Drawable[]): Promise<Batch> {
-  const drawn = new Map<string, Drawn[]>();
-  for (const [id, pieces] of await drawPlan(db, batch))
-    drawn.set(
-      id,
-      pieces.map(({ points, indices, ...appearance }) => ({
+function emptyBatch(): Batch {
+  return { drawn: new Map(), uses: new Map() };
+}
+
+/** Adds what was drawn of elements one by one. */
+function addPieces({ drawn }: Batch, found: ReadonlyMap<string, readonly TilePiece[]>): void {
+  for (const [id, pieces] of found)
+    drawn.set(id, [
+      ...(drawn.get(id) ?? []),
+      ...pieces.map(({ points, indices, ...appearance }) => ({
         ...appearance,
         mesh: { points: Float64Array.from(points), indices: Int32Array.from(indices), isTwoSided: true },
       })),
-    );
-  return { drawn, uses: new Map() };
+    ]);
 }
 
 function exportBatch(db: Exporter, batch: readonly Drawable[], geometry: Geometry, parts: Map<string, Part>): Batch {
-  const found: Batch = { drawn: new Map(), uses: new Map() };
+  const found = emptyBatch();
   const ids = batch.map(({ id }) => id);
   try {
     exportInto(db, ids, found, geometry, parts);

@@ -3,8 +3,8 @@ import type { Db } from '../db/database.ts';
 /** Contents that are looked up together. */
 const atOnce = 100;
 
-/** A content: `s-{segment}-{index}-{version}` or `b-{baseline}-0-{version}`. */
-const contentPattern = /^([sb])-([0-9a-f-]{36})-(\d{1,15})-(.+)$/;
+/** A content: `s-{segment}-{index}-{version}` or `b-{baseline}-0-{version}`. The baseline of empty iModels has an id of its own form. */
+const contentPattern = /^([sb])-([0-9a-f-]{36}|seed-[0-9a-f]+(?:-[0-9a-f]{16})?)-(\d{1,15})-(.+)$/;
 
 /**
  * Removes the tiles of changesets and baselines that the collector has removed, and those that another version of iTwin.js

@@ -290,7 +290,7 @@ describe('The tiles of a store', () => {
   const log = pino({ level: 'silent' }) as unknown as FastifyBaseLogger;
   const limit = 2 ** 20;
   const open = (objects: TileObjects): StoredTiles =>
-    new StoredTiles({ store: 'a', objects, limit, version: '5.1.9', log });
+    new StoredTiles({ store: 'a', objects, limit, iTwinJs: () => '5.1.9', log });
   const answerOf = (bytes: number) => ({ contentType: 'text/plain', body: randomBytes(bytes) });
   const settled = (tiles: StoredTiles): Promise<true> =>
     until('the writes', () => (tiles.pending === 0 ? true : undefined), 60_000);

@@ -1,7 +1,7 @@
 import http from 'node:http';
 import https from 'node:https';
 import { readAtMost } from '../http/readAtMost.ts';
-import { keyHeader, pingPath, release, releaseHeader } from './protocol.ts';
+import { iTwinJsOf, keyHeader, pingPath, release, releaseHeader } from './protocol.ts';
 
 /** A request for a back end. All of them only read, so each may be sent again. */
 export interface BackendRequest {
@@ -14,6 +14,8 @@ export interface BackendAnswer {
   status: number;
   headers: http.IncomingHttpHeaders;
   body: Buffer;
+  /** Version of iTwin.js of the back end that answered; undefined if it names none. */
+  iTwinJs: string | undefined;
 }
 
 /** Answers the calls of viewers: a process of this server, or a back end that runs elsewhere. */
@@ -21,6 +23,8 @@ export interface Backend {
   /** @throws BackendLostError if the back end ended or cannot be reached, or what aborted the request */
   call(request: BackendRequest, signal: AbortSignal): Promise<BackendAnswer>;
   stop(): Promise<void>;
+  /** Version of iTwin.js that makes tiles; undefined until a back end that runs elsewhere has answered for the first time. */
+  readonly iTwinJs: string | undefined;
   /** What runs now; undefined for a back end that runs elsewhere. */
   readonly usage?: BackendUsage;
 }
@@ -80,7 +84,8 @@ export async function sendTo(
       sent.end(request.body);
     });
     const body = await readAtMost(response, maxAnswerBytes, () => new Error('the answer is too large'));
-    return { status: response.statusCode ?? 500, headers: response.headers, body };
+    const { statusCode: status = 500, headers } = response;
+    return { status, headers, body, iTwinJs: iTwinJsOf(headers[releaseHeader]) };
   } catch (error) {
     throw signal.aborted ? (signal.reason as Error) : new BackendLostError(error);
   }

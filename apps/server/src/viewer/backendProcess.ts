@@ -7,6 +7,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { FastifyBaseLogger } from 'fastify';
 import { memoryOf, treeOf } from '../checkpoints/itwinjs/processTree.ts';
+import { iTwinJsVersion } from '../checkpoints/itwinjs/itwinjsVersion.ts';
 import { findIsolation, type Isolation } from '../checkpoints/itwinjs/isolation.ts';
 import type { Config } from '../config.ts';
 import { within } from '../operations/within.ts';
@@ -54,6 +55,7 @@ export interface ProcessOptions {
  * a while. Beyond its limit of memory it is ended, and the next call starts it again.
  */
 export class BackendProcess implements Backend {
+  readonly iTwinJs = iTwinJsVersion() || undefined;
   readonly #options: ProcessOptions;
   #isolation: Promise<Isolation> | undefined;
   #running: Promise<Running> | undefined;

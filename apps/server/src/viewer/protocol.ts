@@ -44,6 +44,15 @@ export function misfitOf(theirs: string | undefined): string | undefined {
   return differs ? `has another version of iTwin.js: ${versions}` : undefined;
 }
 
+/**
+ * The version of iTwin.js in a release.
+ * @returns undefined if there is none. Names of files and objects contain it, so it is nothing but a version number.
+ */
+export function iTwinJsOf(theirs: unknown): string | undefined {
+  const { iTwinJs } = partsOf(typeof theirs === 'string' ? theirs : '');
+  return /^\d{1,6}\.\d{1,6}\.\d{1,6}(-[0-9A-Za-z.-]{1,32})?$/.test(iTwinJs) ? iTwinJs : undefined;
+}
+
 function partsOf(text: string): { protocol: number; offshoot: string; iTwinJs: string } {
   const [protocol = '', offshoot = '', iTwinJs = ''] = text.slice(0, 100).split('/');
   return { protocol: Number.parseInt(protocol, 10) || 0, offshoot, iTwinJs };

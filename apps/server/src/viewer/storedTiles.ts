@@ -51,8 +51,8 @@ export interface StoredTilesOptions {
   objects: TileObjects;
   /** Maximum size of all tiles in the store, bytes; 0 for none. */
   limit: number;
-  /** Version of iTwin.js; empty if it is not installed. */
-  version: string;
+  /** Version of iTwin.js that makes tiles; undefined if it is not known. */
+  iTwinJs: () => string | undefined;
   log: FastifyBaseLogger;
 }
 
@@ -64,7 +64,7 @@ export class StoredTiles {
   readonly #store: string;
   readonly #objects: TileObjects;
   readonly #limit: number;
-  readonly #version: string;
+  readonly #iTwinJs: () => string | undefined;
   readonly #log: FastifyBaseLogger;
   readonly #missed = new LRUCache<string, true>({ max: remembered, ttl: missedMs });
   readonly #marked = new LRUCache<string, number>({ max: remembered });
@@ -79,11 +79,11 @@ export class StoredTiles {
   /** Tiles that came from the store, those written to it, and those that were not because too many waited. */
   readonly counts = { found: 0, stored: 0, dropped: 0 };
 
-  constructor({ store, objects, limit, version, log }: StoredTilesOptions) {
+  constructor({ store, objects, limit, iTwinJs, log }: StoredTilesOptions) {
     this.#store = store;
     this.#objects = objects;
     this.#limit = limit;
-    this.#version = version;
+    this.#iTwinJs = iTwinJs;
     this.#log = log;
     this.#reads = new Pauses((error) =>
       log.warn({ err: error, store }, 'tiles cannot be read from the store and are made instead'),
@@ -229,8 +229,9 @@ export class StoredTiles {
     }
     const excess = bytes > this.#limit ? bytes - this.#limit * emptiedTo : 0;
     let freed = 0;
+    const iTwinJs = this.#iTwinJs();
     for (const [content, use] of [...uses].sort(([, one], [, other]) => one.usedAt - other.usedAt)) {
-      const isOther = this.#version !== '' && !content.endsWith(`-${this.#version}`);
+      const isOther = iTwinJs !== undefined && !content.endsWith(`-${iTwinJs}`);
       const isOld = isOther && use.usedAt < Date.now() - otherVersionMs;
       if (freed >= excess && !isOld) continue;
       await this.remove(content, signal);

@@ -57,8 +57,6 @@ export interface ViewerParts {
   storedTiles: ReadonlyMap<string, StoredTiles>;
   /** Empty if this server answers no viewers. */
   backends: readonly Backend[];
-  /** Version of iTwin.js: another one may make other tiles. */
-  version: string;
 }
 
 /** A checkpoint that can be opened, and the content that it has. */
@@ -123,9 +121,9 @@ export class Viewer {
    * @param run.removed whether contents may have been removed since the last run
    */
   async tidyTiles(run: { thorough: boolean; removed: boolean }, signal: AbortSignal): Promise<void> {
-    const { database, tiles, storedTiles, version } = this.#parts;
+    const { database, tiles, storedTiles, backends } = this.#parts;
     if (this.available && (run.thorough || run.removed))
-      await removeOrphanTiles(database.scans, tiles, version, signal);
+      await removeOrphanTiles(database.scans, tiles, backends[0]?.iTwinJs, signal);
     for (const stored of storedTiles.values()) await stored.tidy(database.scans, run, signal);
   }
 
@@ -208,19 +206,18 @@ export class Viewer {
 
   /** An answer that depends on the content alone, from the cache or the back end. */
   async #kept(request: ViewRequest, located: Located, what: readonly string[]): Promise<ViewAnswer> {
-    const content = this.#contentOf(located);
-    const kept = await this.#find(request, content, what);
+    const kept = await this.#find(request, located, what);
     if (kept !== undefined) return ofKept(kept, request.acceptsGzip);
     const answer = await this.#call(request, request.call, located);
-    if (answer.status === 200) await this.#keep(request, content, what, answer);
+    if (answer.status === 200) await this.#keep(request, located, what, answer);
     return toAnswer(answer, request.acceptsGzip);
   }
 
   async #generate(request: ViewRequest, located: Located): Promise<ViewAnswer> {
     const [treeId, contentId] = request.call.rest;
     // The viewer retrieves the tile next: from here, as the answer `0` of `TileContentSource.Backend` says.
-    const [content, what] = [this.#contentOf(located), tileOf(treeId, contentId)];
-    if ((await this.#parts.tiles.has(content, what)) || (await this.#find(request, content, what)) !== undefined)
+    const what = tileOf(treeId, contentId);
+    if ((await this.#has(request, located, what)) || (await this.#find(request, located, what)) !== undefined)
       return { status: 200, headers: { 'content-type': 'text/plain', 'cache-control': 'no-store' }, body: '0' };
     const answer = await this.#call(request, request.call, located);
     return toAnswer(answer, request.acceptsGzip);
@@ -228,9 +225,8 @@ export class Viewer {
 
   async #retrieve(request: ViewRequest, located: Located): Promise<ViewAnswer> {
     const { treeId, contentId, guid } = (request.call.rest[0] ?? {}) as Record<string, unknown>;
-    const content = this.#contentOf(located);
     const what = tileOf(treeId, contentId);
-    const kept = await this.#find(request, content, what);
+    const kept = await this.#find(request, located, what);
     if (kept !== undefined) {
       this.counts.kept++;
       return ofKept(kept, request.acceptsGzip);
@@ -244,18 +240,20 @@ export class Viewer {
     }
     if (answer.status === 200) {
       this.counts.made++;
-      await this.#keep(request, content, what, answer);
+      await this.#keep(request, located, what, answer);
     }
     return toAnswer(answer, request.acceptsGzip);
   }
 
   /** A kept answer, from the folder of this server or else from the store, which other servers write to as well. */
   async #find(
-    { store, signal }: ViewRequest,
-    content: string,
+    { imodel, store, signal }: ViewRequest,
+    located: Located,
     what: readonly string[],
   ): Promise<KeptAnswer | undefined> {
     const { tiles, storedTiles } = this.#parts;
+    const content = contentOf(located, this.#backendOf(imodel).iTwinJs);
+    if (content === undefined) return undefined;
     const stored = storedTiles.get(store);
     const kept = await tiles.find(content, what);
     if (kept !== undefined) {
@@ -267,24 +265,33 @@ export class Viewer {
     return found;
   }
 
-  async #keep({ store }: ViewRequest, content: string, what: readonly string[], answer: BackendAnswer): Promise<void> {
+  /** Whether the folder of this server has an answer. */
+  async #has({ imodel }: ViewRequest, located: Located, what: readonly string[]): Promise<boolean> {
+    const content = contentOf(located, this.#backendOf(imodel).iTwinJs);
+    return content !== undefined && (await this.#parts.tiles.has(content, what));
+  }
+
+  async #keep({ store }: ViewRequest, located: Located, what: readonly string[], answer: BackendAnswer): Promise<void> {
     const { tiles, storedTiles } = this.#parts;
+    const content = contentOf(located, answer.iTwinJs);
+    if (content === undefined) return;
     const body = answer.headers['content-encoding'] === 'gzip' ? answer.body : await compress(answer.body);
     const kept = { contentType: answer.headers['content-type'] ?? 'text/plain', body };
     storedTiles.get(store)?.keep(content, what, kept);
     await tiles.keep(content, what, kept);
   }
 
-  /** Name of the content of a checkpoint, the same for every iModel that sees the changeset. */
-  #contentOf({ slot, index }: Located): string {
-    return `${slot.baseline_id === null ? `s-${slot.segment_id}` : `b-${slot.baseline_id}`}-${index}-${this.#parts.version}`;
+  /** All iModels of one family have the same back end. */
+  #backendOf({ id, lineage_id }: IModelTable): Backend {
+    const { backends } = this.#parts;
+    return backends[numberOf(lineage_id ?? id) % backends.length] as Backend;
   }
 
   /** Sends a call to the back end of its iModel. @throws ApiError Unavailable */
   async #call(request: ViewRequest, call: RpcCall, { index }: Located): Promise<BackendAnswer> {
-    const { backends, config } = this.#parts;
+    const { config } = this.#parts;
     const { imodel } = request;
-    const backend = backends[numberOf(imodel.lineage_id ?? imodel.id) % backends.length] as Backend;
+    const backend = this.#backendOf(imodel);
     const sent: BackendRequest = {
       path: pathOf(call),
       body: parametersText(call, index),
@@ -327,6 +334,15 @@ export class Viewer {
       token,
     };
   }
+}
+
+/**
+ * Name of the content of a checkpoint, the same for every iModel that sees the changeset.
+ * @param iTwinJs version of iTwin.js: another one may make other tiles. Nothing is kept or found while it is not known.
+ */
+function contentOf({ slot, index }: Located, iTwinJs: string | undefined): string | undefined {
+  if (iTwinJs === undefined) return undefined;
+  return `${slot.baseline_id === null ? `s-${slot.segment_id}` : `b-${slot.baseline_id}`}-${index}-${iTwinJs}`;
 }
 
 /** What identifies a tile within its content. */

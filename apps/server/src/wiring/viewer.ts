@@ -49,12 +49,12 @@ export function wireViewer(config: Config, { workDir, log, stores, ...parts }: V
     backends.length > 0 ? viewer.tilesMiB * 2 ** 20 : 0,
     log,
   );
-  const version = iTwinJsVersion();
+  const iTwinJs = (): string | undefined => backends[0]?.iTwinJs ?? (iTwinJsVersion() || undefined);
   const limit = viewer.sharedTilesMiB * 2 ** 20;
   const storedTiles = new Map(
     stores.all.flatMap(({ id, tiles: objects }) =>
-      objects === undefined ? [] : [[id, new StoredTiles({ store: id, objects, limit, version, log })] as const],
+      objects === undefined ? [] : [[id, new StoredTiles({ store: id, objects, limit, iTwinJs, log })] as const],
     ),
   );
-  return new Viewer({ ...parts, config, tiles, storedTiles, backends, version });
+  return new Viewer({ ...parts, config, tiles, storedTiles, backends });
 }

@@ -14,8 +14,8 @@ export const checkpointHeader = 'offshoot-view-checkpoint';
 export const releaseHeader = 'offshoot-view-release';
 /** Header of an answer by which a back end says why it cannot work for this server: a `Refusal`. */
 export const refusalHeader = 'offshoot-view-refusal';
-/** `key`: the keys differ. `release`: the releases do not fit. `server`: the back end cannot reach the server. */
-export type Refusal = 'key' | 'release' | 'server';
+/** `key`: the keys differ. `release`: the releases do not fit. `server`: the back end cannot reach the server. `busy`: try again. */
+export type Refusal = 'key' | 'release' | 'server' | 'busy';
 /** Answers 204 while the process is responsive. */
 export const pingPath = '/ping';
 

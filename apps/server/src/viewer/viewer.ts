@@ -20,7 +20,7 @@ import { account, type SignedLinks } from '../storage/signedLinks.ts';
 import { traced } from '../traces/traces.ts';
 import { BackendLostError, type Backend, type BackendAnswer, type BackendRequest } from './backend.ts';
 import { removeOrphanTiles } from './orphanTiles.ts';
-import { checkpointHeader, type ViewCheckpoint } from './protocol.ts';
+import { checkpointHeader, refusalHeader, type ViewCheckpoint } from './protocol.ts';
 import { parametersText, pathOf, type RpcCall } from './rpcCall.ts';
 import type { KeptAnswer } from './keptAnswer.ts';
 import type { StoredTiles } from './storedTiles.ts';
@@ -307,7 +307,7 @@ export class Viewer {
     return traced(`view ${call.interfaceName}.${call.operation}`, { 'offshoot.imodel': imodel.id }, async () => {
       for (let attempt = 1; ; attempt++)
         try {
-          return await backend.call(sent, signal);
+          return requireNotBusy(await backend.call(sent, signal));
         } catch (error) {
           if (late.aborted) throw new ApiError('ViewerTimeout', { cause: error });
           if (!(error instanceof BackendLostError)) throw error;
@@ -356,6 +356,12 @@ function textOf(value: unknown): string {
 
 function numberOf(id: string): number {
   return createHash('sha256').update(id).digest().readUInt32BE(0);
+}
+
+/** @throws ApiError Unavailable */
+function requireNotBusy(answer: BackendAnswer): BackendAnswer {
+  if (answer.headers[refusalHeader] !== 'busy') return answer;
+  throw busy(new Error('all checkpoints that the view back end may open are in use (viewer.maxCheckpoints)'));
 }
 
 function busy(cause?: unknown): ApiError {

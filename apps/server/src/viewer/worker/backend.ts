@@ -23,7 +23,7 @@ import {
   type Refusal,
   type ViewCheckpoint,
 } from '../protocol.ts';
-import { OpenCheckpoints, ServerUnreachableError, unreachable } from './openCheckpoints.ts';
+import { CheckpointsInUseError, OpenCheckpoints, ServerUnreachableError, unreachable } from './openCheckpoints.ts';
 import { registerPresentation4, withPresentation4 } from './presentation4.ts';
 
 /**
@@ -147,6 +147,10 @@ const refusals: Record<Refusal, { status: number; message: string }> = {
   },
   release: { status: 409, message: 'this back end cannot answer the server: install the same version on both' },
   server: { status: 502, message: 'the server cannot be reached at the address of --server, so nothing can be shown' },
+  busy: {
+    status: 503,
+    message: 'all checkpoints that may be open are in use, so a viewer has to try again: raise viewer.maxCheckpoints',
+  },
 };
 
 /** Logs why nothing can be answered, each reason once a minute. */
@@ -184,12 +188,15 @@ async function answer(request: IncomingMessage, response: ServerResponse, parts:
   const misfit = isSeparate ? misfitOf(typeof theirs === 'string' ? theirs : undefined) : undefined;
   if (misfit !== undefined) return faults.refuse(response, 'release', `the server ${misfit}`);
   if (request.url === pingPath) return void response.writeHead(204).end();
-  const body = await readAtMost(request, maxRequestBytes, () => new Error('the request is too large'));
   const checkpoint = JSON.parse(
     Buffer.from(String(request.headers[checkpointHeader]), 'base64url').toString('utf8'),
   ) as ViewCheckpoint;
+  const gone = new AbortController();
+  response.once('close', () => gone.abort());
   try {
-    await parts.checkpoints.use(checkpoint, async () => {
+    await parts.checkpoints.use(checkpoint, gone.signal, async () => {
+      // A request that waits for its checkpoint takes no memory for its body.
+      const body = await readAtMost(request, maxRequestBytes, () => new Error('the request is too large'));
       const ended = new Promise<void>(
         (resolve) => void (response.closed ? resolve() : response.once('close', resolve)),
       );
@@ -197,6 +204,7 @@ async function answer(request: IncomingMessage, response: ServerResponse, parts:
       await ended;
     });
   } catch (error) {
+    if (error instanceof CheckpointsInUseError) return faults.refuse(response, 'busy');
     if (!(error instanceof ServerUnreachableError)) throw error;
     faults.refuse(response, 'server', error.message);
   }

@@ -6,6 +6,10 @@ import type { BackendSettings, ViewCheckpoint } from '../protocol.ts';
 
 /** How often idle checkpoints are looked for, at most, milliseconds. */
 const sweepMs = 10_000;
+/** How long a request waits until a checkpoint may be opened, milliseconds. */
+const roomMs = 10_000;
+/** Requests that wait; further ones are refused at once. */
+const mostWaiting = 200;
 
 /** The fields of a container that core-backend keeps. */
 interface Container {
@@ -22,6 +26,13 @@ interface Entry {
   usedAt: number;
 }
 
+/** A request for a checkpoint that is not open while as many as are allowed are in use. */
+interface Waiting {
+  key: string;
+  checkpoint: ViewCheckpoint;
+  admit: (entry: Entry) => void;
+}
+
 /** What core-backend needs to attach a checkpoint. */
 interface CheckpointAccess {
   accountName: string;
@@ -33,12 +44,15 @@ interface CheckpointAccess {
 
 /**
  * The open checkpoints of a back end. A request opens its checkpoint if it is not open, so a back end that was started
- * again answers the next request of any viewer.
+ * again answers the next request of any viewer. There are never more of them than allowed, because each takes memory: while
+ * all are in use, a request for another one waits until one may be closed.
  */
 export class OpenCheckpoints {
   readonly #settings: Pick<BackendSettings, 'idleMs' | 'maxCheckpoints' | 'server'>;
   readonly #onChange: (open: number) => void;
   readonly #entries = new Map<string, Entry>();
+  /** Those that have waited longest first. */
+  readonly #waiting = new Set<Waiting>();
 
   constructor(
     settings: Pick<BackendSettings, 'idleMs' | 'maxCheckpoints' | 'server'>,
@@ -49,12 +63,14 @@ export class OpenCheckpoints {
     setInterval(() => this.#sweep(), Math.min(sweepMs, settings.idleMs)).unref();
   }
 
-  /** Opens the checkpoint unless it is open, and keeps it open while `work` runs. */
-  async use(checkpoint: ViewCheckpoint, work: () => Promise<void>): Promise<void> {
+  /**
+   * Opens the checkpoint unless it is open, and keeps it open while `work` runs.
+   * @param signal aborted when nobody waits for the answer any more
+   * @throws CheckpointsInUseError if no other one could be closed within 10 s
+   */
+  async use(checkpoint: ViewCheckpoint, signal: AbortSignal, work: () => Promise<void>): Promise<void> {
     const key = keyOf(checkpoint.iModelId, checkpoint.changesetId);
-    const entry = this.#entry(key, checkpoint);
-    entry.checkpoint = checkpoint;
-    entry.users++;
+    const entry = this.#take(key, checkpoint) ?? (await this.#wait(key, checkpoint, signal));
     try {
       await entry.opening;
       const container = containers().get(checkpoint.container);
@@ -64,6 +80,7 @@ export class OpenCheckpoints {
     } finally {
       entry.users--;
       entry.usedAt = performance.now();
+      this.#admit();
     }
   }
 
@@ -80,10 +97,49 @@ export class OpenCheckpoints {
     };
   }
 
-  #entry(key: string, checkpoint: ViewCheckpoint): Entry {
+  /** @returns undefined if the checkpoint is not open, and no other one can be closed */
+  #take(key: string, checkpoint: ViewCheckpoint): Entry | undefined {
+    const { maxCheckpoints } = this.#settings;
     const known = this.#entries.get(key);
-    if (known !== undefined) return known;
-    if (this.#entries.size >= this.#settings.maxCheckpoints) this.#closeOldest();
+    if (known === undefined && this.#entries.size >= maxCheckpoints && !this.#closeOldest()) return undefined;
+    const entry = known ?? this.#open(key, checkpoint);
+    entry.checkpoint = checkpoint;
+    entry.users++;
+    return entry;
+  }
+
+  #wait(key: string, checkpoint: ViewCheckpoint, signal: AbortSignal): Promise<Entry> {
+    return new Promise((resolve, reject) => {
+      if (signal.aborted || this.#waiting.size >= mostWaiting) return reject(new CheckpointsInUseError());
+      const end = (): void => {
+        clearTimeout(timer);
+        signal.removeEventListener('abort', refuse);
+        this.#waiting.delete(waiting);
+      };
+      const refuse = (): void => {
+        end();
+        reject(new CheckpointsInUseError());
+      };
+      const admit = (entry: Entry): void => {
+        end();
+        resolve(entry);
+      };
+      const waiting: Waiting = { key, checkpoint, admit };
+      const timer = setTimeout(refuse, roomMs);
+      signal.addEventListener('abort', refuse, { once: true });
+      this.#waiting.add(waiting);
+    });
+  }
+
+  /** Gives those that wait what is open now or may be opened. Nothing else can take it in between. */
+  #admit(): void {
+    for (const { key, checkpoint, admit } of this.#waiting) {
+      const entry = this.#take(key, checkpoint);
+      if (entry !== undefined) admit(entry);
+    }
+  }
+
+  #open(key: string, checkpoint: ViewCheckpoint): Entry {
     const entry: Entry = { checkpoint, opening: undefined as never, users: 0, usedAt: performance.now() };
     this.#entries.set(key, entry);
     const { iTwinId, iModelId, changesetId: id, changesetIndex: index } = checkpoint;
@@ -104,11 +160,13 @@ export class OpenCheckpoints {
     if (fault !== undefined) throw new ServerUnreachableError(`${server}: ${fault}`);
   }
 
-  #closeOldest(): void {
+  /** @returns false if all are in use */
+  #closeOldest(): boolean {
     const idle = [...this.#entries].filter(([, { users }]) => users === 0);
     idle.sort(([, one], [, other]) => one.usedAt - other.usedAt);
     const [oldest] = idle;
     if (oldest !== undefined) this.#close(...oldest);
+    return oldest !== undefined;
   }
 
   #sweep(): void {
@@ -129,6 +187,9 @@ export class OpenCheckpoints {
     this.#onChange(this.#entries.size);
   }
 }
+
+/** As many checkpoints as are allowed are being read, and the time to wait for one of them is over. */
+export class CheckpointsInUseError extends Error {}
 
 /** The server has named a checkpoint, but its blocks cannot be read: the server is not reached from here. */
 export class ServerUnreachableError extends Error {}

@@ -1,35 +1,22 @@
-import { readFileSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
+import { on } from 'node:events';
 import path from 'node:path';
 import { randomUUID } from 'node:crypto';
-import { Ajv } from 'ajv';
-import secureJson from 'secure-json-parse';
-import { Type, type Static } from '../jsonSchema.ts';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
 import { emailKey, type User } from '../domain.ts';
-import { createFileDurably, writeFileDurably } from '../storage/durable.ts';
+import { createFileDurably } from '../storage/durable.ts';
+import {
+  changeUsersFile,
+  readUsersFile,
+  type DirectoryApplication,
+  type DirectoryData,
+  type DirectoryUser,
+  type UsersFileChange,
+} from './usersFile.ts';
+import type { UsersFileSlice, UsersFileTask } from './usersFileThread.ts';
 
-const Text = Type.String({ minLength: 1, maxLength: 255 });
-
-const DirectorySchema = Type.Object({
-  organizations: Type.Array(Type.Object({ id: Text, name: Text })),
-  users: Type.Array(
-    Type.Object({
-      id: Text,
-      email: Text,
-      givenName: Text,
-      surname: Text,
-      /** The issuer whose tokens identify this user by `id`, besides those of `offshoot token`. By default the configured issuer, if there is exactly one. */
-      issuer: Type.Optional(Text),
-      organizationId: Type.Optional(Text),
-      /** `true`: administrator of the user's own organization. A list: of each named organization. */
-      organizationAdministrator: Type.Optional(Type.Union([Type.Boolean(), Type.Array(Text, { maxItems: 1000 })])),
-    }),
-  ),
-  applications: Type.Array(Type.Object({ id: Text, name: Text, tier: Text })),
-});
-
-export type DirectoryData = Static<typeof DirectorySchema>;
-export type DirectoryUser = DirectoryData['users'][number];
-export type DirectoryApplication = DirectoryData['applications'][number];
+export type { DirectoryData, DirectoryUser };
 
 /** Recorded as the issuer of users that come from the users file. */
 export const usersFileIssuer = 'urn:offshoot:users-file';
@@ -49,29 +36,39 @@ export function userOfEntry({ id, email, givenName, surname, organizationId }: D
 export const usersFileName = 'users.json';
 /** Minimum interval between checks of the file for changes. */
 const lookEveryMs = 1000;
+/** A larger file is read by a thread, bytes. One of this size has 1,000 users or more, and takes about 5 ms. */
+const mostBytesAtOnce = 262_144;
+/** A thread reads 100,000 users in about a second; a disk that does not answer must not prevent all later reads. */
+const threadTimeoutMs = 60_000;
 
 /**
  * The users file: organizations, users, and applications with their tiers. The first start creates it with one user, who
  * administers one organization. It is read again when it changes; an invalid file is reported, and the last valid contents stay
- * in force.
+ * in force. A large file is read by a thread: the previous contents stay in force until all of it is here.
  */
 export class Directory {
   readonly file: string;
   readonly #onFault: (message: string) => void;
-  #contents!: Contents;
-  #readAt = 0;
+  #contents: Contents = noContents();
+  #lookedAt = 0;
   #modifiedAt = 0;
+  /** What a thread is doing with the file. Never fails. Nothing else reads or changes the file meanwhile. */
+  #running: Promise<void> | undefined;
 
   private constructor(file: string, onFault: (message: string) => void) {
     this.file = file;
     this.#onFault = onFault;
   }
 
-  /** @throws Error if the file exists but cannot be used */
+  /**
+   * Reads the file at once, whatever its size: nobody waits for another answer yet.
+   * @param onFault called with the reason when the changed file cannot be used
+   * @throws Error if the file exists but cannot be used
+   */
   static open(dataDir: string, onFault: (message: string) => void): Directory {
     const directory = new Directory(path.join(dataDir, usersFileName), onFault);
     createFileDurably(directory.file, `${JSON.stringify(firstDirectory(), undefined, 2)}\n`);
-    directory.#read();
+    directory.#readAtOnce();
     return directory;
   }
 
@@ -88,9 +85,12 @@ export class Directory {
     return this.findUserById(idOrEmail) ?? this.findUserByEmail(idOrEmail);
   }
 
-  /** Has the next call look whether the file has changed, although the last look was less than a second ago. */
-  lookAgain(): void {
-    this.#readAt = 0;
+  /** Looks now whether the file has changed, although the last look may have been less than a second ago, and waits until it is read. */
+  async refresh(): Promise<void> {
+    // What is running may have begun before the change.
+    await this.#running;
+    this.#look();
+    await this.#running;
   }
 
   /** Ids of the organizations that a user of the file administers; undefined if the file does not contain the user. */
@@ -116,24 +116,13 @@ export class Directory {
    * Adds an entry for a user to the file, or replaces the entry with the same id. The rest of the file is kept as it is.
    * @throws Error if the file would become invalid, for example because another user has the e-mail address
    */
-  saveUser(user: DirectoryUser): void {
-    const data = secureJson.parse(readFileSync(this.file, 'utf8')) as DirectoryData;
-    const index = data.users.findIndex(({ id }) => id === user.id);
-    if (index < 0) data.users.push(user);
-    else data.users[index] = { ...data.users[index], ...user };
-    this.#save(data);
+  async saveUser(user: DirectoryUser): Promise<void> {
+    await this.#change({ save: user });
   }
 
-  /** Removes the entry of a user from the file. */
-  removeUser(id: string): void {
-    const data = secureJson.parse(readFileSync(this.file, 'utf8')) as DirectoryData;
-    this.#save({ ...data, users: data.users.filter((user) => user.id !== id) });
-  }
-
-  #save(data: DirectoryData): void {
-    contentsOf(this.file, data);
-    writeFileDurably(this.file, `${JSON.stringify(data, undefined, 2)}\n`);
-    this.#read();
+  /** Removes the entry of a user from the file. @throws Error if the file cannot be used or written */
+  async removeUser(id: string): Promise<void> {
+    await this.#change({ remove: id });
   }
 
   get data(): DirectoryData {
@@ -141,26 +130,58 @@ export class Directory {
   }
 
   #current(): Contents {
-    const now = Date.now();
-    if (now - this.#readAt >= lookEveryMs) {
-      this.#readAt = now;
-      try {
-        if (statSync(this.file).mtimeMs !== this.#modifiedAt) this.#read();
-      } catch (error) {
-        this.#onFault((error as Error).message);
-      }
-    }
+    if (Date.now() - this.#lookedAt >= lookEveryMs) this.#look();
     return this.#contents;
   }
 
-  #read(): void {
-    this.#modifiedAt = statSync(this.file).mtimeMs;
-    this.#readAt = Date.now();
-    const data: unknown = secureJson.parse(readFileSync(this.file, 'utf8'));
-    const ajv = new Ajv({ allErrors: true, strict: false });
-    if (!ajv.validate(DirectorySchema, data))
-      throw new Error(`${this.file} cannot be used: ${ajv.errorsText(undefined, { dataVar: 'it' })}`);
-    this.#contents = contentsOf(this.file, data as DirectoryData);
+  /** Reads the file if it has changed: at once if it is small, else in the background. */
+  #look(): void {
+    if (this.#running !== undefined) return;
+    this.#lookedAt = Date.now();
+    try {
+      const { mtimeMs } = statSync(this.file);
+      if (mtimeMs === this.#modifiedAt) return;
+      // Also if it cannot be used, which is reported once.
+      this.#modifiedAt = mtimeMs;
+      this.#read()?.catch((error: unknown) => this.#onFault((error as Error).message));
+    } catch (error) {
+      this.#onFault((error as Error).message);
+    }
+  }
+
+  /** One change after another, so that none is lost. */
+  async #change(change: UsersFileChange): Promise<void> {
+    while (this.#running !== undefined) await this.#running;
+    await this.#read(change);
+  }
+
+  /**
+   * Reads the file, after changing it if a change is given.
+   * @returns undefined if that has happened; a promise if a thread does it
+   */
+  #read(change?: UsersFileChange): Promise<void> | undefined {
+    if (statSync(this.file).size > mostBytesAtOnce) {
+      const reading = readInThread({ file: this.file, ...(change !== undefined && { change }) });
+      const read = reading.then((found) => this.#use(found));
+      this.#running = read.catch(() => undefined).finally(() => (this.#running = undefined));
+      return read;
+    }
+    if (change !== undefined) changeUsersFile(this.file, change);
+    this.#readAtOnce();
+    return undefined;
+  }
+
+  #readAtOnce(): void {
+    const { data, modifiedAt } = readUsersFile(this.file);
+    const contents = noContents();
+    add(contents, data);
+    this.#use({ contents, modifiedAt });
+  }
+
+  #use({ contents, modifiedAt }: Found): void {
+    this.#contents = contents;
+    this.#modifiedAt = modifiedAt;
+    this.#lookedAt = Date.now();
   }
 }
 
@@ -173,57 +194,61 @@ interface Contents {
   applications: Map<string, DirectoryApplication>;
 }
 
-/**
- * @throws Error for duplicate entries for a user, organization or application. Only one of them could apply, depending on their order,
- * and a user would lack the permissions of the ignored one.
- */
-function contentsOf(file: string, data: DirectoryData): Contents {
-  const faults: string[] = [];
-  const contents: Contents = {
-    data,
-    organizations: mapOf(
-      data.organizations,
-      ({ id }) => id,
-      (id) => faults.push(`organization '${id}' has more than one entry`),
-    ),
-    usersById: mapOf(
-      data.users,
-      ({ id }) => id,
-      (id) =>
-        faults.push(
-          `user '${id}' has more than one entry; to name several organizations, list them in 'organizationAdministrator'`,
-        ),
-    ),
-    usersByEmail: mapOf(
-      data.users,
-      ({ email }) => emailKey(email),
-      (email) => faults.push(`more than one user has the e-mail '${email}'`),
-    ),
-    applications: mapOf(
-      data.applications,
-      ({ id }) => id,
-      (id) => faults.push(`application '${id}' has more than one entry`),
-    ),
-  };
-  if (faults.length > 0) throw new Error(`${file} cannot be used: ${faults.join('; ')}`);
-  return contents;
+/** Contents, and the time of the file's last change. */
+interface Found {
+  contents: Contents;
+  modifiedAt: number;
 }
 
-/** Entries by key. @param onRepeated called once for each key that several entries have */
-function mapOf<T>(
-  entries: readonly T[],
-  keyOf: (entry: T) => string,
-  onRepeated: (key: string) => void,
-): Map<string, T> {
-  const byKey = new Map<string, T>();
-  const repeated = new Set<string>();
-  for (const entry of entries) {
-    const key = keyOf(entry);
-    if (byKey.has(key)) repeated.add(key);
-    byKey.set(key, entry);
+function noContents(): Contents {
+  return {
+    data: { organizations: [], users: [], applications: [] },
+    organizations: new Map(),
+    usersById: new Map(),
+    usersByEmail: new Map(),
+    applications: new Map(),
+  };
+}
+
+function add(contents: Contents, { organizations = [], users = [], applications = [] }: Partial<DirectoryData>): void {
+  for (const organization of organizations) {
+    contents.data.organizations.push(organization);
+    contents.organizations.set(organization.id, organization);
   }
-  repeated.forEach((key) => onRepeated(key));
-  return byKey;
+  for (const user of users) {
+    contents.data.users.push(user);
+    contents.usersById.set(user.id, user);
+    contents.usersByEmail.set(emailKey(user.email), user);
+  }
+  for (const application of applications) {
+    contents.data.applications.push(application);
+    contents.applications.set(application.id, application);
+  }
+}
+
+/** @throws Error if the file cannot be used, or the thread does not end in time */
+async function readInThread(task: UsersFileTask): Promise<Found> {
+  // From the sources the module ends in .ts, from the build in .js: the same ending as this module.
+  const ending = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
+  const worker = new Worker(new URL(`./usersFileThread${ending}`, import.meta.url), { workerData: task });
+  const signal = AbortSignal.timeout(threadTimeoutMs);
+  const contents = noContents();
+  try {
+    for await (const [slice] of on(worker, 'message', { signal, close: ['exit'] }) as AsyncIterable<[UsersFileSlice]>) {
+      if ('modifiedAt' in slice) return { contents, modifiedAt: slice.modifiedAt };
+      worker.postMessage('next');
+      add(contents, JSON.parse(slice.part) as Partial<DirectoryData>);
+      // Each slice has a turn of the event loop of its own, so that requests are answered between them.
+      await nextTurn();
+    }
+    throw new Error(`${task.file} was not read: its thread has ended`);
+  } catch (error) {
+    throw signal.aborted
+      ? new Error(`${task.file} was not read within ${threadTimeoutMs / 1000} s`, { cause: error })
+      : error;
+  } finally {
+    await worker.terminate();
+  }
 }
 
 /** E-mail address of the user that the first start creates. */

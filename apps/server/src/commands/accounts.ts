@@ -71,7 +71,7 @@ export async function add(email: string, options: AddOptions): Promise<void> {
     if (options.administrator === true && organizationId === undefined)
       throw new ExitError(exitCodes.usage, 'an administrator needs an organization: give --organization');
     const base = password === undefined ? baseOf(parts.config) : undefined;
-    directory.saveUser(user);
+    await directory.saveUser(user);
     const link = await giveAccess(accounts, user, password, base, lifeSeconds);
     printObject(
       { ...user, hasPassword: password !== undefined, ...(link !== undefined && { link }) },
@@ -109,7 +109,7 @@ export async function remove(name: string, options: AccountOptions & { yes?: boo
   await withAccounts(options, async ({ accounts, directory }) => {
     const user = userOf(directory, name);
     await confirm(`Remove the user ${user.email}?`, options);
-    directory.removeUser(user.id);
+    await directory.removeUser(user.id);
     await accounts.removePassword(user.id);
     printDone({ id: user.id, deleted: true }, `${user.email} is removed`, options);
   });

@@ -30,14 +30,14 @@ export class Accounts {
   }
 
   /** A user, also one whom a command has added this moment. */
-  find(userId: string): DirectoryUser | undefined {
+  async find(userId: string): Promise<DirectoryUser | undefined> {
     return this.#named(() => this.#directory.findUserById(userId));
   }
 
-  #named(find: () => DirectoryUser | undefined): DirectoryUser | undefined {
+  async #named(find: () => DirectoryUser | undefined): Promise<DirectoryUser | undefined> {
     const user = find();
     if (user !== undefined) return user;
-    this.#directory.lookAgain();
+    await this.#directory.refresh();
     return find();
   }
 
@@ -48,7 +48,7 @@ export class Accounts {
 
   /** The user with this e-mail address or id and this password. Takes the same time whether or not there is such a user. */
   async authenticate(name: string, password: string): Promise<DirectoryUser | undefined> {
-    const user = this.#named(() => this.#directory.findUser(name));
+    const user = await this.#named(() => this.#directory.findUser(name));
     const stored =
       user === undefined
         ? undefined
@@ -117,7 +117,7 @@ export class Accounts {
     if (found === undefined || found['consumed'] !== undefined) return undefined;
     const { userId, purpose } = found as unknown as PasswordLink;
     if (purpose === 'first' && (await this.hasPasswords())) return undefined;
-    const user = this.find(userId);
+    const user = await this.find(userId);
     return user === undefined ? undefined : { userId, purpose, user };
   }
 
@@ -134,7 +134,7 @@ export class Accounts {
   ): Promise<boolean> {
     // First, because it may be refused while many passwords are checked: the link stays good then.
     const hash = await hashPassword(password);
-    if (described !== undefined) this.#directory.saveUser({ ...user, ...described });
+    if (described !== undefined) await this.#directory.saveUser({ ...user, ...described });
     if (!(await this.#state.consume(kind, token))) return false;
     await this.#store(userId, hash);
     return true;

@@ -93,7 +93,7 @@ export function interactionRoutes(app: FastifyInstance, parts: InteractionParts)
         signInPage(page, { name: typeof hint === 'string' ? hint.slice(0, 255) : undefined }),
       );
     }
-    const user = accounts.find(details.session?.accountId ?? '');
+    const user = await accounts.find(details.session?.accountId ?? '');
     const scopes = new Set(scopesIn(details.params));
     return sendPage(reply, 200, consentPage(page, { user: user?.email ?? '', scopes }));
   });

@@ -231,8 +231,8 @@ function tokensOf(parts: ProviderParts, base: string): Configuration {
       // The library drops offline_access unless the request asks for consent each time; the official clients do not.
       access_type: (ctx) => keepOfflineAccess(ctx),
     },
-    findAccount: (_ctx, id): OidcAccount | undefined => {
-      const user = accounts.find(id);
+    findAccount: async (_ctx, id): Promise<OidcAccount | undefined> => {
+      const user = await accounts.find(id);
       return user === undefined ? undefined : { accountId: id, claims: () => userClaims(user) };
     },
     loadExistingGrant: (ctx) => existingGrant(ctx, parts, base),

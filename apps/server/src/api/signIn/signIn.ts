@@ -43,7 +43,7 @@ export async function signIn(app: FastifyInstance, { services }: { services: Ser
         void reply.header('www-authenticate', 'Bearer error="invalid_token"');
       throw error;
     });
-    const listed = services.accounts.find(user.id);
+    const listed = await services.accounts.find(user.id);
     return reply
       .header('cache-control', 'no-store')
       .send(listed === undefined ? { sub: user.identity.subject } : userClaims(listed));

@@ -16,7 +16,8 @@ import { note } from '../common.ts';
 import { ViewPages, type View } from './page.ts';
 
 const plantProcess = fileURLToPath(new URL('../../test/support/plantProcess.ts', import.meta.url));
-const [small, large] = [1300, 52_000];
+/** Elements of the iModels. */
+export const [small, large] = [1300, 52_000];
 /** Longest time for a checkpoint, milliseconds. */
 const checkpointMs = 120_000;
 /** Ticks of a process's CPU time in a second, which Linux fixes for its users. */
@@ -31,15 +32,15 @@ export interface ViewCost extends View {
   kept: number;
 }
 
-export const views = ['source, first view', 'source, second view', 'its clone, first view'] as const;
-
 /** The costs of each round, for one source. */
 export interface SourceCosts {
   elements: number;
-  rounds: Record<(typeof views)[number], ViewCost>[];
+  /** By what was viewed, in the order in which it was. */
+  rounds: Record<string, ViewCost>[];
 }
 
-interface Site {
+/** A server, and the pages that view its iModels. */
+export interface Site {
   server: TestServer;
   api: Api;
   client: Official;
@@ -52,8 +53,7 @@ interface Site {
  * @param withLarge whether to view large iModels too
  */
 export async function measureViewer(rounds: number, withLarge: boolean): Promise<SourceCosts[]> {
-  if (chromium === undefined) throw new Error('this benchmark needs Chromium');
-  if (!isITwinJsInstalled()) throw new Error('this benchmark needs iTwin.js');
+  requireViewer();
   const server = await bootServer('sqlite', {
     checkpoints: { generate: 'auto', delaySeconds: 0, firstRetrySeconds: 0 },
     graphics: { enabled: false },
@@ -77,6 +77,12 @@ export async function measureViewer(rounds: number, withLarge: boolean): Promise
   }
 }
 
+/** @throws Error if Chromium or iTwin.js is missing */
+export function requireViewer(): void {
+  if (chromium === undefined) throw new Error('this benchmark needs Chromium');
+  if (!isITwinJsInstalled()) throw new Error('this benchmark needs iTwin.js');
+}
+
 async function measure(site: Site, rounds: number, withLarge: boolean): Promise<SourceCosts[]> {
   const work = workFolder();
   try {
@@ -92,7 +98,8 @@ async function measure(site: Site, rounds: number, withLarge: boolean): Promise<
   }
 }
 
-async function makePlant(folder: string, elements: number): Promise<string> {
+/** Makes the file of an iModel. */
+export async function makePlant(folder: string, elements: number): Promise<string> {
   const file = path.join(folder, `${elements}.bim`);
   await promisify(execFile)(process.execPath, [plantProcess, file, String(elements)]);
   return file;
@@ -118,7 +125,7 @@ async function measureSource(site: Site, file: string, count: number): Promise<S
 }
 
 /** Creates an iModel, and waits for its checkpoint. */
-async function makeIModel(
+export async function makeIModel(
   { client: { client, authorization }, api, iTwinId }: Site,
   filePath: string,
 ): Promise<string> {
@@ -137,7 +144,8 @@ async function makeIModel(
   return id;
 }
 
-async function view({ server, pages, iTwinId }: Site, iModelId: string): Promise<ViewCost> {
+/** Views an iModel once, in a window that has nothing cached. */
+export async function view({ server, pages, iTwinId }: Site, iModelId: string): Promise<ViewCost> {
   const { viewer } = server.services;
   const [backend] = viewer.backends;
   const cpu = (): number | null => (backend instanceof BackendProcess ? cpuMsOf(backend.pid) : null);

@@ -19,6 +19,7 @@ const layers = [
     'optionalParts.ts',
     'config.ts',
     'jsonSchema.ts',
+    'schemaChecks.ts',
     'http',
     'traces',
   ],

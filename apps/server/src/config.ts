@@ -1,10 +1,11 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { Ajv, type ErrorObject } from 'ajv';
+import type { ErrorObject } from 'ajv';
 import secureJson from 'secure-json-parse';
 import { Type, type Static } from './jsonSchema.ts';
 import { isNetwork } from './http/addresses.ts';
 import { isolationLevels } from './domain.ts';
+import { checkOf } from './schemaChecks.ts';
 
 /** Shortest lifetime of a container token, seconds: iTwin.js renews one hour before it expires, or one hour after it was issued. */
 export const minContainerSeconds = 7200;
@@ -1217,11 +1218,13 @@ function acceptEarlierNames(value: Record<string, unknown>, faults: string[]): v
   }
 }
 
+const checkSettings = checkOf<Config>(ConfigSchema, { allErrors: true, useDefaults: true });
+
 function checkConfig(value: Record<string, unknown>, env: NodeJS.ProcessEnv, faults: string[]): Config {
-  const ajv = new Ajv({ allErrors: true, useDefaults: true, strict: false });
   const config = structuredClone(value) as unknown as Config;
   acceptEarlierNames(config, faults);
-  if (!ajv.validate(ConfigSchema, config)) faults.push(...(ajv.errors ?? []).map(describeFault));
+  const check = checkSettings();
+  if (!check(config)) faults.push(...(check.errors ?? []).map(describeFault));
   else {
     // AWS clients read their keys from the environment; this does the same for Azure, so that no file has to hold secrets.
     const connectionString = env[connectionStringName];

@@ -1,8 +1,8 @@
 import { readFileSync, statSync } from 'node:fs';
-import { Ajv, type ValidateFunction } from 'ajv';
 import secureJson from 'secure-json-parse';
 import { Type, type Static } from '../jsonSchema.ts';
 import { emailKey } from '../domain.ts';
+import { onFirstUse, schemaCompiler } from '../schemaChecks.ts';
 import { writeFileDurably } from '../storage/durable.ts';
 
 const Text = Type.String({ minLength: 1, maxLength: 255 });
@@ -38,9 +38,8 @@ export interface ReadUsersFile {
   modifiedAt: number;
 }
 
-const ajv = new Ajv({ allErrors: true, strict: false });
-/** Compiled at the first use. */
-let check: ValidateFunction | undefined;
+const ajv = schemaCompiler({ allErrors: true });
+const checkData = onFirstUse(() => ajv.compile<DirectoryData>(DirectorySchema));
 
 /** Most faults of a file that an error names. Each entry may have several. */
 const mostFaults = 20;
@@ -75,11 +74,12 @@ export function changeUsersFile(file: string, change: UsersFileChange): void {
  * them could apply, depending on their order, and a user would lack the permissions of the ignored one.
  */
 function requireValid(file: string, data: unknown): asserts data is DirectoryData {
-  if (!(check ??= ajv.compile(DirectorySchema))(data)) {
+  const check = checkData();
+  if (!check(data)) {
     const faults = (check.errors ?? []).map((fault) => ajv.errorsText([fault], { dataVar: 'it' }));
     throw new Error(refusal(file, faults));
   }
-  const { organizations, users, applications } = data as DirectoryData;
+  const { organizations, users, applications } = data;
   const repeatedIds = (entries: readonly { id: string }[]): string[] => repeated(entries.map(({ id }) => id));
   const hint = "; to name several organizations, list them in 'organizationAdministrator'";
   const faults = [

@@ -1,6 +1,7 @@
-import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv';
+import type { ErrorObject, ValidateFunction } from 'ajv';
 import type { TSchema } from '../jsonSchema.ts';
 import { detail, type ErrorDetail } from '../errors.ts';
+import { onFirstUse, schemaCompiler } from '../schemaChecks.ts';
 import { faultOfText, normalizeText, type TextKind } from './text.ts';
 
 /**
@@ -28,22 +29,20 @@ const wordings = [
 ] as const satisfies readonly (keyof Wording)[];
 
 /** Removes undeclared properties at every depth, so that unknown data is never stored, copied or returned. */
-const forBodies = new Ajv({
+const forBodies = schemaCompiler({
   allErrors: true,
   verbose: true,
-  strict: false,
   validateFormats: false,
   removeAdditional: 'all',
 });
 /** The same, but stops at the first error: a large body may have one in each of its values. */
-const forLargeBodies = new Ajv({ verbose: true, strict: false, validateFormats: false, removeAdditional: 'all' });
+const forLargeBodies = schemaCompiler({ verbose: true, validateFormats: false, removeAdditional: 'all' });
 /** Validates responses without changing them. */
-const forAnswers = new Ajv({ allErrors: true, verbose: true, strict: false, validateFormats: false });
+const forAnswers = schemaCompiler({ allErrors: true, verbose: true, validateFormats: false });
 /** Parameters arrive as text: `'5'` becomes 5 where a number is declared. */
-const forParameters = new Ajv({
+const forParameters = schemaCompiler({
   allErrors: true,
   verbose: true,
-  strict: false,
   validateFormats: false,
   coerceTypes: true,
 });
@@ -144,12 +143,6 @@ function checkWith(
     }
     return [...details.values()].slice(0, maxDetails);
   };
-}
-
-/** Compiling all schemas takes 0.4 s of a start, and one of them 1 to 3 ms of the first request that needs it. */
-function onFirstUse<T>(make: () => T): () => T {
-  let made: T | undefined;
-  return () => (made ??= make());
 }
 
 /** Whether a value contains more than `limit` values, itself included. */

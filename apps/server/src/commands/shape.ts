@@ -1,8 +1,6 @@
-import { Ajv } from 'ajv';
 import type { Static, TSchema } from '../jsonSchema.ts';
+import { checkOf } from '../schemaChecks.ts';
 import { exitCodes, ExitError } from './exit.ts';
-
-const ajv = new Ajv({ strict: false });
 
 /**
  * Creates a validator for external data: a file, or the answer of another server.
@@ -14,8 +12,9 @@ export function expectShape<S extends TSchema>(
   schema: S,
   exitCode: number = exitCodes.failed,
 ): (value: unknown, what: string) => Static<S> {
-  const validate = ajv.compile(schema);
+  const check = checkOf(schema);
   return (value, what) => {
+    const validate = check();
     if (validate(value)) return value as Static<S>;
     const { instancePath = '', message = 'is not valid' } = validate.errors?.[0] ?? {};
     throw new ExitError(

@@ -5,7 +5,6 @@ import { request as requestHttps } from 'node:https';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as pause } from 'node:timers/promises';
-import { Ajv } from 'ajv';
 import type { Static } from '../../../jsonSchema.ts';
 import { type IsolationLevel, isolationLevels } from '../../../domain.ts';
 import type { ModelWorker } from '../modelWorker.ts';
@@ -13,6 +12,7 @@ import type { WorkRequest, WorkResult } from '../worker.ts';
 import { FileFaultError, maxWorkBytes } from '../workerProcess.ts';
 import { readAtMost } from '../../../http/readAtMost.ts';
 import { FinalError, PublicError } from '../../../operations/reasons.ts';
+import { checkOf } from '../../../schemaChecks.ts';
 import type { CallOptions } from '../../../storage/blobStore.ts';
 import {
   CountedReader,
@@ -38,9 +38,8 @@ const connectMs = 10_000;
 const transferMs = 3_600_000;
 const maxHealthBytes = 4096;
 
-const ajv = new Ajv({ strict: false });
-const validEvent = ajv.compile<WorkEvent>(WorkEvent);
-const validHealth = ajv.compile<Static<typeof ServiceHealth>>(ServiceHealth);
+const validEvent = checkOf<WorkEvent>(WorkEvent);
+const validHealth = checkOf<Static<typeof ServiceHealth>>(ServiceHealth);
 
 /** The service cannot accept work now. It has not started any. */
 class ServiceBusyError extends PublicError {
@@ -122,7 +121,7 @@ export class RemoteWorker implements ModelWorker {
       throw new ServiceBusyError(error);
     }
     const health: unknown = JSON.parse(text);
-    if (!validHealth(health)) throw new PublicError('The iTwin.js service has a different version than this server.');
+    if (!validHealth()(health)) throw new PublicError('The iTwin.js service has a different version than this server.');
     return health;
   }
 
@@ -196,7 +195,7 @@ export class RemoteWorker implements ModelWorker {
     const reader = new CountedReader(response, onActivity);
     for (;;) {
       const event: unknown = JSON.parse(await reader.line());
-      if (!validEvent(event)) throw new Error('the iTwin.js service sent an event that is not valid');
+      if (!validEvent()(event)) throw new Error('the iTwin.js service sent an event that is not valid');
       if ('applied' in event) onApplied(event.applied);
       else if ('fault' in event)
         throw new FileFaultError(event.fault, event.kind, event.detail, event.highestBriefcaseId);

@@ -5,13 +5,13 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { Ajv } from 'ajv';
 import type { Logger } from 'pino';
 import type { WorkRequest } from '../worker.ts';
 import { FileFaultError } from '../workerProcess.ts';
 import type { Workers, WorkSlot } from '../workers.ts';
 import { FinalError, PublicError, reasonForUsers } from '../../../operations/reasons.ts';
 import { within } from '../../../operations/within.ts';
+import { checkOf } from '../../../schemaChecks.ts';
 import { version } from '../../../version.ts';
 import {
   heartbeatMs,
@@ -80,7 +80,7 @@ export async function startITwinJsService(parts: ServiceParts): Promise<ITwinJsS
   };
 }
 
-const validHead = new Ajv({ strict: false }).compile<WorkHead>(WorkHead);
+const validHead = checkOf<WorkHead>(WorkHead);
 
 /** A request that is refused before any work starts. */
 class RequestError extends Error {
@@ -207,7 +207,7 @@ async function receiveHead(reader: CountedReader): Promise<WorkHead> {
   } catch {
     throw new RequestError(400, 'The head of the request is not valid JSON.');
   }
-  if (!validHead(head)) throw new RequestError(400, 'The head of the request is not valid.');
+  if (!validHead()(head)) throw new RequestError(400, 'The head of the request is not valid.');
   return head;
 }
 

@@ -6,14 +6,16 @@ import { execFileSync, spawn } from 'node:child_process';
 import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { loadConfig } from '../apps/server/src/config.ts';
+import { openDatabase } from '../apps/server/src/db/database.ts';
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import { chromium } from '../test/support/chromium.ts';
 import { compatibilityTable, tableFile } from '../test/support/compatibility.ts';
-import { startPostgres } from '../test/support/postgres.ts';
+import { createPostgresDatabase, startPostgres } from '../test/support/postgres.ts';
 import { startAll, stopAll } from '../test/support/services.ts';
 import { startAzurite, startS3 } from '../test/support/stores.ts';
 
-/** Timeout for the whole run, milliseconds. A run takes less than half of it on two cores. */
+/** Timeout for the whole run, milliseconds. A run takes less than half of it on two cores without other work. */
 const runMs = 45 * 60_000;
 /** Timeout for building the console, milliseconds; it takes 5 s. */
 const buildMs = 120_000;
@@ -31,16 +33,22 @@ const files = named.some((argument) => !argument.startsWith('--')) ? [] : globSy
 // A signal that arrives during startup is handled after startup, when all services to stop are known.
 let received: NodeJS.Signals | undefined;
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => (received ??= signal));
-const services = await startAll(startPostgres, startS3, startAzurite);
+const services = await startAll(() => startPostgres({ forMany: true }), startS3, startAzurite);
 const [postgres, s3, azurite] = services;
 const coverage = mkdtempSync(path.join(tmpdir(), 'offshoot-coverage-'));
 const built = mkdtempSync(path.join(tmpdir(), 'offshoot-console-'));
+const migrated = mkdtempSync(path.join(tmpdir(), 'offshoot-migrated-'));
+const compiled = mkdtempSync(path.join(tmpdir(), 'offshoot-compiled-'));
+const template = 'migrated';
 let code = 1;
 try {
   // Once for all suites in a browser, each of which would take 5 s for it.
   const inBrowser = chromium !== undefined && [...named, ...files].some((file) => file.includes('console/'));
   if (inBrowser)
     execFileSync(process.execPath, ['scripts/console.ts', '--output', built], { stdio: 'inherit', timeout: buildMs });
+  const databaseUrl = await createPostgresDatabase(postgres.url, { name: template });
+  for (const where of [{ dataDir: migrated }, { dataDir: migrated, databaseUrl }])
+    await (await openDatabase(loadConfig(where, { env: {} }))).close();
   if (received !== undefined) throw new Error(`ended by ${received}`);
   const runner = spawn(
     process.execPath,
@@ -50,9 +58,13 @@ try {
       env: {
         ...process.env,
         OFFSHOOT_TEST_POSTGRES: postgres.url,
+        OFFSHOOT_TEST_POSTGRES_TEMPLATE: template,
+        OFFSHOOT_TEST_SQLITE: migrated,
         OFFSHOOT_TEST_S3: s3.address,
         OFFSHOOT_TEST_AZURE: azurite.address,
         OFFSHOOT_TEST_COVERAGE: coverage,
+        // Each of the 160 processes would compile the same modules. Coverage needs them compiled without the cache.
+        ...(process.env['NODE_V8_COVERAGE'] === undefined && { NODE_COMPILE_CACHE: compiled }),
         ...(inBrowser && { OFFSHOOT_TEST_CONSOLE: built }),
         ...(on !== undefined && { OFFSHOOT_TEST_ON: on }),
       },
@@ -68,7 +80,7 @@ try {
   clearTimeout(late);
   if (code === 0 && files.length > 0 && on === undefined && isITwinJsInstalled()) code = checkCompatibility();
 } finally {
-  for (const folder of [coverage, built]) rmSync(folder, { recursive: true, force: true });
+  for (const folder of [coverage, built, migrated, compiled]) rmSync(folder, { recursive: true, force: true });
   await stopAll(services);
 }
 process.exitCode = code;

@@ -10,7 +10,8 @@ import { loadConfig, type ConfigInput } from '../apps/server/src/config.ts';
 import { verify } from '../apps/server/src/maintenance/verify.ts';
 import { clientsOf } from '../scripts/clients.ts';
 import { all, makeIModel, official, pushMore, workFolder, type MadeIModel, type Official } from './support/clients.ts';
-import { createPostgresDatabase, endServer, Installation, setups, type TestServer } from './support/server.ts';
+import { createPostgresDatabase } from './support/postgres.ts';
+import { endServer, Installation, setups, type TestServer } from './support/server.ts';
 
 const cli = fileURLToPath(new URL('../apps/server/src/cli.ts', import.meta.url));
 const west = 'West Europe';

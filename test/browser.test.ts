@@ -10,7 +10,7 @@ import { build } from 'esbuild';
 import { chromium, chromiumFlags } from './support/chromium.ts';
 import type { PageInput, PageResult } from './support/page.ts';
 import { makeIModel, workFolder } from './support/clients.ts';
-import { onEachDatabase } from './support/suite.ts';
+import { onEachStore } from './support/suite.ts';
 
 /** Opens a page with the bundled clients on an origin other than the server's. @returns what it reports */
 async function inChromium(input: PageInput): Promise<PageResult> {
@@ -67,7 +67,7 @@ async function inChromium(input: PageInput): Promise<PageResult> {
   }
 }
 
-onEachDatabase('A browser', {}, (context) => {
+onEachStore('A browser', {}, (context) => {
   test(
     'runs the management client and the frontend access from another origin',
     { skip: chromium === undefined ? 'there is no Chromium here' : false },

@@ -15,7 +15,7 @@ import { changesetFile, insertedElements, makeChangeset, pushFile, realIdOf } fr
 import type { WireError } from './support/api.ts';
 import { all, changesetIdOf, makeIModel, official, workFolder } from './support/clients.ts';
 import { bootServer, endServer } from './support/server.ts';
-import { onEachDatabase } from './support/suite.ts';
+import { onEachStore } from './support/suite.ts';
 
 /** iTwin.js is optional: where it is installed, it computes the same ids for comparison. */
 const iTwinJs: typeof RealModel | undefined = isITwinJsInstalled()
@@ -114,7 +114,7 @@ function flipped({ id, parentId, bytes }: ReturnType<typeof makeChangeset>, at: 
   return { id, parentId, bytes: other };
 }
 
-onEachDatabase('Verification of pushes', {}, (context) => {
+onEachStore('Verification of pushes', {}, (context) => {
   test('refuses bytes that do not give the id, blocks no other push, and accepts the right bytes afterwards', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const acquire = async () =>

@@ -7,7 +7,7 @@ import { ChangesetOrderByProperty, ContainingChanges, OrderByOperator } from '@i
 import type { WireError } from './support/api.ts';
 import { all, changesetIdOf, makeIModel, pushMore, workFolder, type MadeIModel } from './support/clients.ts';
 import { people } from './support/server.ts';
-import { onEachDatabase } from './support/suite.ts';
+import { onEachStore } from './support/suite.ts';
 
 interface Created {
   changeset: {
@@ -21,7 +21,7 @@ interface Created {
   };
 }
 
-onEachDatabase('Changesets', {}, (context) => {
+onEachStore('Changesets', {}, (context) => {
   const as = () => ({ authorization: context.olivia.authorization });
   let shared: Promise<MadeIModel> | undefined;
   /** An iModel with 10 changesets that no test changes. */
@@ -503,7 +503,7 @@ onEachDatabase('Changesets', {}, (context) => {
   });
 });
 
-onEachDatabase('An unfinished push', { pushLeaseSeconds: 1 }, (context) => {
+onEachStore('An unfinished push', { pushLeaseSeconds: 1 }, (context) => {
   test('blocks other pushes only while its lease lasts', async () => {
     const made = await makeIModel(context.olivia, context.iTwinId);
     const { authorization } = context.olivia;

@@ -16,7 +16,7 @@ import { makeIModel, official, pushMore, workFolder } from './support/clients.ts
 import { identityIn } from './support/identity.ts';
 import { errorsLogged } from './support/logs.ts';
 import { Installation, setups } from './support/server.ts';
-import { onEachDatabase, type Context } from './support/suite.ts';
+import { onEachStore, type Context } from './support/suite.ts';
 import { until } from './support/until.ts';
 
 const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
@@ -85,7 +85,7 @@ function blocksIn(manifest: Buffer): Map<string, string[]> {
   return databases;
 }
 
-onEachDatabase('Checkpoints over the API', { checkpoints: { generate, delaySeconds: 1 } }, (context) => {
+onEachStore('Checkpoints over the API', { checkpoints: { generate, delaySeconds: 1 } }, (context) => {
   const last = sampleChangesets().length;
 
   test(
@@ -318,7 +318,7 @@ onEachDatabase('Checkpoints over the API', { checkpoints: { generate, delaySecon
   );
 });
 
-onEachDatabase('Baselines that are checked before they are accepted', { checkpoints: { generate } }, (context) => {
+onEachStore('Baselines that are checked before they are accepted', { checkpoints: { generate } }, (context) => {
   async function upload(
     bytes: Buffer,
   ): Promise<{ state: string; operation: { state: string; failureReason: string | null }; id: string }> {
@@ -531,7 +531,7 @@ onEachDatabase('Baselines that are checked before they are accepted', { checkpoi
   });
 });
 
-onEachDatabase(
+onEachStore(
   'An iModel that waits for a server with iTwin.js',
   { checkpoints: { generate: 'elsewhere' } },
   (context) => {
@@ -583,19 +583,15 @@ onEachDatabase(
   },
 );
 
-onEachDatabase(
-  'Automatic checkpoints',
-  { checkpoints: { generate, delaySeconds: 0, everyChangesets: 3 } },
-  (context) => {
-    test('are made of the newest changeset from time to time', { skip }, async () => {
-      const iModelId = await pushSample(context.olivia, context.iTwinId, randomUUID());
-      const { length } = sampleChangesets();
-      for (let index = 3; index <= length; index += 3)
-        assert.equal((await finishedCheckpoint(context, iModelId, index)).state, 'successful');
-      assert.equal((await checkpointAt(context, iModelId, 1)).state, 'notGenerated');
-    });
-  },
-);
+onEachStore('Automatic checkpoints', { checkpoints: { generate, delaySeconds: 0, everyChangesets: 3 } }, (context) => {
+  test('are made of the newest changeset from time to time', { skip }, async () => {
+    const iModelId = await pushSample(context.olivia, context.iTwinId, randomUUID());
+    const { length } = sampleChangesets();
+    for (let index = 3; index <= length; index += 3)
+      assert.equal((await finishedCheckpoint(context, iModelId, index)).state, 'successful');
+    assert.equal((await checkpointAt(context, iModelId, 1)).state, 'notGenerated');
+  });
+});
 
 for (const setup of setups)
   describe(`Missing checkpoints on ${setup.engine} and ${setup.store}`, () => {

@@ -7,9 +7,10 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { CheckpointState } from '@itwin/imodels-client-management';
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import { pushSample, sampleChangesets } from '../scripts/sample.ts';
+import { times } from './support/effort.ts';
 import { makeIModel } from './support/clients.ts';
 import { identityIn } from './support/identity.ts';
-import { onEachDatabase } from './support/suite.ts';
+import { onEachDatabase, onOneDatabase } from './support/suite.ts';
 import { until } from './support/until.ts';
 
 const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
@@ -20,7 +21,7 @@ onEachDatabase(
   'When the iTwin.js process is killed',
   { checkpoints: { generate: 'auto', delaySeconds: 0, attempts: 100, firstRetrySeconds: 0 } },
   (context) => {
-    const kills = context.engine === 'sqlite' ? 100 : 20;
+    const kills = context.engine === 'sqlite' ? times(20, 100) : times(5, 20);
 
     test(
       `${kills} times at random, every checkpoint succeeds and none stays scheduled`,
@@ -99,7 +100,7 @@ onEachDatabase(
   },
 );
 
-onEachDatabase(
+onOneDatabase(
   'When the iTwin.js process hangs',
   { checkpoints: { generate: 'auto', delaySeconds: 0, silenceSeconds: 5, firstRetrySeconds: 0 } },
   (context) => {
@@ -137,7 +138,7 @@ onEachDatabase(
   },
 );
 
-onEachDatabase(
+onOneDatabase(
   'When the iTwin.js process takes too much memory',
   { checkpoints: { generate: 'auto', delaySeconds: 0, memoryMiB: 128, attempts: 2, firstRetrySeconds: 0 } },
   (context) => {

@@ -5,7 +5,7 @@ import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/worke
 import { pushSample, sampleChangesets } from '../scripts/sample.ts';
 import type { Answer, WireError } from './support/api.ts';
 import { makeIModel } from './support/clients.ts';
-import { onEachDatabase } from './support/suite.ts';
+import { onEachDatabase, onEachStore } from './support/suite.ts';
 import { until } from './support/until.ts';
 
 interface Checkpoint {
@@ -103,7 +103,7 @@ onEachDatabase('A request for a checkpoint that no server would make', {}, (cont
   });
 });
 
-onEachDatabase('A requested checkpoint', { checkpoints: { generate: 'auto', delaySeconds: 0 } }, (context) => {
+onEachStore('A requested checkpoint', { checkpoints: { generate: 'auto', delaySeconds: 0 } }, (context) => {
   const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
   test('is made, and can be downloaded', { skip }, async () => {
     const iModelId = await pushSample(context.olivia, context.iTwinId, randomUUID());

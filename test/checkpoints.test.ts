@@ -7,7 +7,7 @@ import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/worke
 import type * as Scenario from './support/scenario.ts';
 import { workFolder } from './support/clients.ts';
 import { otherStore } from './support/server.ts';
-import { onEachDatabase } from './support/suite.ts';
+import { onEachDatabase, onEachStore } from './support/suite.ts';
 import { until } from './support/until.ts';
 
 /** iTwin.js is optional: without its native library nothing can open checkpoints. */
@@ -57,7 +57,7 @@ onEachDatabase('Checkpoints', config, (context) => {
 
 const west = 'West Europe';
 
-onEachDatabase(
+onEachStore(
   'A clone in another data center',
   (setup) => ({ ...config, dataCenters: { [west]: otherStore(setup) }, transfers: { firstRetrySeconds: 1000 } }),
   (context) => {

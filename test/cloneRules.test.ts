@@ -13,7 +13,7 @@ import { transferCheckpointsJob } from '../apps/server/src/transfer/begin.ts';
 import type { Answer } from './support/api.ts';
 import { makeIModel, pushMore, type MadeIModel } from './support/clients.ts';
 import { otherStore, people } from './support/server.ts';
-import { onEachDatabase, type Context } from './support/suite.ts';
+import { onEachStore, type Context } from './support/suite.ts';
 import { until } from './support/until.ts';
 
 const source = path.join(import.meta.dirname, '../apps/server/src');
@@ -220,7 +220,7 @@ describe('The comments in the source', () => {
   });
 });
 
-onEachDatabase(
+onEachStore(
   'A clone',
   (setup) => ({ dataCenters: { [west]: otherStore(setup) } }),
   (context) => {

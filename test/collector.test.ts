@@ -13,9 +13,9 @@ import { releaseBlobs } from '../apps/server/src/storage/blobs.ts';
 import { verify } from '../apps/server/src/maintenance/verify.ts';
 import { sampleBaseline } from '../scripts/sample.ts';
 import { all, makeIModel, pushMore, workFolder, type MadeIModel } from './support/clients.ts';
-import { onEachDatabase } from './support/suite.ts';
+import { onEachStore } from './support/suite.ts';
 
-onEachDatabase('The collector', {}, (context) => {
+onEachStore('The collector', {}, (context) => {
   const as = () => ({ authorization: context.olivia.authorization });
 
   async function run(

@@ -5,15 +5,16 @@ import { collect } from '../apps/server/src/collector/collect.ts';
 import { sql } from 'kysely';
 import { lockIModel } from '../apps/server/src/db/statements/lockIModel.ts';
 import { Users } from '../apps/server/src/users/users.ts';
+import { times } from './support/effort.ts';
 import type { Answer, WireError } from './support/api.ts';
 import { changesetIdOf, makeIModel, pushMore } from './support/clients.ts';
 import { people } from './support/server.ts';
-import { onEachDatabase } from './support/suite.ts';
+import { onEachDatabase, onEachStore } from './support/suite.ts';
 
 /** Maximum number of clones; the load stops then. */
-const mostClones = 400;
+const mostClones = times(150, 400);
 
-onEachDatabase('Concurrent clones, pushes, deletions and collector runs', {}, (context) => {
+onEachStore('Concurrent clones, pushes, deletions and collector runs', {}, (context) => {
   test('leave no partial clone and lose nothing that was acknowledged', async () => {
     const { database, blobs } = context.server.services;
     const seed = await database.db
@@ -247,7 +248,7 @@ onEachDatabase('A role that is deleted while it is assigned', {}, (context) => {
 onEachDatabase('Concurrent first requests of a user', {}, (context) => {
   test('all know the user, whichever of them inserts the row', async () => {
     const { db } = context.server.services.database;
-    for (let round = 0; round < 120; round++) {
+    for (let round = 0; round < times(30, 120); round++) {
       const id = randomUUID();
       const user = {
         id,
@@ -271,7 +272,7 @@ onEachDatabase('Roles and groups that are assigned while they are deleted', {}, 
   test('are deleted without a server error', async () => {
     const { api, iTwinId } = context;
     const at = `/accesscontrol/itwins/${iTwinId}`;
-    for (let round = 0; round < 25; round++) {
+    for (let round = 0; round < times(10, 25); round++) {
       const { role } = (await api.post(`${at}/roles`, { displayName: randomUUID(), permissions: ['imodels_webview'] }))
         .body as { role: { id: string } };
       const { group } = (await api.post(`${at}/groups`, { name: randomUUID(), members: [] })).body as {

@@ -11,7 +11,7 @@ import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/worke
 import { sampleBaseline } from '../scripts/sample.ts';
 import { all, changesetIdOf, makeIModel, newest, pushMore, workFolder, type MadeIModel } from './support/clients.ts';
 import { callAs, methodsOf, methodsOfClass } from './support/coverage.ts';
-import { onEachDatabase, type Context } from './support/suite.ts';
+import { onEachStore, type Context } from './support/suite.ts';
 import type * as RealModel from '../scripts/realModel.ts';
 
 /** The property of a client by the file that declares its operations. */
@@ -359,7 +359,7 @@ after(async () => {
   native.remove();
 });
 
-onEachDatabase('The official clients', {}, (context) => {
+onEachStore('The official clients', {}, (context) => {
   let made: MadeIModel;
   before(async () => {
     made = await makeIModel(context.olivia, context.iTwinId, { changesets: 3 });

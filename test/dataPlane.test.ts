@@ -13,12 +13,12 @@ import { makeIModel, workFolder, type MadeIModel } from './support/clients.ts';
 import { errorsLogged } from './support/logs.ts';
 import { beginPush, downloadLink } from './support/push.ts';
 import { storeConfig, type Setup } from './support/server.ts';
-import { onEachDatabase } from './support/suite.ts';
+import { onEachStore } from './support/suite.ts';
 
 /** Stores without direct access: every byte passes through the server. */
 const through = ({ store }: Setup) => ({ store: storeConfig(store, false) });
 
-onEachDatabase('Signed links', through, (context) => {
+onEachStore('Signed links', through, (context) => {
   const plain = (): Api => new Api(context.server.origin);
   const blockBlob = { 'x-ms-blob-type': 'BlockBlob' };
   let made: Promise<MadeIModel> | undefined;
@@ -431,7 +431,7 @@ onEachDatabase('Signed links', through, (context) => {
   });
 });
 
-onEachDatabase('A refused body', through, (context) => {
+onEachStore('A refused body', through, (context) => {
   const long = Buffer.alloc(20_000_000);
 
   test('is read to its end while it is being sent, so that the client receives the answer', async () => {
@@ -518,7 +518,7 @@ function sentAfterContinue(
   });
 }
 
-onEachDatabase(
+onEachStore(
   'Links that live 10 s',
   (setup) => ({ ...through(setup), signedLinkSeconds: 10, collector: { intervalSeconds: 0, graceSeconds: 11 } }),
   (context) => {
@@ -542,7 +542,7 @@ onEachDatabase(
   },
 );
 
-onEachDatabase('A file above 256 MiB', {}, (context) => {
+onEachStore('A file above 256 MiB', {}, (context) => {
   test('is uploaded in blocks by the official client', async () => {
     const size = 257 * 1024 * 1024;
     const work = workFolder();

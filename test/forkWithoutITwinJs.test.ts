@@ -4,11 +4,11 @@ import { test } from 'node:test';
 import { ContainerTypes } from '@itwin/imodels-client-management';
 import type { WireError } from './support/api.ts';
 import { all, makeIModel } from './support/clients.ts';
-import { onEachDatabase } from './support/suite.ts';
+import { onEachStore } from './support/suite.ts';
 
 const everyContainer = ContainerTypes.SchemaSync | ContainerTypes.CodeStore | ContainerTypes.ViewStore;
 
-onEachDatabase('Fork and template on a server without iTwin.js', {}, (context) => {
+onEachStore('Fork and template on a server without iTwin.js', {}, (context) => {
   const as = () => ({ authorization: context.olivia.authorization });
 
   test('a fork with history is available at once, keeps every changeset, and names its source', async () => {

@@ -12,7 +12,7 @@ import { Api, type WireError } from './support/api.ts';
 import { makeIModel } from './support/clients.ts';
 import { bytesAt, ended, gltfIn, graphicsOf, makeModel, tableOf, type Graphics } from './support/graphics.ts';
 import { otherStore, people } from './support/server.ts';
-import { onEachDatabase, type Context } from './support/suite.ts';
+import { onEachStore, onOneDatabase, type Context } from './support/suite.ts';
 import { until } from './support/until.ts';
 
 const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
@@ -35,7 +35,7 @@ async function coloursIn(png: Buffer): Promise<number> {
   return found.size;
 }
 
-onEachDatabase('Graphics', config, (context) => {
+onEachStore('Graphics', config, (context) => {
   let plant: string;
   const thumbnail = async (iModelId: string, size = ThumbnailSize.Large): Promise<Buffer> => {
     const { client, authorization } = context.olivia;
@@ -293,7 +293,7 @@ onEachDatabase('Graphics', config, (context) => {
   });
 });
 
-onEachDatabase(
+onOneDatabase(
   'Graphics beyond the limit of triangles',
   { ...config, graphics: { enabled: true, maxTriangles: 3000 } },
   (context) => {
@@ -310,7 +310,7 @@ onEachDatabase(
   },
 );
 
-onEachDatabase(
+onOneDatabase(
   'When the process that draws is killed',
   { ...config, graphics: { enabled: true, attempts: 1 } },
   (context) => {
@@ -332,7 +332,7 @@ onEachDatabase(
   },
 );
 
-onEachDatabase('Without a server that draws', {}, (context) => {
+onOneDatabase('Without a server that draws', {}, (context) => {
   test('the state is none with the reason, and a request for graphics is refused', async () => {
     const { id } = await makeIModel(context.olivia, context.iTwinId);
     const { state, error } = await graphicsOf(context.api, id);
@@ -345,7 +345,7 @@ onEachDatabase('Without a server that draws', {}, (context) => {
   });
 });
 
-onEachDatabase(
+onEachStore(
   'Graphics of a copy in another data center',
   (setup) => ({ ...config, dataCenters: { 'West Europe': otherStore(setup) } }),
   (context) => {

@@ -17,11 +17,11 @@ import type { WireError } from './support/api.ts';
 import { all, makeIModel, official, workFolder } from './support/clients.ts';
 import { identityIn } from './support/identity.ts';
 import { Installation, people, setups } from './support/server.ts';
-import { onEachDatabase } from './support/suite.ts';
+import { onEachDatabase, onEachStore } from './support/suite.ts';
 
 const extent = { southWest: { latitude: 46.1, longitude: 7.6 }, northEast: { latitude: 46.3, longitude: 7.8 } };
 
-onEachDatabase('iModels', {}, (context) => {
+onEachStore('iModels', {}, (context) => {
   const newName = (): string => `[${randomUUID()}][Tests] an iModel`;
   const as = () => ({ authorization: context.olivia.authorization });
   const create = (properties: object = {}): Promise<IModel> =>

@@ -8,7 +8,7 @@ import { failedCreationsMigration } from '../apps/server/src/db/migrations/0014-
 import type { Answer, Api, WireError } from './support/api.ts';
 import { makeIModel, official } from './support/clients.ts';
 import { endServer, Installation, otherStore, people, setups, type TestServer } from './support/server.ts';
-import { onEachDatabase } from './support/suite.ts';
+import { onEachStore } from './support/suite.ts';
 import { until } from './support/until.ts';
 
 const west = 'West Europe';
@@ -253,7 +253,7 @@ async function checkLinks({ origin, services }: TestServer, { what, id }: State)
     assert.equal((await fetch(url)).status, 404, `${what}: ${url}`);
 }
 
-onEachDatabase('Creations that failed under an earlier version', {}, (context) => {
+onEachStore('Creations that failed under an earlier version', {}, (context) => {
   test('release their names with the upgrade, and their reasons no longer reveal details of the server', async () => {
     const { db } = context.server.services.database;
     const create = async (): Promise<{ id: string; name: string }> =>

@@ -12,7 +12,7 @@ import { makeIModel, pushMore, type MadeIModel } from './support/clients.ts';
 import { openEarlier } from './support/earlierDatabase.ts';
 import { fullScans, naming, Planner, statementsOf } from './support/plans.ts';
 import { Installation } from './support/server.ts';
-import { onEachDatabase, type Context } from './support/suite.ts';
+import { onEachDatabase, onEachStore, type Context } from './support/suite.ts';
 import { until } from './support/until.ts';
 
 interface Node {
@@ -452,7 +452,7 @@ async function addEarlier(
   }
 }
 
-onEachDatabase('The storage use of an iModel', {}, (context) => {
+onEachStore('The storage use of an iModel', {}, (context) => {
   test('is its own, except what clones can see', async () => {
     const source = await makeIModel(context.olivia, context.iTwinId, { changesets: 5 });
     const all = sizeOf(source.changesets);

@@ -9,7 +9,7 @@ import { pushSample, sampleBaseline, sampleChangesets } from '../scripts/sample.
 import type * as RealModel from '../scripts/realModel.ts';
 import { workFolder } from './support/clients.ts';
 import { identityIn } from './support/identity.ts';
-import { onEachDatabase } from './support/suite.ts';
+import { onEachStore } from './support/suite.ts';
 
 /** iTwin.js is optional: without its native library, files are compared by hash only. */
 const iTwinJs: typeof RealModel | undefined = isITwinJsInstalled()
@@ -26,7 +26,7 @@ after(async () => {
   native.remove();
 });
 
-onEachDatabase('A real iModel', { checkpoints: { generate: 'auto' } }, (context) => {
+onEachStore('A real iModel', { checkpoints: { generate: 'auto' } }, (context) => {
   test('is cloned with every file as it was pushed, and the clone survives the deletion of its source', async () => {
     const { client, authorization } = context.olivia;
     const sourceId = await pushSample(context.olivia, context.iTwinId, 'Sample');

@@ -5,9 +5,9 @@ import sharp, { type Sharp } from 'sharp';
 import { collect } from '../apps/server/src/collector/collect.ts';
 import type { WireError } from './support/api.ts';
 import { makeIModel } from './support/clients.ts';
-import { onEachDatabase } from './support/suite.ts';
+import { onEachStore } from './support/suite.ts';
 
-onEachDatabase('Thumbnails', {}, (context) => {
+onEachStore('Thumbnails', {}, (context) => {
   const download = async (iModelId: string, size: ThumbnailSize): Promise<Buffer> => {
     const { client, authorization } = context.olivia;
     return Buffer.from((await client.thumbnails.download({ authorization, iModelId, urlParams: { size } })).image);

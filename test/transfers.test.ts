@@ -23,7 +23,7 @@ import {
   type Setup,
   type TestServer,
 } from './support/server.ts';
-import { onEachDatabase } from './support/suite.ts';
+import { onEachStore } from './support/suite.ts';
 import { until } from './support/until.ts';
 
 const west = 'West Europe';
@@ -110,7 +110,7 @@ async function collectAll({ services: { database, blobs } }: TestServer): Promis
   });
 }
 
-onEachDatabase('An iTwin in another data center', withWestDataCenter, (context) => {
+onEachStore('An iTwin in another data center', withWestDataCenter, (context) => {
   const farITwin = (): Promise<string> => context.server.iTwin('olivia', undefined, west);
 
   test('keeps its files in the store of that data center, and reports its location', async () => {

@@ -11,6 +11,7 @@ import { sql } from 'kysely';
 import type { Config } from '../apps/server/src/config.ts';
 import { databaseFile, openDatabase, type Database } from '../apps/server/src/db/database.ts';
 import { migrationsFor } from '../apps/server/src/db/migrations/index.ts';
+import { times } from './support/effort.ts';
 import { ServerProcess } from './support/serverProcess.ts';
 import { makeOldDatabase, oldIModelId, oldRows } from './support/oldDatabase.ts';
 import { engines, Installation, people } from './support/server.ts';
@@ -105,14 +106,15 @@ describe('An upgrade of a large embedded database', () => {
     }
   };
 
-  test('that is killed at any of 40 points is complete after the next start', async () => {
+  const points = times(8, 40);
+  test(`that is killed at any of ${points} points is complete after the next start`, async () => {
     restore();
     const whole = await upgrade(installation.config());
     await complete('not killed');
-    for (let n = 0; n < 40; n++) {
+    for (let n = 0; n < points; n++) {
       restore();
-      await upgrade(installation.config(), (whole * n) / 40);
-      await complete(`killed after ${n}/40 of ${Math.round(whole)} ms`);
+      await upgrade(installation.config(), (whole * n) / points);
+      await complete(`killed after ${n}/${points} of ${Math.round(whole)} ms`);
     }
   });
 
@@ -125,8 +127,9 @@ describe('An upgrade of a large embedded database', () => {
     const whole = performance.now() - begun;
     await server.end();
     restore();
-    for (let n = 1; n <= 10; n++) await startAndKill(config, whole * (0.3 + 0.07 * n));
-    await complete('killed ten times');
+    const kills = times(5, 10);
+    for (let n = 1; n <= kills; n++) await startAndKill(config, whole * (0.3 + (0.7 * n) / kills));
+    await complete(`killed ${kills} times`);
     const running = await installation.start();
     try {
       const api = await running.as('olivia');
@@ -152,12 +155,14 @@ for (const engine of engines) {
       await first.start();
       const whole = performance.now() - begun;
       await first.end();
-      for (let round = 0; round < 3; round++) {
+      const [rounds, kills] = [times(2, 3), times(2, 4)];
+      for (let round = 0; round < rounds; round++) {
         installation.remove();
         installation = await Installation.create(engine);
         // The folder is still empty: the users file is created too.
         if (round > 0) rmSync(path.join(installation.dataDir, 'users.json'));
-        for (let n = 0; n < 4; n++) await startAndKill(installation.config(), whole * (0.35 + 0.15 * n + 0.05 * round));
+        for (let n = 0; n < kills; n++)
+          await startAndKill(installation.config(), whole * (0.35 + (0.6 * n) / kills + 0.05 * round));
         const server = new ServerProcess(installation.config());
         await server.start();
         assert.equal((await fetch(`${server.origin}/health/ready`)).status, 200);

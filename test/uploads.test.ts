@@ -6,7 +6,7 @@ import { collect } from '../apps/server/src/collector/collect.ts';
 import { sampleBaseline } from '../scripts/sample.ts';
 import { Api, type Answer, type WireError } from './support/api.ts';
 import { makeIModel } from './support/clients.ts';
-import { onEachDatabase } from './support/suite.ts';
+import { onEachStore } from './support/suite.ts';
 import { until } from './support/until.ts';
 
 const linkSeconds = 100;
@@ -22,7 +22,7 @@ const config = {
   collector: { intervalSeconds: 0, graceSeconds: linkSeconds + 1 },
 };
 
-onEachDatabase('Long uploads', config, (context) => {
+onEachStore('Long uploads', config, (context) => {
   /** The server runs in this process: its clocks are moved instead of waiting. @returns moves them to this many seconds after now */
   function clock(t: TestContext): (seconds: number) => void {
     let ahead = 0;

@@ -24,14 +24,13 @@ import { Api, type Answer, type WireError } from './support/api.ts';
 import { makeIModel, official, workFolder } from './support/clients.ts';
 import { freePort } from './support/freePort.ts';
 import { endServer, Installation, type TestServer } from './support/server.ts';
-import { onEachDatabase } from './support/suite.ts';
+import { onEachDatabase, onEachStore, onOneDatabase } from './support/suite.ts';
 import { until } from './support/until.ts';
 import {
   addressOf,
   call,
   cloneOf,
   makePlant,
-  onOneDatabase,
   processOf,
   read,
   tileOf,
@@ -374,7 +373,7 @@ onOneDatabase(
   },
 );
 
-onEachDatabase(
+onEachStore(
   'Kept tiles',
   // What the store has is shown instead of a damaged file: test/sharedTiles.test.ts.
   { ...config, viewer: { enabled: true, sharedTilesMiB: 0 }, collector: { intervalSeconds: 0, graceSeconds: 0 } },

@@ -4,19 +4,9 @@ import { test } from 'node:test';
 import { isITwinJsInstalled } from '../apps/server/src/checkpoints/itwinjs/workerProcess.ts';
 import type { Answer, WireError } from './support/api.ts';
 import { makeIModel } from './support/clients.ts';
-import type { Context } from './support/suite.ts';
+import { type Context, onOneDatabase } from './support/suite.ts';
 import { until } from './support/until.ts';
-import {
-  call,
-  cloneOf,
-  makePlant,
-  onOneDatabase,
-  processOf,
-  read,
-  tileOf,
-  viewerConfig,
-  type Place,
-} from './support/viewerCalls.ts';
+import { call, cloneOf, makePlant, processOf, read, tileOf, viewerConfig, type Place } from './support/viewerCalls.ts';
 
 const skip = isITwinJsInstalled() ? false : 'iTwin.js is not installed';
 

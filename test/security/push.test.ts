@@ -5,9 +5,9 @@ import { ChangesetFileError, ChangesetIdComputer } from '../../apps/server/src/c
 import type { WireError } from '../support/api.ts';
 import { changesetFile, pushFile, realIdOf } from '../support/changesetFile.ts';
 import { makeIModel } from '../support/clients.ts';
-import { onEachDatabase } from '../support/suite.ts';
+import { onEachStore } from '../support/suite.ts';
 
-onEachDatabase('A push of a changeset', {}, (context) => {
+onEachStore('A push of a changeset', {}, (context) => {
   /** Pushes a changeset with a prefix and no changes to a new iModel. @returns the answer to its completion */
   async function push(prefix: string) {
     const { olivia, iTwinId, api } = context;

@@ -6,7 +6,7 @@ import { blobAccountsMigration } from '../../apps/server/src/db/migrations/0020-
 import type { Answer, WireError } from '../support/api.ts';
 import { makeIModel } from '../support/clients.ts';
 import { otherStore, people } from '../support/server.ts';
-import { onEachDatabase } from '../support/suite.ts';
+import { onEachStore } from '../support/suite.ts';
 import { until } from '../support/until.ts';
 
 const mib = 2 ** 20;
@@ -19,7 +19,7 @@ interface Usage {
   limits: Record<string, number | null>;
 }
 
-onEachDatabase(
+onEachStore(
   'A tenant that uses as much as it can',
   (setup) => ({
     dataCenters: { [west]: otherStore(setup) },

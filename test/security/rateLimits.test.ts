@@ -6,7 +6,7 @@ import { loadConfig } from '../../apps/server/src/config.ts';
 import { senderOf } from '../../apps/server/src/http/addresses.ts';
 import { Api, type Answer, type WireError } from '../support/api.ts';
 import { makeIModel } from '../support/clients.ts';
-import { onEachDatabase } from '../support/suite.ts';
+import { onEachDatabase, onOneDatabase } from '../support/suite.ts';
 
 const window = (requests: number) => ({ requests, seconds: 60 });
 const tiers = {
@@ -42,7 +42,7 @@ onEachDatabase('An application that many users share', { tiers, rateLimits: { us
   });
 });
 
-onEachDatabase(
+onOneDatabase(
   'An address behind a proxy',
   { trustProxy: true, rateLimits: { refused: window(5), links: window(5) } },
   (context) => {
@@ -80,7 +80,7 @@ onEachDatabase(
   },
 );
 
-onEachDatabase(
+onOneDatabase(
   'A server without configured proxies',
   { rateLimits: { refused: window(5), links: window(5) } },
   (context) => {
@@ -93,7 +93,7 @@ onEachDatabase(
   },
 );
 
-onEachDatabase(
+onOneDatabase(
   'A chain of proxies',
   { trustProxy: ['127.0.0.0/8', '::1', '10.0.0.0/8'], rateLimits: { refused: window(5), links: window(5) } },
   (context) => {

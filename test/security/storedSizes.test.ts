@@ -7,7 +7,7 @@ import { declaredPropertiesMigration } from '../../apps/server/src/db/migrations
 import { maxExtendedDataBytes } from '../../apps/server/src/changesets/extendedData.ts';
 import type { WireError } from '../support/api.ts';
 import { makeIModel, type MadeIModel } from '../support/clients.ts';
-import { onEachDatabase } from '../support/suite.ts';
+import { onEachStore } from '../support/suite.ts';
 
 interface Schema {
   type?: string | string[];
@@ -94,7 +94,7 @@ describe('The content of a request body', () => {
   });
 });
 
-onEachDatabase('A client that sends undeclared or excessive data', {}, (context) => {
+onEachStore('A client that sends undeclared or excessive data', {}, (context) => {
   const corner = { latitude: 1, longitude: 2 };
   const extent = { southWest: corner, northEast: { latitude: 3, longitude: 4 } };
   const ballast = 'x'.repeat(250_000);

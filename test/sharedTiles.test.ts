@@ -287,6 +287,7 @@ class MemoryTiles implements TileObjects {
 
 describe('The tiles of a store', () => {
   const never = new AbortController().signal;
+  const unlimited = (): void => undefined;
   const log = pino({ level: 'silent' }) as unknown as FastifyBaseLogger;
   const limit = 2 ** 20;
   const open = (objects: TileObjects): StoredTiles =>
@@ -314,7 +315,7 @@ describe('The tiles of a store', () => {
       if (content === second) {
         const viewing = open(objects);
         objects.now += 30 * hourMs;
-        for (let n = 0; n < 5; n++) assert.ok((await viewing.find(oldest, ['tile'], never)) !== undefined);
+        for (let n = 0; n < 5; n++) assert.ok((await viewing.find(oldest, ['tile'], never, unlimited)) !== undefined);
         await settled(viewing);
         objects.now -= 30 * hourMs;
       }
@@ -335,12 +336,12 @@ describe('The tiles of a store', () => {
   test('that are not there are looked for once while they are made', async () => {
     const objects = new MemoryTiles();
     const tiles = open(objects);
-    for (let n = 0; n < 2; n++) assert.equal(await tiles.find(contentName, ['tile'], never), undefined);
+    for (let n = 0; n < 2; n++) assert.equal(await tiles.find(contentName, ['tile'], never, unlimited), undefined);
     assert.equal(objects.reads, 1);
     const answer = answerOf(100);
     tiles.keep(contentName, ['tile'], answer);
     await settled(tiles);
-    assert.deepEqual(await tiles.find(contentName, ['tile'], never), answer);
+    assert.deepEqual(await tiles.find(contentName, ['tile'], never, unlimited), answer);
   });
 
   test('are not written beyond what may wait, and a stop ends the writes', async () => {

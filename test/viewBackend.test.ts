@@ -19,7 +19,7 @@ function emptyFolder(t: TestContext): string {
   return work.path;
 }
 
-const request = { path: '/', body: '', headers: {} };
+const request = { path: '/', body: '', headers: {}, reserve: () => Promise.resolve() };
 const signal = new AbortController().signal;
 
 test('a view back end that is stopped while it starts leaves no process behind', async (t) => {

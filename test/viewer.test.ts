@@ -422,14 +422,15 @@ test('kept tiles stay within their budget, and those that were used least recent
     const log = pino({ level: 'silent' }) as unknown as FastifyBaseLogger;
     const tiles = new TileCache(work.path, 10_000, log);
     const answer = { contentType: 'text/plain', body: randomBytes(900) };
+    const unlimited = (): Promise<void> => Promise.resolve();
     for (let n = 0; n < 10; n++) await tiles.keep('b-1-0-x', [String(n)], answer);
-    assert.ok((await tiles.find('b-1-0-x', ['0'])) !== undefined);
+    assert.ok((await tiles.find('b-1-0-x', ['0'], unlimited)) !== undefined);
     await tiles.keep('b-1-0-x', ['10'], answer);
     assert.ok(tiles.bytes <= 10_000);
-    assert.ok((await tiles.find('b-1-0-x', ['0'])) !== undefined);
-    assert.equal(await tiles.find('b-1-0-x', ['1']), undefined);
+    assert.ok((await tiles.find('b-1-0-x', ['0'], unlimited)) !== undefined);
+    assert.equal(await tiles.find('b-1-0-x', ['1'], unlimited), undefined);
     const again = new TileCache(work.path, 10_000, log);
-    assert.deepEqual(await again.find('b-1-0-x', ['10']), answer);
+    assert.deepEqual(await again.find('b-1-0-x', ['10'], unlimited), answer);
     assert.equal(again.bytes, tiles.bytes);
   } finally {
     work.remove();

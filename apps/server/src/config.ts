@@ -725,6 +725,13 @@ export const ConfigSchema = Type.Object(
           default: 64,
           description: 'Requests of one user at the same time; further ones are told to try again.',
         }),
+        answersMiB: Type.Integer({
+          minimum: 32,
+          maximum: 1_000_000,
+          default: 512,
+          description:
+            'Memory of this server for answers to viewers, until they are sent. One user has a quarter of it, or one answer; further requests wait for 10 s, then are told to try again.',
+        }),
         idleSeconds: Type.Integer({
           minimum: 1,
           maximum: 86_400,
@@ -736,7 +743,8 @@ export const ConfigSchema = Type.Object(
           minimum: 1,
           maximum: 10_000,
           default: 50,
-          description: 'Open checkpoints of one process; the one that was read least recently is closed.',
+          description:
+            'Open checkpoints of one process; the one that was read least recently is closed. A request for another one waits while all are being read.',
         }),
         cacheMiB: Type.Integer({
           minimum: 64,

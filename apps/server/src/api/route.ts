@@ -1,3 +1,4 @@
+import type { Readable } from 'node:stream';
 import type { FastifyReply } from 'fastify';
 import type { Static, TSchema } from '../jsonSchema.ts';
 import type {
@@ -154,9 +155,9 @@ export type Route = RouteBase<TSchema, TSchema> & {
 export class RawAnswer {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
-  readonly body: Buffer | string;
+  readonly body: Buffer | string | Readable;
 
-  constructor(status: number, headers: Readonly<Record<string, string>>, body: Buffer | string) {
+  constructor(status: number, headers: Readonly<Record<string, string>>, body: Buffer | string | Readable) {
     this.status = status;
     this.headers = headers;
     this.body = body;

@@ -44,6 +44,13 @@ async function answer(call: IModelCall<unknown, unknown>, text: string): Promise
     if (!reply.raw.writableFinished) gone.abort(new Error('the client has gone'));
   };
   reply.raw.once('close', onClose);
+  const memory = services.viewer.memory.hold(caller.user.id);
+  const end = (): void => memory.end();
+  reply.raw.once('close', end);
+  if (reply.raw.closed) {
+    onClose();
+    end();
+  }
   try {
     const { status, headers, body } = await services.viewer.answer({
       caller,
@@ -53,6 +60,7 @@ async function answer(call: IModelCall<unknown, unknown>, text: string): Promise
       headers: headersOf(request),
       acceptsGzip: /\bgzip\b/.test(String(request.headers['accept-encoding'] ?? '')),
       signal: gone.signal,
+      memory,
     });
     return new RawAnswer(
       status,

@@ -1,6 +1,8 @@
 import http from 'node:http';
 import https from 'node:https';
+import { ApiError } from '../errors.ts';
 import { readAtMost } from '../http/readAtMost.ts';
+import { AnswerMemory, AnswersFullError, answerTooLarge, type Reserve } from './answerMemory.ts';
 import { iTwinJsOf, keyHeader, pingPath, release, releaseHeader } from './protocol.ts';
 
 /** A request for a back end. All of them only read, so each may be sent again. */
@@ -8,6 +10,8 @@ export interface BackendRequest {
   path: string;
   body: string;
   headers: Record<string, string>;
+  /** Reserves the memory of the answer, before it is read. */
+  reserve: Reserve;
 }
 
 export interface BackendAnswer {
@@ -20,7 +24,10 @@ export interface BackendAnswer {
 
 /** Answers the calls of viewers: a process of this server, or a back end that runs elsewhere. */
 export interface Backend {
-  /** @throws BackendLostError if the back end ended or cannot be reached, or what aborted the request */
+  /**
+   * @throws BackendLostError if the back end ended or cannot be reached, AnswersFullError, ApiError if the answer is too large, or
+   * what aborted the request
+   */
   call(request: BackendRequest, signal: AbortSignal): Promise<BackendAnswer>;
   stop(): Promise<void>;
   /** Version of iTwin.js that makes tiles; undefined until a back end that runs elsewhere has answered for the first time. */
@@ -50,6 +57,8 @@ export class BackendLostError extends Error {
 const maxAnswerBytes = 256 * 2 ** 20;
 /** How long a responsive back end takes to answer a ping, milliseconds. */
 const pingMs = 5000;
+/** Maximum size of the answer to a ping, which has no content, bytes. */
+const maxPongBytes = 64 * 1024;
 
 /** Where a back end listens. */
 export interface BackendAddress {
@@ -57,7 +66,7 @@ export interface BackendAddress {
   key: string;
 }
 
-/** Sends one request. @throws BackendLostError, or what aborted the request */
+/** Sends one request. @throws BackendLostError, AnswersFullError, ApiError if the answer is too large, or what aborted the request */
 export async function sendTo(
   address: BackendAddress,
   agent: http.Agent | undefined,
@@ -83,17 +92,41 @@ export async function sendTo(
       sent.once('error', reject);
       sent.end(request.body);
     });
-    const body = await readAtMost(response, maxAnswerBytes, () => new Error('the answer is too large'));
+    const body = await read(response, request.reserve, signal);
     const { statusCode: status = 500, headers } = response;
     return { status, headers, body, iTwinJs: iTwinJsOf(headers[releaseHeader]) };
   } catch (error) {
-    throw signal.aborted ? (signal.reason as Error) : new BackendLostError(error);
+    if (signal.aborted) throw signal.reason as Error;
+    throw error instanceof AnswersFullError || error instanceof ApiError ? error : new BackendLostError(error);
+  }
+}
+
+/** Reads an answer for which memory has been reserved: at once if it says how long it is, as iTwin.js does. */
+async function read(response: http.IncomingMessage, reserve: Reserve, signal: AbortSignal): Promise<Buffer> {
+  try {
+    const announced = Number(response.headers['content-length']);
+    if (announced > maxAnswerBytes) throw answerTooLarge(maxAnswerBytes);
+    const isAnnounced = Number.isSafeInteger(announced) && announced >= 0;
+    if (isAnnounced) await reserve(announced, signal);
+    const parts = isAnnounced ? response : reserved(response, reserve, signal);
+    return await readAtMost(parts, maxAnswerBytes, () => answerTooLarge(maxAnswerBytes));
+  } finally {
+    response.destroy();
+  }
+}
+
+async function* reserved(parts: AsyncIterable<Buffer>, reserve: Reserve, signal: AbortSignal): AsyncGenerator<Buffer> {
+  for await (const part of parts) {
+    await reserve(part.length, signal);
+    yield part;
   }
 }
 
 /** Asks a back end whether it answers: with 204 if nothing is wrong. @throws BackendLostError, or a timeout */
 export function ping(address: BackendAddress): Promise<BackendAnswer> {
-  return sendTo(address, undefined, { path: pingPath, body: '', headers: {} }, AbortSignal.timeout(pingMs));
+  const memory = new AnswerMemory(maxPongBytes);
+  const { reserve } = memory.hold('');
+  return sendTo(address, undefined, { path: pingPath, body: '', headers: {}, reserve }, AbortSignal.timeout(pingMs));
 }
 
 /** Whether a back end answers, although a request to it did not. */

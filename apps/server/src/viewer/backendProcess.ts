@@ -95,7 +95,8 @@ export class BackendProcess implements Backend {
         // A client that has gone says nothing about the process.
         if (isTimeout(signal)) void this.#killUnlessResponsive(running);
         // Its end is noticed after its connections: the next attempt must not reach it again.
-        else if (!signal.aborted && this.#child === running.child) await within(once(running.child, 'exit'), endMs);
+        else if (error instanceof BackendLostError && this.#child === running.child)
+          await within(once(running.child, 'exit'), endMs);
         throw error;
       }
     } finally {

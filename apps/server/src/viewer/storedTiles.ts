@@ -2,7 +2,9 @@ import type { FastifyBaseLogger } from 'fastify';
 import { LRUCache } from 'lru-cache';
 import pMap from 'p-map';
 import type { Db } from '../db/database.ts';
+import { ApiError } from '../errors.ts';
 import { NoSuchObjectError, type TileObjects } from '../storage/blobStore.ts';
+import { AnswersFullError } from './answerMemory.ts';
 import { nameOfTile, pack, unpack, type KeptAnswer } from './keptAnswer.ts';
 import { removeOrphanTiles } from './orphanTiles.ts';
 import { Pauses } from './pauses.ts';
@@ -98,14 +100,23 @@ export class StoredTiles {
     return this.#waiting.length + this.#running.size;
   }
 
-  /** @param signal aborted when nobody waits for the tile any more */
-  async find(content: string, what: readonly string[], signal: AbortSignal): Promise<KeptAnswer | undefined> {
+  /**
+   * @param signal aborted when nobody waits for the tile any more
+   * @param reserve reserves the memory of a part of the tile, bytes. It does not wait: a store that has to wait seems slow.
+   * @throws what `reserve` throws
+   */
+  async find(
+    content: string,
+    what: readonly string[],
+    signal: AbortSignal,
+    reserve: (bytes: number) => void,
+  ): Promise<KeptAnswer | undefined> {
     const name = nameOfTile(what);
     const key = `${content}/${name}`;
     if (this.#limit === 0 || this.#missed.has(key) || !this.#reads.ready()) return undefined;
     try {
       const within = AbortSignal.any([signal, this.#ending.signal, AbortSignal.timeout(readMs)]);
-      const kept = unpack(await this.#read(content, name, within));
+      const kept = unpack(await this.#read(content, name, within, reserve));
       this.#reads.succeeded();
       if (kept !== undefined) {
         this.counts.found++;
@@ -115,6 +126,7 @@ export class StoredTiles {
       this.#log.warn({ store: this.#store, content, name }, 'a tile in the store is damaged and is made again');
       await this.#objects.delete(content, name, { signal: within });
     } catch (error) {
+      if (error instanceof AnswersFullError || error instanceof ApiError) throw error;
       if (signal.aborted || this.#ending.signal.aborted) return undefined;
       if (error instanceof NoSuchObjectError) this.#reads.succeeded();
       else this.#reads.failed(error);
@@ -124,10 +136,11 @@ export class StoredTiles {
   }
 
   /** @returns no bytes, and so a damaged tile, if it is longer than any that is written */
-  async #read(content: string, name: string, signal: AbortSignal): Promise<Buffer> {
+  async #read(content: string, name: string, signal: AbortSignal, reserve: (bytes: number) => void): Promise<Buffer> {
     const parts: Buffer[] = [];
     let bytes = 0;
     for await (const part of await this.#objects.read(content, name, { signal })) {
+      reserve((part as Buffer).length);
       parts.push(part as Buffer);
       bytes += (part as Buffer).length;
       if (bytes > maxTileBytes) return Buffer.alloc(0);

@@ -42,8 +42,16 @@ export class TileCache {
     return this.#bytes;
   }
 
-  /** @param content folder of the content @param what what identifies the answer within it */
-  async find(content: string, what: readonly string[]): Promise<KeptAnswer | undefined> {
+  /**
+   * @param content folder of the content
+   * @param what what identifies the answer within it
+   * @param reserve reserves the memory of the answer, bytes, before it is read
+   */
+  async find(
+    content: string,
+    what: readonly string[],
+    reserve: (bytes: number) => Promise<void>,
+  ): Promise<KeptAnswer | undefined> {
     const name = nameOf(content, what);
     await this.#ready;
     const known = this.#files.get(name);
@@ -55,6 +63,7 @@ export class TileCache {
     this.#files.delete(name);
     this.#files.set(name, known);
     const file = path.join(this.#folder, name);
+    await reserve(known.bytes);
     try {
       const bytes = await readFile(file);
       const kept = unpack(bytes);

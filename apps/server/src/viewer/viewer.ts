@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
+import type { Readable } from 'node:stream';
 import { promisify } from 'node:util';
-import { gunzip, gzip } from 'node:zlib';
+import { createGunzip, gzip } from 'node:zlib';
 import { LRUCache } from 'lru-cache';
 import {
   slotAt,
@@ -18,6 +19,7 @@ import type { Caller } from '../domain.ts';
 import { ApiError } from '../errors.ts';
 import { account, type SignedLinks } from '../storage/signedLinks.ts';
 import { traced } from '../traces/traces.ts';
+import { AnswerMemory, AnswersFullError, type HeldMemory } from './answerMemory.ts';
 import { BackendLostError, type Backend, type BackendAnswer, type BackendRequest } from './backend.ts';
 import { removeOrphanTiles } from './orphanTiles.ts';
 import { checkpointHeader, refusalHeader, type ViewCheckpoint } from './protocol.ts';
@@ -30,7 +32,7 @@ import type { TileCache } from './tileCache.ts';
 export interface ViewAnswer {
   status: number;
   headers: Record<string, string>;
-  body: Buffer | string;
+  body: Buffer | string | Readable;
 }
 
 /** What a request of a viewer says besides its call. */
@@ -45,6 +47,8 @@ export interface ViewRequest {
   acceptsGzip: boolean;
   /** Aborted when the client has gone. */
   signal: AbortSignal;
+  /** Memory of the answer, from `hold`. */
+  memory: HeldMemory;
 }
 
 export interface ViewerParts {
@@ -75,10 +79,6 @@ const retrySeconds = 2;
 const attempts = 2;
 
 const compress = promisify(gzip);
-const unzip = promisify(gunzip);
-/** Maximum size of an answer that a client does not want compressed, bytes. */
-const maxOutputLength = 256 * 2 ** 20;
-const decompress = (body: Buffer): Promise<Buffer> => unzip(body, { maxOutputLength });
 
 /**
  * Answers viewers. The route has checked the caller; this finds the checkpoint, answers tiles that another iModel with the
@@ -94,9 +94,12 @@ export class Viewer {
   #ownOrigin = '';
   /** Tiles that a back end made, and those that came from the folder of the server or from the store. */
   readonly counts = { made: 0, kept: 0 };
+  /** Memory of the answers that are read or sent now. */
+  readonly memory: AnswerMemory;
 
   constructor(parts: ViewerParts) {
     this.#parts = parts;
+    this.memory = new AnswerMemory(parts.config.viewer.answersMiB * 2 ** 20);
     this.#tokens = new LRUCache({ max: remembered, ttl: minContainerSeconds * 1000 * tokenShare });
   }
 
@@ -161,6 +164,8 @@ export class Viewer {
     this.#busy.set(user.id, before + 1);
     try {
       return await work();
+    } catch (error) {
+      throw error instanceof AnswersFullError ? busy(error) : error;
     } finally {
       const now = (this.#busy.get(user.id) ?? 1) - 1;
       if (now === 0) this.#busy.delete(user.id);
@@ -247,7 +252,7 @@ export class Viewer {
 
   /** A kept answer, from the folder of this server or else from the store, which other servers write to as well. */
   async #find(
-    { imodel, store, signal }: ViewRequest,
+    { imodel, store, signal, memory }: ViewRequest,
     located: Located,
     what: readonly string[],
   ): Promise<KeptAnswer | undefined> {
@@ -255,12 +260,12 @@ export class Viewer {
     const content = contentOf(located, this.#backendOf(imodel).iTwinJs);
     if (content === undefined) return undefined;
     const stored = storedTiles.get(store);
-    const kept = await tiles.find(content, what);
+    const kept = await tiles.find(content, what, (bytes) => memory.reserve(bytes, signal));
     if (kept !== undefined) {
       stored?.used(content);
       return kept;
     }
-    const found = await stored?.find(content, what, signal);
+    const found = await stored?.find(content, what, signal, memory.reserveNow);
     if (found !== undefined) await tiles.keep(content, what, found);
     return found;
   }
@@ -290,11 +295,12 @@ export class Viewer {
   /** Sends a call to the back end of its iModel. @throws ApiError Unavailable */
   async #call(request: ViewRequest, call: RpcCall, { index }: Located): Promise<BackendAnswer> {
     const { config } = this.#parts;
-    const { imodel } = request;
+    const { imodel, memory } = request;
     const backend = this.#backendOf(imodel);
     const sent: BackendRequest = {
       path: pathOf(call),
       body: parametersText(call, index),
+      reserve: memory.reserve,
       headers: {
         ...request.headers,
         'content-type': 'text/plain',
@@ -307,6 +313,7 @@ export class Viewer {
     return traced(`view ${call.interfaceName}.${call.operation}`, { 'offshoot.imodel': imodel.id }, async () => {
       for (let attempt = 1; ; attempt++)
         try {
+          memory.release();
           return requireNotBusy(await backend.call(sent, signal));
         } catch (error) {
           if (late.aborted) throw new ApiError('ViewerTimeout', { cause: error });
@@ -377,17 +384,24 @@ function pending(message: string): ViewAnswer {
   };
 }
 
-async function ofKept({ contentType, body }: KeptAnswer, acceptsGzip: boolean): Promise<ViewAnswer> {
+function ofKept({ contentType, body }: KeptAnswer, acceptsGzip: boolean): ViewAnswer {
   const headers = { 'content-type': contentType, 'cache-control': 'private, no-store' };
   return acceptsGzip
     ? { status: 200, headers: { ...headers, 'content-encoding': 'gzip' }, body }
-    : { status: 200, headers, body: await decompress(body) };
+    : { status: 200, headers, body: decompressed(body) };
+}
+
+/** An answer for a client that does not want it compressed. As a stream, because it may be a thousand times as large. */
+function decompressed(body: Buffer): Readable {
+  const unzip = createGunzip();
+  unzip.end(body);
+  return unzip;
 }
 
 /** Headers of the back end that viewers read. */
 const passedOn = ['content-type', 'x-protocol-version', 'retry-after'] as const;
 
-async function toAnswer({ status, headers, body }: BackendAnswer, acceptsGzip: boolean): Promise<ViewAnswer> {
+function toAnswer({ status, headers, body }: BackendAnswer, acceptsGzip: boolean): ViewAnswer {
   const passed: Record<string, string> = { 'cache-control': 'private, no-store' };
   for (const name of passedOn) {
     const value = headers[name];
@@ -396,5 +410,5 @@ async function toAnswer({ status, headers, body }: BackendAnswer, acceptsGzip: b
   if (headers['content-encoding'] !== 'gzip') return { status, headers: passed, body };
   return acceptsGzip
     ? { status, headers: { ...passed, 'content-encoding': 'gzip' }, body }
-    : { status, headers: passed, body: await decompress(body) };
+    : { status, headers: passed, body: decompressed(body) };
 }

@@ -79,6 +79,7 @@ function viewerMetrics({ Counter, Gauge }: typeof Prometheus, registry: Promethe
   gauge('offshoot_viewer_memory_bytes', 'Resident memory of the view back ends.', () =>
     total(({ memoryBytes }) => memoryBytes),
   );
+  gauge('offshoot_viewer_answer_bytes', 'Answers to viewers that are read or sent now.', () => viewer.memory.bytes);
   gauge('offshoot_viewer_kept_tile_bytes', 'Size of the kept tiles.', () => viewer.tiles.bytes);
   const counter = (name: string, help: string, read: () => number): void => {
     new Counter({

@@ -1,7 +1,8 @@
 import { Button, ProgressRadial, Text } from '@itwin/itwinui-react';
-import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useTranslation } from 'react-i18next';
 import { iModelPermissionsQuery, refresh } from '../api/queries.ts';
+import { useSubmit } from '../api/useSubmit.ts';
 import { FaultAlert, FaultState } from '../components/FaultState.tsx';
 import { drawGraphics, graphicsQuery } from './graphics.ts';
 import type { LoadedPoint } from './usePoint.ts';
@@ -10,7 +11,7 @@ import type { LoadedPoint } from './usePoint.ts';
 function useDraw({ iModelId, index }: LoadedPoint) {
   const client = useQueryClient();
   const { data: permissions = [] } = useQuery(iModelPermissionsQuery(iModelId));
-  const draw = useMutation({
+  const draw = useSubmit({
     mutationFn: () => drawGraphics(iModelId, index),
     onSettled: () => refresh(client, graphicsQuery(iModelId, index).queryKey),
   });

@@ -45,7 +45,8 @@ export function SidePanel(props: PanelProps) {
       )}
       {summary != null && (
         <Text as="p" variant="small" isMuted>
-          {t('view.summary', { elements: numberText(summary.elements), triangles: numberText(summary.triangles) })}{' '}
+          {t('view.elements', { count: summary.elements, number: numberText(summary.elements) })},{' '}
+          {t('view.triangles', { count: summary.triangles, number: numberText(summary.triangles) })}.{' '}
           {summary.omittedElements > 0 &&
             t('view.omitted', { count: summary.omittedElements, number: numberText(summary.omittedElements) })}{' '}
           {summary.omittedTextures > 0 &&

@@ -190,6 +190,7 @@ function CheckpointPart({ iModelId, index, canMake }: { iModelId: string; index:
               share={data.progress.changesets / data.progress.totalChangesets}
               labels={[
                 t('checkpoints.applied', {
+                  count: data.progress.totalChangesets,
                   done: numberText(data.progress.changesets),
                   all: numberText(data.progress.totalChangesets),
                 }),

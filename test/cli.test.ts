@@ -83,6 +83,18 @@ describe('The command line', () => {
     }
   });
 
+  test('a file that cannot be used is named with the reason in words', async () => {
+    const work = workFolder();
+    try {
+      const file = path.join(work.path, 'file');
+      writeFileSync(file, '');
+      const ran = await run(['backup', file, '--data', server.installation.dataDir]);
+      assert.deepEqual([ran.code, ran.stderr], [1, `offshoot: cannot use ${file}: it exists already\n`]);
+    } finally {
+      work.remove();
+    }
+  });
+
   test('the address of the server is accepted with any ending that clients use', async () => {
     const token = connection.slice(2);
     for (const url of [`${server.origin}/`, `${server.origin}/imodels`, `${server.origin}/iModels/`])

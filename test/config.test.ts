@@ -81,6 +81,12 @@ test('contradictory settings are refused', () => {
   assert.match(faultsOf(() => loadConfig({ embeddedIssuer: false }, { env: {} })).join(), /no issuer/);
 });
 
+test('a setting of several kinds has one fault, which names them all or says what is wrong inside', () => {
+  const faults = (trustProxy: unknown) => faultsOf(() => loadConfig({ trustProxy } as never, { env: {} }));
+  assert.deepEqual(faults(3), ['trustProxy must be boolean or array']);
+  assert.deepEqual(faults(['10.0.0.0/8', 3]), ['trustProxy.1 must be string']);
+});
+
 test('the secret of an Azure store can be set in the environment', () => {
   const azure = { type: 'azure' as const, container: 'imodels' };
   const input = { store: azure, dataCenters: { West: { ...azure, name: 'west', connectionString: 'of its own' } } };
@@ -105,7 +111,10 @@ test('the command line overrides the environment, which overrides the file', () 
 });
 
 test('a named configuration file must exist and be JSON', () => {
-  assert.match(faultsOf(() => loadConfig({}, { file: 'no/such/file.json', env: {} })).join(), /cannot read/);
+  assert.match(
+    faultsOf(() => loadConfig({}, { file: 'no/such/file.json', env: {} })).join(),
+    /^cannot read \S+\/no\/such\/file\.json: it does not exist$/,
+  );
   const work = workFolder();
   try {
     const file = path.join(work.path, 'bad.json');

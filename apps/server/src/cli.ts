@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { inspect } from 'node:util';
 import { Command, CommanderError } from 'commander';
 import { exitCodes, ExitError } from './commands/exit.ts';
+import { fileReason } from './fileReasons.ts';
 import { cleanOutput } from './terminal.ts';
 import { version } from './version.ts';
 
@@ -56,6 +57,11 @@ async function neededCommands([first = '']: readonly string[]): Promise<Command[
   return load === undefined ? allCommands() : [await load()];
 }
 
+function messageOf(error: Error): string {
+  const reason = fileReason(error);
+  return reason === undefined ? error.message : `cannot use ${(error as NodeJS.ErrnoException).path}: ${reason}`;
+}
+
 const program = new Command('offshoot')
   .description('A self-hosted server for iModels that implements the iModels API v2 and clones iModels instantly.')
   .version(version)
@@ -76,7 +82,8 @@ try {
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? 0 : exitCodes.usage;
   } else {
-    const known = error instanceof ExitError ? error : new ExitError(exitCodes.failed, (error as Error).message, error);
+    const known =
+      error instanceof ExitError ? error : new ExitError(exitCodes.failed, messageOf(error as Error), error);
     process.stderr.write(`offshoot: ${known.message}\n`);
     if (process.env['OFFSHOOT_DEBUG'] !== undefined) process.stderr.write(`${inspect(known.cause ?? known)}\n`);
     process.exitCode = known.exitCode;

@@ -5,6 +5,7 @@ import secureJson from 'secure-json-parse';
 import { Type, type Static } from './jsonSchema.ts';
 import { isNetwork } from './http/addresses.ts';
 import { isolationLevels } from './domain.ts';
+import { fileReason } from './fileReasons.ts';
 import { checkOf } from './schemaChecks.ts';
 
 /** Shortest lifetime of a container token, seconds: iTwin.js renews one hour before it expires, or one hour after it was issued. */
@@ -1190,7 +1191,8 @@ function readConfigFile(named: string | undefined, faults: string[]): Record<str
     text = readFileSync(file, 'utf8');
   } catch (error) {
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
-    if (named !== undefined || !missing) faults.push(`cannot read ${path.resolve(file)}: ${(error as Error).message}`);
+    if (named !== undefined || !missing)
+      faults.push(`cannot read ${path.resolve(file)}: ${fileReason(error) ?? (error as Error).message}`);
     return {};
   }
   try {
@@ -1232,7 +1234,7 @@ function checkConfig(value: Record<string, unknown>, env: NodeJS.ProcessEnv, fau
   const config = structuredClone(value) as unknown as Config;
   acceptEarlierNames(config, faults);
   const check = checkSettings();
-  if (!check(config)) faults.push(...(check.errors ?? []).map(describeFault));
+  if (!check(config)) faults.push(...withoutAlternatives(check.errors ?? []).map(describeFault));
   else {
     // AWS clients read their keys from the environment; this does the same for Azure, so that no file has to hold secrets.
     const connectionString = env[connectionStringName];
@@ -1340,6 +1342,26 @@ function storeFaults({ store, dataCenter, dataCenters }: Config): string[] {
     known.set(id, text);
   }
   return faults;
+}
+
+/**
+ * A setting of several kinds has a fault for each kind that its value is not. If it is of one of them, what is wrong inside is
+ * kept; if it is of none, one fault that names them all.
+ */
+function withoutAlternatives(errors: readonly ErrorObject[]): ErrorObject[] {
+  const kept = new Set(errors);
+  for (const union of errors.filter(({ keyword }) => keyword === 'anyOf')) {
+    const inside = errors.filter(
+      ({ schemaPath, instancePath }) =>
+        schemaPath.startsWith(`${union.schemaPath}/`) && `${instancePath}/`.startsWith(`${union.instancePath}/`),
+    );
+    const types = inside.filter((each) => each.keyword === 'type' && each.instancePath === union.instancePath);
+    for (const each of types) kept.delete(each);
+    if (inside.length > types.length) kept.delete(union);
+    else
+      union.message = `must be ${types.map(({ params }) => String((params as { type: unknown }).type)).join(' or ')}`;
+  }
+  return [...kept];
 }
 
 function describeFault(error: ErrorObject): string {

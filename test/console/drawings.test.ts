@@ -83,19 +83,20 @@ describe('Appearance in the view of the console', { skip }, () => {
     assert.deepEqual(browser.faults, []);
   });
 
-  test('surfaces have their textures, and their subcategories are switched', async () => {
+  test('surfaces have their textures and texts, and their subcategories are switched', async () => {
     const isMagenta = (red: number, green: number, blue: number): boolean => red > 1.5 * green && blue > 1.5 * green;
     const isLime = (red: number, green: number, blue: number): boolean => green > 1.5 * red && green > 1.5 * blue;
     const isOrange = (red: number, green: number, blue: number): boolean => red > 1.2 * green && green > 1.5 * blue;
     const part = async (is: typeof isLime): Promise<number> => shareOf(await pixelsOf(page), is);
     await open(await create('textured'));
     await until('the first color of the textures', async () => ((await part(isMagenta)) > 0.02 ? true : undefined));
-    await until('the second color of the textures', async () => ((await part(isLime)) > 0.02 ? true : undefined));
+    await until('the second color of the textures', async () => ((await part(isLime)) > 0.005 ? true : undefined));
     assert.ok((await part(isOrange)) > 0.02);
-    await page.getByText('2 subcategories of Boxes').click();
+    await appears('the blue letters of the sign', [0, 0, 255], 0.001);
+    await page.getByText('3 subcategories of Boxes').click();
     await page.getByRole('checkbox', { name: 'Second' }).uncheck();
     await until('no orange box', async () => ((await part(isOrange)) < 0.001 ? true : undefined));
-    assert.ok((await part(isLime)) > 0.02);
+    assert.ok((await part(isLime)) > 0.005);
     await page.getByRole('checkbox', { name: 'Boxes (default)' }).uncheck();
     await until('no textured boxes', async () =>
       (await part(isMagenta)) + (await part(isLime)) < 0.001 ? true : undefined,

@@ -1,4 +1,4 @@
-import { spawn, type ChildProcess } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdirSync, rmSync } from 'node:fs';
@@ -6,7 +6,7 @@ import http from 'node:http';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { FastifyBaseLogger } from 'fastify';
-import { memoryOf, treeOf } from '../checkpoints/itwinjs/processTree.ts';
+import { killTree, memoryOf, startTree, treeOf } from '../checkpoints/itwinjs/processTree.ts';
 import { iTwinJsVersion } from '../checkpoints/itwinjs/itwinjsVersion.ts';
 import { findIsolation, type Isolation } from '../checkpoints/itwinjs/isolation.ts';
 import type { Config } from '../config.ts';
@@ -109,7 +109,7 @@ export class BackendProcess implements Backend {
   kill(reason: string): void {
     if (this.#child === undefined) return;
     this.#options.log.warn({ reason }, 'the view back end is ended');
-    this.#child.kill('SIGKILL');
+    killTree(this.#child);
   }
 
   async stop(): Promise<void> {
@@ -117,7 +117,7 @@ export class BackendProcess implements Backend {
     clearTimeout(this.#idle);
     const child = this.#child;
     if (child === undefined) return;
-    child.kill('SIGKILL');
+    killTree(child);
     if (child.exitCode === null && child.signalCode === null) await within(once(child, 'exit'), endMs);
   }
 
@@ -166,7 +166,7 @@ export class BackendProcess implements Backend {
     // A process that started after `stop` would be ended by nobody.
     this.#stopping.signal.throwIfAborted();
     const { file, args, options } = isolation.command(fileURLToPath(script), [folder], true);
-    const child = spawn(file, args, { ...options, stdio: ['ignore', 'ignore', 'pipe', 'ipc'], serialization: 'json' });
+    const child = startTree(file, args, options);
     this.#child = child;
     this.starts++;
     let output = '';
@@ -198,7 +198,7 @@ export class BackendProcess implements Backend {
   #listening(child: ChildProcess, settings: BackendSettings): Promise<number> {
     return new Promise<number>((resolve, reject) => {
       const timer = setTimeout(() => {
-        child.kill('SIGKILL');
+        killTree(child);
         reject(new Error('the view back end did not start in time'));
       }, startMs);
       const fail = (error: Error): void => {

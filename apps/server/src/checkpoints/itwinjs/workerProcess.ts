@@ -1,4 +1,4 @@
-import { spawn, type ChildProcess } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -9,7 +9,7 @@ import { findIsolation, IsolationError, type Isolation } from './isolation.ts';
 import type { IsolationLevel } from '../../domain.ts';
 import { iTwinJsVersion } from './itwinjsVersion.ts';
 import type { ModelWorker } from './modelWorker.ts';
-import { memoryOf, treeOf } from './processTree.ts';
+import { killTree, memoryOf, startTree, treeOf } from './processTree.ts';
 import { FinalError, PublicError } from '../../operations/reasons.ts';
 import { within } from '../../operations/within.ts';
 import type { CallOptions } from '../../storage/blobStore.ts';
@@ -191,7 +191,7 @@ export class WorkerProcess<Request extends { file: string } = WorkRequest, Resul
       let lastHeardAt = startedAt;
       const end = (why: Error): void => {
         reason ??= why;
-        child.kill('SIGKILL');
+        killTree(child);
       };
       let rounds = 0;
       const watch = setInterval(() => {
@@ -252,16 +252,16 @@ export class WorkerProcess<Request extends { file: string } = WorkRequest, Resul
     await within(this.#tail, graceMs);
     this.#end();
     if (child?.exitCode !== null || child.signalCode !== null) return;
-    if (!(await within(once(child, 'exit'), graceMs))) child.kill('SIGKILL');
+    if (!(await within(once(child, 'exit'), graceMs))) killTree(child);
   }
 
   kill(): void {
-    this.#child?.kill('SIGKILL');
+    if (this.#child !== undefined) killTree(this.#child);
   }
 
   #start(isolation: Isolation): ChildProcess {
     const { file, args, options } = isolation.command(fileURLToPath(this.#kind.script), [this.#cacheDir], true);
-    const child = spawn(file, args, { ...options, stdio: ['ignore', 'ignore', 'pipe', 'ipc'], serialization: 'json' });
+    const child = startTree(file, args, options);
     child.once('exit', () => {
       if (this.#child === child) this.#child = undefined;
     });

@@ -20,6 +20,7 @@ const layers = [
     'config.ts',
     'jsonSchema.ts',
     'schemaChecks.ts',
+    'boundedCache.ts',
     'fileReasons.ts',
     'http',
     'traces',

@@ -1,5 +1,5 @@
 import { sql } from 'kysely';
-import { LRUCache } from 'lru-cache';
+import { BoundedCache } from '../boundedCache.ts';
 import { compiledQuery } from '../db/compiledQuery.ts';
 import type { Db, Tx } from '../db/database.ts';
 import { defer } from '../db/deferred.ts';
@@ -46,7 +46,7 @@ const refusalsEveryMs = 60_000;
 /** Records requests refused for lack of permission on an existing iTwin or iModel, visible to the caller or not. */
 export class Refusals {
   readonly #db: Db;
-  readonly #recorded = new LRUCache<string, true>({ max: 10_000, ttl: refusalsEveryMs });
+  readonly #recorded = new BoundedCache<string, true>(10_000, { ttl: refusalsEveryMs });
 
   constructor(db: Db) {
     this.#db = db;

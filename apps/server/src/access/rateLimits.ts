@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs';
 import path from 'node:path';
-import { LRUCache } from 'lru-cache';
 import { RateLimiterMemory, RateLimiterPostgres, RateLimiterRes } from 'rate-limiter-flexible';
+import { BoundedCache } from '../boundedCache.ts';
 import type { Config } from '../config.ts';
 import type { Database } from '../db/database.ts';
 import { openConnection, type Connection } from '../db/sqlite/connection.ts';
@@ -208,7 +208,7 @@ class Window {
   readonly #own: RateLimiterMemory;
   readonly #cannotWrite: (error: unknown) => boolean;
   readonly #chunk: number;
-  readonly #leases = new LRUCache<string, Lease>({ max: heldLeases });
+  readonly #leases = new BoundedCache<string, Lease>(heldLeases);
 
   /** @param leaseShare part of the window to take at a time */
   constructor(

@@ -1,5 +1,5 @@
 import type { JWTPayload } from 'jose';
-import { LRUCache } from 'lru-cache';
+import { BoundedCache } from '../boundedCache.ts';
 import type { Config } from '../config.ts';
 import type { Caller, HeldShare, Identity, User } from '../domain.ts';
 import { ApiError } from '../errors.ts';
@@ -42,11 +42,11 @@ export class Tokens {
   readonly #shares: ShareKeys;
   readonly #users: UserIds;
   readonly #issuers: Issuers;
-  readonly #verified = new LRUCache<string, VerifiedToken>({ max: 5000, ttl: verifiedForMs });
+  readonly #verified = new BoundedCache<string, VerifiedToken>(5000, { ttl: verifiedForMs });
 
-  readonly #good = new LRUCache<string, true>({ max: 5000 });
+  readonly #good = new BoundedCache<string, true>(5000);
   /** Callers by their header. Computing one from verified claims took 6 % of a read. */
-  readonly #callers = new LRUCache<string, KnownCaller>({ max: 5000 });
+  readonly #callers = new BoundedCache<string, KnownCaller>(5000);
 
   constructor(
     config: Pick<Config, 'requiredScope' | 'defaultTier' | 'tiers' | 'issuers' | 'publicUrl' | 'signIn'>,

@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream';
 import { Worker } from 'node:worker_threads';
-import { LRUCache } from 'lru-cache';
+import { BoundedCache } from '../boundedCache.ts';
 import type { Config } from '../config.ts';
 import type { IdReply, IdRequest } from './idThread.ts';
 
@@ -43,7 +43,7 @@ export class ChangesetVerifier {
   readonly #limitMs: number;
   readonly #waiting: (() => void)[] = [];
   readonly #answers = new Map<number, { resolve: (reply: IdReply) => void; reject: (error: Error) => void }>();
-  readonly #arrived = new LRUCache<string, Arrived>({ max: mostKept });
+  readonly #arrived = new BoundedCache<string, Arrived>(mostKept);
   #running = 0;
   #files = 0;
   #thread: Worker | undefined;

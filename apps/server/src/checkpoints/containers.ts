@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { sql } from 'kysely';
-import { LRUCache } from 'lru-cache';
+import { BoundedCache } from '../boundedCache.ts';
 import { compiledQuery } from '../db/compiledQuery.ts';
 import type { Database } from '../db/database.ts';
 import { findChangeset } from '../db/statements/findChangeset.ts';
@@ -32,12 +32,12 @@ export class Containers {
   readonly #database: Database;
   readonly #checkpoints: Checkpoints;
   readonly #files: ModelFiles;
-  readonly #kept = new LRUCache<string, ModelFile>({ max: keptFiles });
+  readonly #kept = new BoundedCache<string, ModelFile>(keptFiles);
   /**
    * Position of each block in its model file. Entries stay valid, because an iModel never loses checkpoints until it is
    * deleted.
    */
-  readonly #places = new LRUCache<string, { fileId: string; position: number }>({ max: 100_000 });
+  readonly #places = new BoundedCache<string, { fileId: string; position: number }>(100_000);
 
   constructor(database: Database, checkpoints: Checkpoints, files: ModelFiles) {
     this.#database = database;

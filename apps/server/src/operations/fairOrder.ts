@@ -1,4 +1,4 @@
-import { LRUCache } from 'lru-cache';
+import { BoundedCache } from '../boundedCache.ts';
 
 /** A user and its organization; a user without one counts as a separate organization. */
 export interface Account {
@@ -21,7 +21,7 @@ const organizationOf = (account: Account): string =>
  */
 export class FairOrder {
   readonly #most: { organization: number; user: number };
-  readonly #servedAt = new LRUCache<string, number>({ max: mostAccounts });
+  readonly #servedAt = new BoundedCache<string, number>(mostAccounts);
   #served = 0;
 
   constructor(slots: number) {

@@ -1,4 +1,4 @@
-import { LRUCache } from 'lru-cache';
+import { BoundedCache } from '../boundedCache.ts';
 import type { Config } from '../config.ts';
 import type { Db } from '../db/database.ts';
 import type { ErrorDetail } from '../errors.ts';
@@ -46,7 +46,7 @@ export interface Usage {
  */
 export class Quotas {
   readonly limits: Config['quotas'];
-  readonly #known = new LRUCache<string, number>({ max: 10_000, ttl: keptMs, noUpdateTTL: true });
+  readonly #known = new BoundedCache<string, number>(10_000, { ttl: keptMs, noUpdateTTL: true });
 
   constructor(limits: Config['quotas']) {
     this.limits = limits;

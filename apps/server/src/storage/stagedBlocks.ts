@@ -1,4 +1,4 @@
-import { LRUCache } from 'lru-cache';
+import { BoundedCache } from '../boundedCache.ts';
 import type { CallOptions } from './blobStore.ts';
 
 /** A staged block in the listing of its store. */
@@ -38,7 +38,7 @@ const countedUploads = 1000;
  */
 export class StagedBlocks {
   readonly #place: StagingPlace;
-  readonly #counted = new LRUCache<string, Count>({ max: countedUploads });
+  readonly #counted = new BoundedCache<string, Count>(countedUploads);
   /** Blocks that are being staged, by upload. They are not dropped. */
   readonly #coming = new Map<string, string[]>();
   /** By upload, resolved when the last received block is counted. */

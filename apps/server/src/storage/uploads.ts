@@ -2,7 +2,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import type { FastifyBaseLogger } from 'fastify';
 import { sql } from 'kysely';
-import { LRUCache } from 'lru-cache';
+import { BoundedCache } from '../boundedCache.ts';
 import { compiledQuery } from '../db/compiledQuery.ts';
 import { isForeignKeyError, type Db } from '../db/database.ts';
 import {
@@ -63,7 +63,7 @@ export class Uploads {
   /** Interval at which progress is recorded. */
   readonly #noteEveryMs: number;
   /** When this server last recorded the progress of an upload, on its monotonic clock. */
-  readonly #noted = new LRUCache<string, number>({ max: rememberedNotes });
+  readonly #noted = new BoundedCache<string, number>(rememberedNotes);
   /** Running commits, by upload and block list. A repeated commit gets the answer of the first. */
   readonly #commits = new Map<string, Promise<UploadOutcome>>();
 

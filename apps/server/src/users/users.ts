@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { sql } from 'kysely';
-import { LRUCache } from 'lru-cache';
+import { BoundedCache } from '../boundedCache.ts';
 import { readUnionPage, sourceWhere, type Page, type PageRequest, type PageSource } from '../db/keysetPaging.ts';
 import { compiledQuery } from '../db/compiledQuery.ts';
 import { isForeignKeyError, isUniqueError, type Db } from '../db/database.ts';
@@ -53,10 +53,10 @@ export class Users {
    * Rows that this process has read or written. When more users are active than it holds, their rows are read again, and written
    * only if they differ: a read costs 2 µs on SQLite, a write a sync.
    */
-  readonly #known = new LRUCache<string, User>({ max: 10_000 });
+  readonly #known = new BoundedCache<string, User>(10_000);
   /** Ids by issuer and subject. */
-  readonly #ids = new LRUCache<string, string>({ max: 10_000 });
-  readonly #connected = new LRUCache<string, true>({ max: 50_000, ttl: accessResolutionMs });
+  readonly #ids = new BoundedCache<string, string>(10_000);
+  readonly #connected = new BoundedCache<string, true>(50_000, { ttl: accessResolutionMs });
 
   /** @param scans for reads that may walk many rows */
   constructor(db: Db, scans: Db = db) {

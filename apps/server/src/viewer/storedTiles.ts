@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify';
-import { LRUCache } from 'lru-cache';
 import pMap from 'p-map';
+import { BoundedCache } from '../boundedCache.ts';
 import type { Db } from '../db/database.ts';
 import { ApiError } from '../errors.ts';
 import { NoSuchObjectError, type TileObjects } from '../storage/blobStore.ts';
@@ -68,8 +68,8 @@ export class StoredTiles {
   readonly #limit: number;
   readonly #iTwinJs: () => string | undefined;
   readonly #log: FastifyBaseLogger;
-  readonly #missed = new LRUCache<string, true>({ max: remembered, ttl: missedMs });
-  readonly #marked = new LRUCache<string, number>({ max: remembered });
+  readonly #missed = new BoundedCache<string, true>(remembered, { ttl: missedMs });
+  readonly #marked = new BoundedCache<string, number>(remembered);
   readonly #reads: Pauses;
   readonly #writes: Pauses;
   readonly #ending = new AbortController();

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import { promisify } from 'node:util';
 import { createGunzip, gzip } from 'node:zlib';
-import { LRUCache } from 'lru-cache';
+import { BoundedCache } from '../boundedCache.ts';
 import {
   slotAt,
   checkpointAt,
@@ -86,8 +86,8 @@ const compress = promisify(gzip);
  */
 export class Viewer {
   readonly #parts: ViewerParts;
-  readonly #located = new LRUCache<string, Located>({ max: remembered });
-  readonly #tokens: LRUCache<string, string>;
+  readonly #located = new BoundedCache<string, Located>(remembered);
+  readonly #tokens: BoundedCache<string, string>;
   /** Requests of each user that are being answered. */
   readonly #busy = new Map<string, number>();
   /** Where the server itself is reached by its back ends. */
@@ -100,7 +100,7 @@ export class Viewer {
   constructor(parts: ViewerParts) {
     this.#parts = parts;
     this.memory = new AnswerMemory(parts.config.viewer.answersMiB * 2 ** 20);
-    this.#tokens = new LRUCache({ max: remembered, ttl: minContainerSeconds * 1000 * tokenShare });
+    this.#tokens = new BoundedCache(remembered, { ttl: minContainerSeconds * 1000 * tokenShare });
   }
 
   get available(): boolean {

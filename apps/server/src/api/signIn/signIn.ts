@@ -1,10 +1,10 @@
 import type { IncomingMessage } from 'node:http';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { LRUCache } from 'lru-cache';
 import type { Provider } from 'oidc-provider';
 import type { EmbeddedIssuer } from '../../access/embeddedIssuer.ts';
 import { signInBase, signInPath, SignInRefusedError } from '../../access/signInIssuer.ts';
 import { SignInLimits } from '../../access/signInLimits.ts';
+import { BoundedCache } from '../../boundedCache.ts';
 import { ApiError } from '../../errors.ts';
 import { continueIfExpected } from '../../http/unreadBodies.ts';
 import type { Services } from '../../services.ts';
@@ -102,7 +102,7 @@ function providersOf(
 ): (request: FastifyRequest) => Promise<Provider> {
   const { config, database } = services;
   const parts = partsOf(services, embedded, app);
-  const providers = new LRUCache<string, Promise<Provider>>({ max: mostProviders });
+  const providers = new BoundedCache<string, Promise<Provider>>(mostProviders);
   let cookieSecret: Promise<string> | undefined;
   return async (request) => {
     const base = signInBase(config, baseUrlOf(request, config));

@@ -1,5 +1,5 @@
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
-import { LRUCache } from 'lru-cache';
+import { BoundedCache } from '../../boundedCache.ts';
 
 export interface Execution {
   rows: unknown[];
@@ -44,7 +44,7 @@ export function freePageCaches(): void {
 
 /** Opens one connection to an SQLite file. It caches up to 500 prepared statements. */
 export function openConnection(file: string, use: ConnectionUse): Connection {
-  const statements = new LRUCache<string, { statement: StatementSync; columns: readonly string[] }>({ max: 500 });
+  const statements = new BoundedCache<string, { statement: StatementSync; columns: readonly string[] }>(500);
   let opened: DatabaseSync | undefined = openFile(file, use);
   const database = (): DatabaseSync => (opened ??= openFile(file, use));
   const close = (): void => {

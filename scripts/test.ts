@@ -15,7 +15,7 @@ import { createPostgresDatabase, startPostgres } from '../test/support/postgres.
 import { startAll, stopAll } from '../test/support/services.ts';
 import { startAzurite, startS3 } from '../test/support/stores.ts';
 
-/** Timeout for the whole run, milliseconds. A run takes less than half of it on two cores without other work. */
+/** Timeout for the whole run, milliseconds. A run took 45 minutes on two cores of a slow machine. */
 const runMs = 60 * 60_000;
 /** Timeout for building the console, milliseconds; it takes 5 s. */
 const buildMs = 120_000;
